@@ -1,0 +1,99 @@
+"""Egress: packets of the agent, and of the host, watched on every interface at once."""
+
+from __future__ import annotations
+
+from fixtures.declare import NAT, check
+from fixtures.reasoning.sightings import answers_seen, departures, errors_seen, in_words, left_by
+
+
+@check("EGRESS-01", "The agent's packets leave by the intended uplink, and by no other", guide="NAT, steps 3-5", needs="capture")
+def test_agent_packets_leave_by_the_intended_uplink(journeys, situation, protocol, expect):
+    expect.only_by(situation.uplink, journeys.agent(protocol), situation.ways_out, who="the agent")
+
+
+@check("EGRESS-02", "They carry the right source: the uplink's address when NATed", guide="NAT", needs="capture", applies=NAT)
+def test_agent_packets_carry_the_uplinks_address(journeys, situation, protocol, expect):
+    packets = journeys.agent(protocol)
+    left = left_by(packets, situation.ways_out)
+    if not left:
+        expect.not_run("no probe left by any interface (EGRESS-01): there is no source to look at")
+    wrong = {
+        (way, sighting.source)
+        for way in left
+        for sighting in departures(packets, way)
+        if sighting.source not in situation.uplink_addresses(way)
+    }
+    right = sorted({sighting.source for way in left for sighting in departures(packets, way)})
+    expect.holds(
+        not wrong,
+        expected=f"the source is an address of the uplink: {', '.join(situation.uplink_address(way) or 'none' for way in left)}",
+        observed="; ".join(f"{source} on {way}" for way, source in sorted(wrong)) if wrong else f"{', '.join(right)}",
+        evidence=[packets, *journeys.far_end(protocol)],
+    )
+
+
+@check("EGRESS-03", "Answers come back to the agent", guide="NAT", needs="capture")
+def test_answers_come_back(journeys, situation, protocol, expect):
+    packets = journeys.agent(protocol)
+    left = left_by(packets, situation.ways_out)
+    if not left:
+        expect.not_run("no probe left by any interface (EGRESS-01): no answer can come")
+    expected = f"{packets.sent} of {packets.sent} answers reach the agent"
+    on_wire = sorted({number for way in left for number in answers_seen(packets, way)})
+    observed = f"{packets.answered} of {packets.sent} reached the agent, {len(on_wire)} were seen on {', '.join(left)}"
+    if packets.answered < packets.sent and not on_wire and not expect.explained:
+        expect.inconclusive(
+            f"{observed}: the probe target {situation.target} may not answer; name one that does (probe.target)",
+            expected=expected,
+            evidence=[packets],
+        )
+    expect.holds(packets.answered == packets.sent, expected=expected, observed=observed, evidence=[packets])
+
+
+@check("EGRESS-04", "The host's own packets still leave by the default exit", guide="NAT, host with multiple physical interfaces", needs="capture")
+def test_the_hosts_own_packets_keep_the_default_exit(journeys, situation, protocol, expect):
+    if situation.default_exit is None:
+        expect.not_run("the host has no default exit (HOST-06); name it in host.default_exit")
+    expect.only_by(situation.default_exit, journeys.host(protocol), situation.ways_out, who="the host")
+
+
+@check("EGRESS-05", "The agent's DNS queries leave by the intended uplink", guide="NAT, steps 3-5", needs="capture")
+def test_dns_queries_leave_by_the_intended_uplink(journeys, situation, expect):
+    if not journeys.resolvers:
+        expect.not_applicable("the agent's resolv.conf names no resolver")
+    packets = journeys.dns()
+    if not left_by(packets, situation.ways_out) and not packets.refused and packets.answered:
+        expect.not_applicable(f"{', '.join(journeys.resolvers)} answers on this host itself: no query leaves")
+    if not left_by(packets, situation.ways_out) and not left_by(journeys.agent("udp"), situation.ways_out):
+        expect.not_run("none of the agent's packets leaves (EGRESS-01)")
+    expect.only_by(situation.uplink, packets, situation.ways_out, who="the agent's resolver")
+
+
+@check("EGRESS-06", "Full-size packets get through: no MTU trap between bridge and uplink", guide="NAT", needs="capture")
+def test_full_size_packets_get_through(journeys, situation, expect):
+    small = journeys.agent("icmp" if "icmp" in situation.intent.probe.protocols else situation.intent.probe.protocols[0])
+    if not small.answered:
+        expect.not_run("not even small packets are answered (EGRESS-03)")
+    packets = journeys.full_size()
+    told = [sighting.note for sighting in errors_seen(packets) if sighting.note]
+    expect.holds(
+        packets.answered == packets.sent,
+        expected="packets as large as the agent's interface allows are answered, or the path MTU is told to the agent",
+        observed=f"{packets.answered} of {packets.sent} answered ({packets.title})" + (f"; told: {told[0]}" if told else ""),
+        evidence=[packets],
+    )
+
+
+@check("EGRESS-07", "IPv6 does not slip out beside the IPv4 rule", guide="NAT, steps 3-5", needs="capture")
+def test_ipv6_does_not_slip_out(journeys, situation, expect):
+    if situation.agent_address6 is None:
+        expect.not_applicable("the agent has no global IPv6 address")
+    packets = journeys.ipv6()
+    left = left_by(packets, situation.ways_out)
+    others = [way for way in situation.ways_out if way != situation.uplink]
+    expected = f"IPv6 leaves by {situation.uplink} or not at all"
+    if not any(way in left for way in others):
+        expect.proven_absent(packets, others, expected=expected)
+    expect.holds(
+        not any(way in left for way in others), expected=expected, observed=in_words(left, packets.sent), evidence=[packets]
+    )

@@ -1,0 +1,112 @@
+"""The host: engine, uplinks, gateways, forwarding, the default exit, the agent."""
+
+from __future__ import annotations
+
+from fixtures.declare import CONTAINER, NAT, check
+from fixtures.model.verdict import StateEvidence
+from fixtures.reasoning.causes.host import agent_flow, overlapping, sysctls_off
+from fixtures.reasoning.engine import macvlan_supported
+from fixtures.reasoning.packet_filter import forwarding
+
+
+@check("HOST-01", "The Docker engine answers, and its version allows the chosen mode", guide="Bridge", needs="docker", applies=CONTAINER)
+def test_the_engine_answers_and_allows_the_mode(snapshot, intent, expect):
+    engine = snapshot.engine
+    expected = "the Docker engine answers" + (", version 1.12 or later" if intent.mode == "macvlan" else "")
+    if engine is None:
+        problem = snapshot.problem("engine")
+        expect.holds(False, expected=expected, observed=problem.reason if problem else "it was not asked")
+        return
+    version = f"version {engine.version}, API {engine.api_version}" + (", rootless" if engine.rootless else "")
+    allowed = intent.mode != "macvlan" or (macvlan_supported(engine.version) and not engine.rootless)
+    expect.holds(allowed, expected=expected, observed=version)
+
+
+@check("HOST-02", "Every uplink exists, is up, has carrier and an address", guide="NAT, host with multiple physical interfaces")
+def test_uplinks_are_usable(snapshot, intent, expect):
+    state = {}
+    for name in intent.uplinks:
+        link = snapshot.host.link(name)
+        addresses = ", ".join(f"{a.address}/{a.prefixlen}" for a in snapshot.host.addresses_of(name))
+        if link is None:
+            state[name] = "missing"
+        elif not link.up:
+            state[name] = "down"
+        elif not link.carrier:
+            state[name] = "no carrier"
+        else:
+            state[name] = f"up, {addresses}" if addresses else "up, no IPv4 address"
+    usable = all(
+        (link := snapshot.host.link(name)) is not None and link.carrier and snapshot.host.addresses_of(name) for name in intent.uplinks
+    )
+    expect.holds(
+        usable,
+        expected=f"{', '.join(intent.uplinks)}: up, with carrier and an IPv4 address",
+        observed="; ".join(f"{name}: {words}" for name, words in state.items()),
+    )
+
+
+@check("HOST-03", "Every uplink's gateway answers ARP on that uplink", guide="NAT, step 5", needs="probe")
+def test_gateways_answer_arp(gateways, intent, expect):
+    answered = {name: answers for name, answers in gateways.items() if answers}
+    expect.holds(
+        set(answered) == set(intent.uplinks),
+        expected="; ".join(f"{uplink.gateway} answers on {name}" for name, uplink in intent.uplinks.items()),
+        observed="; ".join(
+            f"{uplink.gateway} on {name}: " + (f"is at {answered[name][0]}" if name in answered else "no answer")
+            for name, uplink in intent.uplinks.items()
+        ),
+    )
+
+
+@check("HOST-04", "The host forwards IPv4 between the agent's bridge and the uplink", guide="NAT", applies=NAT)
+def test_the_host_forwards(situation, snapshot, expect):
+    off = sysctls_off(situation)
+    passage = forwarding(snapshot.host.packet_filter, agent_flow(situation, situation.uplink))
+    observed = f"off: {', '.join(off)}" if off else "forwarding is on"
+    if passage.allowed is False:
+        observed += f"; dropped by {passage.chain.name}: {passage.rule.text if passage.rule else 'policy'}"
+    elif passage.allowed is None:
+        observed += "; one packet filter rule cannot be judged from its text: EGRESS-01 tells"
+    else:
+        observed += ", the packet filter lets the agent's packets through"
+    expect.holds(
+        not off and passage.allowed is not False,
+        expected=f"forwarding from {situation.bridge} to {situation.uplink} is on, and nothing drops the agent's packets",
+        observed=observed,
+        evidence=[StateEvidence(title="sysctls", lines=[f"{k} = {v}" for k, v in snapshot.host.sysctls.items() if "forward" in k])],
+    )
+
+
+@check("HOST-05", "The agent's subnet overlaps no uplink's subnet and no other route", guide="NAT, step 2", applies=NAT)
+def test_the_agents_subnet_is_its_own(situation, expect):
+    found = overlapping(situation)
+    expect.holds(
+        not found,
+        expected=f"{situation.agent_subnet} is used by {situation.bridge} alone",
+        observed=f"overlaps {'; '.join(found)}" if found else "no overlap",
+    )
+
+
+@check("HOST-06", "The default exit is known, and is what the intent says", guide="NAT, host with multiple physical interfaces")
+def test_the_default_exit_is_the_intended_one(situation, intent, expect):
+    decision = situation.host_decision
+    wanted = intent.host.default_exit
+    found = f"{decision.interface} ({decision.route})" if decision.interface else f"none: {decision.outcome}"
+    expect.holds(
+        decision.interface is not None and wanted in (None, decision.interface),
+        expected=f"the host's own packets leave by {wanted}" if wanted else "the host has a default exit",
+        observed=found,
+        evidence=[decision.evidence()],
+    )
+
+
+@check("HOST-07", "The agent exists, runs and can be entered", guide="Bridge, step 2")
+def test_the_agent_runs(snapshot, intent, expect):
+    problem = snapshot.problem("container") or snapshot.problem("agent") or snapshot.problem("engine")
+    if snapshot.agent is None and problem is not None and problem.missing:
+        expect.not_run(f"{problem.reason}; needs {problem.missing}")
+    observed = "it runs and was entered"
+    if snapshot.agent is None:
+        observed = problem.reason if problem is not None else "its namespace could not be entered"
+    expect.holds(snapshot.agent is not None, expected=f"{intent.agent.name} runs and can be entered", observed=observed)

@@ -1,0 +1,116 @@
+"""Source policy routing: the table's name, the rule, its order, the route, and the two holes of the guide's recipe."""
+
+from __future__ import annotations
+
+from fixtures.declare import NAT, POLICY_ROUTING, check
+from fixtures.model.verdict import FileEvidence, StateEvidence
+from fixtures.reasoning.causes.route import deciding_route, fails_open_by, rules_for_agent, shadowing_rule
+from fixtures.reasoning.rt_tables import clashes, number_of, registered
+
+
+@check("ROUTE-01", "The routing table's number and name are registered, and clash with none", guide="NAT, step 1", applies=POLICY_ROUTING)
+def test_the_tables_name_is_registered(snapshot, intent, expect):
+    name, number = intent.egress.table_name, intent.egress.table
+    if name is None:
+        expect.not_applicable("the intent names the table by its number alone (egress.table_name)")
+    entries = registered(snapshot.files)
+    clash = clashes(entries, name, number)
+    relevant = [entry for entry in entries if entry.name == name or entry.number == number]
+    expect.holds(
+        number_of(entries, name) == number and not clash,
+        expected=f"{number} {name}, and no other name or number for either",
+        observed="; ".join(f"{entry.number} {entry.name}" for entry in relevant) or f"neither {number} nor {name} is registered",
+        evidence=[FileEvidence(path=entry.path, line=entry.line, text=f"{entry.number}\t{entry.name}") for entry in relevant],
+    )
+
+
+@check("ROUTE-02", "Exactly one rule sends the agent's subnet to the table", guide="NAT, steps 3-4", applies=POLICY_ROUTING)
+def test_one_rule_sends_the_agent_to_the_table(situation, expect):
+    rules = rules_for_agent(situation)
+    others = [rule for rule in situation.rules_to_the_table if rule not in rules]
+    observed = f"{len(rules)}: {'; '.join(map(str, rules))}" if rules else "no rule"
+    if others and not rules:
+        observed += f"; for somebody else: {'; '.join(map(str, others))}"
+    expect.holds(
+        len(rules) == 1,
+        expected=f"one rule from {situation.agent_subnet} to table {situation.table}",
+        observed=observed,
+        evidence=[_rules(situation)],
+    )
+
+
+@check("ROUTE-03", "No earlier rule takes the agent's packets first", guide="NAT, step 4", applies=POLICY_ROUTING)
+def test_no_earlier_rule_takes_the_packets(situation, expect):
+    if not rules_for_agent(situation):
+        expect.not_applicable(f"no rule sends the agent's packets to table {situation.table} (ROUTE-02)")
+    found = shadowing_rule(situation)
+    observed = "it decides for every protocol" if found is None else f"'{found[0]}' decides first" + (f" for {found[1]}" if found[1] else "")
+    expect.holds(
+        found is None,
+        expected=f"the rule to table {situation.table} is the first that decides for the agent's packets",
+        observed=observed,
+        evidence=[_rules(situation), situation.agent_decision().evidence()],
+    )
+
+
+@check("ROUTE-04", "The table's default route is by the intended gateway and uplink", guide="NAT, step 5", applies=POLICY_ROUTING)
+def test_the_table_leads_to_the_intended_gateway(situation, intent, expect):
+    route, gateway = deciding_route(situation), str(intent.gateway)
+    by = {(hop.gateway, hop.interface) for hop in route.nexthops} if route is not None else set()
+    on_link = situation.on_link(gateway, situation.uplink)
+    observed = str(route) if route is not None else f"table {situation.table} has no route to {situation.target}"
+    if not on_link:
+        observed += f"; {gateway} is in no subnet of {situation.uplink}"
+    expect.holds(
+        by == {(gateway, situation.uplink)} and on_link,
+        expected=f"default via {gateway} dev {situation.uplink} table {situation.table}, with {gateway} on that link",
+        observed=observed,
+        evidence=[StateEvidence(title=f"table {situation.table}", lines=[str(route) for route in situation.table_routes])],
+    )
+
+
+@check("ROUTE-05", "The kernel's own decision for the agent's packets is that table and uplink", guide="NAT, steps 3-5", needs="probe", applies=NAT)
+def test_the_kernel_decides_as_intended(situation, kernel_decisions, expect):
+    expected = f"table {situation.table}, by {situation.uplink}, for {', '.join(kernel_decisions)}"
+    evidence = [decision.evidence for decision in kernel_decisions.values()]
+    evidence += [decision.command for decision in kernel_decisions.values()]
+    told = {protocol: decision.words for protocol, decision in kernel_decisions.items()}
+    observed = "; ".join(f"{protocol}: {words}" for protocol, words in told.items())
+    if len(set(told.values())) == 1:
+        observed = next(iter(told.values()))
+    disagreeing = [protocol for protocol, decision in kernel_decisions.items() if decision.agrees_with_model is False]
+    if disagreeing:
+        observed += f"; the routing model says otherwise for {', '.join(disagreeing)}"
+    expect.holds(
+        all(d.interface == situation.uplink and d.table == situation.table for d in kernel_decisions.values()),
+        expected=expected,
+        observed=observed,
+        evidence=evidence,
+    )
+
+
+@check("ROUTE-06", "The agent still reaches its bridge's gateway and the uplinks' own networks", guide="NAT, step 3", needs="capture", applies=NAT)
+def test_local_networks_stay_reachable(situation, local_networks, expect):
+    lost = {name: address for name, (address, answered) in local_networks.items() if not answered}
+    expect.advises(
+        not lost,
+        expected=f"the agent gets answers from {', '.join(f'{address} ({name})' for name, (address, _) in local_networks.items())}",
+        observed=f"no answer from {', '.join(f'{address} ({name})' for name, address in lost.items())}" if lost else "all answer",
+        evidence=[situation.agent_decision().evidence()],
+    )
+
+
+@check("ROUTE-07", "It fails closed: with the uplink away the agent's packets find no other way out", guide="NAT, step 6", applies=NAT)
+def test_it_fails_closed(situation, expect):
+    if situation.agent_source is None:
+        expect.not_run("the agent's address is not known (HOST-07)")
+    other = fails_open_by(situation)
+    expect.advises(
+        other is None,
+        expected=f"while {situation.uplink} is away the agent's packets leave by no other interface",
+        observed=f"they would leave by {other}" if other else "no other way is left",
+    )
+
+
+def _rules(situation):
+    return StateEvidence(title="rules", lines=[str(rule) for rule in situation.snapshot.host.rules_of(4)])

@@ -1,0 +1,162 @@
+"""Turns a lab's description into network namespaces that have no name and end with this process.
+
+Each machine's configuration goes to the kernel in one batch; the host also gets a mount namespace with private copies of
+/etc and /run, so that whatever is typed or written in the lab stays in the lab.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fixtures.access import syscalls
+from fixtures.access.namespace import Namespace
+from fixtures.model.snapshot import Link
+from netns_lab import netlink, nftables
+from netns_lab.far_end import FarEnd
+from netns_lab.lab import Lab, LabMachine
+from netns_lab.netlink import LabBuildError, Request, request
+from netns_lab.plan import Cable, LabPlan, Machine
+
+AGENT_PATH = "/run/netns/agent"
+PACKET_FILTER_TABLE = "viacheck-lab"
+QUIET_SYSCTLS = {
+    # An address is usable at once: a lab's addresses are unique by construction, so detection would only cost 1.3 s.
+    "net/ipv6/conf/all/accept_dad": "0",
+    "net/ipv6/conf/default/accept_dad": "0",
+    "net/ipv6/conf/default/router_solicitations": "0",
+}
+QUICK_NEIGHBOURS = ("net/ipv4/neigh/{}/retrans_time_ms", "net/ipv6/neigh/{}/retrans_time_ms")
+"""Per interface (a namespace has no default to inherit): a silent gateway is known after 150 ms instead of 3 s."""
+RETRANSMIT_MS = "50"
+
+
+def build(plan: LabPlan) -> Lab:
+    """Build a lab from its description.
+
+    Raises:
+        LabBuildError: when the system forbids namespaces, or the kernel refuses a part of the lab.
+    """
+    with contextlib.ExitStack() as undo:
+        namespaces: dict[str, Namespace] = {}
+        for machine in plan.machines:
+            prepare = _private_files(plan) if machine is plan.host else None
+            try:
+                namespaces[machine.name] = Namespace.create(machine.name, prepare)
+            except OSError as error:
+                raise LabBuildError(
+                    f"lab {plan.name}: namespace {machine.name}: {error}; labs need root or user namespaces"
+                ) from error
+            undo.callback(namespaces[machine.name].close)
+        _name_agent(namespaces[plan.host.name], namespaces[plan.agent.name])
+        machines = {machine.name: LabMachine(machine, namespaces[machine.name]) for machine in plan.machines}
+        # The far ends first: a cable's second end exists once the first one's machine has made it.
+        for machine in plan.machines:
+            set_sysctls(namespaces[machine.name], QUIET_SYSCTLS)
+            netlink.send(namespaces[machine.name], _links(machine, plan.cables, machines))
+        for machine in reversed(plan.machines):
+            set_sysctls(namespaces[machine.name], _quick_neighbours(machine) | machine.state.sysctls)
+            netlink.send(namespaces[machine.name], configuration(machine))
+            if machine.packet_filter:
+                nftables.apply(namespaces[machine.name], PACKET_FILTER_TABLE, machine.packet_filter)
+        far_end = FarEnd([(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways])
+        undo.callback(far_end.close)
+        lab = Lab(plan, machines, far_end, None)
+        undo.pop_all()
+        return lab
+
+
+def _quick_neighbours(machine: Machine) -> dict[str, str]:
+    names = [link.name for link in machine.state.links]
+    return {pattern.format(name): RETRANSMIT_MS for pattern in QUICK_NEIGHBOURS for name in names}
+
+
+def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMachine]) -> list[Request]:
+    """Make the machine's own interfaces, and each cable that it is the first end of."""
+    requests = []
+    by_cable = {cable.interface: cable for cable in cables if cable.machine == machine.name}
+    for link in machine.state.links:
+        if link.kind != "veth":
+            requests.append(netlink.add_link(link))
+        elif link.name in by_cable:
+            cable = by_cable[link.name]
+            other = machines[cable.other_machine]
+            requests.append(netlink.add_veth(link, _link(other.plan, cable.other_interface), other.namespace))
+    return requests
+
+
+def _link(machine: Machine, name: str) -> Link:
+    found = machine.state.link(name)
+    if found is None:
+        raise LabBuildError(f"{machine.name}: a cable ends at {name}, which is not described")
+    return found
+
+
+def configuration(machine: Machine) -> list[Request]:
+    """Everything that is configured on a machine's interfaces, once these exist: in the order that settles fastest."""
+    state = machine.state
+    indexes = {"lo": 1} | {link.name: link.index for link in state.links}
+    requests = [request("link", "set", index=1, state="up")]
+    # Bridge ports come up before their bridge: else the bridge learns of the carrier too late for the first ARP.
+    for link in sorted(state.links, key=lambda link: link.kind == "bridge"):
+        if link.master is not None:
+            requests.append(request("link", "set", index=link.index, master=indexes[link.master]))
+        if link.up:
+            requests.append(request("link", "set", index=link.index, state="up"))
+    requests += [netlink.add_address(address, indexes[address.interface]) for address in state.addresses]
+    requests += [netlink.route_request("add", route, indexes) for route in state.routes]
+    requests += [netlink.rule_request("add", rule) for rule in state.rules]
+    requests += [netlink.add_neighbour(neighbour, indexes[neighbour.interface]) for neighbour in state.neighbours]
+    return requests
+
+
+def set_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
+    """Write network sysctls of a namespace.
+
+    Raises:
+        LabBuildError: when one does not exist or may not be written.
+    """
+
+    def write() -> None:
+        for path, value in values.items():
+            try:
+                Path("/proc/sys", path).write_text(value)
+            except OSError as error:
+                raise LabBuildError(f"{namespace.name}: sysctl {path}={value}: {error.strerror}") from error
+
+    if values:
+        namespace.call(write)
+
+
+def _private_files(plan: LabPlan) -> Callable[[], None]:
+    """Give the host's mount namespace a /run and an /etc of its own, with the files that the plan names."""
+
+    def prepare() -> None:
+        syscalls.mount("tmpfs", "/run", "tmpfs", options="mode=755")
+        for folder in ("/run/netns", "/run/lab/etc", "/run/lab/etc-work"):
+            os.makedirs(folder)
+        layers = "lowerdir=/etc,upperdir=/run/lab/etc,workdir=/run/lab/etc-work"
+        syscalls.mount("overlay", "/etc", "overlay", options=layers)
+        # /sys/class/net must show this namespace; where the system forbids it, nothing but a person's shell misses it.
+        with contextlib.suppress(OSError):
+            syscalls.mount("sysfs", "/sys", "sysfs")
+        for path, text in plan.files.items():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            # /etc/resolv.conf is often a link into /run, which is empty here.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            Path(path).write_text(text)
+
+    return prepare
+
+
+def _name_agent(host: Namespace, agent: Namespace) -> None:
+    """Let the host know the agent's namespace by a path, as ``ip netns`` would, inside its private /run only."""
+
+    def bind() -> None:
+        Path(AGENT_PATH).touch()
+        syscalls.mount(f"/proc/self/fd/{agent.net_fd}", AGENT_PATH, flags=syscalls.MS_BIND)
+
+    host.call(bind)

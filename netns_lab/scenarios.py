@@ -1,0 +1,108 @@
+"""The labs that come with viacheck: one function each, pure description. ``docs/labs.md`` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fixtures.model.snapshot import Rule
+from netns_lab.nftables import Masquerade
+from netns_lab.plan import RT_TABLES, Draft, LabPlan
+
+SCENARIOS: dict[str, Callable[[], LabPlan]] = {}
+BRIDGE, AGENT_SUBNET, AGENT_SUBNET6 = "docker0", "172.17.0.0/16", "fd00:17::/64"
+TABLE, TABLE_NAME = 200, "wlan0rt"
+BACKSTOP_METRIC = 4278198272
+
+
+def scenario(name: str, title: str, guide: str) -> Callable[[Callable[[Draft], LabPlan]], Callable[[], LabPlan]]:
+    """Register a scenario under its name. The guide's chapter is shown by ``--lab list``."""
+
+    def register(describe: Callable[[Draft], LabPlan]) -> Callable[[], LabPlan]:
+        def plan() -> LabPlan:
+            return describe(Draft(name, title, guide))
+
+        SCENARIOS[name] = plan
+        return plan
+
+    return register
+
+
+def _nat_agent(**more: Any) -> dict[str, Any]:
+    return {"netns": "/run/netns/agent", "attach": {"mode": "nat", "bridge": BRIDGE, **more}}
+
+
+@scenario("nat", "One uplink, the agent behind docker0", "NAT")
+def nat(lab: Draft) -> LabPlan:
+    """Docker's default: one uplink, masquerade, nothing else."""
+    office = lab.uplink("eth0", "10.10.40.0/24")
+    lab.host.route("default", via=office.gateway, dev="eth0")
+    lab.behind_bridge(BRIDGE, AGENT_SUBNET)
+    lab.host.packet_filter.append(Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE))
+    return lab.finish({"agent": _nat_agent(), "egress": {"uplink": "eth0"}, "host": {"default_exit": "eth0"}})
+
+
+def _two_uplinks(lab: Draft, ipv6: bool = False) -> None:
+    office = lab.uplink("eth0", "10.10.40.0/24", subnet6="2001:db8:40::/64" if ipv6 else None)
+    radio = lab.uplink("wlan0", "10.10.50.0/24", subnet6="2001:db8:50::/64" if ipv6 else None)
+    lab.host.route("default", via=office.gateway, dev="eth0")
+    if ipv6:
+        lab.host.route("default", via=office.gateway6, dev="eth0")
+    lab.behind_bridge(BRIDGE, AGENT_SUBNET, AGENT_SUBNET6 if ipv6 else None)
+    lab.host.packet_filter.append(Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE))
+    assert radio
+
+
+@scenario("nat-multihomed", "Two uplinks, the agent leaves by the default one", "NAT, host with multiple physical interfaces")
+def nat_multihomed(lab: Draft) -> LabPlan:
+    """Two uplinks and no policy: the kernel's default route decides."""
+    _two_uplinks(lab)
+    return lab.finish({"agent": _nat_agent(), "egress": {"uplink": "eth0"}, "host": {"default_exit": "eth0"}})
+
+
+@scenario("policy-routing", "The guide's recipe to the letter", "NAT, host with multiple physical interfaces, steps 1-5")
+def policy_routing(lab: Draft) -> LabPlan:
+    """One rule from the agent's subnet, one table with nothing but a default route by wlan0."""
+    _two_uplinks(lab)
+    lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
+    lab.host.rules.append(Rule(family=4, priority=32765, source=AGENT_SUBNET, table=TABLE))
+    lab.host.route("default", via=lab.uplinks["wlan0"].gateway, dev="wlan0", table=TABLE)
+    return lab.finish(
+        {
+            "agent": _nat_agent(),
+            "egress": {
+                "uplink": "wlan0", "table": TABLE, "table_name": TABLE_NAME, "persist": "none", "survives": [],
+            },
+            "host": {"default_exit": "eth0"},
+        }
+    )  # fmt: skip
+
+
+@scenario(
+    "policy-routing-hardened",
+    "The recipe without the holes: local networks stay reachable, fails closed, IPv6 as well",
+    "NAT, host with multiple physical interfaces, steps 1-5",
+)
+def policy_routing_hardened(lab: Draft) -> LabPlan:
+    """Local networks first, then the agent's table with an unreachable backstop; the same for IPv6."""
+    _two_uplinks(lab, ipv6=True)
+    lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
+    radio = lab.uplinks["wlan0"]
+    for family, subnet, gateway in ((4, AGENT_SUBNET, radio.gateway), (6, AGENT_SUBNET6, radio.gateway6)):
+        assert family in (4, 6)
+        lab.host.rules += [
+            Rule(family=family, priority=990, source=subnet, table=254, suppress_prefixlength=0),
+            Rule(family=family, priority=1000, source=subnet, table=TABLE),
+        ]
+        lab.host.route("default", via=gateway, dev="wlan0", table=TABLE)
+        everything = "0.0.0.0/0" if family == 4 else "::/0"
+        lab.host.route(everything, type="unreachable", metric=BACKSTOP_METRIC, table=TABLE)
+    return lab.finish(
+        {
+            "agent": _nat_agent(),
+            "egress": {
+                "uplink": "wlan0", "table": TABLE, "table_name": TABLE_NAME, "persist": "none", "survives": [],
+            },
+            "host": {"default_exit": "eth0"},
+        }
+    )  # fmt: skip

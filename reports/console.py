@@ -1,0 +1,141 @@
+"""The console summary: what stands at the end of a run, short enough to be read whole.
+
+Per target the verdict in words, then what to fix with commands that can be copied, then what works but will hurt, what
+could not be proven, what was not looked at, and where the report lies. Control characters from outside are made
+visible, so that no name can steer the terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from fixtures.model.verdict import Outcome, Verdict
+from reports.causes import Cause, causes
+from reports.way import verdict_sentence
+from reports.words import clip, counted, ids_shortened, listed, reasons, sentence, visible
+
+NARROWEST, WIDEST = 40, 120
+_COLOURS = {"pass": "32", "fail": "31", "inconclusive": "35", "advisory": "33", "strong": "1", "quiet": "2"}
+
+
+def colour_wanted(stream: TextIO) -> bool:
+    """Say whether a stream is a terminal that takes colour (no-color.org, terminfo's ``dumb``)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def summary(outcome: Outcome, report: Path, *, colour: bool, width: int | None = None) -> str:
+    """Write the short form of a run.
+
+    Args:
+        outcome: the run.
+        report: path of the page, or of the report directory that holds it, as it is to be shown.
+        colour: whether to use SGR colour sequences (ECMA-48); the words say everything without them.
+        width: columns to wrap prose at; the terminal's own when left out. Commands are never wrapped.
+
+    Returns:
+        Lines ended by a newline each.
+    """
+    columns = min(max(width or shutil.get_terminal_size((100, 24)).columns, NARROWEST), WIDEST)
+    return "".join(f"{line}\n" for line in _Summary(outcome, report, colour, columns).lines())
+
+
+class _Summary:
+    def __init__(self, outcome: Outcome, report: Path, colour: bool, width: int) -> None:
+        self.outcome, self.report, self.colour, self.width = outcome, report, colour, width
+
+    def lines(self) -> Iterator[str]:
+        yield from self._targets()
+        for title, verdict in (("Fix first", Verdict.FAIL), ("Could not be proven", Verdict.INCONCLUSIVE)):
+            found = causes(self.outcome, verdict)
+            if found:
+                yield ""
+                yield self._paint("strong", title)
+            for number, cause in enumerate(found, 1):
+                yield from self._cause(number, cause)
+        advisories = self._advisories()
+        if advisories:
+            yield ""
+            yield self._paint("strong", "Works, but will hurt")
+            yield from advisories
+        yield ""
+        yield from self._unlooked()
+        yield f"report: {visible(str(self.report))}"
+
+    def _targets(self) -> Iterator[str]:
+        if self.outcome.run.interrupted:
+            yield from self._prose(
+                f"This run was cut short by {self.outcome.run.interrupted}: only what was judged until then is told."
+            )
+        if not self.outcome.targets:
+            yield f"{self._paint('inconclusive', 'INCONCLUSIVE')}  Nothing was decided: no target was looked at."
+        for target in self.outcome.targets:
+            results = [result for result in self.outcome.results if result.target == target.id]
+            yield (
+                f"{self._paint(target.verdict, target.verdict.upper())}  {self._paint('strong', visible(target.id))}"
+            )
+            told = verdict_sentence(target, results)
+            yield from self._prose(told, "  ")
+            for note in (note for note in target.notes if note.rstrip(".") not in told):
+                yield from self._prose(f"note: {note}", "  ")
+
+    def _cause(self, number: int, cause: Cause) -> Iterator[str]:
+        where = f" on {listed([visible(name) for name in cause.targets])}" if len(self.outcome.targets) > 1 else ""
+        code = self._paint(cause.verdict.value, visible(cause.code)) + " " if cause.code else ""
+        yield f"{number}. {code}({visible(cause.checks)}{where})"
+        yield from self._prose(sentence(cause.text), "   ")
+        yield from self._commands("mend", cause.remedy)
+        yield from self._commands("undo", cause.undo)
+        if cause.following:
+            yield from self._prose(f"only because of it: {', '.join(cause.following)}", "   ")
+
+    def _commands(self, purpose: str, commands: tuple[str, ...]) -> Iterator[str]:
+        if commands:
+            yield f"   {purpose}:"
+        for command in commands:
+            for line in command.splitlines():
+                yield f"       {visible(line, keep=chr(9))}"
+
+    def _advisories(self) -> list[str]:
+        groups: dict[str, list[Cause]] = {}
+        for cause in causes(self.outcome, Verdict.ADVISORY):
+            groups.setdefault(cause.code or cause.checks, []).append(cause)
+        lines = []
+        for code, group in groups.items():
+            targets = list(dict.fromkeys(name for cause in group for name in cause.targets))
+            where = f" on {counted(len(targets), 'target')}" if len(self.outcome.targets) > 1 else ""
+            checks = ids_shortened(result.check for cause in group for result in cause.told)
+            head = f"{code} ({checks}{where}): " if code != checks else f"{code}{where}: "
+            told = clip(visible(head + " ".join(group[0].text.split())), self.width)
+            lines.append(told.replace(visible(code), self._paint("advisory", visible(code)), 1))
+        return lines
+
+    def _unlooked(self) -> Iterator[str]:
+        for verdict in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE):
+            groups = reasons(self.outcome.results, verdict)
+            if not groups:
+                continue
+            number = counted(sum(len(ids) for ids in groups.values()), "check")
+            if verdict is Verdict.NOT_APPLICABLE:
+                yield self._paint("quiet", f"not applicable: {number}; the report says why")
+                continue
+            yield self._paint("quiet", f"not run: {number}")
+            for why, ids in groups.items():
+                yield clip(f"  {ids_shortened(ids)}: {visible(' '.join(why.split()))}", self.width)
+
+    def _prose(self, text: str, indent: str = "") -> list[str]:
+        return textwrap.wrap(
+            visible(" ".join(text.split())),
+            self.width,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+    def _paint(self, role: str, text: str) -> str:
+        return f"\x1b[{_COLOURS[role]}m{text}\x1b[0m" if self.colour else text

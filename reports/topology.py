@@ -1,0 +1,312 @@
+"""The topology as inline SVG: agent, bridge, uplinks, gateways and the probes' target, with the way they took drawn on.
+
+What a line means is told by its shape as well as by its colour, and the whole picture once more in words for a screen
+reader. There are two drawings of the same picture, one lying and one standing, so that it can be read on a phone; a
+style sheet shows one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+from fixtures.model.verdict import TargetRecord
+from reports.way import Way
+from reports.words import clip, counted, listed, sentence, visible
+
+Kind = Literal["taken", "leak", "missed", "idle"]
+
+KINDS: dict[Kind, str] = {
+    "taken": "the way the packets took, as intended",
+    "leak": "a way they took and should not have",
+    "missed": "the intended way, where none was seen",
+    "idle": "no packet of the agent was seen here",
+}
+UPLINKS_SHOWN = 8
+
+_WIDTH, _HEIGHT = 153, 78
+_GAP_ALONG, _GAP_ACROSS = 50, 26
+_MARGIN = 13
+_INSET = 12
+_LETTER = {"role": 6.5, "name": 9.2, "more": 7.0}
+"""Width of a wide letter by style, in units of the drawing: longer texts are clipped, then squeezed to fit."""
+_SQUEEZE = 1.35
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One box: what it is, its name, and two lines about it."""
+
+    stage: int
+    lane: float
+    role: str
+    name: str
+    lines: tuple[str, ...] = ()
+    kind: Kind = "idle"
+    intended: bool = False
+    host: bool = False
+    """It is part of the host, and stands inside its frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What is drawn: boxes, the lines between them, and the same in words."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[tuple[int, int, Kind], ...]
+    host: str
+    words: str
+    left_out: int = 0
+
+    @property
+    def lanes(self) -> float:
+        """How many uplinks stand beside each other."""
+        return max(node.lane for node in self.nodes) + 1
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of line that occur, in the order of the legend."""
+        return [kind for kind in KINDS if any(kind == edge[2] for edge in self.edges)]
+
+
+def topology(target: TargetRecord, way: Way) -> Topology | None:
+    """Lay out a target; None when the intent names no uplink, so that there is nothing to draw."""
+    intent, snapshot = target.intent, target.snapshot or {}
+    uplinks: dict[str, Any] = intent.get("uplinks", {})
+    if not uplinks:
+        return None
+    ranked = sorted(uplinks, key=lambda name: (name != way.intended, not way.seen.get(name)))
+    shown = [name for name in uplinks if name in ranked[:UPLINKS_SHOWN]]
+    host: dict[str, Any] = snapshot.get("host") or {}
+    attach: dict[str, Any] = intent.get("agent", {}).get("attach", {})
+    moving = any(way.seen.values())
+    middle = (len(shown) - 1) / 2
+    nodes = [Node(0, middle, "agent", _agent_name(intent), _agent_lines(target), "taken" if moving else "idle")]
+    edges: list[tuple[int, int, Kind]] = []
+    bridged = "parent" in attach
+    if not bridged:
+        bridge = _bridge(attach, snapshot, way)
+        nodes.append(
+            Node(1, middle, "bridge", bridge, _addresses(host, bridge), "taken" if moving else "idle", host=True)
+        )
+        edges.append((0, 1, "taken" if moving else "idle"))
+    entry, stage = len(nodes) - 1, len(nodes)
+    target_node = len(nodes) + 2 * len(shown)
+    exit_uplink = _default_exit(host)
+    gateways = []
+    for lane, name in enumerate(shown):
+        kind = _kind(name, way)
+        state = _state(host, name)
+        lines = (*(_addresses(host, name)[:1] or ((state,) if state else ())), _probes(name, way))
+        role = "uplink" + (" · intended" if name == way.intended else " · default" if name == exit_uplink else "")
+        if bridged and name == attach["parent"]:
+            role = "parent · intended" if name == way.intended else "parent"
+        nodes.append(Node(stage, lane, role, name, lines, kind, intended=name == way.intended, host=True))
+        gateways.append(Node(stage + 1, lane, "gateway", str(uplinks[name].get("gateway", "?")), (), kind))
+        if not bridged or name == attach["parent"]:
+            edges.append((entry, entry + 1 + lane, kind))
+        edges.append((entry + 1 + lane, entry + 1 + len(shown) + lane, kind))
+        beyond: Kind = kind if kind == "missed" or (kind != "idle" and way.answered) else "idle"
+        edges.append((entry + 1 + len(shown) + lane, target_node, beyond))
+    nodes += gateways
+    answered = (f"{way.answered} of {way.sent} answered",) if way.sent else ()
+    destination = str(intent.get("probe", {}).get("target", "198.51.100.1"))
+    reached: Kind = "taken" if moving and way.answered else "idle"
+    nodes.append(Node(stage + 2, middle, "probe target", destination, answered, reached))
+    hostname = str(snapshot.get("hostname") or intent.get("site", {}).get("name") or "host")
+    return Topology(
+        tuple(nodes), tuple(edges), hostname, _in_words(nodes, way, bridged, attach), len(uplinks) - len(shown)
+    )
+
+
+def draw(plan: Topology, ident: str, *, standing: bool) -> Markup:
+    """Draw a plan as one ``<svg>``: lying (left to right) or standing (top to bottom).
+
+    ``ident`` becomes part of ids, which must be unique on the page.
+    """
+    places = [_place(node, standing) for node in plan.nodes]
+    width = max(x for x, _ in places) + _WIDTH + _MARGIN
+    height = max(y for _, y in places) + _HEIGHT + _MARGIN
+    parts = [
+        Markup(
+            '<svg class="topology {shape}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+            'role="img" aria-labelledby="{ident}-title {ident}-desc">'
+            '<title id="{ident}-title">The way of the agent\'s packets</title><desc id="{ident}-desc">{words}</desc>'
+        ).format(
+            shape=("standing pair" if plan.lanes == 2 else "standing") if standing else "lying",
+            width=width,
+            height=height,
+            ident=ident,
+            words=visible(plan.words),
+        )
+    ]
+    parts.append(_frame(plan, places))
+    # A line that matters is drawn over one that does not.
+    order: list[Kind] = ["idle", "missed", "taken", "leak"]
+    for start, end, kind in sorted(plan.edges, key=lambda edge: order.index(edge[2])):
+        parts.append(_line(places[start], places[end], kind, standing))
+    parts += [_box(node, place) for node, place in zip(plan.nodes, places, strict=True)]
+    parts.append(Markup("</svg>"))
+    return Markup("").join(parts)
+
+
+def _place(node: Node, standing: bool) -> tuple[float, float]:
+    top = _MARGIN + 22
+    if standing:
+        return _MARGIN + node.lane * (_WIDTH + 10), top + node.stage * (_HEIGHT + _GAP_ALONG)
+    return _MARGIN + node.stage * (_WIDTH + _GAP_ALONG), top + node.lane * (_HEIGHT + _GAP_ACROSS)
+
+
+def _frame(plan: Topology, places: list[tuple[float, float]]) -> Markup:
+    inside = [place for node, place in zip(plan.nodes, places, strict=True) if node.host]
+    left, top = min(x for x, _ in inside) - 9, min(y for _, y in inside) - 27
+    right, bottom = max(x for x, _ in inside) + _WIDTH + 9, max(y for _, y in inside) + _HEIGHT + 11
+    return Markup(
+        '<rect class="frame" x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="10"/>'
+        '<text class="role" x="{tx:g}" y="{ty:g}">host {name}</text>'
+    ).format(
+        x=left, y=top, w=right - left, h=bottom - top, tx=left + 10, ty=top + 18, name=clip(visible(plan.host), 30)
+    )
+
+
+def _line(start: tuple[float, float], end: tuple[float, float], kind: Kind, standing: bool) -> Markup:
+    if standing:
+        x1, y1, x2, y2 = start[0] + _WIDTH / 2, start[1] + _HEIGHT, end[0] + _WIDTH / 2, end[1]
+        bend = (y1 + y2) / 2
+        curve = f"M{x1:g} {y1:g}C{x1:g} {bend:g} {x2:g} {bend:g} {x2:g} {y2 - 8:g}"
+        head = f"M{x2 - 5:g} {y2 - 9:g}L{x2 + 5:g} {y2 - 9:g}L{x2:g} {y2:g}Z"
+    else:
+        x1, y1, x2, y2 = start[0] + _WIDTH, start[1] + _HEIGHT / 2, end[0], end[1] + _HEIGHT / 2
+        bend = (x1 + x2) / 2
+        curve = f"M{x1:g} {y1:g}C{bend:g} {y1:g} {bend:g} {y2:g} {x2 - 8:g} {y2:g}"
+        head = f"M{x2 - 9:g} {y2 - 5:g}L{x2 - 9:g} {y2 + 5:g}L{x2:g} {y2:g}Z"
+    return Markup('<g class="way {}"><path class="line" d="{}"/><path class="head" d="{}"/></g>').format(
+        kind, curve, head
+    )
+
+
+def _box(node: Node, place: tuple[float, float]) -> Markup:
+    x, y = place
+    parts = [
+        Markup('<g class="node {}{}"><rect x="{:g}" y="{:g}" width="{}" height="{}" rx="6"/>').format(
+            node.kind, " intended" if node.intended else "", x, y, _WIDTH, _HEIGHT
+        )
+    ]
+    if node.intended:
+        parts.append(
+            Markup('<rect class="inner" x="{:g}" y="{:g}" width="{}" height="{}" rx="3.5"/>').format(
+                x + 3, y + 3, _WIDTH - 6, _HEIGHT - 6
+            )
+        )
+    texts = [("role", node.role), ("name", node.name), *(("more", line) for line in node.lines[:2])]
+    room = _WIDTH - 2 * _INSET
+    for number, (style, text) in enumerate(texts):
+        fitting = room / _LETTER[style]
+        shown = clip(visible(text), int(fitting * _SQUEEZE))
+        squeezed = Markup(' textLength="{}" lengthAdjust="spacingAndGlyphs"').format(room)
+        parts.append(
+            Markup('<text class="{}" x="{:g}" y="{:g}"{}>{}</text>').format(
+                style, x + _INSET, y + 19 + number * 16.5, squeezed if len(shown) > fitting else "", shown
+            )
+        )
+    return Markup("").join(parts) + Markup("</g>")
+
+
+def _kind(name: str, way: Way) -> Kind:
+    if way.seen.get(name):
+        return "taken" if name == way.intended else "leak"
+    return "missed" if name == way.intended and way.sent else "idle"
+
+
+def _probes(name: str, way: Way) -> str:
+    if not way.sent or (name not in way.watched and name not in way.seen):
+        return "not watched"
+    number = way.seen.get(name, 0)
+    if not number:
+        watched = way.watched.get(name)
+        sound = watched and watched.fence_seen and not watched.frames_lost
+        return "no probe seen" if sound else "watching unsound"
+    return f"{number} of {way.sent} probes" if name == way.intended else f"leak: {number} of {way.sent}"
+
+
+def _agent_name(intent: Mapping[str, Any]) -> str:
+    agent = intent.get("agent", {})
+    return str(agent.get("container") or agent.get("netns") or "agent")
+
+
+def _agent_lines(target: TargetRecord) -> tuple[str, ...]:
+    snapshot = target.snapshot or {}
+    inside = snapshot.get("agent") or {}
+    found = [
+        f"{a['address']}/{a['prefixlen']}"
+        for a in inside.get("addresses", ())
+        if a.get("family") == 4 and a.get("interface") != "lo"
+    ]
+    container = (snapshot.get("engine") or {}).get("container") or {}
+    found += [a["address"] for a in container.get("attachments", ()) if a.get("address")] if not found else []
+    mode = target.intent.get("agent", {}).get("attach", {}).get("mode", "")
+    return (*found[:1], *((str(mode),) if mode else ()))
+
+
+def _bridge(attach: Mapping[str, Any], snapshot: Mapping[str, Any], way: Way) -> str:
+    if attach.get("bridge"):
+        return str(attach["bridge"])
+    wanted = attach.get("network", "bridge")
+    for network in (snapshot.get("engine") or {}).get("networks", ()):
+        if network.get("name") == wanted and network.get("bridge"):
+            return str(network["bridge"])
+    watched = [name for name in way.watched if name not in way.uplinks]
+    if watched:
+        return watched[0]
+    links = (snapshot.get("host") or {}).get("links", ())
+    return next((str(link["name"]) for link in links if link.get("kind") == "bridge"), "docker0")
+
+
+def _addresses(host: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(
+        f"{a['address']}/{a['prefixlen']}"
+        for a in host.get("addresses", ())
+        if a.get("interface") == name and a.get("family") == 4
+    )
+
+
+def _state(host: Mapping[str, Any], name: str) -> str:
+    """What is wrong with an uplink without an address, in a word; empty without a snapshot."""
+    if not host.get("links"):
+        return ""
+    link = next((link for link in host["links"] if link.get("name") == name), None)
+    if link is None:
+        return "missing"
+    return "no address" if "UP" in link.get("flags", ()) else "down"
+
+
+def _default_exit(host: Mapping[str, Any]) -> str | None:
+    defaults = [
+        route
+        for route in host.get("routes", ())
+        if route.get("destination") == "0.0.0.0/0" and route.get("table") == 254 and route.get("nexthops")
+    ]
+    best = min(defaults, key=lambda route: int(route.get("metric", 0)), default=None)
+    return best["nexthops"][0].get("interface") if best else None
+
+
+def _in_words(nodes: list[Node], way: Way, bridged: bool, attach: Mapping[str, Any]) -> str:
+    agent = nodes[0]
+    address = f" ({agent.lines[0]})" if agent.lines else ""
+    by = f"sits on {attach['parent']}'s network" if bridged else f"reaches the host by {nodes[1].name}"
+    told = [f"The agent {agent.name}{address} {by}."]
+    for node, gateway in zip(
+        (node for node in nodes if node.role.startswith(("uplink", "parent"))),
+        (node for node in nodes if node.role == "gateway"),
+        strict=True,
+    ):
+        role = node.role.replace(" · ", ", ")
+        told.append(f"{role.capitalize()}: {node.name}, {', '.join(node.lines)}, gateway {gateway.name}.")
+    if way.elsewhere:
+        told.append(f"The packets left by {listed(list(way.elsewhere))}, which is not the intended way.")
+    if way.sent:
+        told.append(sentence(f"{counted(way.sent, 'probe')} sent to {nodes[-1].name}, {way.answered} answered"))
+    return " ".join(told)

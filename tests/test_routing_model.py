@@ -1,0 +1,381 @@
+"""The routing model against the kernel: random rules and routes, loaded for real, read back for real, asked of both.
+
+Every set comes from a seed. A difference is told with the seed, the packet, both answers and the commands that build the
+set again.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from fixtures.access.namespace import Namespace
+from fixtures.model.snapshot import Family, NetworkState, Nexthop, PortRange, Route, Rule
+from fixtures.reasoning.iproute import parse_addresses, parse_links, parse_neighbours, parse_routes, parse_rules
+from fixtures.reasoning.routing import Decision, Packet, RoutingModel, decide
+from fixtures.reasoning.routing_loss import without_interface
+
+RTM_F_LOOKUP_TABLE = 0x1000
+INTERFACES = ("v0", "v1", "v2", "v3", "br0")
+SYSCTLS = (
+    "ipv4/conf/{}/forwarding",
+    "ipv4/conf/{}/rp_filter",
+    "ipv4/conf/{}/accept_local",
+    "ipv4/conf/{}/send_redirects",
+    "ipv4/conf/{}/route_localnet",
+    "ipv4/conf/{}/ignore_routes_with_linkdown",
+    "ipv6/conf/{}/ignore_routes_with_linkdown",
+    "ipv6/conf/{}/forwarding",
+    "ipv6/conf/{}/keep_addr_on_down",
+    "ipv6/conf/{}/use_tempaddr",
+)
+ADDRESSES = """
+address add 10.0.0.1/24 dev v0
+address add 10.0.0.2/24 dev v0
+address add 10.0.1.1/25 dev v0
+address add 10.1.0.1/24 dev v1 scope link
+address add 10.1.1.1/24 dev v1
+address add 10.2.0.1 peer 10.2.0.9/32 dev v2
+address add 10.2.1.1/24 dev v2
+address add 10.3.0.1/24 dev v3
+address add 10.4.0.1/24 dev br0
+address add 192.0.2.1/32 dev lo
+address add 2001:db8:0::1/64 dev v0 nodad
+address add 2001:db8:0::2/64 dev v0 nodad preferred_lft 0
+address add fd00:1::1/64 dev v1 nodad
+address add 2001:db8:1::1/64 dev v1 nodad
+address add 2002:a00:1::1/64 dev v2 nodad
+address add 2001:db8:3::1/64 dev v3 nodad
+"""
+ACTIONS = ("unreachable", "blackhole", "prohibit")
+
+
+class Host:
+    """A namespace with five interfaces whose other ends lie in a second one; v3 has no carrier."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.namespace = Namespace.create("model")
+        self.far = Namespace.create("far")
+        self._script = tmp_path / "batch"
+        self.sysctl("net/ipv6/conf/default/accept_dad", "0")
+        setup = ["link set lo up", "link add br0 type bridge", "link set br0 up"]
+        for number in range(4):
+            setup += [
+                f"link add v{number} type veth peer name p{number} index {50 + number} netns {self.far.path}",
+                f"link set v{number} up",
+            ]
+        self.batch(setup, strict=True)
+        for number in range(3):
+            result = self.far.run(["ip", "link", "set", f"p{number}", "up"])
+            assert result.ok, result.stderr
+        for name in ("all", "default", *INTERFACES):
+            self.sysctl(f"net/ipv4/conf/{name}/rp_filter", "0")
+        self.sysctl("net/ipv4/ip_forward", "1")
+        self.sysctl("net/ipv6/conf/all/forwarding", "1")
+        self._settle()
+        self.batch(ADDRESSES.split("\n"), strict=True)
+        self.ipr = self.namespace.call(IPRoute)
+        self.index = {link.name: link.index for link in self.state().links}
+        self.name = {index: name for name, index in self.index.items()}
+
+    def _settle(self) -> None:
+        """Wait until the links have the carrier that they will keep, and their link-local addresses are final."""
+        wanted = {"v0": "UP", "v1": "UP", "v2": "UP", "v3": "LOWERLAYERDOWN", "br0": "UNKNOWN"}
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            state = self.state()
+            states = {link.name: link.operstate for link in state.links if link.name != "lo"}
+            if states == wanted and not any("tentative" in one.flags for one in state.addresses):
+                return
+        raise AssertionError(f"links did not settle: {states}, {state.addresses}")
+
+    def sysctl(self, path: str, value: str) -> None:
+        self.namespace.call(lambda: Path(f"/proc/sys/{path}").write_text(value))
+
+    def batch(self, lines: list[str], *, strict: bool = False) -> None:
+        self._script.write_text("\n".join(lines) + "\n")
+        result = self.namespace.run(["ip", *([] if strict else ["-force"]), "-batch", str(self._script)])
+        assert result.ok or not strict, result.stderr
+
+    def _ip(self, *words: str) -> str:
+        result = self.namespace.run(["ip", "-N", "-j", *words])
+        assert result.ok, result
+        return result.stdout
+
+    def state(self) -> NetworkState:
+        """The namespace through the real path: what ip prints, and the parsers."""
+
+        def sysctls() -> dict[str, str]:
+            names = [pattern.format(one) for one in ("all", *INTERFACES) for pattern in SYSCTLS]
+            paths = [Path(f"/proc/sys/net/{name}") for name in names]
+            return {
+                f"net/{name}": path.read_text().strip()
+                for name, path in zip(names, paths, strict=True)
+                if path.exists()
+            }
+
+        families: tuple[Family, Family] = (4, 6)
+        return NetworkState(
+            links=parse_links(self._ip("-d", "link", "show")),
+            addresses=parse_addresses(self._ip("-d", "address", "show")),
+            rules=sum((parse_rules(self._ip("-d", f"-{one}", "rule", "show"), one) for one in families), ()),
+            routes=sum(
+                (parse_routes(self._ip("-d", f"-{one}", "route", "show", "table", "all"), one) for one in families), ()
+            ),
+            neighbours=sum((parse_neighbours(self._ip(f"-{one}", "neigh", "show"), one) for one in families), ()),
+            sysctls=self.namespace.call(sysctls),
+        )
+
+    def ask(self, packet: Packet) -> Answer:
+        """The kernel's own decision (RTM_GETROUTE)."""
+        options: dict[str, Any] = {
+            "dst": packet.destination,
+            "family": 10 if ":" in packet.destination else 2,
+            "flags": RTM_F_LOOKUP_TABLE,
+            "tos": packet.tos,
+        }
+        if packet.source:
+            options["src"] = packet.source
+        if packet.iif:
+            options["iif"] = self.index[packet.iif]
+        if packet.oif:
+            options["oif"] = self.index[packet.oif]
+        if packet.mark:
+            options["mark"] = packet.mark
+        for key, value in (("ip_proto", packet.protocol), ("sport", packet.sport), ("dport", packet.dport)):
+            if value is not None:
+                options[key] = value
+        try:
+            (message,) = self.ipr.route("get", **options)
+        except NetlinkError as error:
+            return Answer(error=error.code)
+        via = message.get_attr("RTA_VIA")
+        return Answer(
+            type=message["type"],
+            table=message.get_attr("RTA_TABLE", message["table"]),
+            interface=self.name.get(message.get_attr("RTA_OIF")),
+            gateway=via["addr"] if via else message.get_attr("RTA_GATEWAY"),
+            source=message.get_attr("RTA_PREFSRC"),
+        )
+
+    def close(self) -> None:
+        self.ipr.close()
+        self.namespace.close()
+        self.far.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the kernel answered: an error number, or a way."""
+
+    error: int = 0
+    type: int = 0
+    table: int | None = None
+    interface: str | None = None
+    gateway: str | None = None
+    source: str | None = None
+
+
+TYPE_NUMBERS = {"unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5}
+
+
+def difference(decision: Decision, answer: Answer) -> str | None:
+    """Name what the model and the kernel do not agree on."""
+    packet = decision.packet
+    expected: dict[str, tuple[int, ...]] = {
+        "no-route": (errno.ENETUNREACH,),
+        "unreachable": (errno.EHOSTUNREACH if decision.route else errno.ENETUNREACH,),
+        "prohibit": (errno.EACCES,),
+        "blackhole": (errno.EINVAL,),
+        "martian": (errno.EINVAL, errno.EXDEV),
+        "foreign-source": (errno.EINVAL, errno.ENETUNREACH),
+        "not-forwarded": (errno.EHOSTUNREACH,),
+    }
+    if decision.outcome in expected:
+        return None if answer.error in expected[decision.outcome] else "outcome"
+    if answer.error or TYPE_NUMBERS[decision.outcome] != answer.type:
+        return "outcome"
+    if answer.table and decision.table != answer.table and (decision.table, answer.table) != (255, 254):
+        return "table"
+    fitting = [one for one in decision.exits if one.interface == answer.interface and one.gateway == answer.gateway]
+    if not fitting:
+        return "way"
+    if packet.source is None and answer.source not in [one.source for one in fitting]:
+        return "source"
+    return None
+
+
+class Generator:
+    """Random rules, routes and packets over a small world of addresses, so that they meet often."""
+
+    def __init__(self, seed: int, family: Family) -> None:
+        self.random = random.Random(seed)
+        self.family = family
+
+    def chance(self, probability: float) -> bool:
+        return self.random.random() < probability
+
+    def address(self) -> str:
+        pick = self.random
+        if self.family == 6:
+            prefix = pick.choice(("2001:db8:0:", "2001:db8:1:", "fd00:1:", "2001:db8:7:", "2002:a00:1:", "2001:db8:3:"))
+            return f"{prefix}:{pick.choice((1, 2, 3, 9, 0x100))}"
+        return f"10.{pick.randrange(6)}.{pick.randrange(3)}.{pick.choice((1, 2, 3, 9, 77, 130, 255))}"
+
+    def prefix(self, lengths: tuple[int, ...] = ()) -> str:
+        from ipaddress import ip_network
+
+        lengths = lengths or (
+            (0, 1, 7, 8, 14, 15, 16, 23, 24, 25, 32) if self.family == 4 else (0, 3, 16, 32, 47, 48, 64, 128)
+        )
+        return str(ip_network(f"{self.address()}/{self.random.choice(lengths)}", strict=False))
+
+    def gateway(self, interface: str) -> str:
+        if self.family == 6:
+            return self.random.choice(("fe80::1", "fe80::2"))
+        return {"v0": "10.0.0.", "v1": "10.1.1.", "v2": "10.2.1.", "v3": "10.3.0.", "br0": "10.4.0."}[
+            interface
+        ] + self.random.choice(("9", "10"))
+
+    def way(self) -> str:
+        interface = self.random.choice(INTERFACES)
+        if self.family == 4 and self.chance(0.05):
+            return f"via inet6 fe80::1 dev {interface}"
+        if self.chance(0.7):
+            return f"via {self.gateway(interface)} dev {interface}"
+        return f"dev {interface}"
+
+    def route(self) -> str:
+        kind = self.random.choices(("unicast", "multipath", "reject", "local", "other"), (60, 15, 15, 5, 5))[0]
+        table = self.random.choice((254, 254, 200, 200, 201, 202, 253, 255 if self.chance(0.2) else 202))
+        tail = f" table {table}"
+        if self.chance(0.4):
+            tail += f" metric {self.random.choice((5, 10, 1024, 2000))}"
+        if self.family == 4 and self.chance(0.15):
+            tail += f" tos {self.random.choice(('0x08', '0x10', '0x04'))}"
+        verb = self.random.choice(("add", "append"))
+        start = f"-{self.family} route {verb} "
+        if self.family == 6 and self.chance(0.1):
+            tail += f" from {self.prefix((0, 32, 48, 64))}"
+        if kind == "multipath":
+            hops = " ".join(
+                f"nexthop via {self.gateway(one)} dev {one} weight {self.random.randrange(1, 4)}"
+                for one in self.random.sample(INTERFACES, self.random.randrange(2, 4))
+            )
+            return f"{start}{self.prefix()}{tail} {hops}"
+        if kind == "reject":
+            return f"{start}{self.random.choice((*ACTIONS, 'throw'))} {self.prefix()}{tail}"
+        if kind == "local":
+            return f"{start}local {self.prefix()} dev lo{tail}"
+        if kind == "other":
+            other = "broadcast" if self.family == 4 else "anycast"
+            return f"{start}{other} {self.prefix()} dev {self.random.choice(INTERFACES)}{tail}"
+        if self.chance(0.15):
+            sources = {4: ("10.0.0.2", "10.1.1.1", "192.0.2.1"), 6: ("2001:db8:1::1", "fd00:1::1")}
+            tail += f" src {self.random.choice(sources[self.family])}"
+        if self.family == 6 and self.chance(0.1):
+            tail += f" pref {self.random.choice(('low', 'high'))}"
+        return f"{start}{self.prefix()} {self.way()}{tail}"
+
+    def rule(self) -> str:
+        pick = self.random
+        priority = pick.choice((pick.randrange(1, 60), 0 if self.chance(0.1) else pick.randrange(1, 60)))
+        words = [f"-{self.family} rule add priority {priority}"]
+        if self.chance(0.12):
+            words.append("not")
+        words.append(f"from {self.prefix()}" if self.chance(0.4) else "from all")
+        if self.chance(0.25):
+            words.append(f"to {self.prefix()}")
+        if self.chance(0.25):
+            words.append(f"iif {pick.choice((*INTERFACES, 'lo', 'nowhere'))}")
+        if self.chance(0.08):
+            words.append(f"oif {pick.choice((*INTERFACES, 'nowhere'))}")
+        if self.chance(0.15):
+            words.append(f"fwmark {pick.choice(('0x1', '0x11', '0x10/0xf0', '0x0/0xff', '0x1/0x3'))}")
+        if self.chance(0.08):
+            words.append(f"tos {pick.choice(('0x08', '0x10'))}")
+        if self.chance(0.15):
+            words.append(f"ipproto {pick.choice(('tcp', 'udp', 'icmp' if self.family == 4 else 'ipv6-icmp'))}")
+        if self.chance(0.1):
+            words.append(f"sport {pick.choice(('1000', '1000-2000', '5'))}")
+        if self.chance(0.1):
+            words.append(f"dport {pick.choice(('53', '50-60', '443'))}")
+        if self.chance(0.05):
+            words.append(f"uidrange {pick.choice(('0-0', '1-1000', '0-100'))}")
+        kind = pick.choices(("lookup", "suppress", "goto", "nop", "action"), (60, 15, 10, 3, 12))[0]
+        if kind == "goto":
+            words.append(f"goto {priority + pick.randrange(1, 30)}")
+        elif kind == "nop":
+            words.append("nop")
+        elif kind == "action":
+            words.append(pick.choice(ACTIONS))
+        else:
+            words.append(f"lookup {pick.choice((254, 200, 201, 202, 253, 999))}")
+            if kind == "suppress":
+                words.append(f"suppress_prefixlength {pick.choice((0, 0, 8, 24))}")
+        return " ".join(words)
+
+    def packet(self) -> Packet:
+        pick = self.random
+        protocol = pick.choice((None, 6, 17, 1 if self.family == 4 else 58))
+        with_ports = protocol in (6, 17)
+        iif = pick.choice((None, None, *INTERFACES[:4]))
+        own = ("10.0.0.1", "10.0.0.2", "10.1.1.1", "192.0.2.1") if self.family == 4 else ("2001:db8:0::1", "fd00:1::1")
+        foreign = self.chance(0.05) or iif is not None
+        source = self.address() if foreign else pick.choice(own) if self.chance(0.5) else None
+        destination = self.address()
+        if self.chance(0.03):
+            destination = (
+                pick.choice(("224.0.0.5", "239.1.1.1", "255.255.255.255", "127.0.0.1", "127.3.0.1", "8.8.8.8"))
+                if self.family == 4
+                else pick.choice(("fe80::9", "ff02::5", "::1"))
+            )
+        return Packet(
+            source=source,
+            destination=destination,
+            iif=iif,
+            oif=pick.choice(INTERFACES) if iif is None and self.chance(0.1) else None,
+            mark=pick.choice((0, 0, 1, 0x11, 0x13)),
+            protocol=protocol,
+            sport=pick.choice((5, 1000, 1500)) if with_ports else None,
+            dport=pick.choice((53, 443, 9)) if with_ports else None,
+            tos=pick.choice((0, 0, 0x08, 0x10, 0x14)),
+        )
+
+
+CLEAN = [
+    f"-{family} {what}"
+    for family in (4, 6)
+    for what in (
+        "rule flush",
+        "route flush table 200",
+        "route flush table 201",
+        "route flush table 202",
+        "route flush table 253",
+        "route flush table 254 proto boot",
+        "route flush table 255 proto boot",
+    )
+]
+DEFAULT_RULES = [
+    "-4 rule add priority 0 lookup 255 protocol kernel",
+    "-4 rule add priority 32766 lookup 254 protocol kernel",
+    "-4 rule add priority 32767 lookup 253 protocol kernel",
+    "-6 rule add priority 0 lookup 255 protocol kernel",
+    "-6 rule add priority 32766 lookup 254 protocol kernel",
+]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("model"))
+    yield host
+    host.close()
