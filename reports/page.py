@@ -167,7 +167,7 @@ def render(outcome: Outcome) -> str:
     """Render the whole page from an outcome."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,
+        autoescape=True,
         extensions=["jinja2.ext.loopcontrols"],
         finalize=_shown,
         trim_blocks=True,

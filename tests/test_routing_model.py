@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import random
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from fixtures.access.namespace import Namespace
 from fixtures.model.snapshot import Family, NetworkState, Nexthop, PortRange, Route, Rule
 from fixtures.reasoning.iproute import parse_addresses, parse_links, parse_neighbours, parse_routes, parse_rules
 from fixtures.reasoning.routing import Decision, Packet, RoutingModel, decide
 from fixtures.reasoning.routing_loss import without_interface
 
+NETLINK_ROUTE, RTM_GETROUTE, NLMSG_ERROR, NLM_F_REQUEST = 0, 26, 2, 1
 RTM_F_LOOKUP_TABLE = 0x1000
+RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE, RTA_MARK = 1, 2, 3, 4, 5, 7, 15, 16
+RTA_VIA, RTA_UID, RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 18, 25, 27, 28, 29
 INTERFACES = ("v0", "v1", "v2", "v3", "br0")
 SYSCTLS = (
     "ipv4/conf/{}/forwarding",
@@ -83,7 +85,7 @@ class Host:
         self.sysctl("net/ipv6/conf/all/forwarding", "1")
         self._settle()
         self.batch(ADDRESSES.split("\n"), strict=True)
-        self.ipr = self.namespace.call(IPRoute)
+        self._netlink = self.namespace.call(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         self.index = {link.name: link.index for link in self.state().links}
         self.name = {index: name for name, index in self.index.items()}
 
@@ -101,9 +103,10 @@ class Host:
     def sysctl(self, path: str, value: str) -> None:
         self.namespace.call(lambda: Path(f"/proc/sys/{path}").write_text(value))
 
-    def batch(self, lines: list[str], *, strict: bool = False) -> None:
+    def batch(self, lines: list[str], family: Family | None = None, *, strict: bool = False) -> None:
         self._script.write_text("\n".join(lines) + "\n")
-        result = self.namespace.run(["ip", *([] if strict else ["-force"]), "-batch", str(self._script)])
+        options = ([f"-{family}"] if family else []) + ([] if strict else ["-force"])
+        result = self.namespace.run(["ip", *options, "-batch", str(self._script)])
         assert result.ok or not strict, result.stderr
 
     def _ip(self, *words: str) -> str:
@@ -136,39 +139,61 @@ class Host:
         )
 
     def ask(self, packet: Packet) -> Answer:
-        """The kernel's own decision (RTM_GETROUTE)."""
-        options: dict[str, Any] = {
-            "dst": packet.destination,
-            "family": 10 if ":" in packet.destination else 2,
-            "flags": RTM_F_LOOKUP_TABLE,
-            "tos": packet.tos,
-        }
+        """The kernel's own decision: one RTM_GETROUTE with all that the packet says (rtnetlink(7), linux/rtnetlink.h).
+
+        Written out here: pyroute2's message leaves RTA_IP_PROTO, RTA_SPORT and RTA_DPORT out without a word.
+        """
+        family = socket.AF_INET6 if ":" in packet.destination else socket.AF_INET
+        attributes = [(RTA_DST, socket.inet_pton(family, packet.destination))]
         if packet.source:
-            options["src"] = packet.source
-        if packet.iif:
-            options["iif"] = self.index[packet.iif]
-        if packet.oif:
-            options["oif"] = self.index[packet.oif]
+            attributes.append((RTA_SRC, socket.inet_pton(family, packet.source)))
+        for kind, name in ((RTA_IIF, packet.iif), (RTA_OIF, packet.oif)):
+            if name:
+                attributes.append((kind, struct.pack("=I", self.index[name])))
         if packet.mark:
-            options["mark"] = packet.mark
-        for key, value in (("ip_proto", packet.protocol), ("sport", packet.sport), ("dport", packet.dport)):
-            if value is not None:
-                options[key] = value
-        try:
-            (message,) = self.ipr.route("get", **options)
-        except NetlinkError as error:
-            return Answer(error=error.code)
-        via = message.get_attr("RTA_VIA")
+            attributes.append((RTA_MARK, struct.pack("=I", packet.mark)))
+        if packet.uid:
+            attributes.append((RTA_UID, struct.pack("=I", packet.uid)))
+        for kind, layout, number in (
+            (RTA_IP_PROTO, "=B", packet.protocol),
+            (RTA_SPORT, "!H", packet.sport),
+            (RTA_DPORT, "!H", packet.dport),
+        ):
+            if number is not None:
+                attributes.append((kind, struct.pack(layout, number)))
+        bits = 128 if family == socket.AF_INET6 else 32
+        source_bits = bits if packet.source else 0
+        body = struct.pack("=BBBBBBBBI", family, bits, source_bits, packet.tos, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
+        for kind, value in attributes:
+            body += struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+        self._netlink.send(struct.pack("=IHHII", 16 + len(body), RTM_GETROUTE, NLM_F_REQUEST, 1, 0) + body)
+        return self._answer(self._netlink.recv(65536), family)
+
+    def _answer(self, message: bytes, family: int) -> Answer:
+        length, message_type = struct.unpack_from("=IH", message)
+        if message_type == NLMSG_ERROR:
+            return Answer(error=-int(struct.unpack_from("=i", message, 16)[0]))
+        found: dict[int, bytes] = {}
+        offset = 16 + 12
+        while offset < length:
+            size, kind = struct.unpack_from("=HH", message, offset)
+            found[kind] = message[offset + 4 : offset + size]
+            offset += size + (-size % 4)
+        gateway = found.get(RTA_GATEWAY)
+        text = socket.inet_ntop(family, gateway) if gateway else None
+        if RTA_VIA in found:
+            (via_family,) = struct.unpack_from("=H", found[RTA_VIA])
+            text = socket.inet_ntop(via_family, found[RTA_VIA][2:])
         return Answer(
-            type=message["type"],
-            table=message.get_attr("RTA_TABLE", message["table"]),
-            interface=self.name.get(message.get_attr("RTA_OIF")),
-            gateway=via["addr"] if via else message.get_attr("RTA_GATEWAY"),
-            source=message.get_attr("RTA_PREFSRC"),
+            type=message[16 + 7],
+            table=_number(found.get(RTA_TABLE)),
+            interface=self.name.get(_number(found.get(RTA_OIF))),
+            gateway=text,
+            source=socket.inet_ntop(family, found[RTA_PREFSRC]) if RTA_PREFSRC in found else None,
         )
 
     def close(self) -> None:
-        self.ipr.close()
+        self._netlink.close()
         self.namespace.close()
         self.far.close()
 
@@ -183,6 +208,10 @@ class Answer:
     interface: str | None = None
     gateway: str | None = None
     source: str | None = None
+
+
+def _number(value: bytes | None) -> int:
+    return int(struct.unpack("=I", value)[0]) if value else 0
 
 
 TYPE_NUMBERS = {"unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5}
@@ -228,7 +257,7 @@ class Generator:
         pick = self.random
         if self.family == 6:
             prefix = pick.choice(("2001:db8:0:", "2001:db8:1:", "fd00:1:", "2001:db8:7:", "2002:a00:1:", "2001:db8:3:"))
-            return f"{prefix}:{pick.choice((1, 2, 3, 9, 0x100))}"
+            return f"{prefix}:{pick.choice((1, 2, 3, 9, 0x100, ''))}"
         return f"10.{pick.randrange(6)}.{pick.randrange(3)}.{pick.choice((1, 2, 3, 9, 77, 130, 255))}"
 
     def prefix(self, lengths: tuple[int, ...] = ()) -> str:
@@ -263,7 +292,7 @@ class Generator:
         if self.family == 4 and self.chance(0.15):
             tail += f" tos {self.random.choice(('0x08', '0x10', '0x04'))}"
         verb = self.random.choice(("add", "append"))
-        start = f"-{self.family} route {verb} "
+        start = f"route {verb} "
         if self.family == 6 and self.chance(0.1):
             tail += f" from {self.prefix((0, 32, 48, 64))}"
         if kind == "multipath":
@@ -289,7 +318,7 @@ class Generator:
     def rule(self) -> str:
         pick = self.random
         priority = pick.choice((pick.randrange(1, 60), 0 if self.chance(0.1) else pick.randrange(1, 60)))
-        words = [f"-{self.family} rule add priority {priority}"]
+        words = [f"rule add priority {priority}"]
         if self.chance(0.12):
             words.append("not")
         words.append(f"from {self.prefix()}" if self.chance(0.4) else "from all")
@@ -326,14 +355,15 @@ class Generator:
 
     def packet(self) -> Packet:
         pick = self.random
-        protocol = pick.choice((None, 6, 17, 1 if self.family == 4 else 58))
-        with_ports = protocol in (6, 17)
         iif = pick.choice((None, None, *INTERFACES[:4]))
+        # Asked about an arriving IPv4 packet without a protocol, the kernel makes up one of UDP.
+        protocol = pick.choice((6, 17, 1 if self.family == 4 else 58, *(() if iif else (None,))))
+        with_ports = protocol in (6, 17)
         own = ("10.0.0.1", "10.0.0.2", "10.1.1.1", "192.0.2.1") if self.family == 4 else ("2001:db8:0::1", "fd00:1::1")
         foreign = self.chance(0.05) or iif is not None
         source = self.address() if foreign else pick.choice(own) if self.chance(0.5) else None
         destination = self.address()
-        if self.chance(0.03):
+        if self.chance(0.03) and iif is None:
             destination = (
                 pick.choice(("224.0.0.5", "239.1.1.1", "255.255.255.255", "127.0.0.1", "127.3.0.1", "8.8.8.8"))
                 if self.family == 4
@@ -353,24 +383,13 @@ class Generator:
 
 
 CLEAN = [
-    f"-{family} {what}"
-    for family in (4, 6)
-    for what in (
-        "rule flush",
-        "route flush table 200",
-        "route flush table 201",
-        "route flush table 202",
-        "route flush table 253",
-        "route flush table 254 proto boot",
-        "route flush table 255 proto boot",
-    )
-]
-DEFAULT_RULES = [
-    "-4 rule add priority 0 lookup 255 protocol kernel",
-    "-4 rule add priority 32766 lookup 254 protocol kernel",
-    "-4 rule add priority 32767 lookup 253 protocol kernel",
-    "-6 rule add priority 0 lookup 255 protocol kernel",
-    "-6 rule add priority 32766 lookup 254 protocol kernel",
+    "rule flush",
+    *["rule del priority 0"] * 8,
+    *(f"route flush table {table}" for table in (200, 201, 202, 253)),
+    *(f"route flush table {table} proto boot" for table in (254, 255)),
+    "rule add priority 0 lookup 255 protocol kernel",
+    "rule add priority 32766 lookup 254 protocol kernel",
+    "rule add priority 32767 lookup 253 protocol kernel",
 ]
 
 
