@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from fixtures.access.journeys import Journeys
 from fixtures.declare import NAT, check
+from fixtures.expect import Expect
+from fixtures.model.intent import Protocol
 from fixtures.reasoning.sightings import answers_seen, departures, errors_seen, in_words, left_by
+from fixtures.reasoning.situation import Situation
 
 
-@check("EGRESS-01", "The agent's packets leave by the intended uplink, and by no other", guide="NAT, steps 3-5", needs="capture")
-def test_agent_packets_leave_by_the_intended_uplink(journeys, situation, protocol, expect):
+@check(
+    "EGRESS-01",
+    "The agent's packets leave by the intended uplink, and by no other",
+    guide="NAT, steps 3-5",
+    needs="capture",
+)
+def test_agent_packets_leave_by_the_intended_uplink(
+    journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect
+) -> None:
     expect.only_by(situation.uplink, journeys.agent(protocol), situation.ways_out, who="the agent")
 
 
-@check("EGRESS-02", "They carry the right source: the uplink's address when NATed", guide="NAT", needs="capture", applies=NAT)
-def test_agent_packets_carry_the_uplinks_address(journeys, situation, protocol, expect):
+@check(
+    "EGRESS-02",
+    "They carry the right source: the uplink's address when NATed",
+    guide="NAT",
+    needs="capture",
+    applies=NAT,
+)
+def test_agent_packets_carry_the_uplinks_address(
+    journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect
+) -> None:
     packets = journeys.agent(protocol)
     left = left_by(packets, situation.ways_out)
     if not left:
@@ -33,7 +52,7 @@ def test_agent_packets_carry_the_uplinks_address(journeys, situation, protocol, 
 
 
 @check("EGRESS-03", "Answers come back to the agent", guide="NAT", needs="capture")
-def test_answers_come_back(journeys, situation, protocol, expect):
+def test_answers_come_back(journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect) -> None:
     packets = journeys.agent(protocol)
     left = left_by(packets, situation.ways_out)
     if not left:
@@ -50,15 +69,22 @@ def test_answers_come_back(journeys, situation, protocol, expect):
     expect.holds(packets.answered == packets.sent, expected=expected, observed=observed, evidence=[packets])
 
 
-@check("EGRESS-04", "The host's own packets still leave by the default exit", guide="NAT, host with multiple physical interfaces", needs="capture")
-def test_the_hosts_own_packets_keep_the_default_exit(journeys, situation, protocol, expect):
+@check(
+    "EGRESS-04",
+    "The host's own packets still leave by the default exit",
+    guide="NAT, host with multiple physical interfaces",
+    needs="capture",
+)
+def test_the_hosts_own_packets_keep_the_default_exit(
+    journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect
+) -> None:
     if situation.default_exit is None:
         expect.not_run("the host has no default exit (HOST-06); name it in host.default_exit")
     expect.only_by(situation.default_exit, journeys.host(protocol), situation.ways_out, who="the host")
 
 
 @check("EGRESS-05", "The agent's DNS queries leave by the intended uplink", guide="NAT, steps 3-5", needs="capture")
-def test_dns_queries_leave_by_the_intended_uplink(journeys, situation, expect):
+def test_dns_queries_leave_by_the_intended_uplink(journeys: Journeys, situation: Situation, expect: Expect) -> None:
     if not journeys.resolvers:
         expect.not_applicable("the agent's resolv.conf names no resolver")
     packets = journeys.dns()
@@ -69,9 +95,13 @@ def test_dns_queries_leave_by_the_intended_uplink(journeys, situation, expect):
     expect.only_by(situation.uplink, packets, situation.ways_out, who="the agent's resolver")
 
 
-@check("EGRESS-06", "Full-size packets get through: no MTU trap between bridge and uplink", guide="NAT", needs="capture")
-def test_full_size_packets_get_through(journeys, situation, expect):
-    small = journeys.agent("icmp" if "icmp" in situation.intent.probe.protocols else situation.intent.probe.protocols[0])
+@check(
+    "EGRESS-06", "Full-size packets get through: no MTU trap between bridge and uplink", guide="NAT", needs="capture"
+)
+def test_full_size_packets_get_through(journeys: Journeys, situation: Situation, expect: Expect) -> None:
+    small = journeys.agent(
+        "icmp" if "icmp" in situation.intent.probe.protocols else situation.intent.probe.protocols[0]
+    )
     if not small.answered:
         expect.not_run("not even small packets are answered (EGRESS-03)")
     packets = journeys.full_size()
@@ -79,13 +109,14 @@ def test_full_size_packets_get_through(journeys, situation, expect):
     expect.holds(
         packets.answered == packets.sent,
         expected="packets as large as the agent's interface allows are answered, or the path MTU is told to the agent",
-        observed=f"{packets.answered} of {packets.sent} answered ({packets.title})" + (f"; told: {told[0]}" if told else ""),
+        observed=f"{packets.answered} of {packets.sent} answered ({packets.title})"
+        + (f"; told: {told[0]}" if told else ""),
         evidence=[packets],
     )
 
 
 @check("EGRESS-07", "IPv6 does not slip out beside the IPv4 rule", guide="NAT, steps 3-5", needs="capture")
-def test_ipv6_does_not_slip_out(journeys, situation, expect):
+def test_ipv6_does_not_slip_out(journeys: Journeys, situation: Situation, expect: Expect) -> None:
     if situation.agent_address6 is None:
         expect.not_applicable("the agent has no global IPv6 address")
     packets = journeys.ipv6()
@@ -95,5 +126,8 @@ def test_ipv6_does_not_slip_out(journeys, situation, expect):
     if not any(way in left for way in others):
         expect.proven_absent(packets, others, expected=expected)
     expect.holds(
-        not any(way in left for way in others), expected=expected, observed=in_words(left, packets.sent), evidence=[packets]
+        not any(way in left for way in others),
+        expected=expected,
+        observed=in_words(left, packets.sent),
+        evidence=[packets],
     )

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fixtures.declare import CONTAINER, NAT, check
+from fixtures.expect import Expect
+from fixtures.model.intent import Intent
+from fixtures.model.snapshot import Snapshot
 from fixtures.model.verdict import StateEvidence
 from fixtures.reasoning.causes.host import agent_flow, overlapping, sysctls_off
 from fixtures.reasoning.engine import macvlan_supported
 from fixtures.reasoning.packet_filter import forwarding
+from fixtures.reasoning.situation import Situation
 
 
-@check("HOST-01", "The Docker engine answers, and its version allows the chosen mode", guide="Bridge", needs="docker", applies=CONTAINER)
-def test_the_engine_answers_and_allows_the_mode(snapshot, intent, expect):
+@check(
+    "HOST-01",
+    "The Docker engine answers, and its version allows the chosen mode",
+    guide="Bridge",
+    needs="docker",
+    applies=CONTAINER,
+)
+def test_the_engine_answers_and_allows_the_mode(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     engine = snapshot.engine
     expected = "the Docker engine answers" + (", version 1.12 or later" if intent.mode == "macvlan" else "")
     if engine is None:
@@ -22,8 +34,12 @@ def test_the_engine_answers_and_allows_the_mode(snapshot, intent, expect):
     expect.holds(allowed, expected=expected, observed=version)
 
 
-@check("HOST-02", "Every uplink exists, is up, has carrier and an address", guide="NAT, host with multiple physical interfaces")
-def test_uplinks_are_usable(snapshot, intent, expect):
+@check(
+    "HOST-02",
+    "Every uplink exists, is up, has carrier and an address",
+    guide="NAT, host with multiple physical interfaces",
+)
+def test_uplinks_are_usable(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     state = {}
     for name in intent.uplinks:
         link = snapshot.host.link(name)
@@ -37,7 +53,8 @@ def test_uplinks_are_usable(snapshot, intent, expect):
         else:
             state[name] = f"up, {addresses}" if addresses else "up, no IPv4 address"
     usable = all(
-        (link := snapshot.host.link(name)) is not None and link.carrier and snapshot.host.addresses_of(name) for name in intent.uplinks
+        (link := snapshot.host.link(name)) is not None and link.carrier and snapshot.host.addresses_of(name)
+        for name in intent.uplinks
     )
     expect.holds(
         usable,
@@ -47,7 +64,7 @@ def test_uplinks_are_usable(snapshot, intent, expect):
 
 
 @check("HOST-03", "Every uplink's gateway answers ARP on that uplink", guide="NAT, step 5", needs="probe")
-def test_gateways_answer_arp(gateways, intent, expect):
+def test_gateways_answer_arp(gateways: Mapping[str, list[str]], intent: Intent, expect: Expect) -> None:
     answered = {name: answers for name, answers in gateways.items() if answers}
     expect.holds(
         set(answered) == set(intent.uplinks),
@@ -60,7 +77,7 @@ def test_gateways_answer_arp(gateways, intent, expect):
 
 
 @check("HOST-04", "The host forwards IPv4 between the agent's bridge and the uplink", guide="NAT", applies=NAT)
-def test_the_host_forwards(situation, snapshot, expect):
+def test_the_host_forwards(situation: Situation, snapshot: Snapshot, expect: Expect) -> None:
     off = sysctls_off(situation)
     passage = forwarding(snapshot.host.packet_filter, agent_flow(situation, situation.uplink))
     observed = f"off: {', '.join(off)}" if off else "forwarding is on"
@@ -74,12 +91,16 @@ def test_the_host_forwards(situation, snapshot, expect):
         not off and passage.allowed is not False,
         expected=f"forwarding from {situation.bridge} to {situation.uplink} is on, and nothing drops the agent's packets",
         observed=observed,
-        evidence=[StateEvidence(title="sysctls", lines=[f"{k} = {v}" for k, v in snapshot.host.sysctls.items() if "forward" in k])],
+        evidence=[
+            StateEvidence(
+                title="sysctls", lines=[f"{k} = {v}" for k, v in snapshot.host.sysctls.items() if "forward" in k]
+            )
+        ],
     )
 
 
 @check("HOST-05", "The agent's subnet overlaps no uplink's subnet and no other route", guide="NAT, step 2", applies=NAT)
-def test_the_agents_subnet_is_its_own(situation, expect):
+def test_the_agents_subnet_is_its_own(situation: Situation, expect: Expect) -> None:
     found = overlapping(situation)
     expect.holds(
         not found,
@@ -88,8 +109,12 @@ def test_the_agents_subnet_is_its_own(situation, expect):
     )
 
 
-@check("HOST-06", "The default exit is known, and is what the intent says", guide="NAT, host with multiple physical interfaces")
-def test_the_default_exit_is_the_intended_one(situation, intent, expect):
+@check(
+    "HOST-06",
+    "The default exit is known, and is what the intent says",
+    guide="NAT, host with multiple physical interfaces",
+)
+def test_the_default_exit_is_the_intended_one(situation: Situation, intent: Intent, expect: Expect) -> None:
     decision = situation.host_decision
     wanted = intent.host.default_exit
     found = f"{decision.interface} ({decision.route})" if decision.interface else f"none: {decision.outcome}"
@@ -102,7 +127,7 @@ def test_the_default_exit_is_the_intended_one(situation, intent, expect):
 
 
 @check("HOST-07", "The agent exists, runs and can be entered", guide="Bridge, step 2")
-def test_the_agent_runs(snapshot, intent, expect):
+def test_the_agent_runs(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     problem = snapshot.problem("container") or snapshot.problem("agent") or snapshot.problem("engine")
     if snapshot.agent is None and problem is not None and problem.missing:
         expect.not_run(f"{problem.reason}; needs {problem.missing}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fixtures.declare import NAT, check
+from fixtures.expect import Expect
+from fixtures.model.snapshot import Snapshot
 from fixtures.reasoning.causes.nat import enslaved_uplinks, translation
+from fixtures.reasoning.situation import Situation
 
 
 @check("NAT-01", "The agent's bridge has no uplink enslaved", guide="NAT", applies=NAT)
-def test_the_bridge_stays_inside(situation, expect):
+def test_the_bridge_stays_inside(situation: Situation, expect: Expect) -> None:
     ports = enslaved_uplinks(situation)
     expect.holds(
         not ports,
@@ -17,17 +20,24 @@ def test_the_bridge_stays_inside(situation, expect):
 
 
 @check("NAT-02", "Source NAT covers the agent's subnet on the intended uplink", guide="NAT", applies=NAT)
-def test_source_nat_covers_the_agent(situation, snapshot, expect):
+def test_source_nat_covers_the_agent(situation: Situation, snapshot: Snapshot, expect: Expect) -> None:
     found = translation(situation)
     unread = snapshot.host.packet_filter.unread
     expected = f"{situation.agent_subnet} is translated to an address of {situation.uplink}"
     if found.kind == "none" and unread:
         expect.inconclusive(f"the packet filter could not be read: {'; '.join(unread)}", expected=expected)
     if found.kind == "unknown":
-        expect.inconclusive(f"this rule cannot be judged from its text: {found.rule.text if found.rule else ''}", expected=expected)
+        expect.inconclusive(
+            f"this rule cannot be judged from its text: {found.rule.text if found.rule else ''}", expected=expected
+        )
     by = f" by {found.chain.table} {found.chain.name}: {found.rule.text}" if found.chain and found.rule else ""
     expect.holds(
-        found.kind == "masquerade" or (found.kind == "snat" and found.address in situation.uplink_addresses(situation.uplink)),
+        found.kind == "masquerade"
+        or (found.kind == "snat" and found.address in situation.uplink_addresses(situation.uplink)),
         expected=expected,
-        observed={"none": "no rule translates it", "masquerade": f"masqueraded{by}", "snat": f"translated to {found.address}{by}"}[found.kind],
+        observed={
+            "none": "no rule translates it",
+            "masquerade": f"masqueraded{by}",
+            "snat": f"translated to {found.address}{by}",
+        }[found.kind],
     )

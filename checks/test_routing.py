@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from fixtures.access.kernel import KernelDecision
 from fixtures.declare import NAT, POLICY_ROUTING, check
+from fixtures.expect import Expect
+from fixtures.model.intent import Intent
+from fixtures.model.snapshot import Snapshot
 from fixtures.model.verdict import FileEvidence, StateEvidence
 from fixtures.reasoning.causes.route import deciding_route, fails_open_by, rules_for_agent, shadowing_rule
 from fixtures.reasoning.rt_tables import clashes, number_of, registered
+from fixtures.reasoning.situation import Situation
 
 
-@check("ROUTE-01", "The routing table's number and name are registered, and clash with none", guide="NAT, step 1", applies=POLICY_ROUTING)
-def test_the_tables_name_is_registered(snapshot, intent, expect):
+@check(
+    "ROUTE-01",
+    "The routing table's number and name are registered, and clash with none",
+    guide="NAT, step 1",
+    applies=POLICY_ROUTING,
+)
+def test_the_tables_name_is_registered(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     name, number = intent.egress.table_name, intent.egress.table
     if name is None:
         expect.not_applicable("the intent names the table by its number alone (egress.table_name)")
@@ -19,13 +31,18 @@ def test_the_tables_name_is_registered(snapshot, intent, expect):
     expect.holds(
         number_of(entries, name) == number and not clash,
         expected=f"{number} {name}, and no other name or number for either",
-        observed="; ".join(f"{entry.number} {entry.name}" for entry in relevant) or f"neither {number} nor {name} is registered",
-        evidence=[FileEvidence(path=entry.path, line=entry.line, text=f"{entry.number}\t{entry.name}") for entry in relevant],
+        observed="; ".join(f"{entry.number} {entry.name}" for entry in relevant)
+        or f"neither {number} nor {name} is registered",
+        evidence=[
+            FileEvidence(path=entry.path, line=entry.line, text=f"{entry.number}\t{entry.name}") for entry in relevant
+        ],
     )
 
 
-@check("ROUTE-02", "Exactly one rule sends the agent's subnet to the table", guide="NAT, steps 3-4", applies=POLICY_ROUTING)
-def test_one_rule_sends_the_agent_to_the_table(situation, expect):
+@check(
+    "ROUTE-02", "Exactly one rule sends the agent's subnet to the table", guide="NAT, steps 3-4", applies=POLICY_ROUTING
+)
+def test_one_rule_sends_the_agent_to_the_table(situation: Situation, expect: Expect) -> None:
     rules = rules_for_agent(situation)
     others = [rule for rule in situation.rules_to_the_table if rule not in rules]
     observed = f"{len(rules)}: {'; '.join(map(str, rules))}" if rules else "no rule"
@@ -40,11 +57,15 @@ def test_one_rule_sends_the_agent_to_the_table(situation, expect):
 
 
 @check("ROUTE-03", "No earlier rule takes the agent's packets first", guide="NAT, step 4", applies=POLICY_ROUTING)
-def test_no_earlier_rule_takes_the_packets(situation, expect):
+def test_no_earlier_rule_takes_the_packets(situation: Situation, expect: Expect) -> None:
     if not rules_for_agent(situation):
         expect.not_applicable(f"no rule sends the agent's packets to table {situation.table} (ROUTE-02)")
     found = shadowing_rule(situation)
-    observed = "it decides for every protocol" if found is None else f"'{found[0]}' decides first" + (f" for {found[1]}" if found[1] else "")
+    observed = (
+        "it decides for every protocol"
+        if found is None
+        else f"'{found[0]}' decides first" + (f" for {found[1]}" if found[1] else "")
+    )
     expect.holds(
         found is None,
         expected=f"the rule to table {situation.table} is the first that decides for the agent's packets",
@@ -53,8 +74,13 @@ def test_no_earlier_rule_takes_the_packets(situation, expect):
     )
 
 
-@check("ROUTE-04", "The table's default route is by the intended gateway and uplink", guide="NAT, step 5", applies=POLICY_ROUTING)
-def test_the_table_leads_to_the_intended_gateway(situation, intent, expect):
+@check(
+    "ROUTE-04",
+    "The table's default route is by the intended gateway and uplink",
+    guide="NAT, step 5",
+    applies=POLICY_ROUTING,
+)
+def test_the_table_leads_to_the_intended_gateway(situation: Situation, intent: Intent, expect: Expect) -> None:
     route, gateway = deciding_route(situation), str(intent.gateway)
     by = {(hop.gateway, hop.interface) for hop in route.nexthops} if route is not None else set()
     on_link = situation.on_link(gateway, situation.uplink)
@@ -65,12 +91,22 @@ def test_the_table_leads_to_the_intended_gateway(situation, intent, expect):
         by == {(gateway, situation.uplink)} and on_link,
         expected=f"default via {gateway} dev {situation.uplink} table {situation.table}, with {gateway} on that link",
         observed=observed,
-        evidence=[StateEvidence(title=f"table {situation.table}", lines=[str(route) for route in situation.table_routes])],
+        evidence=[
+            StateEvidence(title=f"table {situation.table}", lines=[str(route) for route in situation.table_routes])
+        ],
     )
 
 
-@check("ROUTE-05", "The kernel's own decision for the agent's packets is that table and uplink", guide="NAT, steps 3-5", needs="probe", applies=NAT)
-def test_the_kernel_decides_as_intended(situation, kernel_decisions, expect):
+@check(
+    "ROUTE-05",
+    "The kernel's own decision for the agent's packets is that table and uplink",
+    guide="NAT, steps 3-5",
+    needs="probe",
+    applies=NAT,
+)
+def test_the_kernel_decides_as_intended(
+    situation: Situation, kernel_decisions: Mapping[str, KernelDecision], expect: Expect
+) -> None:
     expected = f"table {situation.table}, by {situation.uplink}, for {', '.join(kernel_decisions)}"
     evidence = [decision.evidence for decision in kernel_decisions.values()]
     evidence += [decision.command for decision in kernel_decisions.values()]
@@ -89,19 +125,34 @@ def test_the_kernel_decides_as_intended(situation, kernel_decisions, expect):
     )
 
 
-@check("ROUTE-06", "The agent still reaches its bridge's gateway and the uplinks' own networks", guide="NAT, step 3", needs="capture", applies=NAT)
-def test_local_networks_stay_reachable(situation, local_networks, expect):
+@check(
+    "ROUTE-06",
+    "The agent still reaches its bridge's gateway and the uplinks' own networks",
+    guide="NAT, step 3",
+    needs="capture",
+    applies=NAT,
+)
+def test_local_networks_stay_reachable(
+    situation: Situation, local_networks: Mapping[str, tuple[str, bool]], expect: Expect
+) -> None:
     lost = {name: address for name, (address, answered) in local_networks.items() if not answered}
     expect.advises(
         not lost,
         expected=f"the agent gets answers from {', '.join(f'{address} ({name})' for name, (address, _) in local_networks.items())}",
-        observed=f"no answer from {', '.join(f'{address} ({name})' for name, address in lost.items())}" if lost else "all answer",
+        observed=f"no answer from {', '.join(f'{address} ({name})' for name, address in lost.items())}"
+        if lost
+        else "all answer",
         evidence=[situation.agent_decision().evidence()],
     )
 
 
-@check("ROUTE-07", "It fails closed: with the uplink away the agent's packets find no other way out", guide="NAT, step 6", applies=NAT)
-def test_it_fails_closed(situation, expect):
+@check(
+    "ROUTE-07",
+    "It fails closed: with the uplink away the agent's packets find no other way out",
+    guide="NAT, step 6",
+    applies=NAT,
+)
+def test_it_fails_closed(situation: Situation, expect: Expect) -> None:
     if situation.agent_source is None:
         expect.not_run("the agent's address is not known (HOST-07)")
     other = fails_open_by(situation)
@@ -112,5 +163,5 @@ def test_it_fails_closed(situation, expect):
     )
 
 
-def _rules(situation):
+def _rules(situation: Situation) -> StateEvidence:
     return StateEvidence(title="rules", lines=[str(rule) for rule in situation.snapshot.host.rules_of(4)])

@@ -41,7 +41,9 @@ class LabMachine:
         """
         result = self.namespace.run(argv)
         if not result.ok:
-            raise LabCommandError(f"{self.plan.name}: {result.command}: exit {result.exit_code}: {result.stderr.strip()}")
+            raise LabCommandError(
+                f"{self.plan.name}: {result.command}: exit {result.exit_code}: {result.stderr.strip()}"
+            )
         return result
 
     def ip(self, *words: str) -> CommandResult:

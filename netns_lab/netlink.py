@@ -134,7 +134,12 @@ def _exchange(batch: bytes, count: int) -> dict[int, int]:
 def add_address(address: Address, index: int) -> Request:
     """Add an address, without duplicate address detection: a lab's addresses are unique by construction."""
     return request(
-        "addr", "add", index=index, address=address.address, prefixlen=address.prefixlen, family=_af(address.family),
+        "addr",
+        "add",
+        index=index,
+        address=address.address,
+        prefixlen=address.prefixlen,
+        family=_af(address.family),
         flags=0x02 if address.family == 6 else None,
     )
 
@@ -190,7 +195,13 @@ def route_request(verb: str, route: Route, indexes: dict[str, int]) -> Request:
 def add_neighbour(neighbour: Neighbour, index: int) -> Request:
     """Pin a neighbour's MAC address."""
     return request(
-        "neigh", "add", ifindex=index, dst=neighbour.address, lladdr=neighbour.mac, family=_af(neighbour.family), state=0x80
+        "neigh",
+        "add",
+        ifindex=index,
+        dst=neighbour.address,
+        lladdr=neighbour.mac,
+        family=_af(neighbour.family),
+        state=0x80,
     )
 
 

@@ -16,8 +16,8 @@ from fixtures.model.snapshot import (
     Address,
     Family,
     Link,
-    Nexthop,
     NetworkState,
+    Nexthop,
     Route,
     Rule,
 )
@@ -96,7 +96,9 @@ class MachineDraft:
         """Give an interface an address in CIDR form."""
         parsed = ip_interface(address)
         self.addresses.append(
-            Address(interface=interface, family=parsed.version, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
+            Address(
+                interface=interface, family=parsed.version, address=str(parsed.ip), prefixlen=parsed.network.prefixlen
+            )
         )
 
     def route(

@@ -53,14 +53,18 @@ def _two_uplinks(lab: Draft, ipv6: bool = False) -> None:
     assert radio
 
 
-@scenario("nat-multihomed", "Two uplinks, the agent leaves by the default one", "NAT, host with multiple physical interfaces")
+@scenario(
+    "nat-multihomed", "Two uplinks, the agent leaves by the default one", "NAT, host with multiple physical interfaces"
+)
 def nat_multihomed(lab: Draft) -> LabPlan:
     """Two uplinks and no policy: the kernel's default route decides."""
     _two_uplinks(lab)
     return lab.finish({"agent": _nat_agent(), "egress": {"uplink": "eth0"}, "host": {"default_exit": "eth0"}})
 
 
-@scenario("policy-routing", "The guide's recipe to the letter", "NAT, host with multiple physical interfaces, steps 1-5")
+@scenario(
+    "policy-routing", "The guide's recipe to the letter", "NAT, host with multiple physical interfaces, steps 1-5"
+)
 def policy_routing(lab: Draft) -> LabPlan:
     """One rule from the agent's subnet, one table with nothing but a default route by wlan0."""
     _two_uplinks(lab)

@@ -11,14 +11,14 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fixtures.access.namespace import Namespace
-from fixtures.model.snapshot import Family, NetworkState, Nexthop, PortRange, Route, Rule
+from fixtures.model.snapshot import Address, Family, Link, NetworkState, Nexthop, PortRange, Route, Rule
 from fixtures.reasoning.iproute import parse_addresses, parse_links, parse_neighbours, parse_routes, parse_rules
 from fixtures.reasoning.routing import Decision, Packet, RoutingModel, decide
 from fixtures.reasoning.routing_loss import without_interface
@@ -58,6 +58,8 @@ address add 2001:db8:1::1/64 dev v1 nodad
 address add 2002:a00:1::1/64 dev v2 nodad
 address add 2001:db8:3::1/64 dev v3 nodad
 """
+SETS, LOOKUPS = 20, 25
+"""Sets of rules and routes for each test, and packets for each set."""
 ACTIONS = ("unreachable", "blackhole", "prohibit")
 
 
@@ -114,8 +116,8 @@ class Host:
         assert result.ok, result
         return result.stdout
 
-    def state(self) -> NetworkState:
-        """The namespace through the real path: what ip prints, and the parsers."""
+    def state(self, *families: Family) -> NetworkState:
+        """The namespace (of both families unless told) through the real path: what ip prints, and the parsers."""
 
         def sysctls() -> dict[str, str]:
             names = [pattern.format(one) for one in ("all", *INTERFACES) for pattern in SYSCTLS]
@@ -126,7 +128,7 @@ class Host:
                 if path.exists()
             }
 
-        families: tuple[Family, Family] = (4, 6)
+        families = families or (4, 6)
         return NetworkState(
             links=parse_links(self._ip("-d", "link", "show")),
             addresses=parse_addresses(self._ip("-d", "address", "show")),
@@ -152,8 +154,8 @@ class Host:
                 attributes.append((kind, struct.pack("=I", self.index[name])))
         if packet.mark:
             attributes.append((RTA_MARK, struct.pack("=I", packet.mark)))
-        if packet.uid:
-            attributes.append((RTA_UID, struct.pack("=I", packet.uid)))
+        # Left out, IPv6 would ask about an arriving packet for no user at all, unlike where it passes one on.
+        attributes.append((RTA_UID, struct.pack("=I", packet.uid)))
         for kind, layout, number in (
             (RTA_IP_PROTO, "=B", packet.protocol),
             (RTA_SPORT, "!H", packet.sport),
@@ -231,6 +233,8 @@ def difference(decision: Decision, answer: Answer) -> str | None:
     }
     if decision.outcome in expected:
         return None if answer.error in expected[decision.outcome] else "outcome"
+    if answer.error == errno.EINVAL and decision.note.startswith("not by"):
+        return None
     if answer.error or TYPE_NUMBERS[decision.outcome] != answer.type:
         return "outcome"
     if answer.table and decision.table != answer.table and (decision.table, answer.table) != (255, 254):
@@ -247,8 +251,9 @@ class Generator:
     """Random rules, routes and packets over a small world of addresses, so that they meet often."""
 
     def __init__(self, seed: int, family: Family) -> None:
-        self.random = random.Random(seed)
+        self.random = random.Random(f"{family}-{seed}")
         self.family = family
+        self.name = f"seed {seed}, IPv{family}"
 
     def chance(self, probability: float) -> bool:
         return self.random.random() < probability
@@ -261,8 +266,6 @@ class Generator:
         return f"10.{pick.randrange(6)}.{pick.randrange(3)}.{pick.choice((1, 2, 3, 9, 77, 130, 255))}"
 
     def prefix(self, lengths: tuple[int, ...] = ()) -> str:
-        from ipaddress import ip_network
-
         lengths = lengths or (
             (0, 1, 7, 8, 14, 15, 16, 23, 24, 25, 32) if self.family == 4 else (0, 3, 16, 32, 47, 48, 64, 128)
         )
@@ -353,11 +356,36 @@ class Generator:
                 words.append(f"suppress_prefixlength {pick.choice((0, 0, 8, 24))}")
         return " ".join(words)
 
+    def settings(self) -> dict[str, str]:
+        """Sysctls that routing heeds, by path below /proc/sys."""
+        pick, chosen = self.random, {}
+        for name in INTERFACES:
+            conf = f"net/ipv4/conf/{name}/"
+            chosen[conf + "rp_filter"] = pick.choice("0000012")
+            chosen[conf + "accept_local"] = pick.choice("00001")
+            chosen[conf + "send_redirects"] = pick.choice("01")
+            chosen[conf + "route_localnet"] = pick.choice("00001")
+            chosen[conf + "forwarding"] = pick.choice("1111110")
+            for family in (4, 6):
+                chosen[f"net/ipv{family}/conf/{name}/ignore_routes_with_linkdown"] = pick.choice("01")
+        chosen["net/ipv4/conf/all/send_redirects"] = "0"
+        chosen["net/ipv6/conf/all/forwarding"] = pick.choice("01")
+        return chosen
+
+    def neighbours(self) -> list[str]:
+        """Gateways, some of which do not answer."""
+        return [
+            f"neigh replace {gateway} dev {name} nud {self.random.choice(('failed', 'reachable', 'stale', 'incomplete'))}"
+            " lladdr 02:00:00:00:00:09"
+            for name in INTERFACES
+            for gateway in (("fe80::1", "fe80::2") if self.family == 6 else (self.gateway(name),))
+        ]
+
     def packet(self) -> Packet:
         pick = self.random
         iif = pick.choice((None, None, *INTERFACES[:4]))
-        # Asked about an arriving IPv4 packet without a protocol, the kernel makes up one of UDP.
-        protocol = pick.choice((6, 17, 1 if self.family == 4 else 58, *(() if iif else (None,))))
+        # Asked about IPv4 without a protocol, the kernel makes up one of UDP.
+        protocol = pick.choice((6, 17, 1) if self.family == 4 else (6, 17, 58, None))
         with_ports = protocol in (6, 17)
         own = ("10.0.0.1", "10.0.0.2", "10.1.1.1", "192.0.2.1") if self.family == 4 else ("2001:db8:0::1", "fd00:1::1")
         foreign = self.chance(0.05) or iif is not None
@@ -373,7 +401,7 @@ class Generator:
             source=source,
             destination=destination,
             iif=iif,
-            oif=pick.choice(INTERFACES) if iif is None and self.chance(0.1) else None,
+            oif=pick.choice(INTERFACES) if iif is None and self.chance(0.15) else None,
             mark=pick.choice((0, 0, 1, 0x11, 0x13)),
             protocol=protocol,
             sport=pick.choice((5, 1000, 1500)) if with_ports else None,
@@ -393,8 +421,199 @@ CLEAN = [
 ]
 
 
+def compare(host: Host, generator: Generator, script: list[str], packets: int) -> None:
+    """Ask the model and the kernel about random packets; the first difference ends the test, told in full."""
+    state = host.state(generator.family)
+    model = RoutingModel(state)
+    for _ in range(packets):
+        packet = generator.packet()
+        decision, answer = model.decide(packet), host.ask(packet)
+        found = difference(decision, answer)
+        if found is None:
+            continue
+        steps = [f"  {step.rule}  =>  {step.outcome}" for step in decision.steps]
+        sysctls = [f"  {path} = {value}" for path, value in state.sysctls.items()]
+        pytest.fail(
+            "\n".join(
+                [
+                    f"{generator.name}: {packet}: the {found} differs",
+                    f"model:  {decision}",
+                    f"kernel: {answer}",
+                    *steps,
+                    f"ip -{generator.family} -batch of:",
+                    *(f"  {line}" for line in script),
+                    "addresses:",
+                    *(f"  {line}" for line in ADDRESSES.split("\n") if line),
+                    "sysctls:",
+                    *sysctls,
+                ]
+            )
+        )
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     host = Host(tmp_path_factory.mktemp("model"))
     yield host
     host.close()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("block", range(6))
+def test_the_model_decides_as_the_kernel_does(host: Host, family: Family, block: int) -> None:
+    for seed in range(block * SETS, (block + 1) * SETS):
+        generator = Generator(seed, family)
+        for path, value in generator.settings().items():
+            host.sysctl(path, value)
+        script = [generator.route() for _ in range(generator.random.randrange(5, 30))]
+        script += [generator.rule() for _ in range(generator.random.randrange(1, 14))]
+        host.batch([*CLEAN, *generator.neighbours(), *script], family)
+        compare(host, generator, script, LOOKUPS)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_rules_that_nobody_touched_are_decided_as_the_kernel_does(tmp_path: Path, family: Family) -> None:
+    for seed in range(1000, 1012):
+        host = Host(tmp_path)
+        generator = Generator(seed, family)
+        # Local and main share one trie here, so routes of the one shadow those of the other.
+        script = [generator.route().replace("table 200", "table 255") for _ in range(20)]
+        host.batch(script, family)
+        compare(host, generator, script, LOOKUPS)
+        host.close()
+
+
+@pytest.mark.parametrize("name", ["v0", "v1", "v3", "br0", "v2"])
+def test_a_lost_interface_leaves_what_the_kernel_leaves(tmp_path: Path, name: str) -> None:
+    host = Host(tmp_path)
+    families: tuple[Family, Family] = (4, 6)
+    for family in families:
+        generator = Generator(len(name) + family, family)
+        for path, value in generator.settings().items():
+            host.sysctl(path, value)
+        host.batch([generator.route() for _ in range(60)], family)
+        host.batch([generator.rule() for _ in range(10)], family)
+    expected = without_interface(host.state(), name)
+    host.batch([f"link set {name} down"], strict=True)
+    found = host.state()
+    assert sorted(map(repr, found.routes)) == sorted(map(repr, expected.routes))
+    assert found.addresses == expected.addresses
+    assert found.rules == expected.rules
+    assert (found.link(name), [one for one in found.neighbours if one.interface == name]) == (expected.link(name), [])
+    host.close()
+
+
+def agent_host(*extra: Route) -> NetworkState:
+    """The guide's set-up: docker0 behind eth0 and wlan0, and a rule that sends the agent to wlan0."""
+
+    def route(destination: str, interface: str, gateway: str | None = None, table: int = 254) -> Route:
+        return Route(
+            family=4,
+            table=table,
+            destination=destination,
+            nexthops=(Nexthop(gateway=gateway, interface=interface),),
+            scope="global" if gateway else "link",
+        )
+
+    return NetworkState(
+        links=tuple(
+            Link(index=number, name=name, flags=("UP", "LOWER_UP"), operstate="UP")
+            for number, name in enumerate(("lo", "eth0", "wlan0", "docker0"), 1)
+        ),
+        addresses=(
+            Address(interface="eth0", family=4, address="10.10.40.9", prefixlen=24),
+            Address(interface="wlan0", family=4, address="10.10.50.9", prefixlen=24),
+            Address(interface="docker0", family=4, address="172.17.0.1", prefixlen=16),
+        ),
+        rules=(
+            Rule(family=4, priority=0, table=255, protocol="kernel"),
+            Rule(family=4, priority=1000, source="172.17.0.0/16", table=200),
+            Rule(family=4, priority=32766, table=254, protocol="kernel"),
+            Rule(family=4, priority=32767, table=253, protocol="kernel"),
+        ),
+        routes=(
+            route("0.0.0.0/0", "eth0", "10.10.40.1"),
+            route("10.10.40.0/24", "eth0"),
+            route("10.10.50.0/24", "wlan0"),
+            route("172.17.0.0/16", "docker0"),
+            route("0.0.0.0/0", "wlan0", "10.10.50.1", table=200),
+            *extra,
+        ),
+    )
+
+
+AGENT = Packet("172.17.0.2", "198.51.100.1", iif="docker0", protocol=1)
+BACKSTOP = Route(family=4, table=200, destination="0.0.0.0/0", type="unreachable", metric=4278198272)
+
+
+def test_the_agent_leaves_by_its_table_and_leaks_when_the_uplink_is_away() -> None:
+    state = agent_host()
+    decision = decide(state, AGENT)
+    assert (decision.outcome, decision.table, decision.interface, decision.gateway, decision.source) == (
+        "unicast",
+        200,
+        "wlan0",
+        "10.10.50.1",
+        "172.17.0.2",
+    )
+    assert [step.outcome for step in decision.steps] == [
+        "table 255: no route, on to the next rule",
+        "table 200: default via 10.10.50.1 dev wlan0 table 200",
+    ]
+    away = decide(without_interface(state, "wlan0"), AGENT)
+    assert (away.table, away.interface, away.rule and away.rule.priority) == (254, "eth0", 32766)
+
+
+def test_an_unreachable_backstop_keeps_the_agent_from_leaking() -> None:
+    state = agent_host(BACKSTOP)
+    before, after = decide(state, AGENT), decide(without_interface(state, "wlan0"), AGENT)
+    assert (before.interface, before.runners_up) == ("wlan0", (BACKSTOP,))
+    assert (after.outcome, after.table, after.route, after.interface) == ("unreachable", 200, BACKSTOP, None)
+    assert str(after) == "table 200: unreachable (rule priority 1000)"
+
+
+def test_evidence_names_the_question_each_step_and_the_answer() -> None:
+    evidence = decide(agent_host(), AGENT).evidence(kernel="via 10.10.50.1 dev wlan0", agree=True)
+    assert evidence.question == "198.51.100.1 from 172.17.0.2 iif docker0 ipproto 1"
+    assert [step.chosen for step in evidence.steps] == [False, True]
+    assert evidence.model == "table 200: via 10.10.50.1 dev wlan0 src 172.17.0.2 (rule priority 1000)"
+    assert (evidence.kernel, evidence.agree) == ("via 10.10.50.1 dev wlan0", True)
+
+
+def test_evidence_counts_the_rules_that_did_not_match_past_the_first() -> None:
+    state = agent_host()
+    many = tuple(Rule(family=4, priority=number, source="10.9.9.9/32", table=201) for number in range(1, 501))
+    evidence = decide(replace(state, rules=(state.rules[0], *many, *state.rules[1:])), AGENT).evidence()
+    assert len(evidence.steps) == 43
+    assert (evidence.steps[41].rule, evidence.steps[41].outcome) == ("460 rules, priority 41 to 500", "no match")
+
+
+def test_a_selector_that_the_reader_does_not_know_makes_the_decision_uncertain() -> None:
+    state = agent_host()
+    unknown = Rule(family=4, priority=10, source="172.17.0.0/16", table=201, unread=("flowlabel 0x5",))
+    decision = decide(replace(state, rules=(state.rules[0], unknown, *state.rules[1:])), AGENT)
+    assert not decision.certain
+    assert "cannot be told (flowlabel 0x5)" in decision.steps[1].outcome
+    other = decide(replace(state, rules=(unknown, *state.rules)), replace(AGENT, source="10.10.40.7"))
+    assert other.certain, "the rule is out of the question by what is known of it"
+
+
+def test_rules_for_tunnels_vrfs_and_other_users_do_not_match() -> None:
+    state = agent_host()
+    rules = (
+        Rule(family=4, priority=1, table=201, tun_id=7),
+        Rule(family=4, priority=2, l3mdev=True),
+        Rule(family=4, priority=3, table=201, uid_first=1000, uid_last=2000),
+        Rule(family=4, priority=4, table=200, sport=PortRange(first=7, last=9)),
+    )
+    decision = decide(replace(state, rules=(*rules, *state.rules)), AGENT)
+    assert [step.matched for step in decision.steps[:4]] == [False] * 4
+    assert decision.interface == "wlan0"
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"), [("10.0.0.1", "2001:db8::1"), ("10.0.0.300", "10.0.0.1"), (None, "example")]
+)
+def test_addresses_that_cannot_be_are_refused(source: str | None, destination: str) -> None:
+    with pytest.raises(ValueError, match=r"different families|does not appear"):
+        decide(agent_host(), Packet(source, destination))

@@ -291,7 +291,11 @@ def test_names_from_the_host_cannot_break_out_of_the_draft() -> None:
         taken="2026-01-01T00:00:00+00:00",
         hostname="host",
         kernel="6.1.0",
-        host=NetworkState(routes=(default("10.10.40.1", name),)),
+        host=NetworkState(
+            addresses=(Address(interface="docker0", family=4, address="172.17.0.1", prefixlen=16),),
+            rules=(Rule(family=4, priority=1, source="172.17.0.0/16", oif=name, table=200),),
+            routes=(default("10.10.40.1", name),),
+        ),
         problems=(Problem(what="engine", reason="one\ntwo = 2"),),
     )
     text = draft(snapshot)
