@@ -45,7 +45,7 @@ def test_agent_packets_carry_the_uplinks_address(
     right = sorted({sighting.source for way in left for sighting in departures(packets, way)})
     expect.holds(
         not wrong,
-        expected=f"the source is an address of the uplink: {', '.join(situation.uplink_address(way) or 'none' for way in left)}",
+        expected=f"the uplink's address: {', '.join(situation.uplink_address(way) or 'none' for way in left)}",
         observed="; ".join(f"{source} on {way}" for way, source in sorted(wrong)) if wrong else f"{', '.join(right)}",
         evidence=[packets, *journeys.far_end(protocol)],
     )

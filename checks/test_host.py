@@ -89,7 +89,7 @@ def test_the_host_forwards(situation: Situation, snapshot: Snapshot, expect: Exp
         observed += ", the packet filter lets the agent's packets through"
     expect.holds(
         not off and passage.allowed is not False,
-        expected=f"forwarding from {situation.bridge} to {situation.uplink} is on, and nothing drops the agent's packets",
+        expected=f"forwarding from {situation.bridge} to {situation.uplink} is on, nothing drops the agent's packets",
         observed=observed,
         evidence=[
             StateEvidence(

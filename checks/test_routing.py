@@ -135,10 +135,11 @@ def test_the_kernel_decides_as_intended(
 def test_local_networks_stay_reachable(
     situation: Situation, local_networks: Mapping[str, tuple[str, bool]], expect: Expect
 ) -> None:
+    asked = ", ".join(f"{address} ({name})" for name, (address, _) in local_networks.items())
     lost = {name: address for name, (address, answered) in local_networks.items() if not answered}
     expect.advises(
         not lost,
-        expected=f"the agent gets answers from {', '.join(f'{address} ({name})' for name, (address, _) in local_networks.items())}",
+        expected=f"the agent gets answers from {asked}",
         observed=f"no answer from {', '.join(f'{address} ({name})' for name, address in lost.items())}"
         if lost
         else "all answer",

@@ -1,7 +1,7 @@
 """Turns a lab's description into network namespaces that have no name and end with this process.
 
-Each machine's configuration goes to the kernel in one batch; the host also gets a mount namespace with private copies of
-/etc and /run, so that whatever is typed or written in the lab stays in the lab.
+Each machine's configuration goes to the kernel in one batch; the host also gets a mount namespace with private
+copies of /etc and /run, so that whatever is typed or written in the lab stays in the lab.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def add_link(link: Link, master_index: int | None = None, parent_index: int | No
 
 
 def add_veth(link: Link, peer: Link, peer_namespace: Namespace) -> Request:
-    """Make a veth pair, its other end at once in the other namespace. Neither end is up yet: a veth must not begin so."""
+    """Make a veth pair, its other end at once in the other namespace. Neither is up yet: a veth must not begin so."""
     other = _VethPeer(peer.index, peer.name, peer.mac, peer.mtu, peer_namespace.net_fd)
     return request(
         "link", "add", index=link.index, ifname=link.name, address=link.mac, mtu=link.mtu, veth_peer=other

@@ -45,7 +45,7 @@ class Machine:
     """One network namespace of the lab and what is configured in it."""
 
     name: str
-    state: NetworkState = NetworkState()
+    state: NetworkState = field(default_factory=NetworkState)
     packet_filter: tuple[LabRule, ...] = ()
     answers_on: tuple[str, ...] = ()
     """Addresses on which UDP, TCP and DNS are answered, besides the ARP and ICMP that the kernel answers."""

@@ -484,7 +484,7 @@ def test_the_model_decides_as_the_kernel_does(host: Host, family: Family, block:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_rules_that_nobody_touched_are_decided_as_the_kernel_does(tmp_path: Path, family: Family) -> None:
-    for seed in range(1090, 1330):
+    for seed in range(1000, 1015):
         host = Host(tmp_path)
         generator = Generator(seed, family)
         # Local and main share one trie here, so routes of the one shadow those of the other.

@@ -1,0 +1,92 @@
+"""Faults of the host itself: uplinks, gateways, forwarding, the default exit, the agent, the engine."""
+
+from __future__ import annotations
+
+from netns_lab import nftables
+from netns_lab.builder import AGENT_PATH
+from netns_lab.faults.fault import FAULT_TABLE, LEAVES_ELSEWHERE, fault
+from netns_lab.lab import Lab
+from netns_lab.nftables import ForwardPolicy
+
+
+@fault("forwarding-off", "The kernel does not forward", on=("nat", "policy-routing"),
+       breaks={"HOST-04", "ROUTE-05", "EGRESS-01", "EGRESS-05", "ROUTE-06"}, diagnosis="FORWARDING_OFF")  # fmt: skip
+def forwarding_off(lab: Lab) -> None:
+    lab.host.sysctl("net/ipv4/ip_forward", "0")
+
+
+@fault("forward-dropped", "The forward hook's policy is drop", on=("nat", "policy-routing"),
+       breaks={"HOST-04", "EGRESS-01", "EGRESS-05", "ROUTE-06"}, diagnosis="FORWARD_DROPPED")  # fmt: skip
+def forward_dropped(lab: Lab) -> None:
+    nftables.apply(lab.host.namespace, FAULT_TABLE, [ForwardPolicy(verdict="drop")])
+
+
+@fault("uplink-missing", "The uplink does not exist", on="policy-routing",
+       breaks={"HOST-02", "HOST-03", "ROUTE-04", *LEAVES_ELSEWHERE}, diagnosis="UPLINK_MISSING")  # fmt: skip
+def uplink_missing(lab: Lab) -> None:
+    lab.host.ip("link", "del", "dev", "wlan0")
+
+
+@fault("uplink-down", "The uplink is administratively down", on="policy-routing",
+       breaks={"HOST-02", "HOST-03", "ROUTE-04", *LEAVES_ELSEWHERE}, diagnosis="UPLINK_DOWN")  # fmt: skip
+def uplink_down(lab: Lab) -> None:
+    lab.host.ip("link", "set", "dev", "wlan0", "down")
+
+
+@fault("no-carrier", "The uplink has no carrier", on="policy-routing",
+       breaks={"HOST-02", "HOST-03", "EGRESS-01", "EGRESS-05"}, diagnosis="NO_CARRIER")  # fmt: skip
+def no_carrier(lab: Lab) -> None:
+    lab.gateway("wlan0").ip("link", "set", "dev", "lan0", "down")
+    lab.wait_for_carrier("wlan0", present=False)
+
+
+@fault("no-address", "The uplink has no address", on="policy-routing",
+       breaks={"HOST-02", "HOST-03", "ROUTE-04", *LEAVES_ELSEWHERE}, diagnosis="NO_ADDRESS")  # fmt: skip
+def no_address(lab: Lab) -> None:
+    lab.host.ip("-4", "address", "flush", "dev", "wlan0")
+
+
+@fault("gateway-silent", "The gateway does not answer ARP", on="policy-routing",
+       breaks={"HOST-03", "EGRESS-01", "EGRESS-05"}, diagnosis="GATEWAY_SILENT")  # fmt: skip
+def gateway_silent(lab: Lab) -> None:
+    lab.gateway("wlan0").ip("link", "set", "dev", "lan0", "arp", "off")
+    lab.host.ip("neigh", "flush", "dev", "wlan0")
+
+
+@fault("subnet-overlap", "A route of the host lies inside the agent's subnet", on=("nat", "policy-routing"),
+       breaks={"HOST-05"}, diagnosis="SUBNET_OVERLAP")  # fmt: skip
+def subnet_overlap(lab: Lab) -> None:
+    lab.host.ip("route", "add", "172.17.128.0/17", "via", "10.10.40.1", "dev", "eth0")
+
+
+@fault("default-exit-wrong", "The host's own default route leads out by the agent's uplink", on="policy-routing",
+       breaks={"HOST-06", "EGRESS-04"}, diagnosis="DEFAULT_EXIT_WRONG")  # fmt: skip
+def default_exit_wrong(lab: Lab) -> None:
+    lab.host.ip("route", "replace", "default", "via", "10.10.50.1", "dev", "wlan0")
+
+
+@fault("default-exit-missing", "The host has no default route", on="policy-routing",
+       breaks={"HOST-06", "EGRESS-04"}, diagnosis="DEFAULT_EXIT_MISSING")  # fmt: skip
+def default_exit_missing(lab: Lab) -> None:
+    lab.host.ip("route", "del", "default")
+
+
+@fault("agent-gone", "The agent does not run", on=("nat", "policy-routing"),
+       breaks={"HOST-07"}, diagnosis="AGENT_NOT_RUNNING", flavour="netns")  # fmt: skip
+def agent_gone(lab: Lab) -> None:
+    lab.host.run("umount", AGENT_PATH)
+    lab.host.run("rm", AGENT_PATH)
+
+
+@fault("agent-stopped", "The agent's container is stopped", on=("nat", "policy-routing"),
+       breaks={"HOST-07"}, diagnosis="AGENT_NOT_RUNNING", flavour="engine")  # fmt: skip
+def agent_stopped(lab: Lab) -> None:
+    assert lab.engine is not None
+    lab.engine.stop_agent(lab.agent_container)
+
+
+@fault("engine-stopped", "The Docker engine does not answer", on=("nat", "policy-routing"),
+       breaks={"HOST-01", "HOST-07"}, diagnosis="ENGINE_UNREACHABLE", flavour="engine")  # fmt: skip
+def engine_stopped(lab: Lab) -> None:
+    assert lab.engine is not None
+    lab.engine.stop_daemon()
