@@ -258,6 +258,8 @@ class Generator:
         self.family = family
         self.name = f"seed {seed}, IPv{family}"
         self.chosen: dict[str, str] = {}
+        self.last: tuple[str, str, str] | None = None
+        """Prefix, table and metric of the last route; others join it, so that ties are broken often."""
 
     def chance(self, probability: float) -> bool:
         """True with this probability."""
@@ -298,14 +300,15 @@ class Generator:
     def route(self) -> str:
         """A command that makes a route; the kernel may refuse it."""
         kind = self.random.choices(("unicast", "multipath", "reject", "local", "other"), (60, 15, 15, 5, 5))[0]
-        table = self.random.choice((254, 254, 200, 200, 201, 202, 253, 255 if self.chance(0.2) else 202))
-        tail = f" table {table}"
-        if self.chance(0.4):
-            tail += f" metric {self.random.choice((5, 10, 1024, 2000))}"
+        if self.last is None or self.chance(0.7):
+            table = self.random.choice((254, 254, 200, 200, 201, 202, 253, 255 if self.chance(0.2) else 202))
+            metric = f" metric {self.random.choice((5, 10, 1024, 2000))}" if self.chance(0.4) else ""
+            self.last = (self.prefix(), f" table {table}", metric)
+        prefix, table_words, metric = self.last
+        tail = table_words + metric
         if self.family == 4 and self.chance(0.15):
             tail += f" tos {self.random.choice(('0x08', '0x10', '0x04'))}"
-        verb = self.random.choice(("add", "append"))
-        start = f"route {verb} "
+        start = f"route {self.random.choice(('add', 'append'))} "
         if self.family == 6 and self.chance(0.1):
             tail += f" from {self.prefix((0, 32, 48, 64))}"
         if kind == "multipath":
@@ -313,20 +316,23 @@ class Generator:
                 f"nexthop via {self.gateway(one)} dev {one} weight {self.random.randrange(1, 4)}"
                 for one in self.random.sample(INTERFACES, self.random.randrange(2, 4))
             )
-            return f"{start}{self.prefix()}{tail} {hops}"
+            return f"{start}{prefix}{tail} {hops}"
         if kind == "reject":
-            return f"{start}{self.random.choice((*ACTIONS, 'throw'))} {self.prefix()}{tail}"
+            return f"{start}{self.random.choice((*ACTIONS, 'throw'))} {prefix}{tail}"
         if kind == "local":
-            return f"{start}local {self.prefix()} dev lo{tail}"
+            return f"{start}local {prefix} dev lo{tail}"
         if kind == "other":
             other = "broadcast" if self.family == 4 else "anycast"
-            return f"{start}{other} {self.prefix()} dev {self.random.choice(INTERFACES)}{tail}"
-        if self.chance(0.15):
-            sources = {4: ("10.0.0.2", "10.1.1.1", "192.0.2.1"), 6: ("2001:db8:1::1", "fd00:1::1")}
-            tail += f" src {self.random.choice(sources[self.family])}"
-        if self.family == 6 and self.chance(0.1):
-            tail += f" pref {self.random.choice(('low', 'high'))}"
-        return f"{start}{self.prefix()} {self.way()}{tail}"
+            return f"{start}{other} {prefix} dev {self.random.choice(INTERFACES)}{tail}"
+        way = self.way()
+        # IPv6 routes by gateways are shown as one when all but src and preference is the same, with those of the first.
+        if self.family == 4 or "via" not in way:
+            if self.chance(0.15):
+                sources = {4: ("10.0.0.2", "10.1.1.1", "192.0.2.1"), 6: ("2001:db8:1::1", "fd00:1::1")}
+                tail += f" src {self.random.choice(sources[self.family])}"
+            if self.family == 6 and self.chance(0.5):
+                tail += f" pref {self.random.choice(('low', 'high'))}"
+        return f"{start}{prefix} {way}{tail}"
 
     def rule(self) -> str:
         """A command that makes a rule; the kernel may refuse it."""
@@ -345,7 +351,7 @@ class Generator:
         if self.chance(0.15):
             words.append(f"fwmark {pick.choice(('0x1', '0x11', '0x10/0xf0', '0x0/0xff', '0x1/0x3'))}")
         if self.chance(0.08):
-            words.append(f"tos {pick.choice(('0x08', '0x10'))}")
+            words.append(f"tos {pick.choice(('0x08', '0x10', '0xa8'))}")
         if self.chance(0.15):
             words.append(f"ipproto {pick.choice(('tcp', 'udp', 'icmp' if self.family == 4 else 'ipv6-icmp'))}")
         if self.chance(0.1):
@@ -418,7 +424,7 @@ class Generator:
             protocol=protocol,
             sport=pick.choice((5, 1000, 1500)) if with_ports else None,
             dport=pick.choice((53, 443, 9)) if with_ports else None,
-            tos=pick.choice((0, 0, 0x08, 0x10, 0x14)),
+            tos=pick.choice((0, 0, 0x08, 0x10, 0x14, 0xA8)),
         )
 
 

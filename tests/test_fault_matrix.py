@@ -1,0 +1,91 @@
+"""Every fault breaks exactly the checks that it declares, each with the declared diagnosis; healthy labs break none.
+
+All labs are judged through the front door, in one run with two workers, and the outcome is read from result.json.
+"""
+
+from __future__ import annotations
+
+import pytest
+from tests.front_door import Finished, by_check, severity, viacheck
+
+from fixtures.declare import Check
+from fixtures.docs_command import all_checks
+from fixtures.model.verdict import Outcome, Verdict
+from netns_lab.engine import unavailable
+from netns_lab.faults import FAULTS
+from netns_lab.scenarios import SCENARIOS
+
+NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
+ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
+NO_ENGINE = unavailable()
+
+
+@pytest.fixture(scope="module")
+def netns_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    labs = [*SCENARIOS, *(f"{lab}+{fault.name}" for lab, fault in NETNS)]
+    return viacheck("--lab", ",".join(labs), "-n", "2", "-q", report_dir=tmp_path_factory.mktemp("netns"))
+
+
+@pytest.fixture(scope="module")
+def engine_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    healthy = {lab for lab, _fault in ENGINE}
+    labs = [*(f"engine:{lab}" for lab in healthy), *(f"engine:{lab}+{fault.name}" for lab, fault in ENGINE)]
+    return viacheck("--lab", ",".join(labs), "-q", report_dir=tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture(scope="module")
+def netns_outcome(netns_run: Finished) -> Outcome:
+    assert netns_run.exit_code == 1, netns_run.said
+    return netns_run.outcome
+
+
+@pytest.fixture(scope="module")
+def engine_outcome(engine_run: Finished) -> Outcome:
+    assert engine_run.exit_code == 1, engine_run.said
+    return engine_run.outcome
+
+
+@pytest.mark.parametrize("lab", SCENARIOS)
+def test_a_healthy_lab_breaks_no_check(netns_outcome: Outcome, lab: str) -> None:
+    bad = {check: results for check, results in by_check(netns_outcome, f"lab:{lab}").items() if severity(results) > 1}
+    assert not bad, {check: [(r.case, r.verdict, r.observed) for r in results] for check, results in bad.items()}
+
+
+@pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in NETNS])
+def test_a_fault_breaks_what_it_declares(netns_outcome: Outcome, lab: str, name: str) -> None:
+    _holds_its_word(netns_outcome, lab, name, "")
+
+
+@pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
+@pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in ENGINE])
+def test_an_engine_fault_breaks_what_it_declares(engine_outcome: Outcome, lab: str, name: str) -> None:
+    _holds_its_word(engine_outcome, lab, name, "engine:")
+
+
+def _holds_its_word(outcome: Outcome, lab: str, name: str, flavour: str) -> None:
+    fault = FAULTS[name]
+    healthy = by_check(outcome, f"lab:{flavour}{lab}")
+    broken = by_check(outcome, f"lab:{flavour}{lab}+{name}")
+    assert broken, f"lab:{flavour}{lab}+{name} was not judged"
+    worse = {check for check, results in broken.items() if severity(results) > severity(healthy.get(check, []))}
+    told = {
+        (check, result.case): f"{result.verdict}: {result.observed} [{result.diagnosis.code if result.diagnosis else ''}]"
+        for check in worse ^ fault.breaks
+        for result in broken.get(check, [])
+    }
+    assert worse == fault.breaks, told
+    codes = {
+        (check, result.case): result.diagnosis.code if result.diagnosis else None
+        for check in worse
+        for result in broken[check]
+        if result.verdict in (Verdict.FAIL, Verdict.ADVISORY)
+    }
+    assert set(codes.values()) == {fault.diagnosis}, codes
+    tellers = [check for check in worse for result in broken[check] if result.diagnosis and not result.diagnosis.told_by]
+    assert len(set(tellers)) == 1, f"the cause must be told once, not by {tellers}"
+
+
+@pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
+def test_every_check_is_broken_by_a_fault(check: Check) -> None:
+    breaking = [fault.name for fault in FAULTS.values() if check.id in fault.breaks]
+    assert breaking, f"{check.id} cannot fail: no fault breaks it"
