@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from fixtures.access.journeys import Journeys
 from fixtures.declare import CONTAINER, NAT, check
 from fixtures.expect import Expect
 from fixtures.model.intent import Intent
@@ -64,8 +63,8 @@ def test_uplinks_are_usable(snapshot: Snapshot, intent: Intent, expect: Expect) 
 
 
 @check("HOST-03", "Every uplink's gateway answers ARP on that uplink", guide="NAT, step 5", needs="probe")
-def test_gateways_answer_arp(gateways: Mapping[str, list[str]], intent: Intent, expect: Expect) -> None:
-    answered = {name: answers for name, answers in gateways.items() if answers}
+def test_gateways_answer_arp(journeys: Journeys, intent: Intent, expect: Expect) -> None:
+    answered = {name: answers for name, answers in journeys.gateways.items() if answers}
     expect.holds(
         set(answered) == set(intent.uplinks),
         expected="; ".join(f"{uplink.gateway} answers on {name}" for name, uplink in intent.uplinks.items()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fixtures.access.journeys import Journeys
 from fixtures.access.kernel import KernelDecision
 from fixtures.declare import NAT, POLICY_ROUTING, check
 from fixtures.expect import Expect
@@ -132,9 +133,8 @@ def test_the_kernel_decides_as_intended(
     needs="capture",
     applies=NAT,
 )
-def test_local_networks_stay_reachable(
-    situation: Situation, local_networks: Mapping[str, tuple[str, bool]], expect: Expect
-) -> None:
+def test_local_networks_stay_reachable(situation: Situation, journeys: Journeys, expect: Expect) -> None:
+    local_networks = journeys.local_networks()
     asked = ", ".join(f"{address} ({name})" for name, (address, _) in local_networks.items())
     lost = {name: address for name, (address, answered) in local_networks.items() if not answered}
     expect.advises(

@@ -42,7 +42,9 @@ def command(*arguments: str) -> list[str]:
             "-p", "no:cacheprovider", str(ROOT / "checks"), *arguments]  # fmt: skip
 
 
-def viacheck(*arguments: str, report_dir: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Finished:
+def viacheck(
+    *arguments: str, report_dir: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Finished:
     """Run checks, and wait until they have ended."""
     done = subprocess.run(
         [*command(*arguments), "--report-dir", str(report_dir)],

@@ -6,7 +6,6 @@ All labs are judged through the front door, in one run with two workers, and the
 from __future__ import annotations
 
 import pytest
-from tests.front_door import Finished, by_check, severity, viacheck
 
 from fixtures.declare import Check
 from fixtures.docs_command import all_checks
@@ -14,6 +13,7 @@ from fixtures.model.verdict import Outcome, Verdict
 from netns_lab.engine import unavailable
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import SCENARIOS
+from tests.front_door import Finished, by_check, severity, viacheck
 
 NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
 ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
@@ -67,9 +67,16 @@ def _holds_its_word(outcome: Outcome, lab: str, name: str, flavour: str) -> None
     healthy = by_check(outcome, f"lab:{flavour}{lab}")
     broken = by_check(outcome, f"lab:{flavour}{lab}+{name}")
     assert broken, f"lab:{flavour}{lab}+{name} was not judged"
-    worse = {check for check, results in broken.items() if severity(results) > severity(healthy.get(check, []))}
+    worse = {
+        check
+        for check, results in broken.items()
+        if severity(results) > severity(healthy.get(check, [])) or (check in fault.breaks and severity(results))
+    }
     told = {
-        (check, result.case): f"{result.verdict}: {result.observed} [{result.diagnosis.code if result.diagnosis else ''}]"
+        (
+            check,
+            result.case,
+        ): f"{result.verdict}: {result.observed} [{result.diagnosis.code if result.diagnosis else ''}]"
         for check in worse ^ fault.breaks
         for result in broken.get(check, [])
     }
@@ -81,7 +88,9 @@ def _holds_its_word(outcome: Outcome, lab: str, name: str, flavour: str) -> None
         if result.verdict in (Verdict.FAIL, Verdict.ADVISORY)
     }
     assert set(codes.values()) == {fault.diagnosis}, codes
-    tellers = [check for check in worse for result in broken[check] if result.diagnosis and not result.diagnosis.told_by]
+    tellers = [
+        check for check in worse for result in broken[check] if result.diagnosis and not result.diagnosis.told_by
+    ]
     assert len(set(tellers)) == 1, f"the cause must be told once, not by {tellers}"
 
 

@@ -58,7 +58,7 @@ address add 2001:db8:1::1/64 dev v1 nodad
 address add 2002:a00:1::1/64 dev v2 nodad
 address add 2001:db8:3::1/64 dev v3 nodad
 """
-SETS, LOOKUPS = 300, 25
+SETS, LOOKUPS = 40, 25
 """Sets of rules and routes for each test, and packets for each set."""
 ACTIONS = ("unreachable", "blackhole", "prohibit")
 

@@ -10,44 +10,46 @@ from netns_lab.nftables import ForwardPolicy
 
 
 @fault("forwarding-off", "The kernel does not forward", on=("nat", "policy-routing"),
-       breaks={"HOST-04", "ROUTE-05", "EGRESS-01", "EGRESS-05", "ROUTE-06"}, diagnosis="FORWARDING_OFF")  # fmt: skip
+       breaks={"HOST-04", "ROUTE-05", "EGRESS-01", "ROUTE-06"}, diagnosis="FORWARDING_OFF")  # fmt: skip
 def forwarding_off(lab: Lab) -> None:
     lab.host.sysctl("net/ipv4/ip_forward", "0")
 
 
 @fault("forward-dropped", "The forward hook's policy is drop", on=("nat", "policy-routing"),
-       breaks={"HOST-04", "EGRESS-01", "EGRESS-05", "ROUTE-06"}, diagnosis="FORWARD_DROPPED")  # fmt: skip
+       breaks={"HOST-04", "EGRESS-01", "ROUTE-06"}, diagnosis="FORWARD_DROPPED")  # fmt: skip
 def forward_dropped(lab: Lab) -> None:
     nftables.apply(lab.host.namespace, FAULT_TABLE, [ForwardPolicy(verdict="drop")])
 
 
 @fault("uplink-missing", "The uplink does not exist", on="policy-routing",
-       breaks={"HOST-02", "HOST-03", "ROUTE-04", *LEAVES_ELSEWHERE}, diagnosis="UPLINK_MISSING")  # fmt: skip
+       breaks={"HOST-02", "HOST-03", "ROUTE-04", "ROUTE-06", *LEAVES_ELSEWHERE},
+       diagnosis="UPLINK_MISSING")  # fmt: skip
 def uplink_missing(lab: Lab) -> None:
     lab.host.ip("link", "del", "dev", "wlan0")
 
 
 @fault("uplink-down", "The uplink is administratively down", on="policy-routing",
-       breaks={"HOST-02", "HOST-03", "ROUTE-04", *LEAVES_ELSEWHERE}, diagnosis="UPLINK_DOWN")  # fmt: skip
+       breaks={"HOST-02", "HOST-03", "ROUTE-04", "ROUTE-06", *LEAVES_ELSEWHERE},
+       diagnosis="UPLINK_DOWN")  # fmt: skip
 def uplink_down(lab: Lab) -> None:
     lab.host.ip("link", "set", "dev", "wlan0", "down")
 
 
 @fault("no-carrier", "The uplink has no carrier", on="policy-routing",
-       breaks={"HOST-02", "HOST-03", "EGRESS-01", "EGRESS-05"}, diagnosis="NO_CARRIER")  # fmt: skip
+       breaks={"HOST-02", "HOST-03", "EGRESS-01", "ROUTE-06"}, diagnosis="NO_CARRIER")  # fmt: skip
 def no_carrier(lab: Lab) -> None:
     lab.gateway("wlan0").ip("link", "set", "dev", "lan0", "down")
     lab.wait_for_carrier("wlan0", present=False)
 
 
 @fault("no-address", "The uplink has no address", on="policy-routing",
-       breaks={"HOST-02", "HOST-03", "ROUTE-04", *LEAVES_ELSEWHERE}, diagnosis="NO_ADDRESS")  # fmt: skip
+       breaks={"HOST-02", "ROUTE-04", "ROUTE-06", *LEAVES_ELSEWHERE}, diagnosis="NO_ADDRESS")  # fmt: skip
 def no_address(lab: Lab) -> None:
     lab.host.ip("-4", "address", "flush", "dev", "wlan0")
 
 
 @fault("gateway-silent", "The gateway does not answer ARP", on="policy-routing",
-       breaks={"HOST-03", "EGRESS-01", "EGRESS-05"}, diagnosis="GATEWAY_SILENT")  # fmt: skip
+       breaks={"HOST-03", "EGRESS-01", "ROUTE-06"}, diagnosis="GATEWAY_SILENT")  # fmt: skip
 def gateway_silent(lab: Lab) -> None:
     lab.gateway("wlan0").ip("link", "set", "dev", "lan0", "arp", "off")
     lab.host.ip("neigh", "flush", "dev", "wlan0")

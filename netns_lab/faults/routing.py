@@ -68,7 +68,7 @@ def table_wrong_uplink(lab: Lab) -> None:
 
 
 @fault("table-wrong-gateway", "The table leads to an address where no gateway is", on="policy-routing",
-       breaks={"ROUTE-04", "EGRESS-01", "EGRESS-05"}, diagnosis="TABLE_WRONG_GATEWAY")  # fmt: skip
+       breaks={"ROUTE-04", "EGRESS-01"}, diagnosis="TABLE_WRONG_GATEWAY")  # fmt: skip
 def table_wrong_gateway(lab: Lab) -> None:
     lab.host.ip("route", "replace", "default", "via", "10.10.50.77", "dev", "wlan0", "table", str(TABLE))
 
