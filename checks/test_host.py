@@ -80,7 +80,7 @@ def test_the_host_forwards(situation: Situation, snapshot: Snapshot, expect: Exp
     off = sysctls_off(situation)
     passage = forwarding(snapshot.host.packet_filter, agent_flow(situation, situation.uplink))
     observed = f"off: {', '.join(off)}" if off else "forwarding is on"
-    if passage.allowed is False:
+    if passage.allowed is False and passage.chain is not None:
         observed += f"; dropped by {passage.chain.name}: {passage.rule.text if passage.rule else 'policy'}"
     elif passage.allowed is None:
         observed += "; one packet filter rule cannot be judged from its text: EGRESS-01 tells"

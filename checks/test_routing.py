@@ -10,7 +10,7 @@ from fixtures.declare import NAT, POLICY_ROUTING, check
 from fixtures.expect import Expect
 from fixtures.model.intent import Intent
 from fixtures.model.snapshot import Snapshot
-from fixtures.model.verdict import FileEvidence, StateEvidence
+from fixtures.model.verdict import Evidence, FileEvidence, StateEvidence
 from fixtures.reasoning.causes.route import deciding_route, fails_open_by, rules_for_agent, shadowing_rule
 from fixtures.reasoning.rt_tables import clashes, number_of, registered
 from fixtures.reasoning.situation import Situation
@@ -24,7 +24,7 @@ from fixtures.reasoning.situation import Situation
 )
 def test_the_tables_name_is_registered(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     name, number = intent.egress.table_name, intent.egress.table
-    if name is None:
+    if name is None or number is None:
         expect.not_applicable("the intent names the table by its number alone (egress.table_name)")
     entries = registered(snapshot.files)
     clash = clashes(entries, name, number)
@@ -109,7 +109,7 @@ def test_the_kernel_decides_as_intended(
     situation: Situation, kernel_decisions: Mapping[str, KernelDecision], expect: Expect
 ) -> None:
     expected = f"table {situation.table}, by {situation.uplink}, for {', '.join(kernel_decisions)}"
-    evidence = [decision.evidence for decision in kernel_decisions.values()]
+    evidence: list[Evidence] = [decision.evidence for decision in kernel_decisions.values()]
     evidence += [decision.command for decision in kernel_decisions.values()]
     told = {protocol: decision.words for protocol, decision in kernel_decisions.items()}
     observed = "; ".join(f"{protocol}: {words}" for protocol, words in told.items())

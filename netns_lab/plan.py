@@ -260,4 +260,4 @@ def without_agent(plan: LabPlan, bridge: str) -> LabPlan:
         packet_filter=(),
     )
     cables = tuple(cable for cable in plan.cables if cable.other_machine != "agent")
-    return replace(plan, host=host, cables=cables)
+    return replace(plan, host=host, agent=Machine(plan.agent.name), cables=cables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fixtures.model.snapshot import Rule
+from fixtures.model.snapshot import Family, Rule
 from netns_lab.nftables import Masquerade
 from netns_lab.plan import RT_TABLES, Draft, LabPlan
 
@@ -92,8 +92,11 @@ def policy_routing_hardened(lab: Draft) -> LabPlan:
     _two_uplinks(lab, ipv6=True)
     lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
     radio = lab.uplinks["wlan0"]
-    for family, subnet, gateway in ((4, AGENT_SUBNET, radio.gateway), (6, AGENT_SUBNET6, radio.gateway6)):
-        assert family in (4, 6)
+    ways: tuple[tuple[Family, str, str], ...] = (
+        (4, AGENT_SUBNET, radio.gateway),
+        (6, AGENT_SUBNET6, radio.gateway6),
+    )
+    for family, subnet, gateway in ways:
         lab.host.rules += [
             Rule(family=family, priority=990, source=subnet, table=254, suppress_prefixlength=0),
             Rule(family=family, priority=1000, source=subnet, table=TABLE),

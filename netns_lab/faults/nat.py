@@ -18,14 +18,16 @@ def masquerade_missing(lab: Lab) -> None:
 
 
 @fault("masquerade-elsewhere", "The agent's source is translated on the other uplink only", on="policy-routing",
-       breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"}, diagnosis="MASQUERADE_MISSING", flavour="netns")  # fmt: skip
+       breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"},
+       diagnosis="MASQUERADE_MISSING", flavour="netns")  # fmt: skip
 def masquerade_elsewhere(lab: Lab) -> None:
     masquerade_missing(lab)
     nftables.apply(lab.host.namespace, FAULT_TABLE, [Masquerade(source=AGENT_SUBNET, oif="eth0")])
 
 
 @fault("snat-other-uplink", "The agent's source becomes the other uplink's address", on="policy-routing",
-       breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"}, diagnosis="SOURCE_NOT_UPLINK", flavour="netns")  # fmt: skip
+       breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"},
+       diagnosis="SOURCE_NOT_UPLINK", flavour="netns")  # fmt: skip
 def snat_other_uplink(lab: Lab) -> None:
     masquerade_missing(lab)
     nftables.apply(lab.host.namespace, FAULT_TABLE, [SourceNAT(source=AGENT_SUBNET, to="10.10.40.9")])
