@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +46,16 @@ def viacheck(
     *arguments: str, report_dir: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Finished:
     """Run checks, and wait until they have ended."""
+    return finished([*command(*arguments), "--report-dir", str(report_dir)], report_dir, cwd=cwd, env=env)
+
+
+def finished(
+    argv: Sequence[str], report_dir: Path, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Finished:
+    """Run a command line that leaves a report, and wait until it has ended."""
     done = subprocess.run(
-        [*command(*arguments), "--report-dir", str(report_dir)],
-        capture_output=True, text=True, check=False, cwd=cwd, timeout=600,
-        env={**os.environ, **(env or {})},
-    )  # fmt: skip
+        argv, capture_output=True, text=True, check=False, cwd=cwd, timeout=600, env={**os.environ, **(env or {})}
+    )
     return Finished(done.returncode, done.stdout, done.stderr, report_dir)
 
 

@@ -422,11 +422,7 @@ def test_the_capture_file_is_read_by_others(lab: Lab, watch: Watch, tokens: Toke
 
 
 def test_a_hundred_probes_in_heavy_traffic_are_all_seen(
-    lab: Lab,
-    watch: Watch,
-    tokens: TokenSpace,
-    record_property: pytest.RecordProperty,
-    capsys: pytest.CaptureFixture[str],
+    lab: Lab, watch: Watch, tokens: TokenSpace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prober = Prober(lab.agent.namespace, tokens)
     with BackgroundLoad(lab.host.namespace, "wlan0", 200_000) as load, watch() as period:

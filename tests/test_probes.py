@@ -248,12 +248,13 @@ def test_importing_scapy_reads_no_cache_and_no_routes(tmp_path: Path) -> None:
 
 def test_a_namespace_without_the_right_to_send_says_so() -> None:
     script = (
-        "import os\n"
+        "import ctypes, struct\n"
         "from fixtures.access.namespace import Namespace\n"
         "from fixtures.access.probes import Prober, ProbeRequest\n"
         "from fixtures.access.tokens import TokenSpace\n"
         "namespace = Namespace.create('bare')\n"
-        "namespace.call(lambda: os.setresuid(65534, 65534, 65534))\n"
+        "no_capabilities = struct.pack('Ii', 0x20080522, 0), bytes(24)\n"
+        "namespace.call(lambda: ctypes.CDLL(None).capset(*no_capabilities))\n"
         "try:\n"
         "    Prober(namespace, TokenSpace()).send(ProbeRequest(protocol='icmp', destination='127.0.0.1'))\n"
         "except PermissionError:\n"
