@@ -406,19 +406,20 @@ def test_the_capture_file_is_read_by_others(lab: Lab, watch: Watch, tokens: Toke
     with PcapNgReader(str(path)) as reader:
         packets = list(reader)
     frames = period.observation.frames
-    assert len(packets) == len(frames) == 24
+    assert len([frame for frame in frames if frame.number is not None]) == 24
     for packet, frame in zip(packets, frames, strict=True):
         assert (bytes(packet), packet.sniffed_on, packet.wirelen) == (frame.octets, frame.interface, frame.length)
         assert int(packet.time * 10**9) == frame.time_ns
-    assert packets[1].comments == [b"probe 1 icmp out"]
-    assert b"probe 6 tcp out: SYN" in {packet.comments[0] for packet in packets}
+    comments = [packet.comments[0].decode() for packet in packets]
+    assert {"probe 1 icmp in", "probe 1 icmp out", "answer 4 udp in", "probe 6 tcp out: SYN"} <= set(comments)
     tshark = shutil.which("tshark")
     if tshark is not None:
         fields = ["-e", "frame.interface_name", "-e", "frame.comment", "-e", "frame.time_epoch"]
         told = subprocess.run([tshark, "-r", path, "-T", "fields", *fields], capture_output=True, text=True, check=True)
-        first = told.stdout.splitlines()[0].split("\t")
-        assert first[:2] == ["docker0", "probe 1 icmp in"]
-        assert first[2] == f"{frames[0].time_ns // 10**9}.{frames[0].time_ns % 10**9:09d}"
+        assert [line.split("\t") for line in told.stdout.splitlines()] == [
+            [frame.interface, comment, f"{frame.time_ns // 10**9}.{frame.time_ns % 10**9:09d}"]
+            for frame, comment in zip(frames, comments, strict=True)
+        ]
 
 
 def test_a_hundred_probes_in_heavy_traffic_are_all_seen(

@@ -1,31 +1,17 @@
-"""The labs that come with viacheck: one function each, pure description. ``docs/labs.md`` lists them."""
+"""The labs of the guide's first half: the agent behind docker0, NATed, with and without policy routing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from fixtures.model.snapshot import Family, Rule
+from fixtures.model.snapshot import Rule
 from netns_lab.nftables import Masquerade
 from netns_lab.plan import RT_TABLES, Draft, LabPlan
+from netns_lab.scenarios.register import scenario
 
-SCENARIOS: dict[str, Callable[[], LabPlan]] = {}
 BRIDGE, AGENT_SUBNET, AGENT_SUBNET6 = "docker0", "172.17.0.0/16", "fd00:17::/64"
 TABLE, TABLE_NAME = 200, "wlan0rt"
 BACKSTOP_METRIC = 4278198272
-
-
-def scenario(name: str, title: str, guide: str) -> Callable[[Callable[[Draft], LabPlan]], Callable[[], LabPlan]]:
-    """Register a scenario under its name. The guide's chapter is shown by ``--lab list``."""
-
-    def register(describe: Callable[[Draft], LabPlan]) -> Callable[[], LabPlan]:
-        def plan() -> LabPlan:
-            return describe(Draft(name, title, guide))
-
-        SCENARIOS[name] = plan
-        return plan
-
-    return register
 
 
 def _nat_agent(**more: Any) -> dict[str, Any]:

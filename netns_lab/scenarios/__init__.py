@@ -1,0 +1,20 @@
+"""The labs that come with viacheck: one function each, pure description. ``docs/labs.md`` lists them.
+
+One module for each half of the guide; importing this package registers them all.
+"""
+
+from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
+from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, TABLE, TABLE_NAME
+from netns_lab.scenarios.register import SCENARIOS, scenario
+
+__all__ = [
+    "AGENT_SUBNET",
+    "AGENT_SUBNET6",
+    "BRIDGE",
+    "MACVLAN_NETWORK",
+    "PARENT",
+    "SCENARIOS",
+    "TABLE",
+    "TABLE_NAME",
+    "scenario",
+]
