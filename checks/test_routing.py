@@ -110,16 +110,17 @@ def test_the_kernel_decides_as_intended(
 ) -> None:
     expected = f"table {situation.table}, by {situation.uplink}, for {', '.join(kernel_decisions)}"
     evidence: list[Evidence] = [decision.evidence for decision in kernel_decisions.values()]
-    evidence += [decision.command for decision in kernel_decisions.values()]
-    told = {protocol: decision.words for protocol, decision in kernel_decisions.items()}
+    evidence += [decision.answer.command for decision in kernel_decisions.values()]
+    told = {protocol: decision.answer.words for protocol, decision in kernel_decisions.items()}
     observed = "; ".join(f"{protocol}: {words}" for protocol, words in told.items())
     if len(set(told.values())) == 1:
         observed = next(iter(told.values()))
-    disagreeing = [protocol for protocol, decision in kernel_decisions.items() if decision.agrees_with_model is False]
+    disagreeing = [protocol for protocol, decision in kernel_decisions.items() if not decision.evidence.agree]
     if disagreeing:
         observed += f"; the routing model says otherwise for {', '.join(disagreeing)}"
+    answers = [decision.answer for decision in kernel_decisions.values()]
     expect.holds(
-        all(d.interface == situation.uplink and d.table == situation.table for d in kernel_decisions.values()),
+        all(answer.interface == situation.uplink and answer.table == situation.table for answer in answers),
         expected=expected,
         observed=observed,
         evidence=evidence,

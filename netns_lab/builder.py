@@ -15,13 +15,16 @@ from fixtures.access import syscalls
 from fixtures.access.namespace import Namespace
 from fixtures.model.snapshot import Link
 from netns_lab import netlink, nftables
+from netns_lab.dhcp_client import DHCPClient, NoLease
+from netns_lab.dhcp_server import DHCPServer
 from netns_lab.far_end import FarEnd
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.netlink import LabBuildError, Request, request
-from netns_lab.plan import Cable, LabPlan, Machine
+from netns_lab.plan import HOST, Cable, LabPlan, Machine
 
 AGENT_PATH = "/run/netns/agent"
 PACKET_FILTER_TABLE = "viacheck-lab"
+PRIVATE_FOLDERS = ("/etc", "/usr/local")
 QUIET_SYSCTLS = {
     # An address is usable at once: a lab's addresses are unique by construction, so detection would only cost 1.3 s.
     "net/ipv6/conf/all/accept_dad": "0",
@@ -56,16 +59,37 @@ def build(plan: LabPlan) -> Lab:
         for machine in plan.machines:
             set_sysctls(namespaces[machine.name], QUIET_SYSCTLS)
             netlink.send(namespaces[machine.name], _links(machine, plan.cables, machines))
-        for machine in reversed(plan.machines):
+        # The switches last: a port comes up with the carrier of a machine that is up already.
+        for machine in (*plan.neighbours, *reversed((plan.host, plan.agent, *plan.gateways)), *plan.switches):
             set_sysctls(namespaces[machine.name], _quick_neighbours(machine) | machine.state.sysctls)
             netlink.send(namespaces[machine.name], configuration(machine))
             if machine.packet_filter:
                 nftables.apply(namespaces[machine.name], PACKET_FILTER_TABLE, machine.packet_filter)
+        if plan.switches:
+            for machine in (*plan.switches, plan.host, plan.agent, *plan.gateways, *plan.neighbours):
+                netlink.settle(namespaces[machine.name], machine.state.links)
         far_end = FarEnd([(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways])
         undo.callback(far_end.close)
         lab = Lab(plan, machines, far_end, None)
         undo.pop_all()
-        return lab
+    try:
+        _start_dhcp(lab)
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+def _start_dhcp(lab: Lab) -> None:
+    for machine in lab.plan.machines:
+        if machine.dhcp is not None:
+            first = machine.state.addresses[0]
+            lab.serve_dhcp(DHCPServer(lab.machines[machine.name].namespace, first.interface, first.address, machine.dhcp))
+    if lab.plan.leased is not None:
+        try:
+            lab.hold_lease(DHCPClient.start(lab.agent.namespace, lab.plan.leased))
+        except NoLease as error:
+            raise LabBuildError(f"lab {lab.plan.name}: {error}") from error
 
 
 def _quick_neighbours(machine: Machine) -> dict[str, str]:
@@ -74,16 +98,25 @@ def _quick_neighbours(machine: Machine) -> dict[str, str]:
 
 
 def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMachine]) -> list[Request]:
-    """Make the machine's own interfaces, and each cable that it is the first end of."""
+    """Make the machine's own interfaces, each cable that it is the first end of, and what is macvlan on the host."""
     requests = []
     by_cable = {cable.interface: cable for cable in cables if cable.machine == machine.name}
     for link in machine.state.links:
+        if link.kind == "macvlan" and link.peer_netnsid is not None:
+            continue
         if link.kind != "veth":
             requests.append(netlink.add_link(link))
         elif link.name in by_cable:
             cable = by_cable[link.name]
             other = machines[cable.other_machine]
             requests.append(netlink.add_veth(link, _link(other.plan, cable.other_interface), other.namespace))
+    if machine.name == HOST:
+        requests += [
+            netlink.add_macvlan(link, other.namespace)
+            for other in machines.values()
+            for link in other.plan.state.links
+            if link.kind == "macvlan" and link.peer_netnsid is not None
+        ]
     return requests
 
 
@@ -131,14 +164,14 @@ def set_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
 
 
 def _private_files(plan: LabPlan) -> Callable[[], None]:
-    """Give the host's mount namespace a /run and an /etc of its own, with the files that the plan names."""
+    """Give the host's mount namespace a /run, an /etc and a /usr/local of its own, with the files that the plan names."""
 
     def prepare() -> None:
         syscalls.mount("tmpfs", "/run", "tmpfs", options="mode=755")
-        for folder in ("/run/netns", "/run/lab/etc", "/run/lab/etc-work"):
-            os.makedirs(folder)
-        layers = "lowerdir=/etc,upperdir=/run/lab/etc,workdir=/run/lab/etc-work"
-        syscalls.mount("overlay", "/etc", "overlay", options=layers)
+        os.makedirs("/run/netns")
+        for folder in PRIVATE_FOLDERS:
+            if folder == "/etc" or any(path.startswith(f"{folder}/") for path in plan.files):
+                _overlay(folder)
         # /sys/class/net must show this namespace; where the system forbids it, nothing but a person's shell misses it.
         with contextlib.suppress(OSError):
             syscalls.mount("sysfs", "/sys", "sysfs")
@@ -148,8 +181,21 @@ def _private_files(plan: LabPlan) -> Callable[[], None]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             Path(path).write_text(text)
+            if path in plan.executables:
+                os.chmod(path, 0o755)  # noqa: S103 - what a program needs
+        for path, leads_to in plan.file_links.items():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(leads_to, path)
 
     return prepare
+
+
+def _overlay(folder: str) -> None:
+    """Let whatever is written below a folder stay in this mount namespace."""
+    upper, work = (f"/run/lab{folder}{suffix}" for suffix in ("", "-work"))
+    os.makedirs(upper)
+    os.makedirs(work)
+    syscalls.mount("overlay", folder, "overlay", options=f"lowerdir={folder},upperdir={upper},workdir={work}")
 
 
 def _name_agent(host: Namespace, agent: Namespace) -> None:

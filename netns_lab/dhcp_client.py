@@ -7,7 +7,6 @@ stays until its lifetime ends, as after a client that was killed.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import secrets
 import select
@@ -15,7 +14,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any
@@ -251,7 +249,7 @@ def _open(interface: str) -> tuple[socket.socket, socket.socket]:
                 bpf.accept(0),
             ]
         )
-        _attach(receiver, program)
+        bpf.attach(receiver, program)
         receiver.bind((interface, _ETH_P_IP))
     except BaseException:
         sender.close()
@@ -259,14 +257,6 @@ def _open(interface: str) -> tuple[socket.socket, socket.socket]:
     return sender, receiver
 
 
-def _attach(one: socket.socket, program: bytes) -> None:
-    kept = ctypes.create_string_buffer(program)
-    bpf.attach(one, kept.raw[: len(program)])
-
-
 def _payload(packet: bytes) -> bytes:
     """What is inside an IPv4 header without options and a UDP header."""
     return packet[28:]
-
-
-Stop = Callable[[], None]

@@ -14,6 +14,8 @@ from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP
 
 from fixtures.access.commands import CommandResult
 from fixtures.access.namespace import Namespace
+from netns_lab.dhcp_client import DHCPClient
+from netns_lab.dhcp_server import DHCPServer
 from netns_lab.engine import Engine
 from netns_lab.far_end import FarEnd
 from netns_lab.plan import LabPlan, Machine
@@ -58,6 +60,14 @@ class LabMachine:
         """Write one of the machine's private files."""
         self.namespace.call(lambda: Path(path).write_text(text))
 
+    def remove(self, path: str) -> None:
+        """Remove one of the machine's private files."""
+        self.namespace.call(lambda: Path(path).unlink())
+
+    def hold_address(self, interface: str, address: str) -> None:
+        """Give an interface one more address, in CIDR form, and answer ARP for it, whoever else does."""
+        self.ip("address", "add", address, "dev", interface)
+
     def read(self, path: str) -> str:
         """Read a file as the machine sees it."""
         return self.namespace.call(lambda: Path(path).read_text())
@@ -70,6 +80,9 @@ class Lab:
         plan: what it was built from.
         engine: the Docker engine that works on the host, in the engine flavour.
         agent_container: what the agent's container is called there.
+        dhcp_servers: the DHCP servers of its segments.
+        dhcp_client: what holds the agent's lease, where it has one.
+        notes: what a reader of the report must know about the lab.
     """
 
     def __init__(self, plan: LabPlan, machines: dict[str, LabMachine], far_end: FarEnd, engine: Engine | None) -> None:
@@ -77,6 +90,9 @@ class Lab:
         self.machines = machines
         self.engine = engine
         self.agent_container = AGENT_CONTAINER
+        self.dhcp_servers: list[DHCPServer] = []
+        self.dhcp_client: DHCPClient | None = None
+        self.notes = list(plan.notes)
         self._endings: list[Callable[[], None]] = [far_end.close]
 
     @property
@@ -91,13 +107,54 @@ class Lab:
 
     def gateway(self, uplink: str) -> LabMachine:
         """The gateway at the other end of an uplink."""
-        cable = next(c for c in self.plan.cables if c.machine == self.plan.host.name and c.interface == uplink)
-        return self.machines[cable.other_machine]
+        return self.machines[self.plan.segments[uplink].gateway]
+
+    def switch(self, uplink: str) -> LabMachine:
+        """The switch that an uplink is plugged into, at the port :data:`netns_lab.plan.HOST_PORT`.
+
+        Raises:
+            LookupError: when the uplink leads straight to its gateway.
+        """
+        return self._on_segment(uplink, self.plan.segments[uplink].switch, "switch")
+
+    def neighbour(self, uplink: str) -> LabMachine:
+        """The second machine on an uplink's segment, which is there by its interface lan0.
+
+        Raises:
+            LookupError: when there is none.
+        """
+        return self._on_segment(uplink, self.plan.segments[uplink].neighbour, "second machine")
+
+    def _on_segment(self, uplink: str, name: str | None, what: str) -> LabMachine:
+        if name is None:
+            raise LookupError(f"lab {self.plan.name}: there is no {what} on the segment of {uplink}")
+        return self.machines[name]
 
     @property
     def gateways(self) -> Sequence[LabMachine]:
         """Every gateway."""
         return [self.machines[gateway.name] for gateway in self.plan.gateways]
+
+    def serve_dhcp(self, server: DHCPServer) -> None:
+        """Have a DHCP server end together with the lab."""
+        self.dhcp_servers.append(server)
+        self.at_end(server.close)
+
+    def hold_lease(self, client: DHCPClient) -> None:
+        """Have a DHCP client hold the agent's lease until the lab ends or the client is stopped."""
+        self.dhcp_client = client
+
+    def stop_dhcp_client(self) -> None:
+        """End the DHCP client as if it was killed: the agent keeps its address until the lease ends."""
+        if self.dhcp_client is not None:
+            self.dhcp_client.close()
+            self.dhcp_client = None
+
+    def move_agent(self, namespace: Namespace) -> None:
+        """The agent lives in another namespace from now on, as after a restart of its container."""
+        self.stop_dhcp_client()
+        self.agent.namespace.close()
+        self.machines[self.plan.agent.name] = LabMachine(self.plan.agent, namespace)
 
     def at_end(self, ending: Callable[[], None]) -> None:
         """Have something ended together with the lab."""
@@ -113,6 +170,7 @@ class Lab:
 
     def close(self) -> None:
         """End the lab. The kernel takes the namespaces apart in its own time."""
+        self.stop_dhcp_client()
         while self._endings:
             self._endings.pop()()
         if self.engine is not None:

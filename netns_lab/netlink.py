@@ -21,6 +21,8 @@ from fixtures.access.namespace import Namespace
 from fixtures.model.snapshot import Address, Link, Neighbour, Route, Rule
 
 NLMSG_ERROR = 2
+RTM_GETLINK = 18
+NLM_F_REQUEST_ACK = 0x5
 NLM_F_CREATE_EXCL = 0x600
 ANSWER_TIMEOUT = 5.0
 _ROUTE_TYPES = {"unicast": 1, "local": 2, "broadcast": 3, "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9}
@@ -107,6 +109,19 @@ def send(namespace: Namespace, requests: Sequence[Request], missing_ok: bool = F
             raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {one}")
         if code and code not in harmless:
             raise LabBuildError(f"{namespace.name}: {os.strerror(code)}: {one}")
+
+
+def settle(namespace: Namespace, links: Sequence[Link]) -> None:
+    """Ask for each interface by itself, which makes the kernel finish what its carrier's last change began.
+
+    Without it a port may lose the first frames, and the first ARP request stalls for a second.
+    """
+    batch = bytearray()
+    for number, link in enumerate(links):
+        batch += struct.pack("=IHHII", 32, RTM_GETLINK, NLM_F_REQUEST_ACK, number + 1, 0)
+        batch += struct.pack("=BBHiII", 0, 0, 0, link.index, 0, 0)
+    if batch:
+        namespace.call(lambda: _exchange(bytes(batch), len(links)))
 
 
 def _exchange(batch: bytes, count: int) -> dict[int, int]:
@@ -210,6 +225,14 @@ def add_link(link: Link, master_index: int | None = None, parent_index: int | No
     return request(
         "link", "add", index=link.index, ifname=link.name, kind=link.kind, address=link.mac, mtu=link.mtu,
         master=master_index, link=parent_index, macvlan_mode=link.mode if link.kind == "macvlan" else None,
+    )  # fmt: skip
+
+
+def add_macvlan(link: Link, namespace: Namespace) -> Request:
+    """Make a macvlan interface on a parent of the machine that is asked, at once in another namespace."""
+    return request(
+        "link", "add", index=link.index, ifname=link.name, kind="macvlan", address=link.mac, mtu=link.mtu,
+        link=link.peer_index, macvlan_mode=link.mode, net_ns_fd=namespace.net_fd,
     )  # fmt: skip
 
 

@@ -21,12 +21,18 @@ from fixtures.model.snapshot import (
     Route,
     Rule,
 )
+from netns_lab.dhcp_server import DHCPPool
 from netns_lab.nftables import LabRule
 
 PROBE_TARGET = "198.51.100.1"
 PROBE_TARGET6 = "2001:db8:ffff::1"
 RESOLVER = "198.51.100.53"
 RT_TABLES = "/etc/iproute2/rt_tables"
+HOST = "host"
+"""The machine that stands for the agent's host."""
+HOST_PORT = "to-host"
+"""The port of a segment's switch that the host is plugged into."""
+SWITCH = "switch"
 RT_TABLES_TEXT = "255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n"
 
 
@@ -49,6 +55,19 @@ class Machine:
     packet_filter: tuple[LabRule, ...] = ()
     answers_on: tuple[str, ...] = ()
     """Addresses on which UDP, TCP and DNS are answered, besides the ARP and ICMP that the kernel answers."""
+    dhcp: DHCPPool | None = None
+    """What a DHCP server on the machine's first interface hands out, if it runs one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMachines:
+    """Who is on the segment behind an uplink, by the machines' names."""
+
+    gateway: str
+    switch: str | None = None
+    """What joins them; without one, the gateway is the uplink's other end."""
+    neighbour: str | None = None
+    """A second machine, where there is a switch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +84,24 @@ class LabPlan:
     files: dict[str, str]
     """Private files of the host, by absolute path."""
     intent: Intent
+    segments: dict[str, SegmentMachines]
+    """By uplink."""
+    neighbours: tuple[Machine, ...] = ()
+    """Machines on the host's segments, besides the gateways."""
+    switches: tuple[Machine, ...] = ()
+    executables: frozenset[str] = frozenset()
+    """Which of the files are programs."""
+    file_links: dict[str, str] = field(default_factory=dict)
+    """Symbolic links among the host's files: where they are, and where they lead."""
+    leased: str | None = None
+    """The agent's interface that a DHCP client holds a lease for."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the report must know about the lab."""
 
     @property
     def machines(self) -> tuple[Machine, ...]:
-        """Every machine: the host first, then the agent, then the gateways."""
-        return (self.host, self.agent, *self.gateways)
+        """Every machine: the host first, then the agent, the gateways, their neighbours, the switches."""
+        return (self.host, self.agent, *self.gateways, *self.neighbours, *self.switches)
 
 
 @dataclass(slots=True)
@@ -84,13 +116,35 @@ class MachineDraft:
     sysctls: dict[str, str] = field(default_factory=dict)
     packet_filter: list[LabRule] = field(default_factory=list)
     answers_on: tuple[str, ...] = ()
+    dhcp: DHCPPool | None = None
 
-    def link(self, name: str, kind: str = "veth", *, master: str | None = None, mtu: int = 1500) -> None:
-        """Add an interface that is up. Indexes differ between machines: equal ones delay a veth's carrier events."""
+    def link(
+        self,
+        name: str,
+        kind: str = "veth",
+        *,
+        master: str | None = None,
+        mtu: int = 1500,
+        mac: str | None = None,
+        mode: str | None = None,
+        host_parent: int | None = None,
+    ) -> None:
+        """Add an interface that is up. Indexes differ between machines: equal ones delay a veth's carrier events.
+
+        ``host_parent`` is the index of a macvlan's parent, which is one of the host's interfaces.
+        """
         serial = sum(self.name.encode()) % 199
         index = 2 + len(self.links) + 10 * (1 + serial)
-        mac = f"02:00:{serial:02x}:{len(self.name):02x}:{len(self.links):02x}:01"
-        self.links.append(Link(index=index, name=name, kind=kind, flags=("UP",), mac=mac, mtu=mtu, master=master))
+        mac = mac or f"02:00:{serial:02x}:{len(self.name):02x}:{len(self.links):02x}:01"
+        link = Link(
+            index=index, name=name, kind=kind, flags=("UP",), mac=mac, mtu=mtu, master=master, mode=mode,
+            peer_index=host_parent, peer_netnsid=None if host_parent is None else 0,
+        )  # fmt: skip
+        self.links.append(link)
+
+    def index_of(self, name: str) -> int:
+        """The index of an interface that was added before."""
+        return next(link.index for link in self.links if link.name == name)
 
     def address(self, interface: str, address: str) -> None:
         """Give an interface an address in CIDR form."""
@@ -129,7 +183,7 @@ class MachineDraft:
             routes=tuple(self.routes),
             sysctls=dict(self.sysctls),
         )
-        return Machine(self.name, state, tuple(self.packet_filter), self.answers_on)
+        return Machine(self.name, state, tuple(self.packet_filter), self.answers_on, self.dhcp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +220,26 @@ class Draft:
 
     def __init__(self, name: str, title: str, guide: str) -> None:
         self.name, self.title, self.guide = name, title, guide
-        self.host = MachineDraft("host")
+        self.host = MachineDraft(HOST)
         self.agent = MachineDraft("agent")
         self.gateways: dict[str, MachineDraft] = {}
         self.cables: list[Cable] = []
         self.files = {RT_TABLES: RT_TABLES_TEXT, "/etc/resolv.conf": f"nameserver {RESOLVER}\n"}
+        self.executables: set[str] = set()
+        self.file_links: dict[str, str] = {}
         self.uplinks: dict[str, Segment] = {}
+        self.neighbours: dict[str, MachineDraft] = {}
+        self.switches: dict[str, MachineDraft] = {}
+        self.leased: str | None = None
+        self.notes: list[str] = []
 
-    def uplink(self, interface: str, subnet: str, number: int = 9, subnet6: str | None = None) -> Segment:
-        """Give the host an uplink, with a gateway at its other end that leads to the probe target."""
+    def uplink(
+        self, interface: str, subnet: str, number: int = 9, subnet6: str | None = None, *, neighbour: int | None = None
+    ) -> Segment:
+        """Give the host an uplink, with a gateway at its other end that leads to the probe target.
+
+        With the host number of a ``neighbour`` the uplink is plugged into a switch, which joins gateway and neighbour.
+        """
         segment = Segment(f"{interface}-net", IPv4Network(subnet), IPv6Network(subnet6) if subnet6 else None)
         gateway = MachineDraft(f"gw-{interface}", answers_on=(PROBE_TARGET, RESOLVER))
         gateway.link("lan0")
@@ -188,10 +253,40 @@ class Draft:
             gateway.address("lo", f"{PROBE_TARGET6}/128")
             gateway.answers_on = (*gateway.answers_on, PROBE_TARGET6)
             self.host.address(interface, str(segment.v6(number)))
-        self.cables.append(Cable("host", interface, gateway.name, "lan0"))
+        if neighbour is None:
+            self.cables.append(Cable("host", interface, gateway.name, "lan0"))
+        else:
+            self._plug_into_switch(interface, gateway, str(segment[neighbour]))
         self.gateways[interface] = gateway
         self.uplinks[interface] = segment
         return segment
+
+    def _plug_into_switch(self, uplink: str, gateway: MachineDraft, neighbour_address: str) -> None:
+        neighbour = MachineDraft(f"lan-{uplink}")
+        neighbour.link("lan0")
+        neighbour.address("lan0", neighbour_address)
+        switch = MachineDraft(f"switch-{uplink}")
+        ends = ((HOST_PORT, "host", uplink), ("to-gw", gateway.name, "lan0"), ("to-lan", neighbour.name, "lan0"))
+        for port, machine, interface in ends:
+            switch.link(port, master=SWITCH)
+            self.cables.append(Cable(machine, interface, switch.name, port))
+        switch.link(SWITCH, "bridge")
+        self.neighbours[uplink], self.switches[uplink] = neighbour, switch
+
+    def on_parent(
+        self, parent: str, address: str | None, *, interface: str = "eth0", mac: str, gateway: str | None = None
+    ) -> None:
+        """Put the agent on an uplink's segment by a macvlan interface in bridge mode, with no route but the gateway's."""
+        self.agent.link(interface, "macvlan", mac=mac, mode="bridge", host_parent=self.host.index_of(parent))
+        if address is not None:
+            self.agent.address(interface, address)
+        if gateway is not None:
+            self.agent.route("default", via=gateway, dev=interface)
+
+    def program(self, path: str, text: str) -> None:
+        """Give the host a file that can be executed."""
+        self.files[path] = text
+        self.executables.add(path)
 
     def behind_bridge(self, bridge: str, subnet: str, subnet6: str | None = None) -> IPv4Network:
         """Put the agent behind a bridge of the host, as Docker's bridge driver does."""
@@ -243,6 +338,19 @@ class Draft:
             cables=tuple(self.cables),
             files=dict(self.files),
             intent=parse_intent(document, source=f"lab {self.name}"),
+            segments={interface: self._segment_machines(interface) for interface in self.uplinks},
+            neighbours=tuple(neighbour.freeze() for neighbour in self.neighbours.values()),
+            switches=tuple(switch.freeze() for switch in self.switches.values()),
+            executables=frozenset(self.executables),
+            file_links=dict(self.file_links),
+            leased=self.leased,
+            notes=tuple(self.notes),
+        )
+
+    def _segment_machines(self, uplink: str) -> SegmentMachines:
+        switch, neighbour = self.switches.get(uplink), self.neighbours.get(uplink)
+        return SegmentMachines(
+            self.gateways[uplink].name, switch.name if switch else None, neighbour.name if neighbour else None
         )
 
 
@@ -260,4 +368,4 @@ def without_agent(plan: LabPlan, bridge: str) -> LabPlan:
         packet_filter=(),
     )
     cables = tuple(cable for cable in plan.cables if cable.other_machine != "agent")
-    return replace(plan, host=host, agent=Machine(plan.agent.name), cables=cables)
+    return replace(plan, host=host, agent=Machine(plan.agent.name), cables=cables, leased=None)

@@ -7,18 +7,14 @@ security policy that allows nothing else (CSP level 3). Names from outside are e
 
 from __future__ import annotations
 
-import hashlib
 import re
-from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from fixtures.model.verdict import (
     CheckResult,
@@ -31,16 +27,14 @@ from fixtures.model.verdict import (
     TimelineEvidence,
     Verdict,
 )
+from reports import document
 from reports.causes import Cause, causes
+from reports.document import TEXT_SHOWN
 from reports.facts import Facts, facts
 from reports.topology import KINDS, Topology, draw, topology
 from reports.way import PROOF, Way, verdict_sentence, way_of
-from reports.words import CHAPTERS, chapter, check_order, counted, ids_shortened, listed, reasons, visible, worst
+from reports.words import CHAPTERS, chapter, check_order, counted, ids_shortened, listed, reasons, worst
 
-TEMPLATES = Path(__file__).parent / "templates"
-
-TEXT_SHOWN = 6_000
-"""Characters of one text: an output, a file, a value."""
 ROWS_SHOWN = 60
 """Rows of one table or list of evidence."""
 EVIDENCE_SHOWN = 2_000_000
@@ -165,21 +159,8 @@ class _Allowance:
 
 def render(outcome: Outcome) -> str:
     """Render the whole page from an outcome."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        extensions=["jinja2.ext.loopcontrols"],
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        auto_reload=False,
-    )
-    environment.filters.update(
-        block=_block, ids=ids_shortened, listed=listed, counted=counted, evidence_words=evidence_words, anchor=_anchor
-    )
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    environment = document.environment()
+    environment.filters.update(ids=ids_shortened, listed=listed, evidence_words=evidence_words, anchor=_anchor)
     targets = [
         TargetView(record, f"t{number}", [result for result in outcome.results if result.target == record.id])
         for number, record in enumerate(outcome.targets, 1)
@@ -202,8 +183,7 @@ def render(outcome: Outcome) -> str:
         counts=_counts(outcome),
         meanings=MEANINGS,
         kinds=KINDS,
-        style=Markup(style),  # noqa: S704 - the style sheet is this package's own
-        style_hash=f"'sha256-{digest}'",
+        **document.style(),
         rows=ROWS_SHOWN,
         capture_file=_capture_file,
         allowance=_Allowance(),
@@ -231,25 +211,6 @@ def evidence_words(result: CheckResult) -> str:
     if rest:
         words.append(counted(rest, "record"))
     return ", ".join(words)
-
-
-def _shown(value: Any) -> Any:
-    """Pass every value of the template on its way to the page; what is markup already stays."""
-    if hasattr(value, "__html__") or not isinstance(value, str):
-        return value
-    return visible(_cut(value))
-
-
-def _block(text: str) -> Markup:
-    """Let a text of several lines keep its lines and tabs."""
-    return escape(visible(_cut(text), keep="\n\t"))
-
-
-def _cut(text: str) -> str:
-    if len(text) <= TEXT_SHOWN:
-        return text
-    head, tail = TEXT_SHOWN * 3 // 4, TEXT_SHOWN // 4
-    return f"{text[:head]}\n… {len(text) - head - tail:,} characters left out, result.json has them …\n{text[-tail:]}"
 
 
 def _anchor(text: str) -> str:

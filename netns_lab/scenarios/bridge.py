@@ -1,0 +1,94 @@
+"""The labs of the guide's second half: the agent on the LAN with a MAC address of its own, by macvlan or by pipework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netns_lab import pipework
+from netns_lab.dhcp_server import DHCPPool
+from netns_lab.plan import Draft, LabPlan, Segment
+from netns_lab.scenarios.register import scenario
+
+PARENT = "eth0"
+MACVLAN_NETWORK = "macvlan0"
+LAN, IP_RANGE = "10.10.40.0/24", "10.10.40.192/27"
+HOST_NUMBER, NEIGHBOUR_NUMBER = 9, 20
+MACVLAN_MAC = "02:42:0a:0a:28:c0"
+"""What Docker makes of the pool's first address."""
+PIPEWORK_MAC = "5a:1c:09:e7:33:0f"
+"""pipework leaves the choice to the kernel, which draws one."""
+PIPEWORK_ADDRESS = "10.10.40.200/24"
+CONTAINER = "te-agent"
+LEASES = DHCPPool(subnet=LAN, first="10.10.40.100", last="10.10.40.150", router="10.10.40.1", lease_seconds=3600)
+
+
+def _on_the_lan(lab: Draft) -> Segment:
+    """A host with the agent's parent on a switched segment, and another uplink that nothing of the agent's may leave by."""
+    office = lab.uplink(PARENT, LAN, HOST_NUMBER, neighbour=NEIGHBOUR_NUMBER)
+    lab.uplink("wlan0", "10.10.50.0/24")
+    lab.host.route("default", via=office.gateway, dev=PARENT)
+    return office
+
+
+def _intent(attach: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "agent": {"netns": "/run/netns/agent", "attach": {"parent": PARENT, **attach}},
+        "egress": {"uplink": PARENT},
+        "host": {"default_exit": PARENT},
+    }
+
+
+@scenario("macvlan", "The agent on the LAN by Docker's macvlan driver", "Bridge, bridging with macvlan")
+def macvlan(lab: Draft) -> LabPlan:
+    """A macvlan interface in bridge mode on eth0, an address from Docker's pool, no route but the gateway's."""
+    office = _on_the_lan(lab)
+    lab.on_parent(PARENT, "10.10.40.192/24", mac=MACVLAN_MAC, gateway=office.gateway)
+    return lab.finish(
+        _intent(
+            {
+                "mode": "macvlan", "network": MACVLAN_NETWORK,
+                "subnet": LAN, "gateway": office.gateway, "ip_range": IP_RANGE,
+            }
+        )
+    )  # fmt: skip
+
+
+def _pipework(lab: Draft, address: str, parent_address: str | None, gateway: str) -> None:
+    """Everything that runs pipework again: after a reboot, when the parent comes up, when the container starts."""
+    line = pipework.command_line(PARENT, CONTAINER, address)
+    lab.program(pipework.PATH, pipework.STAND_IN)
+    lab.program(pipework.LEASE_SCRIPT, pipework.LEASE_TEXT)
+    lab.program(pipework.RC_LOCAL, pipework.rc_local(line))
+    guarded = pipework.guarded(line, CONTAINER)
+    lab.files[pipework.INTERFACES] = pipework.interfaces(PARENT, parent_address, gateway, guarded)
+    lab.program(pipework.WATCH, pipework.WATCH_TEXT)
+    lab.files[pipework.WATCH_UNIT] = pipework.watch_unit(PARENT, CONTAINER, address)
+    lab.file_links[pipework.WATCH_ENABLED] = pipework.WATCH_UNIT
+    # The stand-in finds a bare namespace by the container's name.
+    lab.file_links[f"/run/netns/{CONTAINER}"] = "agent"
+    lab.notes.append(pipework.NO_CONTAINER_NOTE)
+
+
+@scenario("pipework-static", "The agent on the LAN by pipework, with a fixed address", "Bridge, bridging with pipework")
+def pipework_static(lab: Draft) -> LabPlan:
+    """No Docker network; eth1 is macvlan on eth0, with the address that pipework was given."""
+    office = _on_the_lan(lab)
+    lab.on_parent(
+        PARENT, PIPEWORK_ADDRESS, interface=pipework.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway
+    )
+    _pipework(lab, f"{PIPEWORK_ADDRESS}@{office.gateway}", str(office[HOST_NUMBER]), office.gateway)
+    return lab.finish(
+        _intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway})
+    )
+
+
+@scenario("pipework-dhcp", "The agent on the LAN by pipework, with a lease", "Bridge, bridging with pipework, step 5a")
+def pipework_dhcp(lab: Draft) -> LabPlan:
+    """The same with an address from the segment's DHCP server, and a client that holds the lease."""
+    office = _on_the_lan(lab)
+    lab.gateways[PARENT].dhcp = LEASES
+    lab.on_parent(PARENT, None, interface=pipework.INTERFACE, mac=PIPEWORK_MAC)
+    lab.leased = pipework.INTERFACE
+    _pipework(lab, "dhcpcd", None, office.gateway)
+    lab.notes.append(pipework.CLIENT_NOTE)
+    return lab.finish(_intent({"mode": "pipework-dhcp"}))

@@ -1,0 +1,18 @@
+"""The page of ``./viacheck diff --html``: two runs side by side, and what is not the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fixtures.model.verdict import Outcome
+from reports import document
+from reports.comparison import Difference
+
+
+def render(before: Outcome, after: Outcome, differences: Sequence[Difference]) -> str:
+    """Render the whole page."""
+    return (
+        document.environment()
+        .get_template("comparison.html")
+        .render(before=before.run, after=after.run, differences=differences, **document.style())
+    )
