@@ -55,9 +55,11 @@ def build(plan: LabPlan) -> Lab:
             undo.callback(namespaces[machine.name].close)
         _name_agent(namespaces[plan.host.name], namespaces[plan.agent.name])
         machines = {machine.name: LabMachine(machine, namespaces[machine.name]) for machine in plan.machines}
-        # The far ends first: a cable's second end exists once the first one's machine has made it.
+        # Before any interface is made, in whatever namespace: each takes the defaults of its birth.
         for machine in plan.machines:
             set_sysctls(namespaces[machine.name], QUIET_SYSCTLS)
+        # The far ends first: a cable's second end exists once the first one's machine has made it.
+        for machine in plan.machines:
             netlink.send(namespaces[machine.name], _links(machine, plan.cables, machines))
         # The switches last: a port comes up with the carrier of a machine that is up already.
         for machine in (*plan.neighbours, *reversed((plan.host, plan.agent, *plan.gateways)), *plan.switches):

@@ -1,13 +1,15 @@
-"""The engine flavour of a lab: the same host and uplinks, but a real dockerd makes bridge, NAT and container."""
+"""The engine flavour of a lab: the same host and uplinks, but a real dockerd makes bridge, NAT, network and container."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from fixtures.model.intent import Intent, parse_intent
+from fixtures.model.intent import Intent, PipeworkStaticAttach, parse_intent
+from netns_lab import macvlan, pipework
 from netns_lab.builder import build
+from netns_lab.dhcp_client import DHCPClient, NoLease
 from netns_lab.engine import Engine, EngineFailed
-from netns_lab.lab import AGENT_CONTAINER, Lab, LabMachine
+from netns_lab.lab import AGENT_CONTAINER, Lab
 from netns_lab.netlink import LabBuildError
 from netns_lab.plan import LabPlan, without_agent
 from netns_lab.scenarios import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE
@@ -16,7 +18,8 @@ from netns_lab.scenarios import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE
 def engine_intent(plan: LabPlan) -> Intent:
     """The scenario's intent, with a container in place of the bare namespace."""
     document = plan.intent.as_json()
-    document["agent"] = {"container": AGENT_CONTAINER, "attach": {"mode": "nat", "network": "bridge"}}
+    attach = {"mode": "nat", "network": "bridge"} if plan.intent.mode == "nat" else document["agent"]["attach"]
+    document["agent"] = {"container": AGENT_CONTAINER, "attach": attach}
     return parse_intent(document, source=f"lab engine:{plan.name}")
 
 
@@ -26,20 +29,63 @@ def build_with_engine(plan: LabPlan) -> Lab:
     Raises:
         LabBuildError: when the lab cannot be built or the engine does not start; the message has its last log lines.
     """
-    lab = build(replace(without_agent(plan, BRIDGE), intent=engine_intent(plan)))
+    lab = build(_host_alone(plan))
     settings: dict[str, object] = {}
     if plan.intent.probe.target6 is not None:
         settings = {"ipv6": True, "fixed-cidr-v6": AGENT_SUBNET6}
     try:
         lab.engine = Engine.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings)
-        lab.engine.run_agent(AGENT_CONTAINER)
-        container = lab.engine.agent_namespace(AGENT_CONTAINER)
-    except EngineFailed as error:
+        _attach_agent(lab, plan)
+    except (EngineFailed, NoLease) as error:
         lab.close()
         raise LabBuildError(f"lab engine:{plan.name}: {error}") from error
     except BaseException:
         lab.close()
         raise
-    lab.agent.namespace.close()
-    lab.machines[plan.agent.name] = LabMachine(plan.agent, container)
     return lab
+
+
+def _host_alone(plan: LabPlan) -> LabPlan:
+    """What is there before the engine starts."""
+    alone = replace(without_agent(plan, BRIDGE), intent=engine_intent(plan))
+    if not plan.intent.mode.startswith("pipework"):
+        return alone
+    # The container's name stands for a container now, and a pipework that is installed for itself.
+    links = {path: leads_to for path, leads_to in plan.file_links.items() if not path.startswith("/run/netns/")}
+    files = {path: text for path, text in plan.files.items() if path != pipework.PATH or not pipework.installed()}
+    notes = [note for note in plan.notes if note != pipework.NO_CONTAINER_NOTE]
+    if not pipework.installed():
+        notes.insert(0, pipework.EQUIVALENT_NOTE)
+    return replace(
+        alone, file_links=links, files=files, executables=plan.executables & files.keys(), notes=tuple(notes)
+    )
+
+
+def _attach_agent(lab: Lab, plan: LabPlan) -> None:
+    assert lab.engine is not None
+    intent = lab.plan.intent
+    if intent.mode == "macvlan":
+        macvlan.connect(lab, macvlan.intended(intent))
+        return
+    lab.engine.run_agent(AGENT_CONTAINER, network="bridge" if intent.mode == "nat" else "none")
+    lab.move_agent(lab.engine.agent_namespace(AGENT_CONTAINER))
+    if intent.mode.startswith("pipework"):
+        apply_pipework(lab)
+    if plan.leased is not None:
+        lab.agent.ip("link", "set", "dev", plan.leased, "up")
+        lab.hold_lease(DHCPClient.start(lab.agent.namespace, plan.leased))
+
+
+def apply_pipework(lab: Lab) -> None:
+    """Attach the agent by pipework as the lab's intent says; in the DHCP mode without an address yet.
+
+    Raises:
+        LabBuildError: when pipework does not succeed, with what it said.
+    """
+    attach = lab.plan.intent.agent.attach
+    fixed = isinstance(attach, PipeworkStaticAttach)
+    address = f"{attach.address}@{attach.gateway}" if isinstance(attach, PipeworkStaticAttach) else pipework.NO_ADDRESS
+    assert fixed or attach.mode == "pipework-dhcp"
+    done = pipework.run(lab, attach.parent, lab.agent_container, address)
+    if not done.ok:
+        raise LabBuildError(f"lab {lab.plan.name}: {done.command}: exit {done.exit_code}: {done.stderr.strip()}")
