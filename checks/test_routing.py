@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fixtures.access.journeys import Journeys
 from fixtures.access.kernel import KernelDecision
 from fixtures.declare import NAT, POLICY_ROUTING, check
 from fixtures.expect import Expect
 from fixtures.model.intent import Intent
-from fixtures.model.snapshot import Snapshot
+from fixtures.model.snapshot import Rule, Snapshot
 from fixtures.model.verdict import Evidence, FileEvidence, StateEvidence
 from fixtures.reasoning.causes.route import deciding_route, fails_open_by, rules_for_agent, shadowing_rule
 from fixtures.reasoning.rt_tables import clashes, number_of, registered
 from fixtures.reasoning.situation import Situation
+
+FIRST_SHOWN, TELLING_SHOWN, LAST_SHOWN = 50, 10, 3
+"""How many rules or routes stand in the evidence: the first, those that tell, the last."""
 
 
 @check(
@@ -46,9 +49,9 @@ def test_the_tables_name_is_registered(snapshot: Snapshot, intent: Intent, expec
 def test_one_rule_sends_the_agent_to_the_table(situation: Situation, expect: Expect) -> None:
     rules = rules_for_agent(situation)
     others = [rule for rule in situation.rules_to_the_table if rule not in rules]
-    observed = f"{len(rules)}: {'; '.join(map(str, rules))}" if rules else "no rule"
+    observed = f"{len(rules)}: {_named(rules)}" if rules else "no rule"
     if others and not rules:
-        observed += f"; for somebody else: {'; '.join(map(str, others))}"
+        observed += f"; for somebody else: {_named(others)}"
     expect.holds(
         len(rules) == 1,
         expected=f"one rule from {situation.agent_subnet} to table {situation.table}",
@@ -92,9 +95,7 @@ def test_the_table_leads_to_the_intended_gateway(situation: Situation, intent: I
         by == {(gateway, situation.uplink)} and on_link,
         expected=f"default via {gateway} dev {situation.uplink} table {situation.table}, with {gateway} on that link",
         observed=observed,
-        evidence=[
-            StateEvidence(title=f"table {situation.table}", lines=[str(route) for route in situation.table_routes])
-        ],
+        evidence=[_excerpt(f"table {situation.table}", situation.table_routes, [route] if route is not None else [])],
     )
 
 
@@ -165,5 +166,26 @@ def test_it_fails_closed(situation: Situation, expect: Expect) -> None:
     )
 
 
+def _named(rules: Sequence[Rule]) -> str:
+    more = len(rules) - TELLING_SHOWN
+    return "; ".join(map(str, rules[:TELLING_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
 def _rules(situation: Situation) -> StateEvidence:
-    return StateEvidence(title="rules", lines=[str(rule) for rule in situation.snapshot.host.rules_of(4)])
+    return _excerpt("rules", list(situation.snapshot.host.rules_of(4)), situation.rules_to_the_table)
+
+
+def _excerpt(title: str, entries: Sequence[object], telling: Sequence[object]) -> StateEvidence:
+    """The first entries, the first of those that tell, and the last ones; a large host has 100,000 of them."""
+    shown = {id(entry) for entry in (*entries[:FIRST_SHOWN], *telling[:TELLING_SHOWN], *entries[-LAST_SHOWN:])}
+    lines: list[str] = []
+    left_out = 0
+    for entry in entries:
+        if id(entry) not in shown:
+            left_out += 1
+            continue
+        if left_out:
+            lines.append(f"({left_out} more)")
+            left_out = 0
+        lines.append(str(entry))
+    return StateEvidence(title=title, lines=lines)

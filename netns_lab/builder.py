@@ -53,7 +53,7 @@ def build(plan: LabPlan) -> Lab:
                     f"lab {plan.name}: namespace {machine.name}: {error}; labs need root or user namespaces"
                 ) from error
             undo.callback(namespaces[machine.name].close)
-        _name_agent(namespaces[plan.host.name], namespaces[plan.agent.name])
+        name_agent(namespaces[plan.host.name], namespaces[plan.agent.name])
         machines = {machine.name: LabMachine(machine, namespaces[machine.name]) for machine in plan.machines}
         # Before any interface is made, in whatever namespace: each takes the defaults of its birth.
         for machine in plan.machines:
@@ -85,8 +85,8 @@ def build(plan: LabPlan) -> Lab:
 def _start_dhcp(lab: Lab) -> None:
     for machine in lab.plan.machines:
         if machine.dhcp is not None:
-            first = machine.state.addresses[0]
-            lab.serve_dhcp(DHCPServer(lab.machines[machine.name].namespace, first.interface, first.address, machine.dhcp))
+            namespace, first = lab.machines[machine.name].namespace, machine.state.addresses[0]
+            lab.serve_dhcp(DHCPServer(namespace, first.interface, first.address, machine.dhcp))
     if lab.plan.leased is not None:
         try:
             lab.hold_lease(DHCPClient.start(lab.agent.namespace, lab.plan.leased))
@@ -166,7 +166,7 @@ def set_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
 
 
 def _private_files(plan: LabPlan) -> Callable[[], None]:
-    """Give the host's mount namespace a /run, an /etc and a /usr/local of its own, with the files that the plan names."""
+    """Give the host's mount namespace a private /run, /etc and, where the plan has files there, /usr/local."""
 
     def prepare() -> None:
         syscalls.mount("tmpfs", "/run", "tmpfs", options="mode=755")
@@ -200,7 +200,7 @@ def _overlay(folder: str) -> None:
     syscalls.mount("overlay", folder, "overlay", options=f"lowerdir={folder},upperdir={upper},workdir={work}")
 
 
-def _name_agent(host: Namespace, agent: Namespace) -> None:
+def name_agent(host: Namespace, agent: Namespace) -> None:
     """Let the host know the agent's namespace by a path, as ``ip netns`` would, inside its private /run only."""
 
     def bind() -> None:

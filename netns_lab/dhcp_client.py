@@ -172,9 +172,9 @@ class DHCPClient:
             until = min(now + wait, deadline)
             while (left := until - time.monotonic()) > 0 and select.select([self._receiver], [], [], left)[0]:
                 answer = decode(_payload(self._receiver.recv(2048)))
-                if answer is not None and answer["op"] == BOOT_REPLY and answer["xid"] == xid:
-                    if answer["options"].get("message_type") in kinds:
-                        return answer
+                ours = answer is not None and answer["op"] == BOOT_REPLY and answer["xid"] == xid
+                if answer is not None and ours and answer["options"].get("message_type") in kinds:
+                    return answer
             wait *= 2
         raise NoLease(f"{self._interface}: no answer from a DHCP server ({to}) within {timeout:g} s")
 
@@ -229,8 +229,7 @@ def _identity(interface: str) -> tuple[int, str]:
 def _open(interface: str) -> tuple[socket.socket, socket.socket]:
     """A UDP socket to send by, and a packet socket to hear by.
 
-    A host with reverse path checks drops what a server says to an interface that has no address yet, after packet sockets
-    have heard it.
+    Reverse path checks drop what a server says to an interface that has no address yet, packet sockets hear it first.
     """
     sender = open_port(interface, CLIENT_PORT)
     try:

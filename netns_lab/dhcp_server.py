@@ -1,6 +1,6 @@
 """A DHCP server for a lab's segment: a pool, a router and a lease time, answered from a thread (RFC 2131, RFC 2132).
 
-The pool can be exchanged while the server runs, as an operator would change it: a client hears of it at its next renewal.
+The pool can be exchanged while the server runs, as an operator would change it; clients hear of it when they renew.
 """
 
 from __future__ import annotations

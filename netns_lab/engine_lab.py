@@ -1,10 +1,10 @@
-"""The engine flavour of a lab: the same host and uplinks, but a real dockerd makes bridge, NAT, network and container."""
+"""The engine flavour of a lab: the same host and uplinks, but a real dockerd makes the network and the container."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from fixtures.model.intent import Intent, PipeworkStaticAttach, parse_intent
+from fixtures.model.intent import Intent, PipeworkDhcpAttach, PipeworkStaticAttach, parse_intent
 from netns_lab import macvlan, pipework
 from netns_lab.builder import build
 from netns_lab.dhcp_client import DHCPClient, NoLease
@@ -83,9 +83,10 @@ def apply_pipework(lab: Lab) -> None:
         LabBuildError: when pipework does not succeed, with what it said.
     """
     attach = lab.plan.intent.agent.attach
-    fixed = isinstance(attach, PipeworkStaticAttach)
-    address = f"{attach.address}@{attach.gateway}" if isinstance(attach, PipeworkStaticAttach) else pipework.NO_ADDRESS
-    assert fixed or attach.mode == "pipework-dhcp"
+    assert isinstance(attach, PipeworkStaticAttach | PipeworkDhcpAttach)
+    address = pipework.NO_ADDRESS
+    if isinstance(attach, PipeworkStaticAttach):
+        address = f"{attach.address}@{attach.gateway}"
     done = pipework.run(lab, attach.parent, lab.agent_container, address)
     if not done.ok:
         raise LabBuildError(f"lab {lab.plan.name}: {done.command}: exit {done.exit_code}: {done.stderr.strip()}")

@@ -79,6 +79,7 @@ class Lab:
     Attributes:
         plan: what it was built from.
         engine: the Docker engine that works on the host, in the engine flavour.
+        said: what changes said that were run on the host, by name.
         agent_container: what the agent's container is called there.
         dhcp_servers: the DHCP servers of its segments.
         dhcp_client: what holds the agent's lease, where it has one.
@@ -90,6 +91,7 @@ class Lab:
         self.machines = machines
         self.engine = engine
         self.agent_container = AGENT_CONTAINER
+        self.said: list[tuple[str, str]] = []
         self.dhcp_servers: list[DHCPServer] = []
         self.dhcp_client: DHCPClient | None = None
         self.notes = list(plan.notes)

@@ -1,4 +1,4 @@
-"""The agent's place on a macvlan network, made anew with other options: by the engine, or by ip(8) as Docker does it."""
+"""The agent's place on a macvlan network, made anew with other options: by the engine, or by ip(8) as Docker would."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from fixtures.model.intent import Intent, MacvlanAttach
+from netns_lab.builder import QUICK_NEIGHBOURS, RETRANSMIT_MS
 from netns_lab.lab import Lab
 
 INTERFACE = "eth0"
@@ -58,11 +59,12 @@ def connect(lab: Lab, network: MacvlanNetwork) -> None:
     address = IPv4Address(network.first_address)
     prefixlen = IPv4Network(network.subnet).prefixlen
     mac = (b"\x02\x42" + address.packed).hex(":")
-    lab.host.run(
-        "ip", "link", "add", "link", network.parent, "name", "viacheck0", "address", mac,
+    lab.host.ip(
+        "link", "add", "link", network.parent, "name", INTERFACE, "address", mac, "netns", "agent",
         "type", "macvlan", "mode", "bridge",
     )  # fmt: skip
-    lab.host.ip("link", "set", "dev", "viacheck0", "netns", "agent", "name", INTERFACE)
+    for path in QUICK_NEIGHBOURS:
+        lab.agent.sysctl(path.format(INTERFACE), RETRANSMIT_MS)
     lab.agent.ip("address", "add", f"{address}/{prefixlen}", "dev", INTERFACE)
     lab.agent.ip("link", "set", "dev", INTERFACE, "up")
     lab.agent.ip("route", "add", "default", "via", network.gateway, "dev", INTERFACE)

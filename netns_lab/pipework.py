@@ -6,7 +6,6 @@ names: a script of our own with the effects that the guide uses, written from wh
 
 from __future__ import annotations
 
-import os
 import shutil
 
 from fixtures.access.commands import CommandResult
@@ -31,8 +30,8 @@ CLIENT_NOTE = "the agent's lease is held by the lab's own DHCP client"
 
 STAND_IN = """\
 #!/bin/sh
-# A lab's stand-in for pipework: it has the effects of `pipework INTERFACE CONTAINER ADDRESS/PREFIX[@GATEWAY] [MAC]` on a
-# physical interface, and gets one lease in the DHCP modes. Like pipework it cannot run twice for one container.
+# A lab's stand-in for pipework, with its effects on a physical interface; in the DHCP modes it gets one lease, and no
+# client stays. Like pipework it cannot run twice for one container.
 set -e
 
 fail() {
@@ -133,7 +132,7 @@ def rc_local(*lines: str) -> str:
 
 
 def interfaces(parent: str, address: str | None, gateway: str, *post_up: str) -> str:
-    """An /etc/network/interfaces for a parent with a fixed address, or with DHCP, that runs these lines (interfaces(5))."""
+    """What ifupdown reads for a parent, with a fixed address or DHCP, that runs these lines (interfaces, section 5)."""
     how = ["static", f"    address {address}", f"    gateway {gateway}"] if address else ["dhcp"]
     lines = ["auto lo", "iface lo inet loopback", "", f"auto {parent}", f"iface {parent} inet {how[0]}", *how[1:]]
     return "\n".join([*lines, *(f"    post-up {line}" for line in post_up), ""])
@@ -161,16 +160,17 @@ def installed() -> str | None:
 
 
 def run(lab: Lab, parent: str, container: str, address: str) -> CommandResult:
-    """Run pipework, or its stand-in, on a lab's host, whatever comes of it.
+    """Run pipework, or its stand-in, on a lab's host, whatever comes of it."""
+    program = (lab.engine and installed()) or PATH
+    return lab.host.namespace.run(host_command(lab, program, parent, container, address))
 
-    With an engine this happens where the engine lives: there its process numbers are true, and its socket is where docker
-    looks for it.
-    """
-    words = [(lab.engine and installed()) or PATH, parent, container, address]
+
+def host_command(lab: Lab, *words: str) -> list[str]:
+    """A command on a lab's host; with an engine where that lives, as there its process numbers are true."""
     if lab.engine is None:
-        return lab.host.namespace.run(words)
-    # pipework looks for the parent below /sys/class/net, which must show the lab's host.
+        return list(words)
     inside = ["nsenter", "--target", str(lab.engine.pid), "--mount", "--pid", "--net"]
+    environment = ["env", "--ignore-environment", f"PATH={SEARCH_PATH}", "DOCKER_HOST=unix:///run/docker.sock"]
+    # pipework looks for the parent below /sys/class/net, which must show the lab's host.
     fresh_sysfs = ["unshare", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys && exec "$@"', "sh"]
-    environment = ["env", "--ignore-environment", f"PATH={SEARCH_PATH}:{os.defpath}", "DOCKER_HOST=unix:///run/docker.sock"]
-    return lab.host.namespace.run([*inside, *environment, *fresh_sysfs, *words])
+    return [*inside, *environment, *fresh_sysfs, *words]

@@ -276,7 +276,7 @@ class Draft:
     def on_parent(
         self, parent: str, address: str | None, *, interface: str = "eth0", mac: str, gateway: str | None = None
     ) -> None:
-        """Put the agent on an uplink's segment by a macvlan interface in bridge mode, with no route but the gateway's."""
+        """Put the agent on an uplink's segment by a macvlan interface in bridge mode."""
         self.agent.link(interface, "macvlan", mac=mac, mode="bridge", host_parent=self.host.index_of(parent))
         if address is not None:
             self.agent.address(interface, address)

@@ -63,7 +63,7 @@ def causes(outcome: Outcome, verdict: Verdict) -> list[Cause]:
             continue
         cause = _cause(result)
         # The wording is part of the key: the same code with other values takes other commands to mend.
-        key = (cause.code or result.check, cause.text, cause.remedy)
+        key = (cause.code, cause.text, cause.remedy)
         cause = found.setdefault(key, cause)
         cause.told.append(result)
         told_by_check.setdefault((result.target, result.check), cause)

@@ -17,7 +17,7 @@ from typing import TextIO
 from fixtures.model.verdict import Outcome, Verdict
 from reports.causes import Cause, causes
 from reports.way import verdict_sentence
-from reports.words import clip, counted, ids_shortened, listed, reasons, sentence, visible
+from reports.words import counted, ids_shortened, listed, reasons, sentence, visible
 
 NARROWEST, WIDEST = 40, 120
 _COLOURS = {"pass": "32", "fail": "31", "inconclusive": "35", "advisory": "33", "strong": "1", "quiet": "2"}
@@ -48,10 +48,13 @@ class _Summary:
     def __init__(self, outcome: Outcome, report: Path, colour: bool, width: int) -> None:
         self.outcome, self.report, self.colour, self.width = outcome, report, colour, width
 
+        self.told: dict[str, str] = {}
+        """The verdict in words, by target."""
+
     def lines(self) -> Iterator[str]:
         yield from self._targets()
         for title, verdict in (("Fix first", Verdict.FAIL), ("Could not be proven", Verdict.INCONCLUSIVE)):
-            found = causes(self.outcome, verdict)
+            found = [cause for cause in causes(self.outcome, verdict) if not self._is_told(cause)]
             if found:
                 yield ""
                 yield self._paint("strong", title)
@@ -78,10 +81,16 @@ class _Summary:
             yield (
                 f"{self._paint(target.verdict, target.verdict.upper())}  {self._paint('strong', visible(target.id))}"
             )
-            told = verdict_sentence(target, results)
+            told = self.told[target.id] = verdict_sentence(target, results)
             yield from self._prose(told, "  ")
             for note in (note for note in target.notes if note.rstrip(".") not in told):
                 yield from self._prose(f"note: {note}", "  ")
+
+    def _is_told(self, cause: Cause) -> bool:
+        """The words under the targets have said it already, and nothing mends it."""
+        return not cause.remedy and all(
+            self.told.get(target) == f"Nothing was decided: {sentence(cause.text)}" for target in cause.targets
+        )
 
     def _cause(self, number: int, cause: Cause) -> Iterator[str]:
         where = f" on {listed([visible(name) for name in cause.targets])}" if len(self.outcome.targets) > 1 else ""
@@ -110,8 +119,8 @@ class _Summary:
             where = f" on {counted(len(targets), 'target')}" if len(self.outcome.targets) > 1 else ""
             checks = ids_shortened(result.check for cause in group for result in cause.told)
             head = f"{code} ({checks}{where}): " if code != checks else f"{code}{where}: "
-            told = clip(visible(head + " ".join(group[0].text.split())), self.width)
-            lines.append(told.replace(visible(code), self._paint("advisory", visible(code)), 1))
+            first, *more = self._shortened(head + sentence(group[0].text))
+            lines += [first.replace(visible(code), self._paint("advisory", visible(code)), 1), *more]
         return lines
 
     def _unlooked(self) -> Iterator[str]:
@@ -125,16 +134,26 @@ class _Summary:
                 continue
             yield self._paint("quiet", f"not run: {number}")
             for why, ids in groups.items():
-                yield clip(f"  {ids_shortened(ids)}: {visible(' '.join(why.split()))}", self.width)
+                yield from self._shortened(f"  {ids_shortened(ids)}: {why}")
+
+    def _shortened(self, text: str) -> list[str]:
+        """What the report tells whole: two lines of it."""
+        indent = text[: len(text) - len(text.lstrip())]
+        return self._wrapped(text, indent, indent + "    ", max_lines=2)
 
     def _prose(self, text: str, indent: str = "") -> list[str]:
+        return self._wrapped(text, indent, indent)
+
+    def _wrapped(self, text: str, first: str, others: str, max_lines: int | None = None) -> list[str]:
         return textwrap.wrap(
             visible(" ".join(text.split())),
             self.width,
-            initial_indent=indent,
-            subsequent_indent=indent,
+            initial_indent=first,
+            subsequent_indent=others,
             break_long_words=False,
             break_on_hyphens=False,
+            max_lines=max_lines,
+            placeholder=" …",
         )
 
     def _paint(self, role: str, text: str) -> str:

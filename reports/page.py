@@ -88,6 +88,11 @@ class TargetView:
         return verdict_sentence(self.record, self.results)
 
     @cached_property
+    def notes(self) -> list[str]:
+        """What a reader must know besides the verdict in words."""
+        return [note for note in self.record.notes if note.rstrip(".") not in self.sentence]
+
+    @cached_property
     def way(self) -> Way:
         """The way that the packets took."""
         return way_of(self.record, self.results)

@@ -81,9 +81,12 @@ def verdict_sentence(target: TargetRecord, results: Sequence[CheckResult]) -> st
 
     ``results`` are those of this target. The text may hold names from outside: show it through `words.visible`.
     """
-    if not any(result.verdict not in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE) for result in results):
-        why = target.notes[0] if target.notes else reason(results[0]) if results else "no check was run"
-        return f"Nothing was decided: {sentence(why)}"
+    if not any(result.verdict.decided for result in results):
+        # What stood in the way of every check says more than what one of them was lacking.
+        whys = {reason(result) for result in results if result.verdict is Verdict.INCONCLUSIVE}
+        if len(whys) <= 1:
+            why = target.notes[0] if target.notes else reason(results[0]) if results else "no check was run"
+            return f"Nothing was decided: {sentence(whys.pop() if whys else why)}"
     proof = [result for result in results if result.check == PROOF]
     told = _way_sentence(way_of(target, results), proof, results)
     others = [result for result in results if result.check != PROOF]

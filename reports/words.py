@@ -122,4 +122,4 @@ def reasons(results: Iterable[CheckResult], verdict: Verdict) -> dict[str, list[
     for result in results:
         if result.verdict is verdict:
             groups.setdefault(reason(result), []).append(result.check)
-    return groups
+    return {why: list(dict.fromkeys(ids)) for why, ids in groups.items()}

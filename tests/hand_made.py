@@ -60,6 +60,7 @@ mkdir -p /run/netns /etc/iproute2
 mount -t tmpfs none /etc/iproute2
 printf '255 local\\n254 main\\n253 default\\n0 unspec\\n' >/etc/iproute2/rt_tables
 mount -t sysfs none /sys
+sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 echo "nameserver $1" >/run/resolv.conf
 mount --bind /run/resolv.conf "$(readlink -f /etc/resolv.conf)" 2>/dev/null || true
 echo ready
@@ -97,10 +98,16 @@ class HandMadeHost:
         waiting = list(names)
         return self.run("ip", *(waiting.pop(0) if word == "{}" else word for word in words.split()))
 
+    def _namespace(self, name: str) -> None:
+        self.ip(f"netns add {name}")
+        # Link-local addresses would come one by one while it is being judged.
+        for which in ("all", "default"):
+            self.ip(f"netns exec {name} sysctl -q -w net.ipv6.conf.{which}.disable_ipv6=1")
+
     def uplink(self, name: str, network: str) -> None:
         """Cable an interface to a gateway that leads to the probe target."""
         gateway = f"gw{len(self.ip('netns').splitlines())}"
-        self.ip(f"netns add {gateway}")
+        self._namespace(gateway)
         self.ip(f"-n {gateway} link set lo up")
         self.ip("link add {} type veth peer name lan0 netns {}", name, gateway)
         self.ip(f"address add {network}.9/24 dev {{}}", name)
@@ -115,7 +122,7 @@ class HandMadeHost:
 
     def agent(self) -> None:
         """Put an agent behind docker0, as Docker does."""
-        self.ip("netns add agent")
+        self._namespace("agent")
         self.ip("link add docker0 type bridge")
         self.ip("address add 172.17.0.1/16 dev docker0")
         self.ip("link add veth1 type veth peer name eth0 netns agent")

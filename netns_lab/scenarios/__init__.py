@@ -5,11 +5,12 @@ One module for each half of the guide; importing this package registers them all
 
 from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, TABLE, TABLE_NAME
-from netns_lab.scenarios.register import SCENARIOS, scenario
+from netns_lab.scenarios.register import BLANK, SCENARIOS, scenario
 
 __all__ = [
     "AGENT_SUBNET",
     "AGENT_SUBNET6",
+    "BLANK",
     "BRIDGE",
     "MACVLAN_NETWORK",
     "PARENT",

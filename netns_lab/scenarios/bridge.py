@@ -1,4 +1,4 @@
-"""The labs of the guide's second half: the agent on the LAN with a MAC address of its own, by macvlan or by pipework."""
+"""The labs of the guide's second half: the agent on the LAN with its own MAC address, by macvlan or by pipework."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEASES = DHCPPool(subnet=LAN, first="10.10.40.100", last="10.10.40.150", router=
 
 
 def _on_the_lan(lab: Draft) -> Segment:
-    """A host with the agent's parent on a switched segment, and another uplink that nothing of the agent's may leave by."""
+    """A host with the parent on a switched segment, and another uplink that nothing of the agent's may leave by."""
     office = lab.uplink(PARENT, LAN, HOST_NUMBER, neighbour=NEIGHBOUR_NUMBER)
     lab.uplink("wlan0", "10.10.50.0/24")
     lab.host.route("default", via=office.gateway, dev=PARENT)
@@ -73,13 +73,9 @@ def _pipework(lab: Draft, address: str, parent_address: str | None, gateway: str
 def pipework_static(lab: Draft) -> LabPlan:
     """No Docker network; eth1 is macvlan on eth0, with the address that pipework was given."""
     office = _on_the_lan(lab)
-    lab.on_parent(
-        PARENT, PIPEWORK_ADDRESS, interface=pipework.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway
-    )
+    lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     _pipework(lab, f"{PIPEWORK_ADDRESS}@{office.gateway}", str(office[HOST_NUMBER]), office.gateway)
-    return lab.finish(
-        _intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway})
-    )
+    return lab.finish(_intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway}))
 
 
 @scenario("pipework-dhcp", "The agent on the LAN by pipework, with a lease", "Bridge, bridging with pipework, step 5a")

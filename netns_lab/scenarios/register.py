@@ -7,9 +7,13 @@ from collections.abc import Callable
 from netns_lab.plan import Draft, LabPlan
 
 SCENARIOS: dict[str, Callable[[], LabPlan]] = {}
+BLANK: set[str] = set()
+"""Scenarios that are there to start from: their intent does not hold before a person's own commands are run."""
 
 
-def scenario(name: str, title: str, guide: str) -> Callable[[Callable[[Draft], LabPlan]], Callable[[], LabPlan]]:
+def scenario(
+    name: str, title: str, guide: str, *, blank: bool = False
+) -> Callable[[Callable[[Draft], LabPlan]], Callable[[], LabPlan]]:
     """Register a scenario under its name. The guide's chapter is shown by ``--lab list``."""
 
     def register(describe: Callable[[Draft], LabPlan]) -> Callable[[], LabPlan]:
@@ -17,6 +21,8 @@ def scenario(name: str, title: str, guide: str) -> Callable[[Callable[[Draft], L
             return describe(Draft(name, title, guide))
 
         SCENARIOS[name] = plan
+        if blank:
+            BLANK.add(name)
         return plan
 
     return register

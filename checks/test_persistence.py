@@ -1,0 +1,58 @@
+"""Persistence: rule and route are written down for whatever manages the uplink, and what is written can run twice."""
+
+from __future__ import annotations
+
+from fixtures.declare import Applies, check
+from fixtures.expect import Expect
+from fixtures.model.verdict import FileEvidence
+from fixtures.reasoning.causes.persist import findings_of, persistence_of
+from fixtures.reasoning.persistence.judgement import applies
+from fixtures.reasoning.persistence.lint import repeatable
+from fixtures.reasoning.persistence.written import OWN_NAMES
+from fixtures.reasoning.situation import Situation
+
+WRITTEN_DOWN = Applies(
+    applies, 'no policy routing is intended (egress.table), or it is typed by hand on purpose (egress.persist = "none")'
+)
+
+
+@check(
+    "PERSIST-01",
+    "Rule and route are written down for whatever manages the uplink",
+    guide="NAT, step 6",
+    applies=WRITTEN_DOWN,
+)
+def test_rule_and_route_are_written_down(situation: Situation, expect: Expect) -> None:
+    if situation.agent_source is None:
+        expect.not_run("the agent's subnet is not known (HOST-07)")
+    persistence = persistence_of(situation)
+    name = OWN_NAMES[persistence.manager] if persistence.manager else "whatever manages it"
+    observed = "; ".join(persistence.missing) or f"{name}: {', '.join(map(str, persistence.places))}"
+    unread = [str(problem) for problem in persistence.problems]
+    expected = f"rule and route of table {situation.table} are in the files of what manages {situation.uplink}"
+    expect.holds(
+        persistence.holds,
+        expected=expected,
+        observed="; ".join((observed, *unread)),
+        evidence=[FileEvidence(path=place.path, line=place.line, text=place.text) for place in persistence.places],
+    )
+
+
+@check(
+    "PERSIST-02",
+    "What is written down can run twice: no duplicate rules, no failed ifup",
+    guide="NAT, step 6",
+    applies=WRITTEN_DOWN,
+)
+def test_what_is_written_can_run_twice(situation: Situation, expect: Expect) -> None:
+    if situation.agent_source is None:
+        expect.not_run("the agent's subnet is not known (HOST-07)")
+    persistence = persistence_of(situation)
+    if not persistence.rules and not persistence.routes:
+        expect.not_applicable("nothing is written down (PERSIST-01)")
+    found = repeatable(findings_of(situation, persistence))
+    expected = "each line can run again with the same result, in the order of a boot"
+    if found.holds and found.advice:
+        expect.advises(False, expected=expected, observed=found.observed, evidence=found.evidence)
+    else:
+        expect.holds(found.holds, expected=expected, observed=found.observed, evidence=found.evidence)

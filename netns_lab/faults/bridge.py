@@ -1,0 +1,338 @@
+"""Faults of the bridge modes: the macvlan network and its parent, what is upstream of them, pipework and its files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+from fixtures.access import syscalls
+from fixtures.access.namespace import Namespace
+from netns_lab import macvlan, nftables, pipework, switch_port
+from netns_lab.builder import AGENT_PATH, name_agent
+from netns_lab.dhcp_server import DHCPPool, DHCPServer
+from netns_lab.faults.fault import FAULT_TABLE, fault
+from netns_lab.lab import Lab, LabCommandError
+from netns_lab.nftables import Masquerade
+from netns_lab.plan import HOST_PORT
+from netns_lab.scenarios import AGENT_SUBNET, BRIDGE, MACVLAN_NETWORK, PARENT
+from netns_lab.scenarios.bridge import CONTAINER, LAN, PIPEWORK_ADDRESS
+
+_PIPEWORK = ("pipework-static", "pipework-dhcp")
+_BRIDGED = ("macvlan", *_PIPEWORK)
+_GATEWAY, _NOBODY = "10.10.40.1", "10.10.40.77"
+_OTHER_ADDRESS = "10.10.40.201/24"
+_BRIDGE_OF_THE_HOST = "br0"
+_UNREACHED = {"MACVLAN-03", "EGRESS-01"}
+"""What breaks when the agent finds no gateway on its parent."""
+
+
+# The network and its parent
+
+
+@fault("wrong-parent", "The macvlan network is on the other uplink", on="macvlan",
+       breaks={"MACVLAN-01", *_UNREACHED}, diagnosis="PARENT_WRONG")  # fmt: skip
+def wrong_parent(lab: Lab) -> None:
+    macvlan.reconnect(lab, parent="wlan0")
+
+
+@fault("parent-omitted", "The macvlan network was created without a parent, and leads nowhere", on="macvlan",
+       breaks={"MACVLAN-01", *_UNREACHED}, diagnosis="PARENT_WRONG", flavour="netns")  # fmt: skip
+def parent_omitted(lab: Lab) -> None:
+    # Docker makes a dummy interface then, which not every kernel has; one end of a veth pair is as alone.
+    lab.host.ip("link", "add", "dm-0f4311081482", "type", "veth", "peer", "name", "nowhere")
+    lab.host.ip("link", "set", "dev", "nowhere", "up")
+    lab.host.ip("link", "set", "dev", "dm-0f4311081482", "up")
+    macvlan.reconnect(lab, parent="dm-0f4311081482")
+
+
+@fault("subnet-mismatch", "The macvlan network's subnet is not the parent's", on="macvlan",
+       breaks={"MACVLAN-01", "MACVLAN-02", *_UNREACHED}, diagnosis="SUBNET_MISMATCH")  # fmt: skip
+def subnet_mismatch(lab: Lab) -> None:
+    macvlan.reconnect(lab, subnet="10.10.41.0/24", gateway="10.10.41.1", ip_range="10.10.41.192/27")
+
+
+@fault("gateway-mismatch", "The macvlan network's gateway is not the parent's", on="macvlan",
+       breaks={"MACVLAN-01", "EGRESS-01"}, diagnosis="GATEWAY_MISMATCH")  # fmt: skip
+def gateway_mismatch(lab: Lab) -> None:
+    macvlan.reconnect(lab, gateway=_NOBODY)
+
+
+@fault("not-attached", "The agent was started without --net, and sits behind docker0", on="macvlan",
+       breaks={"MACVLAN-02", "MACVLAN-03", "EGRESS-02"}, diagnosis="AGENT_NOT_ATTACHED")  # fmt: skip
+def not_attached(lab: Lab) -> None:
+    if lab.engine is not None:
+        lab.engine.remove_agent(lab.agent_container)
+        lab.engine.run_agent(lab.agent_container)
+        lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+        return
+    macvlan.disconnect(lab)
+    _behind_docker0(lab)
+
+
+@fault("network-wrong-driver", "The Docker network is a bridge of that name", on="macvlan",
+       breaks={"MACVLAN-01", "MACVLAN-03", "EGRESS-01", "EGRESS-02"}, diagnosis="NETWORK_WRONG_DRIVER",
+       flavour="engine")  # fmt: skip
+def network_wrong_driver(lab: Lab) -> None:
+    assert lab.engine is not None
+    macvlan.disconnect(lab)
+    lab.engine.create_bridge_network(MACVLAN_NETWORK, "172.30.0.0/24")
+    lab.engine.run_agent(lab.agent_container, network=MACVLAN_NETWORK)
+    lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+
+
+@fault("parent-down", "The parent is administratively down", on=_BRIDGED,
+       breaks={"HOST-02", "HOST-03", "HOST-06", "EGRESS-04", *_UNREACHED}, diagnosis="PARENT_DOWN")  # fmt: skip
+def parent_down(lab: Lab) -> None:
+    lab.host.ip("link", "set", "dev", PARENT, "down")
+
+
+@fault("parent-no-carrier", "The parent has no carrier", on=_BRIDGED,
+       breaks={"HOST-02", "HOST-03", "EGRESS-04", *_UNREACHED}, diagnosis="PARENT_DOWN")  # fmt: skip
+def parent_no_carrier(lab: Lab) -> None:
+    lab.switch(PARENT).ip("link", "set", "dev", HOST_PORT, "down")
+    lab.wait_for_carrier(PARENT, present=False)
+
+
+@fault("parent-in-bridge", "The parent is a port of the host's own bridge, so that no macvlan can be made on it",
+       on="macvlan", breaks={"HOST-02", "MACVLAN-01", "MACVLAN-02", *_UNREACHED},
+       diagnosis="BRIDGED_UPLINK")  # fmt: skip
+def parent_in_bridge(lab: Lab) -> None:
+    network = macvlan.intended(lab.plan.intent)
+    macvlan.disconnect(lab)
+    address = next(a for a in lab.plan.host.state.addresses if a.interface == PARENT and a.family == 4)
+    link = lab.plan.host.state.link(PARENT)
+    assert link is not None
+    assert link.mac is not None
+    lab.host.ip("link", "add", _BRIDGE_OF_THE_HOST, "address", link.mac, "type", "bridge")
+    lab.host.ip("link", "set", "dev", PARENT, "master", _BRIDGE_OF_THE_HOST)
+    lab.host.ip("address", "flush", "dev", PARENT)
+    lab.host.ip("address", "add", f"{address.address}/{address.prefixlen}", "dev", _BRIDGE_OF_THE_HOST)
+    lab.host.ip("link", "set", "dev", _BRIDGE_OF_THE_HOST, "up")
+    lab.host.ip("route", "replace", "default", "via", _GATEWAY, "dev", _BRIDGE_OF_THE_HOST)
+    from docker.errors import APIError
+
+    with contextlib.suppress(APIError, LabCommandError):
+        macvlan.connect(lab, network)
+
+
+@fault("wireless-parent", "The parent is a wireless interface", on=_BRIDGED,
+       breaks={"MACVLAN-06"}, diagnosis="PARENT_SINGLE_MAC")  # fmt: skip
+def wireless_parent(lab: Lab) -> None:
+    lab.host.run("mkdir", "--parents", "/run/lab/sys/wireless", "/run/lab/sys-work")
+    layers = f"lowerdir=/sys/devices/virtual/net/{PARENT},upperdir=/run/lab/sys,workdir=/run/lab/sys-work"
+    lab.host.namespace.call(
+        lambda: syscalls.mount("overlay", f"/sys/devices/virtual/net/{PARENT}", "overlay", options=layers)
+    )
+
+
+@fault("mtu-kept", "The parent was raised to 1500 again, the agent's interface kept 1400", on="macvlan",
+       breaks={"EGRESS-06"}, diagnosis="MTU_TRAP")  # fmt: skip
+def mtu_kept(lab: Lab) -> None:
+    lab.host.ip("link", "set", "dev", PARENT, "mtu", "1400")
+    lab.host.ip("link", "set", "dev", PARENT, "mtu", "1500")
+
+
+# Upstream of the parent, and beside it
+
+
+@fault("foreign-source-dropped", "The switch takes frames from the host's own MAC address only", on=_BRIDGED,
+       breaks={"MACVLAN-06", *_UNREACHED}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
+def foreign_source_dropped(lab: Lab) -> None:
+    switch_port.accept_one_source(lab, PARENT, _parent_mac(lab))
+
+
+@fault("delivery-filtered", "The switch delivers frames for the host's own MAC address only", on=_BRIDGED,
+       breaks={"MACVLAN-06", *_UNREACHED}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
+def delivery_filtered(lab: Lab) -> None:
+    switch_port.deliver_to_one(lab, PARENT, _parent_mac(lab))
+
+
+@fault("foreign-data-dropped", "The switch lets ARP pass and drops IP from other MAC addresses", on=_BRIDGED,
+       breaks={"MACVLAN-03", "MACVLAN-06", "EGRESS-03"}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
+def foreign_data_dropped(lab: Lab) -> None:
+    switch_port.carry_data_of_one(lab, PARENT, _parent_mac(lab))
+
+
+@fault("dhcp-in-pool", "A DHCP server hands out addresses of the agent's pool", on="macvlan",
+       breaks={"MACVLAN-04"}, diagnosis="DHCP_COLLISION")  # fmt: skip
+def dhcp_in_pool(lab: Lab) -> None:
+    _serve_dhcp(lab, "10.10.40.200", "10.10.40.220")
+
+
+@fault("dhcp-beside-pool", "A DHCP server hands out addresses beside the agent's pool", on="macvlan",
+       breaks={"MACVLAN-04"}, diagnosis="DHCP_COLLISION")  # fmt: skip
+def dhcp_beside_pool(lab: Lab) -> None:
+    _serve_dhcp(lab, "10.10.40.100", "10.10.40.150")
+
+
+@fault("address-conflict", "Another machine holds the agent's address", on="macvlan",
+       breaks={"MACVLAN-05"}, diagnosis="ADDRESS_CONFLICT")  # fmt: skip
+def address_conflict(lab: Lab) -> None:
+    address = macvlan.intended(lab.plan.intent).first_address
+    # Which of two answers the gateway believes is a race; the fault must break the same checks each time.
+    mac = json.loads(lab.agent.ip("-json", "link", "show", "dev", macvlan.INTERFACE).stdout)[0]["address"]
+    lab.gateway(PARENT).ip("neigh", "replace", address, "lladdr", mac, "dev", "lan0", "nud", "permanent")
+    lab.neighbour(PARENT).hold_address("lan0", f"{address}/24")
+
+
+# pipework's interface
+
+
+@fault("pipework-not-applied", "The container runs, and pipework was never run", on=_PIPEWORK,
+       breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01"}, diagnosis="PIPEWORK_NOT_APPLIED")  # fmt: skip
+def pipework_not_applied(lab: Lab) -> None:
+    lab.stop_dhcp_client()
+    lab.agent.ip("link", "del", "dev", pipework.INTERFACE)
+
+
+@fault("lost-on-restart", "The container was restarted, and pipework's interface went with its namespace", on=_PIPEWORK,
+       breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01"}, diagnosis="PIPEWORK_NOT_APPLIED")  # fmt: skip
+def lost_on_restart(lab: Lab) -> None:
+    if lab.engine is not None:
+        lab.stop_dhcp_client()
+        lab.engine.restart_agent(lab.agent_container)
+        lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+        return
+    lab.host.run("umount", AGENT_PATH)
+    lab.move_agent(Namespace.create("agent"))
+    lab.agent.ip("link", "set", "dev", "lo", "up")
+    name_agent(lab.host.namespace, lab.agent.namespace)
+
+
+@fault("pipework-run-twice", "pipework was run again, failed, and left an interface behind", on=_PIPEWORK,
+       breaks={"PIPEWORK-03"}, diagnosis="PIPEWORK_LEFTOVER")  # fmt: skip
+def pipework_run_twice(lab: Lab) -> None:
+    second = pipework.run(lab, PARENT, CONTAINER, f"{PIPEWORK_ADDRESS}@{_GATEWAY}")
+    if second.ok:
+        raise LabCommandError("host: pipework ran twice without an error")
+
+
+@fault("pipework-wrong-address", "pipework was run with another address", on="pipework-static",
+       breaks={"PIPEWORK-03"}, diagnosis="PIPEWORK_WRONG_ADDRESS")  # fmt: skip
+def pipework_wrong_address(lab: Lab) -> None:
+    _run_pipework_anew(lab, f"{_OTHER_ADDRESS}@{_GATEWAY}")
+
+
+@fault("pipework-wrong-gateway", "pipework was run with a gateway that nobody is", on="pipework-static",
+       breaks={"PIPEWORK-04", "EGRESS-01"}, diagnosis="GATEWAY_MISMATCH")  # fmt: skip
+def pipework_wrong_gateway(lab: Lab) -> None:
+    _run_pipework_anew(lab, f"{PIPEWORK_ADDRESS}@{_NOBODY}")
+
+
+@fault("pipework-wrong-parent", "pipework was run on the other uplink", on="pipework-static",
+       breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01"}, diagnosis="PARENT_WRONG")  # fmt: skip
+def pipework_wrong_parent(lab: Lab) -> None:
+    _run_pipework_anew(lab, f"{PIPEWORK_ADDRESS}@{_GATEWAY}", parent="wlan0")
+
+
+@fault("default-network-present", "The container was started without --net=none, and has a second way out",
+       on="pipework-static", breaks={"PIPEWORK-02"}, diagnosis="DEFAULT_NETWORK_PRESENT")  # fmt: skip
+def default_network_present(lab: Lab) -> None:
+    if lab.engine is None:
+        # pipework takes the first place among the defaults; Docker's waits behind it.
+        _behind_docker0(lab, metric=100)
+        return
+    lab.engine.remove_agent(lab.agent_container)
+    lab.engine.run_agent(lab.agent_container)
+    lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+    _run_pipework(lab, f"{PIPEWORK_ADDRESS}@{_GATEWAY}")
+
+
+@fault("lease-without-client", "The DHCP client was ended after the first lease", on="pipework-dhcp",
+       breaks={"PIPEWORK-03"}, diagnosis="LEASE_WITHOUT_CLIENT")  # fmt: skip
+def lease_without_client(lab: Lab) -> None:
+    lab.stop_dhcp_client()
+
+
+# pipework's files
+
+
+@fault("pipework-missing", "pipework is not installed", on=_PIPEWORK,
+       breaks={"PIPEWORK-01"}, diagnosis="PIPEWORK_MISSING")  # fmt: skip
+def pipework_missing(lab: Lab) -> None:
+    lab.host.remove(pipework.PATH)
+
+
+@fault("pipework-not-executable", "pipework may not be executed", on=_PIPEWORK,
+       breaks={"PIPEWORK-01"}, diagnosis="PIPEWORK_MISSING")  # fmt: skip
+def pipework_not_executable(lab: Lab) -> None:
+    lab.host.run("chmod", "0644", pipework.PATH)
+
+
+@fault("rc-local-without-line", "rc.local does not run pipework", on=_PIPEWORK,
+       breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
+def rc_local_without_line(lab: Lab) -> None:
+    lab.host.write(pipework.RC_LOCAL, pipework.rc_local())
+
+
+@fault("rc-local-after-exit", "rc.local runs pipework after 'exit 0', so never", on=_PIPEWORK,
+       breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
+def rc_local_after_exit(lab: Lab) -> None:
+    first, line, end = lab.host.read(pipework.RC_LOCAL).splitlines()
+    lab.host.write(pipework.RC_LOCAL, "\n".join([first, end, line, ""]))
+
+
+@fault("rc-local-not-executable", "rc.local may not be executed", on=_PIPEWORK,
+       breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
+def rc_local_not_executable(lab: Lab) -> None:
+    lab.host.run("chmod", "0644", pipework.RC_LOCAL)
+
+
+@fault("interfaces-without-line", "Nothing runs pipework when the parent comes up again", on=_PIPEWORK,
+       breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
+def interfaces_without_line(lab: Lab) -> None:
+    kept = [line for line in lab.host.read(pipework.INTERFACES).splitlines() if "pipework" not in line]
+    lab.host.write(pipework.INTERFACES, "\n".join([*kept, ""]))
+
+
+@fault("post-up-unguarded", "The guide's own post-up line, which fails at the second ifup", on=_PIPEWORK,
+       breaks={"PIPEWORK-05"}, diagnosis="NOT_IDEMPOTENT")  # fmt: skip
+def post_up_unguarded(lab: Lab) -> None:
+    lines = lab.host.read(pipework.INTERFACES).splitlines()
+    unguarded = [f"    post-up {line.partition(' || ')[2]}" if "post-up" in line else line for line in lines]
+    lab.host.write(pipework.INTERFACES, "\n".join([*unguarded, ""]))
+
+
+@fault("restart-hook-missing", "Nothing runs pipework when the container is started again", on=_PIPEWORK,
+       breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
+def restart_hook_missing(lab: Lab) -> None:
+    for path in (pipework.WATCH_ENABLED, pipework.WATCH_UNIT, pipework.WATCH):
+        lab.host.remove(path)
+
+
+def _behind_docker0(lab: Lab, metric: int = 0) -> None:
+    """Give a bare agent what Docker gives a container on its default network."""
+    lab.host.ip("link", "add", BRIDGE, "type", "bridge")
+    lab.host.ip("link", "add", "veth-agent", "type", "veth", "peer", "name", "eth0", "netns", "agent")
+    lab.host.ip("link", "set", "dev", "veth-agent", "master", BRIDGE)
+    lab.agent.ip("address", "add", "172.17.0.2/16", "dev", "eth0")
+    lab.agent.ip("link", "set", "dev", "eth0", "up")
+    lab.agent.ip("route", "add", "default", "via", "172.17.0.1", "dev", "eth0", "metric", str(metric))
+    lab.host.ip("address", "add", "172.17.0.1/16", "dev", BRIDGE)
+    lab.host.ip("link", "set", "dev", "veth-agent", "up")
+    lab.host.ip("link", "set", "dev", BRIDGE, "up")
+    lab.host.sysctl("net/ipv4/ip_forward", "1")
+    nftables.apply(lab.host.namespace, FAULT_TABLE, [Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE)])
+
+
+def _run_pipework(lab: Lab, address: str, parent: str = PARENT) -> None:
+    done = pipework.run(lab, parent, CONTAINER, address)
+    if not done.ok:
+        raise LabCommandError(f"host: {done.command}: exit {done.exit_code}: {done.stderr.strip()}")
+
+
+def _run_pipework_anew(lab: Lab, address: str, parent: str = PARENT) -> None:
+    lab.agent.ip("link", "del", "dev", pipework.INTERFACE)
+    _run_pipework(lab, address, parent)
+
+
+def _parent_mac(lab: Lab) -> str:
+    link = lab.plan.host.state.link(PARENT)
+    assert link is not None
+    assert link.mac is not None
+    return link.mac
+
+
+def _serve_dhcp(lab: Lab, first: str, last: str) -> None:
+    pool = DHCPPool(subnet=LAN, first=first, last=last, router=_GATEWAY)
+    lab.serve_dhcp(DHCPServer(lab.gateway(PARENT).namespace, "lan0", _GATEWAY, pool))

@@ -1,0 +1,509 @@
+"""The labs of the bridge modes on a real kernel: they build, carry the agent's own frames, break as told, and go."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from fixtures.access import arp
+from fixtures.access.collect import network_state
+from fixtures.access.engine import read_engine
+from fixtures.access.namespace import Namespace
+from fixtures.model.snapshot import NetworkState
+from netns_lab import pipework, switch_port
+from netns_lab.builder import build
+from netns_lab.engine import unavailable
+from netns_lab.engine_lab import build_with_engine
+from netns_lab.faults import FAULTS
+from netns_lab.lab import AGENT_CONTAINER, Lab
+from netns_lab.plan import PROBE_TARGET
+from netns_lab.scenarios import PARENT, SCENARIOS
+from netns_lab.scenarios.bridge import MACVLAN_MAC, PIPEWORK_MAC
+
+UNAVAILABLE = unavailable()
+needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
+needs_docker_command = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
+
+LABS = ("macvlan", "pipework-static", "pipework-dhcp")
+GATEWAY, NEIGHBOUR, HOST = "10.10.40.1", "10.10.40.20", "10.10.40.9"
+ANSWER_WITHIN = 2.0
+SILENT_AFTER = 0.3
+
+
+@contextlib.contextmanager
+def lab(name: str, *faults: str, engine: bool = False) -> Iterator[Lab]:
+    plan = SCENARIOS[name]()
+    built = build_with_engine(plan) if engine else build(plan)
+    try:
+        for fault in faults:
+            FAULTS[fault].apply(built)
+        yield built
+    finally:
+        built.close()
+
+
+def answers(namespace: Namespace, target: str, within: float = ANSWER_WITHIN) -> bool:
+    """Send one ICMP echo request (RFC 792) and wait for its answer."""
+
+    def ping() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as one:
+            number = os.getpid() & 0xFFFF
+            echo = struct.pack("!BBHHH", 8, 0, 0, number, 1)
+            checksum = 0xFFFF - sum(struct.unpack("!4H", echo)) % 0xFFFF
+            try:
+                one.sendto(struct.pack("!BBHHH", 8, 0, checksum, number, 1), (target, 0))
+            except OSError:
+                return False
+            deadline = time.monotonic() + within
+            while (left := deadline - time.monotonic()) > 0 and select.select([one], [], [], left)[0]:
+                packet = one.recv(2048)
+                if packet[20] == 0 and packet[24:26] == echo[4:6]:
+                    return True
+        return False
+
+    return namespace.call(ping)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An IPv4 packet on an interface."""
+
+    mac: str
+    source: str
+    destination: str
+
+
+def seen_on(namespace: Namespace, interface: str, act: Callable[[], object]) -> list[Seen]:
+    """What IPv4 packets leave by an interface while something is done."""
+
+    def open_socket() -> socket.socket:
+        one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        one.bind((interface, 3))
+        return one
+
+    with contextlib.closing(namespace.call(open_socket)) as one:
+        act()
+        found = []
+        while select.select([one], [], [], 0)[0]:
+            frame = one.recv(2048)
+            if frame[12:14] == b"\x08\x00":
+                addresses = [socket.inet_ntoa(frame[start : start + 4]) for start in (26, 30)]
+                found.append(Seen(frame[6:12].hex(":"), *addresses))
+        return found
+
+
+def state(namespace: Namespace) -> NetworkState:
+    read, problems = network_state(namespace)
+    assert not problems
+    return read
+
+
+def own_address(built: Lab) -> tuple[str, str]:
+    """The agent's MAC and IPv4 address."""
+    read = state(built.agent.namespace)
+    link = next(link for link in read.links if link.kind == "macvlan")
+    assert link.mac is not None
+    return link.mac, read.addresses_of(link.name)[0].address
+
+
+# Scenarios
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_the_agent_is_on_the_lan_with_its_own_mac(name: str) -> None:
+    with lab(name) as built:
+        mac, address = own_address(built)
+        assert mac == (MACVLAN_MAC if name == "macvlan" else PIPEWORK_MAC)
+        for target in (GATEWAY, NEIGHBOUR, PROBE_TARGET):
+            on_parent = seen_on(built.host.namespace, PARENT, lambda t=target: answers(built.agent.namespace, t))  # type: ignore[misc]
+            assert Seen(mac, address, target) in on_parent, f"{target}: {on_parent}"
+            assert target in {one.source for one in on_parent}
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_nothing_of_the_agents_leaves_by_the_other_uplink(name: str) -> None:
+    with lab(name) as built:
+        assert not seen_on(built.host.namespace, "wlan0", lambda: answers(built.agent.namespace, PROBE_TARGET))
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_host_and_agent_cannot_talk(name: str) -> None:
+    with lab(name) as built:
+        assert not answers(built.agent.namespace, HOST, within=SILENT_AFTER)
+        assert answers(built.host.namespace, NEIGHBOUR)
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_the_interface_is_as_docker_and_pipework_leave_it(name: str) -> None:
+    with lab(name) as built:
+        host, agent = state(built.host.namespace), state(built.agent.namespace)
+        (link,) = (link for link in agent.links if link.kind == "macvlan")
+        parent = host.link(PARENT)
+        assert parent is not None
+        assert (link.name, link.mode, link.up) == ("eth0" if name == "macvlan" else "eth1", "bridge", True)
+        assert link.peer_index == parent.index
+        assert link.peer_netnsid is not None
+        assert [str(route) for route in agent.table(254) if route.is_default] == [
+            f"default via {GATEWAY} dev {link.name}"
+        ]
+
+
+def test_a_lease_is_held_in_the_dhcp_lab() -> None:
+    with lab("pipework-dhcp") as built:
+        assert built.dhcp_client is not None
+        (address,) = state(built.agent.namespace).addresses_of("eth1")
+        assert address.address == built.dhcp_client.lease.address == "10.10.40.100"
+        assert 3500 < (address.valid_lifetime or 0) <= 3600
+        assert list(built.dhcp_servers[0].leases.values()) == ["10.10.40.100"]
+
+
+@pytest.mark.parametrize("name", LABS[1:])
+def test_pipework_is_written_down_in_the_labs_own_files_only(name: str) -> None:
+    with lab(name) as built:
+        line = built.host.read(pipework.RC_LOCAL).splitlines()[1]
+        assert line.startswith("pipework eth0 te-agent ")
+        assert f"|| {line}" in built.host.read(pipework.INTERFACES)
+        assert line.removeprefix("pipework ") in built.host.read(pipework.WATCH_ENABLED)
+        for path in (pipework.PATH, pipework.RC_LOCAL, pipework.WATCH):
+            assert built.host.run("test", "-x", path)
+        for path in (pipework.WATCH, pipework.WATCH_UNIT, pipework.LEASE_SCRIPT):
+            assert not os.path.exists(path), f"{path} is on this machine"
+        assert built.notes[0] == pipework.NO_CONTAINER_NOTE
+
+
+def test_every_script_is_accepted_by_the_shell() -> None:
+    with lab("pipework-static") as built:
+        for path in (pipework.PATH, pipework.LEASE_SCRIPT, pipework.WATCH, pipework.RC_LOCAL):
+            assert built.host.run("sh", "-n", path)
+
+
+def test_rc_local_attaches_the_agent_again() -> None:
+    with lab("pipework-static", "lost-on-restart") as built:
+        assert not answers(built.agent.namespace, GATEWAY, within=SILENT_AFTER)
+        built.host.run(pipework.RC_LOCAL)
+        assert answers(built.agent.namespace, GATEWAY)
+
+
+def test_pipework_cannot_run_twice_and_leaves_an_interface() -> None:
+    with lab("pipework-static") as built:
+        second = pipework.run(built, PARENT, AGENT_CONTAINER, f"10.10.40.200/24@{GATEWAY}")
+        assert second.exit_code == 2
+        assert "File exists" in second.stderr
+        (left,) = (link for link in state(built.agent.namespace).links if link.name.startswith("ph"))
+        assert (left.kind, left.up) == ("macvlan", False)
+
+
+def test_pipework_gets_a_lease_where_busybox_is() -> None:
+    if shutil.which("busybox") is None:
+        pytest.skip("busybox is not installed")
+    with lab("pipework-dhcp", "lost-on-restart") as built:
+        done = pipework.run(built, PARENT, AGENT_CONTAINER, "dhclient")
+        assert done.ok, done
+        (address,) = state(built.agent.namespace).addresses_of("eth1")
+        assert address.valid_lifetime is not None
+        assert answers(built.agent.namespace, GATEWAY)
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_a_lab_leaves_nothing(name: str) -> None:
+    before = (len(os.listdir("/proc/self/fd")), threading.active_count())
+    with lab(name):
+        pass
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+
+
+# The port
+
+
+ARP_PROBES = ((False, False), (False, True), (True, False), (True, True))
+"""Whether the frame's source, and whether the ARP sender, is the foreign MAC address: PP, PF, FP, FF."""
+
+
+def arp_matrix(built: Lab) -> list[bool]:
+    """Which of the four probes the gateway answers. The foreign MAC is the agent's."""
+    parent = built.plan.host.state.link(PARENT)
+    assert parent is not None
+    foreign = own_address(built)[0]
+    return [
+        bool(
+            arp.ask(
+                built.host.namespace,
+                PARENT,
+                GATEWAY,
+                sender=HOST,
+                frame_source=foreign if source else parent.mac,
+                sender_mac=foreign if sender else parent.mac,
+                timeout=SILENT_AFTER,
+            )
+        )
+        for source, sender in ARP_PROBES
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "answered"),
+    [
+        (None, [True, True, True, True]),
+        ("foreign-source-dropped", [True, True, False, False]),
+        ("delivery-filtered", [True, False, True, False]),
+        ("foreign-data-dropped", [True, True, True, True]),
+    ],
+)
+def test_the_four_arp_probes_tell_the_port_apart(fault: str | None, answered: list[bool]) -> None:
+    with lab("macvlan", *([fault] if fault else [])) as built:
+        assert arp_matrix(built) == answered
+        assert answers(built.host.namespace, GATEWAY)
+        assert answers(built.agent.namespace, GATEWAY, within=SILENT_AFTER) == (fault is None)
+        switch_port.accept_all(built, PARENT)
+        assert answers(built.agent.namespace, GATEWAY)
+
+
+def test_a_second_machine_can_hold_the_agents_address() -> None:
+    with lab("macvlan", "address-conflict") as built:
+        _, address = own_address(built)
+        found = arp.ask(built.gateway(PARENT).namespace, "lan0", address, count=1, timeout=ANSWER_WITHIN)
+        found += arp.ask(built.gateway(PARENT).namespace, "lan0", address, count=2, timeout=ANSWER_WITHIN)
+        assert len({answer.mac for answer in found}) == 2
+
+
+# Faults
+
+
+def reaches(built: Lab) -> bool:
+    return answers(built.agent.namespace, GATEWAY, within=SILENT_AFTER)
+
+
+CUT_OFF = (
+    ("macvlan", "wrong-parent"),
+    ("macvlan", "parent-omitted"),
+    ("macvlan", "subnet-mismatch"),
+    ("macvlan", "parent-in-bridge"),
+    *((name, fault) for name in LABS for fault in ("parent-down", "parent-no-carrier")),
+    *((name, fault) for name in LABS[1:] for fault in ("pipework-not-applied", "lost-on-restart")),
+    ("pipework-static", "pipework-wrong-parent"),
+)
+STILL_THERE = (
+    *((name, "wireless-parent") for name in LABS),
+    ("macvlan", "gateway-mismatch"),
+    ("macvlan", "not-attached"),
+    ("macvlan", "mtu-kept"),
+    ("macvlan", "dhcp-in-pool"),
+    ("macvlan", "dhcp-beside-pool"),
+    ("macvlan", "address-conflict"),
+    ("pipework-static", "pipework-run-twice"),
+    ("pipework-static", "pipework-wrong-address"),
+    ("pipework-static", "pipework-wrong-gateway"),
+    ("pipework-static", "default-network-present"),
+    ("pipework-dhcp", "lease-without-client"),
+)
+
+
+@pytest.mark.parametrize(("name", "fault"), CUT_OFF)
+def test_the_agent_is_cut_off(name: str, fault: str) -> None:
+    with lab(name, fault) as built:
+        assert not reaches(built)
+
+
+@pytest.mark.parametrize(("name", "fault"), STILL_THERE)
+def test_the_agent_still_reaches_the_gateway(name: str, fault: str) -> None:
+    with lab(name, fault) as built:
+        assert reaches(built)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("macvlan", "gateway-mismatch"), ("pipework-static", "pipework-wrong-gateway")]
+)
+def test_a_wrong_gateway_leads_nowhere(name: str, fault: str) -> None:
+    with lab(name, fault) as built:
+        assert not answers(built.agent.namespace, PROBE_TARGET, within=SILENT_AFTER)
+
+
+def test_an_agent_behind_docker0_leaves_with_the_hosts_address() -> None:
+    with lab("macvlan", "not-attached") as built:
+        on_parent = seen_on(built.host.namespace, PARENT, lambda: answers(built.agent.namespace, PROBE_TARGET))
+        assert [one.source for one in on_parent if one.destination == PROBE_TARGET] == [HOST]
+
+
+def test_a_wrong_parent_leads_out_by_the_other_uplink() -> None:
+    with lab("macvlan", "wrong-parent") as built:
+        links = state(built.agent.namespace).links, state(built.host.namespace).link("wlan0")
+        assert links[1] is not None
+        assert [link.peer_index for link in links[0] if link.kind == "macvlan"] == [links[1].index]
+
+
+def test_no_macvlan_can_be_made_on_a_bridge_port() -> None:
+    with lab("macvlan", "parent-in-bridge") as built:
+        refused = built.host.namespace.run(["ip", "link", "add", "link", PARENT, "name", "mv0", "type", "macvlan"])
+        assert "busy" in refused.stderr
+        assert answers(built.host.namespace, GATEWAY), "the host itself goes on by its bridge"
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_a_wireless_parent_is_read_as_one(name: str) -> None:
+    with lab(name) as built:
+        assert not any(link.wireless for link in state(built.host.namespace).links)
+        FAULTS["wireless-parent"].apply(built)
+        assert [link.name for link in state(built.host.namespace).links if link.wireless] == [PARENT]
+
+
+def test_the_agents_mtu_stays_low() -> None:
+    with lab("macvlan", "mtu-kept") as built:
+        agent, parent = state(built.agent.namespace).link("eth0"), state(built.host.namespace).link(PARENT)
+        assert agent is not None
+        assert parent is not None
+        assert (agent.mtu, parent.mtu) == (1400, 1500)
+
+
+@pytest.mark.parametrize(
+    ("fault", "path", "gone"),
+    [
+        ("pipework-missing", pipework.PATH, None),
+        ("restart-hook-missing", pipework.WATCH, None),
+        ("rc-local-without-line", pipework.RC_LOCAL, "pipework"),
+        ("interfaces-without-line", pipework.INTERFACES, "pipework"),
+        ("post-up-unguarded", pipework.INTERFACES, "||"),
+    ],
+)
+@pytest.mark.parametrize("name", LABS[1:])
+def test_a_file_lacks_what_the_fault_takes(name: str, fault: str, path: str, gone: str | None) -> None:
+    with lab(name, fault) as built:
+        if gone is None:
+            assert not built.host.namespace.run(["test", "-e", path]).ok
+        else:
+            assert gone not in built.host.read(path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "path"), [("pipework-not-executable", pipework.PATH), ("rc-local-not-executable", pipework.RC_LOCAL)]
+)
+def test_a_program_may_not_be_executed(fault: str, path: str) -> None:
+    with lab("pipework-static", fault) as built:
+        assert "rw-r--r--" in built.host.run("ls", "-l", path).stdout
+
+
+def test_rc_local_ends_before_the_line() -> None:
+    with lab("pipework-static", "lost-on-restart", "rc-local-after-exit") as built:
+        built.host.run(pipework.RC_LOCAL)
+        assert not reaches(built)
+
+
+# With an engine
+
+
+@pytest.fixture(scope="module", params=LABS)
+def engine_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    if UNAVAILABLE is not None:
+        pytest.skip(UNAVAILABLE)
+    if request.param != "macvlan" and shutil.which("docker") is None:
+        pytest.skip("there is no docker command")
+    with lab(request.param, engine=True) as built:
+        yield built
+
+
+def test_the_container_is_on_the_lan_with_its_own_mac(engine_lab: Lab) -> None:
+    mac, address = own_address(engine_lab)
+    for target in (GATEWAY, NEIGHBOUR, PROBE_TARGET):
+        on_parent = seen_on(
+            engine_lab.host.namespace,
+            PARENT,
+            lambda t=target: answers(engine_lab.agent.namespace, t),  # type: ignore[misc]
+        )
+        assert Seen(mac, address, target) in on_parent
+        assert target in {one.source for one in on_parent}
+    assert not answers(engine_lab.agent.namespace, HOST, within=SILENT_AFTER)
+
+
+def test_the_engine_says_what_it_made(engine_lab: Lab) -> None:
+    assert engine_lab.engine is not None
+    facts = read_engine(engine_lab.engine.base_url, AGENT_CONTAINER)
+    assert facts.container is not None
+    (attachment,) = facts.container.attachments
+    if engine_lab.plan.name != "macvlan":
+        assert (facts.container.network_mode, attachment.address) == ("none", None)
+        return
+    network = facts.network("macvlan0")
+    assert network is not None
+    assert (network.driver, network.parent) == ("macvlan", PARENT)
+    assert (attachment.address, attachment.mac) == ("10.10.40.192", MACVLAN_MAC)
+
+
+def test_the_intent_names_the_container(engine_lab: Lab) -> None:
+    agent = engine_lab.plan.intent.agent
+    assert (agent.container, agent.netns) == (AGENT_CONTAINER, None)
+    assert engine_lab.plan.intent.mode == engine_lab.plan.name
+
+
+@needs_engine
+@needs_docker_command
+def test_the_hook_attaches_a_restarted_container_again() -> None:
+    with lab("pipework-static", engine=True) as built:
+        assert built.engine is not None
+        client = built.engine.client
+        unit = built.host.read(pipework.WATCH_ENABLED)
+        words = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2].split()
+        argv = pipework.host_command(built, *words)
+        hook = built.host.namespace.call(lambda: subprocess.Popen(argv, stderr=subprocess.PIPE))
+        try:
+            wait_until(lambda: client.info()["NEventsListener"] > 0)
+            built.engine.restart_agent(built.agent_container)
+            built.move_agent(built.engine.agent_namespace(built.agent_container))
+            wait_until(lambda: reaches(built))
+        finally:
+            hook.kill()
+            built.engine.close()
+            hook.communicate()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Ask until something is true, for at most ten seconds."""
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, "it has not become true"
+
+
+@needs_engine
+@needs_docker_command
+@pytest.mark.parametrize(
+    ("name", "fault", "there"),
+    [
+        ("macvlan", "wrong-parent", False),
+        ("macvlan", "subnet-mismatch", False),
+        ("macvlan", "gateway-mismatch", True),
+        ("macvlan", "not-attached", True),
+        ("macvlan", "network-wrong-driver", True),
+        ("pipework-static", "lost-on-restart", False),
+        ("pipework-static", "pipework-wrong-address", True),
+        ("pipework-static", "default-network-present", True),
+    ],
+)
+def test_a_fault_of_the_engine_lab(name: str, fault: str, there: bool) -> None:
+    with lab(name, fault, engine=True) as built:
+        assert reaches(built) == there
+
+
+@needs_engine
+def test_a_container_on_a_bridged_parent_does_not_start() -> None:
+    with lab("macvlan", "parent-in-bridge", engine=True) as built:
+        assert built.engine is not None
+        facts = read_engine(built.engine.base_url, AGENT_CONTAINER)
+        assert facts.container is not None
+        assert not facts.container.running
+
+
+def test_the_plan_of_a_lab_is_plain_values() -> None:
+    for name in LABS:
+        plan = SCENARIOS[name]()
+        assert json.dumps(plan.intent.as_json())
+        assert plan == SCENARIOS[name]()

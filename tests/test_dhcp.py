@@ -1,0 +1,172 @@
+"""The lab's DHCP server and client: leases, renewals and refusals, with each other and with clients of the field."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from fixtures.access.namespace import Namespace
+from netns_lab.dhcp_client import DHCPClient, NoLease
+from netns_lab.dhcp_server import DHCPPool, DHCPServer
+
+SERVER, POOL = "10.10.40.1", DHCPPool(
+    subnet="10.10.40.0/24", first="10.10.40.100", last="10.10.40.101", router="10.10.40.1", lease_seconds=600
+)  # fmt: skip
+
+
+@pytest.fixture
+def segment() -> Iterator[tuple[Namespace, Namespace]]:
+    """A router with an address, and a machine that is up and has none."""
+    router, machine = Namespace.create("router"), Namespace.create("machine")
+    try:
+        for namespace, words in (
+            (router, ["link", "add", "lan0", "index", "20", "type", "veth", "peer", "name", "eth1", "index", "30"]),
+            (router, ["address", "add", f"{SERVER}/24", "dev", "lan0"]),
+            (router, ["link", "set", "dev", "eth1", "netns", machine.path]),
+            (machine, ["link", "set", "dev", "eth1", "up"]),
+            (router, ["link", "set", "dev", "lan0", "up"]),
+            (machine, ["link", "show", "dev", "eth1"]),
+        ):
+            done = namespace.run(["ip", *words])
+            assert done.ok, done
+        yield router, machine
+    finally:
+        router.close()
+        machine.close()
+
+
+@pytest.fixture
+def server(segment: tuple[Namespace, Namespace]) -> Iterator[DHCPServer]:
+    running = DHCPServer(segment[0], "lan0", SERVER, POOL)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def machine(segment: tuple[Namespace, Namespace]) -> Namespace:
+    return segment[1]
+
+
+@pytest.fixture
+def client(server: DHCPServer, machine: Namespace) -> Iterator[DHCPClient]:
+    running = DHCPClient.start(machine, "eth1")
+    yield running
+    running.close()
+
+
+def addresses(machine: Namespace) -> dict[str, int]:
+    """The machine's IPv4 addresses with the seconds that each is valid."""
+    shown = json.loads(machine.run(["ip", "-json", "-4", "address", "show", "dev", "eth1"]).stdout)
+    return {one["local"]: one["valid_life_time"] for link in shown for one in link.get("addr_info", [])}
+
+
+def default_gateway(machine: Namespace) -> str | None:
+    shown = json.loads(machine.run(["ip", "-json", "route", "show", "default"]).stdout)
+    return shown[0]["gateway"] if shown else None
+
+
+def port_is_open(machine: Namespace) -> bool:
+    """Port 68 is what tells that a client lives (0x44 in /proc/net/udp)."""
+
+    def read() -> bool:
+        with open("/proc/thread-self/net/udp") as table:
+            return any(line.split()[1].endswith(":0044") for line in table.readlines()[1:])
+
+    return machine.call(read)
+
+
+def test_a_lease_is_obtained_and_set(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:
+    assert (client.lease.address, client.lease.prefixlen, client.lease.router) == ("10.10.40.100", 24, SERVER)
+    (valid,) = addresses(machine).values()
+    assert 590 < valid <= 600
+    assert default_gateway(machine) == SERVER
+    assert list(server.leases.values()) == ["10.10.40.100"]
+    assert port_is_open(machine)
+
+
+def test_a_renewal_brings_the_new_router_and_time(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:
+    server.pool = replace(POOL, router="10.10.40.254", lease_seconds=1200)
+    lease = client.renew()
+    assert (lease.address, lease.router, lease.seconds) == ("10.10.40.100", "10.10.40.254", 1200)
+    assert default_gateway(machine) == "10.10.40.254"
+    assert addresses(machine)["10.10.40.100"] > 1100
+
+
+def test_a_client_may_ignore_a_new_router_as_debians_does(server: DHCPServer, machine: Namespace) -> None:
+    client = DHCPClient.start(machine, "eth1", follow_router=False)
+    try:
+        server.pool = replace(POOL, router="10.10.40.254")
+        assert client.renew().router == "10.10.40.254"
+        assert default_gateway(machine) == SERVER
+    finally:
+        client.close()
+
+
+def test_a_refused_renewal_takes_the_address_away(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:
+    server.pool = replace(POOL, first="10.10.40.180", last="10.10.40.190")
+    with pytest.raises(NoLease, match="refuses to renew"):
+        client.renew()
+    assert addresses(machine) == {}
+
+
+def test_a_silent_server_leaves_the_lease_as_it_is(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:
+    server.pool = replace(POOL, router="10.10.40.254")
+    assert machine.run(["ip", "neigh", "replace", SERVER, "lladdr", "02:00:00:00:00:99", "dev", "eth1"]).ok
+    with pytest.raises(NoLease, match="no answer"):
+        client.renew(timeout=0.3)
+    assert "10.10.40.100" in addresses(machine)
+
+
+def test_a_killed_client_leaves_an_address_that_will_end(server: DHCPServer, machine: Namespace) -> None:
+    DHCPClient.start(machine, "eth1").close()
+    assert 0 < addresses(machine)["10.10.40.100"] <= 600
+    assert not port_is_open(machine)
+
+
+def test_nobody_answers_where_no_server_is(machine: Namespace) -> None:
+    with pytest.raises(NoLease, match="no answer from a DHCP server"):
+        DHCPClient.start(machine, "eth1", timeout=0.3)
+
+
+def test_an_empty_pool_offers_nothing(server: DHCPServer, machine: Namespace) -> None:
+    server.leases = {"02:00:00:00:00:01": "10.10.40.100", "02:00:00:00:00:02": "10.10.40.101"}
+    with pytest.raises(NoLease):
+        DHCPClient.start(machine, "eth1", timeout=0.3)
+
+
+def test_a_held_address_is_not_given_twice(server: DHCPServer, machine: Namespace) -> None:
+    server.leases = {"02:00:00:00:00:01": "10.10.40.100"}
+    client = DHCPClient.start(machine, "eth1")
+    client.close()
+    assert client.lease.address == "10.10.40.101"
+
+
+@pytest.mark.skipif(shutil.which("busybox") is None, reason="busybox is not installed")
+def test_udhcpc_gets_a_lease_of_the_server(server: DHCPServer, machine: Namespace) -> None:
+    done = machine.run(["busybox", "udhcpc", "-q", "-n", "-f", "-t", "5", "-T", "1", "-i", "eth1", "-s", "/bin/true"])
+    assert done.ok, done
+    assert "10.10.40.100" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")
+def test_the_client_gets_a_lease_of_dnsmasq(segment: tuple[Namespace, Namespace]) -> None:
+    router, machine = segment
+    argv = [
+        "dnsmasq", "--keep-in-foreground", "--port=0", "--interface=lan0", "--bind-interfaces", "--user=root",
+        "--dhcp-range=10.10.40.100,10.10.40.150,255.255.255.0,600", "--dhcp-leasefile=/dev/null", "--no-ping",
+        "--conf-file=/dev/null", "--log-facility=/dev/null", "--pid-file=",
+    ]  # fmt: skip
+    process = router.call(lambda: subprocess.Popen(argv, stderr=subprocess.PIPE))
+    try:
+        client = DHCPClient.start(machine, "eth1")
+        client.close()
+        assert client.lease.address in replace(POOL, last="10.10.40.150")
+        assert client.lease.router == SERVER
+    finally:
+        process.kill()
+        process.communicate()
