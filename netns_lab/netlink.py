@@ -86,6 +86,16 @@ def _veth(peer: _VethPeer) -> dict[str, Any]:
     return {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", end)]})]}
 
 
+def encode(requests: Sequence[Request]) -> bytes:
+    """Requests as the kernel takes them (rtnetlink(7)), one behind the other, with sequence numbers from 1 on."""
+    batch = bytearray()
+    for number, one in enumerate(requests):
+        message = bytearray(_compiled(one))
+        struct.pack_into("=I", message, 8, number + 1)
+        batch += message
+    return bytes(batch)
+
+
 def send(namespace: Namespace, requests: Sequence[Request], missing_ok: bool = False) -> None:
     """Send requests in order, in one batch, and wait until the kernel has answered each.
 
@@ -96,12 +106,8 @@ def send(namespace: Namespace, requests: Sequence[Request], missing_ok: bool = F
     """
     if not requests:
         return
-    batch = bytearray()
-    for number, one in enumerate(requests):
-        message = bytearray(_compiled(one))
-        struct.pack_into("=I", message, 8, number + 1)
-        batch += message
-    answers = namespace.call(lambda: _exchange(bytes(batch), len(requests)))
+    batch = encode(requests)
+    answers = namespace.call(lambda: _exchange(batch, len(requests)))
     harmless = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL) if missing_ok else ()
     for number, one in enumerate(requests):
         code = answers.get(number + 1)

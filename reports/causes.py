@@ -26,6 +26,8 @@ class Cause:
     text: str
     remedy: tuple[str, ...] = ()
     undo: tuple[str, ...] = ()
+    mend: str = ""
+    """What came of trying the remedy in a lab, where it was tried."""
     told: list[CheckResult] = field(default_factory=list)
     """The checks that tell it: several cases, several targets."""
     followers: list[CheckResult] = field(default_factory=list)
@@ -106,4 +108,11 @@ def _cause(result: CheckResult) -> Cause:
     if result.diagnosis is None:
         return Cause(result.verdict, None, reason(result))
     diagnosis = result.diagnosis
-    return Cause(result.verdict, diagnosis.code, diagnosis.cause, tuple(diagnosis.remedy), tuple(diagnosis.undo))
+    return Cause(
+        result.verdict,
+        diagnosis.code,
+        diagnosis.cause,
+        tuple(diagnosis.remedy),
+        tuple(diagnosis.undo),
+        diagnosis.mend or "",
+    )

@@ -99,6 +99,8 @@ class _Summary:
         yield from self._prose(sentence(cause.text), "   ")
         yield from self._commands("mend", cause.remedy)
         yield from self._commands("undo", cause.undo)
+        if cause.mend:
+            yield from self._prose(cause.mend, "   ")
         if cause.following:
             yield from self._prose(f"only because of it: {', '.join(cause.following)}", "   ")
 
