@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fixtures.access.journeys import Journeys
-from fixtures.declare import NAT, check
+from fixtures.declare import check
 from fixtures.expect import Expect
 from fixtures.model.intent import Protocol
 from fixtures.reasoning.sightings import answers_seen, departures, errors_seen, in_words, left_by
@@ -24,29 +24,32 @@ def test_agent_packets_leave_by_the_intended_uplink(
 
 @check(
     "EGRESS-02",
-    "They carry the right source: the uplink's address when NATed",
-    guide="NAT",
+    "They carry the right source: the uplink's address when NATed, the agent's own address and MAC when bridged",
+    guide="NAT, Bridge",
     needs="capture",
-    applies=NAT,
 )
-def test_agent_packets_carry_the_uplinks_address(
+def test_agent_packets_carry_the_right_source(
     journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect
 ) -> None:
     packets = journeys.agent(protocol)
     left = left_by(packets, situation.ways_out)
     if not left:
         expect.not_run("no probe left by any interface (EGRESS-01): there is no source to look at")
-    wrong = {
-        (way, sighting.source)
-        for way in left
-        for sighting in departures(packets, way)
-        if sighting.source not in situation.uplink_addresses(way)
-    }
-    right = sorted({sighting.source for way in left for sighting in departures(packets, way)})
+    seen = [(way, sighting) for way in left for sighting in departures(packets, way)]
+    if situation.bridged:
+        expected = f"the agent's own address {situation.agent_address} and MAC {situation.agent_mac}"
+        wrong = {(way, one.source, one.source_mac) for way, one in seen if not situation.is_agents_own(one)}
+        right = {f"{one.source} from {one.source_mac}" for _way, one in seen}
+        told = "; ".join(f"{source} from {mac} on {way}" for way, source, mac in sorted(wrong))
+    else:
+        expected = f"the uplink's address: {', '.join(situation.uplink_address(way) or 'none' for way in left)}"
+        wrong = {(way, one.source, "") for way, one in seen if one.source not in situation.uplink_addresses(way)}
+        right = {one.source for _way, one in seen}
+        told = "; ".join(f"{source} on {way}" for way, source, _mac in sorted(wrong))
     expect.holds(
         not wrong,
-        expected=f"the uplink's address: {', '.join(situation.uplink_address(way) or 'none' for way in left)}",
-        observed="; ".join(f"{source} on {way}" for way, source in sorted(wrong)) if wrong else f"{', '.join(right)}",
+        expected=expected,
+        observed=told or ", ".join(sorted(right)),
         evidence=[packets, *journeys.far_end(protocol)],
     )
 
@@ -92,11 +95,24 @@ def test_dns_queries_leave_by_the_intended_uplink(journeys: Journeys, situation:
         expect.not_applicable(f"{', '.join(journeys.resolvers)} answers on this host itself: no query leaves")
     if not left_by(packets, situation.ways_out) and not left_by(journeys.agent("udp"), situation.ways_out):
         expect.not_run("none of the agent's packets leaves (EGRESS-01)")
+    foreign = [one for one in departures(packets, situation.uplink) if not situation.is_agents_own(one)]
+    if situation.bridged and foreign and list(left_by(packets, situation.ways_out)) == [situation.uplink]:
+        resolvers, sources = ", ".join(journeys.resolvers), ", ".join(sorted({one.source for one in foreign}))
+        expect.advises(
+            False,
+            expected=f"the agent's queries leave by {situation.uplink} with its own address {situation.agent_address}",
+            observed=f"{resolvers} carries them on from this host: they leave by {situation.uplink} as {sources}",
+            evidence=[packets],
+        )
+        return
     expect.only_by(situation.uplink, packets, situation.ways_out, who="the agent's resolver")
 
 
 @check(
-    "EGRESS-06", "Full-size packets get through: no MTU trap between bridge and uplink", guide="NAT", needs="capture"
+    "EGRESS-06",
+    "Full-size packets get through: no MTU trap between bridge and uplink",
+    guide="NAT",
+    needs="capture",
 )
 def test_full_size_packets_get_through(journeys: Journeys, situation: Situation, expect: Expect) -> None:
     small = journeys.agent(
@@ -106,6 +122,14 @@ def test_full_size_packets_get_through(journeys: Journeys, situation: Situation,
         expect.not_run("not even small packets are answered (EGRESS-03)")
     packets = journeys.full_size()
     told = [sighting.note for sighting in errors_seen(packets) if sighting.note]
+    if situation.bridged and packets.refused:
+        expect.advises(
+            False,
+            expected="packets as large as the parent carries leave the agent",
+            observed=f"the agent's own kernel refuses them: {', '.join(sorted(set(packets.refused)))} ({packets.title})",
+            evidence=[packets],
+        )
+        return
     expect.holds(
         packets.answered == packets.sent,
         expected="packets as large as the agent's interface allows are answered, or the path MTU is told to the agent",

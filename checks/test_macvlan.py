@@ -1,0 +1,201 @@
+"""Macvlan: the network and its parent, the agent's place on it, and what the parent's segment lets pass."""
+
+from __future__ import annotations
+
+from fixtures.access.journeys import Journeys
+from fixtures.declare import BRIDGED, MACVLAN, check
+from fixtures.expect import Expect
+from fixtures.model.intent import Intent, MacvlanAttach
+from fixtures.model.snapshot import Snapshot
+from fixtures.model.verdict import StateEvidence
+from fixtures.reasoning.causes.macvlan import data_filtered, docker_network, in_pool, network_faults
+from fixtures.reasoning.dhcp import colliding, offers_evidence
+from fixtures.reasoning.segment import UPSTREAM_WORDS
+from fixtures.reasoning.sightings import departures, left_by
+from fixtures.reasoning.situation import Situation
+
+
+@check(
+    "MACVLAN-01",
+    "The network has the macvlan driver, the intended parent, and the parent LAN's subnet and gateway",
+    guide="Bridging with macvlan, steps 1-2",
+    needs="docker",
+    applies=MACVLAN,
+)
+def test_the_network_is_the_parents_lan(situation: Situation, intent: Intent, expect: Expect) -> None:
+    attach, engine, network = intent.agent.attach, situation.snapshot.engine, docker_network(situation)
+    assert isinstance(attach, MacvlanAttach)
+    expected = f"{attach.network}: macvlan on {attach.parent}, subnet {attach.subnet}, gateway {attach.gateway}"
+    parent = situation.parent_link
+    if parent is not None and parent.master is not None:
+        expect.holds(False, expected=expected, observed=f"{attach.parent} is a port of the bridge {parent.master}")
+        return
+    if engine is None and intent.agent.container is not None:
+        expect.not_run("the Docker engine cannot be asked (HOST-01)")
+    if engine is not None and network is None:
+        names = ", ".join(one.name for one in engine.networks)
+        expect.holds(False, expected=expected, observed=f"there is no such Docker network; there are {names}")
+        return
+    if network is None and situation.bridged_link is None:
+        expect.not_run("the agent is no container and has no macvlan interface that would tell of its network")
+    faults = network_faults(situation)
+    expect.holds(
+        not faults,
+        expected=expected,
+        observed="; ".join(words for _code, words in faults) or "as intended",
+    )
+
+
+@check(
+    "MACVLAN-02",
+    "The agent is attached to it with an address from its pool",
+    guide="Bridging with macvlan, step 3",
+    needs="docker",
+    applies=MACVLAN,
+)
+def test_the_agent_is_attached(situation: Situation, snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
+    attach = intent.agent.attach
+    assert isinstance(attach, MacvlanAttach)
+    if snapshot.agent is None and not expect.explained:
+        expect.not_run("the agent cannot be entered (HOST-07)")
+    address, container = situation.bridged_address, snapshot.engine.container if snapshot.engine else None
+    networks = [one.network for one in container.attachments] if container is not None else None
+    found = f"{address.address}/{address.prefixlen}" if address is not None else "no address on a macvlan interface"
+    expect.holds(
+        in_pool(situation) and (networks is None or attach.network in networks),
+        expected=f"on {attach.network}, with an address from {situation.agent_pool}",
+        observed=found + (f", on {', '.join(networks) or 'no network'}" if networks is not None else ""),
+    )
+
+
+@check(
+    "MACVLAN-03",
+    "The agent reaches the gateway (4 of 4), seen on the parent with the agent's own MAC, un-NATed",
+    guide="Bridging with macvlan, step 4",
+    needs="capture",
+    applies=MACVLAN,
+)
+def test_the_agent_reaches_the_gateway(journeys: Journeys, situation: Situation, expect: Expect) -> None:
+    parent, packets = situation.parent, journeys.gateway_pings()
+    assert parent is not None
+    expected = (
+        f"{packets.sent} of {packets.sent} pings to {situation.lan_gateway} answered, seen leaving by {parent} from "
+        f"{situation.agent_mac} as {situation.agent_address}, and nowhere else"
+    )
+    left = left_by(packets, situation.ways_out)
+    others = [way for way in left if way != parent]
+    own = {one.probe for one in departures(packets, parent) if situation.is_agents_own(one)}
+    foreign = sorted({f"{s.source} from {s.source_mac}" for s in departures(packets, parent) if s.probe not in own})
+    observed = f"{packets.answered} of {packets.sent} answered, {len(own)} seen on {parent} as the agent's own"
+    observed += f", as {', '.join(foreign)} instead" if foreign else ""
+    observed += f", and on {', '.join(others)}" if others else ""
+    observed += f"; refused by the agent's own kernel: {', '.join(sorted(set(packets.refused)))}" if packets.refused else ""
+    fine = packets.answered == packets.sent == len(own) and not foreign and not others
+    if fine:
+        expect.proven_absent(packets, [way for way in situation.ways_out if way != parent], expected=expected)
+    elif not journeys.segment.gateway_answers_host and own and not expect.explained:
+        expect.inconclusive(
+            f"{observed}: the gateway {situation.lan_gateway} answers the host's own pings no more than the agent's",
+            expected=expected,
+            evidence=[packets],
+        )
+    expect.holds(
+        fine, expected=expected, observed=observed, evidence=[packets, *_host_and_agent(journeys, situation)]
+    )
+
+
+@check(
+    "MACVLAN-04",
+    "No DHCP server on the parent's segment hands out the pool's addresses",
+    guide="Bridging with macvlan, step 1",
+    needs="probe",
+    applies=MACVLAN,
+)
+def test_no_dhcp_server_hands_out_the_pool(journeys: Journeys, situation: Situation, expect: Expect) -> None:
+    offers, pool, parent = journeys.offers, situation.agent_pool, situation.parent
+    assert pool is not None
+    if offers is None:
+        expect.not_run(f"{parent} is not up (HOST-02), so that no DHCP server can be asked on it")
+    inside = colliding(offers, pool)
+    expected = f"no server on {parent} offers an address of {pool}"
+    if inside:
+        expect.holds(
+            False, expected=expected, observed="; ".join(map(str, inside)), evidence=offers_evidence(offers)
+        )
+        return
+    servers = ", ".join(dict.fromkeys(offer.server for offer in offers))
+    expect.advises(
+        not offers,
+        expected=expected,
+        observed=f"{servers} offers {', '.join(dict.fromkeys(offer.address for offer in offers))}, outside of {pool}"
+        if offers
+        else "nobody answers DHCPDISCOVER",
+        evidence=offers_evidence(offers),
+    )
+
+
+@check(
+    "MACVLAN-05",
+    "No other machine on the segment holds the agent's address",
+    guide="Bridging with macvlan, step 1",
+    needs="probe",
+    applies=BRIDGED,
+)
+def test_nobody_else_holds_the_agents_address(journeys: Journeys, situation: Situation, expect: Expect) -> None:
+    address, facts = situation.bridged_address, journeys.segment
+    if address is None:
+        expect.not_run("the agent has no address on its parent that somebody else could hold")
+    if facts.claims is None:
+        expect.not_run(f"{situation.parent} is not up (HOST-02), so that nobody can be asked on it")
+    own = [one.interface for one in situation.snapshot.host.addresses if one.address == address.address]
+    others = [f"{claim.mac} (asked from the {' and the '.join(claim.heard_by)}'s side)" for claim in facts.claims]
+    others += [f"this host's own {interface}" for interface in own]
+    expect.holds(
+        not others,
+        expected=f"nobody but {situation.agent_mac} answers ARP for {address.address}",
+        observed=f"{', '.join(others)} holds it as well"
+        if others
+        else f"nobody answers, asked from the {' and the '.join(facts.asked_from)}'s side",
+    )
+
+
+@check(
+    "MACVLAN-06",
+    "The parent and what is upstream of it accept a second MAC",
+    guide="Bridge, warning",
+    needs="capture",
+    applies=BRIDGED,
+)
+def test_a_second_mac_is_accepted(journeys: Journeys, situation: Situation, expect: Expect) -> None:
+    parent = situation.parent_link
+    expected = f"frames from and to the agent's {situation.agent_mac} get through beside the parent's own"
+    if parent is not None and parent.wireless:
+        expect.holds(
+            False, expected=expected, observed=f"{parent.name} is wireless: a station has one MAC address"
+        )
+        return
+    probes = journeys.segment.second_mac
+    if probes is None:
+        expect.not_run("the parent is not up (HOST-02), or the agent has no interface on it")
+    pings = journeys.gateway_pings()
+    if probes.upstream == "unknown":
+        expect.not_run(f"{UPSTREAM_WORDS['unknown']} (HOST-03), so that nothing can be compared with it")
+    filtered = data_filtered(journeys.target.measured, [situation.parent] if situation.parent else [])
+    accepted = probes.upstream == "accepted" and not (filtered and expect.explained)
+    expect.holds(
+        accepted,
+        expected=expected,
+        observed=UPSTREAM_WORDS[probes.upstream]
+        + (", but IP from it is lost" if probes.upstream == "accepted" and not accepted else ""),
+        evidence=[probes.evidence(), *([pings] if not accepted else [])],
+    )
+
+
+def _host_and_agent(journeys: Journeys, situation: Situation) -> list[StateEvidence]:
+    """A fact of macvlan, and no failure: the kernel keeps a parent and its macvlan interfaces apart."""
+    answers = journeys.segment.host_answers_agent
+    if answers is None or situation.parent is None:
+        return []
+    address = situation.uplink_address(situation.parent)
+    told = "answered" if answers else "no answer; macvlan keeps a parent and its interfaces apart, so this is no failure"
+    return [StateEvidence(title="host and agent", lines=[f"ping of the agent to {situation.parent}'s {address}: {told}"])]
