@@ -111,12 +111,12 @@ def test_the_kernel_decides_as_intended(
 ) -> None:
     expected = f"table {situation.table}, by {situation.uplink}, for {', '.join(kernel_decisions)}"
     evidence: list[Evidence] = [decision.evidence for decision in kernel_decisions.values()]
-    evidence += [decision.answer.command for decision in kernel_decisions.values()]
+    evidence += [decision.answer.command for decision in kernel_decisions.values() if decision.answer.command]
     told = {protocol: decision.answer.words for protocol, decision in kernel_decisions.items()}
     observed = "; ".join(f"{protocol}: {words}" for protocol, words in told.items())
     if len(set(told.values())) == 1:
         observed = next(iter(told.values()))
-    disagreeing = [protocol for protocol, decision in kernel_decisions.items() if not decision.evidence.agree]
+    disagreeing = [protocol for protocol, decision in kernel_decisions.items() if decision.evidence.agree is False]
     if disagreeing:
         observed += f"; the routing model says otherwise for {', '.join(disagreeing)}"
     answers = [decision.answer for decision in kernel_decisions.values()]
