@@ -89,7 +89,8 @@ def test_the_agent_reaches_the_gateway(journeys: Journeys, situation: Situation,
     observed = f"{packets.answered} of {packets.sent} answered, {len(own)} seen on {parent} as the agent's own"
     observed += f", as {', '.join(foreign)} instead" if foreign else ""
     observed += f", and on {', '.join(others)}" if others else ""
-    observed += f"; refused by the agent's own kernel: {', '.join(sorted(set(packets.refused)))}" if packets.refused else ""
+    refused = ", ".join(sorted(set(packets.refused)))
+    observed += f"; refused by the agent's own kernel: {refused}" if refused else ""
     fine = packets.answered == packets.sent == len(own) and not foreign and not others
     if fine:
         expect.proven_absent(packets, [way for way in situation.ways_out if way != parent], expected=expected)
@@ -99,9 +100,7 @@ def test_the_agent_reaches_the_gateway(journeys: Journeys, situation: Situation,
             expected=expected,
             evidence=[packets],
         )
-    expect.holds(
-        fine, expected=expected, observed=observed, evidence=[packets, *_host_and_agent(journeys, situation)]
-    )
+    expect.holds(fine, expected=expected, observed=observed, evidence=[packets, *_host_and_agent(journeys, situation)])
 
 
 @check(
@@ -119,9 +118,7 @@ def test_no_dhcp_server_hands_out_the_pool(journeys: Journeys, situation: Situat
     inside = colliding(offers, pool)
     expected = f"no server on {parent} offers an address of {pool}"
     if inside:
-        expect.holds(
-            False, expected=expected, observed="; ".join(map(str, inside)), evidence=offers_evidence(offers)
-        )
+        expect.holds(False, expected=expected, observed="; ".join(map(str, inside)), evidence=offers_evidence(offers))
         return
     servers = ", ".join(dict.fromkeys(offer.server for offer in offers))
     expect.advises(
@@ -170,9 +167,7 @@ def test_a_second_mac_is_accepted(journeys: Journeys, situation: Situation, expe
     parent = situation.parent_link
     expected = f"frames from and to the agent's {situation.agent_mac} get through beside the parent's own"
     if parent is not None and parent.wireless:
-        expect.holds(
-            False, expected=expected, observed=f"{parent.name} is wireless: a station has one MAC address"
-        )
+        expect.holds(False, expected=expected, observed=f"{parent.name} is wireless: a station has one MAC address")
         return
     probes = journeys.segment.second_mac
     if probes is None:
@@ -197,5 +192,6 @@ def _host_and_agent(journeys: Journeys, situation: Situation) -> list[StateEvide
     if answers is None or situation.parent is None:
         return []
     address = situation.uplink_address(situation.parent)
-    told = "answered" if answers else "no answer; macvlan keeps a parent and its interfaces apart, so this is no failure"
-    return [StateEvidence(title="host and agent", lines=[f"ping of the agent to {situation.parent}'s {address}: {told}"])]
+    told = "no answer; macvlan keeps a parent and its interfaces apart, so this is no failure"
+    lines = [f"ping of the agent to {situation.parent}'s {address}: {'answered' if answers else told}"]
+    return [StateEvidence(title="host and agent", lines=lines)]

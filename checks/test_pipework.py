@@ -8,13 +8,13 @@ from fixtures.expect import Expect
 from fixtures.model.intent import Intent, PipeworkStaticAttach
 from fixtures.model.snapshot import Snapshot
 from fixtures.model.verdict import FileEvidence
+from fixtures.reasoning.causes.macvlan import ways_beside
 from fixtures.reasoning.causes.pipework import (
     address_objection,
     docker_networks,
     gateway_objection,
     lease_unattended,
     leftovers,
-    other_ways_out,
     reruns_of,
 )
 from fixtures.reasoning.pipework_files import OCCASIONS
@@ -45,7 +45,7 @@ def test_pipework_is_on_path(snapshot: Snapshot, expect: Expect) -> None:
 def test_docker_gave_no_way_out(situation: Situation, snapshot: Snapshot, expect: Expect) -> None:
     if snapshot.agent is None:
         expect.not_run("the agent cannot be entered (HOST-07)")
-    networks, links = docker_networks(situation), [link.name for link in other_ways_out(situation)]
+    networks, links = docker_networks(situation), [link.name for link in ways_beside(situation)]
     found = [f"Docker's network {name}" for name in networks] + [f"the interface {name}" for name in links]
     expect.holds(
         not found,
@@ -84,7 +84,7 @@ def test_the_agent_has_its_interface(situation: Situation, snapshot: Snapshot, i
     if not fine or end is not None:
         expect.holds(False, expected=expected, observed=observed)
         return
-    names = ", ".join(one.name for one in left)
+    names = ", ".join(one.name for one, _inside in left)
     expect.advises(
         not left,
         expected=expected,
@@ -103,7 +103,7 @@ def test_the_gateway_answers(journeys: Journeys, situation: Situation, expect: E
     parent, packets = situation.parent, journeys.gateway_pings()
     assert parent is not None
     gateway, objection = situation.lan_gateway, gateway_objection(situation)
-    expected = f"default via {gateway}, {packets.sent} of {packets.sent} pings answered, seen on {parent} as the agent's own"
+    expected = f"default via {gateway}, {packets.sent} of {packets.sent} pings answered, seen on {parent} as its own"
     own = {one.probe for one in departures(packets, parent) if situation.is_agents_own(one)}
     others = [way for way in left_by(packets, situation.ways_out) if way != parent]
     observed = (objection or f"default via {gateway}") + f"; {packets.answered} of {packets.sent} answered"

@@ -45,7 +45,7 @@ parent=$1 container=$2 address=$3 mac=$4 inside=eth1
 if [ -e "/run/netns/$container" ]; then
     # A bare namespace has no first process to be named after.
     namespace=/run/netns/$container
-    number=$(($(stat -L -c %i "$namespace") % 1000000))
+    number=$(($(printf %s "$container" | cksum | cut -d ' ' -f 1) % 1000000))
 else
     command -v docker >/dev/null || fail "Container $container not found, and there is no docker command."
     number=$(docker inspect --format '{{.State.Pid}}' "$container")
@@ -68,7 +68,9 @@ esac
 
 mtu=$(ip -oneline link show dev "$parent" | sed 's/.* mtu \\([0-9]*\\) .*/\\1/')
 outside=$(printf 'ph%s%s' "$number" "$inside" | cut -c 1-15)
-ip link add link "$parent" name "$outside" mtu "$mtu" type macvlan mode bridge
+# pipework leaves the address to chance; a lab is to come out the same each time.
+chance=$(printf '%s %s' "$parent" "$container" | md5sum | sed 's/\\(..\\)\\(..\\)\\(..\\)\\(..\\).*/\\1:\\2:\\3:\\4/')
+ip link add link "$parent" name "$outside" mtu "$mtu" address "5a:1c:$chance" type macvlan mode bridge
 ip link set dev "$parent" up
 ip link set dev "$outside" netns "$namespace"
 within ip link set dev "$outside" name "$inside"

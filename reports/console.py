@@ -17,7 +17,7 @@ from typing import TextIO
 from fixtures.model.verdict import Outcome, Verdict
 from reports.causes import Cause, causes
 from reports.way import verdict_sentence
-from reports.words import counted, ids_shortened, listed, reasons, sentence, visible
+from reports.words import counted, ids_shortened, listed, one_line, reasons, sentence, visible
 
 NARROWEST, WIDEST = 40, 120
 _COLOURS = {"pass": "32", "fail": "31", "inconclusive": "35", "advisory": "33", "strong": "1", "quiet": "2"}
@@ -28,12 +28,13 @@ def colour_wanted(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def summary(outcome: Outcome, report: Path, *, colour: bool, width: int | None = None) -> str:
+def summary(outcome: Outcome, report: Path | None, *, colour: bool, width: int | None = None) -> str:
     """Write the short form of a run.
 
     Args:
         outcome: the run.
-        report: path of the page, or of the report directory that holds it, as it is to be shown.
+        report: path of the page, or of the report directory that holds it, as it is to be shown; None where there is
+            none.
         colour: whether to use SGR colour sequences (ECMA-48); the words say everything without them.
         width: columns to wrap prose at; the terminal's own when left out. Commands are never wrapped.
 
@@ -45,7 +46,7 @@ def summary(outcome: Outcome, report: Path, *, colour: bool, width: int | None =
 
 
 class _Summary:
-    def __init__(self, outcome: Outcome, report: Path, colour: bool, width: int) -> None:
+    def __init__(self, outcome: Outcome, report: Path | None, colour: bool, width: int) -> None:
         self.outcome, self.report, self.colour, self.width = outcome, report, colour, width
 
         self.told: dict[str, str] = {}
@@ -67,7 +68,8 @@ class _Summary:
             yield from advisories
         yield ""
         yield from self._unlooked()
-        yield f"report: {visible(str(self.report))}"
+        if self.report is not None:
+            yield f"report: {visible(str(self.report))}"
 
     def _targets(self) -> Iterator[str]:
         if self.outcome.run.interrupted:
@@ -148,7 +150,7 @@ class _Summary:
 
     def _wrapped(self, text: str, first: str, others: str, max_lines: int | None = None) -> list[str]:
         return textwrap.wrap(
-            visible(" ".join(text.split())),
+            one_line(text),
             self.width,
             initial_indent=first,
             subsequent_indent=others,

@@ -1,4 +1,4 @@
-"""The files of a run: result.json and report.html, each written whole or not at all, and the link to the latest run.
+"""The files of a run, each written whole or not at all, and the link to the latest run.
 
 A reader, or a run that is cut short, never meets half a file: it is written under a temporary name in the same folder
 and renamed over the final one (rename(2) replaces atomically).
@@ -12,9 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fixtures.model.verdict import Outcome
+from reports.junit import junit
 from reports.page import render
 
-RESULT, REPORT, LATEST = "result.json", "report.html", "latest"
+RESULT, REPORT, JUNIT, LATEST = "result.json", "report.html", "junit.xml", "latest"
 
 
 class ResultUnreadable(Exception):
@@ -22,7 +23,7 @@ class ResultUnreadable(Exception):
 
 
 def write_outcome(outcome: Outcome, directory: Path) -> Path:
-    """Write result.json and report.html into a report directory, which is made where missing.
+    """Write result.json, junit.xml and report.html into a report directory, which is made where missing.
 
     Returns:
         The path of report.html.
@@ -32,6 +33,7 @@ def write_outcome(outcome: Outcome, directory: Path) -> Path:
     """
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / RESULT, outcome.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_whole(directory / JUNIT, junit(outcome))
     report = directory / REPORT
     write_whole(report, render(outcome))
     return report

@@ -45,6 +45,11 @@ def visible(text: str, *, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else f"\u2039U+{ord(c):04X}\u203a" for c in text)
 
 
+def one_line(text: str) -> str:
+    """A text as one visible line. What only looks like a space in it is no space."""
+    return " ".join(visible(text, keep="\n\t").split())
+
+
 def clip(text: str, limit: int) -> str:
     """Shorten a text to ``limit`` characters, the ellipsis included."""
     return text if len(text) <= limit else text[: limit - 1] + "\u2026"

@@ -166,11 +166,11 @@ def hand_made_host(uplinks: Mapping[str, str] = UPLINKS) -> Iterator[HandMadeHos
         yield host
 
 
-def apply_the_guides_recipe(host: HandMadeHost) -> None:
+def apply_the_guides_recipe(host: HandMadeHost, uplink: str = "wlan0") -> None:
     """Steps 1 to 5 of "Host with multiple physical interfaces", as they stand there."""
     host.run("sh", "-c", "echo 200 wlan0rt >> /etc/iproute2/rt_tables")
     host.ip("rule add from 172.17.0.0/16 lookup wlan0rt")
-    host.ip("route add default via 10.10.50.1 dev wlan0 table wlan0rt")
+    host.ip("route add default via 10.10.50.1 dev {} table wlan0rt", uplink)
 
 
 def write_site(folder: Path, text: str = SITE) -> Path:

@@ -397,7 +397,7 @@ def test_recorded_results_are_still_read_and_rendered(recorded: Path) -> None:
 
 def test_a_run_is_written_whole_and_read_again(tmp_path: Path) -> None:
     report = write_outcome(rule_missing(), tmp_path / "run")
-    assert sorted(path.name for path in report.parent.iterdir()) == ["report.html", "result.json"]
+    assert sorted(path.name for path in report.parent.iterdir()) == ["junit.xml", "report.html", "result.json"]
     assert json.loads((tmp_path / "run" / "result.json").read_text())["schema"] == "viacheck.result/1"
     assert read_outcome(tmp_path / "run" / "result.json") == rule_missing()
 

@@ -13,7 +13,8 @@ from netns_lab.dhcp_server import DHCPPool, DHCPServer
 from netns_lab.faults.fault import FAULT_TABLE, fault
 from netns_lab.lab import Lab, LabCommandError
 from netns_lab.nftables import Masquerade
-from netns_lab.plan import HOST_PORT
+from netns_lab.plan import HOST_PORT, RESOLVER
+from netns_lab.resolver import start_forwarder
 from netns_lab.scenarios import AGENT_SUBNET, BRIDGE, MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.bridge import CONTAINER, LAN, PIPEWORK_ADDRESS
 
@@ -22,7 +23,7 @@ _BRIDGED = ("macvlan", *_PIPEWORK)
 _GATEWAY, _NOBODY = "10.10.40.1", "10.10.40.77"
 _OTHER_ADDRESS = "10.10.40.201/24"
 _BRIDGE_OF_THE_HOST = "br0"
-_UNREACHED = {"MACVLAN-03", "EGRESS-01"}
+_UNREACHED = {"MACVLAN-03", "PIPEWORK-04", "EGRESS-01"}
 """What breaks when the agent finds no gateway on its parent."""
 
 
@@ -70,7 +71,7 @@ def not_attached(lab: Lab) -> None:
 
 
 @fault("network-wrong-driver", "The Docker network is a bridge of that name", on="macvlan",
-       breaks={"MACVLAN-01", "MACVLAN-03", "EGRESS-01", "EGRESS-02"}, diagnosis="NETWORK_WRONG_DRIVER",
+       breaks={"MACVLAN-01", "MACVLAN-02", "MACVLAN-03", "EGRESS-02"}, diagnosis="NETWORK_WRONG_DRIVER",
        flavour="engine")  # fmt: skip
 def network_wrong_driver(lab: Lab) -> None:
     assert lab.engine is not None
@@ -94,8 +95,8 @@ def parent_no_carrier(lab: Lab) -> None:
 
 
 @fault("parent-in-bridge", "The parent is a port of the host's own bridge, so that no macvlan can be made on it",
-       on="macvlan", breaks={"HOST-02", "MACVLAN-01", "MACVLAN-02", *_UNREACHED},
-       diagnosis="BRIDGED_UPLINK")  # fmt: skip
+       on="macvlan", breaks={"HOST-02", "HOST-06", "EGRESS-04", "MACVLAN-01", "MACVLAN-02", *_UNREACHED},
+       diagnosis="BRIDGED_UPLINK", flavour="netns")  # fmt: skip
 def parent_in_bridge(lab: Lab) -> None:
     network = macvlan.intended(lab.plan.intent)
     macvlan.disconnect(lab)
@@ -132,6 +133,15 @@ def mtu_kept(lab: Lab) -> None:
     lab.host.ip("link", "set", "dev", PARENT, "mtu", "1500")
 
 
+@fault("dns-by-host", "The host's resolver listens on loopback, so Docker carries the agent's queries on from the host",
+       on="macvlan", breaks={"EGRESS-05"}, diagnosis="DNS_OTHER_PATH", flavour="engine")  # fmt: skip
+def dns_by_host(lab: Lab) -> None:
+    assert lab.engine is not None
+    lab.at_end(start_forwarder(lab.host.namespace, listen="127.0.0.1", upstream=RESOLVER))
+    lab.host.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    macvlan.reconnect(lab)
+
+
 # Upstream of the parent, and beside it
 
 
@@ -148,7 +158,7 @@ def delivery_filtered(lab: Lab) -> None:
 
 
 @fault("foreign-data-dropped", "The switch lets ARP pass and drops IP from other MAC addresses", on=_BRIDGED,
-       breaks={"MACVLAN-03", "MACVLAN-06", "EGRESS-03"}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
+       breaks={"MACVLAN-03", "PIPEWORK-04", "MACVLAN-06", "EGRESS-03"}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
 def foreign_data_dropped(lab: Lab) -> None:
     switch_port.carry_data_of_one(lab, PARENT, _parent_mac(lab))
 
@@ -309,8 +319,11 @@ def _behind_docker0(lab: Lab, metric: int = 0) -> None:
     lab.agent.ip("link", "set", "dev", "eth0", "up")
     lab.agent.ip("route", "add", "default", "via", "172.17.0.1", "dev", "eth0", "metric", str(metric))
     lab.host.ip("address", "add", "172.17.0.1/16", "dev", BRIDGE)
+    for name in (BRIDGE, "veth-agent"):
+        lab.host.sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
     lab.host.ip("link", "set", "dev", "veth-agent", "up")
     lab.host.ip("link", "set", "dev", BRIDGE, "up")
+    lab.wait_for_carrier(BRIDGE, present=True)
     lab.host.sysctl("net/ipv4/ip_forward", "1")
     nftables.apply(lab.host.namespace, FAULT_TABLE, [Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE)])
 

@@ -1,0 +1,70 @@
+"""junit.xml: the run as CI systems read it, one suite for each target and one case for each check and case.
+
+A fail is a failure, an inconclusive check an error, and what was not looked at is skipped; an advisory passes, and its
+words stand in the case's output. XML 1.0 knows no control characters, so that every text passes `words.visible`.
+"""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as Xml
+
+from fixtures.model.verdict import CheckResult, Outcome, Verdict
+from reports.words import reason, visible
+
+_ELEMENTS = {
+    Verdict.FAIL: "failure",
+    Verdict.INCONCLUSIVE: "error",
+    Verdict.NOT_RUN: "skipped",
+    Verdict.NOT_APPLICABLE: "skipped",
+}
+_COUNTED = (("failures", Verdict.FAIL), ("errors", Verdict.INCONCLUSIVE))
+
+
+def junit(outcome: Outcome) -> str:
+    """Write a run in the form that CI systems share (testsuites, testsuite, testcase)."""
+    suites = Xml.Element("testsuites", {"name": "viacheck", **_numbers(outcome.results)})
+    for target in outcome.targets:
+        results = [result for result in outcome.results if result.target == target.id]
+        about = {"name": _text(target.id), "timestamp": outcome.run.started, **_numbers(results)}
+        suite = Xml.SubElement(suites, "testsuite", about)
+        suite.extend(_case(result) for result in results)
+    Xml.indent(suites)
+    return Xml.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _numbers(results: list[CheckResult]) -> dict[str, str]:
+    numbers = {name: sum(result.verdict is verdict for result in results) for name, verdict in _COUNTED}
+    skipped = sum(_ELEMENTS.get(result.verdict) == "skipped" for result in results)
+    seconds = sum(result.seconds for result in results)
+    return {
+        "tests": str(len(results)),
+        **{name: str(number) for name, number in numbers.items()},
+        "skipped": str(skipped),
+        "time": f"{seconds:.4f}",
+    }
+
+
+def _case(result: CheckResult) -> Xml.Element:
+    name = f"{result.check}[{result.case}]" if result.case else result.check
+    case = Xml.Element("testcase", classname=_text(result.target), name=_text(name), time=f"{result.seconds:.4f}")
+    element = _ELEMENTS.get(result.verdict)
+    if element is not None:
+        kind = result.diagnosis.code if result.diagnosis else result.verdict.value
+        told = Xml.SubElement(case, element, type=_text(kind), message=_text(reason(result)))
+        told.text = _words(result) if element != "skipped" else None
+    elif result.verdict is Verdict.ADVISORY:
+        Xml.SubElement(case, "system-out").text = _words(result)
+    return case
+
+
+def _words(result: CheckResult) -> str:
+    lines = [result.title, f"expected: {result.expected}", f"observed: {result.observed}"]
+    if result.diagnosis is not None:
+        lines.append(f"{result.diagnosis.code}: {result.diagnosis.cause}")
+        lines += [f"mend: {command}" for command in result.diagnosis.remedy]
+        lines += [f"undo: {command}" for command in result.diagnosis.undo]
+    return _text("\n".join(lines))
+
+
+def _text(text: str) -> str:
+    return visible(text, keep="\n\t")
