@@ -7,7 +7,6 @@ from fixtures.declare import BRIDGED, MACVLAN, check
 from fixtures.expect import Expect
 from fixtures.model.intent import Intent, MacvlanAttach
 from fixtures.model.snapshot import Snapshot
-from fixtures.model.verdict import StateEvidence
 from fixtures.reasoning.causes.macvlan import data_filtered, docker_network, in_pool, network_faults
 from fixtures.reasoning.dhcp import colliding, offers_evidence
 from fixtures.reasoning.segment import UPSTREAM_WORDS
@@ -100,7 +99,8 @@ def test_the_agent_reaches_the_gateway(journeys: Journeys, situation: Situation,
             expected=expected,
             evidence=[packets],
         )
-    expect.holds(fine, expected=expected, observed=observed, evidence=[packets, *_host_and_agent(journeys, situation)])
+    fact = journeys.segment.host_and_agent(parent, situation.uplink_address(parent))
+    expect.holds(fine, expected=expected, observed=observed, evidence=[packets, *fact])
 
 
 @check(
@@ -145,14 +145,14 @@ def test_nobody_else_holds_the_agents_address(journeys: Journeys, situation: Sit
     if facts.claims is None:
         expect.not_run(f"{situation.parent} is not up (HOST-02), so that nobody can be asked on it")
     own = [one.interface for one in situation.snapshot.host.addresses if one.address == address.address]
-    others = [f"{claim.mac} (asked from the {' and the '.join(claim.heard_by)}'s side)" for claim in facts.claims]
+    others = [f"{claim.mac} (asked from the side of {' and '.join(claim.heard_by)})" for claim in facts.claims]
     others += [f"this host's own {interface}" for interface in own]
     expect.holds(
         not others,
         expected=f"nobody but {situation.agent_mac} answers ARP for {address.address}",
         observed=f"{', '.join(others)} holds it as well"
         if others
-        else f"nobody answers, asked from the {' and the '.join(facts.asked_from)}'s side",
+        else f"nobody answers, asked from the side of {' and '.join(facts.asked_from)}",
     )
 
 
@@ -184,14 +184,3 @@ def test_a_second_mac_is_accepted(journeys: Journeys, situation: Situation, expe
         + (", but IP from it is lost" if probes.upstream == "accepted" and not accepted else ""),
         evidence=[probes.evidence(), *([pings] if not accepted else [])],
     )
-
-
-def _host_and_agent(journeys: Journeys, situation: Situation) -> list[StateEvidence]:
-    """A fact of macvlan, and no failure: the kernel keeps a parent and its macvlan interfaces apart."""
-    answers = journeys.segment.host_answers_agent
-    if answers is None or situation.parent is None:
-        return []
-    address = situation.uplink_address(situation.parent)
-    told = "no answer; macvlan keeps a parent and its interfaces apart, so this is no failure"
-    lines = [f"ping of the agent to {situation.parent}'s {address}: {'answered' if answers else told}"]
-    return [StateEvidence(title="host and agent", lines=lines)]

@@ -118,7 +118,8 @@ def test_the_gateway_answers(journeys: Journeys, situation: Situation, expect: E
             expected=expected,
             evidence=[packets],
         )
-    expect.holds(fine, expected=expected, observed=observed, evidence=[packets])
+    fact = journeys.segment.host_and_agent(parent, situation.uplink_address(parent))
+    expect.holds(fine, expected=expected, observed=observed, evidence=[packets, *fact])
 
 
 @check(

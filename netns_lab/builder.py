@@ -7,7 +7,9 @@ copies of /etc and /run, so that whatever is typed or written in the lab stays i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from netns_lab.dhcp_client import DHCPClient, NoLease
 from netns_lab.dhcp_server import DHCPServer
 from netns_lab.far_end import FarEnd
 from netns_lab.lab import Lab, LabMachine
+from netns_lab.link_watcher import start_link_watcher
 from netns_lab.netlink import LabBuildError, Request, request
 from netns_lab.plan import HOST, Cable, LabPlan, Machine
 
@@ -75,11 +78,27 @@ def build(plan: LabPlan) -> Lab:
         lab = Lab(plan, machines, far_end, None)
         undo.pop_all()
     try:
+        _boot(lab)
         _start_dhcp(lab)
     except BaseException:
         lab.close()
         raise
     return lab
+
+
+def _boot(lab: Lab) -> None:
+    """Do what an init does: start what watches links, and let the host configure itself from its files."""
+    plan = lab.plan
+    if plan.link_hook is not None:
+        lab.at_end(start_link_watcher(lab.host.namespace, plan.link_hook))
+    for argv in plan.boot:
+        done = lab.host.namespace.run(argv)
+        if not done.ok:
+            # A host comes up all the same; what it lacks then is for the checks to find.
+            lab.notes.append(f"{done.command} ended with exit code {done.exit_code}: {done.stderr.strip()}")
+    if plan.boot:
+        for machine in (plan.host, *plan.gateways):
+            netlink.settle(lab.machines[machine.name].namespace, machine.state.links)
 
 
 def _start_dhcp(lab: Lab) -> None:
@@ -101,17 +120,20 @@ def _quick_neighbours(machine: Machine) -> dict[str, str]:
 
 def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMachine]) -> list[Request]:
     """Make the machine's own interfaces, each cable that it is the first end of, and what is macvlan on the host."""
-    requests = []
+    requests, on_parent = [], []
     by_cable = {cable.interface: cable for cable in cables if cable.machine == machine.name}
     for link in machine.state.links:
         if link.kind == "macvlan" and link.peer_netnsid is not None:
             continue
-        if link.kind != "veth":
+        if link.kind == "macvlan":
+            on_parent.append(netlink.add_link(link, parent_index=link.peer_index))
+        elif link.kind != "veth":
             requests.append(netlink.add_link(link))
         elif link.name in by_cable:
             cable = by_cable[link.name]
             other = machines[cable.other_machine]
             requests.append(netlink.add_veth(link, _link(other.plan, cable.other_interface), other.namespace))
+    requests += on_parent
     if machine.name == HOST:
         requests += [
             netlink.add_macvlan(link, other.namespace)
@@ -166,17 +188,31 @@ def set_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
 
 
 def _private_files(plan: LabPlan) -> Callable[[], None]:
-    """Give the host's mount namespace a private /run, /etc and, where the plan has files there, /usr/local."""
+    """Give the host's mount namespace a private /run, /etc and, where the plan has files there, /usr/local.
+
+    No file is written that would not be private: what a plan names may come from elsewhere.
+    """
 
     def prepare() -> None:
         syscalls.mount("tmpfs", "/run", "tmpfs", options="mode=755")
         os.makedirs("/run/netns")
+        private = ["/run"]
         for folder in PRIVATE_FOLDERS:
             if folder == "/etc" or any(path.startswith(f"{folder}/") for path in plan.files):
                 _overlay(folder)
+                private.append(folder)
+        for path in plan.hidden:
+            if os.path.isdir(path):
+                syscalls.mount("tmpfs", path, "tmpfs", options="mode=755")
+                private.append(path)
+            elif os.path.exists(path):
+                _hide_file(path, private)
         # /sys/class/net must show this namespace; where the system forbids it, nothing but a person's shell misses it.
         with contextlib.suppress(OSError):
             syscalls.mount("sysfs", "/sys", "sysfs")
+        for path in (*plan.files, *plan.file_links):
+            if not _is_below(os.path.realpath(os.path.dirname(path)), private):
+                raise PermissionError(errno.EPERM, "would be written outside of the lab", path)
         for path, text in plan.files.items():
             os.makedirs(os.path.dirname(path), exist_ok=True)
             # /etc/resolv.conf is often a link into /run, which is empty here.
@@ -192,12 +228,41 @@ def _private_files(plan: LabPlan) -> Callable[[], None]:
     return prepare
 
 
+def _hide_file(path: str, private: Sequence[str]) -> None:
+    """Let a file not be there, or where that would reach beyond this mount namespace, let nothing be in it."""
+    if _is_below(os.path.realpath(os.path.dirname(path)), private):
+        os.unlink(path)
+    else:
+        syscalls.mount("/dev/null", path, flags=syscalls.MS_BIND)
+
+
+def _is_below(folder: str, others: Sequence[str]) -> bool:
+    return any(f"{folder}/".startswith(f"{os.path.realpath(one)}/") for one in others)
+
+
 def _overlay(folder: str) -> None:
     """Let whatever is written below a folder stay in this mount namespace."""
+    if os.stat(folder).st_uid != os.geteuid():
+        _replace(folder)
+        return
     upper, work = (f"/run/lab{folder}{suffix}" for suffix in ("", "-work"))
     os.makedirs(upper)
     os.makedirs(work)
     syscalls.mount("overlay", folder, "overlay", options=f"lowerdir={folder},upperdir={upper},workdir={work}")
+
+
+def _replace(folder: str) -> None:
+    """Put a folder of our own in place of somebody else's, with links to the files in it.
+
+    Root of a user namespace needs it: in an overlay what is the machine's root's stays so, and may not be written.
+    """
+    machines = f"/run/lab{folder}-machine"
+    os.makedirs(machines)
+    syscalls.mount(folder, machines, flags=syscalls.MS_BIND | syscalls.MS_REC)
+    syscalls.mount("tmpfs", folder, "tmpfs", options="mode=755")
+    # What may not be read is not there for this user.
+    with contextlib.suppress(shutil.Error):
+        shutil.copytree(machines, folder, symlinks=True, copy_function=os.symlink, dirs_exist_ok=True)
 
 
 def name_agent(host: Namespace, agent: Namespace) -> None:

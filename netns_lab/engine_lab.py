@@ -67,13 +67,24 @@ def _attach_agent(lab: Lab, plan: LabPlan) -> None:
     if intent.mode == "macvlan":
         macvlan.connect(lab, macvlan.intended(intent))
         return
-    lab.engine.run_agent(AGENT_CONTAINER, network="bridge" if intent.mode == "nat" else "none")
+    lab.engine.run_agent(
+        AGENT_CONTAINER, network="bridge" if intent.mode == "nat" else "none", restart="unless-stopped"
+    )
     lab.move_agent(lab.engine.agent_namespace(AGENT_CONTAINER))
     if intent.mode.startswith("pipework"):
         apply_pipework(lab)
     if plan.leased is not None:
-        lab.agent.ip("link", "set", "dev", plan.leased, "up")
-        lab.hold_lease(DHCPClient.start(lab.agent.namespace, plan.leased))
+        hold_agents_lease(lab, plan.leased)
+
+
+def hold_agents_lease(lab: Lab, interface: str) -> None:
+    """Let a DHCP client of the lab's hold a lease for the agent's interface.
+
+    Raises:
+        NoLease: when no server gives one.
+    """
+    lab.agent.ip("link", "set", "dev", interface, "up")
+    lab.hold_lease(DHCPClient.start(lab.agent.namespace, interface))
 
 
 def apply_pipework(lab: Lab) -> None:

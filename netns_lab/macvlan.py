@@ -53,7 +53,7 @@ def connect(lab: Lab, network: MacvlanNetwork) -> None:
         lab.engine.create_macvlan_network(
             network.name, network.parent, network.subnet, network.gateway, network.ip_range
         )
-        lab.engine.run_agent(lab.agent_container, network=network.name)
+        lab.engine.run_agent(lab.agent_container, network=network.name, restart="unless-stopped")
         lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
         return
     address = IPv4Address(network.first_address)

@@ -12,21 +12,33 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from pyroute2 import IPBatch
 
 from fixtures.access.namespace import Namespace
-from fixtures.model.snapshot import Address, Link, Neighbour, Route, Rule
+from fixtures.model.snapshot import Address, Link, Neighbour, Nexthop, Route, Rule
 
 NLMSG_ERROR = 2
 RTM_GETLINK = 18
 NLM_F_REQUEST_ACK = 0x5
 NLM_F_CREATE_EXCL = 0x600
 ANSWER_TIMEOUT = 5.0
-_ROUTE_TYPES = {"unicast": 1, "local": 2, "broadcast": 3, "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9}
+MESSAGES_AT_ONCE = 500
+"""What fits into a socket's buffers, answers included."""
+_ROUTE_TYPES = {
+    "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5,
+    "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9,
+}  # fmt: skip
 _RULE_ACTIONS = {"lookup": 1, "goto": 2, "nop": 3, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+_RULE_INVERTED = 2
+_PROTOCOLS = {"redirect": 1, "kernel": 2, "boot": 3, "static": 4, "ra": 9, "dhcp": 16}
+_SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+_PREFERENCES = {"low": 3, "high": 1}
+"""RFC 4191, section 2.2."""
+_ONLINK = 4
+_NO_DAD, _NO_PREFIX_ROUTE = 0x02, 0x200
 
 
 class LabBuildError(Exception):
@@ -74,9 +86,19 @@ def _compiled(one: Request) -> bytes:
     if "veth_peer" in values:
         values["linkinfo"] = _veth(values.pop("veth_peer"))
     if "multipath" in values:
-        values["multipath"] = [dict(hop) for hop in values["multipath"]]
+        values["multipath"] = [_unfolded(dict(hop)) for hop in values["multipath"]]
+    if "metrics" in values:
+        values["metrics"] = dict(values["metrics"])
+    _unfolded(values)
     getattr(compiler, one.noun)(one.verb, **values)
     return bytes(compiler.batch)
+
+
+def _unfolded(values: dict[str, Any]) -> dict[str, Any]:
+    """A gateway of the other family, as pyroute2 takes it."""
+    if "via" in values:
+        values["via"] = dict(values["via"])
+    return values
 
 
 def _veth(peer: _VethPeer) -> dict[str, Any]:
@@ -117,6 +139,24 @@ def send(namespace: Namespace, requests: Sequence[Request], missing_ok: bool = F
             raise LabBuildError(f"{namespace.name}: {os.strerror(code)}: {one}")
 
 
+def attempt(namespace: Namespace, requests: Sequence[Request]) -> list[tuple[int, int]]:
+    """Send requests in order; returns the place and the errno of each that the kernel refused.
+
+    Raises:
+        LabBuildError: when the kernel does not answer.
+    """
+    refused = []
+    for start in range(0, len(requests), MESSAGES_AT_ONCE):
+        part = requests[start : start + MESSAGES_AT_ONCE]
+        answers = namespace.call(partial(_exchange, encode(part), len(part)))
+        for place, one in enumerate(part):
+            if place + 1 not in answers:
+                raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {one}")
+            if answers[place + 1]:
+                refused.append((start + place, answers[place + 1]))
+    return refused
+
+
 def settle(namespace: Namespace, links: Sequence[Link]) -> None:
     """Ask for each interface by itself, which makes the kernel finish what its carrier's last change began.
 
@@ -154,15 +194,24 @@ def _exchange(batch: bytes, count: int) -> dict[int, int]:
 
 def add_address(address: Address, index: int) -> Request:
     """Add an address, without duplicate address detection: a lab's addresses are unique by construction."""
+    return address_request("add", address, index)
+
+
+def address_request(verb: str, address: Address, index: int) -> Request:
+    """Add or delete an address, with its lifetime and, for IPv4, its scope."""
+    flags = (_NO_PREFIX_ROUTE if "noprefixroute" in address.flags else 0) | (_NO_DAD if address.family == 6 else 0)
+    point_to_point = address.peer is not None and address.family == 4
     return request(
-        "addr",
-        "add",
+        "addr", verb,
         index=index,
-        address=address.address,
+        address=address.peer if point_to_point else address.address,
+        local=address.address if point_to_point else None,
         prefixlen=address.prefixlen,
         family=_af(address.family),
-        flags=0x02 if address.family == 6 else None,
-    )
+        scope=_SCOPES.get(address.scope) or None if address.family == 4 else None,
+        flags=flags or None,
+        valid=address.valid_lifetime, preferred=address.valid_lifetime,
+    )  # fmt: skip
 
 
 def add_rule(rule: Rule) -> Request:
@@ -179,25 +228,33 @@ def rule_request(verb: str, rule: Rule) -> Request:
         family=_af(rule.family),
         priority=rule.priority,
         action=_RULE_ACTIONS[rule.action],
+        flags=_RULE_INVERTED if rule.invert else None,
         table=rule.table if rule.action == "lookup" else None,
         goto=rule.goto,
         src=source, src_len=source_length,
         dst=destination, dst_len=destination_length,
         iifname=rule.iif, oifname=rule.oif,
         fwmark=rule.fwmark, fwmask=rule.fwmask,
+        tos=rule.tos,
         ip_proto=rule.ipproto,
+        sport_range=f"{rule.sport.first}:{rule.sport.last}" if rule.sport else None,
         dport_range=f"{rule.dport.first}:{rule.dport.last}" if rule.dport else None,
+        uid_range=f"{rule.uid_first}:{rule.uid_last}" if rule.uid_first is not None else None,
+        tun_id=rule.tun_id,
+        l3mdev=1 if rule.l3mdev else None,
         suppress_prefixlen=rule.suppress_prefixlength,
+        suppress_ifgroup=rule.suppress_ifgroup,
+        protocol=_protocol(rule.protocol),
     )  # fmt: skip
 
 
 def route_request(verb: str, route: Route, indexes: dict[str, int]) -> Request:
     """Add, replace or delete a route; ``indexes`` maps the machine's interfaces to their index."""
-    hops = [
-        {"oif": indexes[hop.interface] if hop.interface else None, "gateway": hop.gateway, "hops": hop.weight - 1}
-        for hop in route.nexthops
-    ]
+    hops = [_hop(hop, route.family, indexes) for hop in route.nexthops]
     single = hops[0] if len(hops) == 1 else {}
+    scope = _SCOPES.get(route.scope, 0)
+    if single and not route.nexthops[0].gateway and route.family == 4:
+        scope = scope or _SCOPES["link"]
     return request(
         "route", verb,
         family=_af(route.family),
@@ -206,11 +263,36 @@ def route_request(verb: str, route: Route, indexes: dict[str, int]) -> Request:
         type=_ROUTE_TYPES[route.type],
         priority=route.metric or None,
         prefsrc=route.source,
+        tos=route.tos or None,
+        proto=_protocol(route.protocol),
+        src=route.source_prefix,
+        pref=_PREFERENCES.get(route.preference),
+        metrics=(("mtu", route.mtu),) if route.mtu is not None else None,
         oif=single.get("oif"),
         gateway=single.get("gateway"),
-        scope=None if single.get("gateway") or not single or route.family == 6 else 253,
-        multipath=[tuple(hop.items()) for hop in hops] if len(hops) > 1 else None,
+        via=single.get("via"),
+        flags=single.get("flags"),
+        scope=scope if route.family == 4 and scope else None,
+        multipath=tuple(tuple(hop.items()) for hop in hops) if len(hops) > 1 else None,
     )  # fmt: skip
+
+
+def _hop(hop: Nexthop, family: int, indexes: dict[str, int]) -> dict[str, Any]:
+    found: dict[str, Any] = {"oif": indexes[hop.interface] if hop.interface else None, "hops": hop.weight - 1}
+    if hop.gateway is not None and (":" in hop.gateway) != (family == 6):
+        found["via"] = (("family", _af(6 if ":" in hop.gateway else 4)), ("addr", hop.gateway))
+    else:
+        found["gateway"] = hop.gateway
+    if "onlink" in hop.flags:
+        found["flags"] = _ONLINK
+    return found
+
+
+def _protocol(name: str | None) -> int | None:
+    """Who made it (rtnetlink(7), rtm_protocol), by name or number."""
+    if name is None:
+        return None
+    return _PROTOCOLS.get(name, int(name) if name.isdecimal() else None)
 
 
 def add_neighbour(neighbour: Neighbour, index: int) -> Request:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal
 
 from fixtures.access.namespace import Namespace
@@ -26,15 +24,12 @@ from fixtures.access.nfnetlink import (
     MessageType,
     NfnetlinkSocket,
     Protocol,
-    attribute,
     nested,
     number,
     string,
 )
+from netns_lab import nft_expressions as nft
 
-_DROP, _ACCEPT = 0, 1
-_REGISTER_VERDICT, _REGISTER_1, _REGISTER_2 = 0, 1, 2
-_EQ, _NEQ = 0, 1
 _ICMP_ERRORS = ((1, (b"\3", b"\4", b"\5", b"\x0b", b"\x0c")), (58, (b"\1", b"\2", b"\3", b"\4")))
 """By IP protocol, the types of RFC 792 (unreachable, source quench, redirect, time exceeded, parameter problem) and of
 RFC 4443."""
@@ -190,10 +185,10 @@ def apply(namespace: Namespace, table: str, rules: Sequence[LabRule]) -> None:
             without the hook or the expression.
     """
     chains: dict[_Chain, list[bytes]] = {}
-    policy = _ACCEPT
+    policy = nft.ACCEPT
     for rule in rules:
         if isinstance(rule, ForwardPolicy):
-            policy = _DROP if rule.verdict == "drop" else _ACCEPT
+            policy = nft.DROP if rule.verdict == "drop" else nft.ACCEPT
             chains.setdefault(_FORWARD, [])
             continue
         for chain, expressions in _expressions(rule, namespace):
@@ -207,7 +202,7 @@ def apply(namespace: Namespace, table: str, rules: Sequence[LabRule]) -> None:
         if chain.device is not None:
             hook.append(string(3, chain.device))
         body = [string(1, table), string(3, chain.name), nested(4, *hook), string(7, chain.type)]
-        body.append(number(5, policy if chain is _FORWARD else _ACCEPT))
+        body.append(number(5, policy if chain is _FORWARD else nft.ACCEPT))
         messages.append(Message(MessageType.NEWCHAIN, chain.family, b"".join(body), NLM_F_CREATE))
     for chain, listed in chains.items():
         for expressions in listed:
@@ -236,45 +231,46 @@ def _expressions(rule: LabRule, namespace: Namespace) -> Iterator[tuple[_Chain, 
     """The kernel rules that a value stands for, each with its chain."""
     match rule:
         case Masquerade():
-            conditions = [*_prefix("source", rule.source), *_interface("oif", rule.oif)]
-            conditions += _interface("oif", rule.not_oif, _NEQ)
-            yield _POSTROUTING, _rule(*conditions, _counter(), _expression("masq"))
+            conditions = [*nft.prefix("source", rule.source), *nft.interface("oif", rule.oif)]
+            conditions += nft.interface("oif", rule.not_oif, nft.NEQ)
+            yield _POSTROUTING, nft.rule(*conditions, nft.counter(), nft.expression("masq"))
         case SourceNAT():
-            conditions = [*_prefix("source", rule.source), *_interface("oif", rule.oif)]
-            yield _POSTROUTING, _rule(*conditions, _counter(), *_nat("snat", rule.to))
+            conditions = [*nft.prefix("source", rule.source), *nft.interface("oif", rule.oif)]
+            yield _POSTROUTING, nft.rule(*conditions, nft.counter(), *nft.nat("snat", rule.to))
         case DestinationNAT():
-            conditions = [*_version(rule.to), *_interface("iif", rule.iif)]
+            conditions = [*nft.version(rule.to), *nft.interface("iif", rule.iif)]
             if rule.destination:
-                conditions = [*_interface("iif", rule.iif), *_prefix("destination", rule.destination)]
-            conditions += _protocol(rule.protocol)
+                conditions = [*nft.interface("iif", rule.iif), *nft.prefix("destination", rule.destination)]
+            conditions += nft.protocol(rule.protocol)
             if rule.dport is not None:
-                conditions += [_payload(2, 2, 2), _compare(rule.dport.to_bytes(2, "big"))]
-            yield _PREROUTING_NAT, _rule(*conditions, _counter(), *_nat("dnat", rule.to, rule.to_port))
+                conditions += nft.port("dport", rule.dport, rule.dport)
+            yield _PREROUTING_NAT, nft.rule(*conditions, nft.counter(), *nft.nat("dnat", rule.to, rule.to_port))
         case Forward():
-            conditions = [*_interface("iif", rule.iif), *_interface("oif", rule.oif)]
-            conditions += [*_prefix("source", rule.source), *_prefix("destination", rule.destination)]
-            conditions += _protocol(rule.protocol)
-            yield _FORWARD, _rule(*conditions, _counter(), _verdict(_DROP if rule.verdict == "drop" else _ACCEPT))
+            conditions = [*nft.interface("iif", rule.iif), *nft.interface("oif", rule.oif)]
+            conditions += [*nft.prefix("source", rule.source), *nft.prefix("destination", rule.destination)]
+            conditions += nft.protocol(rule.protocol)
+            decided = nft.verdict(nft.DROP if rule.verdict == "drop" else nft.ACCEPT)
+            yield _FORWARD, nft.rule(*conditions, nft.counter(), decided)
         case SetMark():
-            conditions = [*_interface("iif", rule.iif), *_prefix("source", rule.source), *_protocol(rule.protocol)]
-            mark = _immediate(_REGISTER_1, rule.mark.to_bytes(4, sys.byteorder))
-            yield _PREROUTING, _rule(*conditions, _counter(), mark, _expression("meta", number(2, 3), number(3, 1)))
+            conditions = [*nft.interface("iif", rule.iif), *nft.prefix("source", rule.source)]
+            conditions += nft.protocol(rule.protocol)
+            yield _PREROUTING, nft.rule(*conditions, nft.counter(), *nft.set_mark(rule.mark, 0xFFFFFFFF))
         case DropICMPErrors():
             for chain in (_FORWARD, _OUTPUT):
                 for protocol, kinds in _PACKET_TOO_BIG if rule.only_packet_too_big else _ICMP_ERRORS:
                     for octets in kinds:
-                        conditions = [*_protocol(protocol), _payload(2, 0, len(octets)), _compare(octets)]
-                        yield chain, _rule(*conditions, _counter(), _verdict(_DROP))
+                        conditions = [*nft.protocol(protocol), nft.payload(2, 0, len(octets)), nft.compare(octets)]
+                        yield chain, nft.rule(*conditions, nft.counter(), nft.verdict(nft.DROP))
         case DropFrames():
             _index(namespace, rule.device)
-            yield _at_device(rule.device, rule.direction), _rule(*_frame(rule), _counter(), _verdict(_DROP))
+            yield _at_device(rule.device, rule.direction), nft.rule(*_frame(rule), nft.counter(), nft.verdict(nft.DROP))
         case Duplicate():
             _index(namespace, rule.device)
             index = _index(namespace, rule.to)
-            conditions = list(_prefix("source", rule.source, by_ethertype=True)) if rule.source else []
-            device = _immediate(_REGISTER_1, index.to_bytes(4, sys.byteorder))
-            copy = _expression("dup", number(2, _REGISTER_1))
-            yield _at_device(rule.device, rule.direction), _rule(*conditions, _counter(), device, copy)
+            conditions = list(nft.prefix("source", rule.source, by_ethertype=True)) if rule.source else []
+            device = nft.immediate(index.to_bytes(4, sys.byteorder))
+            copy = nft.expression("dup", number(2, nft.REGISTER_1))
+            yield _at_device(rule.device, rule.direction), nft.rule(*conditions, nft.counter(), device, copy)
         case ForwardPolicy():
             raise AssertionError("a policy is the chain's, not a rule's")
 
@@ -293,107 +289,18 @@ def _at_device(device: str, direction: str) -> _Chain:
 
 def _frame(rule: DropFrames) -> Iterator[bytes]:
     if rule.ethertype is not None:
-        yield _expression("meta", number(1, _REGISTER_1), number(2, 1))
-        yield _compare(rule.ethertype.to_bytes(2, "big"))
+        yield nft.meta(nft.META_ETHERTYPE)
+        yield nft.compare(rule.ethertype.to_bytes(2, "big"))
     for offset, address, operator in (
-        (6, rule.source, _EQ),
-        (6, rule.source_not, _NEQ),
-        (0, rule.destination, _EQ),
-        (0, rule.destination_not, _NEQ),
+        (6, rule.source, nft.EQ),
+        (6, rule.source_not, nft.NEQ),
+        (0, rule.destination, nft.EQ),
+        (0, rule.destination_not, nft.NEQ),
     ):
         if address is not None:
-            yield _payload(0, offset, 6)
-            yield _compare(bytes.fromhex(address.replace(":", "")), operator)
+            yield nft.payload(0, offset, 6)
+            yield nft.compare(bytes.fromhex(address.replace(":", "")), operator)
     if rule.destination_not is not None:
-        yield _payload(0, 0, 1)
-        yield _mask(b"\x01")
-        yield _compare(b"\x00")
-
-
-def _rule(*expressions: bytes) -> bytes:
-    return nested(4, *expressions)
-
-
-def _expression(name: str, *parts: bytes) -> bytes:
-    return nested(1, string(1, name), nested(2, *parts))
-
-
-def _constant(kind: int, octets: bytes) -> bytes:
-    return nested(kind, attribute(1, octets))
-
-
-def _payload(base: int, offset: int, length: int) -> bytes:
-    """Load octets of the packet: base 0 counts from the link, 1 from the network, 2 from the transport header."""
-    return _expression("payload", number(1, _REGISTER_1), number(2, base), number(3, offset), number(4, length))
-
-
-def _compare(octets: bytes, operator: int = _EQ) -> bytes:
-    return _expression("cmp", number(1, _REGISTER_1), number(2, operator), _constant(3, octets))
-
-
-def _mask(octets: bytes) -> bytes:
-    length = len(octets)
-    parts = (number(1, _REGISTER_1), number(2, _REGISTER_1), number(3, length))
-    return _expression("bitwise", *parts, _constant(4, octets), _constant(5, bytes(length)))
-
-
-def _immediate(register: int, octets: bytes) -> bytes:
-    return _expression("immediate", number(1, register), _constant(2, octets))
-
-
-def _verdict(code: int) -> bytes:
-    return _expression("immediate", number(1, _REGISTER_VERDICT), nested(2, nested(2, number(1, code))))
-
-
-def _counter() -> bytes:
-    return _expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
-
-
-def _version(address: str, *, by_ethertype: bool = False) -> Iterator[bytes]:
-    """The condition that a packet is of an address's IP version."""
-    six = ":" in address
-    if by_ethertype:
-        yield _expression("meta", number(1, _REGISTER_1), number(2, 1))
-        yield _compare(struct.pack(">H", 0x86DD if six else 0x0800))
-    else:
-        yield _expression("meta", number(1, _REGISTER_1), number(2, 15))
-        yield _compare(bytes((Protocol.IP6 if six else Protocol.IP,)))
-
-
-def _prefix(
-    side: Literal["source", "destination"], prefix: str | None, *, by_ethertype: bool = False
-) -> Iterator[bytes]:
-    """The condition that an address lies in a prefix of any length."""
-    if prefix is None:
-        return
-    network = ip_network(prefix)
-    yield from _version(prefix, by_ethertype=by_ethertype)
-    width, offset = (4, 12) if network.version == 4 else (16, 8)
-    yield _payload(1, offset if side == "source" else offset + width, width)
-    if network.prefixlen < 8 * width:
-        yield _mask(network.netmask.packed)
-    yield _compare(network.network_address.packed)
-
-
-def _interface(side: Literal["iif", "oif"], name: str | None, operator: int = _EQ) -> Iterator[bytes]:
-    """The condition on an interface by name: the name may come and go, a rule by index would be left behind."""
-    if name is not None:
-        yield _expression("meta", number(1, _REGISTER_1), number(2, 6 if side == "iif" else 7))
-        yield _compare(name.encode().ljust(16, b"\0"), operator)
-
-
-def _protocol(protocol: int | None) -> Iterator[bytes]:
-    if protocol is not None:
-        yield _expression("meta", number(1, _REGISTER_1), number(2, 16))
-        yield _compare(bytes((protocol,)))
-
-
-def _nat(kind: Literal["snat", "dnat"], to: str, port: int | None = None) -> Iterator[bytes]:
-    address: IPv4Address | IPv6Address = ip_address(to)
-    family = Protocol.IP if address.version == 4 else Protocol.IP6
-    yield _immediate(_REGISTER_1, address.packed)
-    parts = [number(1, 0 if kind == "snat" else 1), number(2, family), number(3, _REGISTER_1)]
-    if port is not None:
-        yield _immediate(_REGISTER_2, port.to_bytes(2, "big"))
-        parts.append(number(5, _REGISTER_2))
-    yield _expression("nat", *parts)
+        yield nft.payload(0, 0, 1)
+        yield nft.mask(b"\x01")
+        yield nft.compare(b"\x00")

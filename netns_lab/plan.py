@@ -93,10 +93,18 @@ class LabPlan:
     """Which of the files are programs."""
     file_links: dict[str, str] = field(default_factory=dict)
     """Symbolic links among the host's files: where they are, and where they lead."""
+    hidden: tuple[str, ...] = ()
+    """Folders and files of this machine that the lab's host must not see; a folder is empty there, and private."""
     leased: str | None = None
     """The agent's interface that a DHCP client holds a lease for."""
     notes: tuple[str, ...] = ()
     """What a reader of the report must know about the lab."""
+    boot: tuple[tuple[str, ...], ...] = ()
+    """Commands of the host that configure it from its files, in order."""
+    needs: dict[str, str] = field(default_factory=dict)
+    """Programs that must be installed, and the Debian package of each."""
+    link_hook: str | None = None
+    """A program of the host that is run with an interface's name when that comes up."""
 
     @property
     def machines(self) -> tuple[Machine, ...]:
@@ -232,6 +240,9 @@ class Draft:
         self.switches: dict[str, MachineDraft] = {}
         self.leased: str | None = None
         self.notes: list[str] = []
+        self.boot: list[tuple[str, ...]] = []
+        self.needs: dict[str, str] = {}
+        self.link_hook: str | None = None
 
     def uplink(
         self, interface: str, subnet: str, number: int = 9, subnet6: str | None = None, *, neighbour: int | None = None
@@ -345,6 +356,9 @@ class Draft:
             file_links=dict(self.file_links),
             leased=self.leased,
             notes=tuple(self.notes),
+            boot=tuple(self.boot),
+            needs=dict(self.needs),
+            link_hook=self.link_hook,
         )
 
     def _segment_machines(self, uplink: str) -> SegmentMachines:

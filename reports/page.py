@@ -100,7 +100,7 @@ class TargetView:
     @cached_property
     def plan(self) -> Topology | None:
         """What is drawn."""
-        return topology(self.record, self.way)
+        return topology(self.record, self.way, self.results)
 
     @cached_property
     def chapters(self) -> list[tuple[str, str, list[CheckGroup]]]:

@@ -7,13 +7,14 @@ style sheet shows one of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from markupsafe import Markup
 
-from fixtures.model.verdict import TargetRecord
+from fixtures.model.verdict import CheckResult, PacketsEvidence, StateEvidence, TargetRecord
 from reports.way import Way
 from reports.words import clip, counted, listed, sentence, visible
 
@@ -72,8 +73,11 @@ class Topology:
         return [kind for kind in KINDS if any(kind == edge[2] for edge in self.edges)]
 
 
-def topology(target: TargetRecord, way: Way) -> Topology | None:
-    """Lay out a target; None when the intent names no uplink, so that there is nothing to draw."""
+def topology(target: TargetRecord, way: Way, results: Sequence[CheckResult] = ()) -> Topology | None:
+    """Lay out a target; None when the intent names no uplink, so that there is nothing to draw.
+
+    ``results`` are the target's: their evidence knows machines on a bridged agent's segment.
+    """
     intent, snapshot = target.intent, target.snapshot or {}
     uplinks: dict[str, Any] = intent.get("uplinks", {})
     if not uplinks:
@@ -84,9 +88,10 @@ def topology(target: TargetRecord, way: Way) -> Topology | None:
     attach: dict[str, Any] = intent.get("agent", {}).get("attach", {})
     moving = any(way.seen.values())
     middle = (len(shown) - 1) / 2
-    nodes = [Node(0, middle, "agent", _agent_name(intent), _agent_lines(target), "taken" if moving else "idle")]
-    edges: list[tuple[int, int, Kind]] = []
     bridged = "parent" in attach
+    role = f"agent · {attach.get('mode')}" if bridged else "agent"
+    nodes = [Node(0, middle, role, _agent_name(intent), _agent_lines(target), "taken" if moving else "idle")]
+    edges: list[tuple[int, int, Kind]] = []
     if not bridged:
         bridge = _bridge(attach, snapshot, way)
         nodes.append(
@@ -105,7 +110,8 @@ def topology(target: TargetRecord, way: Way) -> Topology | None:
         if bridged and name == attach["parent"]:
             role = "parent · intended" if name == way.intended else "parent"
         nodes.append(Node(stage, lane, role, name, lines, kind, intended=name == way.intended, host=True))
-        gateways.append(Node(stage + 1, lane, "gateway", str(uplinks[name].get("gateway", "?")), (), kind))
+        gateway = str(uplinks[name].get("gateway", "?"))
+        gateways.append(Node(stage + 1, lane, "gateway", gateway, _mac_of(gateway, name, host, results), kind))
         if not bridged or name == attach["parent"]:
             edges.append((entry, entry + 1 + lane, kind))
         edges.append((entry + 1 + lane, entry + 1 + len(shown) + lane, kind))
@@ -116,6 +122,12 @@ def topology(target: TargetRecord, way: Way) -> Topology | None:
     destination = str(intent.get("probe", {}).get("target", "198.51.100.1"))
     reached: Kind = "taken" if moving and way.answered else "idle"
     nodes.append(Node(stage + 2, middle, "probe target", destination, answered, reached))
+    parent = str(attach.get("parent", ""))
+    others = _others_on_segment(snapshot, uplinks[parent], parent, results) if parent in shown else ()
+    if others:
+        lane = len(shown)
+        nodes.append(Node(stage + 1, lane, "segment", f"{counted(len(others), 'machine')} more", others))
+        edges.append((entry + 1 + shown.index(parent), len(nodes) - 1, "idle"))
     hostname = str(snapshot.get("hostname") or intent.get("site", {}).get("name") or "host")
     return Topology(
         tuple(nodes), tuple(edges), hostname, _in_words(nodes, way, bridged, attach), len(uplinks) - len(shown)
@@ -247,8 +259,43 @@ def _agent_lines(target: TargetRecord) -> tuple[str, ...]:
     ]
     container = (snapshot.get("engine") or {}).get("container") or {}
     found += [a["address"] for a in container.get("attachments", ()) if a.get("address")] if not found else []
-    mode = target.intent.get("agent", {}).get("attach", {}).get("mode", "")
+    attach = target.intent.get("agent", {}).get("attach", {})
+    if "parent" in attach:
+        links = (link for link in inside.get("links", ()) if link.get("kind") == "macvlan" and link.get("mac"))
+        return (*found[:1], *(str(link["mac"]) for link in links))
+    mode = attach.get("mode", "")
     return (*found[:1], *((str(mode),) if mode else ()))
+
+
+def _mac_of(address: str, interface: str, host: Mapping[str, Any], results: Sequence[CheckResult]) -> tuple[str, ...]:
+    """The MAC address of a gateway: seen in a frame that came from it, else in the host's neighbour table."""
+    seen = [
+        sighting.source_mac
+        for result in results
+        for evidence in result.evidence
+        if isinstance(evidence, PacketsEvidence)
+        for sighting in evidence.sightings
+        if (sighting.interface, sighting.direction, sighting.source) == (interface, "in", address)
+    ]
+    known = [one.get("mac") for one in host.get("neighbours", ()) if one.get("address") == address and one.get("mac")]
+    return tuple(str(mac) for mac in (*seen, *known)[:1])
+
+
+def _others_on_segment(
+    snapshot: Mapping[str, Any], uplink: Mapping[str, Any], parent: str, results: Sequence[CheckResult]
+) -> tuple[str, ...]:
+    """Who else is on a bridged agent's segment: by neighbour tables, and by what answered ARP and DHCP."""
+    host: Mapping[str, Any] = snapshot.get("host") or {}
+    agent: Mapping[str, Any] = snapshot.get("agent") or {}
+    tables = [one for one in host.get("neighbours", ()) if one.get("interface") == parent]
+    inside = {link.get("name") for link in agent.get("links", ()) if link.get("kind") == "macvlan"}
+    tables += [one for one in agent.get("neighbours", ()) if one.get("interface") in inside]
+    found = [str(one["address"]) for one in tables if one.get("mac") and one.get("family") == 4]
+    for result in results:
+        if result.check in ("MACVLAN-04", "MACVLAN-05"):
+            lines = [line for one in result.evidence if isinstance(one, StateEvidence) for line in one.lines]
+            found += [match[0] for line in lines if (match := re.match(r"[0-9a-f.:]+", line))]
+    return tuple(dict.fromkeys(one for one in found if one != uplink.get("gateway")))
 
 
 def _bridge(attach: Mapping[str, Any], snapshot: Mapping[str, Any], way: Way) -> str:
@@ -295,7 +342,7 @@ def _default_exit(host: Mapping[str, Any]) -> str | None:
 
 def _in_words(nodes: list[Node], way: Way, bridged: bool, attach: Mapping[str, Any]) -> str:
     agent = nodes[0]
-    address = f" ({agent.lines[0]})" if agent.lines else ""
+    address = f" ({', '.join(agent.lines if bridged else agent.lines[:1])})" if agent.lines else ""
     by = f"sits on {attach['parent']}'s network" if bridged else f"reaches the host by {nodes[1].name}"
     told = [f"The agent {agent.name}{address} {by}."]
     for node, gateway in zip(
@@ -304,9 +351,16 @@ def _in_words(nodes: list[Node], way: Way, bridged: bool, attach: Mapping[str, A
         strict=True,
     ):
         role = node.role.replace(" · ", ", ")
-        told.append(f"{role.capitalize()}: {node.name}, {', '.join(node.lines)}, gateway {gateway.name}.")
+        towards = " ".join((gateway.name, *gateway.lines))
+        told.append(f"{role.capitalize()}: {node.name}, {', '.join(node.lines)}, gateway {towards}.")
+    for node in nodes:
+        if node.role == "segment":
+            told.append(f"On {attach['parent']}'s segment besides: {listed(list(node.lines))}.")
+    if bridged:
+        told.append(f"Host and agent cannot reach each other by {attach['parent']}: macvlan keeps them apart.")
     if way.elsewhere:
         told.append(f"The packets left by {listed(list(way.elsewhere))}, which is not the intended way.")
     if way.sent:
-        told.append(sentence(f"{counted(way.sent, 'probe')} sent to {nodes[-1].name}, {way.answered} answered"))
+        destination = next(node.name for node in nodes if node.role == "probe target")
+        told.append(sentence(f"{counted(way.sent, 'probe')} sent to {destination}, {way.answered} answered"))
     return " ".join(told)

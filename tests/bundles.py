@@ -6,8 +6,11 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +22,43 @@ from fixtures.bundle.recording import Recorded
 from fixtures.bundle.writing import Case, write_bundle
 from fixtures.selection import LabSpec
 from fixtures.targets import open_target
+from netns_lab.scenarios import SCENARIOS
+from tests.front_door import ROOT
+
+CANARY = "CANARY7hush"
+COMMANDS = [sys.executable, "-P", "-m", "fixtures.commands"]
+
+
+def in_lab(lab: str, script: str, env: Mapping[str, str]) -> str:
+    """Run a shell script on a lab's host; returns what it said."""
+    done = subprocess.run(
+        [*COMMANDS, "shell", lab, "env", f"PYTHONPATH={ROOT}", "sh", "-c", script],
+        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def site(folder: Path, lab: str = "policy-routing", agent: str = "") -> Path:
+    """The lab's intent as a site file, with a comment that nobody should read."""
+    document = SCENARIOS[lab]().intent.as_json()
+    lines = [f"# {CANARY}", "schema = 1"]
+
+    def table(path: str, values: Mapping[str, object]) -> None:
+        lines.append(f"[{path}]  # {CANARY}")
+        lines.extend(f"{key} = {json.dumps(one)}" for key, one in values.items() if not isinstance(one, dict))
+        for key, one in values.items():
+            if isinstance(one, dict):
+                table(f"{path}.{key}", one)
+
+    if agent:
+        document["agent"] = {"container": agent, "attach": {"mode": "nat", "network": "bridge"}}
+    for key, one in document.items():
+        if isinstance(one, dict):
+            table(key, one)
+    file = folder / "site.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
 
 
 @cache

@@ -87,7 +87,7 @@ class GuardedHost:
             self.namespace.call(lambda name=name: _write(f"/proc/sys/net/ipv6/conf/{name}/accept_dad", "1"))  # type: ignore[misc]
 
     def ip(self, words: str) -> str:
-        """Run ip(8) and return what it says."""
+        """Have iproute2 do something, and return what it says."""
         result = self.namespace.run(["ip", *words.split()])
         assert result.ok, f"{result.command}: {result.stderr}"
         return result.stdout
@@ -121,6 +121,7 @@ class GuardedHost:
         return _without_what_runs(json.loads(self.ip(f"-j {words}") or "[]"))
 
     def close(self) -> None:
+        """End it."""
         self.namespace.close()
         self.far.close()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -171,6 +172,17 @@ def apply_the_guides_recipe(host: HandMadeHost, uplink: str = "wlan0") -> None:
     host.run("sh", "-c", "echo 200 wlan0rt >> /etc/iproute2/rt_tables")
     host.ip("rule add from 172.17.0.0/16 lookup wlan0rt")
     host.ip("route add default via 10.10.50.1 dev {} table wlan0rt", uplink)
+
+
+@contextlib.contextmanager
+def nobodys_folder() -> Iterator[Path]:
+    """A folder of the user nobody, in one that everybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="viacheck-test-") as parent:
+        os.chmod(parent, 0o755)
+        folder = Path(parent, "nobody")
+        folder.mkdir()
+        os.chown(folder, 65534, 65534)
+        yield folder
 
 
 def write_site(folder: Path, text: str = SITE) -> Path:

@@ -101,7 +101,7 @@ def _changed(content: bytes) -> dict[str, bytes]:
         ),
         (lambda: packed({SNAPSHOT: b"{}"}), "it has no manifest.json"),
         (lambda: packed({MANIFEST: b"[" * 100_000}), "manifest.json: no JSON"),
-        (lambda: packed(signed({}, schema="viacheck.bundle/2")), "schema 'viacheck.bundle/2'; known: viacheck.bundle/1"),
+        (lambda: packed(signed({}, schema="viacheck.bundle/2")), "'viacheck.bundle/2'; known: viacheck.bundle/1"),
         (lambda: packed(signed({})), "it has neither intent.json nor site.toml"),
         (lambda: packed(signed({INTENT: members_of(LAB)[INTENT]})), "neither snapshot.json nor recorded commands"),
         (lambda: packed(signed({**members_of(LAB), INTENT: b'{"schema": 9}'})), "intent.json: schema: found 9"),
@@ -159,14 +159,14 @@ def test_too_many_members_are_refused() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleUnreadable, match="absent.tar.gz: cannot be read: No such file or directory"):
+    with pytest.raises(BundleUnreadable, match=r"absent\.tar\.gz: cannot be read: No such file or directory"):
         read_bundle(tmp_path / "absent.tar.gz")
 
 
 # ---- 10,000 mutated archives -----------------------------------------------------------------------------------------
 
-ROUNDS = 2_500
-"""Of each of four kinds of damage."""
+ROUNDS = {"compressed": 4_500, "tar": 3_000, "json": 1_500, "raw": 1_000}
+"""How often, by what is damaged."""
 WORDS: tuple[Any, ...] = (
     None, "", "x" * 300, "\x00", "300.1.2.3", "10.0.0.0/33", "::1", "fe80::%eth0", "999999999999999999999", -1, 0,
     2**63, 1e308, True, [], {}, [None], {"a": 1}, "lookup", "0x/0x", "../..", "\ud83d",
@@ -224,9 +224,9 @@ def _json_damaged(content: bytes, chance: random.Random) -> bytes:
 
 def _mutants(kind: str, chance: random.Random) -> Iterator[bytes]:
     small = _small()
-    whole, tar = packed(small), quick_tar((small))
+    whole, tar = packed(small), quick_tar(small)
     from_raw = {INTENT: small[INTENT], **_routing_commands()}
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS[kind]):
         if kind == "compressed":
             yield _flipped(whole, chance)
         elif kind == "tar":
@@ -234,24 +234,23 @@ def _mutants(kind: str, chance: random.Random) -> Iterator[bytes]:
         elif kind == "json":
             name = chance.choice((INTENT, SNAPSHOT, SNAPSHOT, SNAPSHOT, MANIFEST))
             damaged = {name: _json_damaged(small[name], chance)}
-            yield quick_tar(({**small, **damaged} if name == MANIFEST else signed({**small, **damaged})))
+            yield quick_tar({**small, **damaged} if name == MANIFEST else signed({**small, **damaged}))
         else:
             name = chance.choice([one for one in from_raw if one.endswith((".stdout", ".command"))])
             as_json = from_raw[name][:1] in (b"[", b"{") and len(from_raw[name]) > 5 and chance.random() < 0.7
             damaged = {name: (_json_damaged if as_json else _flipped)(from_raw[name] or b"\n", chance)}
-            yield quick_tar((signed({**from_raw, **damaged})))
+            yield quick_tar(signed({**from_raw, **damaged}))
 
 
-@pytest.mark.parametrize("kind", ["compressed", "tar", "json", "raw"])
+@pytest.mark.parametrize("kind", ROUNDS)
 def test_mutated_archives_are_read_or_refused_in_one_line(kind: str) -> None:
     chance = random.Random(f"bundle {kind}")
-    refused = 0
+    lines: list[str] = []
     for mutant in _mutants(kind, chance):
         try:
             bundle = read(mutant)
         except BundleUnreadable as error:
-            refused += 1
-            assert len(str(error).splitlines()) == 1
+            lines.append(str(error))
             continue
         # What is let in can be judged.
         target = SavedTarget("bundle:case", bundle)
@@ -259,4 +258,5 @@ def test_mutated_archives_are_read_or_refused_in_one_line(kind: str) -> None:
         target.cause_of("EGRESS-01")
         explain(target.situation, "203.0.113.9", 6, 443)
         bundle.outcome()
-    assert refused > ROUNDS // 100
+    assert len(lines) > ROUNDS[kind] // 100
+    assert not [line for line in lines if len(line.splitlines()) != 1]

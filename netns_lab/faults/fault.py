@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from netns_lab.lab import Lab
@@ -26,8 +26,11 @@ class Fault:
     breaks: frozenset[str]
     """Checks whose verdict gets worse than in the healthy lab; no others do."""
     diagnosis: str
+    """The diagnosis that most of it comes to."""
     apply: Break
     flavour: Literal["any", "netns", "engine"] = "any"
+    diagnoses: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By diagnosis, the checks that must tell it, or point to it. More than one where the fault has several holes."""
 
 
 FAULTS: dict[str, Fault] = {}
@@ -38,15 +41,27 @@ def fault(
     title: str,
     *,
     on: str | tuple[str, ...],
-    breaks: set[str],
+    breaks: set[str] | Mapping[str, set[str]],
     diagnosis: str,
     flavour: Literal["any", "netns", "engine"] = "any",
 ) -> Callable[[Break], Break]:
-    """Register a fault under its name."""
+    """Register a fault under its name.
+
+    Args:
+        name: as it is written on the command line.
+        title: what is broken.
+        on: the scenarios that it belongs to.
+        breaks: the checks that it breaks; where it is many things at once, by the diagnosis of each.
+        diagnosis: what most of it comes to.
+        flavour: of the labs that it can be made in.
+    """
+    diagnoses = breaks if isinstance(breaks, Mapping) else {diagnosis: breaks}
+    broken = frozenset[str]().union(*diagnoses.values())
+    by_code = {code: frozenset(checks) for code, checks in diagnoses.items()}
 
     def register(apply: Break) -> Break:
         scenarios = (on,) if isinstance(on, str) else on
-        FAULTS[name] = Fault(name, title, scenarios, frozenset(breaks), diagnosis, apply, flavour)
+        FAULTS[name] = Fault(name, title, scenarios, broken, diagnosis, apply, flavour, by_code)
         return apply
 
     return register

@@ -109,6 +109,7 @@ def local_networks_lost(lab: Lab) -> None:
 
 
 @fault("backstop-missing", "No unreachable route stops the agent's packets while the uplink is away",
-       on="policy-routing-hardened", breaks={"ROUTE-07"}, diagnosis="FAIL_OPEN")  # fmt: skip
+       on=("policy-routing-hardened", "policy-routing-ifupdown"), breaks={"ROUTE-07", "FLAP-06"},
+       diagnosis="FAIL_OPEN")  # fmt: skip
 def backstop_missing(lab: Lab) -> None:
     lab.host.ip("route", "del", "unreachable", "default", "table", str(TABLE))

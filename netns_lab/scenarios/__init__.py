@@ -9,6 +9,7 @@ from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, TABLE, 
 # The NAT chapter comes first in the guide, and so in every list of labs.
 from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.register import BLANK, SCENARIOS, scenario
+from netns_lab.scenarios.survival import policy_routing_ifupdown
 
 __all__ = [
     "AGENT_SUBNET",
@@ -20,5 +21,6 @@ __all__ = [
     "SCENARIOS",
     "TABLE",
     "TABLE_NAME",
+    "policy_routing_ifupdown",
     "scenario",
 ]

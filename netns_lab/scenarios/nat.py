@@ -26,6 +26,10 @@ _POLICY_INTENT: dict[str, Any] = {
 """What policy routing is to achieve. Typed by hand and meant so: nothing of it must survive anything."""
 
 
+BY_DEFAULT = {"uplink": "eth0", "persist": "none", "survives": []}
+"""Typed by hand, and meant so: nothing brings the host's default route back."""
+
+
 @scenario("nat", "One uplink, the agent behind docker0", "NAT")
 def nat(lab: Draft) -> LabPlan:
     """Docker's default: one uplink, masquerade, nothing else."""
@@ -33,7 +37,7 @@ def nat(lab: Draft) -> LabPlan:
     lab.host.route("default", via=office.gateway, dev="eth0")
     lab.behind_bridge(BRIDGE, AGENT_SUBNET)
     lab.host.packet_filter.append(Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE))
-    return lab.finish({"agent": _nat_agent(), "egress": {"uplink": "eth0"}, "host": {"default_exit": "eth0"}})
+    return lab.finish({"agent": _nat_agent(), "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}})
 
 
 def _two_uplinks(lab: Draft, ipv6: bool = False) -> None:
@@ -52,7 +56,7 @@ def _two_uplinks(lab: Draft, ipv6: bool = False) -> None:
 def nat_multihomed(lab: Draft) -> LabPlan:
     """Two uplinks and no policy: the kernel's default route decides."""
     _two_uplinks(lab)
-    return lab.finish({"agent": _nat_agent(), "egress": {"uplink": "eth0"}, "host": {"default_exit": "eth0"}})
+    return lab.finish({"agent": _nat_agent(), "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}})
 
 
 @scenario(

@@ -1,0 +1,156 @@
+"""Survival: events are made to happen, and the agent's packets are watched through each, old flows and new ones."""
+
+from __future__ import annotations
+
+from fixtures.access.journeys import Journeys
+from fixtures.access.trials import NotApplicable, NotPossible, Trials, WayNotRight
+from fixtures.declare import CONTAINER, check
+from fixtures.expect import Expect
+from fixtures.model.intent import Intent, Survivable, seconds
+from fixtures.model.verdict import Evidence, StateEvidence
+from fixtures.reasoning.sightings import in_words, left_by
+from fixtures.reasoning.situation import Situation
+from fixtures.reasoning.survival import Trial, leak_words, must_survive
+
+GUIDE = "NAT, step 6"
+
+
+@check(
+    "FLAP-01",
+    "After link down/up, rules and routes are back and the agent's packets leave as intended",
+    guide=GUIDE,
+    needs="disruptive",
+)
+def test_it_survives_a_link_flap(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    _survives("link-flap", trials, journeys, situation, intent, expect)
+
+
+@check("FLAP-02", "The same after loss and return of carrier", guide=GUIDE, needs="disruptive")
+def test_it_survives_a_loss_of_carrier(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    _survives("carrier-loss", trials, journeys, situation, intent, expect)
+
+
+@check("FLAP-03", "The same after ifdown/ifup, several times, with no duplicates left", guide=GUIDE, needs="disruptive")
+def test_it_survives_ifdown_and_ifup(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    _survives("ifupdown", trials, journeys, situation, intent, expect)
+
+
+@check("FLAP-04", "The same after the agent's container restarts", guide=GUIDE, needs="disruptive", applies=CONTAINER)
+def test_it_survives_a_restart_of_the_container(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    _survives("container-restart", trials, journeys, situation, intent, expect)
+
+
+@check("FLAP-05", "The same after the Docker engine restarts", guide=GUIDE, needs="disruptive", applies=CONTAINER)
+def test_it_survives_a_restart_of_the_engine(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    _survives("engine-restart", trials, journeys, situation, intent, expect)
+
+
+@check("FLAP-06", "While the uplink is away nothing leaks out of another one", guide=GUIDE, needs="disruptive")
+def test_nothing_leaks_while_the_uplink_is_away(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    others = [way for way in situation.ways_out if way != situation.uplink]
+    if not others:
+        expect.not_applicable(f"{situation.uplink} is the only way out of this host")
+    _leaves_as_intended(journeys, situation, expect)
+    away: tuple[Survivable, ...] = ("link-flap", "carrier-loss", "ifupdown")
+    made = [trial for trial in (_attempt(event, trials) for event in away) if trial is not None]
+    if not made:
+        expect.not_run(f"{situation.uplink} could not be taken away")
+    expected = f"while {situation.uplink} is away none of the agent's packets leaves by {' or '.join(others)}"
+    told = "; ".join(f"{trial.title}: {leak_words(trial)}" for trial in made)
+    evidence: list[Evidence] = [trial.timeline for trial in made]
+    leaked = any(trial.leaked for trial in made)
+    unproven = {way: why for trial in made for way, why in trial.unproven.items() if way in others}
+    if not leaked and unproven:
+        reasons = "; ".join(f"{way}: {why}" for way, why in unproven.items())
+        expect.inconclusive(f"absence is not proven: {reasons}", expected=expected, evidence=evidence)
+    judge = expect.holds if intent.egress.leak == "forbid" else expect.advises
+    judge(not leaked, expected=expected, observed=told, evidence=evidence)
+
+
+@check("FLAP-08", "The same after a reboot", guide=GUIDE, needs="disruptive")
+def test_it_survives_a_reboot(trials: Trials, intent: Intent, expect: Expect) -> None:
+    try:
+        trial = trials.after_reboot()
+    except NotApplicable as reason:
+        expect.not_applicable(str(reason))
+    except NotPossible as reason:
+        expect.not_run(str(reason))
+    _judge(trial, "reboot", intent, expect)
+
+
+def _survives(
+    event: Survivable,
+    trials: Trials,
+    journeys: Journeys,
+    situation: Situation,
+    intent: Intent,
+    expect: Expect,
+) -> None:
+    """The verdict on one event: a failure where the intent demands that it is survived, else an advisory."""
+    _leaves_as_intended(journeys, situation, expect)
+    try:
+        trial = trials.through(event)
+    except NotApplicable as reason:
+        expect.not_applicable(str(reason))
+    except (NotPossible, WayNotRight) as reason:
+        expect.not_run(str(reason))
+    _judge(trial, event, intent, expect)
+
+
+def _judge(trial: Trial, event: Survivable, intent: Intent, expect: Expect) -> None:
+    uplink, within = intent.egress.uplink, intent.egress.recover_within
+    survived = trial.survived(seconds(within))
+    expected = (
+        f"after {trial.title} the agent's packets leave by {uplink} again within {within}, of the old flow and of new "
+        "ones, and rules and routes are as before"
+    )
+    doubts = [f"{way}: {why}" for way, why in trial.unproven.items() if way != uplink]
+    if survived and doubts:
+        expect.inconclusive(
+            f"{trial.words}; that nothing left elsewhere is not proven: {'; '.join(doubts)}",
+            expected=expected,
+            evidence=_evidence(trial),
+        )
+    judge = expect.holds if must_survive(intent, event) else expect.advises
+    judge(survived, expected=expected, observed=f"{trial.title}: {trial.words}", evidence=_evidence(trial))
+
+
+def _attempt(event: Survivable, trials: Trials) -> Trial | None:
+    try:
+        return trials.through(event)
+    except (NotApplicable, NotPossible, WayNotRight):
+        return None
+
+
+def _leaves_as_intended(journeys: Journeys, situation: Situation, expect: Expect) -> None:
+    """What does not work to begin with cannot be lost by an event."""
+    protocol = "icmp" if "icmp" in situation.intent.probe.protocols else situation.intent.probe.protocols[0]
+    packets = journeys.agent(protocol)
+    left = left_by(packets, situation.ways_out)
+    if set(left) != {situation.uplink}:
+        expect.not_run(
+            "the agent's packets do not leave as intended before anything has happened (EGRESS-01): "
+            + in_words(left, packets.sent)
+        )
+
+
+def _evidence(trial: Trial) -> list[Evidence]:
+    states = [StateEvidence(title=f"rules and routes {_when(state.moment)}", lines=state.lines or ["none"])
+              for state in trial.states]  # fmt: skip
+    return [trial.timeline, *states, *trial.refused]
+
+
+def _when(moment: str) -> str:
+    return f"{moment} the event" if moment in ("before", "after") else f"after: {moment}"

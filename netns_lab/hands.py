@@ -1,0 +1,124 @@
+"""What is done to a lab from outside of its host: cables, devices, the container, the engine.
+
+The other end of a cable belongs to a gateway or a switch, which must be as it was when the cable is back: what the
+kernel takes from an interface that goes down is put back from the lab's description.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fixtures.access.events import EventFailed
+from netns_lab import netlink, pipework
+from netns_lab.engine import EngineFailed
+from netns_lab.engine_lab import apply_pipework, hold_agents_lease
+from netns_lab.lab import Lab, LabMachine, wait_for_carrier
+from netns_lab.netlink import Request, request
+from netns_lab.plan import HOST, Cable
+
+ENABLED = ("test", "-e", pipework.WATCH_ENABLED)
+NEW_INDEX = 500
+"""Added to the index of a device that is made anew: the kernel never gives an index twice either."""
+
+
+class LabHands:
+    """The hands at one lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        """Nothing is touched yet."""
+        self._lab = lab
+
+    def _cable(self, uplink: str) -> tuple[Cable, LabMachine]:
+        cable = next(one for one in self._lab.plan.cables if (one.machine, one.interface) == (HOST, uplink))
+        return cable, self._lab.machines[cable.other_machine]
+
+    def unplug(self, uplink: str) -> None:
+        """Take the cable out: its other end goes down. Returns when the host has noticed."""
+        cable, other = self._cable(uplink)
+        other.sysctl(f"net/ipv6/conf/{cable.other_interface}/keep_addr_on_down", "1")
+        netlink.send(other.namespace, [request("link", "set", index=_index(other, cable), state="down")])
+        wait_for_carrier(self._lab.host.namespace, uplink, present=False)
+
+    def plug(self, uplink: str) -> None:
+        """Put the cable back. Returns when the host has noticed."""
+        cable, other = self._cable(uplink)
+        netlink.send(other.namespace, [request("link", "set", index=_index(other, cable), state="up")])
+        wait_for_carrier(self._lab.host.namespace, uplink, present=True)
+        netlink.send(other.namespace, _routes(other, cable, "replace"))
+
+    def recreate(self, uplink: str) -> None:
+        """Remove the device and make it anew, down and without an address, its cable in the same place."""
+        cable, other = self._cable(uplink)
+        self._lab.host.ip("link", "del", "dev", uplink)
+        link, far = self._lab.plan.host.state.link(uplink), other.plan.state.link(cable.other_interface)
+        assert link is not None
+        assert far is not None
+        anew = replace(link, index=link.index + NEW_INDEX)
+        netlink.send(self._lab.host.namespace, [netlink.add_veth(anew, far, other.namespace)])
+        master = other.plan.state.link(far.master) if far.master else None
+        far_end = [request("link", "set", index=far.index, master=master.index)] if master else []
+        far_end.append(request("link", "set", index=far.index, state="up"))
+        addresses = [one for one in other.plan.state.addresses if one.interface == far.name]
+        far_end += [netlink.add_address(address, far.index) for address in addresses]
+        netlink.send(other.namespace, [*far_end, *_routes(other, cable, "add")])
+
+    def restart_container(self) -> None:
+        """Restart the agent's container, and do what the host's init would do then."""
+        assert self._lab.engine is not None
+        import docker
+
+        self._release_agent()
+        try:
+            self._lab.engine.restart_agent(self._lab.agent_container)
+        except docker.errors.APIError as error:
+            raise EventFailed(f"docker restart {self._lab.agent_container}: {error.explanation}") from error
+        except ProcessLookupError as error:
+            raise EventFailed(f"docker restart {self._lab.agent_container}: {error}") from error
+        self._as_init_would()
+
+    def restart_engine(self) -> None:
+        """Restart dockerd, and do what the host's init would do then."""
+        assert self._lab.engine is not None
+        self._release_agent()
+        try:
+            self._lab.engine.restart()
+        except EngineFailed as error:
+            raise EventFailed(str(error)) from error
+        self._as_init_would()
+
+    def _release_agent(self) -> None:
+        """Hold nothing of the agent's namespace: as long as anybody does, its interfaces stay on the segment."""
+        self._lab.stop_dhcp_client()
+        agent = self._lab.machines.pop(self._lab.plan.agent.name, None)
+        if agent is not None:
+            agent.namespace.close()
+
+    def _as_init_would(self) -> None:
+        """A lab has no init: run pipework again where an enabled unit watches the container's starts."""
+        lab = self._lab
+        assert lab.engine is not None
+        if not lab.engine.agent_pid(lab.agent_container):
+            return
+        namespace = lab.engine.agent_namespace(lab.agent_container)
+        lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, namespace)
+        if lab.plan.intent.mode.startswith("pipework") and lab.host.namespace.run(ENABLED).ok:
+            apply_pipework(lab)
+            if lab.plan.intent.mode == "pipework-dhcp":
+                hold_agents_lease(lab, pipework.INTERFACE)
+
+
+def _index(machine: LabMachine, cable: Cable) -> int:
+    link = machine.plan.state.link(cable.other_interface)
+    assert link is not None
+    return link.index
+
+
+def _routes(machine: LabMachine, cable: Cable, verb: str) -> list[Request]:
+    """The routes that the kernel drops when the cable's end goes down."""
+    state = machine.plan.state
+    indexes = {link.name: link.index for link in state.links}
+    return [
+        netlink.route_request(verb, route, indexes)
+        for route in state.routes
+        if any(hop.interface == cable.other_interface for hop in route.nexthops)
+    ]

@@ -1,0 +1,78 @@
+"""The lab that survives everything: real ifupdown, with stanzas that can run any number of times and in boot order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netns_lab.nftables import Masquerade
+from netns_lab.plan import RT_TABLES, Draft, LabPlan
+from netns_lab.scenarios.nat import AGENT_SUBNET, BACKSTOP_METRIC, BRIDGE, TABLE, TABLE_NAME
+from netns_lab.scenarios.register import scenario
+
+INTERFACES = "/etc/network/interfaces"
+LINK_HOOK = "/etc/network/link-up"
+DEFAULT_ROUTE = f"ip route replace default via 10.10.50.1 dev wlan0 table {TABLE}"
+LOCAL_RULES = (
+    "post-up ip rule del priority 990 2>/dev/null || true",
+    f"post-up ip rule add priority 990 from {AGENT_SUBNET} lookup main suppress_prefixlength 0",
+)
+AGENT_RULES = (
+    "post-up ip rule del priority 1000 2>/dev/null || true",
+    f"post-up ip rule add priority 1000 from {AGENT_SUBNET} lookup {TABLE_NAME}",
+)
+BACKSTOP = (f"post-up ip route replace unreachable default metric {BACKSTOP_METRIC} table {TABLE_NAME}",)
+UPLINK_ROUTE = (f"post-up {DEFAULT_ROUTE.replace(str(TABLE), TABLE_NAME)}",)
+HOOK_TEXT = f'#!/bin/sh\n[ "$1" = wlan0 ] || exit 0\nexec {DEFAULT_ROUTE}\n'
+WATCHER_NOTE = (
+    f"ifupdown does nothing when a link goes down and up without it; in this lab {LINK_HOOK} is run whenever an "
+    "interface comes up, as a link watcher such as ifplugd would do it"
+)
+
+
+def interfaces(
+    *, loopback: tuple[str, ...] = (*LOCAL_RULES, *AGENT_RULES, *BACKSTOP), uplink: tuple[str, ...] = UPLINK_ROUTE
+) -> str:
+    """The host's /etc/network/interfaces (interfaces(5)), with these options for lo and for wlan0.
+
+    The machine's own scripts below /etc/network are none of the lab's business.
+    """
+    lines = ["no-scripts lo eth0 wlan0", "", "auto lo", "iface lo inet loopback", *_options(*loopback)]
+    lines += ["", "auto eth0", "iface eth0 inet static", *_options("address 10.10.40.9/24", "gateway 10.10.40.1")]
+    lines += ["", "auto wlan0", "iface wlan0 inet static", *_options("address 10.10.50.9/24", *uplink)]
+    return "\n".join(lines) + "\n"
+
+
+def _options(*lines: str) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+@scenario(
+    "policy-routing-ifupdown",
+    "The recipe without the holes, written down for ifupdown: survives everything",
+    "NAT, host with multiple physical interfaces, steps 1-6",
+)
+def policy_routing_ifupdown(lab: Draft) -> LabPlan:
+    """Rules and backstop are lo's, the route is wlan0's; real ifup and ifdown work on private files."""
+    lab.uplink("eth0", "10.10.40.0/24")
+    lab.uplink("wlan0", "10.10.50.0/24")
+    # What ifupdown manages is as after boot: down, without an address.
+    lab.host.links = [replace(link, flags=()) for link in lab.host.links]
+    lab.host.addresses.clear()
+    lab.behind_bridge(BRIDGE, AGENT_SUBNET)
+    lab.host.packet_filter.append(Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE))
+    lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
+    lab.files[INTERFACES] = interfaces()
+    lab.program(LINK_HOOK, HOOK_TEXT)
+    lab.link_hook = LINK_HOOK
+    lab.needs = {"ifup": "ifupdown"}
+    lab.boot.append(("ifup", "-a"))
+    lab.notes.append(WATCHER_NOTE)
+    return lab.finish(
+        {
+            "agent": {"netns": "/run/netns/agent", "attach": {"mode": "nat", "bridge": BRIDGE}},
+            "egress": {
+                "uplink": "wlan0", "table": TABLE, "table_name": TABLE_NAME, "persist": "ifupdown", "leak": "forbid",
+            },
+            "host": {"default_exit": "eth0"},
+        }
+    )  # fmt: skip

@@ -1,0 +1,9 @@
+"""A twin: a host rebuilt from its snapshot as a lab, so that every check can be made there, packets included.
+
+:func:`plan_twin` describes it and touches nothing; :func:`build_twin` makes it.
+"""
+
+from netns_lab.twin.build import build_twin
+from netns_lab.twin.plan import NoTwin, Twin, plan_twin
+
+__all__ = ["NoTwin", "Twin", "build_twin", "plan_twin"]

@@ -1,0 +1,124 @@
+"""The files of a twin's host: those of the snapshot, in folders where nothing of this machine's own is left.
+
+A snapshot may come from anywhere, so only files in places that a snapshot is made of are written, whatever it names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fixtures.access import persistence_files, pipework_files
+from fixtures.model.intent import Intent
+from fixtures.model.snapshot import HostFile, Snapshot
+from fixtures.reasoning.pipework_files import CRON_FOLDERS, CRONTAB, PROGRAM, UNIT_FOLDERS
+from netns_lab import pipework
+from netns_lab.builder import AGENT_PATH
+from netns_lab.plan import RESOLVER
+
+_TABLE_FOLDERS = ("/etc/iproute2", "/usr/share/iproute2")
+_FOLDERS = (
+    *_TABLE_FOLDERS, "/etc/network", *persistence_files.FOLDERS, *persistence_files.SCRIPTS, *UNIT_FOLDERS,
+    *CRON_FOLDERS,
+)  # fmt: skip
+_SINGLE = (*persistence_files.ALWAYS, *persistence_files.SINGLE, CRONTAB)
+_OF_PROGRAMS = "/usr/local"
+_ALWAYS_PRIVATE = ("/etc/", "/run/", "/usr/local")
+_EXECUTABLE = 0o111
+LOCAL_RESOLVERS = "127."
+RESOLV_CONF = "/etc/resolv.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What the host of a twin has on disk, beside what this machine has."""
+
+    texts: dict[str, str]
+    executables: frozenset[str]
+    links: dict[str, str]
+    hidden: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def files_of(snapshot: Snapshot, intent: Intent, resolvers: tuple[str, ...]) -> Files:
+    """The files of a snapshot, as far as they belong to its network."""
+    texts: dict[str, str] = {RESOLV_CONF: "".join(f"nameserver {one}\n" for one in resolvers)}
+    executables, links, notes = set[str](), dict[str, str](), list[str]()
+    for file in snapshot.files:
+        if not file.exists:
+            continue
+        reason = file.error or _obstacle(file.path)
+        if reason is not None:
+            notes.append(f"{file.path} is not there: {reason}")
+            continue
+        if _enables(file):
+            links[file.path] = f"../{os.path.basename(file.path)}"
+            continue
+        texts[file.path] = file.text
+        if file.mode & _EXECUTABLE:
+            executables.add(file.path)
+    programs = {path for path in texts if path.rpartition("/")[2] == PROGRAM}
+    for path in programs:
+        texts[path] = pipework.STAND_IN
+        texts[pipework.LEASE_SCRIPT] = pipework.LEASE_TEXT
+        executables.add(pipework.LEASE_SCRIPT)
+        notes.append(f"{path} is an equivalent of pipework's effects")
+    links |= _names_of_the_agent(intent)
+    if len(texts) > 1:
+        notes.append("files hold what a snapshot keeps of them: addressing and routing")
+    return Files(texts, frozenset(executables), links, tuple(_hidden(texts)), tuple(notes))
+
+
+def resolvers_of(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The resolvers that the twin's agent asks, and what is to be said of them."""
+    asked = snapshot.resolvers
+    container = snapshot.engine.container if snapshot.engine is not None else None
+    if asked is None and container is not None and container.dns:
+        asked = tuple(one for one in container.dns if ":" not in one)
+    if asked is None:
+        return (RESOLVER,), (f"the snapshot does not say whom the agent asks for names: {RESOLVER} stands for it",)
+    outside = tuple(one for one in asked if not one.startswith(LOCAL_RESOLVERS))
+    notes = [f"nobody is asked for names at {one}: the program there is not rebuilt" for one in asked
+             if one not in outside]  # fmt: skip
+    return outside, tuple(notes)
+
+
+def _obstacle(path: str) -> str | None:
+    """Why a file cannot be there; None when it can."""
+    if path != os.path.normpath(path) or not path.startswith("/") or "\0" in path:
+        return "its path is none"
+    if path in _SINGLE:
+        return None
+    folder = next((one for one in (*_FOLDERS, _OF_PROGRAMS) if path.startswith(f"{one}/")), None)
+    if folder is None:
+        return "it lies elsewhere than a network set-up does"
+    private = folder.startswith(_ALWAYS_PRIVATE) or os.path.isdir(folder)
+    return None if private else f"this machine has no {folder} to put a private one over"
+
+
+def _enables(file: HostFile) -> bool:
+    """It is one of the links by which systemctl(1) has enabled a unit; a snapshot knows that it is there."""
+    return os.path.dirname(file.path).endswith((".wants", ".requires"))
+
+
+def _names_of_the_agent(intent: Intent) -> dict[str, str]:
+    """The paths by which the host's own commands know the agent's namespace."""
+    agent = intent.agent
+    if agent.container is not None:
+        return {f"{os.path.dirname(AGENT_PATH)}/{agent.container}": AGENT_PATH}
+    path = os.path.normpath(agent.netns or AGENT_PATH)
+    inside_run = path.startswith("/run/") and path != AGENT_PATH
+    return {path: AGENT_PATH} if inside_run else {}
+
+
+def _hidden(texts: dict[str, str]) -> Iterator[str]:
+    """What of this machine the twin's host does not have."""
+    # A folder inside a folder that is hidden is gone with it.
+    for folder in dict.fromkeys(_FOLDERS):
+        if not any(folder.startswith(f"{other}/") for other in _FOLDERS):
+            yield folder
+    yield from (path for path in _SINGLE if path not in texts)
+    for folder in pipework_files.SEARCH_PATH:
+        if (path := f"{folder}/{PROGRAM}") not in texts and os.path.isfile(path):
+            yield path

@@ -1,0 +1,91 @@
+"""``nft -j list ruleset`` is read as the kernel's own answer is: two readers, one ruleset, the same conditions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from fixtures.access.namespace import Namespace
+from fixtures.access.nftables import read_nftables
+from fixtures.model.snapshot import FilterChain, FilterMatch
+from fixtures.reasoning.nft_json import NotARuleset, parse_nft_json
+
+pytestmark = pytest.mark.skipif(shutil.which("nft") is None, reason="needs the package nftables")
+
+RULESET = """
+table ip nat {
+    chain postrouting {
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 172.17.0.0/16 oifname != "docker0" counter masquerade
+        ip saddr 172.18.0.0/16 oifname "eth0" snat to 10.10.40.9
+    }
+}
+table inet filter {
+    chain helper {
+        return
+    }
+    chain forward {
+        type filter hook forward priority filter + 5; policy drop;
+        ct state established,related accept
+        iifname "docker*" ip daddr { 10.0.0.0/8, 192.168.0.0/16 } jump helper
+        ip protocol icmp accept
+        tcp dport 443 accept
+        udp dport 5000 drop
+        meta l4proto { tcp, udp } accept
+        meta mark 0x10 accept
+        meta mark and 0xff == 0x20 accept
+        fib daddr type local accept
+        ip6 saddr fd00::/8 reject
+        ct mark 1 drop
+        meta mark set 0x7
+    }
+}
+"""
+
+
+@pytest.fixture
+def host() -> Iterator[Namespace]:
+    namespace = Namespace.create("host")
+    yield namespace
+    namespace.close()
+
+
+def shown(chain: FilterChain) -> list[object]:
+    """A chain without what the two readers put into their own words."""
+
+    def condition(match: FilterMatch) -> tuple[object, ...]:
+        return (match.field, () if match.field == "unknown" else tuple(sorted(match.values)), match.negated)
+
+    rules = [
+        ({condition(match) for match in rule.matches}, rule.verdict, rule.argument, rule.set_mark)
+        for rule in chain.rules
+    ]
+    return [chain.family, chain.table, chain.name, chain.type, chain.hook, chain.priority, chain.policy, rules]
+
+
+def test_both_readers_tell_the_same(host: Namespace) -> None:
+    assert host.run(["nft", RULESET]).ok
+    said = host.run(["nft", "-j", "list", "ruleset"])
+    assert said.ok
+    kernel = {(c.table, c.name): c for table in read_nftables(host) for c in table.chains}
+    text = {(c.table, c.name): c for c in parse_nft_json(said.stdout)}
+    assert set(kernel) == set(text)
+    for key, chain in text.items():
+        assert shown(chain) == shown(kernel[key])
+
+
+def test_a_range_of_ports_is_one_value(host: Namespace) -> None:
+    assert host.run(["nft", "table ip t {\nchain c {\nudp dport 5000-5100 drop\n}\n}\n"]).ok
+    (chain,) = parse_nft_json(host.run(["nft", "-j", "list", "ruleset"]).stdout)
+    assert chain.rules[0].matches == (
+        FilterMatch(field="protocol", values=("17",)),
+        FilterMatch(field="dport", values=("5000-5100",)),
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"nftables": [{"rule": {}}]}', "[" * 100_000, '{"nftables": 3}'])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(NotARuleset):
+        parse_nft_json(text)

@@ -1,0 +1,274 @@
+"""Events made to happen to real labs, with what each does to the agent's packets: seen on the wire, not looked up."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fixtures.access.events import (
+    AddressChange,
+    CarrierLoss,
+    DeviceRecreated,
+    Event,
+    LinkFlap,
+    Renamed,
+    Stage,
+)
+from fixtures.access.target import Target
+from fixtures.access.trials import NotApplicable, NotPossible, Trials, WayNotRight
+from fixtures.model.changes import changes
+from fixtures.reasoning.survival import Kind, Trial
+from fixtures.selection import parse_labs
+from fixtures.targets import open_target
+from netns_lab import nftables
+from netns_lab.builder import PACKET_FILTER_TABLE
+from netns_lab.nftables import SourceNAT
+from netns_lab.scenarios import AGENT_SUBNET
+
+IFUPDOWN = "policy-routing-ifupdown"
+needs_ifupdown = pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")
+Opened = Callable[..., Target]
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Opens labs as targets, and does something to each and to all of its twins."""
+    with contextlib.ExitStack() as closing:
+
+        def open_lab(name: str, prepare: Callable[[Target], None] = lambda _target: None) -> Target:
+            (spec,) = parse_labs(name)
+
+            def prepared() -> Target:
+                target = open_target(spec)
+                prepare(target)
+                return target
+
+            target = prepared()
+            target.twin = prepared
+            closing.callback(target.close)
+            return target
+
+        yield open_lab
+
+
+def recreated(target: Target) -> Event:
+    assert target.hands is not None
+    return DeviceRecreated("wlan0", ("10.10.50.9/24",), target.hands)
+
+
+def carrier(target: Target) -> Event:
+    assert target.hands is not None
+    return CarrierLoss("wlan0", target.hands)
+
+
+def at(trial: Trial, moment: str) -> list[str]:
+    """The state after a step."""
+    return next(state.lines for state in trial.states if moment in state.moment)
+
+
+def announced(trial: Trial) -> list[str]:
+    """What the kernel said."""
+    return [event.what for event in trial.timeline.events if event.mark == "netlink"]
+
+
+def test_admin_down_leaks_for_ever_and_the_kernel_does_not_say_that_the_route_went(opened: Opened) -> None:
+    trial = Trials(opened("policy-routing")).through("link-flap")
+    assert trial.kind is Kind.LEAKS_FOR_EVER, trial.words
+    assert not trial.survived(60)
+    for course in trial.courses:
+        assert (course.leak_by, course.leak_sources) == (("eth0",), ("10.10.40.9",))
+        assert course.leaked > 50
+    assert [str(route) for route in trial.routes_lost] == ["default via 10.10.50.1 dev wlan0 table 200"]
+    assert not trial.rules_lost
+    assert not any("table 200" in line for line in at(trial, " up"))
+    assert "link wlan0 down" in announced(trial)
+    assert not [words for words in announced(trial) if "default" in words and "200" in words]
+    assert not trial.unproven
+
+
+def test_carrier_loss_leaks_nothing_and_heals_by_itself(opened: Opened) -> None:
+    trial = Trials(opened("policy-routing")).through("carrier-loss")
+    assert trial.kind is Kind.RECOVERS, trial.words
+    assert trial.survived(1)
+    assert trial.leaked == 0
+    assert "route default via 10.10.50.1 dev wlan0 table 200" in at(trial, "taken out")
+    assert not trial.unproven
+
+
+def test_carrier_loss_leaks_where_routes_without_carrier_are_ignored(opened: Opened) -> None:
+    def ignore(target: Target) -> None:
+        knob = "net.ipv4.conf.wlan0.ignore_routes_with_linkdown=1"
+        assert target.host.run(["sysctl", "-q", "-w", knob]).ok
+
+    trial = Trials(opened("policy-routing", ignore)).through("carrier-loss")
+    assert trial.kind is Kind.LEAKS_THEN_RECOVERS, trial.words
+    assert trial.leaked > 10
+
+
+def test_the_backstop_keeps_both_families_in(opened: Opened) -> None:
+    trial = Trials(opened("policy-routing-hardened")).through("link-flap")
+    assert trial.kind is Kind.SILENT_FOR_EVER, trial.words
+    assert {(course.flow, course.family) for course in trial.courses} == {
+        ("old", 4), ("new", 4), ("old", 6), ("new", 6),
+    }  # fmt: skip
+    assert trial.leaked == 0
+    assert not trial.unproven
+    assert "route unreachable default metric 4278198272 table 200" in at(trial, "after")
+
+
+def test_a_family_that_was_astray_to_begin_with_is_not_judged(opened: Opened) -> None:
+    trial = Trials(opened("policy-routing-hardened+ipv6-escapes")).through("carrier-loss")
+    assert {course.family for course in trial.courses} == {4}
+    assert len(trial.left_out) == 2
+    assert "IPv6: not judged" in trial.left_out[0]
+
+
+def test_a_device_that_is_made_anew_has_lost_its_routes(opened: Opened) -> None:
+    trial = Trials(opened("policy-routing")).run(recreated)
+    assert trial.kind is Kind.LEAKS_FOR_EVER, trial.words
+    assert trial.unproven == {"wlan0": "it was made anew during the watch"}
+
+
+def test_packets_are_seen_on_a_device_that_was_made_anew(opened: Opened) -> None:
+    class WithRoute:
+        """The device made anew, and the route set again by somebody who watches."""
+
+        name, title, touches = "device-recreated", "wlan0 is made anew, and its route set again", ("wlan0",)
+
+        def __init__(self, target: Target) -> None:
+            self.event = recreated(target)
+
+        def apply(self, stage: Stage) -> None:
+            self.event.apply(stage)
+            stage.run("ip", "route", "add", "default", "via", "10.10.50.1", "dev", "wlan0", "table", "200")
+
+    trial = Trials(opened("policy-routing")).run(WithRoute)
+    assert trial.kind is Kind.LEAKS_THEN_RECOVERS, trial.words
+
+
+def test_a_live_rename_is_seamless(opened: Opened) -> None:
+    trial = Trials(opened("policy-routing")).run(lambda _target: Renamed("wlan0"))
+    assert trial.kind is Kind.SEAMLESS, trial.words
+    assert trial.survived(0)
+
+
+def test_an_address_that_changes_takes_the_route_along(opened: Opened) -> None:
+    change = AddressChange("wlan0", "10.10.50.9/24", "10.10.50.10/24")
+    trial = Trials(opened("policy-routing")).run(lambda _target: change)
+    assert trial.kind is Kind.LEAKS_FOR_EVER, trial.words
+    assert trial.routes_lost
+
+
+def test_static_source_nat_keeps_an_old_flows_source_for_ever(opened: Opened) -> None:
+    def translate(target: Target, address: str) -> None:
+        nftables.remove(target.host, PACKET_FILTER_TABLE)
+        nftables.apply(target.host, PACKET_FILTER_TABLE, [SourceNAT(source=AGENT_SUBNET, to=address)])
+
+    class Moved:
+        """The uplink's address changes, and the operator changes route and translation with it."""
+
+        name, title, touches = "address-change", "the address of wlan0 changes, and SNAT with it", ("wlan0",)
+
+        def __init__(self, target: Target) -> None:
+            self.target = target
+
+        def apply(self, stage: Stage) -> None:
+            AddressChange("wlan0", "10.10.50.9/24", "10.10.50.10/24").apply(stage)
+            stage.run("ip", "route", "add", "default", "via", "10.10.50.1", "dev", "wlan0", "table", "200")
+            stage.act("SNAT to 10.10.50.10", lambda: translate(self.target, "10.10.50.10"))
+
+    trial = Trials(opened("policy-routing", lambda target: translate(target, "10.10.50.9"))).run(Moved)
+    assert trial.kind is Kind.NEW_FLOWS_ONLY, trial.figures
+    old = next(course for course in trial.courses if course.flow == "old")
+    assert old.kind is Kind.WRONG_SOURCE_FOR_EVER
+
+
+def test_the_lab_that_is_judged_is_not_touched(opened: Opened) -> None:
+    target = opened("policy-routing")
+    before = target.snapshot
+    trials = Trials(target)
+    trials.through("link-flap")
+    trials.through("carrier-loss")
+    assert changes(before, target.read_state()) == []
+
+
+def test_a_live_host_has_a_guard_around_the_event(opened: Opened) -> None:
+    class Restoring:
+        """Puts the route back, as whoever saved it would."""
+
+        def __init__(self) -> None:
+            self.guarded: list[str] = []
+
+        @contextlib.contextmanager
+        def around(self, event: Event) -> Iterator[None]:
+            yield
+            self.guarded += event.touches
+            words = ["ip", "route", "add", "default", "via", "10.10.50.1", "dev", "wlan0", "table", "200"]
+            words += ["proto", "static"]
+            assert target.host.run(words).ok
+
+    target, guard = opened("policy-routing"), Restoring()
+    before = target.snapshot
+    # As on a live host, there is no other one like it.
+    target.twin = None
+    assert Trials(target, guard).run(lambda _target: LinkFlap("wlan0")).kind is Kind.LEAKS_FOR_EVER
+    assert guard.guarded == ["wlan0"]
+    assert changes(before, target.read_state()) == []
+    assert target.agent is not None
+
+
+def test_an_event_on_what_does_not_work_is_no_trial(opened: Opened) -> None:
+    with pytest.raises(WayNotRight, match=r"left by eth0 with source 10\.10\.40\.9"):
+        Trials(opened("policy-routing+rule-missing")).through("link-flap")
+
+
+def test_what_does_not_belong_to_a_host_is_told_apart_from_what_cannot_be_made(opened: Opened) -> None:
+    target = opened("policy-routing")
+    with pytest.raises(NotApplicable, match="no container"):
+        Trials(target).through("container-restart")
+    with pytest.raises(NotApplicable, match="was not brought up by ifupdown"):
+        Trials(target).through("ifupdown")
+    with pytest.raises(NotApplicable, match="typed by hand"):
+        Trials(target).after_reboot()
+    target.hands = target.twin = None
+    with pytest.raises(NotPossible, match="by hand"):
+        Trials(target).through("carrier-loss")
+
+
+@needs_ifupdown
+def test_ifupdown_with_the_good_stanza_survives_everything(opened: Opened) -> None:
+    target = opened(IFUPDOWN)
+    trials = Trials(target)
+    for trial in (*map(trials.through, ("link-flap", "carrier-loss", "ifupdown")), trials.after_reboot()):  # type: ignore[arg-type]
+        assert trial.survived(1), trial.words
+        assert trial.leaked == 0
+        assert not trial.unproven
+
+
+@needs_ifupdown
+def test_the_guides_stanza_piles_up_rules_and_leaks(opened: Opened) -> None:
+    trial = Trials(opened(f"{IFUPDOWN}+guide-stanza")).through("ifupdown")
+    counts = [len(state.rules) for state in trial.states if state.moment.startswith(("before", "ifup "))]
+    assert counts == [1, 2, 3, 4]
+    assert len({rule.priority for rule in trial.states[-1].rules}) == 4
+    assert trial.leaked > 10
+    assert not trial.survived(60)
+
+
+@needs_ifupdown
+def test_what_is_typed_by_hand_is_gone_after_a_reboot(opened: Opened) -> None:
+    trial = Trials(opened(f"{IFUPDOWN}+no-post-up")).after_reboot()
+    assert trial.kind is Kind.LEAKS_FOR_EVER, trial.words
+    assert len(trial.rules_lost) == 2
+
+
+def test_the_timeline_is_small_and_says_how_much_it_leaves_out(opened: Opened) -> None:
+    timeline = Trials(opened("policy-routing")).through("link-flap").timeline
+    assert len(timeline.events) < 400
+    assert timeline.lanes == ["event", "state", "kernel", "wlan0", "eth0"]
+    assert {event.lane for event in timeline.events} == set(timeline.lanes)
+    assert [event.time for event in timeline.events] == sorted(event.time for event in timeline.events)
+    assert len(timeline.figures) == 2
