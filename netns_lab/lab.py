@@ -14,6 +14,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP
 
 from fixtures.access.commands import CommandResult
 from fixtures.access.namespace import Namespace
+from fixtures.model.snapshot import Snapshot
 from netns_lab.dhcp_client import DHCPClient
 from netns_lab.dhcp_server import DHCPServer
 from netns_lab.engine import Engine
@@ -84,6 +85,7 @@ class Lab:
         dhcp_servers: the DHCP servers of its segments.
         dhcp_client: what holds the agent's lease, where it has one.
         notes: what a reader of the report must know about the lab.
+        rebuilt_from: the snapshot of the host whose twin it is, if it is one.
     """
 
     def __init__(self, plan: LabPlan, machines: dict[str, LabMachine], far_end: FarEnd, engine: Engine | None) -> None:
@@ -95,6 +97,7 @@ class Lab:
         self.dhcp_servers: list[DHCPServer] = []
         self.dhcp_client: DHCPClient | None = None
         self.notes = list(plan.notes)
+        self.rebuilt_from: Snapshot | None = None
         self._endings: list[Callable[[], None]] = [far_end.close]
 
     @property

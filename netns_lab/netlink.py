@@ -103,7 +103,8 @@ def _unfolded(values: dict[str, Any]) -> dict[str, Any]:
 
 def _veth(peer: _VethPeer) -> dict[str, Any]:
     """Spell the link out: pyroute2's own ``peer=`` drops the peer's index, which a description fixes."""
-    attributes = [("IFLA_IFNAME", peer.name), ("IFLA_ADDRESS", peer.mac), ("IFLA_MTU", peer.mtu)]
+    attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", peer.name), ("IFLA_MTU", peer.mtu)]
+    attributes += [("IFLA_ADDRESS", peer.mac)] if peer.mac is not None else []
     end = {"index": peer.index, "attrs": [*attributes, ("IFLA_NET_NS_FD", peer.net_fd)]}
     return {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", end)]})]}
 

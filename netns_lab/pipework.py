@@ -40,12 +40,15 @@ fail() {
 }
 
 [ $# -ge 3 ] || fail "usage: pipework INTERFACE CONTAINER ADDRESS/PREFIX[@GATEWAY]|dhclient|dhcpcd|udhcpc [MAC]"
-parent=$1 container=$2 address=$3 mac=$4 inside=eth1
+parent=$1 container=$2 address=$3 mac=$4 inside=eth1 address_words=
 
 if [ -e "/run/netns/$container" ]; then
     # A bare namespace has no first process to be named after.
     namespace=/run/netns/$container
     number=$(($(printf %s "$container" | cksum | cut -d ' ' -f 1) % 1000000))
+    # pipework leaves the MAC address to chance; without an engine a lab is to come out the same each time.
+    address_words="address 5a:1c:$(printf '%s %s' "$parent" "$container" | md5sum |
+        sed 's/\\(..\\)\\(..\\)\\(..\\)\\(..\\).*/\\1:\\2:\\3:\\4/')"
 else
     command -v docker >/dev/null || fail "Container $container not found, and there is no docker command."
     number=$(docker inspect --format '{{.State.Pid}}' "$container")
@@ -68,9 +71,7 @@ esac
 
 mtu=$(ip -oneline link show dev "$parent" | sed 's/.* mtu \\([0-9]*\\) .*/\\1/')
 outside=$(printf 'ph%s%s' "$number" "$inside" | cut -c 1-15)
-# pipework leaves the address to chance; a lab is to come out the same each time.
-chance=$(printf '%s %s' "$parent" "$container" | md5sum | sed 's/\\(..\\)\\(..\\)\\(..\\)\\(..\\).*/\\1:\\2:\\3:\\4/')
-ip link add link "$parent" name "$outside" mtu "$mtu" address "5a:1c:$chance" type macvlan mode bridge
+ip link add link "$parent" name "$outside" mtu "$mtu" $address_words type macvlan mode bridge
 ip link set dev "$parent" up
 ip link set dev "$outside" netns "$namespace"
 within ip link set dev "$outside" name "$inside"

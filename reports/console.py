@@ -120,7 +120,9 @@ class _Summary:
         lines = []
         for code, group in groups.items():
             targets = list(dict.fromkeys(name for cause in group for name in cause.targets))
-            where = f" on {counted(len(targets), 'target')}" if len(self.outcome.targets) > 1 else ""
+            where = ""
+            if len(self.outcome.targets) > 1:
+                where = f" on {targets[0] if len(targets) == 1 else counted(len(targets), 'target')}"
             checks = ids_shortened(result.check for cause in group for result in cause.told)
             head = f"{code} ({checks}{where}): " if code != checks else f"{code}{where}: "
             first, *more = self._shortened(head + sentence(group[0].text))

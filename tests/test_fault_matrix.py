@@ -11,6 +11,7 @@ from fixtures.declare import Check
 from fixtures.docs_command import all_checks
 from fixtures.model.verdict import Outcome, Verdict
 from netns_lab.engine import unavailable
+from netns_lab.engine_lab import engine_intent
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.front_door import Finished, by_check, severity, viacheck
@@ -69,7 +70,8 @@ def _holds_its_word(outcome: Outcome, lab: str, name: str, flavour: str) -> None
     broken = by_check(outcome, f"lab:{flavour}{lab}+{name}")
     assert broken, f"lab:{flavour}{lab}+{name} was not judged"
     # A fault may belong to labs of several modes, in each of which some of its checks do not apply.
-    intent = SCENARIOS[lab]().intent
+    plan = SCENARIOS[lab]()
+    intent = engine_intent(plan) if flavour else plan.intent
     breaks = {check.id for check in all_checks() if check.id in fault.breaks and check.applies.to(intent)}
     worse = {
         check

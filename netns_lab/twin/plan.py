@@ -1,48 +1,33 @@
 """Describes the twin of a host: its machines and cables, and the state that host and agent are to have in it.
 
-What lies beyond the host is made up: behind each uplink a gateway answers as the intent and the host's own neighbour
-table say. What the kernel here cannot build is replaced by a cable, and named.
+What the kernel here cannot build, such as a vlan or a wireless interface, is replaced by a cable, and named.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface, ip_address, ip_interface
 
 from fixtures.model.intent import Intent, MacvlanAttach, PipeworkStaticAttach, parse_intent, seconds
 from fixtures.model.snapshot import Address, Link, NetworkState, Nexthop, Route, Snapshot
 from fixtures.reasoning.situation import Situation
-from netns_lab.dhcp_server import DHCPPool
-from netns_lab.plan import (
-    HOST,
-    PROBE_TARGET6,
-    Cable,
-    LabPlan,
-    Machine,
-    MachineDraft,
-    SegmentMachines,
-)
+from netns_lab.plan import HOST, Cable, LabPlan, Machine, MachineDraft, SegmentMachines
+from netns_lab.twin.beyond import GATEWAY_PORT, Beyond
 from netns_lab.twin.files import files_of, resolvers_of
 
 AGENT = "agent"
-BEYOND = "beyond"
+OPEN_ENDS = "open-ends"
 """The machine where every cable ends that leads to no gateway."""
-GATEWAY_PORT = "lan0"
 MOST_LINKS = 256
 LONGEST_TIMEOUT = 0.4
-"""Seconds that a probe's answer is waited for: everything that answers here answers at once."""
+"""Seconds that a probe's answer is waited for: whatever answers in a twin answers at once."""
 FAR_INDEX = 100_000
-"""Where the indexes of the far ends begin: a pair with equal ones delays its carrier's events."""
+"""Where the indexes of far ends begin: a cable with equal ones delays its carrier's events."""
 _NAME = re.compile(r"[^\s/:\x00-\x1f\x7f]{1,15}")
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
-_READ = ("links", "addresses", "rules", "routes")
-_SILENT = ("FAILED",)
-_ALIVE = ("REACHABLE", "STALE", "DELAY", "PROBE", "PERMANENT")
+_INDISPENSABLE = ("links", "addresses", "rules", "routes")
 _SMALLEST_MTU, _LARGEST_MTU = 68, 65535
-_ON_LINK = ("macvlan", "macvtap", "ipvlan")
+_SITS_ON_PARENT = ("macvlan", "macvtap", "ipvlan")
 
 
 class NoTwin(Exception):
@@ -53,14 +38,17 @@ class NoTwin(Exception):
 class Twin:
     """The description of a twin."""
 
+    snapshot: Snapshot
+    """What it is the twin of."""
     lab: LabPlan
     host: NetworkState
     """What the host's namespace is to hold in the end."""
     agent: NetworkState | None
-    """The same of the agent; None for an agent that was not there."""
+    """The same of the agent's; None for an agent that was not there."""
     silent: tuple[str, ...]
     """Uplinks whose gateway did not answer ARP when the snapshot was taken."""
     wireless: tuple[str, ...]
+    """Interfaces that the host's /sys says to be wireless."""
 
 
 def plan_twin(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
@@ -69,198 +57,264 @@ def plan_twin(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
     Raises:
         NoTwin: when the snapshot lacks what cannot be made up, or holds what no host has.
     """
-    return _Draft(snapshot, intent, name).finish()
+    _refuse_what_no_host_has(snapshot)
+    source, notes = snapshot, list[str]()
+    agent = snapshot.agent
+    if agent is None and _was_hidden(snapshot):
+        snapshot = _with_agent_made_up(snapshot, intent)
+        agent = snapshot.agent
+        notes.append("the agent could not be entered when the snapshot was taken: its namespace is made up")
+    resolvers, about_resolvers = resolvers_of(snapshot)
+    notes += about_resolvers
+    wiring = _Wiring(snapshot.host, agent, intent, resolvers)
+    wiring.lay()
+    notes += wiring.notes
+    own = {address.address for address in snapshot.host.addresses}
+    notes += [
+        f"the host itself answers for names at {one}: the program is not rebuilt" for one in resolvers if one in own
+    ]
+    files = files_of(snapshot, intent, resolvers)
+    lab = LabPlan(
+        name=f"twin:{name}",
+        title=f"twin of {intent.site.name}, as it was at {snapshot.taken}",
+        guide="",
+        host=Machine(HOST, NetworkState(links=tuple(wiring.host_links))),
+        agent=Machine(AGENT, NetworkState(links=tuple(wiring.agent_links))),
+        gateways=tuple(gateway.freeze() for gateway in wiring.gateways.values()),
+        cables=tuple(wiring.cables),
+        files=files.texts,
+        intent=_impatient(intent),
+        segments={uplink: SegmentMachines(wiring.gateways[uplink].name) for uplink in intent.uplinks},
+        neighbours=(wiring.open_ends.freeze(),),
+        executables=files.executables,
+        file_links=files.links,
+        hidden=files.hidden,
+        notes=(*notes, *files.notes),
+    )
+    wireless = tuple(link.name for link in snapshot.host.links if link.wireless)
+    return Twin(source, lab, snapshot.host, agent, tuple(wiring.silent), wireless)
 
 
-class _Draft:
-    """A twin while it is described."""
+class _Wiring:
+    """The interfaces of host and agent, and where the cables from them lead."""
 
-    def __init__(self, snapshot: Snapshot, intent: Intent, name: str) -> None:
-        self.snapshot, self.intent, self.name = snapshot, intent, name
-        self.notes: list[str] = []
-        self.host_state, self.agent_state = snapshot.host, snapshot.agent
-        _check(snapshot)
-        if self.agent_state is None and self._agent_was_hidden():
-            self._make_agent_up()
+    def __init__(
+        self, host: NetworkState, agent: NetworkState | None, intent: Intent, resolvers: tuple[str, ...]
+    ) -> None:
+        self._host, self._agent, self._intent = host, agent, intent
+        self._beyond = Beyond(host, intent, resolvers)
         self.host_links: list[Link] = []
         self.agent_links: list[Link] = []
         self.cables: list[Cable] = []
-        self.gateways: dict[str, MachineDraft] = {}
-        self.beyond = MachineDraft(BEYOND)
-        self.silent: list[str] = []
-        self.resolvers, notes = resolvers_of(snapshot)
-        self.notes += notes
+        self.gateways = {uplink: self._beyond.gateway(uplink) for uplink in intent.uplinks}
+        self.open_ends = MachineDraft(OPEN_ENDS)
+        self.silent = [uplink for uplink in intent.uplinks if self._beyond.is_silent(uplink)]
+        self.notes = [f"the gateway on {one} did not answer ARP then, and does not here" for one in self.silent]
 
-    def finish(self) -> Twin:
-        for uplink in self.intent.uplinks:
-            self.gateways[uplink] = self._gateway(uplink)
-        for link in self.host_state.links:
-            if link.name != "lo":
-                self.host_links.append(self._host_link(link))
-        if self.agent_state is not None:
-            self.agent_links += [self._agent_link(link) for link in self.agent_state.links if link.name != "lo"]
-        own = {address.address for address in self.host_state.addresses}
-        self.notes += [
-            f"nobody answers for names at {one}, an address of the host itself: the program there is not rebuilt"
-            for one in self.resolvers if one in own
-        ]  # fmt: skip
-        files = files_of(self.snapshot, self.intent, self.resolvers)
-        lab = LabPlan(
-            name=f"twin:{self.name}",
-            title=f"twin of {self.intent.site.name}, as it was at {self.snapshot.taken}",
-            guide="",
-            host=Machine(HOST, NetworkState(links=tuple(self.host_links))),
-            agent=Machine(AGENT, NetworkState(links=tuple(self.agent_links))),
-            gateways=tuple(gateway.freeze() for gateway in self.gateways.values()),
-            cables=tuple(self.cables),
-            files=files.texts,
-            intent=_impatient(self.intent),
-            segments={uplink: SegmentMachines(self.gateways[uplink].name) for uplink in self.intent.uplinks},
-            neighbours=(self.beyond.freeze(),),
-            executables=files.executables,
-            file_links=files.links,
-            hidden=files.hidden,
-            notes=(*self.notes, *files.notes),
-        )
-        wireless = tuple(link.name for link in self.host_state.links if link.wireless)
-        return Twin(lab, self.host_state, self.agent_state, tuple(self.silent), wireless)
-
-    # The host's interfaces
+    def lay(self) -> None:
+        """Connect everything."""
+        self.host_links = [self._host_link(link) for link in self._host.links if link.name != "lo"]
+        if self._agent is not None:
+            self.agent_links = [self._agent_link(link) for link in self._agent.links if link.name != "lo"]
 
     def _host_link(self, link: Link) -> Link:
-        built = _plain(link, master=self._master(link))
+        built = _cable_end(link, self._master(link))
         if link.kind == "bridge":
             return replace(built, kind="bridge")
-        if link.kind == "macvlan" and link.peer_netnsid is None and self._parent_index(link) is not None:
+        if link.kind == "macvlan" and link.peer_netnsid is None and self._can_be_parent(link.peer_index):
             return replace(built, kind="macvlan", peer_index=link.peer_index, mode=link.mode or "bridge")
-        agent_end = self._agent_end(link)
-        if agent_end is not None:
-            self.cables.append(Cable(HOST, link.name, AGENT, agent_end.name))
+        inside = self._agents_end(link)
+        if inside is not None:
+            self.cables.append(Cable(HOST, link.name, AGENT, inside.name))
             return built
         partner = self._partner(link)
         if partner is not None:
             if link.index < partner.index:
                 self.cables.append(Cable(HOST, link.name, HOST, partner.name))
             return built
-        uplink = self._leads_to(link)
-        if uplink is not None:
-            self._plug_into_gateway(link, uplink)
-        else:
-            self._leave_open(HOST, link)
-        self._name_replaced(link, f"{link.name}: ")
+        self._lead_out(link)
+        if link.wireless:
+            self.notes.append(f"{link.name}: a cable stands for the wireless interface")
+        elif link.kind not in (None, "veth"):
+            self.notes.append(f"{link.name}: a cable stands for the {link.kind}, which cannot be built here")
+        return built
+
+    def _agent_link(self, link: Link) -> Link:
+        built = _cable_end(link, None)
+        if link.kind in _SITS_ON_PARENT and link.peer_netnsid is not None and self._can_be_parent(link.peer_index):
+            if link.kind != "macvlan":
+                self.notes.append(f"the agent's {link.name}: a macvlan stands for the {link.kind}")
+            mode = link.mode if link.kind == "macvlan" and link.mode else "bridge"
+            return replace(built, kind="macvlan", peer_index=link.peer_index, peer_netnsid=0, mode=mode)
+        if not any(cable.other_machine == AGENT and cable.other_interface == link.name for cable in self.cables):
+            self._leave_open(AGENT, link)
+            self.notes.append(f"the agent's {link.name} leads nowhere here, as its other end is not on the host")
         return built
 
     def _master(self, link: Link) -> str | None:
-        master = self.host_state.link(link.master) if link.master is not None else None
+        master = self._host.link(link.master) if link.master is not None else None
         if master is None or master.kind == "bridge":
             return link.master if master is not None else None
-        self.notes.append(f"{link.name}: is no longer a part of {master.name}, for which a cable stands")
+        self.notes.append(f"{link.name}: is no part of {master.name}, for which a cable stands")
         return None
 
-    def _parent_index(self, link: Link) -> int | None:
-        parent = self.host_state.link_by_index(link.peer_index) if link.peer_index is not None else None
-        return parent.index if parent is not None and parent.name != "lo" else None
+    def _can_be_parent(self, index: int | None) -> bool:
+        """Whether a macvlan can sit on the host's interface of that index."""
+        parent = self._host.link_by_index(index) if index is not None else None
+        return parent is not None and parent.name != "lo" and parent.master is None and parent.kind != "macvlan"
 
-    def _agent_end(self, link: Link) -> Link | None:
-        """The agent's end of a cable, where the other end is this one."""
-        if self.agent_state is None or link.kind != "veth" or link.peer_netnsid is None or link.peer_index is None:
+    def _agents_end(self, link: Link) -> Link | None:
+        """The agent's end of a cable whose other end this is."""
+        if self._agent is None or link.kind != "veth" or link.peer_netnsid is None or link.peer_index is None:
             return None
-        other = self.agent_state.link_by_index(link.peer_index)
-        ours = other is not None and other.kind == "veth" and other.peer_index == link.index
-        return other if ours and other is not None and other.peer_netnsid is not None else None
+        other = self._agent.link_by_index(link.peer_index)
+        if other is None or other.kind != "veth" or other.peer_index != link.index or other.peer_netnsid is None:
+            return None
+        return other
 
     def _partner(self, link: Link) -> Link | None:
         """The other end of a cable that does not leave the host."""
         if link.kind != "veth" or link.peer_netnsid is not None or link.peer_index is None:
             return None
-        other = self.host_state.link_by_index(link.peer_index)
-        return other if other is not None and other.kind == "veth" and other.peer_index == link.index else None
-
-    def _leads_to(self, link: Link) -> str | None:
-        """The uplink whose segment an interface leads to: it is one itself, or a port of one that is a bridge."""
-        if link.name in self.gateways:
-            return link.name
-        if link.master in self.intent.uplinks and self._is_outside(link):
-            return link.master
-        by_it = [
-            route
-            for route in self.host_state.routes
-            if any(hop.gateway and hop.interface == link.name for hop in route.nexthops)
-        ]
-        if not by_it:
+        other = self._host.link_by_index(link.peer_index)
+        if other is None or other is link or other.kind != "veth" or other.peer_index != link.index:
             return None
-        self.gateways[link.name] = self._gateway(link.name)
-        return link.name
+        return other
 
-    def _is_outside(self, link: Link) -> bool:
-        """What has no other end that is known: a network card, in whatever way it is driven."""
-        return link.kind != "veth" or link.master not in self.intent.uplinks or not self._has_other_port(link)
-
-    def _has_other_port(self, link: Link) -> bool:
-        return any(one.master == link.master and one.kind != "veth" for one in self.host_state.links)
-
-    def _plug_into_gateway(self, link: Link, uplink: str) -> None:
-        gateway = self.gateways[uplink]
-        if any(one.name == GATEWAY_PORT for one in gateway.links):
+    def _lead_out(self, link: Link) -> None:
+        """Plug an interface into the gateway that it leads to, or into nothing at all."""
+        name = link.name
+        if name not in self._intent.uplinks and link.master in self._intent.uplinks and link.kind != "veth":
+            # The uplink is a bridge, and this is its way out.
+            name = str(link.master)
+        if name not in self.gateways and self._beyond.leads_somewhere(name):
+            self.gateways[name] = self._beyond.gateway(name)
+        gateway = self.gateways.get(name)
+        if gateway is None or any(one.name == GATEWAY_PORT for one in gateway.links):
             self._leave_open(HOST, link)
             return
-        has_carrier = link.carrier or not link.up
-        if not has_carrier:
+        if not _has_carrier(link):
             self.notes.append(f"{link.name} had no carrier: its other end is down")
-        port = Link(
-            index=FAR_INDEX + link.index, name=GATEWAY_PORT, kind="veth", flags=("UP",) if has_carrier else (),
-            mac=self._mac_of_gateway(uplink), mtu=_mtu(link),
-        )  # fmt: skip
-        gateway.links.append(port)
+        port = _far_end(link, FAR_INDEX + link.index, GATEWAY_PORT)
+        mac = self._beyond.mac_of_gateway(name)
+        gateway.links.append(replace(port, mac=mac if _is_mac(mac) and mac != link.mac else None))
         self.cables.append(Cable(HOST, link.name, gateway.name, GATEWAY_PORT))
 
     def _leave_open(self, machine: str, link: Link) -> None:
-        far = f"far{len(self.beyond.links)}"
-        has_carrier = link.carrier or not link.up
-        index = FAR_INDEX + len(self.beyond.links)
-        flags = ("UP",) if has_carrier else ()
-        self.beyond.links.append(Link(index=index, name=far, kind="veth", flags=flags, mtu=_mtu(link)))
-        self.cables.append(Cable(machine, link.name, BEYOND, far))
+        number = len(self.open_ends.links)
+        self.open_ends.links.append(_far_end(link, 2 * FAR_INDEX + number, f"far{number}"))
+        self.cables.append(Cable(machine, link.name, OPEN_ENDS, f"far{number}"))
 
-    def _name_replaced(self, link: Link, what: str) -> None:
-        if link.wireless:
-            self.notes.append(f"{what}a cable stands for the wireless interface")
-        elif link.kind not in (None, "veth"):
-            self.notes.append(f"{what}a cable stands for the {link.kind}, which cannot be built here")
 
-    # Beyond the host
+def _cable_end(link: Link, master: str | None) -> Link:
+    return Link(
+        index=link.index, name=link.name, kind="veth", flags=("UP",) if link.up else (),
+        mac=link.mac if _is_mac(link.mac) else None, mtu=_mtu(link), master=master,
+    )  # fmt: skip
 
-    def _gateway(self, uplink: str) -> MachineDraft:
-        """The machine behind an uplink: the intent's gateway, and whoever else the host's routes need and know."""
-        gateway = MachineDraft(f"gw-{uplink}")
-        subnets = [a for a in self.host_state.addresses if a.interface in self._same_segment(uplink)]
-        held: dict[str, str] = {}
-        for address in dict.fromkeys(self._gateway_addresses(uplink)):
-            held[address] = GATEWAY_PORT
-        outside = [str(self.intent.probe.target), str(self.intent.probe.target6 or PROBE_TARGET6), *self.resolvers]
-        own = {address.address for address in self.host_state.addresses}
-        others = {name: self._subnets(name) for name in self.intent.uplinks if name != uplink}
-        for address in dict.fromkeys(outside):
-            here = any(ip_address(address) in one.network for one in subnets)
-            elsewhere = any(ip_address(address) in one for networks in others.values() for one in networks)
-            if address in own or (elsewhere and not here):
-                continue
-            held.setdefault(address, GATEWAY_PORT if here else "lo")
-            gateway.answers_on = (*gateway.answers_on, address)
-        for address, interface in held.items():
-            length = _length(address, subnets) if interface != "lo" else (128 if ":" in address else 32)
-            gateway.address(interface, f"{address}/{length}")
-        self._lead_back(gateway, uplink)
-        if self._state_of(str(self.intent.uplinks[uplink].gateway) if uplink in self.intent.uplinks else "") in _SILENT:
-            self.silent.append(uplink)
-            self.notes.append(f"the gateway on {uplink} did not answer ARP when the snapshot was taken, nor does it here")
-        if self.intent.mode == "pipework-dhcp" and uplink == self.intent.egress.uplink:
-            gateway.dhcp = self._pool(uplink, subnets)
-        return gateway
 
-    def _same_segment(self, uplink: str) -> set[str]:
-        link = self.host_state.link(uplink)
-        return {uplink} | ({link.master} if link is not None and link.master is not None else set())
+def _far_end(link: Link, index: int, name: str) -> Link:
+    return Link(index=index, name=name, kind="veth", flags=("UP",) if _has_carrier(link) else (), mtu=_mtu(link))
 
-    def _subnets(self, uplink: str) -> list[object]:
-        return [a.network for a in self.host_state.addresses if a.interface in self._same_segment(uplink)]
+
+def _has_carrier(link: Link) -> bool:
+    """Whether something is at the other end. Of an interface that is down nobody knows: it shall come up when told."""
+    return link.carrier or not link.up
+
+
+def _mtu(link: Link) -> int:
+    return min(max(link.mtu, _SMALLEST_MTU), _LARGEST_MTU)
+
+
+def _is_mac(mac: str | None) -> bool:
+    return mac is not None and _MAC.fullmatch(mac) is not None and mac != "00:00:00:00:00:00"
+
+
+def _impatient(intent: Intent) -> Intent:
+    """The same intent, with no longer a wait for answers than a twin needs."""
+    if seconds(intent.probe.timeout) <= LONGEST_TIMEOUT:
+        return intent
+    document = intent.as_json()
+    document["probe"] = {**document.get("probe", {}), "timeout": f"{LONGEST_TIMEOUT * 1000:.0f}ms"}
+    return parse_intent(document, source=intent.site.name)
+
+
+def _refuse_what_no_host_has(snapshot: Snapshot) -> None:
+    for what in _INDISPENSABLE:
+        problem = snapshot.problem(what)
+        if problem is not None:
+            raise NoTwin(f"the snapshot lacks the host's {what}: {problem.reason}")
+    for place, state in (("host", snapshot.host), ("agent", snapshot.agent)):
+        if state is None:
+            continue
+        if len(state.links) > MOST_LINKS:
+            raise NoTwin(f"the {place} has {len(state.links)} interfaces; a twin is built of {MOST_LINKS} at most")
+        names = [link.name for link in state.links]
+        indexes = [link.index for link in state.links]
+        for name in names:
+            if not _NAME.fullmatch(name) or name in (".", ".."):
+                raise NoTwin(f"the {place} has an interface named {name!r}, which is no name for one")
+        if len(set(names)) < len(names) or len(set(indexes)) < len(indexes):
+            raise NoTwin(f"the {place} has two interfaces of one name or index")
+        if any(not 0 < index < FAR_INDEX for index in indexes):
+            raise NoTwin(f"the {place} has an interface with an index beyond {FAR_INDEX}")
+
+
+def _was_hidden(snapshot: Snapshot) -> bool:
+    """Whether the agent was there and could not be entered for want of privileges."""
+    problems = (snapshot.problem(what) for what in ("agent", "container", "engine"))
+    return any(problem is not None and problem.missing is not None for problem in problems)
+
+
+def _with_agent_made_up(snapshot: Snapshot, intent: Intent) -> Snapshot:
+    """The snapshot with an agent as the engine and the intent describe it, where its own namespace was not read.
+
+    Raises:
+        NoTwin: when not even its address can be told.
+    """
+    situation, attach, host = Situation(intent, snapshot), intent.agent.attach, snapshot.host
+    free = max(link.index for link in host.links) + 1
+    loopback = Link(index=1, name="lo", flags=("LOOPBACK", "UP", "LOWER_UP"), mtu=65536)
+    address = situation.agent_address
+    if situation.parent_link is not None:
+        if isinstance(attach, PipeworkStaticAttach):
+            address = str(attach.address.ip)
+        elif isinstance(attach, MacvlanAttach) and address is None:
+            address = str((attach.ip_range or attach.subnet)[-2])
+        lan = [a for a in host.addresses_of(situation.parent_link.name) if a.scope == "global"]
+        if address is None or not lan:
+            raise NoTwin("the agent's address on its parent is not in the snapshot: take it as root")
+        link = Link(
+            index=2, name="eth0", kind="macvlan", flags=("UP",), mtu=situation.parent_link.mtu, mode="bridge",
+            peer_index=situation.parent_link.index, peer_netnsid=0,
+        )  # fmt: skip
+        gateway, length = situation.lan_gateway, lan[0].prefixlen
+    else:
+        bridge = host.link(situation.bridge) if situation.bridge is not None else None
+        subnet = situation.agent_subnet
+        inside = host.addresses_of(bridge.name) if bridge is not None else ()
+        if bridge is None or subnet is None or not inside:
+            raise NoTwin("the agent's bridge or subnet is not in the snapshot: take it as root")
+        address = address or next(str(one) for one in subnet.hosts() if str(one) != inside[0].address)
+        ports = [one for one in host.links if one.master == bridge.name and one.kind == "veth"]
+        port = ports[0] if len(ports) == 1 and ports[0].peer_netnsid is not None else None
+        if port is None:
+            port = Link(
+                index=free, name=f"veth{free}", kind="veth", flags=("UP", "LOWER_UP"), operstate="UP",
+                master=bridge.name, mtu=bridge.mtu, peer_index=2, peer_netnsid=0,
+            )  # fmt: skip
+            host = replace(host, links=(*host.links, port))
+        inner = port.peer_index or 2
+        link = Link(
+            index=inner, name="eth0", kind="veth", flags=("UP",), mtu=port.mtu, peer_index=port.index, peer_netnsid=0
+        )
+        gateway, length = inside[0].address, subnet.prefixlen
+    default = Route(
+        family=4, table=254, destination="0.0.0.0/0", nexthops=(Nexthop(gateway=gateway, interface="eth0"),)
+    )
+    agent = NetworkState(
+        links=(loopback, link),
+        addresses=(Address(interface="eth0", family=4, address=address, prefixlen=length),),
+        routes=(default,),
+    )
+    return replace(snapshot, host=host, agent=agent)
