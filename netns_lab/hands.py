@@ -29,7 +29,13 @@ class LabHands:
         self._lab = lab
 
     def _cable(self, uplink: str) -> tuple[Cable, LabMachine]:
-        cable = next(one for one in self._lab.plan.cables if (one.machine, one.interface) == (HOST, uplink))
+        """The cable that leads out by an uplink; of one that is a bridge, by a port of it."""
+        plan = self._lab.plan
+        names = [uplink, *(link.name for link in plan.host.state.links if link.master == uplink)]
+        outside = [one for one in plan.cables if one.machine == HOST and one.other_machine != plan.agent.name]
+        cable = next((one for name in names for one in outside if one.interface == name), None)
+        if cable is None:
+            raise EventFailed(f"no cable leads out by {uplink}")
         return cable, self._lab.machines[cable.other_machine]
 
     def unplug(self, uplink: str) -> None:

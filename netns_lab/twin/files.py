@@ -26,6 +26,7 @@ _SINGLE = (*persistence_files.ALWAYS, *persistence_files.SINGLE, CRONTAB)
 _OF_PROGRAMS = "/usr/local"
 _ALWAYS_PRIVATE = ("/etc/", "/run/", "/usr/local")
 _EXECUTABLE = 0o111
+_INTERPRETER = "#!/bin/sh"
 LOCAL_RESOLVERS = "127."
 RESOLV_CONF = "/etc/resolv.conf"
 
@@ -58,6 +59,9 @@ def files_of(snapshot: Snapshot, intent: Intent, resolvers: tuple[str, ...]) -> 
         texts[file.path] = file.text
         if file.mode & _EXECUTABLE:
             executables.add(file.path)
+            if file.text.startswith("\n"):
+                # A snapshot keeps no comments, and to it the line that names the interpreter is one.
+                texts[file.path] = _INTERPRETER + file.text
     programs = {path for path in texts if path.rpartition("/")[2] == PROGRAM}
     for path in programs:
         texts[path] = pipework.STAND_IN

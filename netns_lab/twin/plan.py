@@ -114,6 +114,9 @@ class _Wiring:
     def lay(self) -> None:
         """Connect everything."""
         self.host_links = [self._host_link(link) for link in self._host.links if link.name != "lo"]
+        for gateway in self.gateways.values():
+            if not gateway.links:
+                _unplugged(gateway)
         if self._agent is not None:
             self.agent_links = [self._agent_link(link) for link in self._agent.links if link.name != "lo"]
 
@@ -184,9 +187,8 @@ class _Wiring:
     def _lead_out(self, link: Link) -> None:
         """Plug an interface into the gateway that it leads to, or into nothing at all."""
         name = link.name
-        if name not in self._intent.uplinks and link.master in self._intent.uplinks and link.kind != "veth":
-            # The uplink is a bridge, and this is its way out.
-            name = str(link.master)
+        if link.master in self._intent.uplinks and link is self._way_out_of(link.master):
+            name = link.master
         if name not in self.gateways and self._beyond.leads_somewhere(name):
             self.gateways[name] = self._beyond.gateway(name)
         gateway = self.gateways.get(name)
@@ -200,10 +202,23 @@ class _Wiring:
         gateway.links.append(replace(port, mac=mac if _is_mac(mac) and mac != link.mac else None))
         self.cables.append(Cable(HOST, link.name, gateway.name, GATEWAY_PORT))
 
+    def _way_out_of(self, bridge: str) -> Link | None:
+        """The port by which an uplink that is a bridge leaves the host: a card, rather than a cable to a container."""
+        ports = [one for one in self._host.links if one.master == bridge]
+        outside = [one for one in ports if self._agents_end(one) is None and self._partner(one) is None]
+        return min(outside, key=lambda one: one.kind == "veth", default=None)
+
     def _leave_open(self, machine: str, link: Link) -> None:
         number = len(self.open_ends.links)
         self.open_ends.links.append(_far_end(link, 2 * FAR_INDEX + number, f"far{number}"))
         self.cables.append(Cable(machine, link.name, OPEN_ENDS, f"far{number}"))
+
+
+def _unplugged(gateway: MachineDraft) -> None:
+    """Leave a gateway what it can have without the port that no cable leads to."""
+    gateway.addresses = [one for one in gateway.addresses if one.interface != GATEWAY_PORT]
+    gateway.answers_on = tuple(one.address for one in gateway.addresses if one.address in gateway.answers_on)
+    gateway.routes, gateway.dhcp = [], None
 
 
 def _cable_end(link: Link, master: str | None) -> Link:
