@@ -141,21 +141,33 @@ def send(namespace: Namespace, requests: Sequence[Request], missing_ok: bool = F
 
 
 def attempt(namespace: Namespace, requests: Sequence[Request]) -> list[tuple[int, int]]:
-    """Send requests in order; returns the place and the errno of each that the kernel refused.
+    """Send requests in order; returns the place and the errno of each that was refused.
+
+    One that cannot even be put into a message, as a number in it is too large, is refused with EINVAL.
 
     Raises:
         LabBuildError: when the kernel does not answer.
     """
-    refused = []
-    for start in range(0, len(requests), MESSAGES_AT_ONCE):
-        part = requests[start : start + MESSAGES_AT_ONCE]
-        answers = namespace.call(partial(_exchange, encode(part), len(part)))
-        for place, one in enumerate(part):
-            if place + 1 not in answers:
-                raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {one}")
-            if answers[place + 1]:
-                refused.append((start + place, answers[place + 1]))
-    return refused
+    refused = [(place, errno.EINVAL) for place, one in enumerate(requests) if not _fits(one)]
+    unfit = {place for place, _code in refused}
+    places = [place for place in range(len(requests)) if place not in unfit]
+    for start in range(0, len(places), MESSAGES_AT_ONCE):
+        part = places[start : start + MESSAGES_AT_ONCE]
+        answers = namespace.call(partial(_exchange, encode([requests[place] for place in part]), len(part)))
+        for number, place in enumerate(part, start=1):
+            if number not in answers:
+                raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {requests[place]}")
+            if answers[number]:
+                refused.append((place, answers[number]))
+    return sorted(refused)
+
+
+def _fits(one: Request) -> bool:
+    try:
+        _compiled(one)
+    except (struct.error, ValueError, OverflowError, OSError):
+        return False
+    return True
 
 
 def settle(namespace: Namespace, links: Sequence[Link]) -> None:

@@ -46,6 +46,8 @@ def replay(namespace: Namespace, chains: Sequence[FilterChain]) -> list[str]:
                 nfnetlink.commit(list(_messages(Protocol[family.upper()], table, members)))
             except OSError as error:
                 refused.append(f"packet filter, table {family} {table}: the kernel refuses it: {error.strerror}")
+            except (OverflowError, ValueError) as error:
+                refused.append(f"packet filter, table {family} {table}: it holds what no table has: {error}")
     return refused
 
 

@@ -122,6 +122,31 @@ def test_survived_means_that_rules_and_routes_are_as_before(after: WayState, tol
     assert one.words == f"recovers in 0 ms; {told}"
 
 
+def _rounds(*counts: int) -> Trial:
+    """An event of so many rounds, each of which leaves a number of rules."""
+    rounds = [WayState(time=0.0, moment="ifup wlan0", rules=(RULE,) * count, routes=(ROUTE,)) for count in counts]
+    return dataclasses.replace(trial(stream("rrr..rrrrr")), states=(BEFORE, *rounds, rounds[-1]))
+
+
+def test_rules_that_grow_from_round_to_round_pile_up() -> None:
+    assert len(_rounds(2, 3, 4).rules_added) == 3
+    assert not _rounds(2, 3, 4).survived(5.0)
+
+
+def test_rules_that_differ_once_do_not_pile_up() -> None:
+    assert _rounds(2, 2, 2).survived(5.0)
+
+
+def test_a_reboot_may_leave_another_priority_but_not_no_rule() -> None:
+    local = dataclasses.replace(RULE, priority=990, table=254, suppress_prefixlength=0)
+    backstop = Route(family=4, table=200, destination="0.0.0.0/0", type="unreachable", metric=4278198272)
+    typed = dataclasses.replace(BEFORE, rules=(local, RULE), routes=(ROUTE, backstop))
+    moved = dataclasses.replace(BEFORE, rules=(dataclasses.replace(RULE, priority=32765),))
+    for after, survived in ((moved, True), (dataclasses.replace(moved, rules=()), False)):
+        reboot = dataclasses.replace(trial(stream("rrrrrrrr")), event="reboot", states=(typed, after), only_table=200)
+        assert reboot.survived(5.0) is survived
+
+
 def test_a_command_of_the_event_that_fails_is_not_survived() -> None:
     refused = CommandEvidence(command="ifup wlan0", exit_code=1, stderr="RTNETLINK answers: File exists")
     one = dataclasses.replace(trial(stream("rrr..rrrrr")), refused=(refused,))

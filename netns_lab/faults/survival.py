@@ -68,12 +68,11 @@ def nexthop_object(lab: Lab) -> None:
     lab.host.ip("route", "replace", "default", "nhid", "7", "table", str(TABLE))
 
 
-@fault("post-up-without-priority", "The rules are added under 'iface wlan0' without a priority", on=SCENARIO,
+@fault("post-up-without-priority", "The rule is added under 'iface wlan0' without a priority", on=SCENARIO,
        breaks={"PERSIST-02", "FLAP-03"}, diagnosis="RULES_ACCUMULATE")  # fmt: skip
 def post_up_without_priority(lab: Lab) -> None:
-    # Each goes before those that are there, so the one for local networks is added last.
-    rules = (GUIDES_LINES[0], f"post-up ip rule add from {AGENT_SUBNET} lookup main suppress_prefixlength 0")
-    _rewrite(lab, interfaces(loopback=BACKSTOP, uplink=(*rules, *UPLINK_ROUTE)))
+    # The kernel puts such a rule before all others that are there, so the one for local networks must come later.
+    _rewrite(lab, interfaces(loopback=BACKSTOP, uplink=(GUIDES_LINES[0], *LOCAL_RULES, *UPLINK_ROUTE)))
 
 
 @fault("post-up-without-del", "The rule is added under 'iface wlan0' with a fixed priority, and never deleted",

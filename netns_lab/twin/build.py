@@ -27,7 +27,8 @@ def build_twin(twin: Twin) -> Lab:
     lab.rebuilt_from = twin.snapshot
     try:
         if twin.agent is not None:
-            lab.notes += [f"agent: {words}" for words in complete(lab.agent.namespace, twin.agent)]
+            told = complete(lab.agent.namespace, twin.agent, add_only=twin.agent_made_up)
+            lab.notes += [f"agent: {words}" for words in told]
         else:
             lab.host.run("umount", AGENT_PATH)
             lab.host.run("rm", AGENT_PATH)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from fixtures.access import persistence_files, pipework_files
 from fixtures.model.intent import Intent
@@ -79,13 +80,21 @@ def resolvers_of(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
     asked = snapshot.resolvers
     container = snapshot.engine.container if snapshot.engine is not None else None
     if asked is None and container is not None and container.dns:
-        asked = tuple(one for one in container.dns if ":" not in one)
+        asked = container.dns
     if asked is None:
         return (RESOLVER,), (f"the snapshot does not say whom the agent asks for names: {RESOLVER} stands for it",)
+    asked = tuple(one for one in asked if _is_ipv4(one))
     outside = tuple(one for one in asked if not one.startswith(LOCAL_RESOLVERS))
     notes = [f"nobody is asked for names at {one}: the program there is not rebuilt" for one in asked
              if one not in outside]  # fmt: skip
     return outside, tuple(notes)
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        return IPv4Address(text).version == 4
+    except ValueError:
+        return False
 
 
 def _obstacle(path: str) -> str | None:

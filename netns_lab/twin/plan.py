@@ -23,10 +23,13 @@ LONGEST_TIMEOUT = 0.4
 """Seconds that a probe's answer is waited for: whatever answers in a twin answers at once."""
 FAR_INDEX = 100_000
 """Where the indexes of far ends begin: a cable with equal ones delays its carrier's events."""
-_NAME = re.compile(r"[^\s/:\x00-\x1f\x7f]{1,15}")
+LONGEST_NAME = 15
+"""Octets of an interface's name."""
+_NAME = re.compile(r"[^\s/:\x00-\x1f\x7f]+")
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
 _INDISPENSABLE = ("links", "addresses", "rules", "routes")
 _SMALLEST_MTU, _LARGEST_MTU = 68, 65535
+_MACVLAN_MODES = ("private", "vepa", "bridge", "passthru", "source")
 _SITS_ON_PARENT = ("macvlan", "macvtap", "ipvlan")
 
 
@@ -45,6 +48,8 @@ class Twin:
     """What the host's namespace is to hold in the end."""
     agent: NetworkState | None
     """The same of the agent's; None for an agent that was not there."""
+    agent_made_up: bool
+    """The agent's own state is not in the snapshot."""
     silent: tuple[str, ...]
     """Uplinks whose gateway did not answer ARP when the snapshot was taken."""
     wireless: tuple[str, ...]
@@ -57,6 +62,13 @@ def plan_twin(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
     Raises:
         NoTwin: when the snapshot lacks what cannot be made up, or holds what no host has.
     """
+    try:
+        return _plan(snapshot, intent, name)
+    except ValueError as error:
+        raise NoTwin(f"the snapshot holds what no host has: {error}") from None
+
+
+def _plan(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
     _refuse_what_no_host_has(snapshot)
     source, notes = snapshot, list[str]()
     agent = snapshot.agent
@@ -92,7 +104,7 @@ def plan_twin(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
         notes=(*notes, *files.notes),
     )
     wireless = tuple(link.name for link in snapshot.host.links if link.wireless)
-    return Twin(source, lab, snapshot.host, agent, tuple(wiring.silent), wireless)
+    return Twin(source, lab, snapshot.host, agent, source.agent is None, tuple(wiring.silent), wireless)
 
 
 class _Wiring:
@@ -125,7 +137,7 @@ class _Wiring:
         if link.kind == "bridge":
             return replace(built, kind="bridge")
         if link.kind == "macvlan" and link.peer_netnsid is None and self._can_be_parent(link.peer_index):
-            return replace(built, kind="macvlan", peer_index=link.peer_index, mode=link.mode or "bridge")
+            return replace(built, kind="macvlan", peer_index=link.peer_index, mode=_mode(link))
         inside = self._agents_end(link)
         if inside is not None:
             self.cables.append(Cable(HOST, link.name, AGENT, inside.name))
@@ -147,8 +159,7 @@ class _Wiring:
         if link.kind in _SITS_ON_PARENT and link.peer_netnsid is not None and self._can_be_parent(link.peer_index):
             if link.kind != "macvlan":
                 self.notes.append(f"the agent's {link.name}: a macvlan stands for the {link.kind}")
-            mode = link.mode if link.kind == "macvlan" and link.mode else "bridge"
-            return replace(built, kind="macvlan", peer_index=link.peer_index, peer_netnsid=0, mode=mode)
+            return replace(built, kind="macvlan", peer_index=link.peer_index, peer_netnsid=0, mode=_mode(link))
         if not any(cable.other_machine == AGENT and cable.other_interface == link.name for cable in self.cables):
             self._leave_open(AGENT, link)
             self.notes.append(f"the agent's {link.name} leads nowhere here, as its other end is not on the host")
@@ -186,6 +197,8 @@ class _Wiring:
 
     def _lead_out(self, link: Link) -> None:
         """Plug an interface into the gateway that it leads to, or into nothing at all."""
+        if not _has_carrier(link):
+            self.notes.append(f"{link.name} had no carrier: its other end is down")
         name = link.name
         if link.master in self._intent.uplinks and link is self._way_out_of(link.master):
             name = link.master
@@ -195,8 +208,6 @@ class _Wiring:
         if gateway is None or any(one.name == GATEWAY_PORT for one in gateway.links):
             self._leave_open(HOST, link)
             return
-        if not _has_carrier(link):
-            self.notes.append(f"{link.name} had no carrier: its other end is down")
         port = _far_end(link, FAR_INDEX + link.index, GATEWAY_PORT)
         mac = self._beyond.mac_of_gateway(name)
         gateway.links.append(replace(port, mac=mac if _is_mac(mac) and mac != link.mac else None))
@@ -237,6 +248,10 @@ def _has_carrier(link: Link) -> bool:
     return link.carrier or not link.up
 
 
+def _mode(link: Link) -> str:
+    return link.mode if link.kind == "macvlan" and link.mode in _MACVLAN_MODES else "bridge"
+
+
 def _mtu(link: Link) -> int:
     return min(max(link.mtu, _SMALLEST_MTU), _LARGEST_MTU)
 
@@ -267,7 +282,7 @@ def _refuse_what_no_host_has(snapshot: Snapshot) -> None:
         names = [link.name for link in state.links]
         indexes = [link.index for link in state.links]
         for name in names:
-            if not _NAME.fullmatch(name) or name in (".", ".."):
+            if not _NAME.fullmatch(name) or name in (".", "..") or len(name.encode()) > LONGEST_NAME:
                 raise NoTwin(f"the {place} has an interface named {name!r}, which is no name for one")
         if len(set(names)) < len(names) or len(set(indexes)) < len(indexes):
             raise NoTwin(f"the {place} has two interfaces of one name or index")

@@ -26,8 +26,13 @@ SHORTEST_LIFETIME = 600
 """Seconds: a lease that is about to end must outlive the checks."""
 
 
-def complete(namespace: Namespace, wanted: NetworkState) -> list[str]:
+def complete(namespace: Namespace, wanted: NetworkState, *, add_only: bool = False) -> list[str]:
     """Make a namespace hold a snapshot's addresses, routes, rules, sysctls and packet filter.
+
+    Args:
+        namespace: where the interfaces are.
+        wanted: what is to be there.
+        add_only: leave what the kernel has made by itself, as the state is not known whole.
 
     Returns:
         What could not be made, in words.
@@ -37,12 +42,23 @@ def complete(namespace: Namespace, wanted: NetworkState) -> list[str]:
     found, problems = network_state(namespace)
     told += [f"{problem.what}: {problem.reason}" for problem in problems if problem.what != "packet filter"]
     told += _mtus(namespace, found, wanted)
-    told += _addresses(namespace, found, wanted)
+    told += _addresses(namespace, found, _both(found, wanted) if add_only else wanted)
     found, _ = network_state(namespace)
+    if add_only:
+        wanted = _both(found, wanted)
     told += _routes(namespace, found, wanted)
     told += _rules(namespace, found, wanted)
     chains, left_out = rebuilt(wanted.packet_filter)
     return [*told, *left_out, *replay(namespace, chains)]
+
+
+def _both(found: NetworkState, wanted: NetworkState) -> NetworkState:
+    return replace(
+        wanted,
+        addresses=(*found.addresses, *wanted.addresses),
+        rules=(*found.rules, *wanted.rules),
+        routes=(*found.routes, *wanted.routes),
+    )
 
 
 def known_sysctls(state: NetworkState) -> dict[str, str]:
