@@ -8,13 +8,21 @@ from fixtures.model.verdict import Outcome
 from netns_lab.faults import FAULTS
 from tests.front_door import Finished, viacheck
 
-BROKEN = [f"{lab}+{fault.name}" for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
+BROKEN = [
+    f"{lab}+{fault.name}"
+    for fault in FAULTS.values()
+    # What only an event shows is left out: going through every event in every mended lab would take a quarter hour.
+    if fault.flavour != "engine" and any(not check.startswith("FLAP") for check in fault.breaks)
+    for lab in fault.on
+]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     labs = ",".join(BROKEN)
-    return viacheck("--lab", labs, "-n", "2", "-q", "--mend-in-lab", report_dir=tmp_path_factory.mktemp("mends"))
+    return viacheck(
+        "--lab", labs, "-n", "2", "-q", "--mend-in-lab", "-k", "not FLAP", report_dir=tmp_path_factory.mktemp("mends")
+    )
 
 
 @pytest.fixture(scope="module")
