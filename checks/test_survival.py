@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fixtures.access.journeys import Journeys
-from fixtures.access.trials import NotApplicable, NotPossible, Trials, WayNotRight
+from fixtures.access.trials import EventName, NotApplicable, NotPossible, Trials, WayNotRight
 from fixtures.declare import CONTAINER, check
 from fixtures.expect import Expect
 from fixtures.model.intent import Intent, Survivable, seconds
@@ -79,6 +81,13 @@ def test_nothing_leaks_while_the_uplink_is_away(
     judge(not leaked, expected=expected, observed=told, evidence=evidence)
 
 
+@check("FLAP-07", "The same after the uplink's address or gateway changes (DHCP)", guide=GUIDE, needs="disruptive")
+def test_it_survives_a_change_of_its_lease(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    _survives("dhcp-renew", trials, journeys, situation, intent, expect, also="address-change")
+
+
 @check("FLAP-08", "The same after a reboot", guide=GUIDE, needs="disruptive")
 def test_it_survives_a_reboot(trials: Trials, intent: Intent, expect: Expect) -> None:
     try:
@@ -87,7 +96,7 @@ def test_it_survives_a_reboot(trials: Trials, intent: Intent, expect: Expect) ->
         expect.not_applicable(str(reason))
     except NotPossible as reason:
         expect.not_run(str(reason))
-    _judge(trial, "reboot", intent, expect)
+    _judge([trial], "reboot", intent, expect)
 
 
 def _survives(
@@ -97,34 +106,41 @@ def _survives(
     situation: Situation,
     intent: Intent,
     expect: Expect,
+    *,
+    also: EventName | None = None,
 ) -> None:
-    """The verdict on one event: a failure where the intent demands that it is survived, else an advisory."""
+    """The verdict on one event: a failure where the intent demands that it is survived, else an advisory.
+
+    ``also`` is another side of the same event.
+    """
     _leaves_as_intended(journeys, situation, expect)
     try:
-        trial = trials.through(event)
+        made = [trials.through(one) for one in (event, also) if one is not None]
     except NotApplicable as reason:
         expect.not_applicable(str(reason))
     except (NotPossible, WayNotRight) as reason:
         expect.not_run(str(reason))
-    _judge(trial, event, intent, expect)
+    _judge(made, event, intent, expect)
 
 
-def _judge(trial: Trial, event: Survivable, intent: Intent, expect: Expect) -> None:
+def _judge(made: Sequence[Trial], event: Survivable, intent: Intent, expect: Expect) -> None:
     uplink, within = intent.egress.uplink, intent.egress.recover_within
-    survived = trial.survived(seconds(within))
+    survived = all(trial.survived(seconds(within)) for trial in made)
     expected = (
-        f"after {trial.title} the agent's packets leave by {uplink} again within {within}, of the old flow and of new "
-        "ones, and rules and routes are as before"
+        f"after {' and after '.join(trial.title for trial in made)} the agent's packets leave by {uplink} again within "
+        f"{within}, of the old flow and of new ones, and rules and routes are as before"
     )
-    doubts = [f"{way}: {why}" for way, why in trial.unproven.items() if way != uplink]
+    observed = "; ".join(f"{trial.title}: {trial.words}" for trial in made)
+    evidence = [one for trial in made for one in _evidence(trial)]
+    doubts = [f"{way}: {why}" for trial in made for way, why in trial.unproven.items() if way != uplink]
     if survived and doubts:
         expect.inconclusive(
-            f"{trial.words}; that nothing left elsewhere is not proven: {'; '.join(doubts)}",
+            f"{observed}; that nothing left elsewhere is not proven: {'; '.join(doubts)}",
             expected=expected,
-            evidence=_evidence(trial),
+            evidence=evidence,
         )
     judge = expect.holds if must_survive(intent, event) else expect.advises
-    judge(survived, expected=expected, observed=f"{trial.title}: {trial.words}", evidence=_evidence(trial))
+    judge(survived, expected=expected, observed=observed, evidence=evidence)
 
 
 def _attempt(event: Survivable, trials: Trials) -> Trial | None:

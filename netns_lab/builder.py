@@ -24,6 +24,7 @@ from netns_lab.lab import Lab, LabMachine
 from netns_lab.link_watcher import start_link_watcher
 from netns_lab.netlink import LabBuildError, Request, request
 from netns_lab.plan import HOST, Cable, LabPlan, Machine
+from netns_lab.processes import contain_processes
 
 AGENT_PATH = "/run/netns/agent"
 PACKET_FILTER_TABLE = "viacheck-lab"
@@ -78,8 +79,11 @@ def build(plan: LabPlan) -> Lab:
         lab = Lab(plan, machines, far_end, None)
         undo.pop_all()
     try:
+        if plan.daemons:
+            lab.at_end(contain_processes(lab.host.namespace))
+        _serve_dhcp(lab)
         _boot(lab)
-        _start_dhcp(lab)
+        _hold_lease(lab)
     except BaseException:
         lab.close()
         raise
@@ -101,11 +105,14 @@ def _boot(lab: Lab) -> None:
             netlink.settle(lab.machines[machine.name].namespace, machine.state.links)
 
 
-def _start_dhcp(lab: Lab) -> None:
+def _serve_dhcp(lab: Lab) -> None:
     for machine in lab.plan.machines:
         if machine.dhcp is not None:
             namespace, first = lab.machines[machine.name].namespace, machine.state.addresses[0]
             lab.serve_dhcp(DHCPServer(namespace, first.interface, first.address, machine.dhcp))
+
+
+def _hold_lease(lab: Lab) -> None:
     if lab.plan.leased is not None:
         try:
             lab.hold_lease(DHCPClient.start(lab.agent.namespace, lab.plan.leased))
@@ -218,7 +225,7 @@ def _private_files(plan: LabPlan) -> Callable[[], None]:
             # /etc/resolv.conf is often a link into /run, which is empty here.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            Path(path).write_text(text)
+            Path(path).write_text(text, errors="surrogateescape")
             if path in plan.executables:
                 os.chmod(path, 0o755)  # noqa: S103 - what a program needs
         for path, leads_to in plan.file_links.items():

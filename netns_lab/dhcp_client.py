@@ -71,6 +71,7 @@ class DHCPClient:
 
     Attributes:
         lease: what the client holds.
+        interface: what it holds it for.
         follow_router: whether a renewal that names another router changes the default route; Debian's dhclient-script
             leaves the old one as long as the address is the same.
     """
@@ -79,7 +80,8 @@ class DHCPClient:
         """Use :meth:`start`."""
         self.lease: Lease
         self.follow_router = follow_router
-        self._namespace, self._interface = namespace, interface
+        self.interface = interface
+        self._namespace = namespace
         self._index, self._mac = namespace.call(lambda: _identity(interface))
         self._sender, self._receiver = namespace.call(lambda: _open(interface))
         self._lock = threading.Lock()
@@ -115,8 +117,10 @@ class DHCPClient:
     def renew(self, timeout: float = TIMEOUT) -> Lease:
         """Renew the lease now: ask its server for the same address again, and follow what it says.
 
+        A refusal takes the address away, and another one is asked for (RFC 2131, 4.4.5).
+
         Raises:
-            NoLease: when the server refuses, which takes the address away, or is silent, which leaves it.
+            NoLease: when the server is silent, which leaves the address, or has none to give.
         """
         with self._lock:
             held = self.lease
@@ -124,8 +128,9 @@ class DHCPClient:
             answer = self._exchange(ask, (ACK, NAK), timeout, to=held.server)
             if answer["options"]["message_type"] == NAK:
                 self._drop(held)
-                raise NoLease(f"{self._interface}: the server {held.server} refuses to renew {held.address}")
-            self._take(answer)
+                self._obtain(timeout)
+            else:
+                self._take(answer)
             return self.lease
 
     def _obtain(self, timeout: float) -> None:
@@ -138,7 +143,7 @@ class DHCPClient:
         }
         answer = self._exchange({"options": wanted}, (ACK, NAK), deadline - time.monotonic())
         if answer["options"]["message_type"] == NAK:
-            raise NoLease(f"{self._interface}: the server took its offer of {offer['yiaddr']} back")
+            raise NoLease(f"{self.interface}: the server took its offer of {offer['yiaddr']} back")
         self._take(answer)
 
     def _hold(self) -> None:
@@ -176,7 +181,7 @@ class DHCPClient:
                 if answer is not None and ours and answer["options"].get("message_type") in kinds:
                     return answer
             wait *= 2
-        raise NoLease(f"{self._interface}: no answer from a DHCP server ({to}) within {timeout:g} s")
+        raise NoLease(f"{self.interface}: no answer from a DHCP server ({to}) within {timeout:g} s")
 
     def _take(self, answer: dict[str, Any]) -> None:
         """Configure the interface as the server says."""

@@ -38,7 +38,11 @@ class DHCPPool:
     first: str
     last: str
     router: str
+    server: str | None = None
+    """By which address the server names itself; None for the first of its interface."""
     lease_seconds: int = 3600
+    renew_after: int | None = None
+    """Seconds after which clients are told to renew (T1 of RFC 2131, 4.4.5); None leaves it to them."""
 
     def addresses(self) -> Iterator[str]:
         """The pool's addresses in order."""
@@ -55,6 +59,7 @@ class DHCPServer:
     Attributes:
         pool: what it hands out; may be exchanged at any time.
         leases: the address of each client, by its MAC address.
+        namespace: where it answers.
     """
 
     def __init__(self, namespace: Namespace, interface: str, address: str, pool: DHCPPool) -> None:
@@ -63,7 +68,7 @@ class DHCPServer:
         Args:
             namespace: where the interface is.
             interface: the server answers nobody on others.
-            address: the interface's own, by which the server names itself.
+            address: the interface's own, by which the server names itself unless the pool says otherwise.
             pool: what it hands out.
 
         Raises:
@@ -71,7 +76,10 @@ class DHCPServer:
         """
         self.pool = pool
         self.leases: dict[str, str] = {}
-        self._address = address
+        self.namespace = namespace
+        self._address = pool.server or address
+        self._given = threading.Condition()
+        self._given_from: DHCPPool | None = None
         self._socket = namespace.call(lambda: open_port(interface, SERVER_PORT))
         self._stop_reader, self._stop_writer = os.pipe()
         self._thread = threading.Thread(target=self._serve, name="dhcp-server", daemon=True)
@@ -105,12 +113,29 @@ class DHCPServer:
                 self.leases.pop(client, None)
 
     def _decide(self, request: dict[str, Any], wanted: str) -> None:
-        client = request["chaddr"]
+        client, pool = request["chaddr"], self.pool
         if self._address_for(client, wanted) != wanted:
             self._reply(request, NAK)
             return
         self.leases[client] = wanted
         self._reply(request, ACK, wanted)
+        with self._given:
+            self._given_from = pool
+            self._given.notify_all()
+
+    def exchange(self, pool: DHCPPool, timeout: float) -> bool:
+        """Hand out another pool from now on, and wait until a client was given a lease, or a renewal, from it.
+
+        Args:
+            pool: what to hand out.
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether a client was.
+        """
+        self.pool = pool
+        with self._given:
+            return self._given.wait_for(lambda: self._given_from is pool, timeout)
 
     def _address_for(self, client: str, wanted: str | None) -> str | None:
         """The address that a client has, or wants if it is free, or the first free one."""
@@ -129,6 +154,8 @@ class DHCPServer:
                 "subnet_mask": str(IPv4Network(pool.subnet).netmask),
                 "router": [pool.router],
             }
+            if pool.renew_after is not None:
+                options["renewal_time"] = pool.renew_after
         reply = {
             "op": BOOT_REPLY, "xid": request["xid"], "flags": request["flags"], "chaddr": request["chaddr"],
             "ciaddr": request["ciaddr"], "yiaddr": address, "options": options,

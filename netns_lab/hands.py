@@ -13,6 +13,7 @@ from netns_lab import netlink, pipework
 from netns_lab.engine import EngineFailed
 from netns_lab.engine_lab import apply_pipework, hold_agents_lease
 from netns_lab.lab import Lab, LabMachine, wait_for_carrier
+from netns_lab.lessor import LabLessor
 from netns_lab.netlink import Request, request
 from netns_lab.plan import HOST, Cable
 
@@ -91,6 +92,14 @@ class LabHands:
         except EngineFailed as error:
             raise EventFailed(str(error)) from error
         self._as_init_would()
+
+    def lessor(self, uplink: str) -> LabLessor | None:
+        """Who gave the agent, or else the host, its address on the segment of an uplink; None where nobody did."""
+        lab, mode = self._lab, self._lab.plan.intent.mode
+        segment = lab.gateway(uplink).namespace
+        server = next((one for one in lab.dhcp_servers if one.namespace is segment), None)
+        leases = lab.dhcp_client is not None if mode == "pipework-dhcp" else mode == "nat"
+        return LabLessor(lab, uplink, server) if server is not None and leases else None
 
     def _release_agent(self) -> None:
         """Hold nothing of the agent's namespace: as long as anybody does, its interfaces stay on the segment."""

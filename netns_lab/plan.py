@@ -97,6 +97,8 @@ class LabPlan:
     """Folders and files of this machine that the lab's host must not see; a folder is empty there, and private."""
     leased: str | None = None
     """The agent's interface that a DHCP client holds a lease for."""
+    daemons: bool = False
+    """Commands of the host leave programs running."""
     notes: tuple[str, ...] = ()
     """What a reader of the report must know about the lab."""
     boot: tuple[tuple[str, ...], ...] = ()
@@ -238,7 +240,9 @@ class Draft:
         self.uplinks: dict[str, Segment] = {}
         self.neighbours: dict[str, MachineDraft] = {}
         self.switches: dict[str, MachineDraft] = {}
+        self.hidden: list[str] = []
         self.leased: str | None = None
+        self.daemons = False
         self.notes: list[str] = []
         self.boot: list[tuple[str, ...]] = []
         self.needs: dict[str, str] = {}
@@ -283,6 +287,27 @@ class Draft:
             self.cables.append(Cable(machine, interface, switch.name, port))
         switch.link(SWITCH, "bridge")
         self.neighbours[uplink], self.switches[uplink] = neighbour, switch
+
+    def serve_dhcp(
+        self, uplink: str, first: int, last: int, *, number: int = 3, renew_after: int | None = None
+    ) -> None:
+        """Have a DHCP server on an uplink's segment hand out the addresses with these host numbers.
+
+        It has an address of its own, so that it stays when the router goes.
+
+        Args:
+            uplink: by the host's name for it.
+            first: host number of the first address.
+            last: host number of the last one.
+            number: the server's own host number.
+            renew_after: seconds after which clients are told to renew their lease; None for half of its time.
+        """
+        segment = self.uplinks[uplink]
+        self.gateways[uplink].address("lan0", str(segment[number]))
+        self.gateways[uplink].dhcp = DHCPPool(
+            subnet=str(segment.subnet), first=str(segment[first].ip), last=str(segment[last].ip),
+            router=segment.gateway, server=str(segment[number].ip), renew_after=renew_after,
+        )  # fmt: skip
 
     def on_parent(
         self, parent: str, address: str | None, *, interface: str = "eth0", mac: str, gateway: str | None = None
@@ -354,7 +379,9 @@ class Draft:
             switches=tuple(switch.freeze() for switch in self.switches.values()),
             executables=frozenset(self.executables),
             file_links=dict(self.file_links),
+            hidden=tuple(self.hidden),
             leased=self.leased,
+            daemons=self.daemons,
             notes=tuple(self.notes),
             boot=tuple(self.boot),
             needs=dict(self.needs),

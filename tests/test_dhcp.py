@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fixtures.access.namespace import Namespace
 from netns_lab.dhcp_client import DHCPClient, NoLease
 from netns_lab.dhcp_server import DHCPPool, DHCPServer
+from netns_lab.processes import contain_processes
 
 SERVER, POOL = "10.10.40.1", DHCPPool(
     subnet="10.10.40.0/24", first="10.10.40.100", last="10.10.40.101", router="10.10.40.1", lease_seconds=600
@@ -107,11 +110,51 @@ def test_a_client_may_ignore_a_new_router_as_debians_does(server: DHCPServer, ma
         client.close()
 
 
-def test_a_refused_renewal_takes_the_address_away(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:
+def test_a_refused_renewal_brings_another_address(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:
     server.pool = replace(POOL, first="10.10.40.180", last="10.10.40.190")
-    with pytest.raises(NoLease, match="refuses to renew"):
-        client.renew()
+    assert client.renew().address == "10.10.40.180"
+    assert list(addresses(machine)) == ["10.10.40.180"]
+    assert default_gateway(machine) == SERVER
+
+
+def test_a_refused_renewal_takes_the_address_away_where_there_is_no_other(
+    client: DHCPClient, server: DHCPServer, machine: Namespace
+) -> None:
+    server.leases = {"02:00:00:00:00:01": "10.10.40.180"}
+    server.pool = replace(POOL, first="10.10.40.180", last="10.10.40.180")
+    with pytest.raises(NoLease, match="no answer"):
+        client.renew(timeout=0.3)
     assert addresses(machine) == {}
+
+
+def test_an_exchanged_pool_is_waited_for_until_somebody_has_a_lease_of_it(
+    client: DHCPClient, server: DHCPServer
+) -> None:
+    assert not server.exchange(replace(POOL, router="10.10.40.254"), 0.05)
+    renewing = threading.Timer(0.05, client.renew)
+    renewing.start()
+    assert server.exchange(replace(POOL, router="10.10.40.253"), 5)
+    renewing.join()
+    assert client.lease.router == "10.10.40.253"
+
+
+@pytest.mark.skipif(shutil.which("dhclient") is None, reason="isc-dhcp-client is not installed")
+def test_dhclient_renews_when_the_server_says_so_and_ends_with_its_process_namespace(
+    segment: tuple[Namespace, Namespace], machine: Namespace, tmp_path: Path
+) -> None:
+    server = DHCPServer(segment[0], "lan0", SERVER, replace(POOL, renew_after=1))
+    end = contain_processes(machine)
+    try:
+        # What the client's own script would do; that would also run this machine's hooks.
+        assert machine.run(["ip", "address", "add", "10.10.40.100/24", "dev", "eth1"]).ok
+        files = ["-pf", str(tmp_path / "pid"), "-lf", str(tmp_path / "leases")]
+        assert machine.run(["dhclient", "-4", "-sf", "/bin/true", *files, "eth1"]).ok
+        assert port_is_open(machine)
+        assert server.exchange(replace(server.pool, router="10.10.40.254"), 5)
+    finally:
+        end()
+        server.close()
+    assert not port_is_open(machine)
 
 
 def test_a_silent_server_leaves_the_lease_as_it_is(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:

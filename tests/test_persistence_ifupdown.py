@@ -182,6 +182,23 @@ def test_scripts_count_only_when_they_may_be_executed() -> None:
         assert persistence_of(situation(files)).holds is found
 
 
+def test_a_hook_of_the_dhcp_client_counts_where_the_uplink_has_a_lease() -> None:
+    hook = host_file(
+        f"{ifupdown.LEASE_HOOKS}/agent",
+        'case $reason in BOUND)\n  ip route replace default via "${new_routers%% *}" dev wlan0 table 200\nesac\n',
+        0o644,
+    )
+    leased = BOTH.replace(ROUTE, "")
+    fixed = leased.replace("inet dhcp", "inet static\n    address 10.10.50.9/24")
+    for text, found in ((leased, True), (fixed, False)):
+        assert persistence_of(situation((host_file(INTERFACES, text), hook))).holds is found
+
+
+def test_what_a_distributions_own_hook_makes_of_a_lease_is_no_problem() -> None:
+    own = host_file(f"{ifupdown.LEASE_HOOKS}/rfc3442", 'ip route add "0.0.0.0/$length" via "$router"\n', 0o644)
+    assert not persistence_of(situation((host_file(INTERFACES, BOTH), own))).problems
+
+
 @pytest.mark.skipif(shutil.which("ifquery") is None, reason="needs ifupdown")
 @pytest.mark.parametrize("name", ["ifupdown-guide", "ifupdown-healthy"])
 def test_ifquery_reads_the_same(tmp_path: Path, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +29,11 @@ from netns_lab.builder import PACKET_FILTER_TABLE
 from netns_lab.nftables import SourceNAT
 from netns_lab.scenarios import AGENT_SUBNET
 
-IFUPDOWN = "policy-routing-ifupdown"
+IFUPDOWN, LEASED = "policy-routing-ifupdown", "policy-routing-dhcp"
 needs_ifupdown = pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")
+needs_dhclient = pytest.mark.skipif(
+    None in map(shutil.which, ("ifup", "dhclient")), reason="ifupdown and isc-dhcp-client are not installed"
+)
 Opened = Callable[..., Target]
 
 
@@ -231,6 +235,8 @@ def test_what_does_not_belong_to_a_host_is_told_apart_from_what_cannot_be_made(o
         Trials(target).through("container-restart")
     with pytest.raises(NotApplicable, match="was not brought up by ifupdown"):
         Trials(target).through("ifupdown")
+    with pytest.raises(NotApplicable, match="the address of wlan0 is fixed, not leased"):
+        Trials(target).through("dhcp-renew")
     with pytest.raises(NotApplicable, match="typed by hand"):
         Trials(target).after_reboot()
     target.hands = target.twin = None
@@ -246,6 +252,68 @@ def test_ifupdown_with_the_good_stanza_survives_everything(opened: Opened) -> No
         assert trial.survived(1), trial.words
         assert trial.leaked == 0
         assert not trial.unproven
+
+
+@needs_dhclient
+def test_a_lease_hook_follows_the_router_and_the_address(opened: Opened) -> None:
+    trials = Trials(opened(LEASED))
+    renewed, moved = trials.through("dhcp-renew"), trials.through("address-change")
+    assert renewed.survived(1), renewed.words
+    assert "route default via 10.10.50.2 dev wlan0 table 200" in at(renewed, "after")
+    assert moved.survived(1), moved.words
+    assert "address 10.10.50.9" in at(moved, "before")
+    assert "address 10.10.50.29" in at(moved, "after")
+    assert not any(trial.leaked or trial.refused for trial in (renewed, moved))
+
+
+@needs_dhclient
+def test_a_route_that_does_not_follow_the_router_is_on_no_wire(opened: Opened) -> None:
+    trial = Trials(opened(f"{LEASED}+renewal-ignored")).through("dhcp-renew")
+    assert trial.kind is Kind.SILENT_FOR_EVER, trial.words
+    assert [str(route) for route in trial.stale_routes] == ["default via 10.10.50.1 dev wlan0 table 200"]
+    assert not trial.routes_lost
+    assert not trial.survived(60)
+
+
+@needs_dhclient
+def test_masquerade_translates_an_old_flow_anew_and_static_source_nat_does_not(opened: Opened) -> None:
+    kinds = {}
+    for lab in (LEASED, f"{LEASED}+old-flow-translated"):
+        trial = Trials(opened(lab)).through("address-change")
+        kinds[lab] = {course.flow: course.kind for course in trial.courses}
+    assert kinds[LEASED] == {"old": Kind.RECOVERS, "new": Kind.RECOVERS}
+    assert kinds[f"{LEASED}+old-flow-translated"] == {"old": Kind.WRONG_SOURCE_FOR_EVER, "new": Kind.RECOVERS}
+
+
+@needs_dhclient
+def test_nothing_is_left_of_a_dhcp_client_when_its_lab_ends(opened: Opened) -> None:
+    with contextlib.ExitStack() as closing:
+        target = open_target(parse_labs(LEASED)[0])
+        closing.callback(target.close)
+        pid_file = target.host.run(["cat", "/run/dhclient.wlan0.pid"])
+        assert pid_file.ok
+        clients = processes("dhclient", "wlan0")
+        assert clients
+    assert not processes("dhclient", "wlan0") & clients
+
+
+def processes(*words: str) -> set[int]:
+    """The machine's processes whose command lines have these words."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().split(b"\0")
+            if all(any(word.encode() in part for part in line) for word in words):
+                found.add(int(path.parent.name))
+    return found
+
+
+def test_an_agents_own_client_follows_router_and_address(opened: Opened) -> None:
+    trials = Trials(opened("pipework-dhcp"))
+    for trial in (trials.through("dhcp-renew"), trials.through("address-change")):
+        assert trial.survived(1), trial.words
+    stale = Trials(opened("pipework-dhcp+client-keeps-router")).through("dhcp-renew")
+    assert stale.kind is Kind.SILENT_FOR_EVER, stale.words
 
 
 @needs_ifupdown

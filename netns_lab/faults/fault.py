@@ -29,6 +29,8 @@ class Fault:
     """The diagnosis that most of it comes to."""
     apply: Break
     flavour: Literal["any", "netns", "engine"] = "any"
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Programs that must be installed besides those of the lab, and the Debian package of each."""
     diagnoses: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By diagnosis, the checks that must tell it, or point to it. More than one where the fault has several holes."""
 
@@ -44,6 +46,7 @@ def fault(
     breaks: set[str] | Mapping[str, set[str]],
     diagnosis: str,
     flavour: Literal["any", "netns", "engine"] = "any",
+    needs: Mapping[str, str] | None = None,
 ) -> Callable[[Break], Break]:
     """Register a fault under its name.
 
@@ -54,6 +57,7 @@ def fault(
         breaks: the checks that it breaks; where it is many things at once, by the diagnosis of each.
         diagnosis: what most of it comes to.
         flavour: of the labs that it can be made in.
+        needs: programs that it needs, and the Debian package of each.
     """
     diagnoses = breaks if isinstance(breaks, Mapping) else {diagnosis: breaks}
     broken = frozenset[str]().union(*diagnoses.values())
@@ -61,7 +65,7 @@ def fault(
 
     def register(apply: Break) -> Break:
         scenarios = (on,) if isinstance(on, str) else on
-        FAULTS[name] = Fault(name, title, scenarios, broken, diagnosis, apply, flavour, by_code)
+        FAULTS[name] = Fault(name, title, scenarios, broken, diagnosis, apply, flavour, needs or {}, by_code)
         return apply
 
     return register

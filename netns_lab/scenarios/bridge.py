@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from netns_lab import pipework
-from netns_lab.dhcp_server import DHCPPool
 from netns_lab.plan import Draft, LabPlan, Segment
 from netns_lab.scenarios.register import scenario
 
@@ -19,7 +18,6 @@ PIPEWORK_MAC = "5a:1c:09:e7:33:0f"
 """pipework leaves the choice to the kernel, which draws one."""
 PIPEWORK_ADDRESS = "10.10.40.200/24"
 CONTAINER = "te-agent"
-LEASES = DHCPPool(subnet=LAN, first="10.10.40.100", last="10.10.40.150", router="10.10.40.1", lease_seconds=3600)
 
 
 def _on_the_lan(lab: Draft) -> Segment:
@@ -82,7 +80,7 @@ def pipework_static(lab: Draft) -> LabPlan:
 def pipework_dhcp(lab: Draft) -> LabPlan:
     """The same with an address from the segment's DHCP server, and a client that holds the lease."""
     office = _on_the_lan(lab)
-    lab.gateways[PARENT].dhcp = LEASES
+    lab.serve_dhcp(PARENT, 100, 150)
     lab.on_parent(PARENT, None, interface=pipework.INTERFACE, mac=PIPEWORK_MAC)
     lab.leased = pipework.INTERFACE
     _pipework(lab, "dhcpcd", None, office.gateway)

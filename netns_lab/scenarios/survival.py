@@ -1,8 +1,9 @@
-"""The lab that survives everything: real ifupdown, with stanzas that can run any number of times and in boot order."""
+"""The labs that survive everything: real ifupdown, with stanzas that can run any number of times and in boot order."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from netns_lab.nftables import Masquerade
 from netns_lab.plan import RT_TABLES, Draft, LabPlan
@@ -29,16 +30,42 @@ WATCHER_NOTE = (
 )
 
 
+LEASE_HOOK = "/etc/dhcp/dhclient-exit-hooks.d/agent-way"
+LEASE_ROUTER = "/run/agent-router"
+FIXED_ADDRESS = ("address 10.10.50.9/24",)
+
+
+def lease_hook(*lines: str, reasons: str = "BOUND | RENEW | REBIND | REBOOT") -> str:
+    """What dhclient-script(8) sources after each answer of the DHCP server: the table follows the lease's router."""
+    lines = (
+        f'printf %s "${{new_routers%% *}}" >{LEASE_ROUTER}',
+        f'ip route replace default via "${{new_routers%% *}}" dev wlan0 table {TABLE}',
+        *lines,
+    )
+    body = "\n".join(f"        {line}" for line in lines)
+    return f'if [ "$interface" = wlan0 ]; then\n    case $reason in\n    {reasons})\n{body}\n        ;;\n    esac\nfi\n'
+
+
+LEASED_HOOK_TEXT = (
+    f'#!/bin/sh\n[ "$1" = wlan0 ] && [ -e {LEASE_ROUTER} ] || exit 0\n'
+    f'exec ip route replace default via "$(cat {LEASE_ROUTER})" dev wlan0 table {TABLE}\n'
+)
+
+
 def interfaces(
-    *, loopback: tuple[str, ...] = (*LOCAL_RULES, *AGENT_RULES, *BACKSTOP), uplink: tuple[str, ...] = UPLINK_ROUTE
+    *,
+    loopback: tuple[str, ...] = (*LOCAL_RULES, *AGENT_RULES, *BACKSTOP),
+    uplink: tuple[str, ...] = UPLINK_ROUTE,
+    leased: bool = False,
 ) -> str:
     """The host's /etc/network/interfaces (interfaces(5)), with these options for lo and for wlan0.
 
     The machine's own scripts below /etc/network are none of the lab's business.
     """
+    method, address = ("dhcp", ()) if leased else ("static", FIXED_ADDRESS)
     lines = ["no-scripts lo eth0 wlan0", "", "auto lo", "iface lo inet loopback", *_options(*loopback)]
     lines += ["", "auto eth0", "iface eth0 inet static", *_options("address 10.10.40.9/24", "gateway 10.10.40.1")]
-    lines += ["", "auto wlan0", "iface wlan0 inet static", *_options("address 10.10.50.9/24", *uplink)]
+    lines += ["", "auto wlan0", f"iface wlan0 inet {method}", *_options(*address, *uplink)]
     return "\n".join(lines) + "\n"
 
 
@@ -53,26 +80,51 @@ def _options(*lines: str) -> list[str]:
 )
 def policy_routing_ifupdown(lab: Draft) -> LabPlan:
     """Rules and backstop are lo's, the route is wlan0's; real ifup and ifdown work on private files."""
+    _two_uplinks(lab)
+    lab.files[INTERFACES] = interfaces()
+    lab.program(LINK_HOOK, HOOK_TEXT)
+    return lab.finish(_INTENT)
+
+
+@scenario(
+    "policy-routing-dhcp",
+    "The same with a leased address, whose router and address may change: survives everything",
+    "NAT, host with multiple physical interfaces, step 6",
+)
+def policy_routing_dhcp(lab: Draft) -> LabPlan:
+    """wlan0 is 'inet dhcp', as the guide has it: a real dhclient holds the lease, and its hook sets the route."""
+    _two_uplinks(lab)
+    # Clients are told to renew after a second, so that no trial has to wait for it.
+    lab.serve_dhcp("wlan0", 9, 12, renew_after=1)
+    lab.needs["dhclient"] = "isc-dhcp-client"
+    lab.daemons = True
+    lab.hidden.append("/var/lib/dhcp")
+    lab.files[INTERFACES] = interfaces(uplink=(), leased=True)
+    lab.files[LEASE_HOOK] = lease_hook()
+    lab.program(LINK_HOOK, LEASED_HOOK_TEXT)
+    return lab.finish(_INTENT)
+
+
+_INTENT: dict[str, Any] = {
+    "agent": {"netns": "/run/netns/agent", "attach": {"mode": "nat", "bridge": BRIDGE}},
+    "egress": {
+        "uplink": "wlan0", "table": TABLE, "table_name": TABLE_NAME, "persist": "ifupdown", "leak": "forbid",
+    },
+    "host": {"default_exit": "eth0"},
+}  # fmt: skip
+
+
+def _two_uplinks(lab: Draft) -> None:
+    """A host that is as after boot, and what ifupdown needs to bring its two uplinks up."""
     lab.uplink("eth0", "10.10.40.0/24")
     lab.uplink("wlan0", "10.10.50.0/24")
-    # What ifupdown manages is as after boot: down, without an address.
+    # What ifupdown manages is down, and without an address.
     lab.host.links = [replace(link, flags=()) for link in lab.host.links]
     lab.host.addresses.clear()
     lab.behind_bridge(BRIDGE, AGENT_SUBNET)
     lab.host.packet_filter.append(Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE))
     lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
-    lab.files[INTERFACES] = interfaces()
-    lab.program(LINK_HOOK, HOOK_TEXT)
     lab.link_hook = LINK_HOOK
     lab.needs = {"ifup": "ifupdown"}
     lab.boot.append(("ifup", "-a"))
     lab.notes.append(WATCHER_NOTE)
-    return lab.finish(
-        {
-            "agent": {"netns": "/run/netns/agent", "attach": {"mode": "nat", "bridge": BRIDGE}},
-            "egress": {
-                "uplink": "wlan0", "table": TABLE, "table_name": TABLE_NAME, "persist": "ifupdown", "leak": "forbid",
-            },
-            "host": {"default_exit": "eth0"},
-        }
-    )  # fmt: skip

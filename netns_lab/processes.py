@@ -1,0 +1,39 @@
+"""A process namespace for a lab's host: whatever its commands leave running ends with the lab (pid_namespaces(7)).
+
+A DHCP client that ifup starts would otherwise outlive the lab and hold its namespaces. Process numbers in the host's
+files, such as a client's pid file, are true for every command that is run there, and never name a process of the
+machine.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+from fixtures.access import syscalls
+from fixtures.access.namespace import Namespace
+
+# dash waits for its input to end, and reaps what is orphaned.
+FIRST_PROCESS = ("sh", "-c", "cat >/dev/null")
+
+
+def contain_processes(host: Namespace) -> Callable[[], None]:
+    """Give the commands that are run on a host from now on a process namespace of their own; returns what ends it.
+
+    Its first process waits on a pipe that this process alone holds, so that all ends at SIGKILL as well.
+
+    Raises:
+        OSError: when the system forbids it.
+    """
+
+    def start() -> subprocess.Popen[bytes]:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        return subprocess.Popen(FIRST_PROCESS, stdin=subprocess.PIPE)
+
+    first = host.call(start)
+
+    def end() -> None:
+        # Closes the pipe; the kernel ends the rest with the first process.
+        first.communicate()
+
+    return end
