@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fixtures.access.events import EventFailed
+from fixtures.access.events import EventFailed, EventNotMade
 from netns_lab import netlink, pipework
-from netns_lab.engine import EngineFailed
+from netns_lab.engine import Engine, EngineFailed
 from netns_lab.engine_lab import apply_pipework, hold_agents_lease
 from netns_lab.lab import Lab, LabMachine, wait_for_carrier
 from netns_lab.lessor import LabLessor
@@ -71,12 +71,12 @@ class LabHands:
 
     def restart_container(self) -> None:
         """Restart the agent's container, and do what the host's init would do then."""
-        assert self._lab.engine is not None
         import docker
 
+        engine = self._engine()
         self._release_agent()
         try:
-            self._lab.engine.restart_agent(self._lab.agent_container)
+            engine.restart_agent(self._lab.agent_container)
         except docker.errors.APIError as error:
             raise EventFailed(f"docker restart {self._lab.agent_container}: {error.explanation}") from error
         except ProcessLookupError as error:
@@ -85,13 +85,18 @@ class LabHands:
 
     def restart_engine(self) -> None:
         """Restart dockerd, and do what the host's init would do then."""
-        assert self._lab.engine is not None
+        engine = self._engine()
         self._release_agent()
         try:
-            self._lab.engine.restart()
+            engine.restart()
         except EngineFailed as error:
             raise EventFailed(str(error)) from error
         self._as_init_would()
+
+    def _engine(self) -> Engine:
+        if self._lab.engine is None:
+            raise EventNotMade("the lab has no Docker engine: the container is a namespace here")
+        return self._lab.engine
 
     def lessor(self, uplink: str) -> LabLessor | None:
         """Who gave the agent, or else the host, its address on the segment of an uplink; None where nobody did."""

@@ -5,8 +5,6 @@ Everything is typed as the guide says it, inside the engine's own namespaces, wh
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +12,10 @@ import pytest
 
 from fixtures.model.verdict import CheckResult, StateEvidence, Verdict
 from netns_lab import pipework
-from netns_lab.engine import Engine, unavailable
-from tests.front_door import Finished, by_check, command, finished
-from tests.hand_made import HandMadeHost, write_site
+from tests.engine_host import EngineHost, engine_host, needs_engine
+from tests.front_door import Finished, by_check
 
-NO_ENGINE = unavailable()
-pytestmark = [
-    pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE)),
-    pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command"),
-]
+pytestmark = needs_engine
 
 HEAD = """\
 schema = 1
@@ -59,45 +52,10 @@ gateway = "10.10.40.1"
 """
 
 
-class EngineHost:
-    """A hand-made host on which a real engine runs, and a shell in the engine's namespaces."""
-
-    def __init__(self, host: HandMadeHost, engine: Engine) -> None:
-        """Take both over."""
-        self.host, self.engine = host, engine
-        self._inside = [
-            "nsenter", "--target", str(engine.pid), "--mount", "--pid", "--net",
-            "env", "DOCKER_HOST=unix:///run/docker.sock",
-        ]  # fmt: skip
-
-    def type(self, words: str) -> str:
-        """Type a command on this host, which must succeed."""
-        done = self.engine.host.run([*self._inside, *words.split()])
-        assert done.ok, f"{words}: {done.stderr}"
-        return done.stdout.strip()
-
-    def judge(self, attach: str, folder: Path, head: str = HEAD) -> Finished:
-        """Judge it from inside, as its operator would."""
-        site = write_site(folder, head + attach)
-        report = folder / "report"
-        argv = [*self._inside, *command("--local", "--site", str(site), "-q", "--report-dir", str(report))]
-        return finished(argv, report)
-
-
 @pytest.fixture
 def host() -> Iterator[EngineHost]:
-    with contextlib.ExitStack() as ending:
-        made = ending.enter_context(contextlib.closing(HandMadeHost()))
-        for name, network in {"eth0": "10.10.40", "wlan0": "10.10.50"}.items():
-            made.uplink(name, network)
-        made.ip("route add default via 10.10.40.1 dev eth0")
-        engine = ending.enter_context(Engine.start(made.namespace))
-        yield EngineHost(made, engine)
-
-
-def run_agent(host: EngineHost, network: str) -> None:
-    """Run the container with ``--net``, as the guide's step 3 does with the real image."""
-    host.engine.run_agent("te-agent", network=network)
+    with engine_host() as made:
+        yield made
 
 
 def told(done: Finished, check: str) -> CheckResult:
@@ -106,8 +64,8 @@ def told(done: Finished, check: str) -> CheckResult:
 
 def test_a_macvlan_network_by_hand(host: EngineHost, tmp_path: Path) -> None:
     host.type("docker network create -d macvlan --subnet=10.10.40.0/24 --gateway=10.10.40.1 -o parent=eth0 macvlan0")
-    run_agent(host, "macvlan0")
-    done = host.judge(MACVLAN, tmp_path)
+    host.run_agent("macvlan0")
+    done = host.judge(HEAD + MACVLAN, tmp_path)
     assert done.exit_code == 0, done.said
     for number in range(1, 7):
         assert told(done, f"MACVLAN-0{number}").verdict is Verdict.PASS, done.said
@@ -119,9 +77,9 @@ def test_a_macvlan_network_by_hand(host: EngineHost, tmp_path: Path) -> None:
 
 def test_a_macvlan_network_on_the_wrong_parent_and_its_mend(host: EngineHost, tmp_path: Path) -> None:
     host.type("docker network create -d macvlan --subnet=10.10.40.0/24 --gateway=10.10.40.1 -o parent=wlan0 macvlan0")
-    run_agent(host, "macvlan0")
+    host.run_agent("macvlan0")
     (tmp_path / "before").mkdir()
-    done = host.judge(MACVLAN, tmp_path / "before")
+    done = host.judge(HEAD + MACVLAN, tmp_path / "before")
     assert done.exit_code == 1, done.said
     diagnosis = told(done, "MACVLAN-01").diagnosis
     assert diagnosis is not None
@@ -129,22 +87,22 @@ def test_a_macvlan_network_on_the_wrong_parent_and_its_mend(host: EngineHost, tm
     for line in diagnosis.remedy:
         host.type(line)
     (tmp_path / "after").mkdir()
-    mended = host.judge(MACVLAN, tmp_path / "after")
+    mended = host.judge(HEAD + MACVLAN, tmp_path / "after")
     assert mended.exit_code == 0, mended.said
 
 
 def test_an_agent_that_was_started_without_net_and_its_mend(host: EngineHost, tmp_path: Path) -> None:
     host.type("docker network create -d macvlan --subnet=10.10.40.0/24 --gateway=10.10.40.1 -o parent=eth0 macvlan0")
-    run_agent(host, "bridge")
+    host.run_agent("bridge")
     (tmp_path / "before").mkdir()
-    done = host.judge(MACVLAN, tmp_path / "before")
+    done = host.judge(HEAD + MACVLAN, tmp_path / "before")
     diagnosis = told(done, "MACVLAN-02").diagnosis
     assert diagnosis is not None
     assert diagnosis.code == "AGENT_NOT_ATTACHED"
     for line in diagnosis.remedy:
         host.type(line)
     (tmp_path / "after").mkdir()
-    mended = host.judge(MACVLAN, tmp_path / "after")
+    mended = host.judge(HEAD + MACVLAN, tmp_path / "after")
     assert mended.exit_code == 0, mended.said
 
 
@@ -160,9 +118,9 @@ def with_pipework(host: EngineHost) -> EngineHost:
 
 
 def test_pipework_by_hand(with_pipework: EngineHost, tmp_path: Path) -> None:
-    run_agent(with_pipework, "none")
+    with_pipework.run_agent("none")
     with_pipework.type("pipework eth0 te-agent 10.10.40.200/24@10.10.40.1")
-    done = with_pipework.judge(PIPEWORK, tmp_path)
+    done = with_pipework.judge(HEAD + PIPEWORK, tmp_path)
     assert done.exit_code == 0, done.said
     for number in range(1, 5):
         assert told(done, f"PIPEWORK-0{number}").verdict is Verdict.PASS, done.said
@@ -172,9 +130,9 @@ def test_pipework_by_hand(with_pipework: EngineHost, tmp_path: Path) -> None:
 
 
 def test_pipework_by_hand_is_not_persistent_unless_that_is_meant(with_pipework: EngineHost, tmp_path: Path) -> None:
-    run_agent(with_pipework, "none")
+    with_pipework.run_agent("none")
     with_pipework.type("pipework eth0 te-agent 10.10.40.200/24@10.10.40.1")
-    done = with_pipework.judge(PIPEWORK, tmp_path, HEAD.replace('persist = "none"\n', ""))
+    done = with_pipework.judge(HEAD.replace('persist = "none"\n', "") + PIPEWORK, tmp_path)
     assert done.exit_code == 1, done.said
     diagnosis = told(done, "PIPEWORK-05").diagnosis
     assert diagnosis is not None
@@ -186,16 +144,16 @@ def test_pipework_by_hand_is_not_persistent_unless_that_is_meant(with_pipework: 
 def test_a_restarted_container_has_lost_its_interface_and_pipework_mends_it(
     with_pipework: EngineHost, tmp_path: Path
 ) -> None:
-    run_agent(with_pipework, "none")
+    with_pipework.run_agent("none")
     with_pipework.type("pipework eth0 te-agent 10.10.40.200/24@10.10.40.1")
     with_pipework.type("docker restart te-agent")
     (tmp_path / "before").mkdir()
-    done = with_pipework.judge(PIPEWORK, tmp_path / "before")
+    done = with_pipework.judge(HEAD + PIPEWORK, tmp_path / "before")
     diagnosis = told(done, "PIPEWORK-03").diagnosis
     assert diagnosis is not None
     assert diagnosis.code == "PIPEWORK_NOT_APPLIED"
     for line in diagnosis.remedy:
         with_pipework.type(line)
     (tmp_path / "after").mkdir()
-    mended = with_pipework.judge(PIPEWORK, tmp_path / "after")
+    mended = with_pipework.judge(HEAD + PIPEWORK, tmp_path / "after")
     assert mended.exit_code == 0, mended.said

@@ -134,7 +134,6 @@ def test_both_consents_are_needed(site_allows: bool, asked: bool, line: str | No
 
 def test_a_plan_says_what_and_where_and_how_long() -> None:
     plan = Plan((Step("link down, then up", "wl0", 5), Step("ifdown and ifup, three times", "wl0", 30)))
-    assert plan.interfaces == ("wl0",)
     assert plan.timeout == 45
     assert plan.lines() == [
         "this host's network will be interrupted, and put back as it is now:",
