@@ -123,10 +123,15 @@ def command_line(parent: str, container: str, address: str) -> str:
     return f"pipework {parent} {container} {address}"
 
 
-def guarded(line: str, container: str) -> str:
-    """The same line for ``post-up``: it runs only while the agent has no interface of pipework's."""
+def containers_guard(container: str) -> str:
+    """What succeeds where a container has an interface of pipework's; put before ``||`` and the line for ``post-up``."""
     process = f"$(docker inspect --format '{{{{.State.Pid}}}}' {container})"
-    return f'nsenter --target "{process}" --net ip link show dev {INTERFACE} >/dev/null 2>&1 || {line}'
+    return f'nsenter --target "{process}" --net ip link show dev {INTERFACE} >/dev/null 2>&1'
+
+
+def namespaces_guard(name: str) -> str:
+    """The same for a bare namespace that has a name."""
+    return f"ip -n {name} link show dev {INTERFACE} >/dev/null 2>&1"
 
 
 def rc_local(*lines: str) -> str:
@@ -137,7 +142,16 @@ def rc_local(*lines: str) -> str:
 def interfaces(parent: str, address: str | None, gateway: str, *post_up: str) -> str:
     """What ifupdown reads for a parent, with a fixed address or DHCP, that runs these lines (interfaces, section 5)."""
     how = ["static", f"    address {address}", f"    gateway {gateway}"] if address else ["dhcp"]
-    lines = ["auto lo", "iface lo inet loopback", "", f"auto {parent}", f"iface {parent} inet {how[0]}", *how[1:]]
+    lines = [
+        f"no-scripts lo {parent}",
+        "",
+        "auto lo",
+        "iface lo inet loopback",
+        "",
+        f"auto {parent}",
+        f"iface {parent} inet {how[0]}",
+        *how[1:],
+    ]
     return "\n".join([*lines, *(f"    post-up {line}" for line in post_up), ""])
 
 

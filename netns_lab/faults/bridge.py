@@ -310,6 +310,18 @@ def restart_hook_missing(lab: Lab) -> None:
         lab.host.remove(path)
 
 
+@fault("guide-post-up", "The guide's own post-up line, run by a real ifup", on="pipework-ifupdown",
+       breaks={"PIPEWORK-05", "FLAP-03"}, diagnosis="NOT_IDEMPOTENT")  # fmt: skip
+def guide_post_up(lab: Lab) -> None:
+    post_up_unguarded(lab)
+
+
+@fault("no-restart-hook", "Nothing runs pipework when the real container is started again", on="pipework-static",
+       breaks={"PIPEWORK-05", "FLAP-04", "FLAP-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT", flavour="engine")  # fmt: skip
+def no_restart_hook(lab: Lab) -> None:
+    restart_hook_missing(lab)
+
+
 def _behind_docker0(lab: Lab, metric: int = 0) -> None:
     """Give a bare agent what Docker gives a container on its default network."""
     lab.host.ip("link", "add", BRIDGE, "type", "bridge")

@@ -18,6 +18,7 @@ PIPEWORK_MAC = "5a:1c:09:e7:33:0f"
 """pipework leaves the choice to the kernel, which draws one."""
 PIPEWORK_ADDRESS = "10.10.40.200/24"
 CONTAINER = "te-agent"
+CONTAINERS_GUARD, NAMESPACES_GUARD = pipework.containers_guard(CONTAINER), pipework.namespaces_guard(CONTAINER)
 
 
 def _on_the_lan(lab: Draft) -> Segment:
@@ -51,14 +52,15 @@ def macvlan(lab: Draft) -> LabPlan:
     )  # fmt: skip
 
 
-def _pipework(lab: Draft, address: str, parent_address: str | None, gateway: str) -> None:
+def _pipework(
+    lab: Draft, address: str, parent_address: str | None, gateway: str, guard: str = CONTAINERS_GUARD
+) -> None:
     """Everything that runs pipework again: after a reboot, when the parent comes up, when the container starts."""
     line = pipework.command_line(PARENT, CONTAINER, address)
     lab.program(pipework.PATH, pipework.STAND_IN)
     lab.program(pipework.LEASE_SCRIPT, pipework.LEASE_TEXT)
     lab.program(pipework.RC_LOCAL, pipework.rc_local(line))
-    guarded = pipework.guarded(line, CONTAINER)
-    lab.files[pipework.INTERFACES] = pipework.interfaces(PARENT, parent_address, gateway, guarded)
+    lab.files[pipework.INTERFACES] = pipework.interfaces(PARENT, parent_address, gateway, f"{guard} || {line}")
     lab.program(pipework.WATCH, pipework.WATCH_TEXT)
     lab.files[pipework.WATCH_UNIT] = pipework.watch_unit(PARENT, CONTAINER, address)
     lab.file_links[pipework.WATCH_ENABLED] = pipework.WATCH_UNIT
@@ -73,6 +75,25 @@ def pipework_static(lab: Draft) -> LabPlan:
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     _pipework(lab, f"{PIPEWORK_ADDRESS}@{office.gateway}", str(office[HOST_NUMBER]), office.gateway)
+    return lab.finish(_intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway}))
+
+
+@scenario(
+    "pipework-ifupdown",
+    "The same on a parent that ifupdown brings up, and pipework with it",
+    "Bridge, bridging with pipework, steps 9-10",
+)
+def pipework_ifupdown(lab: Draft) -> LabPlan:
+    """Real ifup and ifdown work on private files; post-up runs pipework where its interface is not there."""
+    office = _on_the_lan(lab)
+    lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
+    address = f"{PIPEWORK_ADDRESS}@{office.gateway}"
+    _pipework(lab, address, str(office[HOST_NUMBER]), office.gateway, NAMESPACES_GUARD)
+    # What ifupdown sets on the parent is not there before it has.
+    lab.host.addresses = [one for one in lab.host.addresses if one.interface != PARENT]
+    lab.host.routes.clear()
+    lab.needs = {"ifup": "ifupdown"}
+    lab.boot.append(("ifup", "-a"))
     return lab.finish(_intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway}))
 
 
