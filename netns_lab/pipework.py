@@ -124,7 +124,7 @@ def command_line(parent: str, container: str, address: str) -> str:
 
 
 def containers_guard(container: str) -> str:
-    """What succeeds where a container has an interface of pipework's; put before ``||`` and the line for ``post-up``."""
+    """What succeeds where a container has an interface of pipework's: it stands before ``||`` and the line to run."""
     process = f"$(docker inspect --format '{{{{.State.Pid}}}}' {container})"
     return f'nsenter --target "{process}" --net ip link show dev {INTERFACE} >/dev/null 2>&1'
 

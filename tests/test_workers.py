@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+
+import pytest
 
 from tests.front_door import viacheck
 
@@ -38,3 +41,12 @@ def test_two_workers_find_what_one_process_finds(tmp_path: Path) -> None:
     )
     assert one == other
     assert {target.id for target in alone.targets} == {target.id for target in two.targets}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")
+def test_the_main_job_is_shared_among_the_cores_unless_it_is_told_not_to_be(tmp_path: Path) -> None:
+    shared = viacheck("-v", "-k", "HOST-06", report_dir=tmp_path / "shared")
+    alone = viacheck("-v", "-k", "HOST-06", "-n", "0", report_dir=tmp_path / "alone")
+    assert (shared.exit_code, alone.exit_code) == (0, 0), shared.said
+    assert len(set(re.findall(r"^\[(gw\d+)\]", shared.stdout, re.MULTILINE))) > 1
+    assert not re.search(r"^\[gw\d+\]", alone.stdout, re.MULTILINE)
