@@ -13,7 +13,9 @@ from reports.way import PROOF
 from reports.words import check_order, ids_shortened, named, reason
 
 TOLD = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
-"""Verdicts that have a cause worth telling."""
+"""Verdicts that have a cause worth telling, the worst first."""
+MEASURED = "FLAP-"
+"""Checks that measure what an event does: what they saw says more than their cause alone."""
 
 
 @dataclass(slots=True)
@@ -49,26 +51,42 @@ class Cause:
         return named(self.followers)
 
     @property
+    def measured(self) -> list[str]:
+        """What the checks that go through an event saw of it on the first target, in the order of the checks."""
+        results = [one for one in (*self.told, *self.followers) if one.target == self.targets[0]]
+        seen = {one.check: one.observed for one in results if one.check.startswith(MEASURED)}
+        return [f"{check}: {seen[check]}" for check in sorted(seen, key=check_order)]
+
+    @property
     def moves_packets(self) -> bool:
         """It is why the agent's packets do not take the intended way."""
         return any(result.check == PROOF for result in (*self.told, *self.followers))
 
 
 def causes(outcome: Outcome, verdict: Verdict) -> list[Cause]:
-    """Find the causes of one verdict, those first that move the agent's packets, then those that explain most."""
+    """Find the causes of one verdict, those first that move the agent's packets, then those that explain most.
+
+    A cause has the worst verdict among the checks that tell it and those that are bad because of it.
+    """
     bad = [result for result in outcome.results if result.verdict in TOLD]
     tellers = _tellers(bad)
+    worst: dict[tuple[str, str], Verdict] = {}
+    for result in bad:
+        place = (result.target, result.check)
+        place = tellers.get(place, place)
+        worst[place] = min(worst.get(place, result.verdict), result.verdict, key=TOLD.index)
     found: dict[tuple[object, ...], Cause] = {}
     told_by_check: dict[tuple[str, str], Cause] = {}
     for result in bad:
-        if result.verdict is not verdict or (result.target, result.check) in tellers:
+        place = (result.target, result.check)
+        if place in tellers or worst[place] is not verdict:
             continue
-        cause = _cause(result)
+        cause = _cause(result, verdict)
         # The wording is part of the key: the same code with other values takes other commands to mend.
         key = (cause.code, cause.text, cause.remedy)
         cause = found.setdefault(key, cause)
         cause.told.append(result)
-        told_by_check.setdefault((result.target, result.check), cause)
+        told_by_check.setdefault(place, cause)
     for result in bad:
         teller = tellers.get((result.target, result.check))
         if teller in told_by_check:
@@ -104,12 +122,12 @@ def _tellers(bad: Sequence[CheckResult]) -> dict[tuple[str, str], tuple[str, str
     return tellers
 
 
-def _cause(result: CheckResult) -> Cause:
+def _cause(result: CheckResult, verdict: Verdict) -> Cause:
     if result.diagnosis is None:
-        return Cause(result.verdict, None, reason(result))
+        return Cause(verdict, None, reason(result))
     diagnosis = result.diagnosis
     return Cause(
-        result.verdict,
+        verdict,
         diagnosis.code,
         diagnosis.cause,
         tuple(diagnosis.remedy),

@@ -103,6 +103,8 @@ class _Summary:
         yield from self._commands("undo", cause.undo)
         if cause.mend:
             yield from self._prose(cause.mend, "   ")
+        for seen in cause.measured:
+            yield from self._wrapped(f"seen by {seen}", "   ", "       ")
         if cause.following:
             yield from self._prose(f"only because of it: {', '.join(cause.following)}", "   ")
 

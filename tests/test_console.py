@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.verdict import Outcome
+from fixtures.model.verdict import Outcome, Verdict
 from reports.console import colour_wanted, summary
 from tests.sample_outcomes import SAMPLES, many, rule_missing
 
@@ -44,6 +44,22 @@ def test_a_cause_is_told_once_with_what_it_takes_along() -> None:
     lines = _lines(rule_missing())
     assert sum("RULE_MISSING" in line for line in lines) == 1
     assert "   only because of it: ROUTE-05, EGRESS-01 (icmp, udp, tcp), EGRESS-02" in lines
+
+
+def test_what_will_hurt_is_to_be_fixed_first_where_something_fails_because_of_it() -> None:
+    outcome = SAMPLES["healthy"]()
+    leak = "wlan0 is set down and up again: 221 packets left by eth0"
+    failed = next(result for result in outcome.results if result.diagnosis and result.check == "ROUTE-07").model_copy(
+        update={"check": "FLAP-06", "verdict": Verdict.FAIL, "observed": leak}
+    )
+    assert failed.diagnosis is not None
+    failed.diagnosis = failed.diagnosis.model_copy(update={"told_by": "ROUTE-07"})
+    results = [result for result in outcome.results if result.check != "FLAP-06"]
+    lines = _lines(outcome.model_copy(update={"results": [*results, failed]}))
+    assert "1. FAIL_OPEN (ROUTE-07)" in lines
+    assert f"   seen by FLAP-06: {leak}" in lines
+    assert "   only because of it: FLAP-06" in lines
+    assert not any(line.startswith("FAIL_OPEN (ROUTE-07") for line in lines)
 
 
 def test_the_verdict_in_words_stands_under_each_target() -> None:
