@@ -10,12 +10,19 @@ from netns_lab.scenarios.register import scenario
 from netns_lab.scenarios.survival import INTERFACES, unconfigured_uplinks
 
 LOOPBACK, OFFICE, RADIO = (f"/etc/systemd/network/10-{name}.network" for name in ("lo", "eth0", "wlan0"))
+CONF = "/etc/systemd/networkd.conf.d/10-agent.conf"
+KEEP_RULES, KEEP_ROUTES = "ManageForeignRoutingPolicyRules=no\n", "ManageForeignRoutes=no\n"
 OWN_INTERFACES = "no-scripts lo\nauto lo\niface lo inet loopback\n"
 """What Debian has in interfaces(5) where ifupdown has nothing else to do."""
-FOREIGN_NOTE = (
+UDEV_NOTE = (
     "udev does not run in a lab: its word that the interfaces are initialized is written down for systemd-networkd, "
     "which is the real one, as are its bus and networkctl"
 )
+
+
+def conf(*settings: str) -> str:
+    """networkd.conf(5): by its defaults networkd takes away what it finds at its start, also its own of before."""
+    return "".join(("[Network]\n", *settings))
 
 
 def rules(table: str = str(TABLE)) -> str:
@@ -59,11 +66,12 @@ def policy_routing_networkd(lab: Draft) -> LabPlan:
         "[Match]\nName=eth0\n\n[Network]\nLinkLocalAddressing=no\nAddress=10.10.40.9/24\nGateway=10.10.40.1\n"
     )
     lab.files[RADIO] = uplink(route())
+    lab.files[CONF] = conf(KEEP_RULES, KEEP_ROUTES)
     lab.files[INTERFACES] = OWN_INTERFACES
     lab.daemons = lab.networkd = True
     lab.needs = {"ifup": "ifupdown", **PACKAGES}
     lab.boot.append(("ifup", "-a"))
-    lab.notes.append(FOREIGN_NOTE)
+    lab.notes.append(UDEV_NOTE)
     return lab.finish(
         {
             "agent": {"netns": "/run/netns/agent", "attach": {"mode": "nat", "bridge": BRIDGE}},
