@@ -160,7 +160,7 @@ class _Allowance:
         elif isinstance(evidence, PacketsEvidence):
             cost = 400 + 900 * min(len(evidence.sightings), ROWS_SHOWN)
         elif isinstance(evidence, TimelineEvidence):
-            cost = 6_000 + 200 * min(len(evidence.events), ROWS_SHOWN)
+            cost = 5_000 + 50 * min(len(evidence.events), 1_000)
         else:
             cost = 2_000
         self.left -= cost

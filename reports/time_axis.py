@@ -6,14 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-CALM = 0.3
-"""Seconds without a turn from which on a stretch may be drawn short."""
+CALM = 0.25
+"""Seconds from which on a stretch without a turn may be drawn short."""
+_MARGIN = 0.03
+"""Seconds before and after a turn that are drawn at length in any case."""
 CALM_WIDTH = 56.0
 """Units of the drawing that a calm stretch takes at most."""
 _CALM_SHARE = 0.4
 """Of the width, for all calm stretches together."""
+_CALM_MOST = 8
 _LEAST = 12.0
-"""Units that a part between two calm stretches takes at least."""
+"""Units that a part between two calm stretches takes at least, however short."""
 _TICK_ROOM = 46.0
 _SHORTEST = 0.01
 """Seconds that an axis covers at least."""
@@ -31,8 +34,7 @@ class Span:
 
     def place(self, time: float) -> float:
         """Where a moment of this span is."""
-        share = (time - self.begin) / (self.end - self.begin) if self.end > self.begin else 0.5
-        return self.left + (self.right - self.left) * share
+        return self.left + (self.right - self.left) * (time - self.begin) / (self.end - self.begin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,39 +83,30 @@ def time_axis(turns: Iterable[float], left: float, width: float) -> TimeAxis:
         moments = [moments[0] - _SHORTEST / 2, *moments, moments[-1] + _SHORTEST / 2]
     calm = _calm(moments, width)
     narrow = min(CALM_WIDTH, _CALM_SHARE * width / len(calm)) if calm else 0.0
-    bounds = sorted({moments[0], moments[-1], *(moment for gap in calm for moment in gap)})
-    # A lone turn between two calm stretches, or at an end, is a span without length.
-    parts: list[tuple[float, float]] = []
-    for begin, end in pairwise(bounds):
-        if (begin, end) in calm and (not parts or parts[-1] in calm):
-            parts.append((begin, begin))
-        parts.append((begin, end))
-    if parts[-1] in calm:
-        parts.append((moments[-1], moments[-1]))
+    bounds = sorted({moments[0], moments[-1], *(moment for stretch in calm for moment in stretch)})
+    parts = list(pairwise(bounds))
     long = [part for part in parts if part not in calm]
     shared = width - narrow * len(calm) - _LEAST * len(long)
     seconds = sum(end - begin for begin, end in long)
     spans = []
     for begin, end in parts:
         short = (begin, end) in calm
-        wide = narrow if short else _LEAST + (shared * (end - begin) / seconds if seconds else shared / len(long))
+        wide = narrow if short else _LEAST + shared * (end - begin) / seconds
         spans.append(Span(begin, end, left, left + wide, short))
         left += wide
     return TimeAxis(spans)
 
 
 def _calm(moments: Sequence[float], width: float) -> set[tuple[float, float]]:
-    """The gaps between turns that would take much more room at length than they are worth, the longest first."""
-    gaps = sorted(pairwise(moments), key=lambda gap: gap[0] - gap[1])
+    """The stretches without a turn that would take much more room at length than they are worth, the longest first."""
+    quiet = [(begin + _MARGIN, end - _MARGIN) for begin, end in pairwise(moments)]
     calm: set[tuple[float, float]] = set()
     left = moments[-1] - moments[0]
-    for begin, end in gaps:
+    for begin, end in sorted(quiet, key=lambda stretch: stretch[0] - stretch[1])[:_CALM_MOST]:
         if end - begin < CALM or (end - begin) / left * (1 - _CALM_SHARE) * width < 2 * CALM_WIDTH:
             break
         calm.add((begin, end))
         left -= end - begin
-        if left <= 0:
-            break
     return calm
 
 

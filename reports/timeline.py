@@ -61,6 +61,11 @@ class Stretch:
     """Number of a step of the event, from 1."""
 
     @property
+    def told(self) -> str:
+        """What it says, of which course."""
+        return self.what if self.course == (None, None) else f"{label(self.course)}: {self.what}"
+
+    @property
     def words(self) -> str:
         """The kind in a word or two."""
         return f"step {self.step}" if self.kind == "event" else _WORDS.get(self.kind, self.kind)
