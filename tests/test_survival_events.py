@@ -334,9 +334,20 @@ def test_what_is_typed_by_hand_is_gone_after_a_reboot(opened: Opened) -> None:
 
 
 def test_the_timeline_is_small_and_says_how_much_it_leaves_out(opened: Opened) -> None:
-    timeline = Trials(opened("policy-routing")).through("link-flap").timeline
+    trial = Trials(opened("policy-routing")).through("link-flap")
+    timeline = trial.timeline
     assert len(timeline.events) < 400
     assert timeline.lanes == ["event", "state", "kernel", "wlan0", "eth0"]
     assert {event.lane for event in timeline.events} == set(timeline.lanes)
     assert [event.time for event in timeline.events] == sorted(event.time for event in timeline.events)
     assert len(timeline.figures) == 2
+    for one in trial.courses:
+        marks = [mark for mark in timeline.events if (mark.flow, mark.family) == (one.flow, one.family)]
+        assert sum(mark.probes for mark in marks) == one.sent
+        assert sum(mark.probes for mark in marks if mark.mark == "leak") == one.leaked > len(marks)
+
+
+def test_the_timeline_names_every_way_out_that_was_watched(opened: Opened) -> None:
+    timeline = Trials(opened("policy-routing")).through("carrier-loss").timeline
+    assert (timeline.ways, timeline.unproven) == (["wlan0", "eth0"], {})
+    assert "eth0" not in {event.lane for event in timeline.events}
