@@ -101,6 +101,20 @@ def test_it_survives_a_reboot(trials: Trials, intent: Intent, expect: Expect) ->
     _judge([trial], "reboot", intent, expect)
 
 
+@check(
+    "FLAP-10",
+    "The same after the uplink's device is made anew, and after another name for a while",
+    guide=GUIDE,
+    needs="disruptive",
+)
+def test_it_survives_a_change_of_its_device(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    if "device-change" not in (intent.egress.survives or ()):
+        expect.not_run("it is tried only where it must be survived: 'device-change' in egress.survives")
+    _survives("device-change", trials, journeys, situation, intent, expect, also="rename")
+
+
 def _survives(
     event: Survivable,
     trials: Trials,

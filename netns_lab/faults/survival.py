@@ -38,7 +38,7 @@ def _rewrite(lab: Lab, text: str) -> None:
            "LOCAL_NETS_LOST": {"ROUTE-06"},
            "FAIL_OPEN": {"ROUTE-07", "FLAP-06"},
            "RULES_ACCUMULATE": {"PERSIST-02", "FLAP-03"},
-           "ROUTE_NOT_RESTORED": {"FLAP-01"},
+           "ROUTE_NOT_RESTORED": {"FLAP-01", "FLAP-10"},
        }, diagnosis="RULES_ACCUMULATE")  # fmt: skip
 def guide_stanza(lab: Lab) -> None:
     lab.host.remove(LINK_HOOK)
@@ -48,7 +48,7 @@ def guide_stanza(lab: Lab) -> None:
 @fault("no-post-up", "Rules and route were typed by hand; the stanza has neither", on=SCENARIO,
        breaks={
            "NOT_PERSISTENT": {"PERSIST-01", "FLAP-03", "FLAP-08"},
-           "ROUTE_NOT_RESTORED": {"FLAP-01"},
+           "ROUTE_NOT_RESTORED": {"FLAP-01", "FLAP-10"},
        }, diagnosis="NOT_PERSISTENT")  # fmt: skip
 def no_post_up(lab: Lab) -> None:
     lab.host.remove(LINK_HOOK)
@@ -56,7 +56,8 @@ def no_post_up(lab: Lab) -> None:
     lab.host.write(INTERFACES, interfaces(loopback=(), uplink=()))
 
 
-@fault("no-link-hook", "Nothing watches the link", on=SCENARIO, breaks={"FLAP-01"}, diagnosis="ROUTE_NOT_RESTORED")
+@fault("no-link-hook", "Nothing watches the link", on=SCENARIO,
+       breaks={"FLAP-01", "FLAP-10"}, diagnosis="ROUTE_NOT_RESTORED")  # fmt: skip
 def no_link_hook(lab: Lab) -> None:
     lab.host.remove(LINK_HOOK)
 
