@@ -10,7 +10,8 @@ import pytest
 from fixtures.model.snapshot import HostFile, Rule
 from fixtures.reasoning.causes import Measured, diagnose
 from fixtures.reasoning.causes.persist import cannot_run_twice, findings_of, persistence_of, recipe_for
-from fixtures.reasoning.persistence.lint import Proof, repeatable
+from fixtures.reasoning.persistence.lint import repeatable
+from fixtures.reasoning.persistence.proof import Proof, Unproven
 from tests.persistence_hosts import SUBNET, recorded, situation
 
 INTERFACES = "/etc/network/interfaces"
@@ -142,7 +143,8 @@ def test_the_recipe_takes_what_runs_now() -> None:
 def test_a_proof_decides_where_it_was_made() -> None:
     case = situation(recorded("ifupdown-healthy"))
     findings = findings_of(case, persistence_of(case))
-    assert repeatable(findings).holds
+    assert repeatable(findings, Unproven("nobody runs it")).holds
+    assert "read, not run: nobody runs it" in repeatable(findings, Unproven("nobody runs it")).observed
     assert not repeatable(findings, Proof(False, "after three times there are three rules")).holds
     guide = findings_of(case_of_guide := situation(recorded("ifupdown-guide")), persistence_of(case_of_guide))
     assert not repeatable(guide, Proof(True, "nothing was left over")).holds
