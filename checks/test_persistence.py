@@ -7,8 +7,8 @@ from fixtures.expect import Expect
 from fixtures.model.verdict import FileEvidence
 from fixtures.reasoning.causes.persist import findings_of, persistence_of
 from fixtures.reasoning.persistence.judgement import applies
-from fixtures.reasoning.persistence.lint import repeatable
 from fixtures.reasoning.persistence.proof import Prove
+from fixtures.reasoning.persistence.repeatable import repeatable
 from fixtures.reasoning.persistence.written import OWN_NAMES
 from fixtures.reasoning.situation import Situation
 

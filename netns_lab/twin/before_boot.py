@@ -18,7 +18,10 @@ LEASE_SECONDS = 3600
 LOOPBACK = "lo"
 _EXECUTABLE = 0o111
 # A DHCP client keeps its leases and finds its hooks in these; a host's own programs come before the system's.
-_NOT_OF_THIS_MACHINE = ("/etc/dhcp", "/var/lib/dhcp", "/usr/local/sbin", "/usr/local/bin", "/dev/log")
+_LEASES, _HOOKS = "/var/lib/dhcp", "/etc/dhcp"
+_NOT_OF_THIS_MACHINE = (_HOOKS, _LEASES, "/usr/local/sbin", "/usr/local/bin", "/dev/log")
+WRITABLE = ("/run", "/etc", "/etc/network", _HOOKS, _LEASES, "/proc")
+"""Where ifupdown and a DHCP client write: all of it is the lab's own."""
 
 
 def before_boot(twin: Twin, files: Sequence[HostFile], interfaces: Collection[str], leased: Collection[str]) -> Twin:
