@@ -32,6 +32,7 @@ OUTSIDE = {
     "gateway-silent": "a property of the gateway, which the host had not asked yet when its snapshot was taken",
     "dns-other-path": "a program on the host, and a twin has none of them",
     "mirrored-copy": "a rule at a device, and a snapshot does not say at which",
+    "guard-never-true": "what a guard looks for, and a snapshot keeps no pattern",
 }
 """Faults that no snapshot of the host holds, with what each lies in."""
 STATE_EQUALS = "the twin's state equals the snapshot that it was built from"

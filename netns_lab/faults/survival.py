@@ -82,6 +82,14 @@ def post_up_without_del(lab: Lab) -> None:
     _rewrite(lab, interfaces(loopback=(*LOCAL_RULES, *BACKSTOP), uplink=(AGENT_RULES[1], *UPLINK_ROUTE)))
 
 
+@fault("guard-never-true", "The rule is added unless it is there, but looked for by another name than ip prints",
+       on=SCENARIO, breaks={"PERSIST-02", "FLAP-03"}, diagnosis="RULES_ACCUMULATE")  # fmt: skip
+def guard_never_true(lab: Lab) -> None:
+    # No line reads wrong: only running it shows that ip prints the registered name where the guard looks for a number.
+    guarded = f"post-up ip rule show | grep -q 'lookup {TABLE}' || ip rule add from {AGENT_SUBNET} lookup {TABLE}"
+    _rewrite(lab, interfaces(loopback=BACKSTOP, uplink=(guarded, *LOCAL_RULES, *UPLINK_ROUTE)))
+
+
 @fault("name-not-registered", "The stanza goes by a name of the table that is not registered (any more)", on=SCENARIO,
        breaks={"ROUTE-01", "PERSIST-02", "FLAP-03", "FLAP-08"}, diagnosis="TABLE_NAME_MISSING")  # fmt: skip
 def name_not_registered(lab: Lab) -> None:
