@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fixtures.access.event_for import EventName, NotApplicable, NotPossible
 from fixtures.access.journeys import Journeys
-from fixtures.access.trials import EventName, NotApplicable, NotPossible, Trials, WayNotRight
+from fixtures.access.trial_run import WayNotRight
+from fixtures.access.trials import Trials
 from fixtures.declare import CONTAINER, check
 from fixtures.expect import Expect
 from fixtures.model.intent import Intent, Survivable, seconds

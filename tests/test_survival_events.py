@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.access.event_for import EventName, NotApplicable, NotPossible
 from fixtures.access.events import (
     CarrierLoss,
     DeviceRecreated,
@@ -18,7 +19,8 @@ from fixtures.access.events import (
     Stage,
 )
 from fixtures.access.target import Target
-from fixtures.access.trials import EventName, NotApplicable, NotPossible, Trials, WayNotRight
+from fixtures.access.trial_run import WayNotRight
+from fixtures.access.trials import Trials
 from fixtures.model.changes import changes
 from fixtures.reasoning.survival import Kind, Trial
 from fixtures.selection import parse_labs
