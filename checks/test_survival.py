@@ -103,6 +103,13 @@ def test_it_survives_a_reboot(trials: Trials, intent: Intent, expect: Expect) ->
     _judge([trial], "reboot", intent, expect)
 
 
+@check("FLAP-09", "The same after systemd-networkd restarts", guide=GUIDE, needs="disruptive")
+def test_it_survives_a_restart_of_networkd(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    _survives("networkd-restart", trials, journeys, situation, intent, expect)
+
+
 @check(
     "FLAP-10",
     "The same after the uplink's device is made anew, and after another name for a while",
