@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -220,6 +222,24 @@ def test_the_script_tells_wrong_words_in_one_line(words: tuple[str, ...], said: 
     assert done.returncode == 4
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox sh"])
+def test_the_script_runs_in_any_shell_and_minds_no_name(cases: Path, tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell.split()[0]) is None:
+        pytest.skip(f"needs {shell.split()[0]}")
+    folder = tmp_path / 'it\'s a "strange" place'
+    folder.mkdir()
+    file = folder / "si te.toml"
+    file.write_text((cases / "site.toml").read_text())
+    words = shlex.join([str(cases / "collect.sh"), "--site", str(file), "-o", str(folder / "the\ncase.tar.gz")])
+    said = in_lab(f"{LAB}+{FAULT}", f"TMPDIR={shlex.quote(str(folder))} PATH=/usr/bin:/bin {shell} {words}", {})
+    assert "could not collect" not in said
+    assert sorted(path.name for path in folder.iterdir()) == ["si te.toml", "the\ncase.tar.gz"]
+    bundle = read_bundle(folder / "the\ncase.tar.gz")
+    assert bundle.snapshot.agent is not None
+    assert bundle.snapshot.host.routes
+    assert not bundle.snapshot.problems
 
 
 def test_the_script_leaves_nothing_behind_and_names_its_maker(cases: Path, tmp_path: Path) -> None:
