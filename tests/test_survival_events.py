@@ -10,14 +10,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.access.event_for import EventName, NotApplicable, NotPossible
-from fixtures.access.events import (
-    CarrierLoss,
-    DeviceRecreated,
-    Event,
-    LinkFlap,
-    Renamed,
-    Stage,
-)
+from fixtures.access.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
+from fixtures.access.stage import Event, Stage
 from fixtures.access.target import Target
 from fixtures.access.trial_run import WayNotRight
 from fixtures.access.trials import Trials
