@@ -216,6 +216,17 @@ def test_wrong_words_are_usage_errors(cases: Path, tmp_path: Path) -> None:
     assert commands("collect", "--site", tmp_path / "absent.toml").returncode == 4
 
 
+@pytest.mark.parametrize("words", [("collect",), ("explain", "--local", "--to", "203.0.113.9")])
+def test_every_mistake_of_a_site_file_has_a_line_of_its_own(tmp_path: Path, words: tuple[str, ...]) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text("schema = 1\n[site]\nname = 3\n")
+    done = commands(*words, "--site", file)
+    assert done.returncode == 4
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4, done.stderr
+    assert all(line.startswith(f"viacheck {words[0]}: {file}: ") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
