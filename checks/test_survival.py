@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fixtures.access.event_for import EventName, NotApplicable, NotPossible
 from fixtures.access.journeys import Journeys
-from fixtures.access.trials import EventName, NotApplicable, NotPossible, Trials, WayNotRight
+from fixtures.access.trial_run import WayNotRight
+from fixtures.access.trials import Trials
 from fixtures.declare import CONTAINER, check
 from fixtures.expect import Expect
 from fixtures.model.intent import Intent, Survivable, seconds
@@ -66,9 +68,11 @@ def test_nothing_leaks_while_the_uplink_is_away(
         expect.not_applicable(f"{situation.uplink} is the only way out of this host")
     _leaves_as_intended(journeys, situation, expect)
     away: tuple[Survivable, ...] = ("link-flap", "carrier-loss", "ifupdown")
-    made = [trial for trial in (_attempt(event, trials) for event in away) if trial is not None]
+    attempts = [_attempt(event, trials) for event in away]
+    made = [one for one in attempts if isinstance(one, Trial)]
     if not made:
-        expect.not_run(f"{situation.uplink} could not be taken away")
+        reasons = "; ".join(dict.fromkeys(one for one in attempts if isinstance(one, str)))
+        expect.not_run(f"{situation.uplink} could not be taken away: {reasons}")
     expected = f"while {situation.uplink} is away none of the agent's packets leaves by {' or '.join(others)}"
     told = "; ".join(f"{trial.title}: {leak_words(trial)}" for trial in made)
     evidence: list[Evidence] = [trial.timeline for trial in made]
@@ -104,6 +108,20 @@ def test_it_survives_a_restart_of_networkd(
     trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
 ) -> None:
     _survives("networkd-restart", trials, journeys, situation, intent, expect)
+
+
+@check(
+    "FLAP-10",
+    "The same after the uplink's device is made anew, and after another name for a while",
+    guide=GUIDE,
+    needs="disruptive",
+)
+def test_it_survives_a_change_of_its_device(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    if "device-change" not in (intent.egress.survives or ()):
+        expect.not_run("it is tried only where it must be survived: 'device-change' in egress.survives")
+    _survives("device-change", trials, journeys, situation, intent, expect, also="rename")
 
 
 def _survives(
@@ -150,11 +168,12 @@ def _judge(made: Sequence[Trial], event: Survivable, intent: Intent, expect: Exp
     judge(survived, expected=expected, observed=observed, evidence=evidence)
 
 
-def _attempt(event: Survivable, trials: Trials) -> Trial | None:
+def _attempt(event: Survivable, trials: Trials) -> Trial | str:
+    """What became of the agent's packets, or why the event was not made."""
     try:
         return trials.through(event)
-    except (NotApplicable, NotPossible, WayNotRight):
-        return None
+    except (NotApplicable, NotPossible, WayNotRight) as reason:
+        return str(reason)
 
 
 def _leaves_as_intended(journeys: Journeys, situation: Situation, expect: Expect) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fixtures.access.events import EventFailed, EventNotMade
+from fixtures.access.stage import EventFailed, EventNotMade
 from netns_lab import netlink, pipework
 from netns_lab.engine import Engine, EngineFailed
 from netns_lab.engine_lab import apply_pipework, hold_agents_lease

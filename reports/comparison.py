@@ -29,7 +29,10 @@ class Difference:
 
 
 def differences(before: Outcome, after: Outcome) -> list[Difference]:
-    """Everything that is not the same, verdicts before state; empty when nothing changed."""
+    """Everything that is not the same, verdicts before state; empty when nothing changed.
+
+    Where nobody judged (a bundle that was collected without a run) there are no verdicts to compare.
+    """
     pairs = _pairs(before.targets, after.targets)
     found = []
     for old, new in pairs:
@@ -39,7 +42,8 @@ def differences(before: Outcome, after: Outcome) -> list[Difference]:
             there = ("judged", "not judged") if new is None else ("not judged", "judged")
             found.append(Difference(known.id, "target", *there))
             continue
-        found += _verdicts(before, after, old, new)
+        if before.results and after.results:
+            found += _verdicts(before, after, old, new)
         found += _states(old, new)
     return found
 

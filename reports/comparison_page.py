@@ -11,8 +11,19 @@ from reports.comparison import Difference
 
 def render(before: Outcome, after: Outcome, differences: Sequence[Difference]) -> str:
     """Render the whole page."""
+    by_target: dict[str, list[Difference]] = {}
+    for one in differences:
+        by_target.setdefault(one.target, []).append(one)
+    verdicts = bool(before.results and after.results)
     return (
         document.environment()
         .get_template("comparison.html")
-        .render(before=before.run, after=after.run, differences=differences, **document.style())
+        .render(
+            before=before.run,
+            after=after.run,
+            differences=differences,
+            by_target=by_target,
+            verdicts=verdicts,
+            **document.style(),
+        )
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -173,7 +175,19 @@ def test_two_bundles_are_compared(cases: Path) -> None:
     assert done.returncode == 1
     assert "host rule: priority 32765 from 172.17.0.0/16 lookup 200 -> absent" in done.stdout
     same = commands("diff", cases / "broken.tar.gz", cases / "broken.tar.gz")
-    assert (same.returncode, same.stdout) == (0, "nothing changed: the same verdicts, and the same state\n")
+    assert same.returncode == 0
+    assert same.stdout.splitlines()[-1] == "nothing changed: the same state"
+    assert f"{cases / 'broken.tar.gz'}: holds no verdicts, so the state alone is compared" in same.stdout
+
+
+def test_a_bundle_is_compared_with_a_run_whatever_it_is_called(cases: Path, tmp_path: Path) -> None:
+    renamed = tmp_path / "case"
+    renamed.write_bytes((cases / "broken.tar.gz").read_bytes())
+    run = viacheck("--lab", LAB, "-q", "-k", "ROUTE", report_dir=tmp_path / "report")
+    done = commands("diff", run.report_dir / "result.json", renamed)
+    assert done.returncode == 1
+    assert "host rule: priority 32765 from 172.17.0.0/16 lookup 200 -> absent" in done.stdout
+    assert "not there" not in done.stdout
 
 
 @pytest.mark.parametrize("words", [("explain", "--to", "203.0.113.9", "--bundle"), ("diff", "absent.tar.gz")])
@@ -202,6 +216,17 @@ def test_wrong_words_are_usage_errors(cases: Path, tmp_path: Path) -> None:
     assert commands("collect", "--site", tmp_path / "absent.toml").returncode == 4
 
 
+@pytest.mark.parametrize("words", [("collect",), ("explain", "--local", "--to", "203.0.113.9")])
+def test_every_mistake_of_a_site_file_has_a_line_of_its_own(tmp_path: Path, words: tuple[str, ...]) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text("schema = 1\n[site]\nname = 3\n")
+    done = commands(*words, "--site", file)
+    assert done.returncode == 4
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4, done.stderr
+    assert all(line.startswith(f"viacheck {words[0]}: {file}: ") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -220,6 +245,24 @@ def test_the_script_tells_wrong_words_in_one_line(words: tuple[str, ...], said: 
     assert done.returncode == 4
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox sh"])
+def test_the_script_runs_in_any_shell_and_minds_no_name(cases: Path, tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell.split()[0]) is None:
+        pytest.skip(f"needs {shell.split()[0]}")
+    folder = tmp_path / 'it\'s a "strange" place'
+    folder.mkdir()
+    file = folder / "si te.toml"
+    file.write_text((cases / "site.toml").read_text())
+    words = shlex.join([str(cases / "collect.sh"), "--site", str(file), "-o", str(folder / "the\ncase.tar.gz")])
+    said = in_lab(f"{LAB}+{FAULT}", f"TMPDIR={shlex.quote(str(folder))} PATH=/usr/bin:/bin {shell} {words}", {})
+    assert "could not collect" not in said
+    assert sorted(path.name for path in folder.iterdir()) == ["si te.toml", "the\ncase.tar.gz"]
+    bundle = read_bundle(folder / "the\ncase.tar.gz")
+    assert bundle.snapshot.agent is not None
+    assert bundle.snapshot.host.routes
+    assert not bundle.snapshot.problems
 
 
 def test_the_script_leaves_nothing_behind_and_names_its_maker(cases: Path, tmp_path: Path) -> None:

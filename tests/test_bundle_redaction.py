@@ -224,6 +224,7 @@ def test_script_and_program_tell_the_same_state(collected: Path) -> None:
     assert ours.hostname == theirs.hostname
     assert ours.kernel == theirs.kernel
     assert set(ours.programs) == set(theirs.programs)
+    assert ours.link_watchers == theirs.link_watchers == ()
     masquerading = [
         [rule.verdict for chain in one.host.packet_filter.chains if chain.hook == "postrouting" for rule in chain.rules]
         for one in (ours, theirs)

@@ -33,6 +33,8 @@ def test_the_agents_packet_is_explained_to_the_wire() -> None:
     )
     assert [step.chosen for step in found.steps] == [False, True]
     assert "dev eth0" in found.without["wlan0"]
+    assert "on the wire with source 10.10.40.9" in found.without["wlan0"]
+    assert "masquerade: matches" in found.nat_rules[0]
     assert found.agree is True
 
 
@@ -47,6 +49,16 @@ def test_a_dropped_packet_says_by_what() -> None:
     found = explained("--lab", "nat+forward-dropped", "--to", "203.0.113.9")
     assert found.forward is not None
     assert found.forward.startswith("dropped by forward: policy")
+    assert found.forward_rules == ["forward: policy drop: matches"]
+    lines = explain("--lab", "nat+forward-dropped", "--to", "203.0.113.9").stdout.splitlines()
+    assert "on wire    nothing: it is dropped inside the host" in lines
+    assert not any(line.startswith("NAT") for line in lines)
+
+
+def test_a_bridged_agent_has_no_way_but_its_parent() -> None:
+    found = explained("--lab", "macvlan", "--to", "203.0.113.9")
+    assert (found.decided_in, found.uplink, found.agree) == ("agent", "eth0", True)
+    assert found.without["eth0"].startswith("nothing leaves")
 
 
 def test_ipv6_fails_closed_behind_its_backstop() -> None:
@@ -71,7 +83,12 @@ def test_people_get_lines_and_programs_get_json() -> None:
     ("words", "said"),
     [
         (("--lab", "nat", "--to", "example"), "--to: 'example' is no IP address"),
+        (("--lab", "nat", "--to", "fe80::1%eth0"), "--to: 'fe80::1%eth0' names an interface"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--from", "me"), "allowed: an address, agent, host"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--from", "2001:db8::1"), "are of different families"),
         (("--lab", "nat", "--to", "203.0.113.9", "--dport", "80"), "--dport goes with --proto tcp or --proto udp"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--proto", "tcp", "--dport", "65536"), "allowed: 1 to 65535"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--site", "site.toml"), "--site goes with --local"),
         (("--lab", "nta", "--to", "203.0.113.9"), "--lab: unknown lab 'nta'; did you mean nat?"),
         (("--local", "--to", "203.0.113.9"), "--local needs --site FILE"),
         (("--lab", "nat,policy-routing", "--to", "203.0.113.9"), "--lab: explain takes one lab, not 2"),

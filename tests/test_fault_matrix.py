@@ -23,12 +23,6 @@ NO_ENGINE = unavailable()
 
 
 @pytest.fixture(scope="module")
-def netns_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    labs = [*HEALTHY, *(f"{lab}+{fault.name}" for lab, fault in NETNS)]
-    return viacheck("--lab", ",".join(labs), "-n", "2", "-q", report_dir=tmp_path_factory.mktemp("netns"))
-
-
-@pytest.fixture(scope="module")
 def engine_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     healthy = {lab for lab, _fault in ENGINE}
     labs = [*(f"engine:{lab}" for lab in healthy), *(f"engine:{lab}+{fault.name}" for lab, fault in ENGINE)]
@@ -36,9 +30,9 @@ def engine_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def netns_outcome(netns_run: Finished) -> Outcome:
-    assert netns_run.exit_code == 1, netns_run.said
-    return netns_run.outcome
+def netns_outcome(matrix: Finished) -> Outcome:
+    assert matrix.exit_code == 1, matrix.said
+    return matrix.outcome
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ import pytest
 
 from fixtures import targets
 from fixtures.access import syscalls
-from fixtures.access.events import Event
+from fixtures.access.event_for import NotApplicable, NotPossible, event_for
+from fixtures.access.stage import Event
 from fixtures.access.target import Target
-from fixtures.access.trials import NotApplicable, NotPossible, Trials, event_for
+from fixtures.access.trials import Trials
 from fixtures.guard.guard import Armed, guard
 from fixtures.model.changes import changes
 from fixtures.reasoning.survival import Kind

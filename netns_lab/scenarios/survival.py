@@ -83,7 +83,8 @@ def policy_routing_ifupdown(lab: Draft) -> LabPlan:
     _two_uplinks(lab)
     lab.files[INTERFACES] = interfaces()
     lab.program(LINK_HOOK, HOOK_TEXT)
-    return lab.finish(_INTENT)
+    survives = ["link-flap", "carrier-loss", "ifupdown", "reboot", "device-change"]
+    return lab.finish({**_INTENT, "egress": {**_INTENT["egress"], "survives": survives}})
 
 
 @scenario(

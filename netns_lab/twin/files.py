@@ -1,11 +1,13 @@
 """The files of a twin's host: those of the snapshot, in folders where nothing of this machine's own is left.
 
-A snapshot may come from anywhere, so only files in places that a snapshot is made of are written, whatever it names.
+A snapshot may come from anywhere, so only files in places that a snapshot is made of are written, whatever it names;
+none of them can be run.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -24,10 +26,12 @@ _FOLDERS = (
     *CRON_FOLDERS,
 )  # fmt: skip
 _SINGLE = (*persistence_files.ALWAYS, *persistence_files.SINGLE, CRONTAB)
-_OF_PROGRAMS = "/usr/local"
+_OF_PROGRAMS = ("/usr/local/bin", "/usr/local/sbin")
+_SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _ALWAYS_PRIVATE = ("/etc/", "/run/", "/usr/local")
 _EXECUTABLE = 0o111
-_INTERPRETER = "#!/bin/sh"
+_INTERPRETER = "#!/bin/false"
+"""Of every script: it can be looked at, and never runs here. Whoever made the snapshot may have written anything."""
 LOCAL_RESOLVERS = "127."
 RESOLV_CONF = "/etc/resolv.conf"
 
@@ -58,11 +62,16 @@ def files_of(snapshot: Snapshot, intent: Intent, resolvers: tuple[str, ...]) -> 
             links[file.path] = f"../{os.path.basename(file.path)}"
             continue
         texts[file.path] = file.text
-        if file.mode & _EXECUTABLE:
-            executables.add(file.path)
-            if file.text.startswith("\n"):
-                # A snapshot keeps no comments, and to it the line that names the interpreter is one.
-                texts[file.path] = _INTERPRETER + file.text
+        if not file.mode & _EXECUTABLE:
+            continue
+        if file.text.startswith("\n"):
+            # A snapshot keeps no comments, and to it the line that names the interpreter is one.
+            texts[file.path] = _INTERPRETER + file.text
+        elif file.text:
+            # Without that line whatever is there might be taken for a program.
+            notes.append(f"{file.path} is not executable here")
+            continue
+        executables.add(file.path)
     programs = {path for path in texts if path.rpartition("/")[2] == PROGRAM}
     for path in programs:
         texts[path] = pipework.STAND_IN
@@ -103,7 +112,11 @@ def _obstacle(path: str) -> str | None:
         return "its path is none"
     if path in _SINGLE:
         return None
-    folder = next((one for one in (*_FOLDERS, _OF_PROGRAMS) if path.startswith(f"{one}/")), None)
+    name = os.path.basename(path)
+    if os.path.dirname(path) in _OF_PROGRAMS:
+        taken = name != PROGRAM and shutil.which(name, path=_SYSTEM_PATH) is not None
+        return "it would stand in the way of this machine's own program of that name" if taken else None
+    folder = next((one for one in _FOLDERS if path.startswith(f"{one}/")), None)
     if folder is None:
         return "it lies elsewhere than a network set-up does"
     private = folder.startswith(_ALWAYS_PRIVATE) or os.path.isdir(folder)

@@ -124,6 +124,11 @@ def _routes(namespace: Namespace, found: NetworkState, wanted: NetworkState) -> 
         if not (one.table == TABLE_LOCAL and one.protocol == "kernel")
     ]
     told = [f"route {one}: its interface is not there" for one in missing if not _can_be_sent(one, indexes)]
+    told += [
+        f"route {one}: goes by nexthop object {one.nexthop_id} on the host, and here by itself"
+        for one in missing
+        if one.nexthop_id is not None
+    ]
     missing = sorted((one for one in missing if _can_be_sent(one, indexes)), key=_needs_others)
     gone = [netlink.route_request("del", one, indexes) for one in extra]
     told += _send(namespace, gone, [f"extra route {one}" for one in extra])
