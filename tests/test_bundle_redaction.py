@@ -109,8 +109,19 @@ ExecStart=/usr/local/bin/pipework eth0 te-agent dhclient
 }
 """Where people keep secrets, by path."""
 
+RECORDED = Path(__file__).parent / "recorded" / "own_words"
+READERS = {
+    "netplan": (RECORDED / "netplan-0.106-get").read_text().replace("CANARY", CANARY),
+    "networkctl": (RECORDED / "networkctl-252-list.json").read_text().replace(
+        '"Name":"wlan0"', f'"Name":"wlan0","WirelessLanPassphrase":"{CANARY}"'
+    ),
+}  # fmt: skip
+"""What managers' own readers have been seen to print, by program, and what they might."""
+
 SOURCES = f"""
 set -e
+mkdir -p /run/systemd/netif/links
+: >/run/systemd/netif/links/1
 printf '\\n201 spare # {CANARY}\\n' >>/etc/iproute2/rt_tables
 ip link set wlan0 alias {CANARY}
 nft add table ip spare
@@ -148,6 +159,12 @@ for path, text in json.load(open({str(files)!r})).items():
     pathlib.Path(path).write_text(text)
     os.chmod(path, 0o600 if "NetworkManager" in path else 0o755)
 """
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, text in READERS.items():
+        (folder / name).write_text(text)
+        (programs / name).write_text(f"#!/bin/sh\nexec cat {folder / name}\n")
+        (programs / name).chmod(0o755)
     file = site(folder)
     collect = " ".join([*COMMANDS, "collect", "--site", str(file)])
     script = ROOT / "fixtures" / "bundle" / "collect.sh"
@@ -163,7 +180,7 @@ sh {script} --site {file} -o {folder}/script.tar.gz
 sh {script} --site {file} -o {folder}/script-none.tar.gz --redact none
 {run} || true
 """,
-        {"TEAGENT_ACCOUNT_TOKEN": CANARY},
+        {"TEAGENT_ACCOUNT_TOKEN": CANARY, "PATH": f"{programs}:{os.environ['PATH']}"},
     )
     return folder
 
@@ -207,6 +224,21 @@ def test_what_makes_rules_persist_is_still_there(collected: Path, name: str) -> 
     modes = {file.path: file.mode for file in snapshot.files}
     assert modes["/etc/NetworkManager/system-connections/wifi.nmconnection"] == 0o600
     assert modes["/etc/rc.local"] == 0o755
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["none.tar.gz", "default.tar.gz", "script.tar.gz", "script-none.tar.gz"])
+def test_what_the_managers_say_of_the_uplink_is_still_there(collected: Path, name: str) -> None:
+    said = {word.command: word.said for word in read_bundle(collected / name).snapshot.own_words}
+    links = {link["Name"]: link for link in json.loads(said["networkctl --json=short list"])["Interfaces"]}
+    assert (links["wlan0"]["AdministrativeState"], links["veth-agent"]["AdministrativeState"]) == (
+        "configured", "unmanaged",
+    )  # fmt: skip
+    assert links["wlan0"]["NetworkFile"] == "/etc/systemd/network/10-wlan0.network"
+    assert 'via: "10.10.50.1"' in said["netplan get"]
+    assert not any(CANARY in text for text in said.values())
+    if shutil.which("ifquery"):
+        assert "ip rule add priority 1000" in said["ifquery wlan0"]
 
 
 @needs_tools
