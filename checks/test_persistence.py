@@ -7,7 +7,8 @@ from fixtures.expect import Expect
 from fixtures.model.verdict import FileEvidence
 from fixtures.reasoning.causes.persist import findings_of, persistence_of
 from fixtures.reasoning.persistence.judgement import applies
-from fixtures.reasoning.persistence.lint import repeatable
+from fixtures.reasoning.persistence.proof import Prove
+from fixtures.reasoning.persistence.repeatable import repeatable
 from fixtures.reasoning.persistence.written import OWN_NAMES
 from fixtures.reasoning.situation import Situation
 
@@ -44,13 +45,13 @@ def test_rule_and_route_are_written_down(situation: Situation, expect: Expect) -
     guide="NAT, step 6",
     applies=WRITTEN_DOWN,
 )
-def test_what_is_written_can_run_twice(situation: Situation, expect: Expect) -> None:
+def test_what_is_written_can_run_twice(situation: Situation, prove: Prove, expect: Expect) -> None:
     if situation.agent_source is None:
         expect.not_run("the agent's subnet is not known (HOST-07)")
     persistence = persistence_of(situation)
     if not persistence.rules and not persistence.routes:
         expect.not_applicable("nothing is written down (PERSIST-01)")
-    found = repeatable(findings_of(situation, persistence))
+    found = repeatable(findings_of(situation, persistence), prove())
     expected = "each line can run again with the same result, in the order of a boot"
     if found.holds and found.advice:
         expect.advises(False, expected=expected, observed=found.observed, evidence=found.evidence)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fixtures.access.event_for import EventName, NotApplicable, NotPossible
 from fixtures.access.journeys import Journeys
-from fixtures.access.trials import EventName, NotApplicable, NotPossible, Trials, WayNotRight
+from fixtures.access.trial_run import WayNotRight
+from fixtures.access.trials import Trials
 from fixtures.declare import CONTAINER, check
 from fixtures.expect import Expect
 from fixtures.model.intent import Intent, Survivable, seconds
@@ -99,6 +101,27 @@ def test_it_survives_a_reboot(trials: Trials, intent: Intent, expect: Expect) ->
     except NotPossible as reason:
         expect.not_run(str(reason))
     _judge([trial], "reboot", intent, expect)
+
+
+@check("FLAP-09", "The same after systemd-networkd restarts", guide=GUIDE, needs="disruptive")
+def test_it_survives_a_restart_of_networkd(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    _survives("networkd-restart", trials, journeys, situation, intent, expect)
+
+
+@check(
+    "FLAP-10",
+    "The same after the uplink's device is made anew, and after another name for a while",
+    guide=GUIDE,
+    needs="disruptive",
+)
+def test_it_survives_a_change_of_its_device(
+    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+) -> None:
+    if "device-change" not in (intent.egress.survives or ()):
+        expect.not_run("it is tried only where it must be survived: 'device-change' in egress.survives")
+    _survives("device-change", trials, journeys, situation, intent, expect, also="rename")
 
 
 def _survives(

@@ -23,6 +23,7 @@ from netns_lab.far_end import FarEnd
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.link_watcher import start_link_watcher
 from netns_lab.netlink import LabBuildError, Request, request
+from netns_lab.networkd import Networkd, NetworkdFailed
 from netns_lab.plan import HOST, Cable, LabPlan, Machine
 from netns_lab.processes import contain_processes
 
@@ -95,14 +96,29 @@ def _boot(lab: Lab) -> None:
     plan = lab.plan
     if plan.link_hook is not None:
         lab.at_end(start_link_watcher(lab.host.namespace, plan.link_hook))
+    if plan.networkd:
+        _start_networkd(lab)
     for argv in plan.boot:
         done = lab.host.namespace.run(argv)
         if not done.ok:
             # A host comes up all the same; what it lacks then is for the checks to find.
             lab.notes.append(f"{done.command} ended with exit code {done.exit_code}: {done.stderr.strip()}")
-    if plan.boot:
+    if plan.boots:
         for machine in (plan.host, *plan.gateways):
             netlink.settle(lab.machines[machine.name].namespace, machine.state.links)
+
+
+def _start_networkd(lab: Lab) -> None:
+    try:
+        networkd = Networkd.start(lab.host.namespace, lab.plan.host.state.links)
+    except NetworkdFailed as error:
+        raise LabBuildError(f"lab {lab.plan.name}: {error}") from error
+    lab.run_networkd(networkd)
+    try:
+        networkd.settle()
+    except NetworkdFailed as error:
+        # As with the commands of a boot.
+        lab.notes.append(str(error))
 
 
 def _serve_dhcp(lab: Lab) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import json
 import os
-import selectors
 import shutil
 import signal
 import socket
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Literal, Self, cast
 from fixtures.access.commands import CommandResult
 from fixtures.access.engine import container_namespace
 from fixtures.access.namespace import Namespace
+from fixtures.access.process_space import child_of, end, read_line
 from netns_lab.engine_image import BUSYBOX, image_tar
 
 if TYPE_CHECKING:
@@ -192,10 +192,10 @@ class Engine:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT
             )
         )
-        said = _read_line(self._first, timeout)
+        said = read_line(self._first, timeout)
         if said.strip() != READY:
             raise EngineFailed(f"no namespaces for the engine: {said.decode(errors='replace').strip() or 'no answer'}")
-        self.pid = _child_of(self._first.pid)
+        self.pid = child_of(self._first.pid)
 
     @property
     def root(self) -> str:
@@ -293,7 +293,7 @@ class Engine:
             self._client.close()
             self._client = None
         if self._daemon.poll() is None:
-            os.kill(_child_of(self._daemon.pid), signal.SIGTERM)
+            os.kill(child_of(self._daemon.pid), signal.SIGTERM)
         try:
             self._daemon.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -466,7 +466,7 @@ class Engine:
             self._client.close()
             self._client = None
         if self._first is not None:
-            _end(self._first)
+            end(self._first, STOP_TIMEOUT)
             self._first = None
             # The number may soon be another process's.
             self.pid = 0
@@ -482,32 +482,6 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _read_line(process: subprocess.Popen[bytes], timeout: float) -> bytes:
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        return process.stdout.readline() if selector.select(timeout) else b""
-
-
-def _end(first: subprocess.Popen[bytes]) -> None:
-    """End a process namespace. Its first process is gone only after the kernel has ended all others in it."""
-    assert first.stdin is not None
-    assert first.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        first.stdin.close()
-    try:
-        first.wait(2.0)
-    except subprocess.TimeoutExpired:
-        first.kill()
-        first.wait(STOP_TIMEOUT)
-    first.stdout.close()
-
-
-def _child_of(pid: int) -> int:
-    """The only child of unshare(1) or nsenter(1), which stay outside of the process namespace and wait for it."""
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
 
 
 def _listens(path: str) -> bool:

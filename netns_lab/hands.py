@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fixtures.access.events import EventFailed, EventNotMade
+from fixtures.access.stage import EventFailed, EventNotMade
 from netns_lab import netlink, pipework
 from netns_lab.engine import Engine, EngineFailed
 from netns_lab.engine_lab import apply_pipework, hold_agents_lease
 from netns_lab.lab import Lab, LabMachine, wait_for_carrier
 from netns_lab.lessor import LabLessor
 from netns_lab.netlink import Request, request
+from netns_lab.networkd import NetworkdFailed
 from netns_lab.plan import HOST, Cable
 
 ENABLED = ("test", "-e", pipework.WATCH_ENABLED)
@@ -92,6 +93,15 @@ class LabHands:
         except EngineFailed as error:
             raise EventFailed(str(error)) from error
         self._as_init_would()
+
+    def restart_networkd(self) -> None:
+        """Restart systemd-networkd; returns when it is up."""
+        if self._lab.networkd is None:
+            raise EventNotMade("systemd-networkd does not run in this lab")
+        try:
+            self._lab.networkd.restart()
+        except NetworkdFailed as error:
+            raise EventFailed(str(error)) from error
 
     def _engine(self) -> Engine:
         if self._lab.engine is None:

@@ -19,6 +19,7 @@ from netns_lab.dhcp_client import DHCPClient
 from netns_lab.dhcp_server import DHCPServer
 from netns_lab.engine import Engine
 from netns_lab.far_end import FarEnd
+from netns_lab.networkd import Networkd
 from netns_lab.plan import LabPlan, Machine
 
 AGENT_CONTAINER = "te-agent"
@@ -84,6 +85,7 @@ class Lab:
         agent_container: what the agent's container is called there.
         dhcp_servers: the DHCP servers of its segments.
         dhcp_client: what holds the agent's lease, where it has one.
+        networkd: what configures the host, where systemd-networkd does.
         notes: what a reader of the report must know about the lab.
         rebuilt_from: the snapshot of the host whose twin it is, if it is one.
     """
@@ -96,6 +98,7 @@ class Lab:
         self.said: list[tuple[str, str]] = []
         self.dhcp_servers: list[DHCPServer] = []
         self.dhcp_client: DHCPClient | None = None
+        self.networkd: Networkd | None = None
         self.notes = list(plan.notes)
         self.rebuilt_from: Snapshot | None = None
         self._endings: list[Callable[[], None]] = [far_end.close]
@@ -148,6 +151,11 @@ class Lab:
     def hold_lease(self, client: DHCPClient) -> None:
         """Have a DHCP client hold the agent's lease until the lab ends or the client is stopped."""
         self.dhcp_client = client
+
+    def run_networkd(self, networkd: Networkd) -> None:
+        """Have systemd-networkd end together with the lab."""
+        self.networkd = networkd
+        self.at_end(networkd.close)
 
     def stop_dhcp_client(self) -> None:
         """End the DHCP client as if it was killed: the agent keeps its address until the lease ends."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import IPv4Address
 
-from fixtures.access.events import EventFailed, EventNotMade
+from fixtures.access.stage import EventFailed, EventNotMade
 from netns_lab.dhcp_client import NoLease
 from netns_lab.dhcp_server import DHCPPool, DHCPServer
 from netns_lab.lab import Lab, LabMachine

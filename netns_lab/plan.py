@@ -99,6 +99,8 @@ class LabPlan:
     """The agent's interface that a DHCP client holds a lease for."""
     daemons: bool = False
     """Commands of the host leave programs running."""
+    networkd: bool = False
+    """systemd-networkd configures the host from its files; such a host has daemons."""
     notes: tuple[str, ...] = ()
     """What a reader of the report must know about the lab."""
     boot: tuple[tuple[str, ...], ...] = ()
@@ -107,6 +109,11 @@ class LabPlan:
     """Programs that must be installed, and the Debian package of each."""
     link_hook: str | None = None
     """A program of the host that is run with an interface's name when that comes up."""
+
+    @property
+    def boots(self) -> bool:
+        """Something configures the host from its files when it comes up."""
+        return self.networkd or bool(self.boot)
 
     @property
     def machines(self) -> tuple[Machine, ...]:
@@ -243,6 +250,7 @@ class Draft:
         self.hidden: list[str] = []
         self.leased: str | None = None
         self.daemons = False
+        self.networkd = False
         self.notes: list[str] = []
         self.boot: list[tuple[str, ...]] = []
         self.needs: dict[str, str] = {}
@@ -382,6 +390,7 @@ class Draft:
             hidden=tuple(self.hidden),
             leased=self.leased,
             daemons=self.daemons,
+            networkd=self.networkd,
             notes=tuple(self.notes),
             boot=tuple(self.boot),
             needs=dict(self.needs),

@@ -12,9 +12,7 @@ from collections.abc import Callable
 
 from fixtures.access import syscalls
 from fixtures.access.namespace import Namespace
-
-# dash waits for its input to end, and reaps what is orphaned.
-FIRST_PROCESS = ("sh", "-c", "cat >/dev/null")
+from fixtures.access.process_space import FIRST_PROCESS, end
 
 
 def contain_processes(host: Namespace) -> Callable[[], None]:
@@ -28,12 +26,7 @@ def contain_processes(host: Namespace) -> Callable[[], None]:
 
     def start() -> subprocess.Popen[bytes]:
         syscalls.unshare(syscalls.CLONE_NEWPID)
-        return subprocess.Popen(FIRST_PROCESS, stdin=subprocess.PIPE)
+        return subprocess.Popen(FIRST_PROCESS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     first = host.call(start)
-
-    def end() -> None:
-        # Closes the pipe; the kernel ends the rest with the first process.
-        first.communicate()
-
-    return end
+    return lambda: end(first)

@@ -10,7 +10,7 @@ from pathlib import Path
 from netns_lab.lab import Lab
 from netns_lab.plan import LabPlan
 
-FOLDERS = ("/etc/network", "/etc/dhcp", "/etc/iproute2", "/etc/systemd/network")
+FOLDERS = ("/etc/network", "/etc/dhcp", "/etc/iproute2", "/etc/systemd/network", "/etc/systemd/networkd.conf.d")
 """Where a change that was tried in the lab may have put a file that its description does not have."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 from markupsafe import Markup
@@ -31,6 +32,8 @@ from reports import document
 from reports.causes import Cause, causes
 from reports.document import TEXT_SHOWN
 from reports.facts import Facts, facts
+from reports.timeline import MARKS, timeline
+from reports.timeline_drawing import draw_timeline, key
 from reports.topology import KINDS, Topology, draw, topology
 from reports.way import PROOF, Way, verdict_sentence, way_of
 from reports.words import CHAPTERS, chapter, check_order, counted, ids_shortened, listed, reasons, worst
@@ -156,6 +159,8 @@ class _Allowance:
             cost = min(len(evidence.stdout), TEXT_SHOWN) + min(len(evidence.stderr), TEXT_SHOWN) + 400
         elif isinstance(evidence, PacketsEvidence):
             cost = 400 + 900 * min(len(evidence.sightings), ROWS_SHOWN)
+        elif isinstance(evidence, TimelineEvidence):
+            cost = 5_000 + 50 * min(len(evidence.events), 1_000)
         else:
             cost = 2_000
         self.left -= cost
@@ -164,7 +169,7 @@ class _Allowance:
 
 def render(outcome: Outcome) -> str:
     """Render the whole page from an outcome."""
-    environment = document.environment()
+    environment, numbers = document.environment(), count(1)
     environment.filters.update(ids=ids_shortened, listed=listed, evidence_words=evidence_words, anchor=_anchor)
     targets = [
         TargetView(record, f"t{number}", [result for result in outcome.results if result.target == record.id])
@@ -193,6 +198,10 @@ def render(outcome: Outcome) -> str:
         capture_file=_capture_file,
         allowance=_Allowance(),
         mark=_marks().__getitem__,
+        marks=MARKS,
+        key=key,
+        timeline_of=timeline,
+        drawing_of=lambda told: draw_timeline(told, f"timeline-{next(numbers)}"),
     )
 
 

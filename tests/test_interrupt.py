@@ -19,7 +19,7 @@ from netns_lab.engine import unavailable
 from reports.files import read_outcome
 from tests.front_door import command
 
-LABS = "nat,nat-multihomed,policy-routing,policy-routing-hardened"
+LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
 GONE_WITHIN = 10.0
 """Seconds after which what should be gone is a leftover."""
 MARK = "VIACHECK_TEST_RUN"

@@ -62,8 +62,10 @@ def test_every_managers_files(collected: dict[str, HostFile]) -> None:
     assert set(collected) == {
         "/etc/network/interfaces", "/etc/rc.local", "/run/network/ifstate",
         "/etc/network/interfaces.d/10-rules.conf", "/etc/network/interfaces.d/radio",
-        "/etc/systemd/network/20-wlan0.network", "/etc/systemd/network/20-wlan0.network.d/backstop.conf",
-        "/run/systemd/network/10-netplan-wlan0.network", "/run/systemd/netif/links/12",
+        "/etc/systemd/network/20-wlan0.network", "/etc/systemd/network/10-lo.network",
+        "/etc/systemd/network/10-lo.network.d/backstop.conf", "/etc/systemd/networkd.conf.d/10-agent.conf",
+        "/run/systemd/network/10-netplan-wlan0.network", "/run/systemd/network/10-netplan-lo.network",
+        "/run/systemd/netif/links/1", "/run/systemd/netif/links/12",
         "/etc/NetworkManager/system-connections/office.nmconnection", "/run/NetworkManager/devices/12",
         "/etc/NetworkManager/dispatcher.d/50-agent", "/etc/netplan/01-netcfg.yaml",
     }  # fmt: skip

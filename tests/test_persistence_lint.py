@@ -10,7 +10,8 @@ import pytest
 from fixtures.model.snapshot import HostFile, Rule
 from fixtures.reasoning.causes import Measured, diagnose
 from fixtures.reasoning.causes.persist import cannot_run_twice, findings_of, persistence_of, recipe_for
-from fixtures.reasoning.persistence.lint import Proof, repeatable
+from fixtures.reasoning.persistence.proof import Proof, Unproven
+from fixtures.reasoning.persistence.repeatable import repeatable
 from tests.persistence_hosts import SUBNET, recorded, situation
 
 INTERFACES = "/etc/network/interfaces"
@@ -68,11 +69,16 @@ def test_rules(lines: list[str], expected: list[tuple[str, bool]]) -> None:
     ("route", "method", "expected"),
     [
         ("up ip route add default via 10.10.50.1 table 200", "static", [("NOT_IDEMPOTENT", False)]),
-        ("up ip route add default via 10.10.50.1 table 200", "manual", [("NOT_IDEMPOTENT", True)]),
-        ("up ip route add default via 10.10.50.1 table 200 || true", "manual", []),
+        ("up ip route add default via 10.10.50.1 table 200", "manual",
+         [("NOT_IDEMPOTENT", True), ("ROUTE_NOT_RESTORED", False)]),
+        ("up ip route add default via 10.10.50.1 table 200 || true", "manual", [("ROUTE_NOT_RESTORED", False)]),
+        ("up ip addr add 10.10.50.9/24 dev wlan0; ip route replace default via 10.10.50.1 table 200", "manual", []),
+        ("up ip route replace default via $new_routers dev wlan0 table 200", "dhcp", [("ROUTE_NOT_RESTORED", True)]),
+        ("up ip route replace default via ${new_routers} dev $IFACE table 200", "static",
+         [("ROUTE_NOT_RESTORED", True)]),
         ("pre-up ip route replace default via 10.10.50.1 dev wlan0 table 200", "dhcp", [("ROUTE_NOT_RESTORED", True)]),
     ],
-)
+)  # fmt: skip
 def test_routes(route: str, method: str, expected: list[tuple[str, bool]]) -> None:
     assert codes(stanza(f"up {ADD} || true", route, BACKSTOP.strip(), method=method)) == expected
 
@@ -142,7 +148,8 @@ def test_the_recipe_takes_what_runs_now() -> None:
 def test_a_proof_decides_where_it_was_made() -> None:
     case = situation(recorded("ifupdown-healthy"))
     findings = findings_of(case, persistence_of(case))
-    assert repeatable(findings).holds
+    assert repeatable(findings, Unproven("nobody runs it")).holds
+    assert "read, not run: nobody runs it" in repeatable(findings, Unproven("nobody runs it")).observed
     assert not repeatable(findings, Proof(False, "after three times there are three rules")).holds
     guide = findings_of(case_of_guide := situation(recorded("ifupdown-guide")), persistence_of(case_of_guide))
     assert not repeatable(guide, Proof(True, "nothing was left over")).holds

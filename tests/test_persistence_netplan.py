@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.model.snapshot import HostFile
 from fixtures.reasoning.causes.cause import Measured
-from fixtures.reasoning.causes.persist import findings_of, not_written_down, persistence_of
+from fixtures.reasoning.causes.persist import cannot_run_twice, findings_of, not_written_down, persistence_of
 from fixtures.reasoning.persistence.netplan import YAMLProblem, compose
 from tests.persistence_hosts import recorded, situation
 
@@ -26,7 +26,7 @@ def test_a_healthy_host_is_netplans_whatever_works_below_it() -> None:
     case = situation(HEALTHY)
     found = persistence_of(case)
     assert found.manager == "netplan"
-    assert [str(place) for place in found.places] == [f"{YAML}:17", f"{YAML}:21"]
+    assert [str(place) for place in found.places] == [f"{YAML}:9", f"{YAML}:24"]
     assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
 
 
@@ -47,7 +47,8 @@ def test_what_is_missing_is_named_and_mended(tmp_path: Path, old: str, new: str,
     subprocess.run(["/bin/sh", "-ec", cause.remedy[0].replace("/etc/", f"{tmp_path}/etc/")], check=True)
     (written,) = tmp_path.rglob("*.yaml")
     assert written.stat().st_mode & 0o777 == 0o600
-    assert "wifis:" in written.read_text()
+    assert ("wifis:" in written.read_text()) is ("route" in missing)
+    assert "    lo:" in written.read_text()
     assert persistence_of(situation(files | {f"/etc/netplan/{written.name}": written.read_text()})).holds
 
 
@@ -59,6 +60,22 @@ def test_a_device_is_matched_by_its_pattern() -> None:
 def test_a_rule_without_priority_is_advice() -> None:
     case = situation(changed("          priority: 1000   # CANARY-comment\n", ""))
     assert [(f.code, f.breaks) for f in findings_of(case, persistence_of(case))] == [("NOT_IDEMPOTENT", False)]
+
+
+def test_what_stands_under_the_uplink_goes_with_it() -> None:
+    under = HEALTHY[YAML].replace("    lo:\n", "    wlan0:\n", 1)
+    under = under.replace("wifis:\n    wlan0:\n", "wifis:\n    radio:\n      match: {name: wlan0}\n")
+    case = situation(HEALTHY | {YAML: under})
+    (cause,) = cannot_run_twice(case, Measured())
+    assert cause.code == "LEAK_WHILE_DOWN"
+    assert "/etc/netplan/90-viacheck-lo.yaml" in cause.remedy[0]
+    assert cause.remedy[-1] == cause.undo[-1] == "netplan apply"
+
+
+def test_a_metric_that_netplan_cannot_write_is_no_backstop() -> None:
+    case = situation(changed("metric: 2147483647", "metric: 4278198272"))
+    (finding,) = findings_of(case, persistence_of(case))
+    assert (finding.code, finding.breaks, finding.replacement) == ("FAIL_OPEN", False, "metric: 2147483647")
 
 
 @pytest.mark.parametrize(

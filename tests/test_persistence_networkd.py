@@ -8,24 +8,25 @@ from pathlib import Path
 import pytest
 
 from fixtures.model.snapshot import HostFile
-from fixtures.reasoning.causes.cause import Measured
-from fixtures.reasoning.causes.persist import findings_of, not_written_down, persistence_of
+from fixtures.reasoning.causes.cause import Cause, Measured
+from fixtures.reasoning.causes.persist import cannot_run_twice, findings_of, not_written_down, persistence_of
 from tests.persistence_hosts import recorded, situation
 
-NETWORK = "/etc/systemd/network/20-wlan0.network"
+NETWORK, LOOPBACK = "/etc/systemd/network/20-wlan0.network", "/etc/systemd/network/10-lo.network"
 HEALTHY = recorded("networkd-healthy")
 
 
-def changed(old: str, new: str, path: str = NETWORK) -> dict[str, str]:
-    assert old in HEALTHY[path]
-    return HEALTHY | {path: HEALTHY[path].replace(old, new)}
+def changed(old: str, new: str) -> dict[str, str]:
+    """The healthy host with a change in one of its files, or in both."""
+    assert any(old in HEALTHY[path] for path in (NETWORK, LOOPBACK))
+    return HEALTHY | {path: HEALTHY[path].replace(old, new) for path in (NETWORK, LOOPBACK)}
 
 
 def test_a_healthy_host() -> None:
     case = situation(HEALTHY)
     found = persistence_of(case)
     assert found.manager == "networkd"
-    assert [str(place) for place in found.places] == [f"{NETWORK}:9", f"{NETWORK}:16"]
+    assert [str(place) for place in found.places] == [f"{LOOPBACK}:6", f"{NETWORK}:11"]
     assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
 
 
@@ -44,7 +45,7 @@ def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
     assert [missing in sentence for sentence in persistence_of(case).missing] == [True]
     (cause,) = not_written_down(case, Measured())
     assert cause.remedy[-1] == "networkctl reload"
-    assert cause.undo[0].startswith("rm /etc/systemd/network/20-wlan0.network.d/viacheck-")
+    assert cause.undo[0].startswith("rm /etc/systemd/network/")
 
 
 def test_the_gateway_of_the_lease_counts() -> None:
@@ -53,7 +54,8 @@ def test_the_gateway_of_the_lease_counts() -> None:
 
 def test_a_file_in_run_is_gone_after_a_reboot() -> None:
     files = dict(HEALTHY)
-    files["/run/systemd/network/20-wlan0.network"] = files.pop(NETWORK)
+    for path in (NETWORK, LOOPBACK):
+        files[path.replace("/etc/", "/run/")] = files.pop(path)
     found = persistence_of(situation(files))
     assert len(found.missing) == 2
     assert {why for _place, why in found.astray} == {"/run is empty after a reboot"}
@@ -92,14 +94,51 @@ def test_unmanaged_links_are_not_held() -> None:
     assert persistence_of(situation(files)).manager is None
 
 
+def mended(tmp_path: Path, files: dict[str, str], cause: Cause) -> dict[str, str]:
+    """The host's files after the remedy's commands were run by a shell, below a folder of our own."""
+    for command in cause.remedy:
+        if "/etc/" in command:
+            subprocess.run(["/bin/sh", "-ec", command.replace("/etc/", f"{tmp_path}/etc/")], check=True)
+    written = (path for path in tmp_path.rglob("*") if path.is_file())
+    return files | {f"/{path.relative_to(tmp_path)}": path.read_text() for path in written}
+
+
 def test_the_remedy_is_what_is_missing(tmp_path: Path) -> None:
     files = changed("From=172.17.0.0/16", "From=172.18.0.0/16")
     (cause,) = not_written_down(situation(files), Measured())
-    command = cause.remedy[0].replace("/etc/", f"{tmp_path}/etc/")
-    subprocess.run(["/bin/sh", "-ec", command], check=True)
-    (written,) = tmp_path.rglob("*.conf")
-    mended = files | {f"/{written.relative_to(tmp_path)}": written.read_text()}
-    assert persistence_of(situation(mended)).holds
+    assert persistence_of(situation(mended(tmp_path, files, cause))).holds
+
+
+def test_rule_and_backstop_go_under_the_loopback_and_the_route_under_the_uplink(tmp_path: Path) -> None:
+    # Without a file for lo: the remedy makes one.
+    files = {path: text for path, text in changed("[Route]", "[Rout]").items() if "10-lo" not in path}
+    files["/run/systemd/netif/links/1"] = "ADMIN_STATE=unmanaged\n"
+    (cause,) = not_written_down(situation(files, rules=()), Measured())
+    after = mended(tmp_path, files, cause)
+    assert set(after) - set(files) == {
+        "/etc/systemd/network/viacheck-lo.network", f"{NETWORK}.d/viacheck.conf",
+    }  # fmt: skip
+    case = situation(after)
+    assert persistence_of(case).holds
+    assert findings_of(case, persistence_of(case)) == []
+    assert cause.undo[-1] == "networkctl reload"
+
+
+def test_what_stands_under_the_uplink_goes_with_it(tmp_path: Path) -> None:
+    under = {NETWORK: HEALTHY[NETWORK] + HEALTHY[LOOPBACK].partition("\n\n")[2]}
+    files = {path: text for path, text in HEALTHY.items() if "10-lo" not in path} | under
+    case = situation(files)
+    (cause,) = (one for one in cannot_run_twice(case, Measured()) if one.code == "LEAK_WHILE_DOWN")
+    assert {finding.breaks for finding in findings_of(case, persistence_of(case))} == {False}
+    case = situation(mended(tmp_path, files, cause))
+    assert findings_of(case, persistence_of(case)) == []
+
+
+def test_a_networkd_with_its_defaults_takes_its_own_rules_anew() -> None:
+    files = HEALTHY | {"/etc/systemd/networkd.conf.d/10-agent.conf": "[Network]\nManageForeignRoutes=no\n"}
+    case = situation(files)
+    (finding,) = findings_of(case, persistence_of(case))
+    assert (finding.code, finding.breaks) == ("FOREIGN_RULES_PURGED", False)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -109,6 +110,14 @@ def test_a_fault_is_found_as_by_root(place: Path) -> None:
     done = as_nobody(checks(place, "--lab", "policy-routing+rule-missing", "-n", "2"), place)
     assert done.exit_code == 1, done.said
     assert "RULE_MISSING (ROUTE-02)" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")
+def test_what_is_written_is_run_as_by_root(place: Path) -> None:
+    done = as_nobody(checks(place, "--lab", "policy-routing-ifupdown", "-k", "PERSIST-02"), place)
+    (result,) = done.outcome.results
+    assert result.verdict is Verdict.PASS, result.observed
+    assert "3 rounds of ifdown and ifup of wlan0: rules 2, 2, 2, 2" in result.observed
 
 
 def test_what_lies_in_the_callers_directory_is_not_imported_on_the_second_start(place: Path) -> None:

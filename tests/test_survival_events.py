@@ -9,17 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.events import (
-    AddressChange,
-    CarrierLoss,
-    DeviceRecreated,
-    Event,
-    LinkFlap,
-    Renamed,
-    Stage,
-)
+from fixtures.access.event_for import EventName, NotApplicable, NotPossible
+from fixtures.access.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
+from fixtures.access.stage import Event, Stage
 from fixtures.access.target import Target
-from fixtures.access.trials import NotApplicable, NotPossible, Trials, WayNotRight
+from fixtures.access.trial_run import WayNotRight
+from fixtures.access.trials import Trials
 from fixtures.model.changes import changes
 from fixtures.reasoning.survival import Kind, Trial
 from fixtures.selection import parse_labs
@@ -61,6 +56,17 @@ def opened() -> Iterator[Opened]:
 def recreated(target: Target) -> Event:
     assert target.hands is not None
     return DeviceRecreated("wlan0", ("10.10.50.9/24",), target.hands)
+
+
+class AddressChange:
+    """wlan0 gets another address in place of the one that it has, in the order in which a DHCP client does it."""
+
+    name, title, touches = "address-change", "the address of wlan0 changes", ("wlan0",)
+
+    def apply(self, stage: Stage) -> None:
+        """The old one away, the new one set."""
+        stage.run("ip", "address", "del", "10.10.50.9/24", "dev", "wlan0")
+        stage.run("ip", "address", "add", "10.10.50.10/24", "dev", "wlan0")
 
 
 def carrier(target: Target) -> Event:
@@ -160,8 +166,7 @@ def test_a_live_rename_is_seamless(opened: Opened) -> None:
 
 
 def test_an_address_that_changes_takes_the_route_along(opened: Opened) -> None:
-    change = AddressChange("wlan0", "10.10.50.9/24", "10.10.50.10/24")
-    trial = Trials(opened("policy-routing")).run(lambda _target: change)
+    trial = Trials(opened("policy-routing")).run(lambda _target: AddressChange())
     assert trial.kind is Kind.LEAKS_FOR_EVER, trial.words
     assert trial.routes_lost
 
@@ -180,7 +185,7 @@ def test_static_source_nat_keeps_an_old_flows_source_for_ever(opened: Opened) ->
             self.target = target
 
         def apply(self, stage: Stage) -> None:
-            AddressChange("wlan0", "10.10.50.9/24", "10.10.50.10/24").apply(stage)
+            AddressChange().apply(stage)
             stage.run("ip", "route", "add", "default", "via", "10.10.50.1", "dev", "wlan0", "table", "200")
             stage.act("SNAT to 10.10.50.10", lambda: translate(self.target, "10.10.50.10"))
 
@@ -248,10 +253,11 @@ def test_what_does_not_belong_to_a_host_is_told_apart_from_what_cannot_be_made(o
 def test_ifupdown_with_the_good_stanza_survives_everything(opened: Opened) -> None:
     target = opened(IFUPDOWN)
     trials = Trials(target)
-    for trial in (*map(trials.through, ("link-flap", "carrier-loss", "ifupdown")), trials.after_reboot()):  # type: ignore[arg-type]
+    events: tuple[EventName, ...] = ("link-flap", "carrier-loss", "ifupdown", "device-change", "rename")
+    for trial in (*map(trials.through, events), trials.after_reboot()):
         assert trial.survived(1), trial.words
         assert trial.leaked == 0
-        assert not trial.unproven
+        assert not trial.unproven.keys() - {"wlan0"}
 
 
 @needs_dhclient
@@ -334,9 +340,20 @@ def test_what_is_typed_by_hand_is_gone_after_a_reboot(opened: Opened) -> None:
 
 
 def test_the_timeline_is_small_and_says_how_much_it_leaves_out(opened: Opened) -> None:
-    timeline = Trials(opened("policy-routing")).through("link-flap").timeline
+    trial = Trials(opened("policy-routing")).through("link-flap")
+    timeline = trial.timeline
     assert len(timeline.events) < 400
     assert timeline.lanes == ["event", "state", "kernel", "wlan0", "eth0"]
     assert {event.lane for event in timeline.events} == set(timeline.lanes)
     assert [event.time for event in timeline.events] == sorted(event.time for event in timeline.events)
     assert len(timeline.figures) == 2
+    for one in trial.courses:
+        marks = [mark for mark in timeline.events if (mark.flow, mark.family) == (one.flow, one.family)]
+        assert sum(mark.probes for mark in marks) == one.sent
+        assert sum(mark.probes for mark in marks if mark.mark == "leak") == one.leaked > len(marks)
+
+
+def test_the_timeline_names_every_way_out_that_was_watched(opened: Opened) -> None:
+    timeline = Trials(opened("policy-routing")).through("carrier-loss").timeline
+    assert (timeline.ways, timeline.unproven) == (["wlan0", "eth0"], {})
+    assert "eth0" not in {event.lane for event in timeline.events}

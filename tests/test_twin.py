@@ -31,6 +31,7 @@ OUTSIDE = {
     "gateway-silent": "a property of the gateway, which the host had not asked yet when its snapshot was taken",
     "dns-other-path": "a program on the host, and a twin has none of them",
     "mirrored-copy": "a rule at a device, and a snapshot does not say at which",
+    "guard-never-true": "what a guard looks for, and a snapshot keeps no pattern",
 }
 """Faults that no snapshot of the host holds, with what each lies in."""
 NO_WATCHER = "is told of changes of links and may act on them, and a twin has no programs of its host"
@@ -41,6 +42,8 @@ NOT_TOLD = {
     "FLAP-06": (NO_WATCHER,),
     "FLAP-07": ("the DHCP server, another machine, must name another router",),
     "FLAP-08": ("a boot runs the commands in the host's files",),
+    "FLAP-09": ("systemd-networkd is what restarts, and a twin has no programs of its host",),
+    "FLAP-10": (NO_WATCHER,),
 }
 """Events that a twin of some hosts cannot tell, by check, and what it says then."""
 STATE_EQUALS = "the twin's state equals the snapshot that it was built from"

@@ -38,7 +38,7 @@ def _rewrite(lab: Lab, text: str) -> None:
            "LOCAL_NETS_LOST": {"ROUTE-06"},
            "FAIL_OPEN": {"ROUTE-07", "FLAP-06"},
            "RULES_ACCUMULATE": {"PERSIST-02", "FLAP-03"},
-           "ROUTE_NOT_RESTORED": {"FLAP-01"},
+           "ROUTE_NOT_RESTORED": {"FLAP-01", "FLAP-10"},
        }, diagnosis="RULES_ACCUMULATE")  # fmt: skip
 def guide_stanza(lab: Lab) -> None:
     lab.host.remove(LINK_HOOK)
@@ -48,7 +48,7 @@ def guide_stanza(lab: Lab) -> None:
 @fault("no-post-up", "Rules and route were typed by hand; the stanza has neither", on=SCENARIO,
        breaks={
            "NOT_PERSISTENT": {"PERSIST-01", "FLAP-03", "FLAP-08"},
-           "ROUTE_NOT_RESTORED": {"FLAP-01"},
+           "ROUTE_NOT_RESTORED": {"FLAP-01", "FLAP-10"},
        }, diagnosis="NOT_PERSISTENT")  # fmt: skip
 def no_post_up(lab: Lab) -> None:
     lab.host.remove(LINK_HOOK)
@@ -56,7 +56,8 @@ def no_post_up(lab: Lab) -> None:
     lab.host.write(INTERFACES, interfaces(loopback=(), uplink=()))
 
 
-@fault("no-link-hook", "Nothing watches the link", on=SCENARIO, breaks={"FLAP-01"}, diagnosis="ROUTE_NOT_RESTORED")
+@fault("no-link-hook", "Nothing watches the link", on=SCENARIO,
+       breaks={"FLAP-01", "FLAP-10"}, diagnosis="ROUTE_NOT_RESTORED")  # fmt: skip
 def no_link_hook(lab: Lab) -> None:
     lab.host.remove(LINK_HOOK)
 
@@ -79,6 +80,14 @@ def post_up_without_priority(lab: Lab) -> None:
        on=SCENARIO, breaks={"PERSIST-02", "FLAP-03"}, diagnosis="NOT_IDEMPOTENT")  # fmt: skip
 def post_up_without_del(lab: Lab) -> None:
     _rewrite(lab, interfaces(loopback=(*LOCAL_RULES, *BACKSTOP), uplink=(AGENT_RULES[1], *UPLINK_ROUTE)))
+
+
+@fault("guard-never-true", "The rule is added unless it is there, but looked for by another name than ip prints",
+       on=SCENARIO, breaks={"PERSIST-02", "FLAP-03"}, diagnosis="RULES_ACCUMULATE")  # fmt: skip
+def guard_never_true(lab: Lab) -> None:
+    # No line reads wrong: only running it shows that ip prints the registered name where the guard looks for a number.
+    guarded = f"post-up ip rule show | grep -q 'lookup {TABLE}' || ip rule add from {AGENT_SUBNET} lookup {TABLE}"
+    _rewrite(lab, interfaces(loopback=BACKSTOP, uplink=(guarded, *LOCAL_RULES, *UPLINK_ROUTE)))
 
 
 @fault("name-not-registered", "The stanza goes by a name of the table that is not registered (any more)", on=SCENARIO,

@@ -8,6 +8,7 @@ from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, TABLE, 
 # isort: split
 # The NAT chapter comes first in the guide, and so in every list of labs.
 from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
+from netns_lab.scenarios.networkd import policy_routing_networkd
 from netns_lab.scenarios.register import BLANK, SCENARIOS, scenario
 from netns_lab.scenarios.survival import policy_routing_ifupdown
 
@@ -22,5 +23,6 @@ __all__ = [
     "TABLE",
     "TABLE_NAME",
     "policy_routing_ifupdown",
+    "policy_routing_networkd",
     "scenario",
 ]

@@ -83,7 +83,8 @@ def policy_routing_ifupdown(lab: Draft) -> LabPlan:
     _two_uplinks(lab)
     lab.files[INTERFACES] = interfaces()
     lab.program(LINK_HOOK, HOOK_TEXT)
-    return lab.finish(_INTENT)
+    survives = ["link-flap", "carrier-loss", "ifupdown", "reboot", "device-change"]
+    return lab.finish({**_INTENT, "egress": {**_INTENT["egress"], "survives": survives}})
 
 
 @scenario(
@@ -114,16 +115,20 @@ _INTENT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _two_uplinks(lab: Draft) -> None:
-    """A host that is as after boot, and what ifupdown needs to bring its two uplinks up."""
+def unconfigured_uplinks(lab: Draft) -> None:
+    """A host with two uplinks and a Docker engine's network, before any manager of its network has come up."""
     lab.uplink("eth0", "10.10.40.0/24")
     lab.uplink("wlan0", "10.10.50.0/24")
-    # What ifupdown manages is down, and without an address.
     lab.host.links = [replace(link, flags=()) for link in lab.host.links]
     lab.host.addresses.clear()
     lab.behind_bridge(BRIDGE, AGENT_SUBNET)
     lab.host.packet_filter.append(Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE))
     lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
+
+
+def _two_uplinks(lab: Draft) -> None:
+    """The same, and what ifupdown needs to bring the uplinks up."""
+    unconfigured_uplinks(lab)
     lab.link_hook = LINK_HOOK
     lab.needs = {"ifup": "ifupdown"}
     lab.boot.append(("ifup", "-a"))

@@ -3,7 +3,8 @@
 :func:`plan_twin` describes it and touches nothing; :func:`build_twin` makes it.
 """
 
+from netns_lab.twin.before_boot import WRITABLE, before_boot, leasable
 from netns_lab.twin.build import build_twin
 from netns_lab.twin.plan import NoTwin, Twin, plan_twin
 
-__all__ = ["NoTwin", "Twin", "build_twin", "plan_twin"]
+__all__ = ["WRITABLE", "NoTwin", "Twin", "before_boot", "build_twin", "leasable", "plan_twin"]

@@ -1,0 +1,81 @@
+"""The lab that systemd-networkd configures: the recipe without the holes, in .network files (systemd.network(5))."""
+
+from __future__ import annotations
+
+from fixtures.reasoning.persistence import networkd
+from netns_lab.networkd import PACKAGES
+from netns_lab.plan import Draft, LabPlan
+from netns_lab.scenarios.nat import AGENT_SUBNET, BACKSTOP_METRIC, BRIDGE, TABLE, TABLE_NAME
+from netns_lab.scenarios.register import scenario
+from netns_lab.scenarios.survival import INTERFACES, unconfigured_uplinks
+
+LOOPBACK, OFFICE, RADIO = (f"/etc/systemd/network/10-{name}.network" for name in ("lo", "eth0", "wlan0"))
+CONF = "/etc/systemd/networkd.conf.d/10-agent.conf"
+KEEP_RULES, KEEP_ROUTES = "ManageForeignRoutingPolicyRules=no\n", "ManageForeignRoutes=no\n"
+OWN_INTERFACES = "no-scripts lo\nauto lo\niface lo inet loopback\n"
+"""What Debian has in interfaces(5) where ifupdown has nothing else to do."""
+UDEV_NOTE = (
+    "udev does not run in a lab: its word that the interfaces are initialized is written down for systemd-networkd, "
+    "which is the real one, as are its bus and networkctl"
+)
+
+
+def conf(*settings: str) -> str:
+    """networkd.conf(5): by its defaults networkd takes away what it finds at its start, also its own of before."""
+    return "".join(("[Network]\n", *settings))
+
+
+def rules(table: str = str(TABLE)) -> str:
+    """Local networks first, then the agent's table."""
+    return (
+        f"\n[RoutingPolicyRule]\nPriority=990\nFrom={AGENT_SUBNET}\nTable=main\nSuppressPrefixLength=0\n"
+        f"\n[RoutingPolicyRule]\nPriority=1000\nFrom={AGENT_SUBNET}\nTable={table}\n"
+    )
+
+
+def route(table: str = str(TABLE)) -> str:
+    """The way out by wlan0."""
+    return f"\n[Route]\nDestination=0.0.0.0/0\nGateway=10.10.50.1\nTable={table}\n"
+
+
+BACKSTOP = f"\n[Route]\nDestination=0.0.0.0/0\nType=unreachable\nMetric={BACKSTOP_METRIC}\nTable={TABLE}\n"
+
+
+def loopback(*sections: str) -> str:
+    """The loopback's file: networkd takes away with a link what is written under it, and this one never goes."""
+    return "".join(("[Match]\nName=lo\n", *sections))
+
+
+def uplink(*sections: str) -> str:
+    """The file of wlan0, with its address."""
+    return "".join(("[Match]\nName=wlan0\n\n[Network]\nLinkLocalAddressing=no\nAddress=10.10.50.9/24\n", *sections))
+
+
+@scenario(
+    "policy-routing-networkd",
+    "The recipe without the holes, written down for systemd-networkd: survives everything",
+    "NAT, host with multiple physical interfaces, steps 1-6",
+)
+def policy_routing_networkd(lab: Draft) -> LabPlan:
+    """Rules and backstop are lo's, the route is wlan0's; a real systemd-networkd works on private files."""
+    unconfigured_uplinks(lab)
+    # The machine's own files are none of the lab's business.
+    lab.hidden += [*networkd.FOLDERS, networkd.CONF, *networkd.CONF_FOLDERS]
+    lab.files[LOOPBACK] = loopback(rules(), BACKSTOP)
+    lab.files[OFFICE] = (
+        "[Match]\nName=eth0\n\n[Network]\nLinkLocalAddressing=no\nAddress=10.10.40.9/24\nGateway=10.10.40.1\n"
+    )
+    lab.files[RADIO] = uplink(route())
+    lab.files[CONF] = conf(KEEP_RULES, KEEP_ROUTES)
+    lab.files[INTERFACES] = OWN_INTERFACES
+    lab.daemons = lab.networkd = True
+    lab.needs = {"ifup": "ifupdown", **PACKAGES}
+    lab.boot.append(("ifup", "-a"))
+    lab.notes.append(UDEV_NOTE)
+    return lab.finish(
+        {
+            "agent": {"netns": "/run/netns/agent", "attach": {"mode": "nat", "bridge": BRIDGE}},
+            "egress": {"uplink": "wlan0", "table": TABLE, "table_name": TABLE_NAME, "leak": "forbid"},
+            "host": {"default_exit": "eth0"},
+        }
+    )

@@ -1,0 +1,207 @@
+"""A flap's timeline as inline SVG: a lane for each way out, a mark for each probe, a line for each step of the event.
+
+What became of a probe is told by the mark's shape as well as by its colour. All marks of one shape in one row are one
+path, because a page holds many timelines. A mark that would cover its neighbour and says the same is not drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from reports.time_axis import TimeAxis, time_axis
+from reports.timeline import FORTUNES, Kind, Lane, Stretch, Timeline
+from reports.words import clip, visible
+
+_LEFT, _PLOT, _RIGHT = 122, 640, 150
+_WIDTH = _LEFT + _PLOT + _RIGHT
+_ROW, _HEAD, _GAP, _LEVEL = 17.0, 19.0, 5.0, 15.0
+_LEVELS = 8
+"""Names of steps above each other; a step that would need one more has a line without a name."""
+_LETTER = 6.2
+"""Width of a letter, in units of the drawing: longer texts are clipped, or squeezed to fit."""
+_PITCH = 4.5
+"""Units between two marks of one stretch, and a third of it between the ends of two."""
+_OF_THE_HOST: Sequence[tuple[Kind, str]] = (("state", "rules, routes"), ("netlink", "kernel's news"))
+
+SHAPES: Mapping[Kind, str] = {
+    "event": "m0-6v12",
+    "state": "m-2.5-2.5h5v5h-5z",
+    "netlink": "m0-4v8",
+    "probe": "h0",
+    "late": "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0",
+    "lost": "m-3-3l6 6m0-6l-6 6",
+    "wrong-source": "m0-4l4 4-4 4-4-4z",
+    "leak": "m0-4.5l4.5 8h-9z",
+}
+"""The marks, each drawn from its middle; a dot is a line without length and with round ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A drawing, and what must be said beside it."""
+
+    svg: Markup
+    marks: int
+    """Marks of probes that are drawn; each stands for those that it would cover."""
+    shortened: bool
+    """Time in which nothing changes is drawn short."""
+
+
+@dataclass(slots=True)
+class _Sheet:
+    """The drawing as it grows downward: rows of marks, and the lanes behind them."""
+
+    axis: TimeAxis
+    y: float
+    lanes: list[Markup] = field(default_factory=list)
+    rows: list[Markup] = field(default_factory=list)
+    marks: int = 0
+
+    def row(self, label: str, stretches: Sequence[Stretch], counts: str = "") -> None:
+        middle = self.y + _ROW / 2
+        self.rows += [
+            _path("base", f"M{_LEFT} {middle:g}h{_PLOT}"),
+            _text("label", 10, middle + 4, label, _LEFT - 20),
+        ]
+        for kind in dict.fromkeys(stretch.kind for stretch in stretches):
+            places = list(_places([stretch for stretch in stretches if stretch.kind == kind], self.axis))
+            self.marks += len(places) if kind in FORTUNES else 0
+            self.rows.append(_path(f"at {kind}", "".join(f"M{x:.4g} {middle:g}{SHAPES[kind]}" for x in places)))
+        if counts:
+            self.rows.append(_text("count", _LEFT + _PLOT + 12, middle + 4, counts, _RIGHT - 20))
+        self.y += _ROW
+
+    def lane(self, lane: Lane) -> None:
+        top = self.y
+        self.rows.append(_text("name", 10, top + 14, lane.name, _LEFT + 60))
+        if lane.intended:
+            after = min(len(visible(lane.name)) * 8.5, _LEFT + 60) + 16
+            self.rows.append(_text("label", after, top + 14, "the intended way", 110))
+        if not lane.rows:
+            self.rows.append(_text("count", _LEFT + _PLOT + 12, top + 14, lane.empty, _RIGHT - 20))
+        self.y += _HEAD
+        for row in lane.rows:
+            self.row(row.label, row.stretches, row.counts)
+        self.y += 3 if lane.rows else 0
+        self.lanes.append(
+            Markup('<rect class="lane" x=".5" y="{:g}" width="{:g}" height="{:g}" rx="4"/>').format(
+                top, _WIDTH - 1, self.y - top
+            )
+        )
+        self.y += _GAP
+
+
+def draw_timeline(plan: Timeline, ident: str) -> Drawing | None:
+    """Draw a timeline as one ``<svg>``; None where nothing was recorded.
+
+    ``ident`` becomes part of ids, which must be unique on the page.
+    """
+    if not plan.stretches:
+        return None
+    axis = time_axis((time for one in plan.stretches for time in (one.times[0], one.times[-1])), _LEFT, _PLOT)
+    steps = plan.of("event")
+    levels = _levels(steps, axis)
+    top = 4 + _LEVEL * (1 + max((level for level in levels if level < _LEVELS), default=-1))
+    sheet = _Sheet(axis, top)
+    for kind, label in _OF_THE_HOST:
+        if stretches := plan.of(kind):
+            sheet.row(label, stretches)
+    sheet.y += _GAP if sheet.y > top else 0
+    for lane in plan.lanes:
+        sheet.lane(lane)
+    head = Markup(
+        '<svg class="flap" viewBox="0 0 {width} {height:g}" width="{width}" height="{height:g}" role="img" '
+        'aria-labelledby="{ident}-title {ident}-desc"><title id="{ident}-title">{title}</title>'
+        '<desc id="{ident}-desc">{words}</desc>'
+    ).format(
+        width=_WIDTH, height=sheet.y + (34 if axis.calm else 20), ident=ident,
+        title=visible(f"Timeline: {plan.title}" if plan.title else "Timeline"), words=visible(plan.words),
+    )  # fmt: skip
+    behind = [*sheet.lanes, *_times(axis, top, sheet.y), *_steps(steps, levels, axis, top, sheet.y)]
+    svg = Markup("").join([head, *behind, *sheet.rows, Markup("</svg>")])
+    return Drawing(svg, sheet.marks, bool(axis.calm))
+
+
+def key(kind: Kind) -> Markup:
+    """A mark alone, for the legend."""
+    return Markup(
+        '<svg class="key" viewBox="-8 -6 16 12" aria-hidden="true"><path class="at {0}" d="M0 0{1}"/></svg>'
+    ).format(kind, SHAPES[kind])
+
+
+def _levels(steps: Sequence[Stretch], axis: TimeAxis) -> list[int]:
+    """How far down the name of each step stands: so far that its line crosses no name of an earlier one."""
+    ends: list[float] = []
+    levels = []
+    for step in steps:
+        x = axis.place(step.times[0])
+        level = 1 + max((level for level, end in enumerate(ends) if end > x - 6), default=-1)
+        levels.append(level)
+        if level < _LEVELS:
+            ends[level:] = [x + 4 + _LETTER * len(_named(step, x))]
+    return levels
+
+
+def _named(step: Stretch, x: float) -> str:
+    return clip(visible(f"{step.step}: {step.what}"), int((_WIDTH - x - 4) / _LETTER))
+
+
+def _steps(
+    steps: Sequence[Stretch], levels: Sequence[int], axis: TimeAxis, top: float, bottom: float
+) -> Iterator[Markup]:
+    way, last = "", 0.0
+    for step, level in zip(steps, levels, strict=True):
+        x = axis.place(step.times[0])
+        if level < _LEVELS:
+            yield _text("step-name", x + 4, _LEVEL * level + 13, _named(step, x), _WIDTH - x)
+        elif x - last < 1:
+            continue
+        way += f"M{x:.4g} {_LEVEL * level + 3 if level < _LEVELS else top:g}V{bottom:g}"
+        last = x
+    yield _path("step", way)
+
+
+def _times(axis: TimeAxis, top: float, bottom: float) -> Iterator[Markup]:
+    """Ticks with a line through all lanes, and the stretches that are drawn short."""
+    for span in axis.calm:
+        yield Markup('<rect class="calm" x="{:.4g}" y="{:g}" width="{:.4g}" height="{:g}"/>').format(
+            span.left, top, span.right - span.left, bottom - top
+        )
+        yield _time((span.left + span.right) / 2, bottom + 28, f"{1000 * (span.end - span.begin):,.0f} ms")
+    ticks = list(axis.ticks())
+    yield _path("grid", "".join(f"M{x:.4g} {top:g}V{bottom + 3:g}" for x, _ in ticks))
+    for x, words in ticks:
+        yield _time(x, bottom + 14, words)
+    yield _text("label", 10, bottom + 14, "milliseconds", _LEFT - 30)
+
+
+def _places(stretches: Iterable[Stretch], axis: TimeAxis) -> Iterator[float]:
+    """Where the marks of one kind in one row are drawn: the ends of each stretch, and what has room between them."""
+    last = float("-inf")
+    for stretch in stretches:
+        places = [axis.place(time) for time in stretch.times]
+        for number, x in enumerate(places):
+            at_end = number in (0, len(places) - 1)
+            if x - last >= (_PITCH / 3 if at_end else _PITCH) and (at_end or places[-1] - x >= _PITCH):
+                last = x
+                yield x
+
+
+def _path(style: str, way: str) -> Markup:
+    return Markup('<path class="{}" d="{}"/>').format(style, way)
+
+
+def _time(x: float, y: float, words: str) -> Markup:
+    return Markup('<text class="time" x="{:.4g}" y="{:g}">{}</text>').format(x, y, words)
+
+
+def _text(style: str, x: float, y: float, text: str, room: float) -> Markup:
+    fitting = int(room / _LETTER)
+    shown = clip(visible(text), int(fitting * 1.25))
+    squeezed = Markup(' textLength="{:g}" lengthAdjust="spacingAndGlyphs"').format(room)
+    return Markup('<text class="{}" x="{:.4g}" y="{:g}"{}>{}</text>').format(
+        style, x, y, squeezed if len(shown) > fitting else "", shown
+    )
