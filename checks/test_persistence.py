@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fixtures.declare import Applies, check
 from fixtures.expect import Expect
-from fixtures.model.verdict import FileEvidence
+from fixtures.model.verdict import CommandEvidence, FileEvidence
 from fixtures.reasoning.causes.persist import findings_of, persistence_of
 from fixtures.reasoning.persistence.judgement import applies
+from fixtures.reasoning.persistence.own_words import of_manager
 from fixtures.reasoning.persistence.proof import Prove
 from fixtures.reasoning.persistence.repeatable import repeatable
 from fixtures.reasoning.persistence.written import OWN_NAMES
@@ -34,8 +35,14 @@ def test_rule_and_route_are_written_down(situation: Situation, expect: Expect) -
     expect.holds(
         persistence.holds,
         expected=expected,
-        observed="; ".join((observed, *unread)),
-        evidence=[FileEvidence(path=place.path, line=place.line, text=place.text) for place in persistence.places],
+        observed="; ".join((observed, *unread, *persistence.differences)),
+        evidence=[
+            *(FileEvidence(path=place.path, line=place.line, text=place.text) for place in persistence.places),
+            *(
+                CommandEvidence(command=word.command, exit_code=word.exit_code, stdout=word.said)
+                for word in of_manager(situation.snapshot, persistence.manager, situation.uplink)
+            ),
+        ],
     )
 
 

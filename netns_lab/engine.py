@@ -500,14 +500,17 @@ def outer_pid(inner: int, proc: str) -> int:
         ProcessLookupError: when the process has ended.
     """
     try:
-        netns = os.stat(f"{proc}/{inner}/ns/net")
+        netns, started = os.stat(f"{proc}/{inner}/ns/net"), _start_time(inner, proc)
         for status in Path("/proc").glob("[0-9]*/status"):
             with contextlib.suppress(OSError):
                 lines = status.read_text().splitlines()
                 numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
-                # Several engines may use the same number; the network namespace tells them apart.
-                if numbers[1:2] == [str(inner)] and os.path.samestat(os.stat(status.parent / "ns/net"), netns):
-                    return int(status.parent.name)
+                # How many levels deep the namespace lies is not known, and several engines may use the same number: the
+                # network namespace tells these apart, and the start time what else has the number at another level.
+                outer = int(status.parent.name)
+                same_place = str(inner) in numbers[1:] and os.path.samestat(os.stat(status.parent / "ns/net"), netns)
+                if same_place and _start_time(outer) == started:
+                    return outer
     except FileNotFoundError:
         pass
     raise ProcessLookupError(f"process {inner} of {proc} has ended")
@@ -518,10 +521,10 @@ def _owner() -> str:
     return f"{os.getpid()}-{_start_time(os.getpid())}"
 
 
-def _start_time(pid: int) -> str | None:
+def _start_time(pid: int, proc: str = "/proc") -> str | None:
     try:
         # The second field is the command in parentheses, which may hold anything.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"{proc}/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
         return None
 

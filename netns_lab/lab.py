@@ -184,10 +184,11 @@ class Lab:
     def close(self) -> None:
         """End the lab. The kernel takes the namespaces apart in its own time."""
         self.stop_dhcp_client()
-        while self._endings:
-            self._endings.pop()()
+        # Its processes are in the host's process namespace, where there is one, which cannot end before they have.
         if self.engine is not None:
             self.engine.close()
+        while self._endings:
+            self._endings.pop()()
         for machine in self.machines.values():
             machine.namespace.close()
 

@@ -24,6 +24,7 @@ from fixtures.access.engine import (
 from fixtures.access.namespace import Namespace
 from fixtures.model.snapshot import Attachment, DockerContainer, IPAMPool
 from netns_lab.engine import CGROUP_PREFIX, Engine, EngineFailed, missing_packages, sweep_cgroups, unavailable
+from netns_lab.processes import contain_processes
 
 UNAVAILABLE = unavailable()
 needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
@@ -403,3 +404,14 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr("netns_lab.engine.SEARCH_PATH", str(tmp_path))
     monkeypatch.setattr("netns_lab.engine.BUSYBOX", sys.executable)
     assert missing_packages() == ["busybox-static", "docker.io", "iptables"]
+
+
+@needs_engine
+def test_it_runs_and_ends_where_the_host_has_a_process_namespace_of_its_own() -> None:
+    with contextlib.closing(Namespace.create("daemons")) as host:
+        end = contain_processes(host)
+        with Engine.start(host) as nested, agent(nested) as pid:
+            assert nested.agent_pid("te-agent") == pid
+            with contextlib.closing(nested.agent_namespace("te-agent")) as namespace:
+                assert os.path.samestat(os.fstat(namespace.net_fd), os.stat(f"/proc/{pid}/ns/net"))
+        end()
