@@ -42,6 +42,8 @@ NOT_TOLD = {
     "FLAP-06": (NO_WATCHER,),
     "FLAP-07": ("the DHCP server, another machine, must name another router",),
     "FLAP-08": ("a boot runs the commands in the host's files",),
+    "FLAP-09": ("systemd-networkd is what restarts, and a twin has no programs of its host",),
+    "FLAP-10": (NO_WATCHER,),
 }
 """Events that a twin of some hosts cannot tell, by check, and what it says then."""
 STATE_EQUALS = "the twin's state equals the snapshot that it was built from"
