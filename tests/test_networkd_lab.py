@@ -59,14 +59,19 @@ def opened() -> Iterator[Callable[[str], Target]]:
         yield open_one
 
 
-def left_by_a_restart(lab: Lab) -> tuple[set[str], set[str]]:
-    """Add what is foreign to networkd, restart it: the priorities of rules that are left of it, and the routes."""
+def restart(lab: Lab) -> None:
+    assert lab.networkd is not None
+    lab.networkd.restart()
+
+
+def left_by(lab: Lab, happens: Callable[[Lab], object] = restart) -> tuple[set[str], set[str]]:
+    """Add what is foreign to networkd, let something happen: the priorities of rules that are left, and the routes."""
     for priority, *protocol in FOREIGN_RULES:
         lab.host.ip("rule", "add", "priority", priority, "from", "10.99.0.0/16", "lookup", "201", *protocol)
     lab.host.ip("route", "add", ON_A_LINK, "via", "10.10.50.1", "dev", "wlan0", "table", "201")
     lab.host.ip("route", "add", "unreachable", ON_NONE, "table", "201")
+    happens(lab)
     assert lab.networkd is not None
-    lab.networkd.restart()
     lab.networkd.settle()
     rules = {line.partition(":")[0] for line in lab.host.ip("rule", "show", "from", "10.99.0.0/16").stdout.splitlines()}
     routes = lab.host.namespace.run(["ip", "route", "show", "table", "201"]).stdout
@@ -75,26 +80,55 @@ def left_by_a_restart(lab: Lab) -> tuple[set[str], set[str]]:
 
 def test_by_its_defaults_it_removes_all_but_what_the_kernel_set(lab: Lab) -> None:
     lab.host.remove(CONF)
-    assert left_by_a_restart(lab) == ({"557"}, set())
+    assert left_by(lab) == ({"557"}, set())
 
 
 def test_it_can_be_told_to_leave_rules_and_routes_alone(lab: Lab) -> None:
     # It takes its links' addresses away and sets them again, and with them the kernel drops the routes on them.
-    assert left_by_a_restart(lab) == ({"555", "556", "557"}, {ON_NONE})
+    assert left_by(lab) == ({"555", "556", "557"}, {ON_NONE})
 
 
 def test_an_address_that_it_keeps_keeps_the_routes(lab: Lab) -> None:
     radio = "/etc/systemd/network/10-wlan0.network"
     lab.host.write(radio, lab.host.read(radio).replace("[Network]\n", "[Network]\nKeepConfiguration=static\n"))
-    assert left_by_a_restart(lab) == ({"555", "556", "557"}, {ON_A_LINK, ON_NONE})
+    assert left_by(lab) == ({"555", "556", "557"}, {ON_A_LINK, ON_NONE})
 
 
 def test_where_sys_is_read_only_as_in_a_container_it_removes_no_rule(lab: Lab) -> None:
     lab.host.remove(CONF)
     flags = syscalls.MS_RDONLY | syscalls.MS_BIND | MS_REMOUNT
     lab.host.namespace.call(lambda: syscalls.mount("none", "/sys", flags=flags))
-    rules, _routes = left_by_a_restart(lab)
+    rules, _routes = left_by(lab)
     assert rules == {"555", "556", "557"}
+
+
+def reload(lab: Lab) -> None:
+    lab.host.run("networkctl", "reload")
+
+
+def change_and_reload(lab: Lab) -> None:
+    radio = "/etc/systemd/network/10-wlan0.network"
+    lab.host.write(radio, lab.host.read(radio) + "\n[Route]\nDestination=10.79.0.0/24\nGateway=10.10.50.1\n")
+    reload(lab)
+
+
+def reconfigure(lab: Lab) -> None:
+    lab.host.run("networkctl", "reconfigure", "wlan0")
+
+
+@pytest.mark.parametrize(
+    ("happens", "left"),
+    [(reload, ({"555", "556", "557"}, {ON_A_LINK, ON_NONE})), (change_and_reload, ({"557"}, set())),
+     (reconfigure, ({"557"}, set()))],
+)  # fmt: skip
+def test_a_reload_is_a_start_for_links_whose_files_have_changed(
+    lab: Lab, happens: Callable[[Lab], None], left: tuple[set[str], set[str]]
+) -> None:
+    lab.host.remove(CONF)
+    restart(lab)
+    assert lab.networkd is not None
+    lab.networkd.settle()
+    assert left_by(lab, happens) == left
 
 
 def test_the_recipe_survives_everything_and_nothing_leaks(opened: Callable[[str], Target]) -> None:
