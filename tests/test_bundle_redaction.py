@@ -120,7 +120,7 @@ READERS = {
 
 SOURCES = f"""
 set -e
-mkdir -p /run/systemd/netif/links
+mkdir -p /run/systemd/netif/links /run/network
 : >/run/systemd/netif/links/1
 printf '\\n201 spare # {CANARY}\\n' >>/etc/iproute2/rt_tables
 ip link set wlan0 alias {CANARY}

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fixtures.access.commands import RecordedCommand
-from fixtures.access.namespace import Namespace
 from fixtures.access.own_words import ask
 from fixtures.model.snapshot import OwnWord
 from fixtures.reasoning.causes.persist import persistence_of
@@ -136,13 +135,16 @@ def test_an_interface_that_its_manager_cannot_read_is_told() -> None:
 # ---- how they are asked ----------------------------------------------------------------------------------------------
 
 
-def test_a_host_without_managers_is_asked_nothing() -> None:
-    namespace = Namespace.create("bare", lambda: None)
+def test_where_ifupdown_has_done_nothing_it_is_not_asked() -> None:
+    lab = open_lab(*parse_labs("policy-routing"))
     try:
-        asked = {word.command.split()[0] for word in ask(namespace, "wlan0")}
-        assert asked <= ({"ifquery"} if Path(ifupdown.INTERFACES).exists() else set())
+        lab.host.run("mkdir", "-p", "/etc/network")
+        lab.host.write(ifupdown.INTERFACES, "auto lo\niface lo inet loopback\n")
+        assert ask(lab.host.namespace, "wlan0") == ()
+        # ifquery would have made it.
+        assert not lab.host.namespace.run(["test", "-e", "/run/network"]).ok
     finally:
-        namespace.close()
+        lab.close()
 
 
 @pytest.mark.skipif(shutil.which("ifquery", path="/usr/sbin:/sbin") is None, reason="ifupdown is not installed")
