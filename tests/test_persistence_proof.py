@@ -177,12 +177,14 @@ def test_a_bundle_is_never_run(host: HandMadeHost, tmp_path: Path) -> None:
 
 
 @needs_ifupdown
-def test_the_twin_of_a_bundle_is_run_like_any_lab(host: HandMadeHost, tmp_path: Path) -> None:
+def test_the_twin_of_a_bundle_is_read_as_well(host: HandMadeHost, tmp_path: Path) -> None:
     written(host, f"{LOOPBACK}{ETH0}{WLAN0}    post-up touch {CANARY}\n{GUIDE}")
     judged(host, tmp_path)
     bundle = tmp_path / "report" / "bundle.tar.gz"
     found = proof_of(viacheck("--twin", str(bundle), "-k", "PERSIST-02", report_dir=tmp_path / "twin"))
-    assert "rules 1, 2, 3, 4" in found.observed
+    assert found.diagnosis is not None
+    assert found.diagnosis.code == "RULES_ACCUMULATE"
+    assert "read, not run: a boot runs the commands in the host's files, and a twin runs nothing" in found.observed
     assert not CANARY.exists()
 
 
