@@ -31,6 +31,7 @@ OF_ENGINE, OF_ENGINE_BY_EVENTS = _labs(engine=True, events=False), _labs(engine=
 MENDED_BY_COMMANDS = {
     "policy-routing-ifupdown+nexthop-object": "FLAP-02 fail -> pass",
     "policy-routing-ifupdown+failover-script": "FLAP-06 fail -> pass",
+    "policy-routing-networkd+foreign-route-purged": "FLAP-09 fail -> pass",
 }
 
 
