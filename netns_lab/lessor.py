@@ -29,10 +29,6 @@ class LabLessor:
         self.next_router = _later(self.router, NEXT_ROUTER)
 
     @property
-    def _by_agent(self) -> bool:
-        return self._lab.dhcp_client is not None
-
-    @property
     def _client(self) -> tuple[LabMachine, str]:
         """The machine that holds the lease, and the interface there."""
         if self._lab.dhcp_client is not None:
@@ -42,20 +38,19 @@ class LabLessor:
     @property
     def holder(self) -> str:
         """The interface that holds the lease."""
-        _machine, interface = self._client
-        return f"the agent's {interface}" if self._by_agent else interface
+        machine, interface = self._client
+        return interface if machine is self._lab.host else f"the agent's {interface}"
 
     def name_next_router(self) -> None:
         """Let the router's machine be there by its next address as well, and name that."""
-        gateway, prefixlen = self._lab.gateway(self._uplink), self._server.pool.subnet.rpartition("/")[2]
-        gateway.ip("address", "add", f"{self.next_router}/{prefixlen}", "dev", "lan0")
+        self._lab.gateway(self._uplink).ip("address", "add", self._with_prefix(self.next_router), "dev", "lan0")
         self._exchange(replace(self._server.pool, router=self.next_router))
 
     def retire_router(self) -> None:
         """Take the first address from the router, and what is known of it from the client."""
-        gateway, prefixlen = self._lab.gateway(self._uplink), self._server.pool.subnet.rpartition("/")[2]
+        gateway = self._lab.gateway(self._uplink)
         gateway.sysctl("net/ipv4/conf/lan0/promote_secondaries", "1")
-        gateway.ip("address", "del", f"{self.router}/{prefixlen}", "dev", "lan0")
+        gateway.ip("address", "del", self._with_prefix(self.router), "dev", "lan0")
         machine, interface = self._client
         machine.ip("neighbour", "flush", "to", self.router, "dev", interface)
 
@@ -63,6 +58,9 @@ class LabLessor:
         """Hand out other addresses only."""
         pool = self._server.pool
         self._exchange(replace(pool, first=_later(pool.first, NEXT_ADDRESSES), last=_later(pool.last, NEXT_ADDRESSES)))
+
+    def _with_prefix(self, router: str) -> str:
+        return f"{router}/{self._server.pool.subnet.rpartition('/')[2]}"
 
     def _exchange(self, pool: DHCPPool) -> None:
         client = self._lab.dhcp_client
