@@ -3,4 +3,4 @@
 import pytest
 
 pytest.register_assert_rewrite("fixtures.expect")
-pytest_plugins = ["fixtures.handed", "fixtures.plugin"]
+pytest_plugins = ["fixtures.checks", "fixtures.plugin"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fixtures.access.journeys import Journeys
-from fixtures.declare import check
+from fixtures.check import check
 from fixtures.expect import Expect
-from fixtures.model.intent import Protocol
-from fixtures.reasoning.sightings import answers_seen, departures, errors_seen, in_words, left_by
-from fixtures.reasoning.situation import Situation
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.sightings import answers_seen, departures, errors_seen, in_words, left_by
+from viacheck.model.intent import Protocol
+from viacheck.packets.traffic_tests import Journeys
 
 
 @check(

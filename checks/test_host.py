@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from fixtures.access.journeys import Journeys
-from fixtures.declare import CONTAINER, NAT, check
+from fixtures.check import CONTAINER, NAT, check
 from fixtures.expect import Expect
-from fixtures.model.intent import Intent
-from fixtures.model.snapshot import Snapshot
-from fixtures.model.verdict import StateEvidence
-from fixtures.reasoning.causes.host import agent_flow, overlapping, sysctls_off
-from fixtures.reasoning.engine import macvlan_supported
-from fixtures.reasoning.packet_filter import forwarding
-from fixtures.reasoning.situation import Situation
+from viacheck.analysis.packet_filter.evaluate import forwarding
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.diagnosis.host import agent_flow, overlapping, sysctls_off
+from viacheck.model.intent import Intent
+from viacheck.model.result import StateEvidence
+from viacheck.model.snapshot import Snapshot
+from viacheck.packets.traffic_tests import Journeys
+from viacheck.parsers.docker_api import macvlan_supported
 
 
 @check(

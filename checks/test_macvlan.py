@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from fixtures.access.journeys import Journeys
-from fixtures.declare import BRIDGED, MACVLAN, check
+from fixtures.check import BRIDGED, MACVLAN, check
 from fixtures.expect import Expect
-from fixtures.model.intent import Intent, MacvlanAttach
-from fixtures.model.snapshot import Snapshot
-from fixtures.reasoning.causes.macvlan import data_filtered, docker_network, in_pool, network_faults
-from fixtures.reasoning.dhcp import colliding, offers_evidence
-from fixtures.reasoning.segment import UPSTREAM_WORDS
-from fixtures.reasoning.sightings import departures, left_by
-from fixtures.reasoning.situation import Situation
+from viacheck.analysis.dhcp_offers import colliding, offers_evidence
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.segment import UPSTREAM_WORDS
+from viacheck.analysis.sightings import departures, left_by
+from viacheck.diagnosis.macvlan import data_filtered, docker_network, in_pool, network_faults
+from viacheck.model.intent import Intent, MacvlanAttach
+from viacheck.model.snapshot import Snapshot
+from viacheck.packets.traffic_tests import Journeys
 
 
 @check(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fixtures.declare import NAT, check
+from fixtures.check import NAT, check
 from fixtures.expect import Expect
-from fixtures.model.snapshot import Snapshot
-from fixtures.reasoning.causes.nat import enslaved_uplinks, translation
-from fixtures.reasoning.situation import Situation
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.diagnosis.nat import enslaved_uplinks, translation
+from viacheck.model.snapshot import Snapshot
 
 
 @check("NAT-01", "The agent's bridge has no uplink enslaved", guide="NAT", applies=NAT)

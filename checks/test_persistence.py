@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from fixtures.declare import Applies, check
+from fixtures.check import Applies, check
 from fixtures.expect import Expect
-from fixtures.model.verdict import CommandEvidence, FileEvidence
-from fixtures.reasoning.causes.persist import findings_of, persistence_of
-from fixtures.reasoning.persistence.judgement import applies
-from fixtures.reasoning.persistence.own_words import of_manager
-from fixtures.reasoning.persistence.proof import Prove
-from fixtures.reasoning.persistence.repeatable import repeatable
-from fixtures.reasoning.persistence.written import OWN_NAMES
-from fixtures.reasoning.situation import Situation
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.diagnosis.persistence import findings_of, persistence_of
+from viacheck.model.result import CommandEvidence, FileEvidence
+from viacheck.persistence.assess import applies
+from viacheck.persistence.manager_answers import of_manager
+from viacheck.persistence.manager_config import OWN_NAMES
+from viacheck.persistence.repeatable import repeatable
+from viacheck.persistence.replay_result import Prove
 
 WRITTEN_DOWN = Applies(
     applies, 'no policy routing is intended (egress.table), or it is typed by hand on purpose (egress.persist = "none")'

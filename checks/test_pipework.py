@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from fixtures.access.journeys import Journeys
-from fixtures.declare import PIPEWORK, PIPEWORK_KEPT, check
+from fixtures.check import PIPEWORK, PIPEWORK_KEPT, check
 from fixtures.expect import Expect
-from fixtures.model.intent import Intent, PipeworkStaticAttach
-from fixtures.model.snapshot import Snapshot
-from fixtures.model.verdict import FileEvidence
-from fixtures.reasoning.causes.macvlan import ways_beside
-from fixtures.reasoning.causes.pipework import (
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.sightings import departures, left_by
+from viacheck.diagnosis.macvlan import ways_beside
+from viacheck.diagnosis.pipework import (
     address_objection,
     docker_networks,
     gateway_objection,
@@ -17,9 +15,11 @@ from fixtures.reasoning.causes.pipework import (
     leftovers,
     reruns_of,
 )
-from fixtures.reasoning.pipework_files import OCCASIONS
-from fixtures.reasoning.sightings import departures, left_by
-from fixtures.reasoning.situation import Situation
+from viacheck.model.intent import Intent, PipeworkStaticAttach
+from viacheck.model.result import FileEvidence
+from viacheck.model.snapshot import Snapshot
+from viacheck.packets.traffic_tests import Journeys
+from viacheck.persistence.pipework import OCCASIONS
 
 
 @check(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fixtures.access.journeys import Journeys
-from fixtures.access.kernel import KernelDecision
-from fixtures.declare import NAT, POLICY_ROUTING, check
+from fixtures.check import NAT, POLICY_ROUTING, check
 from fixtures.expect import Expect
-from fixtures.model.intent import Intent
-from fixtures.model.snapshot import Rule, Snapshot
-from fixtures.model.verdict import Evidence, FileEvidence, StateEvidence
-from fixtures.reasoning.causes.route import deciding_route, fails_open_by, rules_for_agent, shadowing_rule
-from fixtures.reasoning.rt_tables import clashes, number_of, registered
-from fixtures.reasoning.situation import Situation
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.diagnosis.routing import deciding_route, fails_open_by, rules_for_agent, shadowing_rule
+from viacheck.host.kernel_route import KernelDecision
+from viacheck.model.intent import Intent
+from viacheck.model.result import Evidence, FileEvidence, StateEvidence
+from viacheck.model.snapshot import Rule, Snapshot
+from viacheck.packets.traffic_tests import Journeys
+from viacheck.parsers.rt_tables import clashes, number_of, registered
 
 FIRST_SHOWN, TELLING_SHOWN, LAST_SHOWN = 50, 10, 3
 """How many rules or routes stand in the evidence: the first, those that tell, the last."""

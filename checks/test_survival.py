@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fixtures.access.event_for import EventName, NotApplicable, NotPossible
-from fixtures.access.journeys import Journeys
-from fixtures.access.trial_run import WayNotRight
-from fixtures.access.trials import Trials
-from fixtures.declare import CONTAINER, check
+from fixtures.check import CONTAINER, check
 from fixtures.expect import Expect
-from fixtures.model.intent import Intent, Survivable, seconds
-from fixtures.model.verdict import Evidence, StateEvidence
-from fixtures.reasoning.sightings import in_words, left_by
-from fixtures.reasoning.situation import Situation
-from fixtures.reasoning.survival import Trial, leak_words, must_survive
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.sightings import in_words, left_by
+from viacheck.disruption.disruption_tests import Trials
+from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
+from viacheck.disruption.flow_results import Trial, leak_words, must_survive
+from viacheck.disruption.runner import WayNotRight
+from viacheck.model.intent import Intent, Survivable, seconds
+from viacheck.model.result import Evidence, StateEvidence
+from viacheck.packets.traffic_tests import Journeys
 
 GUIDE = "NAT, step 6"
 

@@ -13,19 +13,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fixtures.access import syscalls
-from fixtures.access.namespace import Namespace
-from fixtures.model.snapshot import Link
-from netns_lab import netlink, nftables
-from netns_lab.dhcp_client import DHCPClient, NoLease
-from netns_lab.dhcp_server import DHCPServer
-from netns_lab.far_end import FarEnd
+from netns_lab import nft_rules, rtnetlink_batch
 from netns_lab.lab import Lab, LabMachine
-from netns_lab.link_watcher import start_link_watcher
-from netns_lab.netlink import LabBuildError, Request, request
-from netns_lab.networkd import Networkd, NetworkdFailed
+from netns_lab.networkd_daemon import Networkd, NetworkdFailed
+from netns_lab.pid_namespace import contain_processes
 from netns_lab.plan import HOST, Cable, LabPlan, Machine
-from netns_lab.processes import contain_processes
+from netns_lab.rtnetlink_batch import LabBuildError, Request, request
+from netns_lab.services.dhcp_client import DHCPClient, NoLease
+from netns_lab.services.dhcp_server import DHCPServer
+from netns_lab.services.link_hook import start_link_watcher
+from netns_lab.services.responders import FarEnd
+from viacheck.host import syscalls
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import Link
 
 AGENT_PATH = "/run/netns/agent"
 PACKET_FILTER_TABLE = "viacheck-lab"
@@ -65,16 +65,16 @@ def build(plan: LabPlan) -> Lab:
             set_sysctls(namespaces[machine.name], QUIET_SYSCTLS)
         # The far ends first: a cable's second end exists once the first one's machine has made it.
         for machine in plan.machines:
-            netlink.send(namespaces[machine.name], _links(machine, plan.cables, machines))
+            rtnetlink_batch.send(namespaces[machine.name], _links(machine, plan.cables, machines))
         # The switches last: a port comes up with the carrier of a machine that is up already.
         for machine in (*plan.neighbours, *reversed((plan.host, plan.agent, *plan.gateways)), *plan.switches):
             set_sysctls(namespaces[machine.name], _quick_neighbours(machine) | machine.state.sysctls)
-            netlink.send(namespaces[machine.name], configuration(machine))
+            rtnetlink_batch.send(namespaces[machine.name], configuration(machine))
             if machine.packet_filter:
-                nftables.apply(namespaces[machine.name], PACKET_FILTER_TABLE, machine.packet_filter)
+                nft_rules.apply(namespaces[machine.name], PACKET_FILTER_TABLE, machine.packet_filter)
         if plan.switches:
             for machine in (*plan.switches, plan.host, plan.agent, *plan.gateways, *plan.neighbours):
-                netlink.settle(namespaces[machine.name], machine.state.links)
+                rtnetlink_batch.settle(namespaces[machine.name], machine.state.links)
         far_end = FarEnd([(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways])
         undo.callback(far_end.close)
         lab = Lab(plan, machines, far_end, None)
@@ -105,7 +105,7 @@ def _boot(lab: Lab) -> None:
             lab.notes.append(f"{done.command} ended with exit code {done.exit_code}: {done.stderr.strip()}")
     if plan.boots:
         for machine in (plan.host, *plan.gateways):
-            netlink.settle(lab.machines[machine.name].namespace, machine.state.links)
+            rtnetlink_batch.settle(lab.machines[machine.name].namespace, machine.state.links)
 
 
 def _start_networkd(lab: Lab) -> None:
@@ -149,17 +149,17 @@ def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMac
         if link.kind == "macvlan" and link.peer_netnsid is not None:
             continue
         if link.kind == "macvlan":
-            on_parent.append(netlink.add_link(link, parent_index=link.peer_index))
+            on_parent.append(rtnetlink_batch.add_link(link, parent_index=link.peer_index))
         elif link.kind != "veth":
-            requests.append(netlink.add_link(link))
+            requests.append(rtnetlink_batch.add_link(link))
         elif link.name in by_cable:
             cable = by_cable[link.name]
             other = machines[cable.other_machine]
-            requests.append(netlink.add_veth(link, _link(other.plan, cable.other_interface), other.namespace))
+            requests.append(rtnetlink_batch.add_veth(link, _link(other.plan, cable.other_interface), other.namespace))
     requests += on_parent
     if machine.name == HOST:
         requests += [
-            netlink.add_macvlan(link, other.namespace)
+            rtnetlink_batch.add_macvlan(link, other.namespace)
             for other in machines.values()
             for link in other.plan.state.links
             if link.kind == "macvlan" and link.peer_netnsid is not None
@@ -185,10 +185,12 @@ def configuration(machine: Machine) -> list[Request]:
             requests.append(request("link", "set", index=link.index, master=indexes[link.master]))
         if link.up:
             requests.append(request("link", "set", index=link.index, state="up"))
-    requests += [netlink.add_address(address, indexes[address.interface]) for address in state.addresses]
-    requests += [netlink.route_request("add", route, indexes) for route in state.routes]
-    requests += [netlink.rule_request("add", rule) for rule in state.rules]
-    requests += [netlink.add_neighbour(neighbour, indexes[neighbour.interface]) for neighbour in state.neighbours]
+    requests += [rtnetlink_batch.add_address(address, indexes[address.interface]) for address in state.addresses]
+    requests += [rtnetlink_batch.route_request("add", route, indexes) for route in state.routes]
+    requests += [rtnetlink_batch.rule_request("add", rule) for rule in state.rules]
+    requests += [
+        rtnetlink_batch.add_neighbour(neighbour, indexes[neighbour.interface]) for neighbour in state.neighbours
+    ]
     return requests
 
 

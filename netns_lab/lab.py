@@ -12,15 +12,15 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl import RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP
 
-from fixtures.access.commands import CommandResult
-from fixtures.access.namespace import Namespace
-from fixtures.model.snapshot import Snapshot
-from netns_lab.dhcp_client import DHCPClient
-from netns_lab.dhcp_server import DHCPServer
-from netns_lab.engine import Engine
-from netns_lab.far_end import FarEnd
-from netns_lab.networkd import Networkd
+from netns_lab.docker_engine.daemon import Engine
+from netns_lab.networkd_daemon import Networkd
 from netns_lab.plan import LabPlan, Machine
+from netns_lab.services.dhcp_client import DHCPClient
+from netns_lab.services.dhcp_server import DHCPServer
+from netns_lab.services.responders import FarEnd
+from viacheck.host.command import CommandResult
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import Snapshot
 
 AGENT_CONTAINER = "te-agent"
 CARRIER_TIMEOUT = 2.0

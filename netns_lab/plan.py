@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
 from typing import Any
 
-from fixtures.model.intent import Intent, parse_intent
-from fixtures.model.snapshot import (
+from netns_lab.nft_rules import LabRule
+from netns_lab.services.dhcp_server import DHCPPool
+from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.snapshot import (
     TABLE_MAIN,
     Address,
     Family,
@@ -21,8 +23,6 @@ from fixtures.model.snapshot import (
     Route,
     Rule,
 )
-from netns_lab.dhcp_server import DHCPPool
-from netns_lab.nftables import LabRule
 
 PROBE_TARGET = "198.51.100.1"
 PROBE_TARGET6 = "2001:db8:ffff::1"

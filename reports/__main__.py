@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from reports.console import colour_wanted, summary
-from reports.files import REPORT, ResultUnreadable, read_outcome, write_whole
-from reports.page import render
-from reports.words import visible
+from reports.report_files import REPORT, ResultUnreadable, read_outcome, write_whole
+from reports.report_page import render
+from reports.text import visible
 
 USAGE_ERROR = 4
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from fixtures.model.verdict import Outcome, Verdict
-from reports.causes import Cause, causes
-from reports.way import verdict_sentence
-from reports.words import counted, ids_shortened, listed, one_line, reasons, sentence, visible
+from reports.diagnoses import Cause, causes
+from reports.egress_summary import verdict_sentence
+from reports.text import counted, ids_shortened, listed, one_line, reasons, sentence, visible
+from viacheck.model.result import Outcome, Verdict
 
 NARROWEST, WIDEST = 40, 120
 _COLOURS = {"pass": "32", "fail": "31", "inconclusive": "35", "advisory": "33", "strong": "1", "quiet": "2"}

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports.words import counted, visible
+from reports.text import counted, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEXT_SHOWN = 6_000

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as Xml
 
-from fixtures.model.verdict import CheckResult, Outcome, Verdict
-from reports.words import reason, visible
+from reports.text import reason, visible
+from viacheck.model.result import CheckResult, Outcome, Verdict
 
 _ELEMENTS = {
     Verdict.FAIL: "failure",

@@ -12,8 +12,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
-from fixtures.model.verdict import TimelineEvent, TimelineEvidence
-from reports.words import counted, sentence
+from reports.text import counted, sentence
+from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 Kind = Literal["event", "state", "netlink", "probe", "late", "lost", "wrong-source", "leak"]
 Course = tuple[Literal["old", "new"] | None, Literal[4, 6] | None]

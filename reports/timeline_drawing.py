@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from reports.text import clip, visible
 from reports.time_axis import TimeAxis, time_axis
 from reports.timeline import FORTUNES, Kind, Lane, Stretch, Timeline
-from reports.words import clip, visible
 
 _LEFT, _PLOT, _RIGHT = 122, 640, 150
 _WIDTH = _LEFT + _PLOT + _RIGHT

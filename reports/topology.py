@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from fixtures.model.verdict import CheckResult, PacketsEvidence, StateEvidence, TargetRecord
-from reports.way import Way
-from reports.words import clip, counted, listed, sentence, visible
+from reports.egress_summary import Way
+from reports.text import clip, counted, listed, sentence, visible
+from viacheck.model.result import CheckResult, PacketsEvidence, StateEvidence, TargetRecord
 
 Kind = Literal["taken", "leak", "missed", "idle"]
 

@@ -16,17 +16,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fixtures.bundle.manifest import MANIFEST, SCHEMA
-from fixtures.bundle.reading import Bundle, read_stream
-from fixtures.bundle.recording import Recorded
-from fixtures.bundle.writing import Case, write_bundle
-from fixtures.selection import LabSpec
-from fixtures.targets import open_target
 from netns_lab.scenarios import SCENARIOS
 from tests.front_door import ROOT
+from viacheck.bundle.manifest import MANIFEST, SCHEMA
+from viacheck.bundle.reader import Bundle, read_stream
+from viacheck.bundle.recorded_commands import Recorded
+from viacheck.bundle.writer import Case, write_bundle
+from viacheck.targets.open_target import open_target
+from viacheck.targets.specs import LabSpec
 
 CANARY = "CANARY7hush"
-COMMANDS = [sys.executable, "-P", "-m", "fixtures.commands"]
+COMMANDS = [sys.executable, "-P", "-m", "viacheck.cli.main"]
 
 
 def in_lab(lab: str, script: str, env: Mapping[str, str]) -> str:

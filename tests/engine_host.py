@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.engine import Engine, unavailable
+from netns_lab.docker_engine.daemon import Engine, unavailable
 from tests.front_door import Finished, command, finished
 from tests.hand_made import UPLINKS, HandMadeHost, write_site
 

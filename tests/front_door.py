@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fixtures.model.verdict import CheckResult, Outcome, Verdict
-from reports.files import read_outcome
+from reports.report_files import read_outcome
+from viacheck.model.result import CheckResult, Outcome, Verdict
 
 ROOT = Path(__file__).parent.parent
 SEVERITY = {Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fixtures.access.namespace import Namespace
+from viacheck.host.namespace import Namespace
 
 CHECKOUT = Path(__file__).parent.parent
 WITHIN = 2.0
@@ -168,8 +168,8 @@ def wait_for_end(pid: int, seconds: float, what: str) -> None:
 
 RUN = """\
 import os, shlex, subprocess, sys
-from fixtures.access.namespace import Namespace
-from fixtures.guard.guard import guard
+from viacheck.host.namespace import Namespace
+from viacheck.guard.guard import guard
 
 folder, timeout, pause_at = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 STEPS = {steps!r}
@@ -267,7 +267,7 @@ class GuardedRun:
 def _kill(pid: int) -> None:
     try:
         with open(f"/proc/{pid}/cmdline") as file:
-            mine = "fixtures.guard" in file.read()
+            mine = "viacheck.guard" in file.read()
         if mine:
             os.kill(pid, signal.SIGKILL)
     except OSError:

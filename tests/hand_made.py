@@ -14,12 +14,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fixtures.access.namespace import Namespace
-from netns_lab import nftables
-from netns_lab.far_end import FarEnd
-from netns_lab.nftables import Masquerade
+from netns_lab import nft_rules
+from netns_lab.nft_rules import Masquerade
 from netns_lab.plan import PROBE_TARGET, RESOLVER
+from netns_lab.services.responders import FarEnd
 from tests.front_door import Finished, command, finished
+from viacheck.host.namespace import Namespace
 
 AGENT_PATH = "/run/netns/agent"
 AGENT_SUBNET = "172.17.0.0/16"
@@ -134,7 +134,7 @@ class HandMadeHost:
         self.ip("-n agent link set eth0 up")
         self.ip("-n agent route add default via 172.17.0.1")
         self.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
-        nftables.apply(self.namespace, "nat", [Masquerade(source=AGENT_SUBNET, not_oif="docker0")])
+        nft_rules.apply(self.namespace, "nat", [Masquerade(source=AGENT_SUBNET, not_oif="docker0")])
 
     def viacheck(
         self,

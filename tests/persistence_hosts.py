@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fixtures.model.intent import parse_intent
-from fixtures.model.snapshot import Address, HostFile, Link, NetworkState, Rule, Snapshot
-from fixtures.reasoning.persistence import networkmanager
-from fixtures.reasoning.persistence.keep import keep
-from fixtures.reasoning.situation import Situation
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.model.intent import parse_intent
+from viacheck.model.snapshot import Address, HostFile, Link, NetworkState, Rule, Snapshot
+from viacheck.persistence import networkmanager
+from viacheck.persistence.allowlist import keep
 
 RECORDED = Path(__file__).parent / "recorded" / "persistence"
 SUBNET = "172.17.0.0/16"

@@ -9,26 +9,7 @@ import json
 from dataclasses import asdict
 from typing import Any, Literal
 
-from fixtures.model.snapshot import (
-    Address,
-    Attachment,
-    DockerContainer,
-    DockerEngine,
-    DockerNetwork,
-    FilterChain,
-    FilterRule,
-    HostFile,
-    IPAMPool,
-    Link,
-    NetworkState,
-    Nexthop,
-    PacketFilter,
-    Problem,
-    Route,
-    Rule,
-    Snapshot,
-)
-from fixtures.model.verdict import (
+from viacheck.model.result import (
     CheckResult,
     CommandEvidence,
     CounterEvidence,
@@ -49,6 +30,25 @@ from fixtures.model.verdict import (
     TimelineEvidence,
     Verdict,
     WatchedInterface,
+)
+from viacheck.model.snapshot import (
+    Address,
+    Attachment,
+    DockerContainer,
+    DockerEngine,
+    DockerNetwork,
+    FilterChain,
+    FilterRule,
+    HostFile,
+    IPAMPool,
+    Link,
+    NetworkState,
+    Nexthop,
+    PacketFilter,
+    Problem,
+    Route,
+    Rule,
+    Snapshot,
 )
 
 PROTOCOLS = ("icmp", "udp", "tcp")

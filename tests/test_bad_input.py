@@ -11,10 +11,10 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from fixtures.model.intent import toml_text
-from fixtures.model.verdict import CheckResult, Outcome, Verdict
 from tests.front_door import Finished, command, finished, viacheck
 from tests.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from viacheck.model.intent import toml_text
+from viacheck.model.result import CheckResult, Outcome, Verdict
 
 USAGE_ERROR = 4
 

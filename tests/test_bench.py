@@ -9,35 +9,35 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import bench_command
-from fixtures.access.namespace import Namespace
-from fixtures.access.target import Target
-from fixtures.bench import lab, large_host, load, verdict
-from fixtures.bench.figures import Bench, BenchFailed, Figure, Limit, Measurement
-from fixtures.bench.lab_by_ip import commands
-from fixtures.bench.readiness import first_ping
-from fixtures.bench.table import page
-from fixtures.selection import LabSpec
 from netns_lab.scenarios import SCENARIOS
 from tests.front_door import ROOT
+from viacheck.bench import capture_load, egress_verdict, lab_build, large_host
+from viacheck.bench.bench_table import page
+from viacheck.bench.figures import Bench, BenchFailed, Figure, Limit, Measurement
+from viacheck.bench.lab_by_ip import commands
+from viacheck.bench.readiness import first_ping
+from viacheck.cli import bench
+from viacheck.host.namespace import Namespace
+from viacheck.targets.base import Target
+from viacheck.targets.specs import LabSpec
 
 
 @pytest.fixture
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where benchmarks are saved."""
     folder = tmp_path / "bench"
-    monkeypatch.setattr(bench_command, "SAVED", folder)
+    monkeypatch.setattr(bench, "SAVED", folder)
     return folder
 
 
 def test_the_table_is_printed_and_saved(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench_command.main(["--quick", "--only", "lab", "--only", "verdict"]) == 0
+    assert bench.main(["--quick", "--only", "lab", "--only", "verdict"]) == 0
     said = capsys.readouterr()
     (document,) = saved.glob("*.json")
-    bench = Bench.model_validate_json(document.read_text())
+    saved_bench = Bench.model_validate_json(document.read_text())
     assert json.loads(document.read_text())["schema"] == "viacheck.bench/1"
-    assert [one.name for one in bench.measurements] == ["lab", "verdict"]
-    for measurement in bench.measurements:
+    assert [one.name for one in saved_bench.measurements] == ["lab", "verdict"]
+    for measurement in saved_bench.measurements:
         assert measurement.figures[0].median is not None
         assert measurement.figures[0].reached is not None
     table = document.with_suffix(".md").read_text()
@@ -47,22 +47,22 @@ def test_the_table_is_printed_and_saved(saved: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_lab_is_built_alike_by_every_means() -> None:
-    own, floor, by_ip, _mininet = lab.measure(quick=True).judged().figures
+    own, floor, by_ip, _mininet = lab_build.measure(quick=True).judged().figures
     assert len(own.values) == len(floor.values) == 3
     assert own.limit is not None
     assert by_ip.values or by_ip.remark.startswith("not measured: needs")
 
 
 def test_the_watch_sees_every_probe_under_load() -> None:
-    own, scapy = load.measure(quick=True).figures
+    own, scapy = capture_load.measure(quick=True).figures
     assert own.values == [100]
     assert len(scapy.values) == 1
 
 
 def test_a_verdict_is_judged_before_its_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdict, "LAB", LabSpec("policy-routing", faults=("rule-missing",)))
+    monkeypatch.setattr(egress_verdict, "LAB", LabSpec("policy-routing", faults=("rule-missing",)))
     with pytest.raises(BenchFailed, match="not as intended"):
-        verdict.measure(quick=True)
+        egress_verdict.measure(quick=True)
 
 
 def test_a_large_host_is_read_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +100,8 @@ def test_a_lab_that_is_not_ready_is_no_figure() -> None:
 def test_what_cannot_be_measured_is_told_and_the_rest_is_saved(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(verdict, "LAB", LabSpec("policy-routing", faults=("rule-missing",)))
-    assert bench_command.main(["--quick", "--only", "verdict", "--only", "load"]) == 1
+    monkeypatch.setattr(egress_verdict, "LAB", LabSpec("policy-routing", faults=("rule-missing",)))
+    assert bench.main(["--quick", "--only", "verdict", "--only", "load"]) == 1
     assert "viacheck bench: verdict: " in capsys.readouterr().err
     (document,) = saved.glob("*.json")
     assert [one.name for one in Bench.model_validate_json(document.read_text()).measurements] == ["load"]
@@ -118,7 +118,7 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is_saved(
 )
 def test_bad_words_are_refused_in_one_line(words: list[str], told: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "fixtures.commands", "bench", *words],
+        [sys.executable, "-P", "-m", "viacheck.cli.main", "bench", *words],
         cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
@@ -129,7 +129,7 @@ def test_bad_words_are_refused_in_one_line(words: list[str], told: str) -> None:
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved.write_text("a file is in the way")
     with pytest.raises(SystemExit) as ended:
-        bench_command.main(["--quick", "--only", "lab"])
+        bench.main(["--quick", "--only", "lab"])
     assert ended.value.code == 4
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from fixtures.access import bpf
-from fixtures.access.link_state import LinkReader
-from fixtures.access.namespace import Namespace
-from fixtures.access.packet_socket import PacketSender, PacketSocket, Received
-from fixtures.access.scapy_setup import (
+from viacheck.host.link_state import LinkReader
+from viacheck.host.namespace import Namespace
+from viacheck.packets import bpf
+from viacheck.packets.scapy_import import (
     ARP,
     DNS,
     DNSQR,
@@ -27,7 +26,8 @@ from fixtures.access.scapy_setup import (
     Packet,
     Raw,
 )
-from fixtures.access.tokens import FENCE_ETHERTYPE, Token, TokenSpace
+from viacheck.packets.scapy_socket import PacketSender, PacketSocket, Received
+from viacheck.packets.tokens import FENCE_ETHERTYPE, Token, TokenSpace
 
 SNAP_LENGTH = 96
 OURS, OTHERS = TokenSpace(), TokenSpace()

@@ -17,20 +17,21 @@ from dataclasses import dataclass
 
 import pytest
 
-from fixtures.access import arp
-from fixtures.access.collect import network_state
-from fixtures.access.engine import read_engine
-from fixtures.access.namespace import Namespace
-from fixtures.model.snapshot import NetworkState
-from netns_lab import pipework, switch_port
+from netns_lab import pipework_host
 from netns_lab.builder import build
-from netns_lab.engine import unavailable
-from netns_lab.engine_lab import build_with_engine
+from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.engine_lab import build_with_engine
 from netns_lab.faults import FAULTS
 from netns_lab.lab import AGENT_CONTAINER, Lab
 from netns_lab.plan import PROBE_TARGET
 from netns_lab.scenarios import PARENT, SCENARIOS
 from netns_lab.scenarios.bridge import MACVLAN_MAC, PIPEWORK_MAC
+from netns_lab.services import port_security
+from viacheck.host.docker import read_engine
+from viacheck.host.namespace import Namespace
+from viacheck.host.snapshot_reader import network_state
+from viacheck.model.snapshot import NetworkState
+from viacheck.packets import arp
 
 UNAVAILABLE = unavailable()
 needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
@@ -172,33 +173,33 @@ def test_a_lease_is_held_in_the_dhcp_lab() -> None:
 @pytest.mark.parametrize("name", LABS[1:])
 def test_pipework_is_written_down_in_the_labs_own_files_only(name: str) -> None:
     with lab(name) as built:
-        line = built.host.read(pipework.RC_LOCAL).splitlines()[1]
+        line = built.host.read(pipework_host.RC_LOCAL).splitlines()[1]
         assert line.startswith("pipework eth0 te-agent ")
-        assert f"|| {line}" in built.host.read(pipework.INTERFACES)
-        assert line.removeprefix("pipework ") in built.host.read(pipework.WATCH_ENABLED)
-        for path in (pipework.PATH, pipework.RC_LOCAL, pipework.WATCH):
+        assert f"|| {line}" in built.host.read(pipework_host.INTERFACES)
+        assert line.removeprefix("pipework ") in built.host.read(pipework_host.WATCH_ENABLED)
+        for path in (pipework_host.PATH, pipework_host.RC_LOCAL, pipework_host.WATCH):
             assert built.host.run("test", "-x", path)
-        for path in (pipework.WATCH, pipework.WATCH_UNIT, pipework.LEASE_SCRIPT):
+        for path in (pipework_host.WATCH, pipework_host.WATCH_UNIT, pipework_host.LEASE_SCRIPT):
             assert not os.path.exists(path), f"{path} is on this machine"
-        assert built.notes[0] == pipework.NO_CONTAINER_NOTE
+        assert built.notes[0] == pipework_host.NO_CONTAINER_NOTE
 
 
 def test_every_script_is_accepted_by_the_shell() -> None:
     with lab("pipework-static") as built:
-        for path in (pipework.PATH, pipework.LEASE_SCRIPT, pipework.WATCH, pipework.RC_LOCAL):
+        for path in (pipework_host.PATH, pipework_host.LEASE_SCRIPT, pipework_host.WATCH, pipework_host.RC_LOCAL):
             assert built.host.run("sh", "-n", path)
 
 
 def test_rc_local_attaches_the_agent_again() -> None:
     with lab("pipework-static", "lost-on-restart") as built:
         assert not answers(built.agent.namespace, GATEWAY, within=SILENT_AFTER)
-        built.host.run(pipework.RC_LOCAL)
+        built.host.run(pipework_host.RC_LOCAL)
         assert answers(built.agent.namespace, GATEWAY)
 
 
 def test_pipework_cannot_run_twice_and_leaves_an_interface() -> None:
     with lab("pipework-static") as built:
-        second = pipework.run(built, PARENT, AGENT_CONTAINER, f"10.10.40.200/24@{GATEWAY}")
+        second = pipework_host.run(built, PARENT, AGENT_CONTAINER, f"10.10.40.200/24@{GATEWAY}")
         assert second.exit_code == 2
         assert "File exists" in second.stderr
         (left,) = (link for link in state(built.agent.namespace).links if link.name.startswith("ph"))
@@ -209,7 +210,7 @@ def test_pipework_gets_a_lease_where_busybox_is() -> None:
     if shutil.which("busybox") is None:
         pytest.skip("busybox is not installed")
     with lab("pipework-dhcp", "lost-on-restart") as built:
-        done = pipework.run(built, PARENT, AGENT_CONTAINER, "dhclient")
+        done = pipework_host.run(built, PARENT, AGENT_CONTAINER, "dhclient")
         assert done.ok, done
         (address,) = state(built.agent.namespace).addresses_of("eth1")
         assert address.valid_lifetime is not None
@@ -266,7 +267,7 @@ def test_the_four_arp_probes_tell_the_port_apart(fault: str | None, answered: li
         assert arp_matrix(built) == answered
         assert answers(built.host.namespace, GATEWAY)
         assert answers(built.agent.namespace, GATEWAY, within=SILENT_AFTER) == (fault is None)
-        switch_port.accept_all(built, PARENT)
+        port_security.accept_all(built, PARENT)
         assert answers(built.agent.namespace, GATEWAY)
 
 
@@ -369,11 +370,11 @@ def test_the_agents_mtu_stays_low() -> None:
 @pytest.mark.parametrize(
     ("fault", "path", "gone"),
     [
-        ("pipework-missing", pipework.PATH, None),
-        ("restart-hook-missing", pipework.WATCH, None),
-        ("rc-local-without-line", pipework.RC_LOCAL, "pipework"),
-        ("interfaces-without-line", pipework.INTERFACES, "pipework"),
-        ("post-up-unguarded", pipework.INTERFACES, "||"),
+        ("pipework-missing", pipework_host.PATH, None),
+        ("restart-hook-missing", pipework_host.WATCH, None),
+        ("rc-local-without-line", pipework_host.RC_LOCAL, "pipework"),
+        ("interfaces-without-line", pipework_host.INTERFACES, "pipework"),
+        ("post-up-unguarded", pipework_host.INTERFACES, "||"),
     ],
 )
 @pytest.mark.parametrize("name", LABS[1:])
@@ -386,7 +387,8 @@ def test_a_file_lacks_what_the_fault_takes(name: str, fault: str, path: str, gon
 
 
 @pytest.mark.parametrize(
-    ("fault", "path"), [("pipework-not-executable", pipework.PATH), ("rc-local-not-executable", pipework.RC_LOCAL)]
+    ("fault", "path"),
+    [("pipework-not-executable", pipework_host.PATH), ("rc-local-not-executable", pipework_host.RC_LOCAL)],
 )
 def test_a_program_may_not_be_executed(fault: str, path: str) -> None:
     with lab("pipework-static", fault) as built:
@@ -395,7 +397,7 @@ def test_a_program_may_not_be_executed(fault: str, path: str) -> None:
 
 def test_rc_local_ends_before_the_line() -> None:
     with lab("pipework-static", "lost-on-restart", "rc-local-after-exit") as built:
-        built.host.run(pipework.RC_LOCAL)
+        built.host.run(pipework_host.RC_LOCAL)
         assert not reaches(built)
 
 
@@ -451,9 +453,9 @@ def test_the_hook_attaches_a_restarted_container_again() -> None:
     with lab("pipework-static", engine=True) as built:
         assert built.engine is not None
         client = built.engine.client
-        unit = built.host.read(pipework.WATCH_ENABLED)
+        unit = built.host.read(pipework_host.WATCH_ENABLED)
         words = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2].split()
-        argv = pipework.host_command(built, *words)
+        argv = pipework_host.host_command(built, *words)
         hook = built.host.namespace.call(lambda: subprocess.Popen(argv, stderr=subprocess.PIPE))
         try:
             wait_until(lambda: client.info()["NEventsListener"] > 0)

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.bundle.manifest import RESULT
-from fixtures.bundle.reading import read_bundle
-from fixtures.bundle.writing import write_bundle
-from fixtures.model.verdict import Verdict
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.bundles import COMMANDS, case_of, in_lab, site
 from tests.front_door import ROOT, Finished, by_check, command, finished, viacheck
 from tests.hand_made import NOBODY, SITE, apply_the_guides_recipe, hand_made_host
+from viacheck.bundle.manifest import RESULT
+from viacheck.bundle.reader import read_bundle
+from viacheck.bundle.writer import write_bundle
+from viacheck.model.result import Verdict
 
 LAB, FAULT = "policy-routing", "rule-missing"
 
@@ -240,7 +240,10 @@ def test_every_mistake_of_a_site_file_has_a_line_of_its_own(tmp_path: Path, word
 )
 def test_the_script_tells_wrong_words_in_one_line(words: tuple[str, ...], said: str) -> None:
     done = subprocess.run(
-        ["sh", str(ROOT / "fixtures" / "bundle" / "collect.sh"), *words], capture_output=True, text=True, check=False
+        ["sh", str(ROOT / "src" / "viacheck" / "bundle" / "collect.sh"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 4
     assert said in done.stderr

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from fixtures.bundle.manifest import MODES
-from fixtures.bundle.reading import read_bundle
-from fixtures.bundle.target import SavedTarget
-from fixtures.bundle.writing import Case, write_bundle
-from fixtures.model.intent import PROTOCOLS
-from fixtures.model.verdict import Outcome
-from fixtures.reasoning.causes import Measured, causes
 from netns_lab.scenarios import SCENARIOS
 from tests.conftest import BROKEN
 from tests.front_door import Finished
+from viacheck.bundle.manifest import MODES
+from viacheck.bundle.reader import read_bundle
+from viacheck.bundle.writer import Case, write_bundle
+from viacheck.diagnosis import Measured, causes
+from viacheck.model.intent import PROTOCOLS
+from viacheck.model.result import Outcome
+from viacheck.targets.bundle import SavedTarget
 
 PUBLIC = {"10.10.40.": "81.2.69.", "10.10.50.": "81.2.70.", "fd00:": "2a01:4f8:"}
 """What a lab's addresses are taken for, so that there is something to map."""

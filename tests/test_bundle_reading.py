@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from fixtures.bundle.manifest import INTENT, MANIFEST, SNAPSHOT
-from fixtures.bundle.reading import BundleUnreadable, read_bundle, read_stream
-from fixtures.bundle.target import SavedTarget
-from fixtures.reasoning.explanation import explain
 from tests.bundles import case_of, members_of, packed, plain, quick_tar, read, signed, tar_of
+from viacheck.analysis.explain import explain
+from viacheck.bundle.manifest import INTENT, MANIFEST, SNAPSHOT
+from viacheck.bundle.reader import BundleUnreadable, read_bundle, read_stream
+from viacheck.targets.bundle import SavedTarget
 
 LAB = "policy-routing"
 

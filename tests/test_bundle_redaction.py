@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.bundle.reading import read_bundle
-from fixtures.bundle.redaction import KEPT4, Redactor
-from fixtures.bundle.writing import write_bundle
-from fixtures.reasoning.secrets import without_secrets
-from netns_lab.engine import unavailable
+from netns_lab.docker_engine.daemon import unavailable
 from tests.bundles import CANARY, COMMANDS, case_of, in_lab, site
 from tests.front_door import ROOT, command
+from viacheck.bundle.reader import read_bundle
+from viacheck.bundle.redaction.mapping import KEPT4, Redactor
+from viacheck.bundle.redaction.patterns import without_secrets
+from viacheck.bundle.writer import write_bundle
 
 needs_engine = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
@@ -167,7 +167,7 @@ for path, text in json.load(open({str(files)!r})).items():
         (programs / name).chmod(0o755)
     file = site(folder)
     collect = " ".join([*COMMANDS, "collect", "--site", str(file)])
-    script = ROOT / "fixtures" / "bundle" / "collect.sh"
+    script = ROOT / "src" / "viacheck" / "bundle" / "collect.sh"
     run = " ".join(command("--local", "--site", str(file), "--report-dir", str(folder / "report"), "-q"))
     in_lab(
         "policy-routing",
@@ -270,7 +270,7 @@ def test_script_and_program_tell_the_same_state(collected: Path) -> None:
 def test_no_canary_of_a_container_is_in_a_bundle(tmp_path: Path) -> None:
     file = site(tmp_path, agent="canary-agent")
     collect = " ".join([*COMMANDS, "collect", "--site", str(file)])
-    script = ROOT / "fixtures" / "bundle" / "collect.sh"
+    script = ROOT / "src" / "viacheck" / "bundle" / "collect.sh"
     in_lab(
         "engine:policy-routing",
         f"""set -e

@@ -12,21 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access import packet_socket
-from fixtures.access.capture import Observation, Watch
-from fixtures.access.evidence import numbers_of, packets_evidence
-from fixtures.access.load import BackgroundLoad
-from fixtures.access.namespace import Namespace
-from fixtures.access.packet_socket import PacketSender
-from fixtures.access.probes import Exchange, Prober, ProbeRequest
-from fixtures.access.scapy_setup import ICMP, IP, UDP, Ether, PcapNgReader, Raw
-from fixtures.access.tokens import TokenSpace
-from fixtures.reasoning.sightings import sound, unsound
-from netns_lab import nftables
+from netns_lab import nft_rules
 from netns_lab.builder import build
 from netns_lab.lab import Lab
-from netns_lab.nftables import DropFrames
+from netns_lab.nft_rules import DropFrames
 from netns_lab.scenarios import SCENARIOS
+from viacheck.analysis.sightings import sound, unsound
+from viacheck.host.namespace import Namespace
+from viacheck.packets import scapy_socket
+from viacheck.packets.background_load import BackgroundLoad
+from viacheck.packets.capture import Observation, Watch
+from viacheck.packets.evidence import numbers_of, packets_evidence
+from viacheck.packets.probes import Exchange, Prober, ProbeRequest
+from viacheck.packets.scapy_import import ICMP, IP, UDP, Ether, PcapNgReader, Raw
+from viacheck.packets.scapy_socket import PacketSender
+from viacheck.packets.tokens import TokenSpace
 
 TARGET, TARGET6 = "198.51.100.1", "2001:db8:ffff::1"
 PROTOCOLS = ("icmp", "udp", "tcp")
@@ -131,7 +131,7 @@ def test_frames_tell_addresses_and_the_whole_length(lab: Lab, watch: Watch, toke
         Prober(lab.agent.namespace, tokens).send(ProbeRequest(protocol="icmp", destination=TARGET, size=1200))
     (inside,) = period.observation.seen("docker0", "in")
     (outside,) = period.observation.seen("wlan0")
-    assert (inside.length, len(inside.octets)) == (1200 + 14, packet_socket.SNAP_LENGTH)
+    assert (inside.length, len(inside.octets)) == (1200 + 14, scapy_socket.SNAP_LENGTH)
     assert inside.source_mac == lab.plan.agent.state.links[0].mac
     assert (inside.source, outside.source, outside.destination) == ("172.17.0.2", "10.10.50.9", TARGET)
 
@@ -171,7 +171,7 @@ def test_an_error_that_quotes_eight_octets_is_matched_by_what_was_seen(host: Nam
 def test_lost_frames_leave_absence_unproven(
     host: Namespace, tokens: TokenSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packet_socket, "RECEIVE_BUFFER", 4096)
+    monkeypatch.setattr(scapy_socket, "RECEIVE_BUFFER", 4096)
     watch = Watch(host, ["left0", "right0"], tokens)
     sender = host.call(PacketSender)
     stranger = Ether() / IP(src="10.0.0.1", dst="10.0.0.9") / ICMP(type=3) / IP() / UDP()
@@ -189,7 +189,7 @@ def test_lost_frames_leave_absence_unproven(
 
 def test_a_fence_that_does_not_pass_leaves_absence_unproven(host: Namespace, tokens: TokenSpace) -> None:
     watch = Watch(host, ["left0", "right0"], tokens, fence_timeout=0.05)
-    nftables.apply(host, "wall", [DropFrames(device="left0", direction="egress")])
+    nft_rules.apply(host, "wall", [DropFrames(device="left0", direction="egress")])
     with watch() as period:
         one_probe(host, tokens)
     observation = period.observation
@@ -198,7 +198,7 @@ def test_a_fence_that_does_not_pass_leaves_absence_unproven(host: Namespace, tok
     proven, reason = observation.proven_absent("left0")
     assert (proven, reason) == (False, "left0: the fence frame could not be sent (No buffer space available)")
     assert observation.proven_absent("right0")[0]
-    nftables.remove(host, "wall")
+    nft_rules.remove(host, "wall")
     with watch() as period:
         one_probe(host, tokens)
     assert len(period.observation.seen("left0")) == 1

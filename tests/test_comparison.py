@@ -12,7 +12,7 @@ from tests.front_door import ROOT, Finished, viacheck
 
 
 def diff(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "fixtures.commands", "diff", *map(str, words)]
+    command = [sys.executable, "-P", "-m", "viacheck.cli.main", "diff", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.verdict import Outcome, Verdict
 from reports.console import colour_wanted, summary
 from tests.sample_outcomes import SAMPLES, many, rule_missing
+from viacheck.model.result import Outcome, Verdict
 
 REPORT = Path("reports/out/latest/report.html")
 

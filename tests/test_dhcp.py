@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.namespace import Namespace
-from netns_lab.dhcp_client import DHCPClient, NoLease
-from netns_lab.dhcp_server import DHCPPool, DHCPServer
-from netns_lab.processes import contain_processes
+from netns_lab.pid_namespace import contain_processes
+from netns_lab.services.dhcp_client import DHCPClient, NoLease
+from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
+from viacheck.host.namespace import Namespace
 
 SERVER, POOL = "10.10.40.1", DHCPPool(
     subnet="10.10.40.0/24", first="10.10.40.100", last="10.10.40.101", router="10.10.40.1", lease_seconds=600

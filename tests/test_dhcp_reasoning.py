@@ -7,14 +7,14 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from fixtures.access.arp import InterfaceNotUp
-from fixtures.access.dhcp_probe import discover
-from fixtures.model.snapshot import Address, NetworkState, Snapshot
-from fixtures.reasoning.dhcp import Offer, colliding, lease_end, spare_range, to_ask_for
 from netns_lab.builder import build
-from netns_lab.dhcp_server import DHCPPool, DHCPServer
 from netns_lab.lab import Lab
 from netns_lab.scenarios import PARENT, SCENARIOS
+from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
+from viacheck.analysis.dhcp_offers import Offer, colliding, lease_end, spare_range, to_ask_for
+from viacheck.model.snapshot import Address, NetworkState, Snapshot
+from viacheck.packets.arp import InterfaceNotUp
+from viacheck.packets.dhcp_discover import discover
 
 LAN = IPv4Network("10.10.40.0/24")
 POOL = IPv4Network("10.10.40.192/27")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.docs_command import PAGES, ROOT
+from viacheck.cli.docs import PAGES, ROOT
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import docker  # noqa: F401 - what follows becomes another user for a moment, who may be unable to import it
 import pytest
 
-from fixtures.access.engine import (
+from viacheck.host.docker import (
     ContainerMissing,
     ContainerNotRunning,
     EngineUnreachable,
@@ -26,9 +26,9 @@ from fixtures.access.engine import (
     nearest_names,
     read_engine,
 )
-from fixtures.access.namespace import NotANamespace
-from fixtures.model.snapshot import Attachment, DockerEngine, IPAMPool
-from fixtures.reasoning.engine import NotAnEngineAnswer, engine_from_answers, macvlan_supported
+from viacheck.host.namespace import NotANamespace
+from viacheck.model.snapshot import Attachment, DockerEngine, IPAMPool
+from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers, macvlan_supported
 
 RECORDED = Path(__file__).parent / "recorded"
 VERSIONS = ("1.11.2", "1.12", "20.10", "28", "29", "rootless")

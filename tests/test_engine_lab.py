@@ -14,17 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access import syscalls
-from fixtures.access.engine import (
+from netns_lab.docker_engine.daemon import (
+    CGROUP_PREFIX,
+    Engine,
+    EngineFailed,
+    missing_packages,
+    sweep_cgroups,
+    unavailable,
+)
+from netns_lab.pid_namespace import contain_processes
+from viacheck.host import syscalls
+from viacheck.host.docker import (
     ContainerNotRunning,
     EngineUnreachable,
     container_namespace,
     read_engine,
 )
-from fixtures.access.namespace import Namespace
-from fixtures.model.snapshot import Attachment, DockerContainer, IPAMPool
-from netns_lab.engine import CGROUP_PREFIX, Engine, EngineFailed, missing_packages, sweep_cgroups, unavailable
-from netns_lab.processes import contain_processes
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import Attachment, DockerContainer, IPAMPool
 
 UNAVAILABLE = unavailable()
 needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
@@ -238,8 +245,8 @@ def test_a_daemon_that_does_not_start_says_why_and_leaves_nothing() -> None:
 
 HARNESS = """
 import sys
-from fixtures.access.namespace import Namespace
-from netns_lab.engine import Engine
+from viacheck.host.namespace import Namespace
+from netns_lab.docker_engine.daemon import Engine
 host = Namespace.create("host")
 engine = Engine.start(host)
 print(engine.pid, engine.run_agent("te-agent"), engine.run_agent("second", network="none"), flush=True)
@@ -401,8 +408,8 @@ def test_an_ordinary_user_is_told_that_root_is_needed() -> None:
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("netns_lab.engine.SEARCH_PATH", str(tmp_path))
-    monkeypatch.setattr("netns_lab.engine.BUSYBOX", sys.executable)
+    monkeypatch.setattr("netns_lab.docker_engine.daemon.SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr("netns_lab.docker_engine.daemon.BUSYBOX", sys.executable)
     assert missing_packages() == ["busybox-static", "docker.io", "iptables"]
 
 

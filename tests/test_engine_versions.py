@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from checks.test_host import test_the_engine_answers_and_allows_the_mode as host_01
-from fixtures.declare import declared
+from fixtures.check import declared
 from fixtures.expect import Expect
-from fixtures.model.intent import Intent, parse_intent
-from fixtures.model.snapshot import NetworkState, Snapshot
-from fixtures.model.verdict import CheckResult, Verdict
-from fixtures.reasoning.causes import Cause, Measured, diagnose
-from fixtures.reasoning.engine import engine_from_answers
-from fixtures.reasoning.situation import Situation
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.diagnosis import Cause, Measured, diagnose
+from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.snapshot import NetworkState, Snapshot
+from viacheck.parsers.docker_api import engine_from_answers
 
 RECORDED = Path(__file__).parent / "recorded"
 # What pytest would collect once more.

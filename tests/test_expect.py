@@ -7,10 +7,11 @@ import os
 
 import pytest
 
-from fixtures.declare import EVERYWHERE, Check
+from fixtures.check import EVERYWHERE, Check
 from fixtures.expect import Expect, VerdictError
-from fixtures.model.snapshot import Problem
-from fixtures.model.verdict import (
+from tests.front_door import ROOT, Finished, command, finished
+from viacheck.diagnosis import Cause
+from viacheck.model.result import (
     CheckResult,
     CommandEvidence,
     PacketsEvidence,
@@ -18,12 +19,11 @@ from fixtures.model.verdict import (
     Verdict,
     WatchedInterface,
 )
-from fixtures.reasoning.causes import Cause
-from tests.front_door import ROOT, Finished, command, finished
+from viacheck.model.snapshot import Problem
 
 CHECKS = """
 import pytest
-from fixtures.declare import check
+from fixtures.check import check
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     (folder / "test_cases.py").write_text(CHECKS)
     report_dir = folder / "report"
     argv = [str(folder / "test_cases.py") if word == str(ROOT / "checks") else word for word in command()]
-    argv += ["-p", "fixtures.plugin", "-p", "fixtures.handed", "--lab", "nat", *request.param]
+    argv += ["-p", "fixtures.plugin", "-p", "fixtures.checks", "--lab", "nat", *request.param]
     return finished([*argv, "--report-dir", str(report_dir)], report_dir, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 

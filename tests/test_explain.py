@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from fixtures.reasoning.explanation import Explanation
 from tests.front_door import ROOT
+from viacheck.analysis.explain import Explanation
 
 
 def explain(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "fixtures.commands", "explain", *words]
+    command = [sys.executable, "-P", "-m", "viacheck.cli.main", "explain", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from fixtures.access.kernel import ask_kernel
-from fixtures.model.intent import Intent, parse_intent
-from fixtures.model.snapshot import Family, Snapshot
-from fixtures.reasoning.explanation import explain, packet_from
-from fixtures.reasoning.routing import RoutingModel
-from fixtures.reasoning.situation import Situation
 from tests.test_routing_model import CLEAN, Generator, Host
+from viacheck.analysis.explain import explain, packet_from
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.routing.model import RoutingModel
+from viacheck.host.kernel_route import ask_kernel
+from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.snapshot import Family, Snapshot
 
 SETS, PACKETS = 25, 8
 """Sets of rules and routes for each family, and packets for each set."""

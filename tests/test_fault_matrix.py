@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.declare import Check
-from fixtures.docs_command import all_checks
-from fixtures.model.verdict import Outcome, Verdict
-from netns_lab.engine import unavailable
-from netns_lab.engine_lab import engine_intent
+from fixtures.check import Check
+from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.engine_lab import engine_intent
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.front_door import Finished, by_check, severity, viacheck
+from viacheck.cli.docs import all_checks
+from viacheck.model.result import Outcome, Verdict
 
 NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
 ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]

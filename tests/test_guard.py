@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.guard.guard import GuardRefused, guard
-from fixtures.guard.lock import LockHeld, NoStateDirectory, acquire
-from fixtures.guard.saved_state import FINISHED, OUTCOME, UNFINISHED
 from tests.guarded_host import (
     CHECKOUT,
     STEPS,
@@ -26,6 +23,9 @@ from tests.guarded_host import (
     until,
     wait_for_end,
 )
+from viacheck.guard.guard import GuardRefused, guard
+from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire
+from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED
 
 
 @pytest.fixture
@@ -352,12 +352,12 @@ def test_an_interface_that_is_not_there_is_refused(host: GuardedHost, folder: Pa
 
 
 def test_the_watchdog_needs_nothing_but_the_standard_library() -> None:
-    ask = "import sys, fixtures.guard.watchdog; print(*sorted(name for name in sys.modules if 'fixtures' in name))"
+    ask = "import sys, viacheck.guard.watchdog; print(*sorted(name for name in sys.modules if 'fixtures' in name))"
     done = subprocess.run(
         [sys.executable, "-S", "-P", "-c", ask], env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert all(name == "fixtures" or name.startswith("fixtures.guard") for name in done.stdout.split())
+    assert all(name == "fixtures" or name.startswith("viacheck.guard") for name in done.stdout.split())
 
 
 def test_the_saved_file_can_be_read_by_its_owner_only_and_by_people(host: GuardedHost, folder: Path) -> None:

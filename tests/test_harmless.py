@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.reasoning.persistence.harmless import objection_to_hook, objection_to_script
+from viacheck.parsers.shell_allowlist import objection_to_hook, objection_to_script
 
 ADD = "ip rule add priority 1000 from 172.17.0.0/16 lookup 200"
 

@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from fixtures.model.intent import (
+from viacheck.model.intent import (
     Agent,
     Egress,
     Intent,

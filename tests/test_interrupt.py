@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.verdict import Outcome
-from netns_lab.engine import unavailable
-from reports.files import read_outcome
+from netns_lab.docker_engine.daemon import unavailable
+from reports.report_files import read_outcome
 from tests.front_door import command
+from viacheck.model.result import Outcome
 
 LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
 GONE_WITHIN = 10.0

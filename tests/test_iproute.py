@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.model.snapshot import Address, Link, Neighbour, Nexthop, PortRange, Route, Rule
-from fixtures.reasoning.iproute import (
+from viacheck.model.snapshot import Address, Link, Neighbour, Nexthop, PortRange, Route, Rule
+from viacheck.parsers.iproute import (
     ParseError,
     RouteAnswer,
     parse_addresses,

@@ -11,9 +11,9 @@ from typing import Literal
 
 import pytest
 
-from fixtures.model.snapshot import FilterChain, FilterMatch, PacketFilter
-from fixtures.reasoning.iptables_save import parse_iptables_save, written_by_nft_backend
-from fixtures.reasoning.packet_filter import Flow, forwarding, mark_after_prerouting, source_nat
+from viacheck.analysis.packet_filter.evaluate import Flow, forwarding, mark_after_prerouting, source_nat
+from viacheck.model.snapshot import FilterChain, FilterMatch, PacketFilter
+from viacheck.parsers.iptables_save import parse_iptables_save, written_by_nft_backend
 
 RECORDED = Path(__file__).parent / "recorded"
 COMPOSE = "br-4c1f0a9be7d2"

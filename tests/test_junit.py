@@ -6,9 +6,9 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from fixtures.model.verdict import Verdict
 from reports.junit import junit
 from tests.sample_outcomes import SAMPLES
+from viacheck.model.result import Verdict
 
 
 @pytest.mark.parametrize("sample", SAMPLES)

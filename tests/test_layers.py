@@ -14,8 +14,8 @@ import pytest
 
 from tests.front_door import ROOT
 
-MODEL, REASONING, ACCESS = "fixtures.model", "fixtures.reasoning", "fixtures.access"
-GUARD, BUNDLE, BENCH, GLUE = "fixtures.guard", "fixtures.bundle", "fixtures.bench", "fixtures"
+MODEL, REASONING, ACCESS = "viacheck.model", "fixtures.reasoning", "fixtures.access"
+GUARD, BUNDLE, BENCH, GLUE = "viacheck.guard", "viacheck.bundle", "viacheck.bench", "fixtures"
 LABS, REPORTS, CHECKS = "netns_lab", "reports", "checks"
 BELOW: dict[str, set[str]] = {
     MODEL: set(),
@@ -30,7 +30,7 @@ BELOW: dict[str, set[str]] = {
     CHECKS: {MODEL, REASONING, ACCESS, GLUE},
 }
 """What each layer may import of the others. Modules right below fixtures/ are the pytest glue and the commands."""
-CHECKS_MAY_IMPORT = {"fixtures.declare", "fixtures.expect"}
+CHECKS_MAY_IMPORT = {"fixtures.check", "fixtures.expect"}
 """Of the glue; everything else is handed to a check by its name."""
 HOMES = {
     "pytest": {GLUE, BENCH, CHECKS},
@@ -147,7 +147,7 @@ def test_scapy_enters_by_one_door() -> None:
         if path.name != "scapy_setup.py" and any(one.module.partition(".")[0] == "scapy" for one in imports(path))
     ]
     # The bench measures scapy as it is.
-    assert wrong in ([], ["fixtures/bench/scapy_sniffer.py"])
+    assert wrong in ([], ["src/viacheck/bench/scapy_sniffer.py"])
 
 
 def test_reasoning_is_pure() -> None:
@@ -198,9 +198,12 @@ def _types(module: ast.Module) -> Iterator[ast.expr]:
     [
         ("fixtures.plugin", ["docker", "scapy.all"]),
         ("netns_lab.builder", ["pytest", "docker", "scapy", "jinja2"]),
-        ("reports.files", ["pytest", "docker", "scapy", "pyroute2", "testinfra", "fixtures.access", "netns_lab"]),
-        ("fixtures.reasoning.causes", ["pytest", "docker", "scapy", "pyroute2", "fixtures.access", "netns_lab"]),
-        ("fixtures.model.verdict", ["pytest", "fixtures.reasoning", "fixtures.access", "netns_lab", "reports"]),
+        (
+            "reports.report_files",
+            ["pytest", "docker", "scapy", "pyroute2", "testinfra", "fixtures.access", "netns_lab"],
+        ),
+        ("viacheck.diagnosis", ["pytest", "docker", "scapy", "pyroute2", "fixtures.access", "netns_lab"]),
+        ("viacheck.model.result", ["pytest", "fixtures.reasoning", "fixtures.access", "netns_lab", "reports"]),
     ],
 )
 def test_what_an_import_brings_along(module: str, unwanted: list[str]) -> None:

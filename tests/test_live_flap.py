@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.verdict import CheckResult, Outcome, TimelineEvidence, Verdict
 from tests.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from viacheck.model.result import CheckResult, Outcome, TimelineEvidence, Verdict
 
 CONSENTING = SITE.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.verdict import CheckResult, TimelineEvidence, Verdict
 from tests.engine_host import EngineHost, engine_host, needs_engine
 from tests.front_door import Finished, by_check
+from viacheck.model.result import CheckResult, TimelineEvidence, Verdict
 
 pytestmark = needs_engine
 SITE = """\

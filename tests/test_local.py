@@ -10,11 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.docs_command import all_checks
-from fixtures.model.verdict import CheckResult, CommandEvidence, Outcome, Verdict
-from fixtures.selection import LabSpec
-from fixtures.targets import open_lab
-from netns_lab.engine import unavailable
+from netns_lab.docker_engine.daemon import unavailable
 from netns_lab.lab import Lab
 from tests.front_door import Finished, command, finished, viacheck
 from tests.hand_made import (
@@ -26,6 +22,10 @@ from tests.hand_made import (
     nobodys_folder,
     write_site,
 )
+from viacheck.cli.docs import all_checks
+from viacheck.model.result import CheckResult, CommandEvidence, Outcome, Verdict
+from viacheck.targets.open_target import open_lab
+from viacheck.targets.specs import LabSpec
 
 NO_ENGINE = unavailable()
 needs_engine = pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.access.probes import Prober
-from fixtures.access.segment import Segment
-from fixtures.access.tokens import TokenSpace
-from fixtures.model.verdict import CheckResult, Outcome, PacketsEvidence, StateEvidence, Verdict
-from fixtures.reasoning.segment import Holder, SecondMAC
-from fixtures.selection import LabSpec
-from fixtures.targets import open_target
 from tests.front_door import Finished, by_check, viacheck
+from viacheck.analysis.segment import Holder, SecondMAC
+from viacheck.model.result import CheckResult, Outcome, PacketsEvidence, StateEvidence, Verdict
+from viacheck.packets.probes import Prober
+from viacheck.packets.segment_tests import Segment
+from viacheck.packets.tokens import TokenSpace
+from viacheck.targets.open_target import open_target
+from viacheck.targets.specs import LabSpec
 
 AGENT_MAC, AGENT, GATEWAY, HOST = "02:42:0a:0a:28:c0", "10.10.40.192", "10.10.40.1", "10.10.40.9"
 BROKEN = (

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.guard.management import SshSession, ssh_sessions
-from fixtures.guard.plan import Plan, Step, consent_missing, cuts_management
 from tests.guarded_host import GuardedHost
+from viacheck.guard.disruption_plan import Plan, Step, consent_missing, cuts_management
+from viacheck.guard.ssh_sessions import SshSession, ssh_sessions
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ print(listener.getsockname()[1], flush=True)
 connection = listener.accept()[0]
 with open("/proc/self/comm", "w") as file:
     file.write("sshd")
-ask = "from fixtures.access.namespace import Namespace; from fixtures.guard.management import ssh_sessions; " \\
+ask = "from viacheck.host.namespace import Namespace; from viacheck.guard.ssh_sessions import ssh_sessions; " \\
       "print([(one.peer, sorted(one.interfaces), one.found_by) for one in ssh_sessions(Namespace.current(), dict())])"
 # Two processes on, as behind a login shell and sudo.
 subprocess.run(["sh", "-c", '"$0" -c "$1"; true', sys.executable, ask])

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.verdict import Outcome
-from netns_lab.engine import unavailable
+from netns_lab.docker_engine.daemon import unavailable
 from netns_lab.faults import FAULTS
 from tests.front_door import viacheck
+from viacheck.model.result import Outcome
 
 NO_ENGINE = unavailable()
 

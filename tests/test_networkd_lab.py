@@ -13,26 +13,26 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import targets
-from fixtures.access import syscalls
-from fixtures.access.event_for import NotApplicable, NotPossible, event_for
-from fixtures.access.stage import Event
-from fixtures.access.target import Target
-from fixtures.access.trials import Trials
-from fixtures.guard.guard import Armed, guard
-from fixtures.model.changes import changes
-from fixtures.reasoning.survival import Kind
-from fixtures.selection import parse_labs
-from fixtures.targets import LabUnavailable, open_lab, open_target
 from netns_lab.lab import Lab
-from netns_lab.networkd import PACKAGES
+from netns_lab.networkd_daemon import PACKAGES
 from netns_lab.scenarios.networkd import CONF
 from tests.front_door import ROOT
 from tests.guarded_host import until
+from viacheck.disruption.controls import Event
+from viacheck.disruption.disruption_tests import Trials
+from viacheck.disruption.event_registry import NotApplicable, NotPossible, event_for
+from viacheck.disruption.flow_results import Kind
+from viacheck.guard.guard import Armed, guard
+from viacheck.host import syscalls
+from viacheck.model.diff import changes
+from viacheck.targets import open_target as opening
+from viacheck.targets.base import Target
+from viacheck.targets.open_target import LabUnavailable, open_lab, open_target
+from viacheck.targets.specs import parse_labs
 
 NAME = "policy-routing-networkd"
 pytestmark = pytest.mark.skipif(
-    None in (shutil.which(program, path=targets.PATH) for program in ("ifup", *PACKAGES)),
+    None in (shutil.which(program, path=opening.PATH) for program in ("ifup", *PACKAGES)),
     reason="systemd, dbus-daemon and ifupdown are not installed",
 )
 MS_REMOUNT = 32
@@ -178,15 +178,15 @@ def test_where_it_cannot_be_restarted_the_reason_is_told(opened: Callable[[str],
 
 
 def test_without_the_programs_the_lab_is_not_hosted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(targets, "PATH", str(tmp_path))
+    monkeypatch.setattr(opening, "PATH", str(tmp_path))
     with pytest.raises(LabUnavailable, match="apt-get install dbus-daemon ifupdown systemd"):
         open_lab(*parse_labs(NAME))
 
 
 HELD = f"""
 import sys
-from fixtures.selection import parse_labs
-from fixtures.targets import open_lab
+from viacheck.targets.specs import parse_labs
+from viacheck.targets.open_target import open_lab
 lab = open_lab(*parse_labs({NAME!r}))
 print("ready", flush=True)
 sys.stdin.read()

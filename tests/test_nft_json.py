@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from fixtures.access.namespace import Namespace
-from fixtures.access.nftables import read_nftables
-from fixtures.model.snapshot import FilterChain, FilterMatch
-from fixtures.reasoning.nft_json import NotARuleset, parse_nft_json
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import FilterChain, FilterMatch
+from viacheck.netlink.nft_decode import read_nftables
+from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 
 pytestmark = pytest.mark.skipif(shutil.which("nft") is None, reason="needs the package nftables")
 

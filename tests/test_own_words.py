@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.commands import RecordedCommand
-from fixtures.access.own_words import ask
-from fixtures.model.snapshot import OwnWord
-from fixtures.reasoning.causes.persist import persistence_of
-from fixtures.reasoning.persistence import ifupdown, own_words
-from fixtures.reasoning.persistence.judgement import Persistence
-from fixtures.reasoning.persistence.own_words import AUTO, HOTPLUG, NETPLAN, NETWORKCTL, STATE
-from fixtures.selection import parse_labs
-from fixtures.targets import open_lab
 from tests.persistence_hosts import recorded, situation
+from viacheck.diagnosis.persistence import persistence_of
+from viacheck.host.command import RecordedCommand
+from viacheck.host.manager_status import ask
+from viacheck.model.snapshot import OwnWord
+from viacheck.persistence import ifupdown, manager_answers
+from viacheck.persistence.assess import Persistence
+from viacheck.persistence.manager_answers import AUTO, HOTPLUG, NETPLAN, NETWORKCTL, STATE
+from viacheck.targets.open_target import open_lab
+from viacheck.targets.specs import parse_labs
 
 SAID = Path(__file__).parent / "recorded" / "own_words"
 TOLD = (SAID / "networkctl-252-list.json").read_text()
@@ -35,7 +35,7 @@ def heeding(host: str | dict[str, str], *words: OwnWord) -> Persistence:
 
 
 def word(command: str, text: str, exit_code: int = 0) -> OwnWord:
-    return OwnWord(command, exit_code, own_words.kept(command, text))
+    return OwnWord(command, exit_code, manager_answers.kept(command, text))
 
 
 def networkctl(**links: tuple[str, str]) -> OwnWord:
@@ -49,7 +49,7 @@ def networkctl(**links: tuple[str, str]) -> OwnWord:
 @pytest.mark.parametrize(("command", "text"), [(NETPLAN, MERGED), (IFQUERY, OPTIONS)])
 def test_no_secret_is_kept(command: str, text: str) -> None:
     assert "CANARY" in text
-    found = own_words.kept(command, text)
+    found = manager_answers.kept(command, text)
     assert "CANARY" not in found
     assert "172.17.0.0/16" in found
 
@@ -57,11 +57,11 @@ def test_no_secret_is_kept(command: str, text: str) -> None:
 def test_of_links_only_who_manages_them_is_kept() -> None:
     spoiled = TOLD.replace('"Name":"wlan0"', '"Name":"wlan0","WirelessLanPassphrase":"CANARY"')
     assert spoiled != TOLD
-    links = json.loads(own_words.kept(NETWORKCTL, spoiled))["Interfaces"]
+    links = json.loads(manager_answers.kept(NETWORKCTL, spoiled))["Interfaces"]
     assert [(link["Name"], link["AdministrativeState"]) for link in links][:3] == [
         ("lo", "configured"), ("eth0", "configured"), ("wlan0", "configured"),
     ]  # fmt: skip
-    assert "CANARY" not in own_words.kept(NETWORKCTL, spoiled)
+    assert "CANARY" not in manager_answers.kept(NETWORKCTL, spoiled)
 
 
 @pytest.mark.parametrize("command", [STATE, AUTO, HOTPLUG, IFQUERY, NETPLAN, NETWORKCTL])
@@ -69,7 +69,7 @@ def test_of_links_only_who_manages_them_is_kept() -> None:
     "text", ["", "password CANARY", "[" * 3000, "{", '{"Interfaces": 7}', "network: [\n", "\0", "a: &a [*a]"]
 )
 def test_garbage_is_not_kept_and_says_nothing(command: str, text: str) -> None:
-    found = own_words.kept(command, text)
+    found = manager_answers.kept(command, text)
     assert "CANARY" not in found
     assert heeding("networkd-healthy", OwnWord(command, 0, found)).manager == "networkd"
 

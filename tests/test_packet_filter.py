@@ -13,22 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.namespace import Namespace
-from fixtures.access.nfnetlink import (
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    Message,
-    MessageType,
-    NfnetlinkSocket,
-    Protocol,
-    attribute,
-    nested,
-    string,
-)
-from fixtures.access.packet_filter import read_packet_filter
-from fixtures.model.snapshot import FilterMatch, FilterRule, PacketFilter
-from fixtures.reasoning.packet_filter import Flow, forwarding, mark_after_prerouting, source_nat
-from netns_lab.nftables import (
+from netns_lab.nft_rules import (
     DestinationNAT,
     DropFrames,
     DropICMPErrors,
@@ -42,6 +27,21 @@ from netns_lab.nftables import (
     apply,
     remove,
 )
+from viacheck.analysis.packet_filter.evaluate import Flow, forwarding, mark_after_prerouting, source_nat
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import FilterMatch, FilterRule, PacketFilter
+from viacheck.netlink.nfnetlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    Message,
+    MessageType,
+    NfnetlinkSocket,
+    Protocol,
+    attribute,
+    nested,
+    string,
+)
+from viacheck.netlink.packet_filter_reader import read_packet_filter
 
 TIMEOUT = 5.0
 FLOW = Flow(
@@ -415,9 +415,10 @@ def test_without_a_tool_legacy_tables_are_told_as_unread(host: Namespace, monkey
 
 ORDINARY_USER = """
 import ctypes, os
-from fixtures.access import packet_filter, syscalls
-from fixtures.access.namespace import Namespace
-from netns_lab.nftables import Masquerade, apply
+from viacheck.netlink import packet_filter_reader
+from viacheck.host import syscalls
+from viacheck.host.namespace import Namespace
+from netns_lab.nft_rules import Masquerade, apply
 
 if os.getuid() == 0:
     os.setgroups([])
@@ -455,7 +456,7 @@ def test_a_rootless_namespace_is_written_and_read() -> None:
         become_root_of_a_user_namespace()
         host = Namespace.create("host")
         apply(host, "lab", [Masquerade(source="172.16.0.0/12")])
-        read = packet_filter.read_packet_filter(host)
+        read = packet_filter_reader.read_packet_filter(host)
         print(read.chains[0].rules[0].matches[0].values, read.unread)
     """
     assert run_as_ordinary_user(script) == "('172.16.0.0/12',) ()"
@@ -467,7 +468,7 @@ def test_without_privilege_the_reason_is_told() -> None:
             def call(self, function):
                 return function()
 
-        print(packet_filter.read_packet_filter(Here("host", -1)).unread)
+        print(packet_filter_reader.read_packet_filter(Here("host", -1)).unread)
     """
     assert "'nftables: Operation not permitted'" in run_as_ordinary_user(script)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access import persistence_files, syscalls
-from fixtures.access.namespace import Namespace
-from fixtures.model.snapshot import HostFile
 from tests.persistence_hosts import recorded
+from viacheck.host import persistence_files, syscalls
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import HostFile
 
 
 def host(files: dict[str, str], extra: dict[str, str] | None = None) -> Namespace:

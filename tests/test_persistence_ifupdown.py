@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.snapshot import HostFile
-from fixtures.reasoning.causes.cause import Measured
-from fixtures.reasoning.causes.persist import not_written_down, persistence_of
-from fixtures.reasoning.persistence import ifupdown
-from fixtures.reasoning.persistence.written import PREDEFINED_TABLES
 from tests.persistence_hosts import host_file, recorded, situation
+from viacheck.diagnosis.cause import Measured
+from viacheck.diagnosis.persistence import not_written_down, persistence_of
+from viacheck.model.snapshot import HostFile
+from viacheck.persistence import ifupdown
+from viacheck.persistence.manager_config import PREDEFINED_TABLES
 
 INTERFACES = ifupdown.INTERFACES
 LOOPBACK = "auto lo\niface lo inet loopback\n"

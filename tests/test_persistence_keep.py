@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.reasoning.persistence.keep import keep
 from tests.persistence_hosts import RECORDED, recorded
+from viacheck.persistence.allowlist import keep
 
 INTERFACES = """# CANARY
 auto wlan0

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.snapshot import HostFile, Rule
-from fixtures.reasoning.causes import Measured, diagnose
-from fixtures.reasoning.causes.persist import cannot_run_twice, findings_of, persistence_of, recipe_for
-from fixtures.reasoning.persistence.proof import Proof, Unproven
-from fixtures.reasoning.persistence.repeatable import repeatable
 from tests.persistence_hosts import SUBNET, recorded, situation
+from viacheck.diagnosis import Measured, diagnose
+from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, persistence_of, recipe_for
+from viacheck.model.snapshot import HostFile, Rule
+from viacheck.persistence.repeatable import repeatable
+from viacheck.persistence.replay_result import Proof, Unproven
 
 INTERFACES = "/etc/network/interfaces"
 BACKSTOP = "    up ip route replace unreachable default metric 4278198272 table 200\n"

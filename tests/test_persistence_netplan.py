@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.snapshot import HostFile
-from fixtures.reasoning.causes.cause import Measured
-from fixtures.reasoning.causes.persist import cannot_run_twice, findings_of, not_written_down, persistence_of
-from fixtures.reasoning.persistence.netplan import YAMLProblem, compose
 from tests.persistence_hosts import recorded, situation
+from viacheck.diagnosis.cause import Measured
+from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, not_written_down, persistence_of
+from viacheck.model.snapshot import HostFile
+from viacheck.persistence.netplan import YAMLProblem, compose
 
 YAML = "/etc/netplan/01-netcfg.yaml"
 HEALTHY = recorded("netplan-healthy")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.snapshot import HostFile
-from fixtures.reasoning.causes.cause import Cause, Measured
-from fixtures.reasoning.causes.persist import cannot_run_twice, findings_of, not_written_down, persistence_of
 from tests.persistence_hosts import recorded, situation
+from viacheck.diagnosis.cause import Cause, Measured
+from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, not_written_down, persistence_of
+from viacheck.model.snapshot import HostFile
 
 NETWORK, LOOPBACK = "/etc/systemd/network/20-wlan0.network", "/etc/systemd/network/10-lo.network"
 HEALTHY = recorded("networkd-healthy")

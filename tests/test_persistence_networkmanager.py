@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.model.snapshot import HostFile
-from fixtures.reasoning.causes.cause import Measured
-from fixtures.reasoning.causes.persist import findings_of, not_written_down, persistence_of
 from tests.persistence_hosts import host_file, recorded, situation
+from viacheck.diagnosis.cause import Measured
+from viacheck.diagnosis.persistence import findings_of, not_written_down, persistence_of
+from viacheck.model.snapshot import HostFile
 
 PROFILE = "/etc/NetworkManager/system-connections/office.nmconnection"
 SCRIPT = "/etc/NetworkManager/dispatcher.d/50-agent"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.snapshot import Nexthop, Route, Rule
-from fixtures.model.verdict import CheckResult, CommandEvidence, StateEvidence, Verdict
-from fixtures.reasoning.persistence.proof import Step, judge_rounds
-from fixtures.reasoning.survival import WayState
 from tests.front_door import Finished, viacheck
 from tests.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from viacheck.disruption.flow_results import WayState
+from viacheck.model.result import CheckResult, CommandEvidence, StateEvidence, Verdict
+from viacheck.model.snapshot import Nexthop, Route, Rule
+from viacheck.persistence.replay_result import Step, judge_rounds
 
 needs_ifupdown = pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")
 needs_dhclient = pytest.mark.skipif(shutil.which("dhclient") is None, reason="isc-dhcp-client is not installed")

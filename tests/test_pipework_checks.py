@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from fixtures.model.snapshot import HostFile, NetworkState, Snapshot
-from fixtures.model.verdict import CheckResult, Outcome, Verdict
-from fixtures.reasoning.pipework_files import Reruns, keep, reruns, words_of
 from tests.front_door import Finished, by_check, viacheck
+from viacheck.model.result import CheckResult, Outcome, Verdict
+from viacheck.model.snapshot import HostFile, NetworkState, Snapshot
+from viacheck.persistence.pipework import Reruns, keep, reruns, words_of
 
 STATIC = (
     "pipework-run-twice", "pipework-wrong-address", "pipework-wrong-gateway", "default-network-present",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.model.snapshot import HostFile
-from fixtures.reasoning.persistence.private_copy import PrivateCopy, private_copy
+from viacheck.model.snapshot import HostFile
+from viacheck.persistence.replayable_files import PrivateCopy, private_copy
 
 INTERFACES = "/etc/network/interfaces"
 HEAD = "auto lo\niface lo inet loopback\n"

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.arp import InterfaceNotUp
-from fixtures.access.capture import Watch
-from fixtures.access.evidence import packets_evidence
-from fixtures.access.namespace import Namespace
-from fixtures.access.probes import Prober, ProbeRequest
-from fixtures.access.scapy_setup import DNS, DNSQR
-from fixtures.access.tokens import ProbeProtocol, TokenSpace
-from netns_lab import nftables
+from netns_lab import nft_rules
 from netns_lab.builder import build
 from netns_lab.lab import Lab
-from netns_lab.nftables import DropFrames
+from netns_lab.nft_rules import DropFrames
 from netns_lab.scenarios import SCENARIOS
+from viacheck.host.namespace import Namespace
+from viacheck.packets.arp import InterfaceNotUp
+from viacheck.packets.capture import Watch
+from viacheck.packets.evidence import packets_evidence
+from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.scapy_import import DNS, DNSQR
+from viacheck.packets.tokens import ProbeProtocol, TokenSpace
 
 TARGET = "198.51.100.1"
 PROTOCOLS: tuple[ProbeProtocol, ...] = ("icmp", "udp", "tcp", "dns")
@@ -200,13 +200,13 @@ def test_nobody_answers_arp_for_an_address_that_is_not_there(host: Prober) -> No
 
 def test_foreign_macs_go_out_as_they_were_given(host: Prober, lab: Lab) -> None:
     gateway, foreign = lab.gateway("eth0"), "02:00:00:00:be:ef"
-    nftables.apply(gateway.namespace, "port-security", [DropFrames(device="lan0", source=foreign)])
+    nft_rules.apply(gateway.namespace, "port-security", [DropFrames(device="lan0", source=foreign)])
     try:
         assert host.arp_request("eth0", "10.10.40.1", frame_source=foreign, timeout=0.05) == []
         # The reply goes to the address that is named inside the question, and this interface hears it all the same.
         assert len(host.arp_request("eth0", "10.10.40.1", sender_mac=foreign)) == 1
     finally:
-        nftables.remove(gateway.namespace, "port-security")
+        nft_rules.remove(gateway.namespace, "port-security")
 
 
 def test_arp_by_an_interface_that_cannot_says_why(host: Prober) -> None:
@@ -233,7 +233,7 @@ def test_tokens_are_found_again_and_those_of_others_are_not(tokens: TokenSpace) 
 def test_importing_scapy_reads_no_cache_and_no_routes(tmp_path: Path) -> None:
     script = (
         "import os; before = dict(os.environ)\n"
-        "import fixtures.access.scapy_setup\n"
+        "import viacheck.packets.scapy_import\n"
         "from scapy.config import conf\n"
         "import scapy.main, sys\n"
         "assert dict(os.environ) == before, 'the environment is as it was'\n"
@@ -249,9 +249,9 @@ def test_importing_scapy_reads_no_cache_and_no_routes(tmp_path: Path) -> None:
 def test_a_namespace_without_the_right_to_send_says_so() -> None:
     script = (
         "import ctypes, struct\n"
-        "from fixtures.access.namespace import Namespace\n"
-        "from fixtures.access.probes import Prober, ProbeRequest\n"
-        "from fixtures.access.tokens import TokenSpace\n"
+        "from viacheck.host.namespace import Namespace\n"
+        "from viacheck.packets.probes import Prober, ProbeRequest\n"
+        "from viacheck.packets.tokens import TokenSpace\n"
         "namespace = Namespace.create('bare')\n"
         "no_capabilities = struct.pack('Ii', 0x20080522, 0), bytes(24)\n"
         "namespace.call(lambda: ctypes.CDLL(None).capset(*no_capabilities))\n"

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.namespace import Namespace
-from fixtures.access.process_space import ProcessSpace
 from netns_lab.builder import build
 from netns_lab.lab import Lab
 from netns_lab.scenarios import SCENARIOS
 from tests.front_door import ROOT
+from viacheck.host.namespace import Namespace
+from viacheck.host.pid_sandbox import ProcessSpace
 
 WRITABLE = ("/run", "/etc", "/proc")
 DAEMON = "sleep 654321 >/dev/null 2>&1 </dev/null & echo $!"
 KILLED = """
 import sys
-from fixtures.access.namespace import Namespace
-from fixtures.access.process_space import ProcessSpace
+from viacheck.host.namespace import Namespace
+from viacheck.host.pid_sandbox import ProcessSpace
 host = Namespace.create("host", lambda: None)
 space = ProcessSpace(host, ()).__enter__()
 space.run(["sh", "-c", sys.argv[1]], 5)

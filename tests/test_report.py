@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.verdict import CheckResult, Diagnosis, Outcome, PacketsEvidence, Verdict
-from reports.causes import causes
-from reports.files import ResultUnreadable, link_latest, read_outcome, write_outcome, write_whole
-from reports.page import render
-from reports.way import verdict_sentence, way_of
-from reports.words import ids_shortened, visible
+from reports.diagnoses import causes
+from reports.egress_summary import verdict_sentence, way_of
+from reports.report_files import ResultUnreadable, link_latest, read_outcome, write_outcome, write_whole
+from reports.report_page import render
+from reports.text import ids_shortened, visible
 from tests.sample_outcomes import HOSTILE, SAMPLES, egress, healthy, many, rule_missing, snapshot, timeline
+from viacheck.model.result import CheckResult, Diagnosis, Outcome, PacketsEvidence, Verdict
 
 RECORDED = Path(__file__).parent / "recorded"
 VOID = {"meta", "br", "link", "img", "input", "hr", "use", "path", "rect", "circle"}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.guard.guard import guard
-from fixtures.guard.saved_state import FINISHED, UNFINISHED
 from tests.guarded_host import GuardedHost, guarded_run, locked_by_another, wait_for_end
+from viacheck.guard.guard import guard
+from viacheck.guard.saved_state import FINISHED, UNFINISHED
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def restore(host: GuardedHost, folder: Path, *words: str) -> tuple[int, str]:
     """Run the command in the host's namespace; returns its exit status and what it said."""
     state = [] if "--state" in words else ["--state", str(folder / UNFINISHED)]
-    argv = [sys.executable, "-m", "fixtures.commands", "restore", *state, *words]
+    argv = [sys.executable, "-m", "viacheck.cli.main", "restore", *state, *words]
     process = host.start(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said, _ = process.communicate(timeout=60)
     return process.returncode, said
@@ -168,6 +168,6 @@ def test_an_option_that_is_not_known_is_a_usage_error(host: GuardedHost, folder:
 def test_it_is_one_of_the_words_of_viacheck(tmp_path: Path) -> None:
     missing = tmp_path / "none.json"
     done = subprocess.run(
-        [sys.executable, "-m", "fixtures.commands", "restore", "--state", str(missing)], capture_output=True, text=True
+        [sys.executable, "-m", "viacheck.cli.main", "restore", "--state", str(missing)], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (4, f"viacheck: {missing}: there is no saved state\n")

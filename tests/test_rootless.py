@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.model.verdict import Verdict
 from tests.front_door import ROOT, Finished, command, finished
 from tests.hand_made import NOBODY, nobodys_folder
+from viacheck.model.result import Verdict
 
 AS_NOBODY = (*NOBODY, "sh", "-c", 'exec "$@"', "sh")
 """setpriv(1) would start a program with its own rights; sh starts it with nobody's."""
@@ -85,7 +85,7 @@ def checks(place: Path, *arguments: str) -> list[str]:
 
 
 def words(*arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "fixtures.commands", *arguments]
+    return [sys.executable, "-P", "-m", "viacheck.cli.main", *arguments]
 
 
 def without(program: str, place: Path, script: str) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.namespace import Namespace
-from fixtures.model.snapshot import Address, Family, Link, NetworkState, Nexthop, PortRange, Route, Rule
-from fixtures.reasoning.iproute import parse_addresses, parse_links, parse_neighbours, parse_routes, parse_rules
-from fixtures.reasoning.routing import Decision, Packet, RoutingModel, decide, without_interface
+from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, decide, without_interface
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import Address, Family, Link, NetworkState, Nexthop, PortRange, Route, Rule
+from viacheck.parsers.iproute import parse_addresses, parse_links, parse_neighbours, parse_routes, parse_rules
 
 NETLINK_ROUTE, RTM_GETROUTE, NLMSG_ERROR, NLM_F_REQUEST = 0, 26, 2, 1
 RTM_F_LOOKUP_TABLE = 0x1000

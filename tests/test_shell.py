@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.engine import unavailable
+from netns_lab.docker_engine.daemon import unavailable
 from tests.front_door import ROOT
 from tests.test_interrupt import namespaces_of
 
@@ -25,7 +25,7 @@ CONNECT = "import socket; print(socket.create_connection(('198.51.100.1', 33434)
 
 
 def words(*arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "fixtures.commands", "shell", *arguments]
+    return [sys.executable, "-P", "-m", "viacheck.cli.main", "shell", *arguments]
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.commands import CommandResult
-from fixtures.access.namespace import Namespace
-from fixtures.model.intent import (
+from viacheck.cli.site import CannotDraft, draft, intent_schema, main, write
+from viacheck.host.command import CommandResult
+from viacheck.host.namespace import Namespace
+from viacheck.model.intent import (
     Intent,
     MacvlanAttach,
     NatAttach,
@@ -22,7 +23,7 @@ from fixtures.model.intent import (
     load_intent,
     parse_intent,
 )
-from fixtures.model.snapshot import (
+from viacheck.model.snapshot import (
     Address,
     Attachment,
     DockerContainer,
@@ -38,10 +39,11 @@ from fixtures.model.snapshot import (
     Rule,
     Snapshot,
 )
-from fixtures.site_command import CannotDraft, draft, intent_schema, main, write
 
 CHECKOUT = Path(__file__).parent.parent
-RUN_SITE = "import sys; sys.path.insert(0, sys.argv.pop(1)); from fixtures.site_command import main; sys.exit(main(sys.argv[1:]))"  # noqa: E501
+RUN_SITE = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from viacheck.cli.site import main; sys.exit(main(sys.argv[1:]))"
+)
 NO_ENGINE = "DOCKER_HOST=unix:///nonexistent/docker.sock"
 
 

@@ -9,10 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.model.intent import Intent, parse_intent
-from fixtures.model.snapshot import Nexthop, Route, Rule
-from fixtures.model.verdict import CommandEvidence, TimelineEvidence
-from fixtures.reasoning.survival import (
+from viacheck.disruption.flow_results import (
     SETTLED,
     Departure,
     Fate,
@@ -28,6 +25,9 @@ from fixtures.reasoning.survival import (
     must_survive,
     thinned,
 )
+from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.result import CommandEvidence, TimelineEvidence
+from viacheck.model.snapshot import Nexthop, Route, Rule
 
 PACE = 0.01
 SOURCES = frozenset({"10.10.50.9"})

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.event_for import EventName, NotApplicable, NotPossible
-from fixtures.access.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
-from fixtures.access.stage import Event, Stage
-from fixtures.access.target import Target
-from fixtures.access.trial_run import WayNotRight
-from fixtures.access.trials import Trials
-from fixtures.model.changes import changes
-from fixtures.reasoning.survival import Kind, Trial
-from fixtures.selection import parse_labs
-from fixtures.targets import open_target
-from netns_lab import nftables
+from netns_lab import nft_rules
 from netns_lab.builder import PACKET_FILTER_TABLE
-from netns_lab.nftables import SourceNAT
+from netns_lab.nft_rules import SourceNAT
 from netns_lab.scenarios import AGENT_SUBNET
+from viacheck.disruption.controls import Event, Stage
+from viacheck.disruption.disruption_tests import Trials
+from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
+from viacheck.disruption.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
+from viacheck.disruption.flow_results import Kind, Trial
+from viacheck.disruption.runner import WayNotRight
+from viacheck.model.diff import changes
+from viacheck.targets.base import Target
+from viacheck.targets.open_target import open_target
+from viacheck.targets.specs import parse_labs
 
 IFUPDOWN, LEASED = "policy-routing-ifupdown", "policy-routing-dhcp"
 needs_ifupdown = pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")
@@ -173,8 +173,8 @@ def test_an_address_that_changes_takes_the_route_along(opened: Opened) -> None:
 
 def test_static_source_nat_keeps_an_old_flows_source_for_ever(opened: Opened) -> None:
     def translate(target: Target, address: str) -> None:
-        nftables.remove(target.host, PACKET_FILTER_TABLE)
-        nftables.apply(target.host, PACKET_FILTER_TABLE, [SourceNAT(source=AGENT_SUBNET, to=address)])
+        nft_rules.remove(target.host, PACKET_FILTER_TABLE)
+        nft_rules.apply(target.host, PACKET_FILTER_TABLE, [SourceNAT(source=AGENT_SUBNET, to=address)])
 
     class Moved:
         """The uplink's address changes, and the operator changes route and translation with it."""

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.model.verdict import TimelineEvent, TimelineEvidence
-from reports.page import ROWS_SHOWN, render
+from reports.report_page import ROWS_SHOWN, render
 from reports.time_axis import CALM, time_axis
 from reports.timeline import FORTUNES, Course, Kind, timeline
 from reports.timeline_drawing import SHAPES, draw_timeline
 from tests.sample_outcomes import HOSTILE, healthy
 from tests.sample_outcomes import timeline as flap
 from tests.test_report import Page
+from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 PACE = 0.01
 KIND_OF: dict[str, Kind] = {"r": "probe", "h": "late", ".": "lost", "w": "wrong-source", "L": "leak"}

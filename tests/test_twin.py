@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.bundle.writing import write_bundle
-from fixtures.model.verdict import Outcome, TargetRecord, Verdict
-from netns_lab.engine import unavailable
+from netns_lab.docker_engine.daemon import unavailable
 from netns_lab.scenarios import SCENARIOS
 from tests.bundles import case_of
 from tests.conftest import BROKEN
 from tests.front_door import Finished, viacheck
 from tests.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from viacheck.bundle.writer import write_bundle
+from viacheck.model.result import Outcome, TargetRecord, Verdict
 
 LABS = [*SCENARIOS, *BROKEN]
 OUTSIDE = {

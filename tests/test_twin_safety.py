@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fixtures.bundle.writing import write_bundle
-from fixtures.model.verdict import Verdict
 from tests.bundles import case_of
 from tests.front_door import viacheck
+from viacheck.bundle.writer import write_bundle
+from viacheck.model.result import Verdict
 
 CHECKS = "EGRESS-01 or PERSIST or PIPEWORK-05 or FLAP-03"
 PROGRAMS = ("ip", "nft", "nsenter", "ifquery", "ifup", "mkdir", "env", "conntrack", "nothing-has-this-name")

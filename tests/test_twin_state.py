@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.access.collect import take_snapshot
-from fixtures.access.namespace import Namespace
-from fixtures.access.probes import Prober, ProbeRequest
-from fixtures.access.tokens import TokenSpace
-from fixtures.model.intent import Intent, parse_intent
-from fixtures.model.snapshot import HostFile, Neighbour, Problem, Route, Snapshot
-from fixtures.reasoning.faithfulness import differences
-from fixtures.twin import TwinTarget
 from netns_lab.lab import Lab
-from netns_lab.twin import NoTwin, build_twin, plan_twin
+from netns_lab.replica import NoTwin, build_twin, plan_twin
+from viacheck.analysis.replica_diff import differences
+from viacheck.host.namespace import Namespace
+from viacheck.host.snapshot_reader import take_snapshot
+from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.snapshot import HostFile, Neighbour, Problem, Route, Snapshot
+from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.tokens import TokenSpace
+from viacheck.targets.replica import TwinTarget
 
 INTENT = parse_intent(
     {

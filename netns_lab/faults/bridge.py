@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 
-from fixtures.access import syscalls
-from fixtures.access.namespace import Namespace
-from netns_lab import macvlan, nftables, pipework, switch_port
+from netns_lab import macvlan_network, nft_rules, pipework_host
 from netns_lab.builder import AGENT_PATH, name_agent
-from netns_lab.dhcp_server import DHCPPool, DHCPServer
 from netns_lab.faults.fault import FAULT_TABLE, fault
 from netns_lab.lab import Lab, LabCommandError
-from netns_lab.nftables import Masquerade
+from netns_lab.nft_rules import Masquerade
 from netns_lab.plan import HOST_PORT, RESOLVER
-from netns_lab.resolver import start_forwarder
 from netns_lab.scenarios import AGENT_SUBNET, BRIDGE, MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.bridge import CONTAINER, LAN, PIPEWORK_ADDRESS
+from netns_lab.services import port_security
+from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
+from netns_lab.services.dns_forwarder import start_forwarder
+from viacheck.host import syscalls
+from viacheck.host.namespace import Namespace
 
 _PIPEWORK = ("pipework-static", "pipework-dhcp")
 _BRIDGED = ("macvlan", *_PIPEWORK)
@@ -33,7 +34,7 @@ _UNREACHED = {"MACVLAN-03", "PIPEWORK-04", "EGRESS-01"}
 @fault("wrong-parent", "The macvlan network is on the other uplink", on="macvlan",
        breaks={"MACVLAN-01", *_UNREACHED}, diagnosis="PARENT_WRONG")  # fmt: skip
 def wrong_parent(lab: Lab) -> None:
-    macvlan.reconnect(lab, parent="wlan0")
+    macvlan_network.reconnect(lab, parent="wlan0")
 
 
 @fault("parent-omitted", "The macvlan network was created without a parent, and leads nowhere", on="macvlan",
@@ -43,19 +44,19 @@ def parent_omitted(lab: Lab) -> None:
     lab.host.ip("link", "add", "dm-0f4311081482", "type", "veth", "peer", "name", "nowhere")
     lab.host.ip("link", "set", "dev", "nowhere", "up")
     lab.host.ip("link", "set", "dev", "dm-0f4311081482", "up")
-    macvlan.reconnect(lab, parent="dm-0f4311081482")
+    macvlan_network.reconnect(lab, parent="dm-0f4311081482")
 
 
 @fault("subnet-mismatch", "The macvlan network's subnet is not the parent's", on="macvlan",
        breaks={"MACVLAN-01", "MACVLAN-02", *_UNREACHED}, diagnosis="SUBNET_MISMATCH")  # fmt: skip
 def subnet_mismatch(lab: Lab) -> None:
-    macvlan.reconnect(lab, subnet="10.10.41.0/24", gateway="10.10.41.1", ip_range="10.10.41.192/27")
+    macvlan_network.reconnect(lab, subnet="10.10.41.0/24", gateway="10.10.41.1", ip_range="10.10.41.192/27")
 
 
 @fault("gateway-mismatch", "The macvlan network's gateway is not the parent's", on="macvlan",
        breaks={"MACVLAN-01", "EGRESS-01"}, diagnosis="GATEWAY_MISMATCH")  # fmt: skip
 def gateway_mismatch(lab: Lab) -> None:
-    macvlan.reconnect(lab, gateway=_NOBODY)
+    macvlan_network.reconnect(lab, gateway=_NOBODY)
 
 
 @fault("not-attached", "The agent was started without --net, and sits behind docker0", on="macvlan",
@@ -66,7 +67,7 @@ def not_attached(lab: Lab) -> None:
         lab.engine.run_agent(lab.agent_container)
         lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
         return
-    macvlan.disconnect(lab)
+    macvlan_network.disconnect(lab)
     _behind_docker0(lab)
 
 
@@ -75,7 +76,7 @@ def not_attached(lab: Lab) -> None:
        flavour="engine")  # fmt: skip
 def network_wrong_driver(lab: Lab) -> None:
     assert lab.engine is not None
-    macvlan.disconnect(lab)
+    macvlan_network.disconnect(lab)
     lab.engine.create_bridge_network(MACVLAN_NETWORK, "172.30.0.0/24")
     lab.engine.run_agent(lab.agent_container, network=MACVLAN_NETWORK)
     lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
@@ -98,8 +99,8 @@ def parent_no_carrier(lab: Lab) -> None:
        on="macvlan", breaks={"HOST-02", "HOST-06", "EGRESS-04", "MACVLAN-01", "MACVLAN-02", *_UNREACHED},
        diagnosis="BRIDGED_UPLINK", flavour="netns")  # fmt: skip
 def parent_in_bridge(lab: Lab) -> None:
-    network = macvlan.intended(lab.plan.intent)
-    macvlan.disconnect(lab)
+    network = macvlan_network.intended(lab.plan.intent)
+    macvlan_network.disconnect(lab)
     address = next(a for a in lab.plan.host.state.addresses if a.interface == PARENT and a.family == 4)
     link = lab.plan.host.state.link(PARENT)
     assert link is not None
@@ -113,7 +114,7 @@ def parent_in_bridge(lab: Lab) -> None:
     from docker.errors import APIError
 
     with contextlib.suppress(APIError, LabCommandError):
-        macvlan.connect(lab, network)
+        macvlan_network.connect(lab, network)
 
 
 @fault("wireless-parent", "The parent is a wireless interface", on=_BRIDGED,
@@ -139,7 +140,7 @@ def dns_by_host(lab: Lab) -> None:
     assert lab.engine is not None
     lab.at_end(start_forwarder(lab.host.namespace, listen="127.0.0.1", upstream=RESOLVER))
     lab.host.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
-    macvlan.reconnect(lab)
+    macvlan_network.reconnect(lab)
 
 
 # Upstream of the parent, and beside it
@@ -148,19 +149,19 @@ def dns_by_host(lab: Lab) -> None:
 @fault("foreign-source-dropped", "The switch takes frames from the host's own MAC address only", on=_BRIDGED,
        breaks={"MACVLAN-06", *_UNREACHED}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
 def foreign_source_dropped(lab: Lab) -> None:
-    switch_port.accept_one_source(lab, PARENT, _parent_mac(lab))
+    port_security.accept_one_source(lab, PARENT, _parent_mac(lab))
 
 
 @fault("delivery-filtered", "The switch delivers frames for the host's own MAC address only", on=_BRIDGED,
        breaks={"MACVLAN-06", *_UNREACHED}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
 def delivery_filtered(lab: Lab) -> None:
-    switch_port.deliver_to_one(lab, PARENT, _parent_mac(lab))
+    port_security.deliver_to_one(lab, PARENT, _parent_mac(lab))
 
 
 @fault("foreign-data-dropped", "The switch lets ARP pass and drops IP from other MAC addresses", on=_BRIDGED,
        breaks={"MACVLAN-03", "PIPEWORK-04", "MACVLAN-06", "EGRESS-03"}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
 def foreign_data_dropped(lab: Lab) -> None:
-    switch_port.carry_data_of_one(lab, PARENT, _parent_mac(lab))
+    port_security.carry_data_of_one(lab, PARENT, _parent_mac(lab))
 
 
 @fault("dhcp-in-pool", "A DHCP server hands out addresses of the agent's pool", on="macvlan",
@@ -178,9 +179,9 @@ def dhcp_beside_pool(lab: Lab) -> None:
 @fault("address-conflict", "Another machine holds the agent's address", on="macvlan",
        breaks={"MACVLAN-05"}, diagnosis="ADDRESS_CONFLICT")  # fmt: skip
 def address_conflict(lab: Lab) -> None:
-    address = macvlan.intended(lab.plan.intent).first_address
+    address = macvlan_network.intended(lab.plan.intent).first_address
     # Which of two answers the gateway believes is a race; the fault must break the same checks each time.
-    mac = json.loads(lab.agent.ip("-json", "link", "show", "dev", macvlan.INTERFACE).stdout)[0]["address"]
+    mac = json.loads(lab.agent.ip("-json", "link", "show", "dev", macvlan_network.INTERFACE).stdout)[0]["address"]
     lab.gateway(PARENT).ip("neigh", "replace", address, "lladdr", mac, "dev", "lan0", "nud", "permanent")
     lab.neighbour(PARENT).hold_address("lan0", f"{address}/24")
 
@@ -192,7 +193,7 @@ def address_conflict(lab: Lab) -> None:
        breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01"}, diagnosis="PIPEWORK_NOT_APPLIED")  # fmt: skip
 def pipework_not_applied(lab: Lab) -> None:
     lab.stop_dhcp_client()
-    lab.agent.ip("link", "del", "dev", pipework.INTERFACE)
+    lab.agent.ip("link", "del", "dev", pipework_host.INTERFACE)
 
 
 @fault("lost-on-restart", "The container was restarted, and pipework's interface went with its namespace", on=_PIPEWORK,
@@ -212,7 +213,7 @@ def lost_on_restart(lab: Lab) -> None:
 @fault("pipework-run-twice", "pipework was run again, failed, and left an interface behind", on=_PIPEWORK,
        breaks={"PIPEWORK-03"}, diagnosis="PIPEWORK_LEFTOVER")  # fmt: skip
 def pipework_run_twice(lab: Lab) -> None:
-    second = pipework.run(lab, PARENT, CONTAINER, f"{PIPEWORK_ADDRESS}@{_GATEWAY}")
+    second = pipework_host.run(lab, PARENT, CONTAINER, f"{PIPEWORK_ADDRESS}@{_GATEWAY}")
     if second.ok:
         raise LabCommandError("host: pipework ran twice without an error")
 
@@ -260,53 +261,53 @@ def lease_without_client(lab: Lab) -> None:
 @fault("pipework-missing", "pipework is not installed", on=_PIPEWORK,
        breaks={"PIPEWORK-01"}, diagnosis="PIPEWORK_MISSING")  # fmt: skip
 def pipework_missing(lab: Lab) -> None:
-    lab.host.remove(pipework.PATH)
+    lab.host.remove(pipework_host.PATH)
 
 
 @fault("pipework-not-executable", "pipework may not be executed", on=_PIPEWORK,
        breaks={"PIPEWORK-01"}, diagnosis="PIPEWORK_MISSING")  # fmt: skip
 def pipework_not_executable(lab: Lab) -> None:
-    lab.host.run("chmod", "0644", pipework.PATH)
+    lab.host.run("chmod", "0644", pipework_host.PATH)
 
 
 @fault("rc-local-without-line", "rc.local does not run pipework", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def rc_local_without_line(lab: Lab) -> None:
-    lab.host.write(pipework.RC_LOCAL, pipework.rc_local())
+    lab.host.write(pipework_host.RC_LOCAL, pipework_host.rc_local())
 
 
 @fault("rc-local-after-exit", "rc.local runs pipework after 'exit 0', so never", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def rc_local_after_exit(lab: Lab) -> None:
-    first, line, end = lab.host.read(pipework.RC_LOCAL).splitlines()
-    lab.host.write(pipework.RC_LOCAL, "\n".join([first, end, line, ""]))
+    first, line, end = lab.host.read(pipework_host.RC_LOCAL).splitlines()
+    lab.host.write(pipework_host.RC_LOCAL, "\n".join([first, end, line, ""]))
 
 
 @fault("rc-local-not-executable", "rc.local may not be executed", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def rc_local_not_executable(lab: Lab) -> None:
-    lab.host.run("chmod", "0644", pipework.RC_LOCAL)
+    lab.host.run("chmod", "0644", pipework_host.RC_LOCAL)
 
 
 @fault("interfaces-without-line", "Nothing runs pipework when the parent comes up again", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def interfaces_without_line(lab: Lab) -> None:
-    kept = [line for line in lab.host.read(pipework.INTERFACES).splitlines() if "pipework" not in line]
-    lab.host.write(pipework.INTERFACES, "\n".join([*kept, ""]))
+    kept = [line for line in lab.host.read(pipework_host.INTERFACES).splitlines() if "pipework" not in line]
+    lab.host.write(pipework_host.INTERFACES, "\n".join([*kept, ""]))
 
 
 @fault("post-up-unguarded", "The guide's own post-up line, which fails at the second ifup", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="NOT_IDEMPOTENT")  # fmt: skip
 def post_up_unguarded(lab: Lab) -> None:
-    lines = lab.host.read(pipework.INTERFACES).splitlines()
+    lines = lab.host.read(pipework_host.INTERFACES).splitlines()
     unguarded = [f"    post-up {line.partition(' || ')[2]}" if "post-up" in line else line for line in lines]
-    lab.host.write(pipework.INTERFACES, "\n".join([*unguarded, ""]))
+    lab.host.write(pipework_host.INTERFACES, "\n".join([*unguarded, ""]))
 
 
 @fault("restart-hook-missing", "Nothing runs pipework when the container is started again", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def restart_hook_missing(lab: Lab) -> None:
-    for path in (pipework.WATCH_ENABLED, pipework.WATCH_UNIT, pipework.WATCH):
+    for path in (pipework_host.WATCH_ENABLED, pipework_host.WATCH_UNIT, pipework_host.WATCH):
         lab.host.remove(path)
 
 
@@ -337,17 +338,17 @@ def _behind_docker0(lab: Lab, metric: int = 0) -> None:
     lab.host.ip("link", "set", "dev", BRIDGE, "up")
     lab.wait_for_carrier(BRIDGE, present=True)
     lab.host.sysctl("net/ipv4/ip_forward", "1")
-    nftables.apply(lab.host.namespace, FAULT_TABLE, [Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE)])
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE)])
 
 
 def _run_pipework(lab: Lab, address: str, parent: str = PARENT) -> None:
-    done = pipework.run(lab, parent, CONTAINER, address)
+    done = pipework_host.run(lab, parent, CONTAINER, address)
     if not done.ok:
         raise LabCommandError(f"host: {done.command}: exit {done.exit_code}: {done.stderr.strip()}")
 
 
 def _run_pipework_anew(lab: Lab, address: str, parent: str = PARENT) -> None:
-    lab.agent.ip("link", "del", "dev", pipework.INTERFACE)
+    lab.agent.ip("link", "del", "dev", pipework_host.INTERFACE)
     _run_pipework(lab, address, parent)
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from netns_lab import nftables
+from netns_lab import nft_rules
 from netns_lab.faults.fault import FAULT_TABLE, fault
 from netns_lab.faults.routing import rule_missing
 from netns_lab.lab import Lab
-from netns_lab.nftables import DropICMPErrors, Duplicate, SetMark
+from netns_lab.nft_rules import DropICMPErrors, Duplicate, SetMark
 from netns_lab.plan import RESOLVER
-from netns_lab.resolver import start_forwarder
 from netns_lab.scenarios import AGENT_SUBNET, TABLE
+from netns_lab.services.dns_forwarder import start_forwarder
 
 
 @fault("strict-reverse-path", "Strict reverse path check with an fwmark rule", on="policy-routing",
        breaks={"EGRESS-03"}, diagnosis="RP_FILTER_DROP")  # fmt: skip
 def strict_reverse_path(lab: Lab) -> None:
     rule_missing(lab)
-    nftables.apply(lab.host.namespace, FAULT_TABLE, [SetMark(mark=0x20, source=AGENT_SUBNET)])
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [SetMark(mark=0x20, source=AGENT_SUBNET)])
     lab.host.ip("rule", "add", "priority", "1000", "fwmark", "0x20", "lookup", str(TABLE))
     lab.host.sysctl("net/ipv4/conf/wlan0/rp_filter", "1")
 
@@ -26,7 +26,7 @@ def strict_reverse_path(lab: Lab) -> None:
 def mtu_trap(lab: Lab) -> None:
     lab.host.ip("link", "set", "dev", "wlan0", "mtu", "1400")
     lab.gateway("wlan0").ip("link", "set", "dev", "lan0", "mtu", "1400")
-    nftables.apply(lab.host.namespace, FAULT_TABLE, [DropICMPErrors(only_packet_too_big=True)])
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [DropICMPErrors(only_packet_too_big=True)])
 
 
 @fault("ipv6-escapes", "No IPv6 rule beside the IPv4 one", on="policy-routing-hardened",
@@ -38,7 +38,7 @@ def ipv6_escapes(lab: Lab) -> None:
 @fault("mirrored-copy", "The host sends a copy of each packet out of the other uplink", on="policy-routing",
        breaks={"EGRESS-01", "EGRESS-02", "EGRESS-05"}, diagnosis="PACKETS_COPIED")  # fmt: skip
 def mirrored_copy(lab: Lab) -> None:
-    nftables.apply(lab.host.namespace, FAULT_TABLE, [Duplicate(device="wlan0", to="eth0")])
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [Duplicate(device="wlan0", to="eth0")])
 
 
 @fault("dns-other-path", "A resolver on the host carries the agent's queries on", on="policy-routing",

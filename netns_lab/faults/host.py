@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from netns_lab import nftables
+from netns_lab import nft_rules
 from netns_lab.builder import AGENT_PATH
 from netns_lab.faults.fault import FAULT_TABLE, LEAVES_ELSEWHERE, fault
 from netns_lab.lab import Lab
-from netns_lab.nftables import ForwardPolicy
+from netns_lab.nft_rules import ForwardPolicy
 
 
 @fault("forwarding-off", "The kernel does not forward", on=("nat", "policy-routing"),
@@ -18,7 +18,7 @@ def forwarding_off(lab: Lab) -> None:
 @fault("forward-dropped", "The forward hook's policy is drop", on=("nat", "policy-routing"),
        breaks={"HOST-04", "EGRESS-01", "ROUTE-06"}, diagnosis="FORWARD_DROPPED")  # fmt: skip
 def forward_dropped(lab: Lab) -> None:
-    nftables.apply(lab.host.namespace, FAULT_TABLE, [ForwardPolicy(verdict="drop")])
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [ForwardPolicy(verdict="drop")])
 
 
 @fault("uplink-missing", "The uplink does not exist", on="policy-routing",

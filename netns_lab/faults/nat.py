@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from netns_lab import nftables
+from netns_lab import nft_rules
 from netns_lab.builder import PACKET_FILTER_TABLE
 from netns_lab.faults.fault import FAULT_TABLE, fault
 from netns_lab.lab import Lab
-from netns_lab.nftables import Masquerade, SourceNAT
+from netns_lab.nft_rules import Masquerade, SourceNAT
 from netns_lab.scenarios import AGENT_SUBNET, BRIDGE
 
 
@@ -14,7 +14,7 @@ from netns_lab.scenarios import AGENT_SUBNET, BRIDGE
        breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"},
        diagnosis="MASQUERADE_MISSING", flavour="netns")  # fmt: skip
 def masquerade_missing(lab: Lab) -> None:
-    nftables.remove(lab.host.namespace, PACKET_FILTER_TABLE)
+    nft_rules.remove(lab.host.namespace, PACKET_FILTER_TABLE)
 
 
 @fault("masquerade-elsewhere", "The agent's source is translated on the other uplink only", on="policy-routing",
@@ -22,7 +22,7 @@ def masquerade_missing(lab: Lab) -> None:
        diagnosis="MASQUERADE_MISSING", flavour="netns")  # fmt: skip
 def masquerade_elsewhere(lab: Lab) -> None:
     masquerade_missing(lab)
-    nftables.apply(lab.host.namespace, FAULT_TABLE, [Masquerade(source=AGENT_SUBNET, oif="eth0")])
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [Masquerade(source=AGENT_SUBNET, oif="eth0")])
 
 
 @fault("snat-other-uplink", "The agent's source becomes the other uplink's address", on="policy-routing",
@@ -30,7 +30,7 @@ def masquerade_elsewhere(lab: Lab) -> None:
        diagnosis="SOURCE_NOT_UPLINK", flavour="netns")  # fmt: skip
 def snat_other_uplink(lab: Lab) -> None:
     masquerade_missing(lab)
-    nftables.apply(lab.host.namespace, FAULT_TABLE, [SourceNAT(source=AGENT_SUBNET, to="10.10.40.9")])
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [SourceNAT(source=AGENT_SUBNET, to="10.10.40.9")])
 
 
 @fault("uplink-in-bridge", "The uplink is a port of docker0", on="policy-routing",

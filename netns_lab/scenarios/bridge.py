@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from netns_lab import pipework
+from netns_lab import pipework_host
 from netns_lab.plan import Draft, LabPlan, Segment
 from netns_lab.scenarios.register import scenario
 
@@ -18,7 +18,10 @@ PIPEWORK_MAC = "5a:1c:09:e7:33:0f"
 """pipework leaves the choice to the kernel, which draws one."""
 PIPEWORK_ADDRESS = "10.10.40.200/24"
 CONTAINER = "te-agent"
-CONTAINERS_GUARD, NAMESPACES_GUARD = pipework.containers_guard(CONTAINER), pipework.namespaces_guard(CONTAINER)
+CONTAINERS_GUARD, NAMESPACES_GUARD = (
+    pipework_host.containers_guard(CONTAINER),
+    pipework_host.namespaces_guard(CONTAINER),
+)
 
 
 def _on_the_lan(lab: Draft) -> Segment:
@@ -56,24 +59,26 @@ def _pipework(
     lab: Draft, address: str, parent_address: str | None, gateway: str, guard: str = CONTAINERS_GUARD
 ) -> None:
     """Everything that runs pipework again: after a reboot, when the parent comes up, when the container starts."""
-    line = pipework.command_line(PARENT, CONTAINER, address)
-    lab.program(pipework.PATH, pipework.STAND_IN)
-    lab.program(pipework.LEASE_SCRIPT, pipework.LEASE_TEXT)
-    lab.program(pipework.RC_LOCAL, pipework.rc_local(line))
-    lab.files[pipework.INTERFACES] = pipework.interfaces(PARENT, parent_address, gateway, f"{guard} || {line}")
-    lab.program(pipework.WATCH, pipework.WATCH_TEXT)
-    lab.files[pipework.WATCH_UNIT] = pipework.watch_unit(PARENT, CONTAINER, address)
-    lab.file_links[pipework.WATCH_ENABLED] = pipework.WATCH_UNIT
+    line = pipework_host.command_line(PARENT, CONTAINER, address)
+    lab.program(pipework_host.PATH, pipework_host.STAND_IN)
+    lab.program(pipework_host.LEASE_SCRIPT, pipework_host.LEASE_TEXT)
+    lab.program(pipework_host.RC_LOCAL, pipework_host.rc_local(line))
+    lab.files[pipework_host.INTERFACES] = pipework_host.interfaces(
+        PARENT, parent_address, gateway, f"{guard} || {line}"
+    )
+    lab.program(pipework_host.WATCH, pipework_host.WATCH_TEXT)
+    lab.files[pipework_host.WATCH_UNIT] = pipework_host.watch_unit(PARENT, CONTAINER, address)
+    lab.file_links[pipework_host.WATCH_ENABLED] = pipework_host.WATCH_UNIT
     # The stand-in finds a bare namespace by the container's name.
     lab.file_links[f"/run/netns/{CONTAINER}"] = "agent"
-    lab.notes.append(pipework.NO_CONTAINER_NOTE)
+    lab.notes.append(pipework_host.NO_CONTAINER_NOTE)
 
 
 @scenario("pipework-static", "The agent on the LAN by pipework, with a fixed address", "Bridge, bridging with pipework")
 def pipework_static(lab: Draft) -> LabPlan:
     """No Docker network; eth1 is macvlan on eth0, with the address that pipework was given."""
     office = _on_the_lan(lab)
-    lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
+    lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     _pipework(lab, f"{PIPEWORK_ADDRESS}@{office.gateway}", str(office[HOST_NUMBER]), office.gateway)
     return lab.finish(_intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway}))
 
@@ -86,7 +91,7 @@ def pipework_static(lab: Draft) -> LabPlan:
 def pipework_ifupdown(lab: Draft) -> LabPlan:
     """Real ifup and ifdown work on private files; post-up runs pipework where its interface is not there."""
     office = _on_the_lan(lab)
-    lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
+    lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     address = f"{PIPEWORK_ADDRESS}@{office.gateway}"
     _pipework(lab, address, str(office[HOST_NUMBER]), office.gateway, NAMESPACES_GUARD)
     # What ifupdown sets on the parent is not there before it has.
@@ -102,8 +107,8 @@ def pipework_dhcp(lab: Draft) -> LabPlan:
     """The same with an address from the segment's DHCP server, and a client that holds the lease."""
     office = _on_the_lan(lab)
     lab.serve_dhcp(PARENT, 100, 150)
-    lab.on_parent(PARENT, None, interface=pipework.INTERFACE, mac=PIPEWORK_MAC)
-    lab.leased = pipework.INTERFACE
+    lab.on_parent(PARENT, None, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC)
+    lab.leased = pipework_host.INTERFACE
     _pipework(lab, "dhcpcd", None, office.gateway)
-    lab.notes.append(pipework.CLIENT_NOTE)
+    lab.notes.append(pipework_host.CLIENT_NOTE)
     return lab.finish(_intent({"mode": "pipework-dhcp"}))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fixtures.model.snapshot import Family, Rule
-from netns_lab.nftables import Masquerade
+from netns_lab.nft_rules import Masquerade
 from netns_lab.plan import RT_TABLES, Draft, LabPlan
 from netns_lab.scenarios.register import scenario
+from viacheck.model.snapshot import Family, Rule
 
 BRIDGE, AGENT_SUBNET, AGENT_SUBNET6 = "docker0", "172.17.0.0/16", "fd00:17::/64"
 TABLE, TABLE_NAME = 200, "wlan0rt"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fixtures.reasoning.persistence import networkd
-from netns_lab.networkd import PACKAGES
+from netns_lab.networkd_daemon import PACKAGES
 from netns_lab.plan import Draft, LabPlan
 from netns_lab.scenarios.nat import AGENT_SUBNET, BACKSTOP_METRIC, BRIDGE, TABLE, TABLE_NAME
 from netns_lab.scenarios.register import scenario
 from netns_lab.scenarios.survival import INTERFACES, unconfigured_uplinks
+from viacheck.persistence import networkd
 
 LOOPBACK, OFFICE, RADIO = (f"/etc/systemd/network/10-{name}.network" for name in ("lo", "eth0", "wlan0"))
 CONF = "/etc/systemd/networkd.conf.d/10-agent.conf"

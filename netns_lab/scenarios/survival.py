@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from netns_lab.nftables import Masquerade
+from netns_lab.nft_rules import Masquerade
 from netns_lab.plan import RT_TABLES, Draft, LabPlan
 from netns_lab.scenarios.nat import AGENT_SUBNET, BACKSTOP_METRIC, BRIDGE, TABLE, TABLE_NAME
 from netns_lab.scenarios.register import scenario

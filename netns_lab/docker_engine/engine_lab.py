@@ -1,0 +1,105 @@
+"""The engine flavour of a lab: the same host and uplinks, but a real dockerd makes the network and the container."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netns_lab import macvlan_network, pipework_host
+from netns_lab.builder import build
+from netns_lab.docker_engine.daemon import Engine, EngineFailed
+from netns_lab.lab import AGENT_CONTAINER, Lab
+from netns_lab.plan import LabPlan, without_agent
+from netns_lab.rtnetlink_batch import LabBuildError
+from netns_lab.scenarios import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE
+from netns_lab.services.dhcp_client import DHCPClient, NoLease
+from viacheck.model.intent import Intent, PipeworkDhcpAttach, PipeworkStaticAttach, parse_intent
+
+
+def engine_intent(plan: LabPlan) -> Intent:
+    """The scenario's intent, with a container in place of the bare namespace."""
+    document = plan.intent.as_json()
+    attach = {"mode": "nat", "network": "bridge"} if plan.intent.mode == "nat" else document["agent"]["attach"]
+    document["agent"] = {"container": AGENT_CONTAINER, "attach": attach}
+    return parse_intent(document, source=f"lab engine:{plan.name}")
+
+
+def build_with_engine(plan: LabPlan) -> Lab:
+    """Build a lab, start an engine on its host, and run a container as the agent.
+
+    Raises:
+        LabBuildError: when the lab cannot be built or the engine does not start; the message has its last log lines.
+    """
+    lab = build(_host_alone(plan))
+    settings: dict[str, object] = {}
+    if plan.intent.probe.target6 is not None:
+        settings = {"ipv6": True, "fixed-cidr-v6": AGENT_SUBNET6}
+    try:
+        lab.engine = Engine.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings)
+        _attach_agent(lab, plan)
+    except (EngineFailed, NoLease) as error:
+        lab.close()
+        raise LabBuildError(f"lab engine:{plan.name}: {error}") from error
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+def _host_alone(plan: LabPlan) -> LabPlan:
+    """What is there before the engine starts."""
+    alone = replace(without_agent(plan, BRIDGE), intent=engine_intent(plan))
+    if not plan.intent.mode.startswith("pipework"):
+        return alone
+    # The container's name stands for a container now, and a pipework that is installed for itself.
+    links = {path: leads_to for path, leads_to in plan.file_links.items() if not path.startswith("/run/netns/")}
+    files = {
+        path: text for path, text in plan.files.items() if path != pipework_host.PATH or not pipework_host.installed()
+    }
+    notes = [note for note in plan.notes if note != pipework_host.NO_CONTAINER_NOTE]
+    if not pipework_host.installed():
+        notes.insert(0, pipework_host.EQUIVALENT_NOTE)
+    return replace(
+        alone, file_links=links, files=files, executables=plan.executables & files.keys(), notes=tuple(notes)
+    )
+
+
+def _attach_agent(lab: Lab, plan: LabPlan) -> None:
+    assert lab.engine is not None
+    intent = lab.plan.intent
+    if intent.mode == "macvlan":
+        macvlan_network.connect(lab, macvlan_network.intended(intent))
+        return
+    lab.engine.run_agent(
+        AGENT_CONTAINER, network="bridge" if intent.mode == "nat" else "none", restart="unless-stopped"
+    )
+    lab.move_agent(lab.engine.agent_namespace(AGENT_CONTAINER))
+    if intent.mode.startswith("pipework"):
+        apply_pipework(lab)
+    if plan.leased is not None:
+        hold_agents_lease(lab, plan.leased)
+
+
+def hold_agents_lease(lab: Lab, interface: str) -> None:
+    """Let a DHCP client of the lab's hold a lease for the agent's interface.
+
+    Raises:
+        NoLease: when no server gives one.
+    """
+    lab.agent.ip("link", "set", "dev", interface, "up")
+    lab.hold_lease(DHCPClient.start(lab.agent.namespace, interface))
+
+
+def apply_pipework(lab: Lab) -> None:
+    """Attach the agent by pipework as the lab's intent says; in the DHCP mode without an address yet.
+
+    Raises:
+        LabBuildError: when pipework does not succeed, with what it said.
+    """
+    attach = lab.plan.intent.agent.attach
+    assert isinstance(attach, PipeworkStaticAttach | PipeworkDhcpAttach)
+    address = pipework_host.NO_ADDRESS
+    if isinstance(attach, PipeworkStaticAttach):
+        address = f"{attach.address}@{attach.gateway}"
+    done = pipework_host.run(lab, attach.parent, lab.agent_container, address)
+    if not done.ok:
+        raise LabBuildError(f"lab {lab.plan.name}: {done.command}: exit {done.exit_code}: {done.stderr.strip()}")

@@ -1,0 +1,85 @@
+"""The agent's place on a macvlan network, made anew with other options: by the engine, or by ip(8) as Docker would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from netns_lab.builder import QUICK_NEIGHBOURS, RETRANSMIT_MS
+from netns_lab.lab import Lab
+from viacheck.model.intent import Intent, MacvlanAttach
+
+INTERFACE = "eth0"
+"""What Docker calls the agent's interface."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MacvlanNetwork:
+    """The options of a Docker macvlan network."""
+
+    name: str
+    parent: str
+    subnet: str
+    gateway: str
+    ip_range: str
+
+    @property
+    def first_address(self) -> str:
+        """The address that Docker's address management gives first."""
+        return str(IPv4Network(self.ip_range).network_address)
+
+
+def intended(intent: Intent) -> MacvlanNetwork:
+    """The network that the intent of a macvlan lab names."""
+    attach = intent.agent.attach
+    assert isinstance(attach, MacvlanAttach)
+    return MacvlanNetwork(
+        name=attach.network,
+        parent=attach.parent,
+        subnet=str(attach.subnet),
+        gateway=str(attach.gateway),
+        ip_range=str(attach.ip_range or attach.subnet),
+    )
+
+
+def connect(lab: Lab, network: MacvlanNetwork) -> None:
+    """Make the network and put the agent on it.
+
+    Raises:
+        docker.errors.APIError: when the engine refuses.
+        LabCommandError: when the kernel does.
+    """
+    if lab.engine is not None:
+        lab.engine.create_macvlan_network(
+            network.name, network.parent, network.subnet, network.gateway, network.ip_range
+        )
+        lab.engine.run_agent(lab.agent_container, network=network.name, restart="unless-stopped")
+        lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+        return
+    address = IPv4Address(network.first_address)
+    prefixlen = IPv4Network(network.subnet).prefixlen
+    mac = (b"\x02\x42" + address.packed).hex(":")
+    lab.host.ip(
+        "link", "add", "link", network.parent, "name", INTERFACE, "address", mac, "netns", "agent",
+        "type", "macvlan", "mode", "bridge",
+    )  # fmt: skip
+    for path in QUICK_NEIGHBOURS:
+        lab.agent.sysctl(path.format(INTERFACE), RETRANSMIT_MS)
+    lab.agent.ip("address", "add", f"{address}/{prefixlen}", "dev", INTERFACE)
+    lab.agent.ip("link", "set", "dev", INTERFACE, "up")
+    lab.agent.ip("route", "add", "default", "via", network.gateway, "dev", INTERFACE)
+
+
+def disconnect(lab: Lab) -> None:
+    """Take the agent off its network, and the network away."""
+    if lab.engine is not None:
+        lab.engine.remove_agent(lab.agent_container)
+        lab.engine.client.networks.get(intended(lab.plan.intent).name).remove()
+    else:
+        lab.agent.ip("link", "del", "dev", INTERFACE)
+
+
+def reconnect(lab: Lab, **other: str) -> None:
+    """Make the network anew with some options other than intended."""
+    disconnect(lab)
+    connect(lab, replace(intended(lab.plan.intent), **other))

@@ -1,0 +1,203 @@
+"""systemd-networkd at work on a lab's host, with what systemd, D-Bus and udev have ready for it on any other.
+
+The program is the real one, and so are networkctl(1) and the bus that it asks by. udev is not there: its word that the
+interfaces are initialized is written down, as networkd leaves alone what has none. The other way to have it take them,
+a read-only /sys as in a container, would hide what the lab is for: there networkd configures its links before it has
+read the kernel's rules, and so takes none away that is not its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import select
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from viacheck.host import persistence_files
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import Link
+from viacheck.persistence import networkd
+
+PROGRAM, WAIT_ONLINE, BUS_PROGRAM = "systemd-networkd", "systemd-networkd-wait-online", "dbus-daemon"
+PACKAGES = {PROGRAM: "systemd", BUS_PROGRAM: "dbus-daemon"}
+"""The Debian package of each program."""
+PROGRAM_FOLDERS = ("/usr/lib/systemd", "/lib/systemd")
+"""Where systemd keeps programs that nobody types; they are in no PATH."""
+TIMEOUT = 5.0
+"""Seconds until networkd is up, down, or has configured its links."""
+LOG = "/run/systemd-networkd.log"
+_USER = "systemd-network"
+_NOTIFY = "/run/systemd/notify"
+_UDEV = "/run/udev/data"
+_BUS_CONFIG, _BUS_SOCKET = "/run/dbus/lab.conf", "/run/dbus/system_bus_socket"
+_BUS_CONFIG_TEXT = f"""\
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>unix:path={_BUS_SOCKET}</listen>
+  <policy context="default">
+    <allow user="*"/><allow own="*"/><allow send_type="*"/><allow receive_type="*"/>
+  </policy>
+</busconfig>
+"""
+_NO_CARRIER_NEEDED = "lo:carrier"
+"""What wait-online must be told of the loopback, which is never more than that."""
+
+
+class NetworkdFailed(Exception):
+    """networkd, or its bus, did not start, end or configure its links; the message has the last line of its log."""
+
+
+class Networkd:
+    """networkd on one host, whose commands must have a process namespace of their own. Made by :meth:`start`."""
+
+    def __init__(self, host: Namespace, links: Sequence[Link]) -> None:
+        """Use :meth:`start`."""
+        self._host, self._links = host, links
+        self._bus: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start(cls, host: Namespace, links: Sequence[Link]) -> Networkd:
+        """Start it, and a bus for it; returns when it is up, which it is before its links are configured.
+
+        Raises:
+            NetworkdFailed: when it does not come up.
+        """
+        one = cls(host, links)
+        try:
+            host.call(one._prepare)
+            one._bus = host.call(_start_bus)
+            one._run()
+        except BaseException:
+            one.close()
+            raise
+        return one
+
+    def _prepare(self) -> None:
+        for folder in (os.path.dirname(path) for path in (_NOTIFY, _BUS_CONFIG)):
+            os.makedirs(folder, exist_ok=True)
+        os.makedirs(_UDEV, exist_ok=True)
+        for index in (1, *(link.index for link in self._links)):
+            # The time of initialization, in microseconds since the boot: any will do.
+            Path(_UDEV, f"n{index}").write_text("I:1\n")
+        Path(_BUS_CONFIG).write_text(_BUS_CONFIG_TEXT)
+        if _lone_user():
+            _be_everybody()
+
+    def _run(self) -> None:
+        """Start the program, and wait for its word that it is up (sd_notify(3))."""
+        with self._host.call(_listen) as notified:
+            self._process = self._host.call(_start)
+            said = b""
+            try:
+                while b"READY=1" not in said.splitlines():
+                    said = notified.recv(4096)
+            except TimeoutError:
+                raise NetworkdFailed(f"{PROGRAM} was not up within {TIMEOUT:g} s: {self._last_words()}") from None
+
+    def restart(self) -> None:
+        """End it as systemd does, by SIGTERM, and start it again; returns when it is up.
+
+        Raises:
+            NetworkdFailed: when it does not end, or come up again.
+        """
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise NetworkdFailed(f"{PROGRAM} did not end within {TIMEOUT:g} s") from None
+        self._run()
+
+    def settle(self) -> None:
+        """Wait until every link that its files name is configured (systemd-networkd-wait-online(8)).
+
+        Raises:
+            NetworkdFailed: when one is not.
+        """
+        # It answers on the bus when it is done with what came before, such as a reload that it has only begun.
+        self._host.run(["networkctl", "--json=short", "list"])
+        files = persistence_files.collect(self._host)
+        named = {one.interface for one in networkd.read(files, self._links).holdings if not one.now}
+        asked = [word for name in sorted(named) for word in ("-i", _NO_CARRIER_NEEDED if name == "lo" else name)]
+        done = self._host.run([_find(WAIT_ONLINE), *asked, f"--timeout={TIMEOUT:g}"], TIMEOUT + 1)
+        if not done.ok:
+            raise NetworkdFailed(f"{PROGRAM} has not configured {', '.join(sorted(named))}: {self._last_words()}")
+
+    def close(self) -> None:
+        """End it, and its bus."""
+        for process in (self._process, self._bus):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+    def _last_words(self) -> str:
+        def read() -> str:
+            with contextlib.suppress(OSError):
+                return Path(LOG).read_text(errors="replace")
+            return ""
+
+        lines = self._host.call(read).splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _find(program: str) -> str:
+    return next((path for folder in PROGRAM_FOLDERS if os.path.exists(path := f"{folder}/{program}")), program)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    with open(LOG, "ab") as log:
+        # It answers to D-Bus calls and netlink; a lab's journal is a file.
+        environment = {**os.environ, "NOTIFY_SOCKET": _NOTIFY, "SYSTEMD_LOG_TARGET": "console"}
+        return subprocess.Popen(
+            [_find(PROGRAM)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )  # fmt: skip
+
+
+def _start_bus() -> subprocess.Popen[bytes]:
+    """Start a bus; it prints its address when it can be asked (dbus-daemon(1))."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_BUS_SOCKET)
+    bus = subprocess.Popen(
+        [BUS_PROGRAM, f"--config-file={_BUS_CONFIG}", "--nofork", "--nopidfile", "--print-address"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert bus.stdout is not None
+    with bus.stdout as address:
+        if not select.select([address], [], [], TIMEOUT)[0] or not address.readline():
+            bus.kill()
+            bus.wait()
+            raise NetworkdFailed(f"{BUS_PROGRAM} did not come up")
+    return bus
+
+
+def _listen() -> socket.socket:
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_NOTIFY)
+    one.bind(_NOTIFY)
+    # networkd has given up root by then.
+    os.chmod(_NOTIFY, 0o777)  # noqa: S103
+    one.settimeout(TIMEOUT)
+    return one
+
+
+def _lone_user() -> bool:
+    """Whether this is a user namespace in which networkd's own user does not exist (user_namespaces(7))."""
+    user = pwd.getpwnam(_USER).pw_uid
+    ranges = (map(int, line.split()) for line in Path("/proc/self/uid_map").read_text().splitlines())
+    return not any(first <= user < first + count for first, _outside, count in ranges)
+
+
+def _be_everybody() -> None:
+    """Let the lab's only user be networkd's too, in its private /etc: it must become that, and can become no other."""
+    passwd = Path("/etc/passwd")
+    lines = [line for line in passwd.read_text().splitlines() if not line.startswith(f"{_USER}:")]
+    passwd.unlink()
+    passwd.write_text("\n".join((*lines, f"{_USER}:x:0:0::/:/usr/sbin/nologin", "")))

@@ -1,0 +1,208 @@
+"""The expressions that nftables rules are made of, as the kernel takes them (linux/netfilter/nf_tables.h).
+
+A rule is a list of small expressions that work on registers; these are what nft(8) itself makes of the words of a rule.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Literal
+
+from viacheck.netlink.nfnetlink import Protocol, attribute, nested, number, string
+
+DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
+EQ, NEQ = 0, 1
+_REGISTER_VERDICT, REGISTER_1, _REGISTER_2, _REGISTER_3 = 0, 1, 2, 3
+LINK, NETWORK, TRANSPORT = 0, 1, 2
+"""The headers that a payload is counted from."""
+META_ETHERTYPE, META_MARK, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_PROTOCOL = 1, 3, 6, 7, 15, 16
+_NAME_SIZE = 16
+_FIB_TYPE, _FIB_SOURCE, _FIB_DESTINATION = 3, 1, 2
+
+
+def rule(*expressions: bytes) -> bytes:
+    """The expressions of one rule, in order."""
+    return nested(4, *expressions)
+
+
+def expression(name: str, *parts: bytes) -> bytes:
+    """One expression with its attributes."""
+    return nested(1, string(1, name), nested(2, *parts))
+
+
+def _constant(kind: int, octets: bytes) -> bytes:
+    return nested(kind, attribute(1, octets))
+
+
+def payload(base: int, offset: int, length: int) -> bytes:
+    """Load octets of the packet, counted from the beginning of a header."""
+    return expression("payload", number(1, REGISTER_1), number(2, base), number(3, offset), number(4, length))
+
+
+def meta(key: int) -> bytes:
+    """Load what is known of the packet beside its octets."""
+    return expression("meta", number(1, REGISTER_1), number(2, key))
+
+
+def compare(octets: bytes, operator: int = EQ) -> bytes:
+    """The condition that what was loaded equals some octets, or does not."""
+    return expression("cmp", number(1, REGISTER_1), number(2, operator), _constant(3, octets))
+
+
+def between(first: bytes, last: bytes, operator: int = EQ) -> bytes:
+    """The condition that what was loaded lies between two bounds, both included."""
+    return expression("range", number(1, REGISTER_1), number(2, operator), _constant(3, first), _constant(4, last))
+
+
+def mask(octets: bytes, flip: bytes | None = None) -> bytes:
+    """Keep the bits of a mask of what was loaded, then flip some."""
+    length = len(octets)
+    parts = (number(1, REGISTER_1), number(2, REGISTER_1), number(3, length))
+    return expression("bitwise", *parts, _constant(4, octets), _constant(5, flip or bytes(length)))
+
+
+def immediate(octets: bytes, register: int = REGISTER_1) -> bytes:
+    """Load a constant."""
+    return expression("immediate", number(1, register), _constant(2, octets))
+
+
+def verdict(code: int, chain: str | None = None) -> bytes:
+    """End the rule with a verdict; ``chain`` is where a jump or goto leads."""
+    decided = [number(1, code)] + ([string(2, chain)] if chain is not None else [])
+    return expression("immediate", number(1, _REGISTER_VERDICT), nested(2, nested(2, *decided)))
+
+
+def counter() -> bytes:
+    """Count what gets this far, from zero on."""
+    return expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
+
+
+def version(address: str, *, by_ethertype: bool = False) -> Iterator[bytes]:
+    """The condition that a packet is of an address's IP version."""
+    six = ":" in address
+    if by_ethertype:
+        yield meta(META_ETHERTYPE)
+        yield compare(struct.pack(">H", 0x86DD if six else 0x0800))
+    else:
+        yield meta(META_NFPROTO)
+        yield compare(bytes((Protocol.IP6 if six else Protocol.IP,)))
+
+
+def prefix(
+    side: Literal["source", "destination"],
+    text: str | None,
+    operator: int = EQ,
+    *,
+    by_ethertype: bool = False,
+    one_version: bool = False,
+) -> Iterator[bytes]:
+    """The condition that an address lies in a prefix of any length, or does not.
+
+    With ``one_version`` the table sees packets of that IP version only, and nothing needs to ask for it.
+    """
+    if text is None:
+        return
+    network = ip_network(text, strict=False)
+    if not one_version:
+        yield from version(text, by_ethertype=by_ethertype)
+    if not network.prefixlen and operator == EQ:
+        return
+    width, offset = (4, 12) if network.version == 4 else (16, 8)
+    yield payload(NETWORK, offset if side == "source" else offset + width, width)
+    if network.prefixlen < 8 * width:
+        yield mask(network.netmask.packed)
+    yield compare(network.network_address.packed, operator)
+
+
+def interface(side: Literal["iif", "oif"], name: str | None, operator: int = EQ) -> Iterator[bytes]:
+    """The condition on an interface by name: the name may come and go, a rule by index would be left behind.
+
+    A name that ends in ``*`` stands for all that begin so.
+    """
+    if name is not None:
+        yield meta(META_IIFNAME if side == "iif" else META_OIFNAME)
+        octets = name.encode()
+        yield compare(octets[:-1] if octets.endswith(b"*") else octets.ljust(_NAME_SIZE, b"\0"), operator)
+
+
+def protocol(code: int | None, operator: int = EQ) -> Iterator[bytes]:
+    """The condition on the protocol above IP."""
+    if code is not None:
+        yield meta(META_PROTOCOL)
+        yield compare(bytes((code,)), operator)
+
+
+def port(side: Literal["sport", "dport"], first: int, last: int, operator: int = EQ) -> Iterator[bytes]:
+    """The condition that a port lies between two others, both included."""
+    yield payload(TRANSPORT, 0 if side == "sport" else 2, 2)
+    ends = first.to_bytes(2, "big"), last.to_bytes(2, "big")
+    yield compare(ends[0], operator) if first == last else between(*ends, operator)
+
+
+def mark(value: int, bits: int, operator: int = EQ) -> Iterator[bytes]:
+    """The condition on the bits of the packet's mark."""
+    yield meta(META_MARK)
+    if bits != 0xFFFFFFFF:
+        yield mask(_host_order(bits))
+    yield compare(_host_order(value), operator)
+
+
+def set_mark(value: int, bits: int) -> Iterator[bytes]:
+    """Clear the bits of the packet's mark that ``bits`` has, then flip those of ``value``."""
+    if bits == 0xFFFFFFFF:
+        yield immediate(_host_order(value))
+    else:
+        yield meta(META_MARK)
+        yield mask(_host_order(bits ^ 0xFFFFFFFF), _host_order(value))
+    yield expression("meta", number(2, META_MARK), number(3, REGISTER_1))
+
+
+def connection_state(bits: int, negated: bool = False) -> Iterator[bytes]:
+    """The condition that conntrack has a packet in one of the states whose bits are set."""
+    yield expression("ct", number(1, REGISTER_1), number(2, 0))
+    yield mask(_host_order(bits))
+    yield compare(bytes(4), EQ if negated else NEQ)
+
+
+def address_type(side: Literal["src-type", "dst-type"], code: int, operator: int = EQ) -> Iterator[bytes]:
+    """The condition on the type of the route to an address (RTN_* of rtnetlink(7))."""
+    flags = _FIB_SOURCE if side == "src-type" else _FIB_DESTINATION
+    yield expression("fib", number(1, REGISTER_1), number(2, _FIB_TYPE), number(3, flags))
+    yield compare(_host_order(code), operator)
+
+
+def nat(kind: Literal["snat", "dnat"], to: str, to_port: int | None = None) -> Iterator[bytes]:
+    """Translate to an address, or to one of ``FIRST-LAST``."""
+    first, _, last = to.partition("-")
+    address: IPv4Address | IPv6Address = ip_address(first)
+    family = Protocol.IP if address.version == 4 else Protocol.IP6
+    yield immediate(address.packed)
+    parts = [number(1, 0 if kind == "snat" else 1), number(2, family), number(3, REGISTER_1)]
+    if last:
+        yield immediate(ip_address(last).packed, _REGISTER_3)
+        parts.append(number(4, _REGISTER_3))
+    if to_port is not None:
+        yield immediate(to_port.to_bytes(2, "big"), _REGISTER_2)
+        parts.append(number(5, _REGISTER_2))
+    yield expression("nat", *parts)
+
+
+def redirect(to_port: int | None) -> Iterator[bytes]:
+    """Translate the destination to this host, at another port."""
+    if to_port is None:
+        yield expression("redir")
+        return
+    yield immediate(to_port.to_bytes(2, "big"))
+    yield expression("redir", number(1, REGISTER_1))
+
+
+def reject(code: int, kind: int) -> bytes:
+    """Refuse with an ICMP error: ``kind`` 0 takes the code as the family has it, 2 as both families share it."""
+    return expression("reject", number(1, kind), attribute(2, bytes((code,))))
+
+
+def _host_order(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)

@@ -1,0 +1,120 @@
+"""Writes the packet filter of a snapshot into a namespace: every chain with its rules, in one transaction for a table.
+
+The rules come as :mod:`viacheck.analysis.packet_filter.replica_filter` gives them, each condition with one value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from netns_lab import nft_encode as nft
+from viacheck.analysis.packet_filter.replica_filter import (
+    ADDRESS_TYPES,
+    CONNECTION_STATES,
+    HOOKS,
+    raw_condition,
+    translated_port,
+)
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.netlink.nfnetlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    Message,
+    MessageType,
+    NfnetlinkSocket,
+    Protocol,
+    nested,
+    number,
+    string,
+)
+
+_VERDICTS = {"accept": nft.ACCEPT, "drop": nft.DROP, "return": nft.RETURN, "jump": nft.JUMP, "goto": nft.GOTO}
+_PORT_UNREACHABLE = {"ip": (3, 0), "ip6": (4, 0), "inet": (1, 2)}
+"""Code and kind of the answer to what is rejected: ICMP's, ICMPv6's, and nft's own for both (NFT_REJECT_ICMPX)."""
+
+
+def replay(namespace: Namespace, chains: Sequence[FilterChain]) -> list[str]:
+    """Make the tables of these chains; returns which tables the kernel refused, and why, in words."""
+    tables: dict[tuple[str, str], list[FilterChain]] = {}
+    for chain in chains:
+        tables.setdefault((chain.family, chain.table), []).append(chain)
+    refused = []
+    with NfnetlinkSocket(namespace) as nfnetlink:
+        for (family, table), members in tables.items():
+            try:
+                nfnetlink.commit(list(_messages(Protocol[family.upper()], table, members)))
+            except OSError as error:
+                refused.append(f"packet filter, table {family} {table}: the kernel refuses it: {error.strerror}")
+            except (OverflowError, ValueError) as error:
+                refused.append(f"packet filter, table {family} {table}: it holds what no table has: {error}")
+    return refused
+
+
+def _messages(family: Protocol, table: str, chains: Sequence[FilterChain]) -> Iterator[Message]:
+    yield Message(MessageType.NEWTABLE, family, string(1, table), NLM_F_CREATE)
+    for chain in chains:
+        body = [string(1, table), string(3, chain.name)]
+        if chain.hook is not None:
+            body.append(nested(4, number(1, HOOKS.index(chain.hook)), number(2, chain.priority or 0)))
+            body.append(string(7, chain.type or "filter"))
+            body.append(number(5, nft.DROP if chain.policy == "drop" else nft.ACCEPT))
+        yield Message(MessageType.NEWCHAIN, family, b"".join(body), NLM_F_CREATE)
+    for chain in chains:
+        for rule in chain.rules:
+            expressions = nft.rule(*_conditions(rule, family), nft.counter(), *_effects(rule, family))
+            body = [string(1, table), string(2, chain.name), expressions]
+            yield Message(MessageType.NEWRULE, family, b"".join(body), NLM_F_CREATE | NLM_F_APPEND)
+
+
+def _conditions(rule: FilterRule, family: Protocol) -> Iterator[bytes]:
+    for match in rule.matches:
+        yield from _condition(match, family)
+
+
+def _condition(match: FilterMatch, family: Protocol) -> Iterator[bytes]:
+    operator, value = nft.NEQ if match.negated else nft.EQ, match.values[0]
+    match match.field:
+        case "source" | "destination" as side:
+            yield from nft.prefix(side, value, operator, one_version=family is not Protocol.INET)
+        case "iif" | "oif" as side:
+            yield from nft.interface(side, value, operator)
+        case "protocol":
+            yield from nft.protocol(int(value), operator)
+        case "sport" | "dport" as side:
+            first, _, last = value.partition("-")
+            yield from nft.port(side, int(first), int(last or first), operator)
+        case "mark":
+            number_, _, bits = value.partition("/")
+            yield from nft.mark(int(number_, 16), int(bits or "0xffffffff", 16), operator)
+        case "ctstate":
+            yield from nft.connection_state(sum(CONNECTION_STATES[one] for one in match.values), match.negated)
+        case "src-type" | "dst-type" as side:
+            yield from nft.address_type(side, ADDRESS_TYPES[value], operator)
+        case _:
+            raw = raw_condition(value)
+            assert raw is not None, "conditions without words of their own are left out beforehand"
+            yield nft.payload(raw.header, raw.offset, len(raw.value))
+            if raw.mask is not None:
+                yield nft.mask(raw.mask)
+            yield nft.compare(raw.value, nft.NEQ if raw.negated else nft.EQ)
+
+
+def _effects(rule: FilterRule, family: Protocol) -> Iterator[bytes]:
+    if rule.set_mark is not None:
+        value, _, bits = rule.set_mark.partition("/")
+        yield from nft.set_mark(int(value, 16), int(bits or "0xffffffff", 16))
+    match rule.verdict:
+        case None:
+            return
+        case "masquerade":
+            yield nft.expression("masq")
+        case "snat" | "dnat" as kind:
+            assert rule.argument is not None, "translations without an address are left out beforehand"
+            yield from nft.nat(kind, rule.argument, translated_port(rule))
+        case "redirect":
+            yield from nft.redirect(translated_port(rule))
+        case "reject":
+            yield nft.reject(*_PORT_UNREACHABLE[family.name.lower()])
+        case verdict:
+            yield nft.verdict(_VERDICTS[verdict], rule.argument if verdict in ("jump", "goto") else None)

@@ -1,0 +1,306 @@
+"""Packet filter rules for labs: each kind of rule is a small value, a table of them goes to the kernel in one batch.
+
+No nft binary takes part. The values become expressions like those that nft(8) makes, so that ``nft list ruleset`` and
+this project's own reader show them as they show a host's own rules.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from netns_lab import nft_encode as nft
+from viacheck.host.namespace import Namespace
+from viacheck.netlink.nfnetlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    MessageType,
+    NfnetlinkSocket,
+    Protocol,
+    nested,
+    number,
+    string,
+)
+
+_ICMP_ERRORS = ((1, (b"\3", b"\4", b"\5", b"\x0b", b"\x0c")), (58, (b"\1", b"\2", b"\3", b"\4")))
+"""By IP protocol, the types of RFC 792 (unreachable, source quench, redirect, time exceeded, parameter problem) and of
+RFC 4443."""
+_PACKET_TOO_BIG = ((1, (b"\3\4",)), (58, (b"\2",)))
+"""Type and code of "fragmentation needed", type of "packet too big"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masquerade:
+    """Source NAT to the address of the interface that a packet leaves by."""
+
+    source: str
+    """Prefix in CIDR form."""
+    oif: str | None = None
+    not_oif: str | None = None
+    """Every interface but this one, as Docker does it with its bridge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceNAT:
+    """Source NAT to a fixed address."""
+
+    source: str
+    to: str
+    oif: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationNAT:
+    """Destination NAT of what comes in by an interface, or for an address."""
+
+    to: str
+    destination: str | None = None
+    iif: str | None = None
+    protocol: int | None = None
+    dport: int | None = None
+    to_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """A counted rule of the forward hook."""
+
+    verdict: Literal["accept", "drop"]
+    source: str | None = None
+    destination: str | None = None
+    iif: str | None = None
+    oif: str | None = None
+    protocol: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardPolicy:
+    """What the forward hook does with packets that no rule of the table decides; ``accept`` when not said."""
+
+    verdict: Literal["accept", "drop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMark:
+    """Mark what comes in, before it is routed."""
+
+    mark: int
+    source: str | None = None
+    iif: str | None = None
+    protocol: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropICMPErrors:
+    """Drop ICMP and ICMPv6 errors that a router makes itself, and those that it forwards."""
+
+    only_packet_too_big: bool = False
+    """Only those that path MTU discovery needs (RFC 1191, RFC 8201)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropFrames:
+    """Drop Ethernet frames at one device, counted: what an access point or a switch with port security does.
+
+    ``destination_not`` spares frames to group addresses: no delivery filter stops broadcasts. Who sends on a raw socket
+    into an egress drop is told so with ENOBUFS; only ingress is silent.
+    """
+
+    device: str
+    direction: Literal["ingress", "egress"] = "ingress"
+    source: str | None = None
+    source_not: str | None = None
+    destination: str | None = None
+    destination_not: str | None = None
+    ethertype: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """Send a copy of each IP packet that passes one device out of another one as well."""
+
+    device: str
+    to: str
+    direction: Literal["ingress", "egress"] = "egress"
+    source: str | None = None
+
+
+LabRule = (
+    Masquerade
+    | SourceNAT
+    | DestinationNAT
+    | Forward
+    | ForwardPolicy
+    | SetMark
+    | DropICMPErrors
+    | DropFrames
+    | Duplicate
+)
+
+
+class _Hook(IntEnum):
+    """NF_INET_* of linux/netfilter.h."""
+
+    PREROUTING = 0
+    FORWARD = 2
+    OUTPUT = 3
+    POSTROUTING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Where the rules of one kind are hooked in."""
+
+    family: Protocol
+    name: str
+    hook: int
+    priority: int
+    type: str = "filter"
+    device: str | None = None
+
+
+_POSTROUTING = _Chain(Protocol.INET, "postrouting", _Hook.POSTROUTING, 100, "nat")
+_PREROUTING_NAT = _Chain(Protocol.INET, "prerouting_nat", _Hook.PREROUTING, -100, "nat")
+_PREROUTING = _Chain(Protocol.INET, "prerouting", _Hook.PREROUTING, -150)
+_FORWARD = _Chain(Protocol.INET, "forward", _Hook.FORWARD, 0)
+_OUTPUT = _Chain(Protocol.INET, "output", _Hook.OUTPUT, 0)
+
+
+def apply(namespace: Namespace, table: str, rules: Sequence[LabRule]) -> None:
+    """Make a table of that name with these rules, in one transaction: all of them are in force, or none.
+
+    Rules for one hook keep their order. Rules at devices go to a table of the same name in the family netdev.
+
+    Raises:
+        FileExistsError: when there is a table of that name.
+        OSError: with the kernel's errno: ENODEV for a device that does not exist; EOPNOTSUPP or ENOENT for a kernel
+            without the hook or the expression.
+    """
+    chains: dict[_Chain, list[bytes]] = {}
+    policy = nft.ACCEPT
+    for rule in rules:
+        if isinstance(rule, ForwardPolicy):
+            policy = nft.DROP if rule.verdict == "drop" else nft.ACCEPT
+            chains.setdefault(_FORWARD, [])
+            continue
+        for chain, expressions in _expressions(rule, namespace):
+            chains.setdefault(chain, []).append(expressions)
+    messages = [
+        Message(MessageType.NEWTABLE, family, string(1, table), NLM_F_CREATE | NLM_F_EXCL)
+        for family in dict.fromkeys(chain.family for chain in chains)
+    ]
+    for chain in chains:
+        hook = [number(1, chain.hook), number(2, chain.priority)]
+        if chain.device is not None:
+            hook.append(string(3, chain.device))
+        body = [string(1, table), string(3, chain.name), nested(4, *hook), string(7, chain.type)]
+        body.append(number(5, policy if chain is _FORWARD else nft.ACCEPT))
+        messages.append(Message(MessageType.NEWCHAIN, chain.family, b"".join(body), NLM_F_CREATE))
+    for chain, listed in chains.items():
+        for expressions in listed:
+            body = [string(1, table), string(2, chain.name), expressions]
+            messages.append(Message(MessageType.NEWRULE, chain.family, b"".join(body), NLM_F_CREATE | NLM_F_APPEND))
+    with NfnetlinkSocket(namespace) as nfnetlink:
+        nfnetlink.commit(messages)
+
+
+def remove(namespace: Namespace, table: str) -> None:
+    """Delete everything that ``apply`` made under that name; nothing happens when there is nothing.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    with NfnetlinkSocket(namespace) as nfnetlink:
+        for family in (Protocol.INET, Protocol.NETDEV):
+            try:
+                nfnetlink.commit([Message(MessageType.DELTABLE, family, string(1, table))])
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+                    raise
+
+
+def _expressions(rule: LabRule, namespace: Namespace) -> Iterator[tuple[_Chain, bytes]]:
+    """The kernel rules that a value stands for, each with its chain."""
+    match rule:
+        case Masquerade():
+            conditions = [*nft.prefix("source", rule.source), *nft.interface("oif", rule.oif)]
+            conditions += nft.interface("oif", rule.not_oif, nft.NEQ)
+            yield _POSTROUTING, nft.rule(*conditions, nft.counter(), nft.expression("masq"))
+        case SourceNAT():
+            conditions = [*nft.prefix("source", rule.source), *nft.interface("oif", rule.oif)]
+            yield _POSTROUTING, nft.rule(*conditions, nft.counter(), *nft.nat("snat", rule.to))
+        case DestinationNAT():
+            conditions = [*nft.version(rule.to), *nft.interface("iif", rule.iif)]
+            if rule.destination:
+                conditions = [*nft.interface("iif", rule.iif), *nft.prefix("destination", rule.destination)]
+            conditions += nft.protocol(rule.protocol)
+            if rule.dport is not None:
+                conditions += nft.port("dport", rule.dport, rule.dport)
+            yield _PREROUTING_NAT, nft.rule(*conditions, nft.counter(), *nft.nat("dnat", rule.to, rule.to_port))
+        case Forward():
+            conditions = [*nft.interface("iif", rule.iif), *nft.interface("oif", rule.oif)]
+            conditions += [*nft.prefix("source", rule.source), *nft.prefix("destination", rule.destination)]
+            conditions += nft.protocol(rule.protocol)
+            decided = nft.verdict(nft.DROP if rule.verdict == "drop" else nft.ACCEPT)
+            yield _FORWARD, nft.rule(*conditions, nft.counter(), decided)
+        case SetMark():
+            conditions = [*nft.interface("iif", rule.iif), *nft.prefix("source", rule.source)]
+            conditions += nft.protocol(rule.protocol)
+            yield _PREROUTING, nft.rule(*conditions, nft.counter(), *nft.set_mark(rule.mark, 0xFFFFFFFF))
+        case DropICMPErrors():
+            for chain in (_FORWARD, _OUTPUT):
+                for protocol, kinds in _PACKET_TOO_BIG if rule.only_packet_too_big else _ICMP_ERRORS:
+                    for octets in kinds:
+                        conditions = [*nft.protocol(protocol), nft.payload(2, 0, len(octets)), nft.compare(octets)]
+                        yield chain, nft.rule(*conditions, nft.counter(), nft.verdict(nft.DROP))
+        case DropFrames():
+            _index(namespace, rule.device)
+            yield _at_device(rule.device, rule.direction), nft.rule(*_frame(rule), nft.counter(), nft.verdict(nft.DROP))
+        case Duplicate():
+            _index(namespace, rule.device)
+            index = _index(namespace, rule.to)
+            conditions = list(nft.prefix("source", rule.source, by_ethertype=True)) if rule.source else []
+            device = nft.immediate(index.to_bytes(4, sys.byteorder))
+            copy = nft.expression("dup", number(2, nft.REGISTER_1))
+            yield _at_device(rule.device, rule.direction), nft.rule(*conditions, nft.counter(), device, copy)
+        case ForwardPolicy():
+            raise AssertionError("a policy is the chain's, not a rule's")
+
+
+def _index(namespace: Namespace, device: str) -> int:
+    """The device's index. Newer kernels take a chain for a device that does not exist, and wait for it to appear."""
+    try:
+        return namespace.call(lambda: socket.if_nametoindex(device))
+    except OSError:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), device) from None
+
+
+def _at_device(device: str, direction: str) -> _Chain:
+    return _Chain(Protocol.NETDEV, f"{direction}_{device}", 0 if direction == "ingress" else 1, 0, device=device)
+
+
+def _frame(rule: DropFrames) -> Iterator[bytes]:
+    if rule.ethertype is not None:
+        yield nft.meta(nft.META_ETHERTYPE)
+        yield nft.compare(rule.ethertype.to_bytes(2, "big"))
+    for offset, address, operator in (
+        (6, rule.source, nft.EQ),
+        (6, rule.source_not, nft.NEQ),
+        (0, rule.destination, nft.EQ),
+        (0, rule.destination_not, nft.NEQ),
+    ):
+        if address is not None:
+            yield nft.payload(0, offset, 6)
+            yield nft.compare(bytes.fromhex(address.replace(":", "")), operator)
+    if rule.destination_not is not None:
+        yield nft.payload(0, 0, 1)
+        yield nft.mask(b"\x01")
+        yield nft.compare(b"\x00")

@@ -1,0 +1,32 @@
+"""A process namespace for a lab's host: whatever its commands leave running ends with the lab (pid_namespaces(7)).
+
+A DHCP client that ifup starts would otherwise outlive the lab and hold its namespaces. Process numbers in the host's
+files, such as a client's pid file, are true for every command that is run there, and never name a process of the
+machine.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+from viacheck.host import syscalls
+from viacheck.host.namespace import Namespace
+from viacheck.host.pid_sandbox import FIRST_PROCESS, end
+
+
+def contain_processes(host: Namespace) -> Callable[[], None]:
+    """Give the commands that are run on a host from now on a process namespace of their own; returns what ends it.
+
+    Its first process waits on a pipe that this process alone holds, so that all ends at SIGKILL as well.
+
+    Raises:
+        OSError: when the system forbids it.
+    """
+
+    def start() -> subprocess.Popen[bytes]:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        return subprocess.Popen(FIRST_PROCESS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    first = host.call(start)
+    return lambda: end(first)

@@ -1,0 +1,58 @@
+"""Builds a twin: the lab of its description first, then the state of host and agent in it."""
+
+from __future__ import annotations
+
+import re
+
+from netns_lab import rtnetlink_batch
+from netns_lab.builder import AGENT_PATH, build
+from netns_lab.lab import Lab
+from netns_lab.replica.replica_plan import Twin
+from netns_lab.replica.replica_state import complete
+from netns_lab.replica.upstream import GATEWAY_PORT
+from viacheck.host import syscalls
+
+_SYSFS = "/sys/devices/virtual/net"
+_PLAIN_NAME = re.compile(r"[\w.-]+")
+
+
+def build_twin(twin: Twin) -> Lab:
+    """Build a twin. The lab's notes tell what is replaced in it, and what could not be rebuilt.
+
+    Raises:
+        LabBuildError: when the system forbids namespaces, or the kernel refuses an interface.
+        LabCommandError: when a gateway cannot be made silent.
+    """
+    lab = build(twin.lab)
+    lab.rebuilt_from = twin.snapshot
+    try:
+        if twin.agent is not None:
+            told = complete(lab.agent.namespace, twin.agent, add_only=twin.agent_made_up)
+            lab.notes += [f"agent: {words}" for words in told]
+        else:
+            lab.host.run("umount", AGENT_PATH)
+            lab.host.run("rm", AGENT_PATH)
+        lab.notes += complete(lab.host.namespace, twin.host)
+        for uplink in twin.silent:
+            lab.gateway(uplink).ip("link", "set", "dev", GATEWAY_PORT, "arp", "off")
+        for interface in twin.wireless:
+            _show_wireless(lab, interface)
+        for machine in (lab.host, lab.agent, *lab.gateways):
+            rtnetlink_batch.settle(machine.namespace, machine.plan.state.links)
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+def _show_wireless(lab: Lab, interface: str) -> None:
+    """Let the host's /sys say that an interface is wireless, where it is but a cable."""
+    if not _PLAIN_NAME.fullmatch(interface):
+        # The overlay's options could not hold it.
+        lab.notes.append(f"/sys does not say that {interface} is wireless")
+        return
+    here = f"/run/lab/sys/{interface}"
+    lab.host.run("mkdir", "--parents", f"{here}/upper/wireless", f"{here}/work")
+    folder = f"{_SYSFS}/{interface}"
+    layers = f"lowerdir={folder},upperdir={here}/upper,workdir={here}/work"
+    lab.host.namespace.call(lambda: syscalls.mount("overlay", folder, "overlay", options=layers))

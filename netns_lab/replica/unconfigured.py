@@ -1,0 +1,103 @@
+"""A twin as its host is before ifupdown has done anything: the same interfaces and neighbours, nothing configured.
+
+What other managers have configured stays. Where the host holds a lease, the gateway hands out the host's own address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from netns_lab.plan import HOST, Machine
+from netns_lab.replica.replica_plan import Twin
+from netns_lab.replica.upstream import GATEWAY_PORT
+from netns_lab.services.dhcp_server import DHCPPool
+from viacheck.model.snapshot import TABLE_MAIN, Address, HostFile, NetworkState, PacketFilter, Route
+
+LEASE_SECONDS = 3600
+LOOPBACK = "lo"
+_EXECUTABLE = 0o111
+# A DHCP client keeps its leases and finds its hooks in these; a host's own programs come before the system's.
+_LEASES, _HOOKS = "/var/lib/dhcp", "/etc/dhcp"
+_NOT_OF_THIS_MACHINE = (_HOOKS, _LEASES, "/usr/local/sbin", "/usr/local/bin", "/dev/log")
+WRITABLE = ("/run", "/etc", "/etc/network", _HOOKS, _LEASES, "/proc")
+"""Where ifupdown and a DHCP client write: all of it is the lab's own."""
+
+
+def before_boot(twin: Twin, files: Sequence[HostFile], interfaces: Collection[str], leased: Collection[str]) -> Twin:
+    """Take away what ifupdown configures, and give it these files to do so again.
+
+    Args:
+        twin: of the host as it is.
+        files: ifupdown's.
+        interfaces: what ifupdown configures.
+        leased: those of them that ask for a lease; each must be among the :func:`leasable` ones.
+    """
+    lab, pools = twin.lab, {f"gw-{name}": _pool(twin, name) for name in leased}
+    links = tuple(replace(link, flags=()) if link.name in interfaces else link for link in lab.host.state.links)
+    return replace(
+        twin,
+        lab=replace(
+            lab,
+            host=Machine(HOST, replace(lab.host.state, links=links)),
+            gateways=tuple(replace(gateway, dhcp=pools.get(gateway.name)) for gateway in lab.gateways),
+            files={**lab.files, **{file.path: file.text for file in files}},
+            executables=lab.executables | {file.path for file in files if file.mode & _EXECUTABLE},
+            hidden=(*lab.hidden, *(path for path in _NOT_OF_THIS_MACHINE if path not in lab.hidden)),
+        ),
+        host=_unconfigured(twin.host, interfaces),
+        silent=(),
+        wireless=(),
+    )
+
+
+def leasable(twin: Twin) -> frozenset[str]:
+    """The host's interfaces that can be given their own address as a lease."""
+    return frozenset(
+        cable.interface
+        for cable in twin.lab.cables
+        if cable.machine == HOST and cable.other_interface == GATEWAY_PORT
+        if _leased_address(twin, cable.interface) is not None and _router(twin, cable.interface) is not None
+    )
+
+
+def _leased_address(twin: Twin, interface: str) -> Address | None:
+    return next((one for one in twin.snapshot.host.addresses_of(interface) if one.scope == "global"), None)
+
+
+def _router(twin: Twin, interface: str) -> Address | None:
+    """The address by which the gateway is known on the segment: its first."""
+    found = next((gateway for gateway in twin.lab.gateways if gateway.name == f"gw-{interface}"), None)
+    first = found.state.addresses[0] if found is not None and found.state.addresses else None
+    return first if first is not None and (first.interface, first.family) == (GATEWAY_PORT, 4) else None
+
+
+def _pool(twin: Twin, interface: str) -> DHCPPool:
+    address, router = _leased_address(twin, interface), _router(twin, interface)
+    assert address is not None
+    assert router is not None
+    return DHCPPool(
+        subnet=str(address.network), first=address.address, last=address.address, router=router.address,
+        lease_seconds=LEASE_SECONDS,
+    )  # fmt: skip
+
+
+def _unconfigured(state: NetworkState, interfaces: Collection[str]) -> NetworkState:
+    def stays(route: Route) -> bool:
+        names = {hop.interface for hop in route.nexthops}
+        if names == {LOOPBACK}:
+            return route.protocol == "kernel"
+        # A route that leads nowhere, or by a table of its own, is what somebody has written down for ifupdown.
+        return bool(names) and not names & set(interfaces) and (route.table == TABLE_MAIN or route.protocol == "kernel")
+
+    return replace(
+        state,
+        links=tuple(replace(link, flags=()) if link.name in interfaces else link for link in state.links),
+        addresses=tuple(
+            one for one in state.addresses
+            if (one.scope == "host" if one.interface == LOOPBACK else one.interface not in interfaces)
+        ),
+        rules=tuple(rule for rule in state.rules if rule.kernels_own),
+        routes=tuple(filter(stays, state.routes)),
+        packet_filter=PacketFilter(),
+    )  # fmt: skip

@@ -1,0 +1,356 @@
+"""Batches of rtnetlink requests: compiled by pyroute2, sent to a namespace in one system call, every answer checked.
+
+Compiling costs about 0.25 ms a message, so what was compiled once is kept: a lab that is built again costs little more
+than the kernel's own work.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from typing import Any
+
+from pyroute2 import IPBatch
+
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import Address, Link, Neighbour, Nexthop, Route, Rule
+
+NLMSG_ERROR = 2
+RTM_GETLINK = 18
+NLM_F_REQUEST_ACK = 0x5
+NLM_F_CREATE_EXCL = 0x600
+ANSWER_TIMEOUT = 5.0
+MESSAGES_AT_ONCE = 500
+"""What fits into a socket's buffers, answers included."""
+_ROUTE_TYPES = {
+    "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5,
+    "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9,
+}  # fmt: skip
+_RULE_ACTIONS = {"lookup": 1, "goto": 2, "nop": 3, "blackhole": 6, "unreachable": 7, "prohibit": 8}
+_RULE_INVERTED = 2
+_PROTOCOLS = {"redirect": 1, "kernel": 2, "boot": 3, "static": 4, "ra": 9, "dhcp": 16}
+_SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+_PREFERENCES = {"low": 3, "high": 1}
+"""RFC 4191, section 2.2."""
+_ONLINK = 4
+_NO_DAD, _NO_PREFIX_ROUTE = 0x02, 0x200
+
+
+class LabBuildError(Exception):
+    """The kernel refused a part of the lab; the message names the request and the kernel's reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One rtnetlink request in pyroute2's words: ``Request("link", "set", (("index", 2), ("state", "up")))``."""
+
+    noun: str
+    verb: str
+    values: tuple[tuple[str, Any], ...]
+
+    def __str__(self) -> str:
+        return f"{self.noun} {self.verb} " + " ".join(f"{key}={value}" for key, value in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class _VethPeer:
+    """The other end of a veth pair."""
+
+    index: int
+    name: str
+    mac: str | None
+    mtu: int
+    net_fd: int
+
+
+def request(noun: str, verb: str, **values: Any) -> Request:
+    """Make a request; values of None are left out."""
+    return Request(noun, verb, tuple((key, value) for key, value in values.items() if value is not None))
+
+
+@cache
+def _compiler() -> IPBatch:
+    return IPBatch()
+
+
+@lru_cache(maxsize=4096)
+def _compiled(one: Request) -> bytes:
+    compiler = _compiler()
+    compiler.reset()
+    values: dict[str, Any] = dict(one.values)
+    if "veth_peer" in values:
+        values["linkinfo"] = _veth(values.pop("veth_peer"))
+    if "multipath" in values:
+        values["multipath"] = [_unfolded(dict(hop)) for hop in values["multipath"]]
+    if "metrics" in values:
+        values["metrics"] = dict(values["metrics"])
+    _unfolded(values)
+    getattr(compiler, one.noun)(one.verb, **values)
+    return bytes(compiler.batch)
+
+
+def _unfolded(values: dict[str, Any]) -> dict[str, Any]:
+    """A gateway of the other family, as pyroute2 takes it."""
+    if "via" in values:
+        values["via"] = dict(values["via"])
+    return values
+
+
+def _veth(peer: _VethPeer) -> dict[str, Any]:
+    """Spell the link out: pyroute2's own ``peer=`` drops the peer's index, which a description fixes."""
+    attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", peer.name), ("IFLA_MTU", peer.mtu)]
+    attributes += [("IFLA_ADDRESS", peer.mac)] if peer.mac is not None else []
+    end = {"index": peer.index, "attrs": [*attributes, ("IFLA_NET_NS_FD", peer.net_fd)]}
+    return {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", end)]})]}
+
+
+def encode(requests: Sequence[Request]) -> bytes:
+    """Requests as the kernel takes them (rtnetlink(7)), one behind the other, with sequence numbers from 1 on."""
+    batch = bytearray()
+    for number, one in enumerate(requests):
+        message = bytearray(_compiled(one))
+        struct.pack_into("=I", message, 8, number + 1)
+        batch += message
+    return bytes(batch)
+
+
+def send(namespace: Namespace, requests: Sequence[Request], missing_ok: bool = False) -> None:
+    """Send requests in order, in one batch, and wait until the kernel has answered each.
+
+    With ``missing_ok`` a refusal because the thing is not there (ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL) is no error.
+
+    Raises:
+        LabBuildError: naming the first request that was refused, and why.
+    """
+    if not requests:
+        return
+    batch = encode(requests)
+    answers = namespace.call(lambda: _exchange(batch, len(requests)))
+    harmless = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL) if missing_ok else ()
+    for number, one in enumerate(requests):
+        code = answers.get(number + 1)
+        if code is None:
+            raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {one}")
+        if code and code not in harmless:
+            raise LabBuildError(f"{namespace.name}: {os.strerror(code)}: {one}")
+
+
+def attempt(namespace: Namespace, requests: Sequence[Request]) -> list[tuple[int, int]]:
+    """Send requests in order; returns the place and the errno of each that was refused.
+
+    One that cannot even be put into a message, as a number in it is too large, is refused with EINVAL.
+
+    Raises:
+        LabBuildError: when the kernel does not answer.
+    """
+    refused = [(place, errno.EINVAL) for place, one in enumerate(requests) if not _fits(one)]
+    unfit = {place for place, _code in refused}
+    places = [place for place in range(len(requests)) if place not in unfit]
+    for start in range(0, len(places), MESSAGES_AT_ONCE):
+        part = places[start : start + MESSAGES_AT_ONCE]
+        answers = namespace.call(partial(_exchange, encode([requests[place] for place in part]), len(part)))
+        for number, place in enumerate(part, start=1):
+            if number not in answers:
+                raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {requests[place]}")
+            if answers[number]:
+                refused.append((place, answers[number]))
+    return sorted(refused)
+
+
+def _fits(one: Request) -> bool:
+    try:
+        _compiled(one)
+    except (struct.error, ValueError, OverflowError, OSError):
+        return False
+    return True
+
+
+def settle(namespace: Namespace, links: Sequence[Link]) -> None:
+    """Ask for each interface by itself, which makes the kernel finish what its carrier's last change began.
+
+    Without it a port may lose the first frames, and the first ARP request stalls for a second.
+    """
+    batch = bytearray()
+    for number, link in enumerate(links):
+        batch += struct.pack("=IHHII", 32, RTM_GETLINK, NLM_F_REQUEST_ACK, number + 1, 0)
+        batch += struct.pack("=BBHiII", 0, 0, 0, link.index, 0, 0)
+    if batch:
+        namespace.call(lambda: _exchange(bytes(batch), len(links)))
+
+
+def _exchange(batch: bytes, count: int) -> dict[int, int]:
+    """Send one batch and collect the errno of each sequence number (0: done)."""
+    answers: dict[int, int] = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
+        netlink.settimeout(ANSWER_TIMEOUT)
+        netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        netlink.bind((0, 0))
+        netlink.sendto(batch, (0, 0))
+        while len(answers) < count:
+            try:
+                received = netlink.recv(1 << 16)
+            except TimeoutError:
+                break
+            offset = 0
+            while offset + 16 <= len(received):
+                length, kind, _flags, sequence = struct.unpack_from("=IHHI", received, offset)
+                if kind == NLMSG_ERROR:
+                    answers[sequence] = -struct.unpack_from("=i", received, offset + 16)[0]
+                offset += (length + 3) & ~3
+    return answers
+
+
+def add_address(address: Address, index: int) -> Request:
+    """Add an address, without duplicate address detection: a lab's addresses are unique by construction."""
+    return address_request("add", address, index)
+
+
+def address_request(verb: str, address: Address, index: int) -> Request:
+    """Add or delete an address, with its lifetime and, for IPv4, its scope."""
+    flags = (_NO_PREFIX_ROUTE if "noprefixroute" in address.flags else 0) | (_NO_DAD if address.family == 6 else 0)
+    point_to_point = address.peer is not None and address.family == 4
+    return request(
+        "addr", verb,
+        index=index,
+        address=address.peer if point_to_point else address.address,
+        local=address.address if point_to_point else None,
+        prefixlen=address.prefixlen,
+        family=_af(address.family),
+        scope=_SCOPES.get(address.scope) or None if address.family == 4 else None,
+        flags=flags or None,
+        valid=address.valid_lifetime, preferred=address.valid_lifetime,
+    )  # fmt: skip
+
+
+def add_rule(rule: Rule) -> Request:
+    """Add a rule."""
+    return rule_request("add", rule)
+
+
+def rule_request(verb: str, rule: Rule) -> Request:
+    """Add or delete a rule."""
+    source, source_length = _prefix(rule.source)
+    destination, destination_length = _prefix(rule.destination)
+    return request(
+        "rule", verb,
+        family=_af(rule.family),
+        priority=rule.priority,
+        action=_RULE_ACTIONS[rule.action],
+        flags=_RULE_INVERTED if rule.invert else None,
+        table=rule.table if rule.action == "lookup" else None,
+        goto=rule.goto,
+        src=source, src_len=source_length,
+        dst=destination, dst_len=destination_length,
+        iifname=rule.iif, oifname=rule.oif,
+        fwmark=rule.fwmark, fwmask=rule.fwmask,
+        tos=rule.tos,
+        ip_proto=rule.ipproto,
+        sport_range=f"{rule.sport.first}:{rule.sport.last}" if rule.sport else None,
+        dport_range=f"{rule.dport.first}:{rule.dport.last}" if rule.dport else None,
+        uid_range=f"{rule.uid_first}:{rule.uid_last}" if rule.uid_first is not None else None,
+        tun_id=rule.tun_id,
+        l3mdev=1 if rule.l3mdev else None,
+        suppress_prefixlen=rule.suppress_prefixlength,
+        suppress_ifgroup=rule.suppress_ifgroup,
+        protocol=_protocol(rule.protocol),
+    )  # fmt: skip
+
+
+def route_request(verb: str, route: Route, indexes: dict[str, int]) -> Request:
+    """Add, replace or delete a route; ``indexes`` maps the machine's interfaces to their index."""
+    hops = [_hop(hop, route.family, indexes) for hop in route.nexthops]
+    single = hops[0] if len(hops) == 1 else {}
+    scope = _SCOPES.get(route.scope, 0)
+    if single and not route.nexthops[0].gateway and route.family == 4:
+        scope = scope or _SCOPES["link"]
+    return request(
+        "route", verb,
+        family=_af(route.family),
+        dst=route.destination,
+        table=route.table,
+        type=_ROUTE_TYPES[route.type],
+        priority=route.metric or None,
+        prefsrc=route.source,
+        tos=route.tos or None,
+        proto=_protocol(route.protocol),
+        src=route.source_prefix,
+        pref=_PREFERENCES.get(route.preference),
+        metrics=(("mtu", route.mtu),) if route.mtu is not None else None,
+        oif=single.get("oif"),
+        gateway=single.get("gateway"),
+        via=single.get("via"),
+        flags=single.get("flags"),
+        scope=scope if route.family == 4 and scope else None,
+        multipath=tuple(tuple(hop.items()) for hop in hops) if len(hops) > 1 else None,
+    )  # fmt: skip
+
+
+def _hop(hop: Nexthop, family: int, indexes: dict[str, int]) -> dict[str, Any]:
+    found: dict[str, Any] = {"oif": indexes[hop.interface] if hop.interface else None, "hops": hop.weight - 1}
+    if hop.gateway is not None and (":" in hop.gateway) != (family == 6):
+        found["via"] = (("family", _af(6 if ":" in hop.gateway else 4)), ("addr", hop.gateway))
+    else:
+        found["gateway"] = hop.gateway
+    if "onlink" in hop.flags:
+        found["flags"] = _ONLINK
+    return found
+
+
+def _protocol(name: str | None) -> int | None:
+    """Who made it (rtnetlink(7), rtm_protocol), by name or number."""
+    if name is None:
+        return None
+    return _PROTOCOLS.get(name, int(name) if name.isdecimal() else None)
+
+
+def add_neighbour(neighbour: Neighbour, index: int) -> Request:
+    """Pin a neighbour's MAC address."""
+    return request(
+        "neigh",
+        "add",
+        ifindex=index,
+        dst=neighbour.address,
+        lladdr=neighbour.mac,
+        family=_af(neighbour.family),
+        state=0x80,
+    )
+
+
+def add_link(link: Link, master_index: int | None = None, parent_index: int | None = None) -> Request:
+    """Make an interface that is no veth."""
+    return request(
+        "link", "add", index=link.index, ifname=link.name, kind=link.kind, address=link.mac, mtu=link.mtu,
+        master=master_index, link=parent_index, macvlan_mode=link.mode if link.kind == "macvlan" else None,
+    )  # fmt: skip
+
+
+def add_macvlan(link: Link, namespace: Namespace) -> Request:
+    """Make a macvlan interface on a parent of the machine that is asked, at once in another namespace."""
+    return request(
+        "link", "add", index=link.index, ifname=link.name, kind="macvlan", address=link.mac, mtu=link.mtu,
+        link=link.peer_index, macvlan_mode=link.mode, net_ns_fd=namespace.net_fd,
+    )  # fmt: skip
+
+
+def add_veth(link: Link, peer: Link, peer_namespace: Namespace) -> Request:
+    """Make a veth pair, its other end at once in the other namespace. Neither is up yet: a veth must not begin so."""
+    other = _VethPeer(peer.index, peer.name, peer.mac, peer.mtu, peer_namespace.net_fd)
+    return request(
+        "link", "add", index=link.index, ifname=link.name, address=link.mac, mtu=link.mtu, veth_peer=other
+    )  # fmt: skip
+
+
+def _af(family: int) -> int:
+    return int(socket.AF_INET if family == 4 else socket.AF_INET6)
+
+
+def _prefix(network: str | None) -> tuple[str | None, int | None]:
+    if network is None:
+        return None, None
+    address, _, length = network.partition("/")
+    return address, int(length or (128 if ":" in address else 32))

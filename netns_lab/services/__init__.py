@@ -1,0 +1,1 @@
+"""Services on a lab's wire: DHCP, DNS, responders, a switch's port security, link hooks."""

@@ -1,0 +1,63 @@
+"""Runs a program of the host whenever one of its interfaces comes up, as a link watcher such as ifplugd(8) does.
+
+ifupdown itself does nothing when a link goes down and comes up without it, so a host that shall survive that needs what
+listens to the kernel's link messages (rtnetlink(7)). In a lab that is a thread, which ends with the lab.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+from viacheck.host.namespace import Namespace
+
+_RTMGRP_LINK = 1
+_IFF_UP = 1
+
+
+def start_link_watcher(namespace: Namespace, program: str) -> Callable[[], None]:
+    """Begin to watch; returns what ends it. A program that does not exist is not run."""
+    netlink = namespace.call(_listen)
+    stop_reader, stop_writer = os.pipe()
+    thread = threading.Thread(
+        target=_watch, args=(namespace, netlink, program, stop_reader), name="link-watcher", daemon=True
+    )
+    thread.start()
+
+    def stop() -> None:
+        os.write(stop_writer, b"\0")
+        thread.join()
+        netlink.close()
+        os.close(stop_reader)
+        os.close(stop_writer)
+
+    return stop
+
+
+def _listen() -> socket.socket:
+    one = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+    )
+    one.bind((0, _RTMGRP_LINK))
+    return one
+
+
+def _watch(namespace: Namespace, netlink: socket.socket, program: str, stop: int) -> None:
+    marshal = MarshalRtnl()
+    up: set[int] = set()
+    watched: list[socket.socket | int] = [netlink, stop]
+    while True:
+        if stop in select.select(watched, [], [])[0]:
+            return
+        for message in marshal.parse(netlink.recv(1 << 16)):
+            index, name = message["index"], message.get_attr("IFLA_IFNAME")
+            if message["event"] == "RTM_DELLINK" or not message["flags"] & _IFF_UP:
+                up.discard(index)
+            elif index not in up:
+                up.add(index)
+                namespace.run([program, name])

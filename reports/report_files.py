@@ -1,0 +1,93 @@
+"""The files of a run, each written whole or not at all, and the link to the latest run.
+
+A reader, or a run that is cut short, never meets half a file: it is written under a temporary name in the same folder
+and renamed over the final one (rename(2) replaces atomically).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from reports.junit import junit
+from reports.report_page import render
+from viacheck.model.result import Outcome
+
+RESULT, REPORT, JUNIT, LATEST = "result.json", "report.html", "junit.xml", "latest"
+
+
+class ResultUnreadable(Exception):
+    """A saved result cannot be used; the message says in one line which file and why."""
+
+
+def write_outcome(outcome: Outcome, directory: Path) -> Path:
+    """Write result.json, junit.xml and report.html into a report directory, which is made where missing.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        OSError: when the directory cannot be written to.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    write_whole(directory / RESULT, outcome.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_whole(directory / JUNIT, junit(outcome))
+    report = directory / REPORT
+    write_whole(report, render(outcome))
+    return report
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) so that it is there whole or not at all.
+
+    Raises:
+        OSError: when it cannot be written; an older file of that name then stands as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def link_latest(directory: Path) -> Path | None:
+    """Point ``latest``, beside a report directory, to it, and return the link.
+
+    What somebody else put at that name (a file, a folder) is left alone; then, or where links are not supported, None
+    is returned: the report is complete without the link.
+    """
+    link = directory.with_name(LATEST)
+    if link == directory or (link.exists() and not link.is_symlink()):
+        return None
+    temporary = link.with_name(f".{LATEST}.{os.getpid()}")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(directory.name)
+        temporary.replace(link)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        return None
+    return link
+
+
+def read_outcome(path: Path) -> Outcome:
+    """Load a saved result.json.
+
+    Raises:
+        ResultUnreadable: when it is missing, is no JSON, or does not follow viacheck.result/1.
+    """
+    try:
+        return Outcome.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ResultUnreadable(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
+        raise ResultUnreadable(f"{path}: not a result of viacheck.result/1: {where}: {first['msg']}") from None

@@ -1,0 +1,1 @@
+"""Pure analysis of a snapshot: the resolved intent, routing, packet filter, explanation and prediction."""

@@ -1,0 +1,113 @@
+"""What DHCP tells: offers that collide with Docker's pool, and the moment at which a lease without a client ends.
+
+Docker's address management never asks the LAN's DHCP server, so that only the offers themselves show a collision
+(RFC 2131, RFC 2132).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from viacheck.model.result import StateEvidence
+from viacheck.model.snapshot import Address, Snapshot
+
+ASKED_FOR = 3
+"""Addresses of the pool that servers are asked for by name."""
+SPARE_PREFIX = 27
+"""Of the range that a remedy proposes: thirty addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A DHCPOFFER that answered one of our DHCPDISCOVERs."""
+
+    address: str
+    server: str
+    """The server's own name for itself (option 54), else where the packet came from."""
+    server_mac: str
+    asked_for: str | None = None
+    """The address that the question named (option 50)."""
+    router: str | None = None
+    lease_seconds: int | None = None
+
+    def __str__(self) -> str:
+        asked = f", asked for {self.asked_for}" if self.asked_for else ""
+        lease = f" for {self.lease_seconds} s" if self.lease_seconds is not None else ""
+        return f"{self.server} ({self.server_mac}) offers {self.address}{lease}{asked}"
+
+
+def to_ask_for(pool: IPv4Network, taken: Iterable[str]) -> tuple[str, ...]:
+    """Addresses of the pool that a server of it would offer by name: the first, the middle and the last free one.
+
+    Args:
+        pool: what Docker takes addresses from.
+        taken: addresses that no server would offer: of the agent, the host, the gateway.
+    """
+    out = {IPv4Address(address) for address in taken}
+    size = pool.num_addresses
+    wanted: list[str] = []
+    for start, step in ((0, 1), (size // 2, 1), (size - 1, -1)):
+        number = start
+        while 0 <= number < size and (pool[number] in out or _is_edge(pool, number)):
+            number += step
+        if 0 <= number < size and str(pool[number]) not in wanted:
+            wanted.append(str(pool[number]))
+    return tuple(wanted[:ASKED_FOR])
+
+
+def _is_edge(pool: IPv4Network, number: int) -> bool:
+    return pool.num_addresses > 2 and number in (0, pool.num_addresses - 1)
+
+
+def colliding(offers: Iterable[Offer], pool: IPv4Network) -> list[Offer]:
+    """The offers of addresses that Docker would give as well."""
+    return [offer for offer in offers if IPv4Address(offer.address) in pool]
+
+
+def offers_evidence(offers: Sequence[Offer]) -> list[StateEvidence]:
+    """The offers, one line each."""
+    return [StateEvidence(title="DHCP offers", lines=[str(offer) for offer in offers])] if offers else []
+
+
+def spare_range(subnet: IPv4Network, offers: Iterable[Offer], taken: Iterable[str]) -> IPv4Network | None:
+    """The highest part of a subnet in which nothing was offered and nobody is known; None where there is none."""
+    if subnet.prefixlen >= SPARE_PREFIX:
+        return None
+    used = [IPv4Address(offer.address) for offer in offers] + [IPv4Address(address) for address in taken]
+    parts = list(_parts(subnet))
+    return next((part for part in reversed(parts) if not any(address in part for address in used)), None)
+
+
+def _parts(subnet: IPv4Network) -> Iterator[IPv4Network]:
+    highest = int(subnet.broadcast_address) + 1
+    size = 1 << (32 - SPARE_PREFIX)
+    # A large subnet has millions of parts; the last ones are enough to choose from.
+    first = max(int(subnet.network_address), highest - 64 * size)
+    return (IPv4Network((number, SPARE_PREFIX)) for number in range(first, highest, size))
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnd:
+    """When an address ends if nobody renews its lease."""
+
+    moment: datetime.datetime | None
+    """None where the kernel was not told: whoever set the address gave it no end."""
+    seconds: int | None
+
+    def __str__(self) -> str:
+        if self.moment is None or self.seconds is None:
+            return "at a moment that only its server knows"
+        minutes = round(self.seconds / 60)
+        away = f"{minutes} minutes" if minutes > 1 else f"{self.seconds} s"
+        return f"at {self.moment:%Y-%m-%d %H:%M} ({away} after the snapshot)"
+
+
+def lease_end(snapshot: Snapshot, address: Address) -> LeaseEnd:
+    """When a leased address ends, by the lifetime that the kernel counts down."""
+    if address.valid_lifetime is None:
+        return LeaseEnd(None, None)
+    taken = datetime.datetime.fromisoformat(snapshot.taken)
+    return LeaseEnd(taken + datetime.timedelta(seconds=address.valid_lifetime), address.valid_lifetime)

@@ -1,0 +1,314 @@
+"""What the packet filter does to a forwarded packet: which source NAT it gets, whether it may pass, its mark.
+
+Chains are walked as the kernel walks them (nft(8), "CHAINS" and "VERDICT STATEMENT"). A condition or verdict that the
+reader did not know makes two ways out of one; the answer is certain only when every way ends alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
+from typing import Literal
+
+from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule, PacketFilter
+
+_FAMILIES: dict[Family, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet")}
+TERMINAL = frozenset({"accept", "drop", "reject", "masquerade", "snat", "dnat", "redirect", "queue"})
+"""Verdicts behind which no later rule of the chain is asked."""
+_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
+_MARK_BITS = 0xFFFFFFFF
+_DEPTH = 16
+"""The kernel's own limit on jumps (NFT_JUMP_STACK_SIZE)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """A forwarded packet as the chains of one hook see it: the first of its flow, unless ``ctstate`` says else."""
+
+    family: Family
+    source: str
+    destination: str
+    iif: str | None
+    """None for a packet that the host itself made."""
+    oif: str | None
+    """None where it is not known yet, as before routing."""
+    protocol: int | None = None
+    """None, as for the ports and the mark: not said, so that a condition on it cannot be decided."""
+    sport: int | None = None
+    dport: int | None = None
+    mark: int | None = 0
+    ctstate: str = "new"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """The source NAT of a flow, and the rule that decides it; for ``unknown`` the rule that cannot be decided."""
+
+    kind: Literal["none", "masquerade", "snat", "unknown"]
+    address: str | None = None
+    chain: FilterChain | None = None
+    rule: FilterRule | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """Whether a flow is let through the forward hook, and what decides it."""
+
+    allowed: bool | None
+    """None when it cannot be told; ``rule`` is then the one that cannot be decided, if it is one rule's doing."""
+    chain: FilterChain | None = None
+    rule: FilterRule | None = None
+    policy: bool = False
+    """No rule decided it: the chain's policy did."""
+
+
+def source_nat(packet_filter: PacketFilter, flow: Flow) -> Translation:
+    """The source NAT that the first packet of a flow gets. Later packets of a flow keep what the first one got."""
+    possible: list[Translation] = []
+    doubt: _End | None = None
+    for chain in base_chains(packet_filter, flow.family, "postrouting", "nat"):
+        ends = _walk(packet_filter, chain, flow)
+        for end in ends:
+            translation = _translation(end)
+            if translation is not None:
+                possible.append(translation)
+                doubt = doubt or (None if end.certain else end)
+        # accept and the policy end this base chain only: the next one may still translate.
+        if all(_translation(end) is not None for end in ends):
+            break
+    else:
+        if packet_filter.unread:
+            possible.append(Translation(kind="unknown"))
+        else:
+            possible.append(Translation(kind="none"))
+    first = possible[-1]
+    if all((one.kind, one.address) == (first.kind, first.address) for one in possible):
+        return first
+    return Translation(kind="unknown", chain=doubt.chain if doubt else None, rule=doubt.rule if doubt else None)
+
+
+def forwarding(packet_filter: PacketFilter, flow: Flow) -> Passage:
+    """Whether the forward hook lets a flow through: every base chain of it must accept, a drop anywhere is final."""
+    undecided: Passage | None = None
+    accepted = Passage(allowed=True)
+    for chain in base_chains(packet_filter, flow.family, "forward", "filter"):
+        passage = _passage(_walk(packet_filter, chain, flow))
+        if passage.allowed is False:
+            return passage
+        if passage.allowed is None:
+            undecided = undecided or passage
+        elif accepted.chain is None or not passage.policy:
+            accepted = passage
+    if undecided is not None:
+        return undecided
+    return Passage(allowed=None) if packet_filter.unread else accepted
+
+
+def mark_after_prerouting(packet_filter: PacketFilter, flow: Flow) -> int | None:
+    """The mark that a flow has when it is routed; None when that cannot be told, or it does not get that far."""
+    mark = flow.mark
+    for chain in base_chains(packet_filter, flow.family, "prerouting", "filter"):
+        ends = _walk(packet_filter, chain, replace(flow, mark=mark))
+        marks = {end.mark for end in ends}
+        if len(marks) != 1 or any(end.verdict not in ("accept", "fall") for end in ends):
+            return None
+        mark = marks.pop()
+    return None if packet_filter.unread else mark
+
+
+def base_chains(packet_filter: PacketFilter, family: Family, hook: str, kind: str) -> list[FilterChain]:
+    """The base chains of one hook and type that see packets of a family, in the order in which they see them."""
+    found = [
+        chain
+        for chain in packet_filter.chains
+        if chain.hook == hook and chain.type == kind and chain.family in _FAMILIES[family]
+    ]
+    return sorted(found, key=lambda chain: chain.priority or 0)
+
+
+def matches(rule: FilterRule, flow: Flow) -> bool | None:
+    """Whether every condition of a rule holds for a flow; None when that cannot be told."""
+    answers = [_holds(match, flow) for match in rule.matches]
+    if False in answers:
+        return False
+    return None if None in answers else True
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """One way in which the walk through a chain can end."""
+
+    verdict: str
+    """A terminal verdict; ``unknown``; ``fall`` when the chain ended without one."""
+    chain: FilterChain
+    rule: FilterRule | None
+    mark: int | None
+    certain: bool
+    """False when a condition or verdict on the way here could not be told."""
+
+
+def _walk(packet_filter: PacketFilter, base: FilterChain, flow: Flow) -> list[_End]:
+    """All ways in which a base chain can end, in order; its policy stands in for falling off its end."""
+    neighbours = {
+        chain.name: chain
+        for chain in packet_filter.chains
+        if (chain.backend, chain.family, chain.table) == (base.backend, base.family, base.table)
+    }
+    ends = []
+    for end in _ends(base, neighbours, flow, certain=True, depth=0):
+        if end.verdict == "fall" and base.policy not in (None, "accept"):
+            ends.append(replace(end, verdict=base.policy, chain=base, rule=None))
+        elif end.verdict == "fall":
+            ends.append(replace(end, chain=base, rule=None))
+        else:
+            ends.append(end)
+    return ends
+
+
+def _ends(
+    chain: FilterChain, neighbours: dict[str, FilterChain], flow: Flow, certain: bool, depth: int
+) -> Iterator[_End]:
+    for rule in chain.rules:
+        answer = matches(rule, flow)
+        if answer is False:
+            continue
+        sure = certain and answer is True
+        if rule.set_mark is not None:
+            marked = _marked(flow.mark, rule.set_mark)
+            flow = replace(flow, mark=marked if answer or marked == flow.mark else None)
+        if rule.verdict is None:
+            continue
+        if rule.verdict in ("jump", "goto"):
+            called = neighbours.get(rule.argument or "")
+            if called is None or depth >= _DEPTH:
+                yield _End("unknown", chain, rule, flow.mark, False)
+                continue
+            fallen, decided = [], False
+            for end in _ends(called, neighbours, flow, sure, depth + 1):
+                if end.verdict == "fall":
+                    fallen.append(end)
+                else:
+                    decided = True
+                    yield end
+            if rule.verdict == "goto":
+                yield from fallen
+                decided = decided or bool(fallen)
+            elif fallen:
+                after = {end.mark for end in fallen} | ({flow.mark} if answer is None else set())
+                flow = replace(flow, mark=after.pop() if len(after) == 1 else None)
+            if answer and (rule.verdict == "goto" or not fallen):
+                return
+            certain = certain and not decided
+            continue
+        if rule.verdict == "return":
+            yield _End("fall", chain, rule, flow.mark, sure)
+        elif rule.verdict in TERMINAL:
+            yield _End(rule.verdict, chain, rule, flow.mark, sure)
+        else:
+            yield _End("unknown", chain, rule, flow.mark, False)
+            certain = False
+            continue
+        if answer:
+            return
+        certain = False
+    yield _End("fall", chain, None, flow.mark, certain)
+
+
+def _translation(end: _End) -> Translation | None:
+    """What one end means for source NAT; None when this base chain translates nothing."""
+    if end.verdict in ("accept", "fall"):
+        return None
+    if end.verdict == "masquerade":
+        return Translation(kind="masquerade", chain=end.chain, rule=end.rule)
+    if end.verdict == "snat":
+        address = end.rule.argument if end.rule else None
+        return Translation(kind="snat", address=address, chain=end.chain, rule=end.rule)
+    kind: Literal["none", "unknown"] = "none" if end.verdict in ("drop", "reject") else "unknown"
+    return Translation(kind=kind, chain=end.chain, rule=end.rule)
+
+
+def _passage(ends: list[_End]) -> Passage:
+    verdicts = {_allows(end.verdict) for end in ends}
+    last = ends[-1]
+    if len(verdicts) == 1 and None not in verdicts:
+        return Passage(allowed=verdicts.pop(), chain=last.chain, rule=last.rule, policy=last.rule is None)
+    # Where the ways differ, the first one that is not sure to be taken is the one that must be looked at.
+    doubt = next((end for end in ends if not end.certain), last)
+    return Passage(allowed=None, chain=doubt.chain, rule=doubt.rule)
+
+
+def _allows(verdict: str) -> bool | None:
+    return {"accept": True, "fall": True, "drop": False, "reject": False}.get(verdict)
+
+
+def _marked(mark: int | None, change: str) -> int | None:
+    """A mark after ``VALUE/MASK``: the mask's bits are cleared, then the value's bits are flipped."""
+    if change == "unknown":
+        return None
+    value, mask = _value_and_mask(change)
+    if mask == _MARK_BITS:
+        return value
+    return None if mark is None else (mark & ~mask & _MARK_BITS) ^ value
+
+
+def _value_and_mask(text: str) -> tuple[int, int]:
+    value, _, mask = text.partition("/")
+    return int(value, 16), int(mask, 16) if mask else _MARK_BITS
+
+
+def _holds(match: FilterMatch, flow: Flow) -> bool | None:
+    answer = _any(_one_holds(match.field, value, flow) for value in match.values)
+    return answer if answer is None else answer != match.negated
+
+
+def _any(answers: Iterable[bool | None]) -> bool | None:
+    listed = list(answers)
+    if True in listed:
+        return True
+    return None if None in listed else False
+
+
+def _one_holds(field: str, value: str, flow: Flow) -> bool | None:
+    if field in ("source", "destination"):
+        address = ip_address(flow.source if field == "source" else flow.destination)
+        network = ip_network(value)
+        return address.version == network.version and address in network
+    if field == "iif":
+        return flow.iif is not None and _is_named(flow.iif, value)
+    if field == "oif":
+        return None if flow.oif is None else _is_named(flow.oif, value)
+    if field == "protocol":
+        return None if flow.protocol is None else flow.protocol == int(value)
+    if field in ("sport", "dport"):
+        return _port_holds(flow.protocol, flow.sport if field == "sport" else flow.dport, value)
+    if field == "mark":
+        number, mask = _value_and_mask(value)
+        return None if flow.mark is None else flow.mark & mask == number
+    if field == "ctstate":
+        return flow.ctstate == value
+    if field == "dst-type":
+        return _destination_type(flow) == value
+    if field == "src-type":
+        return value == ("local" if flow.iif is None else "unicast")
+    return None
+
+
+def _is_named(interface: str, value: str) -> bool:
+    return interface.startswith(value[:-1]) if value.endswith("*") else interface == value
+
+
+def _port_holds(protocol: int | None, port: int | None, value: str) -> bool | None:
+    if protocol is not None and protocol not in _WITH_PORTS:
+        return False
+    if port is None:
+        return None
+    first, _, last = value.partition("-")
+    return int(first) <= port <= int(last or first)
+
+
+def _destination_type(flow: Flow) -> str:
+    """The type of the route to the destination: what is forwarded is not for the host itself."""
+    if ip_address(flow.destination).is_multicast:
+        return "multicast"
+    return "broadcast" if flow.destination == "255.255.255.255" else "unicast"

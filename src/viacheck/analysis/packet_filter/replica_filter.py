@@ -1,0 +1,154 @@
+"""A host's packet filter as a twin can have it: every rule in the few words that a snapshot keeps of it.
+
+Sets become one rule for each of their values, iptables-legacy becomes nftables. What these words do not tell, such as
+a limit, a device or a program that queued packets go to, cannot be rebuilt, and is named.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
+
+HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+ADDRESS_TYPES = {
+    "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5, "blackhole": 6, "unreachable": 7,
+    "prohibit": 8,
+}  # fmt: skip
+"""RTN_* of rtnetlink(7)."""
+CONNECTION_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
+"""Bits of nft's ct state."""
+HEADERS = {"ll": 0, "nh": 1, "th": 2}
+MOST_VALUES = 256
+"""Rules that one rule with sets may become."""
+_IP_FAMILIES = ("ip", "ip6", "inet")
+_RAW = re.compile(r"@(ll|nh|th),(\d+),(\d+) (!= )?(?:& 0x([0-9a-f]+) == )?0x([0-9a-f]+)")
+_ICMP = re.compile(r"icmp(?:v6)? (type|code) (!= )?(\d+)")
+_ICMP_OPTION = re.compile(r"(! )?--icmp(v6|6)?-type (\d+)(?:/(\d+))?")
+_BEYOND_VERDICT = re.compile(
+    r"\b(dup to|TEE|TCPMSS|TTL|HL|DSCP|TOS|CLASSIFY|CT|NOTRACK|notrack|(payload|ct|meta) \d* ?set)\b"
+)
+_PORT = re.compile(r":(\d+)(?:-\d+)?\b|--to-ports (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class RawCondition:
+    """Octets of a packet that must be, or must not be, of some value."""
+
+    header: int
+    offset: int
+    mask: bytes | None
+    value: bytes
+    negated: bool
+
+
+def raw_condition(text: str) -> RawCondition | None:
+    """What nft's words for octets say, or those for the type and code of ICMP; None for other words."""
+    raw, icmp = _RAW.fullmatch(text), _ICMP.fullmatch(text)
+    if icmp is not None and int(icmp[3]) < 256:
+        return RawCondition(HEADERS["th"], 0 if icmp[1] == "type" else 1, None, bytes((int(icmp[3]),)), bool(icmp[2]))
+    if raw is None:
+        return None
+    header, offset, length = HEADERS[raw[1]], int(raw[2]), int(raw[3])
+    if offset % 8 or length % 8 or not 8 <= length <= 128 or len(raw[6]) != length // 4:
+        return None
+    mask = int(raw[5], 16) if raw[5] else None
+    if mask is not None and mask >> length:
+        return None
+    octets = mask.to_bytes(length // 8, "big") if mask is not None else None
+    return RawCondition(header, offset // 8, octets, bytes.fromhex(raw[6]), bool(raw[4]))
+
+
+def translated_port(rule: FilterRule) -> int | None:
+    """The port that a rule translates to, which stands in its text alone."""
+    found = _PORT.search(rule.text) if rule.verdict in ("snat", "dnat", "redirect") else None
+    return int(found[1] or found[2]) if found is not None else None
+
+
+def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple[str, ...]]:
+    """The chains that a twin has, and what of the host's is left out, in words."""
+    names = {(chain.backend, chain.family, chain.table, chain.name) for chain in packet_filter.chains}
+    chains: list[FilterChain] = []
+    left_out = [f"packet filter: {reason}" for reason in packet_filter.unread]
+    for chain in packet_filter.chains:
+        where = f"packet filter, {chain.family} {chain.table} {chain.name}"
+        if chain.family not in _IP_FAMILIES or chain.hook not in (None, *HOOKS):
+            left_out += [f"{where}: {rule.text or rule.verdict}" for rule in chain.rules]
+            continue
+        rules: list[FilterRule] = []
+        for rule in chain.rules:
+            reason = _obstacle(rule, chain)
+            if reason is None and rule.verdict in ("jump", "goto"):
+                known = (chain.backend, chain.family, chain.table, rule.argument) in names
+                reason = None if known else f"there is no chain {rule.argument}"
+            variants = list(itertools.islice(_variants(rule), MOST_VALUES + 1)) if reason is None else []
+            if reason is None and len(variants) > MOST_VALUES:
+                reason = "its sets have too many values"
+            if reason is not None:
+                left_out.append(f"{where}: {rule.text or rule.verdict} ({reason})")
+                continue
+            rules += variants
+            beyond = _BEYOND_VERDICT.search(rule.text) if rule.verdict is None and rule.set_mark is None else None
+            if beyond is not None:
+                left_out.append(f"{where}: {beyond[1]} of {rule.text}")
+        legacy = chain.backend == "iptables-legacy"
+        chains.append(
+            replace(
+                chain, rules=tuple(rules), backend="nft" if legacy else chain.backend,
+                table=f"{chain.table}-legacy" if legacy else chain.table,
+            )
+        )  # fmt: skip
+    return tuple(chains), tuple(left_out)
+
+
+def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
+    """Why a rule cannot be rebuilt; None when it can."""
+    if rule.verdict in ("queue", "unknown") or rule.set_mark == "unknown":
+        return "what it does is not in a snapshot"
+    if rule.verdict in ("snat", "dnat") and rule.argument is None:
+        return "its address is not in a snapshot"
+    for match in rule.matches:
+        known = {
+            "ctstate": CONNECTION_STATES.keys(), "src-type": ADDRESS_TYPES.keys(), "dst-type": ADDRESS_TYPES.keys(),
+        }.get(match.field)  # fmt: skip
+        if match.field == "unknown" and raw_condition(_nft_words(match.values[0])) is None:
+            return f"condition {match.values[0]}"
+        if known is not None and not known >= set(match.values):
+            return f"condition {match.field} {', '.join(match.values)}"
+        foreign = {"ip": ":", "ip6": "."}.get(chain.family)
+        if match.field in ("source", "destination") and foreign and any(foreign in one for one in match.values):
+            return f"condition {match.field} {', '.join(match.values)}"
+    return None
+
+
+def _variants(rule: FilterRule) -> Iterator[FilterRule]:
+    """The rule with one value in each condition, once for each combination of values."""
+    alternatives: list[list[tuple[FilterMatch, ...]]] = []
+    for match in rule.matches:
+        single = [replace(match, values=(value,)) for value in match.values]
+        if match.field == "unknown":
+            alternatives.append([(replace(match, values=(_nft_words(match.values[0]),)),)])
+        elif match.field == "ctstate":
+            # One condition may hold several states; their order says nothing.
+            states = tuple(one for one in CONNECTION_STATES if one in match.values)
+            alternatives.append([(replace(match, values=states),)])
+        elif match.negated:
+            alternatives.append([tuple(single)])
+        else:
+            alternatives.append([(one,) for one in single])
+    for chosen in itertools.product(*alternatives):
+        yield replace(rule, matches=tuple(itertools.chain.from_iterable(chosen)))
+
+
+def _nft_words(text: str) -> str:
+    """What iptables says of ICMP's type and code, as nft does."""
+    found = _ICMP_OPTION.fullmatch(text)
+    if found is None or max(int(found[3]), int(found[4] or 0)) > 255:
+        return text
+    sign = "!= " if found[1] else ""
+    if found[4] is None:
+        return f"icmp{'v6' if found[2] else ''} type {sign}{found[3]}"
+    return f"@th,0,16 {sign}0x{int(found[3]):02x}{int(found[4]):02x}"

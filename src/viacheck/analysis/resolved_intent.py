@@ -1,0 +1,347 @@
+"""The situation: what the intent means on this very host.
+
+The intent speaks of a container and an uplink; the snapshot holds addresses, bridges and tables. Here the one is
+resolved against the other, once, and everything that judges a target asks here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
+
+from viacheck.analysis.packet_filter.evaluate import Flow, mark_after_prerouting
+from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
+from viacheck.analysis.routing.table import BITS, mask, read_prefix
+from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, Protocol
+from viacheck.model.result import PacketSighting
+from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, Route, Rule, Snapshot
+
+PROTOCOL_NUMBERS: dict[Protocol, int] = {"icmp": IPPROTO_ICMP, "tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
+DEFAULT_BRIDGE = "docker0"
+ON_PARENT = ("macvlan", "macvtap", "ipvlan")
+"""Kinds of interfaces that sit on another one (IFLA_LINK)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """An intent, resolved against the snapshot of the host that it is about."""
+
+    intent: Intent
+    snapshot: Snapshot
+
+    @cached_property
+    def model(self) -> RoutingModel:
+        """The routing model over the host's state."""
+        return RoutingModel(self.snapshot.host)
+
+    @property
+    def uplink(self) -> str:
+        """Where the agent's packets must leave."""
+        return self.intent.egress.uplink
+
+    @property
+    def table(self) -> int:
+        """The table that must decide for the agent's packets."""
+        return self.intent.egress.table or TABLE_MAIN
+
+    @property
+    def target(self) -> str:
+        """The address beyond the uplink that probes are sent to."""
+        return str(self.intent.probe.target)
+
+    def _agent_address(self, family: Family) -> Address | None:
+        if self.snapshot.agent is None:
+            return None
+        candidates = [
+            address
+            for address in self.snapshot.agent.addresses
+            if address.family == family and address.scope == "global" and address.interface != "lo"
+        ]
+        if self.bridged_link is not None:
+            by_default = {self.bridged_link.name}
+        else:
+            by_default = {
+                str(hop.interface)
+                for route in self.snapshot.agent.routes
+                if route.family == family and route.is_default and route.table == TABLE_MAIN
+                for hop in route.nexthops
+            }
+        return next((a for a in candidates if a.interface in by_default), candidates[0] if candidates else None)
+
+    @cached_property
+    def agent_address(self) -> str | None:
+        """The agent's own IPv4 address."""
+        found = self._agent_address(4)
+        if found is not None:
+            return found.address
+        container = self.snapshot.engine.container if self.snapshot.engine else None
+        if container is not None:
+            attach = self.intent.agent.attach
+            wanted = attach.network if attach.mode in ("nat", "macvlan") else None
+            for attachment in container.attachments:
+                if attachment.address and attachment.network == wanted:
+                    return attachment.address
+        return None
+
+    @cached_property
+    def agent_address6(self) -> str | None:
+        """The agent's own global IPv6 address."""
+        found = self._agent_address(6)
+        return found.address if found is not None else None
+
+    @cached_property
+    def agent_link(self) -> Link | None:
+        """The interface by which the agent is connected, inside its namespace."""
+        agent = self.snapshot.agent
+        if agent is None:
+            return None
+        if self.bridged_link is not None:
+            return self.bridged_link
+        found = self._agent_address(4) or self._agent_address(6)
+        if found is not None:
+            return agent.link(found.interface)
+        return next((link for link in agent.links if link.name != "lo"), None)
+
+    @property
+    def bridged(self) -> bool:
+        """The agent is meant to sit on its parent's LAN with a MAC address of its own."""
+        return not isinstance(self.intent.agent.attach, NatAttach)
+
+    @property
+    def parent(self) -> str | None:
+        """The uplink that a bridged agent's interface must sit on; None for NAT."""
+        attach = self.intent.agent.attach
+        return None if isinstance(attach, NatAttach) else attach.parent
+
+    @cached_property
+    def parent_link(self) -> Link | None:
+        """The parent as the host has it."""
+        return self.snapshot.host.link(self.parent) if self.parent is not None else None
+
+    def parent_of(self, link: Link) -> Link | None:
+        """The host's interface that one of the agent's sits on; None where it is none of this host's."""
+        if link.kind not in ON_PARENT or link.peer_index is None or link.peer_netnsid is None:
+            return None
+        return self.snapshot.host.link_by_index(link.peer_index)
+
+    @cached_property
+    def bridged_link(self) -> Link | None:
+        """The agent's interface that sits on one of the host's; of several, the one most like what is intended."""
+        if not self.bridged or self.snapshot.agent is None:
+            return None
+        agent = self.snapshot.agent
+        found = [link for link in agent.links if link.kind in ON_PARENT and not is_leftover(link)]
+
+        def likeness(link: Link) -> tuple[bool, bool, bool]:
+            return self.parent_of(link) == self.parent_link, bool(agent.addresses_of(link.name)), link.up
+
+        return max(found, key=likeness, default=None)
+
+    @cached_property
+    def bridged_address(self) -> Address | None:
+        """The first IPv4 address of the agent's bridged interface."""
+        if self.bridged_link is None or self.snapshot.agent is None:
+            return None
+        found = [a for a in self.snapshot.agent.addresses_of(self.bridged_link.name) if a.scope == "global"]
+        return found[0] if found else None
+
+    @property
+    def agent_mac(self) -> str | None:
+        """The MAC address of the agent's own frames on its parent."""
+        return self.bridged_link.mac if self.bridged_link is not None else None
+
+    def is_agents_own(self, sighting: PacketSighting) -> bool:
+        """Whether a frame left with the bridged agent's own MAC and IPv4 address, un-NATed."""
+        return (sighting.source_mac, sighting.source) == (self.agent_mac, self.agent_address)
+
+    @property
+    def lan_gateway(self) -> str:
+        """The gateway that a bridged agent must use: of its mode, else of its uplink."""
+        attach = self.intent.agent.attach
+        if isinstance(attach, MacvlanAttach | PipeworkStaticAttach):
+            return str(attach.gateway)
+        return str(self.intent.gateway)
+
+    @cached_property
+    def agent_default(self) -> Route | None:
+        """The default route inside the agent's namespace that its packets take."""
+        if self.snapshot.agent is None:
+            return None
+        found = [r for r in self.snapshot.agent.table(TABLE_MAIN) if r.is_default and r.nexthops]
+        return min(found, key=lambda route: route.metric, default=None)
+
+    @cached_property
+    def agent_pool(self) -> IPv4Network | None:
+        """What a macvlan agent's address is taken from: as the intent says; None for other modes."""
+        attach = self.intent.agent.attach
+        return (attach.ip_range or attach.subnet) if isinstance(attach, MacvlanAttach) else None
+
+    @cached_property
+    def bridge(self) -> str | None:
+        """The host's interface by which the agent's packets arrive: its bridge, for NAT."""
+        attach = self.intent.agent.attach
+        if not isinstance(attach, NatAttach):
+            return None
+        if attach.bridge is not None:
+            return attach.bridge
+        if self.snapshot.engine is not None:
+            network = self.snapshot.engine.network(attach.network)
+            if network is not None and network.bridge is not None:
+                return network.bridge
+        link = self.agent_link
+        if link is not None and link.peer_index is not None:
+            port = self.snapshot.host.link_by_index(link.peer_index)
+            if port is not None:
+                return port.master or port.name
+        return DEFAULT_BRIDGE if self.snapshot.host.link(DEFAULT_BRIDGE) else None
+
+    @cached_property
+    def agent_subnet(self) -> IPv4Network | None:
+        """The subnet from which the agent gets its address."""
+        attach = self.intent.agent.attach
+        if not isinstance(attach, NatAttach):
+            return None
+        if attach.subnet is not None:
+            return attach.subnet
+        if self.snapshot.engine is not None:
+            network = self.snapshot.engine.network(attach.network)
+            for pool in network.pools if network is not None else ():
+                if ":" not in pool.subnet:
+                    return IPv4Network(pool.subnet)
+        if self.bridge is not None:
+            for address in self.snapshot.host.addresses_of(self.bridge):
+                return IPv4Network(str(address.network))
+        found = self._agent_address(4)
+        return IPv4Network(str(found.network)) if found is not None else None
+
+    @cached_property
+    def agent_source(self) -> str | None:
+        """An address that stands for the agent's packets: its own, else one of its subnet."""
+        if self.agent_address is not None:
+            return self.agent_address
+        return str(self.agent_subnet.network_address + 2) if self.agent_subnet is not None else None
+
+    @cached_property
+    def agent_mark(self) -> int:
+        """The mark that the host's packet filter gives to the agent's packets before they are routed."""
+        if self.agent_source is None:
+            return 0
+        flow = Flow(family=4, source=self.agent_source, destination=self.target, iif=self.bridge, oif=None)
+        return mark_after_prerouting(self.snapshot.host.packet_filter, flow) or 0
+
+    def agent_packet(self, protocol: Protocol | None = None, destination: str | None = None) -> Packet:
+        """The agent's packet as the host's routing sees it arrive."""
+        return Packet(
+            source=self.agent_source,
+            destination=destination or self.target,
+            iif=self.bridge,
+            mark=self.agent_mark_for(protocol),
+            protocol=PROTOCOL_NUMBERS[protocol] if protocol else None,
+            dport=self.intent.probe.port if protocol in ("udp", "tcp") else None,
+        )
+
+    def agent_mark_for(self, protocol: Protocol | None) -> int:
+        """The mark that the packet filter gives to the agent's packets of one protocol."""
+        if protocol is None or self.agent_source is None:
+            return self.agent_mark
+        flow = Flow(
+            family=4, source=self.agent_source, destination=self.target, iif=self.bridge, oif=None,
+            protocol=PROTOCOL_NUMBERS[protocol], dport=self.intent.probe.port if protocol != "icmp" else None,
+        )  # fmt: skip
+        return mark_after_prerouting(self.snapshot.host.packet_filter, flow) or 0
+
+    def agent_decision(self, protocol: Protocol | None = None) -> Decision:
+        """What the routing model says of the agent's packet to the probe target."""
+        return self.model.decide(self.agent_packet(protocol))
+
+    @cached_property
+    def host_decision(self) -> Decision:
+        """What the routing model says of the host's own packet to the probe target."""
+        return self.model.decide(Packet(source=None, destination=self.target))
+
+    @cached_property
+    def decision_without_uplink(self) -> Decision:
+        """What the routing model says of the agent's packet while the intended uplink is down."""
+        return RoutingModel(without_interface(self.snapshot.host, self.uplink)).decide(self.agent_packet())
+
+    @cached_property
+    def default_exit(self) -> str | None:
+        """Where the host's own packets must leave: what the intent says, else what the main table says."""
+        return self.intent.host.default_exit or self.host_decision.interface
+
+    @cached_property
+    def rules_to_the_table(self) -> tuple[Rule, ...]:
+        """Every IPv4 rule that leads to the intent's table, whatever it selects."""
+        return tuple(
+            r for r in self.snapshot.host.rules_of(4) if r.action == "lookup" and r.table == self.intent.egress.table
+        )
+
+    @cached_property
+    def table_routes(self) -> tuple[Route, ...]:
+        """The IPv4 routes of the table that must decide."""
+        return self.snapshot.host.table(self.table, 4)
+
+    def uplink_address(self, uplink: str, family: Family = 4) -> str | None:
+        """The first global address of an uplink."""
+        found = [a for a in self.snapshot.host.addresses_of(uplink, family) if a.scope == "global"]
+        return found[0].address if found else None
+
+    def uplink_addresses(self, uplink: str, family: Family = 4) -> tuple[str, ...]:
+        """Every address of an uplink."""
+        return tuple(a.address for a in self.snapshot.host.addresses_of(uplink, family))
+
+    def on_link(self, address: str, interface: str) -> bool:
+        """Whether an address lies in a subnet of an interface."""
+        wanted = ip_address(address)
+        family: Family = 4 if isinstance(wanted, IPv4Address) else 6
+        return any(wanted in a.network for a in self.snapshot.host.addresses_of(interface, family))
+
+    @cached_property
+    def watchable(self) -> tuple[str, ...]:
+        """Every interface on which the agent's packets could show: all but loopback and the ports of bridges."""
+        present = [link.name for link in self.snapshot.host.links if link.name != "lo" and link.master is None]
+        enslaved = [
+            link.name
+            for link in self.snapshot.host.links
+            if link.master is not None and link.name in self.intent.uplinks
+        ]
+        missing = [uplink for uplink in self.intent.uplinks if uplink not in present and uplink not in enslaved]
+        return tuple(present + enslaved + missing)
+
+    @cached_property
+    def ways_out(self) -> tuple[str, ...]:
+        """The interfaces by which a packet could leave the host: what is watched, without the agent's bridge."""
+        return tuple(name for name in self.watchable if name != self.bridge and not self._is_container_bridge(name))
+
+    def _is_container_bridge(self, name: str) -> bool:
+        """Whether a bridge leads to other namespaces only: Docker's, or one whose ports all end in one."""
+        networks = self.snapshot.engine.networks if self.snapshot.engine else ()
+        if any(network.bridge == name for network in networks):
+            return True
+        bridge = self.snapshot.host.link(name)
+        ports = [link for link in self.snapshot.host.links if link.master == name]
+        return (
+            bridge is not None
+            and bridge.kind == "bridge"
+            and bool(ports)
+            and all(port.kind == "veth" and port.name not in self.intent.uplinks for port in ports)
+            and all(port.peer_netnsid is not None for port in ports)
+        )
+
+
+def is_leftover(link: Link) -> bool:
+    """Whether an interface is what a failed run of pipework leaves behind: ``ph<process>eth1``, down."""
+    return link.kind == "macvlan" and not link.up and re.match(r"ph\d", link.name) is not None
+
+
+def subnets_overlap(one: str, other: str) -> bool:
+    """Whether two subnets in CIDR form share an address."""
+    family: Family = 6 if ":" in one else 4
+    if family != (6 if ":" in other else 4):
+        return False
+    first, first_length = read_prefix(one, family)
+    second, second_length = read_prefix(other, family)
+    return not (first ^ second) & mask(min(first_length, second_length), BITS[family])

@@ -1,0 +1,1 @@
+"""The routing model: which way the kernel sends a packet, computed from a snapshot alone."""

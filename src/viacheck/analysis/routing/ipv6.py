@@ -1,0 +1,69 @@
+"""The routing decision for IPv6, for packets of the host's own and for those that arrive.
+
+Follows ip6_route_output_flags, ip6_route_input_lookup and ip6_pol_route (net/ipv6/route.c). Whether the host passes
+IPv6 packets on at all is decided elsewhere in the kernel, and not here.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+from viacheck.analysis.routing.decision import Decision, Exit
+from viacheck.analysis.routing.packet import LOOPBACK, Flow, Packet
+from viacheck.analysis.routing.source_address import SourceSelection
+from viacheck.analysis.routing.state import FamilyRouting, outcome_of
+from viacheck.model.snapshot import Family, NetworkState, Nexthop
+
+
+class IPv6Routing(FamilyRouting):
+    """The IPv6 routing of one namespace."""
+
+    family: Family = 6
+
+    def __init__(self, state: NetworkState, sources: SourceSelection) -> None:
+        """Take over a state, which must not change after."""
+        super().__init__(state, sources)
+        self._failed = {(one.interface, one.address) for one in state.neighbours if one.state == "FAILED"}
+
+    def ignores_linkdown(self, interface: str) -> bool:
+        """The switch of the interface alone: writing that of all writes every interface's."""
+        return bool(self.sysctl(f"net/ipv6/conf/{interface}/ignore_routes_with_linkdown"))
+
+    def decide(self, packet: Packet, flow: Flow) -> Decision:
+        """Work out the way of one packet."""
+        near = _needs_interface(flow.destination)
+        device = flow.oif if flow.local else flow.iif
+        only_device = near or (flow.local and flow.oif is not None and flow.source is None)
+        router = self.sysctl("net/ipv6/conf/all/forwarding")
+        finding = self.rules.ask(
+            flow,
+            lambda number: self.table(number).search_ipv6(
+                flow, self.alive, device=device, only_device=only_device, reachable=None if router else self._reachable
+            ),
+        )
+        hit = finding.hit
+        if hit is None or hit.rejects:
+            return self.decision(packet, finding)
+        # The anycast addresses that a router has by itself are delivered like its own; typed ones are not.
+        here = hit.route.type == "local" or (hit.route.type == "anycast" and hit.route.protocol == "kernel")
+        exits = tuple(
+            Exit(
+                interface=LOOPBACK if here else hop.interface or LOOPBACK,
+                gateway=hop.gateway,
+                source=packet.source
+                or hit.route.source
+                or self.sources.ipv6(hop.interface or LOOPBACK, flow.destination),
+                route=hit.route,
+            )
+            for hop in hit.nexthops
+        )
+        return self.decision(packet, finding, outcome_of(hit.route), exits)
+
+    def _reachable(self, hop: Nexthop) -> bool:
+        return (hop.interface, hop.gateway) not in self._failed
+
+
+def _needs_interface(destination: int) -> bool:
+    """IPv6: only routes of the named interface count (rt6_need_strict)."""
+    address = IPv6Address(destination)
+    return address.is_multicast or address.is_link_local or address.is_loopback

@@ -1,0 +1,65 @@
+"""What a namespace's routing becomes when one of its interfaces is set down: routes go, rules stay.
+
+Follows fib_disable_ip (net/ipv4/fib_frontend.c, fib_semantics.c), fib6_ifdown (net/ipv6/route.c) and addrconf_ifdown
+(net/ipv6/addrconf.c). With the model it answers whether packets would find another way out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from viacheck.model.snapshot import Address, NetworkState, Nexthop, Route
+
+GONE = ("dead", "linkdown")
+RUNNING_FLAGS = frozenset({"UP", "LOWER_UP", "NO-CARRIER"})
+
+
+def without_interface(state: NetworkState, name: str) -> NetworkState:
+    """The state as the kernel leaves it when an interface is set administratively down.
+
+    Interfaces stacked on it keep the carrier that the state shows. A name that the state does not have changes nothing.
+    """
+    up = {link.name for link in state.links if link.up and link.name != name}
+
+    def gone(hop: Nexthop) -> bool:
+        # A nexthop that is only without carrier is shown as dead too with ignore_routes_with_linkdown: not counted.
+        return hop.interface == name or ("dead" in hop.flags and hop.interface not in up)
+
+    def after(route: Route) -> Route | None:
+        if all(hop.interface != name for hop in route.nexthops):
+            return route
+        if route.family == 4 and route.type == "local":
+            # The host keeps answering to the addresses of an interface that is down.
+            return route
+        if all(gone(hop) for hop in route.nexthops):
+            return None
+        return replace(
+            route,
+            nexthops=tuple(
+                replace(hop, flags=(*(flag for flag in hop.flags if flag not in GONE), *GONE))
+                if hop.interface == name
+                else hop
+                for hop in route.nexthops
+            ),
+        )
+
+    def stays(address: Address) -> bool:
+        if address.interface != name or address.family == 4:
+            return True
+        kept = any(
+            state.sysctls.get(f"net/ipv6/conf/{one}/keep_addr_on_down", "0").strip() == "1" for one in ("all", name)
+        )
+        return kept and address.scope == "global" and "dynamic" not in address.flags
+
+    return replace(
+        state,
+        links=tuple(
+            replace(link, flags=tuple(flag for flag in link.flags if flag not in RUNNING_FLAGS), operstate="DOWN")
+            if link.name == name
+            else link
+            for link in state.links
+        ),
+        addresses=tuple(address for address in state.addresses if stays(address)),
+        routes=tuple(kept for kept in map(after, state.routes) if kept is not None),
+        neighbours=tuple(neighbour for neighbour in state.neighbours if neighbour.interface != name),
+    )

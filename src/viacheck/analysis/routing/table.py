@@ -1,0 +1,202 @@
+"""One routing table, indexed by prefix, and the kernel's search in it for IPv4 and IPv6.
+
+IPv4 follows fib_table_lookup (net/ipv4/fib_trie.c): longest prefix, then TOS, then metric, past nexthops that are dead,
+on to shorter prefixes. IPv6 follows fib6_table_lookup (net/ipv6/route.c): longest destination, longest source, lowest
+metric, best score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from socket import AF_INET, AF_INET6, inet_pton
+
+from viacheck.analysis.routing.packet import Flow
+from viacheck.model.snapshot import Family, Nexthop, Route
+
+BITS: dict[Family, int] = {4: 32, 6: 128}
+ADDRESS_FAMILY = {4: AF_INET, 6: AF_INET6}
+REJECTS = frozenset({"unreachable", "prohibit", "blackhole", "throw"})
+TOS_OF_IPV4_ROUTING = 0x1C
+"""IPTOS_RT_MASK: what of the TOS byte IPv4 routes, and rules with ``tos``, compare."""
+REJECT_NEXTHOP = (Nexthop(interface="lo"),)
+"""IPv6 has its rejecting routes on the loopback interface, where the search finds or misses them."""
+PREFERENCE = {"low": 1, "medium": 2, "high": 3}
+
+Alive = Callable[[Nexthop], bool]
+
+
+@dataclass(slots=True)
+class Hit:
+    """What a search found: a route, and the ways out of it that are alive."""
+
+    route: Route
+    nexthops: tuple[Nexthop, ...]
+    siblings: list[Route]
+    """All routes with this prefix, in the kernel's order."""
+
+    @property
+    def length(self) -> int:
+        """Length of the prefix that matched."""
+        return int(self.route.destination.rpartition("/")[2])
+
+    @property
+    def rejects(self) -> bool:
+        """The route refuses the packet, or sends it back to the rules (throw)."""
+        return self.route.type in REJECTS
+
+
+def read_address(text: str, family: Family) -> int:
+    """An address as an integer.
+
+    Raises:
+        OSError: when it is no address of the family.
+    """
+    return int.from_bytes(inet_pton(ADDRESS_FAMILY[family], text), "big")
+
+
+def read_prefix(text: str, family: Family) -> tuple[int, int]:
+    """A prefix in CIDR form as its address and its length.
+
+    Raises:
+        OSError: when its address is none of the family.
+    """
+    address, _, length = text.partition("/")
+    return read_address(address, family), int(length) if length else BITS[family]
+
+
+def mask(length: int, bits: int) -> int:
+    """The netmask of a prefix length."""
+    return ((1 << length) - 1) << (bits - length)
+
+
+def same_tos(selector: int, tos: int) -> bool:
+    """An IPv4 route or rule with this TOS applies; 0 applies to all."""
+    return not selector or selector == tos & TOS_OF_IPV4_ROUTING
+
+
+class RoutingTable:
+    """The routes of one table, ready to be searched many times."""
+
+    def __init__(self, routes: Iterable[Route], family: Family) -> None:
+        """Index the routes; their order counts among those that the kernel holds for equal."""
+        bits = BITS[family]
+        lengths: dict[int, dict[int, list[Route]]] = {}
+        shared: list[list[Route]] = []
+        for route in routes:
+            address, length = read_prefix(route.destination, family)
+            same_length = lengths.get(length)
+            if same_length is None:
+                same_length = lengths[length] = {}
+            same_prefix = same_length.get(address)
+            if same_prefix is None:
+                same_length[address] = [route]
+            else:
+                if len(same_prefix) == 1:
+                    shared.append(same_prefix)
+                same_prefix.append(route)
+        for same_prefix in shared:
+            same_prefix.sort(key=_rank)
+        self._lengths = [(length, mask(length, bits), lengths[length]) for length in sorted(lengths, reverse=True)]
+
+    def covering(self, destination: int) -> Iterator[list[Route]]:
+        """The routes whose prefix covers a destination, longest first, those of one prefix together."""
+        for _, netmask, prefixes in self._lengths:
+            routes = prefixes.get(destination & netmask)
+            if routes is not None:
+                yield routes
+
+    def defaults(self) -> list[Route]:
+        """The table's default routes."""
+        return next((prefixes[0] for length, _, prefixes in self._lengths if length == 0), [])
+
+    def search_ipv4(self, flow: Flow, alive: Alive) -> Hit | None:
+        """The route that IPv4 takes for a flow; None sends it back to the rules."""
+        for routes in self.covering(flow.destination):
+            for route in routes:
+                if not same_tos(route.tos, flow.tos):
+                    continue
+                if route.type in REJECTS:
+                    return Hit(route, (), routes)
+                living = tuple(
+                    hop for hop in route.nexthops if alive(hop) and (flow.oif is None or flow.oif == hop.interface)
+                )
+                if living:
+                    return Hit(route, living if flow.oif is None else living[:1], routes)
+        return None
+
+    def search_ipv6(
+        self, flow: Flow, alive: Alive, *, device: str | None, only_device: bool, reachable: Alive | None
+    ) -> Hit | None:
+        """The route that IPv6 takes for a flow; None sends it back to the rules.
+
+        ``device`` is preferred, and with ``only_device`` demanded. ``reachable`` is asked first where the host is no
+        router (RFC 4861, 6.3.6); where nothing is reachable, the search is made again without it.
+        """
+        nodes = self._ipv6_nodes(flow.destination, flow.source or 0)
+        for judge in (reachable, None) if reachable else (None,):
+            for routes in nodes:
+                # The lowest metric is looked at alone; when nothing of it serves, all others are, as one.
+                first = [route for route in routes if route.metric == routes[0].metric]
+                for group in (first, routes[len(first) :]):
+                    hit = _best(group, alive, judge, device, only_device)
+                    if hit is not None:
+                        hit.siblings = routes
+                        return hit
+        return None
+
+    def _ipv6_nodes(self, destination: int, source: int) -> list[list[Route]]:
+        """The groups of routes in the order in which they are tried: longest destination, then longest source.
+
+        A prefix that has routes for certain sources hides its routes for all sources from a packet of another source,
+        unless the search comes back to it from a longer prefix (fib6_node_lookup_1, fib6_backtrack).
+        """
+        nodes: list[list[Route]] = []
+        for routes in self.covering(destination):
+            for_all = [route for route in routes if route.source_prefix is None]
+            matching = _by_source(routes, source) if len(for_all) < len(routes) else []
+            hidden = not nodes and len(for_all) < len(routes) and not matching
+            nodes += matching
+            if for_all and not (hidden and not routes[0].is_default):
+                nodes.append(for_all)
+        return nodes
+
+
+def _rank(route: Route) -> tuple[int, int, int]:
+    # Local and main share one trie until somebody touches the rules; there the table with the higher number leads.
+    return (-route.table, -route.tos, route.metric)
+
+
+def _by_source(routes: list[Route], source: int) -> list[list[Route]]:
+    """The routes that are for certain sources and for this one, longest first."""
+    groups: dict[tuple[int, int], list[Route]] = {}
+    for route in routes:
+        if route.source_prefix is not None:
+            address, length = read_prefix(route.source_prefix, 6)
+            if source & mask(length, 128) == address:
+                groups.setdefault((length, address), []).append(route)
+    return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def _best(
+    routes: list[Route], alive: Alive, reachable: Alive | None, device: str | None, only_device: bool
+) -> Hit | None:
+    best: Hit | None = None
+    best_score = -1
+    for route in routes:
+        hops = REJECT_NEXTHOP if route.type in REJECTS else route.nexthops
+        living = tuple(hop for hop in hops if alive(hop))
+        usable = [
+            hop
+            for hop in living
+            if (not only_device or device is None or hop.interface == device)
+            and (reachable is None or hop.gateway is None or reachable(hop))
+        ]
+        if not usable:
+            continue
+        on_device = any(device is None or hop.interface == device for hop in usable)
+        score = (2 if on_device else 0) | PREFERENCE[route.preference] << 2
+        if score > best_score:
+            # Among the ways of one route a hash decides, over all that are not ruled out.
+            best, best_score = Hit(route, tuple(usable), routes), score
+    return best

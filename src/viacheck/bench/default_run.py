@@ -1,0 +1,23 @@
+"""The whole default run: every netns lab, every check, the report, and the start of Python."""
+
+from __future__ import annotations
+
+from viacheck.bench.figures import Figure, Limit, Measurement
+from viacheck.bench.front_door import report_folder, run
+from viacheck.targets.specs import default_labs
+
+
+def measure(quick: bool) -> Measurement:
+    """Run ``./viacheck``, and beside it what of that is start and stop alone."""
+    rounds = 1 if quick else 5
+    labs = default_labs()
+    whole = Figure(what=f"`./viacheck`: {len(labs)} labs", unit="s", limit=Limit(at_most=6))
+    one = Figure(what="`./viacheck --lab policy-routing`: one lab", unit="s")
+    start = Figure(what="`./viacheck --lab list`: start and stop alone", unit="s")
+    with report_folder() as folder:
+        for _ in range(rounds):
+            to = ("--report-dir", str(folder))
+            whole.values.append(run(*to))
+            one.values.append(run("--lab", "policy-routing", *to))
+            start.values.append(run("--lab", "list"))
+    return Measurement(name="run", title="The whole default run", figures=[whole, one, start])

@@ -1,0 +1,109 @@
+"""One egress verdict: three protocols sent, answers back, every interface proven; beside it scapy's own sniffer."""
+
+from __future__ import annotations
+
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.sightings import left_by, unsound
+from viacheck.bench.figures import BenchFailed, Figure, Limit, Measurement, milliseconds
+from viacheck.bench.scapy_sniffer import ScapySniffer
+from viacheck.host.namespace import Namespace
+from viacheck.model.intent import seconds
+from viacheck.packets.capture import Watch
+from viacheck.packets.evidence import packets_evidence
+from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.tokens import TokenSpace
+from viacheck.targets.base import Target
+from viacheck.targets.open_target import open_target
+from viacheck.targets.specs import LabSpec
+
+LAB = LabSpec("policy-routing")
+WARM_UP = 2
+
+
+class _Judge:
+    """Sends the intent's probes and judges where they left."""
+
+    def __init__(self, target: Target, agent: Namespace) -> None:
+        self.situation: Situation = target.situation
+        self.tokens = TokenSpace()
+        self._prober = Prober(agent, self.tokens)
+        intent = target.intent.probe
+        self._timeout = seconds(intent.timeout)
+        self.requests = [
+            ProbeRequest(
+                protocol=protocol, destination=str(intent.target), count=intent.count,
+                port=None if protocol == "icmp" else intent.port,
+            )
+            for protocol in intent.protocols
+        ]  # fmt: skip
+        self.probes = len(self.requests) * intent.count
+
+    def send(self) -> None:
+        """Send, and wait for every answer."""
+        answered = sum(exchange.answered for exchange in self._prober.send_many(self.requests, self._timeout))
+        if answered != self.probes:
+            raise BenchFailed(f"{answered} of {self.probes} probes were answered")
+
+    def judge(self, watch: Watch) -> None:
+        """Send, watch, and prove that all left by the uplink and none by another interface."""
+        with watch() as period:
+            exchanges = self._prober.send_many(self.requests, self._timeout)
+        others = [way for way in self.situation.ways_out if way != self.situation.uplink]
+        for exchange in exchanges:
+            packets = packets_evidence([exchange], period.observation)
+            left = left_by(packets, self.situation.ways_out)
+            proven = set(left) == {self.situation.uplink} and len(left[self.situation.uplink]) == packets.sent
+            if not proven or packets.answered != packets.sent or unsound(packets, others):
+                raise BenchFailed(f"{exchange.request.protocol}: {left}, {packets.answered} answered, not as intended")
+
+
+def measure(quick: bool) -> Measurement:
+    """Judge the policy-routing lab again and again: with captures that are open, with new ones, with scapy's."""
+    rounds = 5 if quick else 51
+    target = open_target(LAB)
+    try:
+        assert target.agent is not None
+        judge = _Judge(target, target.agent)
+        names = target.situation.watchable
+        count = f"{judge.probes} probes of {len(judge.requests)} protocols"
+        warm = Figure(
+            what=f"{count}, {len(names)} interfaces watched, captures open", unit="ms", limit=Limit(at_most=30)
+        )
+        cold = Figure(what="the same, captures opened for it", unit="ms")
+        alone = Figure(what="the probes and their answers alone, nothing watched", unit="ms")
+        scapy = Figure(
+            what="the probes with scapy's AsyncSniffer and lfilter on both uplinks", unit="ms",
+            remark="Without a fence, and with nothing known of lost frames, the sniffer proves no absence.",
+        )  # fmt: skip
+        sniffer = ScapySniffer(target.host, str(target.intent.probe.target), list(target.intent.uplinks))
+        watch = Watch(target.host, names, judge.tokens)
+        try:
+            for number in range(rounds + WARM_UP):
+                took = {
+                    warm.what: milliseconds(lambda: judge.judge(watch)),
+                    cold.what: milliseconds(lambda: _cold(judge, target.host, names)),
+                    alone.what: milliseconds(judge.send),
+                    scapy.what: milliseconds(lambda: _with_scapy(judge, sniffer)),
+                }
+                for figure in (warm, cold, alone, scapy):
+                    figure.values += [took[figure.what]] if number >= WARM_UP else []
+        finally:
+            watch.close()
+            sniffer.close()
+    finally:
+        target.close()
+    return Measurement(name="verdict", title="One egress verdict", figures=[warm, cold, alone, scapy])
+
+
+def _cold(judge: _Judge, host: Namespace, names: tuple[str, ...]) -> None:
+    watch = Watch(host, names, judge.tokens)
+    try:
+        judge.judge(watch)
+    finally:
+        watch.close()
+
+
+def _with_scapy(judge: _Judge, sniffer: ScapySniffer) -> None:
+    sniffer.begin()
+    judge.send()
+    sniffer.end()

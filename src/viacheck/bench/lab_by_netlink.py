@@ -1,0 +1,134 @@
+"""The floor for building a lab: the same interfaces, addresses, rules and routes, encoded beforehand, sent and no more.
+
+One thread makes every namespace and leaves a socket behind in each, so that nothing is entered twice. What makes a lab
+comfortable (private files, a far end, error messages) is missing on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from netns_lab import nft_rules, rtnetlink_batch
+from netns_lab.builder import configuration
+from netns_lab.plan import LabPlan
+from viacheck.host import syscalls
+from viacheck.host.namespace import Namespace
+
+T = TypeVar("T")
+FIRST_DESCRIPTOR = 900
+"""Encoded messages name namespaces by descriptor: each gets its fixed one before they are sent."""
+
+
+class _Here(Namespace):
+    """The namespace that the calling thread is in."""
+
+    def call(self, function: Callable[[], T]) -> T:
+        return function()
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    descriptor: int
+    sysctls: dict[str, str]
+    links: bytes
+    link_count: int
+    rest: bytes
+    rest_count: int
+
+
+class LabByNetlink:
+    """A plan, encoded once, that can be built many times, one lab at a time."""
+
+    def __init__(self, plan: LabPlan) -> None:
+        """Encode every message."""
+        self._plan = plan
+        # The host last: its packet filter is then applied by the thread that is still in it.
+        self._names = [machine.name for machine in reversed(plan.machines)]
+        descriptors = {name: FIRST_DESCRIPTOR + place for place, name in enumerate(self._names)}
+        self._encoded: dict[str, _Encoded] = {}
+        for machine in plan.machines:
+            links = [rtnetlink_batch.add_link(link) for link in machine.state.links if link.kind != "veth"]
+            for cable in plan.cables:
+                if cable.machine == machine.name:
+                    other = next(one for one in plan.machines if one.name == cable.other_machine)
+                    ends = machine.state.link(cable.interface), other.state.link(cable.other_interface)
+                    assert ends[0] is not None
+                    assert ends[1] is not None
+                    links.append(
+                        rtnetlink_batch.add_veth(ends[0], ends[1], Namespace(other.name, descriptors[other.name]))
+                    )
+            rest = configuration(machine)
+            self._encoded[machine.name] = _Encoded(
+                descriptors[machine.name], machine.state.sysctls,
+                rtnetlink_batch.encode(links), len(links), rtnetlink_batch.encode(rest), len(rest),
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def built(self) -> Iterator[Namespace]:
+        """Build the lab; yields the agent's namespace, and takes the lab apart afterwards."""
+        failed: list[BaseException] = []
+
+        def build() -> None:
+            try:
+                self._build()
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=build, name="lab-by-netlink")
+        thread.start()
+        thread.join()
+        try:
+            if failed:
+                raise failed[0]
+            agent = Namespace("agent", os.dup(self._encoded[self._plan.agent.name].descriptor))
+            try:
+                yield agent
+            finally:
+                agent.close()
+        finally:
+            for one in self._encoded.values():
+                with contextlib.suppress(OSError):
+                    os.close(one.descriptor)
+
+    def _build(self) -> None:
+        with contextlib.ExitStack() as closing:
+            sockets: dict[str, socket.socket] = {}
+            for name in self._names:
+                syscalls.unshare(syscalls.CLONE_NEWNET)
+                made = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+                os.dup2(made, self._encoded[name].descriptor, inheritable=False)
+                os.close(made)
+                kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+                sockets[name] = closing.enter_context(socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE))
+                for path, value in self._encoded[name].sysctls.items():
+                    with open(f"/proc/sys/{path}", "w") as file:
+                        file.write(value)
+            for name, one in self._encoded.items():
+                _send(sockets[name], one.links, one.link_count)
+            for name in self._names:
+                _send(sockets[name], self._encoded[name].rest, self._encoded[name].rest_count)
+            nft_rules.apply(_Here("host", -1), "lab", self._plan.host.packet_filter)
+
+
+def _send(one: socket.socket, batch: bytes, count: int) -> None:
+    """Send a batch and wait for the answer to its last message; the kernel works through it in order."""
+    if not count:
+        return
+    one.sendto(batch, (0, 0))
+    while True:
+        received = one.recv(1 << 16)
+        offset = 0
+        while offset + 20 <= len(received):
+            length, _kind, _flags, sequence, _port, code = struct.unpack_from("=IHHIIi", received, offset)
+            if code:
+                raise OSError(-code, f"netlink message {sequence}: {os.strerror(-code)}")
+            if sequence == count:
+                return
+            offset += (length + 3) & ~3

@@ -1,0 +1,24 @@
+"""Whether a lab that was just built is ready: the agent's very first ping is answered at once."""
+
+from __future__ import annotations
+
+from netns_lab.plan import PROBE_TARGET
+from viacheck.bench.figures import BenchFailed
+from viacheck.host.namespace import Namespace
+from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.tokens import TokenSpace
+
+PATIENCE = 3.0
+"""Seconds after which a lab is not ready but broken."""
+
+
+def first_ping(agent: Namespace, what: str) -> float:
+    """Milliseconds until the agent's first ping of the probe target is answered.
+
+    Raises:
+        BenchFailed: when it is not.
+    """
+    exchange = Prober(agent, TokenSpace()).send(ProbeRequest(protocol="icmp", destination=PROBE_TARGET), PATIENCE)
+    if not exchange.answered:
+        raise BenchFailed(f"{what}: the agent's first ping was not answered within {PATIENCE:g} s")
+    return (exchange.answers[0].time_ns - exchange.probes[0].time_ns) / 1e6

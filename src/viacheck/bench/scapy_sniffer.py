@@ -1,0 +1,114 @@
+"""Scapy as its manual shows it, for comparison: sniff on interfaces and keep what a Python function lets through.
+
+Run as a program of its own inside the watched namespace, so that scapy's look-ups by name are right and its work
+competes with nobody's interpreter lock. A line on standard input begins, the next one ends and is answered.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+from viacheck.bench.figures import BenchFailed
+from viacheck.host.namespace import Namespace
+from viacheck.installation import ROOT
+from viacheck.packets.probes import DEFAULT_PORT
+from viacheck.packets.scapy_import import ICMP, IP, TCP, UDP, Packet
+
+TARGET_ARGUMENT, INTERFACES = 1, 2
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6
+
+
+class ScapySniffer:
+    """The program, as the benchmark drives it."""
+
+    def __init__(self, namespace: Namespace, target: str, interfaces: Sequence[str]) -> None:
+        """Start it inside a namespace; ``target`` is the address that probes are sent to."""
+        argv = [sys.executable, "-P", "-m", __name__, target, *interfaces]
+        environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent"}
+        self._process = namespace.call(
+            lambda: subprocess.Popen(
+                argv, text=True, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        )
+        self._answer()
+
+    def begin(self) -> None:
+        """Sniff, and return once it does."""
+        self._say("begin")
+        self._answer()
+
+    def end(self) -> dict[str, int]:
+        """Stop; by interface, how many probes left, and under ``lost`` what the kernel could not hand over."""
+        self._say("end")
+        found: dict[str, int] = json.loads(self._answer())
+        return found
+
+    def _say(self, word: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._process.stderr.read().strip().splitlines() or ["ended without a word"]
+            raise BenchFailed(f"scapy: {said[-1]}")
+        return line
+
+    def close(self) -> None:
+        """End the program."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def main(target: str, interfaces: Sequence[str]) -> None:
+    """Sniff whenever asked to."""
+    from scapy.config import conf
+    from scapy.sendrecv import AsyncSniffer
+
+    def wanted(packet: Packet) -> bool:
+        if IP not in packet or packet[IP].dst != target:
+            return False
+        if UDP in packet:
+            return bool(packet[UDP].dport == DEFAULT_PORT)
+        return TCP in packet or ICMP in packet
+
+    _answer("ready")
+    for _ in sys.stdin:
+        seen: dict[str, set[bytes]] = {name: set() for name in interfaces}
+        sockets = {conf.L2listen(iface=name, promisc=False): name for name in interfaces}
+        sniffing = threading.Event()
+        sniffer = AsyncSniffer(
+            opened_socket=sockets, lfilter=wanted, store=False, started_callback=sniffing.set,
+            prn=lambda packet, seen=seen: seen[packet.sniffed_on].add(bytes(packet[IP].payload)) or None,
+        )  # fmt: skip
+        sniffer.start()
+        sniffing.wait()
+        _answer("sniffing")
+        sys.stdin.readline()
+        sniffer.stop()
+        lost = sum(_lost(one.ins) for one in sockets)
+        for one in sockets:
+            one.close()
+        _answer(json.dumps({name: len(probes) for name, probes in seen.items()} | {"lost": lost}))
+
+
+def _lost(one: object) -> int:
+    statistics: bytes = one.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)  # type: ignore[attr-defined]
+    return int(struct.unpack("@II", statistics)[1])
+
+
+def _answer(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[TARGET_ARGUMENT], sys.argv[INTERFACES:])

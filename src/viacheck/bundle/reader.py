@@ -1,0 +1,304 @@
+"""Reads a bundle that somebody sent: all of it is checked before any is believed, and nothing touches the disk."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pydantic_core
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from viacheck.analysis.predict import predict
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.bundle.archive import ArchiveRefused, Member, members
+from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNAPSHOT, Manifest
+from viacheck.bundle.recorded_commands import Recorded, commands_in
+from viacheck.bundle.script_output import snapshot_of
+from viacheck.diagnosis import Measured, causes
+from viacheck.model.intent import PROTOCOLS, Intent, IntentError, parse_intent
+from viacheck.model.result import Outcome, Run, TargetRecord
+from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
+from viacheck.model.snapshot import FilterMatch, NetworkState, Snapshot
+
+SHOWN = 200
+"""Characters of one reason."""
+_PORTS_FIELDS = ("sport", "dport")
+
+
+@cache
+def _adapter() -> TypeAdapter[Snapshot]:
+    """Made once: that takes longer than to read a snapshot with it."""
+    return TypeAdapter(Snapshot)
+
+
+class BundleUnreadable(Exception):
+    """The file is no bundle that can be used; the message says in one line which file and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle, checked and read."""
+
+    path: str
+    manifest: Manifest
+    intent: Intent
+    snapshot: Snapshot
+    commands: tuple[Recorded, ...]
+    result: Outcome | None
+    """What the run that made it had found; None where no run was made."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, for people."""
+        return Path(self.path).name
+
+    def outcome(self) -> Outcome:
+        """The result that it holds, or one with the host's state alone."""
+        if self.result is not None:
+            return self.result
+        state = _adapter().dump_python(self.snapshot, mode="json")
+        target = TargetRecord(
+            id=f"local:{self.intent.site.name}", kind="bundle", verdict="inconclusive",
+            title=self.intent.site.name, intent=self.intent.as_json(), snapshot=state,
+        )  # fmt: skip
+        created = self.manifest.created
+        run = Run(id=self.name, started=created, finished=created, command=self.manifest.made_by)
+        return Outcome(run=run, targets=[target], results=[])
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is to be read as a bundle, and not as a saved result, which is JSON.
+
+    Raises:
+        BundleUnreadable: when it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(1) != b"{"
+    except OSError as error:
+        raise BundleUnreadable(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle from a file.
+
+    Raises:
+        BundleUnreadable: when it cannot be read, or anything about it is not as a bundle is.
+    """
+    try:
+        with path.open("rb") as stream:
+            return read_stream(stream, str(path))
+    except OSError as error:
+        raise BundleUnreadable(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_stream(stream: BinaryIO, name: str) -> Bundle:
+    """Read a bundle from an open file; ``name`` is what messages call it.
+
+    Raises:
+        BundleUnreadable, OSError: as :func:`read_bundle` does.
+    """
+    try:
+        return _read(stream, name)
+    except (ArchiveRefused, _Refused) as error:
+        raise BundleUnreadable(f"{name}: not a usable bundle: {_one_line(str(error))}") from None
+
+
+class _Refused(Exception):
+    """Something in the archive is not as it must be."""
+
+
+def _read(stream: BinaryIO, name: str) -> Bundle:
+    found = members(stream)
+    manifest = _manifest(found)
+    _compare(manifest, found)
+    contents = {member.name: member.content for member in found.values()}
+    intent = _intent(contents)
+    try:
+        commands = tuple(commands_in(contents))
+    except ValueError as error:
+        raise _Refused(str(error)) from None
+    if SNAPSHOT in contents:
+        snapshot = _snapshot(contents[SNAPSHOT])
+    elif commands:
+        snapshot = _typed(snapshot_of(commands, contents, taken=manifest.created, container=intent.agent.container))
+    else:
+        raise _Refused(f"it has neither {SNAPSHOT} nor recorded commands")
+    for mistake in _mistakes(snapshot):
+        raise _Refused(f"{SNAPSHOT}: {mistake}")
+    _try(Situation(intent, snapshot))
+    return Bundle(name, manifest, intent, snapshot, commands, _result(contents))
+
+
+def _manifest(found: Mapping[str, Member]) -> Manifest:
+    if MANIFEST not in found:
+        raise _Refused(f"it has no {MANIFEST}")
+    document = _json(found[MANIFEST].content, MANIFEST)
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise _Refused(f"{MANIFEST}: schema {_one_line(repr(schema))}; known: {SCHEMA}")
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        raise _Refused(f"{MANIFEST}: {_first(error)}") from None
+
+
+def _compare(manifest: Manifest, found: Mapping[str, Member]) -> None:
+    """What the manifest says of each member must be true, and of nothing else."""
+    listed = {one.name: one for one in manifest.files}
+    if len(listed) != len(manifest.files):
+        raise _Refused(f"{MANIFEST} names a member twice")
+    for name in listed:
+        if name not in found or name == MANIFEST:
+            raise _Refused(f"{MANIFEST} names {name!r}, which is not there")
+    for name, member in found.items():
+        if name == MANIFEST:
+            continue
+        if name not in listed:
+            raise _Refused(f"member {name!r} is not in {MANIFEST}")
+        if listed[name].sha256 not in (None, member.sha256):
+            raise _Refused(f"member {name!r} is not what {MANIFEST} says: another digest")
+        if listed[name].size not in (None, member.size):
+            raise _Refused(f"member {name!r} is not what {MANIFEST} says: another size")
+
+
+def _intent(contents: Mapping[str, bytes]) -> Intent:
+    name = INTENT if INTENT in contents else SITE
+    if name not in contents:
+        raise _Refused(f"it has neither {INTENT} nor {SITE}")
+    try:
+        document = _json(contents[name], name) if name == INTENT else tomllib.loads(contents[name].decode())
+        if not isinstance(document, dict):
+            raise _Refused(f"{name}: no table")
+        return parse_intent(document, source=name)
+    except IntentError as error:
+        raise _Refused("; ".join(error.mistakes)) from None
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise _Refused(f"{name}: {error}") from None
+
+
+def _snapshot(content: bytes) -> Snapshot:
+    try:
+        snapshot: Snapshot = _adapter().validate_json(content)
+    except ValidationError as error:
+        raise _Refused(f"{SNAPSHOT}: {_first(error)}") from None
+    if snapshot.schema != SNAPSHOT_SCHEMA:
+        raise _Refused(f"{SNAPSHOT}: schema {snapshot.schema!r}; known: {SNAPSHOT_SCHEMA}")
+    return snapshot
+
+
+def _typed(snapshot: Snapshot) -> Snapshot:
+    """What readers of tools' outputs have made, with every value's type checked: they trust the tools, this may not."""
+    reader = _adapter()
+    try:
+        checked: Snapshot = reader.validate_python(reader.dump_python(snapshot, warnings=False))
+    except (ValidationError, PydanticSerializationError) as error:
+        reason = _first(error) if isinstance(error, ValidationError) else str(error)
+        raise _Refused(f"the recorded commands: {reason}") from None
+    return checked
+
+
+def _try(situation: Situation) -> None:
+    """Ask of a state what every run asks: values that fit their types may still make no host together."""
+    try:
+        for protocol in PROTOCOLS:
+            predict(situation, protocol)
+        for _ in causes(situation, Measured()):
+            continue
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise _Refused(f"its state is none that a host can have: {type(error).__name__}: {error}") from None
+
+
+def _result(contents: Mapping[str, bytes]) -> Outcome | None:
+    if RESULT not in contents:
+        return None
+    try:
+        return Outcome.model_validate_json(contents[RESULT])
+    except ValidationError as error:
+        raise _Refused(f"{RESULT}: {_first(error)}") from None
+
+
+def _json(content: bytes, name: str) -> Any:
+    try:
+        return pydantic_core.from_json(content)
+    except ValueError as error:
+        raise _Refused(f"{name}: no JSON: {error}") from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
+    return f"{where}: {first['msg']}"
+
+
+def _mistakes(snapshot: Snapshot) -> Iterator[str]:
+    """Values whose type is right and that are nothing all the same: an address that is none, a prefix too long."""
+    for place, state in (("host", snapshot.host), ("agent", snapshot.agent)):
+        if state is not None:
+            yield from (f"{place}.{mistake}" for mistake in _misread(state))
+    engine = snapshot.engine
+    if engine is not None:
+        pools = [pool for network in engine.networks for pool in network.pools]
+        yield from _bad("engine.pools", "subnet", [pool.subnet for pool in pools], strict=True)
+        container = engine.container
+        for attachment in container.attachments if container is not None else ():
+            yield from _bad("engine.attachments", "address", [attachment.address, attachment.ipv6_address])
+
+
+def _misread(state: NetworkState) -> Iterator[str]:
+    for address in state.addresses:
+        network = f"{address.peer or address.address}/{address.prefixlen}"
+        yield from _bad("addresses", "address", [address.address, address.peer], address.family)
+        yield from _bad("addresses", "prefix", [network], address.family)
+    for rule in state.rules:
+        yield from _bad("rules", "prefix", [rule.source, rule.destination], rule.family)
+    # A host may have 100,000 routes, most of which share their gateways.
+    gateways = {(hop.gateway, None) for route in state.routes for hop in route.nexthops}
+    yield from (mistake for gateway, family in gateways for mistake in _bad("routes", "gateway", [gateway], family))
+    for route in state.routes:
+        yield from _bad("routes", "prefix", [route.destination, route.source_prefix], route.family, strict=True)
+        yield from _bad("routes", "source", [route.source], route.family)
+    for chain in state.packet_filter.chains:
+        for match in (match for rule in chain.rules for match in rule.matches):
+            yield from _bad_match(match)
+
+
+def _bad(
+    where: str, what: str, values: Iterable[str | None], family: int | None = None, *, strict: bool = False
+) -> Iterator[str]:
+    """What is wrong with addresses (``address``, ``gateway``, ``source``) or networks (``prefix``, ``subnet``)."""
+    for value in values:
+        if value is None:
+            continue
+        try:
+            read = ip_network(value, strict=strict) if what in ("prefix", "subnet") else ip_address(value)
+        except ValueError:
+            yield f"{where}: {value!r} is no {what}"
+            continue
+        if "%" in value or (family is not None and read.version != family):
+            yield f"{where}: {value!r} is no {what} of IPv{family}"
+
+
+def _bad_match(match: FilterMatch) -> Iterator[str]:
+    for value in match.values:
+        try:
+            if match.field in ("source", "destination"):
+                ip_network(value, strict=False)
+            elif match.field == "mark":
+                _ = [int(part, 16) for part in value.split("/")]
+            elif match.field in _PORTS_FIELDS:
+                _ = [int(part) for part in value.split("-")]
+            elif match.field == "protocol":
+                int(value)
+        except ValueError:
+            yield f"packet_filter: {value!r} is no {match.field}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:SHOWN]

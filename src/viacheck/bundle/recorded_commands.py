@@ -1,0 +1,87 @@
+"""The commands that a snapshot was read with, as they stand in a bundle: what was asked, where, when, and the answer.
+
+Each is three members: ``raw/001.command`` (lines ``key: value``), ``raw/001.stdout`` and ``raw/001.stderr``. Lines and
+numbers are all that a shell script can write without a tool of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from viacheck.bundle.manifest import RAW
+from viacheck.host.command import RecordedCommand
+
+HOST, AGENT = "host", "agent"
+_HEAD = re.compile(rf"{RAW}(\d+)\.command")
+
+
+class Recorded(BaseModel):
+    """One command of a bundle."""
+
+    model_config = ConfigDict(frozen=True)
+
+    place: str
+    """``host`` or ``agent``: the namespace that it was run in."""
+    command: str
+    time: str
+    """ISO 8601 with offset; when it had ended."""
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @classmethod
+    def of(cls, one: RecordedCommand) -> Recorded:
+        """A command as it was recorded while it was run."""
+        result = one.result
+        return cls(
+            place=HOST if one.place == HOST else AGENT, command=result.command, time=one.time,
+            exit_code=result.exit_code, stdout=result.stdout, stderr=result.stderr,
+        )  # fmt: skip
+
+
+def members_of(commands: Sequence[Recorded]) -> Iterator[tuple[str, str]]:
+    """Name and text of each member that holds these commands."""
+    width = max(3, len(str(len(commands))))
+    for number, one in enumerate(commands, start=1):
+        stem = f"{RAW}{number:0{width}d}"
+        head = {"place": one.place, "command": one.command, "time": one.time, "exit": str(one.exit_code)}
+        yield f"{stem}.command", "".join(f"{key}: {_one_line(value)}\n" for key, value in head.items())
+        yield f"{stem}.stdout", one.stdout
+        yield f"{stem}.stderr", one.stderr
+
+
+def commands_in(members: Mapping[str, bytes]) -> list[Recorded]:
+    """The commands that a bundle holds, in their order.
+
+    Raises:
+        ValueError: when one is not whole.
+    """
+    found = []
+    for name in sorted(members):
+        match = _HEAD.fullmatch(name)
+        if match is None:
+            continue
+        lines = members[name].decode(errors="replace").splitlines()
+        head = dict(line.split(": ", 1) for line in lines if ": " in line)
+        stem = f"{RAW}{match[1]}"
+        try:
+            found.append(
+                Recorded(
+                    place=head["place"],
+                    command=head["command"],
+                    time=head["time"],
+                    exit_code=int(head["exit"]),
+                    stdout=members[f"{stem}.stdout"].decode(errors="replace"),
+                    stderr=members[f"{stem}.stderr"].decode(errors="replace"),
+                )
+            )
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{name}: {error} is missing or wrong") from None
+    return found
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,176 @@
+"""Writes a bundle: everything redacted in one manner, a manifest over all of it, there whole or not at all."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from reports.report_page import render
+from viacheck.bundle.manifest import (
+    CAPTURES,
+    FILES,
+    INTENT,
+    MANIFEST,
+    REPORT,
+    RESULT,
+    SNAPSHOT,
+    Manifest,
+    MemberDigest,
+    Redaction,
+    plain_name,
+)
+from viacheck.bundle.recorded_commands import Recorded, members_of
+from viacheck.bundle.redaction.mapping import Redactor, stand_ins
+from viacheck.model.result import Outcome
+from viacheck.model.snapshot import HostFile, Snapshot
+
+MODE = 0o600
+"""A bundle tells how a network is built: its owner decides who reads it."""
+STRICT_CAPTURES = "--with-captures does not go with --redact strict: packets hold the addresses that strict maps"
+PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """What goes into a bundle, as it was found."""
+
+    version: str
+    """viacheck's own."""
+    intent: dict[str, Any]
+    snapshot: dict[str, Any]
+    """As it stands in result.json."""
+    commands: Sequence[Recorded]
+    outcome: Outcome | None = None
+    captures: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """A bundle that was written."""
+
+    path: Path
+    could_not: list[str]
+    """What could not be collected."""
+    map_path: Path | None
+    """Where the map of ``strict`` was left."""
+
+
+def write_bundle(path: Path, case: Case, mode: Redaction) -> Written:
+    """Write a bundle, and beside it for ``strict`` the map by which things were renamed.
+
+    Raises:
+        OSError: when it cannot be written; an older file of that name then stands as it was.
+    """
+    snapshot: Snapshot = TypeAdapter(Snapshot).validate_python(case.snapshot)
+    redactor = Redactor(mode, _names(case, snapshot))
+    could_not = [f"{one.what}: {one.reason}" for one in snapshot.problems]
+    could_not += [f"file {file.path}: {file.error}" for file in snapshot.files if file.error]
+    contents = dict(_contents(case, snapshot, redactor))
+    digests = [
+        MemberDigest(name=name, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        for name, content in contents.items()
+    ]
+    manifest = Manifest(
+        made_by=f"viacheck {case.version}",
+        created=datetime.datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        redaction=mode,
+        files=digests,
+        could_not=[redactor.plain(line) for line in could_not],
+    )
+    first = {MANIFEST: manifest.model_dump_json(by_alias=True, indent=1).encode() + b"\n"}
+    _write_whole(path, _archive({**first, **contents}))
+    map_path = None
+    if mode == "strict":
+        map_path = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar") + ".map.json")
+        _write_whole(map_path, json.dumps(redactor.map, indent=1, sort_keys=True).encode() + b"\n")
+    return Written(path, could_not, map_path)
+
+
+def _contents(case: Case, snapshot: Snapshot, redactor: Redactor) -> Iterator[tuple[str, bytes]]:
+    yield INTENT, _json(redactor.document(case.intent))
+    yield SNAPSHOT, _json(redactor.document(case.snapshot))
+    for name, text in members_of([_redacted(one, redactor) for one in case.commands]):
+        yield name, text.encode()
+    for file in snapshot.files:
+        name = redactor.plain(FILES + file.path.lstrip("/"))
+        if file.exists and file.error is None and len(name) <= tarfile.LENGTH_NAME and plain_name(name):
+            yield name, redactor.file(_text(file, redactor)).encode()
+    if case.outcome is not None:
+        outcome = Outcome.model_validate(redactor.document(case.outcome.model_dump(mode="json", by_alias=True)))
+        yield RESULT, outcome.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+        yield REPORT, render(outcome).encode(errors="backslashreplace")
+    for capture in case.captures:
+        yield CAPTURES + capture.name, capture.read_bytes()
+
+
+def _redacted(one: Recorded, redactor: Redactor) -> Recorded:
+    streams = redactor.file if "cat -- " in one.command else redactor.output
+    return one.model_copy(
+        update={
+            "command": redactor.output(one.command),
+            "stdout": streams(one.stdout),
+            "stderr": redactor.output(one.stderr),
+        }
+    )
+
+
+def _text(file: HostFile, redactor: Redactor) -> str:
+    """A snapshot keeps only what matters of a file; the whole of it is taken when nothing is to be left out."""
+    if redactor.mode != "none":
+        return file.text
+    try:
+        return Path(file.path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return file.text
+
+
+def _names(case: Case, snapshot: Snapshot) -> dict[str, str]:
+    """The names that ``strict`` maps, with what stands for each."""
+    engine = snapshot.engine
+    container = engine.container if engine is not None else None
+    site = case.intent.get("site", {}).get("name", "")
+    hosts = [snapshot.hostname, snapshot.hostname.partition(".")[0], site]
+    containers = [case.intent.get("agent", {}).get("container") or ""]
+    containers += [container.name, container.id, container.id[:12], container.image] if container is not None else []
+    networks = [network.name for network in engine.networks] if engine is not None else []
+    # An interface's name is what everything hangs on, and it stays.
+    kept = {"", *PREDEFINED_NETWORKS, *(link.name for link in snapshot.host.links), *case.intent.get("uplinks", ())}
+    return stand_ins(*([name for name in names if name not in kept] for names in (hosts, containers, networks)))
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace") + b"\n"
+
+
+def _archive(contents: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), MODE
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
+        with open(fd, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

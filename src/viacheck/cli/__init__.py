@@ -1,0 +1,1 @@
+"""The `viacheck` command: one parser, one file for each sub-command."""

@@ -1,0 +1,162 @@
+"""Causes that lie in what is written down: nothing at all, or something that cannot run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.diagnosis.cause import Cause, Measured, command
+from viacheck.diagnosis.routing import (
+    BACKSTOP_METRIC,
+    FIXED_PRIORITY,
+    LOCAL_PRIORITY,
+    rules_for_agent,
+    selects_agent,
+)
+from viacheck.model.result import FileEvidence, StateEvidence
+from viacheck.persistence.allowlist import LEFT_OUT
+from viacheck.persistence.assess import Persistence, applies, judge
+from viacheck.persistence.config_writer import PRIVATE, Recipe, commented, replaced, stanza, written_file
+from viacheck.persistence.finding import Finding
+from viacheck.persistence.lint import lint, seen
+from viacheck.persistence.manager_config import OWN_NAMES
+from viacheck.persistence.replay_result import Proof
+
+_SHOWN_BY = {
+    "NOT_PERSISTENT": frozenset({"FLAP-03", "FLAP-08", "FLAP-09"}),
+    "NOT_IDEMPOTENT": frozenset({"FLAP-03"}),
+    "RULES_ACCUMULATE": frozenset({"FLAP-03"}),
+    "RULE_LOST": frozenset({"FLAP-03"}),
+    "ROUTE_NOT_RESTORED": frozenset({"FLAP-03", "FLAP-08"}),
+    "TABLE_NAME_MISSING": frozenset({"FLAP-03", "FLAP-08", "FLAP-09"}),
+    "FOREIGN_RULES_PURGED": frozenset({"FLAP-09"}),
+    "LEAK_WHILE_DOWN": frozenset({"FLAP-06"}),
+}
+"""By diagnosis, the checks that see it happen."""
+TYPED_ABOVE = 32000
+"""Priorities from here on are what the kernel gives to rules that were typed without one."""
+
+
+def persistence_of(situation: Situation) -> Persistence:
+    """What the host's files make persist of the intent, which must have policy routing."""
+    return judge(situation, selects_agent)
+
+
+def recipe_for(situation: Situation) -> Recipe | None:
+    """What is to be written down, with this host's values; None while the agent's subnet is not known."""
+    source = situation.agent_subnet or situation.agent_source
+    if source is None:
+        return None
+    fixed = [rule.priority for rule in rules_for_agent(situation) if 0 < rule.priority < TYPED_ABOVE]
+    local = [
+        rule.priority
+        for rule in situation.snapshot.host.rules_of(4)
+        if rule.suppress_prefixlength == 0 and selects_agent(situation, rule)
+    ]
+    priority = fixed[0] if fixed else FIXED_PRIORITY
+    return Recipe(
+        str(source), situation.table, situation.uplink, str(situation.intent.gateway),
+        priority=priority, backstop_metric=BACKSTOP_METRIC,
+        local_priority=(local[0] if local[0] < priority else min(LOCAL_PRIORITY, priority - 1)) if local else None,
+    )  # fmt: skip
+
+
+def findings_of(situation: Situation, persistence: Persistence) -> list[Finding]:
+    """What is wrong with what is written down, what breaks first."""
+    recipe = recipe_for(situation)
+    return lint(situation, persistence, recipe) if recipe is not None else []
+
+
+def not_written_down(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+    """Rule or route is written down nowhere for whatever manages the uplink."""
+    recipe = recipe_for(situation) if applies(situation.intent) else None
+    if recipe is None:
+        return
+    persistence = persistence_of(situation)
+    if persistence.holds:
+        return
+    evidence = [
+        FileEvidence(path=place.path, line=place.line, text=f"{place.text}\n({reason})")
+        for place, reason in persistence.astray
+    ]
+    if persistence.manager is None:
+        yield Cause(
+            "NOT_PERSISTENT", "PERSIST-01",
+            f"{persistence.missing[0]}, so nothing brings rule and route back after a reboot; whoever is to manage it "
+            "must have both, or egress.persist = \"none\" says that they are typed by hand on purpose",
+        )  # fmt: skip
+        return
+    recipe = replace(recipe, with_rule=not persistence.rules, with_route=not persistence.routes)
+    written = stanza(persistence.manager, situation, recipe, persistence.holding)
+    where = f" ({persistence.holding.place} names {situation.uplink})" if persistence.holding is not None else ""
+    yield Cause(
+        "NOT_PERSISTENT", "PERSIST-01",
+        f"{'; '.join(persistence.missing)}{where}: gone after a reboot, and after the interface's next change",
+        remedy=written.remedy, undo=written.undo, explains=_SHOWN_BY["NOT_PERSISTENT"],
+        evidence=(
+            StateEvidence(
+                title=f"what {OWN_NAMES[persistence.manager]} needs, in {written.path}", lines=written.text.splitlines()
+            ),
+            *evidence,
+        ),
+    )  # fmt: skip
+
+
+def cannot_run_twice(situation: Situation, measured: Measured) -> Iterator[Cause]:
+    """What is written down fails, or adds up, when it is run again; one cause for each code."""
+    recipe = recipe_for(situation) if applies(situation.intent) else None
+    if recipe is None:
+        return
+    persistence = persistence_of(situation)
+    found = findings_of(situation, persistence)
+    if isinstance(measured.proof, Proof) and not any(finding.breaks for finding in found):
+        # Where a line reads wrong, that is what running it has shown.
+        found = [*seen(measured.proof, persistence, recipe), *found]
+    by_code: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_code.setdefault(finding.code, []).append(finding)
+    for code, findings in by_code.items():
+        # The later lines first: the earlier ones keep their numbers.
+        ordered = sorted(findings, key=lambda finding: (finding.place.path, -finding.place.line))
+        mends = [mend for finding in ordered for mend in _mend(situation, finding)]
+        then = tuple(dict.fromkeys(command for finding in findings for command in finding.then))
+        yield Cause(
+            code, "PERSIST-02", "; ".join(map(str, findings)),
+            explains=_SHOWN_BY.get(code, frozenset()),
+            remedy=(*(remedy for remedy, _undo in mends), *then),
+            undo=(*(undo for _remedy, undo in reversed(mends)), *then),
+            evidence=tuple(
+                StateEvidence(title=_to_write(finding), lines=finding.replacement.splitlines())
+                for finding in findings
+                if finding.replacement
+            ),
+        )  # fmt: skip
+
+
+def _to_write(finding: Finding) -> str:
+    return f"to be written in {finding.file}" if finding.file else f"instead of {finding.place}"
+
+
+def _mend(situation: Situation, finding: Finding) -> Iterator[tuple[str, str]]:
+    """The command that writes what a finding asks for, and the one that takes it back.
+
+    A line that a file goes on with in the next is for an editor.
+    """
+    path, number = finding.place.path, finding.place.line
+    if finding.file:
+        mode = PRIVATE if finding.file.endswith(".yaml") else "644"
+        text = finding.replacement.rstrip("\n") + "\n"
+        yield written_file(finding.file, text, mode), command("rm", finding.file)
+        return
+    file = situation.snapshot.file(path)
+    lines = file.text.split("\n") if file is not None else []
+    if not finding.replacement or number > len(lines) or not finding.by_line:
+        return
+    old = lines[number - 1]
+    if old.endswith("\\"):
+        return
+    indent = old[: len(old) - len(old.lstrip())]
+    new = "\n".join(indent + line for line in finding.replacement.split("\n"))
+    # Of a line of which parts were left out of the snapshot nobody could write the old text again.
+    yield commented(path, number, new) if LEFT_OUT in old else replaced(path, number, old, new)

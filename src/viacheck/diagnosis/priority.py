@@ -1,0 +1,95 @@
+"""The causes in causal order: what lies deeper comes first, so that one cause is told once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from viacheck.analysis.resolved_intent import Situation
+from viacheck.diagnosis import disruption, egress, foreign_rules, host, macvlan, nat, persistence, pipework, routing
+from viacheck.diagnosis.cause import Cause, Measured
+
+Finder = Callable[[Situation, Measured], Iterator[Cause]]
+SURVIVAL_FINDERS: tuple[Finder, ...] = (
+    disruption.lease_not_renewed,
+    disruption.agent_did_not_come_back,
+    disruption.commands_fail_when_repeated,
+    disruption.rules_accumulate,
+    foreign_rules.purged_at_start,
+    disruption.rule_lost,
+    disruption.router_not_followed,
+    disruption.route_not_restored,
+    disruption.source_kept,
+    disruption.leaks_while_down,
+)
+"""What only an event brings to light."""
+NAT_FINDERS: tuple[Finder, ...] = (
+    host.engine_or_agent_away,
+    host.uplink_unusable,
+    nat.uplink_in_bridge,
+    host.gateway_silent,
+    host.default_exit_wrong,
+    host.subnet_overlaps,
+    host.forwarding_off,
+    host.forward_dropped,
+    routing.rule_faulty,
+    routing.rule_shadowed,
+    routing.table_faulty,
+    routing.table_name_faulty,
+    nat.source_nat_faulty,
+    egress.copied,
+    egress.reverse_path,
+    egress.mtu_trap,
+    egress.dns_by_another_path,
+    egress.ipv6_escapes,
+    routing.local_networks_lost,
+    routing.fails_open,
+    persistence.not_written_down,
+    persistence.cannot_run_twice,
+    *SURVIVAL_FINDERS,
+)
+BRIDGED_FINDERS: tuple[Finder, ...] = (
+    macvlan.engine_cannot,
+    macvlan.parent_in_bridge,
+    host.engine_or_agent_away,
+    macvlan.parent_down,
+    host.uplink_unusable,
+    macvlan.network_wrong,
+    macvlan.not_attached,
+    pipework.program_missing,
+    pipework.not_applied,
+    pipework.wrong_address,
+    pipework.wrong_gateway,
+    pipework.default_network,
+    host.gateway_silent,
+    macvlan.single_mac,
+    macvlan.upstream_drops,
+    macvlan.address_conflict,
+    macvlan.dhcp_collision,
+    host.default_exit_wrong,
+    pipework.lease_without_client,
+    pipework.second_run,
+    egress.copied,
+    egress.mtu_trap,
+    egress.dns_by_another_path,
+    egress.ipv6_escapes,
+    pipework.not_persistent,
+    pipework.not_idempotent,
+    *SURVIVAL_FINDERS,
+)
+"""A bridged agent's packets do not pass the host's routing, packet filter and NAT."""
+
+
+def causes(situation: Situation, measured: Measured) -> list[Cause]:
+    """Every cause that can be found, the deepest first."""
+    return list(_found(situation, measured))
+
+
+def diagnose(check: str, situation: Situation, measured: Measured) -> Cause | None:
+    """The cause of a check's failure: the deepest one that this check tells, or that explains it."""
+    found = _found(situation, measured)
+    return next((cause for cause in found if check == cause.told_by or check in cause.explains), None)
+
+
+def _found(situation: Situation, measured: Measured) -> Iterator[Cause]:
+    finders = BRIDGED_FINDERS if situation.bridged else NAT_FINDERS
+    return (cause for finder in finders for cause in finder(situation, measured))

@@ -1,0 +1,324 @@
+"""One event under way: the host that it happens to, the stream of probes through it, and what became of them."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from viacheck.disruption.controls import Event, EventFailed, EventNotMade
+from viacheck.disruption.event_registry import NotPossible
+from viacheck.disruption.flow_results import SETTLED, Fate, Trial, WayState, course, course_line, settled
+from viacheck.disruption.probe_stream import Stream, StreamCourse, stream_courses
+from viacheck.disruption.timeline import Moment, timeline, whereabouts
+from viacheck.host.command import CommandResult
+from viacheck.host.egress_state import read_addresses, read_way
+from viacheck.host.namespace import Namespace
+from viacheck.model.intent import seconds
+from viacheck.model.result import CommandEvidence
+from viacheck.model.snapshot import Family
+from viacheck.netlink.monitor import KernelNews
+from viacheck.packets.capture import Watch
+from viacheck.packets.probes import Prober
+from viacheck.packets.tokens import TokenSpace
+from viacheck.targets.base import Target
+
+LAB_BEATS: Mapping[str | None, int] = {"netns": 100, "engine": 300}
+"""By flavour, beats of the stream that packets are watched for after an event in a lab, where what brings them back
+does so at once; a busy machine takes longer for a beat, as for everything else. A container asks for its gateway's
+address once a second (retrans_time_ms), a namespace of a lab more often."""
+SETTLE_TIMEOUT = 2.0
+"""Seconds that the way may take to be right before anything happens; a busy machine is slow to show it."""
+EVENT_TIMEOUT = 60.0
+
+
+class WayNotRight(Exception):
+    """The agent's packets do not leave as intended before anything has happened; the message says what they do."""
+
+
+@dataclass(slots=True)
+class Ground:
+    """A host that events happen to, with everything that watches it."""
+
+    target: Target
+    agent: Namespace | None
+    """None while it is away."""
+    tokens: TokenSpace
+    watch: Watch
+    own: bool
+    """It was built for trials, and ends with them."""
+
+    def close(self) -> None:
+        """Let go of it, and end what was built for trials."""
+        self.watch.close()
+        if self.agent is not None and self.agent is not self.target.agent:
+            self.agent.close()
+        if self.own:
+            self.target.close()
+
+
+@dataclass(slots=True)
+class TrialRun:
+    """One event under way: the stage that it happens on, in a thread of its own beside the stream."""
+
+    ground: Ground
+    judged: Target
+    event: Event
+    stream: Stream = field(init=False)
+    news: KernelNews = field(init=False)
+    begin_ns: int = 0
+    ended_ns: int = 0
+    """When the last step was done."""
+    steps: list[Moment] = field(default_factory=list)
+    states: list[WayState] = field(default_factory=list)
+    held: list[tuple[float, frozenset[str]]] = field(default_factory=list)
+    """When the addresses to leave with were read, in seconds since the event began, and what they were."""
+    addresses_read_ns: int = 0
+    refused: list[CommandEvidence] = field(default_factory=list)
+    families: list[Family] = field(default_factory=list)
+    beat: threading.Condition = field(default_factory=threading.Condition)
+    over: bool = False
+    moved_router: tuple[str, str] | None = None
+
+    def trial(self) -> Trial:
+        """Make the event happen, and judge what became of the packets.
+
+        Raises:
+            WayNotRight: when they do not leave as intended to begin with.
+            NotPossible: when the event cannot be made to happen.
+        """
+        courses = self._courses()
+        self.families = sorted({one.family for one in courses})
+        self.news = KernelNews(self.ground.target.host)
+        try:
+            ways_out = self.judged.situation.ways_out
+            self.stream = Stream(self._prober(), self.ground.watch, self.news, courses, ways_out)
+            return self._trial(courses)
+        finally:
+            self.news.close()
+
+    @property
+    def _ways(self) -> list[str]:
+        """The ways out of the host, the intended one first."""
+        uplink = self.judged.situation.uplink
+        return [uplink, *(way for way in self.judged.situation.ways_out if way != uplink)]
+
+    def _courses(self) -> tuple[StreamCourse, ...]:
+        intent = self.judged.intent
+        destinations: dict[Family, str] = {4: str(intent.probe.target)}
+        if self.judged.situation.agent_address6 is not None and intent.probe.target6 is not None:
+            destinations[6] = str(intent.probe.target6)
+        protocol = "icmp" if "icmp" in intent.probe.protocols else intent.probe.protocols[0]
+        return stream_courses(protocol, destinations, intent.probe.port)
+
+    def _prober(self) -> Prober:
+        assert self.ground.agent is not None
+        return Prober(self.ground.agent, self.ground.tokens)
+
+    def _trial(self, courses: Sequence[StreamCourse]) -> Trial:
+        self.begin_ns = time.time_ns()
+        self._dump("before")
+        self.stream.run(lambda: all(self._settled(one) for one in courses), SETTLE_TIMEOUT)
+        judged = [one for one in courses if self._settled(one)]
+        left_out = tuple(
+            f"{'new flows' if one.flow == 'new' else 'the old flow'}, IPv{one.family}: not judged, it did not leave as "
+            "intended before anything had happened"
+            for one in courses
+            if one not in judged
+        )
+        if not any(one.family == 4 for one in judged):
+            last = [fate for one in courses if one.family == 4 for fate in self._fates(one, last=1)]
+            self.stream.end()
+            raise WayNotRight(", ".join(sorted({whereabouts(fate) for fate in last})) or "nothing was sent")
+        self.families = sorted({one.family for one in judged})
+        self.begin_ns = self.ended_ns = time.time_ns()
+        self.states.clear()
+        self.held.clear()
+        self._dump("before")
+        try:
+            trouble = self._happen()
+        except EventNotMade as error:
+            self.stream.end()
+            raise NotPossible(str(error)) from error
+        return self._judge(judged, left_out, trouble)
+
+    def _judge(self, judged: Sequence[StreamCourse], left_out: tuple[str, ...], trouble: str | None) -> Trial:
+        """Watch until all is right again or the bound is hit, and classify."""
+        ended = (self.ended_ns - self.begin_ns) / 1e9
+        if trouble is None:
+            beats = LAB_BEATS[self.judged.flavour] if self.judged.kind == "lab" else math.inf
+            last, within = self.stream.beats + beats, seconds(self.judged.intent.egress.recover_within)
+            self.stream.run(lambda: self._right_again(judged, ended) or self.stream.beats >= last, within)
+        watched = (time.time_ns() - self.begin_ns) / 1e9 - ended
+        self._dump("after")
+        observation = self.stream.end()
+        fates = [self._fates(one) for one in judged]
+        found = tuple(course(one, ended) for one in fates)
+        unproven = {way: why for way, why in observation.unproven.items() if way in self.judged.situation.ways_out}
+        return Trial(
+            event=self.event.name,
+            title=self.event.title,
+            ended=ended,
+            watched=watched,
+            courses=found,
+            states=tuple(self.states),
+            timeline=timeline(
+                self.event.title,
+                self.steps,
+                self.states,
+                self._announced(),
+                fates,
+                self._ways,
+                figures=[*map(course_line, found), *left_out],
+                unproven=unproven,
+            ),
+            refused=tuple(self.refused),
+            unproven=unproven,
+            left_out=left_out,
+            trouble=trouble,
+            moved_router=self.moved_router,
+        )
+
+    def _right_again(self, judged: Sequence[StreamCourse], ended: float) -> bool:
+        """Whether all courses are as they should be. Who gives an address back may do so after the last step."""
+        if self.news.address_ns > self.addresses_read_ns:
+            now = time.time_ns()
+            self._hold(now, read_addresses(self.ground.target.host, self.ground.agent, self.judged.situation))
+        return all(self._settled(one, after=ended) for one in judged)
+
+    def _hold(self, asked_ns: int, addresses: Sequence[str]) -> None:
+        self.addresses_read_ns = asked_ns
+        self.held.append(((asked_ns - self.begin_ns) / 1e9, frozenset(addresses)))
+
+    def after_boot(self) -> Trial:
+        """Judge a host that has just come up; before is what the judged host is like now."""
+        situation, ground = self.judged.situation, self.ground
+        courses = self._courses()
+        self.families = sorted({one.family for one in courses})
+        self.news = KernelNews(ground.target.host)
+        try:
+            assert self.judged.agent is not None
+            self.begin_ns = self.ended_ns = time.time_ns()
+            self._keep(self.judged.host, self.judged.agent, "before")
+            self.stream = Stream(self._prober(), ground.watch, self.news, courses, situation.ways_out)
+            return replace(self._judge(courses, (), None), only_table=situation.table)
+        finally:
+            self.news.close()
+
+    def _happen(self) -> str | None:
+        """Apply the event beside the stream, until it is over; returns why it did not come about, if so."""
+        with ThreadPoolExecutor(1, thread_name_prefix="event") as worker:
+            done: Future[None] = worker.submit(self.event.apply, self)
+            try:
+                in_time = self.stream.run(lambda: self._beaten(done), EVENT_TIMEOUT)
+            finally:
+                with self.beat:
+                    self.over = True
+                    self.beat.notify_all()
+            if not in_time:
+                return f"{self.event.title}: not over after {EVENT_TIMEOUT:g} s"
+            try:
+                done.result()
+            except EventFailed as error:
+                return str(error)
+        return None
+
+    def _beaten(self, done: Future[None]) -> bool:
+        """Tell the event that one more beat has passed; whether it is over."""
+        with self.beat:
+            self.beat.notify_all()
+        return done.done()
+
+    def _fates(self, one: StreamCourse, last: int | None = None) -> list[Fate]:
+        return self.stream.fates(one, self.judged.situation.uplink, self._sources(one.family), self.begin_ns, last)
+
+    def _settled(self, one: StreamCourse, after: float | None = None) -> bool:
+        fates = self._fates(one, last=SETTLED)
+        return settled(fates) and (after is None or fates[0].time > after)
+
+    def _sources(self, family: Family) -> Callable[[float], frozenset[str | None]]:
+        """Which sources are right for a probe: a bridged agent's own, else the uplink's or the lease's of that time."""
+        situation = self.judged.situation
+        own = situation.agent_address if family == 4 else situation.agent_address6
+        if situation.intent.mode not in ("nat", "pipework-dhcp"):
+            return lambda _at: frozenset([own])
+        # IPv6 is passed on untranslated, as far as the host has no NAT for it.
+        fixed = frozenset([own] if family == 6 else [])
+
+        def sources(at: float) -> frozenset[str | None]:
+            # A state is read a moment after its step, so a probe may be as new as the next one.
+            before = [addresses for read, addresses in self.held if read <= at][-1:]
+            after = [addresses for read, addresses in self.held if read > at][:1]
+            return fixed.union(*before, *after)
+
+        return sources
+
+    def run(self, *argv: str) -> CommandResult:
+        """Run a command on the host, as one step."""
+        self._step(" ".join(argv))
+        result = self.ground.target.host.run(argv)
+        self.ended_ns = time.time_ns()
+        if not result.ok:
+            self.refused.append(result.evidence)
+        self._dump(result.command)
+        return result
+
+    def act(self, words: str, action: Callable[[], object]) -> None:
+        """Do something that is no command of the host, as one step."""
+        self._step(words)
+        action()
+        self.ended_ns = time.time_ns()
+        self._dump(words)
+
+    def hold(self, beats: int) -> None:
+        """Let the stream go on for so many beats."""
+        until = self.stream.beats + beats
+        with self.beat:
+            self.beat.wait_for(lambda: self.over or self.stream.beats >= until, EVENT_TIMEOUT)
+
+    def agent_leaves(self) -> None:
+        """Send nothing, and hold nothing of the agent's, until it is there again."""
+        self.stream.prober = None
+        # The beat that is under way may still use it.
+        self.hold(1)
+        self.ground.target.leave_agent()
+        self.ground.agent = None
+
+    def agent_is_now(self, agent: Namespace) -> None:
+        """Go on from where the agent is now."""
+        # Of a lab that is thrown away, or of the live host, whose other checks go on with it.
+        self.ground.agent = self.ground.target.agent = agent
+        self.stream.prober = self._prober()
+        self._dump("the agent is back")
+
+    def look_again(self) -> None:
+        """Watch an interface that was made anew."""
+        self.stream.look_again()
+
+    def router_moves(self, old: str, new: str) -> None:
+        """Expect routes to follow a router to its new address."""
+        self.moved_router = (old, new)
+
+    def _step(self, words: str) -> None:
+        self.steps.append(Moment(self._since(time.time_ns()), words))
+
+    def _dump(self, moment: str) -> None:
+        self._keep(self.ground.target.host, self.ground.agent, moment)
+
+    def _keep(self, host: Namespace, agent: Namespace | None, moment: str) -> None:
+        now = time.time_ns()
+        at = (now - self.begin_ns) / 1e9
+        state = read_way(host, agent, self.judged.situation, self.families, time=at, moment=moment)
+        self.states.append(state)
+        self._hold(now, state.addresses)
+
+    def _announced(self) -> list[Moment]:
+        """What the kernel has said since the event began."""
+        found = (one for one in self.news.announcements() if one.time_ns >= self.begin_ns)
+        return [Moment(self._since(one.time_ns), one.words) for one in found]
+
+    def _since(self, time_ns: int) -> float:
+        return round((time_ns - self.begin_ns) / 1e9, 4)

@@ -1,0 +1,51 @@
+"""Looks for what renews a lease in a network namespace: programs that live in it, and who listens on port 68.
+
+Neither alone is enough: udhcpc(8) has no socket between two renewals, and a client may bear any name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from viacheck.host.namespace import Namespace
+
+CLIENT_PORT = 68
+CLIENTS = frozenset({"dhclient", "udhcpc", "dhcpcd", "systemd-network", "NetworkManager", "connmand", "pump"})
+"""Names as the kernel keeps them (proc(5), comm): fifteen characters."""
+_BUSYBOX = "busybox"
+
+
+def dhcp_clients(namespace: Namespace, proc: str = "/proc") -> tuple[str, ...]:
+    """What may renew leases in a namespace, in words; empty when there is nothing.
+
+    Args:
+        namespace: where the leased address is.
+        proc: of the host, whose processes are looked through.
+    """
+    found = [f"{name} (process {pid})" for pid, name in _processes(namespace.net_fd, proc)]
+    return tuple(found) or (("a program that listens on port 68",) if namespace.call(_listens) else ())
+
+
+def _processes(net_fd: int, proc: str) -> Iterator[tuple[int, str]]:
+    wanted = os.fstat(net_fd)
+    for entry in os.listdir(proc):
+        if not entry.isdecimal():
+            continue
+        try:
+            with open(f"{proc}/{entry}/comm", encoding="utf-8", errors="replace") as file:
+                name = file.read().strip()
+            if name == _BUSYBOX:
+                with open(f"{proc}/{entry}/cmdline", "rb") as file:
+                    name = file.read().split(b"\0")[1].decode(errors="replace").rpartition("/")[2]
+            if name in CLIENTS and os.path.samestat(os.stat(f"{proc}/{entry}/ns/net"), wanted):
+                yield int(entry), name
+        except (OSError, IndexError):
+            # It has ended, or is not ours to look at.
+            continue
+
+
+def _listens() -> bool:
+    """Whether a UDP socket of the calling thread's namespace is bound to the clients' port."""
+    with open("/proc/thread-self/net/udp") as file:
+        return any(int(line.split()[1].rpartition(":")[2], 16) == CLIENT_PORT for line in list(file)[1:])

@@ -1,0 +1,229 @@
+"""Reads a Docker engine through its HTTP API, and finds the way into a container's network namespace.
+
+Reading changes nothing on the engine. What goes wrong is told apart, because each reason has another remedy: no socket,
+no permission, nobody listening, no answer in time, something that is no Docker engine, no such container.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import errno
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException, RemoteDisconnected
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from viacheck.host.namespace import Namespace, NotANamespace
+from viacheck.model.snapshot import DockerEngine
+from viacheck.parsers.docker_api import NotAnEngineAnswer, container_from_answer, engine_from_answers
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+TIMEOUT = 5.0
+"""Seconds that the engine may take for each answer."""
+
+Unreachable = Literal[
+    "socket-missing",
+    "permission-denied",
+    "connection-refused",
+    "timeout",
+    "not-a-docker-engine",
+    "bad-address",
+    "other",
+]
+
+
+NO_SUCH_CONTAINER = 404
+
+_NO_SOCKET: tuple[Unreachable, str] = ("socket-missing", "the socket does not exist; is the engine installed?")
+_FORBIDDEN: tuple[Unreachable, str] = (
+    "permission-denied",
+    "permission denied: needs root, or membership in the socket's group",
+)
+_NO_WAY: tuple[Unreachable, str] = ("other", "there is no way to that host")
+REASONS: dict[int, tuple[Unreachable, str]] = {
+    errno.ENOENT: _NO_SOCKET,
+    errno.ENOTDIR: _NO_SOCKET,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.ECONNREFUSED: ("connection-refused", "nobody listens there; is the engine running?"),
+    errno.EHOSTUNREACH: _NO_WAY,
+    errno.ENETUNREACH: _NO_WAY,
+}
+"""What connect(2) and unix(7) answer, in our words."""
+
+
+class EngineProblem(Exception):
+    """The engine, or the container on it, could not be read."""
+
+
+class EngineUnreachable(EngineProblem):
+    """No Docker engine answered.
+
+    Attributes:
+        address: where it was looked for.
+        reason: one word for programs.
+    """
+
+    def __init__(self, address: str, reason: Unreachable, detail: str) -> None:
+        """``detail`` is one line for people."""
+        super().__init__(f"Docker engine at {address}: {detail}")
+        self.address = address
+        self.reason = reason
+
+
+class ContainerMissing(EngineProblem):
+    """The engine has no container of that name.
+
+    Attributes:
+        nearest: names of existing containers, the most similar first.
+        engine: everything else that was read.
+    """
+
+    def __init__(self, name: str, nearest: tuple[str, ...], engine: DockerEngine) -> None:
+        """``nearest`` is empty when the engine has no container at all."""
+        hint = f"; there are: {', '.join(nearest)}" if nearest else "; the engine has no container at all"
+        super().__init__(f"no container is called {name!r}{hint}")
+        self.name = name
+        self.nearest = nearest
+        self.engine = engine
+
+
+class ContainerNotRunning(EngineProblem):
+    """The container has no process whose namespace could be entered."""
+
+
+def read_engine(base_url: str | None = None, container: str | None = None, timeout: float = TIMEOUT) -> DockerEngine:
+    """Read the engine, its networks and one container.
+
+    Args:
+        base_url: ``unix:///var/run/docker.sock``, ``tcp://…``; None for what DOCKER_HOST says, else the usual socket.
+        container: name or id of the agent's container; None to read none.
+        timeout: seconds that each of the four answers may take.
+
+    Raises:
+        EngineUnreachable: when no Docker engine answers, with the reason.
+        ContainerMissing: when there is no such container.
+    """
+    # Imported here because it costs 145 ms, which a run without an engine need not pay.
+    import docker
+    from docker.constants import DEFAULT_DOCKER_API_VERSION, DEFAULT_UNIX_SOCKET
+    from docker.utils import kwargs_from_env
+
+    address = base_url or os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix")
+    try:
+        place = {"base_url": base_url} if base_url else kwargs_from_env()
+        # A version is named only so that the SDK asks nothing yet; every request below uses the engine's own.
+        client = docker.APIClient(**place, version=DEFAULT_DOCKER_API_VERSION)
+        client.timeout = timeout  # type: ignore[assignment]  # the stubs know whole seconds only
+    except (docker.errors.DockerException, ValueError) as error:
+        raise EngineUnreachable(address, "bad-address", one_line(error)) from error
+    try:
+        return _read(client, container)
+    except NotAnEngineAnswer as error:
+        raise EngineUnreachable(address, "not-a-docker-engine", f"no Docker engine: {error}") from error
+    except (OSError, ValueError, docker.errors.DockerException) as error:
+        raise unreachable(address, error, timeout) from error
+    finally:
+        client.close()
+
+
+def _read(client: APIClient, container: str | None) -> DockerEngine:
+    version = _version(client)
+    # Not the SDK's own methods: they refuse engines older than 1.12, which pipework serves.
+    api = f"v{version['ApiVersion']}"
+    engine = engine_from_answers(version, _get(client, f"{api}/info"), _get(client, f"{api}/networks"))
+    if container is None:
+        return engine
+    answer = _get(client, f"{api}/containers/{quote(container, safe='')}/json", may_be_missing=True)
+    if answer is None:
+        everything = _get(client, f"{api}/containers/json?all=1")
+        names = [name.removeprefix("/") for one in everything for name in one.get("Names") or ()]
+        raise ContainerMissing(container, nearest_names(container, names), engine)
+    return dataclasses.replace(engine, container=container_from_answer(answer))
+
+
+def _version(client: APIClient) -> Mapping[str, Any]:
+    from docker.errors import APIError
+
+    try:
+        version: Mapping[str, Any] = client.version(api_version=False)
+    except (ValueError, APIError) as error:
+        raise NotAnEngineAnswer(one_line(error)) from error
+    engine_from_answers(version, {}, ())
+    return version
+
+
+def _get(client: APIClient, path: str, may_be_missing: bool = False) -> Any:
+    response = client.get(f"{client.base_url}/{path}", timeout=client.timeout)
+    if may_be_missing and response.status_code == NO_SUCH_CONTAINER:
+        return None
+    response.raise_for_status()
+    return response.json()
+
+
+def nearest_names(name: str, names: list[str]) -> tuple[str, ...]:
+    """At most five of the names, those most like ``name`` first."""
+    return tuple(difflib.get_close_matches(name, names, n=5, cutoff=0.0))
+
+
+def unreachable(address: str, error: Exception, timeout: float) -> EngineUnreachable:
+    """Say why nobody answered, from the exception that the HTTP libraries raised."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, TimeoutError) for cause in causes) or "timed out" in str(error).lower():
+        return EngineUnreachable(address, "timeout", f"no answer within {timeout:g} s")
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return EngineUnreachable(address, "bad-address", "the host name does not resolve")
+    if any(isinstance(cause, HTTPException) and not isinstance(cause, RemoteDisconnected) for cause in causes):
+        return EngineUnreachable(address, "not-a-docker-engine", f"no Docker engine: {one_line(error)}")
+    for cause in causes:
+        known = REASONS.get(cause.errno or 0) if isinstance(cause, OSError) else None
+        if known is not None:
+            return EngineUnreachable(address, *known)
+    return EngineUnreachable(address, "other", one_line(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and everything inside it: the HTTP libraries hide the errno several layers down."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        inner = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
+        waiting += [candidate for candidate in inner if isinstance(candidate, BaseException)]
+
+
+def one_line(error: Exception) -> str:
+    """An exception's text, short enough for a report."""
+    return " ".join(str(error).split())[:300]
+
+
+def container_namespace(pid: int, name: str = "agent", proc: str = "/proc") -> Namespace:
+    """Open the network namespace of a container's first process.
+
+    Args:
+        pid: the container's ``State.Pid``, read just now: each restart gives another one.
+        name: what messages call the namespace.
+        proc: the /proc in which the engine's process numbers are true. For an engine that lives in a process namespace
+            of its own this is ``/proc/<a process in there>/root/proc``; see pid_namespaces(7).
+
+    Raises:
+        ContainerNotRunning: when the container has stopped, or stopped meanwhile.
+        NotANamespace: when the namespace must not be opened (ptrace access, see namespaces(7)).
+    """
+    if pid <= 0:
+        raise ContainerNotRunning(f"container {name} is not running: the engine knows no process of it")
+    try:
+        return Namespace.from_path(f"{proc}/{pid}/ns/net", name)
+    except NotANamespace as error:
+        if isinstance(error.__context__, FileNotFoundError | ProcessLookupError):
+            raise ContainerNotRunning(f"container {name} is not running: process {pid} has ended") from error
+        raise

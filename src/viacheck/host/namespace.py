@@ -1,0 +1,172 @@
+"""A network namespace that this process can act in, without ever leaving its own.
+
+setns(2) is per thread, so each namespace has one worker thread that lives inside it; sockets opened there keep the
+namespace wherever they are used, and commands started there run in it. The main thread never moves.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from viacheck.host import syscalls
+from viacheck.host.command import NOT_FOUND, CommandResult, RecordedCommand, finish, start
+
+T = TypeVar("T")
+COMMAND_TIMEOUT = 30.0
+NS_GET_NSTYPE = 0xB703
+"""ioctl_ns(2)"""
+
+
+class NotANamespace(Exception):
+    """The path names no network namespace; the message says what it names."""
+
+
+class Namespace:
+    """A network namespace, with the mount namespace that belongs to it where there is one."""
+
+    def __init__(self, name: str, net_fd: int, mount_fd: int | None = None) -> None:
+        """Take over the descriptors; ``name`` is what messages call this namespace."""
+        self.name = name
+        self.net_fd = net_fd
+        self.mount_fd = mount_fd
+        self.recorder: list[RecordedCommand] | None = None
+        """Where every command that is run here is kept, while somebody wants to keep them."""
+        self._worker: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def current(cls, name: str = "host") -> Namespace:
+        """The namespace that this process was started in."""
+        namespace = cls(name, os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        # Its worker is there already: setns(2) asks for CAP_SYS_ADMIN even where it changes nothing.
+        namespace._worker = ThreadPoolExecutor(1, thread_name_prefix=f"ns-{name}")
+        return namespace
+
+    @classmethod
+    def from_path(cls, path: str, name: str = "agent") -> Namespace:
+        """The network namespace behind a path such as /proc/123/ns/net or /run/netns/x.
+
+        Raises:
+            NotANamespace: when the path cannot be opened or names something else.
+        """
+        return cls(name, open_netns(path))
+
+    @classmethod
+    def create(cls, name: str, prepare: Callable[[], None] | None = None) -> Namespace:
+        """Make a new anonymous network namespace, and with ``prepare`` a mount namespace that it is run in.
+
+        Nothing of either has a name on the system, so both end with this process, also at SIGKILL.
+
+        Raises:
+            OSError: when the system forbids it.
+        """
+
+        def enter() -> tuple[int, int | None]:
+            syscalls.unshare(syscalls.CLONE_NEWNET | (syscalls.CLONE_FS | syscalls.CLONE_NEWNS if prepare else 0))
+            net_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            if prepare is None:
+                return net_fd, None
+            syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+            prepare()
+            return net_fd, os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+        worker = ThreadPoolExecutor(1, thread_name_prefix=f"ns-{name}")
+        try:
+            net_fd, mount_fd = worker.submit(enter).result()
+        except BaseException:
+            worker.shutdown()
+            raise
+        namespace = cls(name, net_fd, mount_fd)
+        namespace._worker = worker
+        return namespace
+
+    def _enter(self) -> None:
+        syscalls.setns(self.net_fd, syscalls.CLONE_NEWNET)
+        if self.mount_fd is not None:
+            syscalls.unshare(syscalls.CLONE_FS)
+            syscalls.setns(self.mount_fd, syscalls.CLONE_NEWNS)
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        """Have the worker run a function inside the namespace; calls queue up behind one another."""
+        with self._lock:
+            if self._worker is None:
+                worker = ThreadPoolExecutor(1, thread_name_prefix=f"ns-{self.name}")
+                worker.submit(self._enter).result()
+                self._worker = worker
+            return self._worker.submit(function)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a short function inside the namespace and return what it returns.
+
+        Raises:
+            OSError: when the namespace cannot be entered (EPERM without CAP_SYS_ADMIN).
+        """
+        return self.submit(function).result()
+
+    def run(
+        self, argv: Sequence[str], timeout: float = COMMAND_TIMEOUT, *, kept: Callable[[str], str] | None = None
+    ) -> CommandResult:
+        """Run a command inside the namespace. A command that does not exist is told as exit code 127.
+
+        Args:
+            argv: the command.
+            timeout: seconds until it is killed.
+            kept: what of its output may be kept anywhere; of its errors, which may quote a secret, then nothing is.
+        """
+        try:
+            process = self.call(lambda: start(argv))
+        except FileNotFoundError as error:
+            result = CommandResult(tuple(argv), NOT_FOUND, "", f"{error.filename}: {error.strerror}")
+        else:
+            result = finish(argv, process, timeout)
+        if kept is not None:
+            result = replace(result, stdout=kept(result.stdout), stderr="")
+        if self.recorder is not None:
+            ended = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
+            self.recorder.append(RecordedCommand(self.name, ended, result))
+        return result
+
+    def close(self) -> None:
+        """Let go of the namespace; an anonymous one ends when nothing else holds it."""
+        if self._worker is not None:
+            self._worker.shutdown()
+            self._worker = None
+        for fd in (self.net_fd, self.mount_fd):
+            if fd is not None:
+                os.close(fd)
+        self.mount_fd = None
+
+    @property
+    def path(self) -> str:
+        """A path to the network namespace that nsenter(1) and pyroute2 accept while this process lives."""
+        return f"/proc/{os.getpid()}/fd/{self.net_fd}"
+
+
+def open_netns(path: str) -> int:
+    """Open a path that must be a network namespace.
+
+    Raises:
+        NotANamespace: when it cannot be opened, or is something else.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotANamespace(f"{path}: {error.strerror}") from None
+    if not _is_net_namespace(fd):
+        os.close(fd)
+        raise NotANamespace(f"{path}: is no network namespace")
+    return fd
+
+
+def _is_net_namespace(fd: int) -> bool:
+    try:
+        return fcntl.ioctl(fd, NS_GET_NSTYPE) == syscalls.CLONE_NEWNET
+    except OSError:
+        return False

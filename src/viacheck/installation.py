@@ -1,0 +1,30 @@
+"""Where viacheck's own files are: in a checkout, or inside an installed package that carries the same folders.
+
+``checks/``, ``fixtures/``, ``netns_lab/`` and ``reports/`` stand at the top of a checkout. A wheel carries them below
+``viacheck/tree``, so that packages of those names on PyPI and these never meet in anybody's site-packages. Both run the
+same files, found through :data:`ROOT`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_BUNDLED = _PACKAGE / "tree"
+
+IS_CHECKOUT = not _BUNDLED.is_dir()
+ROOT = _PACKAGE.parent.parent if IS_CHECKOUT else _BUNDLED
+"""The folder of ``checks``, ``fixtures``, ``netns_lab``, ``reports``, ``conftest.py`` and ``pyproject.toml``."""
+CHECKS = ROOT / "checks"
+
+
+def reports_folder() -> Path:
+    """Return the folder in which each run without ``--report-dir`` makes one of its own."""
+    return ROOT / "reports" / "out" if IS_CHECKOUT else Path.cwd() / "viacheck-reports"
+
+
+def add_to_import_path() -> None:
+    """Make the folders below :data:`ROOT` importable, before anything of the same name elsewhere."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))

@@ -1,0 +1,1 @@
+"""Netlink: one codec for routing, nftables and the kernel's notifications."""

@@ -1,0 +1,218 @@
+"""Recognises probes, their answers and the ICMP errors they meet in what a socket received.
+
+Matching is by token. Only where an error quotes too little of a probe to hold its token (RFC 792 asks for eight octets)
+is the quote compared with the probes that were seen on the same wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Literal
+
+from viacheck.packets.scapy_import import (
+    ARP,
+    ICMP,
+    IP,
+    TCP,
+    UDP,
+    ICMPv6DestUnreach,
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
+    IPv6,
+    Packet,
+)
+from viacheck.packets.tokens import Token, TokenSpace
+
+Role = Literal["probe", "answer", "error", "other"]
+
+ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
+_NETWORK_LAYERS = {ETH_P_IP: IP, ETH_P_IPV6: IPv6}
+_ARP_WORDS = {1: "who-has", 2: "is-at"}
+_DHCP_PORTS = frozenset({67, 68})
+_DNS_RESPONSE = 0x80
+_ECHO_REPLY, _UNREACHABLE, _REDIRECT, _ECHO_REQUEST, _TIME_EXCEEDED, _PARAMETER_PROBLEM = 0, 3, 5, 8, 11, 12
+_FRAGMENTATION_NEEDED = 4
+_PORT_UNREACHABLE = {4: 3, 6: 4}
+_UNREACHABLE_WORDS = {
+    0: "network unreachable",
+    1: "host unreachable",
+    2: "protocol unreachable",
+    3: "port unreachable",
+    4: "fragmentation needed",
+    5: "source route failed",
+    6: "network unknown",
+    7: "host unknown",
+    9: "network administratively prohibited",
+    10: "host administratively prohibited",
+    13: "administratively prohibited",
+}
+"""RFC 792, RFC 1812"""
+_V6_UNREACHABLE_WORDS = {
+    0: "no route to destination",
+    1: "administratively prohibited",
+    2: "beyond scope of source address",
+    3: "address unreachable",
+    4: "port unreachable",
+    5: "source address failed policy",
+    6: "reject route to destination",
+}
+"""RFC 4443"""
+_SYN, _RST, _ACK = 0x02, 0x04, 0x10
+_IPPROTO_TCP, _IPPROTO_UDP = 6, 17
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What a packet is to this run."""
+
+    token: Token | None
+    """None for ARP and DHCP, which carry none."""
+    role: Role
+    protocol: str
+    source: str
+    destination: str
+    note: str = ""
+    final: bool = True
+    """Nothing more is to be expected of this probe."""
+
+
+class Recogniser:
+    """Recognises the packets of one run on one wire."""
+
+    def __init__(self, tokens: TokenSpace) -> None:
+        """Begin with nothing seen."""
+        self._tokens = tokens
+        self._seen: dict[Hashable, Token] = {}
+
+    def recognise(self, ethertype: int, octets: bytes) -> Recognised | None:
+        """What a packet is, given from its ARP, IPv4 or IPv6 header on; None when it is nothing to this run."""
+        if ethertype == ETH_P_ARP:
+            return _arp(ARP(octets))
+        if ethertype not in _NETWORK_LAYERS:
+            return None
+        packet = _NETWORK_LAYERS[ethertype](octets)
+        inner = packet.payload
+        if isinstance(inner, UDP):
+            return self._udp(packet, inner) or _dhcp(packet, inner)
+        if isinstance(inner, TCP):
+            return self._tcp(packet, inner)
+        if isinstance(inner, ICMP):
+            if inner.type in (_ECHO_REQUEST, _ECHO_REPLY):
+                return self._echo(packet, inner.payload.original, inner.type == _ECHO_REPLY, "icmp")
+            return self._error(packet, inner.payload, *_told(inner))
+        if isinstance(inner, ICMPv6EchoRequest | ICMPv6EchoReply):
+            return self._echo(packet, inner.data, isinstance(inner, ICMPv6EchoReply), "icmpv6")
+        if isinstance(inner, ICMPv6DestUnreach | ICMPv6PacketTooBig | ICMPv6TimeExceeded | ICMPv6ParamProblem):
+            return self._error(packet, inner.payload, *_told_v6(inner))
+        return None
+
+    def _echo(self, packet: Packet, payload: bytes, reply: bool, protocol: str) -> Recognised | None:
+        token = self._tokens.in_payload(payload)
+        if token is None:
+            return None
+        return self._found(packet, token, "answer" if reply else "probe", protocol)
+
+    def _udp(self, packet: Packet, udp: Packet) -> Recognised | None:
+        payload = udp.payload.original
+        token = self._tokens.in_question(payload)
+        if token is not None:
+            return self._found(packet, token, "answer" if payload[2] & _DNS_RESPONSE else "probe", "dns")
+        token = self._tokens.in_payload(payload)
+        if token is None:
+            return None
+        # An echoed datagram is the probe again; only where it comes from tells it apart.
+        to_target = udp.dport == token.port and (packet.dst == token.destination or udp.sport != token.port)
+        from_target = udp.sport == token.port and (packet.src == token.destination or udp.dport != token.port)
+        return self._found(packet, token, "answer" if from_target and not to_target else "probe", "udp")
+
+    def _tcp(self, packet: Packet, tcp: Packet) -> Recognised | None:
+        flags = int(tcp.flags)
+        if flags & _ACK:
+            token = self._tokens.in_sequence((tcp.ack - 1) & 0xFFFFFFFF)
+            role, note = ("answer", "SYN-ACK" if flags & _SYN else "RST") if flags & (_SYN | _RST) else ("other", "")
+        else:
+            token = self._tokens.in_sequence(tcp.seq)
+            role, note = ("probe", "SYN") if flags & _SYN else ("other", "")
+        if token is None or role == "other":
+            return None
+        if token.port not in (tcp.dport, tcp.sport) and token.destination not in (packet.dst, packet.src):
+            return None
+        return self._found(packet, token, "probe" if role == "probe" else "answer", "tcp", note)
+
+    def _found(self, packet: Packet, token: Token, role: Role, protocol: str, note: str = "") -> Recognised:
+        if role == "probe":
+            self._seen[_start(packet)] = token
+        return Recognised(token, role, protocol, packet.src, packet.dst, note)
+
+    def _error(self, packet: Packet, quoted: Packet, note: str, final: bool, port: bool) -> Recognised | None:
+        if not isinstance(quoted, IP | IPv6):
+            return None
+        start = quoted.payload.original
+        number = quoted.proto if isinstance(quoted, IP) else quoted.nh
+        token = self._seen.get(_start(quoted))
+        if number == _IPPROTO_TCP:
+            token = self._tokens.in_sequence(int.from_bytes(start[4:8], "big")) or token
+        else:
+            token = self._tokens.in_payload(start[8:]) or self._tokens.in_question(start[8:]) or token
+        if token is None:
+            return None
+        protocol = "icmpv6" if isinstance(packet, IPv6) else "icmp"
+        # A closed port, told by the target itself, is an answer as much as a TCP reset is.
+        if port and packet.src == token.destination:
+            return Recognised(token, "answer", protocol, packet.src, packet.dst, note)
+        return Recognised(token, "error", protocol, packet.src, packet.dst, f"{note}, told by {packet.src}", final)
+
+
+def _arp(arp: Packet) -> Recognised:
+    note = f"{_ARP_WORDS.get(arp.op, f'operation {arp.op}')} {arp.pdst if arp.op == 1 else arp.hwsrc}"
+    return Recognised(None, "other", "arp", arp.psrc, arp.pdst, note)
+
+
+def _dhcp(packet: Packet, udp: Packet) -> Recognised | None:
+    if udp.dport not in _DHCP_PORTS:
+        return None
+    return Recognised(None, "other", "dhcp", packet.src, packet.dst)
+
+
+def _start(packet: Packet) -> Hashable:
+    """A packet's addresses and what of its first eight octets, which every error quotes, is the same on all its way."""
+    number = packet.nh if isinstance(packet, IPv6) else packet.proto
+    start = packet.payload.original
+    # UDP: the checksum may not have been filled in yet when the probe was seen. ICMP echo: identifier and sequence.
+    return str(packet.src), str(packet.dst), number, start[:6] if number == _IPPROTO_UDP else start[4:8]
+
+
+def _told(icmp: Packet) -> tuple[str, bool, bool]:
+    """An error in words, whether it ends its probe, and whether it tells of a closed port."""
+    kind, code = icmp.type, icmp.code
+    words, final = f"ICMP type {kind} code {code}", True
+    if kind == _UNREACHABLE:
+        words = f"{_UNREACHABLE_WORDS.get(code, 'unreachable')} ({words})"
+        if code == _FRAGMENTATION_NEEDED:
+            words += f", MTU {icmp.nexthopmtu}"
+    elif kind == _TIME_EXCEEDED:
+        words = f"time exceeded ({words})"
+    elif kind == _PARAMETER_PROBLEM:
+        words = f"parameter problem ({words})"
+    elif kind == _REDIRECT:
+        words, final = f"redirect to {icmp.gw} ({words})", False
+    return words, final, kind == _UNREACHABLE and code == _PORT_UNREACHABLE[4]
+
+
+def _told_v6(icmp: Packet) -> tuple[str, bool, bool]:
+    kind, code = icmp.type, icmp.code
+    words, port = f"ICMPv6 type {kind} code {code}", False
+    if isinstance(icmp, ICMPv6DestUnreach):
+        words = f"{_V6_UNREACHABLE_WORDS.get(code, 'unreachable')} ({words})"
+        port = code == _PORT_UNREACHABLE[6]
+    elif isinstance(icmp, ICMPv6PacketTooBig):
+        words = f"packet too big ({words}), MTU {icmp.mtu}"
+    elif isinstance(icmp, ICMPv6TimeExceeded):
+        words = f"time exceeded ({words})"
+    else:
+        words = f"parameter problem ({words})"
+    return words, True, port

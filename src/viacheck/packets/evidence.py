@@ -1,0 +1,57 @@
+"""Turns what was sent and what was watched into plain evidence of a verdict, times counted from the first probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from viacheck.model.result import PacketsEvidence, PacketSighting
+from viacheck.packets.capture import Observation
+from viacheck.packets.probes import Exchange
+
+
+def numbers_of(exchanges: Iterable[Exchange]) -> dict[int, int]:
+    """The number of each probe within its check, from 1, by its token's number within the run."""
+    tokens = (probe.token.number for exchange in exchanges for probe in exchange.probes)
+    return {number: place for place, number in enumerate(tokens, start=1)}
+
+
+def packets_evidence(
+    exchanges: Iterable[Exchange], observation: Observation, *, title: str = "", capture: str | None = None
+) -> PacketsEvidence:
+    """Where the probes of these exchanges, their answers and errors were seen, and how sound the watching was.
+
+    ``capture`` names the pcapng file below the report directory. Frames of other exchanges are left out.
+    """
+    exchanges = list(exchanges)
+    numbers = numbers_of(exchanges)
+    first_ns = min((probe.time_ns for exchange in exchanges for probe in exchange.probes), default=0)
+    frames = [frame for frame in observation.frames if frame.number in numbers]
+    return PacketsEvidence(
+        title=title,
+        sent=sum(exchange.sent for exchange in exchanges),
+        answered=sum(exchange.answered for exchange in exchanges),
+        refused=[name for exchange in exchanges for name in exchange.refused],
+        watched=[
+            one.model_copy(update={"frames": sum(frame.interface == one.interface for frame in frames)})
+            for one in observation.watched
+        ],
+        sightings=[
+            PacketSighting(
+                time=(frame.time_ns - first_ns) / 1e9,
+                interface=frame.interface,
+                direction=frame.direction,
+                probe=numbers[frame.number],
+                role=frame.role,
+                protocol=frame.protocol,
+                source=frame.source,
+                destination=frame.destination,
+                source_mac=frame.source_mac,
+                destination_mac=frame.destination_mac,
+                length=frame.length,
+                note=frame.note,
+            )
+            for frame in frames
+            if frame.number is not None
+        ],
+        capture=capture,
+    )

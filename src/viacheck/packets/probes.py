@@ -1,0 +1,457 @@
+"""The probes: packets that carry a token, sent through a namespace's own kernel stack, and the answers that reach it.
+
+Every probe is a flow of its own unless a source port is given, so that each is routed and translated anew. All requests
+of one go are sent first and then waited for together.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Literal
+
+from viacheck.host.namespace import Namespace
+from viacheck.packets import arp, bpf
+from viacheck.packets.arp import ARPAnswer
+from viacheck.packets.classify import ETH_P_IP, ETH_P_IPV6, Recogniser
+from viacheck.packets.scapy_import import DNS, DNSQR, ICMP, IP, TCP, ICMPv6EchoRequest, Raw
+from viacheck.packets.scapy_socket import SNAP_LENGTH
+from viacheck.packets.tokens import ProbeProtocol, Token, TokenSpace
+
+DEFAULT_PORT = 33434
+DNS_PORT = 53
+NAME_SUFFIX = "viacheck.invalid"
+ANSWER_TIMEOUT = 2.0
+
+_SO_MARK, _SO_TIMESTAMPNS = 36, 35
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _IPV6_CHECKSUM, _PMTUDISC_PROBE = 10, 23, 62, 7, 3
+_TCP_CHECKSUM_OFFSET = 16
+_IP_HEADER = {4: 20, 6: 40}
+_TRANSPORT_HEADER = {"icmp": 8, "udp": 8, "tcp": 20}
+_EPHEMERAL_PORTS = (32768, 60999)
+_LARGEST = 65535
+_TIMESPEC = struct.Struct("@ll")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRequest:
+    """What to send."""
+
+    protocol: ProbeProtocol
+    destination: str
+    """An IPv4 or IPv6 address."""
+    count: int = 1
+    port: int | None = None
+    """Destination port; 53 for DNS and 33434 for others when left out."""
+    source: str | None = None
+    """Source address; the kernel's choice when left out."""
+    source_port: int | None = None
+    """Keep all probes to one flow: UDP and TCP source port, ICMP identifier."""
+    device: str | None = None
+    """Interface that the socket is bound to."""
+    size: int | None = None
+    """Octets of the whole IP packet, never fragmented, whatever the kernel has learned of the path. Not for DNS."""
+    mark: int | None = None
+    ttl: int | None = None
+    name_suffix: str = NAME_SUFFIX
+    """What a DNS probe's name ends with. ``.invalid`` is answered by some resolvers themselves (RFC 6761)."""
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return ip_address(self.destination.partition("%")[0]).version
+
+    @property
+    def to_port(self) -> int:
+        """The destination port; 0 for ICMP."""
+        if self.protocol == "icmp":
+            return 0
+        return self.port if self.port is not None else DNS_PORT if self.protocol == "dns" else DEFAULT_PORT
+
+
+@dataclass(slots=True)
+class SentProbe:
+    """One probe that was sent, or that the sender's own kernel refused."""
+
+    token: Token
+    time_ns: int
+    """Since the epoch, right before it was handed to the kernel."""
+    refused: str | None = None
+    """``ENETUNREACH``, ``EPERM``, ``EMSGSIZE`` …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, or an ICMP error, that reached the sender."""
+
+    token: Token
+    time_ns: int
+    source: str
+    """The address that it came from."""
+    role: Literal["answer", "error"]
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request's probes, and what came back."""
+
+    request: ProbeRequest
+    probes: list[SentProbe] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def sent(self) -> int:
+        """How many probes were tried, refused ones among them."""
+        return len(self.probes)
+
+    @property
+    def answered(self) -> int:
+        """How many probes were answered; an ICMP error on the way is no answer."""
+        return len({answer.token for answer in self.answers if answer.role == "answer"})
+
+    @property
+    def refused(self) -> list[str]:
+        """Why the kernel refused to send, for each probe that it refused."""
+        return [probe.refused for probe in self.probes if probe.refused is not None]
+
+    @property
+    def errors(self) -> list[Answer]:
+        """The ICMP errors that reached the sender."""
+        return [answer for answer in self.answers if answer.role == "error"]
+
+
+class Prober:
+    """Sends probes from one namespace."""
+
+    def __init__(self, namespace: Namespace, tokens: TokenSpace) -> None:
+        """Nothing is opened before something is sent."""
+        self.namespace = namespace
+        self._tokens = tokens
+        self._program = bpf.probe_filter(tokens.marks, snap_length=SNAP_LENGTH)
+
+    def send(self, request: ProbeRequest, timeout: float = ANSWER_TIMEOUT) -> Exchange:
+        """Send one request's probes, and wait until all are settled or ``timeout`` seconds have passed.
+
+        Raises:
+            OSError: when the sockets cannot be opened: EPERM without CAP_NET_RAW.
+            ValueError: for a size that no such packet can have.
+        """
+        return self.send_many([request], timeout)[0]
+
+    def send_many(self, requests: Sequence[ProbeRequest], timeout: float = ANSWER_TIMEOUT) -> list[Exchange]:
+        """Send several requests' probes at once and wait for all together; as ``send``."""
+        with self.launch(requests) as flight:
+            return flight.wait(timeout)
+
+    def launch(self, requests: Sequence[ProbeRequest]) -> Flight:
+        """Send several requests' probes and do not wait. The flight must be closed.
+
+        Raises:
+            OSError: when the sockets cannot be opened: EPERM without CAP_NET_RAW.
+            ValueError: for a size that no such packet can have.
+        """
+        for request in requests:
+            _payload_octets(request)
+        flight = Flight(self._tokens, requests)
+        try:
+            self.namespace.call(lambda: flight.open(self._program))
+            flight.send()
+        except BaseException:
+            flight.close()
+            raise
+        return flight
+
+    def arp_request(
+        self,
+        interface: str,
+        target: str,
+        *,
+        sender: str = arp.NO_ADDRESS,
+        sender_mac: str | None = None,
+        frame_source: str | None = None,
+        count: int = 1,
+        timeout: float = 1.0,
+    ) -> list[ARPAnswer]:
+        """Ask by ARP who has an address; see ``arp.ask``."""
+        return arp.ask(
+            self.namespace,
+            interface,
+            target,
+            sender=sender,
+            sender_mac=sender_mac,
+            frame_source=frame_source,
+            count=count,
+            timeout=timeout,
+        )
+
+
+@dataclass(slots=True)
+class _Sender:
+    """The socket of one or more probes of one request."""
+
+    exchange: Exchange
+    socket: socket.socket
+    probes: list[SentProbe] = field(default_factory=list)
+    refused: str | None = None
+    """Why nothing can be sent by this socket."""
+
+
+class Flight:
+    """Probes under way. A context manager: sockets are closed at its end."""
+
+    def __init__(self, tokens: TokenSpace, requests: Sequence[ProbeRequest]) -> None:
+        """Prepared by the prober."""
+        self._tokens = tokens
+        self.exchanges = [Exchange(request) for request in requests]
+        self._recogniser = Recogniser(tokens)
+        self._senders: list[_Sender] = []
+        self._icmp: dict[int, socket.socket] = {}
+        self._unsettled: set[Token] = set()
+
+    def open(self, program: bytes) -> None:
+        """Open every socket in the calling thread's namespace.
+
+        Raises:
+            OSError: EPERM without CAP_NET_RAW.
+        """
+        for exchange in self.exchanges:
+            version = exchange.request.version
+            if version not in self._icmp:
+                self._icmp[version] = _raw(version, _icmp_number(version))
+                _receive_by(self._icmp[version], program)
+        for exchange in self.exchanges:
+            for _ in range(exchange.request.count if _one_socket_each(exchange.request) else 1):
+                self._senders.append(self._open_sender(exchange, program))
+
+    def _open_sender(self, exchange: Exchange, program: bytes) -> _Sender:
+        request = exchange.request
+        if request.protocol == "icmp":
+            one = _raw(request.version, _icmp_number(request.version))
+            # Answers are received by the socket that is bound to nothing.
+            bpf.attach(one, bpf.assemble([bpf.accept(0)]))
+        elif request.protocol == "tcp":
+            one = _raw(request.version, socket.IPPROTO_TCP)
+            _receive_by(one, program)
+        else:
+            one = socket.socket(
+                _family(request.version), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+            )
+            one.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sender = _Sender(exchange, one)
+        try:
+            _configure(one, request)
+        except OSError as error:
+            sender.refused = _errno_name(error)
+        return sender
+
+    def send(self) -> None:
+        """Send every probe."""
+        for sender in self._senders:
+            request = sender.exchange.request
+            for _ in range(1 if _one_socket_each(request) else request.count):
+                token = self._tokens.issue(request.protocol, request.destination.partition("%")[0], request.to_port)
+                probe = SentProbe(token, 0, sender.refused)
+                sender.probes.append(probe)
+                sender.exchange.probes.append(probe)
+                octets = self._build(sender, token) if probe.refused is None else b""
+                probe.time_ns = time.time_ns()
+                if probe.refused is None:
+                    try:
+                        # A raw IPv6 socket takes no port.
+                        port = request.to_port if request.protocol in ("udp", "dns") else 0
+                        sender.socket.sendto(octets, _address(request.destination, port))
+                        self._unsettled.add(token)
+                    except OSError as error:
+                        probe.refused = _errno_name(error)
+
+    def _build(self, sender: _Sender, token: Token) -> bytes:
+        request = sender.exchange.request
+        if request.protocol == "dns":
+            question = DNSQR(qname=self._tokens.name(token, request.name_suffix))
+            return bytes(DNS(id=token.number & 0xFFFF, rd=1, qd=question))
+        payload = self._tokens.payload(token, _payload_octets(request))
+        own = request.source_port if request.source_port is not None else random.randint(*_EPHEMERAL_PORTS)  # noqa: S311
+        if request.protocol == "udp":
+            return payload
+        if request.protocol == "icmp":
+            if request.version == 6:
+                return bytes(ICMPv6EchoRequest(id=own, seq=token.number & 0xFFFF, data=payload, cksum=0))
+            return bytes(ICMP(type=8, id=own, seq=token.number & 0xFFFF) / Raw(payload))
+        tcp = TCP(sport=own, dport=token.port, flags="S", seq=self._tokens.sequence(token), options=[("MSS", 1460)])
+        if request.size is not None:
+            tcp = tcp / Raw(payload)
+        if request.version == 6:
+            tcp.chksum = 0
+            return bytes(tcp)
+        source = sender.socket.getsockname()[0]
+        return bytes(IP(src=source, dst=request.destination) / tcp)[_IP_HEADER[4] :]
+
+    def wait(self, timeout: float = ANSWER_TIMEOUT) -> list[Exchange]:
+        """Wait until each probe is answered, or ended by an ICMP error, or ``timeout`` seconds have passed."""
+        poll = select.poll()
+        receivers: dict[int, tuple[socket.socket, _Sender | None, int]] = {}
+        for version, one in self._icmp.items():
+            receivers[one.fileno()] = (one, None, version)
+        for sender in self._senders:
+            if sender.exchange.request.protocol != "icmp":
+                receivers[sender.socket.fileno()] = (sender.socket, sender, sender.exchange.request.version)
+        for descriptor in receivers:
+            poll.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + timeout
+        while self._unsettled:
+            remaining = deadline - time.monotonic()
+            ready = poll.poll(max(remaining, 0) * 1000)
+            if not ready:
+                break
+            for descriptor, _events in ready:
+                self._receive(*receivers[descriptor])
+        return self.exchanges
+
+    def _receive(self, one: socket.socket, sender: _Sender | None, version: int) -> None:
+        while True:
+            try:
+                octets, control, _flags, address = one.recvmsg(_LARGEST, 128)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An error that the kernel kept for this socket: the ICMP message itself arrives by the raw socket.
+                continue
+            time_ns = _time_ns(control)
+            if sender is not None and sender.exchange.request.protocol in ("udp", "dns"):
+                self._datagram(sender, octets, address[0], time_ns)
+            else:
+                self._packet(one, sender, octets, address[0], version, time_ns)
+
+    def _datagram(self, sender: _Sender, octets: bytes, source: str, time_ns: int) -> None:
+        token, note = self._tokens.in_question(octets) or self._tokens.in_payload(octets), ""
+        if token is None and len(sender.probes) == 1:
+            # The socket was made for this probe, so that whatever is sent to it answers the probe.
+            token, note = sender.probes[0].token, "not an echo"
+        if token is not None:
+            self._settle(Answer(token, time_ns, source, "answer", note), final=True)
+
+    def _packet(
+        self, one: socket.socket, sender: _Sender | None, octets: bytes, source: str, version: int, time_ns: int
+    ) -> None:
+        ethertype = ETH_P_IP
+        if version == 6:
+            # Raw IPv6 sockets give no header: the recogniser needs one to know what follows.
+            ethertype = ETH_P_IPV6
+            addresses = socket.inet_pton(socket.AF_INET6, source.partition("%")[0]) + bytes(16)
+            octets = struct.pack(">IHBB", 6 << 28, len(octets), one.proto, 64) + addresses + octets
+        found = self._recogniser.recognise(ethertype, octets)
+        if found is None or found.token is None:
+            return
+        # Raw TCP sockets to one destination hear each other's answers.
+        if sender is not None and all(probe.token is not found.token for probe in sender.probes):
+            return
+        if found.role == "answer" or found.role == "error":
+            self._settle(Answer(found.token, time_ns, found.source, found.role, found.note), final=found.final)
+
+    def _settle(self, answer: Answer, *, final: bool) -> None:
+        for exchange in self.exchanges:
+            if any(probe.token is answer.token for probe in exchange.probes):
+                exchange.answers.append(answer)
+                if final:
+                    self._unsettled.discard(answer.token)
+
+    def close(self) -> None:
+        """Close every socket."""
+        for one in (*self._icmp.values(), *(sender.socket for sender in self._senders)):
+            one.close()
+
+    def __enter__(self) -> Flight:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _one_socket_each(request: ProbeRequest) -> bool:
+    """Each UDP flow has its socket; ICMP probes must not share a send buffer. A raw TCP socket hears of all answers."""
+    return request.protocol == "icmp" or (request.protocol in ("udp", "dns") and request.source_port is None)
+
+
+def _payload_octets(request: ProbeRequest) -> int:
+    if request.size is None:
+        return 0
+    if request.protocol == "dns":
+        raise ValueError("a DNS probe has no size of its own")
+    octets = request.size - _IP_HEADER[request.version] - _TRANSPORT_HEADER[request.protocol]
+    octets -= 4 if request.protocol == "tcp" else 0
+    if octets < 8 or request.size > _LARGEST:
+        raise ValueError(f"no {request.protocol} probe has {request.size} octets")
+    return octets
+
+
+def _family(version: int) -> int:
+    return socket.AF_INET6 if version == 6 else socket.AF_INET
+
+
+def _icmp_number(version: int) -> int:
+    return socket.IPPROTO_ICMPV6 if version == 6 else socket.IPPROTO_ICMP
+
+
+def _raw(version: int, protocol: int) -> socket.socket:
+    return socket.socket(_family(version), socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
+
+
+def _receive_by(one: socket.socket, program: bytes) -> None:
+    bpf.attach(one, program)
+    one.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+def _configure(one: socket.socket, request: ProbeRequest) -> None:
+    six = request.version == 6
+    if request.device is not None:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(request.device))
+    if request.mark is not None:
+        one.setsockopt(socket.SOL_SOCKET, _SO_MARK, request.mark)
+    if request.ttl is not None:
+        one.setsockopt(
+            *((socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) if six else (socket.IPPROTO_IP, socket.IP_TTL)),
+            request.ttl,
+        )
+    if request.size is not None:
+        # The kernel then neither fragments nor heeds what it has learned of the path; ip(7), IP_PMTUDISC_PROBE.
+        if six:
+            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+        else:
+            one.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+    datagrams = request.protocol in ("udp", "dns")
+    if request.source is not None or (datagrams and request.source_port is not None):
+        port = (request.source_port or 0) if datagrams else 0
+        one.bind(_address(request.source or ("::" if six else "0.0.0.0"), port))  # noqa: S104 - the kernel chooses
+    if request.protocol == "tcp":
+        if six:
+            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, _TCP_CHECKSUM_OFFSET)
+        # As a TCP connection does it: the kernel chooses the source first, then routes with it.
+        one.connect(_address(request.destination, 0))
+
+
+def _address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """A socket address; ``fe80::1%3`` names the scope by the interface's index."""
+    plain, _, scope = address.partition("%")
+    return (plain, port, 0, int(scope or 0)) if ":" in plain else (plain, port)
+
+
+def _time_ns(control: Iterable[tuple[int, int, bytes]]) -> int:
+    for level, kind, octets in control:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+            seconds, nanoseconds = _TIMESPEC.unpack_from(octets)
+            return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return time.time_ns()
+
+
+def _errno_name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, str(error))

@@ -1,0 +1,383 @@
+"""Reading what iproute2 prints: ``ip -N -j -d`` in, the snapshot's links, addresses, rules, routes, neighbours out.
+
+With ``-N`` tables, protocols, scopes and route types are numbers, whatever the host's files call them; here the
+kernel's own ones get their names back (rtnetlink(7), linux/rtnetlink.h). Nothing is guessed: a text of another shape is
+an error, and a selector of a rule that this reader does not know is kept as unread.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from viacheck.model.snapshot import (
+    TABLE_MAIN,
+    Address,
+    Family,
+    Link,
+    Neighbour,
+    Nexthop,
+    PortRange,
+    Route,
+    Rule,
+)
+
+T = TypeVar("T")
+Entry = dict[str, Any]
+
+ROUTE_TYPES = {
+    "0": "unspec",
+    "1": "unicast",
+    "2": "local",
+    "3": "broadcast",
+    "4": "anycast",
+    "5": "multicast",
+    "6": "blackhole",
+    "7": "unreachable",
+    "8": "prohibit",
+    "9": "throw",
+    "10": "nat",
+    "11": "xresolve",
+}
+WITHOUT_WAY_OUT = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
+SCOPES = {"0": "global", "200": "site", "253": "link", "254": "host", "255": "nowhere"}
+PROTOCOLS = {"1": "redirect", "2": "kernel", "3": "boot", "4": "static", "9": "ra", "16": "dhcp"}
+RULE_ACTIONS: dict[str, Literal["blackhole", "unreachable", "prohibit"]] = {
+    "6": "blackhole",
+    "7": "unreachable",
+    "8": "prohibit",
+}
+RULE_WORDS = frozenset(
+    {
+        "priority",
+        "not",
+        "src",
+        "srclen",
+        "dst",
+        "dstlen",
+        "tos",
+        "fwmark",
+        "fwmask",
+        "iif",
+        "iif_detached",
+        "oif",
+        "oif_detached",
+        "l3mdev",
+        "uid_start",
+        "uid_end",
+        "ipproto",
+        "sport",
+        "sport_start",
+        "sport_end",
+        "dport",
+        "dport_start",
+        "dport_end",
+        "tun_id",
+        "table",
+        "suppress_prefixlen",
+        "suppress_ifgroup",
+        "goto",
+        "unresolved",
+        "nop",
+        "action",
+        "protocol",
+        "flow_from",
+        "flow_to",
+    }
+)
+"""Every word of ``ip -j rule`` up to iproute2 6.1; the realms are no selector and are left out on purpose."""
+FOR_EVER = 0xFFFFFFFF
+DEFAULT_ROUTE: dict[Family, str] = {4: "0.0.0.0/0", 6: "::/0"}
+HOST_LENGTH: dict[Family, int] = {4: 32, 6: 128}
+
+
+class ParseError(Exception):
+    """The text is not what ``ip`` prints; the message says what was expected and what was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteAnswer:
+    """The kernel's own routing decision, as ``ip route get`` tells it."""
+
+    destination: str
+    type: str = "unicast"
+    interface: str | None = None
+    gateway: str | None = None
+    source: str | None = None
+    """The preferred source of a packet that the host itself sends."""
+    asked_source: str | None = None
+    """The source that was asked about; a packet that is passed on keeps it."""
+    iif: str | None = None
+    table: int = TABLE_MAIN
+    mark: int = 0
+    uid: int | None = None
+
+
+def parse_links(text: str) -> tuple[Link, ...]:
+    """Read ``ip -N -j -d link show``; ``wireless`` is not in it and stays False.
+
+    Raises:
+        ParseError: when the text is something else.
+    """
+    entries = [entry for entry in _entries(text, "ip link") if entry]
+    index_of = {entry.get("ifname"): entry.get("ifindex") for entry in entries}
+
+    def link(entry: Entry) -> Link:
+        kind: Entry = entry.get("linkinfo") or {}
+        return Link(
+            index=int(entry["ifindex"]),
+            name=entry["ifname"],
+            kind=kind.get("info_kind"),
+            flags=tuple(entry.get("flags", ())),
+            operstate=entry.get("operstate", "UNKNOWN"),
+            mac=entry.get("address"),
+            mtu=int(entry["mtu"]),
+            master=entry.get("master"),
+            # The other end is told by name when it is in the same namespace, and by index when it is not.
+            peer_index=entry["link_index"] if "link_index" in entry else index_of.get(entry.get("link")),
+            peer_netnsid=entry.get("link_netnsid"),
+            mode=(kind.get("info_data") or {}).get("mode") if kind.get("info_kind") in ("macvlan", "macvtap") else None,
+        )
+
+    return _read(entries, link, "ip link")
+
+
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """Read ``ip -N -j -d address show``: the IPv4 and IPv6 addresses of every interface, in the kernel's order.
+
+    Raises:
+        ParseError: when the text is something else.
+    """
+    families: dict[str, Family] = {"inet": 4, "inet6": 6}
+    pairs = [
+        {"interface": entry.get("ifname"), **one}
+        for entry in _entries(text, "ip address")
+        for one in entry.get("addr_info", ())
+        if one and one.get("family") in families
+    ]
+
+    def address(entry: Entry) -> Address:
+        lifetime = entry.get("valid_life_time", FOR_EVER)
+        scope = _text(entry["scope"])
+        return Address(
+            interface=_text(entry["interface"]),
+            family=families[entry["family"]],
+            address=_text(entry["local"]),
+            prefixlen=int(entry["prefixlen"]),
+            scope=SCOPES.get(scope, scope),
+            flags=tuple(key for key, value in entry.items() if value is True),
+            valid_lifetime=None if lifetime == FOR_EVER else int(lifetime),
+            peer=entry.get("address"),
+        )
+
+    return _read(pairs, address, "ip address")
+
+
+def parse_rules(text: str, family: Family) -> tuple[Rule, ...]:
+    """Read ``ip -N -j -d -4|-6 rule show``; the order is kept, it is the order in which the kernel asks (ip-rule(8)).
+
+    Raises:
+        ParseError: when the text is something else.
+    """
+
+    def rule(entry: Entry) -> Rule:
+        action: Literal["lookup", "goto", "nop", "unreachable", "blackhole", "prohibit"] = "lookup"
+        if "goto" in entry:
+            action = "goto"
+        elif "nop" in entry:
+            action = "nop"
+        elif "action" in entry:
+            action = RULE_ACTIONS[entry["action"]]
+        fwmark, fwmask, tos = entry.get("fwmark"), entry.get("fwmask"), entry.get("tos")
+        goto, table, ipproto = entry.get("goto"), entry.get("table"), entry.get("ipproto")
+        group = entry.get("suppress_ifgroup")
+        protocol = entry.get("protocol", "0")
+        unread = entry.keys() - RULE_WORDS
+        return Rule(
+            family=family,
+            priority=int(entry["priority"]),
+            action=action,
+            table=None if table is None else int(table),
+            goto=None if goto in (None, "none") else int(goto),
+            invert="not" in entry,
+            source=_selector(entry["src"], entry.get("srclen"), family),
+            destination=_selector(entry["dst"], entry.get("dstlen"), family) if "dst" in entry else None,
+            iif=entry.get("iif"),
+            iif_detached="iif_detached" in entry,
+            oif=entry.get("oif"),
+            oif_detached="oif_detached" in entry,
+            fwmark=None if fwmark is None else int(fwmark, 16),
+            fwmask=None if fwmask is None else int(fwmask, 16),
+            tos=None if tos is None else int(tos, 16),
+            # -N makes "ipproto-6" of the 6 (inet_proto_n2a, iproute2's lib/inet_proto.c).
+            ipproto=None if ipproto is None else int(str(ipproto).removeprefix("ipproto-")),
+            sport=_ports(entry, "sport"),
+            dport=_ports(entry, "dport"),
+            uid_first=entry.get("uid_start"),
+            uid_last=entry.get("uid_end"),
+            tun_id=entry.get("tun_id"),
+            l3mdev="l3mdev" in entry,
+            suppress_prefixlength=entry.get("suppress_prefixlen"),
+            suppress_ifgroup=None if group is None else int(group),
+            protocol=None if protocol == "0" else PROTOCOLS.get(protocol, protocol),
+            unread=tuple(f"{word} {entry[word]}" for word in sorted(unread)) if unread else (),
+        )
+
+    return _read(_entries(text, "ip rule"), rule, "ip rule")
+
+
+def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
+    """Read ``ip -N -j -d -4|-6 route show table all``; among equal prefixes the order is the kernel's.
+
+    Raises:
+        ParseError: when the text is something else.
+    """
+    default, host = DEFAULT_ROUTE[family], f"/{HOST_LENGTH[family]}"
+    # On a large table most routes share their way out: one object for each way keeps the reading fast.
+    ways: dict[tuple[str | None, str | None, str], tuple[Nexthop, ...]] = {}
+    tables: dict[str, int] = {}
+
+    def route(entry: Entry) -> Route:
+        type_ = ROUTE_TYPES[entry.get("type", "1")]
+        nexthops: tuple[Nexthop, ...] = ()
+        if type_ not in WITHOUT_WAY_OUT:
+            if "nexthops" in entry:
+                nexthops = tuple(_nexthop(one) for one in entry["nexthops"])
+            elif "dev" in entry:
+                gateway = entry["via"]["host"] if "via" in entry else entry.get("gateway")
+                key = (gateway, entry["dev"], " ".join(entry["flags"]))
+                known = ways.get(key)
+                nexthops = known if known is not None else ways.setdefault(key, (_nexthop(entry),))
+        table = entry.get("table", "254")
+        number = tables.get(table)
+        destination: str = entry["dst"]
+        source_prefix = entry.get("from")
+        scope: str = entry.get("scope", "0")
+        protocol = entry.get("protocol", "3")
+        return Route(
+            family=family,
+            table=number if number is not None else tables.setdefault(table, int(table)),
+            destination=default if destination == "default" else _prefix(destination, host),
+            type=type_,
+            nexthops=nexthops,
+            metric=entry.get("metric", 0),
+            scope=SCOPES.get(scope, scope),
+            tos=int(entry["tos"], 16) if "tos" in entry else 0,
+            protocol=PROTOCOLS.get(protocol, protocol),
+            source=entry.get("prefsrc"),
+            mtu=next((one["mtu"] for one in entry["metrics"] if "mtu" in one), None) if "metrics" in entry else None,
+            source_prefix=None if source_prefix is None else _prefix(source_prefix, host),
+            preference=entry.get("pref", "medium"),
+            nexthop_id=entry.get("nhid"),
+        )
+
+    return _read(_entries(text, "ip route"), route, "ip route")
+
+
+def parse_neighbours(text: str, family: Family) -> tuple[Neighbour, ...]:
+    """Read ``ip -N -j -4|-6 neigh show`` (ip-neighbour(8)).
+
+    Raises:
+        ParseError: when the text is something else.
+    """
+
+    def neighbour(entry: Entry) -> Neighbour:
+        states = entry.get("state") or ("NONE",)
+        return Neighbour(
+            interface=entry["dev"], family=family, address=entry["dst"], mac=entry.get("lladdr"), state=states[0]
+        )
+
+    return _read([entry for entry in _entries(text, "ip neigh") if entry], neighbour, "ip neigh")
+
+
+def parse_route_get(text: str) -> RouteAnswer:
+    """Read ``ip -N -j route get …`` (with or without ``-d``).
+
+    Raises:
+        ParseError: when the text is something else, or holds no answer or more than one.
+    """
+
+    def answer(entry: Entry) -> RouteAnswer:
+        asked = entry.get("from")
+        return RouteAnswer(
+            destination=_text(entry["dst"]),
+            type=ROUTE_TYPES[entry.get("type", "1")],
+            interface=entry.get("dev"),
+            gateway=entry["via"]["host"] if "via" in entry else entry.get("gateway"),
+            source=entry.get("prefsrc"),
+            asked_source=None if asked == "::" else asked,
+            iif=entry.get("iif"),
+            table=int(entry.get("table", TABLE_MAIN)),
+            mark=entry.get("mark", 0),
+            uid=entry.get("uid"),
+        )
+
+    answers = _read(_entries(text, "ip route get"), answer, "ip route get")
+    if len(answers) != 1:
+        raise ParseError(f"ip route get: one answer was expected, found {len(answers)}")
+    return answers[0]
+
+
+def _entries(text: str, command: str) -> list[Entry]:
+    try:
+        document = json.loads(text, strict=False)
+    except ValueError as error:
+        raise ParseError(
+            f"{command}: a JSON list was expected, as iproute2 prints with -j; found {_excerpt(text)}: {error}"
+        ) from None
+    if not isinstance(document, list) or not all(isinstance(entry, dict) for entry in document):
+        raise ParseError(f"{command}: a JSON list of objects was expected, found {_excerpt(text)}")
+    return document
+
+
+def _read(entries: list[Entry], reader: Callable[[Entry], T], command: str) -> tuple[T, ...]:
+    done: list[T] = []
+    try:
+        for entry in entries:
+            done.append(reader(entry))
+    except KeyError as error:
+        raise ParseError(f"{command}: {error} is missing or no value of -N in entry {len(done) + 1}: {entry}") from None
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ParseError(f"{command}: entry {len(done) + 1} is not as expected ({error}): {entry}") from None
+    return tuple(done)
+
+
+def _excerpt(text: str) -> str:
+    return repr(re.sub(r"\s+", " ", text[:60])) if text.strip() else "nothing"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text was expected, found {value!r}")
+    return value
+
+
+def _prefix(text: str, host: str) -> str:
+    return text if "/" in text else text + host
+
+
+def _selector(address: str, length: int | None, family: Family) -> str | None:
+    if address == "all":
+        return None
+    if address == "0":
+        address = DEFAULT_ROUTE[family].removesuffix("/0")
+    return f"{address}/{HOST_LENGTH[family] if length is None else length}"
+
+
+def _ports(entry: Entry, name: str) -> PortRange | None:
+    if name in entry:
+        return PortRange(first=entry[name], last=entry[name])
+    first = entry.get(f"{name}_start")
+    return None if first is None else PortRange(first=first, last=entry[f"{name}_end"])
+
+
+def _nexthop(entry: Entry) -> Nexthop:
+    return Nexthop(
+        gateway=entry["via"]["host"] if "via" in entry else entry.get("gateway"),
+        interface=entry.get("dev"),
+        weight=entry.get("weight", 1),
+        flags=tuple(entry.get("flags", ())),
+    )

@@ -1,0 +1,206 @@
+"""What ``nft -j list ruleset`` prints, taken apart into chains and rules. Pure: text in, plain values out.
+
+The format is libnftables-json(5). A condition that is not known here becomes ``unknown``, in nft's own JSON; a rule is
+never left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+
+_FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
+_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "icmpv6": 58,
+              "sctp": 132, "udplite": 136}  # fmt: skip
+_SIMPLE = ("accept", "drop", "reject", "return", "queue", "masquerade", "redirect")
+_WITHOUT_EFFECT = frozenset({"counter", "log", "limit", "quota", "notrack", "flow"})
+_PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
+_EVERYTHING = {"ip": "0.0.0.0/0", "ip6": "::/0"}
+_ALL_BITS = 0xFFFFFFFF
+
+
+class NotARuleset(ValueError):
+    """The text is not what nft prints with ``-j``."""
+
+
+class _Unknown(Exception):
+    """A condition that this reader does not know."""
+
+
+def parse_nft_json(text: str) -> tuple[FilterChain, ...]:
+    """Read ``nft -j list ruleset``: every chain, its rules in order.
+
+    Raises:
+        NotARuleset: when the text is something else.
+    """
+    try:
+        entries = json.loads(text)["nftables"]
+        rules: dict[tuple[str, str, str], list[FilterRule]] = {}
+        for one in (entry["rule"] for entry in entries if "rule" in entry):
+            rules.setdefault((one["family"], one["table"], one["chain"]), []).append(_rule(one))
+        return tuple(
+            _chain(one, tuple(rules.get((one["family"], one["table"], one["name"]), ())))
+            for one in (entry["chain"] for entry in entries if "chain" in entry)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise NotARuleset(f"not what nft prints with -j: {type(error).__name__}: {error}") from None
+
+
+def _chain(one: dict[str, Any], rules: tuple[FilterRule, ...]) -> FilterChain:
+    if one["family"] not in _FAMILIES:
+        raise NotARuleset(f"unknown family {one['family']!r}")
+    priority = one.get("prio")
+    return FilterChain(
+        backend="nft",
+        family=one["family"],
+        table=str(one["table"]),
+        name=str(one["name"]),
+        type=one.get("type"),
+        hook=one.get("hook"),
+        priority=_PRIORITIES.get(priority, 0) if isinstance(priority, str) else priority,
+        policy=one.get("policy"),
+        rules=rules,
+    )
+
+
+def _rule(one: dict[str, Any]) -> FilterRule:
+    matches: list[FilterMatch] = []
+    verdict = argument = set_mark = packets = octets = None
+    for statement in one.get("expr", ()):
+        (kind, value), *_ = statement.items()
+        if kind == "match":
+            matches += _matches(value)
+        elif kind == "counter" and isinstance(value, dict):
+            packets, octets = value.get("packets"), value.get("bytes")
+        elif kind in _SIMPLE:
+            verdict = kind
+        elif kind in ("jump", "goto"):
+            verdict, argument = kind, str(value["target"])
+        elif kind in ("snat", "dnat"):
+            verdict, argument = kind, value["addr"] if isinstance(value.get("addr"), str) else None
+        elif kind == "mangle":
+            set_mark = _mark_set(value) or set_mark
+        elif kind == "xt" or kind not in _WITHOUT_EFFECT:
+            matches.append(_unknown(statement))
+    return FilterRule(
+        matches=tuple(matches),
+        verdict=verdict,
+        argument=argument,
+        set_mark=set_mark,
+        packets=packets,
+        bytes=octets,
+        handle=one.get("handle"),
+        text=json.dumps(one.get("expr", ()), ensure_ascii=False),
+    )
+
+
+def _mark_set(value: dict[str, Any]) -> str | None:
+    if value.get("key") != {"meta": {"key": "mark"}}:
+        return None
+    mark = value.get("value")
+    return f"{mark:#x}/{_ALL_BITS:#x}" if isinstance(mark, int) else "unknown"
+
+
+def _matches(condition: dict[str, Any]) -> Iterator[FilterMatch]:
+    try:
+        yield from _known(condition)
+        yield from _of_family(condition["left"])
+    except (_Unknown, KeyError, TypeError, ValueError):
+        yield _unknown({"match": condition})
+
+
+def _of_family(left: dict[str, Any]) -> Iterator[FilterMatch]:
+    """A field of the IPv4 or IPv6 header is asked of packets of that family alone."""
+    payload = left.get("payload", {})
+    if payload.get("field") not in ("saddr", "daddr") and payload.get("protocol") in _EVERYTHING:
+        yield FilterMatch(field="source", values=(_EVERYTHING[payload["protocol"]],))
+
+
+def _unknown(statement: Any) -> FilterMatch:
+    return FilterMatch(field="unknown", values=(json.dumps(statement, ensure_ascii=False),))
+
+
+def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
+    left, right, op = condition["left"], condition["right"], condition["op"]
+    if op not in ("==", "!=", "in"):
+        raise _Unknown
+    (kind, key), *_ = left.items()
+    negated = op == "!="
+    if kind == "meta":
+        yield _meta(key["key"], right, negated)
+    elif kind == "payload":
+        yield from _payload(key["protocol"], key["field"], right, negated)
+    elif kind == "ct" and key.get("key") == "state":
+        yield FilterMatch(field="ctstate", values=tuple(map(str, _values(right))), negated=negated)
+    elif kind == "fib" and key.get("result") == "type" and key.get("flags") in ("daddr", ["daddr"], "saddr", ["saddr"]):
+        side = "dst-type" if "daddr" in key["flags"] else "src-type"
+        yield FilterMatch(field=side, values=tuple(map(str, _values(right))), negated=negated)
+    elif kind == "&" and key[0] == {"meta": {"key": "mark"}}:
+        yield FilterMatch(field="mark", values=(f"{_one(right):#x}/{_one(key[1]):#x}",), negated=negated)
+    else:
+        raise _Unknown
+
+
+def _meta(key: str, right: Any, negated: bool) -> FilterMatch:
+    if key in ("iif", "iifname", "oif", "oifname"):
+        return FilterMatch(field=key.removesuffix("name"), values=_texts(right), negated=negated)
+    if key == "mark":
+        return FilterMatch(field="mark", values=(f"{_one(right):#x}/{_ALL_BITS:#x}",), negated=negated)
+    if key == "l4proto":
+        return FilterMatch(field="protocol", values=_protocols(right), negated=negated)
+    raise _Unknown
+
+
+def _payload(protocol: str, field: str, right: Any, negated: bool) -> Iterator[FilterMatch]:
+    if protocol in ("ip", "ip6") and field in ("saddr", "daddr"):
+        values = tuple(_network(one) for one in _values(right))
+        yield FilterMatch(field="source" if field == "saddr" else "destination", values=values, negated=negated)
+    elif protocol in ("ip", "ip6") and field in ("protocol", "nexthdr"):
+        yield FilterMatch(field="protocol", values=_protocols(right), negated=negated)
+    elif field in ("sport", "dport") and (protocol in _PROTOCOLS or protocol == "th"):
+        if protocol != "th":
+            yield FilterMatch(field="protocol", values=(str(_PROTOCOLS[protocol]),))
+        yield FilterMatch(field=field, values=tuple(_ports(one) for one in _values(right)), negated=negated)
+    else:
+        raise _Unknown
+
+
+def _values(right: Any) -> list[Any]:
+    if isinstance(right, dict) and "set" in right:
+        right = right["set"]
+    return list(right) if isinstance(right, list) else [right]
+
+
+def _texts(right: Any) -> tuple[str, ...]:
+    found = _values(right)
+    if not all(isinstance(one, str) and not one.startswith("@") for one in found):
+        raise _Unknown
+    return tuple(found)
+
+
+def _protocols(right: Any) -> tuple[str, ...]:
+    return tuple(str(one if isinstance(one, int) else _PROTOCOLS[one]) for one in _values(right))
+
+
+def _one(value: Any) -> int:
+    if not isinstance(value, int):
+        raise _Unknown
+    return value
+
+
+def _network(value: Any) -> str:
+    if isinstance(value, dict) and "prefix" in value:
+        return f"{value['prefix']['addr']}/{value['prefix']['len']}"
+    if not isinstance(value, str) or value.startswith("@"):
+        raise _Unknown
+    return f"{value}/{128 if ':' in value else 32}"
+
+
+def _ports(value: Any) -> str:
+    if isinstance(value, dict) and "range" in value:
+        first, last = value["range"]
+        return f"{_one(first)}-{_one(last)}"
+    return str(_one(value))

@@ -1,0 +1,337 @@
+"""What of a manager's file may be kept: addressing and routing, and nothing else.
+
+Network managers keep Wi-Fi keys, passwords and scripts with credentials in the same files. Everything goes through an
+allow-list here before it becomes part of a snapshot; what is left out leaves its line empty, so that every line number
+stays true. Comments are left out: people put old passwords there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import yaml
+
+from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
+from viacheck.persistence.netplan import compose, items, pairs
+
+RC_LOCAL = "/etc/rc.local"
+LEFT_OUT = "…"
+_IFUPDOWN_OPTIONS = frozenset({
+    "address", "netmask", "broadcast", "gateway", "metric", "pointopoint", "scope", "mtu", "hwaddress",
+    "bridge_ports", "bridge-ports", "vlan-raw-device", "vlan_raw_device", "bond-master", "accept_ra", "autoconf",
+})  # fmt: skip
+_NETWORKD_KEYS: dict[str, frozenset[str]] = {
+    "Match": frozenset({"Name", "MACAddress", "PermanentMACAddress", "Kind", "Type", "Driver", "Path", "Property",
+                        "Host", "Virtualization", "OriginalName"}),
+    "Link": frozenset({"Unmanaged", "ActivationPolicy"}),
+    "Network": frozenset({"DHCP", "Address", "Gateway", "IgnoreCarrierLoss", "ConfigureWithoutCarrier",
+                          "KeepConfiguration", "ManageForeignRoutingPolicyRules", "ManageForeignRoutes", "RouteTable"}),
+    "Address": frozenset({"Address"}),
+    "RoutingPolicyRule": frozenset({
+        "From", "To", "Table", "Priority", "FirewallMark", "IncomingInterface", "OutgoingInterface", "SourcePort",
+        "DestinationPort", "IPProtocol", "InvertRule", "Family", "User", "SuppressPrefixLength", "TypeOfService",
+        "SuppressInterfaceGroup", "Type"}),
+    "Route": frozenset({"Gateway", "GatewayOnLink", "Destination", "Source", "Metric", "Scope", "PreferredSource",
+                        "Table", "Protocol", "Type"}),
+    "DHCPv4": frozenset({"UseRoutes", "UseGateway", "RouteTable", "RouteMetric"}),
+}  # fmt: skip
+_IP_KEYS = frozenset({"method", "gateway", "route-table", "route-metric", "never-default", "ignore-auto-routes"})
+_PROFILE_KEYS: dict[str, frozenset[str]] = {
+    "connection": frozenset({"uuid", "type", "interface-name", "autoconnect", "autoconnect-priority"}),
+    "match": frozenset({"interface-name"}),
+    "ipv4": _IP_KEYS,
+    "ipv6": _IP_KEYS,
+    "device": frozenset({"managed", "connection-uuid"}),
+}
+_IP_NUMBERED = re.compile(r"(address(es)?|route|routing-rule)\d*(_options)?")
+_NETPLAN_DEVICE = frozenset({
+    "renderer", "set-name", "dhcp4", "dhcp6", "addresses", "gateway4", "gateway6", "optional", "link", "id",
+    "interfaces",
+})  # fmt: skip
+_NETPLAN_LISTS: dict[str, frozenset[str]] = {
+    "routes": frozenset({"to", "via", "table", "metric", "type", "from", "on-link", "scope"}),
+    "routing-policy": frozenset({"from", "to", "table", "priority", "mark", "type-of-service"}),
+}
+_NETPLAN_MAPS: dict[str, frozenset[str]] = {
+    "match": frozenset({"name", "macaddress", "driver"}),
+    "dhcp4-overrides": frozenset({"use-routes", "route-metric"}),
+}
+_KEPT_WHOLE = frozenset({"ip", "pipework", "ifup", "ifdown", "true", ":", "exit", "[", "test"})
+_KEPT_NAMES = frozenset({"grep", "sleep", "logger", "sysctl", "iptables", "nft", "conntrack"})
+_SHELL_WORDS = frozenset({
+    "if", "then", "else", "elif", "fi", "do", "done", "while", "until", "for", "case", "esac", "{", "}", "!",
+})  # fmt: skip
+_IP_OBJECTS = re.compile(r"(-\S+\s+)*(ro?u?t?e?|rul?e?|a(ddr?(ess)?)?|li?n?k?|neigh\w*)\b")
+_SUBSTITUTION = re.compile(r"\$\([^()]*\)|`[^`]*`")
+_PROPERTIES = re.compile(r"([&!]\S*\s+)+")
+_PLAIN_VALUE = re.compile(r"[\"']?[\w.:/-]{1,64}[\"']?")
+
+
+def keep(path: str, text: str) -> str:
+    """The part of a file's text that may be kept, each line where it was.
+
+    Args:
+        path: where the file lies; it decides how it is read.
+        text: the whole of it.
+
+    Raises:
+        YAMLProblem: when a netplan file is no YAML: then nothing of it may be kept.
+    """
+    return _keeper(path)(text)
+
+
+def _keeper(path: str) -> Callable[[str], str]:
+    folder = path.rpartition("/")[0]
+    if path.endswith(".yaml"):
+        return _netplan
+    if folder == networkd.STATE_FOLDER:
+        return _link_state
+    if folder in (*networkmanager.PROFILE_FOLDERS, networkmanager.STATE_FOLDER):
+        return lambda text: _ini(text, _PROFILE_KEYS, _IP_NUMBERED, "#")
+    if "/systemd/network" in path:
+        return lambda text: _ini(text, _NETWORKD_KEYS, None, "#;")
+    if path == ifupdown.IFSTATE:
+        return _ifstate
+    if path == RC_LOCAL or folder in (
+        *networkmanager.DISPATCHER_FOLDERS,
+        *ifupdown.SCRIPT_FOLDERS,
+        ifupdown.LEASE_HOOKS,
+    ):
+        return _script
+    return _interfaces
+
+
+def _ifstate(text: str) -> str:
+    return "\n".join(line if re.fullmatch(r"[\w.:-]+=[\w.:-]+", line) else "" for line in text.split("\n"))
+
+
+def _link_state(text: str) -> str:
+    wanted = ("ADMIN_STATE=", "NETWORK_FILE=")
+    return "\n".join(line if line.startswith(wanted) else "" for line in text.split("\n"))
+
+
+def _ini(text: str, allowed: dict[str, frozenset[str]], numbered: re.Pattern[str] | None, comments: str) -> str:
+    kept, section = [], ""
+    continued = keeping = False
+    for line in text.split("\n"):
+        bare = line.strip()
+        if continued:
+            kept.append(line if keeping else "")
+        elif bare.startswith("[") and bare.endswith("]"):
+            section = bare[1:-1]
+            keeping = section in allowed
+            kept.append(bare if keeping else "")
+        else:
+            key = bare.partition("=")[0].strip() if "=" in bare and bare[0] not in comments else ""
+            in_ip = numbered is not None and section in ("ipv4", "ipv6") and numbered.fullmatch(key)
+            keeping = bool(key) and (key in allowed.get(section, frozenset()) or bool(in_ip))
+            # That a file matches by something more must stay: it would seem to match more than it does.
+            narrows = section == "Match" and key and not keeping
+            kept.append(line if keeping else f"{key}={LEFT_OUT}" if narrows else "")
+        continued = bare.endswith("\\")
+    return "\n".join(kept)
+
+
+def _interfaces(text: str) -> str:
+    kept = [""] * len(text.split("\n"))
+    names = _referenced(line.text for line in ifupdown.logical_lines(text))
+    for line in ifupdown.logical_lines(text):
+        word, *rest = line.text.split(None, 1)
+        if ifupdown.keyword(line) is not None or word in _IFUPDOWN_OPTIONS:
+            kept[line.number - 1] = " ".join(line.raw.replace("\\\n", " ").rstrip().split("\n"))
+        elif word in ifupdown.HOOKS and rest:
+            commands = _commands(rest[0], names)
+            if commands == rest[0]:
+                kept[line.number - 1 : line.last] = line.raw.split("\n")
+            else:
+                kept[line.number - 1] = line.raw[: line.raw.index(word) + len(word)] + f" {commands}"
+        elif rest:
+            # ifupdown refuses a file with an option outside a stanza, or without a value: that it is there must stay.
+            kept[line.number - 1] = f"    {LEFT_OUT} {LEFT_OUT}"
+        else:
+            kept[line.number - 1] = f"    {LEFT_OUT}"
+    return "\n".join(kept)
+
+
+def _script(text: str) -> str:
+    """The commands of a shell script that concern routing, with what stands around them on their lines left out."""
+    lines = text.split("\n")
+    names = _referenced(lines)
+    kept = [""] * len(lines)
+    at = 0
+    while at < len(lines):
+        first, line = at, lines[at]
+        while line.endswith("\\") and at + 1 < len(lines):
+            at += 1
+            line = line[:-1] + lines[at]
+        at += 1
+        commands = _commands(line, names)
+        if re.search(r"\b(ip|pipework)\b|\w=", commands) or commands.strip().startswith("exit"):
+            kept[first] = commands
+    return "\n".join(kept)
+
+
+def _referenced(lines: Iterator[str] | list[str]) -> frozenset[str]:
+    """The variables that ``ip`` commands make use of."""
+    found: set[str] = set()
+    for line in lines:
+        for piece, _operator in _pieces(line):
+            if _is_kept_ip(piece.strip()):
+                found |= set(re.findall(r"\$\{?(\w+)", piece))
+    return frozenset(found)
+
+
+def _pieces(line: str) -> list[tuple[str, str]]:
+    """Cut a line at the operators outside quotes and substitutions: each piece with the operator behind it."""
+    found, piece, quote, at = [], "", "", 0
+    while at < len(line):
+        rest = line[at:]
+        inside = _SUBSTITUTION.match(rest) if quote != "'" else None
+        if inside is not None:
+            piece += f"$({LEFT_OUT})"
+            at += inside.end()
+            continue
+        char = line[at]
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char == "#" and (not piece or piece[-1].isspace()):
+            break
+        elif char in ";|()" or (char == "&" and not piece.endswith(">") and not rest.startswith("&>")):
+            operator = re.match(r"[;&|()]+", rest)
+            assert operator is not None
+            found.append((piece, operator[0]))
+            piece, at = "", at + operator.end()
+            continue
+        piece += char
+        at += 1
+    # A quote that is not closed goes on in the next line: what it holds is not known.
+    found.append((LEFT_OUT + quote if quote else piece, ""))
+    return found
+
+
+def _is_kept_ip(piece: str) -> bool:
+    words = _without_shell_words(piece)
+    name, _space, rest = words.partition(" ")
+    return name.rpartition("/")[2] == "ip" and bool(_IP_OBJECTS.match(rest.strip()))
+
+
+def _without_shell_words(piece: str) -> str:
+    words = piece.split()
+    while words and words[0] in _SHELL_WORDS:
+        words.pop(0)
+    return " ".join(words)
+
+
+def _commands(line: str, names: frozenset[str]) -> str:
+    """A line of shell with every command left out that does not concern routing."""
+    return "".join(_command(piece, names) + operator for piece, operator in _pieces(line)).rstrip()
+
+
+def _command(piece: str, names: frozenset[str]) -> str:
+    bare = _without_shell_words(piece)
+    if not bare:
+        return piece
+    lead = piece[: piece.index(bare.split()[0])]
+    first = bare.split()[0]
+    name = first.rpartition("/")[2]
+    if (name == "ip" and _is_kept_ip(piece)) or (name in _KEPT_WHOLE and name != "ip"):
+        return piece
+    variable, equals, value = first.partition("=")
+    if equals and variable in names and first == bare and _PLAIN_VALUE.fullmatch(value):
+        return piece
+    trail = " " if piece.endswith(" ") else ""
+    if name in _KEPT_NAMES or name == "ip":
+        return f"{lead}{first} {LEFT_OUT}{trail}"
+    unclosed = bare[1:] if bare in (f"{LEFT_OUT}'", f'{LEFT_OUT}"') else ""
+    return f"{lead}{LEFT_OUT}{unclosed}{trail}"
+
+
+class _Canvas:
+    """A text of which only what is copied shows; everything else is blank, and every line stays where it was."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._shown = ["\n" if char == "\n" else " " for char in text]
+
+    def copy(self, first: int, last: int) -> None:
+        self._shown[first:last] = self.text[first:last]
+
+    def scalar(self, node: yaml.Node) -> bool:
+        """Show a plain value; anything else is not shown."""
+        if isinstance(node, yaml.ScalarNode):
+            # An anchor or a tag stands before its value, and belongs to the node.
+            before = _PROPERTIES.match(self.text, node.start_mark.index, node.end_mark.index)
+            self.copy(before.end() if before is not None else node.start_mark.index, node.end_mark.index)
+            return True
+        return False
+
+    def mapping(self, node: yaml.Node, show: Callable[[str, yaml.Node], bool]) -> bool:
+        """Show the keys of a mapping for whose values ``show`` says that it has shown them."""
+        if not isinstance(node, yaml.MappingNode):
+            return False
+        self._brackets(node)
+        for key, value in pairs(node):
+            if show(str(key.value), value):
+                self.copy(key.start_mark.index, self.text.index(":", key.end_mark.index) + 1)
+                self._comma(node, value)
+        return True
+
+    def sequence(self, node: yaml.Node, show: Callable[[yaml.Node], bool]) -> bool:
+        """Show the items of a list, each by ``show``."""
+        if not isinstance(node, yaml.SequenceNode):
+            return False
+        self._brackets(node)
+        for item in items(node):
+            if show(item):
+                if not node.flow_style:
+                    dash = self.text.rindex("-", 0, item.start_mark.index)
+                    self.copy(dash, dash + 1)
+                self._comma(node, item)
+        return True
+
+    def _brackets(self, node: yaml.CollectionNode) -> None:
+        if node.flow_style:
+            self.copy(node.start_mark.index, node.start_mark.index + 1)
+            self.copy(node.end_mark.index - 1, node.end_mark.index)
+
+    def _comma(self, parent: yaml.CollectionNode, node: yaml.Node) -> None:
+        behind = re.compile(r"\s*,").match(self.text, node.end_mark.index) if parent.flow_style else None
+        if behind is not None:
+            self.copy(behind.end() - 1, behind.end())
+
+    def __str__(self) -> str:
+        return "\n".join(line.rstrip() for line in "".join(self._shown).split("\n"))
+
+
+def _netplan(text: str) -> str:
+    canvas = _Canvas(text)
+
+    def only(names: frozenset[str]) -> Callable[[yaml.Node], bool]:
+        return lambda node: canvas.mapping(node, lambda name, value: name in names and canvas.scalar(value))
+
+    def address(node: yaml.Node) -> bool:
+        # An address with options is a key of its own, whose options are left out.
+        return canvas.scalar(node) or canvas.mapping(node, lambda _name, _value: True)
+
+    def setting(name: str, value: yaml.Node) -> bool:
+        if name in _NETPLAN_LISTS:
+            return canvas.sequence(value, only(_NETPLAN_LISTS[name]))
+        if name in _NETPLAN_MAPS:
+            return only(_NETPLAN_MAPS[name])(value)
+        return name in _NETPLAN_DEVICE and (canvas.scalar(value) or canvas.sequence(value, address))
+
+    def devices(node: yaml.Node) -> bool:
+        return canvas.mapping(node, lambda _name, device: canvas.mapping(device, setting))
+
+    def network(name: str, value: yaml.Node) -> bool:
+        return (
+            devices(value) if name in netplan.DEVICE_TYPES else name in ("version", "renderer") and canvas.scalar(value)
+        )
+
+    tree = compose(text)
+    if tree is not None:
+        canvas.mapping(tree, lambda name, value: name == "network" and canvas.mapping(value, network))
+    return str(canvas)

@@ -1,0 +1,276 @@
+"""Reads what ifupdown brings up: /etc/network/interfaces with all that it sources, ifstate, and the scripts of if-*.d.
+
+The format is that of interfaces(5); where the page is silent, ifupdown 0.8.41 decides: a mistake ends the reading of
+the file that it is in, and a mistake in the first file makes every ifup refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from viacheck.model.snapshot import HostFile
+from viacheck.parsers.shell import ShellError, entries, ip_commands
+from viacheck.persistence.hook_scripts import read_script
+from viacheck.persistence.manager_config import (
+    Entry,
+    Holding,
+    ParseProblem,
+    Phase,
+    Place,
+    Reading,
+    TableNumber,
+    Written,
+    below,
+)
+
+INTERFACES = "/etc/network/interfaces"
+IFSTATE = "/run/network/ifstate"
+SCRIPT_FOLDERS: dict[str, Phase] = {
+    "/etc/network/if-pre-up.d": "pre-up",
+    "/etc/network/if-up.d": "up",
+    "/etc/network/if-down.d": "down",
+    "/etc/network/if-post-down.d": "post-down",
+}
+LEASE_HOOKS = "/etc/dhcp/dhclient-exit-hooks.d"
+"""Scripts that Debian's dhclient-script sources after each answer of a DHCP server, executable or not
+(dhclient-script(8))."""
+DEEPEST = 8
+"""How deep files may source one another before the reading stops; ifupdown itself stops when it has no more files."""
+HOOKS: dict[str, Phase] = {
+    "pre-up": "pre-up", "up": "up", "post-up": "up", "down": "down", "pre-down": "down", "post-down": "post-down",
+}  # fmt: skip
+_KEYWORDS = (
+    "iface",
+    "auto",
+    "mapping",
+    "source",
+    "source-directory",
+    "rename",
+    "no-auto-down",
+    "no-scripts",
+    "template",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalLine:
+    """A line with those that continue it."""
+
+    number: int
+    """Of its first line, from 1."""
+    last: int
+    text: str
+    raw: str
+    """As it stands in the file, line ends included."""
+
+
+@dataclass(slots=True)
+class _Stanza:
+    """An iface stanza while it is read."""
+
+    place: Place
+    interface: str
+    family: str
+    method: str
+    inherits: str | None
+    last_line: int
+    hooks: list[tuple[Place, Phase, str]] = field(default_factory=list)
+
+
+def logical_lines(text: str) -> Iterator[LogicalLine]:
+    """The lines that count: joined where a backslash ends them, without comments and blank ones."""
+    lines = text.split("\n")
+    at = 0
+    while at < len(lines):
+        first = at
+        if lines[at].lstrip().startswith("#") or not lines[at].strip():
+            at += 1
+            continue
+        joined = lines[at]
+        while joined.endswith("\\") and at + 1 < len(lines):
+            at += 1
+            joined = joined[:-1] + lines[at]
+        raw = "\n".join(lines[first : at + 1])
+        yield LogicalLine(first + 1, at + 1, joined.strip(), raw)
+        at += 1
+
+
+def keyword(line: LogicalLine) -> str | None:
+    """The word that begins a stanza; None for an option inside one."""
+    word = line.text.split(None, 1)[0]
+    return word if word in _KEYWORDS or word.startswith("allow-") else None
+
+
+def sources(file: HostFile) -> list[tuple[int, str, bool]]:
+    """What a file sources: line, pattern with its path made absolute, and whether the pattern names folders."""
+    found = []
+    for line in logical_lines(file.text):
+        word, _space, rest = line.text.partition(" ")
+        if word in ("source", "source-directory"):
+            for pattern in rest.split():
+                absolute = pattern if pattern.startswith("/") else f"{file.path.rpartition('/')[0]}/{pattern}"
+                found.append((line.number, absolute, word == "source-directory"))
+    return found
+
+
+def sourced(pattern: str, folder: bool, paths: Sequence[str]) -> list[str]:
+    """Which of the paths a ``source`` or ``source-directory`` line reads, in their order."""
+    wanted = pattern.rstrip("/").split("/") + (["*"] if folder else [])
+    found = []
+    for path in sorted(paths):
+        parts = path.split("/")
+        hidden = any(
+            part.startswith(".") and not want.startswith(".") for part, want in zip(parts, wanted, strict=False)
+        )
+        if len(parts) == len(wanted) and not hidden and all(map(fnmatchcase, parts, wanted)):
+            if folder and not re.fullmatch(r"[a-zA-Z0-9_-]+", parts[-1]):
+                continue
+            found.append(path)
+    return found
+
+
+class _InterfacesReader:
+    """Follows /etc/network/interfaces through everything that it sources."""
+
+    def __init__(self, files: Sequence[HostFile], reading: Reading) -> None:
+        self.files = {file.path: file for file in files if file.exists}
+        self.reading = reading
+        self.stanzas: list[_Stanza] = []
+        self.started: list[tuple[str, bool]] = []
+        """Patterns of the names that something brings up; whether the name is a pattern."""
+
+    def read(self, path: str, above: tuple[str, ...] = ()) -> None:
+        file = self.files[path]
+        if not self.reading.readable(file):
+            return None
+        current: _Stanza | None = None
+        for line in logical_lines(file.text):
+            place = Place(path, line.number, " ".join(line.text.split()))
+            word, *rest = line.text.split(None, 1)
+            words = rest[0].split() if rest else []
+            if keyword(line) is None:
+                if current is None and not self._in_mapping:
+                    return self._mistake(place, f"'{word}' stands outside every stanza; the file is read no further")
+                if not words:
+                    return self._mistake(place, f"'{word}' has no value; the file is read no further")
+                if current is not None:
+                    current.last_line = line.last
+                    if word in HOOKS:
+                        current.hooks.append((place, HOOKS[word], rest[0]))
+                continue
+            current, self._in_mapping = None, word == "mapping"
+            if word == "iface":
+                current = self._iface(place, words, line.last)
+                if current is None:
+                    return None
+            elif word == "auto" or word.startswith("allow-"):
+                self.started += [(name.partition("=")[0].lstrip("/"), name.startswith("/")) for name in words]
+            elif word in ("source", "source-directory"):
+                self._follow(place, file, line.number, (*above, path))
+        return None
+
+    _in_mapping = False
+
+    def _follow(self, place: Place, file: HostFile, number: int, above: tuple[str, ...]) -> None:
+        for line, pattern, folder in sources(file):
+            if line != number:
+                continue
+            for path in sourced(pattern, folder, list(self.files)):
+                if path in above:
+                    self._mistake(place, f"{path} sources itself: {' -> '.join((*above[above.index(path) :], path))}")
+                elif len(above) > DEEPEST:
+                    self._mistake(place, f"more than {DEEPEST} files source one another")
+                else:
+                    self.read(path, above)
+
+    def _iface(self, place: Place, words: list[str], last: int) -> _Stanza | None:
+        if not words:
+            self._mistake(place, "iface without a name; the file is read no further")
+            return None
+        inherits = words[words.index("inherits") + 1] if "inherits" in words[:-1] else None
+        plain = words[: words.index("inherits")] if inherits else words
+        if len(plain) < 3 and inherits is None:
+            self._mistake(place, f"iface {words[0]} has no family and method; the file is read no further")
+            return None
+        family, method = (*plain[1:3], "", "")[:2]
+        stanza = _Stanza(place, words[0], family, method, inherits, last)
+        self.stanzas.append(stanza)
+        return stanza
+
+    def _mistake(self, place: Place, reason: str) -> None:
+        self.reading.problems.append(ParseProblem(place.path, place.line, reason))
+
+    def starts(self, interface: str) -> bool:
+        """Whether an ``auto`` or ``allow-`` line brings the interface up."""
+        return any(fnmatchcase(interface, name) if pattern else interface == name for name, pattern in self.started)
+
+
+def read(files: Sequence[HostFile], table_number: TableNumber) -> Written:
+    """Read everything that ifupdown runs.
+
+    Args:
+        files: the host's files; those that are not ifupdown's are left alone.
+        table_number: what a table's name stands for, as iproute2 knows it.
+    """
+    reading = Reading("ifupdown")
+    reader = _InterfacesReader(files, reading)
+    if INTERFACES in reader.files:
+        reader.read(INTERFACES)
+    _ifstate(files, reading)
+    for stanza in reader.stanzas:
+        reading.holdings.append(
+            Holding(stanza.interface, stanza.place, at_boot=reader.starts(stanza.interface), method=stanza.method)
+        )
+    reading.entries += _in_running_order(reader.stanzas, reading, table_number)
+    for folder, phase in SCRIPT_FOLDERS.items():
+        for script in sorted(below(files, folder), key=lambda file: file.path):
+            if re.fullmatch(r"[a-zA-Z0-9_-]+", script.path.rpartition("/")[2]):
+                read_script(script, reading, phase, table_number)
+    if any(stanza.method == "dhcp" for stanza in reader.stanzas):
+        for script in sorted(below(files, LEASE_HOOKS), key=lambda file: file.path):
+            read_script(script, reading, "up", table_number, sourced=True)
+    return reading.finish()
+
+
+def _ifstate(files: Sequence[HostFile], reading: Reading) -> None:
+    state = next((file for file in files if file.path == IFSTATE), None)
+    if state is None or not reading.readable(state):
+        return
+    for number, line in enumerate(state.text.splitlines(), 1):
+        physical = line.partition("=")[0].strip()
+        if physical:
+            reading.holdings.append(Holding(physical, Place(IFSTATE, number, line.strip()), now=True))
+
+
+def _in_running_order(stanzas: list[_Stanza], reading: Reading, table_number: TableNumber) -> list[Entry]:
+    by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
+    found: list[Entry] = []
+    for stanza in stanzas:
+        hooks = list(stanza.hooks)
+        parent, seen = stanza.inherits, {stanza.interface}
+        while parent in by_name and parent not in seen:
+            seen.add(parent)
+            hooks = [*by_name[parent].hooks, *hooks]
+            parent = by_name[parent].inherits
+        order: tuple[Phase, ...] = ("pre-up", "up", "down", "post-down")
+        for place, phase, text in sorted(hooks, key=lambda hook: order.index(hook[1])):
+            names = {"IFACE": stanza.interface, "LOGICAL": stanza.interface, "METHOD": stanza.method}
+            try:
+                found += entries(ip_commands(text, names), place, stanza.interface, phase, table_number)
+            except ShellError as error:
+                reading.problems.append(ParseProblem(place.path, place.line, str(error)))
+    return found
+
+
+def last_line(files: Sequence[HostFile], interface: str) -> Place | None:
+    """Where the first IPv4 stanza of an interface ends: the place behind which another line of it can be put."""
+    reading = Reading("ifupdown")
+    reader = _InterfacesReader(files, reading)
+    if INTERFACES in reader.files:
+        reader.read(INTERFACES)
+    found = [stanza for stanza in reader.stanzas if stanza.interface == interface]
+    found.sort(key=lambda stanza: stanza.family != "inet")
+    return Place(found[0].place.path, found[0].last_line) if found else None

@@ -1,0 +1,193 @@
+"""Reads what netplan is told: the YAML files of /etc/netplan and its other folders, whichever renderer works below it.
+
+netplan(5): a file in /run hides one of the same name in /etc and that one in /usr/lib; the files are merged in the
+order of their names. Only syntax nodes are walked: every finding keeps its line, and no YAML tag makes an object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+import yaml
+
+from viacheck.model.snapshot import HostFile, Link, Nexthop, Route, Rule
+from viacheck.persistence.manager_config import (
+    PREDEFINED_TABLES,
+    Holding,
+    ParseProblem,
+    Place,
+    Reading,
+    Written,
+    WrittenRoute,
+    WrittenRule,
+    below,
+    winning,
+)
+from viacheck.persistence.networkd import number, prefix
+
+LARGEST_METRIC = 2147483647
+"""netplan 0.106 writes a larger one as a negative number, which systemd-networkd refuses: the route gets none."""
+FOLDERS = ("/run/netplan", "/etc/netplan", "/usr/lib/netplan")
+DEVICE_TYPES = ("ethernets", "wifis", "modems", "bridges", "bonds", "vlans", "tunnels", "vrfs", "dummy-devices")
+
+
+class YAMLProblem(ValueError):
+    """The text is no YAML. Nothing of the text itself is repeated: it may hold secrets."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes without following aliases: a short text can stand for a tree of any size by them."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="an alias, which is not followed here", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The syntax tree of a YAML document; None for an empty one.
+
+    Raises:
+        YAMLProblem: when it is none, or is nested deeper than can be read.
+    """
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise YAMLProblem(line, "not YAML: " + re.sub(r"'[^']*'|\"[^\"]*\"", "…", error.problem or "")) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise YAMLProblem(0, f"not YAML: {type(error).__name__}") from None
+
+
+def pairs(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    """The keys of a mapping with their values; nothing for any other node."""
+    if isinstance(node, yaml.MappingNode):
+        yield from ((key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode))
+
+
+def value_of(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    """The value of a key of a mapping."""
+    return next((value for name, value in pairs(node) if name.value == key), None)
+
+
+def text_of(node: yaml.Node | None, key: str) -> str | None:
+    """The value of a key of a mapping, where it is a plain value."""
+    value = value_of(node, key)
+    return str(value.value) if isinstance(value, yaml.ScalarNode) and value.value else None
+
+
+def items(node: yaml.Node | None) -> list[yaml.Node]:
+    """The items of a list; nothing for any other node."""
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def read(files: Sequence[HostFile], links: Sequence[Link]) -> Written:
+    """Read everything that netplan is told about the given links."""
+    reading = Reading("netplan")
+    for file in winning(below(files, *FOLDERS, suffix=".yaml")):
+        if not reading.readable(file):
+            continue
+        try:
+            tree = compose(file.text)
+        except YAMLProblem as problem:
+            reading.problems.append(ParseProblem(file.path, problem.line, str(problem)))
+            continue
+        network = value_of(tree, "network")
+        if network is None:
+            reading.problems.append(
+                ParseProblem(file.path, 0, "has no 'network' key, without which netplan reads nothing")
+            )
+        for kind, devices in pairs(network):
+            if kind.value in DEVICE_TYPES:
+                for name, device in pairs(devices):
+                    _device(file, name, device, links, reading)
+    return reading.finish()
+
+
+def device_type(files: Sequence[HostFile], interface: str) -> str | None:
+    """Under which key netplan's files name an interface, such as ``ethernets`` or ``wifis``."""
+    for file in winning(below(files, *FOLDERS, suffix=".yaml")):
+        try:
+            network = value_of(compose(file.text), "network")
+        except YAMLProblem:
+            continue
+        for kind, devices in pairs(network):
+            if kind.value in DEVICE_TYPES and value_of(devices, interface) is not None:
+                return str(kind.value)
+    return None
+
+
+def _device(file: HostFile, name: yaml.ScalarNode, device: yaml.Node, links: Sequence[Link], reading: Reading) -> None:
+    match, renamed = value_of(device, "match"), text_of(device, "set-name")
+    for link in links:
+        if match is None:
+            fits = link.name == name.value
+        else:
+            pattern, mac = text_of(match, "name"), text_of(match, "macaddress")
+            fits = renamed == link.name or bool(
+                (pattern or mac)
+                and (pattern is None or fnmatchcase(link.name, pattern))
+                and (mac is None or mac.lower() == (link.mac or "").lower())
+            )
+        if fits:
+            _settings(file, name, device, link, reading)
+
+
+def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, reading: Reading) -> None:
+    dhcp = (text_of(device, "dhcp4") or "").lower() in ("true", "yes", "on")
+    reading.holdings.append(Holding(link.name, _place(file, name), method="dhcp" if dhcp else "static"))
+    for key, make in (("routing-policy", _rule), ("routes", _route)):
+        for item in items(value_of(device, key)):
+            place = _place(file, item)
+            try:
+                reading.entries.append(make(item, place, link))
+            except ValueError:
+                reading.problems.append(ParseProblem(file.path, place.line, f"an item of {key} that netplan refuses"))
+
+
+def _place(file: HostFile, node: yaml.Node) -> Place:
+    number_ = node.start_mark.line + 1
+    first, last = node.start_mark.index, node.end_mark.index
+    return Place(file.path, number_, " ".join(file.text[first:last].split()))
+
+
+def _rule(item: yaml.Node, place: Place, link: Link) -> WrittenRule:
+    source, destination = text_of(item, "from"), text_of(item, "to")
+    table, priority, mark = text_of(item, "table") or "main", text_of(item, "priority"), text_of(item, "mark")
+    if not table.isdecimal() and table != "main":
+        raise ValueError("netplan takes a table by number")
+    service = text_of(item, "type-of-service")
+    rule = Rule(
+        family=6 if ":" in (source or "") + (destination or "") else 4,
+        priority=int(priority) if priority else 0,
+        table=number(table, PREDEFINED_TABLES),
+        source=prefix(source),
+        destination=prefix(destination),
+        fwmark=int(mark, 0) if mark else None,
+        tos=int(service, 0) if service else None,
+    )
+    return WrittenRule(place=place, interface=link.name, rule=rule, table=table, has_priority=priority is not None)
+
+
+def _route(item: yaml.Node, place: Place, link: Link) -> WrittenRoute:
+    destination, gateway = text_of(item, "to"), text_of(item, "via")
+    table, metric, kind = text_of(item, "table") or "main", text_of(item, "metric"), text_of(item, "type") or "unicast"
+    if destination is None or (not table.isdecimal() and table != "main"):
+        raise ValueError("netplan takes a route with 'to', and a table by number")
+    family = 6 if ":" in (gateway or "") + destination else 4
+    route = Route(
+        family=family,  # type: ignore[arg-type]
+        table=number(table, PREDEFINED_TABLES) or 0,
+        destination=prefix(destination) or ("::/0" if family == 6 else "0.0.0.0/0"),
+        type=kind,
+        nexthops=(Nexthop(gateway=gateway, interface=link.name),) if kind == "unicast" else (),
+        metric=int(metric) if metric else 0,
+    )
+    return WrittenRoute(place=place, interface=link.name, route=route, table=table)

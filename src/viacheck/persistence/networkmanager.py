@@ -1,0 +1,194 @@
+"""Reads what NetworkManager configures: connection profiles (key files), its own state of devices, dispatcher scripts.
+
+nm-settings-keyfile(5): rules are routing-ruleN in [ipv4], routes routeN with routeN_options, and route-table moves
+every route of the profile. NetworkManager refuses a rule without a priority, takes tables by number only, and ignores a
+profile that others than its owner may read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
+from viacheck.parsers.ini import Section, named, sections
+from viacheck.parsers.shell import IPCommand, ShellError, rule_of
+from viacheck.persistence.hook_scripts import read_script
+from viacheck.persistence.manager_config import (
+    PREDEFINED_TABLES,
+    Holding,
+    ParseProblem,
+    Phase,
+    Place,
+    Reading,
+    TableNumber,
+    Written,
+    WrittenRoute,
+    WrittenRule,
+    below,
+    winning,
+)
+from viacheck.persistence.networkd import number, prefix
+
+PROFILE_FOLDERS = tuple(f"{root}/NetworkManager/system-connections" for root in ("/etc", "/run", "/usr/lib"))
+STATE_FOLDER = "/run/NetworkManager/devices"
+_DISPATCHED: dict[str, Phase] = {"": "up", "/pre-up.d": "up", "/no-wait.d": "up", "/pre-down.d": "down"}
+DISPATCHER_FOLDERS: dict[str, Phase] = {
+    f"{root}/NetworkManager/dispatcher.d{part}": phase
+    for root in ("/etc", "/usr/lib")
+    for part, phase in _DISPATCHED.items()
+}
+FAMILIES: dict[str, Family] = {"ipv4": 4, "ipv6": 6}
+
+
+def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNumber) -> Written:
+    """Read everything that NetworkManager configures on the given links.
+
+    Args:
+        files: the host's files; those that are not NetworkManager's are left alone.
+        links: the host's interfaces.
+        table_number: what a table's name stands for in a dispatcher script.
+    """
+    reading = Reading("networkmanager")
+    profiles = [(file, found) for file in winning(below(files, *PROFILE_FOLDERS))
+                if (found := _profile(file, reading)) is not None]  # fmt: skip
+    in_use = _state(files, links, reading)
+    for link in links:
+        for file, found in profiles:
+            identity = next(named(found, "connection"), None)
+            uuid = identity.get("uuid") if identity else None
+            if (link.name, uuid) in in_use or _names(found, link):
+                _settings(file, found, link, reading)
+    for folder, phase in DISPATCHER_FOLDERS.items():
+        for script in sorted(below(files, folder), key=lambda file: file.path):
+            read_script(script, reading, phase, table_number)
+    return reading.finish()
+
+
+def _profile(file: HostFile, reading: Reading) -> list[Section] | None:
+    if file.path.endswith((".rpmnew", ".bak", "~")) or not reading.readable(file):
+        return None
+    if file.mode & 0o077:
+        reason = f"NetworkManager ignores it: its mode is {file.mode:o}, and only its owner may read it (600)"
+        reading.problems.append(ParseProblem(file.path, 0, reason))
+        return None
+    return sections(file, reading.problems)
+
+
+def _state(files: Sequence[HostFile], links: Sequence[Link], reading: Reading) -> set[tuple[str, str | None]]:
+    by_index = {str(link.index): link for link in links}
+    in_use: set[tuple[str, str | None]] = set()
+    for file in below(files, STATE_FOLDER):
+        link = by_index.get(file.path.rpartition("/")[2])
+        if link is None or not reading.readable(file):
+            continue
+        for section in named(sections(file, reading.problems), "device"):
+            if section.get("managed") in ("true", "1"):
+                reading.holdings.append(Holding(link.name, section.place, now=True))
+                in_use.add((link.name, section.get("connection-uuid")))
+    return in_use
+
+
+def _names(found: Sequence[Section], link: Link) -> bool:
+    names = [section.get("interface-name") for section in named(found, "connection")]
+    patterns = [one for section in named(found, "match") for one in (section.get("interface-name") or "").split(";")]
+    return link.name in names or any(fnmatchcase(link.name, pattern) for pattern in patterns if pattern)
+
+
+def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) -> tuple[Place, str] | None:
+    """The profile of an interface: its file, and the UUID (else the file's name) by which nmcli finds it."""
+    reading = Reading("networkmanager")
+    in_use = _state(files, links, reading)
+    found_by_name = None
+    for file in winning(below(files, *PROFILE_FOLDERS)):
+        found = _profile(file, reading)
+        if found is None:
+            continue
+        identity = next(named(found, "connection"), None)
+        uuid = identity.get("uuid") if identity else None
+        name = uuid or file.path.rpartition("/")[2].removesuffix(".nmconnection")
+        if (interface, uuid) in in_use:
+            return Place(file.path, 1), name
+        link = next((link for link in links if link.name == interface), None)
+        if link is not None and _names(found, link):
+            found_by_name = found_by_name or (Place(file.path, 1), name)
+    return found_by_name
+
+
+def _settings(file: HostFile, found: Sequence[Section], link: Link, reading: Reading) -> None:
+    identity = next(named(found, "connection"), None)
+    automatic = identity is None or identity.get("autoconnect") not in ("false", "0")
+    method = next((section.get("method") for section in named(found, "ipv4")), None) or ""
+    place = identity.place_of("interface-name") if identity else Place(file.path, 1)
+    words = {"auto": "dhcp", "manual": "static"}
+    reading.holdings.append(Holding(link.name, place, at_boot=automatic, method=words.get(method, method)))
+    for name, family in FAMILIES.items():
+        for section in named(found, name):
+            for entry in _entries(section, family, link, reading):
+                reading.entries.append(entry)
+
+
+def _entries(section: Section, family: Family, link: Link, reading: Reading) -> Iterator[WrittenRule | WrittenRoute]:
+    everywhere = section.get("route-table") or "main"
+    for setting in section.settings:
+        try:
+            if re.fullmatch(r"routing-rule\d*", setting.key):
+                yield _rule(setting.value, setting.place, family, link)
+            elif re.fullmatch(r"route\d*", setting.key):
+                options = section.get(f"{setting.key}_options") or ""
+                yield _route(setting.value, options, setting.place, family, link, everywhere)
+        except ValueError as error:
+            reading.problems.append(ParseProblem(setting.place.path, setting.place.line, str(error)))
+    if section.get("route-table") and section.get("never-default") not in ("true", "1"):
+        yield from _default(section, family, link, everywhere)
+
+
+def _rule(value: str, place: Place, family: Family, link: Link) -> WrittenRule:
+    words = tuple(value.split())
+    command = IPCommand("rule", "add", family, words, failure_tolerated=False, guarded=False)
+    rule, table = rule_of(command, lambda name: number(name, PREDEFINED_TABLES))
+    has_priority = any(word in ("priority", "order", "pref", "preference") for word in words)
+    if not has_priority:
+        raise ShellError("a routing-rule without a priority, which NetworkManager refuses")
+    return WrittenRule(place=place, interface=link.name, rule=rule, table=table, has_priority=True)
+
+
+def _route(value: str, options: str, place: Place, family: Family, link: Link, everywhere: str) -> WrittenRoute:
+    destination, gateway, metric = (*(part.strip() for part in value.split(",")), "", "")[:3]
+    said = dict(option.partition("=")[::2] for option in options.split(",") if "=" in option)
+    table, kind = said.get("table", everywhere), said.get("type", "unicast")
+    found = number(table, PREDEFINED_TABLES)
+    if not destination:
+        raise ValueError("a route without a destination")
+    # An older form has the gateway 0.0.0.0 for none.
+    gateway = "" if gateway in ("0.0.0.0", "::") else gateway  # noqa: S104
+    route = Route(
+        family=family,
+        table=found if found is not None else 0,
+        destination=prefix(destination) or ("::/0" if family == 6 else "0.0.0.0/0"),
+        type=kind,
+        nexthops=(Nexthop(gateway=gateway or None, interface=link.name),) if kind == "unicast" else (),
+        metric=int(metric) if metric else 0,
+    )
+    return WrittenRoute(place=place, interface=link.name, route=route, table=table)
+
+
+def _default(section: Section, family: Family, link: Link, table: str) -> Iterator[WrittenRoute]:
+    """The default route that the profile's gateway, or its lease, makes in the table of route-table."""
+    gateway = section.get("gateway")
+    for setting in section.settings:
+        # 'address1=10.0.0.2/24,10.0.0.1' names the gateway as well.
+        if re.fullmatch(r"address(es)?\d*", setting.key) and "," in setting.value:
+            gateway = gateway or setting.value.split(",")[1].strip()
+    leased = section.get("method") == "auto"
+    found = number(table, PREDEFINED_TABLES)
+    if gateway or leased:
+        route = Route(
+            family=family, table=found if found is not None else 0, destination="::/0" if family == 6 else "0.0.0.0/0",
+            nexthops=(Nexthop(gateway=gateway, interface=link.name),),
+        )  # fmt: skip
+        yield WrittenRoute(
+            place=section.place_of("route-table"), interface=link.name, route=route, table=table,
+            gateway_computed=gateway is None,
+        )  # fmt: skip

@@ -1,0 +1,307 @@
+"""What runs pipework again: after a reboot, when its parent comes up, and when the container is started.
+
+It reads rc.local, ifupdown's files and scripts, systemd units with the programs that they run, and cron's tables, and
+says of each place that names pipework on which occasion it runs, or why it never does.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from viacheck.model.snapshot import HostFile, Snapshot
+from viacheck.persistence import ifupdown
+from viacheck.persistence.allowlist import RC_LOCAL
+from viacheck.persistence.manager_config import Place
+from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
+
+Occasion = Literal["reboot", "interface", "restart"]
+OCCASIONS: dict[Occasion, str] = {
+    "reboot": "a reboot",
+    "interface": "a change of the parent",
+    "restart": "a restart of the container",
+}
+PROGRAM = "pipework"
+UNIT_FOLDERS = ("/etc/systemd/system", "/usr/local/lib/systemd/system")
+CRONTAB = "/etc/crontab"
+CRON_FOLDERS = ("/etc/cron.d", "/var/spool/cron/crontabs")
+BY_DHCP = ("dhclient", "dhcpcd", "udhcpc", "dhcp")
+"""What pipework takes in place of an address; a version may follow after a colon."""
+_RUN_BY_ITSELF = re.compile(r"(?:\S*/)?pipework(?=\s|$)")
+_MENTION = re.compile(r"pipework")
+_EVENTS = re.compile(r"\bdocker\s+(?:events|wait)\b")
+_GUARD = re.compile(r"(?:\|\||&&|\bthen\b)\s*(?:\S*/)?pipework\b")
+_WITH_VALUE = ("-i", "-l", "-a")
+_EXIT = re.compile(r"exit\b")
+_UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "BindsTo", "PartOf", "After", "Restart")
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """A place that runs pipework again."""
+
+    occasion: Occasion
+    place: Place
+    repeats: bool
+    """It may run while the agent's interface is still there."""
+    guarded: bool
+    """It runs only when something that was asked before says so."""
+
+
+@dataclass(slots=True)
+class Reruns:
+    """All places that name pipework."""
+
+    found: list[Rerun] = field(default_factory=list)
+    astray: list[tuple[Place, str]] = field(default_factory=list)
+    """Places that never run it for this agent, with the reason."""
+
+    @property
+    def missing(self) -> tuple[Occasion, ...]:
+        """The occasions on which nothing runs it."""
+        there = {rerun.occasion for rerun in self.found}
+        return tuple(occasion for occasion in OCCASIONS if occasion not in there)
+
+    @property
+    def not_idempotent(self) -> list[Rerun]:
+        """Places that run it again while its interface is there, which fails and leaves an interface behind."""
+        return [rerun for rerun in self.found if rerun.repeats and not rerun.guarded]
+
+
+def keep(path: str, text: str) -> str:
+    """What of a unit, a program or a crontab may be kept: its lines about pipework, each where it was."""
+    keeper = _kept_of_unit if path.endswith(".service") else _kept_of_script
+    return "\n".join(keeper(line) for line in text.split("\n"))
+
+
+def _kept_of_unit(line: str) -> str:
+    bare = line.strip()
+    if re.fullmatch(r"\[[\w ]+\]", bare):
+        return bare
+    key, equals, value = bare.partition("=")
+    if not equals or key.strip() not in _UNIT_KEYS:
+        return ""
+    if not key.startswith("Exec") or _MENTION.search(value):
+        return bare
+    return f"{key}={value.split()[0] if value.split() else ''} …"
+
+
+def _kept_of_script(line: str) -> str:
+    if line.strip().startswith("#") or not (_MENTION.search(line) or _EVENTS.search(line)):
+        return ""
+    events = "docker events … " if _EVENTS.search(line) else ""
+    if not _MENTION.search(line):
+        return events.rstrip()
+    # What stands before may hold anything; only that something is asked first matters.
+    before, _, _ = line.partition("pipework")
+    asked = re.search(r"(\|\||&&|\bthen\b)\s*\S*$", before)
+    schedule = re.match(r"\s*(@\w+|(?:[\d*/,-]+\s+){5})", line)
+    lead = events + (f"{schedule[1].strip()} " if schedule is not None else "")
+    return f"{lead}{'… ' + asked[1] + ' ' if asked else ''}{line[line.index('pipework') :].rstrip()}"
+
+
+def programs_of(unit: HostFile) -> Iterator[str]:
+    """The programs that a unit runs, by absolute path."""
+    for _place, _key, words in _unit_commands(unit):
+        if words and words[0].startswith("/"):
+            yield words[0]
+
+
+def reruns(snapshot: Snapshot, parent: str, container: str | None, address: str | None) -> Reruns:
+    """Find what runs pipework for an agent.
+
+    Args:
+        snapshot: of the host, with its files.
+        parent: the interface that pipework must be given.
+        container: the name that it must be given; None where the agent is no container and has many names.
+        address: with prefix length, as it must be given; None for one of the words for DHCP.
+    """
+    result = Reruns()
+    wanted = _Wanted(parent, container, address)
+    files = [file for file in snapshot.files if file.exists and file.error is None]
+    _rc_local(snapshot.file(RC_LOCAL), wanted, result)
+    _interfaces(files, wanted, result)
+    _units(files, wanted, result)
+    for file in files:
+        if file.path == CRONTAB or file.path.rpartition("/")[0] in CRON_FOLDERS:
+            _crontab(file, wanted, result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    parent: str
+    container: str | None
+    address: str | None
+
+    def objection(self, words: Sequence[str]) -> str | None:
+        """Why pipework with these words does not attach this agent as intended; None when it does."""
+        plain: list[str] = []
+        waiting = list(words)
+        while waiting:
+            word = waiting.pop(0)
+            if word in _WITH_VALUE:
+                del waiting[:1]
+            elif not word.startswith("-"):
+                plain.append(word)
+        if any("$" in word for word in plain):
+            return None
+        if len(plain) < 3:
+            return "it lacks the interface, the container or the address"
+        parent, container, address = plain[:3]
+        if parent != self.parent:
+            return f"it attaches to {parent}, not to {self.parent}"
+        if self.container is not None and container != self.container:
+            return f"it attaches {container}, not {self.container}"
+        leased = address.partition(":")[0] in BY_DHCP
+        if self.address is None:
+            return None if leased else f"it gives the address {address}, where a lease is intended"
+        if leased or address.partition("@")[0] != self.address:
+            return f"it gives {address}, not {self.address}"
+        return None
+
+
+def words_of(text: str) -> list[str] | None:
+    """The words behind ``pipework`` in a line of shell; None where the line runs no pipework."""
+    found = _RUN_BY_ITSELF.search(text)
+    if found is None:
+        return None
+    command = re.split(r"[;&|>]|\s\d?>", text[found.end() :])[0]
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
+def _add(
+    text: str, place: Place, occasions: Sequence[Occasion], wanted: _Wanted, result: Reruns, *, repeats: bool
+) -> None:
+    words = words_of(text)
+    if words is None:
+        return
+    objection = wanted.objection(words)
+    if objection is not None:
+        result.astray.append((place, objection))
+        return
+    guarded = _GUARD.search(text) is not None
+    result.found += [Rerun(occasion, place, repeats, guarded) for occasion in occasions]
+
+
+def _rc_local(file: HostFile | None, wanted: _Wanted, result: Reruns) -> None:
+    if file is None or not file.exists:
+        return
+    ended = False
+    for number, line in enumerate(file.text.split("\n"), 1):
+        if words_of(line) is None or line.lstrip().startswith("#"):
+            ended = ended or _EXIT.match(line) is not None
+            continue
+        place = Place(file.path, number, line.strip())
+        if ended:
+            result.astray.append((place, "it stands behind 'exit', so it never runs"))
+        elif not file.mode & 0o111:
+            result.astray.append((place, "the file may not be executed, so it never runs"))
+        else:
+            _add(line, place, ["reboot"], wanted, result, repeats=False)
+
+
+def _interfaces(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> None:
+    paths = [file.path for file in files]
+    by_path = {file.path: file for file in files}
+    waiting, seen = [ifupdown.INTERFACES], set[str]()
+    while waiting:
+        file = by_path.get(waiting.pop(0))
+        if file is None or file.path in seen:
+            continue
+        seen.add(file.path)
+        for _line, pattern, folder in ifupdown.sources(file):
+            waiting += ifupdown.sourced(pattern, folder, paths)
+        for place, interface, text in _hooks(file):
+            if words_of(text) is not None and interface != wanted.parent:
+                result.astray.append((place, f"it runs when {interface} comes up, not {wanted.parent}"))
+            else:
+                _add(text, place, ["interface"], wanted, result, repeats=True)
+    for file in files:
+        if file.path.rpartition("/")[0] in (*_UP_FOLDERS, *DISPATCHER_FOLDERS) and file.mode & 0o111:
+            for number, line in enumerate(file.text.split("\n"), 1):
+                _add(line, Place(file.path, number, line.strip()), ["interface"], wanted, result, repeats=True)
+
+
+_UP_FOLDERS = tuple(folder for folder, phase in ifupdown.SCRIPT_FOLDERS.items() if phase == "up")
+
+
+def _hooks(file: HostFile) -> Iterator[tuple[Place, str, str]]:
+    """The commands that run when an interface comes up, with the interface."""
+    interface: str | None = None
+    for line in ifupdown.logical_lines(file.text):
+        word, *rest = line.text.split(None, 1)
+        if ifupdown.keyword(line) is not None:
+            interface = rest[0].split()[0] if word == "iface" and rest else None
+        elif interface is not None and rest and ifupdown.HOOKS.get(word) == "up":
+            yield Place(file.path, line.number, line.raw.strip("\n")), interface, rest[0]
+
+
+def _unit_commands(unit: HostFile) -> Iterator[tuple[Place, str, list[str]]]:
+    for number, line in enumerate(unit.text.split("\n"), 1):
+        key, equals, value = line.partition("=")
+        if equals and key in ("ExecStart", "ExecStartPost"):
+            # '-', '+', '!' and '@' before a program's name change how it is run (systemd.service(5)).
+            yield Place(unit.path, number, line.strip()), key, value.strip().lstrip("-+!:@").split()
+
+
+def _units(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> None:
+    paths = {file.path for file in files}
+    by_path = {file.path: file for file in files}
+    for unit in files:
+        folder, _slash, name = unit.path.rpartition("/")
+        if folder not in UNIT_FOLDERS or not name.endswith(".service"):
+            continue
+        wants = {path.rpartition("/")[0].rpartition("/")[2] for path in paths if path.endswith(f".wants/{name}")}
+        timer = name.removesuffix(".service") + ".timer"
+        timed = any(path.endswith(f".wants/{timer}") for path in paths)
+        for place, key, words in _unit_commands(unit):
+            program = by_path.get(words[0]) if words else None
+            written = [line for line in program.text.split("\n") if words_of(line)] if program is not None else []
+            if not written and not _MENTION.search(" ".join(words)):
+                continue
+            if program is not None and not program.mode & 0o111:
+                result.astray.append((place, f"{words[0]} may not be executed"))
+                continue
+            lines = [line for line in written if "$" not in line]
+            if not lines:
+                # A program that hands its own words on: pipework "$@".
+                own = words_of(" ".join(words)) is not None
+                lines = [" ".join(words) if own else f"pipework {' '.join(words[1:])}"]
+            if not wants and not timed:
+                result.astray.append((place, "the unit is not enabled"))
+                continue
+            occasions, repeats = _occasions(unit, key, program, wants, wanted.parent, timed)
+            for line in lines:
+                _add(line, place, occasions, wanted, result, repeats=repeats)
+
+
+def _occasions(
+    unit: HostFile, key: str, program: HostFile | None, wants: set[str], parent: str, timed: bool
+) -> tuple[list[Occasion], bool]:
+    """When a unit runs its command, and whether the agent's interface may be there then."""
+    if timed:
+        return ["reboot", "interface", "restart"], True
+    watches = program is not None and _EVENTS.search(program.text) is not None
+    if watches or _EVENTS.search(unit.text):
+        return ["restart"], False
+    device = f"sys-subsystem-net-devices-{parent}.device.wants"
+    if wants == {device}:
+        return ["interface"], True
+    runs_container = key == "ExecStartPost" and re.search(r"^Restart=(always|on-failure|on-success)", unit.text, re.M)
+    return (["reboot", "restart"] if runs_container else ["reboot"]), False
+
+
+def _crontab(file: HostFile, wanted: _Wanted, result: Reruns) -> None:
+    for number, line in enumerate(file.text.split("\n"), 1):
+        place = Place(file.path, number, line.strip())
+        if line.startswith("@reboot"):
+            _add(line, place, ["reboot"], wanted, result, repeats=False)
+        elif line.strip():
+            _add(line, place, ["reboot", "interface", "restart"], wanted, result, repeats=True)

@@ -1,0 +1,232 @@
+"""A copy of ifupdown's files that can be run in a lab: what is not understood to be harmless is left out, and named.
+
+Every line keeps its place, so that messages name the lines of the host's own files. A stanza stays when its method
+does nothing but addressing, and its interface is there; of its options those that ifupdown itself makes addresses and
+routes of, and the hooks that run ``ip`` alone; of the scripts those that do nothing else (see :mod:`.harmless`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from viacheck.model.snapshot import HostFile
+from viacheck.parsers.shell_allowlist import objection_to_hook, objection_to_script
+from viacheck.persistence.ifupdown import (
+    HOOKS,
+    SCRIPT_FOLDERS,
+    LogicalLine,
+    keyword,
+    logical_lines,
+)
+from viacheck.persistence.manager_config import Place
+
+FOLDER = "/etc/network/"
+"""Where a lab has files of its own; what is sourced from elsewhere would be this machine's."""
+_METHODS = frozenset({
+    ("inet", "loopback"), ("inet", "static"), ("inet", "manual"), ("inet", "dhcp"),
+    ("inet6", "loopback"), ("inet6", "static"), ("inet6", "manual"),
+})  # fmt: skip
+"""Methods that do nothing but addressing, and end by themselves (interfaces(5))."""
+_OPTIONS = frozenset(
+    {"address", "netmask", "broadcast", "gateway", "metric", "pointopoint", "scope", "mtu", "hwaddress"}
+)
+_PLAIN = re.compile(r"[\w.:/@=+ \t-]+", re.ASCII)
+"""ifupdown puts the values of options into command lines that a shell runs."""
+_PATTERN = re.compile(r"[\w.:@/*-]+", re.ASCII)
+_OF_AN_OPTION = re.compile(r"\bIF_[A-Z0-9_]+")
+_SHELL = re.compile(r"#![ \t]*/bin/(?:ba|da)?sh((?:[ \t]+-[eux]+)?)[ \t]*")
+_MISTAKE = "left out"
+"""In place of a line that ifupdown cannot read, so that it cannot read this either."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that is not in the copy."""
+
+    place: Place
+    reason: str
+    interface: str | None = None
+    """Whose stanza it is, where that is left out whole."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateCopy:
+    """What may be run of a host's files."""
+
+    files: tuple[HostFile, ...]
+    left_out: tuple[LeftOut, ...]
+    methods: dict[str, tuple[str, ...]]
+    """By interface, in the order of the files: the methods of the stanzas that stay."""
+    hotplugged: bool
+    """Some interface is brought up when it appears, and not by ``ifup -a``."""
+
+    @property
+    def interfaces(self) -> frozenset[str]:
+        """The devices that ifupdown configures; what stands behind a colon is but a label of an address."""
+        return frozenset(name.partition(":")[0] for name in self.methods)
+
+    @property
+    def leased(self) -> tuple[str, ...]:
+        """The interfaces that ask for a lease."""
+        return tuple(name for name, methods in self.methods.items() if "dhcp" in methods)
+
+
+@dataclass(slots=True)
+class _Copy:
+    """A private copy while it is made."""
+
+    devices: Collection[str]
+    leasable: Collection[str]
+    left_out: list[LeftOut] = field(default_factory=list)
+    methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    hotplugged: bool = False
+
+
+def private_copy(files: Sequence[HostFile], devices: Collection[str], leasable: Collection[str]) -> PrivateCopy:
+    """Copy what may be run.
+
+    Args:
+        files: ifupdown's, whole: a snapshot keeps only parts of them, and of a part nobody can tell what it does.
+        devices: the host's interfaces.
+        leasable: those that can be given a lease in the lab.
+    """
+    copy = _Copy(devices, leasable)
+    texts = [file for file in files if file.exists and file.error is None]
+    configured = [file for file in texts if file.path.startswith(FOLDER)]
+    scripts = [file for file in configured if file.path.rpartition("/")[0] in SCRIPT_FOLDERS]
+    configured = [file for file in configured if file not in scripts]
+    templates = {words[words.index("inherits") + 1] for file in configured for words in _inheriting(file.text)}
+    for file in configured:
+        _find_stanzas(copy, file, templates)
+    kept = [HostFile(path=file.path, exists=True, text=_interfaces(copy, file), mode=0o644) for file in configured]
+    kept += [one for script in scripts if (one := _script(copy, script)) is not None]
+    return PrivateCopy(tuple(kept), tuple(copy.left_out), copy.methods, copy.hotplugged)
+
+
+def _inheriting(text: str) -> list[list[str]]:
+    found = (line.text.split() for line in logical_lines(text))
+    return [words for words in found if words[0] == "iface" and "inherits" in words[:-1]]
+
+
+def _find_stanzas(copy: _Copy, file: HostFile, templates: Collection[str]) -> None:
+    for line in logical_lines(file.text):
+        words = line.text.split()
+        if words[0] != "iface" or len(words) < 2:
+            continue
+        reason = _objection_to_stanza(copy, words, templates)
+        if reason is not None:
+            copy.left_out.append(LeftOut(_place(file, line), f"the stanza is left out: {reason}", words[1]))
+        else:
+            method = words[3] if len(words) > 3 and words[2] != "inherits" else ""
+            copy.methods[words[1]] = (*copy.methods.get(words[1], ()), method)
+
+
+def _objection_to_stanza(copy: _Copy, words: list[str], templates: Collection[str]) -> str | None:
+    name, family, method = words[1], *(*words[2:4], "", "")[:2]
+    device = name.partition(":")[0]
+    if not all(map(_PLAIN.fullmatch, words)):
+        return "its name is none"
+    if not method:
+        # A mistake that ifupdown is to find as well.
+        return None
+    if family != "inherits" and (family, method) not in _METHODS:
+        return f"what '{family} {method}' does is not known to stay in a lab"
+    if device not in copy.devices and name not in templates:
+        return f"there is no {device}"
+    if method == "dhcp" and name not in copy.leasable:
+        return f"{name} has no address, or no gateway, that a lease could be made of"
+    return None
+
+
+def _place(file: HostFile, line: LogicalLine) -> Place:
+    """Without the text: what is left out may hold anything, and is told to anybody."""
+    return Place(file.path, line.number)
+
+
+def _interfaces(copy: _Copy, file: HostFile) -> str:
+    """One file of interfaces(5), every line where it was."""
+    kept = [""] * len(file.text.split("\n"))
+    dropped = {out.place.line for out in copy.left_out if out.place.path == file.path and out.interface is not None}
+    asked_for = set(_OF_AN_OPTION.findall(file.text))
+    inside: bool | None = None
+    """Within a stanza: whether it stays; None outside of every stanza."""
+    for line in logical_lines(file.text):
+        word, *rest = line.text.split(None, 1)
+        value = rest[0] if rest else ""
+        if keyword(line) is None:
+            if inside is None:
+                kept[line.number - 1] = _MISTAKE
+            elif inside:
+                kept[line.number - 1] = _option(copy, _place(file, line), word, value, asked_for)
+            continue
+        inside = None
+        if word == "iface":
+            inside = line.number not in dropped
+            kept[line.number - 1] = " ".join(line.text.split()) if inside else ""
+        elif word == "auto" or word.startswith("allow-"):
+            names = [name for name in value.split() if _is_started(copy, name)]
+            copy.hotplugged |= word == "allow-hotplug" and bool(names)
+            kept[line.number - 1] = " ".join((word, *names)) if names and _PATTERN.fullmatch(word) else ""
+        elif _is_harmless(file, word, value):
+            kept[line.number - 1] = f"{word} {value}"
+        else:
+            inside = False
+            copy.left_out.append(LeftOut(_place(file, line), f"'{word}' is left out"))
+    return "\n".join(kept)
+
+
+def _option(copy: _Copy, place: Place, word: str, value: str, asked_for: Collection[str]) -> str:
+    """An option of a stanza that stays; one that ifupdown makes nothing of stays where a hook asks for its value."""
+    if not value:
+        return _MISTAKE.split()[0]
+    if word in HOOKS:
+        reason = objection_to_hook(value)
+        if reason is None:
+            return f"    {word} {value}"
+        copy.left_out.append(LeftOut(place, f"not run: {reason}"))
+        return ""
+    wanted = word in _OPTIONS or f"IF_{word.upper().replace('-', '_')}" in asked_for
+    return f"    {word} {value}" if wanted and _PLAIN.fullmatch(word) and _PLAIN.fullmatch(value) else ""
+
+
+def _is_started(copy: _Copy, name: str) -> bool:
+    physical, _equals, logical = name.partition("=")
+    wanted = logical or physical
+    if not _PATTERN.fullmatch(name):
+        return False
+    if physical.startswith("/"):
+        return any(fnmatchcase(one, physical[1:]) for one in copy.methods)
+    return wanted in copy.methods
+
+
+def _is_harmless(file: HostFile, word: str, value: str) -> bool:
+    if word in ("source", "source-directory"):
+        return _stays_inside(file, value)
+    return word in ("no-scripts", "no-auto-down") and _PLAIN.fullmatch(value) is not None
+
+
+def _stays_inside(file: HostFile, patterns: str) -> bool:
+    for pattern in patterns.split():
+        path = pattern if pattern.startswith("/") else f"{file.path.rpartition('/')[0]}/{pattern}"
+        if not _PATTERN.fullmatch(pattern) or not path.startswith(FOLDER) or ".." in path.split("/"):
+            return False
+    return True
+
+
+def _script(copy: _Copy, script: HostFile) -> HostFile | None:
+    if not script.mode & 0o111:
+        return None
+    first, *_rest = script.text.split("\n", 1)
+    shell = _SHELL.fullmatch(first)
+    found = objection_to_script(script.text) if shell is not None else None
+    if shell is None or found is not None:
+        line, reason = (found.line, found.reason) if found is not None else (1, "it is no script of the shell")
+        copy.left_out.append(LeftOut(Place(script.path, line), f"the script is not run: {reason}"))
+        return None
+    return HostFile(path=script.path, exists=True, text=f"#!/bin/sh{shell[1]}{script.text[len(first) :]}", mode=0o755)
