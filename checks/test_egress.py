@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fixtures.check import check
 from fixtures.expect import Expect
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_seen, departures, errors_seen, in_words, left_by
 from viacheck.model.intent import Protocol
-from viacheck.packets.traffic_tests import Journeys
+from viacheck.packets.traffic_tests import TrafficTests
 
 
 @check(
@@ -17,9 +17,9 @@ from viacheck.packets.traffic_tests import Journeys
     needs="capture",
 )
 def test_agent_packets_leave_by_the_intended_uplink(
-    journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect
+    traffic: TrafficTests, resolved: ResolvedIntent, protocol: Protocol, expect: Expect
 ) -> None:
-    expect.only_by(situation.uplink, journeys.agent(protocol), situation.ways_out, who="the agent")
+    expect.only_by(resolved.uplink, traffic.agent(protocol), resolved.egress_interfaces, who="the agent")
 
 
 @check(
@@ -29,35 +29,35 @@ def test_agent_packets_leave_by_the_intended_uplink(
     needs="capture",
 )
 def test_agent_packets_carry_the_right_source(
-    journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect
+    traffic: TrafficTests, resolved: ResolvedIntent, protocol: Protocol, expect: Expect
 ) -> None:
-    packets = journeys.agent(protocol)
-    left = left_by(packets, situation.ways_out)
+    packets = traffic.agent(protocol)
+    left = left_by(packets, resolved.egress_interfaces)
     if not left:
         expect.not_run("no probe left by any interface (EGRESS-01): there is no source to look at")
     seen = [(way, sighting) for way in left for sighting in departures(packets, way)]
-    if situation.bridged:
-        expected = f"the agent's own address {situation.agent_address} and MAC {situation.agent_mac}"
-        wrong = {(way, one.source, one.source_mac) for way, one in seen if not situation.is_agents_own(one)}
+    if resolved.bridged:
+        expected = f"the agent's own address {resolved.agent_address} and MAC {resolved.agent_mac}"
+        wrong = {(way, one.source, one.source_mac) for way, one in seen if not resolved.is_agents_own(one)}
         right = {f"{one.source} from {one.source_mac}" for _way, one in seen}
         told = "; ".join(f"{source} from {mac} on {way}" for way, source, mac in sorted(wrong))
     else:
-        expected = f"the uplink's address: {', '.join(situation.uplink_address(way) or 'none' for way in left)}"
-        wrong = {(way, one.source, "") for way, one in seen if one.source not in situation.uplink_addresses(way)}
+        expected = f"the uplink's address: {', '.join(resolved.uplink_address(way) or 'none' for way in left)}"
+        wrong = {(way, one.source, "") for way, one in seen if one.source not in resolved.uplink_addresses(way)}
         right = {one.source for _way, one in seen}
         told = "; ".join(f"{source} on {way}" for way, source, _mac in sorted(wrong))
     expect.holds(
         not wrong,
         expected=expected,
         observed=told or ", ".join(sorted(right)),
-        evidence=[packets, *journeys.far_end(protocol)],
+        evidence=[packets, *traffic.far_end(protocol)],
     )
 
 
 @check("EGRESS-03", "Answers come back to the agent", guide="NAT", needs="capture")
-def test_answers_come_back(journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect) -> None:
-    packets = journeys.agent(protocol)
-    left = left_by(packets, situation.ways_out)
+def test_answers_come_back(traffic: TrafficTests, resolved: ResolvedIntent, protocol: Protocol, expect: Expect) -> None:
+    packets = traffic.agent(protocol)
+    left = left_by(packets, resolved.egress_interfaces)
     if not left:
         expect.not_run("no probe left by any interface (EGRESS-01): no answer can come")
     expected = f"{packets.sent} of {packets.sent} answers reach the agent"
@@ -65,7 +65,7 @@ def test_answers_come_back(journeys: Journeys, situation: Situation, protocol: P
     observed = f"{packets.answered} of {packets.sent} reached the agent, {len(on_wire)} were seen on {', '.join(left)}"
     if packets.answered < packets.sent and not on_wire and not expect.explained:
         expect.inconclusive(
-            f"{observed}: the probe target {situation.target} may not answer; name one that does (probe.target)",
+            f"{observed}: the probe target {resolved.target} may not answer; name one that does (probe.target)",
             expected=expected,
             evidence=[packets],
         )
@@ -79,35 +79,39 @@ def test_answers_come_back(journeys: Journeys, situation: Situation, protocol: P
     needs="capture",
 )
 def test_the_hosts_own_packets_keep_the_default_exit(
-    journeys: Journeys, situation: Situation, protocol: Protocol, expect: Expect
+    traffic: TrafficTests, resolved: ResolvedIntent, protocol: Protocol, expect: Expect
 ) -> None:
-    if situation.default_exit is None:
+    if resolved.default_exit is None:
         expect.not_run("the host has no default exit (HOST-06); name it in host.default_exit")
-    expect.only_by(situation.default_exit, journeys.host(protocol), situation.ways_out, who="the host")
+    expect.only_by(resolved.default_exit, traffic.host(protocol), resolved.egress_interfaces, who="the host")
 
 
 @check("EGRESS-05", "The agent's DNS queries leave by the intended uplink", guide="NAT, steps 3-5", needs="capture")
-def test_dns_queries_leave_by_the_intended_uplink(journeys: Journeys, situation: Situation, expect: Expect) -> None:
-    if not journeys.resolvers:
+def test_dns_queries_leave_by_the_intended_uplink(
+    traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect
+) -> None:
+    if not traffic.resolvers:
         expect.not_applicable("the agent's resolv.conf names no resolver")
-    packets = journeys.dns()
-    if not left_by(packets, situation.ways_out) and not packets.refused and packets.answered:
-        expect.not_applicable(f"{', '.join(journeys.resolvers)} answers on this host itself: no query leaves")
-    if not left_by(packets, situation.ways_out) and not left_by(journeys.agent("udp"), situation.ways_out):
+    packets = traffic.dns()
+    if not left_by(packets, resolved.egress_interfaces) and not packets.refused and packets.answered:
+        expect.not_applicable(f"{', '.join(traffic.resolvers)} answers on this host itself: no query leaves")
+    if not left_by(packets, resolved.egress_interfaces) and not left_by(
+        traffic.agent("udp"), resolved.egress_interfaces
+    ):
         expect.not_run("none of the agent's packets leaves (EGRESS-01)")
-    foreign = [one for one in departures(packets, situation.uplink) if not situation.is_agents_own(one)]
-    if situation.bridged and foreign and list(left_by(packets, situation.ways_out)) == [situation.uplink]:
-        others = departures(journeys.agent(situation.intent.probe.protocols[0]), situation.uplink)
+    foreign = [one for one in departures(packets, resolved.uplink) if not resolved.is_agents_own(one)]
+    if resolved.bridged and foreign and list(left_by(packets, resolved.egress_interfaces)) == [resolved.uplink]:
+        others = departures(traffic.agent(resolved.intent.probe.protocols[0]), resolved.uplink)
         # Where everything of the agent's leaves as somebody else's, EGRESS-02 tells.
         expect.advises(
-            not all(map(situation.is_agents_own, others)),
-            expected=f"the agent's queries leave by {situation.uplink} with its own address {situation.agent_address}",
-            observed=f"{', '.join(journeys.resolvers)} carries them on from this host: they leave by "
-            f"{situation.uplink} as {', '.join(sorted({one.source for one in foreign}))}",
+            not all(map(resolved.is_agents_own, others)),
+            expected=f"the agent's queries leave by {resolved.uplink} with its own address {resolved.agent_address}",
+            observed=f"{', '.join(traffic.resolvers)} carries them on from this host: they leave by "
+            f"{resolved.uplink} as {', '.join(sorted({one.source for one in foreign}))}",
             evidence=[packets],
         )
         return
-    expect.only_by(situation.uplink, packets, situation.ways_out, who="the agent's resolver")
+    expect.only_by(resolved.uplink, packets, resolved.egress_interfaces, who="the agent's resolver")
 
 
 @check(
@@ -116,15 +120,13 @@ def test_dns_queries_leave_by_the_intended_uplink(journeys: Journeys, situation:
     guide="NAT",
     needs="capture",
 )
-def test_full_size_packets_get_through(journeys: Journeys, situation: Situation, expect: Expect) -> None:
-    small = journeys.agent(
-        "icmp" if "icmp" in situation.intent.probe.protocols else situation.intent.probe.protocols[0]
-    )
+def test_full_size_packets_get_through(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+    small = traffic.agent("icmp" if "icmp" in resolved.intent.probe.protocols else resolved.intent.probe.protocols[0])
     if not small.answered:
         expect.not_run("not even small packets are answered (EGRESS-03)")
-    packets = journeys.full_size()
+    packets = traffic.full_size()
     told = [sighting.note for sighting in errors_seen(packets) if sighting.note]
-    if situation.bridged and packets.refused:
+    if resolved.bridged and packets.refused:
         expect.advises(
             False,
             expected="packets as large as the parent carries leave the agent",
@@ -142,13 +144,13 @@ def test_full_size_packets_get_through(journeys: Journeys, situation: Situation,
 
 
 @check("EGRESS-07", "IPv6 does not slip out beside the IPv4 rule", guide="NAT, steps 3-5", needs="capture")
-def test_ipv6_does_not_slip_out(journeys: Journeys, situation: Situation, expect: Expect) -> None:
-    if situation.agent_address6 is None:
+def test_ipv6_does_not_slip_out(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+    if resolved.agent_address6 is None:
         expect.not_applicable("the agent has no global IPv6 address")
-    packets = journeys.ipv6()
-    left = left_by(packets, situation.ways_out)
-    others = [way for way in situation.ways_out if way != situation.uplink]
-    expected = f"IPv6 leaves by {situation.uplink} or not at all"
+    packets = traffic.ipv6()
+    left = left_by(packets, resolved.egress_interfaces)
+    others = [way for way in resolved.egress_interfaces if way != resolved.uplink]
+    expected = f"IPv6 leaves by {resolved.uplink} or not at all"
     if not any(way in left for way in others):
         expect.proven_absent(packets, others, expected=expected)
     expect.holds(

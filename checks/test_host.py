@@ -5,12 +5,12 @@ from __future__ import annotations
 from fixtures.check import CONTAINER, NAT, check
 from fixtures.expect import Expect
 from viacheck.analysis.packet_filter.evaluate import forwarding
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.host import agent_flow, overlapping, sysctls_off
 from viacheck.model.intent import Intent
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Snapshot
-from viacheck.packets.traffic_tests import Journeys
+from viacheck.packets.traffic_tests import TrafficTests
 from viacheck.parsers.docker_api import macvlan_supported
 
 
@@ -65,8 +65,8 @@ def test_uplinks_are_usable(snapshot: Snapshot, intent: Intent, expect: Expect) 
 
 
 @check("HOST-03", "Every uplink's gateway answers ARP on that uplink", guide="NAT, step 5", needs="probe")
-def test_gateways_answer_arp(journeys: Journeys, intent: Intent, expect: Expect) -> None:
-    answered = {name: answers for name, answers in journeys.gateways.items() if answers}
+def test_gateways_answer_arp(traffic: TrafficTests, intent: Intent, expect: Expect) -> None:
+    answered = {name: answers for name, answers in traffic.gateways.items() if answers}
     expect.holds(
         set(answered) == set(intent.uplinks),
         expected="; ".join(f"{uplink.gateway} answers on {name}" for name, uplink in intent.uplinks.items()),
@@ -78,9 +78,9 @@ def test_gateways_answer_arp(journeys: Journeys, intent: Intent, expect: Expect)
 
 
 @check("HOST-04", "The host forwards IPv4 between the agent's bridge and the uplink", guide="NAT", applies=NAT)
-def test_the_host_forwards(situation: Situation, snapshot: Snapshot, expect: Expect) -> None:
-    off = sysctls_off(situation)
-    passage = forwarding(snapshot.host.packet_filter, agent_flow(situation, situation.uplink))
+def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
+    off = sysctls_off(resolved)
+    passage = forwarding(snapshot.host.packet_filter, agent_flow(resolved, resolved.uplink))
     unread = snapshot.problem("packet filter")
     if not off and passage.allowed is None and unread is not None:
         expect.unread(unread)
@@ -93,7 +93,7 @@ def test_the_host_forwards(situation: Situation, snapshot: Snapshot, expect: Exp
         observed += ", the packet filter lets the agent's packets through"
     expect.holds(
         not off and passage.allowed is not False,
-        expected=f"forwarding from {situation.bridge} to {situation.uplink} is on, nothing drops the agent's packets",
+        expected=f"forwarding from {resolved.bridge} to {resolved.uplink} is on, nothing drops the agent's packets",
         observed=observed,
         evidence=[
             StateEvidence(
@@ -104,11 +104,11 @@ def test_the_host_forwards(situation: Situation, snapshot: Snapshot, expect: Exp
 
 
 @check("HOST-05", "The agent's subnet overlaps no uplink's subnet and no other route", guide="NAT, step 2", applies=NAT)
-def test_the_agents_subnet_is_its_own(situation: Situation, expect: Expect) -> None:
-    found = overlapping(situation)
+def test_the_agents_subnet_is_its_own(resolved: ResolvedIntent, expect: Expect) -> None:
+    found = overlapping(resolved)
     expect.holds(
         not found,
-        expected=f"{situation.agent_subnet} is used by {situation.bridge} alone",
+        expected=f"{resolved.agent_subnet} is used by {resolved.bridge} alone",
         observed=f"overlaps {'; '.join(found)}" if found else "no overlap",
     )
 
@@ -118,8 +118,8 @@ def test_the_agents_subnet_is_its_own(situation: Situation, expect: Expect) -> N
     "The default exit is known, and is what the intent says",
     guide="NAT, host with multiple physical interfaces",
 )
-def test_the_default_exit_is_the_intended_one(situation: Situation, intent: Intent, expect: Expect) -> None:
-    decision = situation.host_decision
+def test_the_default_exit_is_the_intended_one(resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
+    decision = resolved.host_decision
     wanted = intent.host.default_exit
     found = f"{decision.interface} ({decision.route})" if decision.interface else f"none: {decision.outcome}"
     expect.holds(

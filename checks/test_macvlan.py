@@ -5,13 +5,13 @@ from __future__ import annotations
 from fixtures.check import BRIDGED, MACVLAN, check
 from fixtures.expect import Expect
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_WORDS
 from viacheck.analysis.sightings import departures, left_by
 from viacheck.diagnosis.macvlan import data_filtered, docker_network, in_pool, network_faults
 from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.snapshot import Snapshot
-from viacheck.packets.traffic_tests import Journeys
+from viacheck.packets.traffic_tests import TrafficTests
 
 
 @check(
@@ -21,11 +21,11 @@ from viacheck.packets.traffic_tests import Journeys
     needs="docker",
     applies=MACVLAN,
 )
-def test_the_network_is_the_parents_lan(situation: Situation, intent: Intent, expect: Expect) -> None:
-    attach, engine, network = intent.agent.attach, situation.snapshot.engine, docker_network(situation)
+def test_the_network_is_the_parents_lan(resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
+    attach, engine, network = intent.agent.attach, resolved.snapshot.engine, docker_network(resolved)
     assert isinstance(attach, MacvlanAttach)
     expected = f"{attach.network}: macvlan on {attach.parent}, subnet {attach.subnet}, gateway {attach.gateway}"
-    parent = situation.parent_link
+    parent = resolved.parent_link
     if parent is not None and parent.master is not None:
         expect.holds(False, expected=expected, observed=f"{attach.parent} is a port of the bridge {parent.master}")
         return
@@ -35,9 +35,9 @@ def test_the_network_is_the_parents_lan(situation: Situation, intent: Intent, ex
         names = ", ".join(one.name for one in engine.networks)
         expect.holds(False, expected=expected, observed=f"there is no such Docker network; there are {names}")
         return
-    if network is None and situation.bridged_link is None:
+    if network is None and resolved.bridged_link is None:
         expect.not_run("the agent is no container and has no macvlan interface that would tell of its network")
-    faults = network_faults(situation)
+    faults = network_faults(resolved)
     expect.holds(
         not faults,
         expected=expected,
@@ -52,17 +52,17 @@ def test_the_network_is_the_parents_lan(situation: Situation, intent: Intent, ex
     needs="docker",
     applies=MACVLAN,
 )
-def test_the_agent_is_attached(situation: Situation, snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
+def test_the_agent_is_attached(resolved: ResolvedIntent, snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     attach = intent.agent.attach
     assert isinstance(attach, MacvlanAttach)
     if snapshot.agent is None and not expect.explained:
         expect.not_run("the agent cannot be entered (HOST-07)")
-    address, container = situation.bridged_address, snapshot.engine.container if snapshot.engine else None
+    address, container = resolved.bridged_address, snapshot.engine.container if snapshot.engine else None
     networks = [one.network for one in container.attachments] if container is not None else None
     found = f"{address.address}/{address.prefixlen}" if address is not None else "no address on a macvlan interface"
     expect.holds(
-        in_pool(situation) and (networks is None or attach.network in networks),
-        expected=f"on {attach.network}, with an address from {situation.agent_pool}",
+        in_pool(resolved) and (networks is None or attach.network in networks),
+        expected=f"on {attach.network}, with an address from {resolved.agent_pool}",
         observed=found + (f", on {', '.join(networks) or 'no network'}" if networks is not None else ""),
     )
 
@@ -74,16 +74,16 @@ def test_the_agent_is_attached(situation: Situation, snapshot: Snapshot, intent:
     needs="capture",
     applies=MACVLAN,
 )
-def test_the_agent_reaches_the_gateway(journeys: Journeys, situation: Situation, expect: Expect) -> None:
-    parent, packets = situation.parent, journeys.gateway_pings()
+def test_the_agent_reaches_the_gateway(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+    parent, packets = resolved.parent, traffic.gateway_pings()
     assert parent is not None
     expected = (
-        f"{packets.sent} of {packets.sent} pings to {situation.lan_gateway} answered, seen leaving by {parent} from "
-        f"{situation.agent_mac} as {situation.agent_address}, and nowhere else"
+        f"{packets.sent} of {packets.sent} pings to {resolved.lan_gateway} answered, seen leaving by {parent} from "
+        f"{resolved.agent_mac} as {resolved.agent_address}, and nowhere else"
     )
-    left = left_by(packets, situation.ways_out)
+    left = left_by(packets, resolved.egress_interfaces)
     others = [way for way in left if way != parent]
-    own = {one.probe for one in departures(packets, parent) if situation.is_agents_own(one)}
+    own = {one.probe for one in departures(packets, parent) if resolved.is_agents_own(one)}
     foreign = sorted({f"{s.source} from {s.source_mac}" for s in departures(packets, parent) if s.probe not in own})
     observed = f"{packets.answered} of {packets.sent} answered, {len(own)} seen on {parent} as the agent's own"
     observed += f", as {', '.join(foreign)} instead" if foreign else ""
@@ -92,14 +92,14 @@ def test_the_agent_reaches_the_gateway(journeys: Journeys, situation: Situation,
     observed += f"; refused by the agent's own kernel: {refused}" if refused else ""
     fine = packets.answered == packets.sent == len(own) and not foreign and not others
     if fine:
-        expect.proven_absent(packets, [way for way in situation.ways_out if way != parent], expected=expected)
-    elif not journeys.segment.gateway_answers_host and own and not expect.explained:
+        expect.proven_absent(packets, [way for way in resolved.egress_interfaces if way != parent], expected=expected)
+    elif not traffic.segment.gateway_answers_host and own and not expect.explained:
         expect.inconclusive(
-            f"{observed}: the gateway {situation.lan_gateway} answers the host's own pings no more than the agent's",
+            f"{observed}: the gateway {resolved.lan_gateway} answers the host's own pings no more than the agent's",
             expected=expected,
             evidence=[packets],
         )
-    fact = journeys.segment.host_and_agent(parent, situation.uplink_address(parent))
+    fact = traffic.segment.host_and_agent(parent, resolved.uplink_address(parent))
     expect.holds(fine, expected=expected, observed=observed, evidence=[packets, *fact])
 
 
@@ -110,8 +110,8 @@ def test_the_agent_reaches_the_gateway(journeys: Journeys, situation: Situation,
     needs="probe",
     applies=MACVLAN,
 )
-def test_no_dhcp_server_hands_out_the_pool(journeys: Journeys, situation: Situation, expect: Expect) -> None:
-    offers, pool, parent = journeys.offers, situation.agent_pool, situation.parent
+def test_no_dhcp_server_hands_out_the_pool(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+    offers, pool, parent = traffic.offers, resolved.agent_pool, resolved.parent
     assert pool is not None
     if offers is None:
         expect.not_run(f"{parent} is not up (HOST-02), so that no DHCP server can be asked on it")
@@ -138,18 +138,18 @@ def test_no_dhcp_server_hands_out_the_pool(journeys: Journeys, situation: Situat
     needs="probe",
     applies=BRIDGED,
 )
-def test_nobody_else_holds_the_agents_address(journeys: Journeys, situation: Situation, expect: Expect) -> None:
-    address, facts = situation.bridged_address, journeys.segment
+def test_nobody_else_holds_the_agents_address(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+    address, facts = resolved.bridged_address, traffic.segment
     if address is None:
         expect.not_run("the agent has no address on its parent that somebody else could hold")
     if facts.claims is None:
-        expect.not_run(f"{situation.parent} is not up (HOST-02), so that nobody can be asked on it")
-    own = [one.interface for one in situation.snapshot.host.addresses if one.address == address.address]
+        expect.not_run(f"{resolved.parent} is not up (HOST-02), so that nobody can be asked on it")
+    own = [one.interface for one in resolved.snapshot.host.addresses if one.address == address.address]
     others = [f"{claim.mac} (asked from the side of {' and '.join(claim.heard_by)})" for claim in facts.claims]
     others += [f"this host's own {interface}" for interface in own]
     expect.holds(
         not others,
-        expected=f"nobody but {situation.agent_mac} answers ARP for {address.address}",
+        expected=f"nobody but {resolved.agent_mac} answers ARP for {address.address}",
         observed=f"{', '.join(others)} holds it as well"
         if others
         else f"nobody answers, asked from the side of {' and '.join(facts.asked_from)}",
@@ -163,19 +163,19 @@ def test_nobody_else_holds_the_agents_address(journeys: Journeys, situation: Sit
     needs="capture",
     applies=BRIDGED,
 )
-def test_a_second_mac_is_accepted(journeys: Journeys, situation: Situation, expect: Expect) -> None:
-    parent = situation.parent_link
-    expected = f"frames from and to the agent's {situation.agent_mac} get through beside the parent's own"
+def test_a_second_mac_is_accepted(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+    parent = resolved.parent_link
+    expected = f"frames from and to the agent's {resolved.agent_mac} get through beside the parent's own"
     if parent is not None and parent.wireless:
         expect.holds(False, expected=expected, observed=f"{parent.name} is wireless: a station has one MAC address")
         return
-    probes = journeys.segment.second_mac
+    probes = traffic.segment.second_mac
     if probes is None:
         expect.not_run("the parent is not up (HOST-02), or the agent has no interface on it")
-    pings = journeys.gateway_pings()
+    pings = traffic.gateway_pings()
     if probes.upstream == "unknown":
         expect.not_run(f"{UPSTREAM_WORDS['unknown']} (HOST-03), so that nothing can be compared with it")
-    filtered = data_filtered(journeys.target.measured, [situation.parent] if situation.parent else [])
+    filtered = data_filtered(traffic.target.measurements, [resolved.parent] if resolved.parent else [])
     accepted = probes.upstream == "accepted" and not (filtered and expect.explained)
     expect.holds(
         accepted,

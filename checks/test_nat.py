@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from fixtures.check import NAT, check
 from fixtures.expect import Expect
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.nat import enslaved_uplinks, translation
 from viacheck.model.snapshot import Snapshot
 
 
 @check("NAT-01", "The agent's bridge has no uplink enslaved", guide="NAT", applies=NAT)
-def test_the_bridge_stays_inside(situation: Situation, expect: Expect) -> None:
-    ports = enslaved_uplinks(situation)
+def test_the_bridge_stays_inside(resolved: ResolvedIntent, expect: Expect) -> None:
+    ports = enslaved_uplinks(resolved)
     expect.holds(
         not ports,
-        expected=f"no uplink is a port of {situation.bridge}",
-        observed=f"{', '.join(ports)} is a port of {situation.bridge}" if ports else "none is",
+        expected=f"no uplink is a port of {resolved.bridge}",
+        observed=f"{', '.join(ports)} is a port of {resolved.bridge}" if ports else "none is",
     )
 
 
 @check("NAT-02", "Source NAT covers the agent's subnet on the intended uplink", guide="NAT", applies=NAT)
-def test_source_nat_covers_the_agent(situation: Situation, snapshot: Snapshot, expect: Expect) -> None:
-    found = translation(situation)
+def test_source_nat_covers_the_agent(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
+    found = translation(resolved)
     unread = snapshot.problem("packet filter")
-    expected = f"{situation.agent_subnet} is translated to an address of {situation.uplink}"
+    expected = f"{resolved.agent_subnet} is translated to an address of {resolved.uplink}"
     if found.kind == "unknown" and unread is not None:
         expect.unread(unread)
     if found.kind == "unknown":
@@ -33,7 +33,7 @@ def test_source_nat_covers_the_agent(situation: Situation, snapshot: Snapshot, e
     by = f" by {found.chain.table} {found.chain.name}: {found.rule.text}" if found.chain and found.rule else ""
     expect.holds(
         found.kind == "masquerade"
-        or (found.kind == "snat" and found.address in situation.uplink_addresses(situation.uplink)),
+        or (found.kind == "snat" and found.address in resolved.uplink_addresses(resolved.uplink)),
         expected=expected,
         observed={
             "none": "no rule translates it",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fixtures.check import Applies, check
 from fixtures.expect import Expect
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.persistence import findings_of, persistence_of
 from viacheck.model.result import CommandEvidence, FileEvidence
 from viacheck.persistence.assess import applies
 from viacheck.persistence.manager_answers import of_manager
 from viacheck.persistence.manager_config import OWN_NAMES
 from viacheck.persistence.repeatable import repeatable
-from viacheck.persistence.replay_result import Prove
+from viacheck.persistence.replay_result import Replay
 
 WRITTEN_DOWN = Applies(
     applies, 'no policy routing is intended (egress.table), or it is typed by hand on purpose (egress.persist = "none")'
@@ -24,14 +24,14 @@ WRITTEN_DOWN = Applies(
     guide="NAT, step 6",
     applies=WRITTEN_DOWN,
 )
-def test_rule_and_route_are_written_down(situation: Situation, expect: Expect) -> None:
-    if situation.agent_source is None:
+def test_rule_and_route_are_written_down(resolved: ResolvedIntent, expect: Expect) -> None:
+    if resolved.agent_source is None:
         expect.not_run("the agent's subnet is not known (HOST-07)")
-    persistence = persistence_of(situation)
+    persistence = persistence_of(resolved)
     name = OWN_NAMES[persistence.manager] if persistence.manager else "whatever manages it"
     observed = "; ".join(persistence.missing) or f"{name}: {', '.join(map(str, persistence.places))}"
     unread = [str(problem) for problem in persistence.problems]
-    expected = f"rule and route of table {situation.table} are in the files of what manages {situation.uplink}"
+    expected = f"rule and route of table {resolved.table} are in the files of what manages {resolved.uplink}"
     expect.holds(
         persistence.holds,
         expected=expected,
@@ -40,7 +40,7 @@ def test_rule_and_route_are_written_down(situation: Situation, expect: Expect) -
             *(FileEvidence(path=place.path, line=place.line, text=place.text) for place in persistence.places),
             *(
                 CommandEvidence(command=word.command, exit_code=word.exit_code, stdout=word.said)
-                for word in of_manager(situation.snapshot, persistence.manager, situation.uplink)
+                for word in of_manager(resolved.snapshot, persistence.manager, resolved.uplink)
             ),
         ],
     )
@@ -52,13 +52,13 @@ def test_rule_and_route_are_written_down(situation: Situation, expect: Expect) -
     guide="NAT, step 6",
     applies=WRITTEN_DOWN,
 )
-def test_what_is_written_can_run_twice(situation: Situation, prove: Prove, expect: Expect) -> None:
-    if situation.agent_source is None:
+def test_what_is_written_can_run_twice(resolved: ResolvedIntent, replay: Replay, expect: Expect) -> None:
+    if resolved.agent_source is None:
         expect.not_run("the agent's subnet is not known (HOST-07)")
-    persistence = persistence_of(situation)
+    persistence = persistence_of(resolved)
     if not persistence.rules and not persistence.routes:
         expect.not_applicable("nothing is written down (PERSIST-01)")
-    found = repeatable(findings_of(situation, persistence), prove())
+    found = repeatable(findings_of(resolved, persistence), replay())
     expected = "each line can run again with the same result, in the order of a boot"
     if found.holds and found.advice:
         expect.advises(False, expected=expected, observed=found.observed, evidence=found.evidence)

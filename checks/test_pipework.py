@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fixtures.check import PIPEWORK, PIPEWORK_KEPT, check
 from fixtures.expect import Expect
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import departures, left_by
 from viacheck.diagnosis.macvlan import ways_beside
 from viacheck.diagnosis.pipework import (
@@ -18,7 +18,7 @@ from viacheck.diagnosis.pipework import (
 from viacheck.model.intent import Intent, PipeworkStaticAttach
 from viacheck.model.result import FileEvidence
 from viacheck.model.snapshot import Snapshot
-from viacheck.packets.traffic_tests import Journeys
+from viacheck.packets.traffic_tests import TrafficTests
 from viacheck.persistence.pipework import OCCASIONS
 
 
@@ -42,10 +42,10 @@ def test_pipework_is_on_path(snapshot: Snapshot, expect: Expect) -> None:
     needs="docker",
     applies=PIPEWORK,
 )
-def test_docker_gave_no_way_out(situation: Situation, snapshot: Snapshot, expect: Expect) -> None:
+def test_docker_gave_no_way_out(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
     if snapshot.agent is None:
         expect.not_run("the agent cannot be entered (HOST-07)")
-    networks, links = docker_networks(situation), [link.name for link in ways_beside(situation)]
+    networks, links = docker_networks(resolved), [link.name for link in ways_beside(resolved)]
     found = [f"Docker's network {name}" for name in networks] + [f"the interface {name}" for name in links]
     expect.holds(
         not found,
@@ -60,21 +60,23 @@ def test_docker_gave_no_way_out(situation: Situation, snapshot: Snapshot, expect
     guide="Bridging with pipework, steps 5-6",
     applies=PIPEWORK,
 )
-def test_the_agent_has_its_interface(situation: Situation, snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
+def test_the_agent_has_its_interface(
+    resolved: ResolvedIntent, snapshot: Snapshot, intent: Intent, expect: Expect
+) -> None:
     if snapshot.agent is None:
         expect.not_run("the agent cannot be entered (HOST-07)")
-    attach, link, address = intent.agent.attach, situation.bridged_link, situation.bridged_address
+    attach, link, address = intent.agent.attach, resolved.bridged_link, resolved.bridged_address
     wanted = f"with {attach.address}" if isinstance(attach, PipeworkStaticAttach) else "with a lease that is renewed"
-    expected = f"an interface on {situation.parent}, up, {wanted}"
-    parent = situation.parent_of(link) if link is not None else None
-    objection, end, left = address_objection(situation), lease_unattended(situation), leftovers(situation)
+    expected = f"an interface on {resolved.parent}, up, {wanted}"
+    parent = resolved.parent_of(link) if link is not None else None
+    objection, end, left = address_objection(resolved), lease_unattended(resolved), leftovers(resolved)
     if link is None:
         expect.holds(False, expected=expected, observed="no interface by pipework")
         return
     shown = f"{address.address}/{address.prefixlen}" if address is not None else "no address"
     clients = f", renewed by {', '.join(snapshot.dhcp_clients)}" if snapshot.dhcp_clients else ""
     observed = f"{link.name} on {parent.name if parent else 'another host'}, {'up' if link.up else 'down'}, {shown}"
-    fine = link.up and parent == situation.parent_link is not None and objection is None
+    fine = link.up and parent == resolved.parent_link is not None and objection is None
     if fine and end is not None:
         observed += f", leased, with nobody to renew it: it ends {end}"
     elif fine and isinstance(attach, PipeworkStaticAttach):
@@ -99,26 +101,26 @@ def test_the_agent_has_its_interface(situation: Situation, snapshot: Snapshot, i
     needs="capture",
     applies=PIPEWORK,
 )
-def test_the_gateway_answers(journeys: Journeys, situation: Situation, expect: Expect) -> None:
-    parent, packets = situation.parent, journeys.gateway_pings()
+def test_the_gateway_answers(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+    parent, packets = resolved.parent, traffic.gateway_pings()
     assert parent is not None
-    gateway, objection = situation.lan_gateway, gateway_objection(situation)
+    gateway, objection = resolved.lan_gateway, gateway_objection(resolved)
     expected = f"default via {gateway}, {packets.sent} of {packets.sent} pings answered, seen on {parent} as its own"
-    own = {one.probe for one in departures(packets, parent) if situation.is_agents_own(one)}
-    others = [way for way in left_by(packets, situation.ways_out) if way != parent]
+    own = {one.probe for one in departures(packets, parent) if resolved.is_agents_own(one)}
+    others = [way for way in left_by(packets, resolved.egress_interfaces) if way != parent]
     observed = (objection or f"default via {gateway}") + f"; {packets.answered} of {packets.sent} answered"
     observed += f", {len(own)} seen on {parent} as the agent's own"
     observed += f", and on {', '.join(others)}" if others else ""
     fine = objection is None and packets.answered == packets.sent == len(own) and not others
     if fine:
-        expect.proven_absent(packets, [way for way in situation.ways_out if way != parent], expected=expected)
-    elif objection is None and own and not journeys.segment.gateway_answers_host and not expect.explained:
+        expect.proven_absent(packets, [way for way in resolved.egress_interfaces if way != parent], expected=expected)
+    elif objection is None and own and not traffic.segment.gateway_answers_host and not expect.explained:
         expect.inconclusive(
             f"{observed}: the gateway answers the host's own pings no more than the agent's",
             expected=expected,
             evidence=[packets],
         )
-    fact = journeys.segment.host_and_agent(parent, situation.uplink_address(parent))
+    fact = traffic.segment.host_and_agent(parent, resolved.uplink_address(parent))
     expect.holds(fine, expected=expected, observed=observed, evidence=[packets, *fact])
 
 
@@ -128,8 +130,8 @@ def test_the_gateway_answers(journeys: Journeys, situation: Situation, expect: E
     guide="Bridging with pipework, steps 7-11",
     applies=PIPEWORK_KEPT,
 )
-def test_pipework_is_written_down(situation: Situation, expect: Expect) -> None:
-    written = reruns_of(situation)
+def test_pipework_is_written_down(resolved: ResolvedIntent, expect: Expect) -> None:
+    written = reruns_of(resolved)
     expected = f"something runs pipework again after {', '.join(OCCASIONS.values())}"
     observed = "; ".join(f"after {OCCASIONS[one.occasion]}: {one.place}" for one in written.found) or "nothing does"
     observed += f"; nothing after {', '.join(OCCASIONS[one] for one in written.missing)}" if written.missing else ""

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from fixtures.check import NAT, POLICY_ROUTING, check
 from fixtures.expect import Expect
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.routing import deciding_route, fails_open_by, rules_for_agent, shadowing_rule
 from viacheck.host.kernel_route import KernelDecision
 from viacheck.model.intent import Intent
 from viacheck.model.result import Evidence, FileEvidence, StateEvidence
 from viacheck.model.snapshot import Rule, Snapshot
-from viacheck.packets.traffic_tests import Journeys
+from viacheck.packets.traffic_tests import TrafficTests
 from viacheck.parsers.rt_tables import clashes, number_of, registered
 
 FIRST_SHOWN, TELLING_SHOWN, LAST_SHOWN = 50, 10, 3
@@ -46,25 +46,25 @@ def test_the_tables_name_is_registered(snapshot: Snapshot, intent: Intent, expec
 @check(
     "ROUTE-02", "Exactly one rule sends the agent's subnet to the table", guide="NAT, steps 3-4", applies=POLICY_ROUTING
 )
-def test_one_rule_sends_the_agent_to_the_table(situation: Situation, expect: Expect) -> None:
-    rules = rules_for_agent(situation)
-    others = [rule for rule in situation.rules_to_the_table if rule not in rules]
+def test_one_rule_sends_the_agent_to_the_table(resolved: ResolvedIntent, expect: Expect) -> None:
+    rules = rules_for_agent(resolved)
+    others = [rule for rule in resolved.rules_to_the_table if rule not in rules]
     observed = f"{len(rules)}: {_named(rules)}" if rules else "no rule"
     if others and not rules:
         observed += f"; for somebody else: {_named(others)}"
     expect.holds(
         len(rules) == 1,
-        expected=f"one rule from {situation.agent_subnet} to table {situation.table}",
+        expected=f"one rule from {resolved.agent_subnet} to table {resolved.table}",
         observed=observed,
-        evidence=[_rules(situation)],
+        evidence=[_rules(resolved)],
     )
 
 
 @check("ROUTE-03", "No earlier rule takes the agent's packets first", guide="NAT, step 4", applies=POLICY_ROUTING)
-def test_no_earlier_rule_takes_the_packets(situation: Situation, expect: Expect) -> None:
-    if not rules_for_agent(situation):
-        expect.not_applicable(f"no rule sends the agent's packets to table {situation.table} (ROUTE-02)")
-    found = shadowing_rule(situation)
+def test_no_earlier_rule_takes_the_packets(resolved: ResolvedIntent, expect: Expect) -> None:
+    if not rules_for_agent(resolved):
+        expect.not_applicable(f"no rule sends the agent's packets to table {resolved.table} (ROUTE-02)")
+    found = shadowing_rule(resolved)
     observed = (
         "it decides for every protocol"
         if found is None
@@ -72,9 +72,9 @@ def test_no_earlier_rule_takes_the_packets(situation: Situation, expect: Expect)
     )
     expect.holds(
         found is None,
-        expected=f"the rule to table {situation.table} is the first that decides for the agent's packets",
+        expected=f"the rule to table {resolved.table} is the first that decides for the agent's packets",
         observed=observed,
-        evidence=[_rules(situation), situation.agent_decision().evidence()],
+        evidence=[_rules(resolved), resolved.agent_decision().evidence()],
     )
 
 
@@ -84,18 +84,18 @@ def test_no_earlier_rule_takes_the_packets(situation: Situation, expect: Expect)
     guide="NAT, step 5",
     applies=POLICY_ROUTING,
 )
-def test_the_table_leads_to_the_intended_gateway(situation: Situation, intent: Intent, expect: Expect) -> None:
-    route, gateway = deciding_route(situation), str(intent.gateway)
+def test_the_table_leads_to_the_intended_gateway(resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
+    route, gateway = deciding_route(resolved), str(intent.gateway)
     by = {(hop.gateway, hop.interface) for hop in route.nexthops} if route is not None else set()
-    on_link = situation.on_link(gateway, situation.uplink)
-    observed = str(route) if route is not None else f"table {situation.table} has no route to {situation.target}"
+    on_link = resolved.on_link(gateway, resolved.uplink)
+    observed = str(route) if route is not None else f"table {resolved.table} has no route to {resolved.target}"
     if not on_link:
-        observed += f"; {gateway} is in no subnet of {situation.uplink}"
+        observed += f"; {gateway} is in no subnet of {resolved.uplink}"
     expect.holds(
-        by == {(gateway, situation.uplink)} and on_link,
-        expected=f"default via {gateway} dev {situation.uplink} table {situation.table}, with {gateway} on that link",
+        by == {(gateway, resolved.uplink)} and on_link,
+        expected=f"default via {gateway} dev {resolved.uplink} table {resolved.table}, with {gateway} on that link",
         observed=observed,
-        evidence=[_excerpt(f"table {situation.table}", situation.table_routes, [route] if route is not None else [])],
+        evidence=[_excerpt(f"table {resolved.table}", resolved.table_routes, [route] if route is not None else [])],
     )
 
 
@@ -107,9 +107,9 @@ def test_the_table_leads_to_the_intended_gateway(situation: Situation, intent: I
     applies=NAT,
 )
 def test_the_kernel_decides_as_intended(
-    situation: Situation, kernel_decisions: Mapping[str, KernelDecision], expect: Expect
+    resolved: ResolvedIntent, kernel_decisions: Mapping[str, KernelDecision], expect: Expect
 ) -> None:
-    expected = f"table {situation.table}, by {situation.uplink}, for {', '.join(kernel_decisions)}"
+    expected = f"table {resolved.table}, by {resolved.uplink}, for {', '.join(kernel_decisions)}"
     evidence: list[Evidence] = [decision.evidence for decision in kernel_decisions.values()]
     evidence += [decision.answer.command for decision in kernel_decisions.values() if decision.answer.command]
     told = {protocol: decision.answer.words for protocol, decision in kernel_decisions.items()}
@@ -121,7 +121,7 @@ def test_the_kernel_decides_as_intended(
         observed += f"; the routing model says otherwise for {', '.join(disagreeing)}"
     answers = [decision.answer for decision in kernel_decisions.values()]
     expect.holds(
-        all(answer.interface == situation.uplink and answer.table == situation.table for answer in answers),
+        all(answer.interface == resolved.uplink and answer.table == resolved.table for answer in answers),
         expected=expected,
         observed=observed,
         evidence=evidence,
@@ -135,8 +135,8 @@ def test_the_kernel_decides_as_intended(
     needs="capture",
     applies=NAT,
 )
-def test_local_networks_stay_reachable(situation: Situation, journeys: Journeys, expect: Expect) -> None:
-    local_networks = journeys.local_networks()
+def test_local_networks_stay_reachable(resolved: ResolvedIntent, traffic: TrafficTests, expect: Expect) -> None:
+    local_networks = traffic.local_networks()
     asked = ", ".join(f"{address} ({name})" for name, (address, _) in local_networks.items())
     lost = {name: address for name, (address, answered) in local_networks.items() if not answered}
     expect.advises(
@@ -145,7 +145,7 @@ def test_local_networks_stay_reachable(situation: Situation, journeys: Journeys,
         observed=f"no answer from {', '.join(f'{address} ({name})' for name, address in lost.items())}"
         if lost
         else "all answer",
-        evidence=[situation.agent_decision().evidence()],
+        evidence=[resolved.agent_decision().evidence()],
     )
 
 
@@ -155,13 +155,13 @@ def test_local_networks_stay_reachable(situation: Situation, journeys: Journeys,
     guide="NAT, step 6",
     applies=NAT,
 )
-def test_it_fails_closed(situation: Situation, expect: Expect) -> None:
-    if situation.agent_source is None:
+def test_it_fails_closed(resolved: ResolvedIntent, expect: Expect) -> None:
+    if resolved.agent_source is None:
         expect.not_run("the agent's address is not known (HOST-07)")
-    other = fails_open_by(situation)
+    other = fails_open_by(resolved)
     expect.advises(
         other is None,
-        expected=f"while {situation.uplink} is away the agent's packets leave by no other interface",
+        expected=f"while {resolved.uplink} is away the agent's packets leave by no other interface",
         observed=f"they would leave by {other}" if other else "no other way is left",
     )
 
@@ -171,8 +171,8 @@ def _named(rules: Sequence[Rule]) -> str:
     return "; ".join(map(str, rules[:TELLING_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
-def _rules(situation: Situation) -> StateEvidence:
-    return _excerpt("rules", list(situation.snapshot.host.rules_of(4)), situation.rules_to_the_table)
+def _rules(resolved: ResolvedIntent) -> StateEvidence:
+    return _excerpt("rules", list(resolved.snapshot.host.rules_of(4)), resolved.rules_to_the_table)
 
 
 def _excerpt(title: str, entries: Sequence[object], telling: Sequence[object]) -> StateEvidence:

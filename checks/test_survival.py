@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from fixtures.check import CONTAINER, check
 from fixtures.expect import Expect
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import in_words, left_by
-from viacheck.disruption.disruption_tests import Trials
+from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
-from viacheck.disruption.flow_results import Trial, leak_words, must_survive
-from viacheck.disruption.runner import WayNotRight
+from viacheck.disruption.flow_results import DisruptionResult, leak_words, must_survive
+from viacheck.disruption.runner import EgressNotAsIntended
 from viacheck.model.intent import Intent, Survivable, seconds
 from viacheck.model.result import Evidence, StateEvidence
-from viacheck.packets.traffic_tests import Journeys
+from viacheck.packets.traffic_tests import TrafficTests
 
 GUIDE = "NAT, step 6"
 
@@ -26,58 +26,60 @@ GUIDE = "NAT, step 6"
     needs="disruptive",
 )
 def test_it_survives_a_link_flap(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    _survives("link-flap", trials, journeys, situation, intent, expect)
+    _survives("link-flap", disruptions, traffic, resolved, intent, expect)
 
 
 @check("FLAP-02", "The same after loss and return of carrier", guide=GUIDE, needs="disruptive")
 def test_it_survives_a_loss_of_carrier(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    _survives("carrier-loss", trials, journeys, situation, intent, expect)
+    _survives("carrier-loss", disruptions, traffic, resolved, intent, expect)
 
 
 @check("FLAP-03", "The same after ifdown/ifup, several times, with no duplicates left", guide=GUIDE, needs="disruptive")
 def test_it_survives_ifdown_and_ifup(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    _survives("ifupdown", trials, journeys, situation, intent, expect)
+    _survives("ifupdown", disruptions, traffic, resolved, intent, expect)
 
 
 @check("FLAP-04", "The same after the agent's container restarts", guide=GUIDE, needs="disruptive", applies=CONTAINER)
 def test_it_survives_a_restart_of_the_container(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    _survives("container-restart", trials, journeys, situation, intent, expect)
+    _survives("container-restart", disruptions, traffic, resolved, intent, expect)
 
 
 @check("FLAP-05", "The same after the Docker engine restarts", guide=GUIDE, needs="disruptive", applies=CONTAINER)
 def test_it_survives_a_restart_of_the_engine(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    _survives("engine-restart", trials, journeys, situation, intent, expect)
+    _survives("engine-restart", disruptions, traffic, resolved, intent, expect)
 
 
 @check("FLAP-06", "While the uplink is away nothing leaks out of another one", guide=GUIDE, needs="disruptive")
 def test_nothing_leaks_while_the_uplink_is_away(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    others = [way for way in situation.ways_out if way != situation.uplink]
+    others = [way for way in resolved.egress_interfaces if way != resolved.uplink]
     if not others:
-        expect.not_applicable(f"{situation.uplink} is the only way out of this host")
-    _leaves_as_intended(journeys, situation, expect)
+        expect.not_applicable(f"{resolved.uplink} is the only way out of this host")
+    _leaves_as_intended(traffic, resolved, expect)
     away: tuple[Survivable, ...] = ("link-flap", "carrier-loss", "ifupdown")
-    attempts = [_attempt(event, trials) for event in away]
-    made = [one for one in attempts if isinstance(one, Trial)]
+    attempts = [_attempt(event, disruptions) for event in away]
+    made = [one for one in attempts if isinstance(one, DisruptionResult)]
     if not made:
         reasons = "; ".join(dict.fromkeys(one for one in attempts if isinstance(one, str)))
-        expect.not_run(f"{situation.uplink} could not be taken away: {reasons}")
-    expected = f"while {situation.uplink} is away none of the agent's packets leaves by {' or '.join(others)}"
-    told = "; ".join(f"{trial.title}: {leak_words(trial)}" for trial in made)
-    evidence: list[Evidence] = [trial.timeline for trial in made]
-    leaked = any(trial.leaked for trial in made)
-    unproven = {way: why for trial in made for way, why in trial.unproven.items() if way in others}
+        expect.not_run(f"{resolved.uplink} could not be taken away: {reasons}")
+    expected = f"while {resolved.uplink} is away none of the agent's packets leaves by {' or '.join(others)}"
+    told = "; ".join(f"{disruption_result.title}: {leak_words(disruption_result)}" for disruption_result in made)
+    evidence: list[Evidence] = [disruption_result.timeline for disruption_result in made]
+    leaked = any(disruption_result.leaked for disruption_result in made)
+    unproven = {
+        way: why for disruption_result in made for way, why in disruption_result.unproven.items() if way in others
+    }
     if not leaked and unproven:
         reasons = "; ".join(f"{way}: {why}" for way, why in unproven.items())
         expect.inconclusive(f"absence is not proven: {reasons}", expected=expected, evidence=evidence)
@@ -87,27 +89,27 @@ def test_nothing_leaks_while_the_uplink_is_away(
 
 @check("FLAP-07", "The same after the uplink's address or gateway changes (DHCP)", guide=GUIDE, needs="disruptive")
 def test_it_survives_a_change_of_its_lease(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    _survives("dhcp-renew", trials, journeys, situation, intent, expect, also="address-change")
+    _survives("dhcp-renew", disruptions, traffic, resolved, intent, expect, also="address-change")
 
 
 @check("FLAP-08", "The same after a reboot", guide=GUIDE, needs="disruptive")
-def test_it_survives_a_reboot(trials: Trials, intent: Intent, expect: Expect) -> None:
+def test_it_survives_a_reboot(disruptions: DisruptionTests, intent: Intent, expect: Expect) -> None:
     try:
-        trial = trials.after_reboot()
+        disruption_result = disruptions.after_reboot()
     except NotApplicable as reason:
         expect.not_applicable(str(reason))
     except NotPossible as reason:
         expect.not_run(str(reason))
-    _judge([trial], "reboot", intent, expect)
+    _judge([disruption_result], "reboot", intent, expect)
 
 
 @check("FLAP-09", "The same after systemd-networkd restarts", guide=GUIDE, needs="disruptive")
 def test_it_survives_a_restart_of_networkd(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    _survives("networkd-restart", trials, journeys, situation, intent, expect)
+    _survives("networkd-restart", disruptions, traffic, resolved, intent, expect)
 
 
 @check(
@@ -117,18 +119,18 @@ def test_it_survives_a_restart_of_networkd(
     needs="disruptive",
 )
 def test_it_survives_a_change_of_its_device(
-    trials: Trials, journeys: Journeys, situation: Situation, intent: Intent, expect: Expect
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
     if "device-change" not in (intent.egress.survives or ()):
         expect.not_run("it is tried only where it must be survived: 'device-change' in egress.survives")
-    _survives("device-change", trials, journeys, situation, intent, expect, also="rename")
+    _survives("device-change", disruptions, traffic, resolved, intent, expect, also="rename")
 
 
 def _survives(
     event: Survivable,
-    trials: Trials,
-    journeys: Journeys,
-    situation: Situation,
+    disruptions: DisruptionTests,
+    traffic: TrafficTests,
+    resolved: ResolvedIntent,
     intent: Intent,
     expect: Expect,
     *,
@@ -138,26 +140,31 @@ def _survives(
 
     ``also`` is another side of the same event.
     """
-    _leaves_as_intended(journeys, situation, expect)
+    _leaves_as_intended(traffic, resolved, expect)
     try:
-        made = [trials.through(one) for one in (event, also) if one is not None]
+        made = [disruptions.through(one) for one in (event, also) if one is not None]
     except NotApplicable as reason:
         expect.not_applicable(str(reason))
-    except (NotPossible, WayNotRight) as reason:
+    except (NotPossible, EgressNotAsIntended) as reason:
         expect.not_run(str(reason))
     _judge(made, event, intent, expect)
 
 
-def _judge(made: Sequence[Trial], event: Survivable, intent: Intent, expect: Expect) -> None:
+def _judge(made: Sequence[DisruptionResult], event: Survivable, intent: Intent, expect: Expect) -> None:
     uplink, within = intent.egress.uplink, intent.egress.recover_within
-    survived = all(trial.survived(seconds(within)) for trial in made)
+    survived = all(disruption_result.survived(seconds(within)) for disruption_result in made)
     expected = (
-        f"after {' and after '.join(trial.title for trial in made)} the agent's packets leave by {uplink} again within "
+        f"after {' and after '.join(disruption_result.title for disruption_result in made)} the agent's packets leave by {uplink} again within "
         f"{within}, of the old flow and of new ones, and rules and routes are as before"
     )
-    observed = "; ".join(f"{trial.title}: {trial.words}" for trial in made)
-    evidence = [one for trial in made for one in _evidence(trial)]
-    doubts = [f"{way}: {why}" for trial in made for way, why in trial.unproven.items() if way != uplink]
+    observed = "; ".join(f"{disruption_result.title}: {disruption_result.words}" for disruption_result in made)
+    evidence = [one for disruption_result in made for one in _evidence(disruption_result)]
+    doubts = [
+        f"{way}: {why}"
+        for disruption_result in made
+        for way, why in disruption_result.unproven.items()
+        if way != uplink
+    ]
     if survived and doubts:
         expect.inconclusive(
             f"{observed}; that nothing left elsewhere is not proven: {'; '.join(doubts)}",
@@ -168,30 +175,30 @@ def _judge(made: Sequence[Trial], event: Survivable, intent: Intent, expect: Exp
     judge(survived, expected=expected, observed=observed, evidence=evidence)
 
 
-def _attempt(event: Survivable, trials: Trials) -> Trial | str:
+def _attempt(event: Survivable, disruptions: DisruptionTests) -> DisruptionResult | str:
     """What became of the agent's packets, or why the event was not made."""
     try:
-        return trials.through(event)
-    except (NotApplicable, NotPossible, WayNotRight) as reason:
+        return disruptions.through(event)
+    except (NotApplicable, NotPossible, EgressNotAsIntended) as reason:
         return str(reason)
 
 
-def _leaves_as_intended(journeys: Journeys, situation: Situation, expect: Expect) -> None:
+def _leaves_as_intended(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
     """What does not work to begin with cannot be lost by an event."""
-    protocol = "icmp" if "icmp" in situation.intent.probe.protocols else situation.intent.probe.protocols[0]
-    packets = journeys.agent(protocol)
-    left = left_by(packets, situation.ways_out)
-    if set(left) != {situation.uplink}:
+    protocol = "icmp" if "icmp" in resolved.intent.probe.protocols else resolved.intent.probe.protocols[0]
+    packets = traffic.agent(protocol)
+    left = left_by(packets, resolved.egress_interfaces)
+    if set(left) != {resolved.uplink}:
         expect.not_run(
             "the agent's packets do not leave as intended before anything has happened (EGRESS-01): "
             + in_words(left, packets.sent)
         )
 
 
-def _evidence(trial: Trial) -> list[Evidence]:
+def _evidence(disruption_result: DisruptionResult) -> list[Evidence]:
     states = [StateEvidence(title=f"rules and routes {_when(state.moment)}", lines=state.lines or ["none"])
-              for state in trial.states]  # fmt: skip
-    return [trial.timeline, *states, *trial.refused]
+              for state in disruption_result.states]  # fmt: skip
+    return [disruption_result.timeline, *states, *disruption_result.refused]
 
 
 def _when(moment: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from netns_lab import pipework_host, rtnetlink_batch
-from netns_lab.dhcp_server_control import LabLessor
+from netns_lab.dhcp_server_control import LabDhcpServerControl
 from netns_lab.docker_engine.daemon import Engine, EngineFailed
 from netns_lab.docker_engine.engine_lab import apply_pipework, hold_agents_lease
 from netns_lab.lab import Lab, LabMachine, wait_for_carrier
@@ -23,7 +23,7 @@ NEW_INDEX = 500
 """Added to the index of a device that is made anew: the kernel never gives an index twice either."""
 
 
-class LabHands:
+class NetnsLabControl:
     """The hands at one lab."""
 
     def __init__(self, lab: Lab) -> None:
@@ -108,13 +108,13 @@ class LabHands:
             raise EventNotMade("the lab has no Docker engine: the container is a namespace here")
         return self._lab.engine
 
-    def lessor(self, uplink: str) -> LabLessor | None:
+    def dhcp_server(self, uplink: str) -> LabDhcpServerControl | None:
         """Who gave the agent, or else the host, its address on the segment of an uplink; None where nobody did."""
         lab, mode = self._lab, self._lab.plan.intent.mode
         segment = lab.gateway(uplink).namespace
         server = next((one for one in lab.dhcp_servers if one.namespace is segment), None)
         leases = lab.dhcp_client is not None if mode == "pipework-dhcp" else mode == "nat"
-        return LabLessor(lab, uplink, server) if server is not None and leases else None
+        return LabDhcpServerControl(lab, uplink, server) if server is not None and leases else None
 
     def _release_agent(self) -> None:
         """Hold nothing of the agent's namespace: as long as anybody does, its interfaces stay on the segment."""

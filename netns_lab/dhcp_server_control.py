@@ -19,7 +19,7 @@ NEXT_ROUTER, NEXT_ADDRESSES = 1, 20
 """Added to the router's address, and to those of the pool."""
 
 
-class LabLessor:
+class LabDhcpServerControl:
     """The server that gave the agent, or the lab's host, its lease by an uplink."""
 
     def __init__(self, lab: Lab, uplink: str, server: DHCPServer) -> None:

@@ -14,14 +14,14 @@ from typing import NoReturn
 from reports.console import colour_wanted, summary
 from reports.report_files import REPORT, ResultUnreadable, read_outcome, write_whole
 from reports.report_page import render
-from reports.text import visible
+from reports.text import escape_unprintable
 
 USAGE_ERROR = 4
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {visible(message)}\n")
+        self.exit(USAGE_ERROR, f"{self.prog}: {escape_unprintable(message)}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from reports.diagnoses import Cause, causes
 from reports.egress_summary import verdict_sentence
-from reports.text import counted, ids_shortened, listed, one_line, reasons, sentence, visible
+from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence
 from viacheck.model.result import Outcome, Verdict
 
 NARROWEST, WIDEST = 40, 120
@@ -69,7 +69,7 @@ class _Summary:
         yield ""
         yield from self._unlooked()
         if self.report is not None:
-            yield f"report: {visible(str(self.report))}"
+            yield f"report: {escape_unprintable(str(self.report))}"
 
     def _targets(self) -> Iterator[str]:
         if self.outcome.run.interrupted:
@@ -81,7 +81,7 @@ class _Summary:
         for target in self.outcome.targets:
             results = [result for result in self.outcome.results if result.target == target.id]
             yield (
-                f"{self._paint(target.verdict, target.verdict.upper())}  {self._paint('strong', visible(target.id))}"
+                f"{self._paint(target.verdict, target.verdict.upper())}  {self._paint('strong', escape_unprintable(target.id))}"
             )
             told = self.told[target.id] = verdict_sentence(target, results)
             yield from self._prose(told, "  ")
@@ -95,15 +95,19 @@ class _Summary:
         )
 
     def _cause(self, number: int, cause: Cause) -> Iterator[str]:
-        where = f" on {listed([visible(name) for name in cause.targets])}" if len(self.outcome.targets) > 1 else ""
-        code = self._paint(cause.verdict.value, visible(cause.code)) + " " if cause.code else ""
-        yield f"{number}. {code}({visible(cause.checks)}{where})"
+        where = (
+            f" on {listed([escape_unprintable(name) for name in cause.targets])}"
+            if len(self.outcome.targets) > 1
+            else ""
+        )
+        code = self._paint(cause.verdict.value, escape_unprintable(cause.code)) + " " if cause.code else ""
+        yield f"{number}. {code}({escape_unprintable(cause.checks)}{where})"
         yield from self._prose(sentence(cause.text), "   ")
         yield from self._commands("mend", cause.remedy)
         yield from self._commands("undo", cause.undo)
         if cause.mend:
             yield from self._prose(cause.mend, "   ")
-        for seen in cause.measured:
+        for seen in cause.measurements:
             yield from self._wrapped(f"seen by {seen}", "   ", "       ")
         if cause.following:
             yield from self._prose(f"only because of it: {', '.join(cause.following)}", "   ")
@@ -113,7 +117,7 @@ class _Summary:
             yield f"   {purpose}:"
         for command in commands:
             for line in command.splitlines():
-                yield f"       {visible(line, keep=chr(9))}"
+                yield f"       {escape_unprintable(line, keep=chr(9))}"
 
     def _advisories(self) -> list[str]:
         groups: dict[str, list[Cause]] = {}
@@ -128,7 +132,10 @@ class _Summary:
             checks = ids_shortened(result.check for cause in group for result in cause.told)
             head = f"{code} ({checks}{where}): " if code != checks else f"{code}{where}: "
             first, *more = self._shortened(head + sentence(group[0].text))
-            lines += [first.replace(visible(code), self._paint("advisory", visible(code)), 1), *more]
+            lines += [
+                first.replace(escape_unprintable(code), self._paint("advisory", escape_unprintable(code)), 1),
+                *more,
+            ]
         return lines
 
     def _unlooked(self) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Causes: what is wrong, each told once, with the checks that fail only because of it and the targets that share it.
 
-A diagnosis that names another check (``told_by``) is no cause of its own; it is listed under the one that tells it.
+A diagnosis that names another check (``reported_by``) is no cause of its own; it is listed under the one that tells it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Cause:
         return named(self.followers)
 
     @property
-    def measured(self) -> list[str]:
+    def measurements(self) -> list[str]:
         """What the checks that go through an event saw of it on the first target, in the order of the checks."""
         results = [one for one in (*self.told, *self.followers) if one.target == self.targets[0]]
         seen = {one.check: one.observed for one in results if one.check.startswith(MEASURED)}
@@ -106,9 +106,9 @@ def _tellers(bad: Sequence[CheckResult]) -> dict[tuple[str, str], tuple[str, str
     """Map a check of a target to the check that tells its cause, where that one is bad itself and tells its own."""
     present = {(result.target, result.check) for result in bad}
     direct = {
-        (result.target, result.check): (result.target, result.diagnosis.told_by)
+        (result.target, result.check): (result.target, result.diagnosis.reported_by)
         for result in bad
-        if result.diagnosis and result.diagnosis.told_by
+        if result.diagnosis and result.diagnosis.reported_by
     }
     tellers = {}
     for check, teller in direct.items():

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports.text import counted, visible
+from reports.text import counted, escape_unprintable
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEXT_SHOWN = 6_000
@@ -51,12 +51,12 @@ def _shown(value: Any) -> Any:
     """Pass every value of the template on its way to the page; what is markup already stays."""
     if hasattr(value, "__html__") or not isinstance(value, str):
         return value
-    return visible(_cut(value))
+    return escape_unprintable(_cut(value))
 
 
 def _block(text: str) -> Markup:
     """Let a text of several lines keep its lines and tabs."""
-    return escape(visible(_cut(text), keep="\n\t"))
+    return escape(escape_unprintable(_cut(text), keep="\n\t"))
 
 
 def _cut(text: str) -> str:

@@ -79,7 +79,7 @@ def way_of(target: TargetRecord, results: Sequence[CheckResult]) -> Way:
 def verdict_sentence(target: TargetRecord, results: Sequence[CheckResult]) -> str:
     """Tell in words which way the agent's packets of one target took, and what else is wrong with it.
 
-    ``results`` are those of this target. The text may hold names from outside: show it through `words.visible`.
+    ``results`` are those of this target. The text may hold names from outside: show it through `words.escape_unprintable`.
     """
     if not any(result.verdict.decided for result in results):
         # What stood in the way of every check says more than what one of them was lacking.

@@ -1,14 +1,14 @@
 """junit.xml: the run as CI systems read it, one suite for each target and one case for each check and case.
 
 A fail is a failure, an inconclusive check an error, and what was not looked at is skipped; an advisory passes, and its
-words stand in the case's output. XML 1.0 knows no control characters, so that every text passes `words.visible`.
+words stand in the case's output. XML 1.0 knows no control characters, so that every text passes `words.escape_unprintable`.
 """
 
 from __future__ import annotations
 
 from xml.etree import ElementTree as Xml
 
-from reports.text import reason, visible
+from reports.text import escape_unprintable, reason
 from viacheck.model.result import CheckResult, Outcome, Verdict
 
 _ELEMENTS = {
@@ -67,4 +67,4 @@ def _words(result: CheckResult) -> str:
 
 
 def _text(text: str) -> str:
-    return visible(text, keep="\n\t")
+    return escape_unprintable(text, keep="\n\t")

@@ -2,7 +2,7 @@
 
 It loads nothing and runs nothing: the style sheet is in the file and named to the browser by its hash in a content
 security policy that allows nothing else (CSP level 3). Names from outside are escaped by Jinja2 and made visible by
-`words.visible`, at the one place that every value passes.
+`words.escape_unprintable`, at the one place that every value passes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Words that the page and the console share: names from outside made harmless, lists in prose, the chapters' titles.
 
-Whatever came from outside (interface names, container names, output of commands) passes through `visible` before a
+Whatever came from outside (interface names, container names, output of commands) passes through `escape_unprintable` before a
 person sees it, so that neither a terminal nor a browser obeys it.
 """
 
@@ -33,7 +33,7 @@ SEVERITY = (
 """Worst first: of several cases the first one found here stands for all."""
 
 
-def visible(text: str, *, keep: str = "") -> str:
+def escape_unprintable(text: str, *, keep: str = "") -> str:
     """Make every character visible that a reader could not see, or that a terminal or browser would obey.
 
     Whatever does not print (C0 and C1 controls, bidi controls, zero-width and unusual spaces, lone surrogates) becomes
@@ -47,7 +47,7 @@ def visible(text: str, *, keep: str = "") -> str:
 
 def one_line(text: str) -> str:
     """A text as one visible line. What only looks like a space in it is no space."""
-    return " ".join(visible(text, keep="\n\t").split())
+    return " ".join(escape_unprintable(text, keep="\n\t").split())
 
 
 def clip(text: str, limit: int) -> str:

@@ -16,7 +16,7 @@ from reports.text import counted, sentence
 from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 Kind = Literal["event", "state", "netlink", "probe", "late", "lost", "wrong-source", "leak"]
-Course = tuple[Literal["old", "new"] | None, Literal[4, 6] | None]
+FlowResult = tuple[Literal["old", "new"] | None, Literal[4, 6] | None]
 
 MARKS: dict[Kind, str] = {
     "event": "a step of the event",
@@ -28,7 +28,7 @@ MARKS: dict[Kind, str] = {
     "wrong-source": "wrong source: left by the intended way, under another address",
     "leak": "leak: left by a way that it should not take",
 }
-FORTUNES: Mapping[Kind, str] = {
+PROBE_OUTCOMES: Mapping[Kind, str] = {
     "probe": "right",
     "late": "late",
     "lost": "lost",
@@ -56,14 +56,14 @@ class Stretch:
     """Seconds since the event began, one for each mark."""
     probes: int = 0
     """How many probes the marks stand for."""
-    course: Course = (None, None)
+    flow_result: FlowResult = (None, None)
     step: int | None = None
     """Number of a step of the event, from 1."""
 
     @property
     def told(self) -> str:
         """What it says, of which course."""
-        return self.what if self.course == (None, None) else f"{label(self.course)}: {self.what}"
+        return self.what if self.flow_result == (None, None) else f"{label(self.flow_result)}: {self.what}"
 
     @property
     def words(self) -> str:
@@ -90,7 +90,7 @@ class Row:
         counts = Counter[Kind]()
         for stretch in self.stretches:
             counts[stretch.kind] += stretch.probes
-        return ", ".join(f"{counts[kind]:,} {word}" for kind, word in FORTUNES.items() if counts[kind])
+        return ", ".join(f"{counts[kind]:,} {word}" for kind, word in PROBE_OUTCOMES.items() if counts[kind])
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,31 +157,34 @@ class Timeline:
 def timeline(evidence: TimelineEvidence) -> Timeline:
     """Put a timeline's marks together to stretches, and those of probes on the ways out that they took."""
     stretches = tuple(sorted(_stretches(evidence.events), key=lambda stretch: stretch.times))
-    probes = [stretch for stretch in stretches if stretch.kind in FORTUNES]
+    probes = [stretch for stretch in stretches if stretch.kind in PROBE_OUTCOMES]
     seen = dict.fromkeys(stretch.lane for stretch in probes)
     ways = list(dict.fromkeys([*evidence.ways, *(lane for lane in evidence.lanes if lane in seen), *seen]))
     intended = evidence.ways[0] if evidence.ways else None
     ranked = sorted(ways, key=lambda way: (way != intended, way not in seen))
     shown = [way for way in ways if way in ranked[:WAYS_SHOWN]]
-    courses = sorted({stretch.course for stretch in probes}, key=_order)
+    flow_results = sorted({stretch.flow_result for stretch in probes}, key=_order)
     lanes = []
     for way in shown:
         here = [stretch for stretch in probes if stretch.lane == way]
-        rows = [Row(label(course), tuple(one for one in here if one.course == course)) for course in courses]
+        rows = [
+            Row(label(flow_result), tuple(one for one in here if one.flow_result == flow_result))
+            for flow_result in flow_results
+        ]
         kept = tuple(row for row in rows if row.stretches or way == intended)
         lanes.append(Lane(way, way == intended, kept, way in evidence.unproven))
     return Timeline(evidence.title, stretches, tuple(lanes), len(ways) - len(shown))
 
 
-def label(course: Course) -> str:
+def label(flow_result: FlowResult) -> str:
     """A course in words: ``new flows, IPv4``."""
-    flow, family = course
+    flow, family = flow_result
     words = {"old": ["old flow"], "new": ["new flows"], None: []}[flow] + ([f"IPv{family}"] if family else [])
     return ", ".join(words) or "probes"
 
 
-def _order(course: Course) -> tuple[int, bool]:
-    flow, family = course
+def _order(flow_result: FlowResult) -> tuple[int, bool]:
+    flow, family = flow_result
     return (family or 0, flow == "new")
 
 
@@ -193,15 +196,15 @@ def _stretches(events: Iterable[TimelineEvent]) -> Iterator[Stretch]:
         if event.mark == "state":
             yield Stretch("state", event.lane, event.what, (event.time,))
     yield from _announcements([event for event in ordered if event.mark == "netlink"])
-    courses: dict[Course, list[TimelineEvent]] = {}
+    flow_results: dict[FlowResult, list[TimelineEvent]] = {}
     for event in ordered:
-        if event.mark in FORTUNES:
-            courses.setdefault((event.flow, event.family), []).append(event)
-    for course, marks in courses.items():
+        if event.mark in PROBE_OUTCOMES:
+            flow_results.setdefault((event.flow, event.family), []).append(event)
+    for flow_result, marks in flow_results.items():
         for (kind, lane, what), run in groupby(marks, key=lambda mark: (mark.mark, mark.lane, mark.what)):
             alike = list(run)
             times, probes = tuple(mark.time for mark in alike), sum(mark.probes for mark in alike)
-            yield Stretch(kind, lane, what, times, probes, course)
+            yield Stretch(kind, lane, what, times, probes, flow_result)
 
 
 def _announcements(news: Iterable[TimelineEvent]) -> Iterator[Stretch]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from reports.text import clip, visible
+from reports.text import clip, escape_unprintable
 from reports.time_axis import TimeAxis, time_axis
-from reports.timeline import FORTUNES, Kind, Lane, Stretch, Timeline
+from reports.timeline import PROBE_OUTCOMES, Kind, Lane, Stretch, Timeline
 
 _LEFT, _PLOT, _RIGHT = 122, 640, 150
 _WIDTH = _LEFT + _PLOT + _RIGHT
@@ -68,7 +68,7 @@ class _Sheet:
         ]
         for kind in dict.fromkeys(stretch.kind for stretch in stretches):
             places = list(_places([stretch for stretch in stretches if stretch.kind == kind], self.axis))
-            self.marks += len(places) if kind in FORTUNES else 0
+            self.marks += len(places) if kind in PROBE_OUTCOMES else 0
             self.rows.append(_path(f"at {kind}", "".join(f"M{x:.4g} {middle:g}{SHAPES[kind]}" for x in places)))
         if counts:
             self.rows.append(_text("count", _LEFT + _PLOT + 12, middle + 4, counts, _RIGHT - 20))
@@ -78,7 +78,7 @@ class _Sheet:
         top = self.y
         self.rows.append(_text("name", 10, top + 14, lane.name, _LEFT + 60))
         if lane.intended:
-            after = min(len(visible(lane.name)) * 8.5, _LEFT + 60) + 16
+            after = min(len(escape_unprintable(lane.name)) * 8.5, _LEFT + 60) + 16
             self.rows.append(_text("label", after, top + 14, "the intended way", 110))
         if not lane.rows:
             self.rows.append(_text("count", _LEFT + _PLOT + 12, top + 14, lane.empty, _RIGHT - 20))
@@ -118,7 +118,7 @@ def draw_timeline(plan: Timeline, ident: str) -> Drawing | None:
         '<desc id="{ident}-desc">{words}</desc>'
     ).format(
         width=_WIDTH, height=sheet.y + (34 if axis.calm else 20), ident=ident,
-        title=visible(f"Timeline: {plan.title}" if plan.title else "Timeline"), words=visible(plan.words),
+        title=escape_unprintable(f"Timeline: {plan.title}" if plan.title else "Timeline"), words=escape_unprintable(plan.words),
     )  # fmt: skip
     behind = [*sheet.lanes, *_times(axis, top, sheet.y), *_steps(steps, levels, axis, top, sheet.y)]
     svg = Markup("").join([head, *behind, *sheet.rows, Markup("</svg>")])
@@ -146,7 +146,7 @@ def _levels(steps: Sequence[Stretch], axis: TimeAxis) -> list[int]:
 
 
 def _named(step: Stretch, x: float) -> str:
-    return clip(visible(f"{step.step}: {step.what}"), int((_WIDTH - x - 4) / _LETTER))
+    return clip(escape_unprintable(f"{step.step}: {step.what}"), int((_WIDTH - x - 4) / _LETTER))
 
 
 def _steps(
@@ -200,7 +200,7 @@ def _time(x: float, y: float, words: str) -> Markup:
 
 def _text(style: str, x: float, y: float, text: str, room: float) -> Markup:
     fitting = int(room / _LETTER)
-    shown = clip(visible(text), int(fitting * 1.25))
+    shown = clip(escape_unprintable(text), int(fitting * 1.25))
     squeezed = Markup(' textLength="{:g}" lengthAdjust="spacingAndGlyphs"').format(room)
     return Markup('<text class="{}" x="{:.4g}" y="{:g}"{}>{}</text>').format(
         style, x, y, squeezed if len(shown) > fitting else "", shown

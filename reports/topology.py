@@ -15,7 +15,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from reports.egress_summary import Way
-from reports.text import clip, counted, listed, sentence, visible
+from reports.text import clip, counted, escape_unprintable, listed, sentence
 from viacheck.model.result import CheckResult, PacketsEvidence, StateEvidence, TargetRecord
 
 Kind = Literal["taken", "leak", "missed", "idle"]
@@ -152,7 +152,7 @@ def draw(plan: Topology, ident: str, *, standing: bool) -> Markup:
             width=width,
             height=height,
             ident=ident,
-            words=visible(plan.words),
+            words=escape_unprintable(plan.words),
         )
     ]
     parts.append(_frame(plan, places))
@@ -180,7 +180,13 @@ def _frame(plan: Topology, places: list[tuple[float, float]]) -> Markup:
         '<rect class="frame" x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="10"/>'
         '<text class="role" x="{tx:g}" y="{ty:g}">host {name}</text>'
     ).format(
-        x=left, y=top, w=right - left, h=bottom - top, tx=left + 10, ty=top + 18, name=clip(visible(plan.host), 30)
+        x=left,
+        y=top,
+        w=right - left,
+        h=bottom - top,
+        tx=left + 10,
+        ty=top + 18,
+        name=clip(escape_unprintable(plan.host), 30),
     )
 
 
@@ -217,7 +223,7 @@ def _box(node: Node, place: tuple[float, float]) -> Markup:
     room = _WIDTH - 2 * _INSET
     for number, (style, text) in enumerate(texts):
         fitting = room / _LETTER[style]
-        shown = clip(visible(text), int(fitting * _SQUEEZE))
+        shown = clip(escape_unprintable(text), int(fitting * _SQUEEZE))
         squeezed = Markup(' textLength="{}" lengthAdjust="spacingAndGlyphs"').format(room)
         parts.append(
             Markup('<text class="{}" x="{:g}" y="{:g}"{}>{}</text>').format(

@@ -6,7 +6,7 @@ import pytest
 
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import SCENARIOS
-from tests.front_door import Finished, viacheck
+from tests.helpers.front_door import Finished, viacheck
 
 BROKEN = [f"{lab}+{fault.name}" for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
 

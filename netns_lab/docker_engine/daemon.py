@@ -109,14 +109,14 @@ def unavailable() -> str | None:
     missing = missing_packages()
     if missing:
         return f"an engine lab needs packages that are not installed: apt-get install {' '.join(missing)}"
-    trial = _cgroup_folders(f"{CGROUP_PREFIX}{_owner()}-trial", _hierarchies())
+    disruption_result = _cgroup_folders(f"{CGROUP_PREFIX}{_owner()}-trial", _hierarchies())
     try:
-        for folder in trial:
+        for folder in disruption_result:
             os.mkdir(folder)
             os.rmdir(folder)
     except OSError as error:
         return f"an engine lab needs cgroups that can be written: {error.filename}: {error.strerror}"
-    return None if trial else f"an engine lab needs cgroups: nothing is mounted on {CGROUPS}"
+    return None if disruption_result else f"an engine lab needs cgroups: nothing is mounted on {CGROUPS}"
 
 
 class Engine:

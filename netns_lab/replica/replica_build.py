@@ -16,7 +16,7 @@ _SYSFS = "/sys/devices/virtual/net"
 _PLAIN_NAME = re.compile(r"[\w.-]+")
 
 
-def build_twin(twin: Twin) -> Lab:
+def build_replica(twin: Twin) -> Lab:
     """Build a twin. The lab's notes tell what is replaced in it, and what could not be rebuilt.
 
     Raises:

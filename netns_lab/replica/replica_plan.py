@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from netns_lab.plan import HOST, Cable, LabPlan, Machine, MachineDraft, SegmentMachines
 from netns_lab.replica.replica_files import files_of, resolvers_of
-from netns_lab.replica.upstream import GATEWAY_PORT, Beyond
-from viacheck.analysis.resolved_intent import Situation
+from netns_lab.replica.upstream import GATEWAY_PORT, Upstream
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent import Intent, MacvlanAttach, PipeworkStaticAttach, parse_intent, seconds
 from viacheck.model.snapshot import Address, Link, NetworkState, Nexthop, Route, Snapshot
 
@@ -33,7 +33,7 @@ _MACVLAN_MODES = ("private", "vepa", "bridge", "passthru", "source")
 _SITS_ON_PARENT = ("macvlan", "macvtap", "ipvlan")
 
 
-class NoTwin(Exception):
+class ReplicaImpossible(Exception):
     """No twin can be built of this snapshot; the message says why, in one line."""
 
 
@@ -56,7 +56,7 @@ class Twin:
     """Interfaces that the host's /sys says to be wireless."""
 
 
-def plan_twin(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
+def plan_replica(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
     """Describe the twin of a snapshot's host.
 
     Raises:
@@ -65,7 +65,7 @@ def plan_twin(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
     try:
         return _plan(snapshot, intent, name)
     except ValueError as error:
-        raise NoTwin(f"the snapshot holds what no host has: {error}") from None
+        raise ReplicaImpossible(f"the snapshot holds what no host has: {error}") from None
 
 
 def _plan(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
@@ -114,7 +114,7 @@ class _Wiring:
         self, host: NetworkState, agent: NetworkState | None, intent: Intent, resolvers: tuple[str, ...]
     ) -> None:
         self._host, self._agent, self._intent = host, agent, intent
-        self._beyond = Beyond(host, intent, resolvers)
+        self._beyond = Upstream(host, intent, resolvers)
         self.host_links: list[Link] = []
         self.agent_links: list[Link] = []
         self.cables: list[Cable] = []
@@ -273,21 +273,23 @@ def _refuse_what_no_host_has(snapshot: Snapshot) -> None:
     for what in _INDISPENSABLE:
         problem = snapshot.problem(what)
         if problem is not None:
-            raise NoTwin(f"the snapshot lacks the host's {what}: {problem.reason}")
+            raise ReplicaImpossible(f"the snapshot lacks the host's {what}: {problem.reason}")
     for place, state in (("host", snapshot.host), ("agent", snapshot.agent)):
         if state is None:
             continue
         if len(state.links) > MOST_LINKS:
-            raise NoTwin(f"the {place} has {len(state.links)} interfaces; a twin is built of {MOST_LINKS} at most")
+            raise ReplicaImpossible(
+                f"the {place} has {len(state.links)} interfaces; a twin is built of {MOST_LINKS} at most"
+            )
         names = [link.name for link in state.links]
         indexes = [link.index for link in state.links]
         for name in names:
             if not _NAME.fullmatch(name) or name in (".", "..") or len(name.encode()) > LONGEST_NAME:
-                raise NoTwin(f"the {place} has an interface named {name!r}, which is no name for one")
+                raise ReplicaImpossible(f"the {place} has an interface named {name!r}, which is no name for one")
         if len(set(names)) < len(names) or len(set(indexes)) < len(indexes):
-            raise NoTwin(f"the {place} has two interfaces of one name or index")
+            raise ReplicaImpossible(f"the {place} has two interfaces of one name or index")
         if any(not 0 < index < FAR_INDEX for index in indexes):
-            raise NoTwin(f"the {place} has an interface with an index beyond {FAR_INDEX}")
+            raise ReplicaImpossible(f"the {place} has an interface with an index beyond {FAR_INDEX}")
 
 
 def _was_hidden(snapshot: Snapshot) -> bool:
@@ -302,29 +304,29 @@ def _with_agent_made_up(snapshot: Snapshot, intent: Intent) -> Snapshot:
     Raises:
         NoTwin: when not even its address can be told.
     """
-    situation, attach, host = Situation(intent, snapshot), intent.agent.attach, snapshot.host
+    resolved, attach, host = ResolvedIntent(intent, snapshot), intent.agent.attach, snapshot.host
     free = max(link.index for link in host.links) + 1
     loopback = Link(index=1, name="lo", flags=("LOOPBACK", "UP", "LOWER_UP"), mtu=65536)
-    address = situation.agent_address
-    if situation.parent_link is not None:
+    address = resolved.agent_address
+    if resolved.parent_link is not None:
         if isinstance(attach, PipeworkStaticAttach):
             address = str(attach.address.ip)
         elif isinstance(attach, MacvlanAttach) and address is None:
             address = str((attach.ip_range or attach.subnet)[-2])
-        lan = [a for a in host.addresses_of(situation.parent_link.name) if a.scope == "global"]
+        lan = [a for a in host.addresses_of(resolved.parent_link.name) if a.scope == "global"]
         if address is None or not lan:
-            raise NoTwin("the agent's address on its parent is not in the snapshot: take it as root")
+            raise ReplicaImpossible("the agent's address on its parent is not in the snapshot: take it as root")
         link = Link(
-            index=2, name="eth0", kind="macvlan", flags=("UP",), mtu=situation.parent_link.mtu, mode="bridge",
-            peer_index=situation.parent_link.index, peer_netnsid=0,
+            index=2, name="eth0", kind="macvlan", flags=("UP",), mtu=resolved.parent_link.mtu, mode="bridge",
+            peer_index=resolved.parent_link.index, peer_netnsid=0,
         )  # fmt: skip
-        gateway, length = situation.lan_gateway, lan[0].prefixlen
+        gateway, length = resolved.lan_gateway, lan[0].prefixlen
     else:
-        bridge = host.link(situation.bridge) if situation.bridge is not None else None
-        subnet = situation.agent_subnet
+        bridge = host.link(resolved.bridge) if resolved.bridge is not None else None
+        subnet = resolved.agent_subnet
         inside = host.addresses_of(bridge.name) if bridge is not None else ()
         if bridge is None or subnet is None or not inside:
-            raise NoTwin("the agent's bridge or subnet is not in the snapshot: take it as root")
+            raise ReplicaImpossible("the agent's bridge or subnet is not in the snapshot: take it as root")
         address = address or next(str(one) for one in subnet.hosts() if str(one) != inside[0].address)
         ports = [one for one in host.links if one.master == bridge.name and one.kind == "veth"]
         port = ports[0] if len(ports) == 1 and ports[0].peer_netnsid is not None else None

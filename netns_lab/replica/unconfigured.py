@@ -24,7 +24,7 @@ WRITABLE = ("/run", "/etc", "/etc/network", _HOOKS, _LEASES, "/proc")
 """Where ifupdown and a DHCP client write: all of it is the lab's own."""
 
 
-def before_boot(twin: Twin, files: Sequence[HostFile], interfaces: Collection[str], leased: Collection[str]) -> Twin:
+def unconfigured(twin: Twin, files: Sequence[HostFile], interfaces: Collection[str], leased: Collection[str]) -> Twin:
     """Take away what ifupdown configures, and give it these files to do so again.
 
     Args:

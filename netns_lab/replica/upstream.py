@@ -22,7 +22,7 @@ _LIKELY_LENGTH = {4: 24, 6: 64}
 _LEASE_SECONDS = 3600
 
 
-class Beyond:
+class Upstream:
     """The neighbourhood of one host."""
 
     def __init__(self, host: NetworkState, intent: Intent, resolvers: tuple[str, ...]) -> None:

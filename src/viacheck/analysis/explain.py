@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from viacheck.analysis.packet_filter.evaluate import Flow, forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import rules_met
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.model.intent import NatAttach
 from viacheck.model.result import DecisionStep
@@ -48,25 +48,29 @@ class Explanation(BaseModel):
 
 
 def explain(
-    situation: Situation, destination: str, protocol: int | None = None, dport: int | None = None, sender: str = "agent"
+    resolved: ResolvedIntent,
+    destination: str,
+    protocol: int | None = None,
+    dport: int | None = None,
+    sender: str = "agent",
 ) -> Explanation:
     """Explain where a packet goes.
 
     Args:
-        situation: the host that it crosses.
+        resolved: the host that it crosses.
         destination: an IPv4 or IPv6 address.
         protocol: IP protocol number; None for any.
         dport: destination port; None for any.
         sender: ``agent``, ``host``, or an address that stands for a sender behind the agent's bridge.
     """
-    packet = packet_from(situation, destination, protocol, dport, sender)
-    in_agent = sender == "agent" and not isinstance(situation.intent.agent.attach, NatAttach)
-    state = situation.snapshot.agent if in_agent else situation.snapshot.host
+    packet = packet_from(resolved, destination, protocol, dport, sender)
+    in_agent = sender == "agent" and not isinstance(resolved.intent.agent.attach, NatAttach)
+    state = resolved.snapshot.agent if in_agent else resolved.snapshot.host
     decision = RoutingModel(state or NetworkState()).decide(packet)
     way = decision.interface
-    forward, nat, source = _through_the_filter(situation, packet, decision) if not in_agent else (None, None, None)
+    forward, nat, source = _through_the_filter(resolved, packet, decision) if not in_agent else (None, None, None)
     flow = _flow(packet, decision) if not in_agent else None
-    filters = situation.snapshot.host.packet_filter
+    filters = resolved.snapshot.host.packet_filter
     evidence = decision.evidence()
     return Explanation(
         question=str(packet),
@@ -80,44 +84,46 @@ def explain(
         forward_rules=list(map(str, rules_met(filters, flow, "forward", "filter"))) if flow else [],
         nat=nat,
         nat_rules=list(map(str, rules_met(filters, flow, "postrouting", "nat"))) if flow else [],
-        uplink=_parent_of(situation) if in_agent and decision.delivered else way,
+        uplink=_parent_of(resolved) if in_agent and decision.delivered else way,
         gateway=decision.gateway,
         source_on_wire=source or decision.source,
-        without=_without(situation, packet) if not in_agent else _without_parent(situation),
+        without=_without(resolved, packet) if not in_agent else _without_parent(resolved),
     )
 
 
-def packet_from(situation: Situation, destination: str, protocol: int | None, dport: int | None, sender: str) -> Packet:
+def packet_from(
+    resolved: ResolvedIntent, destination: str, protocol: int | None, dport: int | None, sender: str
+) -> Packet:
     """The packet that is asked about, as the deciding namespace sees it."""
     values: dict[str, Any] = {"destination": destination, "protocol": protocol, "dport": dport}
-    if sender == "host" or (sender == "agent" and not isinstance(situation.intent.agent.attach, NatAttach)):
+    if sender == "host" or (sender == "agent" and not isinstance(resolved.intent.agent.attach, NatAttach)):
         return Packet(source=None, **values)
     source = sender
     if sender == "agent":
-        source = (situation.agent_address6 if ":" in destination else situation.agent_source) or ""
-    return Packet(source=source or None, iif=situation.bridge, mark=situation.agent_mark, **values)
+        source = (resolved.agent_address6 if ":" in destination else resolved.agent_source) or ""
+    return Packet(source=source or None, iif=resolved.bridge, mark=resolved.agent_mark, **values)
 
 
-def _parent_of(situation: Situation) -> str | None:
-    attach = situation.intent.agent.attach
+def _parent_of(resolved: ResolvedIntent) -> str | None:
+    attach = resolved.intent.agent.attach
     return None if isinstance(attach, NatAttach) else attach.parent
 
 
 def _through_the_filter(
-    situation: Situation, packet: Packet, decision: Decision
+    resolved: ResolvedIntent, packet: Packet, decision: Decision
 ) -> tuple[str | None, str | None, str | None]:
     """What forward and NAT rules make of a packet, and the source that it has on the wire."""
     flow = _flow(packet, decision)
     if flow is None or flow.oif is None:
         return None, None, None
-    filters = situation.snapshot.host.packet_filter
+    filters = resolved.snapshot.host.packet_filter
     passage = forwarding(filters, flow)
     by = f" by {passage.chain.name}: {passage.rule.text if passage.rule else 'policy'}" if passage.chain else ""
     forward = {True: "accepted", False: "dropped", None: "cannot be told from the rules' text"}[passage.allowed] + by
     translated = source_nat(filters, flow)
     rule = f" by {translated.rule.text}" if translated.rule else ""
     if translated.kind == "masquerade":
-        return forward, f"masquerade{rule}", situation.uplink_address(flow.oif, flow.family)
+        return forward, f"masquerade{rule}", resolved.uplink_address(flow.oif, flow.family)
     if translated.kind == "snat":
         return forward, f"source becomes {translated.address}{rule}", translated.address
     return forward, "none" if translated.kind == "none" else f"cannot be told{rule}", packet.source
@@ -133,12 +139,12 @@ def _flow(packet: Packet, decision: Decision) -> Flow | None:
     )  # fmt: skip
 
 
-def _without(situation: Situation, packet: Packet) -> dict[str, str]:
+def _without(resolved: ResolvedIntent, packet: Packet) -> dict[str, str]:
     """By uplink, what becomes of the packet while that uplink is down."""
     found = {}
-    for name in situation.intent.uplinks:
-        decision = RoutingModel(without_interface(situation.snapshot.host, name)).decide(packet)
-        forward, _nat, source = _through_the_filter(situation, packet, decision)
+    for name in resolved.intent.uplinks:
+        decision = RoutingModel(without_interface(resolved.snapshot.host, name)).decide(packet)
+        forward, _nat, source = _through_the_filter(resolved, packet, decision)
         found[name] = str(decision)
         if forward is not None and not forward.startswith("accepted"):
             found[name] += f"; forward: {forward}"
@@ -147,8 +153,8 @@ def _without(situation: Situation, packet: Packet) -> dict[str, str]:
     return found
 
 
-def _without_parent(situation: Situation) -> dict[str, str]:
+def _without_parent(resolved: ResolvedIntent) -> dict[str, str]:
     """The same for a bridged agent, which has no way but its parent."""
-    parent = _parent_of(situation)
+    parent = _parent_of(resolved)
     words = {True: "nothing leaves: the agent sits on it", False: "no difference: the agent does not sit on it"}
-    return {name: words[name == parent] for name in situation.intent.uplinks}
+    return {name: words[name == parent] for name in resolved.intent.uplinks}

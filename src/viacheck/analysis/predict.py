@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from viacheck.analysis.explain import explain
-from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, Situation
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.model.intent import NatAttach, Protocol
 
 
@@ -22,16 +22,16 @@ class Prediction:
     """``leaves by wlan0, source 10.10.50.9``, in words for people."""
 
 
-def predict(situation: Situation, protocol: Protocol) -> Prediction:
+def predict(resolved: ResolvedIntent, protocol: Protocol) -> Prediction:
     """Where the agent's packets of one protocol to the probe target would leave."""
-    bridged = not isinstance(situation.intent.agent.attach, NatAttach)
-    if bridged and situation.snapshot.agent is None:
+    bridged = not isinstance(resolved.intent.agent.attach, NatAttach)
+    if bridged and resolved.snapshot.agent is None:
         return Prediction(None, "cannot be told: the state of the agent's namespace is not known (HOST-07)")
-    if not bridged and situation.agent_source is None:
+    if not bridged and resolved.agent_source is None:
         return Prediction(None, "cannot be told: the agent's subnet is not known (HOST-07)")
-    port = None if protocol == "icmp" else situation.intent.probe.port
-    found = explain(situation, situation.target, PROTOCOL_NUMBERS[protocol], port)
-    decision = situation.agent_decision(protocol)
+    port = None if protocol == "icmp" else resolved.intent.probe.port
+    found = explain(resolved, resolved.target, PROTOCOL_NUMBERS[protocol], port)
+    decision = resolved.agent_decision(protocol)
     if not bridged and not decision.certain:
         return Prediction(None, "cannot be told: a rule is passed by that the routing model cannot judge")
     if not bridged and len(decision.interfaces) > 1:
@@ -41,7 +41,7 @@ def predict(situation: Situation, protocol: Protocol) -> Prediction:
     if found.forward is not None and found.forward.startswith("dropped"):
         return Prediction(False, f"leaves by no interface: {found.forward}")
     words = f"leaves by {found.uplink}" + (f", source {found.source_on_wire}" if found.source_on_wire else "")
-    if found.uplink != situation.uplink:
+    if found.uplink != resolved.uplink:
         return Prediction(False, words)
     certain = found.forward is None or found.forward.startswith("accepted")
     return Prediction(True, words if certain else f"{words}, unless a rule drops it whose text cannot be judged")

@@ -26,7 +26,7 @@ ON_PARENT = ("macvlan", "macvtap", "ipvlan")
 
 
 @dataclass(frozen=True, eq=False)
-class Situation:
+class ResolvedIntent:
     """An intent, resolved against the snapshot of the host that it is about."""
 
     intent: Intent
@@ -312,7 +312,7 @@ class Situation:
         return tuple(present + enslaved + missing)
 
     @cached_property
-    def ways_out(self) -> tuple[str, ...]:
+    def egress_interfaces(self) -> tuple[str, ...]:
         """The interfaces by which a packet could leave the host: what is watched, without the agent's bridge."""
         return tuple(name for name in self.watchable if name != self.bridge and not self._is_container_bridge(name))
 

@@ -21,10 +21,10 @@ def departures(packets: PacketsEvidence, interface: str | None = None) -> list[P
     ]
 
 
-def left_by(packets: PacketsEvidence, ways_out: Iterable[str]) -> dict[str, set[int]]:
+def left_by(packets: PacketsEvidence, egress_interfaces: Iterable[str]) -> dict[str, set[int]]:
     """The numbers of the probes that left, by way out. Ways by which none left are not named."""
     found: dict[str, set[int]] = {}
-    for way in ways_out:
+    for way in egress_interfaces:
         numbers = {sighting.probe for sighting in departures(packets, way)}
         if numbers:
             found[way] = numbers

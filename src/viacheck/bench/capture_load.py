@@ -34,7 +34,7 @@ def measure(quick: bool) -> Measurement:
     try:
         assert target.agent is not None
         tokens = TokenSpace()
-        watch = Watch(target.host, target.situation.watchable, tokens)
+        watch = Watch(target.host, target.resolved.watchable, tokens)
         sniffer = ScapySniffer(target.host, str(target.intent.probe.target), [target.intent.egress.uplink])
         try:
             for _ in range(rounds):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import left_by, unsound
 from viacheck.bench.figures import BenchFailed, Figure, Limit, Measurement, milliseconds
 from viacheck.bench.scapy_sniffer import ScapySniffer
@@ -24,7 +24,7 @@ class _Judge:
     """Sends the intent's probes and judges where they left."""
 
     def __init__(self, target: Target, agent: Namespace) -> None:
-        self.situation: Situation = target.situation
+        self.resolved: ResolvedIntent = target.resolved
         self.tokens = TokenSpace()
         self._prober = Prober(agent, self.tokens)
         intent = target.intent.probe
@@ -48,11 +48,11 @@ class _Judge:
         """Send, watch, and prove that all left by the uplink and none by another interface."""
         with watch() as period:
             exchanges = self._prober.send_many(self.requests, self._timeout)
-        others = [way for way in self.situation.ways_out if way != self.situation.uplink]
+        others = [way for way in self.resolved.egress_interfaces if way != self.resolved.uplink]
         for exchange in exchanges:
             packets = packets_evidence([exchange], period.observation)
-            left = left_by(packets, self.situation.ways_out)
-            proven = set(left) == {self.situation.uplink} and len(left[self.situation.uplink]) == packets.sent
+            left = left_by(packets, self.resolved.egress_interfaces)
+            proven = set(left) == {self.resolved.uplink} and len(left[self.resolved.uplink]) == packets.sent
             if not proven or packets.answered != packets.sent or unsound(packets, others):
                 raise BenchFailed(f"{exchange.request.protocol}: {left}, {packets.answered} answered, not as intended")
 
@@ -64,7 +64,7 @@ def measure(quick: bool) -> Measurement:
     try:
         assert target.agent is not None
         judge = _Judge(target, target.agent)
-        names = target.situation.watchable
+        names = target.resolved.watchable
         count = f"{judge.probes} probes of {len(judge.requests)} protocols"
         warm = Figure(
             what=f"{count}, {len(names)} interfaces watched, captures open", unit="ms", limit=Limit(at_most=30)

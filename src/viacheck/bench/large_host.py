@@ -76,7 +76,7 @@ def measure(quick: bool) -> Measurement:
             target = Target("local:large-host", "local", intent, host)
             try:
                 snapshot.values.append(milliseconds(lambda: target.snapshot))  # noqa: B023 - called at once
-                model.values.append(milliseconds(lambda: target.situation.agent_decision()))  # noqa: B023
+                model.values.append(milliseconds(lambda: target.resolved.agent_decision()))  # noqa: B023
                 judging.values.append(milliseconds(lambda: _judge(target)))  # noqa: B023
             finally:
                 target.close()
@@ -139,11 +139,11 @@ def _judge(target: Target) -> None:
             continue
         expect = Expect(check, target, None)
         handed: dict[str, object] = {
-            "situation": target.situation, "snapshot": target.snapshot, "intent": target.intent, "expect": expect
+            "situation": target.resolved, "snapshot": target.snapshot, "intent": target.intent, "expect": expect
         }  # fmt: skip
         wanted = inspect.signature(function).parameters
         if "kernel_decisions" in wanted:
-            handed["kernel_decisions"] = {p: ask_for_agent(target.host, target.situation, p) for p in protocols}
+            handed["kernel_decisions"] = {p: ask_for_agent(target.host, target.resolved, p) for p in protocols}
         try:
             function(**{name: handed[name] for name in wanted})
         except (pytest.fail.Exception, pytest.skip.Exception) as ended:

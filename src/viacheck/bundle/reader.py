@@ -15,12 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from viacheck.analysis.predict import predict
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.archive import ArchiveRefused, Member, members
 from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNAPSHOT, Manifest
 from viacheck.bundle.recorded_commands import Recorded, commands_in
 from viacheck.bundle.script_output import snapshot_of
-from viacheck.diagnosis import Measured, causes
+from viacheck.diagnosis import Measurements, causes
 from viacheck.model.intent import PROTOCOLS, Intent, IntentError, parse_intent
 from viacheck.model.result import Outcome, Run, TargetRecord
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
@@ -132,7 +132,7 @@ def _read(stream: BinaryIO, name: str) -> Bundle:
         raise _Refused(f"it has neither {SNAPSHOT} nor recorded commands")
     for mistake in _mistakes(snapshot):
         raise _Refused(f"{SNAPSHOT}: {mistake}")
-    _try(Situation(intent, snapshot))
+    _try(ResolvedIntent(intent, snapshot))
     return Bundle(name, manifest, intent, snapshot, commands, _result(contents))
 
 
@@ -204,12 +204,12 @@ def _typed(snapshot: Snapshot) -> Snapshot:
     return checked
 
 
-def _try(situation: Situation) -> None:
+def _try(resolved: ResolvedIntent) -> None:
     """Ask of a state what every run asks: values that fit their types may still make no host together."""
     try:
         for protocol in PROTOCOLS:
-            predict(situation, protocol)
-        for _ in causes(situation, Measured()):
+            predict(resolved, protocol)
+        for _ in causes(resolved, Measurements()):
             continue
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         raise _Refused(f"its state is none that a host can have: {type(error).__name__}: {error}") from None

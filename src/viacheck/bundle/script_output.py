@@ -20,8 +20,8 @@ from viacheck.model.snapshot import (
     FilterChain,
     HostFile,
     Link,
+    ManagerAnswer,
     NetworkState,
-    OwnWord,
     PacketFilter,
     Problem,
     Snapshot,
@@ -181,16 +181,16 @@ def snapshot_of(
         files=tuple(_files(host.output(PERMISSIONS), members)),
         programs=dict(line.split(" ", 1) for line in host.output(PROGRAMS).splitlines() if " " in line),
         link_watchers=_link_watchers(host) if NETLINK in host.commands else None,
-        own_words=tuple(_own_words(host)),
+        manager_answers=tuple(_own_words(host)),
         problems=(*host.problems, *agent.problems),
     )
 
 
-def _own_words(host: _Place) -> Iterable[OwnWord]:
+def _own_words(host: _Place) -> Iterable[ManagerAnswer]:
     for command, one in host.commands.items():
         if manager_answers.is_one(command):
             try:
-                yield OwnWord(command, one.exit_code, manager_answers.kept(command, one.stdout))
+                yield ManagerAnswer(command, one.exit_code, manager_answers.kept(command, one.stdout))
             except (ValueError, RecursionError):
                 # What a stranger's bundle says there may be anything.
                 continue

@@ -13,7 +13,7 @@ from typing import NoReturn
 from fixtures.recorder import OUT
 from netns_lab.rtnetlink_batch import LabBuildError
 from reports.report_files import write_whole
-from reports.text import visible
+from reports.text import escape_unprintable
 from viacheck.bench.bench_table import page
 from viacheck.bench.figures import Bench, BenchFailed, Measurement
 from viacheck.bench.machine import machine
@@ -35,7 +35,7 @@ MODULES = {
 
 class _Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"viacheck bench: {visible(message)}\n")
+        self.exit(USAGE_ERROR, f"viacheck bench: {escape_unprintable(message)}\n")
 
 
 def main(argv: list[str]) -> int:
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
             try:
                 bench.measurements.append(measure(options.quick).judged())
             except (BenchFailed, LabBuildError, LabUnavailable) as error:
-                sys.stderr.write(f"viacheck bench: {name}: {visible(str(error))}\n")
+                sys.stderr.write(f"viacheck bench: {name}: {escape_unprintable(str(error))}\n")
                 complete = False
     except KeyboardInterrupt:
         return INTERRUPTED

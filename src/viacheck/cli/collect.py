@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fixtures.recorder import BUNDLE, CAPTURES, own_version
-from reports.text import visible
+from reports.text import escape_unprintable
 from viacheck.bundle.manifest import DEFAULT, MODES
 from viacheck.bundle.recorded_commands import Recorded
 from viacheck.bundle.writer import STRICT_CAPTURES, Case, write_bundle
@@ -23,7 +23,7 @@ LATEST_CAPTURES = reports_folder() / "latest" / CAPTURES
 
 class _Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"viacheck collect: {visible(message)}\n")
+        self.exit(USAGE_ERROR, f"viacheck collect: {escape_unprintable(message)}\n")
 
 
 def main(argv: list[str]) -> int:
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     try:
         intent = load_intent(options.site)
     except IntentError as error:
-        parser.exit(USAGE_ERROR, "".join(f"viacheck collect: {visible(one)}\n" for one in error.mistakes))
+        parser.exit(USAGE_ERROR, "".join(f"viacheck collect: {escape_unprintable(one)}\n" for one in error.mistakes))
     target = open_target(LocalSpec(intent, str(options.site)))
     try:
         record = target.record()
@@ -55,8 +55,12 @@ def main(argv: list[str]) -> int:
     finally:
         target.close()
     for line in written.could_not:
-        sys.stdout.write(visible(f"could not collect {line}") + "\n")
+        sys.stdout.write(escape_unprintable(f"could not collect {line}") + "\n")
     if written.map_path is not None:
-        sys.stdout.write(visible(f"{written.map_path}: what was renamed to what; keep it, do not send it") + "\n")
-    sys.stdout.write(visible(f"{written.path}: redaction {options.redact}; nothing was sent, nothing changed") + "\n")
+        sys.stdout.write(
+            escape_unprintable(f"{written.map_path}: what was renamed to what; keep it, do not send it") + "\n"
+        )
+    sys.stdout.write(
+        escape_unprintable(f"{written.path}: redaction {options.redact}; nothing was sent, nothing changed") + "\n"
+    )
     return 0

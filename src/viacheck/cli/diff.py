@@ -10,7 +10,7 @@ from typing import NoReturn
 from reports.report_files import ResultUnreadable, read_outcome, write_whole
 from reports.run_diff import differences
 from reports.run_diff_page import render
-from reports.text import visible
+from reports.text import escape_unprintable
 from viacheck.bundle.reader import BundleUnreadable, is_archive, read_bundle
 from viacheck.model.result import Outcome
 
@@ -19,7 +19,7 @@ SAME, DIFFERENT, USAGE_ERROR = 0, 1, 4
 
 class _Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"viacheck diff: {visible(message)}\n")
+        self.exit(USAGE_ERROR, f"viacheck diff: {escape_unprintable(message)}\n")
 
 
 def main(argv: list[str]) -> int:
@@ -36,9 +36,9 @@ def main(argv: list[str]) -> int:
     found = differences(before, after)
     for path, outcome in ((options.before, before), (options.after, after)):
         if not outcome.results:
-            sys.stdout.write(visible(f"{path}: holds no verdicts, so the state alone is compared") + "\n")
+            sys.stdout.write(escape_unprintable(f"{path}: holds no verdicts, so the state alone is compared") + "\n")
     for one in found:
-        sys.stdout.write(visible(str(one)) + "\n")
+        sys.stdout.write(escape_unprintable(str(one)) + "\n")
     if not found:
         verdicts = "the same verdicts, and " if before.results and after.results else ""
         sys.stdout.write(f"nothing changed: {verdicts}the same state\n")

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from netns_lab.lab import LabCommandError
 from netns_lab.rtnetlink_batch import LabBuildError
-from reports.text import visible
+from reports.text import escape_unprintable
 from viacheck.analysis.explain import Explanation, explain, packet_from
 from viacheck.analysis.routing.model import RoutingModel
 from viacheck.bundle.reader import BundleUnreadable, read_bundle
@@ -19,7 +19,7 @@ from viacheck.host.user_namespace import UserNamespacesForbidden, enter_user_nam
 from viacheck.model.intent import IntentError, load_intent
 from viacheck.model.snapshot import NetworkState
 from viacheck.targets.base import Target
-from viacheck.targets.bundle import SavedTarget
+from viacheck.targets.bundle import BundleTarget
 from viacheck.targets.open_target import LabUnavailable, open_target
 from viacheck.targets.specs import BundleSpec, LocalSpec, SelectionError, TargetSpec, parse_labs
 
@@ -32,7 +32,7 @@ RULES_SHOWN = 40
 
 class _Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"viacheck explain: {visible(message)}\n")
+        self.exit(USAGE_ERROR, f"viacheck explain: {escape_unprintable(message)}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,9 +60,9 @@ def main(argv: list[str]) -> int:
     except (SelectionError, BundleUnreadable, UserNamespacesForbidden) as error:
         parser.error(str(error))
     except IntentError as error:
-        parser.exit(USAGE_ERROR, "".join(f"viacheck explain: {visible(one)}\n" for one in error.mistakes))
+        parser.exit(USAGE_ERROR, "".join(f"viacheck explain: {escape_unprintable(one)}\n" for one in error.mistakes))
     except (LabUnavailable, LabBuildError, LabCommandError) as error:
-        sys.stderr.write(f"viacheck explain: {visible(str(error))}\n")
+        sys.stderr.write(f"viacheck explain: {escape_unprintable(str(error))}\n")
         return 1
     try:
         found = explained(target, options.to, options.proto, options.dport, options.sender)
@@ -114,9 +114,9 @@ def _spec(options: argparse.Namespace) -> TargetSpec:
 def explained(target: Target, to: str, protocol: str | None, dport: int | None, sender: str) -> Explanation:
     """The explanation, with the kernel's own answer beside it."""
     number = PROTOCOLS[protocol] if protocol else None
-    found = explain(target.situation, to, number, dport, sender)
-    packet = packet_from(target.situation, to, number, dport, sender)
-    if isinstance(target, SavedTarget):
+    found = explain(target.resolved, to, number, dport, sender)
+    packet = packet_from(target.resolved, to, number, dport, sender)
+    if isinstance(target, BundleTarget):
         return found
     asked = target.agent if found.decided_in == "agent" else target.host
     if asked is None:
@@ -152,4 +152,4 @@ def in_words(found: Explanation) -> str:
     if found.kernel is not None:
         verdict = "agrees" if found.agree else "DISAGREES: this is an error of viacheck, please report it"
         lines.append(f"kernel     {found.kernel} ({verdict})")
-    return "\n".join(visible(line) for line in lines) + "\n"
+    return "\n".join(escape_unprintable(line) for line in lines) + "\n"

@@ -49,9 +49,7 @@ def _run_pytest(folder: os.PathLike[str], arguments: list[str]) -> int:
     )
     cache = [] if os.access(ROOT, os.W_OK) else ["-p", "no:cacheprovider"]
     paths = [] if own else [str(folder)]
-    return int(
-        pytest.main(["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), *cache, *paths, *arguments])
-    )
+    return int(pytest.main(["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), *cache, *paths, *arguments]))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from netns_lab.docker_engine.engine_lab import engine_intent
 from netns_lab.lab import Lab, LabCommandError
 from netns_lab.rtnetlink_batch import LabBuildError
-from reports.text import visible
+from reports.text import escape_unprintable
 from viacheck.host.namespace import Namespace
 from viacheck.host.user_namespace import UserNamespacesForbidden, enter_user_namespace_if_needed
 from viacheck.targets.open_target import LabUnavailable, open_lab
@@ -88,7 +88,7 @@ def _run_inside(namespace: Namespace, argv: list[str], environment: dict[str, st
     try:
         return namespace.call(start).wait()
     except OSError as error:
-        sys.stderr.write(f"viacheck: {visible(argv[0])}: {error.strerror}\n")
+        sys.stderr.write(f"viacheck: {escape_unprintable(argv[0])}: {error.strerror}\n")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
 
 
@@ -97,12 +97,15 @@ def map_of(lab: Lab, spec: LabSpec) -> str:
     intent = engine_intent(lab.plan) if spec.flavour == "engine" else lab.plan.intent
     lines = [f"lab {spec.name}: {lab.plan.title}", "", "  host"]
     listing = lab.host.ip("-br", "address").stdout.splitlines()
-    lines += [f"    {visible(line)}" for line in listing]
+    lines += [f"    {escape_unprintable(line)}" for line in listing]
     for name, uplink in intent.uplinks.items():
         mark = "  <- the agent's packets must leave here" if name == intent.egress.uplink else ""
         lines.append(f"    gateway by {name}: {uplink.gateway}{mark}")
     lines.append("  agent")
-    lines += [f"    {visible(line)}" for line in lab.agent.namespace.run(["ip", "-br", "address"]).stdout.splitlines()]
+    lines += [
+        f"    {escape_unprintable(line)}"
+        for line in lab.agent.namespace.run(["ip", "-br", "address"]).stdout.splitlines()
+    ]
     lines += ["", f"  'agent CMD' runs CMD as the agent, such as: agent ping -c 1 {intent.probe.target}"]
     lines += ["  the lab goes when this shell ends", ""]
     return "\n".join(lines) + "\n"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from viacheck.analysis.dhcp_offers import Offer
 from viacheck.analysis.segment import SegmentFacts
 from viacheck.diagnosis.codes import CODES
-from viacheck.disruption.flow_results import Trial
+from viacheck.disruption.flow_results import DisruptionResult
 from viacheck.model.intent import Intent
 from viacheck.model.result import Diagnosis, Evidence, PacketsEvidence
-from viacheck.persistence.replay_result import Proof, Unproven
+from viacheck.persistence.replay_result import NotReplayed, ReplayResult
 
 EGRESS = frozenset({"EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-06"})
 """The checks that watch the agent's own packets."""
@@ -22,7 +22,7 @@ class Cause:
     """One reason for checks to fail."""
 
     code: str
-    told_by: str
+    reported_by: str
     """Id of the check that tells this cause."""
     sentence: str
     remedy: tuple[str, ...] = ()
@@ -42,17 +42,17 @@ class Cause:
             cause=self.sentence,
             remedy=list(self.remedy),
             undo=list(self.undo),
-            told_by=None if check == self.told_by else self.told_by,
+            reported_by=None if check == self.reported_by else self.reported_by,
         )
 
 
 @dataclass(slots=True)
-class Measured:
+class Measurements:
     """What packets have told about a target so far; a snapshot alone cannot know it."""
 
     silent_gateways: tuple[str, ...] = ()
     """Uplinks whose gateway did not answer ARP."""
-    journeys: dict[str, PacketsEvidence] = field(default_factory=dict)
+    traffic: dict[str, PacketsEvidence] = field(default_factory=dict)
     """The agent's probes, by protocol: ``icmp``, ``udp``, ``tcp``, ``dns``, ``full-size``, ``ipv6``, ``gateway``."""
     reverse_path_drops: tuple[int, int] = (0, 0)
     """TcpExt IPReversePathFilter of the host, before and after the agent's probes."""
@@ -60,9 +60,9 @@ class Measured:
     """What the parent's segment told of a bridged agent."""
     offers: tuple[Offer, ...] = ()
     """What DHCP servers on the parent's segment offered."""
-    trials: dict[str, Trial] = field(default_factory=dict)
+    disruptions: dict[str, DisruptionResult] = field(default_factory=dict)
     """What became of packets through an event, by the event's name."""
-    proof: Proof | Unproven | None = None
+    proof: ReplayResult | NotReplayed | None = None
     """What came of running what is written down; None as long as nobody has asked."""
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from viacheck.analysis.resolved_intent import Situation
-from viacheck.diagnosis.cause import Cause, Measured, command
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import Cause, Measurements, command
 from viacheck.diagnosis.persistence import persistence_of
 from viacheck.diagnosis.routing import fails_open_by
-from viacheck.disruption.flow_results import Kind, Trial, leak_words
+from viacheck.disruption.flow_results import DisruptionResult, Kind, leak_words
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Route
 from viacheck.persistence import dhclient_hook
@@ -38,27 +38,33 @@ OF_LEASE = ("dhcp-renew", "address-change")
 LEAK_CHECK = "FLAP-06"
 
 
-def _showing(measured: Measured, shows: Callable[[Trial], object]) -> list[Trial]:
+def _showing(measurements: Measurements, shows: Callable[[DisruptionResult], object]) -> list[DisruptionResult]:
     """The trials that show something, in the order of their checks."""
-    return [trial for event in CHECK_OF if (trial := measured.trials.get(event)) is not None and shows(trial)]
+    return [
+        disruption_result
+        for event in CHECK_OF
+        if (disruption_result := measurements.disruptions.get(event)) is not None and shows(disruption_result)
+    ]
 
 
-def _checks(trials: list[Trial]) -> tuple[str, frozenset[str]]:
+def _checks(disruptions: list[DisruptionResult]) -> tuple[str, frozenset[str]]:
     """The check that tells, and those that point there."""
-    first, *others = (CHECK_OF[trial.event] for trial in trials)
+    first, *others = (CHECK_OF[disruption_result.event] for disruption_result in disruptions)
     return first, frozenset(others) - {first}
 
 
-def lease_not_renewed(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def lease_not_renewed(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Nobody asks the DHCP server again."""
-    found = _showing(measured, lambda trial: trial.trouble and trial.event in OF_LEASE)
+    found = _showing(
+        measurements, lambda disruption_result: disruption_result.trouble and disruption_result.event in OF_LEASE
+    )
     if not found:
         return
-    told_by, others = _checks(found)
-    uplink = situation.uplink
-    dhclient = dhclient_hook.runs_here(situation)
+    reported_by, others = _checks(found)
+    uplink = resolved.uplink
+    dhclient = dhclient_hook.runs_here(resolved)
     yield Cause(
-        "LEASE_WITHOUT_CLIENT", told_by,
+        "LEASE_WITHOUT_CLIENT", reported_by,
         f"{found[0].trouble}: no DHCP client is at work for {uplink}, whose address and routes go when the lease ends",
         remedy=(command("ifdown", uplink), command("ifup", uplink)) if dhclient else (),
         undo=(f"kill $(cat {command(f'/run/dhclient.{uplink}.pid')})",) if dhclient else (),
@@ -66,54 +72,56 @@ def lease_not_renewed(situation: Situation, measured: Measured) -> Iterator[Caus
     )  # fmt: skip
 
 
-def agent_did_not_come_back(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def agent_did_not_come_back(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """After a restart the agent's container does not run."""
-    found = _showing(measured, lambda trial: trial.trouble and trial.event not in OF_LEASE)
-    name = situation.intent.agent.container
+    found = _showing(
+        measurements, lambda disruption_result: disruption_result.trouble and disruption_result.event not in OF_LEASE
+    )
+    name = resolved.intent.agent.container
     if not found or name is None:
         return
-    told_by, others = _checks(found)
-    engine = situation.snapshot.engine
+    reported_by, others = _checks(found)
+    engine = resolved.snapshot.engine
     policy = engine.container.restart_policy if engine is not None and engine.container is not None else ""
-    mends = policy == "no" and [trial.event for trial in found] == ["engine-restart"]
+    mends = policy == "no" and [disruption_result.event for disruption_result in found] == ["engine-restart"]
     why = ": its restart policy is 'no', so nothing starts it" if mends else ""
     yield Cause(
-        "AGENT_NOT_RUNNING", told_by, f"after {found[0].title} the agent does not run again{why}; {found[0].trouble}",
+        "AGENT_NOT_RUNNING", reported_by, f"after {found[0].title} the agent does not run again{why}; {found[0].trouble}",
         remedy=(command("docker", "update", "--restart", "unless-stopped", name),) if mends else (),
         undo=(command("docker", "update", "--restart", policy, name),) if mends else (),
         explains=others,
     )  # fmt: skip
 
 
-def commands_fail_when_repeated(_situation: Situation, measured: Measured) -> Iterator[Cause]:
+def commands_fail_when_repeated(_situation: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """What the uplink's manager runs succeeds once and then no more."""
-    found = _showing(measured, lambda trial: trial.refused)
+    found = _showing(measurements, lambda disruption_result: disruption_result.refused)
     if not found:
         return
-    told_by, others = _checks(found)
+    reported_by, others = _checks(found)
     first = found[0].refused[0]
     said = " / ".join(line.strip() for line in first.stderr.splitlines() if line.strip())
     yield Cause(
-        "NOT_IDEMPOTENT", told_by,
+        "NOT_IDEMPOTENT", reported_by,
         f"'{first.command}' fails when it is repeated, and what stands behind the line that failed is not done: {said}",
         explains=others, evidence=(first,),
     )  # fmt: skip
 
 
-def rules_accumulate(_situation: Situation, measured: Measured) -> Iterator[Cause]:
+def rules_accumulate(_situation: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """An event leaves rules that were not there before."""
-    found = _showing(measured, lambda trial: trial.rules_added)
+    found = _showing(measurements, lambda disruption_result: disruption_result.rules_added)
     if not found:
         return
-    told_by, others = _checks(found)
-    trial = found[0]
-    rules = trial.rules_added
-    counts = ", ".join(str(len(state.rules)) for state in trial.states if _after_up(state.moment))
+    reported_by, others = _checks(found)
+    disruption_result = found[0]
+    rules = disruption_result.rules_added
+    counts = ", ".join(str(len(state.rules)) for state in disruption_result.states if _after_up(state.moment))
     yield Cause(
-        "RULES_ACCUMULATE", told_by,
-        f"{trial.title} leaves {len(rules)} more rules ({counts} one after the other): each time a rule is added and "
+        "RULES_ACCUMULATE", reported_by,
+        f"{disruption_result.title} leaves {len(rules)} more rules ({counts} one after the other): each time a rule is added and "
         f"none is deleted; '{rules[0]}' is one of them",
-        explains=others, evidence=(before_and_after(trial),),
+        explains=others, evidence=(before_and_after(disruption_result),),
     )  # fmt: skip
 
 
@@ -121,72 +129,76 @@ def _after_up(moment: str) -> bool:
     return moment == "before" or moment.startswith("ifup")
 
 
-def rule_lost(_situation: Situation, measured: Measured) -> Iterator[Cause]:
+def rule_lost(_situation: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """A rule is gone after an event."""
-    found = _showing(measured, lambda trial: trial.rules_lost)
+    found = _showing(measurements, lambda disruption_result: disruption_result.rules_lost)
     if not found:
         return
-    told_by, others = _checks(found)
+    reported_by, others = _checks(found)
     yield Cause(
-        "RULE_LOST", told_by,
+        "RULE_LOST", reported_by,
         f"after {found[0].title} the rule '{found[0].rules_lost[0]}' is gone, and nothing brings it back",
         explains=others, evidence=(before_and_after(found[0]),),
     )  # fmt: skip
 
 
-def router_not_followed(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def router_not_followed(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """The lease names another router, and a route leads to the old one."""
-    found = _showing(measured, lambda trial: trial.stale_routes and not trial.trouble)
+    found = _showing(
+        measurements, lambda disruption_result: disruption_result.stale_routes and not disruption_result.trouble
+    )
     if not found:
         return
-    told_by, others = _checks(found)
-    trial = found[0]
-    assert trial.moved_router is not None
-    routes = "'; '".join(str(route) for route in trial.stale_routes)
+    reported_by, others = _checks(found)
+    disruption_result = found[0]
+    assert disruption_result.moved_router is not None
+    routes = "'; '".join(str(route) for route in disruption_result.stale_routes)
     why = (
         "the agent's DHCP client leaves the route as it is"
-        if situation.bridged
+        if resolved.bridged
         else "a DHCP client's own script sets the main table at most, and Debian's not even that at a renewal"
     )
-    remedy, undo = _lease_hook(situation, dhclient_hook.follow_router)
+    remedy, undo = _lease_hook(resolved, dhclient_hook.follow_router)
     yield Cause(
-        "TABLE_WRONG_GATEWAY", told_by,
-        f"after {trial.title} '{routes}' is still there, although the lease names {trial.moved_router[1]}: {why}",
-        remedy=remedy, undo=undo, explains=others, evidence=(before_and_after(trial),),
+        "TABLE_WRONG_GATEWAY", reported_by,
+        f"after {disruption_result.title} '{routes}' is still there, although the lease names {disruption_result.moved_router[1]}: {why}",
+        remedy=remedy, undo=undo, explains=others, evidence=(before_and_after(disruption_result),),
     )  # fmt: skip
 
 
 def _lease_hook(
-    situation: Situation, hook: Callable[[Situation], tuple[str, str]]
+    resolved: ResolvedIntent, hook: Callable[[ResolvedIntent], tuple[str, str]]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Remedy and undo by a hook of the uplink's DHCP client, where it has one that is known."""
-    if situation.bridged or not dhclient_hook.runs_here(situation):
+    if resolved.bridged or not dhclient_hook.runs_here(resolved):
         return (), ()
-    remedy, undo = hook(situation)
+    remedy, undo = hook(resolved)
     return (remedy,), (undo,)
 
 
-def route_not_restored(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def route_not_restored(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """The rules are there, a route is not."""
-    found = _showing(measured, lambda trial: trial.routes_lost and not trial.rules_lost)
+    found = _showing(
+        measurements, lambda disruption_result: disruption_result.routes_lost and not disruption_result.rules_lost
+    )
     if not found:
         return
-    told_by, others = _checks(found)
-    trial = found[0]
-    gone = "'; '".join(str(route) for route in trial.routes_lost)
-    by_object = [route for route in trial.routes_lost if route.nexthop_id is not None]
-    if trial.event in OF_LEASE:
+    reported_by, others = _checks(found)
+    disruption_result = found[0]
+    gone = "'; '".join(str(route) for route in disruption_result.routes_lost)
+    by_object = [route for route in disruption_result.routes_lost if route.nexthop_id is not None]
+    if disruption_result.event in OF_LEASE:
         why = "the kernel drops a link's routes with its last address, and keeps the rules"
-        remedy, undo = _lease_hook(situation, dhclient_hook.follow_router)
-    elif trial.event == "carrier-loss" and by_object:
+        remedy, undo = _lease_hook(resolved, dhclient_hook.follow_router)
+    elif disruption_result.event == "carrier-loss" and by_object:
         why = f"the kernel drops nexthop object {by_object[0].nexthop_id} with the carrier, and what goes by it"
         remedy, undo = _without_nexthop_objects(by_object)
     else:
         why = "the kernel drops a link's routes when that goes down, and keeps the rules"
         remedy, undo = (), ()
     yield Cause(
-        "ROUTE_NOT_RESTORED", told_by, f"after {trial.title} '{gone}' is gone, and nothing brings it back: {why}",
-        remedy=remedy, undo=undo, explains=others, evidence=(before_and_after(trial),),
+        "ROUTE_NOT_RESTORED", reported_by, f"after {disruption_result.title} '{gone}' is gone, and nothing brings it back: {why}",
+        remedy=remedy, undo=undo, explains=others, evidence=(before_and_after(disruption_result),),
     )  # fmt: skip
 
 
@@ -203,33 +215,33 @@ def _without_nexthop_objects(routes: list[Route]) -> tuple[tuple[str, ...], tupl
     )
 
 
-def source_kept(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def source_kept(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Packets leave by the uplink with a source that is none of its addresses any more."""
-    found = _showing(measured, _keeps_source)
+    found = _showing(measurements, _keeps_source)
     if not found:
         return
-    told_by, others = _checks(found)
-    remedy, undo = _lease_hook(situation, dhclient_hook.forget_flows)
-    if not remedy and situation.agent_source is not None:
-        remedy = (command("conntrack", "-D", "-s", situation.agent_source),)
+    reported_by, others = _checks(found)
+    remedy, undo = _lease_hook(resolved, dhclient_hook.forget_flows)
+    if not remedy and resolved.agent_source is not None:
+        remedy = (command("conntrack", "-D", "-s", resolved.agent_source),)
     yield Cause(
-        "SOURCE_NOT_UPLINK", told_by,
-        f"after {found[0].title} connection tracking still translates to a source that {situation.uplink} no longer "
+        "SOURCE_NOT_UPLINK", reported_by,
+        f"after {found[0].title} connection tracking still translates to a source that {resolved.uplink} no longer "
         "has: a flow keeps the translation that it began with",
         remedy=remedy, undo=undo, explains=others,
     )  # fmt: skip
 
 
-def _keeps_source(trial: Trial) -> bool:
-    return any(course.kind is Kind.WRONG_SOURCE_FOR_EVER for course in trial.courses)
+def _keeps_source(disruption_result: DisruptionResult) -> bool:
+    return any(flow_result.kind is Kind.KEEPS_WRONG_SOURCE for flow_result in disruption_result.flow_results)
 
 
-def leaks_while_down(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def leaks_while_down(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Packets leave by another uplink although the routing alone would not let them."""
-    found = _showing(measured, lambda trial: trial.leaked)
-    if not found or fails_open_by(situation) is not None:
+    found = _showing(measurements, lambda disruption_result: disruption_result.leaked)
+    if not found or fails_open_by(resolved) is not None:
         return
-    written = _ways_when_down(situation)
+    written = _ways_when_down(resolved)
     mends = [removed(one.place.path, one.place.line, line) for one, line in written]
     who = ", ".join(f"{one.place} ('{line.strip()}')" for one, line in written) or "something that acts on the event"
     yield Cause(
@@ -237,32 +249,32 @@ def leaks_while_down(situation: Situation, measured: Measured) -> Iterator[Cause
         f"during {found[0].title} {leak_words(found[0])}: the routing as it stands fails closed, so {who} gives the "
         "packets another way",
         remedy=tuple(remedy for remedy, _undo in mends), undo=tuple(undo for _remedy, undo in reversed(mends)),
-        explains=frozenset(CHECK_OF[trial.event] for trial in found), evidence=(before_and_after(found[0]),),
+        explains=frozenset(CHECK_OF[disruption_result.event] for disruption_result in found), evidence=(before_and_after(found[0]),),
     )  # fmt: skip
 
 
-def _ways_when_down(situation: Situation) -> list[tuple[WrittenRoute, str]]:
+def _ways_when_down(resolved: ResolvedIntent) -> list[tuple[WrittenRoute, str]]:
     """Routes of the agent's table by other uplinks that are written down for when an interface goes, with their lines.
 
     The later ones of a file first: the earlier ones keep their numbers when a line is taken out.
     """
-    if not applies(situation.intent):
+    if not applies(resolved.intent):
         return []
     found = []
-    for one in (route for written in persistence_of(situation).written.values() for route in written.routes):
-        file = situation.snapshot.file(one.place.path)
+    for one in (route for written in persistence_of(resolved).written.values() for route in written.routes):
+        file = resolved.snapshot.file(one.place.path)
         line = file.text.split("\n")[one.place.line - 1] if file is not None else ""
-        elsewhere = any(hop.interface not in (None, situation.uplink) for hop in one.route.nexthops)
+        elsewhere = any(hop.interface not in (None, resolved.uplink) for hop in one.route.nexthops)
         # A line that goes on in the next, or of which parts are not in the snapshot, is for an editor.
         by_line = one.place.line > 1 and not line.endswith("\\") and "…" not in line
-        if one.phase in ("down", "post-down") and one.route.table == situation.table and elsewhere and by_line:
+        if one.phase in ("down", "post-down") and one.route.table == resolved.table and elsewhere and by_line:
             found.append((one, line))
     return sorted(found, key=lambda each: (each[0].place.path, -each[0].place.line))
 
 
-def before_and_after(trial: Trial) -> StateEvidence:
+def before_and_after(disruption_result: DisruptionResult) -> StateEvidence:
     """What an event took away and what it added, as evidence."""
-    before, after = trial.states[0].lines, trial.states[-1].lines
+    before, after = disruption_result.states[0].lines, disruption_result.states[-1].lines
     gone = [f"- {line}" for line in before if line not in after]
     more = [f"+ {line}" for line in dict.fromkeys(after) if after.count(line) > before.count(line)]
-    return StateEvidence(title=f"what is not as before {trial.title}", lines=gone + more or ["nothing"])
+    return StateEvidence(title=f"what is not as before {disruption_result.title}", lines=gone + more or ["nothing"])

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_seen, departures, left_by
-from viacheck.diagnosis.cause import Cause, Measured, command, enter_agent
+from viacheck.diagnosis.cause import Cause, Measurements, command, enter_agent
 from viacheck.diagnosis.routing import FIXED_PRIORITY
 from viacheck.model.result import CounterEvidence, PacketsEvidence, PacketSighting, StateEvidence
 
 PROBED = ("icmp", "udp", "tcp")
 
 
-def strict_reverse_path(situation: Situation, interface: str) -> bool:
+def strict_reverse_path(resolved: ResolvedIntent, interface: str) -> bool:
     """Whether the interface drops packets whose source it would not answer by (RFC 3704; the larger of all and own)."""
-    sysctls = situation.snapshot.host.sysctls
+    sysctls = resolved.snapshot.host.sysctls
     return max(int(sysctls.get(f"net/ipv4/conf/{name}/rp_filter", "0")) for name in ("all", interface)) == 1
 
 
-def reverse_path(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def reverse_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Answers reach the uplink and are dropped there by the strict reverse path check."""
-    uplink = situation.uplink
+    uplink = resolved.uplink
     dropped = [
         name
         for name in PROBED
-        if name in measured.journeys
-        and not measured.journeys[name].answered
-        and answers_seen(measured.journeys[name], uplink)
+        if name in measurements.traffic
+        and not measurements.traffic[name].answered
+        and answers_seen(measurements.traffic[name], uplink)
     ]
-    if not dropped or not strict_reverse_path(situation, uplink):
+    if not dropped or not strict_reverse_path(resolved, uplink):
         return
-    before, after = measured.reverse_path_drops
-    old = situation.snapshot.host.sysctls.get(f"net/ipv4/conf/{uplink}/rp_filter", "0")
+    before, after = measurements.reverse_path_drops
+    old = resolved.snapshot.host.sysctls.get(f"net/ipv4/conf/{uplink}/rp_filter", "0")
     knob = f"net.ipv4.conf.{uplink.replace('.', '/')}.rp_filter"
     yield Cause(
         "RP_FILTER_DROP", "EGRESS-03",
@@ -44,16 +44,16 @@ def reverse_path(situation: Situation, measured: Measured) -> Iterator[Cause]:
     )  # fmt: skip
 
 
-def mtu_trap(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def mtu_trap(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Full-size packets die without a word while small ones pass."""
-    packets = measured.journeys.get("full-size")
+    packets = measurements.traffic.get("full-size")
     if packets is None or packets.answered:
         return
-    host, uplink = situation.snapshot.host, situation.uplink
-    link, bridge = host.link(uplink), situation.bridge
-    agent, parent = situation.agent_link, situation.parent_link
+    host, uplink = resolved.snapshot.host, resolved.uplink
+    link, bridge = host.link(uplink), resolved.bridge
+    agent, parent = resolved.agent_link, resolved.parent_link
     if agent is not None and parent is not None and agent.mtu < parent.mtu:
-        enter, set_mtu = enter_agent(situation.intent), ("ip", "link", "set", "dev", agent.name, "mtu")
+        enter, set_mtu = enter_agent(resolved.intent), ("ip", "link", "set", "dev", agent.name, "mtu")
         yield Cause(
             "MTU_TRAP", "EGRESS-06",
             f"the agent's {agent.name} keeps MTU {agent.mtu} while its parent {parent.name} has {parent.mtu}: a "
@@ -68,7 +68,7 @@ def mtu_trap(situation: Situation, measured: Measured) -> Iterator[Cause]:
     undo: tuple[str, ...] = ()
     sizes = [f"{one.name}: MTU {one.mtu}" for one in (link, host.link(bridge) if bridge else None) if one]
     if link is not None and agent is not None and link.mtu < agent.mtu:
-        enter = enter_agent(situation.intent)
+        enter = enter_agent(resolved.intent)
         remedy = (f"{enter} {command('ip', 'link', 'set', 'dev', agent.name, 'mtu', link.mtu)}",)
         undo = (f"{enter} {command('ip', 'link', 'set', 'dev', agent.name, 'mtu', agent.mtu)}",)
     size = agent.mtu if agent is not None else 1500
@@ -80,20 +80,20 @@ def mtu_trap(situation: Situation, measured: Measured) -> Iterator[Cause]:
     )  # fmt: skip
 
 
-def dns_by_another_path(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """The agent's queries are carried on by a resolver on the host, whose packets no agent rule matches."""
-    packets = measured.journeys.get("dns")
+    packets = measurements.traffic.get("dns")
     if packets is None:
         return
-    others = [way for way in left_by(packets, situation.ways_out) if way != situation.uplink]
-    foreign = foreign_departures(situation, packets)
+    others = [way for way in left_by(packets, resolved.egress_interfaces) if way != resolved.uplink]
+    foreign = foreign_departures(resolved, packets)
     if not others and not foreign:
         return
-    seen = [s for s in departures(packets) if s.interface in (others or [situation.uplink])]
+    seen = [s for s in departures(packets) if s.interface in (others or [resolved.uplink])]
     sources = sorted({one.source for one in seen})
     ways = sorted({one.interface for one in seen})
-    name = situation.intent.agent.container
-    why = "not as the agent's own" if situation.bridged else "where the agent's rule does not match"
+    name = resolved.intent.agent.container
+    why = "not as the agent's own" if resolved.bridged else "where the agent's rule does not match"
     yield Cause(
         "DNS_OTHER_PATH", "EGRESS-05",
         f"the agent's DNS queries leave by {', '.join(ways)} with source {', '.join(sources)}: a resolver on the "
@@ -102,30 +102,30 @@ def dns_by_another_path(situation: Situation, measured: Measured) -> Iterator[Ca
     )  # fmt: skip
 
 
-def foreign_departures(situation: Situation, packets: PacketsEvidence) -> list[PacketSighting]:
+def foreign_departures(resolved: ResolvedIntent, packets: PacketsEvidence) -> list[PacketSighting]:
     """The probes of a bridged agent that left by its uplink with another MAC or IPv4 address than the agent's own."""
-    if not situation.bridged:
+    if not resolved.bridged:
         return []
-    return [one for one in departures(packets, situation.uplink) if not situation.is_agents_own(one)]
+    return [one for one in departures(packets, resolved.uplink) if not resolved.is_agents_own(one)]
 
 
-def ipv6_escapes(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def ipv6_escapes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """IPv6 packets leave by another uplink, because the rule is for IPv4 only."""
-    packets = measured.journeys.get("ipv6")
-    if packets is None or situation.agent_address6 is None:
+    packets = measurements.traffic.get("ipv6")
+    if packets is None or resolved.agent_address6 is None:
         return
-    others = [way for way in left_by(packets, situation.ways_out) if way != situation.uplink]
+    others = [way for way in left_by(packets, resolved.egress_interfaces) if way != resolved.uplink]
     if not others:
         return
-    state = situation.snapshot.host
-    subnet = next((a.network for a in state.addresses_of(situation.bridge or "", 6) if a.scope == "global"), None)
-    table = situation.table
-    rule = ("priority", FIXED_PRIORITY, "from", subnet or situation.agent_address6, "lookup", table)
+    state = resolved.snapshot.host
+    subnet = next((a.network for a in state.addresses_of(resolved.bridge or "", 6) if a.scope == "global"), None)
+    table = resolved.table
+    rule = ("priority", FIXED_PRIORITY, "from", subnet or resolved.agent_address6, "lookup", table)
     remedy = [command("ip", "-6", "rule", "add", *rule)]
     undo = [command("ip", "-6", "rule", "del", *rule)]
     if not any(route.is_default for route in state.table(table, 6)):
-        gateway6 = situation.intent.uplinks[situation.uplink].gateway6
-        default = ("default", "via", gateway6, "dev", situation.uplink) if gateway6 else ("unreachable", "default")
+        gateway6 = resolved.intent.uplinks[resolved.uplink].gateway6
+        default = ("default", "via", gateway6, "dev", resolved.uplink) if gateway6 else ("unreachable", "default")
         remedy.insert(0, command("ip", "-6", "route", "add", *default, "table", table))
         undo.append(command("ip", "-6", "route", "del", *default, "table", table))
     yield Cause(
@@ -135,21 +135,21 @@ def ipv6_escapes(situation: Situation, measured: Measured) -> Iterator[Cause]:
     )  # fmt: skip
 
 
-def copied(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def copied(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """The same packet leaves by the intended uplink and by another one as well."""
     copies: dict[str, int] = {}
     for name in PROBED:
-        packets = measured.journeys.get(name)
+        packets = measurements.traffic.get(name)
         if packets is None:
             continue
-        left = left_by(packets, situation.ways_out)
+        left = left_by(packets, resolved.egress_interfaces)
         for way, numbers in left.items():
-            if way != situation.uplink and numbers & left.get(situation.uplink, set()):
-                copies[way] = copies.get(way, 0) + len(numbers & left[situation.uplink])
+            if way != resolved.uplink and numbers & left.get(resolved.uplink, set()):
+                copies[way] = copies.get(way, 0) + len(numbers & left[resolved.uplink])
     for way, count in copies.items():
         yield Cause(
             "PACKETS_COPIED", "EGRESS-01",
-            f"{count} probes left by {situation.uplink} and once more by {way}: something on this host duplicates "
+            f"{count} probes left by {resolved.uplink} and once more by {way}: something on this host duplicates "
             "packets (nftables 'dup', iptables TEE, or a tc mirror)",
             explains=frozenset({"EGRESS-02", "EGRESS-05"}),
         )  # fmt: skip

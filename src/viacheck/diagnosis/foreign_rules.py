@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.resolved_intent import Situation
-from viacheck.diagnosis.cause import Cause, Measured, command
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import Cause, Measurements, command
 from viacheck.diagnosis.disruption import CHECK_OF, before_and_after
 from viacheck.persistence import networkd
 from viacheck.persistence.config_writer import written_file
@@ -15,35 +15,35 @@ _KEPT = (written_file(networkd.KEEP_FOREIGN_PATH, f"{networkd.KEEP_FOREIGN}\n"),
 _NOT_KEPT = (command("rm", networkd.KEEP_FOREIGN_PATH),)
 
 
-def purged_at_start(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def purged_at_start(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """What it does not own is gone after its restart."""
-    trial = measured.trials.get(EVENT)
-    if trial is None or not (trial.rules_lost or trial.routes_lost):
+    disruption_result = measurements.disruptions.get(EVENT)
+    if disruption_result is None or not (disruption_result.rules_lost or disruption_result.routes_lost):
         return
-    files = situation.snapshot.files
-    if trial.rules_lost:
+    files = resolved.snapshot.files
+    if disruption_result.rules_lost:
         if networkd.purges_foreign(files)[0]:
             yield Cause(
                 "FOREIGN_RULES_PURGED", CHECK_OF[EVENT],
-                f"after {trial.title} the rule '{trial.rules_lost[0]}' is gone: systemd-networkd removes, when it "
+                f"after {disruption_result.title} the rule '{disruption_result.rules_lost[0]}' is gone: systemd-networkd removes, when it "
                 "starts, every rule that it finds and that is in none of its files",
-                remedy=_KEPT, undo=_NOT_KEPT, evidence=(before_and_after(trial),),
+                remedy=_KEPT, undo=_NOT_KEPT, evidence=(before_and_after(disruption_result),),
             )  # fmt: skip
         return
-    gone = "'; '".join(map(str, trial.routes_lost))
-    links = {hop.interface for route in trial.routes_lost for hop in route.nexthops}
+    gone = "'; '".join(map(str, disruption_result.routes_lost))
+    links = {hop.interface for route in disruption_result.routes_lost for hop in route.nexthops}
     if links:
         names = ", ".join(sorted(filter(None, links)))
         yield Cause(
             "ROUTE_NOT_RESTORED", CHECK_OF[EVENT],
-            f"after {trial.title} '{gone}' is gone: it takes the address of {names} away when it starts and sets it "
+            f"after {disruption_result.title} '{gone}' is gone: it takes the address of {names} away when it starts and sets it "
             "again, and with a link's last address the kernel drops its routes; only those in its files come back",
-            evidence=(before_and_after(trial),),
+            evidence=(before_and_after(disruption_result),),
         )  # fmt: skip
     elif networkd.purges_foreign(files, networkd.ROUTES_KEY)[0]:
         yield Cause(
             "ROUTE_NOT_RESTORED", CHECK_OF[EVENT],
-            f"after {trial.title} '{gone}' is gone: systemd-networkd removes, when it starts, every route on no link "
+            f"after {disruption_result.title} '{gone}' is gone: systemd-networkd removes, when it starts, every route on no link "
             "that it finds and that is in none of its files",
-            remedy=_KEPT, undo=_NOT_KEPT, evidence=(before_and_after(trial),),
+            remedy=_KEPT, undo=_NOT_KEPT, evidence=(before_and_after(disruption_result),),
         )  # fmt: skip

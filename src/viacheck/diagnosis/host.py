@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.packet_filter.evaluate import Flow, forwarding
-from viacheck.analysis.resolved_intent import Situation, subnets_overlap
-from viacheck.diagnosis.cause import EGRESS, Cause, Measured, command
+from viacheck.analysis.resolved_intent import ResolvedIntent, subnets_overlap
+from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command
 from viacheck.model.intent import NatAttach
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import TABLE_MAIN
@@ -19,19 +19,19 @@ _UPLINK_AWAY = _REACHES_GATEWAY | {"HOST-03", "ROUTE-04", "ROUTE-05", "ROUTE-06"
 _DEFAULT_AWAY = frozenset({"HOST-03", "HOST-06", "EGRESS-04", "ROUTE-06"})
 
 
-def engine_or_agent_away(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def engine_or_agent_away(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The engine does not answer, or the agent does not run; what we may not ask says nothing of either."""
-    problem = situation.snapshot.problem("engine")
-    agent = situation.intent.agent
-    if any(one.missing for one in (problem, situation.snapshot.problem("agent")) if one is not None):
+    problem = resolved.snapshot.problem("engine")
+    agent = resolved.intent.agent
+    if any(one.missing for one in (problem, resolved.snapshot.problem("agent")) if one is not None):
         return
     if problem is not None and agent.container is not None:
         yield Cause(
             "ENGINE_UNREACHABLE", "HOST-01", f"the Docker engine cannot be asked: {problem.reason}",
             remedy=("systemctl start docker",), undo=("systemctl stop docker",), explains=_AGENT_AWAY | {"HOST-07"},
         )  # fmt: skip
-    elif situation.snapshot.agent is None:
-        reason = situation.snapshot.problem("container") or situation.snapshot.problem("agent")
+    elif resolved.snapshot.agent is None:
+        reason = resolved.snapshot.problem("container") or resolved.snapshot.problem("agent")
         why = f": {reason.reason}" if reason is not None else ""
         start = (command("docker", "start", agent.container),) if agent.container else ()
         stop = (command("docker", "stop", agent.container),) if agent.container else ()
@@ -41,24 +41,24 @@ def engine_or_agent_away(situation: Situation, _measured: Measured) -> Iterator[
         )  # fmt: skip
 
 
-def uplink_unusable(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def uplink_unusable(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """An uplink is missing, down, without carrier or without address."""
-    for name, uplink in situation.intent.uplinks.items():
-        explains = _UPLINK_AWAY if name == situation.uplink else frozenset[str]()
-        if name == situation.default_exit or situation.default_exit is None:
+    for name, uplink in resolved.intent.uplinks.items():
+        explains = _UPLINK_AWAY if name == resolved.uplink else frozenset[str]()
+        if name == resolved.default_exit or resolved.default_exit is None:
             explains |= _DEFAULT_AWAY
         explains |= {"HOST-03", "ROUTE-06"}
-        link = situation.snapshot.host.link(name)
-        if link is not None and name == situation.parent and not link.carrier:
+        link = resolved.snapshot.host.link(name)
+        if link is not None and name == resolved.parent and not link.carrier:
             continue  # PARENT_DOWN tells it
         if link is None:
             yield Cause(
-                "UPLINK_MISSING", "HOST-02", f"there is no interface {name}; there are {_names(situation)}",
+                "UPLINK_MISSING", "HOST-02", f"there is no interface {name}; there are {_names(resolved)}",
                 explains=explains,
             )  # fmt: skip
         elif not link.up:
             routes = [command("ip", "route", "replace", "default", "via", uplink.gateway, "dev", name)]
-            if name == situation.uplink and situation.intent.policy_routed:
+            if name == resolved.uplink and resolved.intent.policy_routed:
                 routes = [
                     command(
                         "ip",
@@ -70,10 +70,10 @@ def uplink_unusable(situation: Situation, _measured: Measured) -> Iterator[Cause
                         "dev",
                         name,
                         "table",
-                        situation.table,
+                        resolved.table,
                     )
                 ]
-            elif name != situation.default_exit and situation.default_exit is not None:
+            elif name != resolved.default_exit and resolved.default_exit is not None:
                 routes = []
             yield Cause(
                 "UPLINK_DOWN", "HOST-02",
@@ -87,7 +87,7 @@ def uplink_unusable(situation: Situation, _measured: Measured) -> Iterator[Cause
                 f"{name} is up but has no carrier: a cable, the port at its other end, or the radio's association",
                 explains=explains,
             )  # fmt: skip
-        elif link.master is None and not situation.snapshot.host.addresses_of(name):
+        elif link.master is None and not resolved.snapshot.host.addresses_of(name):
             yield Cause(
                 "NO_ADDRESS", "HOST-02",
                 f"{name} has no IPv4 address, so its gateway {uplink.gateway} cannot be reached; "
@@ -96,38 +96,38 @@ def uplink_unusable(situation: Situation, _measured: Measured) -> Iterator[Cause
             )  # fmt: skip
 
 
-def gateway_silent(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def gateway_silent(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """A gateway does not answer ARP although the uplink looks well."""
-    for name in measured.silent_gateways:
-        explains = _REACHES_GATEWAY | {"ROUTE-06"} if name == situation.uplink else frozenset({"ROUTE-06"})
-        if name == situation.default_exit:
+    for name in measurements.silent_gateways:
+        explains = _REACHES_GATEWAY | {"ROUTE-06"} if name == resolved.uplink else frozenset({"ROUTE-06"})
+        if name == resolved.default_exit:
             explains |= {"EGRESS-04"}
         yield Cause(
             "GATEWAY_SILENT", "HOST-03",
-            f"gateway {situation.intent.uplinks[name].gateway} does not answer ARP on {name}: it is off, "
+            f"gateway {resolved.intent.uplinks[name].gateway} does not answer ARP on {name}: it is off, "
             "on another network, or the uplink's address does not belong to this network",
             explains=explains,
         )  # fmt: skip
 
 
-def default_exit_wrong(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The main table sends the host's own packets by another uplink than the intent says, or by none."""
-    wanted = situation.intent.host.default_exit
-    found = situation.host_decision.interface
+    wanted = resolved.intent.host.default_exit
+    found = resolved.host_decision.interface
     explains = frozenset({"EGRESS-04"})
-    if not situation.intent.policy_routed and not situation.bridged:
+    if not resolved.intent.policy_routed and not resolved.bridged:
         explains |= EGRESS | {"ROUTE-05"}
     if found is None:
-        exit_ = wanted or situation.uplink
-        gateway = situation.intent.uplinks[exit_].gateway
+        exit_ = wanted or resolved.uplink
+        gateway = resolved.intent.uplinks[exit_].gateway
         yield Cause(
-            "DEFAULT_EXIT_MISSING", "HOST-06", f"the host itself has no route to {situation.target}: no default route",
+            "DEFAULT_EXIT_MISSING", "HOST-06", f"the host itself has no route to {resolved.target}: no default route",
             remedy=(command("ip", "route", "add", "default", "via", gateway, "dev", exit_),),
             undo=(command("ip", "route", "del", "default", "via", gateway, "dev", exit_),), explains=explains,
         )  # fmt: skip
     elif wanted is not None and found != wanted:
-        gateway = situation.intent.uplinks[wanted].gateway
-        route = situation.host_decision.route
+        gateway = resolved.intent.uplinks[wanted].gateway
+        route = resolved.host_decision.route
         yield Cause(
             "DEFAULT_EXIT_WRONG", "HOST-06",
             f"the host's own packets leave by {found}, not by {wanted}: {route}",
@@ -136,13 +136,13 @@ def default_exit_wrong(situation: Situation, _measured: Measured) -> Iterator[Ca
         )  # fmt: skip
 
 
-def overlapping(situation: Situation) -> list[str]:
+def overlapping(resolved: ResolvedIntent) -> list[str]:
     """What the agent's subnet collides with, in words."""
-    subnet = situation.agent_subnet
-    if subnet is None or not isinstance(situation.intent.agent.attach, NatAttach):
+    subnet = resolved.agent_subnet
+    if subnet is None or not isinstance(resolved.intent.agent.attach, NatAttach):
         return []
-    state = situation.snapshot.host
-    own = {situation.bridge}
+    state = resolved.snapshot.host
+    own = {resolved.bridge}
     found = [
         f"{address.interface}'s subnet {address.network}"
         for address in state.addresses
@@ -161,29 +161,29 @@ def overlapping(situation: Situation) -> list[str]:
     return found if more <= 0 else [*found[:MOST_OVERLAPS], f"{more} more routes"]
 
 
-def subnet_overlaps(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def subnet_overlaps(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The agent's subnet is also somebody else's."""
-    found = overlapping(situation)
+    found = overlapping(resolved)
     if found:
         yield Cause(
             "SUBNET_OVERLAP", "HOST-05",
-            f"the agent's subnet {situation.agent_subnet} overlaps {'; '.join(found)}: one of the two cannot be "
+            f"the agent's subnet {resolved.agent_subnet} overlaps {'; '.join(found)}: one of the two cannot be "
             "reached. Give Docker another subnet ('bip' or 'default-address-pools' in /etc/docker/daemon.json)",
             explains=EGRESS | {"ROUTE-05", "ROUTE-06", "HOST-03"},
         )  # fmt: skip
 
 
-def sysctls_off(situation: Situation) -> list[str]:
+def sysctls_off(resolved: ResolvedIntent) -> list[str]:
     """The forwarding sysctls that are off between the agent's bridge and the uplink."""
-    sysctls = situation.snapshot.host.sysctls
+    sysctls = resolved.snapshot.host.sysctls
     wanted = ["net/ipv4/ip_forward"]
-    wanted += [f"net/ipv4/conf/{name}/forwarding" for name in (situation.bridge, situation.uplink) if name]
+    wanted += [f"net/ipv4/conf/{name}/forwarding" for name in (resolved.bridge, resolved.uplink) if name]
     return [path for path in wanted if sysctls.get(path) == "0"]
 
 
-def forwarding_off(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def forwarding_off(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The kernel does not forward between the bridge and the uplink."""
-    off = sysctls_off(situation)
+    off = sysctls_off(resolved)
     if "net/ipv4/ip_forward" in off:
         # Turning ip_forward on turns on every interface too (ip-sysctl.rst), so it alone is the mend.
         off = ["net/ipv4/ip_forward"]
@@ -203,26 +203,26 @@ def _dotted(path: str) -> str:
     return ".".join(part.replace(".", "/") for part in path.split("/"))
 
 
-def agent_flow(situation: Situation, uplink: str) -> Flow:
+def agent_flow(resolved: ResolvedIntent, uplink: str) -> Flow:
     """The agent's packet as it crosses the host towards an uplink."""
     return Flow(
-        family=4, source=situation.agent_source or "0.0.0.0", destination=situation.target,  # noqa: S104
-        iif=situation.bridge, oif=uplink, mark=situation.agent_mark,
+        family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
+        iif=resolved.bridge, oif=uplink, mark=resolved.agent_mark,
     )  # fmt: skip
 
 
-def forward_dropped(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def forward_dropped(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """A packet filter rule or policy drops the agent's packets on their way through the host."""
-    if situation.agent_source is None:
+    if resolved.agent_source is None:
         return
-    passage = forwarding(situation.snapshot.host.packet_filter, agent_flow(situation, situation.uplink))
+    passage = forwarding(resolved.snapshot.host.packet_filter, agent_flow(resolved, resolved.uplink))
     if passage.allowed is not False or passage.chain is None:
         return
     chain, rule = passage.chain, passage.rule
-    subnet = situation.agent_subnet or situation.agent_source
+    subnet = resolved.agent_subnet or resolved.agent_source
     where = f"chain {chain.name} of table {chain.table} ({chain.backend})"
     if chain.backend != "nft":
-        has_user_chain = any(c.name == "DOCKER-USER" for c in situation.snapshot.host.packet_filter.chains)
+        has_user_chain = any(c.name == "DOCKER-USER" for c in resolved.snapshot.host.packet_filter.chains)
         into = "DOCKER-USER" if has_user_chain else "FORWARD"
         remedy = [command("iptables", "-I", into, "-s", subnet, "-j", "ACCEPT")]
         undo = [command("iptables", "-D", into, "-s", subnet, "-j", "ACCEPT")]
@@ -243,5 +243,5 @@ def forward_dropped(situation: Situation, _measured: Measured) -> Iterator[Cause
     )  # fmt: skip
 
 
-def _names(situation: Situation) -> str:
-    return ", ".join(link.name for link in situation.snapshot.host.links if link.name != "lo")
+def _names(resolved: ResolvedIntent) -> str:
+    return ", ".join(link.name for link in resolved.snapshot.host.links if link.name != "lo")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, ip_interface
 
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence, spare_range
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_WORDS
 from viacheck.analysis.sightings import left_by
-from viacheck.diagnosis.cause import EGRESS, Cause, Measured, command, enter_agent
+from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command, enter_agent
 from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.result import Evidence, StateEvidence
 from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, IPAMPool, Link
@@ -20,12 +20,12 @@ _ASTRAY = EGRESS | REACHES_GATEWAY
 """What breaks when the agent's frames do not get to its LAN's gateway."""
 
 
-def engine_cannot(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def engine_cannot(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The engine has no macvlan driver, or may not use it."""
-    engine, attach = situation.snapshot.engine, situation.intent.agent.attach
+    engine, attach = resolved.snapshot.engine, resolved.intent.agent.attach
     if engine is None or not isinstance(attach, MacvlanAttach):
         return
-    name = situation.intent.agent.name
+    name = resolved.intent.agent.name
     explains = _ASTRAY | {"MACVLAN-01", "MACVLAN-02", "HOST-07"}
     if engine.rootless:
         yield Cause(
@@ -36,25 +36,25 @@ def engine_cannot(situation: Situation, _measured: Measured) -> Iterator[Cause]:
             undo=(command("systemctl", "disable", "--now", "docker"),), explains=explains,
         )  # fmt: skip
     elif not macvlan_supported(engine.version):
-        address = situation.agent_address or str((attach.ip_range or attach.subnet)[-2])
+        address = resolved.agent_address or str((attach.ip_range or attach.subnet)[-2])
         words = f"{address}/{attach.subnet.prefixlen}@{attach.gateway}"
         yield Cause(
             "ENGINE_TOO_OLD", "HOST-01",
             f"Docker {engine.version} has no macvlan driver, which came with 1.12: upgrade it, or attach the agent by "
             f"pipework (a container that was started with --net=none)",
             remedy=(command("pipework", attach.parent, name, words),),
-            undo=(f"{enter_agent(situation.intent)} {command('ip', 'link', 'del', 'dev', 'eth1')}",),
+            undo=(f"{enter_agent(resolved.intent)} {command('ip', 'link', 'del', 'dev', 'eth1')}",),
             explains=explains,
         )  # fmt: skip
 
 
-def parent_down(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def parent_down(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The parent is down or has no carrier, and the agent's interface with it."""
-    parent = situation.parent_link
+    parent = resolved.parent_link
     if parent is None or parent.carrier:
         return
     explains = _ASTRAY | {"HOST-03"}
-    is_exit = situation.default_exit in (parent.name, None)
+    is_exit = resolved.default_exit in (parent.name, None)
     if is_exit:
         explains |= {"HOST-06", "EGRESS-04"}
     if parent.up:
@@ -65,9 +65,9 @@ def parent_down(situation: Situation, _measured: Measured) -> Iterator[Cause]:
             explains=explains,
         )  # fmt: skip
         return
-    gateway = situation.intent.uplinks[parent.name].gateway
+    gateway = resolved.intent.uplinks[parent.name].gateway
     remedy = [command("ip", "link", "set", "dev", parent.name, "up")]
-    default = situation.host_decision.route
+    default = resolved.host_decision.route
     if is_exit and (default is None or not default.is_default):
         remedy.append(command("ip", "route", "replace", "default", "via", gateway, "dev", parent.name))
     yield Cause(
@@ -78,16 +78,16 @@ def parent_down(situation: Situation, _measured: Measured) -> Iterator[Cause]:
     )  # fmt: skip
 
 
-def parent_in_bridge(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def parent_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The parent is a port of a bridge: the kernel makes no macvlan interface on a port."""
-    parent = situation.parent_link
+    parent = resolved.parent_link
     if parent is None or parent.master is None:
         return
-    told_by = "MACVLAN-01" if situation.intent.mode == "macvlan" else "PIPEWORK-03"
-    moved = [a for a in situation.snapshot.host.addresses_of(parent.master) if a.scope == "global"]
+    reported_by = "MACVLAN-01" if resolved.intent.mode == "macvlan" else "PIPEWORK-03"
+    moved = [a for a in resolved.snapshot.host.addresses_of(parent.master) if a.scope == "global"]
     remedy = [command("ip", "link", "set", "dev", parent.name, "nomaster")]
     undo = [command("ip", "link", "set", "dev", parent.name, "master", parent.master)]
-    default = situation.host_decision.route
+    default = resolved.host_decision.route
     for address in moved:
         text = f"{address.address}/{address.prefixlen}"
         remedy += [command("ip", "address", "del", text, "dev", parent.master),
@@ -95,14 +95,14 @@ def parent_in_bridge(situation: Situation, _measured: Measured) -> Iterator[Caus
         undo = [command("ip", "address", "del", text, "dev", parent.name),
                 *undo, command("ip", "address", "add", text, "dev", parent.master)]  # fmt: skip
     if default is not None and default.is_default and {hop.interface for hop in default.nexthops} == {parent.master}:
-        gateway = situation.intent.uplinks[parent.name].gateway
+        gateway = resolved.intent.uplinks[parent.name].gateway
         remedy.append(command("ip", "route", "replace", "default", "via", gateway, "dev", parent.name))
         undo.append(f"ip route replace {default}")
-    if situation.bridged_link is None:
-        remedy += attach_commands(situation)
-        undo = [*detach_commands(situation), *undo]
+    if resolved.bridged_link is None:
+        remedy += attach_commands(resolved)
+        undo = [*detach_commands(resolved), *undo]
     yield Cause(
-        "BRIDGED_UPLINK", told_by,
+        "BRIDGED_UPLINK", reported_by,
         f"{parent.name} is a port of the bridge {parent.master}, and the kernel makes no macvlan interface on a port "
         f"(device or resource busy): make {parent.master} the parent, or take {parent.name} out of it",
         remedy=tuple(remedy), undo=tuple(undo),
@@ -110,22 +110,22 @@ def parent_in_bridge(situation: Situation, _measured: Measured) -> Iterator[Caus
     )  # fmt: skip
 
 
-def lan_of(situation: Situation) -> list[IPv4Network]:
+def lan_of(resolved: ResolvedIntent) -> list[IPv4Network]:
     """The subnets of the parent's own addresses."""
-    addresses = situation.snapshot.host.addresses_of(situation.parent) if situation.parent is not None else ()
+    addresses = resolved.snapshot.host.addresses_of(resolved.parent) if resolved.parent is not None else ()
     return [IPv4Network(str(a.network)) for a in addresses if a.scope == "global"]
 
 
-def network_faults(situation: Situation) -> list[tuple[str, str]]:
+def network_faults(resolved: ResolvedIntent) -> list[tuple[str, str]]:
     """What is wrong with the macvlan network, as code and words, what lies deepest first.
 
     It is read from the engine; where the agent is no container, from its interface, address and default route.
     """
-    attach = situation.intent.agent.attach
+    attach = resolved.intent.agent.attach
     assert isinstance(attach, MacvlanAttach)
     found: list[tuple[str, str]] = []
-    network = docker_network(situation)
-    link = situation.bridged_link
+    network = docker_network(resolved)
+    link = resolved.bridged_link
     if network is not None:
         if network.driver != "macvlan":
             found.append(("NETWORK_WRONG_DRIVER", f"the driver of {network.name} is {network.driver}"))
@@ -134,18 +134,18 @@ def network_faults(situation: Situation) -> list[tuple[str, str]]:
         subnets = [pool.subnet for pool in network.pools if ":" not in pool.subnet]
         gateways = [pool.gateway for pool in network.pools if ":" not in pool.subnet]
     elif link is not None:
-        parent = situation.parent_of(link)
+        parent = resolved.parent_of(link)
         if parent is None or parent.name != attach.parent:
             on = f"{parent.name}" if parent is not None else "no interface of this host"
             found.append(("PARENT_WRONG", f"the agent's {link.name} sits on {on}"))
-        subnets = [str(situation.bridged_address.network)] if situation.bridged_address is not None else []
-        default = situation.agent_default
+        subnets = [str(resolved.bridged_address.network)] if resolved.bridged_address is not None else []
+        default = resolved.agent_default
         gateways = [hop.gateway for hop in default.nexthops] if default is not None else []
     else:
         return found
     if subnets and str(attach.subnet) not in subnets:
         found.append(("SUBNET_MISMATCH", f"its subnet is {', '.join(subnets)}"))
-    elif (lans := lan_of(situation)) and attach.subnet not in lans:
+    elif (lans := lan_of(resolved)) and attach.subnet not in lans:
         words = f"{attach.parent} itself is in {', '.join(map(str, lans))}"
         found.append(("SUBNET_MISMATCH", f"its subnet is {attach.subnet}, but {words}"))
     if str(attach.gateway) not in gateways and not any(code == "SUBNET_MISMATCH" for code, _words in found):
@@ -153,28 +153,28 @@ def network_faults(situation: Situation) -> list[tuple[str, str]]:
     return found
 
 
-def docker_network(situation: Situation) -> DockerNetwork | None:
+def docker_network(resolved: ResolvedIntent) -> DockerNetwork | None:
     """The Docker network that the intent names, if the engine has it."""
-    attach = situation.intent.agent.attach
-    if situation.snapshot.engine is None or not isinstance(attach, MacvlanAttach):
+    attach = resolved.intent.agent.attach
+    if resolved.snapshot.engine is None or not isinstance(attach, MacvlanAttach):
         return None
-    return situation.snapshot.engine.network(attach.network)
+    return resolved.snapshot.engine.network(attach.network)
 
 
-def network_wrong(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The macvlan network was created with options that are not the parent LAN's, or not at all."""
-    attach = situation.intent.agent.attach
+    attach = resolved.intent.agent.attach
     if not isinstance(attach, MacvlanAttach):
         return
-    network = docker_network(situation)
-    if network is None and situation.snapshot.engine is not None:
+    network = docker_network(resolved)
+    if network is None and resolved.snapshot.engine is not None:
         yield Cause(
             "AGENT_NOT_ATTACHED", "MACVLAN-01", f"there is no Docker network {attach.network}",
-            remedy=tuple(attach_commands(situation)), undo=tuple(detach_commands(situation)),
+            remedy=tuple(attach_commands(resolved)), undo=tuple(detach_commands(resolved)),
             explains=_ASTRAY | {"MACVLAN-02"},
         )  # fmt: skip
         return
-    faults = network_faults(situation)
+    faults = network_faults(resolved)
     if not faults:
         return
     code, words = faults[0]
@@ -185,7 +185,7 @@ def network_wrong(situation: Situation, _measured: Measured) -> Iterator[Cause]:
         "SUBNET_MISMATCH": f"{words}; the intent says {attach.subnet}",
         "GATEWAY_MISMATCH": f"{words}; the intent says {attach.gateway}",
     }
-    remedy, undo = _mend_network(situation, network, code)
+    remedy, undo = _mend_network(resolved, network, code)
     lines = [sentence for _code, sentence in faults]
     yield Cause(
         code, "MACVLAN-01", sentences[code], remedy=tuple(remedy), undo=tuple(undo),
@@ -193,116 +193,116 @@ def network_wrong(situation: Situation, _measured: Measured) -> Iterator[Cause]:
     )  # fmt: skip
 
 
-def not_attached(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def not_attached(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The agent is not on the network, or not with an address from its pool."""
-    attach = situation.intent.agent.attach
-    if not isinstance(attach, MacvlanAttach) or situation.snapshot.agent is None:
+    attach = resolved.intent.agent.attach
+    if not isinstance(attach, MacvlanAttach) or resolved.snapshot.agent is None:
         return
-    if situation.bridged_address is None:
-        others = [a.address for a in situation.snapshot.agent.addresses if a.scope == "global" and a.family == 4]
+    if resolved.bridged_address is None:
+        others = [a.address for a in resolved.snapshot.agent.addresses if a.scope == "global" and a.family == 4]
         instead = f"; its address is {', '.join(others)}" if others else ""
         yield Cause(
             "AGENT_NOT_ATTACHED", "MACVLAN-02",
-            f"{situation.intent.agent.name} is not attached to {attach.network}{instead}",
-            remedy=tuple(attach_commands(situation)), undo=tuple(detach_commands(situation)), explains=_ASTRAY,
+            f"{resolved.intent.agent.name} is not attached to {attach.network}{instead}",
+            remedy=tuple(attach_commands(resolved)), undo=tuple(detach_commands(resolved)), explains=_ASTRAY,
         )  # fmt: skip
-    elif not in_pool(situation):
+    elif not in_pool(resolved):
         pool = attach.ip_range or attach.subnet
-        remedy, undo = _mend_network(situation, docker_network(situation), "SUBNET_MISMATCH")
+        remedy, undo = _mend_network(resolved, docker_network(resolved), "SUBNET_MISMATCH")
         yield Cause(
             "AGENT_NOT_ATTACHED", "MACVLAN-02",
-            f"the agent's address {situation.bridged_address.address} is not from {attach.network}'s pool {pool}",
+            f"the agent's address {resolved.bridged_address.address} is not from {attach.network}'s pool {pool}",
             remedy=tuple(remedy), undo=tuple(undo), explains=_ASTRAY,
         )  # fmt: skip
 
 
-def in_pool(situation: Situation) -> bool:
+def in_pool(resolved: ResolvedIntent) -> bool:
     """Whether the agent's address on its parent is one that the intended pool gives."""
-    pool, address = situation.agent_pool, situation.bridged_address
+    pool, address = resolved.agent_pool, resolved.bridged_address
     return pool is not None and address is not None and ip_interface(address.address).ip in pool
 
 
-def attach_commands(situation: Situation) -> list[str]:
+def attach_commands(resolved: ResolvedIntent) -> list[str]:
     """How the agent gets to its place: with Docker for a container, by ip(8) for a bare namespace."""
-    attach, container = situation.intent.agent.attach, situation.intent.agent.container
+    attach, container = resolved.intent.agent.attach, resolved.intent.agent.container
     if not isinstance(attach, MacvlanAttach):
-        return [pipework_command(situation)]
+        return [pipework_command(resolved)]
     if container is None:
         pool = attach.ip_range or attach.subnet
         address = f"{pool[0] if pool != attach.subnet else pool[-2]}/{attach.subnet.prefixlen}"
-        away = [inside(situation, "ip", "link", "set", "dev", link.name, "down") for link in ways_beside(situation)]
-        return [*away, *_by_hand(situation, _free_name(situation), attach.parent, address, str(attach.gateway))]
-    commands = [command("docker", "network", "disconnect", name, container) for name in _networks_beside(situation)]
-    commands += [] if docker_network(situation) is not None else [create_network(attach)]
+        away = [inside(resolved, "ip", "link", "set", "dev", link.name, "down") for link in ways_beside(resolved)]
+        return [*away, *_by_hand(resolved, _free_name(resolved), attach.parent, address, str(attach.gateway))]
+    commands = [command("docker", "network", "disconnect", name, container) for name in _networks_beside(resolved)]
+    commands += [] if docker_network(resolved) is not None else [create_network(attach)]
     return [*commands, command("docker", "network", "connect", attach.network, container)]
 
 
-def detach_commands(situation: Situation) -> list[str]:
+def detach_commands(resolved: ResolvedIntent) -> list[str]:
     """What undoes :func:`attach_commands`."""
-    attach, container = situation.intent.agent.attach, situation.intent.agent.container
+    attach, container = resolved.intent.agent.attach, resolved.intent.agent.container
     if not isinstance(attach, MacvlanAttach):
-        return [inside(situation, "ip", "link", "del", "dev", "eth1")]
+        return [inside(resolved, "ip", "link", "del", "dev", "eth1")]
     if container is None:
-        gone = inside(situation, "ip", "link", "del", "dev", _free_name(situation))
-        return [gone, *up_again(situation, ways_beside(situation))]
+        gone = inside(resolved, "ip", "link", "del", "dev", _free_name(resolved))
+        return [gone, *up_again(resolved, ways_beside(resolved))]
     commands = [command("docker", "network", "disconnect", attach.network, container)]
-    if docker_network(situation) is None:
+    if docker_network(resolved) is None:
         commands.append(command("docker", "network", "rm", attach.network))
     return [
         *commands,
-        *(command("docker", "network", "connect", name, container) for name in _networks_beside(situation)),
+        *(command("docker", "network", "connect", name, container) for name in _networks_beside(resolved)),
     ]
 
 
-def inside(situation: Situation, *words: object) -> str:
+def inside(resolved: ResolvedIntent, *words: object) -> str:
     """A command as it is typed to run in the agent's namespace."""
-    return f"{enter_agent(situation.intent)} {command(*words)}"
+    return f"{enter_agent(resolved.intent)} {command(*words)}"
 
 
-def ways_beside(situation: Situation) -> list[Link]:
+def ways_beside(resolved: ResolvedIntent) -> list[Link]:
     """The agent's interfaces that are up beside loopback and those that sit on one of the host's."""
-    agent = situation.snapshot.agent
+    agent = resolved.snapshot.agent
     if agent is None:
         return []
-    return [link for link in agent.links if link.name != "lo" and link.up and situation.parent_of(link) is None]
+    return [link for link in agent.links if link.name != "lo" and link.up and resolved.parent_of(link) is None]
 
 
-def _networks_beside(situation: Situation) -> list[str]:
-    engine, attach = situation.snapshot.engine, situation.intent.agent.attach
+def _networks_beside(resolved: ResolvedIntent) -> list[str]:
+    engine, attach = resolved.snapshot.engine, resolved.intent.agent.attach
     container = engine.container if engine is not None else None
     wanted = attach.network if isinstance(attach, MacvlanAttach) else "none"
     return [one.network for one in container.attachments if one.network != wanted] if container is not None else []
 
 
-def up_again(situation: Situation, links: Sequence[Link]) -> list[str]:
+def up_again(resolved: ResolvedIntent, links: Sequence[Link]) -> list[str]:
     """Bring interfaces of the agent up, and their routes back, which the kernel takes away with them."""
-    agent = situation.snapshot.agent
+    agent = resolved.snapshot.agent
     found = []
     for link in links if agent is not None else ():
-        found.append(inside(situation, "ip", "link", "set", "dev", link.name, "up"))
+        found.append(inside(resolved, "ip", "link", "set", "dev", link.name, "up"))
         found += [
-            f"{enter_agent(situation.intent)} ip route add {route}"
+            f"{enter_agent(resolved.intent)} ip route add {route}"
             for route in agent.table(TABLE_MAIN)  # type: ignore[union-attr]
             if route.protocol != "kernel" and any(hop.interface == link.name for hop in route.nexthops)
         ]
     return found
 
 
-def _free_name(situation: Situation) -> str:
+def _free_name(resolved: ResolvedIntent) -> str:
     """What Docker would call the agent's next interface."""
-    agent = situation.snapshot.agent
+    agent = resolved.snapshot.agent
     taken = {link.name for link in agent.links} if agent is not None else set()
     return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
 
 
-def pipework_command(situation: Situation) -> str:
+def pipework_command(resolved: ResolvedIntent) -> str:
     """The pipework line that attaches the agent as intended."""
-    attach, agent = situation.intent.agent.attach, situation.intent.agent
+    attach, agent = resolved.intent.agent.attach, resolved.intent.agent
     name = agent.container or (agent.netns or "").rpartition("/")[2]
     address = "dhcpcd"
     if attach.mode == "pipework-static":
         address = f"{attach.address}@{attach.gateway}"
-    return command("pipework", situation.parent, name, address)
+    return command("pipework", resolved.parent, name, address)
 
 
 def create_network(attach: MacvlanAttach, ip_range: IPv4Network | None = None) -> str:
@@ -324,12 +324,12 @@ def _create(driver: str, pools: Sequence[IPAMPool], options: dict[str, str], nam
 
 
 def recreate_network(
-    situation: Situation, network: DockerNetwork, attach: MacvlanAttach, ip_range: IPv4Network | None = None
+    resolved: ResolvedIntent, network: DockerNetwork, attach: MacvlanAttach, ip_range: IPv4Network | None = None
 ) -> tuple[list[str], list[str]]:
     """Take the agent off a network, make that anew as intended, and put it on again; and how that is undone."""
-    container = situation.intent.agent.container
-    attached = situation.snapshot.engine is not None and situation.snapshot.engine.container is not None and any(
-        one.network == network.name for one in situation.snapshot.engine.container.attachments
+    container = resolved.intent.agent.container
+    attached = resolved.snapshot.engine is not None and resolved.snapshot.engine.container is not None and any(
+        one.network == network.name for one in resolved.snapshot.engine.container.attachments
     )  # fmt: skip
     away = [command("docker", "network", "disconnect", network.name, container)] if attached else []
     back = [command("docker", "network", "connect", network.name, container)]
@@ -339,21 +339,21 @@ def recreate_network(
     return [*away, remove, create_network(attach, ip_range), *back], [*undo, *(back if attached else [])]
 
 
-def _mend_network(situation: Situation, network: DockerNetwork | None, code: str) -> tuple[list[str], list[str]]:
-    attach = situation.intent.agent.attach
+def _mend_network(resolved: ResolvedIntent, network: DockerNetwork | None, code: str) -> tuple[list[str], list[str]]:
+    attach = resolved.intent.agent.attach
     assert isinstance(attach, MacvlanAttach)
     if network is not None:
-        return recreate_network(situation, network, attach)
-    link, address, pool = situation.bridged_link, situation.bridged_address, situation.agent_pool
+        return recreate_network(resolved, network, attach)
+    link, address, pool = resolved.bridged_link, resolved.bridged_address, resolved.agent_pool
     if link is None or address is None or pool is None:
         return [], []
-    enter, default, gateway = enter_agent(situation.intent), situation.agent_default, str(attach.gateway)
+    enter, default, gateway = enter_agent(resolved.intent), resolved.agent_default, str(attach.gateway)
     old = f"{address.address}/{address.prefixlen}"
     replace_default = f"{enter} {command('ip', 'route', 'replace', 'default', 'via', gateway, 'dev', link.name)}"
     restore_default = [f"{enter} ip route replace {default}"] if default is not None else []
     if code == "GATEWAY_MISMATCH":
         return [replace_default], restore_default
-    new = f"{address.address if in_pool(situation) else pool[0]}/{attach.subnet.prefixlen}"
+    new = f"{address.address if in_pool(resolved) else pool[0]}/{attach.subnet.prefixlen}"
     if code == "SUBNET_MISMATCH":
 
         def exchange(take: str, give: str) -> list[str]:
@@ -362,26 +362,26 @@ def _mend_network(situation: Situation, network: DockerNetwork | None, code: str
 
         return [*exchange(old, new), replace_default], [*exchange(new, old), *restore_default]
     away = f"{enter} {command('ip', 'link', 'del', 'dev', link.name)}"
-    parent = situation.parent_of(link)
-    before = remade(situation, link, parent.name) if parent is not None else []
-    return [away, *_by_hand(situation, link.name, attach.parent, new, gateway)], [away, *before]
+    parent = resolved.parent_of(link)
+    before = remade(resolved, link, parent.name) if parent is not None else []
+    return [away, *_by_hand(resolved, link.name, attach.parent, new, gateway)], [away, *before]
 
 
-def remade(situation: Situation, link: Link, parent: str) -> list[str]:
+def remade(resolved: ResolvedIntent, link: Link, parent: str) -> list[str]:
     """Commands that make the agent's interface as it is now, once it was taken away."""
-    address = situation.bridged_address
+    address = resolved.bridged_address
     text = f"{address.address}/{address.prefixlen}" if address is not None else None
-    return _by_hand(situation, link.name, parent, text, _gateway_of(situation), link)
+    return _by_hand(resolved, link.name, parent, text, _gateway_of(resolved), link)
 
 
-def _gateway_of(situation: Situation) -> str | None:
-    default = situation.agent_default
+def _gateway_of(resolved: ResolvedIntent) -> str | None:
+    default = resolved.agent_default
     return default.nexthops[0].gateway if default is not None else None
 
 
-def again(situation: Situation, like: Link, parent: str | None, *, within: bool) -> list[str]:
+def again(resolved: ResolvedIntent, like: Link, parent: str | None, *, within: bool) -> list[str]:
     """Make an interface that was taken away once more, the same in everything that a person can see."""
-    netns = namespace_words(situation.intent) if within else ""
+    netns = namespace_words(resolved.intent) if within else ""
     words = ["ip", "link", "add", "link", parent, "name", like.name, "index", like.index, "address", like.mac,
              "mtu", like.mtu]  # fmt: skip
     return [f"{command(*words)}{netns} type macvlan mode {like.mode or 'bridge'}"]
@@ -395,14 +395,14 @@ def namespace_words(intent: Intent) -> str:
 
 
 def _by_hand(
-    situation: Situation, name: str, parent: str, address: str | None, gateway: str | None, like: Link | None = None
+    resolved: ResolvedIntent, name: str, parent: str, address: str | None, gateway: str | None, like: Link | None = None
 ) -> list[str]:
     """Make a macvlan interface in a bare namespace, or make one again, with its address and default route."""
-    enter = enter_agent(situation.intent)
+    enter = enter_agent(resolved.intent)
     made = (
-        again(situation, like, parent, within=True)
+        again(resolved, like, parent, within=True)
         if like is not None
-        else [f"{command('ip', 'link', 'add', 'link', parent, 'name', name)}{namespace_words(situation.intent)} "
+        else [f"{command('ip', 'link', 'add', 'link', parent, 'name', name)}{namespace_words(resolved.intent)} "
               "type macvlan mode bridge"]
     )  # fmt: skip
     commands = list(made)
@@ -414,9 +414,9 @@ def _by_hand(
     return commands
 
 
-def single_mac(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def single_mac(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The parent is wireless: a station has one MAC address."""
-    parent = situation.parent_link
+    parent = resolved.parent_link
     if parent is None or not parent.wireless:
         return
     yield Cause(
@@ -427,57 +427,59 @@ def single_mac(situation: Situation, _measured: Measured) -> Iterator[Cause]:
     )  # fmt: skip
 
 
-def data_filtered(measured: Measured, ways_out: Sequence[str]) -> bool:
+def data_filtered(measurements: Measurements, egress_interfaces: Sequence[str]) -> bool:
     """Whether IP from the agent's MAC address is lost although ARP gets through, and the gateway answers pings."""
-    packets, facts = measured.journeys.get("gateway"), measured.segment
+    packets, facts = measurements.traffic.get("gateway"), measurements.segment
     if packets is None or facts is None or facts.second_mac is None or not facts.gateway_answers_host:
         return False
-    return facts.second_mac.upstream == "accepted" and not packets.answered and bool(left_by(packets, ways_out))
+    return (
+        facts.second_mac.upstream == "accepted" and not packets.answered and bool(left_by(packets, egress_interfaces))
+    )
 
 
-def upstream_drops(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def upstream_drops(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """A switch, an access point or a hypervisor does not carry the agent's frames."""
-    facts = measured.segment
+    facts = measurements.segment
     if facts is None or facts.second_mac is None:
         return
     probes = facts.second_mac
     lost = probes.upstream in ("foreign-source", "delivery")
-    if not lost and not (situation.bridged_link is not None and data_filtered(measured, _parent_alone(situation))):
+    if not lost and not (resolved.bridged_link is not None and data_filtered(measurements, _parent_alone(resolved))):
         return
     what = UPSTREAM_WORDS[probes.upstream] if lost else "ARP passes, but IP from a second MAC address is dropped"
     evidence: list[Evidence] = [probes.evidence()]
     yield Cause(
         "UPSTREAM_DROPS_MAC", "MACVLAN-06",
-        f"upstream of {situation.parent} {what}: the agent's {probes.agent_mac} is unwelcome beside the parent's "
+        f"upstream of {resolved.parent} {what}: the agent's {probes.agent_mac} is unwelcome beside the parent's "
         f"{probes.parent_mac}. Allow it on the switch port, the access point or the hypervisor (forged transmits, "
         "promiscuous mode), or leave the agent behind NAT",
         explains=_ASTRAY, evidence=tuple(evidence),
     )  # fmt: skip
 
 
-def _parent_alone(situation: Situation) -> list[str]:
+def _parent_alone(resolved: ResolvedIntent) -> list[str]:
     """Where the agent's own frames must be seen: only on an interface that truly sits on the intended parent."""
-    link = situation.bridged_link
-    on_parent = link is not None and situation.parent_of(link) == situation.parent_link
-    in_lan = situation.bridged_address is not None and any(
-        ip_interface(situation.bridged_address.address).ip in lan for lan in lan_of(situation)
+    link = resolved.bridged_link
+    on_parent = link is not None and resolved.parent_of(link) == resolved.parent_link
+    in_lan = resolved.bridged_address is not None and any(
+        ip_interface(resolved.bridged_address.address).ip in lan for lan in lan_of(resolved)
     )
-    return [situation.parent] if situation.parent is not None and on_parent and in_lan else []
+    return [resolved.parent] if resolved.parent is not None and on_parent and in_lan else []
 
 
-def address_conflict(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def address_conflict(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Another machine on the segment holds the agent's address."""
-    facts, address = measured.segment, situation.bridged_address
+    facts, address = measurements.segment, resolved.bridged_address
     if facts is None or address is None:
         return
     others = [claim.mac for claim in facts.claims or ()]
-    owners = [a.interface for a in situation.snapshot.host.addresses if a.address == address.address]
+    owners = [a.interface for a in resolved.snapshot.host.addresses if a.address == address.address]
     if not others and not owners:
         return
     who = f"{', '.join(others)} answers ARP for it as well" if others else f"this host's own {owners[0]} has it as well"
     yield Cause(
         "ADDRESS_CONFLICT", "MACVLAN-05",
-        f"the agent ({situation.agent_mac}) is not alone with its address {address.address}: {who}, so that part of "
+        f"the agent ({resolved.agent_mac}) is not alone with its address {address.address}: {who}, so that part of "
         "the answers go astray. Give one of the two another address",
         explains=_ASTRAY,
         evidence=(
@@ -492,21 +494,21 @@ def address_conflict(situation: Situation, measured: Measured) -> Iterator[Cause
     )  # fmt: skip
 
 
-def dhcp_collision(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """A DHCP server on the parent's segment hands out addresses that Docker gives as well, or could one day."""
-    pool, attach = situation.agent_pool, situation.intent.agent.attach
-    if pool is None or not measured.offers or not isinstance(attach, MacvlanAttach):
+    pool, attach = resolved.agent_pool, resolved.intent.agent.attach
+    if pool is None or not measurements.offers or not isinstance(attach, MacvlanAttach):
         return
-    inside = colliding(measured.offers, pool)
-    servers = ", ".join(dict.fromkeys(offer.server for offer in measured.offers))
-    network = docker_network(situation)
+    inside = colliding(measurements.offers, pool)
+    servers = ", ".join(dict.fromkeys(offer.server for offer in measurements.offers))
+    network = docker_network(resolved)
     remedy: list[str] = []
     undo: list[str] = []
     if inside:
-        taken = [str(attach.gateway), *situation.uplink_addresses(attach.parent)]
-        spare = spare_range(attach.subnet, measured.offers, taken)
+        taken = [str(attach.gateway), *resolved.uplink_addresses(attach.parent)]
+        spare = spare_range(attach.subnet, measurements.offers, taken)
         if spare is not None and spare != attach.ip_range and network is not None:
-            remedy, undo = recreate_network(situation, network, attach, spare)
+            remedy, undo = recreate_network(resolved, network, attach, spare)
         sentence = (
             f"the DHCP server {servers} offers {', '.join(dict.fromkeys(offer.address for offer in inside))}, which "
             f"{attach.network} gives as well (its pool is {pool}): Docker never asks the server, so sooner or later "
@@ -519,5 +521,5 @@ def dhcp_collision(situation: Situation, measured: Measured) -> Iterator[Cause]:
         )
     yield Cause(
         "DHCP_COLLISION", "MACVLAN-04", sentence, remedy=tuple(remedy), undo=tuple(undo),
-        evidence=tuple(offers_evidence(measured.offers)),
+        evidence=tuple(offers_evidence(measurements.offers)),
     )  # fmt: skip

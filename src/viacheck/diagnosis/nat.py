@@ -5,55 +5,55 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.packet_filter.evaluate import Translation, source_nat
-from viacheck.analysis.resolved_intent import Situation
-from viacheck.diagnosis.cause import EGRESS, Cause, Measured, command
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command
 from viacheck.diagnosis.host import agent_flow
 from viacheck.model.intent import NatAttach
 
 
-def enslaved_uplinks(situation: Situation) -> list[str]:
+def enslaved_uplinks(resolved: ResolvedIntent) -> list[str]:
     """The uplinks that are ports of the agent's bridge."""
-    links = (situation.snapshot.host.link(name) for name in situation.intent.uplinks)
-    return [link.name for link in links if link is not None and link.master == situation.bridge is not None]
+    links = (resolved.snapshot.host.link(name) for name in resolved.intent.uplinks)
+    return [link.name for link in links if link is not None and link.master == resolved.bridge is not None]
 
 
-def uplink_in_bridge(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """An uplink is a port of the agent's bridge, so the bridge is on the LAN."""
-    if not isinstance(situation.intent.agent.attach, NatAttach) or situation.bridge is None:
+    if not isinstance(resolved.intent.agent.attach, NatAttach) or resolved.bridge is None:
         return
-    for name in enslaved_uplinks(situation):
+    for name in enslaved_uplinks(resolved):
         yield Cause(
             "BRIDGED_UPLINK", "NAT-01",
-            f"{name} is a port of {situation.bridge}: the agent's bridge is on the LAN, "
+            f"{name} is a port of {resolved.bridge}: the agent's bridge is on the LAN, "
             f"and {name}'s own address is dead",
             remedy=(command("ip", "link", "set", "dev", name, "nomaster"),),
-            undo=(command("ip", "link", "set", "dev", name, "master", situation.bridge),),
+            undo=(command("ip", "link", "set", "dev", name, "master", resolved.bridge),),
             explains=EGRESS | {"HOST-02", "HOST-03", "ROUTE-04", "ROUTE-05", "ROUTE-06", "EGRESS-04", "EGRESS-07"},
         )  # fmt: skip
 
 
-def translation(situation: Situation) -> Translation:
+def translation(resolved: ResolvedIntent) -> Translation:
     """What the packet filter makes of the source of the agent's packets at the intended uplink."""
-    return source_nat(situation.snapshot.host.packet_filter, agent_flow(situation, situation.uplink))
+    return source_nat(resolved.snapshot.host.packet_filter, agent_flow(resolved, resolved.uplink))
 
 
-def source_nat_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def source_nat_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The agent's packets would leave the uplink with a source that answers cannot come back to."""
-    if not isinstance(situation.intent.agent.attach, NatAttach) or situation.agent_source is None:
+    if not isinstance(resolved.intent.agent.attach, NatAttach) or resolved.agent_source is None:
         return
-    found = translation(situation)
-    subnet = situation.agent_subnet or situation.agent_source
-    rule = ("-s", subnet, "!", "-o", situation.bridge or "docker0", "-j", "MASQUERADE")
+    found = translation(resolved)
+    subnet = resolved.agent_subnet or resolved.agent_source
+    rule = ("-s", subnet, "!", "-o", resolved.bridge or "docker0", "-j", "MASQUERADE")
     if found.kind == "none":
         yield Cause(
             "MASQUERADE_MISSING", "NAT-02",
-            f"no rule translates the source of {subnet} on {situation.uplink}: packets would leave with "
-            f"{situation.agent_source}, to which no answer finds back",
+            f"no rule translates the source of {subnet} on {resolved.uplink}: packets would leave with "
+            f"{resolved.agent_source}, to which no answer finds back",
             remedy=(command("iptables", "-t", "nat", "-A", "POSTROUTING", *rule),),
             undo=(command("iptables", "-t", "nat", "-D", "POSTROUTING", *rule),),
             explains=EGRESS | {"ROUTE-06"},
         )  # fmt: skip
-    elif found.kind == "snat" and found.address not in situation.uplink_addresses(situation.uplink):
+    elif found.kind == "snat" and found.address not in resolved.uplink_addresses(resolved.uplink):
         chain, text = found.chain, found.rule.text if found.rule else ""
         if chain is not None and found.rule is not None and chain.backend == "nft":
             remove = command(
@@ -66,7 +66,7 @@ def source_nat_faulty(situation: Situation, _measured: Measured) -> Iterator[Cau
         yield Cause(
             "SOURCE_NOT_UPLINK", "NAT-02",
             f"the rule '{text}' gives the agent's packets the source {found.address}, "
-            f"which is no address of {situation.uplink}",
+            f"which is no address of {resolved.uplink}",
             remedy=(remove, command("iptables", "-t", "nat", "-A", "POSTROUTING", *rule)),
             undo=(command("iptables", "-t", "nat", "-D", "POSTROUTING", *rule), restore),
             explains=EGRESS | {"ROUTE-06"},

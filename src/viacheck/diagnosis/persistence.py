@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from viacheck.analysis.resolved_intent import Situation
-from viacheck.diagnosis.cause import Cause, Measured, command
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import Cause, Measurements, command
 from viacheck.diagnosis.routing import (
     BACKSTOP_METRIC,
     FIXED_PRIORITY,
@@ -21,7 +21,7 @@ from viacheck.persistence.config_writer import PRIVATE, Recipe, commented, repla
 from viacheck.persistence.finding import Finding
 from viacheck.persistence.lint import lint, seen
 from viacheck.persistence.manager_config import OWN_NAMES
-from viacheck.persistence.replay_result import Proof
+from viacheck.persistence.replay_result import ReplayResult
 
 _SHOWN_BY = {
     "NOT_PERSISTENT": frozenset({"FLAP-03", "FLAP-08", "FLAP-09"}),
@@ -38,42 +38,42 @@ TYPED_ABOVE = 32000
 """Priorities from here on are what the kernel gives to rules that were typed without one."""
 
 
-def persistence_of(situation: Situation) -> Persistence:
+def persistence_of(resolved: ResolvedIntent) -> Persistence:
     """What the host's files make persist of the intent, which must have policy routing."""
-    return judge(situation, selects_agent)
+    return judge(resolved, selects_agent)
 
 
-def recipe_for(situation: Situation) -> Recipe | None:
+def recipe_for(resolved: ResolvedIntent) -> Recipe | None:
     """What is to be written down, with this host's values; None while the agent's subnet is not known."""
-    source = situation.agent_subnet or situation.agent_source
+    source = resolved.agent_subnet or resolved.agent_source
     if source is None:
         return None
-    fixed = [rule.priority for rule in rules_for_agent(situation) if 0 < rule.priority < TYPED_ABOVE]
+    fixed = [rule.priority for rule in rules_for_agent(resolved) if 0 < rule.priority < TYPED_ABOVE]
     local = [
         rule.priority
-        for rule in situation.snapshot.host.rules_of(4)
-        if rule.suppress_prefixlength == 0 and selects_agent(situation, rule)
+        for rule in resolved.snapshot.host.rules_of(4)
+        if rule.suppress_prefixlength == 0 and selects_agent(resolved, rule)
     ]
     priority = fixed[0] if fixed else FIXED_PRIORITY
     return Recipe(
-        str(source), situation.table, situation.uplink, str(situation.intent.gateway),
+        str(source), resolved.table, resolved.uplink, str(resolved.intent.gateway),
         priority=priority, backstop_metric=BACKSTOP_METRIC,
         local_priority=(local[0] if local[0] < priority else min(LOCAL_PRIORITY, priority - 1)) if local else None,
     )  # fmt: skip
 
 
-def findings_of(situation: Situation, persistence: Persistence) -> list[Finding]:
+def findings_of(resolved: ResolvedIntent, persistence: Persistence) -> list[Finding]:
     """What is wrong with what is written down, what breaks first."""
-    recipe = recipe_for(situation)
-    return lint(situation, persistence, recipe) if recipe is not None else []
+    recipe = recipe_for(resolved)
+    return lint(resolved, persistence, recipe) if recipe is not None else []
 
 
-def not_written_down(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Rule or route is written down nowhere for whatever manages the uplink."""
-    recipe = recipe_for(situation) if applies(situation.intent) else None
+    recipe = recipe_for(resolved) if applies(resolved.intent) else None
     if recipe is None:
         return
-    persistence = persistence_of(situation)
+    persistence = persistence_of(resolved)
     if persistence.holds:
         return
     evidence = [
@@ -88,8 +88,8 @@ def not_written_down(situation: Situation, _measured: Measured) -> Iterator[Caus
         )  # fmt: skip
         return
     recipe = replace(recipe, with_rule=not persistence.rules, with_route=not persistence.routes)
-    written = stanza(persistence.manager, situation, recipe, persistence.holding)
-    where = f" ({persistence.holding.place} names {situation.uplink})" if persistence.holding is not None else ""
+    written = stanza(persistence.manager, resolved, recipe, persistence.holding)
+    where = f" ({persistence.holding.place} names {resolved.uplink})" if persistence.holding is not None else ""
     yield Cause(
         "NOT_PERSISTENT", "PERSIST-01",
         f"{'; '.join(persistence.missing)}{where}: gone after a reboot, and after the interface's next change",
@@ -103,23 +103,23 @@ def not_written_down(situation: Situation, _measured: Measured) -> Iterator[Caus
     )  # fmt: skip
 
 
-def cannot_run_twice(situation: Situation, measured: Measured) -> Iterator[Cause]:
+def cannot_run_twice(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """What is written down fails, or adds up, when it is run again; one cause for each code."""
-    recipe = recipe_for(situation) if applies(situation.intent) else None
+    recipe = recipe_for(resolved) if applies(resolved.intent) else None
     if recipe is None:
         return
-    persistence = persistence_of(situation)
-    found = findings_of(situation, persistence)
-    if isinstance(measured.proof, Proof) and not any(finding.breaks for finding in found):
+    persistence = persistence_of(resolved)
+    found = findings_of(resolved, persistence)
+    if isinstance(measurements.proof, ReplayResult) and not any(finding.breaks for finding in found):
         # Where a line reads wrong, that is what running it has shown.
-        found = [*seen(measured.proof, persistence, recipe), *found]
+        found = [*seen(measurements.proof, persistence, recipe), *found]
     by_code: dict[str, list[Finding]] = {}
     for finding in found:
         by_code.setdefault(finding.code, []).append(finding)
     for code, findings in by_code.items():
         # The later lines first: the earlier ones keep their numbers.
         ordered = sorted(findings, key=lambda finding: (finding.place.path, -finding.place.line))
-        mends = [mend for finding in ordered for mend in _mend(situation, finding)]
+        mends = [mend for finding in ordered for mend in _mend(resolved, finding)]
         then = tuple(dict.fromkeys(command for finding in findings for command in finding.then))
         yield Cause(
             code, "PERSIST-02", "; ".join(map(str, findings)),
@@ -138,7 +138,7 @@ def _to_write(finding: Finding) -> str:
     return f"to be written in {finding.file}" if finding.file else f"instead of {finding.place}"
 
 
-def _mend(situation: Situation, finding: Finding) -> Iterator[tuple[str, str]]:
+def _mend(resolved: ResolvedIntent, finding: Finding) -> Iterator[tuple[str, str]]:
     """The command that writes what a finding asks for, and the one that takes it back.
 
     A line that a file goes on with in the next is for an editor.
@@ -149,7 +149,7 @@ def _mend(situation: Situation, finding: Finding) -> Iterator[tuple[str, str]]:
         text = finding.replacement.rstrip("\n") + "\n"
         yield written_file(finding.file, text, mode), command("rm", finding.file)
         return
-    file = situation.snapshot.file(path)
+    file = resolved.snapshot.file(path)
     lines = file.text.split("\n") if file is not None else []
     if not finding.replacement or number > len(lines) or not finding.by_line:
         return

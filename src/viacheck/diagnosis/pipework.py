@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.dhcp_offers import lease_end
-from viacheck.analysis.resolved_intent import Situation, is_leftover
-from viacheck.diagnosis.cause import EGRESS, Cause, Measured, command, enter_agent
+from viacheck.analysis.resolved_intent import ResolvedIntent, is_leftover
+from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command, enter_agent
 from viacheck.diagnosis.macvlan import (
     REACHES_GATEWAY,
     again,
@@ -34,16 +34,16 @@ WATCH_UNIT = "pipework-watch.service"
 _ASTRAY = EGRESS | REACHES_GATEWAY
 
 
-def _attach(situation: Situation) -> PipeworkStaticAttach | PipeworkDhcpAttach | None:
-    attach = situation.intent.agent.attach
+def _attach(resolved: ResolvedIntent) -> PipeworkStaticAttach | PipeworkDhcpAttach | None:
+    attach = resolved.intent.agent.attach
     return attach if isinstance(attach, PipeworkStaticAttach | PipeworkDhcpAttach) else None
 
 
-def program_missing(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def program_missing(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Pipework is not on PATH, or may not be executed."""
-    if _attach(situation) is None or "pipework" in situation.snapshot.programs:
+    if _attach(resolved) is None or "pipework" in resolved.snapshot.programs:
         return
-    there = [file for file in situation.snapshot.files if file.path.rpartition("/")[2] == "pipework" and file.exists]
+    there = [file for file in resolved.snapshot.files if file.path.rpartition("/")[2] == "pipework" and file.exists]
     if there:
         file = there[0]
         yield Cause(
@@ -58,19 +58,19 @@ def program_missing(situation: Situation, _measured: Measured) -> Iterator[Cause
         )  # fmt: skip
 
 
-def docker_networks(situation: Situation) -> list[str]:
+def docker_networks(resolved: ResolvedIntent) -> list[str]:
     """The Docker networks that the container is on, other than ``none``."""
-    engine = situation.snapshot.engine
+    engine = resolved.snapshot.engine
     container = engine.container if engine is not None else None
     return [one.network for one in container.attachments if one.network != "none"] if container is not None else []
 
 
-def default_network(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def default_network(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Docker gave the agent a way out of its own."""
-    if _attach(situation) is None:
+    if _attach(resolved) is None:
         return
-    networks, links = docker_networks(situation), ways_beside(situation)
-    container = situation.intent.agent.container
+    networks, links = docker_networks(resolved), ways_beside(resolved)
+    container = resolved.intent.agent.container
     if networks and container is not None:
         yield Cause(
             "DEFAULT_NETWORK_PRESENT", "PIPEWORK-02",
@@ -84,123 +84,123 @@ def default_network(situation: Situation, _measured: Measured) -> Iterator[Cause
         yield Cause(
             "DEFAULT_NETWORK_PRESENT", "PIPEWORK-02",
             f"the agent has {names} as well, which is not pipework's: a second way out",
-            remedy=tuple(inside(situation, "ip", "link", "set", "dev", link.name, "down") for link in links),
-            undo=tuple(up_again(situation, links)),
+            remedy=tuple(inside(resolved, "ip", "link", "set", "dev", link.name, "down") for link in links),
+            undo=tuple(up_again(resolved, links)),
         )  # fmt: skip
 
 
-def not_applied(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def not_applied(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Pipework was never run for this container, or what it made went with the container's last restart."""
-    attach = _attach(situation)
-    if attach is None or situation.snapshot.agent is None:
+    attach = _attach(resolved)
+    if attach is None or resolved.snapshot.agent is None:
         return
-    link = situation.bridged_link
+    link = resolved.bridged_link
     if link is None or not link.up:
         state = "has no interface by pipework" if link is None else f"has {link.name}, which is down"
         yield Cause(
             "PIPEWORK_NOT_APPLIED", "PIPEWORK-03",
-            f"{situation.intent.agent.name} {state}: pipework was not run since the container was last started; each "
+            f"{resolved.intent.agent.name} {state}: pipework was not run since the container was last started; each "
             "stop and start of it, and each restart of the engine, takes the interface away",
-            remedy=(pipework_command(situation),)
+            remedy=(pipework_command(resolved),)
             if link is None
-            else (inside(situation, "ip", "link", "set", "dev", link.name, "up"),),
-            undo=(inside(situation, "ip", "link", "del", "dev", INTERFACE),)
+            else (inside(resolved, "ip", "link", "set", "dev", link.name, "up"),),
+            undo=(inside(resolved, "ip", "link", "del", "dev", INTERFACE),)
             if link is None
-            else (inside(situation, "ip", "link", "set", "dev", link.name, "down"),),
+            else (inside(resolved, "ip", "link", "set", "dev", link.name, "down"),),
             explains=_ASTRAY,
         )  # fmt: skip
         return
-    parent = situation.parent_of(link)
-    if parent is None or parent != situation.parent_link:
+    parent = resolved.parent_of(link)
+    if parent is None or parent != resolved.parent_link:
         on = parent.name if parent is not None else "no interface of this host"
-        away = inside(situation, "ip", "link", "del", "dev", link.name)
+        away = inside(resolved, "ip", "link", "del", "dev", link.name)
         yield Cause(
             "PARENT_WRONG", "PIPEWORK-03", f"the agent's {link.name} sits on {on}, not on {attach.parent}",
-            remedy=(away, pipework_command(situation)),
-            undo=(away, *(remade(situation, link, parent.name) if parent is not None else ())), explains=_ASTRAY,
+            remedy=(away, pipework_command(resolved)),
+            undo=(away, *(remade(resolved, link, parent.name) if parent is not None else ())), explains=_ASTRAY,
         )  # fmt: skip
 
 
-def address_objection(situation: Situation) -> str | None:
+def address_objection(resolved: ResolvedIntent) -> str | None:
     """What is wrong with the address of pipework's interface; None when it is as intended, or leased on the LAN."""
-    attach, address = _attach(situation), situation.bridged_address
+    attach, address = _attach(resolved), resolved.bridged_address
     if isinstance(attach, PipeworkStaticAttach):
         found = f"{address.address}/{address.prefixlen}" if address is not None else None
         if found != str(attach.address):
             return f"the address is {found or 'missing'}, not {attach.address}"
     elif address is None:
         return "it has no address"
-    elif (lans := lan_of(situation)) and address.network not in lans:
+    elif (lans := lan_of(resolved)) and address.network not in lans:
         return f"the address {address.address}/{address.prefixlen} is not on the parent's LAN"
     return None
 
 
-def wrong_address(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def wrong_address(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Pipework's interface has another address than intended, or none."""
-    attach, link, address = _attach(situation), situation.bridged_link, situation.bridged_address
-    objection = address_objection(situation)
+    attach, link, address = _attach(resolved), resolved.bridged_link, resolved.bridged_address
+    objection = address_objection(resolved)
     if attach is None or link is None or objection is None:
         return
     remedy: list[str] = []
     undo: list[str] = []
     if isinstance(attach, PipeworkStaticAttach):
-        default = inside(situation, "ip", "route", "replace", "default", "via", attach.gateway, "dev", link.name)
-        remedy = [inside(situation, "ip", "address", "add", attach.address, "dev", link.name), default]
-        undo = [inside(situation, "ip", "address", "del", attach.address, "dev", link.name)]
+        default = inside(resolved, "ip", "route", "replace", "default", "via", attach.gateway, "dev", link.name)
+        remedy = [inside(resolved, "ip", "address", "add", attach.address, "dev", link.name), default]
+        undo = [inside(resolved, "ip", "address", "del", attach.address, "dev", link.name)]
         if address is not None:
             old = f"{address.address}/{address.prefixlen}"
-            remedy.insert(0, inside(situation, "ip", "address", "del", old, "dev", link.name))
-            undo.append(inside(situation, "ip", "address", "add", old, "dev", link.name))
-            if situation.agent_default is not None:
-                undo.append(f"{enter_agent(situation.intent)} ip route replace {situation.agent_default}")
+            remedy.insert(0, inside(resolved, "ip", "address", "del", old, "dev", link.name))
+            undo.append(inside(resolved, "ip", "address", "add", old, "dev", link.name))
+            if resolved.agent_default is not None:
+                undo.append(f"{enter_agent(resolved.intent)} ip route replace {resolved.agent_default}")
     else:
-        remedy = [inside(situation, "ip", "link", "del", "dev", link.name), pipework_command(situation)]
+        remedy = [inside(resolved, "ip", "link", "del", "dev", link.name), pipework_command(resolved)]
     yield Cause(
         "PIPEWORK_WRONG_ADDRESS", "PIPEWORK-03", f"{link.name} of the agent: {objection}",
         remedy=tuple(remedy), undo=tuple(undo), explains=_ASTRAY,
     )  # fmt: skip
 
 
-def gateway_objection(situation: Situation) -> str | None:
+def gateway_objection(resolved: ResolvedIntent) -> str | None:
     """What is wrong with the agent's default route; None when it is by the intended gateway and interface."""
-    default, link = situation.agent_default, situation.bridged_link
+    default, link = resolved.agent_default, resolved.bridged_link
     if default is None:
         return "the agent has no default route"
     hops = {(hop.gateway, hop.interface) for hop in default.nexthops}
-    if link is not None and hops == {(situation.lan_gateway, link.name)}:
+    if link is not None and hops == {(resolved.lan_gateway, link.name)}:
         return None
-    return f"the agent's default route is '{default}', not by {situation.lan_gateway}"
+    return f"the agent's default route is '{default}', not by {resolved.lan_gateway}"
 
 
-def wrong_gateway(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def wrong_gateway(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The agent's default route is not by the intended gateway."""
-    link, objection = situation.bridged_link, gateway_objection(situation)
-    if _attach(situation) is None or situation.snapshot.agent is None or link is None or objection is None:
+    link, objection = resolved.bridged_link, gateway_objection(resolved)
+    if _attach(resolved) is None or resolved.snapshot.agent is None or link is None or objection is None:
         return
-    default, gateway = situation.agent_default, situation.lan_gateway
-    mend = inside(situation, "ip", "route", "replace", "default", "via", gateway, "dev", link.name)
-    undo = inside(situation, "ip", "route", "del", "default", "via", gateway, "dev", link.name)
+    default, gateway = resolved.agent_default, resolved.lan_gateway
+    mend = inside(resolved, "ip", "route", "replace", "default", "via", gateway, "dev", link.name)
+    undo = inside(resolved, "ip", "route", "del", "default", "via", gateway, "dev", link.name)
     if default is not None and not default.metric:
-        undo = f"{enter_agent(situation.intent)} ip route replace {default}"
+        undo = f"{enter_agent(resolved.intent)} ip route replace {default}"
     yield Cause(
         "GATEWAY_MISMATCH", "PIPEWORK-04", objection, remedy=(mend,), undo=(undo,), explains=_ASTRAY,
     )  # fmt: skip
 
 
-def lease_unattended(situation: Situation) -> str | None:
+def lease_unattended(resolved: ResolvedIntent) -> str | None:
     """When the agent's leased address will end because nobody renews it; None when it will not."""
-    address, clients = situation.bridged_address, situation.snapshot.dhcp_clients
-    if not isinstance(_attach(situation), PipeworkDhcpAttach) or address is None or clients is None or clients:
+    address, clients = resolved.bridged_address, resolved.snapshot.dhcp_clients
+    if not isinstance(_attach(resolved), PipeworkDhcpAttach) or address is None or clients is None or clients:
         return None
-    return str(lease_end(situation.snapshot, address))
+    return str(lease_end(resolved.snapshot, address))
 
 
-def lease_without_client(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def lease_without_client(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The address is leased, and what got the lease has ended."""
-    end, address, link = lease_unattended(situation), situation.bridged_address, situation.bridged_link
+    end, address, link = lease_unattended(resolved), resolved.bridged_address, resolved.bridged_link
     if end is None or address is None or link is None:
         return
-    container = situation.intent.agent.container
+    container = resolved.intent.agent.container
     remedy: tuple[str, ...] = ()
     undo: tuple[str, ...] = ()
     if container is not None:
@@ -219,24 +219,24 @@ def lease_without_client(situation: Situation, _measured: Measured) -> Iterator[
     )  # fmt: skip
 
 
-def leftovers(situation: Situation) -> list[tuple[Link, bool]]:
+def leftovers(resolved: ResolvedIntent) -> list[tuple[Link, bool]]:
     """What failed runs of pipework have left, and whether it is inside the agent's namespace."""
-    agent = situation.snapshot.agent
-    found = [(link, False) for link in situation.snapshot.host.links if is_leftover(link)]
+    agent = resolved.snapshot.agent
+    found = [(link, False) for link in resolved.snapshot.host.links if is_leftover(link)]
     return found + [(link, True) for link in (agent.links if agent is not None else ()) if is_leftover(link)]
 
 
-def second_run(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def second_run(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Pipework was run again while its interface was there: it failed and left an interface behind."""
-    found = leftovers(situation)
-    if _attach(situation) is None or not found:
+    found = leftovers(resolved)
+    if _attach(resolved) is None or not found:
         return
     remedy, undo = [], []
     for link, within in found:
-        parent = situation.snapshot.host.link_by_index(link.peer_index) if link.peer_index is not None else None
+        parent = resolved.snapshot.host.link_by_index(link.peer_index) if link.peer_index is not None else None
         words = ["ip", "link", "del", "dev", link.name]
-        remedy.append(inside(situation, *words) if within else command(*words))
-        undo += again(situation, link, parent.name if parent is not None else situation.parent, within=within)
+        remedy.append(inside(resolved, *words) if within else command(*words))
+        undo += again(resolved, link, parent.name if parent is not None else resolved.parent, within=within)
     where = "in the agent" if any(within for _link, within in found) else "on the host"
     yield Cause(
         "PIPEWORK_LEFTOVER", "PIPEWORK-03",
@@ -246,29 +246,29 @@ def second_run(situation: Situation, _measured: Measured) -> Iterator[Cause]:
     )  # fmt: skip
 
 
-def reruns_of(situation: Situation) -> Reruns:
+def reruns_of(resolved: ResolvedIntent) -> Reruns:
     """What runs pipework again for this agent."""
-    attach = _attach(situation)
+    attach = _attach(resolved)
     assert attach is not None
     address = str(attach.address) if isinstance(attach, PipeworkStaticAttach) else None
-    return reruns(situation.snapshot, attach.parent, situation.intent.agent.container, address)
+    return reruns(resolved.snapshot, attach.parent, resolved.intent.agent.container, address)
 
 
-def guard(situation: Situation) -> str:
+def guard(resolved: ResolvedIntent) -> str:
     """What stands before a pipework line so that it runs only while the agent has no interface of pipework's."""
-    interface = situation.bridged_link.name if situation.bridged_link is not None else INTERFACE
-    enter = enter_agent(situation.intent).replace("'{{.State.Pid}}'", "{{.State.Pid}}")
+    interface = resolved.bridged_link.name if resolved.bridged_link is not None else INTERFACE
+    enter = enter_agent(resolved.intent).replace("'{{.State.Pid}}'", "{{.State.Pid}}")
     return f"{enter} ip link show dev {interface} >/dev/null 2>&1 || "
 
 
-def not_persistent(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def not_persistent(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """On some occasion nothing runs pipework again."""
-    if _attach(situation) is None:
+    if _attach(resolved) is None:
         return
-    written = reruns_of(situation)
+    written = reruns_of(resolved)
     if not written.missing:
         return
-    mends = [mend for occasion in written.missing for mend in _write_down(situation, occasion, written)]
+    mends = [mend for occasion in written.missing for mend in _write_down(resolved, occasion, written)]
     yield Cause(
         "PIPEWORK_NOT_PERSISTENT", "PIPEWORK-05",
         f"nothing runs pipework again after {' or '.join(OCCASIONS[occasion] for occasion in written.missing)}"
@@ -282,19 +282,19 @@ def not_persistent(situation: Situation, _measured: Measured) -> Iterator[Cause]
     )  # fmt: skip
 
 
-def _write_down(situation: Situation, occasion: Occasion, written: Reruns) -> Iterator[tuple[str, str]]:
+def _write_down(resolved: ResolvedIntent, occasion: Occasion, written: Reruns) -> Iterator[tuple[str, str]]:
     """Commands that have pipework run on one occasion, each with what undoes it."""
-    line = pipework_command(situation)
+    line = pipework_command(resolved)
     if occasion == "reboot":
-        yield from _in_rc_local(situation, line, written)
+        yield from _in_rc_local(resolved, line, written)
     elif occasion == "interface":
-        yield _in_interfaces(situation, line)
+        yield _in_interfaces(resolved, line)
     else:
-        yield from _at_restart(situation, line)
+        yield from _at_restart(resolved, line)
 
 
-def _in_rc_local(situation: Situation, line: str, written: Reruns) -> Iterator[tuple[str, str]]:
-    file = situation.snapshot.file(RC_LOCAL)
+def _in_rc_local(resolved: ResolvedIntent, line: str, written: Reruns) -> Iterator[tuple[str, str]]:
+    file = resolved.snapshot.file(RC_LOCAL)
     if file is None or not file.exists:
         yield written_file(RC_LOCAL, f"#!/bin/sh -e\n{line}\nexit 0\n", "755"), command("rm", RC_LOCAL)
         return
@@ -308,16 +308,16 @@ def _in_rc_local(situation: Situation, line: str, written: Reruns) -> Iterator[t
     yield appended(RC_LOCAL, end - 1, f"{line}\n")
 
 
-def _in_interfaces(situation: Situation, line: str) -> tuple[str, str]:
-    parent = situation.parent
+def _in_interfaces(resolved: ResolvedIntent, line: str) -> tuple[str, str]:
+    parent = resolved.parent
     assert parent is not None
-    end = ifupdown.last_line(situation.snapshot.files, parent)
+    end = ifupdown.last_line(resolved.snapshot.files, parent)
     if end is not None:
-        return appended(end.path, end.line, f"    post-up {guard(situation)}{line}\n")
+        return appended(end.path, end.line, f"    post-up {guard(resolved)}{line}\n")
     device = f"sys-subsystem-net-devices-{parent}.device"
     unit = (
         f"[Unit]\nAfter={device} docker.service\nBindsTo={device}\n\n[Service]\nType=oneshot\n"
-        f"ExecStart=/bin/sh -c '{guard(situation)}{line}'\n\n[Install]\nWantedBy={device}\n"
+        f"ExecStart=/bin/sh -c '{guard(resolved)}{line}'\n\n[Install]\nWantedBy={device}\n"
     )
     return _enabled_unit(f"pipework-{parent}.service", unit)
 
@@ -330,8 +330,8 @@ def _enabled_unit(name: str, text: str) -> tuple[str, str]:
     )
 
 
-def _at_restart(situation: Situation, line: str) -> Iterator[tuple[str, str]]:
-    container = situation.intent.agent.container or line.split()[2]
+def _at_restart(resolved: ResolvedIntent, line: str) -> Iterator[tuple[str, str]]:
+    container = resolved.intent.agent.container or line.split()[2]
     script = (
         "#!/bin/sh\n"
         f"docker events --filter type=container --filter event=start --filter container={container} |\n"
@@ -345,15 +345,15 @@ def _at_restart(situation: Situation, line: str) -> Iterator[tuple[str, str]]:
     yield _enabled_unit(WATCH_UNIT, unit)
 
 
-def not_idempotent(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def not_idempotent(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """A line runs pipework again while its interface is there, which fails."""
-    if _attach(situation) is None:
+    if _attach(resolved) is None:
         return
-    found = reruns_of(situation).not_idempotent
+    found = reruns_of(resolved).not_idempotent
     if not found:
         return
     places = list(dict.fromkeys(rerun.place for rerun in found))
-    mends = [_guarded(situation, rerun) for rerun in found]
+    mends = [_guarded(resolved, rerun) for rerun in found]
     yield Cause(
         "NOT_IDEMPOTENT", "PIPEWORK-05",
         f"{places[0]} runs pipework whether the agent has its interface or not: the second time it fails ('File "
@@ -361,16 +361,16 @@ def not_idempotent(situation: Situation, _measured: Measured) -> Iterator[Cause]
         remedy=tuple(remedy for remedy, _undo in mends), undo=tuple(undo for _remedy, undo in mends),
         explains=frozenset({"FLAP-03"}),
         evidence=tuple(
-            StateEvidence(title=f"instead of {rerun.place}", lines=[_guarded_text(situation, rerun)]) for rerun in found
+            StateEvidence(title=f"instead of {rerun.place}", lines=[_guarded_text(resolved, rerun)]) for rerun in found
         ),
     )  # fmt: skip
 
 
-def _guarded_text(situation: Situation, rerun: Rerun) -> str:
+def _guarded_text(resolved: ResolvedIntent, rerun: Rerun) -> str:
     before, _, behind = rerun.place.text.partition("pipework")
     lead = before[: before.rindex(" ") + 1] if " " in before else ""
-    return f"{lead}{guard(situation)}{before[len(lead) :]}pipework{behind}"
+    return f"{lead}{guard(resolved)}{before[len(lead) :]}pipework{behind}"
 
 
-def _guarded(situation: Situation, rerun: Rerun) -> tuple[str, str]:
-    return replaced(rerun.place.path, rerun.place.line, rerun.place.text, _guarded_text(situation, rerun))
+def _guarded(resolved: ResolvedIntent, rerun: Rerun) -> tuple[str, str]:
+    return replaced(rerun.place.path, rerun.place.line, rerun.place.text, _guarded_text(resolved, rerun))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import disruption, egress, foreign_rules, host, macvlan, nat, persistence, pipework, routing
-from viacheck.diagnosis.cause import Cause, Measured
+from viacheck.diagnosis.cause import Cause, Measurements
 
-Finder = Callable[[Situation, Measured], Iterator[Cause]]
+Finder = Callable[[ResolvedIntent, Measurements], Iterator[Cause]]
 SURVIVAL_FINDERS: tuple[Finder, ...] = (
     disruption.lease_not_renewed,
     disruption.agent_did_not_come_back,
@@ -79,17 +79,17 @@ BRIDGED_FINDERS: tuple[Finder, ...] = (
 """A bridged agent's packets do not pass the host's routing, packet filter and NAT."""
 
 
-def causes(situation: Situation, measured: Measured) -> list[Cause]:
+def causes(resolved: ResolvedIntent, measurements: Measurements) -> list[Cause]:
     """Every cause that can be found, the deepest first."""
-    return list(_found(situation, measured))
+    return list(_found(resolved, measurements))
 
 
-def diagnose(check: str, situation: Situation, measured: Measured) -> Cause | None:
+def diagnose(check: str, resolved: ResolvedIntent, measurements: Measurements) -> Cause | None:
     """The cause of a check's failure: the deepest one that this check tells, or that explains it."""
-    found = _found(situation, measured)
-    return next((cause for cause in found if check == cause.told_by or check in cause.explains), None)
+    found = _found(resolved, measurements)
+    return next((cause for cause in found if check == cause.reported_by or check in cause.explains), None)
 
 
-def _found(situation: Situation, measured: Measured) -> Iterator[Cause]:
-    finders = BRIDGED_FINDERS if situation.bridged else NAT_FINDERS
-    return (cause for finder in finders for cause in finder(situation, measured))
+def _found(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    finders = BRIDGED_FINDERS if resolved.bridged else NAT_FINDERS
+    return (cause for finder in finders for cause in finder(resolved, measurements))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from viacheck.analysis.resolved_intent import Situation
-from viacheck.diagnosis.cause import EGRESS, Cause, Measured, command
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command
 from viacheck.model.snapshot import Route, Rule
 from viacheck.parsers.rt_tables import clashes, number_of, registered
 
@@ -22,39 +22,39 @@ def rule_words(rule: Rule) -> str:
     return str(rule).replace(" [detached]", "")
 
 
-def selects_agent(situation: Situation, rule: Rule) -> bool:
+def selects_agent(resolved: ResolvedIntent, rule: Rule) -> bool:
     """Whether a rule's source covers the agent's whole subnet, or the packet's mark or interface selects it."""
     if rule.iif_detached or rule.oif_detached:
         return False
     if rule.source is not None:
-        covered = situation.agent_subnet or situation.agent_source
+        covered = resolved.agent_subnet or resolved.agent_source
         if covered is None or not ip_network(str(covered)).subnet_of(ip_network(rule.source)):  # type: ignore[arg-type]
             return False
-    if rule.iif is not None and rule.iif != situation.bridge:
+    if rule.iif is not None and rule.iif != resolved.bridge:
         return False
     if rule.fwmark is not None:
         mask = rule.fwmask if rule.fwmask is not None else 0xFFFFFFFF
-        return situation.agent_mark & mask == rule.fwmark & mask
+        return resolved.agent_mark & mask == rule.fwmark & mask
     return rule.source is not None or rule.iif is not None
 
 
-def rules_for_agent(situation: Situation) -> list[Rule]:
+def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:
     """The rules that send the agent's packets to the intent's table, in order."""
-    return [rule for rule in situation.rules_to_the_table if selects_agent(situation, rule)]
+    return [rule for rule in resolved.rules_to_the_table if selects_agent(resolved, rule)]
 
 
-def _free_priority(situation: Situation, wanted: int) -> int:
-    taken = {rule.priority for rule in situation.snapshot.host.rules_of(4)}
+def _free_priority(resolved: ResolvedIntent, wanted: int) -> int:
+    taken = {rule.priority for rule in resolved.snapshot.host.rules_of(4)}
     return next(priority for priority in range(wanted, 0, -1) if priority not in taken)
 
 
-def rule_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """No rule, a rule for somebody else, or more rules than one."""
-    if not situation.intent.policy_routed or situation.agent_source is None:
+    if not resolved.intent.policy_routed or resolved.agent_source is None:
         return
-    subnet, table = situation.agent_subnet, situation.table
-    good = rules_for_agent(situation)
-    priority = _free_priority(situation, FIXED_PRIORITY)
+    subnet, table = resolved.agent_subnet, resolved.table
+    good = rules_for_agent(resolved)
+    priority = _free_priority(resolved, FIXED_PRIORITY)
     add = command("ip", "rule", "add", "priority", priority, "from", subnet, "lookup", table)
     remove = command("ip", "rule", "del", "priority", priority, "from", subnet, "lookup", table)
     if len(good) > 1:
@@ -69,7 +69,7 @@ def rule_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
         return
     if good:
         return
-    others = situation.rules_to_the_table
+    others = resolved.rules_to_the_table
     detached = [rule for rule in others if rule.iif_detached or rule.oif_detached]
     if detached:
         rule = detached[0]
@@ -84,7 +84,7 @@ def rule_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
         yield Cause(
             "RULE_WRONG_SUBNET", "ROUTE-02",
             f"the rule '{rule}' does not cover the agent: its subnet is {subnet}"
-            + (f", its address {situation.agent_address}" if situation.agent_address else ""),
+            + (f", its address {resolved.agent_address}" if resolved.agent_address else ""),
             remedy=(add, f"ip rule del {rule_words(rule)}"), undo=(f"ip rule add {rule_words(rule)}", remove),
             explains=_DECIDES,
         )  # fmt: skip
@@ -96,43 +96,43 @@ def rule_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
         )  # fmt: skip
 
 
-def shadowing_rule(situation: Situation) -> tuple[Rule, str] | None:
+def shadowing_rule(resolved: ResolvedIntent) -> tuple[Rule, str] | None:
     """The earlier rule that decides for the agent's packets in place of the intended one, and for which protocols."""
-    if not rules_for_agent(situation):
+    if not rules_for_agent(resolved):
         return None
     taken: dict[Rule, list[str]] = {}
-    for protocol in situation.intent.probe.protocols:
-        rule = situation.agent_decision(protocol).rule
-        if rule is not None and rule not in situation.rules_to_the_table:
+    for protocol in resolved.intent.probe.protocols:
+        rule = resolved.agent_decision(protocol).rule
+        if rule is not None and rule not in resolved.rules_to_the_table:
             taken.setdefault(rule, []).append(protocol)
-    intended = rules_for_agent(situation)[0]
-    order = list(situation.snapshot.host.rules_of(4))
+    intended = rules_for_agent(resolved)[0]
+    order = list(resolved.snapshot.host.rules_of(4))
     for rule, protocols in taken.items():
         if order.index(rule) < order.index(intended):
-            everything = len(protocols) == len(situation.intent.probe.protocols)
+            everything = len(protocols) == len(resolved.intent.probe.protocols)
             return rule, "" if everything else ", ".join(protocols)
     return None
 
 
-def rule_shadowed(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """An earlier rule decides for the agent's packets."""
-    if not situation.intent.policy_routed or situation.agent_source is None:
+    if not resolved.intent.policy_routed or resolved.agent_source is None:
         return
-    found = shadowing_rule(situation)
+    found = shadowing_rule(resolved)
     if found is None:
         return
     rule, protocols = found
-    intended = rules_for_agent(situation)[0]
-    table = situation.table
-    before = _free_priority(situation, min(FIXED_PRIORITY, rule.priority - 1)) if rule.priority > 1 else None
+    intended = rules_for_agent(resolved)[0]
+    table = resolved.table
+    before = _free_priority(resolved, min(FIXED_PRIORITY, rule.priority - 1)) if rule.priority > 1 else None
     if before is not None:
         remedy = [
-            command("ip", "rule", "add", "priority", before, "from", situation.agent_subnet, "lookup", table),
+            command("ip", "rule", "add", "priority", before, "from", resolved.agent_subnet, "lookup", table),
             f"ip rule del {rule_words(intended)}",
         ]
         undo = [
             f"ip rule add {rule_words(intended)}",
-            command("ip", "rule", "del", "priority", before, "from", situation.agent_subnet, "lookup", table),
+            command("ip", "rule", "del", "priority", before, "from", resolved.agent_subnet, "lookup", table),
         ]
     else:
         remedy, undo = [f"ip rule del {rule_words(rule)}"], [f"ip rule add {rule_words(rule)}"]
@@ -144,19 +144,19 @@ def rule_shadowed(situation: Situation, _measured: Measured) -> Iterator[Cause]:
     )  # fmt: skip
 
 
-def deciding_route(situation: Situation) -> Route | None:
+def deciding_route(resolved: ResolvedIntent) -> Route | None:
     """The route of the intent's table that covers the probe target: the longest prefix, then the lowest metric."""
-    target = ip_address(situation.target)
-    covering = [route for route in situation.table_routes if target in route.network and route.type != "throw"]
+    target = ip_address(resolved.target)
+    covering = [route for route in resolved.table_routes if target in route.network and route.type != "throw"]
     return min(covering, key=lambda route: (-route.network.prefixlen, route.metric), default=None)
 
 
-def table_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The table has no default route, or one by another uplink or gateway."""
-    if not situation.intent.policy_routed:
+    if not resolved.intent.policy_routed:
         return
-    table, uplink, gateway = situation.table, situation.uplink, str(situation.intent.gateway)
-    route = deciding_route(situation)
+    table, uplink, gateway = resolved.table, resolved.uplink, str(resolved.intent.gateway)
+    route = deciding_route(resolved)
     mend = command("ip", "route", "replace", "default", "via", gateway, "dev", uplink, "table", table)
     unmend = command("ip", "route", "del", "default", "via", gateway, "dev", uplink, "table", table)
     if route is None or not route.nexthops:
@@ -176,9 +176,9 @@ def table_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
             "TABLE_WRONG_UPLINK", "ROUTE-04", f"table {table} leads out by {by}, not by {uplink} alone: {route}",
             remedy=(mend,), undo=(old,), explains=_DECIDES | EGRESS,
         )  # fmt: skip
-    elif any(hop.gateway != gateway for hop in route.nexthops) or not situation.on_link(gateway, uplink):
+    elif any(hop.gateway != gateway for hop in route.nexthops) or not resolved.on_link(gateway, uplink):
         found = ", ".join(sorted(str(hop.gateway) for hop in route.nexthops))
-        off_link = "" if situation.on_link(found, uplink) else f", which is not in {uplink}'s subnet"
+        off_link = "" if resolved.on_link(found, uplink) else f", which is not in {uplink}'s subnet"
         yield Cause(
             "TABLE_WRONG_GATEWAY", "ROUTE-04",
             f"table {table} leads to gateway {found}{off_link}; the intent says {gateway}",
@@ -186,12 +186,12 @@ def table_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
         )  # fmt: skip
 
 
-def table_name_faulty(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def table_name_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The table's name is not registered, or names and numbers clash."""
-    name, number = situation.intent.egress.table_name, situation.intent.egress.table
+    name, number = resolved.intent.egress.table_name, resolved.intent.egress.table
     if name is None or number is None:
         return
-    entries = registered(situation.snapshot.files)
+    entries = registered(resolved.snapshot.files)
     clash = clashes(entries, name, number)
     path = "/etc/iproute2/rt_tables"
     line = f"{number} {name}"
@@ -219,40 +219,40 @@ def table_name_faulty(situation: Situation, _measured: Measured) -> Iterator[Cau
         )  # fmt: skip
 
 
-def local_networks_lost(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The rule sends what is local to the uplink's gateway as well."""
-    if not situation.intent.policy_routed or situation.agent_subnet is None:
+    if not resolved.intent.policy_routed or resolved.agent_subnet is None:
         return
-    first = shadowing_rule(situation)
+    first = shadowing_rule(resolved)
     # A rule that shadows is mended by one right before it; this one must come before that.
     priority = min(LOCAL_PRIORITY, first[0].priority - 2) if first is not None else LOCAL_PRIORITY
-    rule = ("priority", priority, "from", situation.agent_subnet, "lookup", "main", "suppress_prefixlength", 0)
+    rule = ("priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength", 0)
     yield Cause(
         "LOCAL_NETS_LOST", "ROUTE-06",
-        f"the rule sends everything from {situation.agent_subnet} to table {situation.table}, which knows no local "
+        f"the rule sends everything from {resolved.agent_subnet} to table {resolved.table}, which knows no local "
         "network: replies to the host and traffic to its own networks go to the uplink's gateway",
         remedy=(command("ip", "rule", "add", *rule),), undo=(command("ip", "rule", "del", *rule),),
     )  # fmt: skip
 
 
-def fails_open_by(situation: Situation) -> str | None:
+def fails_open_by(resolved: ResolvedIntent) -> str | None:
     """The uplink by which the agent's packets would leave while the intended one is down; None when there is none."""
-    if situation.agent_source is None:
+    if resolved.agent_source is None:
         return None
-    decision = situation.decision_without_uplink
+    decision = resolved.decision_without_uplink
     return decision.interface if decision.outcome == "unicast" else None
 
 
-def fails_open(situation: Situation, _measured: Measured) -> Iterator[Cause]:
+def fails_open(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """With the uplink away, the agent's packets would find another way out."""
-    other = fails_open_by(situation)
+    other = fails_open_by(resolved)
     if other is None:
         return
-    backstop = ("unreachable", "default", "metric", BACKSTOP_METRIC, "table", situation.table)
-    mends = situation.intent.policy_routed
+    backstop = ("unreachable", "default", "metric", BACKSTOP_METRIC, "table", resolved.table)
+    mends = resolved.intent.policy_routed
     yield Cause(
         "FAIL_OPEN", "ROUTE-07",
-        f"when {situation.uplink} goes down the kernel removes the routes by it and keeps the rules: "
+        f"when {resolved.uplink} goes down the kernel removes the routes by it and keeps the rules: "
         f"the agent's packets would leave by {other}",
         remedy=(command("ip", "route", "add", *backstop),) if mends else (),
         undo=(command("ip", "route", "del", *backstop),) if mends else (),

@@ -23,7 +23,7 @@ class EventNotMade(Exception):
     """The event could not be made to happen at all; the message says why."""
 
 
-class Stage(Protocol):
+class EventContext(Protocol):
     """Where an event happens: it writes down what is done, and lets probes pass in between."""
 
     def run(self, *argv: str) -> CommandResult:
@@ -32,7 +32,7 @@ class Stage(Protocol):
     def act(self, words: str, action: Callable[[], object]) -> None:
         """Do something that is no command of the host, as one step."""
 
-    def hold(self, beats: int) -> None:
+    def hold(self, ticks: int) -> None:
         """Let the stream go on for so many beats."""
 
     def agent_leaves(self) -> None:
@@ -41,7 +41,7 @@ class Stage(Protocol):
     def agent_is_now(self, agent: Namespace) -> None:
         """The agent came back in another namespace."""
 
-    def look_again(self) -> None:
+    def reopen(self) -> None:
         """An interface was made anew."""
 
     def router_moves(self, old: str, new: str) -> None:
@@ -61,7 +61,7 @@ class Cabling(Protocol):
         """Take the interface out of the host and put it in again: same name, same place, nothing configured."""
 
 
-class Lessor(Protocol):
+class DhcpServerControl(Protocol):
     """The DHCP server that gave a lease, and the router that it names."""
 
     @property
@@ -116,7 +116,7 @@ class Restarts(Protocol):
         """
 
 
-class Hands(Cabling, Restarts, Protocol):
+class LabControl(Cabling, Restarts, Protocol):
     """Everything that is done to a lab from outside of its host's own commands."""
 
     def restart_networkd(self) -> None:
@@ -127,7 +127,7 @@ class Hands(Cabling, Restarts, Protocol):
             EventNotMade: when it does not run there.
         """
 
-    def lessor(self, uplink: str) -> Lessor | None:
+    def dhcp_server(self, uplink: str) -> DhcpServerControl | None:
         """Who gave the agent, or else the host, its address on the segment of an uplink; None where nobody did."""
 
 
@@ -168,7 +168,7 @@ class Event(Protocol):
     def touches(self) -> Sequence[str]:
         """Which interfaces of the host it changes."""
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """Make it happen.
 
         Raises:

@@ -9,25 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from viacheck.disruption.controls import Event, Guard, NoGuard, Stage
+from viacheck.disruption.controls import Event, EventContext, Guard, NoGuard
 from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible, event_for
-from viacheck.disruption.flow_results import Trial
-from viacheck.disruption.runner import Ground, TrialRun, WayNotRight
+from viacheck.disruption.flow_results import DisruptionResult
+from viacheck.disruption.runner import DisruptionRun, EgressNotAsIntended, HostUnderTest
 from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
 from viacheck.targets.base import Target
 
 
-class Trials:
+class DisruptionTests:
     """The trials of one target."""
 
     def __init__(self, target: Target, guard: Guard | None = None) -> None:
         """Nothing happens yet; ``guard`` is what puts a live host back."""
         self.target = target
         self._guard: Guard = guard or NoGuard()
-        self._made: dict[str, Trial | Exception] = {}
+        self._made: dict[str, DisruptionResult | Exception] = {}
 
-    def through(self, name: EventName) -> Trial:
+    def through(self, name: EventName) -> DisruptionResult:
         """What becomes of the agent's packets through an event of the intent's.
 
         Raises:
@@ -43,15 +43,15 @@ class Trials:
                     # What cannot be made on it cannot be made on a lab that is built for it.
                     event_for(name, self.target)
                 self._made[name] = self.run(lambda target: event_for(name, target))
-            except (NotApplicable, NotPossible, WayNotRight) as reason:
+            except (NotApplicable, NotPossible, EgressNotAsIntended) as reason:
                 self._made[name] = reason
         made = self._made[name]
         if isinstance(made, Exception):
             raise made
-        self.target.measured.trials[name] = made
+        self.target.measurements.disruptions[name] = made
         return made
 
-    def after_reboot(self) -> Trial:
+    def after_reboot(self) -> DisruptionResult:
         """What becomes of the agent's packets when the host comes up from its files alone.
 
         Raises:
@@ -64,16 +64,16 @@ class Trials:
             raise NotPossible(obstacle)
         if self.target.rebooted is None:
             raise NotPossible("a boot is replayed only in labs of NAT whose host has a network manager of its own")
-        if "reboot" not in self.target.measured.trials:
+        if "reboot" not in self.target.measurements.disruptions:
             ground = self._ground(self.target.rebooted())
             try:
-                trial = TrialRun(ground, self.target, _Reboot()).after_boot()
+                disruption_result = DisruptionRun(ground, self.target, _Reboot()).after_boot()
             finally:
                 ground.close()
-            self.target.measured.trials["reboot"] = trial
-        return self.target.measured.trials["reboot"]
+            self.target.measurements.disruptions["reboot"] = disruption_result
+        return self.target.measurements.disruptions["reboot"]
 
-    def run(self, make: Callable[[Target], Event]) -> Trial:
+    def run(self, make: Callable[[Target], Event]) -> DisruptionResult:
         """Make any event happen, to a lab like the target or to the guarded live host.
 
         Args:
@@ -87,20 +87,20 @@ class Trials:
         try:
             event = make(ground.target)
             with self._guard.around(event):
-                return TrialRun(ground, self.target, event).trial()
+                return DisruptionRun(ground, self.target, event).disruption_result()
         finally:
             ground.close()
 
-    def _ground(self, target: Target) -> Ground:
+    def _ground(self, target: Target) -> HostUnderTest:
         assert target.agent is not None, "checks that need the agent are left out when it cannot be entered"
         own, tokens = target is not self.target, TokenSpace()
         try:
-            watch = Watch(target.host, self.target.situation.watchable, tokens)
+            watch = Watch(target.host, self.target.resolved.watchable, tokens)
         except BaseException:
             if own:
                 target.close()
             raise
-        return Ground(target, target.agent, tokens, watch, own)
+        return HostUnderTest(target, target.agent, tokens, watch, own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +111,5 @@ class _Reboot:
     title: str = "a reboot, replayed from the host's files alone"
     touches: Sequence[str] = ()
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """Nothing is left to do."""

@@ -16,7 +16,7 @@ SERVICE = "docker.service"
 SERVICE_TIMEOUT = 60.0
 
 
-class LiveEngine:
+class DockerControl:
     """What restarts engine and container of a live host."""
 
     def __init__(self, host: Namespace, url: str | None, container: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from viacheck.disruption.controls import Event, Restarts
-from viacheck.disruption.docker_control import LiveEngine
+from viacheck.disruption.docker_control import DockerControl
 from viacheck.disruption.events import (
     NETWORKD_SERVICE,
     CarrierLoss,
@@ -43,14 +43,14 @@ def event_for(name: EventName, target: Target) -> Event:
         NotApplicable: when the event does not belong to the target.
         NotPossible: when it cannot be made there.
     """
-    uplink, hands = target.intent.egress.uplink, target.hands
+    uplink, control = target.intent.egress.uplink, target.control
     container = target.intent.agent.container
     if name == "link-flap":
         return LinkFlap(uplink)
     if name == "carrier-loss":
-        if hands is None:
+        if control is None:
             raise NotPossible(f"the cable of {uplink} must be taken out by hand")
-        return CarrierLoss(uplink, hands)
+        return CarrierLoss(uplink, control)
     if name == "ifupdown":
         if not target.host.run(["ifquery", "--state", uplink]).ok:
             raise NotApplicable(f"{uplink} was not brought up by ifupdown (ifquery --state {uplink})")
@@ -60,12 +60,12 @@ def event_for(name: EventName, target: Target) -> Event:
             raise NotApplicable("the agent is a namespace, no container")
         return _restart(name, container, target)
     if name in ("device-change", "rename"):
-        if hands is None:
+        if control is None:
             raise NotPossible(f"the device of {uplink} must be taken out and put back by hand")
         if name == "rename":
             return Renamed(uplink)
         addresses = (f"{one.address}/{one.prefixlen}" for one in target.snapshot.host.addresses_of(uplink))
-        return DeviceRecreated(uplink, tuple(addresses), hands)
+        return DeviceRecreated(uplink, tuple(addresses), control)
     if name in ("dhcp-renew", "address-change"):
         return _event_of_lease(name, target)
     if name == "networkd-restart":
@@ -75,10 +75,10 @@ def event_for(name: EventName, target: Target) -> Event:
 
 def _restart(name: EventName, container: str, target: Target) -> Event:
     restarts: Restarts
-    if target.hands is not None:
-        restarts = target.hands
+    if target.control is not None:
+        restarts = target.control
     else:
-        restarts = engine = LiveEngine(target.host, target.engine_url, container)
+        restarts = engine = DockerControl(target.host, target.engine_url, container)
         if name == "engine-restart" and (reason := engine.not_restarted_by()) is not None:
             raise NotPossible(reason)
     made = ContainerRestart if name == "container-restart" else EngineRestart
@@ -89,8 +89,8 @@ def _networkd_restart(target: Target) -> Event:
     links = networkd_links(target.snapshot)
     if not links:
         raise NotApplicable("systemd-networkd manages no link of this host")
-    if target.hands is not None:
-        return NetworkdRestart(links, target.hands.restart_networkd)
+    if target.control is not None:
+        return NetworkdRestart(links, target.control.restart_networkd)
     asked = target.host.run(["systemctl", "is-active", "--quiet", NETWORKD_SERVICE])
     if not asked.ok:
         raise NotPossible(
@@ -101,9 +101,9 @@ def _networkd_restart(target: Target) -> Event:
 
 def _event_of_lease(name: EventName, target: Target) -> Event:
     uplink = target.intent.egress.uplink
-    lessor = target.hands.lessor(uplink) if target.hands is not None else None
-    if lessor is not None:
-        return RouterMoved(uplink, lessor) if name == "dhcp-renew" else LeaseMoved(uplink, lessor)
+    dhcp_server = target.control.dhcp_server(uplink) if target.control is not None else None
+    if dhcp_server is not None:
+        return RouterMoved(uplink, dhcp_server) if name == "dhcp-renew" else LeaseMoved(uplink, dhcp_server)
     addresses = target.snapshot.host.addresses_of(uplink)
     if target.intent.mode == "pipework-dhcp" or any(one.valid_lifetime is not None for one in addresses):
         raise NotPossible("the DHCP server, another machine, must name another router and give another address")

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from viacheck.disruption.controls import Cabling, Lessor, Restarts, Stage
+from viacheck.disruption.controls import Cabling, DhcpServerControl, EventContext, Restarts
 from viacheck.host.namespace import Namespace
 
-AWAY = 15
+DOWN_TICKS = 15
 """Beats of the stream that an uplink is taken away for."""
 BETWEEN = 5
 """Beats between the steps of an event that repeats itself."""
@@ -39,10 +39,10 @@ class LinkFlap:
         """The uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """Down, a while, up."""
         stage.run("ip", "link", "set", "dev", self.uplink, "down")
-        stage.hold(AWAY)
+        stage.hold(DOWN_TICKS)
         stage.run("ip", "link", "set", "dev", self.uplink, "up")
 
 
@@ -64,10 +64,10 @@ class CarrierLoss:
         """The uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """Out, a while, in."""
         stage.act(f"the cable of {self.uplink} is taken out", lambda: self.cabling.unplug(self.uplink))
-        stage.hold(AWAY)
+        stage.hold(DOWN_TICKS)
         stage.act(f"the cable of {self.uplink} is put back", lambda: self.cabling.plug(self.uplink))
 
 
@@ -89,7 +89,7 @@ class IfUpDown:
         """The uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """Down and up, again and again."""
         for _ in range(self.cycles):
             stage.run("ifdown", self.uplink)
@@ -118,7 +118,7 @@ class NetworkdRestart:
         """Every link of networkd's: at its start it takes their addresses away and sets them again."""
         return self.links
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """As systemd does it, or whoever stands for it."""
         if self.restart is None:
             stage.run("systemctl", "restart", NETWORKD_SERVICE)
@@ -131,25 +131,25 @@ class RouterMoved:
     """A lease is renewed with the same address and another router, and the old router goes (RFC 2131, 4.4.5)."""
 
     uplink: str
-    lessor: Lessor
+    dhcp_server: DhcpServerControl
     name: str = "dhcp-renew"
 
     @property
     def title(self) -> str:
         """What happens, for people."""
-        return f"the renewal of the lease of {self.lessor.holder} with another router"
+        return f"the renewal of the lease of {self.dhcp_server.holder} with another router"
 
     @property
     def touches(self) -> Sequence[str]:
         """The uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """The new router first, so that whoever follows what the server says loses nothing."""
-        old, new = self.lessor.router, self.lessor.next_router
+        old, new = self.dhcp_server.router, self.dhcp_server.next_router
         stage.router_moves(old, new)
-        stage.act(f"the lease is renewed, with {new} as the router", self.lessor.name_next_router)
-        stage.act(f"the old router {old} goes", self.lessor.retire_router)
+        stage.act(f"the lease is renewed, with {new} as the router", self.dhcp_server.name_next_router)
+        stage.act(f"the old router {old} goes", self.dhcp_server.retire_router)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,22 +157,22 @@ class LeaseMoved:
     """The DHCP server refuses to renew a lease, and gives another address."""
 
     uplink: str
-    lessor: Lessor
+    dhcp_server: DhcpServerControl
     name: str = "address-change"
 
     @property
     def title(self) -> str:
         """What happens, for people."""
-        return f"the change of the leased address of {self.lessor.holder}"
+        return f"the change of the leased address of {self.dhcp_server.holder}"
 
     @property
     def touches(self) -> Sequence[str]:
         """The uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """As the server decides."""
-        stage.act("the lease is refused, and another address given", self.lessor.move_lease)
+        stage.act("the lease is refused, and another address given", self.dhcp_server.move_lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +195,10 @@ class DeviceRecreated:
         """The uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """Gone, there again, up, with its addresses."""
         stage.act(f"{self.uplink} is removed and made anew", lambda: self.cabling.recreate(self.uplink))
-        stage.look_again()
+        stage.reopen()
         for address in self.addresses:
             stage.run("ip", "address", "add", address, "dev", self.uplink)
         stage.run("ip", "link", "set", "dev", self.uplink, "up")
@@ -222,7 +222,7 @@ class Renamed:
         """The uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """One name, a while, the other."""
         stage.run("ip", "link", "set", "dev", self.uplink, "name", self.other)
         stage.hold(BETWEEN)
@@ -249,7 +249,7 @@ class ContainerRestart:
         """None of the host's own."""
         return ()
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """Restart it and go on from where the agent is then."""
         stage.agent_leaves()
         stage.act(f"docker restart {self.container}", self.restarts.restart_container)
@@ -276,7 +276,7 @@ class EngineRestart:
         """None of the host's own."""
         return ()
 
-    def apply(self, stage: Stage) -> None:
+    def apply(self, stage: EventContext) -> None:
         """Restart it and go on from where the agent is then."""
         stage.agent_leaves()
         stage.act("the Docker engine is restarted", self.restarts.restart_engine)

@@ -18,7 +18,7 @@ from viacheck.model.result import CommandEvidence, TimelineEvidence
 from viacheck.model.snapshot import Family, Route, Rule
 
 Flow = Literal["old", "new"]
-Fortune = Literal["right", "late", "lost", "leaked", "wrong-source"]
+ProbeOutcome = Literal["right", "late", "lost", "leaked", "wrong-source"]
 LATE = 0.05
 """Seconds: a probe that leaves later than this after it was sent was held up, by ARP or by a queue."""
 SETTLED = 5
@@ -32,9 +32,9 @@ class Kind(StrEnum):
     RECOVERS = "recovers"
     LEAKS_THEN_RECOVERS = "leaks, then recovers"
     NEW_FLOWS_ONLY = "recovers for new flows only"
-    WRONG_SOURCE_FOR_EVER = "leaves with a wrong source for ever"
-    SILENT_FOR_EVER = "goes silent for ever"
-    LEAKS_FOR_EVER = "leaks for ever"
+    KEEPS_WRONG_SOURCE = "leaves with a wrong source for ever"
+    STAYS_SILENT = "goes silent for ever"
+    KEEPS_LEAKING = "leaks for ever"
 
 
 RECOVERED = frozenset({Kind.SEAMLESS, Kind.RECOVERS, Kind.LEAKS_THEN_RECOVERS})
@@ -51,20 +51,20 @@ class Departure:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class ProbeResult:
     """What became of one probe. Times are in seconds since the event began; negative before it."""
 
     time: float
     """When it was sent."""
     flow: Flow
     family: Family
-    fortune: Fortune
+    outcome: ProbeOutcome
     by: str | None = None
     source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WayState:
+class EgressState:
     """The rules and routes that make the agent's way, and the uplink's addresses, at one moment of a trial."""
 
     time: float
@@ -86,7 +86,7 @@ class WayState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class FlowResult:
     """How one flow of one family went. Times are in seconds since the event began."""
 
     flow: Flow
@@ -109,7 +109,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class DisruptionResult:
     """One event that was made to happen, and what became of the agent's packets through it."""
 
     event: str
@@ -119,8 +119,8 @@ class Trial:
     """Seconds since the event began."""
     watched: float
     """Seconds that the packets were watched after the event's end."""
-    courses: tuple[Course, ...]
-    states: tuple[WayState, ...]
+    flow_results: tuple[FlowResult, ...]
+    states: tuple[EgressState, ...]
     timeline: TimelineEvidence
     refused: tuple[CommandEvidence, ...] = ()
     """Commands of the event that failed."""
@@ -140,30 +140,32 @@ class Trial:
     def kind(self) -> Kind:
         """The worst of the courses; a family whose new flows alone recover is told as such."""
         kinds = []
-        for family in sorted({course.family for course in self.courses}):
-            by_flow = {course.flow: course.kind for course in self.courses if course.family == family}
+        for family in sorted({flow_result.family for flow_result in self.flow_results}):
+            by_flow = {
+                flow_result.flow: flow_result.kind for flow_result in self.flow_results if flow_result.family == family
+            }
             new, old = by_flow.get("new"), by_flow.get("old")
             if new in RECOVERED and old is not None and old not in RECOVERED:
                 kinds.append(Kind.NEW_FLOWS_ONLY)
             else:
                 kinds += [kind for kind in (new, old) if kind is not None]
-        return max(kinds, key=_SEVERITY.__getitem__, default=Kind.SILENT_FOR_EVER)
+        return max(kinds, key=_SEVERITY.__getitem__, default=Kind.STAYS_SILENT)
 
     @property
     def recovery(self) -> float | None:
         """Seconds from the event's end until every course was right again; None when one never was."""
-        times = [course.recovery for course in self.courses]
+        times = [flow_result.recovery for flow_result in self.flow_results]
         return None if not times or None in times else max(time for time in times if time is not None)
 
     @property
     def leaked(self) -> int:
         """How many probes left by another way."""
-        return sum(course.leaked for course in self.courses)
+        return sum(flow_result.leaked for flow_result in self.flow_results)
 
     @property
     def leak(self) -> tuple[float, float] | None:
         """When the first and the last leaked probe were sent."""
-        spans = [course.leak for course in self.courses if course.leak is not None]
+        spans = [flow_result.leak for flow_result in self.flow_results if flow_result.leak is not None]
         return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
 
     @property
@@ -208,7 +210,7 @@ class Trial:
         return replace(route, nexthops=hops)
 
     @property
-    def _first_round(self) -> WayState:
+    def _first_round(self) -> EgressState:
         moments = [state.moment for state in self.states[1:-1]]
         repeated = moments and moments.count(moments[-1]) > 1
         return self.states[1 + moments.index(moments[-1])] if repeated else self.states[0]
@@ -241,7 +243,7 @@ class Trial:
         """The trial in one sentence, with its figures."""
         if self.trouble is not None:
             return self.trouble
-        told = f"{_course_words(self)}"
+        told = f"{_describe_flows(self)}"
         if self.rules_lost:
             told += f"; {_count(len(self.rules_lost), 'rule')} gone"
         if self.rules_added:
@@ -257,61 +259,61 @@ class Trial:
     @property
     def figures(self) -> list[str]:
         """Each course in one line, and what was not judged."""
-        return [*map(course_line, self.courses), *self.left_out]
+        return [*map(flow_line, self.flow_results), *self.left_out]
 
 
-def fate(
+def probe_result(
     time: float,
     flow: Flow,
     family: Family,
     departures: Sequence[Departure],
     uplink: str,
     sources: Container[str | None],
-) -> Fate:
+) -> ProbeResult:
     """What became of a probe that was sent at a time, by where it was seen leaving. Leaking outweighs all."""
     others = [one for one in departures if one.interface != uplink]
     if others:
-        return Fate(time, flow, family, "leaked", others[0].interface, others[0].source)
+        return ProbeResult(time, flow, family, "leaked", others[0].interface, others[0].source)
     if not departures:
-        return Fate(time, flow, family, "lost")
+        return ProbeResult(time, flow, family, "lost")
     first = departures[0]
     if first.source not in sources:
-        return Fate(time, flow, family, "wrong-source", first.interface, first.source)
-    fortune: Fortune = "late" if first.time - time > LATE else "right"
-    return Fate(time, flow, family, fortune, first.interface, first.source)
+        return ProbeResult(time, flow, family, "wrong-source", first.interface, first.source)
+    outcome: ProbeOutcome = "late" if first.time - time > LATE else "right"
+    return ProbeResult(time, flow, family, outcome, first.interface, first.source)
 
 
-def settled(fates: Sequence[Fate]) -> bool:
+def settled(probe_results: Sequence[ProbeResult]) -> bool:
     """Whether the last probes of a course all went right."""
-    return len(fates) >= SETTLED and all(one.fortune == "right" for one in fates[-SETTLED:])
+    return len(probe_results) >= SETTLED and all(one.outcome == "right" for one in probe_results[-SETTLED:])
 
 
-def course(fates: Sequence[Fate], ended: float) -> Course:
+def flow_result(probe_results: Sequence[ProbeResult], ended: float) -> FlowResult:
     """Classify one course: the fates of one flow and family, in order of time, from before the event on.
 
     Args:
-        fates: at least one.
+        probe_results: at least one.
         ended: when the event had ended, in seconds since it began.
     """
-    counts = Counter(one.fortune for one in fates)
-    leaked = [one for one in fates if one.fortune == "leaked"]
-    lost = [one for one in fates if one.fortune == "lost"]
-    wrong = [place for place, one in enumerate(fates) if one.fortune != "right"]
+    counts = Counter(one.outcome for one in probe_results)
+    leaked = [one for one in probe_results if one.outcome == "leaked"]
+    lost = [one for one in probe_results if one.outcome == "lost"]
+    wrong = [place for place, one in enumerate(probe_results) if one.outcome != "right"]
     right_again = recovery = None
     if not wrong:
         kind, recovery = Kind.SEAMLESS, 0.0
-    elif settled(fates):
+    elif settled(probe_results):
         kind = Kind.LEAKS_THEN_RECOVERS if leaked else Kind.RECOVERS
-        right_again = fates[wrong[-1] + 1].time
+        right_again = probe_results[wrong[-1] + 1].time
         recovery = max(0.0, right_again - ended)
     else:
-        last = {one.fortune for one in fates[-SETTLED:]}
+        last = {one.outcome for one in probe_results[-SETTLED:]}
         if "leaked" in last:
-            kind = Kind.LEAKS_FOR_EVER
+            kind = Kind.KEEPS_LEAKING
         else:
-            kind = Kind.WRONG_SOURCE_FOR_EVER if "wrong-source" in last else Kind.SILENT_FOR_EVER
-    return Course(
-        flow=fates[0].flow, family=fates[0].family, kind=kind, sent=len(fates),
+            kind = Kind.KEEPS_WRONG_SOURCE if "wrong-source" in last else Kind.STAYS_SILENT
+    return FlowResult(
+        flow=probe_results[0].flow, family=probe_results[0].family, kind=kind, sent=len(probe_results),
         lost=counts["lost"], late=counts["late"], leaked=counts["leaked"], wrong_source=counts["wrong-source"],
         leak=(leaked[0].time, leaked[-1].time) if leaked else None,
         leak_by=tuple(sorted({one.by for one in leaked if one.by})),
@@ -327,7 +329,7 @@ def must_survive(intent: Intent, event: str) -> bool:
     return survives is None or event in survives
 
 
-def course_line(one: Course) -> str:
+def flow_line(one: FlowResult) -> str:
     """A course with all of its figures."""
     told = f"{'new flows' if one.flow == 'new' else 'the old flow'}, IPv{one.family}: {one.kind}; {one.sent} sent"
     for count, word in (
@@ -347,28 +349,28 @@ def course_line(one: Course) -> str:
     return told
 
 
-def leak_words(trial: Trial) -> str:
+def leak_words(disruption_result: DisruptionResult) -> str:
     """How much leaked through an event, by which way, with which source and for how long; ``nothing leaked``."""
-    if trial.leak is None:
+    if disruption_result.leak is None:
         return "nothing leaked"
-    by = sorted({way for course in trial.courses for way in course.leak_by})
-    sources = sorted({source for course in trial.courses for source in course.leak_sources})
-    lasting = any(course.kind is Kind.LEAKS_FOR_EVER for course in trial.courses)
-    until = f" and on until the watching ended, {_ms(trial.watched)} after the event" if lasting else ""
+    by = sorted({way for flow_result in disruption_result.flow_results for way in flow_result.leak_by})
+    sources = sorted({source for flow_result in disruption_result.flow_results for source in flow_result.leak_sources})
+    lasting = any(flow_result.kind is Kind.KEEPS_LEAKING for flow_result in disruption_result.flow_results)
+    until = f" and on until the watching ended, {_ms(disruption_result.watched)} after the event" if lasting else ""
     return (
-        f"{_count(trial.leaked, 'packet')} left by {', '.join(by)} with source {', '.join(sources)}, "
-        f"{_span(trial.leak)}{until}"
+        f"{_count(disruption_result.leaked, 'packet')} left by {', '.join(by)} with source {', '.join(sources)}, "
+        f"{_span(disruption_result.leak)}{until}"
     )
 
 
-def thinned(fates: Sequence[Fate], most: int) -> list[tuple[Fate, int]]:
+def thinned(probe_results: Sequence[ProbeResult], most: int) -> list[tuple[ProbeResult, int]]:
     """At most about ``most`` fates of one course, each with how many it stands for.
 
     That is itself, and those left out after it. The first and the last of each run of equal fortune always stay.
     """
-    runs = [list(run) for _, run in groupby(fates, key=lambda one: (one.fortune, one.by))]
+    runs = [list(run) for _, run in groupby(probe_results, key=lambda one: (one.outcome, one.by))]
     edges = sum(min(len(run), 2) for run in runs)
-    step = max(1, -(-(len(fates) - edges) // max(1, most - edges)))
+    step = max(1, -(-(len(probe_results) - edges) // max(1, most - edges)))
     kept = []
     for run in runs:
         places = [place for place in range(len(run)) if place in (0, len(run) - 1) or place % step == 0]
@@ -376,27 +378,27 @@ def thinned(fates: Sequence[Fate], most: int) -> list[tuple[Fate, int]]:
     return kept
 
 
-def _course_words(trial: Trial) -> str:
-    kind = trial.kind
+def _describe_flows(disruption_result: DisruptionResult) -> str:
+    kind = disruption_result.kind
     if kind is Kind.RECOVERS:
-        return f"recovers in {_ms(trial.recovery or 0.0)}"
+        return f"recovers in {_ms(disruption_result.recovery or 0.0)}"
     if kind is Kind.LEAKS_THEN_RECOVERS:
-        return f"leaks {leak_figures(trial)}, then recovers in {_ms(trial.recovery or 0.0)}"
-    if kind is Kind.LEAKS_FOR_EVER:
-        return f"leaks for ever: {leak_words(trial)}"
+        return f"leaks {leak_figures(disruption_result)}, then recovers in {_ms(disruption_result.recovery or 0.0)}"
+    if kind is Kind.KEEPS_LEAKING:
+        return f"leaks for ever: {leak_words(disruption_result)}"
     if kind is Kind.SEAMLESS:
         return str(kind)
     if kind is Kind.NEW_FLOWS_ONLY:
-        old = next(c for c in trial.courses if c.flow == "old" and c.kind not in RECOVERED)
+        old = next(c for c in disruption_result.flow_results if c.flow == "old" and c.kind not in RECOVERED)
         return f"{kind}: the old flow {old.kind}"
-    what = "nothing came back within" if kind is Kind.SILENT_FOR_EVER else "watched for"
-    return f"{kind}: {what} {_ms(trial.watched)} after the event"
+    what = "nothing came back within" if kind is Kind.STAYS_SILENT else "watched for"
+    return f"{kind}: {what} {_ms(disruption_result.watched)} after the event"
 
 
-def leak_figures(trial: Trial) -> str:
+def leak_figures(disruption_result: DisruptionResult) -> str:
     """How many packets leaked, and over how long: ``12 packets over 110 ms``."""
-    first, last = trial.leak or (0.0, 0.0)
-    return f"{_count(trial.leaked, 'packet')} over {_ms(last - first)}"
+    first, last = disruption_result.leak or (0.0, 0.0)
+    return f"{_count(disruption_result.leaked, 'packet')} over {_ms(last - first)}"
 
 
 def _road(route: Route) -> tuple[Family, str]:

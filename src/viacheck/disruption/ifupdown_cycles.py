@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.disruption.events import CYCLES
 from viacheck.host.command import TIMED_OUT
-from viacheck.host.egress_state import WayUnreadable, read_way
+from viacheck.host.egress_state import EgressUnreadable, read_egress
 from viacheck.host.namespace import Namespace
-from viacheck.host.pid_sandbox import ProcessSpace
+from viacheck.host.pid_sandbox import PidSandbox
 from viacheck.model.result import CommandEvidence
 from viacheck.persistence.replay_result import Step
 
@@ -19,18 +19,18 @@ BOOT = (("ifup", "-a"),)
 HOTPLUG = ("ifup", "-a", "--allow=hotplug")
 
 
-class RoundsFailed(Exception):
+class CyclesFailed(Exception):
     """The rounds could not be made; the message says what stood in the way."""
 
 
-def make_rounds(
-    host: Namespace, situation: Situation, interfaces: Sequence[str], *, hotplugged: bool, writable: Sequence[str]
+def run_cycles(
+    host: Namespace, resolved: ResolvedIntent, interfaces: Sequence[str], *, hotplugged: bool, writable: Sequence[str]
 ) -> tuple[Step, list[Step]]:
     """Boot, then ``ifdown`` and ``ifup`` of the uplink three times; no process is left of it.
 
     Args:
         host: a lab's, which has nothing configured yet.
-        situation: of the host that it copies.
+        resolved: of the host that it copies.
         interfaces: those that rule and route hang on, the uplink among them.
         hotplugged: some interface is brought up when it appears.
         writable: the lab's own folders; nothing else can be written.
@@ -42,17 +42,17 @@ def make_rounds(
         NoProcessSpace: when the processes cannot be kept apart.
         RoundsFailed: when a command does not end, or the state cannot be read.
     """
-    uplink = situation.uplink
+    uplink = resolved.uplink
     boot = (*BOOT, HOTPLUG) if hotplugged else BOOT
-    with ProcessSpace(host, writable) as space:
+    with PidSandbox(host, writable) as space:
 
         def step(moment: str, commands: Sequence[Sequence[str]]) -> Step:
             done = tuple(_run(space, argv) for argv in commands)
             not_up = tuple(name for name in interfaces if not _is_up(space, name))
             try:
-                state = read_way(host, None, situation, (4, 6), time=0.0, moment=moment)
-            except WayUnreadable as error:
-                raise RoundsFailed(str(error)) from None
+                state = read_egress(host, None, resolved, (4, 6), time=0.0, moment=moment)
+            except EgressUnreadable as error:
+                raise CyclesFailed(str(error)) from None
             return Step(done, not_up, state)
 
         first = step("after boot", boot)
@@ -60,13 +60,13 @@ def make_rounds(
         return first, [step(f"after round {number + 1} of ifdown and ifup", again) for number in range(CYCLES)]
 
 
-def _run(space: ProcessSpace, argv: Sequence[str]) -> CommandEvidence:
+def _run(space: PidSandbox, argv: Sequence[str]) -> CommandEvidence:
     result = space.run(argv, ENDS_WITHIN)
     if result.exit_code == TIMED_OUT:
-        raise RoundsFailed(f"'{result.command}' did not end within {ENDS_WITHIN:g} s")
+        raise CyclesFailed(f"'{result.command}' did not end within {ENDS_WITHIN:g} s")
     return result.evidence
 
 
-def _is_up(space: ProcessSpace, interface: str) -> bool:
+def _is_up(space: PidSandbox, interface: str) -> bool:
     """What ifup itself has written down (ifquery(8)): its exit code alone does not tell."""
     return space.run(["ifquery", "--state", interface], ENDS_WITHIN).exit_code == 0

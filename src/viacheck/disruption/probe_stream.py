@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from viacheck.disruption.flow_results import LATE, Departure, Fate, Flow, fate
+from viacheck.disruption.flow_results import LATE, Departure, Flow, ProbeResult, probe_result
 from viacheck.model.intent import Protocol
 from viacheck.model.snapshot import Family
-from viacheck.netlink.monitor import KernelNews
+from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Frame, Observation, Watch
 from viacheck.packets.probes import Prober, ProbeRequest
 
@@ -28,7 +28,7 @@ _PORTS = (20000, 29999)
 
 
 @dataclass(frozen=True, slots=True)
-class StreamCourse:
+class StreamFlow:
     """One course of a stream: what it sends at each beat."""
 
     flow: Flow
@@ -36,13 +36,13 @@ class StreamCourse:
     request: ProbeRequest
 
 
-def stream_courses(protocol: Protocol, destinations: Mapping[Family, str], port: int) -> tuple[StreamCourse, ...]:
+def stream_flows(protocol: Protocol, destinations: Mapping[Family, str], port: int) -> tuple[StreamFlow, ...]:
     """An old flow and new flows to each family's destination; ``port`` is that of UDP and TCP."""
     kept = random.randint(*_PORTS)  # noqa: S311 - any port will do
     to_port = None if protocol == "icmp" else port
     sources: tuple[tuple[Flow, int | None], ...] = (("old", kept), ("new", None))
     return tuple(
-        StreamCourse(
+        StreamFlow(
             flow,
             family,
             ProbeRequest(protocol=protocol, destination=destination, port=to_port, source_port=source_port),
@@ -65,9 +65,9 @@ class Stream:
         self,
         prober: Prober,
         watch: Watch,
-        news: KernelNews,
-        courses: Sequence[StreamCourse],
-        ways_out: Sequence[str],
+        news: RouteMonitor,
+        flow_results: Sequence[StreamFlow],
+        egress_interfaces: Sequence[str],
         pace: float = PACE,
     ) -> None:
         """Begin the watch period.
@@ -77,15 +77,15 @@ class Stream:
                 none, as the agent is away, every beat counts as a probe lost.
             watch: on every way out of the host.
             news: read between the beats.
-            courses: what to send.
-            ways_out: by which a probe leaves the host; other watched interfaces do not count.
+            flow_results: what to send.
+            egress_interfaces: by which a probe leaves the host; other watched interfaces do not count.
             pace: seconds from beat to beat.
         """
         self.prober: Prober | None = prober
-        self.courses = tuple(courses)
-        self.beats = 0
-        self._news, self._ways_out, self._pace = news, frozenset(ways_out), pace
-        self._sent: list[list[_Sent]] = [[] for _ in courses]
+        self.flow_results = tuple(flow_results)
+        self.ticks = 0
+        self._news, self._ways_out, self._pace = news, frozenset(egress_interfaces), pace
+        self._sent: list[list[_Sent]] = [[] for _ in flow_results]
         self._departures: dict[int, list[tuple[int, str, str]]] = {}
         self._period = watch()
         self._next = time.monotonic()
@@ -105,10 +105,10 @@ class Stream:
             for sent in self._sent:
                 sent.append(_Sent(time.time_ns(), NOT_SENT))
         else:
-            with self.prober.launch([course.request for course in self.courses]) as flight:
+            with self.prober.launch([flow_result.request for flow_result in self.flow_results]) as flight:
                 for sent, exchange in zip(self._sent, flight.exchanges, strict=True):
                     sent += [_Sent(probe.time_ns, probe.token.number) for probe in exchange.probes]
-        self.beats += 1
+        self.ticks += 1
         self._note(self._period.read())
 
     def _wait(self) -> None:
@@ -125,28 +125,28 @@ class Stream:
             if leaves and frame.number is not None:
                 self._departures.setdefault(frame.number, []).append((frame.time_ns, frame.interface, frame.source))
 
-    def look_again(self) -> None:
+    def reopen(self) -> None:
         """Watch interfaces that were made anew."""
         self._period.reopen()
 
-    def fates(
+    def probe_results(
         self,
-        course: StreamCourse,
+        flow_result: StreamFlow,
         uplink: str,
         sources: Callable[[float], frozenset[str | None]],
         begin_ns: int,
         last: int | None = None,
-    ) -> list[Fate]:
+    ) -> list[ProbeResult]:
         """What became of a course's probes.
 
         Args:
-            course: one of this stream's.
+            flow_result: one of this stream's.
             uplink: where they must leave.
             sources: the sources that are right, for a probe sent at a time.
             begin_ns: when the event began, since the epoch: times are counted from there, in seconds.
             last: only so many of the last probes.
         """
-        sent = self._sent[self.courses.index(course)]
+        sent = self._sent[self.flow_results.index(flow_result)]
         found = []
         for one in sent if last is None else sent[-last:]:
             at = (one.time_ns - begin_ns) / 1e9
@@ -154,7 +154,7 @@ class Stream:
                 Departure((time_ns - begin_ns) / 1e9, interface, source)
                 for time_ns, interface, source in self._departures.get(one.number, ())
             ]
-            found.append(fate(at, course.flow, course.family, departures, uplink, sources(at)))
+            found.append(probe_result(at, flow_result.flow, flow_result.family, departures, uplink, sources(at)))
         return found
 
     def end(self) -> Observation:

@@ -11,22 +11,30 @@ from dataclasses import dataclass, field, replace
 
 from viacheck.disruption.controls import Event, EventFailed, EventNotMade
 from viacheck.disruption.event_registry import NotPossible
-from viacheck.disruption.flow_results import SETTLED, Fate, Trial, WayState, course, course_line, settled
-from viacheck.disruption.probe_stream import Stream, StreamCourse, stream_courses
+from viacheck.disruption.flow_results import (
+    SETTLED,
+    DisruptionResult,
+    EgressState,
+    ProbeResult,
+    flow_line,
+    flow_result,
+    settled,
+)
+from viacheck.disruption.probe_stream import Stream, StreamFlow, stream_flows
 from viacheck.disruption.timeline import Moment, timeline, whereabouts
 from viacheck.host.command import CommandResult
-from viacheck.host.egress_state import read_addresses, read_way
+from viacheck.host.egress_state import read_addresses, read_egress
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import seconds
 from viacheck.model.result import CommandEvidence
 from viacheck.model.snapshot import Family
-from viacheck.netlink.monitor import KernelNews
+from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Watch
 from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
 from viacheck.targets.base import Target
 
-LAB_BEATS: Mapping[str | None, int] = {"netns": 100, "engine": 300}
+LAB_TICKS: Mapping[str | None, int] = {"netns": 100, "engine": 300}
 """By flavour, beats of the stream that packets are watched for after an event in a lab, where what brings them back
 does so at once; a busy machine takes longer for a beat, as for everything else. A container asks for its gateway's
 address once a second (retrans_time_ms), a namespace of a lab more often."""
@@ -35,12 +43,12 @@ SETTLE_TIMEOUT = 2.0
 EVENT_TIMEOUT = 60.0
 
 
-class WayNotRight(Exception):
+class EgressNotAsIntended(Exception):
     """The agent's packets do not leave as intended before anything has happened; the message says what they do."""
 
 
 @dataclass(slots=True)
-class Ground:
+class HostUnderTest:
     """A host that events happen to, with everything that watches it."""
 
     target: Target
@@ -61,19 +69,19 @@ class Ground:
 
 
 @dataclass(slots=True)
-class TrialRun:
+class DisruptionRun:
     """One event under way: the stage that it happens on, in a thread of its own beside the stream."""
 
-    ground: Ground
+    ground: HostUnderTest
     judged: Target
     event: Event
     stream: Stream = field(init=False)
-    news: KernelNews = field(init=False)
+    news: RouteMonitor = field(init=False)
     begin_ns: int = 0
     ended_ns: int = 0
     """When the last step was done."""
     steps: list[Moment] = field(default_factory=list)
-    states: list[WayState] = field(default_factory=list)
+    states: list[EgressState] = field(default_factory=list)
     held: list[tuple[float, frozenset[str]]] = field(default_factory=list)
     """When the addresses to leave with were read, in seconds since the event began, and what they were."""
     addresses_read_ns: int = 0
@@ -83,56 +91,60 @@ class TrialRun:
     over: bool = False
     moved_router: tuple[str, str] | None = None
 
-    def trial(self) -> Trial:
+    def disruption_result(self) -> DisruptionResult:
         """Make the event happen, and judge what became of the packets.
 
         Raises:
             WayNotRight: when they do not leave as intended to begin with.
             NotPossible: when the event cannot be made to happen.
         """
-        courses = self._courses()
-        self.families = sorted({one.family for one in courses})
-        self.news = KernelNews(self.ground.target.host)
+        flow_results = self._courses()
+        self.families = sorted({one.family for one in flow_results})
+        self.news = RouteMonitor(self.ground.target.host)
         try:
-            ways_out = self.judged.situation.ways_out
-            self.stream = Stream(self._prober(), self.ground.watch, self.news, courses, ways_out)
-            return self._trial(courses)
+            egress_interfaces = self.judged.resolved.egress_interfaces
+            self.stream = Stream(self._prober(), self.ground.watch, self.news, flow_results, egress_interfaces)
+            return self._trial(flow_results)
         finally:
             self.news.close()
 
     @property
     def _ways(self) -> list[str]:
         """The ways out of the host, the intended one first."""
-        uplink = self.judged.situation.uplink
-        return [uplink, *(way for way in self.judged.situation.ways_out if way != uplink)]
+        uplink = self.judged.resolved.uplink
+        return [uplink, *(way for way in self.judged.resolved.egress_interfaces if way != uplink)]
 
-    def _courses(self) -> tuple[StreamCourse, ...]:
+    def _courses(self) -> tuple[StreamFlow, ...]:
         intent = self.judged.intent
         destinations: dict[Family, str] = {4: str(intent.probe.target)}
-        if self.judged.situation.agent_address6 is not None and intent.probe.target6 is not None:
+        if self.judged.resolved.agent_address6 is not None and intent.probe.target6 is not None:
             destinations[6] = str(intent.probe.target6)
         protocol = "icmp" if "icmp" in intent.probe.protocols else intent.probe.protocols[0]
-        return stream_courses(protocol, destinations, intent.probe.port)
+        return stream_flows(protocol, destinations, intent.probe.port)
 
     def _prober(self) -> Prober:
         assert self.ground.agent is not None
         return Prober(self.ground.agent, self.ground.tokens)
 
-    def _trial(self, courses: Sequence[StreamCourse]) -> Trial:
+    def _trial(self, flow_results: Sequence[StreamFlow]) -> DisruptionResult:
         self.begin_ns = time.time_ns()
         self._dump("before")
-        self.stream.run(lambda: all(self._settled(one) for one in courses), SETTLE_TIMEOUT)
-        judged = [one for one in courses if self._settled(one)]
+        self.stream.run(lambda: all(self._settled(one) for one in flow_results), SETTLE_TIMEOUT)
+        judged = [one for one in flow_results if self._settled(one)]
         left_out = tuple(
             f"{'new flows' if one.flow == 'new' else 'the old flow'}, IPv{one.family}: not judged, it did not leave as "
             "intended before anything had happened"
-            for one in courses
+            for one in flow_results
             if one not in judged
         )
         if not any(one.family == 4 for one in judged):
-            last = [fate for one in courses if one.family == 4 for fate in self._fates(one, last=1)]
+            last = [
+                probe_result for one in flow_results if one.family == 4 for probe_result in self._fates(one, last=1)
+            ]
             self.stream.end()
-            raise WayNotRight(", ".join(sorted({whereabouts(fate) for fate in last})) or "nothing was sent")
+            raise EgressNotAsIntended(
+                ", ".join(sorted({whereabouts(probe_result) for probe_result in last})) or "nothing was sent"
+            )
         self.families = sorted({one.family for one in judged})
         self.begin_ns = self.ended_ns = time.time_ns()
         self.states.clear()
@@ -145,34 +157,36 @@ class TrialRun:
             raise NotPossible(str(error)) from error
         return self._judge(judged, left_out, trouble)
 
-    def _judge(self, judged: Sequence[StreamCourse], left_out: tuple[str, ...], trouble: str | None) -> Trial:
+    def _judge(self, judged: Sequence[StreamFlow], left_out: tuple[str, ...], trouble: str | None) -> DisruptionResult:
         """Watch until all is right again or the bound is hit, and classify."""
         ended = (self.ended_ns - self.begin_ns) / 1e9
         if trouble is None:
-            beats = LAB_BEATS[self.judged.flavour] if self.judged.kind == "lab" else math.inf
-            last, within = self.stream.beats + beats, seconds(self.judged.intent.egress.recover_within)
-            self.stream.run(lambda: self._right_again(judged, ended) or self.stream.beats >= last, within)
+            ticks = LAB_TICKS[self.judged.flavour] if self.judged.kind == "lab" else math.inf
+            last, within = self.stream.ticks + ticks, seconds(self.judged.intent.egress.recover_within)
+            self.stream.run(lambda: self._right_again(judged, ended) or self.stream.ticks >= last, within)
         watched = (time.time_ns() - self.begin_ns) / 1e9 - ended
         self._dump("after")
         observation = self.stream.end()
-        fates = [self._fates(one) for one in judged]
-        found = tuple(course(one, ended) for one in fates)
-        unproven = {way: why for way, why in observation.unproven.items() if way in self.judged.situation.ways_out}
-        return Trial(
+        probe_results = [self._fates(one) for one in judged]
+        found = tuple(flow_result(one, ended) for one in probe_results)
+        unproven = {
+            way: why for way, why in observation.unproven.items() if way in self.judged.resolved.egress_interfaces
+        }
+        return DisruptionResult(
             event=self.event.name,
             title=self.event.title,
             ended=ended,
             watched=watched,
-            courses=found,
+            flow_results=found,
             states=tuple(self.states),
             timeline=timeline(
                 self.event.title,
                 self.steps,
                 self.states,
                 self._announced(),
-                fates,
+                probe_results,
                 self._ways,
-                figures=[*map(course_line, found), *left_out],
+                figures=[*map(flow_line, found), *left_out],
                 unproven=unproven,
             ),
             refused=tuple(self.refused),
@@ -182,29 +196,29 @@ class TrialRun:
             moved_router=self.moved_router,
         )
 
-    def _right_again(self, judged: Sequence[StreamCourse], ended: float) -> bool:
+    def _right_again(self, judged: Sequence[StreamFlow], ended: float) -> bool:
         """Whether all courses are as they should be. Who gives an address back may do so after the last step."""
         if self.news.address_ns > self.addresses_read_ns:
             now = time.time_ns()
-            self._hold(now, read_addresses(self.ground.target.host, self.ground.agent, self.judged.situation))
+            self._hold(now, read_addresses(self.ground.target.host, self.ground.agent, self.judged.resolved))
         return all(self._settled(one, after=ended) for one in judged)
 
     def _hold(self, asked_ns: int, addresses: Sequence[str]) -> None:
         self.addresses_read_ns = asked_ns
         self.held.append(((asked_ns - self.begin_ns) / 1e9, frozenset(addresses)))
 
-    def after_boot(self) -> Trial:
+    def after_boot(self) -> DisruptionResult:
         """Judge a host that has just come up; before is what the judged host is like now."""
-        situation, ground = self.judged.situation, self.ground
-        courses = self._courses()
-        self.families = sorted({one.family for one in courses})
-        self.news = KernelNews(ground.target.host)
+        resolved, ground = self.judged.resolved, self.ground
+        flow_results = self._courses()
+        self.families = sorted({one.family for one in flow_results})
+        self.news = RouteMonitor(ground.target.host)
         try:
             assert self.judged.agent is not None
             self.begin_ns = self.ended_ns = time.time_ns()
             self._keep(self.judged.host, self.judged.agent, "before")
-            self.stream = Stream(self._prober(), ground.watch, self.news, courses, situation.ways_out)
-            return replace(self._judge(courses, (), None), only_table=situation.table)
+            self.stream = Stream(self._prober(), ground.watch, self.news, flow_results, resolved.egress_interfaces)
+            return replace(self._judge(flow_results, (), None), only_table=resolved.table)
         finally:
             self.news.close()
 
@@ -232,18 +246,20 @@ class TrialRun:
             self.beat.notify_all()
         return done.done()
 
-    def _fates(self, one: StreamCourse, last: int | None = None) -> list[Fate]:
-        return self.stream.fates(one, self.judged.situation.uplink, self._sources(one.family), self.begin_ns, last)
+    def _fates(self, one: StreamFlow, last: int | None = None) -> list[ProbeResult]:
+        return self.stream.probe_results(
+            one, self.judged.resolved.uplink, self._sources(one.family), self.begin_ns, last
+        )
 
-    def _settled(self, one: StreamCourse, after: float | None = None) -> bool:
-        fates = self._fates(one, last=SETTLED)
-        return settled(fates) and (after is None or fates[0].time > after)
+    def _settled(self, one: StreamFlow, after: float | None = None) -> bool:
+        probe_results = self._fates(one, last=SETTLED)
+        return settled(probe_results) and (after is None or probe_results[0].time > after)
 
     def _sources(self, family: Family) -> Callable[[float], frozenset[str | None]]:
         """Which sources are right for a probe: a bridged agent's own, else the uplink's or the lease's of that time."""
-        situation = self.judged.situation
-        own = situation.agent_address if family == 4 else situation.agent_address6
-        if situation.intent.mode not in ("nat", "pipework-dhcp"):
+        resolved = self.judged.resolved
+        own = resolved.agent_address if family == 4 else resolved.agent_address6
+        if resolved.intent.mode not in ("nat", "pipework-dhcp"):
             return lambda _at: frozenset([own])
         # IPv6 is passed on untranslated, as far as the host has no NAT for it.
         fixed = frozenset([own] if family == 6 else [])
@@ -273,11 +289,11 @@ class TrialRun:
         self.ended_ns = time.time_ns()
         self._dump(words)
 
-    def hold(self, beats: int) -> None:
+    def hold(self, ticks: int) -> None:
         """Let the stream go on for so many beats."""
-        until = self.stream.beats + beats
+        until = self.stream.ticks + ticks
         with self.beat:
-            self.beat.wait_for(lambda: self.over or self.stream.beats >= until, EVENT_TIMEOUT)
+            self.beat.wait_for(lambda: self.over or self.stream.ticks >= until, EVENT_TIMEOUT)
 
     def agent_leaves(self) -> None:
         """Send nothing, and hold nothing of the agent's, until it is there again."""
@@ -294,9 +310,9 @@ class TrialRun:
         self.stream.prober = self._prober()
         self._dump("the agent is back")
 
-    def look_again(self) -> None:
+    def reopen(self) -> None:
         """Watch an interface that was made anew."""
-        self.stream.look_again()
+        self.stream.reopen()
 
     def router_moves(self, old: str, new: str) -> None:
         """Expect routes to follow a router to its new address."""
@@ -311,7 +327,7 @@ class TrialRun:
     def _keep(self, host: Namespace, agent: Namespace | None, moment: str) -> None:
         now = time.time_ns()
         at = (now - self.begin_ns) / 1e9
-        state = read_way(host, agent, self.judged.situation, self.families, time=at, moment=moment)
+        state = read_egress(host, agent, self.judged.resolved, self.families, time=at, moment=moment)
         self.states.append(state)
         self._hold(now, state.addresses)
 

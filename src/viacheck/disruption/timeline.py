@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from viacheck.disruption.flow_results import Fate, Fortune, WayState, thinned
+from viacheck.disruption.flow_results import EgressState, ProbeOutcome, ProbeResult, thinned
 from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 MARKS = 120
 """Marks for each course; the figures count every probe."""
 ANNOUNCEMENTS = 60
 EVENT_LANE, STATE_LANE, KERNEL_LANE = "event", "state", "kernel"
-_MARK_OF: Mapping[Fortune, Literal["probe", "late", "lost", "wrong-source", "leak"]] = {
+_MARK_OF: Mapping[ProbeOutcome, Literal["probe", "late", "lost", "wrong-source", "leak"]] = {
     "right": "probe", "late": "late", "lost": "lost", "wrong-source": "wrong-source", "leaked": "leak",
 }  # fmt: skip
 
@@ -31,9 +31,9 @@ class Moment:
 def timeline(
     title: str,
     steps: Sequence[Moment],
-    states: Sequence[WayState],
+    states: Sequence[EgressState],
     announced: Sequence[Moment],
-    fates: Sequence[Sequence[Fate]],
+    probe_results: Sequence[Sequence[ProbeResult]],
     ways: list[str],
     *,
     figures: list[str],
@@ -46,7 +46,7 @@ def timeline(
         steps: of the event.
         states: rules, routes and addresses as they were read, the one before the event first.
         announced: by the kernel.
-        fates: of the probes, course by course.
+        probe_results: of the probes, course by course.
         ways: out of the host, the intended one first.
         figures: each course in one line, and what was not judged.
         unproven: ways out on which absence is not proven, and why.
@@ -56,10 +56,10 @@ def timeline(
     told = [next(alike) for _words, alike in groupby(announced, key=lambda one: one.words)][:ANNOUNCEMENTS]
     events += [TimelineEvent(time=one.time, lane=KERNEL_LANE, what=one.words, mark="netlink") for one in told]
     left_out = 0
-    for course in fates:
-        kept = thinned(course, MARKS)
-        left_out += len(course) - len(kept)
-        events += [_mark(fate, ways[0], probes) for fate, probes in kept]
+    for flow_result in probe_results:
+        kept = thinned(flow_result, MARKS)
+        left_out += len(flow_result) - len(kept)
+        events += [_mark(probe_result, ways[0], probes) for probe_result, probes in kept]
     return TimelineEvidence(
         title=title,
         events=sorted(events, key=lambda event: event.time),
@@ -71,15 +71,15 @@ def timeline(
     )
 
 
-def whereabouts(fate: Fate) -> str:
+def whereabouts(probe_result: ProbeResult) -> str:
     """Where a probe was seen, in words."""
-    if fate.by is None:
+    if probe_result.by is None:
         return "seen on no way out"
-    words = f"left by {fate.by} with source {fate.source}"
-    return words + {"late": ", held up", "wrong-source": ", which is wrong"}.get(fate.fortune, "")
+    words = f"left by {probe_result.by} with source {probe_result.source}"
+    return words + {"late": ", held up", "wrong-source": ", which is wrong"}.get(probe_result.outcome, "")
 
 
-def _changes(states: Sequence[WayState]) -> Iterator[TimelineEvent]:
+def _changes(states: Sequence[EgressState]) -> Iterator[TimelineEvent]:
     """What each state has that the one before had not, and the other way round."""
     told: list[str] = []
     for state in states:
@@ -90,8 +90,8 @@ def _changes(states: Sequence[WayState]) -> Iterator[TimelineEvent]:
         told = state.lines
 
 
-def _mark(fate: Fate, uplink: str, probes: int) -> TimelineEvent:
+def _mark(probe_result: ProbeResult, uplink: str, probes: int) -> TimelineEvent:
     return TimelineEvent(
-        time=round(fate.time, 4), lane=fate.by or uplink, what=whereabouts(fate), mark=_MARK_OF[fate.fortune],
-        flow=fate.flow, family=fate.family, probes=probes,
+        time=round(probe_result.time, 4), lane=probe_result.by or uplink, what=whereabouts(probe_result), mark=_MARK_OF[probe_result.outcome],
+        flow=probe_result.flow, family=probe_result.family, probes=probes,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from viacheck.netlink.codec import RouteSocket
 T = TypeVar("T")
 
 
-class Mending(Protocol):
+class Repair(Protocol):
     """One step towards the saved state."""
 
     @property
@@ -78,7 +78,7 @@ class Difference:
 
     lines: list[str] = field(default_factory=list)
     """``-`` for what is gone, ``+`` for what was not there before."""
-    mendings: list[Mending] = field(default_factory=list)
+    mendings: list[Repair] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     """The same as ``lines`` for what is somebody else's."""
     settling: bool = False

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from viacheck.analysis.resolved_intent import Situation
-from viacheck.disruption.flow_results import WayState
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.disruption.flow_results import EgressState
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import TABLE_MAIN, Family, Route, Rule
 from viacheck.parsers import iproute
@@ -18,19 +18,19 @@ from viacheck.parsers import iproute
 _NO_TABLE = "FIB table does not exist"
 
 
-class WayUnreadable(Exception):
+class EgressUnreadable(Exception):
     """The state could not be read; the message has the command and what it said."""
 
 
-def read_way(
+def read_egress(
     host: Namespace,
     agent: Namespace | None,
-    situation: Situation,
+    resolved: ResolvedIntent,
     families: Sequence[Family],
     *,
     time: float,
     moment: str,
-) -> WayState:
+) -> EgressState:
     """Read the state as it is now, of a bridged agent that is away nothing; ``time`` and ``moment`` say when that is.
 
     A NATed agent's way is made of the host's rules and the deciding table; a bridged one's of its own main table. The
@@ -41,28 +41,28 @@ def read_way(
     """
     rules: list[Rule] = []
     routes: list[Route] = []
-    bridged = situation.intent.mode != "nat"
+    bridged = resolved.intent.mode != "nat"
     for family in families:
         if bridged:
             routes += _routes(agent, family, TABLE_MAIN) if agent is not None else []
             continue
-        routes += [one for one in _routes(host, family, situation.table) if _matters(one, situation)]
+        routes += [one for one in _routes(host, family, resolved.table) if _matters(one, resolved)]
         text = _ip(host, f"-{family}", "rule", "show")
         rules += [rule for rule in iproute.parse_rules(text, family) if not rule.kernels_own]
-    addresses = read_addresses(host, agent, situation)
-    return WayState(time=time, moment=moment, rules=tuple(rules), routes=tuple(routes), addresses=addresses)
+    addresses = read_addresses(host, agent, resolved)
+    return EgressState(time=time, moment=moment, rules=tuple(rules), routes=tuple(routes), addresses=addresses)
 
 
-def read_addresses(host: Namespace, agent: Namespace | None, situation: Situation) -> tuple[str, ...]:
+def read_addresses(host: Namespace, agent: Namespace | None, resolved: ResolvedIntent) -> tuple[str, ...]:
     """The addresses that the agent's packets may leave with: the uplink's, or those of its own lease.
 
     Raises:
         WayUnreadable: when ``ip`` fails.
     """
-    if situation.intent.mode == "pipework-dhcp":
-        own = situation.agent_link
+    if resolved.intent.mode == "pipework-dhcp":
+        own = resolved.agent_link
         return _addresses(agent, own.name) if agent is not None and own is not None else ()
-    return _addresses(host, situation.uplink)
+    return _addresses(host, resolved.uplink)
 
 
 def _addresses(namespace: Namespace, interface: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def _addresses(namespace: Namespace, interface: str) -> tuple[str, ...]:
 def _routes(namespace: Namespace, family: Family, table: int) -> list[Route]:
     try:
         text = _ip(namespace, f"-{family}", "route", "show", "table", str(table))
-    except WayUnreadable as error:
+    except EgressUnreadable as error:
         if _NO_TABLE in str(error):
             return []
         raise
@@ -81,15 +81,15 @@ def _routes(namespace: Namespace, family: Family, table: int) -> list[Route]:
     return [dataclasses.replace(route, table=table) for route in iproute.parse_routes(text, family)]
 
 
-def _matters(route: Route, situation: Situation) -> bool:
+def _matters(route: Route, resolved: ResolvedIntent) -> bool:
     """In a table of its own everything; in the main table what leads out by the uplink, or nowhere."""
-    if situation.intent.policy_routed:
+    if resolved.intent.policy_routed:
         return True
-    return not route.nexthops or any(hop.interface == situation.uplink for hop in route.nexthops)
+    return not route.nexthops or any(hop.interface == resolved.uplink for hop in route.nexthops)
 
 
 def _ip(namespace: Namespace, *words: str) -> str:
     result = namespace.run(["ip", "-N", "-j", "-d", *words])
     if not result.ok:
-        raise WayUnreadable(f"{result.command} ended with exit code {result.exit_code}: {result.stderr.strip()}")
+        raise EgressUnreadable(f"{result.command} ended with exit code {result.exit_code}: {result.stderr.strip()}")
     return result.stdout

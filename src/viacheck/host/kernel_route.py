@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Protocol
@@ -70,8 +70,8 @@ def ask_kernel(namespace: Namespace, packet: Packet) -> KernelAnswer:
     return KernelAnswer(answer.type, answer.interface, answer.table, said, result.evidence)
 
 
-def ask_for_agent(host: Namespace, situation: Situation, protocol: Protocol) -> KernelDecision:
+def ask_for_agent(host: Namespace, resolved: ResolvedIntent, protocol: Protocol) -> KernelDecision:
     """Ask for the agent's packet of one protocol to the probe target."""
-    model = situation.agent_decision(protocol)
-    answer = ask_kernel(host, situation.agent_packet(protocol))
+    model = resolved.agent_decision(protocol)
+    answer = ask_kernel(host, resolved.agent_packet(protocol))
     return KernelDecision(answer, model.evidence(kernel=answer.words, agree=answer.agrees_with(model)))

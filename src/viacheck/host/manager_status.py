@@ -12,7 +12,7 @@ from functools import partial
 
 from viacheck.host.command import NOT_FOUND
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import OwnWord
+from viacheck.model.snapshot import ManagerAnswer
 from viacheck.persistence import ifupdown, manager_answers, netplan, networkd
 from viacheck.persistence.manager_config import Manager
 
@@ -20,7 +20,7 @@ TIMEOUT = 5.0
 """Seconds that one answer may take: networkctl waits for a networkd that hangs."""
 
 
-def ask(namespace: Namespace, uplink: str) -> tuple[OwnWord, ...]:
+def ask(namespace: Namespace, uplink: str) -> tuple[ManagerAnswer, ...]:
     """What they say; of each answer only what may be kept.
 
     Args:
@@ -35,7 +35,7 @@ def ask(namespace: Namespace, uplink: str) -> tuple[OwnWord, ...]:
     for command in asked:
         result = namespace.run(shlex.split(command), TIMEOUT, kept=partial(manager_answers.kept, command))
         if result.exit_code != NOT_FOUND:
-            found.append(OwnWord(command, result.exit_code, result.stdout))
+            found.append(ManagerAnswer(command, result.exit_code, result.stdout))
     return tuple(found)
 
 

@@ -29,11 +29,11 @@ FIRST_PROCESS = ("sh", "-c", "echo ready; cat >/dev/null; exit 0")
 not a zombie that looks alive."""
 
 
-class NoProcessSpace(Exception):
+class PidSandboxFailed(Exception):
     """The system forbids it; the message says what was said."""
 
 
-class ProcessSpace:
+class PidSandbox:
     """Processes that see only one another. Made by entering it, ended by leaving it."""
 
     def __init__(self, host: Namespace, writable: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ class ProcessSpace:
         self._pid = 0
         self._killed = False
 
-    def __enter__(self) -> ProcessSpace:
+    def __enter__(self) -> PidSandbox:
         """Start the first process.
 
         Raises:
@@ -57,7 +57,7 @@ class ProcessSpace:
         try:
             self._host.call(self._protect_files)
         except OSError as error:
-            raise NoProcessSpace(f"the machine's files cannot be protected: {error}") from None
+            raise PidSandboxFailed(f"the machine's files cannot be protected: {error}") from None
         argv = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
         argv += FIRST_PROCESS
         try:
@@ -67,11 +67,11 @@ class ProcessSpace:
                 )
             )
         except OSError as error:
-            raise NoProcessSpace(f"unshare: {error.strerror}") from None
+            raise PidSandboxFailed(f"unshare: {error.strerror}") from None
         said = read_line(self._first, STARTED_WITHIN)
         if said != _READY:
             end(self._first)
-            raise NoProcessSpace(said.decode(errors="replace").strip() or "unshare gave no answer")
+            raise PidSandboxFailed(said.decode(errors="replace").strip() or "unshare gave no answer")
         self._pid = child_of(self._first.pid)
         return self
 

@@ -34,7 +34,7 @@ class Announcement:
     words: str
 
 
-class KernelNews:
+class RouteMonitor:
     """Collects what the kernel of one namespace announces, from the moment that it is made."""
 
     def __init__(self, namespace: Namespace) -> None:

@@ -15,7 +15,7 @@ from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
 from viacheck.packets.classify import ETH_P_ARP
 from viacheck.packets.scapy_import import ARP, Ether, Packet
-from viacheck.packets.scapy_socket import PacketSender, PacketSocket, close_apart
+from viacheck.packets.scapy_socket import PacketSender, PacketSocket, close_in_background
 
 NO_ADDRESS = "0.0.0.0"  # noqa: S104 - RFC 5227's empty sender, not a socket address
 _BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -94,9 +94,9 @@ def ask(
                 packets.send(state.index, ETH_P_ARP, frame)
             return _replies(replies, request[ARP], count, timeout, asked_ns)
         finally:
-            close_apart([replies])
+            close_in_background([replies])
     finally:
-        close_apart([packets])
+        close_in_background([packets])
 
 
 def usable_interface(namespace: Namespace, packets: PacketSender, interface: str) -> LinkState:

@@ -14,7 +14,7 @@ from viacheck.host.link_state import LinkReader
 from viacheck.host.namespace import Namespace
 from viacheck.packets.classify import ETH_P_IP
 from viacheck.packets.scapy_import import IP, UDP, Ether, Raw
-from viacheck.packets.scapy_socket import PacketSender, close_apart
+from viacheck.packets.scapy_socket import PacketSender, close_in_background
 
 _BURST = 256
 _PAUSE = 0.0005
@@ -57,7 +57,7 @@ class BackgroundLoad:
         finally:
             links.close()
         if state.word != "up":
-            close_apart([self._sender])
+            close_in_background([self._sender])
             raise OSError(errno.ENODEV, f"{interface} is {state.word}")
         # Addressed to nobody: the far side drops it where its costs are least.
         frame = Ether(src=state.mac.hex(":"), dst=_NOBODY) / IP(src="192.0.2.1", dst="192.0.2.2")
@@ -102,4 +102,4 @@ class BackgroundLoad:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        close_apart([self._sender])
+        close_in_background([self._sender])

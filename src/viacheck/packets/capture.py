@@ -18,9 +18,9 @@ from viacheck.host.link_state import MISSING, LinkReader, LinkState
 from viacheck.host.namespace import Namespace
 from viacheck.model.result import WatchedInterface
 from viacheck.packets import bpf
-from viacheck.packets.classify import Recogniser, Role
+from viacheck.packets.classify import Classifier, Role
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, CapturedPacket, write_pcapng
-from viacheck.packets.scapy_socket import SNAP_LENGTH, PacketSender, PacketSocket, Received, close_apart
+from viacheck.packets.scapy_socket import SNAP_LENGTH, PacketSender, PacketSocket, Received, close_in_background
 from viacheck.packets.tokens import FENCE_ETHERTYPE, TokenSpace
 
 FENCE_TIMEOUT = 1.0
@@ -225,7 +225,7 @@ class Watch:
         self._program = bpf.probe_filter(tokens.marks, snap_length=SNAP_LENGTH, dhcp=dhcp)
         self._captures = [_Capture(name) for name in dict.fromkeys(interfaces)]
         self._watching = False
-        self._recogniser = Recogniser(tokens)
+        self._recogniser = Classifier(tokens)
         self._frames: list[Frame] = []
         self._sender = namespace.call(PacketSender)
         try:
@@ -255,7 +255,7 @@ class Watch:
                 capture.socket.frames_lost()
             capture.waiting.clear()
             capture.remade = False
-        self._recogniser, self._frames = Recogniser(self._tokens), []
+        self._recogniser, self._frames = Classifier(self._tokens), []
         self._watching = True
         return Period(self)
 
@@ -265,7 +265,7 @@ class Watch:
         for capture in self._captures:
             capture.socket = None
         self._links.close()
-        close_apart([*closing, self._sender])
+        close_in_background([*closing, self._sender])
 
     def _open(self) -> None:
         """Note every interface's state; open those that have none, or another interface's socket."""
@@ -300,7 +300,7 @@ class Watch:
 
     def _exchange(self, stale: Sequence[PacketSocket], opening: Sequence[_Capture]) -> None:
         if stale:
-            close_apart(stale)
+            close_in_background(stale)
         if opening:
             self._namespace.call(lambda: self._open_all(opening))
             # The first fence proves that the capture works; where it does not, the last one will tell.
@@ -414,10 +414,10 @@ def _judge(capture: _Capture, judged: _Judged, lost: int, count: int) -> tuple[W
     ), reason
 
 
-def _frame(capture: _Capture, one: Received, recogniser: Recogniser) -> Frame | None:
+def _frame(capture: _Capture, one: Received, recogniser: Classifier) -> Frame | None:
     assert capture.socket is not None
     ethernet = capture.socket.ethernet
-    found = recogniser.recognise(one.protocol, one.octets[_ETHERNET_HEADER:] if ethernet else one.octets)
+    found = recogniser.classify(one.protocol, one.octets[_ETHERNET_HEADER:] if ethernet else one.octets)
     if found is None:
         return None
     return Frame(

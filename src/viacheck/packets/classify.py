@@ -66,7 +66,7 @@ _IPPROTO_TCP, _IPPROTO_UDP = 6, 17
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
+class ClassifiedFrame:
     """What a packet is to this run."""
 
     token: Token | None
@@ -80,7 +80,7 @@ class Recognised:
     """Nothing more is to be expected of this probe."""
 
 
-class Recogniser:
+class Classifier:
     """Recognises the packets of one run on one wire."""
 
     def __init__(self, tokens: TokenSpace) -> None:
@@ -88,7 +88,7 @@ class Recogniser:
         self._tokens = tokens
         self._seen: dict[Hashable, Token] = {}
 
-    def recognise(self, ethertype: int, octets: bytes) -> Recognised | None:
+    def classify(self, ethertype: int, octets: bytes) -> ClassifiedFrame | None:
         """What a packet is, given from its ARP, IPv4 or IPv6 header on; None when it is nothing to this run."""
         if ethertype == ETH_P_ARP:
             return _arp(ARP(octets))
@@ -110,13 +110,13 @@ class Recogniser:
             return self._error(packet, inner.payload, *_told_v6(inner))
         return None
 
-    def _echo(self, packet: Packet, payload: bytes, reply: bool, protocol: str) -> Recognised | None:
+    def _echo(self, packet: Packet, payload: bytes, reply: bool, protocol: str) -> ClassifiedFrame | None:
         token = self._tokens.in_payload(payload)
         if token is None:
             return None
         return self._found(packet, token, "answer" if reply else "probe", protocol)
 
-    def _udp(self, packet: Packet, udp: Packet) -> Recognised | None:
+    def _udp(self, packet: Packet, udp: Packet) -> ClassifiedFrame | None:
         payload = udp.payload.original
         token = self._tokens.in_question(payload)
         if token is not None:
@@ -129,7 +129,7 @@ class Recogniser:
         from_target = udp.sport == token.port and (packet.src == token.destination or udp.dport != token.port)
         return self._found(packet, token, "answer" if from_target and not to_target else "probe", "udp")
 
-    def _tcp(self, packet: Packet, tcp: Packet) -> Recognised | None:
+    def _tcp(self, packet: Packet, tcp: Packet) -> ClassifiedFrame | None:
         flags = int(tcp.flags)
         if flags & _ACK:
             token = self._tokens.in_sequence((tcp.ack - 1) & 0xFFFFFFFF)
@@ -143,12 +143,12 @@ class Recogniser:
             return None
         return self._found(packet, token, "probe" if role == "probe" else "answer", "tcp", note)
 
-    def _found(self, packet: Packet, token: Token, role: Role, protocol: str, note: str = "") -> Recognised:
+    def _found(self, packet: Packet, token: Token, role: Role, protocol: str, note: str = "") -> ClassifiedFrame:
         if role == "probe":
             self._seen[_start(packet)] = token
-        return Recognised(token, role, protocol, packet.src, packet.dst, note)
+        return ClassifiedFrame(token, role, protocol, packet.src, packet.dst, note)
 
-    def _error(self, packet: Packet, quoted: Packet, note: str, final: bool, port: bool) -> Recognised | None:
+    def _error(self, packet: Packet, quoted: Packet, note: str, final: bool, port: bool) -> ClassifiedFrame | None:
         if not isinstance(quoted, IP | IPv6):
             return None
         start = quoted.payload.original
@@ -163,19 +163,19 @@ class Recogniser:
         protocol = "icmpv6" if isinstance(packet, IPv6) else "icmp"
         # A closed port, told by the target itself, is an answer as much as a TCP reset is.
         if port and packet.src == token.destination:
-            return Recognised(token, "answer", protocol, packet.src, packet.dst, note)
-        return Recognised(token, "error", protocol, packet.src, packet.dst, f"{note}, told by {packet.src}", final)
+            return ClassifiedFrame(token, "answer", protocol, packet.src, packet.dst, note)
+        return ClassifiedFrame(token, "error", protocol, packet.src, packet.dst, f"{note}, told by {packet.src}", final)
 
 
-def _arp(arp: Packet) -> Recognised:
+def _arp(arp: Packet) -> ClassifiedFrame:
     note = f"{_ARP_WORDS.get(arp.op, f'operation {arp.op}')} {arp.pdst if arp.op == 1 else arp.hwsrc}"
-    return Recognised(None, "other", "arp", arp.psrc, arp.pdst, note)
+    return ClassifiedFrame(None, "other", "arp", arp.psrc, arp.pdst, note)
 
 
-def _dhcp(packet: Packet, udp: Packet) -> Recognised | None:
+def _dhcp(packet: Packet, udp: Packet) -> ClassifiedFrame | None:
     if udp.dport not in _DHCP_PORTS:
         return None
-    return Recognised(None, "other", "dhcp", packet.src, packet.dst)
+    return ClassifiedFrame(None, "other", "dhcp", packet.src, packet.dst)
 
 
 def _start(packet: Packet) -> Hashable:

@@ -21,7 +21,7 @@ from viacheck.packets import bpf
 from viacheck.packets.arp import usable_interface
 from viacheck.packets.classify import ETH_P_IP
 from viacheck.packets.scapy_import import BOOTP, DHCP, IP, UDP, Ether
-from viacheck.packets.scapy_socket import PacketSender, close_apart
+from viacheck.packets.scapy_socket import PacketSender, close_in_background
 
 _BROADCAST_MAC, _BROADCAST = "ff:ff:ff:ff:ff:ff", "255.255.255.255"
 _NOWHERE = "0.0.0.0"  # noqa: S104 - a client without an address
@@ -62,7 +62,7 @@ def discover(
                 sender.send(state.index, ETH_P_IP, _question(state.mac, client, xid, wanted))
             return _offers(listener, questions, timeout)
     finally:
-        close_apart([sender])
+        close_in_background([sender])
 
 
 def _made_up_mac() -> bytes:

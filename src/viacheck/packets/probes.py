@@ -21,7 +21,7 @@ from typing import Literal
 from viacheck.host.namespace import Namespace
 from viacheck.packets import arp, bpf
 from viacheck.packets.arp import ARPAnswer
-from viacheck.packets.classify import ETH_P_IP, ETH_P_IPV6, Recogniser
+from viacheck.packets.classify import ETH_P_IP, ETH_P_IPV6, Classifier
 from viacheck.packets.scapy_import import DNS, DNSQR, ICMP, IP, TCP, ICMPv6EchoRequest, Raw
 from viacheck.packets.scapy_socket import SNAP_LENGTH
 from viacheck.packets.tokens import ProbeProtocol, Token, TokenSpace
@@ -152,7 +152,7 @@ class Prober:
         with self.launch(requests) as flight:
             return flight.wait(timeout)
 
-    def launch(self, requests: Sequence[ProbeRequest]) -> Flight:
+    def launch(self, requests: Sequence[ProbeRequest]) -> ProbeBatch:
         """Send several requests' probes and do not wait. The flight must be closed.
 
         Raises:
@@ -161,7 +161,7 @@ class Prober:
         """
         for request in requests:
             _payload_octets(request)
-        flight = Flight(self._tokens, requests)
+        flight = ProbeBatch(self._tokens, requests)
         try:
             self.namespace.call(lambda: flight.open(self._program))
             flight.send()
@@ -205,14 +205,14 @@ class _Sender:
     """Why nothing can be sent by this socket."""
 
 
-class Flight:
+class ProbeBatch:
     """Probes under way. A context manager: sockets are closed at its end."""
 
     def __init__(self, tokens: TokenSpace, requests: Sequence[ProbeRequest]) -> None:
         """Prepared by the prober."""
         self._tokens = tokens
         self.exchanges = [Exchange(request) for request in requests]
-        self._recogniser = Recogniser(tokens)
+        self._recogniser = Classifier(tokens)
         self._senders: list[_Sender] = []
         self._icmp: dict[int, socket.socket] = {}
         self._unsettled: set[Token] = set()
@@ -348,7 +348,7 @@ class Flight:
             ethertype = ETH_P_IPV6
             addresses = socket.inet_pton(socket.AF_INET6, source.partition("%")[0]) + bytes(16)
             octets = struct.pack(">IHBB", 6 << 28, len(octets), one.proto, 64) + addresses + octets
-        found = self._recogniser.recognise(ethertype, octets)
+        found = self._recogniser.classify(ethertype, octets)
         if found is None or found.token is None:
             return
         # Raw TCP sockets to one destination hear each other's answers.
@@ -369,7 +369,7 @@ class Flight:
         for one in (*self._icmp.values(), *(sender.socket for sender in self._senders)):
             one.close()
 
-    def __enter__(self) -> Flight:
+    def __enter__(self) -> ProbeBatch:
         return self
 
     def __exit__(self, *_: object) -> None:

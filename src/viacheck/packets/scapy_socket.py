@@ -261,7 +261,7 @@ class Burst:
         return sent
 
 
-def close_apart(closing: Sequence[PacketSocket | PacketSender]) -> None:
+def close_in_background(closing: Sequence[PacketSocket | PacketSender]) -> None:
     """Close in a thread of its own: each packet socket costs an RCU grace period."""
 
     def close() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import AddressClaim, Holder, SecondMAC, SegmentFacts
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.probes import Prober, ProbeRequest
@@ -23,16 +23,16 @@ ADDRESS_PROBES = 3
 class Segment:
     """The measurements of one target; each is made once."""
 
-    def __init__(self, situation: Situation, host: Prober, agent: Prober | None, timeout: float) -> None:
+    def __init__(self, resolved: ResolvedIntent, host: Prober, agent: Prober | None, timeout: float) -> None:
         """Measure for a bridged agent.
 
         Args:
-            situation: whose parent and agent it is about.
+            resolved: whose parent and agent it is about.
             host: sends from the host.
             agent: sends from the agent; None while it cannot be entered.
             timeout: seconds that an answer may take.
         """
-        self._situation, self._host, self._agent, self._timeout = situation, host, agent, timeout
+        self._situation, self._host, self._agent, self._timeout = resolved, host, agent, timeout
 
     def measure(self) -> SegmentFacts:
         """Measure everything; what cannot be measured (a parent that is down, no agent) is None in the answer."""
@@ -106,11 +106,11 @@ class Segment:
 
     def _pings(self) -> tuple[bool | None, bool | None]:
         """Whether the gateway answers the host, and whether the host answers the agent."""
-        situation = self._situation
-        to_gateway = ProbeRequest(protocol="icmp", destination=situation.lan_gateway)
-        own = situation.uplink_address(situation.parent) if situation.parent is not None else None
+        resolved = self._situation
+        to_gateway = ProbeRequest(protocol="icmp", destination=resolved.lan_gateway)
+        own = resolved.uplink_address(resolved.parent) if resolved.parent is not None else None
         gateway = self._host.send(to_gateway, self._timeout).answered > 0 if own is not None else None
-        if self._agent is None or own is None or situation.bridged_address is None:
+        if self._agent is None or own is None or resolved.bridged_address is None:
             return gateway, None
         to_host = ProbeRequest(protocol="icmp", destination=own)
         return gateway, self._agent.send(to_host, self._timeout).answered > 0

@@ -35,7 +35,7 @@ GATEWAY_PINGS = 4
 """As many as in the guide's own proof."""
 
 
-class Journeys:
+class TrafficTests:
     """The journeys of one target's packets."""
 
     def __init__(self, target: Target, captures: Path) -> None:
@@ -53,12 +53,12 @@ class Journeys:
     def _measure_for_diagnosis(self) -> None:
         """A failure is explained rightly only when it is known who answers, and whether a second MAC gets through."""
         assert self.gateways is not None
-        if self.target.situation.bridged:
+        if self.target.resolved.bridged:
             assert self.segment
 
     @cached_property
     def _watch(self) -> Watch:
-        watch = Watch(self.target.host, self.target.situation.watchable, self._tokens)
+        watch = Watch(self.target.host, self.target.resolved.watchable, self._tokens)
         self._closers.append(watch.close)
         return watch
 
@@ -85,7 +85,7 @@ class Journeys:
         if protocol not in self._made:
             before = self._reverse_path_drops()
             self._exchange("", self._agent, self._to_target())
-            self.target.measured.reverse_path_drops = (before, self._reverse_path_drops())
+            self.target.measurements.reverse_path_drops = (before, self._reverse_path_drops())
         return self._made[protocol]
 
     def host(self, protocol: Protocol) -> PacketsEvidence:
@@ -127,12 +127,12 @@ class Journeys:
         discovery (RFC 1191) is judged by its outcome.
         """
         if "full-size" not in self._made:
-            link, parent = self.target.situation.agent_link, self.target.situation.parent_link
+            link, parent = self.target.resolved.agent_link, self.target.resolved.parent_link
             size = link.mtu if link is not None else 1500
             if link is not None and parent is not None:
                 size = max(size, parent.mtu)
             packets = self._one("full-size", f"{size} bytes", self._sized(size))
-            heard = " ".join(one.note for one in packets.sightings if one.interface == self.target.situation.bridge)
+            heard = " ".join(one.note for one in packets.sightings if one.interface == self.target.resolved.bridge)
             told = re.search(r"MTU (\d+)", heard)
             if not packets.answered and told:
                 smaller = int(told.group(1))
@@ -142,7 +142,7 @@ class Journeys:
     def gateway_pings(self) -> PacketsEvidence:
         """Four pings of the agent to its gateway, as the guide's own proof has them."""
         if "gateway" not in self._made:
-            gateway = self.target.situation.lan_gateway
+            gateway = self.target.resolved.lan_gateway
             request = ProbeRequest(protocol="icmp", destination=gateway, count=GATEWAY_PINGS)
             self._one("gateway", f"pings to the gateway {gateway}", request)
         return self._made["gateway"]
@@ -160,25 +160,25 @@ class Journeys:
         with ThreadPoolExecutor(1, thread_name_prefix="dhcp") as pool:
             # Nobody answers in a good network, so that both wait: together.
             pool.submit(lambda: self.offers)
-            facts = Segment(self.target.situation, self._host, agent, self._timeout).measure()
-        self.target.measured.segment = facts
+            facts = Segment(self.target.resolved, self._host, agent, self._timeout).measure()
+        self.target.measurements.segment = facts
         return facts
 
     @cached_property
     def offers(self) -> list[Offer] | None:
         """What DHCP servers on the parent's segment offer, asked for Docker's addresses; None: they cannot be asked."""
-        situation = self.target.situation
-        pool, parent = situation.agent_pool, situation.parent
+        resolved = self.target.resolved
+        pool, parent = resolved.agent_pool, resolved.parent
         if pool is None or parent is None:
             return None
-        taken = [situation.lan_gateway, *situation.uplink_addresses(parent)]
-        if situation.agent_address is not None:
-            taken.append(situation.agent_address)
+        taken = [resolved.lan_gateway, *resolved.uplink_addresses(parent)]
+        if resolved.agent_address is not None:
+            taken.append(resolved.agent_address)
         try:
             found = discover(self.target.host, parent, to_ask_for(pool, taken), timeout=self._timeout)
         except InterfaceNotUp:
             return None
-        self.target.measured.offers = tuple(found)
+        self.target.measurements.offers = tuple(found)
         return found
 
     def _sized(self, octets: int) -> ProbeRequest:
@@ -195,15 +195,15 @@ class Journeys:
     def _one(self, name: str, title: str, request: ProbeRequest) -> PacketsEvidence:
         exchanges, observation, capture = self._observe(name, [request], self._agent)
         evidence = packets_evidence(exchanges, observation, title=title, capture=capture)
-        self._made[name] = self.target.measured.journeys[name] = evidence
+        self._made[name] = self.target.measurements.traffic[name] = evidence
         return evidence
 
     def local_networks(self) -> Mapping[str, tuple[str, bool]]:
         """By name, an address of each network that is local to the host, and whether it answered the agent."""
-        situation = self.target.situation
+        resolved = self.target.resolved
         addresses = {name: str(uplink.gateway) for name, uplink in self.target.intent.uplinks.items()}
-        if situation.bridge is not None and (own := situation.snapshot.host.addresses_of(situation.bridge)):
-            addresses = {situation.bridge: own[0].address, **addresses}
+        if resolved.bridge is not None and (own := resolved.snapshot.host.addresses_of(resolved.bridge)):
+            addresses = {resolved.bridge: own[0].address, **addresses}
         requests = [ProbeRequest(protocol="icmp", destination=address) for address in addresses.values()]
         answers = [exchange.answered == 1 for exchange in self._agent.send_many(requests, self._timeout)]
         return {name: (addresses[name], answered) for name, answered in zip(addresses, answers, strict=True)}
@@ -211,20 +211,20 @@ class Journeys:
     @cached_property
     def gateways(self) -> Mapping[str, list[str]]:
         """By uplink, the MAC addresses that answered ARP for its gateway."""
-        situation = self.target.situation
+        resolved = self.target.resolved
         found: dict[str, list[str]] = {}
         for name, uplink in self.target.intent.uplinks.items():
-            sender = situation.uplink_address(name) or NO_ADDRESS
+            sender = resolved.uplink_address(name) or NO_ADDRESS
             timeout = min(ARP_TIMEOUT, self._timeout)
             try:
                 answers = self._host.arp_request(name, str(uplink.gateway), sender=sender, timeout=timeout)
             except InterfaceNotUp:
                 answers = []
             found[name] = [answer.mac for answer in answers]
-        self.target.measured.silent_gateways = tuple(
+        self.target.measurements.silent_gateways = tuple(
             name
             for name, macs in found.items()
-            if not macs and (link := situation.snapshot.host.link(name)) is not None and link.carrier
+            if not macs and (link := resolved.snapshot.host.link(name)) is not None and link.carrier
         )
         return found
 
@@ -241,7 +241,7 @@ class Journeys:
             protocol = exchange.request.protocol
             evidence = packets_evidence([exchange], observation, title=protocol, capture=capture)
             self._made[prefix + protocol] = evidence
-            self.target.measured.journeys[prefix + protocol] = evidence
+            self.target.measurements.traffic[prefix + protocol] = evidence
 
     def _observe(
         self, name: str, requests: Sequence[ProbeRequest], prober: Prober

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import get_args
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Rule, Snapshot
 from viacheck.parsers.rt_tables import number_of, registered
@@ -15,7 +15,7 @@ from viacheck.persistence import ifupdown, manager_answers, netplan, networkd, n
 from viacheck.persistence.manager_config import (
     OWN_NAMES,
     PREDEFINED_TABLES,
-    Holding,
+    ManagedLink,
     Manager,
     ParseProblem,
     Place,
@@ -26,7 +26,7 @@ from viacheck.persistence.manager_config import (
 )
 
 MANAGERS: tuple[Manager, ...] = get_args(Manager)
-Selects = Callable[[Situation, Rule], bool]
+Selects = Callable[[ResolvedIntent, Rule], bool]
 """Whether a rule selects the agent's packets."""
 _STANDING_FIRST: tuple[Manager, ...] = ("netplan", "ifupdown", "networkd", "networkmanager")
 """Whose files count when several name an interface and none says that it holds it at this moment."""
@@ -38,7 +38,7 @@ class Persistence:
 
     manager: Manager | None
     """Who must have rule and route: whom the intent names, else who manages the uplink; None when nobody does."""
-    holding: Holding | None
+    holding: ManagedLink | None
     """That manager's hold on the uplink."""
     written: dict[Manager, Written]
     rules: tuple[WrittenRule, ...]
@@ -127,14 +127,16 @@ def managing(written: dict[Manager, Written], uplink: str) -> Manager | None:
     return next(iter((*now, *by_files)), None)
 
 
-def judge(situation: Situation, selects: Selects) -> Persistence:
+def judge(resolved: ResolvedIntent, selects: Selects) -> Persistence:
     """Judge what the host's files make persist of the intent. The intent must have policy routing."""
-    uplink, table = situation.uplink, _table_words(situation)
-    written, differences = manager_answers.heed(read_all(situation.snapshot), situation.snapshot, uplink)
-    wanted = situation.intent.egress.persist
+    uplink, table = resolved.uplink, _table_words(resolved)
+    written, differences = manager_answers.prefer_manager_answers(
+        read_all(resolved.snapshot), resolved.snapshot, uplink
+    )
+    wanted = resolved.intent.egress.persist
     manager: Manager | None = managing(written, uplink) if wanted is None or wanted == "none" else wanted
-    what_rule = f"a rule from {situation.agent_subnet or situation.agent_source} to table {table}"
-    what_route = f"a route default via {situation.intent.gateway} dev {uplink} in table {table}"
+    what_rule = f"a rule from {resolved.agent_subnet or resolved.agent_source} to table {table}"
+    what_route = f"a route default via {resolved.intent.gateway} dev {uplink} in table {table}"
     if manager is None:
         missing = f"nothing manages {uplink}: neither ifupdown, systemd-networkd, NetworkManager nor netplan names it"
         return Persistence(None, None, written, (), (), (missing,), (), differences)
@@ -143,13 +145,13 @@ def judge(situation: Situation, selects: Selects) -> Persistence:
     astray: list[tuple[Place, str]] = []
     rules, routes, missing_parts = [], [], []
     for rule in mine.rules:
-        reason = _rule_astray(situation, mine, rule, selects)
+        reason = _rule_astray(resolved, mine, rule, selects)
         if reason is None:
             rules.append(rule)
         elif reason:
             astray.append((rule.place, reason))
     for route in mine.routes:
-        reason = _route_astray(situation, mine, route)
+        reason = _route_astray(resolved, mine, route)
         if reason is None:
             routes.append(route)
         elif reason:
@@ -161,7 +163,7 @@ def judge(situation: Situation, selects: Selects) -> Persistence:
             for other in MANAGERS
             if other != manager and wanted is None and written[other].active
             for rule in written[other].rules
-            if _rule_astray(situation, written[other], rule, selects) is None
+            if _rule_astray(resolved, written[other], rule, selects) is None
         ]
     name = OWN_NAMES[manager]
     if holding is None:
@@ -179,42 +181,42 @@ def judge(situation: Situation, selects: Selects) -> Persistence:
     )  # fmt: skip
 
 
-def _table_words(situation: Situation) -> str:
-    name = situation.intent.egress.table_name
-    return f"{situation.table} ({name})" if name else str(situation.table)
+def _table_words(resolved: ResolvedIntent) -> str:
+    name = resolved.intent.egress.table_name
+    return f"{resolved.table} ({name})" if name else str(resolved.table)
 
 
-def is_the_table(situation: Situation, number: int | None, written: str) -> bool:
+def is_the_table(resolved: ResolvedIntent, number: int | None, written: str) -> bool:
     """Whether a written table is the intent's, by number or by name; that the name is known is another question."""
-    return number == situation.table or written == situation.intent.egress.table_name
+    return number == resolved.table or written == resolved.intent.egress.table_name
 
 
-def _rule_astray(situation: Situation, mine: Written, written: WrittenRule, selects: Selects) -> str | None:
+def _rule_astray(resolved: ResolvedIntent, mine: Written, written: WrittenRule, selects: Selects) -> str | None:
     """Why a rule does not count: None when it does, an empty reason when it has nothing to do with the intent."""
     rule = written.rule
     if rule.family != 4 or rule.action != "lookup":
         return ""
-    to_table, fits = is_the_table(situation, rule.table, written.table), selects(situation, rule)
+    to_table, fits = is_the_table(resolved, rule.table, written.table), selects(resolved, rule)
     if not to_table:
         main = fits and rule.suppress_prefixlength is None and not rule.destination
-        return f"the rule leads to table {written.table}, not to {situation.table}" if main else ""
+        return f"the rule leads to table {written.table}, not to {resolved.table}" if main else ""
     if not fits or rule.invert or rule.unread or rule.destination:
         return f"the rule does not select all packets of the agent: {_without_priority(written)}"
-    return _not_back(mine, written, situation.uplink)
+    return _not_back(mine, written, resolved.uplink)
 
 
-def _route_astray(situation: Situation, mine: Written, written: WrittenRoute) -> str | None:
+def _route_astray(resolved: ResolvedIntent, mine: Written, written: WrittenRoute) -> str | None:
     """The same for a route."""
-    route, uplink = written.route, situation.uplink
-    if route.family != 4 or not is_the_table(situation, route.table or None, written.table) or route.type != "unicast":
+    route, uplink = written.route, resolved.uplink
+    if route.family != 4 or not is_the_table(resolved, route.table or None, written.table) or route.type != "unicast":
         return ""
-    if ip_address(situation.target) not in route.network:
+    if ip_address(resolved.target) not in route.network:
         return ""
     gateways = {hop.gateway for hop in route.nexthops}
     interfaces = {hop.interface for hop in route.nexthops if hop.interface}
-    if not written.gateway_computed and gateways != {str(situation.intent.gateway)}:
+    if not written.gateway_computed and gateways != {str(resolved.intent.gateway)}:
         found = ", ".join(sorted(str(gateway) for gateway in gateways)) or "no gateway"
-        return f"the route leads to {found}, not to {situation.intent.gateway}"
+        return f"the route leads to {found}, not to {resolved.intent.gateway}"
     if interfaces - {uplink}:
         return f"the route leads out by {', '.join(sorted(interfaces))}, not by {uplink}"
     if written.interface not in (None, uplink):

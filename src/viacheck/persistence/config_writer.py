@@ -10,9 +10,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
-from viacheck.persistence.manager_config import Holding, Manager
+from viacheck.persistence.manager_config import ManagedLink, Manager
 
 NAME = "viacheck"
 """What new files are called."""
@@ -73,22 +73,22 @@ class Stanza:
     undo: tuple[str, ...]
 
 
-def stanza(manager: Manager, situation: Situation, wanted: Recipe, holding: Holding | None = None) -> Stanza:
+def stanza(manager: Manager, resolved: ResolvedIntent, wanted: Recipe, holding: ManagedLink | None = None) -> Stanza:
     """What to write down for a manager.
 
     Args:
         manager: who manages the uplink.
-        situation: the host that it is for.
+        resolved: the host that it is for.
         wanted: the rule and the route.
         holding: the manager's present hold on the uplink, where there is one.
     """
     if manager == "ifupdown":
-        return _ifupdown(situation, wanted, holding)
+        return _ifupdown(resolved, wanted, holding)
     if manager == "networkd":
-        return _networkd(situation, wanted)
+        return _networkd(resolved, wanted)
     if manager == "networkmanager":
-        return _networkmanager(situation, wanted, holding)
-    return _netplan(situation, wanted)
+        return _networkmanager(resolved, wanted, holding)
+    return _netplan(resolved, wanted)
 
 
 def command(*words: str) -> str:
@@ -140,8 +140,8 @@ def rule_lines(priority: int, words: str) -> list[str]:
     ]
 
 
-def _ifupdown(situation: Situation, wanted: Recipe, holding: Holding | None) -> Stanza:
-    files = situation.snapshot.files
+def _ifupdown(resolved: ResolvedIntent, wanted: Recipe, holding: ManagedLink | None) -> Stanza:
+    files = resolved.snapshot.files
     uplink, loopback = ifupdown.last_line(files, wanted.uplink), ifupdown.last_line(files, "lo")
     first = [line for rule in wanted.rules for line in rule_lines(*rule)]
     first += [f"post-up ip route replace {wanted.backstop}"] if wanted.with_route else []
@@ -180,14 +180,14 @@ def _file_name(wanted: Recipe) -> str:
     return NAME if wanted.with_rule and wanted.with_route else f"{NAME}-rule" if wanted.with_rule else f"{NAME}-route"
 
 
-def beside_the_uplink(manager: Manager, situation: Situation, wanted: Recipe) -> tuple[str, str]:
+def beside_the_uplink(manager: Manager, resolved: ResolvedIntent, wanted: Recipe) -> tuple[str, str]:
     """What systemd-networkd is to set whatever becomes of the uplink: the file for it, and what to write there.
 
     It stands under the loopback, which is always there: networkd takes away with a link what is written under it.
 
     Args:
         manager: who is told, networkd itself or netplan.
-        situation: the host that it is for.
+        resolved: the host that it is for.
         wanted: the rules and the backstop.
     """
     if manager == "netplan":
@@ -201,15 +201,15 @@ def beside_the_uplink(manager: Manager, situation: Situation, wanted: Recipe) ->
         sections.append(
             f"[Route]\nDestination=0.0.0.0/0\nType=unreachable\nMetric={wanted.backstop_metric}\nTable={wanted.table}\n"
         )
-    network = networkd.file_of(situation.snapshot.files, situation.snapshot.host.links, LOOPBACK)
+    network = networkd.file_of(resolved.snapshot.files, resolved.snapshot.host.links, LOOPBACK)
     if network is not None:
         return _drop_in(network, wanted), "\n".join(sections)
     return f"/etc/systemd/network/{NAME}-{LOOPBACK}.network", "\n".join((f"[Match]\nName={LOOPBACK}\n", *sections))
 
 
-def _networkd(situation: Situation, wanted: Recipe) -> Stanza:
-    files = dict([beside_the_uplink("networkd", situation, wanted)])
-    network = networkd.file_of(situation.snapshot.files, situation.snapshot.host.links, wanted.uplink)
+def _networkd(resolved: ResolvedIntent, wanted: Recipe) -> Stanza:
+    files = dict([beside_the_uplink("networkd", resolved, wanted)])
+    network = networkd.file_of(resolved.snapshot.files, resolved.snapshot.host.links, wanted.uplink)
     route = f"[Route]\nDestination=0.0.0.0/0\nGateway={wanted.gateway}\nTable={wanted.table}\n"
     if network is None:
         # How the uplink gets its address is not for this tool to choose.
@@ -222,7 +222,7 @@ def _networkd(situation: Situation, wanted: Recipe) -> Stanza:
     done = [written_file(path, text) for path, text in files.items()]
     undone = [command("rm", path) for path in reversed(files)]
     # What is there already, typed, is networkd's own by then: told that the file is gone, it would take it away.
-    typed = (not wanted.with_rule or situation.rules_to_the_table) and (not wanted.with_route or situation.table_routes)
+    typed = (not wanted.with_rule or resolved.rules_to_the_table) and (not wanted.with_route or resolved.table_routes)
     return Stanza(next(iter(files)), _together(files), (*done, RELOAD), (*undone, *(() if typed else (RELOAD,))))
 
 
@@ -234,8 +234,8 @@ def _together(files: dict[str, str]) -> str:
     return "\n".join(f"# {path}\n{text}" for path, text in files.items())
 
 
-def _networkmanager(situation: Situation, wanted: Recipe, holding: Holding | None) -> Stanza:
-    found = networkmanager.profile_of(situation.snapshot.files, situation.snapshot.host.links, wanted.uplink)
+def _networkmanager(resolved: ResolvedIntent, wanted: Recipe, holding: ManagedLink | None) -> Stanza:
+    found = networkmanager.profile_of(resolved.snapshot.files, resolved.snapshot.host.links, wanted.uplink)
     lines, values = [], []
     for number, (priority, words) in enumerate(wanted.rules, 1):
         rule = f"priority {priority} {words}".replace("lookup main", "table 254").replace("lookup", "table")
@@ -264,15 +264,15 @@ def _networkmanager(situation: Situation, wanted: Recipe, holding: Holding | Non
     return _stanza(place.path, text, changes, (command("nmcli", "device", "reapply", wanted.uplink),))
 
 
-def _netplan(situation: Situation, wanted: Recipe) -> Stanza:
-    files, link = situation.snapshot.files, situation.snapshot.host.link(wanted.uplink)
+def _netplan(resolved: ResolvedIntent, wanted: Recipe) -> Stanza:
+    files, link = resolved.snapshot.files, resolved.snapshot.host.link(wanted.uplink)
     kind = netplan.device_type(files, wanted.uplink)
     kind = kind or ("wifis" if link is not None and link.wireless else "ethernets")
     beside, route = _netplan_beside(wanted), []
     if wanted.with_route:
         route = ["        - to: 0.0.0.0/0", f"          via: {wanted.gateway}", f"          table: {wanted.table}"]
     lines = ["network:", "  version: 2"]
-    if networkd.at_work(files, situation.snapshot.host.links):
+    if networkd.at_work(files, resolved.snapshot.host.links):
         head = [] if kind == "ethernets" else [f"  {kind}:"]
         lines += ["  ethernets:", f"    {LOOPBACK}:", *beside]
         lines += [*head, f"    {wanted.uplink}:", "      routes:", *route] if route else []

@@ -16,7 +16,7 @@ from viacheck.parsers.shell import ShellError, entries, ip_commands
 from viacheck.persistence.hook_scripts import read_script
 from viacheck.persistence.manager_config import (
     Entry,
-    Holding,
+    ManagedLink,
     ParseProblem,
     Phase,
     Place,
@@ -222,7 +222,7 @@ def read(files: Sequence[HostFile], table_number: TableNumber) -> Written:
     _ifstate(files, reading)
     for stanza in reader.stanzas:
         reading.holdings.append(
-            Holding(stanza.interface, stanza.place, at_boot=reader.starts(stanza.interface), method=stanza.method)
+            ManagedLink(stanza.interface, stanza.place, at_boot=reader.starts(stanza.interface), method=stanza.method)
         )
     reading.entries += _in_running_order(reader.stanzas, reading, table_number)
     for folder, phase in SCRIPT_FOLDERS.items():
@@ -242,7 +242,7 @@ def _ifstate(files: Sequence[HostFile], reading: Reading) -> None:
     for number, line in enumerate(state.text.splitlines(), 1):
         physical = line.partition("=")[0].strip()
         if physical:
-            reading.holdings.append(Holding(physical, Place(IFSTATE, number, line.strip()), now=True))
+            reading.holdings.append(ManagedLink(physical, Place(IFSTATE, number, line.strip()), now=True))
 
 
 def _in_running_order(stanzas: list[_Stanza], reading: Reading, table_number: TableNumber) -> list[Entry]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.persistence import netplan, networkd_lint
 from viacheck.persistence.assess import Persistence, is_the_table
 from viacheck.persistence.config_writer import Recipe
@@ -23,7 +23,7 @@ from viacheck.persistence.manager_config import (
     WrittenRoute,
     WrittenRule,
 )
-from viacheck.persistence.replay_result import Proof
+from viacheck.persistence.replay_result import ReplayResult
 
 _FLUSHED = ("dhcp", "static")
 """Methods of ifupdown that take the interface down, which takes its routes with it (interfaces(5))."""
@@ -32,7 +32,7 @@ _OF_A_LEASE = re.compile(r"\$\{?(?:new|old)_\w+\}?")
 _GIVES_ADDRESS = re.compile(r"\bip\s+(?:-\S+\s+)*a[a-z]*\s+(?:a|add|replace)\s")
 
 
-def seen(proof: Proof, persistence: Persistence, recipe: Recipe) -> list[Finding]:
+def seen(proof: ReplayResult, persistence: Persistence, recipe: Recipe) -> list[Finding]:
     """What a proof has shown that no line reads like, with the lines to write instead of those that it was seen of."""
     if proof.shown is None:
         return []
@@ -48,7 +48,7 @@ def seen(proof: Proof, persistence: Persistence, recipe: Recipe) -> list[Finding
     return found or [Finding(proof.shown, persistence.places[0], proof.sentence)]
 
 
-def lint(situation: Situation, persistence: Persistence, recipe: Recipe) -> list[Finding]:
+def lint(resolved: ResolvedIntent, persistence: Persistence, recipe: Recipe) -> list[Finding]:
     """Find what is wrong with what is written down for the agent, what breaks first."""
     if persistence.manager is None:
         return []
@@ -56,11 +56,11 @@ def lint(situation: Situation, persistence: Persistence, recipe: Recipe) -> list
     found = [
         *_unregistered(persistence, mine, recipe),
         *(one for rule in persistence.rules for one in _rule(persistence.reading_of(rule), rule, recipe)),
-        *(one for route in persistence.routes for one in _route(situation, mine, route, recipe)),
+        *(one for route in persistence.routes for one in _route(resolved, mine, route, recipe)),
         *_refused(mine),
-        *networkd_lint.purged(situation, persistence),
-        *networkd_lint.goes_with_its_link(situation, persistence, recipe),
-        *_backstop(situation, persistence, mine, recipe),
+        *networkd_lint.purged(resolved, persistence),
+        *networkd_lint.goes_with_its_link(resolved, persistence, recipe),
+        *_backstop(resolved, persistence, mine, recipe),
     ]
     return sorted(found, key=lambda finding: not finding.breaks)
 
@@ -163,7 +163,7 @@ def _takes(removal: WrittenRemoval, rule: WrittenRule) -> bool:
     )
 
 
-def _route(situation: Situation, mine: Written, route: WrittenRoute, recipe: Recipe) -> Iterator[Finding]:
+def _route(resolved: ResolvedIntent, mine: Written, route: WrittenRoute, recipe: Recipe) -> Iterator[Finding]:
     if not route.typed:
         return
     better = _better(route, recipe)
@@ -175,7 +175,7 @@ def _route(situation: Situation, mine: Written, route: WrittenRoute, recipe: Rec
         )  # fmt: skip
     stanza = mine.stanza(route.interface) if route.interface else None
     if stanza is not None and route.phase == "up":
-        yield from _before_the_lease(situation, route, stanza.method, better)
+        yield from _before_the_lease(resolved, route, stanza.method, better)
     if route.verb in ("add", "append", "prepend") and not route.failure_tolerated and not route.guarded:
         flushed = stanza is not None and stanza.method in _FLUSHED
         after = "; the link going down takes it away, so that this shows only where it did not" if flushed else ""
@@ -191,7 +191,7 @@ def _better(route: WrittenRoute, recipe: Recipe) -> str:
     return f"{'post-up ' if route.interface is not None else ''}ip route replace {recipe.route}"
 
 
-def _before_the_lease(situation: Situation, route: WrittenRoute, method: str, better: str) -> Iterator[Finding]:
+def _before_the_lease(resolved: ResolvedIntent, route: WrittenRoute, method: str, better: str) -> Iterator[Finding]:
     """A route that needs what a lease brings, and is asked for without waiting for one."""
     unset = _OF_A_LEASE.search(route.place.text)
     if unset is not None:
@@ -201,7 +201,7 @@ def _before_the_lease(situation: Situation, route: WrittenRoute, method: str, be
             better,
         )  # fmt: skip
         return
-    file = situation.snapshot.file(route.place.path)
+    file = resolved.snapshot.file(route.place.path)
     addressed = file is not None and _GIVES_ADDRESS.search(file.text)
     if method == "manual" and any(hop.gateway for hop in route.route.nexthops) and not addressed:
         yield Finding(
@@ -225,7 +225,7 @@ def _place(problem: ParseProblem) -> Place:
     return Place(problem.path, problem.line)
 
 
-def _backstop(situation: Situation, persistence: Persistence, mine: Written, recipe: Recipe) -> Iterator[Finding]:
+def _backstop(resolved: ResolvedIntent, persistence: Persistence, mine: Written, recipe: Recipe) -> Iterator[Finding]:
     """No route in the table that holds while the real one is away."""
     if not persistence.routes:
         return
@@ -234,7 +234,7 @@ def _backstop(situation: Situation, persistence: Persistence, mine: Written, rec
             stops = (
                 route.route.type in ("unreachable", "blackhole", "prohibit") and route.route.destination == "0.0.0.0/0"
             )
-            if not stops or not is_the_table(situation, route.route.table or None, route.table):
+            if not stops or not is_the_table(resolved, route.route.table or None, route.table):
                 continue
             if written.manager == "netplan" and route.route.metric > netplan.LARGEST_METRIC:
                 yield Finding(

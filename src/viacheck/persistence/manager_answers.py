@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from viacheck.model.snapshot import HostFile, OwnWord, Snapshot
+from viacheck.model.snapshot import HostFile, ManagerAnswer, Snapshot
 from viacheck.persistence import ifupdown, netplan, networkd
 from viacheck.persistence.allowlist import keep
-from viacheck.persistence.manager_config import OWN_NAMES, Holding, Manager, Place, Written
+from viacheck.persistence.manager_config import OWN_NAMES, ManagedLink, Manager, Place, Written
 from viacheck.persistence.netplan import YAMLProblem
 
 STATE, AUTO, HOTPLUG = "ifquery --state", "ifquery --list", "ifquery --list --allow=hotplug"
@@ -74,7 +74,7 @@ def kept(command: str, text: str) -> str:
     return keep(ifupdown.INTERFACES, stanza).partition("\n")[2]
 
 
-def heed(
+def prefer_manager_answers(
     written: dict[Manager, Written], snapshot: Snapshot, interface: str
 ) -> tuple[dict[Manager, Written], tuple[str, ...]]:
     """Correct what was read of the managers' files by their own words of an interface.
@@ -91,14 +91,14 @@ def heed(
     return heeded, tuple(differences)
 
 
-def of_manager(snapshot: Snapshot, manager: Manager | None, interface: str) -> tuple[OwnWord, ...]:
+def of_manager(snapshot: Snapshot, manager: Manager | None, interface: str) -> tuple[ManagerAnswer, ...]:
     """The answers of a manager that concern an interface; of all managers where it is none's."""
     asked = [one for name, several in commands(interface).items() if manager in (name, None) for one in several]
-    return tuple(word for word in snapshot.own_words if word.command in asked)
+    return tuple(word for word in snapshot.manager_answers if word.command in asked)
 
 
 def _words(snapshot: Snapshot, interface: str) -> Iterator[tuple[Manager, _Word]]:
-    answers = {word.command: word for word in snapshot.own_words}
+    answers = {word.command: word for word in snapshot.manager_answers}
     state = _lines(answers.get(STATE))
     if state is not None:
         yield "ifupdown", _Word(STATE, holds=interface in {line.partition("=")[0] for line in state})
@@ -136,7 +136,7 @@ def _differences(mine: Written, word: _Word, interface: str) -> Iterator[str]:
         yield f"{said} goes by {word.file} for {interface}; as its files are now it would be {path}"
 
 
-def _holdings(mine: Written, word: _Word, interface: str) -> Iterator[Holding]:
+def _holdings(mine: Written, word: _Word, interface: str) -> Iterator[ManagedLink]:
     held = False
     for holding in mine.holdings:
         if holding.interface != interface:
@@ -147,10 +147,10 @@ def _holdings(mine: Written, word: _Word, interface: str) -> Iterator[Holding]:
             held = True
             yield holding
     if word.holds and not held:
-        yield Holding(interface, Place(word.file or word.command, 1, "its own word"), now=True)
+        yield ManagedLink(interface, Place(word.file or word.command, 1, "its own word"), now=True)
 
 
-def _lines(word: OwnWord | None) -> list[str] | None:
+def _lines(word: ManagerAnswer | None) -> list[str] | None:
     return word.said.splitlines() if word is not None and word.exit_code == 0 else None
 
 

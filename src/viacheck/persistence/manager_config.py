@@ -55,7 +55,7 @@ class ParseProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class ManagedLink:
     """A manager's hold on an interface."""
 
     interface: str
@@ -143,7 +143,7 @@ class Written:
     """Everything that matters in the files of one manager."""
 
     manager: Manager
-    holdings: tuple[Holding, ...] = ()
+    holdings: tuple[ManagedLink, ...] = ()
     entries: tuple[Entry, ...] = ()
     """In the order in which they are run, as far as the files tell."""
     problems: tuple[ParseProblem, ...] = ()
@@ -168,12 +168,12 @@ class Written:
         """The manager holds at least one interface at this moment."""
         return any(holding.now for holding in self.holdings)
 
-    def holding(self, interface: str) -> Holding | None:
+    def holding(self, interface: str) -> ManagedLink | None:
         """The manager's hold on an interface: of this moment, else by its files."""
         found = [holding for holding in self.holdings if holding.interface == interface]
         return next((holding for holding in found if holding.now), found[0] if found else None)
 
-    def stanza(self, interface: str) -> Holding | None:
+    def stanza(self, interface: str) -> ManagedLink | None:
         """Where the manager's files name an interface."""
         found = (holding for holding in self.holdings if holding.interface == interface and not holding.now)
         return next((holding for holding in found if not holding.place.volatile), None)
@@ -184,7 +184,7 @@ class Reading:
     """A :class:`Written` while its files are read."""
 
     manager: Manager
-    holdings: list[Holding] = field(default_factory=list)
+    holdings: list[ManagedLink] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     problems: list[ParseProblem] = field(default_factory=list)
 

@@ -15,7 +15,7 @@ import yaml
 from viacheck.model.snapshot import HostFile, Link, Nexthop, Route, Rule
 from viacheck.persistence.manager_config import (
     PREDEFINED_TABLES,
-    Holding,
+    ManagedLink,
     ParseProblem,
     Place,
     Reading,
@@ -142,7 +142,7 @@ def _device(file: HostFile, name: yaml.ScalarNode, device: yaml.Node, links: Seq
 
 def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, reading: Reading) -> None:
     dhcp = (text_of(device, "dhcp4") or "").lower() in ("true", "yes", "on")
-    reading.holdings.append(Holding(link.name, _place(file, name), method="dhcp" if dhcp else "static"))
+    reading.holdings.append(ManagedLink(link.name, _place(file, name), method="dhcp" if dhcp else "static"))
     for key, make in (("routing-policy", _rule), ("routes", _route)):
         for item in items(value_of(device, key)):
             place = _place(file, item)

@@ -15,7 +15,7 @@ from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route, Rule
 from viacheck.parsers.ini import Section, is_yes, named, sections
 from viacheck.persistence.manager_config import (
     PREDEFINED_TABLES,
-    Holding,
+    ManagedLink,
     ParseProblem,
     Place,
     Reading,
@@ -128,7 +128,7 @@ def _state(files: Sequence[HostFile], links: Sequence[Link], reading: Reading) -
         if said.get("ADMIN_STATE", "unmanaged") not in ("unmanaged", "pending", "initialized"):
             network = said.get("NETWORK_FILE", "")
             reading.holdings.append(
-                Holding(link.name, Place(network or file.path, 1, "networkd's own state"), now=True)
+                ManagedLink(link.name, Place(network or file.path, 1, "networkd's own state"), now=True)
             )
 
 
@@ -161,7 +161,7 @@ def _network(file: HostFile, found: Sequence[Section], link: Link, names: dict[s
     first = next(named(found, "Match"), found[0] if found else None)
     dhcp = any(section.get("DHCP") in ("yes", "ipv4", "true", "1") for section in named(found, "Network"))
     reading.holdings.append(
-        Holding(link.name, first.place if first else Place(file.path, 1), method="dhcp" if dhcp else "static")
+        ManagedLink(link.name, first.place if first else Place(file.path, 1), method="dhcp" if dhcp else "static")
     )
     for section in found:
         try:

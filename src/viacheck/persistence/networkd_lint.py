@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from viacheck.analysis.resolved_intent import Situation
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence import networkd
 from viacheck.persistence.assess import Persistence
@@ -17,9 +17,9 @@ from viacheck.persistence.finding import Finding
 from viacheck.persistence.manager_config import Place, WrittenRule
 
 
-def purged(situation: Situation, persistence: Persistence) -> Iterator[Finding]:
+def purged(resolved: ResolvedIntent, persistence: Persistence) -> Iterator[Finding]:
     """Rules that systemd-networkd takes away when it starts, because this instance of it has not set them."""
-    files = situation.snapshot.files
+    files = resolved.snapshot.files
     purges, place = networkd.purges_foreign(files)
     if not purges or not persistence.rules or not _at_work(persistence):
         return
@@ -40,14 +40,14 @@ def purged(situation: Situation, persistence: Persistence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def goes_with_its_link(situation: Situation, persistence: Persistence, recipe: Recipe) -> Iterator[Finding]:
+def goes_with_its_link(resolved: ResolvedIntent, persistence: Persistence, recipe: Recipe) -> Iterator[Finding]:
     """Rules of systemd-networkd that stand under the uplink alone, with which it takes them away."""
     if {rule.interface for rule in persistence.rules} != {recipe.uplink}:
         return
     if not all(_owned_by_networkd(persistence, rule) for rule in persistence.rules):
         return
     manager = persistence.reading_of(persistence.rules[0]).manager
-    path, text = beside_the_uplink(manager, situation, recipe)
+    path, text = beside_the_uplink(manager, resolved, recipe)
     yield Finding(
         "LEAK_WHILE_DOWN", persistence.rules[0].place,
         f"systemd-networkd takes the rules of a link away with it: while {recipe.uplink} is down or has no carrier the "

@@ -17,7 +17,7 @@ from viacheck.parsers.shell import IPCommand, ShellError, rule_of
 from viacheck.persistence.hook_scripts import read_script
 from viacheck.persistence.manager_config import (
     PREDEFINED_TABLES,
-    Holding,
+    ManagedLink,
     ParseProblem,
     Phase,
     Place,
@@ -85,7 +85,7 @@ def _state(files: Sequence[HostFile], links: Sequence[Link], reading: Reading) -
             continue
         for section in named(sections(file, reading.problems), "device"):
             if section.get("managed") in ("true", "1"):
-                reading.holdings.append(Holding(link.name, section.place, now=True))
+                reading.holdings.append(ManagedLink(link.name, section.place, now=True))
                 in_use.add((link.name, section.get("connection-uuid")))
     return in_use
 
@@ -122,7 +122,7 @@ def _settings(file: HostFile, found: Sequence[Section], link: Link, reading: Rea
     method = next((section.get("method") for section in named(found, "ipv4")), None) or ""
     place = identity.place_of("interface-name") if identity else Place(file.path, 1)
     words = {"auto": "dhcp", "manual": "static"}
-    reading.holdings.append(Holding(link.name, place, at_boot=automatic, method=words.get(method, method)))
+    reading.holdings.append(ManagedLink(link.name, place, at_boot=automatic, method=words.get(method, method)))
     for name, family in FAMILIES.items():
         for section in named(found, name):
             for entry in _entries(section, family, link, reading):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from viacheck.model.result import Evidence, FileEvidence
 from viacheck.persistence.finding import Finding
-from viacheck.persistence.replay_result import Proof, Unproven
+from viacheck.persistence.replay_result import NotReplayed, ReplayResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,18 +16,18 @@ class Repeatable:
 
     breaking: tuple[Finding, ...]
     advice: tuple[Finding, ...]
-    proof: Proof | Unproven
+    proof: ReplayResult | NotReplayed
 
     @property
     def holds(self) -> bool:
         """What is written can run twice: neither does a line read otherwise, nor was it seen to be otherwise."""
-        return not self.breaking and (isinstance(self.proof, Unproven) or self.proof.holds)
+        return not self.breaking and (isinstance(self.proof, NotReplayed) or self.proof.holds)
 
     @property
     def observed(self) -> str:
         """In one line."""
         said = [str(finding) for finding in (*self.breaking, *self.advice)]
-        if isinstance(self.proof, Proof):
+        if isinstance(self.proof, ReplayResult):
             return "; ".join((self.proof.observed, *said))
         read = "; ".join(said) or "nothing that could not run twice"
         return f"{read}; read, not run: {self.proof.reason}"
@@ -39,10 +39,10 @@ class Repeatable:
             FileEvidence(path=finding.place.path, line=finding.place.line, text=finding.place.text)
             for finding in (*self.breaking, *self.advice)
         ]
-        return (*(self.proof.evidence if isinstance(self.proof, Proof) else ()), *lines)
+        return (*(self.proof.evidence if isinstance(self.proof, ReplayResult) else ()), *lines)
 
 
-def repeatable(findings: Sequence[Finding], proof: Proof | Unproven) -> Repeatable:
+def repeatable(findings: Sequence[Finding], proof: ReplayResult | NotReplayed) -> Repeatable:
     """Put lint and proof together; without a proof the lint alone decides."""
     return Repeatable(
         tuple(finding for finding in findings if finding.breaks),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from viacheck.disruption.flow_results import WayState
+from viacheck.disruption.flow_results import EgressState
 from viacheck.model.result import CommandEvidence, Evidence, StateEvidence
 from viacheck.model.snapshot import Route, Rule
 
@@ -23,11 +23,11 @@ class Step:
     commands: tuple[CommandEvidence, ...]
     not_up: tuple[str, ...]
     """Interfaces that ifupdown does not call up afterwards, of those that rule and route hang on."""
-    state: WayState
+    state: EgressState
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ReplayResult:
     """What came of running what is written several times."""
 
     holds: bool
@@ -40,19 +40,19 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class Unproven:
+class NotReplayed:
     """Why what is written was read and not run."""
 
     reason: str
 
 
-Prove = Callable[[], Proof | Unproven]
+Replay = Callable[[], ReplayResult | NotReplayed]
 """Runs what is written, once for each target."""
 
 
 def judge_rounds(
     boot: Step, rounds: Sequence[Step], uplink: str, left_out: Sequence[str], *, route_written: bool
-) -> Proof:
+) -> ReplayResult:
     """Compare the state after each round with the one after the boot.
 
     Args:
@@ -84,7 +84,7 @@ def judge_rounds(
         words.append(f"{', '.join(boot.not_up)} did not come up at boot")
     if left_out:
         words.append(f"left out as more than ip commands: {len(left_out)}")
-    return Proof(shown is None, "; ".join(words), tuple(evidence), shown, sentence)
+    return ReplayResult(shown is None, "; ".join(words), tuple(evidence), shown, sentence)
 
 
 def _shown(

@@ -56,7 +56,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class PrivateCopy:
+class ReplayableFiles:
     """What may be run of a host's files."""
 
     files: tuple[HostFile, ...]
@@ -88,7 +88,7 @@ class _Copy:
     hotplugged: bool = False
 
 
-def private_copy(files: Sequence[HostFile], devices: Collection[str], leasable: Collection[str]) -> PrivateCopy:
+def replayable_files(files: Sequence[HostFile], devices: Collection[str], leasable: Collection[str]) -> ReplayableFiles:
     """Copy what may be run.
 
     Args:
@@ -106,7 +106,7 @@ def private_copy(files: Sequence[HostFile], devices: Collection[str], leasable: 
         _find_stanzas(copy, file, templates)
     kept = [HostFile(path=file.path, exists=True, text=_interfaces(copy, file), mode=0o644) for file in configured]
     kept += [one for script in scripts if (one := _script(copy, script)) is not None]
-    return PrivateCopy(tuple(kept), tuple(copy.left_out), copy.methods, copy.hotplugged)
+    return ReplayableFiles(tuple(kept), tuple(copy.left_out), copy.methods, copy.hotplugged)
 
 
 def _inheriting(text: str) -> list[list[str]]:

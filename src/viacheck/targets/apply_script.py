@@ -21,7 +21,7 @@ _START = "PS4='+viacheck:${LINENO}: '; set -ex; "
 """Put before the first line without a line of its own, so that the shell counts as the file does."""
 
 
-class RehearsalFailed(Exception):
+class ApplyFailed(Exception):
     """A change could not be made; the message names the line that failed, and what it said."""
 
 
@@ -34,7 +34,7 @@ class Change:
     text: str
 
 
-def rehearse(lab: Lab, change: Change) -> str:
+def apply_script(lab: Lab, change: Change) -> str:
     """Run a change on the lab's host; returns what it said.
 
     Raises:
@@ -48,7 +48,7 @@ def rehearse(lab: Lab, change: Change) -> str:
     result = lab.host.namespace.run(argv, TIMEOUT)
     said = _TRACE.sub("+ ", result.stderr)
     if not result.ok:
-        raise RehearsalFailed(f"{change.name}: {_where(change, result)}: exit {result.exit_code}: {_last(said)}")
+        raise ApplyFailed(f"{change.name}: {_where(change, result)}: exit {result.exit_code}: {_last(said)}")
     return result.stdout + said + _settled(lab)
 
 

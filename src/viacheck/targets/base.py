@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Literal
 
-from viacheck.analysis.resolved_intent import Situation
-from viacheck.diagnosis import Cause, Measured, diagnose
-from viacheck.disruption.controls import Disruption, EventFailed, Hands
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis import Cause, Measurements, diagnose
+from viacheck.disruption.controls import Disruption, EventFailed, LabControl
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.host.command import RecordedCommand
 from viacheck.host.docker import (
@@ -90,10 +90,10 @@ class Target:
         """
         self.id, self.kind, self.intent, self.host = target_id, kind, intent, host
         self.title, self.flavour = title, flavour
-        self.measured = Measured()
+        self.measurements = Measurements()
         self.measure: Callable[[], object] = lambda: None
         self.gateways: dict[str, Namespace] = {}
-        self.hands: Hands | None = None
+        self.control: LabControl | None = None
         self.twin: Callable[[], Target] | None = None
         self.rebooted: Callable[[], Target] | None = None
         self.notes: list[str] = []
@@ -182,8 +182,8 @@ class Target:
     def _take_snapshot(self, engine: DockerEngine | None, problems: list[Problem]) -> Snapshot:
         agent = self.agent if self.missing_capability is None else None
         taken = take_snapshot(self.host, agent, engine, problems)
-        own_words = ask(self.host, self.intent.egress.uplink)
-        return dataclasses.replace(taken, own_words=own_words, resolvers=self.resolvers)
+        manager_answers = ask(self.host, self.intent.egress.uplink)
+        return dataclasses.replace(taken, manager_answers=manager_answers, resolvers=self.resolvers)
 
     @property
     def resolvers(self) -> tuple[str, ...] | None:
@@ -192,15 +192,15 @@ class Target:
         return None if text is None else tuple(re.findall(NAMESERVER, text, re.MULTILINE))
 
     @cached_property
-    def situation(self) -> Situation:
+    def resolved(self) -> ResolvedIntent:
         """The intent, resolved against the snapshot."""
-        return Situation(self.intent, self.snapshot)
+        return ResolvedIntent(self.intent, self.snapshot)
 
     def cause_of(self, check: str) -> Cause | None:
         """Why a check fails on this target, as far as it can be told."""
         if self.missing_capability is None:
             self.measure()
-        return diagnose(check, self.situation, self.measured)
+        return diagnose(check, self.resolved, self.measurements)
 
     def read_agent_file(self, path: str) -> str | None:
         """A file as the agent sees it: the container's own, or the host's for a bare namespace; None if none."""

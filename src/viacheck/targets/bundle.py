@@ -10,7 +10,7 @@ from functools import cached_property
 
 from viacheck.analysis.predict import Prediction, predict
 from viacheck.bundle.reader import Bundle
-from viacheck.diagnosis import Measured
+from viacheck.diagnosis import Measurements
 from viacheck.host.kernel_route import KernelAnswer, KernelDecision
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Protocol
@@ -20,7 +20,7 @@ from viacheck.targets.base import Target
 NEEDS_PACKETS = "packets, which a bundle does not hold: run ./viacheck --local on the host itself"
 
 
-class SavedTarget(Target):
+class BundleTarget(Target):
     """A host that is known by its bundle alone. It has no namespace: there is nothing to act in."""
 
     def __init__(self, target_id: str, bundle: Bundle) -> None:
@@ -29,7 +29,7 @@ class SavedTarget(Target):
         self.id, self.kind, self.flavour = target_id, "bundle", None
         self.intent = bundle.intent
         self.title = bundle.intent.site.name
-        self.measured = Measured()
+        self.measurements = Measurements()
         self.measure = lambda: None
         self.gateways: dict[str, Namespace] = {}
         self.recorded = []
@@ -53,11 +53,11 @@ class SavedTarget(Target):
 
     def predicted(self, protocol: Protocol) -> Prediction:
         """Where the routing model says that the agent's packets of one protocol leave."""
-        return predict(self.situation, protocol)
+        return predict(self.resolved, protocol)
 
     def decided(self, protocol: Protocol) -> KernelDecision:
         """The routing model's decision, in the place of the kernel's own."""
-        model = self.situation.agent_decision(protocol)
+        model = self.resolved.agent_decision(protocol)
         words = f"routing model, as a bundle has no kernel to ask: {model}"
         answer = KernelAnswer(model.outcome, model.interface, model.table, words, None)
         return KernelDecision(answer, model.evidence())

@@ -12,44 +12,44 @@ import dataclasses
 import shutil
 
 from netns_lab.lab import LabCommandError
-from netns_lab.replica import WRITABLE, NoTwin, before_boot, build_twin, leasable, plan_twin
+from netns_lab.replica import WRITABLE, ReplicaImpossible, build_replica, leasable, plan_replica, unconfigured
 from netns_lab.rtnetlink_batch import LabBuildError
 from viacheck.diagnosis.persistence import persistence_of
-from viacheck.disruption.ifupdown_cycles import RoundsFailed, make_rounds
+from viacheck.disruption.ifupdown_cycles import CyclesFailed, run_cycles
 from viacheck.host.persistence_files import ifupdown_files
-from viacheck.host.pid_sandbox import PATH, NoProcessSpace
+from viacheck.host.pid_sandbox import PATH, PidSandboxFailed
 from viacheck.model.snapshot import Snapshot
 from viacheck.persistence.assess import Persistence
 from viacheck.persistence.manager_config import OWN_NAMES
-from viacheck.persistence.replay_result import Proof, Prove, Unproven, judge_rounds
-from viacheck.persistence.replayable_files import PrivateCopy, private_copy
+from viacheck.persistence.replay_result import NotReplayed, Replay, ReplayResult, judge_rounds
+from viacheck.persistence.replayable_files import ReplayableFiles, replayable_files
 from viacheck.targets.base import Target
-from viacheck.targets.bundle import SavedTarget
+from viacheck.targets.bundle import BundleTarget
 
 NAMES_OF_TABLES = ("/etc/iproute2/", "/usr/share/iproute2/")
 SCRIPT_FOLDERS = ("if-pre-up.d", "if-up.d", "if-down.d", "if-post-down.d")
 
 
-def proving(target: Target) -> Prove:
+def replaying(target: Target) -> Replay:
     """What a check calls to have its target's files run; they are run once, at the first call."""
 
-    def prove() -> Proof | Unproven:
-        if target.measured.proof is None:
-            target.measured.proof = _prove(target)
-        return target.measured.proof
+    def replay() -> ReplayResult | NotReplayed:
+        if target.measurements.proof is None:
+            target.measurements.proof = _prove(target)
+        return target.measurements.proof
 
-    return prove
+    return replay
 
 
-def _prove(target: Target) -> Proof | Unproven:
-    persistence = persistence_of(target.situation)
+def _prove(target: Target) -> ReplayResult | NotReplayed:
+    persistence = persistence_of(target.resolved)
     obstacle = _obstacle(target, persistence)
     if obstacle is not None:
-        return Unproven(obstacle)
+        return NotReplayed(obstacle)
     try:
         return _run(target, persistence)
-    except (NoTwin, LabBuildError, LabCommandError, NoProcessSpace, RoundsFailed) as error:
-        return Unproven(f"no lab could be made of it: {error}")
+    except (ReplicaImpossible, LabBuildError, LabCommandError, PidSandboxFailed, CyclesFailed) as error:
+        return NotReplayed(f"no lab could be made of it: {error}")
 
 
 def _obstacle(target: Target, persistence: Persistence) -> str | None:
@@ -57,7 +57,7 @@ def _obstacle(target: Target, persistence: Persistence) -> str | None:
     if persistence.manager != "ifupdown":
         name = OWN_NAMES[persistence.manager] if persistence.manager is not None else "nobody"
         return f"it is written for {name}, and only ifupdown is run in a lab"
-    if isinstance(target, SavedTarget):
+    if isinstance(target, BundleTarget):
         return "the lines of a bundle are not run on its reader's machine"
     if (elsewhere := target.obstacle_to("reboot")) is not None:
         return elsewhere
@@ -68,27 +68,27 @@ def _obstacle(target: Target, persistence: Persistence) -> str | None:
     return None
 
 
-def _run(target: Target, persistence: Persistence) -> Proof | Unproven:
-    situation = target.situation
-    twin = plan_twin(_addressing(situation.snapshot), situation.intent, situation.intent.site.name)
-    devices = {link.name for link in situation.snapshot.host.links}
-    copy = private_copy(ifupdown_files(target.host), devices, leasable(twin))
-    reason = _not_representative(copy, persistence, situation.uplink)
+def _run(target: Target, persistence: Persistence) -> ReplayResult | NotReplayed:
+    resolved = target.resolved
+    twin = plan_replica(_addressing(resolved.snapshot), resolved.intent, resolved.intent.site.name)
+    devices = {link.name for link in resolved.snapshot.host.links}
+    copy = replayable_files(ifupdown_files(target.host), devices, leasable(twin))
+    reason = _not_representative(copy, persistence, resolved.uplink)
     if reason is not None:
-        return Unproven(reason)
+        return NotReplayed(reason)
     if copy.leased and shutil.which("dhclient", path=PATH) is None:
-        return Unproven(f"{', '.join(copy.leased)} asks for a lease, and isc-dhcp-client is not installed here")
-    lab = build_twin(before_boot(twin, copy.files, copy.interfaces, copy.leased))
+        return NotReplayed(f"{', '.join(copy.leased)} asks for a lease, and isc-dhcp-client is not installed here")
+    lab = build_replica(unconfigured(twin, copy.files, copy.interfaces, copy.leased))
     try:
         lab.host.run("mkdir", "--parents", *(f"/etc/network/{folder}" for folder in SCRIPT_FOLDERS))
-        on = sorted({situation.uplink} | {one.interface for one in persistence.entries if one.interface is not None})
-        boot, rounds = make_rounds(lab.host.namespace, situation, on, hotplugged=copy.hotplugged, writable=WRITABLE)
+        on = sorted({resolved.uplink} | {one.interface for one in persistence.entries if one.interface is not None})
+        boot, rounds = run_cycles(lab.host.namespace, resolved, on, hotplugged=copy.hotplugged, writable=WRITABLE)
     finally:
         lab.close()
-    if situation.uplink not in copy.leased and not boot.state.addresses and not rounds[-1].state.addresses:
-        return Unproven(f"{situation.uplink} gets its address from something else than ifupdown")
+    if resolved.uplink not in copy.leased and not boot.state.addresses and not rounds[-1].state.addresses:
+        return NotReplayed(f"{resolved.uplink} gets its address from something else than ifupdown")
     left_out = [str(one) for one in copy.left_out]
-    return judge_rounds(boot, rounds, situation.uplink, left_out, route_written=bool(persistence.routes))
+    return judge_rounds(boot, rounds, resolved.uplink, left_out, route_written=bool(persistence.routes))
 
 
 def _addressing(snapshot: Snapshot) -> Snapshot:
@@ -98,7 +98,7 @@ def _addressing(snapshot: Snapshot) -> Snapshot:
     return dataclasses.replace(snapshot, agent=None, engine=None, files=files, problems=problems)
 
 
-def _not_representative(copy: PrivateCopy, persistence: Persistence, uplink: str) -> str | None:
+def _not_representative(copy: ReplayableFiles, persistence: Persistence, uplink: str) -> str | None:
     """Why the copy lacks what is to be proven; None when it has it all."""
     if uplink not in copy.methods:
         reasons = [str(out) for out in copy.left_out if out.interface == uplink]

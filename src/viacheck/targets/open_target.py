@@ -6,23 +6,23 @@ import os
 import shutil
 
 from netns_lab.builder import build
-from netns_lab.control import LabHands
+from netns_lab.control import NetnsLabControl
 from netns_lab.docker_engine import daemon
 from netns_lab.docker_engine.engine_lab import build_with_engine
 from netns_lab.lab import Lab
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
 from netns_lab.reboot import after_reboot
-from netns_lab.replica import NoTwin, build_twin, plan_twin
+from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from viacheck.disruption.live import Disruption
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Intent
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import Snapshot
-from viacheck.targets.apply_script import rehearse
+from viacheck.targets.apply_script import apply_script
 from viacheck.targets.base import Target
-from viacheck.targets.bundle import SavedTarget
-from viacheck.targets.replica import TwinTarget
-from viacheck.targets.specs import BundleSpec, LabSpec, LocalSpec, TargetSpec, TwinSpec, faults_of
+from viacheck.targets.bundle import BundleTarget
+from viacheck.targets.replica import ReplicaTarget
+from viacheck.targets.specs import BundleSpec, LabSpec, LocalSpec, ReplicaSpec, TargetSpec, faults_of
 
 PATH = ":".join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *PROGRAM_FOLDERS))
 """Where a lab's programs are looked for: an ordinary user's own PATH may lack root's, and systemd's are in none."""
@@ -32,7 +32,7 @@ class LabUnavailable(Exception):
     """The lab cannot be hosted here; the message says what would help."""
 
 
-def open_lab(spec: LabSpec | TwinSpec) -> Lab:
+def open_lab(spec: LabSpec | ReplicaSpec) -> Lab:
     """Build a lab and break it as the selection says, or the twin of a host; then make the changes to be tried.
 
     Raises:
@@ -41,10 +41,10 @@ def open_lab(spec: LabSpec | TwinSpec) -> Lab:
         LabCommandError: when a fault cannot be made.
         RehearsalFailed: when one of the changes to try fails.
     """
-    lab = _rebuild(spec) if isinstance(spec, TwinSpec) else _build(spec)
+    lab = _rebuild(spec) if isinstance(spec, ReplicaSpec) else _build(spec)
     try:
         for change in spec.changes:
-            lab.said.append((change.name, rehearse(lab, change)))
+            lab.said.append((change.name, apply_script(lab, change)))
     except BaseException:
         lab.close()
         raise
@@ -77,14 +77,14 @@ def _build(spec: LabSpec) -> Lab:
     return lab
 
 
-def _rebuild(spec: TwinSpec) -> Lab:
+def _rebuild(spec: ReplicaSpec) -> Lab:
     try:
-        lab = build_twin(plan_twin(spec.snapshot or _state_of_this_host(spec.intent), spec.intent, spec.host))
-    except NoTwin as error:
+        lab = build_replica(plan_replica(spec.snapshot or _state_of_this_host(spec.intent), spec.intent, spec.host))
+    except ReplicaImpossible as error:
         raise LabUnavailable(f"no twin of {spec.host}: {error}") from None
     try:
-        target = TwinTarget(spec.id, lab)
-        lab.notes.append(target.faithfulness)
+        target = ReplicaTarget(spec.id, lab)
+        lab.notes.append(target.replica_difference)
         target.leave_agent()
     except BaseException:
         lab.close()
@@ -115,14 +115,14 @@ def open_target(spec: TargetSpec) -> Target:
         )
         return target
     if isinstance(spec, BundleSpec):
-        return SavedTarget(spec.id, spec.bundle)
+        return BundleTarget(spec.id, spec.bundle)
     return target_of(spec, open_lab(spec))
 
 
-def target_of(spec: LabSpec | TwinSpec, lab: Lab) -> Target:
+def target_of(spec: LabSpec | ReplicaSpec, lab: Lab) -> Target:
     """A lab as what a check is to judge; closing the target ends the lab."""
-    target = TwinTarget(spec.id, lab) if isinstance(spec, TwinSpec) else _lab_target(spec, lab)
-    target.hands = LabHands(lab)
+    target = ReplicaTarget(spec.id, lab) if isinstance(spec, ReplicaSpec) else _lab_target(spec, lab)
+    target.control = NetnsLabControl(lab)
     target.twin = lambda: open_target(spec)
     # A bridged agent's container starts after its parent came up, and no lab has an init to order them.
     if isinstance(spec, LabSpec) and spec.flavour == "netns" and lab.plan.boots and lab.plan.intent.mode == "nat":
@@ -150,7 +150,7 @@ def unopened(spec: TargetSpec, reason: str) -> TargetRecord:
         return TargetRecord(id=spec.id, kind="local", verdict="inconclusive", intent=intent, notes=[reason])
     if isinstance(spec, BundleSpec):
         return TargetRecord(id=spec.id, kind="bundle", verdict="inconclusive", intent=intent, notes=[reason])
-    if isinstance(spec, TwinSpec):
+    if isinstance(spec, ReplicaSpec):
         return TargetRecord(
             id=spec.id, kind="lab", flavour="netns", verdict="inconclusive", title=f"twin of {spec.host}",
             intent=intent, notes=[reason],

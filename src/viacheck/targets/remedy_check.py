@@ -29,10 +29,10 @@ from viacheck.model.intent import parse_intent
 from viacheck.model.result import CheckResult, Outcome, Verdict
 from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import snapshot_json
-from viacheck.targets.apply_script import Change, RehearsalFailed, rehearse
+from viacheck.targets.apply_script import ApplyFailed, Change, apply_script
 from viacheck.targets.open_target import open_lab, target_of
-from viacheck.targets.replica import twin_of
-from viacheck.targets.specs import LabSpec, TwinSpec, parse_labs
+from viacheck.targets.replica import replica_of
+from viacheck.targets.specs import LabSpec, ReplicaSpec, parse_labs
 
 TWIN = "twin:"
 Key = tuple[str, str | None]
@@ -45,22 +45,22 @@ _SEVERITY = {Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
+class RemedyTrial:
     """A remedy that is to be proven."""
 
-    broken: LabSpec | TwinSpec
+    broken: LabSpec | ReplicaSpec
     code: str
     remedy: tuple[str, ...]
     undo: tuple[str, ...]
 
     @property
-    def spec(self) -> LabSpec | TwinSpec:
+    def spec(self) -> LabSpec | ReplicaSpec:
         """The lab in which it is tried: the same, with the remedy run before the checks."""
         change = Change(f"mend of {self.code}", "\n".join(self.remedy))
         return replace(self.broken, changes=(change,), mend=self.code)
 
     def as_json(self) -> dict[str, Any]:
-        """What :func:`read_mends` makes the same mend of."""
+        """What :func:`read_remedies` makes the same mend of."""
         saved: dict[str, Any] = {"code": self.code, "remedy": self.remedy, "undo": self.undo}
         if isinstance(self.broken, LabSpec):
             return {**saved, "lab": self.broken.name}
@@ -69,7 +69,7 @@ class Mend:
         return {**saved, "twin": self.broken.host, "intent": intent, "snapshot": snapshot}
 
 
-def prove_mends(outcome: Outcome) -> None:
+def verify_remedies(outcome: Outcome) -> None:
     """Try every remedy of an outcome's labs, and write into each diagnosis what came of it."""
     mends = list(dict.fromkeys(_mends(outcome)))
     mended = _judge_again(mends, {result.check for result in outcome.results}) if mends else None
@@ -92,18 +92,18 @@ def prove_mends(outcome: Outcome) -> None:
             result.diagnosis.mend = f"no mend to prove: {NO_MEND.get(result.diagnosis.code, 'no command mends it')}"
 
 
-def read_mends(path: Path) -> list[LabSpec | TwinSpec]:
-    """The labs and twins of a file that :func:`prove_mends` has written for its second run."""
-    return [Mend(_broken(one), one["code"], tuple(one["remedy"]), tuple(one["undo"])).spec
+def read_remedies(path: Path) -> list[LabSpec | ReplicaSpec]:
+    """The labs and twins of a file that :func:`verify_remedies` has written for its second run."""
+    return [RemedyTrial(_broken(one), one["code"], tuple(one["remedy"]), tuple(one["undo"])).spec
             for one in json.loads(path.read_text())]  # fmt: skip
 
 
-def _broken(saved: dict[str, Any]) -> LabSpec | TwinSpec:
+def _broken(saved: dict[str, Any]) -> LabSpec | ReplicaSpec:
     if "lab" in saved:
         (lab,) = parse_labs(saved["lab"])
         return lab
     snapshot: Snapshot = TypeAdapter(Snapshot).validate_python(saved["snapshot"])
-    return TwinSpec(saved["twin"], parse_intent(saved["intent"], source=saved["twin"]), snapshot)
+    return ReplicaSpec(saved["twin"], parse_intent(saved["intent"], source=saved["twin"]), snapshot)
 
 
 def _needs_engine(commands: Sequence[str]) -> bool:
@@ -117,18 +117,18 @@ def _needs_init(commands: Sequence[str]) -> bool:
     return any(shlex.split(one)[:1] == ["systemctl"] for one in commands)
 
 
-def _mends(outcome: Outcome) -> Iterator[Mend]:
+def _mends(outcome: Outcome) -> Iterator[RemedyTrial]:
     """The remedies to try. What works but will hurt is mended after what fails: a failure may stand in its way."""
     for target in outcome.targets:
         if target.kind != "lab":
             continue
-        twin = twin_of(target, "this run") if target.id.startswith(TWIN) else None
+        twin = replica_of(target, "this run") if target.id.startswith(TWIN) else None
         told = [
             result.diagnosis
             for verdict in (Verdict.FAIL, Verdict.ADVISORY)
             for result in outcome.results
             if result.target == target.id and result.verdict is verdict and result.diagnosis is not None
-            if result.diagnosis.told_by is None and result.diagnosis.remedy
+            if result.diagnosis.reported_by is None and result.diagnosis.remedy
             if not _needs_init(result.diagnosis.remedy)
             if twin is None or not _needs_engine(result.diagnosis.remedy)
         ]
@@ -140,10 +140,10 @@ def _mends(outcome: Outcome) -> Iterator[Mend]:
         for diagnosis in dict.fromkeys(one.code for one in told):
             first = next(one for one in told if one.code == diagnosis)
             remedy, undo = [*remedy, *first.remedy], [*first.undo, *undo]
-            yield Mend(broken, diagnosis, tuple(remedy), tuple(undo))
+            yield RemedyTrial(broken, diagnosis, tuple(remedy), tuple(undo))
 
 
-def _judge_again(mends: list[Mend], checks: Iterable[str]) -> Outcome:
+def _judge_again(mends: list[RemedyTrial], checks: Iterable[str]) -> Outcome:
     """Judge every mended lab by the same checks, in a run of its own."""
     with tempfile.TemporaryDirectory(prefix="viacheck-mends-") as folder:
         file = Path(folder, "mends.json")
@@ -156,11 +156,11 @@ def _judge_again(mends: list[Mend], checks: Iterable[str]) -> Outcome:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         result = Path(folder, "result.json")
         if not result.exists():
-            raise RehearsalFailed(f"the mended labs could not be judged: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise ApplyFailed(f"the mended labs could not be judged: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         return read_outcome(result)
 
 
-def _accounted(outcome: Outcome, mend: Mend) -> list[CheckResult]:
+def _accounted(outcome: Outcome, mend: RemedyTrial) -> list[CheckResult]:
     """The results that a mend's diagnosis accounts for."""
     return [
         result
@@ -169,7 +169,7 @@ def _accounted(outcome: Outcome, mend: Mend) -> list[CheckResult]:
     ]
 
 
-def _compare(before: Outcome, after: Outcome, mend: Mend) -> str:
+def _compare(before: Outcome, after: Outcome, mend: RemedyTrial) -> str:
     old = _by_check(before, mend.broken.id)
     new = _by_check(after, mend.spec.id)
     wanted = {(result.check, result.case) for result in _accounted(before, mend)}
@@ -191,7 +191,7 @@ def _compare(before: Outcome, after: Outcome, mend: Mend) -> str:
     return f"mend proven: {mended}, " + (f"and with it {others}" if others else "nothing else changed") + stays
 
 
-def _unopened(after: Outcome, mend: Mend) -> str | None:
+def _unopened(after: Outcome, mend: RemedyTrial) -> str | None:
     """Why there was no mended lab to judge: a command of the remedy failed."""
     target = next(one for one in after.targets if one.id == mend.spec.id)
     return "; ".join(target.notes) if target.snapshot is None else None
@@ -221,18 +221,18 @@ def _by_check(outcome: Outcome, target: str) -> dict[Key, CheckResult]:
     return {(result.check, result.case): result for result in outcome.results if result.target == target}
 
 
-def _undone(mend: Mend) -> str:
+def _undone(mend: RemedyTrial) -> str:
     """Mend and undo in a lab of its own; says whether its state is then what it was."""
     lab = open_lab(mend.broken)
     target = target_of(mend.broken, lab)
     try:
         before = target.snapshot
-        rehearse(lab, Change(f"mend of {mend.code}", "\n".join(mend.remedy)))
-        rehearse(lab, Change(f"undo of {mend.code}", "\n".join(mend.undo)))
+        apply_script(lab, Change(f"mend of {mend.code}", "\n".join(mend.remedy)))
+        apply_script(lab, Change(f"undo of {mend.code}", "\n".join(mend.undo)))
         found = changes(before, target.read_state())
         if lab.engine is not None:
             found = _but_for_names(found)
-    except RehearsalFailed as error:
+    except ApplyFailed as error:
         return f"undo not proven: {error}"
     finally:
         target.close()

@@ -22,13 +22,13 @@ from viacheck.model.intent import IntentError, parse_intent
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.targets.base import Target
-from viacheck.targets.specs import SelectionError, TwinSpec
+from viacheck.targets.specs import ReplicaSpec, SelectionError
 
 DIFFERENCES_TOLD = 30
 _OF_THE_ENGINE = ("engine", "container")
 
 
-def twins_in(path: Path) -> list[TwinSpec]:
+def replicas_in(path: Path) -> list[ReplicaSpec]:
     """The twins of the hosts that a bundle, or a saved result.json, holds.
 
     Raises:
@@ -37,17 +37,17 @@ def twins_in(path: Path) -> list[TwinSpec]:
     try:
         if is_archive(path):
             bundle = read_bundle(path)
-            return [TwinSpec(bundle.intent.site.name, bundle.intent, bundle.snapshot)]
+            return [ReplicaSpec(bundle.intent.site.name, bundle.intent, bundle.snapshot)]
         outcome = read_outcome(path)
     except (BundleUnreadable, ResultUnreadable) as error:
         raise SelectionError(f"--twin: {error}") from None
-    found = [twin for target in outcome.targets if (twin := twin_of(target, path.name)) is not None]
+    found = [twin for target in outcome.targets if (twin := replica_of(target, path.name)) is not None]
     if not found:
         raise SelectionError(f"--twin: {path}: holds no host's state")
     return found
 
 
-def twin_of(target: TargetRecord, source: str) -> TwinSpec | None:
+def replica_of(target: TargetRecord, source: str) -> ReplicaSpec | None:
     """The twin of a target of a result, if its state is in it; ``source`` is what messages call the result.
 
     Raises:
@@ -64,10 +64,10 @@ def twin_of(target: TargetRecord, source: str) -> TwinSpec | None:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise SelectionError(f"--twin: {source}, {target.id}: snapshot.{place}: {first['msg']}") from None
-    return TwinSpec(target.id.partition(":")[2], intent, snapshot)
+    return ReplicaSpec(target.id.partition(":")[2], intent, snapshot)
 
 
-class TwinTarget(Target):
+class ReplicaTarget(Target):
     """A twin as a target."""
 
     def __init__(self, target_id: str, lab: Lab) -> None:
@@ -83,7 +83,7 @@ class TwinTarget(Target):
         super().__init__(target_id, "lab", intent, host, title=lab.plan.title, flavour="netns", end=lab.close)
 
     @property
-    def faithfulness(self) -> str:
+    def replica_difference(self) -> str:
         """In one line, how the state of the twin differs from that of its host."""
         found = differences(self._source, self.snapshot)
         if not found:

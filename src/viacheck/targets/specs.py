@@ -99,7 +99,7 @@ class BundleSpec:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TwinSpec:
+class ReplicaSpec:
     """A host to be rebuilt from its snapshot."""
 
     host: str
@@ -123,7 +123,7 @@ class TwinSpec:
         return self.name
 
 
-TargetSpec = LabSpec | LocalSpec | BundleSpec | TwinSpec
+TargetSpec = LabSpec | LocalSpec | BundleSpec | ReplicaSpec
 
 
 def default_labs() -> list[LabSpec]:

@@ -1,0 +1,64 @@
+"""A hand-made host on which a real Docker engine runs, judged from inside the engine's own namespaces.
+
+Everything is typed as the guide says it, where the engine's process numbers are true.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netns_lab.docker_engine.daemon import Engine, unavailable
+from tests.helpers.front_door import Finished, command, finished
+from tests.helpers.hand_made import UPLINKS, HandMadeHost, write_site
+
+NO_ENGINE = unavailable()
+needs_engine = [
+    pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE)),
+    pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command"),
+]
+"""For ``pytestmark``."""
+
+
+class EngineHost:
+    """The host, and a shell in the engine's namespaces."""
+
+    def __init__(self, host: HandMadeHost, engine: Engine) -> None:
+        """Take both over."""
+        self.host, self.engine = host, engine
+        self._inside = [
+            "nsenter", "--target", str(engine.pid), "--mount", "--pid", "--net",
+            "env", "DOCKER_HOST=unix:///run/docker.sock",
+        ]  # fmt: skip
+
+    def type(self, words: str) -> str:
+        """Type a command on this host, which must succeed."""
+        done = self.engine.host.run([*self._inside, *words.split()])
+        assert done.ok, f"{words}: {done.stderr}"
+        return done.stdout.strip()
+
+    def run_agent(self, network: str) -> None:
+        """Run the container with ``--net``, as the guide's step 3 does with the real image."""
+        self.engine.run_agent("te-agent", network=network)
+
+    def judge(self, site: str, folder: Path, *arguments: str) -> Finished:
+        """Judge it from inside, as its operator would; ``site`` is the text of its site.toml."""
+        report = folder / "report"
+        words = command("--local", "--site", str(write_site(folder, site)), "-q", "--report-dir", str(report))
+        return finished([*self._inside, *words, *arguments], report)
+
+
+@contextlib.contextmanager
+def engine_host() -> Iterator[EngineHost]:
+    """A host with two uplinks, the default route by the first, and an engine without a container."""
+    with contextlib.ExitStack() as ending:
+        made = ending.enter_context(contextlib.closing(HandMadeHost()))
+        for name, network in UPLINKS.items():
+            made.uplink(name, network)
+        made.ip("route add default via 10.10.40.1 dev eth0")
+        engine = ending.enter_context(Engine.start(made.namespace))
+        yield EngineHost(made, engine)

@@ -1,0 +1,73 @@
+"""Runs viacheck through its front door, as a person would, and reads what it leaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports.report_files import read_outcome
+from tests.helpers.paths import ROOT
+from viacheck.model.result import CheckResult, Outcome, Verdict
+
+SEVERITY = {Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    report_dir: Path
+
+    @property
+    def outcome(self) -> Outcome:
+        """Its result.json."""
+        return read_outcome(self.report_dir / "result.json")
+
+    @property
+    def said(self) -> str:
+        """Both streams, for messages."""
+        return f"exit {self.exit_code}\n{self.stdout}\n{self.stderr}"
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line that ./viacheck hands to pytest."""
+    return [sys.executable, "-P", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
+            "-p", "no:cacheprovider", str(ROOT / "checks"), *arguments]  # fmt: skip
+
+
+def viacheck(
+    *arguments: str, report_dir: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Finished:
+    """Run checks, and wait until they have ended."""
+    return finished([*command(*arguments), "--report-dir", str(report_dir)], report_dir, cwd=cwd, env=env)
+
+
+def finished(
+    argv: Sequence[str], report_dir: Path, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Finished:
+    """Run a command line that leaves a report, and wait until it has ended."""
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, cwd=cwd, timeout=600, env={**os.environ, **(env or {})}
+    )
+    return Finished(done.returncode, done.stdout, done.stderr, report_dir)
+
+
+def by_check(outcome: Outcome, target: str) -> dict[str, list[CheckResult]]:
+    """The results of one target, by check."""
+    found: dict[str, list[CheckResult]] = {}
+    for result in outcome.results:
+        if result.target == target:
+            found.setdefault(result.check, []).append(result)
+    return found
+
+
+def severity(results: list[CheckResult]) -> int:
+    """How bad a check is in its worst case: 0 for everything that is no reason to act."""
+    return max((SEVERITY.get(result.verdict, 0) for result in results), default=0)

@@ -1,0 +1,367 @@
+"""The guard of a live host: real changes in a hand-made namespace, ended in every way in which a run can end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.guarded_host import (
+    CHECKOUT,
+    STEPS,
+    WITHIN,
+    GuardedHost,
+    guarded_run,
+    locked_by_another,
+    until,
+    wait_for_end,
+)
+from viacheck.guard.guard import GuardRefused, guard
+from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire
+from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED
+
+
+@pytest.fixture
+def host() -> Iterator[GuardedHost]:
+    one = GuardedHost()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.mark.parametrize("moment", range(2 * len(STEPS)))
+def test_killed_in_the_middle_of_a_flap_it_leaves_the_host_as_it_was(
+    host: GuardedHost, folder: Path, moment: int
+) -> None:
+    before = host.state()
+    step, running_on = moment % len(STEPS), moment >= len(STEPS)
+    with guarded_run(host, folder, pause_at=-1 if running_on else step) as run:
+        # Half of the runs are killed while they stand still, the others on their way into the next step.
+        run.reach(step)
+        run.end_with(signal.SIGKILL)
+        assert host.state() == before, run.log()
+    assert (folder / FINISHED).exists()
+    assert not (folder / UNFINISHED).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_to_the_whole_process_group_leaves_the_host_as_it_was(
+    host: GuardedHost, folder: Path, number: signal.Signals
+) -> None:
+    before = host.state()
+    with guarded_run(host, folder, pause_at=4, process_group=0) as run:
+        run.reach(4)
+        os.killpg(run.process.pid, number)
+        wait_for_end(run.watchdog, WITHIN, "the watchdog has put the state back")
+        assert host.state() == before, run.log()
+
+
+def test_the_loss_of_the_terminal_leaves_the_host_as_it_was(host: GuardedHost, folder: Path) -> None:
+    before = host.state()
+    ours, theirs = pty.openpty()
+    take_terminal = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+    with guarded_run(host, folder, pause_at=7, before=take_terminal, stdin=theirs, start_new_session=True) as run:
+        os.close(theirs)
+        run.reach(7)
+        os.close(ours)
+        wait_for_end(run.watchdog, WITHIN, "the watchdog has put the state back")
+        assert run.process.wait() == -signal.SIGHUP
+        assert host.state() == before, run.log()
+
+
+def test_signals_do_not_end_the_watchdog(host: GuardedHost, folder: Path) -> None:
+    before = host.state()
+    with guarded_run(host, folder, pause_at=0) as run:
+        run.reach(0)
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
+            os.kill(run.watchdog, number)
+        run.end_with(signal.SIGKILL)
+        assert host.state() == before, run.log()
+
+
+def test_a_child_that_keeps_the_channel_open_does_not_keep_the_watchdog_waiting(
+    host: GuardedHost, folder: Path
+) -> None:
+    before = host.state()
+    fork = "import threading; reader, writer = os.pipe(); os.fork() or os.read(reader, 1) or os._exit(0)"
+    with guarded_run(host, folder, pause_at=1, before=f"{fork}; os.close(reader)") as run:
+        run.reach(1)
+        run.end_with(signal.SIGKILL)
+        assert host.state() == before, run.log()
+
+
+def test_what_a_killed_run_had_begun_is_undone_when_it_has_ended(host: GuardedHost, folder: Path) -> None:
+    before = host.state()
+    reader, writer = os.pipe()
+    slow = f"subprocess.Popen(['sh', '-c', 'read line; ip link set wl0 down'], stdin={reader})"
+    with guarded_run(host, folder, pause_at=0, before=slow, pass_fds=[reader]) as run:
+        os.close(reader)
+        run.reach(0)
+        run.process.kill()
+        until(lambda: host.state() == before, "the state was put back for the first time", WITHIN)
+        os.close(writer)
+        wait_for_end(run.watchdog, WITHIN, "the watchdog has put the state back again")
+        assert host.state() == before, run.log()
+        assert "removed" in run.log()
+
+
+def test_a_run_that_hangs_past_the_limit_is_undone_and_its_own_end_undone_again(
+    host: GuardedHost, folder: Path
+) -> None:
+    before = host.state()
+    with guarded_run(host, folder, timeout=0.5, pause_at=0) as run:
+        run.reach(0)
+        run.process.send_signal(signal.SIGSTOP)
+        until((folder / OUTCOME).exists, "the limit has passed")
+        assert host.state() == before, run.log()
+        run.process.send_signal(signal.SIGCONT)
+        run.go_on()
+        assert run.outcome()["reason"] == "the time limit has passed"
+        assert host.state() == before, run.log()
+
+
+def test_a_run_that_goes_on_after_the_limit_and_is_killed_is_undone_again(host: GuardedHost, folder: Path) -> None:
+    before = host.state()
+    with guarded_run(host, folder, timeout=0.5, pause_at=4) as run:
+        until((folder / OUTCOME).exists, "the limit has passed")
+        host.ip("link set wl0 down")
+        run.end_with(signal.SIGKILL)
+        assert host.state() == before, run.log()
+
+
+def test_when_the_watchdog_was_killed_the_run_itself_puts_the_state_back(host: GuardedHost, folder: Path) -> None:
+    before = host.state()
+    with guarded_run(host, folder, pause_at=4) as run:
+        run.reach(4)
+        os.kill(run.watchdog, signal.SIGKILL)
+        run.go_on()
+        outcome = run.outcome()
+        assert outcome["equal"]
+        assert outcome["reason"] == "the watchdog is gone"
+        assert host.state() == before
+
+
+def test_a_change_that_ends_well_is_told_what_was_done(host: GuardedHost, folder: Path) -> None:
+    before = host.state()
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        host.ip("link set wl0 down")
+        host.ip("link set wl0 up")
+        assert host.state() != before
+    assert armed.outcome is not None
+    assert armed.outcome.equal, armed.outcome.difference
+    assert (
+        "put back route: default via 10.10.50.1 dev wl0 table 200 proto boot src 10.10.50.10" in armed.outcome.actions
+    )
+    assert armed.outcome.foreign == ()
+    assert host.state() == before
+
+
+def test_a_change_that_raises_is_undone(host: GuardedHost, folder: Path) -> None:
+    before = host.state()
+    with contextlib.suppress(ZeroDivisionError), guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)):
+        host.ip("address flush dev wl0")
+        raise ZeroDivisionError
+    assert host.state() == before
+
+
+def test_nothing_is_touched_that_is_as_it_was(host: GuardedHost, folder: Path) -> None:
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        pass
+    assert armed.outcome is not None
+    assert armed.outcome.equal
+    assert armed.outcome.actions == ()
+
+
+CHANGES = {
+    "rename": ["link set wl0 down", "link set wl0 name radio", "link set radio up"],
+    "mtu-below-ipv6": ["link set wl0 mtu 1200", "link set wl0 mtu 1500"],
+    "ipv6-off": ["#net/ipv6/conf/wl0/disable_ipv6=1"],
+    "sysctls": ["#net/ipv4/conf/wl0/rp_filter=1", "#net/ipv6/conf/all/forwarding=1", "#net/ipv4/ip_forward=0"],
+    "order-of-addresses": ["address del 10.10.50.9/24 dev wl0", "address add 10.10.50.9/24 dev wl0"],
+    "order-of-ipv6-addresses": ["address del 2001:db8:50::9/64 dev wl0", "address add 2001:db8:50::9/64 dev wl0 nodad"],
+    "order-of-routes": ["route del 192.0.2.0/24 dev wl0", "route append 192.0.2.0/24 dev wl0"],
+    "order-of-rules": [
+        "rule del priority 1000 from 172.17.0.0/16 lookup 200",
+        "rule add priority 1000 from 172.17.0.0/16 lookup 200",
+    ],
+    "rules-piled-up": ["rule add from 172.17.0.0/16 lookup 200", "rule add from 172.17.0.0/16 lookup 200"],
+    "all-rules": ["rule flush", "rule add priority 32000 lookup 201"],
+    "local-rule-moved": ["rule add priority 5 lookup local", "rule del priority 0"],
+    "addresses-added": ["address add 10.10.60.9/24 dev wl0", "address add 2001:db8:60::9/64 dev wl0"],
+    "neighbour-changed": ["neighbour replace 10.10.50.1 lladdr 02:00:00:00:50:99 dev wl0 nud permanent"],
+    "down": ["link set wl0 down"],
+    "enslaved": ["link add br9 type bridge", "link set wl0 master br9"],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_an_event_may_do_is_put_back(host: GuardedHost, folder: Path, change: str) -> None:
+    before = host.state()
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder), tables=[201]) as armed:
+        for words in CHANGES[change]:
+            if words.startswith("#"):
+                path, value = words[1:].split("=")
+                host.namespace.call(lambda: Path("/proc/sys", path).write_text(value))  # noqa: B023 - called at once
+            else:
+                host.ip(words)
+    assert armed.outcome is not None
+    assert armed.outcome.equal, armed.outcome.difference
+    if change == "enslaved":
+        assert armed.outcome.foreign == ("+ link: br9",)
+        host.ip("link del br9")
+    assert host.state() == before
+
+
+def test_next_hops_of_their_own_are_put_back_with_their_routes(host: GuardedHost, folder: Path) -> None:
+    for words in (
+        "nexthop add id 5 via 10.10.50.1 dev wl0",
+        "nexthop add id 6 via 10.10.40.1 dev up0",
+        "nexthop add id 7 group 5,3/6",
+        "route add 198.51.100.0/24 nhid 7",
+        "route add 198.51.101.0/24 nhid 5",
+    ):
+        host.ip(words)
+    before = host.state(), host.ip("nexthop show")
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        host.ip("link set wl0 down")
+        host.ip("link set wl0 up")
+    assert armed.outcome is not None
+    assert armed.outcome.equal, armed.outcome.difference
+    assert (host.state(), host.ip("nexthop show")) == before
+
+
+FOREIGN = {
+    "another interface": ["address add 10.10.41.9/24 dev up0"],
+    "another interface's route": ["route add 198.51.100.0/24 via 10.10.40.1 dev up0"],
+    "a rule for another table": ["rule add priority 700 from 10.66.0.0/16 lookup 66"],
+    "another table": ["route add 198.51.100.0/24 via 10.10.40.1 dev up0 table 66"],
+    "a new interface": ["link add vpn0 type bridge"],
+    "a lease": ["address add 10.10.53.9/24 dev wl0 valid_lft 3600 preferred_lft 3600"],
+    "a routing daemon's route": ["route add 198.51.100.0/24 via 10.10.50.1 dev wl0 proto bgp"],
+    "a lease's router": ["route add 198.51.100.0/24 via 10.10.50.1 dev wl0 proto dhcp table 200"],
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN)
+def test_what_somebody_else_did_meanwhile_is_told_and_left_alone(host: GuardedHost, folder: Path, change: str) -> None:
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        for words in FOREIGN[change]:
+            host.ip(words)
+        meanwhile = host.state()
+        host.ip("rule del priority 990")
+    assert armed.outcome is not None
+    assert armed.outcome.equal, armed.outcome.difference
+    assert armed.outcome.actions == (
+        "put back rule: priority 990 from 172.17.0.0/16 lookup 254 suppress_prefixlength 0",
+    )
+    assert any(line.startswith("+ ") for line in armed.outcome.foreign)
+    assert host.state() == meanwhile
+
+
+def test_an_owner_who_put_another_lease_in_place_keeps_it(host: GuardedHost, folder: Path) -> None:
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        host.ip("address del 10.10.52.9/24 dev wl0")
+        host.ip("address add 10.10.52.33/24 dev wl0 valid_lft 3600 preferred_lft 3600")
+        meanwhile = host.state()
+    assert armed.outcome is not None
+    assert armed.outcome.equal, armed.outcome.difference
+    told = [line.split(" scope")[0] for line in armed.outcome.foreign if "address" in line]
+    assert told == ["- address: 10.10.52.9/24 dev wl0", "+ address: 10.10.52.33/24 dev wl0"]
+    assert host.state() == meanwhile
+
+
+def test_what_cannot_be_put_back_is_told_and_stays_unfinished(host: GuardedHost, folder: Path) -> None:
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        host.ip("link del wl0")
+    assert armed.outcome is not None
+    assert not armed.outcome.equal
+    assert "- link: wl0 is gone, and is not made again" in armed.outcome.difference
+    assert (folder / UNFINISHED).exists()
+    with (
+        pytest.raises(GuardRefused, match=r"an earlier run was not put back; './viacheck restore' does it"),
+        guard(host.namespace, ["up0"], timeout=60, state_dir=str(folder)),
+    ):
+        raise AssertionError("the change must not be made")
+
+
+def test_an_interface_made_again_gets_everything_that_the_old_one_had(host: GuardedHost, folder: Path) -> None:
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        before = host.ip("route show table all"), host.ip("rule show")
+        host.ip("link del wl0")
+        host.ip("link add wl0 type veth peer name wl0-again")
+        host.ip("link set wl0-again up")
+    assert armed.outcome is not None
+    assert armed.outcome.equal, armed.outcome.difference
+    assert (host.ip("route show table all"), host.ip("rule show")) == before
+
+
+def test_a_second_run_is_told_who_holds_the_lock(host: GuardedHost, folder: Path) -> None:
+    with (
+        guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder), command="./viacheck --local"),
+        pytest.raises(LockHeld, match=rf"pid {os.getpid()} \(\./viacheck --local\), since 20"),
+    ):
+        acquire(str(folder), "another")
+    acquire(str(folder), "another").release()
+
+
+def test_the_watchdog_holds_the_lock_of_a_run_that_is_gone(host: GuardedHost, folder: Path) -> None:
+    with guarded_run(host, folder, pause_at=0) as run:
+        run.reach(0)
+        os.kill(run.watchdog, signal.SIGSTOP)
+        run.process.kill()
+        run.process.wait()
+        with pytest.raises(LockHeld, match=rf"that run is gone, and its watchdog \(pid {run.watchdog}\) is putting"):
+            acquire(str(folder), "another")
+        os.kill(run.watchdog, signal.SIGCONT)
+        wait_for_end(run.watchdog, WITHIN, "the watchdog has put the state back")
+        acquire(str(folder), "another").release()
+
+
+def test_a_holder_that_has_said_nothing_yet_is_a_holder(folder: Path) -> None:
+    with locked_by_another(folder), pytest.raises(LockHeld, match="another run that has not said yet who it is"):
+        acquire(str(folder), "another")
+
+
+def test_a_state_directory_that_others_can_write_to_is_refused(host: GuardedHost, folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(NoStateDirectory, match="must be a folder that only its owner"):
+        acquire(str(folder), "run")
+    with pytest.raises(GuardRefused), guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)):
+        raise AssertionError("the change must not be made")
+
+
+def test_an_interface_that_is_not_there_is_refused(host: GuardedHost, folder: Path) -> None:
+    with (
+        pytest.raises(GuardRefused, match="there is no interface wl9"),
+        guard(host.namespace, ["wl9"], timeout=60, state_dir=str(folder)),
+    ):
+        raise AssertionError("the change must not be made")
+    assert not (folder / UNFINISHED).exists()
+
+
+def test_the_watchdog_needs_nothing_but_the_standard_library() -> None:
+    ask = "import sys, viacheck.guard.watchdog; print(*sorted(name for name in sys.modules if 'fixtures' in name))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", ask], env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(name == "fixtures" or name.startswith("viacheck.guard") for name in done.stdout.split())
+
+
+def test_the_saved_file_can_be_read_by_its_owner_only_and_by_people(host: GuardedHost, folder: Path) -> None:
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        path = Path(armed.state_file)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert '"is": "priority 1000 from 172.17.0.0/16 lookup 200"' in path.read_text()

@@ -1,0 +1,106 @@
+"""The files are collected of a namespace's own file system, in one go, whatever lies in the folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.persistence_hosts import recorded
+from viacheck.host import persistence_files, syscalls
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import HostFile
+
+
+def host(files: dict[str, str], extra: dict[str, str] | None = None) -> Namespace:
+    """A namespace with an /etc and a /run of its own, with these files; ``extra`` names links and their targets."""
+
+    def prepare() -> None:
+        for folder in ("/etc", "/run"):
+            syscalls.mount("tmpfs", folder, "tmpfs", options="mode=755")
+        for path, text in files.items():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            Path(path).write_bytes(text.encode(errors="surrogateescape"))
+            os.chmod(path, 0o600 if "system-connections" in path else 0o755)
+        for path, target in (extra or {}).items():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.mkfifo(path) if target == "fifo" else os.symlink(target, path)
+
+    try:
+        return Namespace.create("persistence", prepare)
+    except OSError as error:
+        pytest.skip(f"no namespace can be made here: {error}")
+
+
+@pytest.fixture
+def collected(request: pytest.FixtureRequest) -> Iterator[dict[str, HostFile]]:
+    namespace = host(*request.param)
+    try:
+        files = persistence_files.collect(namespace)
+        assert len({file.path for file in files}) == len(files)
+        yield {file.path: file for file in files if not file.path.startswith("/usr/")}
+    finally:
+        namespace.close()
+
+
+@pytest.mark.parametrize("collected", [({},)], indirect=True)
+def test_a_host_without_any_manager(collected: dict[str, HostFile]) -> None:
+    assert [(file.path, file.exists) for file in collected.values()] == [
+        ("/etc/network/interfaces", False), ("/etc/rc.local", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "collected",
+    [(recorded("ifupdown-healthy") | recorded("networkd-healthy") | recorded("networkmanager-healthy")
+      | recorded("netplan-healthy") | recorded("networkmanager-dispatcher"),)],
+    indirect=True,
+)  # fmt: skip
+def test_every_managers_files(collected: dict[str, HostFile]) -> None:
+    assert set(collected) == {
+        "/etc/network/interfaces", "/etc/rc.local", "/run/network/ifstate",
+        "/etc/network/interfaces.d/10-rules.conf", "/etc/network/interfaces.d/radio",
+        "/etc/systemd/network/20-wlan0.network", "/etc/systemd/network/10-lo.network",
+        "/etc/systemd/network/10-lo.network.d/backstop.conf", "/etc/systemd/networkd.conf.d/10-agent.conf",
+        "/run/systemd/network/10-netplan-wlan0.network", "/run/systemd/network/10-netplan-lo.network",
+        "/run/systemd/netif/links/1", "/run/systemd/netif/links/12",
+        "/etc/NetworkManager/system-connections/office.nmconnection", "/run/NetworkManager/devices/12",
+        "/etc/NetworkManager/dispatcher.d/50-agent", "/etc/netplan/01-netcfg.yaml",
+    }  # fmt: skip
+    assert not any("CANARY" in file.text for file in collected.values())
+    assert collected["/etc/NetworkManager/system-connections/office.nmconnection"].mode == 0o600
+
+
+@pytest.mark.parametrize(
+    "collected",
+    [(
+        {
+            "/etc/network/interfaces": "source interfaces.d/* /etc/nowhere\nsource-directory loop\n",
+            "/etc/network/interfaces.d/sub/x": "iface a inet dhcp\n",
+            "/etc/netplan/bad.yaml": "network: {password: 'CANARY\n",
+            "/etc/network/if-up.d/vendor": "#!/bin/sh\nethtool -s $IFACE wol g\n",
+            "/etc/network/interfaces.d/bytes": "\udcff",
+        },
+        {
+            "/etc/network/interfaces.d/pipe": "fifo",
+            "/etc/network/loop/interfaces": "/etc/network/interfaces",
+            "/etc/systemd/network/50-masked.network": "/dev/null",
+            "/etc/systemd/network/60-dangling.network": "/nowhere",
+            "/etc/netplan/pipe.yaml": "fifo",
+        },
+    )],
+    indirect=True,
+)  # fmt: skip
+def test_what_lies_there_and_should_not(collected: dict[str, HostFile]) -> None:
+    assert "/etc/network/interfaces.d/pipe" not in collected
+    assert "/etc/network/if-up.d/vendor" not in collected
+    assert collected["/etc/systemd/network/50-masked.network"].text == ""
+    assert collected["/etc/systemd/network/60-dangling.network"].error == "No such file or directory"
+    assert collected["/etc/netplan/pipe.yaml"].text == ""
+    bad = collected["/etc/netplan/bad.yaml"]
+    assert bad.text == ""
+    assert bad.error is not None
+    assert "not YAML" in bad.error
+    assert "CANARY" not in bad.error

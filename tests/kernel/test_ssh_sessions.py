@@ -1,0 +1,179 @@
+"""The interface of the operator's own SSH session is found, and the consents to interrupt a live host are asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.guarded_host import GuardedHost
+from viacheck.guard.disruption_plan import Plan, Step, consent_missing, cuts_management
+from viacheck.guard.ssh_sessions import SshSession, ssh_sessions
+
+
+@pytest.fixture
+def host() -> Iterator[GuardedHost]:
+    one = GuardedHost()
+    yield one
+    one.close()
+
+
+def sessions(host: GuardedHost, **environ: str) -> dict[str, set[str]]:
+    return {one.peer: set(one.interfaces) for one in ssh_sessions(host.namespace, environ, pid=1)}
+
+
+@pytest.mark.parametrize(
+    ("connection", "peer", "interfaces"),
+    [
+        ("10.10.50.77 50000 10.10.50.9 22", "10.10.50.77", {"wl0"}),
+        ("10.10.40.77 50000 10.10.40.9 22", "10.10.40.77", {"up0"}),
+        # It came in by the one and is answered by the other: it needs both.
+        ("198.51.100.7 50000 10.10.50.9 22", "198.51.100.7", {"wl0", "up0"}),
+        ("2001:db8:50::77 50000 2001:db8:50::9 22", "2001:db8:50::77", {"wl0"}),
+    ],
+)
+def test_ssh_connection_names_the_session(host: GuardedHost, connection: str, peer: str, interfaces: set[str]) -> None:
+    assert sessions(host, SSH_CONNECTION=connection) == {peer: interfaces}
+
+
+def test_a_session_of_another_namespace_is_none_of_its_interfaces_business(host: GuardedHost) -> None:
+    assert sessions(host, SSH_CONNECTION="192.0.2.1 50000 192.0.2.2 22") == {}
+
+
+@pytest.mark.parametrize("connection", ["", "10.10.50.77", "a b c d", "10.10.50.77 50000 10.10.50.9"])
+def test_what_is_no_connection_is_no_session(host: GuardedHost, connection: str) -> None:
+    assert sessions(host, SSH_CONNECTION=connection) == {}
+
+
+def test_what_lies_beneath_a_bridge_carries_its_session(host: GuardedHost) -> None:
+    for words in ("link add br9 type bridge", "link set br9 up", "link set wl0 master br9"):
+        host.ip(words)
+    host.ip("address add 10.10.70.9/24 dev br9")
+    assert sessions(host, SSH_CONNECTION="10.10.70.77 50000 10.10.70.9 22") == {"10.10.70.77": {"br9", "wl0"}}
+
+
+def test_what_a_macvlan_stands_on_carries_its_session(host: GuardedHost) -> None:
+    host.ip("link add link wl0 name mv0 type macvlan mode bridge")
+    host.ip("link set mv0 up")
+    host.ip("address add 10.10.70.9/24 dev mv0")
+    assert sessions(host, SSH_CONNECTION="10.10.70.77 50000 10.10.70.9 22") == {"10.10.70.77": {"mv0", "wl0"}}
+
+
+SSHD = """\
+import socket, subprocess, sys
+listener = socket.socket({family})
+listener.bind(({address!r}, 0))
+listener.listen()
+print(listener.getsockname()[1], flush=True)
+connection = listener.accept()[0]
+with open("/proc/self/comm", "w") as file:
+    file.write("sshd")
+ask = "from viacheck.host.namespace import Namespace; from viacheck.guard.ssh_sessions import ssh_sessions; " \\
+      "print([(one.peer, sorted(one.interfaces), one.found_by) for one in ssh_sessions(Namespace.current(), dict())])"
+# Two processes on, as behind a login shell and sudo.
+subprocess.run(["sh", "-c", '"$0" -c "$1"; true', sys.executable, ask])
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "peer"),
+    [("10.10.50.9", "10.10.50.77"), ("2001:db8:50::9", "2001:db8:50::77"), ("::", "10.10.50.77")],
+)
+def test_without_the_variable_the_sshd_above_is_asked(host: GuardedHost, address: str, peer: str) -> None:
+    length = "64" if ":" in peer else "24"
+    words = ["ip", "address", "add", f"{peer}/{length}", "dev", "wl0-far", *(["nodad"] if ":" in peer else [])]
+    assert host.far.run(words).ok
+    family = "socket.AF_INET6" if ":" in address else "socket.AF_INET"
+    source = SSHD.format(family=family, address=address)
+    daemon = host.start([sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert daemon.stdout is not None
+    port = int(daemon.stdout.readline())
+    target = "2001:db8:50::9" if ":" in peer else "10.10.50.9"
+    dial = f"import socket, sys; one = socket.create_connection(({target!r}, {port})); sys.stdin.read()"
+    client = host.far.call(lambda: subprocess.Popen([sys.executable, "-c", dial], stdin=subprocess.PIPE))
+    said, errors = daemon.communicate(timeout=30)
+    client.communicate(timeout=30)
+    assert said.strip() == f"[({peer!r}, ['wl0'], 'the sshd above')]", errors
+
+
+WLAN = SshSession("10.10.50.77", frozenset({"wl0"}), "SSH_CONNECTION")
+
+
+def test_the_interface_of_a_session_is_refused_unless_asked_for() -> None:
+    assert cuts_management(["up0", "wl0"], [WLAN], flap_management=False) == (
+        "wl0 carries the SSH session from 10.10.50.77 (SSH_CONNECTION): it would be cut; "
+        "--flap-management does it all the same"
+    )
+    assert cuts_management(["up0", "wl0"], [WLAN], flap_management=True) is None
+    assert cuts_management(["up0"], [WLAN], flap_management=False) is None
+
+
+@pytest.mark.parametrize(
+    ("site_allows", "asked", "line"),
+    [
+        (True, True, None),
+        (True, False, "it interrupts this host's network: add --allow-disruptive"),
+        (
+            False,
+            True,
+            "site.toml: allow_disruptive: found false; --allow-disruptive needs 'allow_disruptive = true' there",
+        ),
+        (
+            False,
+            False,
+            "it interrupts this host's network: needs 'allow_disruptive = true' in site.toml, and --allow-disruptive",
+        ),
+    ],
+)
+def test_both_consents_are_needed(site_allows: bool, asked: bool, line: str | None) -> None:
+    assert consent_missing("site.toml", site_allows, asked) == line
+
+
+def test_a_plan_says_what_and_where_and_how_long() -> None:
+    plan = Plan((Step("link down, then up", "wl0", 5), Step("ifdown and ifup, three times", "wl0", 30)))
+    assert plan.timeout == 45
+    assert plan.lines() == [
+        "this host's network will be interrupted, and put back as it is now:",
+        "  wl0: link down, then up, at most 5 s",
+        "  wl0: ifdown and ifup, three times, at most 30 s",
+        "  a watchdog puts it back after 45 s in any case; './viacheck restore' does so by hand",
+    ]
+
+
+SITE = """\
+schema = 1
+{allow}
+[site]
+name = "one"
+[agent]
+netns = "/proc/self/ns/net"
+[agent.attach]
+mode = "nat"
+network = "bridge"
+[uplinks.wl0]
+gateway = "10.10.50.1"
+[egress]
+uplink = "wl0"
+[probe]
+target = "198.51.100.1"
+"""
+
+
+def run_local(host: GuardedHost, site: Path, *words: str) -> tuple[int, str]:
+    argv = [sys.executable, "-m", "pytest", "checks", "--local", "--site", str(site), "--collect-only", "-q", *words]
+    process = host.start(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_the_option_alone_does_not_make_a_run_disruptive(host: GuardedHost, tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(SITE.format(allow=""))
+    status, said = run_local(host, site, "--allow-disruptive")
+    assert status == 4
+    assert f"{site}: allow_disruptive: found false; --allow-disruptive needs 'allow_disruptive = true' there" in said
+    site.write_text(SITE.format(allow="allow_disruptive = true"))
+    assert run_local(host, site, "--allow-disruptive")[0] == 0

@@ -1,0 +1,84 @@
+"""A person's own commands are tried on a lab's host before the checks; the first that fails stops it, with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.front_door import viacheck
+
+RECIPE = """\
+# the guide's steps 1 to 5
+echo 200 wlan0rt >> /etc/iproute2/rt_tables
+ip rule add from 172.17.0.0/16 lookup wlan0rt
+ip route add default via 10.10.50.1 dev wlan0 table wlan0rt
+"""
+
+
+def test_a_blank_host_does_not_do_what_is_meant(tmp_path: Path) -> None:
+    done = viacheck("--lab", "multihomed-blank", "-q", report_dir=tmp_path / "report")
+    assert done.exit_code == 1
+    assert "RULE_MISSING" in done.stdout
+
+
+def test_the_recipe_makes_it_so(tmp_path: Path) -> None:
+    change = tmp_path / "change.sh"
+    change.write_text(RECIPE)
+    done = viacheck(
+        "--lab", "multihomed-blank", "--apply", "change.sh", "-q", report_dir=tmp_path / "report", cwd=tmp_path
+    )
+    assert done.exit_code == 0, done.said
+    (target,) = done.outcome.targets
+    assert any("change.sh was run before the checks" in note for note in target.notes)
+    assert not Path("/etc/iproute2/rt_tables").read_text().count("wlan0rt"), "the machine's own file was changed"
+
+
+def test_a_line_that_fails_is_named(tmp_path: Path) -> None:
+    change = tmp_path / "change.sh"
+    change.write_text(
+        "ip rule add from 172.17.0.0/16 lookup 200\nip route add default via 10.99.0.1 table 200\n: never\n"
+    )
+    words = ("--lab", "multihomed-blank", "--apply", "change.sh", "-q")
+    done = viacheck(*words, report_dir=tmp_path / "report", cwd=tmp_path)
+    assert done.exit_code == 1
+    said = " ".join(done.stdout.split())
+    assert "change.sh: line 2: ip route add default via 10.99.0.1 table 200: exit 2" in said
+    assert "FAILURES" not in done.stdout, "the line that failed says it all"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("#!/bin/sh\nset -u\nfalse\n", "line 3: false: exit 1: it said nothing"),
+        (
+            "way() {\n  ip link set nobody up\n}\nway\n",
+            'line 2: ip link set nobody up: exit 1: Cannot find device "nobody"',
+        ),
+        ("if true; then\n  echo 'open\nfi\n", "line 2: unexpected EOF"),
+        ("ip link | grep -q nobody\n", "line 1: ip link | grep -q nobody: exit 1"),
+    ],
+)
+def test_the_line_is_the_files_own(tmp_path: Path, text: str, said: str) -> None:
+    change = tmp_path / "change.sh"
+    change.write_text(text)
+    words = ("--lab", "multihomed-blank", "--apply", str(change), "-q", "-k", "HOST-02")
+    done = viacheck(*words, report_dir=tmp_path / "report")
+    assert done.exit_code == 1
+    (target,) = done.outcome.targets
+    assert any(said in note for note in target.notes), target.notes
+
+
+def test_nothing_is_tried_on_a_host_or_in_a_bundle(tmp_path: Path) -> None:
+    change = tmp_path / "change.sh"
+    change.write_text("true\n")
+    for words in (("--apply", str(change)), ("--mend-in-lab",)):
+        done = viacheck("--bundle", "case.tar.gz", *words, report_dir=tmp_path / "report", cwd=tmp_path)
+        assert done.exit_code == 4
+        assert f"{words[0]} goes with --lab or --twin" in done.stderr
+
+
+def test_a_change_that_cannot_be_read_is_wrong_usage(tmp_path: Path) -> None:
+    done = viacheck("--lab", "nat", "--apply", "absent.sh", report_dir=tmp_path / "report", cwd=tmp_path)
+    assert done.exit_code == 4
+    assert "--apply: absent.sh: cannot be read" in done.stderr

@@ -1,0 +1,166 @@
+"""``./viacheck bench``: it measures, prints the table and saves it. How fast anything is, no test asserts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netns_lab.scenarios import SCENARIOS
+from tests.helpers.front_door import ROOT
+from viacheck.bench import capture_load, egress_verdict, lab_build, large_host
+from viacheck.bench.bench_table import page
+from viacheck.bench.figures import Bench, BenchFailed, Figure, Limit, Measurement
+from viacheck.bench.lab_by_ip import commands
+from viacheck.bench.readiness import first_ping
+from viacheck.cli import bench
+from viacheck.host.namespace import Namespace
+from viacheck.targets.base import Target
+from viacheck.targets.specs import LabSpec
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where benchmarks are saved."""
+    folder = tmp_path / "bench"
+    monkeypatch.setattr(bench, "SAVED", folder)
+    return folder
+
+
+def test_the_table_is_printed_and_saved(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["--quick", "--only", "lab", "--only", "verdict"]) == 0
+    said = capsys.readouterr()
+    (document,) = saved.glob("*.json")
+    saved_bench = Bench.model_validate_json(document.read_text())
+    assert json.loads(document.read_text())["schema"] == "viacheck.bench/1"
+    assert [one.name for one in saved_bench.measurements] == ["lab", "verdict"]
+    for measurement in saved_bench.measurements:
+        assert measurement.figures[0].median is not None
+        assert measurement.figures[0].reached is not None
+    table = document.with_suffix(".md").read_text()
+    assert table in said.out
+    assert "| to reach |" in table
+    assert sorted(path.suffix for path in saved.iterdir()) == [".json", ".md"]
+
+
+def test_the_lab_is_built_alike_by_every_means() -> None:
+    own, floor, by_ip, _mininet = lab_build.measure(quick=True).judged().figures
+    assert len(own.values) == len(floor.values) == 3
+    assert own.limit is not None
+    assert by_ip.values or by_ip.remark.startswith("not measured: needs")
+
+
+def test_the_watch_sees_every_probe_under_load() -> None:
+    own, scapy = capture_load.measure(quick=True).figures
+    assert own.values == [100]
+    assert len(scapy.values) == 1
+
+
+def test_a_verdict_is_judged_before_its_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_verdict, "LAB", LabSpec("policy-routing", faults=("rule-missing",)))
+    with pytest.raises(BenchFailed, match="not as intended"):
+        egress_verdict.measure(quick=True)
+
+
+def test_a_large_host_is_read_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_host, "RULES", 300)
+    monkeypatch.setattr(large_host, "ROUTES", 700)
+    measurement = large_host.measure(quick=True).judged()
+    whole, *parts = measurement.figures
+    assert whole.median is not None
+    assert whole.median == pytest.approx(sum(part.median or 0 for part in parts[:3]))
+    assert measurement.figures[-1].remark.startswith("The report of it: result.json")
+
+
+def test_a_large_hosts_checks_must_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_host, "RULES", 1)
+    monkeypatch.setattr(large_host, "ROUTES", 1)
+    with large_host.large_host() as (host, intent):
+        assert host.run(["ip", "rule", "del", "lookup", "200"]).ok
+        target = Target("local:large-host", "local", intent, host)
+        try:
+            with pytest.raises(BenchFailed, match=r"ROUTE-0[23]"):
+                large_host._judge(target)
+        finally:
+            target.close()
+
+
+def test_a_lab_that_is_not_ready_is_no_figure() -> None:
+    alone = Namespace.create("agent")
+    try:
+        with pytest.raises(BenchFailed, match="the lab: the agent's first ping was not answered"):
+            first_ping(alone, "the lab")
+    finally:
+        alone.close()
+
+
+def test_what_cannot_be_measured_is_told_and_the_rest_is_saved(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(egress_verdict, "LAB", LabSpec("policy-routing", faults=("rule-missing",)))
+    assert bench.main(["--quick", "--only", "verdict", "--only", "load"]) == 1
+    assert "viacheck bench: verdict: " in capsys.readouterr().err
+    (document,) = saved.glob("*.json")
+    assert [one.name for one in Bench.model_validate_json(document.read_text()).measurements] == ["load"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--only", "labs"], "invalid choice: 'labs'"),
+        (["--fast"], "--fast"),
+        (["more"], "more"),
+        (["--only"], "--only"),
+    ],
+)
+def test_bad_words_are_refused_in_one_line(words: list[str], told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "viacheck.cli.main", "bench", *words],
+        cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert done.stderr.startswith("viacheck bench: ")
+    assert told in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved.write_text("a file is in the way")
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--quick", "--only", "lab"])
+    assert ended.value.code == 4
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ratios_are_to_viachecks_own_median() -> None:
+    own = Figure(what="own", unit="ms", values=[9, 10, 50], limit=Limit(at_most=20))
+    other = Figure(what="other", unit="ms", values=[30], limit=Limit(of="ratio", at_least=4))
+    away = Figure(what="away", unit="ms", remark="not installed", limit=Limit(at_most=1))
+    Measurement(name="x", title="X", figures=[own, other, away]).judged()
+    assert (own.median, own.ratio, own.reached) == (10, None, True)
+    assert (other.median, other.ratio, other.reached) == (30, 3, False)
+    assert (away.median, away.ratio, away.reached) == (None, None, None)
+
+
+def test_the_table_tells_what_was_missed_and_what_was_not_measured() -> None:
+    figures = [
+        Figure(what="own", unit="ms", values=[31.25], limit=Limit(at_most=30)),
+        Figure(what="by mininet", unit="ms", remark="not installed"),
+        Figure(what="slow", unit="ms", values=[12345.6, 12345.6], remark="Once."),
+    ]
+    measurement = Measurement(name="x", title="X", figures=figures).judged()
+    bench = Bench(id="1", taken="2026-01-02T03:04:05", machine={"cores": "2"}, quick=False, measurements=[measurement])
+    lines = page(bench).splitlines()
+    assert "| own | 31.2 ms | (1) |  | ≤ 30 ms | **missed** |" in lines
+    assert "| by mininet | not installed |  |  |  |  |" in lines
+    assert "| slow [1] | 12,346 ms | 12,346 to 12,346 (2) | 395 |  |  |" in lines
+    assert "1. Once." in lines
+
+
+def test_the_commands_of_the_lab_by_ip_name_everything_in_the_plan() -> None:
+    said = [" ".join(command) for command in commands(SCENARIOS["policy-routing"]())]
+    assert "ip -n host rule add priority 32765 from 172.17.0.0/16 lookup 200" in said
+    assert "ip -n host route add default via 10.10.50.1 dev wlan0 table 200" in said
+    assert said.index("ip -n host link set veth-agent up") < said.index("ip -n host link set docker0 up")

@@ -1,0 +1,425 @@
+"""A real Docker engine in a lab's host namespace: it runs, it can be read, and nothing of it stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netns_lab.docker_engine.daemon import (
+    CGROUP_PREFIX,
+    Engine,
+    EngineFailed,
+    missing_packages,
+    sweep_cgroups,
+    unavailable,
+)
+from netns_lab.pid_namespace import contain_processes
+from tests.helpers.paths import ROOT
+from viacheck.host import syscalls
+from viacheck.host.docker import (
+    ContainerNotRunning,
+    EngineUnreachable,
+    container_namespace,
+    read_engine,
+)
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import Attachment, DockerContainer, IPAMPool
+
+UNAVAILABLE = unavailable()
+needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
+GONE_WITHIN = 10.0
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Namespace]:
+    """A host with an uplink to a far end that is never asked anything."""
+    namespace = Namespace.create("host")
+    for argv in (
+        ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0"],
+        ["ip", "address", "add", "10.10.40.9/24", "dev", "eth0"],
+        ["ip", "link", "set", "far0", "up"],
+        ["ip", "link", "set", "eth0", "up"],
+    ):
+        assert namespace.run(argv).ok
+    yield namespace
+    namespace.close()
+
+
+@pytest.fixture(scope="module")
+def engine(host: Namespace) -> Iterator[Engine]:
+    with Engine.start(host) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def agent(engine: Engine, name: str = "te-agent", network: str = "bridge", **more: object) -> Iterator[int]:
+    pid = engine.run_agent(name, network=network, **more)  # type: ignore[arg-type]
+    try:
+        yield pid
+    finally:
+        engine.remove_agent(name)
+
+
+def read_agent(engine: Engine, name: str = "te-agent") -> DockerContainer:
+    container = read_engine(engine.base_url, name).container
+    assert container is not None
+    return container
+
+
+@needs_engine
+def test_the_agent_reaches_its_bridge_and_is_read_as_it_is(engine: Engine, host: Namespace) -> None:
+    with agent(engine, environment={"TEAGENT_ACCOUNT_TOKEN": "s3cret"}):
+        facts = read_engine(engine.base_url, "te-agent")
+        assert facts.container is not None
+        assert facts.container.running
+        assert facts.container.environment_names == ("TEAGENT_ACCOUNT_TOKEN",)
+        assert "s3cret" not in repr(facts)
+        (attachment,) = facts.container.attachments
+        assert (attachment.address, attachment.gateway, attachment.prefixlen) == ("172.17.0.2", "172.17.0.1", 16)
+        bridge = facts.network("bridge")
+        assert bridge is not None
+        assert bridge.pools == (IPAMPool(subnet="172.17.0.0/16", gateway="172.17.0.1"),)
+        assert host.run(["ip", "link", "show", "dev", bridge.bridge or ""]).ok
+        ping = engine.run_in_agent("te-agent", ["ping", "-c", "1", "-W", "5", "172.17.0.1"])
+        assert ping.ok, ping
+
+
+@needs_engine
+def test_the_engine_masquerades_in_the_labs_namespace(engine: Engine, host: Namespace) -> None:
+    rules = host.run(["iptables-save", "-t", "nat"]).stdout
+    assert "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE" in rules
+
+
+@needs_engine
+@pytest.mark.parametrize("folder", ["/run", "/etc/docker"])
+def test_the_engine_writes_beside_the_machines_files(folder: str, engine: Engine) -> None:
+    assert os.stat(f"{engine.root}{folder}").st_dev != os.stat(folder).st_dev
+
+
+@needs_engine
+def test_the_agents_namespace_is_found_from_outside(engine: Engine) -> None:
+    with agent(engine) as pid, contextlib.closing(engine.agent_namespace("te-agent")) as namespace:
+        assert os.path.samestat(os.fstat(namespace.net_fd), os.stat(f"/proc/{pid}/ns/net"))
+        assert "172.17.0.2" in namespace.run(["ip", "-brief", "address", "show", "dev", "eth0"]).stdout
+        # What a target does: the number that the engine tells, in the /proc where it is true.
+        told = read_agent(engine).pid
+        assert told != pid
+        with contextlib.closing(container_namespace(told, "te-agent", engine.proc)) as again:
+            assert os.path.samestat(os.fstat(again.net_fd), os.fstat(namespace.net_fd))
+
+
+@needs_engine
+def test_a_restarted_agent_has_another_process_and_another_namespace(engine: Engine) -> None:
+    with agent(engine) as before, contextlib.closing(engine.agent_namespace("te-agent")) as old:
+        after = engine.restart_agent("te-agent")
+        assert after != before
+        with contextlib.closing(engine.agent_namespace("te-agent")) as new:
+            assert not os.path.samestat(os.fstat(old.net_fd), os.fstat(new.net_fd))
+            assert "172.17.0.2" in new.run(["ip", "-brief", "address"]).stdout
+
+
+@needs_engine
+def test_a_stopped_agent_has_no_namespace(engine: Engine) -> None:
+    with agent(engine):
+        engine.stop_agent("te-agent")
+        assert not read_agent(engine).running
+        assert engine.agent_pid("te-agent") == 0
+        with pytest.raises(ContainerNotRunning, match="te-agent"):
+            engine.agent_namespace("te-agent")
+        assert engine.start_agent("te-agent") > 0
+        assert read_agent(engine).running
+
+
+@needs_engine
+def test_network_none_gives_no_way_out(engine: Engine) -> None:
+    with agent(engine, network="none"):
+        container = read_agent(engine)
+        assert container.network_mode == "none"
+        assert container.attachments == (Attachment(network="none"),)
+        with contextlib.closing(engine.agent_namespace("te-agent")) as namespace:
+            assert namespace.run(["ip", "route", "show"]).stdout == ""
+            assert len(namespace.run(["ip", "-oneline", "link", "show"]).stdout.splitlines()) == 1
+
+
+@needs_engine
+def test_a_macvlan_network_on_the_uplink(engine: Engine) -> None:
+    engine.create_macvlan_network("macvlan0", "eth0", "10.10.40.0/24", "10.10.40.1", "10.10.40.192/27")
+    network = read_engine(engine.base_url).network("macvlan0")
+    assert network is not None
+    assert (network.driver, network.parent) == ("macvlan", "eth0")
+    assert network.pools == (IPAMPool(subnet="10.10.40.0/24", gateway="10.10.40.1", ip_range="10.10.40.192/27"),)
+    with agent(engine, network="macvlan0", address="10.10.40.200"):
+        assert [a.address for a in read_agent(engine).attachments] == ["10.10.40.200"]
+        with contextlib.closing(engine.agent_namespace("te-agent")) as namespace:
+            assert "macvlan" in namespace.run(["ip", "-details", "link", "show", "dev", "eth0"]).stdout
+
+
+@needs_engine
+def test_a_bridge_network_of_ones_own(engine: Engine, host: Namespace) -> None:
+    engine.create_bridge_network("measure", "172.30.0.0/24", "172.30.0.254", bridge="br-measure")
+    network = read_engine(engine.base_url).network("measure")
+    assert network is not None
+    assert network.bridge == "br-measure"
+    assert "172.30.0.254/24" in host.run(["ip", "-brief", "address", "show", "dev", "br-measure"]).stdout
+    engine.create_bridge_network("other", "172.31.0.0/24")
+    other = read_engine(engine.base_url).network("other")
+    assert other is not None
+    assert host.run(["ip", "link", "show", "dev", other.bridge or ""]).ok
+    with agent(engine, network="measure", address="172.30.0.7", dns=["172.30.0.254"]):
+        assert read_agent(engine).dns == ("172.30.0.254",)
+        assert engine.run_in_agent("te-agent", ["ping", "-c", "1", "-W", "5", "172.30.0.254"]).ok
+
+
+@needs_engine
+def test_an_agent_comes_back_after_an_engine_restart_if_its_policy_says_so(engine: Engine) -> None:
+    with agent(engine, "stays", restart="unless-stopped") as before, agent(engine, "goes"):
+        engine.restart()
+        assert read_agent(engine, "stays").running
+        assert engine.agent_pid("stays") not in (0, before)
+        assert not read_agent(engine, "goes").running
+
+
+@needs_engine
+def test_a_stopped_engine_is_unreachable_and_comes_back(engine: Engine) -> None:
+    engine.stop_daemon()
+    with pytest.raises(EngineUnreachable) as unreachable:
+        read_engine(engine.base_url)
+    assert unreachable.value.reason in ("socket-missing", "connection-refused")
+    with pytest.raises(EngineFailed, match="dockerd is not running"):
+        engine.run_agent("te-agent")
+    engine.start_daemon()
+    assert read_engine(engine.base_url).network("bridge") is not None
+
+
+@needs_engine
+def test_several_engines_do_not_see_each_other(engine: Engine) -> None:
+    with (
+        contextlib.closing(Namespace.create("other")) as other,
+        Engine.start(other, subnet="172.18.0.0/24", gateway="172.18.0.254", settings={"iptables": False}) as second,
+        agent(engine),
+        agent(second),
+    ):
+        assert [a.address for a in read_agent(engine).attachments] == ["172.17.0.2"]
+        assert [a.gateway for a in read_agent(second).attachments] == ["172.18.0.254"]
+        assert "MASQUERADE" not in other.run(["iptables-save", "-t", "nat"]).stdout
+
+
+@needs_engine
+def test_a_host_with_files_of_its_own_gives_them_to_the_engine(tmp_path: Path) -> None:
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text("nameserver 10.10.40.53\n")
+
+    def prepare() -> None:
+        syscalls.mount("tmpfs", "/run", "tmpfs", options="mode=755")
+        syscalls.mount("sysfs", "/sys", "sysfs")
+        syscalls.mount(str(resolver), "/etc/resolv.conf", flags=syscalls.MS_BIND)
+
+    with (
+        contextlib.closing(Namespace.create("host", prepare)) as namespace,
+        Engine.start(namespace) as running,
+        agent(running),
+    ):
+        assert "10.10.40.53" in running.run_in_agent("te-agent", ["cat", "/etc/resolv.conf"]).stdout
+
+
+@needs_engine
+def test_a_daemon_that_does_not_start_says_why_and_leaves_nothing() -> None:
+    before = own_cgroups(os.getpid()), descendants(os.getpid())
+    with contextlib.closing(Namespace.create("host")) as namespace, pytest.raises(EngineFailed) as failed:
+        Engine.start(namespace, settings={"storage-driver": "no-such-driver"})
+    assert "exit code 1" in str(failed.value)
+    assert "no-such-driver" in str(failed.value)
+    assert (own_cgroups(os.getpid()), descendants(os.getpid())) == before
+
+
+# Nothing stays
+
+
+HARNESS = """
+import sys
+from viacheck.host.namespace import Namespace
+from netns_lab.docker_engine.daemon import Engine
+host = Namespace.create("host")
+engine = Engine.start(host)
+print(engine.pid, engine.run_agent("te-agent"), engine.run_agent("second", network="none"), flush=True)
+sys.stdin.readline()
+engine.close()
+print("closed", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextlib.contextmanager
+def harness() -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
+    """Another process that runs an engine with two containers, and everything below it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HARNESS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    try:
+        assert process.stdout is not None
+        told = {int(pid) for pid in process.stdout.readline().split()}
+        family = descendants(process.pid)
+        assert len(told) == 3
+        assert told <= family
+        yield process, family
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def own_cgroups(pid: int) -> int:
+    """How many cgroup folders of the process's engines there are."""
+    return sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"{CGROUP_PREFIX}{pid}-*"))
+
+
+def descendants(pid: int) -> set[int]:
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            parents.setdefault(parent, []).append(int(stat.parent.name))
+    found, waiting = set(), [pid]
+    while waiting:
+        children = parents.get(waiting.pop(), [])
+        found.update(children)
+        waiting += children
+    return found
+
+
+def namespaces_of(pids: set[int]) -> set[tuple[str, int]]:
+    found = set()
+    for pid in pids:
+        for kind in ("net", "mnt", "pid"):
+            with contextlib.suppress(OSError):
+                found.add((kind, os.stat(f"/proc/{pid}/ns/{kind}").st_ino))
+    return found
+
+
+def all_processes() -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
+
+
+class Departure:
+    """Watches processes end, by descriptors that no later process with the same number can take over."""
+
+    def __init__(self, pids: set[int]) -> None:
+        self._pidfds: dict[int, int] = {}
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                self._pidfds[os.pidfd_open(pid)] = pid
+
+    def still_there(self) -> set[int]:
+        """Wait with a bound until all are gone; returns those that are not."""
+        deadline = time.monotonic() + GONE_WITHIN
+        poll = select.poll()
+        for fd in self._pidfds:
+            poll.register(fd, select.POLLIN)
+        while self._pidfds and (remaining := deadline - time.monotonic()) > 0:
+            for fd, _ in poll.poll(remaining * 1000):
+                poll.unregister(fd)
+                os.close(fd)
+                del self._pidfds[fd]
+        return set(self._pidfds.values())
+
+
+def commands_of(pids: set[int]) -> set[str]:
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.add(Path(f"/proc/{pid}/comm").read_text().strip())
+    return found
+
+
+@needs_engine
+def test_nothing_stays_after_sigkill() -> None:
+    with harness() as (process, family):
+        running = {"dockerd", "containerd", "containerd-shim", "sleep"}
+        assert running <= commands_of(family)
+        theirs = namespaces_of(family) - namespaces_of({os.getpid()})
+        assert {kind for kind, _ in theirs} == {"net", "mnt", "pid"}
+        departure = Departure(family)
+        process.send_signal(signal.SIGKILL)
+        assert departure.still_there() == set()
+        process.wait()
+        # Mounts have no life but that of the mount namespace that holds them.
+        assert not theirs & namespaces_of(all_processes())
+        assert own_cgroups(process.pid) > 0, "an engine's cgroup folders are what SIGKILL leaves for the next to sweep"
+        sweep_cgroups()
+        assert own_cgroups(process.pid) == 0
+
+
+@needs_engine
+def test_nothing_stays_after_close() -> None:
+    with harness() as (process, family):
+        theirs = namespaces_of(family) - namespaces_of({os.getpid()})
+        departure = Departure(family)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"closed\n"
+        assert departure.still_there() == set()
+        assert own_cgroups(process.pid) == 0
+        # The host's namespace is the harness's own, which still runs.
+        assert {kind for kind, _ in theirs & namespaces_of(all_processes())} <= {"net"}
+        assert process.poll() is None
+
+
+@needs_engine
+def test_sweeping_leaves_running_engines_alone(engine: Engine) -> None:
+    with agent(engine) as pid:
+        sweep_cgroups()
+        assert CGROUP_PREFIX in Path(f"/proc/{pid}/cgroup").read_text()
+        assert engine.run_in_agent("te-agent", ["true"]).ok
+
+
+@needs_engine
+def test_closing_twice_is_closing_once(host: Namespace) -> None:
+    with contextlib.closing(Namespace.create("short")) as namespace:
+        engine = Engine.start(namespace)
+        engine.close()
+        engine.close()
+        with pytest.raises(EngineFailed):
+            engine.run_agent("te-agent")
+
+
+# Where no engine can run
+
+
+def test_an_ordinary_user_is_told_that_root_is_needed() -> None:
+    ourselves = os.geteuid()
+    if ourselves == 0:
+        os.seteuid(65534)
+    try:
+        assert unavailable() == "an engine lab needs root: dockerd mounts file systems and makes cgroups"
+    finally:
+        os.seteuid(ourselves)
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("netns_lab.docker_engine.daemon.SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr("netns_lab.docker_engine.daemon.BUSYBOX", sys.executable)
+    assert missing_packages() == ["busybox-static", "docker.io", "iptables"]
+
+
+@needs_engine
+def test_it_runs_and_ends_where_the_host_has_a_process_namespace_of_its_own() -> None:
+    with contextlib.closing(Namespace.create("daemons")) as host:
+        end = contain_processes(host)
+        with Engine.start(host) as nested, agent(nested) as pid:
+            assert nested.agent_pid("te-agent") == pid
+            with contextlib.closing(nested.agent_namespace("te-agent")) as namespace:
+                assert os.path.samestat(os.fstat(namespace.net_fd), os.stat(f"/proc/{pid}/ns/net"))
+        end()

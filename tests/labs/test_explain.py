@@ -1,0 +1,101 @@
+"""``./viacheck explain`` through its front door: the steps, the wire, what if, and the kernel beside the model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.front_door import ROOT
+from viacheck.analysis.explain import Explanation
+
+
+def explain(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "viacheck.cli.main", "explain", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+
+
+def explained(*words: str) -> Explanation:
+    done = explain(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    return Explanation.model_validate_json(done.stdout)
+
+
+def test_the_agents_packet_is_explained_to_the_wire() -> None:
+    found = explained("--lab", "policy-routing", "--to", "203.0.113.9", "--proto", "tcp", "--dport", "443")
+    assert (found.uplink, found.gateway, found.table, found.source_on_wire) == (
+        "wlan0",
+        "10.10.50.1",
+        200,
+        "10.10.50.9",
+    )
+    assert [step.chosen for step in found.steps] == [False, True]
+    assert "dev eth0" in found.without["wlan0"]
+    assert "on the wire with source 10.10.40.9" in found.without["wlan0"]
+    assert "masquerade: matches" in found.nat_rules[0]
+    assert found.agree is True
+
+
+def test_a_rule_that_comes_first_is_named() -> None:
+    found = explained("--lab", "policy-routing+rule-shadowed", "--to", "203.0.113.9")
+    chosen = next(step for step in found.steps if step.chosen)
+    assert chosen.rule == "priority 100 from 172.17.0.2/32 lookup 254"
+    assert found.uplink == "eth0"
+
+
+def test_a_dropped_packet_says_by_what() -> None:
+    found = explained("--lab", "nat+forward-dropped", "--to", "203.0.113.9")
+    assert found.forward is not None
+    assert found.forward.startswith("dropped by forward: policy")
+    assert found.forward_rules == ["forward: policy drop: matches"]
+    lines = explain("--lab", "nat+forward-dropped", "--to", "203.0.113.9").stdout.splitlines()
+    assert "on wire    nothing: it is dropped inside the host" in lines
+    assert not any(line.startswith("NAT") for line in lines)
+
+
+def test_a_bridged_agent_has_no_way_but_its_parent() -> None:
+    found = explained("--lab", "macvlan", "--to", "203.0.113.9")
+    assert (found.decided_in, found.uplink, found.agree) == ("agent", "eth0", True)
+    assert found.without["eth0"].startswith("nothing leaves")
+
+
+def test_ipv6_fails_closed_behind_its_backstop() -> None:
+    found = explained("--lab", "policy-routing-hardened", "--to", "2001:db8:ffff::1")
+    assert (found.uplink, found.source_on_wire) == ("wlan0", "fd00:17::2")
+    assert "unreachable" in found.without["wlan0"]
+
+
+def test_the_hosts_own_packet_takes_the_default_exit() -> None:
+    found = explained("--lab", "policy-routing", "--to", "203.0.113.9", "--from", "host")
+    assert (found.uplink, found.source_on_wire, found.forward) == ("eth0", "10.10.40.9", None)
+
+
+def test_people_get_lines_and_programs_get_json() -> None:
+    lines = explain("--lab", "policy-routing", "--to", "203.0.113.9").stdout.splitlines()
+    assert "on wire    by wlan0 via 10.10.50.1, source 10.10.50.9" in lines
+    assert lines[-1] == "kernel     table 200: via 10.10.50.1 dev wlan0 (agrees)"
+    assert json.loads(explain("--lab", "nat", "--to", "203.0.113.9", "--json").stdout)["outcome"] == "unicast"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--lab", "nat", "--to", "example"), "--to: 'example' is no IP address"),
+        (("--lab", "nat", "--to", "fe80::1%eth0"), "--to: 'fe80::1%eth0' names an interface"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--from", "me"), "allowed: an address, agent, host"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--from", "2001:db8::1"), "are of different families"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--dport", "80"), "--dport goes with --proto tcp or --proto udp"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--proto", "tcp", "--dport", "65536"), "allowed: 1 to 65535"),
+        (("--lab", "nat", "--to", "203.0.113.9", "--site", "site.toml"), "--site goes with --local"),
+        (("--lab", "nta", "--to", "203.0.113.9"), "--lab: unknown lab 'nta'; did you mean nat?"),
+        (("--local", "--to", "203.0.113.9"), "--local needs --site FILE"),
+        (("--lab", "nat,policy-routing", "--to", "203.0.113.9"), "--lab: explain takes one lab, not 2"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], said: str) -> None:
+    done = explain(*words)
+    assert done.returncode == 4
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

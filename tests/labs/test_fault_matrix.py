@@ -1,0 +1,104 @@
+"""Every fault breaks exactly the checks that it declares, each with the declared diagnosis; healthy labs break none.
+
+All labs are judged through the front door, in one run with two workers, and the outcome is read from result.json.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.check import Check
+from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.engine_lab import engine_intent
+from netns_lab.faults import FAULTS
+from netns_lab.scenarios import BLANK, SCENARIOS
+from tests.helpers.front_door import Finished, by_check, severity, viacheck
+from viacheck.cli.docs import all_checks
+from viacheck.model.result import Outcome, Verdict
+
+NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
+ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
+HEALTHY = [lab for lab in SCENARIOS if lab not in BLANK]
+NO_ENGINE = unavailable()
+
+
+@pytest.fixture(scope="module")
+def engine_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    healthy = {lab for lab, _fault in ENGINE}
+    labs = [*(f"engine:{lab}" for lab in healthy), *(f"engine:{lab}+{fault.name}" for lab, fault in ENGINE)]
+    return viacheck("--lab", ",".join(labs), "-q", report_dir=tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture(scope="module")
+def netns_outcome(matrix: Finished) -> Outcome:
+    assert matrix.exit_code == 1, matrix.said
+    return matrix.outcome
+
+
+@pytest.fixture(scope="module")
+def engine_outcome(engine_run: Finished) -> Outcome:
+    assert engine_run.exit_code == 1, engine_run.said
+    return engine_run.outcome
+
+
+@pytest.mark.parametrize("lab", HEALTHY)
+def test_a_healthy_lab_breaks_no_check(netns_outcome: Outcome, lab: str) -> None:
+    bad = {check: results for check, results in by_check(netns_outcome, f"lab:{lab}").items() if severity(results) > 1}
+    assert not bad, {check: [(r.case, r.verdict, r.observed) for r in results] for check, results in bad.items()}
+
+
+@pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in NETNS])
+def test_a_fault_breaks_what_it_declares(netns_outcome: Outcome, lab: str, name: str) -> None:
+    _holds_its_word(netns_outcome, lab, name, "")
+
+
+@pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
+@pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in ENGINE])
+def test_an_engine_fault_breaks_what_it_declares(engine_outcome: Outcome, lab: str, name: str) -> None:
+    _holds_its_word(engine_outcome, lab, name, "engine:")
+
+
+def _holds_its_word(outcome: Outcome, lab: str, name: str, flavour: str) -> None:
+    fault = FAULTS[name]
+    healthy = by_check(outcome, f"lab:{flavour}{lab}")
+    broken = by_check(outcome, f"lab:{flavour}{lab}+{name}")
+    assert broken, f"lab:{flavour}{lab}+{name} was not judged"
+    # A fault may belong to labs of several modes, in each of which some of its checks do not apply.
+    plan = SCENARIOS[lab]()
+    intent = engine_intent(plan) if flavour else plan.intent
+    breaks = {check.id for check in all_checks() if check.id in fault.breaks and check.applies.to(intent)}
+    worse = {
+        check
+        for check, results in broken.items()
+        if severity(results) > severity(healthy.get(check, [])) or (check in breaks and severity(results))
+    }
+    told = {
+        (
+            check,
+            result.case,
+        ): f"{result.verdict}: {result.observed} [{result.diagnosis.code if result.diagnosis else ''}]"
+        for check in worse ^ breaks
+        for result in broken.get(check, [])
+    }
+    assert worse == breaks, told
+    codes = {
+        (check, result.case): result.diagnosis.code if result.diagnosis else None
+        for check in worse
+        for result in broken[check]
+        if result.verdict in (Verdict.FAIL, Verdict.ADVISORY)
+    }
+    for code, checks in fault.diagnoses.items():
+        assert {told for (check, _case), told in codes.items() if check in checks} == {code}, codes
+        tellers = [
+            check
+            for check in checks
+            for result in broken[check]
+            if result.diagnosis and not result.diagnosis.reported_by
+        ]
+        assert len(set(tellers)) == 1, f"the cause must be told once, not by {tellers}"
+
+
+@pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
+def test_every_check_is_broken_by_a_fault(check: Check) -> None:
+    breaking = [fault.name for fault in FAULTS.values() if check.id in fault.breaks]
+    assert breaking, f"{check.id} cannot fail: no fault breaks it"

@@ -1,0 +1,164 @@
+"""A run that is cut short says what was judged until then, and leaves nothing: no process, no namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netns_lab.docker_engine.daemon import unavailable
+from reports.report_files import read_outcome
+from tests.helpers.front_door import command
+from viacheck.model.result import Outcome
+
+LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
+GONE_WITHIN = 10.0
+"""Seconds after which what should be gone is a leftover."""
+MARK = "VIACHECK_TEST_RUN"
+NO_ENGINE = unavailable()
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+WORKERS = pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two workers"])
+
+
+class Started:
+    """A run that was started, marked so that whatever comes from it can be told."""
+
+    def __init__(self, report_dir: Path, *arguments: str) -> None:
+        self.report_dir = report_dir
+        self.mark = f"{MARK}={uuid.uuid4()}".encode()
+        name, _, value = self.mark.decode().partition("=")
+        self.process = subprocess.Popen(
+            [*command(*arguments), "--report-dir", str(report_dir)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, name: value},
+            start_new_session=True,
+        )  # fmt: skip
+        self.said = ""
+
+    def wait_for(self, start: str) -> None:
+        """Read until a line begins so."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if line.startswith(start):
+                return
+        pytest.fail(f"no line begins with {start!r}:\n{self.said}")
+
+    def interrupt(self, number: int, *, everybody: bool = False) -> set[str]:
+        """Send a signal, to all of its processes as a terminal does or to the first alone, and wait for the end.
+
+        Returns the namespaces that the run had held before.
+        """
+        held = {name for pid in self._processes() for name in namespaces_of(pid)} - set(namespaces_of("self"))
+        assert held, self.said
+        if everybody:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+        assert self.process.stdout is not None
+        # Not communicate(): a leftover that holds the pipe open is to be found, not waited for.
+        while select.select([self.process.stdout], [], [], GONE_WITHIN)[0]:
+            text = os.read(self.process.stdout.fileno(), 1 << 16).decode()
+            self.said += text
+            if not text:
+                break
+        self.process.wait(GONE_WITHIN)
+        return held
+
+    def _processes(self) -> Iterator[str]:
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if self.mark in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    yield name
+
+    def leftovers(self, held: set[str]) -> list[str]:
+        """Its processes, and whoever still holds one of its namespaces."""
+        processes = [f"process {pid}" for pid in self._processes()]
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            processes += [f"process {pid} holds {name}" for name in held & set(namespaces_of(pid))]
+        return processes
+
+    @property
+    def outcome(self) -> Outcome:
+        """Its result.json."""
+        return read_outcome(self.report_dir / "result.json")
+
+
+def namespaces_of(pid: str) -> list[str]:
+    """The network namespaces that a process' threads are in, and those that it holds by descriptor."""
+    found = []
+    with contextlib.suppress(OSError):
+        found += [os.readlink(f"/proc/{pid}/task/{task}/ns/net") for task in os.listdir(f"/proc/{pid}/task")]
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return [name for name in found if name.startswith("net:")]
+
+
+def nothing_is_left(run: Started, held: set[str]) -> None:
+    deadline = time.monotonic() + GONE_WITHIN
+    while left := run.leftovers(held):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
+@WORKERS
+@pytest.mark.parametrize(("number", "status"), SIGNALS, ids=["SIGINT", "SIGTERM"])
+def test_a_run_that_is_cut_short_tells_what_it_knows(
+    number: signal.Signals, status: int, workers: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = Started(tmp_path / "report", "--lab", LABS, *workers)
+    run.wait_for("HOST-02")
+    nothing_is_left(run, run.interrupt(number))
+    assert run.process.returncode == status, run.said
+    assert run.outcome.run.interrupted == number.name
+    judged = {result.check for result in run.outcome.results}
+    assert "HOST-02" in judged
+    assert "inconclusive" in {target.verdict for target in run.outcome.targets}
+    assert {target.id for target in run.outcome.targets} >= {result.target for result in run.outcome.results}
+    assert f"This run was cut short by {number.name}" in run.said
+    assert f"report: {tmp_path / 'report' / 'report.html'}\n" in run.said
+    assert number.name in (tmp_path / "report" / "report.html").read_text()
+
+
+@WORKERS
+def test_what_a_terminals_interrupt_key_does(workers: tuple[str, ...], tmp_path: Path) -> None:
+    run = Started(tmp_path / "report", "--lab", LABS, *workers)
+    run.wait_for("HOST-02")
+    nothing_is_left(run, run.interrupt(signal.SIGINT, everybody=True))
+    assert run.process.returncode == 130, run.said
+    assert "This run was cut short by SIGINT" in run.said
+    assert "Traceback" not in run.said
+
+
+def test_a_cut_short_run_has_fewer_results_than_a_whole_one(tmp_path: Path) -> None:
+    run = Started(tmp_path / "report", "--lab", LABS)
+    run.wait_for("HOST-02")
+    nothing_is_left(run, run.interrupt(signal.SIGINT))
+    targets = {result.target for result in run.outcome.results}
+    assert targets < {f"lab:{name}" for name in LABS.split(",")}
+    assert len(run.outcome.targets) == len(targets)
+
+
+@WORKERS
+def test_nothing_stays_after_sigkill(workers: tuple[str, ...], tmp_path: Path) -> None:
+    run = Started(tmp_path / "report", "--lab", LABS, *workers)
+    run.wait_for("HOST-02")
+    nothing_is_left(run, run.interrupt(signal.SIGKILL))
+    assert run.process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
+@pytest.mark.parametrize(("number", "status"), [*SIGNALS, (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_engine_ends_with_its_run(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    run = Started(tmp_path / "report", "--lab", "engine:policy-routing")
+    run.wait_for("HOST-02")
+    nothing_is_left(run, run.interrupt(number))
+    assert run.process.returncode == status, run.said

@@ -1,0 +1,83 @@
+"""A live host's container is restarted only with both consents; the host's own way is afterwards as it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.engine_host import EngineHost, engine_host, needs_engine
+from tests.helpers.front_door import Finished, by_check
+from viacheck.model.result import CheckResult, TimelineEvidence, Verdict
+
+pytestmark = needs_engine
+SITE = """\
+schema = 1
+allow_disruptive = true
+[site]
+name = "restarted"
+[agent]
+container = "te-agent"
+[agent.attach]
+mode = "nat"
+network = "bridge"
+[uplinks.eth0]
+gateway = "10.10.40.1"
+[uplinks.wlan0]
+gateway = "10.10.50.1"
+[egress]
+uplink = "eth0"
+persist = "none"
+survives = ["container-restart"]
+[probe]
+target = "198.51.100.1"
+timeout = "400ms"
+"""
+ONLY = ("-k", "EGRESS-01 or FLAP-04 or FLAP-05 or EGRESS-06")
+
+
+@pytest.fixture
+def host() -> Iterator[EngineHost]:
+    with engine_host() as made:
+        made.run_agent("bridge")
+        yield made
+
+
+def told(done: Finished, check: str) -> CheckResult:
+    return by_check(done.outcome, "local:restarted")[check][0]
+
+
+def process(host: EngineHost) -> str:
+    return host.type("docker inspect --format {{.State.Pid}} te-agent")
+
+
+def state(host: EngineHost) -> list[str]:
+    return [host.host.ip(words) for words in ("rule", "route show table all", "-br address show dev eth0")]
+
+
+def test_the_container_is_restarted_and_its_packets_watched(host: EngineHost, tmp_path: Path) -> None:
+    before, ran_as = state(host), process(host)
+    done = host.judge(SITE, tmp_path, "--allow-disruptive", *ONLY)
+    restart = told(done, "FLAP-04")
+    assert restart.verdict is Verdict.PASS, (restart.observed, done.said)
+    assert "recovers in" in restart.observed
+    assert any(isinstance(one, TimelineEvidence) for one in restart.evidence)
+    assert process(host) != ran_as
+    assert state(host) == before
+    assert "  te-agent: docker restart, at most" in done.stdout
+    assert any("after the container te-agent is restarted: the host was put back" in note
+               for note in done.outcome.targets[0].notes)  # fmt: skip
+
+
+def test_an_engine_that_systemd_does_not_run_is_left_alone(host: EngineHost, tmp_path: Path) -> None:
+    done = host.judge(SITE, tmp_path, "--allow-disruptive", *ONLY)
+    restart = told(done, "FLAP-05")
+    assert restart.verdict is Verdict.NOT_RUN
+    assert "systemd does not run the Docker engine here" in restart.observed
+
+
+def test_without_the_option_the_container_goes_on(host: EngineHost, tmp_path: Path) -> None:
+    ran_as = process(host)
+    done = host.judge(SITE, tmp_path, *ONLY)
+    assert (told(done, "FLAP-04").verdict, process(host)) == (Verdict.NOT_RUN, ran_as)

@@ -1,0 +1,212 @@
+"""The twin of every lab, healthy or broken, gives the verdicts of the lab itself; what lies outside a host is named.
+
+Labs and twins are judged through the front door, events included, and read from result.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.scenarios import SCENARIOS
+from tests.conftest import BROKEN
+from tests.helpers.bundles import case_of
+from tests.helpers.front_door import Finished, viacheck
+from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from viacheck.bundle.writer import write_bundle
+from viacheck.model.result import Outcome, TargetRecord, Verdict
+
+LABS = [*SCENARIOS, *BROKEN]
+OUTSIDE = {
+    "foreign-source-dropped": "a rule of the switch",
+    "delivery-filtered": "a rule of the switch",
+    "foreign-data-dropped": "a rule of the switch",
+    "dhcp-in-pool": "a server on the segment",
+    "dhcp-beside-pool": "a server on the segment",
+    "address-conflict": "another machine on the segment",
+    "gateway-silent": "a property of the gateway, which the host had not asked yet when its snapshot was taken",
+    "dns-other-path": "a program on the host, and a twin has none of them",
+    "mirrored-copy": "a rule at a device, and a snapshot does not say at which",
+    "guard-never-true": "what a guard looks for, and a snapshot keeps no pattern",
+}
+"""Faults that no snapshot of the host holds, with what each lies in."""
+NO_WATCHER = "is told of changes of links and may act on them, and a twin has no programs of its host"
+NOT_TOLD = {
+    "FLAP-01": (NO_WATCHER,),
+    "FLAP-02": (NO_WATCHER, "goes by a nexthop object"),
+    "FLAP-03": ("ifdown and ifup run the commands in the host's files",),
+    "FLAP-06": (NO_WATCHER,),
+    "FLAP-07": ("the DHCP server, another machine, must name another router",),
+    "FLAP-08": ("a boot runs the commands in the host's files",),
+    "FLAP-09": ("systemd-networkd is what restarts, and a twin has no programs of its host",),
+    "FLAP-10": (NO_WATCHER,),
+}
+"""Events that a twin of some hosts cannot tell, by check, and what it says then."""
+STATE_EQUALS = "the twin's state equals the snapshot that it was built from"
+NO_ENGINE = unavailable()
+Told = dict[tuple[str, str | None], tuple[Verdict, str | None]]
+
+
+@pytest.fixture(scope="module")
+def twins(matrix: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    words = ("--twin", str(matrix.report_dir / "result.json"), "-n", "2", "-q")
+    return viacheck(*words, report_dir=tmp_path_factory.mktemp("twins"))
+
+
+@pytest.fixture(scope="module")
+def lab_outcome(matrix: Finished) -> Outcome:
+    assert matrix.exit_code == 1, matrix.said
+    return matrix.outcome
+
+
+@pytest.fixture(scope="module")
+def twin_outcome(twins: Finished) -> Outcome:
+    assert twins.exit_code == 1, twins.said
+    return twins.outcome
+
+
+def told(outcome: Outcome, target: str) -> Told:
+    return {
+        (one.check, one.case): (one.verdict, one.diagnosis.code if one.diagnosis else None)
+        for one in outcome.results
+        if one.target == target
+    }
+
+
+def record_of(outcome: Outcome, target: str) -> TargetRecord:
+    return next(one for one in outcome.targets if one.id == target)
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_twin_gives_the_verdicts_of_its_lab(lab_outcome: Outcome, twin_outcome: Outcome, lab: str) -> None:
+    if record_of(lab_outcome, f"lab:{lab}").snapshot is None:
+        pytest.skip("; ".join(record_of(lab_outcome, f"lab:{lab}").notes))
+    original, twin = told(lab_outcome, f"lab:{lab}"), told(twin_outcome, f"twin:{lab}")
+    assert original.keys() == twin.keys()
+    untold = {
+        (one.check, one.case)
+        for one in twin_outcome.results
+        if one.target == f"twin:{lab}" and one.verdict is Verdict.NOT_RUN
+        if any(reason in one.observed for reason in NOT_TOLD.get(one.check, ()))
+    }
+    different = {key: (one, twin[key]) for key, one in original.items() if twin[key] != one and key not in untold}
+    if (fault := lab.rpartition("+")[2]) in OUTSIDE:
+        assert different, f"{fault} is in a snapshot after all, and not only {OUTSIDE[fault]}"
+    else:
+        assert not different
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_twin_says_how_faithful_it_is(lab_outcome: Outcome, twin_outcome: Outcome, lab: str) -> None:
+    if record_of(lab_outcome, f"lab:{lab}").snapshot is None:
+        pytest.skip("there was no lab to be rebuilt")
+    assert STATE_EQUALS in record_of(twin_outcome, f"twin:{lab}").notes
+
+
+def test_what_is_left_out_of_a_twin_is_named(twin_outcome: Outcome) -> None:
+    notes = record_of(twin_outcome, "twin:policy-routing+mirrored-copy").notes
+    assert any("dup to" in note for note in notes)
+    notes = record_of(twin_outcome, "twin:macvlan+wireless-parent").notes
+    assert "eth0: a cable stands for the wireless interface" in notes
+
+
+def test_the_twin_of_a_bundle_fails_with_packets_and_its_mend_is_proven(tmp_path: Path) -> None:
+    bundle = tmp_path / "case.tar.gz"
+    write_bundle(bundle, case_of("policy-routing", "rule-missing"), "default")
+    words = ("--twin", str(bundle), "--mend-in-lab", "-q", "-k", "not FLAP")
+    finished = viacheck(*words, report_dir=tmp_path / "report")
+    assert finished.exit_code == 1, finished.said
+    (target,) = finished.outcome.targets
+    assert (target.id, target.kind, target.flavour) == ("twin:policy-routing", "lab", "netns")
+    verdicts = told(finished.outcome, target.id)
+    for protocol in ("icmp", "udp", "tcp"):
+        assert verdicts["EGRESS-01", protocol] == (Verdict.FAIL, "RULE_MISSING")
+    (egress,) = (one for one in finished.outcome.results if (one.check, one.case) == ("EGRESS-01", "udp"))
+    assert any(one.kind == "packets" and one.sent and one.sightings for one in egress.evidence)
+    mends = {one.diagnosis.mend for one in finished.outcome.results if one.diagnosis and one.check == "ROUTE-02"}
+    (mend,) = mends
+    assert mend is not None
+    assert mend.startswith("mend proven: ")
+    assert "EGRESS-01 (icmp, udp, tcp) fail -> pass" in mend
+    assert "undo proven: the state is as before" in mend
+
+
+@pytest.fixture
+def host() -> Iterator[HandMadeHost]:
+    with hand_made_host() as made:
+        apply_the_guides_recipe(made)
+        yield made
+
+
+def test_the_twin_of_this_host_is_judged_in_its_place(host: HandMadeHost, tmp_path: Path) -> None:
+    site, words = write_site(tmp_path), ("-q", "-k", "not FLAP")
+    live = host.viacheck(*words, site=site, report_dir=tmp_path / "live")
+    before = host.ip("rule") + host.ip("route show table all") + host.ip("link")
+    twin = host.viacheck("--twin", *words, site=site, report_dir=tmp_path / "twin")
+    assert host.ip("rule") + host.ip("route show table all") + host.ip("link") == before
+    assert live.exit_code == twin.exit_code == 0, twin.said
+    assert told(twin.outcome, "twin:by-hand") == told(live.outcome, "local:by-hand")
+
+
+def test_a_change_is_tried_in_a_twin(host: HandMadeHost, tmp_path: Path) -> None:
+    change = tmp_path / "change.sh"
+    change.write_text("ip rule del from 172.17.0.0/16\n")
+    words = ("--twin", "--apply", str(change), "-q", "-k", "ROUTE_02 or ROUTE-02")
+    twin = host.viacheck(*words, site=write_site(tmp_path), report_dir=tmp_path / "twin")
+    assert told(twin.outcome, "twin:by-hand") == {("ROUTE-02", None): (Verdict.FAIL, "RULE_MISSING")}, twin.said
+    assert any(note.startswith(f"{change} was run before the checks") for note in twin.outcome.targets[0].notes)
+
+
+@pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
+def test_the_twin_of_an_engine_lab_takes_what_the_engine_said(tmp_path: Path) -> None:
+    labs = "engine:nat,engine:policy-routing+rule-missing,engine:nat+engine-stopped,engine:macvlan+gateway-mismatch"
+    original = viacheck("--lab", labs, "-q", "-k", "not FLAP", report_dir=tmp_path / "labs")
+    words = ("--twin", str(original.report_dir / "result.json"), "-q", "--mend-in-lab")
+    twins = viacheck(*words, report_dir=tmp_path / "twins")
+    for lab in labs.split(","):
+        of_lab, of_twin = told(original.outcome, f"lab:{lab}"), told(twins.outcome, f"twin:{lab}")
+        different = {key: (one, of_twin[key]) for key, one in of_lab.items() if of_twin[key] != one}
+        # Docker's own resolver answers in the container's namespace; it is a program.
+        expected = {("EGRESS-05", None)} if "macvlan" in lab else set()
+        assert different.keys() == expected, different
+    results = [one for one in twins.outcome.results if one.target == "twin:engine:nat"]
+    restarts = [one for one in results if one.check in ("FLAP-04", "FLAP-05")]
+    assert [one.verdict for one in restarts] == [Verdict.NOT_RUN] * 2
+    assert all("a twin has no programs of its host" in one.observed for one in restarts)
+    mends = {one.diagnosis.code: one.diagnosis.mend or "" for one in twins.outcome.results if one.diagnosis}
+    assert mends["RULE_MISSING"].startswith("mend proven")
+    assert mends["GATEWAY_MISMATCH"] == "no mend to prove: it takes the host's Docker engine, and a twin has none"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--twin",), "--twin needs FILE, or --local for a twin of this host"),
+        (("--twin", "FILE", "--lab", "nat"), "--twin excludes --lab and --bundle"),
+        (("--twin", "FILE", "--site", "site.toml"), "--site goes with --local"),
+        (("--twin", "FILE"), "not a usable bundle"),
+        (("--twin", "nowhere"), "cannot be read"),
+    ],
+)
+def test_a_wrong_selection_is_told_in_one_line(words: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "case.tar.gz"
+    file.write_bytes(b"no bundle")
+    arguments = [str(file) if word == "FILE" else word for word in words]
+    done = viacheck(*arguments, report_dir=tmp_path / "report", cwd=tmp_path)
+    assert done.exit_code == 4, done.said
+    assert reason in done.stderr + done.stdout
+
+
+def test_a_result_with_another_state_is_told_with_its_place(tmp_path: Path, lab_outcome: Outcome) -> None:
+    document = json.loads(lab_outcome.model_dump_json(by_alias=True))
+    document["targets"] = document["targets"][:1]
+    document["targets"][0]["snapshot"]["host"]["links"][0]["index"] = "first"
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps(document))
+    done = viacheck("--twin", str(file), report_dir=tmp_path / "report")
+    assert done.exit_code == 4, done.said
+    assert "snapshot.host.links.0.index" in done.stderr + done.stdout

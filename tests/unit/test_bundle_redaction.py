@@ -1,0 +1,390 @@
+"""What leaves a host in a bundle, a report, a result: no secret that lies about, and in ``strict`` no name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import sys
+import tarfile
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from pathlib import Path
+
+import pytest
+
+from netns_lab.docker_engine.daemon import unavailable
+from tests.helpers.bundles import CANARY, COMMANDS, case_of, in_lab, site
+from tests.helpers.front_door import ROOT, command
+from tests.helpers.paths import RECORDED
+from viacheck.bundle.reader import read_bundle
+from viacheck.bundle.redaction.mapping import KEPT4, Redactor
+from viacheck.bundle.redaction.patterns import without_secrets
+from viacheck.bundle.writer import write_bundle
+
+needs_engine = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+
+needs_tools = pytest.mark.skipif(
+    not (shutil.which("nft") and shutil.which("iptables-nft")), reason="needs the packages nftables and iptables"
+)
+
+FILES = {
+    "/etc/network/interfaces": f"""\
+# {CANARY} was the old password
+auto wlan0
+iface wlan0 inet dhcp
+    wpa-ssid office
+    wpa-psk {CANARY}
+    wireless-key1 {CANARY}
+    post-up ip rule add priority 1000 from 172.17.0.0/16 lookup wlan0rt 2>/dev/null || true # {CANARY}
+    post-up ip route replace default via 10.10.50.1 dev wlan0 table wlan0rt && curl -u me:{CANARY} https://up/
+    post-up curl -H "Authorization: Bearer {CANARY}" \\
+        --data {CANARY} https://example.net/
+    up TOKEN={CANARY} ip route add 10.9.0.0/16 via $(curl https://me:{CANARY}@gw/) dev wlan0
+""",
+    "/etc/netplan/50-wifi.yaml": f"""\
+network:
+  version: 2
+  wifis:
+    wlan0:
+      dhcp4: true  # {CANARY}
+      access-points:
+        "{CANARY}":
+          password: "{CANARY}"
+          auth:
+            key-management: psk
+            identity: {CANARY}
+            password: |
+              {CANARY}
+      routing-policy:
+        - from: 172.17.0.0/16
+          table: 200
+          priority: 1000
+  tunnels:
+    wg0: {{mode: wireguard, key: {CANARY}}}
+""",
+    "/etc/NetworkManager/system-connections/wifi.nmconnection": f"""\
+[connection]
+id={CANARY}
+interface-name=wlan0
+[wifi-security]
+psk={CANARY}
+[ipv4]
+method=auto
+routing-rule1=priority 1000 from 172.17.0.0/16 table 200
+# {CANARY}
+""",
+    "/etc/systemd/network/10-wlan0.network": f"""\
+[Match]
+Name=wlan0
+[Network]
+DHCP=yes
+; {CANARY}
+Description={CANARY}
+[RoutingPolicyRule]
+From=172.17.0.0/16
+Table=200
+[WireGuard]
+PrivateKey={CANARY}
+""",
+    "/etc/rc.local": f"""\
+#!/bin/sh
+docker run -d -e TEAGENT_ACCOUNT_TOKEN={CANARY} --label owner={CANARY} agent {CANARY}
+TEAGENT_ACCOUNT_TOKEN={CANARY}
+export TEAGENT_ACCOUNT_TOKEN
+ip rule add priority 1000 from 172.17.0.0/16 lookup 200; echo {CANARY}
+pipework eth0 te-agent dhclient
+exit 0
+""",
+    "/etc/network/if-up.d/agent": f"""\
+#!/bin/sh
+PASSWORD={CANARY}
+ip rule add from 172.17.0.0/16 lookup 200 # {CANARY}
+""",
+    "/etc/systemd/system/agent-net.service": f"""\
+[Service]
+Environment=TOKEN={CANARY}
+ExecStart=/usr/local/bin/pipework eth0 te-agent dhclient
+""",
+}
+"""Where people keep secrets, by path."""
+
+RECORDED = RECORDED / "own_words"
+READERS = {
+    "netplan": (RECORDED / "netplan-0.106-get").read_text().replace("CANARY", CANARY),
+    "networkctl": (RECORDED / "networkctl-252-list.json").read_text().replace(
+        '"Name":"wlan0"', f'"Name":"wlan0","WirelessLanPassphrase":"{CANARY}"'
+    ),
+}  # fmt: skip
+"""What managers' own readers have been seen to print, by program, and what they might."""
+
+SOURCES = f"""
+set -e
+mkdir -p /run/systemd/netif/links /run/network
+: >/run/systemd/netif/links/1
+printf '\\n201 spare # {CANARY}\\n' >>/etc/iproute2/rt_tables
+ip link set wlan0 alias {CANARY}
+nft add table ip spare
+nft 'add chain ip spare forward {{ type filter hook forward priority 0; }}'
+nft 'add rule ip spare forward tcp dport 9999 accept comment "{CANARY}"'
+iptables-nft -A FORWARD -p tcp --dport 9998 -m comment --comment "x {CANARY} y" -j ACCEPT
+"""
+
+
+def spoiled(folder: Path, where: list[Path]) -> list[str]:
+    """The files, and the members of archives, in which the canary is found."""
+    found = []
+    for path in where:
+        if path.name.endswith(".tar.gz"):
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    content = archive.extractfile(member)
+                    if content is not None and CANARY.encode() in content.read():
+                        found.append(f"{path.name}:{member.name}")
+        elif path.is_file() and CANARY.encode() in path.read_bytes():
+            found.append(str(path.relative_to(folder)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with bundles and a report of a host full of canaries."""
+    folder = tmp_path_factory.mktemp("canaries")
+    files = folder / "files.json"
+    files.write_text(json.dumps(FILES))
+    plant = f"""
+import json, os, pathlib
+for path, text in json.load(open({str(files)!r})).items():
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    pathlib.Path(path).write_text(text)
+    os.chmod(path, 0o600 if "NetworkManager" in path else 0o755)
+"""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, text in READERS.items():
+        (folder / name).write_text(text)
+        (programs / name).write_text(f"#!/bin/sh\nexec cat {folder / name}\n")
+        (programs / name).chmod(0o755)
+    file = site(folder)
+    collect = " ".join([*COMMANDS, "collect", "--site", str(file)])
+    script = ROOT / "src" / "viacheck" / "bundle" / "collect.sh"
+    run = " ".join(command("--local", "--site", str(file), "--report-dir", str(folder / "report"), "-q"))
+    in_lab(
+        "policy-routing",
+        f"""{SOURCES}
+{sys.executable} -c '{plant.replace("'", '"')}'
+{collect} -o {folder}/default.tar.gz
+{collect} -o {folder}/none.tar.gz --redact none
+{collect} -o {folder}/strict.tar.gz --redact strict
+sh {script} --site {file} -o {folder}/script.tar.gz
+sh {script} --site {file} -o {folder}/script-none.tar.gz --redact none
+{run} || true
+""",
+        {"TEAGENT_ACCOUNT_TOKEN": CANARY, "PATH": f"{programs}:{os.environ['PATH']}"},
+    )
+    return folder
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["none.tar.gz", "script-none.tar.gz"])
+def test_every_source_holds_a_canary(collected: Path, name: str) -> None:
+    found = spoiled(collected, [collected / name])
+    for path in FILES:
+        if "system/agent-net.service" not in path or name == "none.tar.gz":
+            assert f"{name}:files{path}" in found
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["default.tar.gz", "strict.tar.gz", "script.tar.gz", "report/bundle.tar.gz"])
+def test_no_canary_is_in_a_bundle(collected: Path, name: str) -> None:
+    assert not spoiled(collected, [collected / name])
+    assert read_bundle(collected / name).manifest.redaction in ("default", "strict")
+
+
+@needs_tools
+def test_no_canary_is_in_a_report(collected: Path) -> None:
+    written = sorted((collected / "report").rglob("*"))
+    assert {"report.html", "result.json", "bundle.tar.gz"} <= {path.name for path in written}
+    assert not spoiled(collected, written)
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["default.tar.gz", "script.tar.gz"])
+def test_what_makes_rules_persist_is_still_there(collected: Path, name: str) -> None:
+    snapshot = read_bundle(collected / name).snapshot
+    texts = {file.path: file.text for file in snapshot.files}
+    assert "ip rule add priority 1000 from 172.17.0.0/16 lookup wlan0rt" in texts["/etc/network/interfaces"]
+    assert "|| true" in texts["/etc/network/interfaces"].splitlines()[6]
+    assert "ip route replace default via 10.10.50.1 dev wlan0 table wlan0rt" in texts["/etc/network/interfaces"]
+    assert "From=172.17.0.0/16" in texts["/etc/systemd/network/10-wlan0.network"]
+    assert "priority 1000 from" in texts["/etc/NetworkManager/system-connections/wifi.nmconnection"]
+    assert "- from: 172.17.0.0/16" in texts["/etc/netplan/50-wifi.yaml"]
+    assert "ip rule add priority 1000" in texts["/etc/rc.local"]
+    assert "201" in texts["/etc/iproute2/rt_tables"]
+    modes = {file.path: file.mode for file in snapshot.files}
+    assert modes["/etc/NetworkManager/system-connections/wifi.nmconnection"] == 0o600
+    assert modes["/etc/rc.local"] == 0o755
+
+
+@needs_tools
+@pytest.mark.parametrize("name", ["none.tar.gz", "default.tar.gz", "script.tar.gz", "script-none.tar.gz"])
+def test_what_the_managers_say_of_the_uplink_is_still_there(collected: Path, name: str) -> None:
+    said = {word.command: word.said for word in read_bundle(collected / name).snapshot.manager_answers}
+    links = {link["Name"]: link for link in json.loads(said["networkctl --json=short list"])["Interfaces"]}
+    assert (links["wlan0"]["AdministrativeState"], links["veth-agent"]["AdministrativeState"]) == (
+        "configured", "unmanaged",
+    )  # fmt: skip
+    assert links["wlan0"]["NetworkFile"] == "/etc/systemd/network/10-wlan0.network"
+    assert 'via: "10.10.50.1"' in said["netplan get"]
+    assert not any(CANARY in text for text in said.values())
+    if shutil.which("ifquery"):
+        assert "ip rule add priority 1000" in said["ifquery wlan0"]
+
+
+@needs_tools
+def test_script_and_program_tell_the_same_state(collected: Path) -> None:
+    ours, theirs = (read_bundle(collected / name).snapshot for name in ("default.tar.gz", "script.tar.gz"))
+    for mine, other in ((ours.host, theirs.host), (ours.agent, theirs.agent)):
+        assert mine is not None
+        assert other is not None
+        # The kernel settles a bridge's operstate a moment after its ports are up.
+        links = [[dataclasses.replace(link, operstate="") for link in one.links] for one in (mine, other)]
+        assert links[0] == links[1]
+        assert (mine.rules, mine.routes) == (other.rules, other.routes)
+        assert mine.addresses == other.addresses
+        assert mine.sysctls == other.sysctls
+    assert ours.hostname == theirs.hostname
+    assert ours.kernel == theirs.kernel
+    assert set(ours.programs) == set(theirs.programs)
+    assert ours.link_watchers == theirs.link_watchers == ()
+    masquerading = [
+        [rule.verdict for chain in one.host.packet_filter.chains if chain.hook == "postrouting" for rule in chain.rules]
+        for one in (ours, theirs)
+    ]
+    assert masquerading[0] == masquerading[1] == ["masquerade"]
+    assert not theirs.host.packet_filter.unread
+
+
+@needs_engine
+@pytest.mark.skipif(os.geteuid() != 0, reason="an engine needs root")
+def test_no_canary_of_a_container_is_in_a_bundle(tmp_path: Path) -> None:
+    file = site(tmp_path, agent="canary-agent")
+    collect = " ".join([*COMMANDS, "collect", "--site", str(file)])
+    script = ROOT / "src" / "viacheck" / "bundle" / "collect.sh"
+    in_lab(
+        "engine:policy-routing",
+        f"""set -e
+docker network create --label owner={CANARY} --opt com.example.password={CANARY} spare
+docker run -d --name canary-agent -e TEAGENT_ACCOUNT_TOKEN={CANARY} -e PLAIN=x -l owner={CANARY} \
+    --net bridge viacheck-agent:lab sh -c 'sleep 1000; : {CANARY}'
+docker inspect canary-agent | grep -q {CANARY}
+{collect} -o {tmp_path}/default.tar.gz
+{collect} -o {tmp_path}/none.tar.gz --redact none
+sh {script} --site {file} -o {tmp_path}/script.tar.gz
+""",
+        {},
+    )
+    assert not spoiled(tmp_path, sorted(tmp_path.glob("*.tar.gz")))
+    for name in ("default.tar.gz", "script.tar.gz"):
+        engine = read_bundle(tmp_path / name).snapshot.engine
+        assert engine is not None
+        assert engine.container is not None
+        assert engine.container.name == "canary-agent"
+        assert {"TEAGENT_ACCOUNT_TOKEN", "PLAIN"} <= set(engine.container.environment_names)
+        assert engine.network("bridge") is not None
+        spare = engine.network("spare")
+        assert spare is not None
+        assert not any(CANARY in value for value in spare.options.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"wpa-psk {CANARY}",
+        f"password={CANARY}",
+        f"  passphrase: '{CANARY}'",
+        f"curl -H 'X-Api-Key: {CANARY}'",
+        f"Authorization: Bearer {CANARY}",
+        f"https://me:{CANARY}@example.net/",
+        f"docker run -e NAME={CANARY} -l a={CANARY} agent",
+        f'-A FORWARD -m comment --comment "an \\"odd\\" {CANARY}" -j ACCEPT',
+        f'{{"ifname": "eth0", "ifalias": "{CANARY}"}}',
+    ],
+)
+def test_a_secret_is_blackened_wherever_it_stands(text: str) -> None:
+    assert CANARY not in without_secrets(text)
+
+
+# ---- strict ----------------------------------------------------------------------------------------------------------
+
+
+def _shared(one: IPv4Address, other: IPv4Address) -> int:
+    return 32 - (int(one) ^ int(other)).bit_length()
+
+
+def test_public_addresses_keep_their_relations_and_stay_public() -> None:
+    chance = random.Random("strict")
+    redactor = Redactor("strict")
+
+    def mapped(address: IPv4Address) -> IPv4Address:
+        return IPv4Address(redactor.plain(str(address)))
+
+    changed = 0
+    for _ in range(2_000):
+        one = IPv4Address(chance.getrandbits(32))
+        other = IPv4Address(int(one) ^ (1 << chance.randrange(32)))
+        if any(address in kept for address in (one, other) for kept in KEPT4):
+            continue
+        assert _shared(mapped(one), mapped(other)) == _shared(one, other)
+        assert not any(mapped(one) in kept for kept in KEPT4)
+        changed += mapped(one) != one
+    assert changed > 1_000
+
+
+@pytest.mark.parametrize("text", ["10.10.40.9", "172.17.0.0/16", "192.168.1.1", "127.0.0.1", "0.0.0.0/0", "224.0.0.1",
+                                  "fe80::1", "fd00:17::2", "::/0", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "20.10.24",
+                                  "12:34:56", "2026-01-01T10:11:12.131+00:00"])  # fmt: skip
+def test_what_is_not_public_stays(text: str) -> None:
+    assert Redactor("strict").plain(text) == text
+
+
+def test_a_network_stays_a_network() -> None:
+    redactor = Redactor("strict")
+    mapped = IPv4Network(redactor.plain("203.0.112.0/22"))
+    assert IPv4Address(redactor.plain("203.0.114.7")) in mapped
+    assert redactor.plain("203.0.114.7/22").endswith("/22")
+
+
+def test_a_mac_address_is_the_same_wherever_it_hides() -> None:
+    redactor = Redactor("strict")
+    mac = redactor.plain("52:54:00:12:34:56")
+    octets = bytes.fromhex(mac.replace(":", ""))
+    assert mac != "52:54:00:12:34:56"
+    assert octets[0] & 3 == 0x52 & 3
+    for text in ("fe80::5054:ff:fe12:3456", "2001:db8:1:2:5054:ff:fe12:3456"):
+        identifier = IPv6Address(redactor.plain(text)).packed[8:]
+        assert (identifier[0] ^ 2, identifier[1:3], identifier[5:]) == (octets[0], octets[1:3], octets[3:])
+    assert redactor.plain("8000.52:54:0:12:34:56") == "8000." + ":".join(f"{octet:x}" for octet in octets)
+
+
+def test_strict_leaves_no_name_and_its_map_stays_at_home(tmp_path: Path) -> None:
+    case = case_of("policy-routing")
+    state = json.loads(json.dumps(case.snapshot).replace("10.10.40.", "81.2.69."))
+    state["hostname"] = "berlin-gw7.customer.example"
+    intent = json.loads(json.dumps(case.intent).replace("10.10.40.", "81.2.69."))
+    intent["site"]["name"] = "customer-berlin"
+    written = write_bundle(tmp_path / "case.tar.gz", type(case)("0.1.0", intent, state, case.commands), "strict")
+    assert written.map_path is not None
+    assert written.map_path.stat().st_mode & 0o777 == 0o600
+    kept = json.loads(written.map_path.read_text())
+    assert kept["berlin-gw7.customer.example"] == "host-1"
+    macs = [link["mac"] for link in state["host"]["links"] if link["mac"] not in (None, "00:00:00:00:00:00")]
+    with tarfile.open(tmp_path / "case.tar.gz") as archive:
+        assert not [name for name in archive.getnames() if "map" in name]
+        everything = b"".join(archive.extractfile(one).read() for one in archive)  # type: ignore[union-attr]
+    for name in ("berlin-gw7", "customer", "81.2.69.", *macs):
+        assert name.encode() not in everything
+    bundle = read_bundle(tmp_path / "case.tar.gz")
+    gateway = bundle.intent.uplinks["eth0"].gateway
+    assert any(gateway in address.network for address in bundle.snapshot.host.addresses_of("eth0"))

@@ -1,0 +1,127 @@
+"""The console summary: short, copyable, and harmless to the terminal that shows it."""
+
+from __future__ import annotations
+
+import io
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from reports.console import colour_wanted, summary
+from tests.helpers.sample_outcomes import SAMPLES, many, rule_missing
+from viacheck.model.result import Outcome, Verdict
+
+REPORT = Path("reports/out/latest/report.html")
+
+
+@cache
+def _sample(name: str) -> Outcome:
+    return SAMPLES[name]()
+
+
+def _lines(outcome: Outcome, *, width: int = 100, colour: bool = False) -> list[str]:
+    return summary(outcome, REPORT, colour=colour, width=width).splitlines()
+
+
+def test_four_healthy_labs_fit_in_25_lines() -> None:
+    lines = _lines(many())
+    assert len(lines) <= 25
+    assert sum(line.startswith("PASS") for line in lines) == 4
+    assert sum(line.startswith("FAIL_OPEN (ROUTE-07 on 4 targets): ") for line in lines) == 1
+    assert lines[-1] == f"report: {REPORT}"
+
+
+def test_commands_stand_on_a_line_each_and_are_never_wrapped() -> None:
+    lines = _lines(rule_missing(), width=40)
+    assert "       ip rule add priority 1000 from 172.17.0.0/16 lookup 200" in lines
+    assert "       ip route flush cache" in lines
+    assert "       ip rule del priority 1000 from 172.17.0.0/16 lookup 200" in lines
+
+
+def test_a_cause_is_told_once_with_what_it_takes_along() -> None:
+    lines = _lines(rule_missing())
+    assert sum("RULE_MISSING" in line for line in lines) == 1
+    assert "   only because of it: ROUTE-05, EGRESS-01 (icmp, udp, tcp), EGRESS-02" in lines
+
+
+def test_what_will_hurt_is_to_be_fixed_first_where_something_fails_because_of_it() -> None:
+    outcome = SAMPLES["healthy"]()
+    leak = "wlan0 is set down and up again: 221 packets left by eth0"
+    failed = next(result for result in outcome.results if result.diagnosis and result.check == "ROUTE-07").model_copy(
+        update={"check": "FLAP-06", "verdict": Verdict.FAIL, "observed": leak}
+    )
+    assert failed.diagnosis is not None
+    failed.diagnosis = failed.diagnosis.model_copy(update={"reported_by": "ROUTE-07"})
+    results = [result for result in outcome.results if result.check != "FLAP-06"]
+    lines = _lines(outcome.model_copy(update={"results": [*results, failed]}))
+    assert "1. FAIL_OPEN (ROUTE-07)" in lines
+    assert f"   seen by FLAP-06: {leak}" in lines
+    assert "   only because of it: FLAP-06" in lines
+    assert not any(line.startswith("FAIL_OPEN (ROUTE-07") for line in lines)
+
+
+def test_the_verdict_in_words_stands_under_each_target() -> None:
+    lines = _lines(rule_missing())
+    assert lines[0] == "FAIL  lab:policy-routing+rule-missing"
+    assert (
+        lines[1] == "  The agent's packets leave by eth0 instead of wlan0: 9 of 9 probes seen on eth0, none on wlan0."
+    )
+
+
+def test_what_could_not_be_proven_has_its_reason() -> None:
+    text = " ".join(" ".join(_lines(SAMPLES["unproven"]())).split())
+    assert "Could not be proven 1. (EGRESS-01) the capture on eth0 lost 41 frames" in text
+
+
+def test_what_was_not_run_says_what_would_make_it_run() -> None:
+    lines = _lines(SAMPLES["healthy"]())
+    assert "not run: 9 checks" in lines
+    assert "  FLAP-01 to FLAP-08: it changes the target: --allow-disruptive" in lines
+    assert "not applicable: 10 checks; the report says why" in lines
+
+
+def test_an_interrupted_run_says_so_first() -> None:
+    assert _lines(SAMPLES["interrupted"]())[0].startswith("This run was cut short by SIGINT")
+
+
+def test_a_run_without_targets_decided_nothing() -> None:
+    outcome = rule_missing().model_copy(update={"targets": [], "results": []})
+    assert _lines(outcome)[0] == "INCONCLUSIVE  Nothing was decided: no target was looked at."
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_no_sample_steers_the_terminal(sample: str) -> None:
+    text = summary(_sample(sample), REPORT, colour=False, width=80)
+    assert [c for c in text if not c.isprintable() and c != "\n"] == []
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_prose_keeps_within_the_width(sample: str) -> None:
+    for line in _lines(_sample(sample), width=60):
+        assert len(line) <= 60 or line.startswith("       ") or " " not in line.strip()[60:], line
+
+
+def test_colour_adds_nothing_but_colour() -> None:
+    plain, painted = (summary(rule_missing(), REPORT, colour=colour, width=80) for colour in (False, True))
+    assert painted != plain
+    assert re.sub(r"\x1b\[\d+m", "", painted) == plain
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        """Claim to be a terminal."""
+        return True
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert colour_wanted(_Terminal())
+    assert not colour_wanted(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colour_wanted(_Terminal())
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not colour_wanted(_Terminal())

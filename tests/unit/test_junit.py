@@ -1,0 +1,37 @@
+"""junit.xml says what result.json says, in the form that CI systems read, whatever names come from outside."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as Xml
+
+import pytest
+
+from reports.junit import junit
+from tests.helpers.sample_outcomes import SAMPLES
+from viacheck.model.result import Verdict
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_every_result_is_a_case_with_its_verdict(sample: str) -> None:
+    outcome = SAMPLES[sample]()
+    root = Xml.fromstring(junit(outcome))
+    cases = root.findall("testsuite/testcase")
+    known = {target.id for target in outcome.targets}
+    results = [result for result in outcome.results if result.target in known]
+    assert len(cases) == len(results)
+    bad = {Verdict.FAIL: "failure", Verdict.INCONCLUSIVE: "error"}
+    for verdict, element in bad.items():
+        number = sum(result.verdict is verdict for result in results)
+        assert len(root.findall(f"testsuite/testcase/{element}")) == number
+    assert sum(int(suite.attrib["tests"]) for suite in root) == len(results)
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_nothing_in_it_is_a_control_character(sample: str) -> None:
+    assert [c for c in junit(SAMPLES[sample]()) if not c.isprintable() and c not in "\n\t"] == []
+
+
+def test_a_failure_says_what_mends_it() -> None:
+    root = Xml.fromstring(junit(SAMPLES["rule-missing"]()))
+    failures = root.findall("testsuite/testcase/failure")
+    assert any("mend: ip rule add" in (failure.text or "") for failure in failures)

@@ -1,0 +1,145 @@
+"""Nothing but addressing and routing is kept of a manager's files: canaries stand wherever people keep secrets."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.persistence_hosts import RECORDED, recorded
+from viacheck.persistence.allowlist import keep
+
+INTERFACES = """# CANARY
+auto wlan0
+iface wlan0 inet dhcp
+    address 10.0.0.2/24
+    wpa-psk CANARY
+    wpa-ssid CANARY\\
+CANARY
+    wireless-key CANARY
+    description CANARY
+    pre-up echo CANARY | wpa_passphrase CANARY > /tmp/x # CANARY
+    up PASSWORD=CANARY ip route add default via 10.10.50.1 table 200
+    up curl -u CANARY:CANARY https://CANARY/ && ip route replace default via 10.10.50.1 dev wlan0 table 200
+    up ip route add default via $(curl -u CANARY https://x) table 200
+    up ip route add default via `get CANARY` dev wlan0 table 200 || mail -s "CANARY; ip rule add CANARY" root
+    up ip xfrm state add src 1.2.3.4 auth CANARY
+    up ip macsec add m0 tx sa 0 key 00 CANARY
+    up ip rule add from 172.17.0.0/16 lookup 200; export CANARY=CANARY
+    up pipework eth0 te-agent 10.0.0.200/24@10.0.0.1
+    up ip rule add from 'CANARY
+CANARY' CANARY
+"""
+SCRIPT = """#!/bin/sh
+# CANARY
+CANARY=CANARY
+TABLE=200; GW="10.10.50.1"
+GW2='CANARY with spaces'
+cat <<EOT
+CANARY
+password CANARY ip
+EOT
+CANARY && ip rule add from 172.17.0.0/16 table $TABLE
+ip route replace default via ${GW} dev "$1" table $TABLE \\
+   2>/dev/null || logger "CANARY"
+ip route add default via $GW2
+exit 0
+"""
+NETWORK = """[Match]
+Name=wlan0
+SSID=CANARY
+[Network]
+# CANARY
+; CANARY
+Description=CANARY
+DHCP=yes
+[MACsec]
+Key=CANARY
+[WireGuardPeer]
+PresharedKey=CANARY
+[Route]
+Gateway=10.10.50.1
+Foo=CANARY \\
+Gateway=CANARY
+[RoutingPolicyRule]
+From=172.17.0.0/16
+"""
+NETPLAN = """# CANARY
+network:
+  version: 2
+  CANARY: CANARY
+  openvswitch: {ssl: {private-key: CANARY}}
+  modems:
+    wwan0: {apn: CANARY, password: CANARY, dhcp4: true}
+  tunnels:
+    wg0:
+      key: CANARY
+      peers: [{keys: {shared: CANARY}}]
+      addresses: ["10.0.0.1/24", {"10.0.0.2/24": {label: CANARY}}]
+  wifis:
+    wlan0:
+      access-points: {"CANARY": {password: "CANARY"}}
+      networkmanager: {passthrough: {wifi-security.psk: CANARY}}
+      nameservers:
+        search: [CANARY]
+      routes:
+        - to: default   # CANARY
+          via: 10.10.50.1
+          CANARY: CANARY
+        - CANARY
+      routing-policy: [{from: 172.17.0.0/16, CANARY: CANARY, table: 200}, CANARY]
+      dhcp4: &CANARY true
+"""
+PROFILE = "/etc/NetworkManager/system-connections/x"
+FILES = {
+    "/etc/network/interfaces": INTERFACES,
+    "/etc/rc.local": SCRIPT,
+    "/etc/network/if-up.d/agent": SCRIPT,
+    "/etc/NetworkManager/dispatcher.d/agent": SCRIPT,
+    "/etc/systemd/network/x.network": NETWORK,
+    "/etc/systemd/network/x.network.d/y.conf": NETWORK,
+    "/etc/systemd/networkd.conf": NETWORK,
+    "/etc/netplan/x.yaml": NETPLAN,
+    PROFILE: "[connection]\nid=CANARY\npermissions=CANARY\n#CANARY\n[vpn-secrets]\npassword=CANARY\n[ipv4]\n"
+    "dns-search=CANARY\nmethod=auto\ndhcp-client-id=CANARY\n[gsm]\npin=CANARY\nroute1=CANARY\n",
+    "/run/NetworkManager/devices/3": "[device]\nmanaged=true\nconnection-uuid=1-2\nCANARY=CANARY\n",
+    "/run/systemd/netif/links/3": "ADMIN_STATE=configured\nDNS=CANARY\nDHCP_LEASE=CANARY\n",
+    "/run/network/ifstate": "wlan0=wlan0\nCANARY CANARY\n",
+}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_no_canary_is_kept(path: str) -> None:
+    kept = keep(path, FILES[path])
+    assert "CANARY" not in kept.replace("export CANARY", ""), kept
+    assert kept.strip()
+    assert kept.count("\n") == FILES[path].count("\n")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECORDED.iterdir()))
+def test_no_canary_of_a_recorded_host_is_kept(name: str) -> None:
+    for path, text in recorded(name).items():
+        assert "CANARY" not in keep(path, text)
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "text"),
+    [
+        ("/etc/network/interfaces", 12, "    up … && ip route replace default via 10.10.50.1 dev wlan0 table 200"),
+        ("/etc/network/interfaces", 13, "    up ip route add default via $(…) table 200"),
+        ("/etc/network/interfaces", 18, "    up pipework eth0 te-agent 10.0.0.200/24@10.0.0.1"),
+        ("/etc/rc.local", 4, 'TABLE=200; GW="10.10.50.1"'),
+        ("/etc/rc.local", 10, "… && ip rule add from 172.17.0.0/16 table $TABLE"),
+        ("/etc/systemd/network/x.network", 3, "SSID=…"),
+        ("/etc/systemd/network/x.network", 14, "Gateway=10.10.50.1"),
+        ("/etc/netplan/x.yaml", 7, "    wwan0: {                               dhcp4: true}"),
+        ("/etc/netplan/x.yaml", 21, "          via: 10.10.50.1"),
+    ],
+)
+def test_what_is_kept_stays_in_its_line(path: str, line: int, text: str) -> None:
+    assert keep(path, FILES[path]).split("\n")[line - 1] == text
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_what_is_kept_is_kept_again(path: str) -> None:
+    """A snapshot that is read from a bundle went through the same once before."""
+    once = keep(path, FILES[path])
+    assert keep(path, once) == once

@@ -1,0 +1,97 @@
+"""netplan's YAML is read by its nodes: every finding has its line, hostile YAML is a problem and no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.persistence_hosts import recorded, resolved
+from viacheck.diagnosis.cause import Measurements
+from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, not_written_down, persistence_of
+from viacheck.model.snapshot import HostFile
+from viacheck.persistence.netplan import YAMLProblem, compose
+
+YAML = "/etc/netplan/01-netcfg.yaml"
+HEALTHY = recorded("netplan-healthy")
+
+
+def changed(old: str, new: str) -> dict[str, str]:
+    assert old in HEALTHY[YAML]
+    return HEALTHY | {YAML: HEALTHY[YAML].replace(old, new)}
+
+
+def test_a_healthy_host_is_netplans_whatever_works_below_it() -> None:
+    case = resolved(HEALTHY)
+    found = persistence_of(case)
+    assert found.manager == "netplan"
+    assert [str(place) for place in found.places] == [f"{YAML}:9", f"{YAML}:24"]
+    assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "missing"),
+    [
+        ("from: 172.17.0.0/16", "from: 172.18.0.0/16", "a rule from"),
+        ("routing-policy:", "routing-polici:", "a rule from"),
+        ("via: 10.10.50.1", "via: 10.10.50.2", "a route default"),
+        ("to: default", "to: 10.0.0.0/8", "a route default"),
+    ],
+)
+def test_what_is_missing_is_named_and_mended(tmp_path: Path, old: str, new: str, missing: str) -> None:
+    files = changed(old, new)
+    assert [missing in sentence for sentence in persistence_of(resolved(files)).missing] == [True]
+    (cause,) = not_written_down(resolved(files), Measurements())
+    assert cause.remedy[-1] == cause.undo[-1] == "netplan apply"
+    subprocess.run(["/bin/sh", "-ec", cause.remedy[0].replace("/etc/", f"{tmp_path}/etc/")], check=True)
+    (written,) = tmp_path.rglob("*.yaml")
+    assert written.stat().st_mode & 0o777 == 0o600
+    assert ("wifis:" in written.read_text()) is ("route" in missing)
+    assert "    lo:" in written.read_text()
+    assert persistence_of(resolved(files | {f"/etc/netplan/{written.name}": written.read_text()})).holds
+
+
+def test_a_device_is_matched_by_its_pattern() -> None:
+    assert persistence_of(resolved(changed("wlan0:\n", "radio:\n      match: {name: 'wl*'}\n"))).holds
+    assert persistence_of(resolved(changed("wlan0:\n", "radio:\n      match: {name: 'en*'}\n"))).manager == "networkd"
+
+
+def test_a_rule_without_priority_is_advice() -> None:
+    case = resolved(changed("          priority: 1000   # CANARY-comment\n", ""))
+    assert [(f.code, f.breaks) for f in findings_of(case, persistence_of(case))] == [("NOT_IDEMPOTENT", False)]
+
+
+def test_what_stands_under_the_uplink_goes_with_it() -> None:
+    under = HEALTHY[YAML].replace("    lo:\n", "    wlan0:\n", 1)
+    under = under.replace("wifis:\n    wlan0:\n", "wifis:\n    radio:\n      match: {name: wlan0}\n")
+    case = resolved(HEALTHY | {YAML: under})
+    (cause,) = cannot_run_twice(case, Measurements())
+    assert cause.code == "LEAK_WHILE_DOWN"
+    assert "/etc/netplan/90-viacheck-lo.yaml" in cause.remedy[0]
+    assert cause.remedy[-1] == cause.undo[-1] == "netplan apply"
+
+
+def test_a_metric_that_netplan_cannot_write_is_no_backstop() -> None:
+    case = resolved(changed("metric: 2147483647", "metric: 4278198272"))
+    (finding,) = findings_of(case, persistence_of(case))
+    assert (finding.code, finding.breaks, finding.replacement) == ("FAIL_OPEN", False, "metric: 2147483647")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("network: [\n", 2), ("network:\n\tversion: 2\n", 2), ("a: 1\n", 0), ("network:\n  x: *password\n", 2),
+     ("[" * 3000, 0), ("network: {ethernets: {wlan0: {routes: [{to: nonsense}]}}}\n", 1),
+     ("network: !!python/object/apply:os.system ['false']\n", 0), ("- 1\n- 2\n", 0), ("\0", 0)],
+)  # fmt: skip
+def test_garbage_is_a_problem_with_its_line(text: str, line: int) -> None:
+    file = HostFile(path=YAML, exists=True, text=text)
+    problems = persistence_of(resolved((file,), persist="netplan")).problems
+    assert [problem.path for problem in problems] in ([YAML], []), problems
+    assert all(problem.line == line for problem in problems), problems
+    assert not any("password" in str(problem) for problem in problems)
+
+
+def test_a_short_text_makes_no_large_tree() -> None:
+    with pytest.raises(YAMLProblem, match="an alias"):
+        compose("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]\n")

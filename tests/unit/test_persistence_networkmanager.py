@@ -1,0 +1,81 @@
+"""NetworkManager's profiles, device states and dispatcher scripts are read as NetworkManager takes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.persistence_hosts import host_file, recorded, resolved
+from viacheck.diagnosis.cause import Measurements
+from viacheck.diagnosis.persistence import findings_of, not_written_down, persistence_of
+from viacheck.model.snapshot import HostFile
+
+PROFILE = "/etc/NetworkManager/system-connections/office.nmconnection"
+SCRIPT = "/etc/NetworkManager/dispatcher.d/50-agent"
+UUID = "5d3c6e0b-5f6c-4b0e-8c4b-3f4f7d1b6a11"
+HEALTHY = recorded("networkmanager-healthy")
+
+
+def changed(old: str, new: str) -> dict[str, str]:
+    assert old in HEALTHY[PROFILE]
+    return HEALTHY | {PROFILE: HEALTHY[PROFILE].replace(old, new)}
+
+
+def test_a_healthy_profile() -> None:
+    case = resolved(HEALTHY)
+    found = persistence_of(case)
+    assert found.manager == "networkmanager"
+    assert [str(place) for place in found.places] == [f"{PROFILE}:26", f"{PROFILE}:22"]
+    assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
+
+
+def test_a_profile_is_found_by_the_device_that_uses_it() -> None:
+    assert persistence_of(resolved(changed("interface-name=wlan0\n", ""))).holds
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "missing"),
+    [
+        ("from 172.17.0.0/16", "from 172.18.0.0/16", "a rule from"),
+        ("routing-rule1=priority 1000 from 172.17.0.0/16 table 200\n", "", "a rule from"),
+        ("routing-rule1=priority 1000 ", "routing-rule1=", "a rule from"),
+        ("10.10.50.1\n", "10.10.50.2\n", "a route default"),
+        ("route1_options=table=200", "route1_options=onlink=true", "a route default"),
+        ("type=wifi", "type=wifi\nautoconnect=false", "autoconnect=false"),
+    ],
+)
+def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
+    case = resolved(changed(old, new))
+    assert any(missing in sentence for sentence in persistence_of(case).missing)
+    (cause,) = not_written_down(case, Measurements())
+    assert all(UUID in command for command in cause.remedy[:-1])
+    assert cause.remedy[-1] == cause.undo[-1] == "nmcli device reapply wlan0"
+
+
+def test_route_table_moves_the_leases_own_default() -> None:
+    text = HEALTHY[PROFILE].replace("route1=0.0.0.0/0,10.10.50.1\nroute1_options=table=200\n", "route-table=200\n")
+    found = persistence_of(resolved(HEALTHY | {PROFILE: text}))
+    assert found.holds
+    assert found.routes[0].gateway_computed
+
+
+def test_a_profile_that_others_may_read_is_ignored() -> None:
+    found = persistence_of(resolved((host_file(PROFILE, HEALTHY[PROFILE], 0o644),), persist="networkmanager"))
+    assert not found.holds
+    assert "its mode is 644" in found.problems[0].reason
+
+
+def test_dispatcher_scripts_count() -> None:
+    case = resolved(recorded("networkmanager-dispatcher"))
+    found = persistence_of(case)
+    assert [str(place) for place in found.places] == [f"{SCRIPT}:8", f"{SCRIPT}:5"]
+    assert [(f.code, f.breaks) for f in findings_of(case, found)] == [("FAIL_OPEN", False)]
+
+
+@pytest.mark.parametrize("text", ["[ipv4]\nroute1=,\n", "[ipv4]\nroute1=x/y,z\n", "[ipv4]\nrouting-rule1=priority x\n",
+                                  "[ipv4]\nrouting-rule1=\nroute9_options=\n", "[[\n", "\0=\n"])  # fmt: skip
+def test_garbage_is_a_problem_with_its_line(text: str) -> None:
+    text = f"[connection]\ninterface-name=wlan0\n{text}"
+    file = HostFile(path=PROFILE, exists=True, text=text, mode=0o600)
+    for problem in persistence_of(resolved((file,), persist="networkmanager")).problems:
+        assert problem.path == PROFILE
+        assert problem.line > 2

@@ -1,0 +1,47 @@
+"""What changed between two runs: verdicts and state, in words; nothing when nothing did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.front_door import ROOT, Finished, viacheck
+
+
+def diff(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "viacheck.cli.main", "diff", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return viacheck("--lab", "policy-routing", "-q", report_dir=tmp_path_factory.mktemp("healthy"))
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return viacheck("--lab", "policy-routing+rule-missing", "-q", report_dir=tmp_path_factory.mktemp("broken"))
+
+
+def test_a_lost_rule_shows_in_verdicts_and_state(healthy: Finished, broken: Finished, tmp_path: Path) -> None:
+    page = tmp_path / "diff.html"
+    done = diff(healthy.report_dir / "result.json", broken.report_dir / "result.json", "--html", page)
+    assert done.returncode == 1
+    assert "ROUTE-02: pass -> fail (RULE_MISSING)" in done.stdout
+    assert "host rule: priority 32765 from 172.17.0.0/16 lookup 200 -> absent" in done.stdout
+    assert "priority 32765 from 172.17.0.0/16 lookup 200" in page.read_text()
+
+
+def test_a_run_does_not_differ_from_itself(healthy: Finished) -> None:
+    result = healthy.report_dir / "result.json"
+    done = diff(result, result)
+    assert (done.returncode, done.stdout) == (0, "nothing changed: the same verdicts, and the same state\n")
+
+
+def test_what_is_no_result_is_told_in_one_line(healthy: Finished, tmp_path: Path) -> None:
+    done = diff(healthy.report_dir / "result.json", tmp_path / "absent.json")
+    assert done.returncode == 4
+    assert done.stderr == f"viacheck diff: {tmp_path}/absent.json: cannot be read: No such file or directory\n"
