@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from netns_lab.scenarios import SCENARIOS
-from tests.helpers.front_door import ROOT
+from tests.helpers.paths import ROOT
 from viacheck.bundle.manifest import MANIFEST, SCHEMA
 from viacheck.bundle.reader import Bundle, read_stream
 from viacheck.bundle.recorded_commands import Recorded

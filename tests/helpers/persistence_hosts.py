@@ -15,7 +15,7 @@ from viacheck.model.snapshot import Address, HostFile, Link, NetworkState, Rule,
 from viacheck.persistence import networkmanager
 from viacheck.persistence.allowlist import keep
 
-RECORDED = RECORDED / "persistence"
+RECORDED_HOSTS = RECORDED / "persistence"
 SUBNET = "172.17.0.0/16"
 TABLES = HostFile(path="/etc/iproute2/rt_tables", exists=True, text="255 local\n254 main\n253 default\n200 wlan0rt\n")
 WLAN0_INDEX = 12
@@ -25,7 +25,7 @@ TYPED = Rule(family=4, priority=32765, source=SUBNET, table=200, protocol="boot"
 
 def recorded(name: str) -> dict[str, str]:
     """The files of a recorded host, by path."""
-    root = RECORDED / name
+    root = RECORDED_HOSTS / name
     return {f"/{path.relative_to(root)}": path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
 
 

@@ -13,16 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.guarded_host import (
-    CHECKOUT,
-    STEPS,
-    WITHIN,
-    GuardedHost,
-    guarded_run,
-    locked_by_another,
-    until,
-    wait_for_end,
-)
+from tests.helpers.guarded_host import STEPS, WITHIN, GuardedHost, guarded_run, locked_by_another, until, wait_for_end
+from tests.helpers.paths import ROOT
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire
 from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED
@@ -354,7 +346,7 @@ def test_an_interface_that_is_not_there_is_refused(host: GuardedHost, folder: Pa
 def test_the_watchdog_needs_nothing_but_the_standard_library() -> None:
     ask = "import sys, viacheck.guard.watchdog; print(*sorted(name for name in sys.modules if 'fixtures' in name))"
     done = subprocess.run(
-        [sys.executable, "-S", "-P", "-c", ask], env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True
+        [sys.executable, "-S", "-P", "-c", ask], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert all(name == "fixtures" or name.startswith("viacheck.guard") for name in done.stdout.split())

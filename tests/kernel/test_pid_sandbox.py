@@ -16,7 +16,7 @@ import pytest
 from netns_lab.builder import build
 from netns_lab.lab import Lab
 from netns_lab.scenarios import SCENARIOS
-from tests.helpers.front_door import ROOT
+from tests.helpers.paths import ROOT
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import PidSandbox
 
@@ -25,9 +25,9 @@ DAEMON = "sleep 654321 >/dev/null 2>&1 </dev/null & echo $!"
 KILLED = """
 import sys
 from viacheck.host.namespace import Namespace
-from viacheck.host.pid_sandbox import ProcessSpace
+from viacheck.host.pid_sandbox import PidSandbox
 host = Namespace.create("host", lambda: None)
-space = ProcessSpace(host, ()).__enter__()
+space = PidSandbox(host, ()).__enter__()
 space.run(["sh", "-c", sys.argv[1]], 5)
 print("started", flush=True)
 sys.stdin.read()

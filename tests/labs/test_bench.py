@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from netns_lab.scenarios import SCENARIOS
-from tests.helpers.front_door import ROOT
+from tests.helpers.paths import ROOT
 from viacheck.bench import capture_load, egress_verdict, lab_build, large_host
 from viacheck.bench.bench_table import page
 from viacheck.bench.figures import Bench, BenchFailed, Figure, Limit, Measurement

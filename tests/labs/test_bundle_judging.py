@@ -16,8 +16,9 @@ import pytest
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.helpers.bundles import COMMANDS, case_of, in_lab, site
-from tests.helpers.front_door import ROOT, Finished, by_check, command, finished, viacheck
+from tests.helpers.front_door import Finished, by_check, command, finished, viacheck
 from tests.helpers.hand_made import NOBODY, SITE, apply_the_guides_recipe, hand_made_host
+from tests.helpers.paths import ROOT
 from viacheck.bundle.manifest import RESULT
 from viacheck.bundle.reader import read_bundle
 from viacheck.bundle.writer import write_bundle

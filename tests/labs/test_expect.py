@@ -9,7 +9,8 @@ import pytest
 
 from fixtures.check import EVERYWHERE, Check
 from fixtures.expect import Expect, VerdictError
-from tests.helpers.front_door import ROOT, Finished, command, finished
+from tests.helpers.front_door import Finished, command, finished
+from tests.helpers.paths import ROOT
 from viacheck.diagnosis import Cause
 from viacheck.model.result import (
     CheckResult,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.helpers.front_door import ROOT
+from tests.helpers.paths import ROOT
 from viacheck.analysis.explain import Explanation
 
 

@@ -16,8 +16,8 @@ import pytest
 from netns_lab.lab import Lab
 from netns_lab.networkd_daemon import PACKAGES
 from netns_lab.scenarios.networkd import CONF
-from tests.helpers.front_door import ROOT
 from tests.helpers.guarded_host import until
+from tests.helpers.paths import ROOT
 from viacheck.disruption.controls import Event
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import NotApplicable, NotPossible, event_for

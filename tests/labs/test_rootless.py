@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import ROOT, Finished, command, finished
+from tests.helpers.front_door import Finished, command, finished
 from tests.helpers.hand_made import NOBODY, nobodys_folder
+from tests.helpers.paths import ROOT
 from viacheck.model.result import Verdict
 
 AS_NOBODY = (*NOBODY, "sh", "-c", 'exec "$@"', "sh")

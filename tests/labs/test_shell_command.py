@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from netns_lab.docker_engine.daemon import unavailable
-from tests.helpers.front_door import ROOT
+from tests.helpers.paths import ROOT
 from tests.labs.test_interrupt import namespaces_of
 
 PATIENCE = 60.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import ROOT
+from tests.helpers.paths import ROOT
 
 MODEL, REASONING, ACCESS = "viacheck.model", "fixtures.reasoning", "fixtures.access"
 GUARD, BUNDLE, BENCH, GLUE = "viacheck.guard", "viacheck.bundle", "viacheck.bench", "fixtures"

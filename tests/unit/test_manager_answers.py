@@ -20,7 +20,7 @@ from viacheck.persistence.manager_answers import AUTO, HOTPLUG, NETPLAN, NETWORK
 from viacheck.targets.open_target import open_lab
 from viacheck.targets.specs import parse_labs
 
-SAID = RECORDED / "own_words"
+SAID = RECORDED / "manager_answers"
 TOLD = (SAID / "networkctl-252-list.json").read_text()
 MERGED = (SAID / "netplan-0.106-get").read_text()
 OPTIONS = (SAID / "ifquery-wlan0").read_text()

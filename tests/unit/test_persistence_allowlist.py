@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.persistence_hosts import RECORDED, recorded
+from tests.helpers.persistence_hosts import RECORDED_HOSTS, recorded
 from viacheck.persistence.allowlist import keep
 
 INTERFACES = """# CANARY
@@ -114,7 +114,7 @@ def test_no_canary_is_kept(path: str) -> None:
     assert kept.count("\n") == FILES[path].count("\n")
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in RECORDED.iterdir()))
+@pytest.mark.parametrize("name", sorted(path.name for path in RECORDED_HOSTS.iterdir()))
 def test_no_canary_of_a_recorded_host_is_kept(name: str) -> None:
     for path, text in recorded(name).items():
         assert "CANARY" not in keep(path, text)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import ROOT, Finished, viacheck
+from tests.helpers.front_door import Finished, viacheck
+from tests.helpers.paths import ROOT
 
 
 def diff(*words: str | Path) -> subprocess.CompletedProcess[str]:

@@ -39,17 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_pytest(folder: os.PathLike[str], arguments: list[str]) -> int:
-    """Run pytest with this checkout's configuration, on a folder unless the arguments name files of their own."""
+    """Run pytest with this checkout's configuration, on a folder unless the arguments name tests of their own."""
     import pytest
 
-    own = any(
-        argument.partition("::")[0].endswith(".py") and os.path.isfile(argument.partition("::")[0])
-        for argument in arguments
-        if not argument.startswith("-")
-    )
+    own = any(_is_test_path(argument.partition("::")[0]) for argument in arguments)
     cache = [] if os.access(ROOT, os.W_OK) else ["-p", "no:cacheprovider"]
     paths = [] if own else [str(folder)]
     return int(pytest.main(["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), *cache, *paths, *arguments]))
+
+
+def _is_test_path(argument: str) -> bool:
+    """Whether an argument names a test file, or a folder by its path: a bare word may be an option's value."""
+    return os.path.isfile(argument) if argument.endswith(".py") else "/" in argument and os.path.isdir(argument)
 
 
 if __name__ == "__main__":

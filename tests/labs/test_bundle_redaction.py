@@ -16,8 +16,8 @@ import pytest
 
 from netns_lab.docker_engine.daemon import unavailable
 from tests.helpers.bundles import CANARY, COMMANDS, case_of, in_lab, site
-from tests.helpers.front_door import ROOT, command
-from tests.helpers.paths import RECORDED
+from tests.helpers.front_door import command
+from tests.helpers.paths import RECORDED, ROOT
 from viacheck.bundle.reader import read_bundle
 from viacheck.bundle.redaction.mapping import KEPT4, Redactor
 from viacheck.bundle.redaction.patterns import without_secrets
@@ -110,10 +110,9 @@ ExecStart=/usr/local/bin/pipework eth0 te-agent dhclient
 }
 """Where people keep secrets, by path."""
 
-RECORDED = RECORDED / "own_words"
 READERS = {
-    "netplan": (RECORDED / "netplan-0.106-get").read_text().replace("CANARY", CANARY),
-    "networkctl": (RECORDED / "networkctl-252-list.json").read_text().replace(
+    "netplan": (RECORDED / "manager_answers" / "netplan-0.106-get").read_text().replace("CANARY", CANARY),
+    "networkctl": (RECORDED / "manager_answers" / "networkctl-252-list.json").read_text().replace(
         '"Name":"wlan0"', f'"Name":"wlan0","WirelessLanPassphrase":"{CANARY}"'
     ),
 }  # fmt: skip
