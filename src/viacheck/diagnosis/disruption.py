@@ -13,12 +13,12 @@ from viacheck.diagnosis.cause import Cause, Measurements, command
 from viacheck.diagnosis.persistence import persistence_of
 from viacheck.diagnosis.routing import fails_open_by
 from viacheck.disruption.flow_results import DisruptionResult, Kind, leak_words
+from viacheck.model.config_entry import WrittenRoute
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Route
 from viacheck.persistence import dhclient_hook
 from viacheck.persistence.assess import applies
 from viacheck.persistence.config_writer import removed
-from viacheck.persistence.manager_config import WrittenRoute
 
 CHECK_OF = {
     "link-flap": "FLAP-01",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from viacheck.model.config_entry import ParseProblem, Place
 from viacheck.model.snapshot import HostFile
-from viacheck.persistence.manager_config import ParseProblem, Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Literal
 
-from viacheck.model.snapshot import Family, Nexthop, Route, Rule
-from viacheck.persistence.manager_config import (
-    Entry,
+from viacheck.model.config_entry import (
+    ConfigEntry,
     Phase,
     Place,
     TableNumber,
@@ -23,6 +22,7 @@ from viacheck.persistence.manager_config import (
     WrittenRoute,
     WrittenRule,
 )
+from viacheck.model.snapshot import Family, Nexthop, Route, Rule
 
 _OPERATORS = re.compile(r"[;&|()]+")
 _REDIRECTION = re.compile(r"(?<!\S)(?:\d*|&)>{1,2}\s*(?:&\d|&-|[^\s;|&<>()]+)")
@@ -167,7 +167,7 @@ def _ip(words: list[str]) -> tuple[Literal["rule", "route"], str, Family, tuple[
 
 def entries(
     commands: Sequence[IPCommand], place: Place, interface: str | None, phase: Phase, table_number: TableNumber
-) -> Iterator[Entry]:
+) -> Iterator[ConfigEntry]:
     """What the commands of one line install or take away.
 
     Raises:

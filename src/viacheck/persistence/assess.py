@@ -8,22 +8,12 @@ from ipaddress import ip_address
 from typing import get_args
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.config_entry import ParseProblem, Place, TableNumber, WrittenRoute, WrittenRule
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Rule, Snapshot
 from viacheck.parsers.rt_tables import number_of, registered
 from viacheck.persistence import ifupdown, manager_answers, netplan, networkd, networkmanager
-from viacheck.persistence.manager_config import (
-    OWN_NAMES,
-    PREDEFINED_TABLES,
-    ManagedLink,
-    Manager,
-    ParseProblem,
-    Place,
-    TableNumber,
-    Written,
-    WrittenRoute,
-    WrittenRule,
-)
+from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, Written
 
 MANAGERS: tuple[Manager, ...] = get_args(Manager)
 Selects = Callable[[ResolvedIntent, Rule], bool]

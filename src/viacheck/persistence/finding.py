@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from viacheck.persistence.manager_config import Place
+from viacheck.model.config_entry import Place
 
 
 @dataclass(frozen=True, slots=True)

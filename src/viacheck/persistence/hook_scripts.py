@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 
+from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumber
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.shell import ShellError, assignments, entries, ip_commands
-from viacheck.persistence.manager_config import ParseProblem, Phase, Place, Reading, TableNumber
+from viacheck.persistence.manager_config import Reading
 
 
 def read_script(

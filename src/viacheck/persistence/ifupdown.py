@@ -11,20 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from viacheck.model.config_entry import ConfigEntry, ParseProblem, Phase, Place, TableNumber
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.shell import ShellError, entries, ip_commands
 from viacheck.persistence.hook_scripts import read_script
-from viacheck.persistence.manager_config import (
-    Entry,
-    ManagedLink,
-    ParseProblem,
-    Phase,
-    Place,
-    Reading,
-    TableNumber,
-    Written,
-    below,
-)
+from viacheck.persistence.manager_config import ManagedLink, Reading, Written, below
 
 INTERFACES = "/etc/network/interfaces"
 IFSTATE = "/run/network/ifstate"
@@ -245,9 +236,9 @@ def _ifstate(files: Sequence[HostFile], reading: Reading) -> None:
             reading.holdings.append(ManagedLink(physical, Place(IFSTATE, number, line.strip()), now=True))
 
 
-def _in_running_order(stanzas: list[_Stanza], reading: Reading, table_number: TableNumber) -> list[Entry]:
+def _in_running_order(stanzas: list[_Stanza], reading: Reading, table_number: TableNumber) -> list[ConfigEntry]:
     by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
-    found: list[Entry] = []
+    found: list[ConfigEntry] = []
     for stanza in stanzas:
         hooks = list(stanza.hooks)
         parent, seen = stanza.inherits, {stanza.interface}

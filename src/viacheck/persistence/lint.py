@@ -10,19 +10,12 @@ import re
 from collections.abc import Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.config_entry import ParseProblem, Place, WrittenRemoval, WrittenRoute, WrittenRule
 from viacheck.persistence import netplan, networkd_lint
 from viacheck.persistence.assess import Persistence, is_the_table
 from viacheck.persistence.config_writer import Recipe
 from viacheck.persistence.finding import Finding
-from viacheck.persistence.manager_config import (
-    OWN_NAMES,
-    ParseProblem,
-    Place,
-    Written,
-    WrittenRemoval,
-    WrittenRoute,
-    WrittenRule,
-)
+from viacheck.persistence.manager_config import OWN_NAMES, Written
 from viacheck.persistence.replay_result import ReplayResult
 
 _FLUSHED = ("dhcp", "static")

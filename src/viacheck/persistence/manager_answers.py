@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from viacheck.model.config_entry import Place
 from viacheck.model.snapshot import HostFile, ManagerAnswer, Snapshot
 from viacheck.persistence import ifupdown, netplan, networkd
 from viacheck.persistence.allowlist import keep
-from viacheck.persistence.manager_config import OWN_NAMES, ManagedLink, Manager, Place, Written
+from viacheck.persistence.manager_config import OWN_NAMES, ManagedLink, Manager, Written
 from viacheck.persistence.netplan import YAMLProblem
 
 STATE, AUTO, HOTPLUG = "ifquery --state", "ifquery --list", "ifquery --list --allow=hotplug"

@@ -6,52 +6,19 @@ name file and line. Nothing here or in the readers touches the host: they work f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from viacheck.model.snapshot import HostFile, Route, Rule
+from viacheck.model.config_entry import ConfigEntry, ParseProblem, Place, WrittenRemoval, WrittenRoute, WrittenRule
+from viacheck.model.snapshot import HostFile
 
 Manager = Literal["ifupdown", "networkd", "networkmanager", "netplan"]
-Phase = Literal["pre-up", "up", "down", "post-down"]
-TableNumber = Callable[[str], int | None]
-"""The number that a table's name stands for; None where the name is not known."""
 
 OWN_NAMES = {"ifupdown": "ifupdown", "networkd": "systemd-networkd", "networkmanager": "NetworkManager",
              "netplan": "netplan"}  # fmt: skip
 """What people call each manager."""
 PREDEFINED_TABLES = {"default": 253, "main": 254, "local": 255}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A line of a file of the host."""
-
-    path: str
-    line: int
-    """From 1; of what is written over several lines, the first."""
-    text: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}"
-
-    @property
-    def volatile(self) -> bool:
-        """The file is gone after a reboot."""
-        return self.path.startswith("/run/")
-
-
-@dataclass(frozen=True, slots=True)
-class ParseProblem:
-    """Something in a file that its manager, or this reader, cannot read."""
-
-    path: str
-    line: int
-    """From 1; 0 for the file as a whole."""
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.reason}" if self.line else f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,82 +36,12 @@ class ManagedLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenRule:
-    """A policy routing rule as a manager's files have it."""
-
-    place: Place
-    interface: str | None
-    """The interface whose coming up installs it; None for a script that runs for every interface."""
-    rule: Rule
-    """With priority 0 where none is written, and with no table where the name is not known."""
-    table: str
-    """The table as it is written."""
-    has_priority: bool
-    phase: Phase = "up"
-    typed: bool = False
-    """A command installs it; else the manager does so itself, and owns it."""
-    failure_tolerated: bool = False
-    """A command whose failure does not stop what comes after it."""
-    guarded: bool = False
-    """A command that runs only when the rule is not there yet."""
-
-    @property
-    def table_known(self) -> bool:
-        """Whoever reads the line knows the table."""
-        return self.rule.table is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenRoute:
-    """A route as a manager's files have it."""
-
-    place: Place
-    interface: str | None
-    route: Route
-    """In table 0 where the table's name is not known."""
-    table: str
-    verb: str = "replace"
-    """``add``, ``append``, ``change``, ``replace``; what a manager installs itself, it replaces."""
-    gateway_computed: bool = False
-    """The gateway is found when the interface comes up: a lease's router, a variable."""
-    phase: Phase = "up"
-    typed: bool = False
-    failure_tolerated: bool = False
-    guarded: bool = False
-
-    @property
-    def table_known(self) -> bool:
-        """Whoever reads the line knows the table."""
-        return self.route.table != 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenRemoval:
-    """A command that takes rules or routes away."""
-
-    place: Place
-    interface: str | None
-    phase: Phase
-    kind: Literal["rule", "route"]
-    rule: Rule | None = None
-    """Of a rule that is taken away, what is named of it; None where all are."""
-    by_priority: bool = False
-    """The rule's priority is named."""
-    by_table: bool = False
-    """The rule's table is named."""
-    failure_tolerated: bool = False
-
-
-Entry = WrittenRule | WrittenRoute | WrittenRemoval
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """Everything that matters in the files of one manager."""
 
     manager: Manager
     holdings: tuple[ManagedLink, ...] = ()
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[ConfigEntry, ...] = ()
     """In the order in which they are run, as far as the files tell."""
     problems: tuple[ParseProblem, ...] = ()
 
@@ -185,7 +82,7 @@ class Reading:
 
     manager: Manager
     holdings: list[ManagedLink] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ConfigEntry] = field(default_factory=list)
     problems: list[ParseProblem] = field(default_factory=list)
 
     def finish(self) -> Written:

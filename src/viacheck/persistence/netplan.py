@@ -12,19 +12,9 @@ from fnmatch import fnmatchcase
 
 import yaml
 
+from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import HostFile, Link, Nexthop, Route, Rule
-from viacheck.persistence.manager_config import (
-    PREDEFINED_TABLES,
-    ManagedLink,
-    ParseProblem,
-    Place,
-    Reading,
-    Written,
-    WrittenRoute,
-    WrittenRule,
-    below,
-    winning,
-)
+from viacheck.persistence.manager_config import PREDEFINED_TABLES, ManagedLink, Reading, Written, below, winning
 from viacheck.persistence.networkd import number, prefix
 
 LARGEST_METRIC = 2147483647

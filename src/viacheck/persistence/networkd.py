@@ -11,20 +11,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_network
 
+from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route, Rule
 from viacheck.parsers.ini import Section, is_yes, named, sections
-from viacheck.persistence.manager_config import (
-    PREDEFINED_TABLES,
-    ManagedLink,
-    ParseProblem,
-    Place,
-    Reading,
-    Written,
-    WrittenRoute,
-    WrittenRule,
-    below,
-    winning,
-)
+from viacheck.persistence.manager_config import PREDEFINED_TABLES, ManagedLink, Reading, Written, below, winning
 
 FOLDERS = ("/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network")
 CONF = "/etc/systemd/networkd.conf"

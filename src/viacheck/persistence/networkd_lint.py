@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.config_entry import Place, WrittenRule
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence import networkd
 from viacheck.persistence.assess import Persistence
 from viacheck.persistence.config_writer import APPLY, RELOAD, Recipe, beside_the_uplink
 from viacheck.persistence.finding import Finding
-from viacheck.persistence.manager_config import Place, WrittenRule
 
 
 def purged(resolved: ResolvedIntent, persistence: Persistence) -> Iterator[Finding]:

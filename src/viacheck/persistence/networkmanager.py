@@ -11,24 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumber, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
 from viacheck.parsers.ini import Section, named, sections
 from viacheck.parsers.shell import IPCommand, ShellError, rule_of
 from viacheck.persistence.hook_scripts import read_script
-from viacheck.persistence.manager_config import (
-    PREDEFINED_TABLES,
-    ManagedLink,
-    ParseProblem,
-    Phase,
-    Place,
-    Reading,
-    TableNumber,
-    Written,
-    WrittenRoute,
-    WrittenRule,
-    below,
-    winning,
-)
+from viacheck.persistence.manager_config import PREDEFINED_TABLES, ManagedLink, Reading, Written, below, winning
 from viacheck.persistence.networkd import number, prefix
 
 PROFILE_FOLDERS = tuple(f"{root}/NetworkManager/system-connections" for root in ("/etc", "/run", "/usr/lib"))

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from viacheck.model.config_entry import Place
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.persistence import ifupdown
 from viacheck.persistence.allowlist import RC_LOCAL
-from viacheck.persistence.manager_config import Place
 from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
 
 Occasion = Literal["reboot", "interface", "restart"]

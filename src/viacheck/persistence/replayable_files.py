@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from viacheck.model.config_entry import Place
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.shell_allowlist import objection_to_hook, objection_to_script
 from viacheck.persistence.ifupdown import (
@@ -21,7 +22,6 @@ from viacheck.persistence.ifupdown import (
     keyword,
     logical_lines,
 )
-from viacheck.persistence.manager_config import Place
 
 FOLDER = "/etc/network/"
 """Where a lab has files of its own; what is sourced from elsewhere would be this machine's."""
