@@ -15,14 +15,14 @@ from pathlib import Path
 
 from netns_lab import nft_rules, rtnetlink_batch
 from netns_lab.lab import Lab, LabMachine
-from netns_lab.networkd_daemon import Networkd, NetworkdFailed
+from netns_lab.networkd_daemon import NetworkdDaemon, NetworkdFailed
 from netns_lab.pid_namespace import contain_processes
 from netns_lab.plan import HOST, Cable, LabPlan, Machine
 from netns_lab.rtnetlink_batch import LabBuildError, Request, request
 from netns_lab.services.dhcp_client import DHCPClient, NoLease
 from netns_lab.services.dhcp_server import DHCPServer
 from netns_lab.services.link_hook import start_link_watcher
-from netns_lab.services.responders import FarEnd
+from netns_lab.services.responders import Responders
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import Link
@@ -58,7 +58,7 @@ def build(plan: LabPlan) -> Lab:
                     f"lab {plan.name}: namespace {machine.name}: {error}; labs need root or user namespaces"
                 ) from error
             undo.callback(namespaces[machine.name].close)
-        name_agent(namespaces[plan.host.name], namespaces[plan.agent.name])
+        bind_agent_namespace(namespaces[plan.host.name], namespaces[plan.agent.name])
         machines = {machine.name: LabMachine(machine, namespaces[machine.name]) for machine in plan.machines}
         # Before any interface is made, in whatever namespace: each takes the defaults of its birth.
         for machine in plan.machines:
@@ -75,13 +75,13 @@ def build(plan: LabPlan) -> Lab:
         if plan.switches:
             for machine in (*plan.switches, plan.host, plan.agent, *plan.gateways, *plan.neighbours):
                 rtnetlink_batch.settle(namespaces[machine.name], machine.state.links)
-        far_end = FarEnd([(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways])
-        undo.callback(far_end.close)
-        lab = Lab(plan, machines, far_end, None)
+        responders = Responders([(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways])
+        undo.callback(responders.close)
+        lab = Lab(plan, machines, responders, None)
         undo.pop_all()
     try:
         if plan.daemons:
-            lab.at_end(contain_processes(lab.host.namespace))
+            lab.on_close(contain_processes(lab.host.namespace))
         _serve_dhcp(lab)
         _boot(lab)
         _hold_lease(lab)
@@ -95,7 +95,7 @@ def _boot(lab: Lab) -> None:
     """Do what an init does: start what watches links, and let the host configure itself from its files."""
     plan = lab.plan
     if plan.link_hook is not None:
-        lab.at_end(start_link_watcher(lab.host.namespace, plan.link_hook))
+        lab.on_close(start_link_watcher(lab.host.namespace, plan.link_hook))
     if plan.networkd:
         _start_networkd(lab)
     for argv in plan.boot:
@@ -110,10 +110,10 @@ def _boot(lab: Lab) -> None:
 
 def _start_networkd(lab: Lab) -> None:
     try:
-        networkd = Networkd.start(lab.host.namespace, lab.plan.host.state.links)
+        networkd = NetworkdDaemon.start(lab.host.namespace, lab.plan.host.state.links)
     except NetworkdFailed as error:
         raise LabBuildError(f"lab {lab.plan.name}: {error}") from error
-    lab.run_networkd(networkd)
+    lab.add_networkd(networkd)
     try:
         networkd.settle()
     except NetworkdFailed as error:
@@ -125,13 +125,13 @@ def _serve_dhcp(lab: Lab) -> None:
     for machine in lab.plan.machines:
         if machine.dhcp is not None:
             namespace, first = lab.machines[machine.name].namespace, machine.state.addresses[0]
-            lab.serve_dhcp(DHCPServer(namespace, first.interface, first.address, machine.dhcp))
+            lab.add_dhcp_server(DHCPServer(namespace, first.interface, first.address, machine.dhcp))
 
 
 def _hold_lease(lab: Lab) -> None:
     if lab.plan.leased is not None:
         try:
-            lab.hold_lease(DHCPClient.start(lab.agent.namespace, lab.plan.leased))
+            lab.add_dhcp_client(DHCPClient.start(lab.agent.namespace, lab.plan.leased))
         except NoLease as error:
             raise LabBuildError(f"lab {lab.plan.name}: {error}") from error
 
@@ -290,7 +290,7 @@ def _replace(folder: str) -> None:
         shutil.copytree(machines, folder, symlinks=True, copy_function=os.symlink, dirs_exist_ok=True)
 
 
-def name_agent(host: Namespace, agent: Namespace) -> None:
+def bind_agent_namespace(host: Namespace, agent: Namespace) -> None:
     """Let the host know the agent's namespace by a path, as ``ip netns`` would, inside its private /run only."""
 
     def bind() -> None:

@@ -65,7 +65,7 @@ class LabDhcpServerControl:
     def _exchange(self, pool: DHCPPool) -> None:
         client = self._lab.dhcp_client
         if client is None:
-            if not self._server.exchange(pool, RENEWAL_TIMEOUT):
+            if not self._server.replace_pool(pool, RENEWAL_TIMEOUT):
                 raise EventFailed(f"nobody renewed the lease of {self.holder} within {RENEWAL_TIMEOUT:g} s")
             return
         self._server.pool = pool

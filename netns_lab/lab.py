@@ -13,11 +13,11 @@ from pyroute2.netlink.rtnl import RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP
 
 from netns_lab.docker_engine.daemon import Engine
-from netns_lab.networkd_daemon import Networkd
+from netns_lab.networkd_daemon import NetworkdDaemon
 from netns_lab.plan import LabPlan, Machine
 from netns_lab.services.dhcp_client import DHCPClient
 from netns_lab.services.dhcp_server import DHCPServer
-from netns_lab.services.responders import FarEnd
+from netns_lab.services.responders import Responders
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import Snapshot
@@ -87,21 +87,23 @@ class Lab:
         dhcp_client: what holds the agent's lease, where it has one.
         networkd: what configures the host, where systemd-networkd does.
         notes: what a reader of the report must know about the lab.
-        rebuilt_from: the snapshot of the host whose twin it is, if it is one.
+        replica_of: the snapshot of the host whose twin it is, if it is one.
     """
 
-    def __init__(self, plan: LabPlan, machines: dict[str, LabMachine], far_end: FarEnd, engine: Engine | None) -> None:
+    def __init__(
+        self, plan: LabPlan, machines: dict[str, LabMachine], responders: Responders, engine: Engine | None
+    ) -> None:
         self.plan = plan
         self.machines = machines
         self.engine = engine
         self.agent_container = AGENT_CONTAINER
-        self.said: list[tuple[str, str]] = []
+        self.change_output: list[tuple[str, str]] = []
         self.dhcp_servers: list[DHCPServer] = []
         self.dhcp_client: DHCPClient | None = None
-        self.networkd: Networkd | None = None
+        self.networkd: NetworkdDaemon | None = None
         self.notes = list(plan.notes)
-        self.rebuilt_from: Snapshot | None = None
-        self._endings: list[Callable[[], None]] = [far_end.close]
+        self.replica_of: Snapshot | None = None
+        self._endings: list[Callable[[], None]] = [responders.close]
 
     @property
     def host(self) -> LabMachine:
@@ -143,19 +145,19 @@ class Lab:
         """Every gateway."""
         return [self.machines[gateway.name] for gateway in self.plan.gateways]
 
-    def serve_dhcp(self, server: DHCPServer) -> None:
+    def add_dhcp_server(self, server: DHCPServer) -> None:
         """Have a DHCP server end together with the lab."""
         self.dhcp_servers.append(server)
-        self.at_end(server.close)
+        self.on_close(server.close)
 
-    def hold_lease(self, client: DHCPClient) -> None:
+    def add_dhcp_client(self, client: DHCPClient) -> None:
         """Have a DHCP client hold the agent's lease until the lab ends or the client is stopped."""
         self.dhcp_client = client
 
-    def run_networkd(self, networkd: Networkd) -> None:
+    def add_networkd(self, networkd: NetworkdDaemon) -> None:
         """Have systemd-networkd end together with the lab."""
         self.networkd = networkd
-        self.at_end(networkd.close)
+        self.on_close(networkd.close)
 
     def stop_dhcp_client(self) -> None:
         """End the DHCP client as if it was killed: the agent keeps its address until the lease ends."""
@@ -163,13 +165,13 @@ class Lab:
             self.dhcp_client.close()
             self.dhcp_client = None
 
-    def move_agent(self, namespace: Namespace) -> None:
+    def set_agent_namespace(self, namespace: Namespace) -> None:
         """The agent lives in another namespace from now on, as after a restart of its container."""
         self.stop_dhcp_client()
         self.agent.namespace.close()
         self.machines[self.plan.agent.name] = LabMachine(self.plan.agent, namespace)
 
-    def at_end(self, ending: Callable[[], None]) -> None:
+    def on_close(self, ending: Callable[[], None]) -> None:
         """Have something ended together with the lab."""
         self._endings.append(ending)
 

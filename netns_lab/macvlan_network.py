@@ -54,7 +54,7 @@ def connect(lab: Lab, network: MacvlanNetwork) -> None:
             network.name, network.parent, network.subnet, network.gateway, network.ip_range
         )
         lab.engine.run_agent(lab.agent_container, network=network.name, restart="unless-stopped")
-        lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+        lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
         return
     address = IPv4Address(network.first_address)
     prefixlen = IPv4Network(network.subnet).prefixlen

@@ -53,7 +53,7 @@ class NetworkdFailed(Exception):
     """networkd, or its bus, did not start, end or configure its links; the message has the last line of its log."""
 
 
-class Networkd:
+class NetworkdDaemon:
     """networkd on one host, whose commands must have a process namespace of their own. Made by :meth:`start`."""
 
     def __init__(self, host: Namespace, links: Sequence[Link]) -> None:
@@ -63,7 +63,7 @@ class Networkd:
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def start(cls, host: Namespace, links: Sequence[Link]) -> Networkd:
+    def start(cls, host: Namespace, links: Sequence[Link]) -> NetworkdDaemon:
         """Start it, and a bus for it; returns when it is up, which it is before its links are configured.
 
         Raises:

@@ -14,7 +14,7 @@ FOLDERS = ("/etc/network", "/etc/dhcp", "/etc/iproute2", "/etc/systemd/network",
 """Where a change that was tried in the lab may have put a file that its description does not have."""
 
 
-def after_reboot(lab: Lab) -> LabPlan:
+def rebooted_plan(lab: Lab) -> LabPlan:
     """The description of the lab that its host's next boot makes."""
 
     def read() -> tuple[dict[str, str], set[str]]:

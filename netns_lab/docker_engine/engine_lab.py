@@ -72,7 +72,7 @@ def _attach_agent(lab: Lab, plan: LabPlan) -> None:
     lab.engine.run_agent(
         AGENT_CONTAINER, network="bridge" if intent.mode == "nat" else "none", restart="unless-stopped"
     )
-    lab.move_agent(lab.engine.agent_namespace(AGENT_CONTAINER))
+    lab.set_agent_namespace(lab.engine.agent_namespace(AGENT_CONTAINER))
     if intent.mode.startswith("pipework"):
         apply_pipework(lab)
     if plan.leased is not None:
@@ -86,7 +86,7 @@ def hold_agents_lease(lab: Lab, interface: str) -> None:
         NoLease: when no server gives one.
     """
     lab.agent.ip("link", "set", "dev", interface, "up")
-    lab.hold_lease(DHCPClient.start(lab.agent.namespace, interface))
+    lab.add_dhcp_client(DHCPClient.start(lab.agent.namespace, interface))
 
 
 def apply_pipework(lab: Lab) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 
 from netns_lab import macvlan_network, nft_rules, pipework_host
-from netns_lab.builder import AGENT_PATH, name_agent
+from netns_lab.builder import AGENT_PATH, bind_agent_namespace
 from netns_lab.faults.fault import FAULT_TABLE, fault
 from netns_lab.lab import Lab, LabCommandError
 from netns_lab.nft_rules import Masquerade
@@ -65,7 +65,7 @@ def not_attached(lab: Lab) -> None:
     if lab.engine is not None:
         lab.engine.remove_agent(lab.agent_container)
         lab.engine.run_agent(lab.agent_container)
-        lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+        lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
         return
     macvlan_network.disconnect(lab)
     _behind_docker0(lab)
@@ -79,7 +79,7 @@ def network_wrong_driver(lab: Lab) -> None:
     macvlan_network.disconnect(lab)
     lab.engine.create_bridge_network(MACVLAN_NETWORK, "172.30.0.0/24")
     lab.engine.run_agent(lab.agent_container, network=MACVLAN_NETWORK)
-    lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+    lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
 
 
 @fault("parent-down", "The parent is administratively down", on=_BRIDGED,
@@ -138,7 +138,7 @@ def mtu_kept(lab: Lab) -> None:
        on="macvlan", breaks={"EGRESS-05"}, diagnosis="DNS_OTHER_PATH", flavour="engine")  # fmt: skip
 def dns_by_host(lab: Lab) -> None:
     assert lab.engine is not None
-    lab.at_end(start_forwarder(lab.host.namespace, listen="127.0.0.1", upstream=RESOLVER))
+    lab.on_close(start_forwarder(lab.host.namespace, listen="127.0.0.1", upstream=RESOLVER))
     lab.host.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
     macvlan_network.reconnect(lab)
 
@@ -202,12 +202,12 @@ def lost_on_restart(lab: Lab) -> None:
     if lab.engine is not None:
         lab.stop_dhcp_client()
         lab.engine.restart_agent(lab.agent_container)
-        lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+        lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
         return
     lab.host.run("umount", AGENT_PATH)
-    lab.move_agent(Namespace.create("agent"))
+    lab.set_agent_namespace(Namespace.create("agent"))
     lab.agent.ip("link", "set", "dev", "lo", "up")
-    name_agent(lab.host.namespace, lab.agent.namespace)
+    bind_agent_namespace(lab.host.namespace, lab.agent.namespace)
 
 
 @fault("pipework-run-twice", "pipework was run again, failed, and left an interface behind", on=_PIPEWORK,
@@ -245,7 +245,7 @@ def default_network_present(lab: Lab) -> None:
         return
     lab.engine.remove_agent(lab.agent_container)
     lab.engine.run_agent(lab.agent_container)
-    lab.move_agent(lab.engine.agent_namespace(lab.agent_container))
+    lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
     _run_pipework(lab, f"{PIPEWORK_ADDRESS}@{_GATEWAY}")
 
 
@@ -361,4 +361,4 @@ def _parent_mac(lab: Lab) -> str:
 
 def _serve_dhcp(lab: Lab, first: str, last: str) -> None:
     pool = DHCPPool(subnet=LAN, first=first, last=last, router=_GATEWAY)
-    lab.serve_dhcp(DHCPServer(lab.gateway(PARENT).namespace, "lan0", _GATEWAY, pool))
+    lab.add_dhcp_server(DHCPServer(lab.gateway(PARENT).namespace, "lan0", _GATEWAY, pool))

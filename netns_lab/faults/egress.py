@@ -44,5 +44,5 @@ def mirrored_copy(lab: Lab) -> None:
 @fault("dns-other-path", "A resolver on the host carries the agent's queries on", on="policy-routing",
        breaks={"EGRESS-05"}, diagnosis="DNS_OTHER_PATH", flavour="netns")  # fmt: skip
 def dns_other_path(lab: Lab) -> None:
-    lab.at_end(start_forwarder(lab.host.namespace, listen="172.17.0.1", upstream=RESOLVER))
+    lab.on_close(start_forwarder(lab.host.namespace, listen="172.17.0.1", upstream=RESOLVER))
     lab.host.write("/etc/resolv.conf", "nameserver 172.17.0.1\n")

@@ -1,4 +1,4 @@
-"""Builds a twin: the lab of its description first, then the state of host and agent in it."""
+"""Builds a replica: the lab of its description first, then the state of host and agent in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from netns_lab import rtnetlink_batch
 from netns_lab.builder import AGENT_PATH, build
 from netns_lab.lab import Lab
-from netns_lab.replica.replica_plan import Twin
+from netns_lab.replica.replica_plan import ReplicaPlan
 from netns_lab.replica.replica_state import complete
 from netns_lab.replica.upstream import GATEWAY_PORT
 from viacheck.host import syscalls
@@ -16,26 +16,26 @@ _SYSFS = "/sys/devices/virtual/net"
 _PLAIN_NAME = re.compile(r"[\w.-]+")
 
 
-def build_replica(twin: Twin) -> Lab:
-    """Build a twin. The lab's notes tell what is replaced in it, and what could not be rebuilt.
+def build_replica(replica: ReplicaPlan) -> Lab:
+    """Build a replica. The lab's notes tell what is replaced in it, and what could not be rebuilt.
 
     Raises:
         LabBuildError: when the system forbids namespaces, or the kernel refuses an interface.
         LabCommandError: when a gateway cannot be made silent.
     """
-    lab = build(twin.lab)
-    lab.rebuilt_from = twin.snapshot
+    lab = build(replica.lab)
+    lab.replica_of = replica.snapshot
     try:
-        if twin.agent is not None:
-            told = complete(lab.agent.namespace, twin.agent, add_only=twin.agent_made_up)
+        if replica.agent is not None:
+            told = complete(lab.agent.namespace, replica.agent, add_only=replica.agent_made_up)
             lab.notes += [f"agent: {words}" for words in told]
         else:
             lab.host.run("umount", AGENT_PATH)
             lab.host.run("rm", AGENT_PATH)
-        lab.notes += complete(lab.host.namespace, twin.host)
-        for uplink in twin.silent:
+        lab.notes += complete(lab.host.namespace, replica.host)
+        for uplink in replica.silent:
             lab.gateway(uplink).ip("link", "set", "dev", GATEWAY_PORT, "arp", "off")
-        for interface in twin.wireless:
+        for interface in replica.wireless:
             _show_wireless(lab, interface)
         for machine in (lab.host, lab.agent, *lab.gateways):
             rtnetlink_batch.settle(machine.namespace, machine.plan.state.links)

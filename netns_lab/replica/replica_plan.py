@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from netns_lab.plan import HOST, Cable, LabPlan, Machine, MachineDraft, SegmentMachines
+from netns_lab.draft import MachineDraft
+from netns_lab.plan import HOST, Cable, LabPlan, Machine, SegmentMachines
 from netns_lab.replica.replica_files import files_of, resolvers_of
 from netns_lab.replica.upstream import GATEWAY_PORT, Upstream
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -38,8 +39,8 @@ class ReplicaImpossible(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
-    """The description of a twin."""
+class ReplicaPlan:
+    """The description of a replica."""
 
     snapshot: Snapshot
     """What it is the twin of."""
@@ -56,7 +57,7 @@ class Twin:
     """Interfaces that the host's /sys says to be wireless."""
 
 
-def plan_replica(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
+def plan_replica(snapshot: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
     """Describe the twin of a snapshot's host.
 
     Raises:
@@ -68,7 +69,7 @@ def plan_replica(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
         raise ReplicaImpossible(f"the snapshot holds what no host has: {error}") from None
 
 
-def _plan(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
+def _plan(snapshot: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
     _refuse_what_no_host_has(snapshot)
     source, notes = snapshot, list[str]()
     agent = snapshot.agent
@@ -87,7 +88,7 @@ def _plan(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
     ]
     files = files_of(snapshot, intent, resolvers)
     lab = LabPlan(
-        name=f"twin:{name}",
+        name=f"replica:{name}",
         title=f"twin of {intent.site.name}, as it was at {snapshot.taken}",
         guide="",
         host=Machine(HOST, NetworkState(links=tuple(wiring.host_links))),
@@ -104,7 +105,7 @@ def _plan(snapshot: Snapshot, intent: Intent, name: str) -> Twin:
         notes=(*notes, *files.notes),
     )
     wireless = tuple(link.name for link in snapshot.host.links if link.wireless)
-    return Twin(source, lab, snapshot.host, agent, source.agent is None, tuple(wiring.silent), wireless)
+    return ReplicaPlan(source, lab, snapshot.host, agent, source.agent is None, tuple(wiring.silent), wireless)
 
 
 class _Wiring:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from netns_lab.plan import HOST, Machine
-from netns_lab.replica.replica_plan import Twin
+from netns_lab.replica.replica_plan import ReplicaPlan
 from netns_lab.replica.upstream import GATEWAY_PORT
 from netns_lab.services.dhcp_server import DHCPPool
 from viacheck.model.snapshot import TABLE_MAIN, Address, HostFile, NetworkState, PacketFilter, Route
@@ -24,19 +24,21 @@ WRITABLE = ("/run", "/etc", "/etc/network", _HOOKS, _LEASES, "/proc")
 """Where ifupdown and a DHCP client write: all of it is the lab's own."""
 
 
-def unconfigured(twin: Twin, files: Sequence[HostFile], interfaces: Collection[str], leased: Collection[str]) -> Twin:
+def unconfigured(
+    replica: ReplicaPlan, files: Sequence[HostFile], interfaces: Collection[str], leased: Collection[str]
+) -> ReplicaPlan:
     """Take away what ifupdown configures, and give it these files to do so again.
 
     Args:
-        twin: of the host as it is.
+        replica: of the host as it is.
         files: ifupdown's.
         interfaces: what ifupdown configures.
         leased: those of them that ask for a lease; each must be among the :func:`leasable` ones.
     """
-    lab, pools = twin.lab, {f"gw-{name}": _pool(twin, name) for name in leased}
+    lab, pools = replica.lab, {f"gw-{name}": _pool(replica, name) for name in leased}
     links = tuple(replace(link, flags=()) if link.name in interfaces else link for link in lab.host.state.links)
     return replace(
-        twin,
+        replica,
         lab=replace(
             lab,
             host=Machine(HOST, replace(lab.host.state, links=links)),
@@ -45,35 +47,35 @@ def unconfigured(twin: Twin, files: Sequence[HostFile], interfaces: Collection[s
             executables=lab.executables | {file.path for file in files if file.mode & _EXECUTABLE},
             hidden=(*lab.hidden, *(path for path in _NOT_OF_THIS_MACHINE if path not in lab.hidden)),
         ),
-        host=_unconfigured(twin.host, interfaces),
+        host=_unconfigured(replica.host, interfaces),
         silent=(),
         wireless=(),
     )
 
 
-def leasable(twin: Twin) -> frozenset[str]:
+def leasable(replica: ReplicaPlan) -> frozenset[str]:
     """The host's interfaces that can be given their own address as a lease."""
     return frozenset(
         cable.interface
-        for cable in twin.lab.cables
+        for cable in replica.lab.cables
         if cable.machine == HOST and cable.other_interface == GATEWAY_PORT
-        if _leased_address(twin, cable.interface) is not None and _router(twin, cable.interface) is not None
+        if _leased_address(replica, cable.interface) is not None and _router(replica, cable.interface) is not None
     )
 
 
-def _leased_address(twin: Twin, interface: str) -> Address | None:
-    return next((one for one in twin.snapshot.host.addresses_of(interface) if one.scope == "global"), None)
+def _leased_address(replica: ReplicaPlan, interface: str) -> Address | None:
+    return next((one for one in replica.snapshot.host.addresses_of(interface) if one.scope == "global"), None)
 
 
-def _router(twin: Twin, interface: str) -> Address | None:
+def _router(replica: ReplicaPlan, interface: str) -> Address | None:
     """The address by which the gateway is known on the segment: its first."""
-    found = next((gateway for gateway in twin.lab.gateways if gateway.name == f"gw-{interface}"), None)
+    found = next((gateway for gateway in replica.lab.gateways if gateway.name == f"gw-{interface}"), None)
     first = found.state.addresses[0] if found is not None and found.state.addresses else None
     return first if first is not None and (first.interface, first.family) == (GATEWAY_PORT, 4) else None
 
 
-def _pool(twin: Twin, interface: str) -> DHCPPool:
-    address, router = _leased_address(twin, interface), _router(twin, interface)
+def _pool(replica: ReplicaPlan, interface: str) -> DHCPPool:
+    address, router = _leased_address(replica, interface), _router(replica, interface)
     assert address is not None
     assert router is not None
     return DHCPPool(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
 
-from netns_lab.plan import PROBE_TARGET6, MachineDraft
+from netns_lab.draft import MachineDraft
+from netns_lab.plan import PROBE_TARGET6
 from netns_lab.services.dhcp_server import DHCPPool
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Address, IPNetwork, NetworkState

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from netns_lab import pipework_host
-from netns_lab.plan import Draft, LabPlan, Segment
+from netns_lab.draft import LabDraft, LabSegment
+from netns_lab.plan import LabPlan
 from netns_lab.scenarios.register import scenario
 
 PARENT = "eth0"
@@ -24,7 +25,7 @@ CONTAINERS_GUARD, NAMESPACES_GUARD = (
 )
 
 
-def _on_the_lan(lab: Draft) -> Segment:
+def _on_the_lan(lab: LabDraft) -> LabSegment:
     """A host with the parent on a switched segment, and another uplink that nothing of the agent's may leave by."""
     office = lab.uplink(PARENT, LAN, HOST_NUMBER, neighbour=NEIGHBOUR_NUMBER)
     lab.uplink("wlan0", "10.10.50.0/24")
@@ -41,7 +42,7 @@ def _intent(attach: dict[str, Any]) -> dict[str, Any]:
 
 
 @scenario("macvlan", "The agent on the LAN by Docker's macvlan driver", "Bridge, bridging with macvlan")
-def macvlan(lab: Draft) -> LabPlan:
+def macvlan(lab: LabDraft) -> LabPlan:
     """A macvlan interface in bridge mode on eth0, an address from Docker's pool, no route but the gateway's."""
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, "10.10.40.192/24", mac=MACVLAN_MAC, gateway=office.gateway)
@@ -56,7 +57,7 @@ def macvlan(lab: Draft) -> LabPlan:
 
 
 def _pipework(
-    lab: Draft, address: str, parent_address: str | None, gateway: str, guard: str = CONTAINERS_GUARD
+    lab: LabDraft, address: str, parent_address: str | None, gateway: str, guard: str = CONTAINERS_GUARD
 ) -> None:
     """Everything that runs pipework again: after a reboot, when the parent comes up, when the container starts."""
     line = pipework_host.command_line(PARENT, CONTAINER, address)
@@ -75,7 +76,7 @@ def _pipework(
 
 
 @scenario("pipework-static", "The agent on the LAN by pipework, with a fixed address", "Bridge, bridging with pipework")
-def pipework_static(lab: Draft) -> LabPlan:
+def pipework_static(lab: LabDraft) -> LabPlan:
     """No Docker network; eth1 is macvlan on eth0, with the address that pipework was given."""
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
@@ -88,7 +89,7 @@ def pipework_static(lab: Draft) -> LabPlan:
     "The same on a parent that ifupdown brings up, and pipework with it",
     "Bridge, bridging with pipework, steps 9-10",
 )
-def pipework_ifupdown(lab: Draft) -> LabPlan:
+def pipework_ifupdown(lab: LabDraft) -> LabPlan:
     """Real ifup and ifdown work on private files; post-up runs pipework where its interface is not there."""
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
@@ -103,7 +104,7 @@ def pipework_ifupdown(lab: Draft) -> LabPlan:
 
 
 @scenario("pipework-dhcp", "The agent on the LAN by pipework, with a lease", "Bridge, bridging with pipework, step 5a")
-def pipework_dhcp(lab: Draft) -> LabPlan:
+def pipework_dhcp(lab: LabDraft) -> LabPlan:
     """The same with an address from the segment's DHCP server, and a client that holds the lease."""
     office = _on_the_lan(lab)
     lab.serve_dhcp(PARENT, 100, 150)

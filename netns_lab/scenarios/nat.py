@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from netns_lab.draft import LabDraft
 from netns_lab.nft_rules import Masquerade
-from netns_lab.plan import RT_TABLES, Draft, LabPlan
+from netns_lab.plan import RT_TABLES, LabPlan
 from netns_lab.scenarios.register import scenario
 from viacheck.model.snapshot import Family, Rule
 
@@ -31,7 +32,7 @@ BY_DEFAULT = {"uplink": "eth0", "persist": "none", "survives": []}
 
 
 @scenario("nat", "One uplink, the agent behind docker0", "NAT")
-def nat(lab: Draft) -> LabPlan:
+def nat(lab: LabDraft) -> LabPlan:
     """Docker's default: one uplink, masquerade, nothing else."""
     office = lab.uplink("eth0", "10.10.40.0/24")
     lab.host.route("default", via=office.gateway, dev="eth0")
@@ -40,7 +41,7 @@ def nat(lab: Draft) -> LabPlan:
     return lab.finish({"agent": _nat_agent(), "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}})
 
 
-def _two_uplinks(lab: Draft, ipv6: bool = False) -> None:
+def _two_uplinks(lab: LabDraft, ipv6: bool = False) -> None:
     office = lab.uplink("eth0", "10.10.40.0/24", subnet6="2001:db8:40::/64" if ipv6 else None)
     lab.uplink("wlan0", "10.10.50.0/24", subnet6="2001:db8:50::/64" if ipv6 else None)
     lab.host.route("default", via=office.gateway, dev="eth0")
@@ -53,7 +54,7 @@ def _two_uplinks(lab: Draft, ipv6: bool = False) -> None:
 @scenario(
     "nat-multihomed", "Two uplinks, the agent leaves by the default one", "NAT, host with multiple physical interfaces"
 )
-def nat_multihomed(lab: Draft) -> LabPlan:
+def nat_multihomed(lab: LabDraft) -> LabPlan:
     """Two uplinks and no policy: the kernel's default route decides."""
     _two_uplinks(lab)
     return lab.finish({"agent": _nat_agent(), "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}})
@@ -65,7 +66,7 @@ def nat_multihomed(lab: Draft) -> LabPlan:
     "NAT, host with multiple physical interfaces",
     blank=True,
 )
-def multihomed_blank(lab: Draft) -> LabPlan:
+def multihomed_blank(lab: LabDraft) -> LabPlan:
     """The intent of policy routing, on a host where nothing was done for it."""
     _two_uplinks(lab)
     return lab.finish(_POLICY_INTENT)
@@ -74,7 +75,7 @@ def multihomed_blank(lab: Draft) -> LabPlan:
 @scenario(
     "policy-routing", "The guide's recipe to the letter", "NAT, host with multiple physical interfaces, steps 1-5"
 )
-def policy_routing(lab: Draft) -> LabPlan:
+def policy_routing(lab: LabDraft) -> LabPlan:
     """One rule from the agent's subnet, one table with nothing but a default route by wlan0."""
     _two_uplinks(lab)
     lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
@@ -88,7 +89,7 @@ def policy_routing(lab: Draft) -> LabPlan:
     "The recipe without the holes: local networks stay reachable, fails closed, IPv6 as well",
     "NAT, host with multiple physical interfaces, steps 1-5",
 )
-def policy_routing_hardened(lab: Draft) -> LabPlan:
+def policy_routing_hardened(lab: LabDraft) -> LabPlan:
     """Local networks first, then the agent's table with an unreachable backstop; the same for IPv6."""
     _two_uplinks(lab, ipv6=True)
     lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from netns_lab.draft import LabDraft
 from netns_lab.networkd_daemon import PACKAGES
-from netns_lab.plan import Draft, LabPlan
+from netns_lab.plan import LabPlan
 from netns_lab.scenarios.nat import AGENT_SUBNET, BACKSTOP_METRIC, BRIDGE, TABLE, TABLE_NAME
 from netns_lab.scenarios.register import scenario
 from netns_lab.scenarios.survival import INTERFACES, unconfigured_uplinks
@@ -56,7 +57,7 @@ def uplink(*sections: str) -> str:
     "The recipe without the holes, written down for systemd-networkd: survives everything",
     "NAT, host with multiple physical interfaces, steps 1-6",
 )
-def policy_routing_networkd(lab: Draft) -> LabPlan:
+def policy_routing_networkd(lab: LabDraft) -> LabPlan:
     """Rules and backstop are lo's, the route is wlan0's; a real systemd-networkd works on private files."""
     unconfigured_uplinks(lab)
     # The machine's own files are none of the lab's business.

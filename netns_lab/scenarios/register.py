@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netns_lab.plan import Draft, LabPlan
+from netns_lab.draft import LabDraft
+from netns_lab.plan import LabPlan
 
 SCENARIOS: dict[str, Callable[[], LabPlan]] = {}
 BLANK: set[str] = set()
@@ -13,12 +14,12 @@ BLANK: set[str] = set()
 
 def scenario(
     name: str, title: str, guide: str, *, blank: bool = False
-) -> Callable[[Callable[[Draft], LabPlan]], Callable[[], LabPlan]]:
+) -> Callable[[Callable[[LabDraft], LabPlan]], Callable[[], LabPlan]]:
     """Register a scenario under its name. The guide's chapter is shown by ``--lab list``."""
 
-    def register(describe: Callable[[Draft], LabPlan]) -> Callable[[], LabPlan]:
+    def register(describe: Callable[[LabDraft], LabPlan]) -> Callable[[], LabPlan]:
         def plan() -> LabPlan:
-            return describe(Draft(name, title, guide))
+            return describe(LabDraft(name, title, guide))
 
         SCENARIOS[name] = plan
         if blank:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from netns_lab.draft import LabDraft
 from netns_lab.nft_rules import Masquerade
-from netns_lab.plan import RT_TABLES, Draft, LabPlan
+from netns_lab.plan import RT_TABLES, LabPlan
 from netns_lab.scenarios.nat import AGENT_SUBNET, BACKSTOP_METRIC, BRIDGE, TABLE, TABLE_NAME
 from netns_lab.scenarios.register import scenario
 
@@ -78,7 +79,7 @@ def _options(*lines: str) -> list[str]:
     "The recipe without the holes, written down for ifupdown: survives everything",
     "NAT, host with multiple physical interfaces, steps 1-6",
 )
-def policy_routing_ifupdown(lab: Draft) -> LabPlan:
+def policy_routing_ifupdown(lab: LabDraft) -> LabPlan:
     """Rules and backstop are lo's, the route is wlan0's; real ifup and ifdown work on private files."""
     _two_uplinks(lab)
     lab.files[INTERFACES] = interfaces()
@@ -92,7 +93,7 @@ def policy_routing_ifupdown(lab: Draft) -> LabPlan:
     "The same with a leased address, whose router and address may change: survives everything",
     "NAT, host with multiple physical interfaces, step 6",
 )
-def policy_routing_dhcp(lab: Draft) -> LabPlan:
+def policy_routing_dhcp(lab: LabDraft) -> LabPlan:
     """wlan0 is 'inet dhcp', as the guide has it: a real dhclient holds the lease, and its hook sets the route."""
     _two_uplinks(lab)
     # Clients are told to renew after a second, so that no trial has to wait for it.
@@ -115,7 +116,7 @@ _INTENT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def unconfigured_uplinks(lab: Draft) -> None:
+def unconfigured_uplinks(lab: LabDraft) -> None:
     """A host with two uplinks and a Docker engine's network, before any manager of its network has come up."""
     lab.uplink("eth0", "10.10.40.0/24")
     lab.uplink("wlan0", "10.10.50.0/24")
@@ -126,7 +127,7 @@ def unconfigured_uplinks(lab: Draft) -> None:
     lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
 
 
-def _two_uplinks(lab: Draft) -> None:
+def _two_uplinks(lab: LabDraft) -> None:
     """The same, and what ifupdown needs to bring the uplinks up."""
     unconfigured_uplinks(lab)
     lab.link_hook = LINK_HOOK

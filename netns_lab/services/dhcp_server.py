@@ -123,7 +123,7 @@ class DHCPServer:
             self._given_from = pool
             self._given.notify_all()
 
-    def exchange(self, pool: DHCPPool, timeout: float) -> bool:
+    def replace_pool(self, pool: DHCPPool, timeout: float) -> bool:
         """Hand out another pool from now on, and wait until a client was given a lease, or a renewal, from it.
 
         Args:

@@ -19,7 +19,7 @@ DNS_PORT = 53
 _DNS_ANSWER_NAME_ERROR = b"\x81\x83"
 
 
-class FarEnd:
+class Responders:
     """The services behind every gateway of a lab."""
 
     def __init__(self, gateways: Iterable[tuple[Namespace, Sequence[str]]]) -> None:

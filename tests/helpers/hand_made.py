@@ -17,7 +17,7 @@ from pathlib import Path
 from netns_lab import nft_rules
 from netns_lab.nft_rules import Masquerade
 from netns_lab.plan import PROBE_TARGET, RESOLVER
-from netns_lab.services.responders import FarEnd
+from netns_lab.services.responders import Responders
 from tests.helpers.front_door import Finished, command, finished
 from viacheck.host.namespace import Namespace
 
@@ -119,7 +119,7 @@ class HandMadeHost:
             self.ip(f"-n {gateway} address add {address}/32 dev lo")
         path = f"/proc/{self._process.pid}/root/run/netns/{gateway}"
         with contextlib.closing(Namespace.from_path(path, gateway)) as namespace:
-            self._endings.callback(FarEnd([(namespace, [PROBE_TARGET, RESOLVER])]).close)
+            self._endings.callback(Responders([(namespace, [PROBE_TARGET, RESOLVER])]).close)
 
     def agent(self) -> None:
         """Put an agent behind docker0, as Docker does."""

@@ -130,10 +130,10 @@ def test_a_refused_renewal_takes_the_address_away_where_there_is_no_other(
 def test_an_exchanged_pool_is_waited_for_until_somebody_has_a_lease_of_it(
     client: DHCPClient, server: DHCPServer
 ) -> None:
-    assert not server.exchange(replace(POOL, router="10.10.40.254"), 0.05)
+    assert not server.replace_pool(replace(POOL, router="10.10.40.254"), 0.05)
     renewing = threading.Timer(0.05, client.renew)
     renewing.start()
-    assert server.exchange(replace(POOL, router="10.10.40.253"), 5)
+    assert server.replace_pool(replace(POOL, router="10.10.40.253"), 5)
     renewing.join()
     assert client.lease.router == "10.10.40.253"
 
@@ -150,7 +150,7 @@ def test_dhclient_renews_when_the_server_says_so_and_ends_with_its_process_names
         files = ["-pf", str(tmp_path / "pid"), "-lf", str(tmp_path / "leases")]
         assert machine.run(["dhclient", "-4", "-sf", "/bin/true", *files, "eth1"]).ok
         assert port_is_open(machine)
-        assert server.exchange(replace(server.pool, router="10.10.40.254"), 5)
+        assert server.replace_pool(replace(server.pool, router="10.10.40.254"), 5)
     finally:
         end()
         server.close()

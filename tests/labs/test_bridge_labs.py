@@ -460,7 +460,7 @@ def test_the_hook_attaches_a_restarted_container_again() -> None:
         try:
             wait_until(lambda: client.info()["NEventsListener"] > 0)
             built.engine.restart_agent(built.agent_container)
-            built.move_agent(built.engine.agent_namespace(built.agent_container))
+            built.set_agent_namespace(built.engine.agent_namespace(built.agent_container))
             wait_until(lambda: reaches(built))
         finally:
             hook.kill()

@@ -101,7 +101,7 @@ def test_a_server_is_asked_and_nothing_is_taken_from_it(lab: Lab) -> None:
     try:
         pool = DHCPPool(subnet=str(LAN), first="10.10.40.200", last="10.10.40.220", router="10.10.40.1")
         server = DHCPServer(lab.gateway(PARENT).namespace, "lan0", "10.10.40.1", pool)
-        lab.serve_dhcp(server)
+        lab.add_dhcp_server(server)
         found = discover(lab.host.namespace, PARENT, to_ask_for(POOL, []), timeout=0.5)
         assert {one.asked_for for one in found} == {None, "10.10.40.193", "10.10.40.208", "10.10.40.222"}
         assert all(one.address in pool for one in found)

@@ -11,7 +11,7 @@ from netns_lab.docker_engine import daemon
 from netns_lab.docker_engine.engine_lab import build_with_engine
 from netns_lab.lab import Lab
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
-from netns_lab.reboot import after_reboot
+from netns_lab.reboot import rebooted_plan
 from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from viacheck.disruption.live import Disruption
 from viacheck.host.namespace import Namespace
@@ -44,7 +44,7 @@ def open_lab(spec: LabSpec | ReplicaSpec) -> Lab:
     lab = _rebuild(spec) if isinstance(spec, ReplicaSpec) else _build(spec)
     try:
         for change in spec.changes:
-            lab.said.append((change.name, apply_script(lab, change)))
+            lab.change_output.append((change.name, apply_script(lab, change)))
     except BaseException:
         lab.close()
         raise
@@ -126,10 +126,10 @@ def target_of(spec: LabSpec | ReplicaSpec, lab: Lab) -> Target:
     target.twin = lambda: open_target(spec)
     # A bridged agent's container starts after its parent came up, and no lab has an init to order them.
     if isinstance(spec, LabSpec) and spec.flavour == "netns" and lab.plan.boots and lab.plan.intent.mode == "nat":
-        target.rebooted = lambda: target_of(spec, build(after_reboot(lab)))
+        target.rebooted = lambda: target_of(spec, build(rebooted_plan(lab)))
     target.gateways = {name: lab.gateway(name).namespace for name in lab.plan.intent.uplinks}
     target.notes += lab.notes
-    for name, said in lab.said:
+    for name, said in lab.change_output:
         target.notes.append(f"{name} was run before the checks: {said.strip() or 'it said nothing'}")
     return target
 

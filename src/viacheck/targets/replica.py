@@ -77,8 +77,8 @@ class ReplicaTarget(Target):
             target_id: as in result.json.
             lab: what was built of a snapshot.
         """
-        assert lab.rebuilt_from is not None
-        self._source, intent = lab.rebuilt_from, lab.plan.intent
+        assert lab.replica_of is not None
+        self._source, intent = lab.replica_of, lab.plan.intent
         host = lab.host.namespace
         super().__init__(target_id, "lab", intent, host, title=lab.plan.title, flavour="netns", end=lab.close)
 
