@@ -6,7 +6,7 @@ from fixtures.check import BRIDGED, MACVLAN, check
 from fixtures.expect import Expect
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.segment import UPSTREAM_WORDS
+from viacheck.analysis.segment import UPSTREAM_WORDS, arp_probe_evidence, host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
 from viacheck.diagnosis.macvlan import data_filtered, docker_network, in_pool, network_faults
 from viacheck.model.intent import Intent, MacvlanAttach
@@ -99,7 +99,7 @@ def test_the_agent_reaches_the_gateway(traffic: TrafficTests, resolved: Resolved
             expected=expected,
             evidence=[packets],
         )
-    fact = traffic.segment.host_and_agent(parent, resolved.uplink_address(parent))
+    fact = host_and_agent_evidence(traffic.segment, parent, resolved.uplink_address(parent))
     expect.holds(fine, expected=expected, observed=observed, evidence=[packets, *fact])
 
 
@@ -182,5 +182,5 @@ def test_a_second_mac_is_accepted(traffic: TrafficTests, resolved: ResolvedInten
         expected=expected,
         observed=UPSTREAM_WORDS[probes.upstream]
         + (", but IP from it is lost" if probes.upstream == "accepted" and not accepted else ""),
-        evidence=[probes.evidence(), *([pings] if not accepted else [])],
+        evidence=[arp_probe_evidence(probes), *([pings] if not accepted else [])],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fixtures.check import PIPEWORK, PIPEWORK_KEPT, check
 from fixtures.expect import Expect
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.segment import host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
 from viacheck.diagnosis.macvlan import ways_beside
 from viacheck.diagnosis.pipework import (
@@ -120,7 +121,7 @@ def test_the_gateway_answers(traffic: TrafficTests, resolved: ResolvedIntent, ex
             expected=expected,
             evidence=[packets],
         )
-    fact = traffic.segment.host_and_agent(parent, resolved.uplink_address(parent))
+    fact = host_and_agent_evidence(traffic.segment, parent, resolved.uplink_address(parent))
     expect.holds(fine, expected=expected, observed=observed, evidence=[packets, *fact])
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from fixtures.check import CONTAINER, check
 from fixtures.expect import Expect
+from viacheck.analysis.disruption_text import disruption_text, leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import in_words, left_by
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
-from viacheck.disruption.flow_results import DisruptionResult, leak_words, must_survive
 from viacheck.disruption.runner import EgressNotAsIntended
 from viacheck.model.intent import Intent, Survivable, seconds
+from viacheck.model.measurements import DisruptionResult
 from viacheck.model.result import Evidence, StateEvidence
 from viacheck.packets.traffic_tests import TrafficTests
 
@@ -74,7 +75,7 @@ def test_nothing_leaks_while_the_uplink_is_away(
         reasons = "; ".join(dict.fromkeys(one for one in attempts if isinstance(one, str)))
         expect.not_run(f"{resolved.uplink} could not be taken away: {reasons}")
     expected = f"while {resolved.uplink} is away none of the agent's packets leaves by {' or '.join(others)}"
-    told = "; ".join(f"{disruption_result.title}: {leak_words(disruption_result)}" for disruption_result in made)
+    told = "; ".join(f"{disruption_result.title}: {leak_text(disruption_result)}" for disruption_result in made)
     evidence: list[Evidence] = [disruption_result.timeline for disruption_result in made]
     leaked = any(disruption_result.leaked for disruption_result in made)
     unproven = {
@@ -157,7 +158,9 @@ def _judge(made: Sequence[DisruptionResult], event: Survivable, intent: Intent, 
         f"after {' and after '.join(disruption_result.title for disruption_result in made)} the agent's packets leave by {uplink} again within "
         f"{within}, of the old flow and of new ones, and rules and routes are as before"
     )
-    observed = "; ".join(f"{disruption_result.title}: {disruption_result.words}" for disruption_result in made)
+    observed = "; ".join(
+        f"{disruption_result.title}: {disruption_text(disruption_result)}" for disruption_result in made
+    )
     evidence = [one for disruption_result in made for one in _evidence(disruption_result)]
     doubts = [
         f"{way}: {why}"
@@ -171,7 +174,7 @@ def _judge(made: Sequence[DisruptionResult], event: Survivable, intent: Intent, 
             expected=expected,
             evidence=evidence,
         )
-    judge = expect.holds if must_survive(intent, event) else expect.advises
+    judge = expect.holds if intent.egress.must_survive(event) else expect.advises
     judge(survived, expected=expected, observed=observed, evidence=evidence)
 
 
@@ -198,7 +201,7 @@ def _leaves_as_intended(traffic: TrafficTests, resolved: ResolvedIntent, expect:
 def _evidence(disruption_result: DisruptionResult) -> list[Evidence]:
     states = [StateEvidence(title=f"rules and routes {_when(state.moment)}", lines=state.lines or ["none"])
               for state in disruption_result.states]  # fmt: skip
-    return [disruption_result.timeline, *states, *disruption_result.refused]
+    return [disruption_result.timeline, *states, *disruption_result.failed_commands]
 
 
 def _when(moment: str) -> str:

@@ -14,8 +14,9 @@ from tests.helpers.front_door import Finished
 from viacheck.bundle.manifest import MODES
 from viacheck.bundle.reader import read_bundle
 from viacheck.bundle.writer import Case, write_bundle
-from viacheck.diagnosis import Measurements, causes
+from viacheck.diagnosis import causes
 from viacheck.model.intent import PROTOCOLS
+from viacheck.model.measurements import Measurements
 from viacheck.model.result import Outcome
 from viacheck.targets.bundle import BundleTarget
 

@@ -13,13 +13,14 @@ from netns_lab import nft_rules
 from netns_lab.builder import PACKET_FILTER_TABLE
 from netns_lab.nft_rules import SourceNAT
 from netns_lab.scenarios import AGENT_SUBNET
+from viacheck.analysis.disruption_text import disruption_text, figures
 from viacheck.disruption.controls import Event, EventContext
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
 from viacheck.disruption.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
-from viacheck.disruption.flow_results import DisruptionResult, Kind
 from viacheck.disruption.runner import EgressNotAsIntended
 from viacheck.model.diff import changes
+from viacheck.model.measurements import DisruptionResult, FlowKind
 from viacheck.targets.base import Target
 from viacheck.targets.open_target import open_target
 from viacheck.targets.specs import parse_labs
@@ -86,10 +87,10 @@ def announced(disruption_result: DisruptionResult) -> list[str]:
 
 def test_admin_down_leaks_for_ever_and_the_kernel_does_not_say_that_the_route_went(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened("policy-routing")).through("link-flap")
-    assert disruption_result.kind is Kind.KEEPS_LEAKING, disruption_result.words
+    assert disruption_result.kind is FlowKind.KEEPS_LEAKING, disruption_text(disruption_result)
     assert not disruption_result.survived(60)
     for flow_result in disruption_result.flow_results:
-        assert (flow_result.leak_by, flow_result.leak_sources) == (("eth0",), ("10.10.40.9",))
+        assert (flow_result.leak_interfaces, flow_result.leak_sources) == (("eth0",), ("10.10.40.9",))
         assert flow_result.leaked > 50
     assert [str(route) for route in disruption_result.routes_lost] == ["default via 10.10.50.1 dev wlan0 table 200"]
     assert not disruption_result.rules_lost
@@ -101,7 +102,7 @@ def test_admin_down_leaks_for_ever_and_the_kernel_does_not_say_that_the_route_we
 
 def test_carrier_loss_leaks_nothing_and_heals_by_itself(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened("policy-routing")).through("carrier-loss")
-    assert disruption_result.kind is Kind.RECOVERS, disruption_result.words
+    assert disruption_result.kind is FlowKind.RECOVERS, disruption_text(disruption_result)
     assert disruption_result.survived(1)
     assert disruption_result.leaked == 0
     assert "route default via 10.10.50.1 dev wlan0 table 200" in at(disruption_result, "taken out")
@@ -114,13 +115,13 @@ def test_carrier_loss_leaks_where_routes_without_carrier_are_ignored(opened: Ope
         assert target.host.run(["sysctl", "-q", "-w", knob]).ok
 
     disruption_result = DisruptionTests(opened("policy-routing", ignore)).through("carrier-loss")
-    assert disruption_result.kind is Kind.LEAKS_THEN_RECOVERS, disruption_result.words
+    assert disruption_result.kind is FlowKind.LEAKS_THEN_RECOVERS, disruption_text(disruption_result)
     assert disruption_result.leaked > 10
 
 
 def test_the_backstop_keeps_both_families_in(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened("policy-routing-hardened")).through("link-flap")
-    assert disruption_result.kind is Kind.STAYS_SILENT, disruption_result.words
+    assert disruption_result.kind is FlowKind.STAYS_SILENT, disruption_text(disruption_result)
     assert {(flow_result.flow, flow_result.family) for flow_result in disruption_result.flow_results} == {
         ("old", 4), ("new", 4), ("old", 6), ("new", 6),
     }  # fmt: skip
@@ -132,13 +133,13 @@ def test_the_backstop_keeps_both_families_in(opened: Opened) -> None:
 def test_a_family_that_was_astray_to_begin_with_is_not_judged(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened("policy-routing-hardened+ipv6-escapes")).through("carrier-loss")
     assert {flow_result.family for flow_result in disruption_result.flow_results} == {4}
-    assert len(disruption_result.left_out) == 2
-    assert "IPv6: not judged" in disruption_result.left_out[0]
+    assert len(disruption_result.not_judged) == 2
+    assert "IPv6: not judged" in disruption_result.not_judged[0]
 
 
 def test_a_device_that_is_made_anew_has_lost_its_routes(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened("policy-routing")).run(recreated)
-    assert disruption_result.kind is Kind.KEEPS_LEAKING, disruption_result.words
+    assert disruption_result.kind is FlowKind.KEEPS_LEAKING, disruption_text(disruption_result)
     assert disruption_result.unproven == {"wlan0": "it was made anew during the watch"}
 
 
@@ -156,18 +157,18 @@ def test_packets_are_seen_on_a_device_that_was_made_anew(opened: Opened) -> None
             stage.run("ip", "route", "add", "default", "via", "10.10.50.1", "dev", "wlan0", "table", "200")
 
     disruption_result = DisruptionTests(opened("policy-routing")).run(WithRoute)
-    assert disruption_result.kind is Kind.LEAKS_THEN_RECOVERS, disruption_result.words
+    assert disruption_result.kind is FlowKind.LEAKS_THEN_RECOVERS, disruption_text(disruption_result)
 
 
 def test_a_live_rename_is_seamless(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened("policy-routing")).run(lambda _target: Renamed("wlan0"))
-    assert disruption_result.kind is Kind.SEAMLESS, disruption_result.words
+    assert disruption_result.kind is FlowKind.SEAMLESS, disruption_text(disruption_result)
     assert disruption_result.survived(0)
 
 
 def test_an_address_that_changes_takes_the_route_along(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened("policy-routing")).run(lambda _target: AddressChange())
-    assert disruption_result.kind is Kind.KEEPS_LEAKING, disruption_result.words
+    assert disruption_result.kind is FlowKind.KEEPS_LEAKING, disruption_text(disruption_result)
     assert disruption_result.routes_lost
 
 
@@ -192,9 +193,9 @@ def test_static_source_nat_keeps_an_old_flows_source_for_ever(opened: Opened) ->
     disruption_result = DisruptionTests(opened("policy-routing", lambda target: translate(target, "10.10.50.9"))).run(
         Moved
     )
-    assert disruption_result.kind is Kind.NEW_FLOWS_ONLY, disruption_result.figures
+    assert disruption_result.kind is FlowKind.NEW_FLOWS_ONLY, figures(disruption_result)
     old = next(flow_result for flow_result in disruption_result.flow_results if flow_result.flow == "old")
-    assert old.kind is Kind.KEEPS_WRONG_SOURCE
+    assert old.kind is FlowKind.KEEPS_WRONG_SOURCE
 
 
 def test_the_lab_that_is_judged_is_not_touched(opened: Opened) -> None:
@@ -225,7 +226,7 @@ def test_a_live_host_has_a_guard_around_the_event(opened: Opened) -> None:
     before = target.snapshot
     # As on a live host, there is no other one like it.
     target.twin = None
-    assert DisruptionTests(target, guard).run(lambda _target: LinkFlap("wlan0")).kind is Kind.KEEPS_LEAKING
+    assert DisruptionTests(target, guard).run(lambda _target: LinkFlap("wlan0")).kind is FlowKind.KEEPS_LEAKING
     assert guard.guarded == ["wlan0"]
     assert changes(before, target.read_state()) == []
     assert target.agent is not None
@@ -257,7 +258,7 @@ def test_ifupdown_with_the_good_stanza_survives_everything(opened: Opened) -> No
     disruptions = DisruptionTests(target)
     events: tuple[EventName, ...] = ("link-flap", "carrier-loss", "ifupdown", "device-change", "rename")
     for disruption_result in (*map(disruptions.through, events), disruptions.after_reboot()):
-        assert disruption_result.survived(1), disruption_result.words
+        assert disruption_result.survived(1), disruption_text(disruption_result)
         assert disruption_result.leaked == 0
         assert not disruption_result.unproven.keys() - {"wlan0"}
 
@@ -266,18 +267,20 @@ def test_ifupdown_with_the_good_stanza_survives_everything(opened: Opened) -> No
 def test_a_lease_hook_follows_the_router_and_the_address(opened: Opened) -> None:
     disruptions = DisruptionTests(opened(LEASED))
     renewed, moved = disruptions.through("dhcp-renew"), disruptions.through("address-change")
-    assert renewed.survived(1), renewed.words
+    assert renewed.survived(1), disruption_text(renewed)
     assert "route default via 10.10.50.2 dev wlan0 table 200" in at(renewed, "after")
-    assert moved.survived(1), moved.words
+    assert moved.survived(1), disruption_text(moved)
     assert "address 10.10.50.9" in at(moved, "before")
     assert "address 10.10.50.29" in at(moved, "after")
-    assert not any(disruption_result.leaked or disruption_result.refused for disruption_result in (renewed, moved))
+    assert not any(
+        disruption_result.leaked or disruption_result.failed_commands for disruption_result in (renewed, moved)
+    )
 
 
 @needs_dhclient
 def test_a_route_that_does_not_follow_the_router_is_on_no_wire(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened(f"{LEASED}+renewal-ignored")).through("dhcp-renew")
-    assert disruption_result.kind is Kind.STAYS_SILENT, disruption_result.words
+    assert disruption_result.kind is FlowKind.STAYS_SILENT, disruption_text(disruption_result)
     assert [str(route) for route in disruption_result.stale_routes] == ["default via 10.10.50.1 dev wlan0 table 200"]
     assert not disruption_result.routes_lost
     assert not disruption_result.survived(60)
@@ -289,8 +292,8 @@ def test_masquerade_translates_an_old_flow_anew_and_static_source_nat_does_not(o
     for lab in (LEASED, f"{LEASED}+old-flow-translated"):
         disruption_result = DisruptionTests(opened(lab)).through("address-change")
         kinds[lab] = {flow_result.flow: flow_result.kind for flow_result in disruption_result.flow_results}
-    assert kinds[LEASED] == {"old": Kind.RECOVERS, "new": Kind.RECOVERS}
-    assert kinds[f"{LEASED}+old-flow-translated"] == {"old": Kind.KEEPS_WRONG_SOURCE, "new": Kind.RECOVERS}
+    assert kinds[LEASED] == {"old": FlowKind.RECOVERS, "new": FlowKind.RECOVERS}
+    assert kinds[f"{LEASED}+old-flow-translated"] == {"old": FlowKind.KEEPS_WRONG_SOURCE, "new": FlowKind.RECOVERS}
 
 
 @needs_dhclient
@@ -319,9 +322,9 @@ def processes(*words: str) -> set[int]:
 def test_an_agents_own_client_follows_router_and_address(opened: Opened) -> None:
     disruptions = DisruptionTests(opened("pipework-dhcp"))
     for disruption_result in (disruptions.through("dhcp-renew"), disruptions.through("address-change")):
-        assert disruption_result.survived(1), disruption_result.words
+        assert disruption_result.survived(1), disruption_text(disruption_result)
     stale = DisruptionTests(opened("pipework-dhcp+client-keeps-router")).through("dhcp-renew")
-    assert stale.kind is Kind.STAYS_SILENT, stale.words
+    assert stale.kind is FlowKind.STAYS_SILENT, disruption_text(stale)
 
 
 @needs_ifupdown
@@ -337,7 +340,7 @@ def test_the_guides_stanza_piles_up_rules_and_leaks(opened: Opened) -> None:
 @needs_ifupdown
 def test_what_is_typed_by_hand_is_gone_after_a_reboot(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened(f"{IFUPDOWN}+no-post-up")).after_reboot()
-    assert disruption_result.kind is Kind.KEEPS_LEAKING, disruption_result.words
+    assert disruption_result.kind is FlowKind.KEEPS_LEAKING, disruption_text(disruption_result)
     assert [rule.priority for rule in disruption_result.rules_lost] == [1000]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
-from viacheck.disruption.flow_results import EgressState
+from viacheck.model.measurements import EgressState
 from viacheck.model.result import CheckResult, CommandEvidence, StateEvidence, Verdict
 from viacheck.model.snapshot import Nexthop, Route, Rule
 from viacheck.persistence.replay_result import Step, judge_rounds
@@ -219,7 +219,7 @@ def step(rules: int = 1, *routes: Route, command: CommandEvidence = DONE, not_up
 )
 def test_what_was_seen_has_its_code(boot: Step, last: Step, shown: str | None) -> None:
     proof = judge_rounds(boot, [last, last], "wlan0", [], route_written=True)
-    assert (proof.shown, proof.holds) == (shown, shown is None)
+    assert (proof.fault, proof.holds) == (shown, shown is None)
     assert bool(proof.sentence) == (shown is not None)
 
 

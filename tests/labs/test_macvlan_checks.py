@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers.front_door import Finished, by_check, viacheck
-from viacheck.analysis.segment import Holder, SecondMAC
+from viacheck.model.measurements import AddressHolder, SecondMAC
 from viacheck.model.result import CheckResult, Outcome, PacketsEvidence, StateEvidence, Verdict
 from viacheck.packets.probes import Prober
 from viacheck.packets.segment_tests import Segment
@@ -171,8 +171,8 @@ def test_a_wireless_parent_fails_before_anything_is_sent_with_the_guides_advice(
 # The four probes, in theory
 
 
-P: Holder = "parent"
-F: Holder = "agent"
+P: AddressHolder = "parent"
+F: AddressHolder = "agent"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,9 @@ F: Holder = "agent"
         ({(P, F), (F, P), (F, F)}, "unknown"),
     ],
 )
-def test_the_four_answers_together_say_what_is_dropped(answered: set[tuple[Holder, Holder]], upstream: str) -> None:
+def test_the_four_answers_together_say_what_is_dropped(
+    answered: set[tuple[AddressHolder, AddressHolder]], upstream: str
+) -> None:
     assert SecondMAC("p", "f", GATEWAY, frozenset(answered)).upstream == upstream
 
 

@@ -18,13 +18,14 @@ from netns_lab.networkd_daemon import PACKAGES
 from netns_lab.scenarios.networkd import CONF
 from tests.helpers.guarded_host import until
 from tests.helpers.paths import ROOT
+from viacheck.analysis.disruption_text import disruption_text
 from viacheck.disruption.controls import Event
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import NotApplicable, NotPossible, event_for
-from viacheck.disruption.flow_results import Kind
 from viacheck.guard.guard import Armed, guard
 from viacheck.host import syscalls
 from viacheck.model.diff import changes
+from viacheck.model.measurements import FlowKind
 from viacheck.targets import open_target as opening
 from viacheck.targets.base import Target
 from viacheck.targets.open_target import LabUnavailable, open_lab, open_target
@@ -135,14 +136,14 @@ def test_the_recipe_survives_everything_and_nothing_leaks(opened: Callable[[str]
     disruptions = DisruptionTests(opened(NAME))
     events = [disruptions.through(name) for name in ("link-flap", "carrier-loss", "networkd-restart")]
     for disruption_result in (*events, disruptions.after_reboot()):
-        assert disruption_result.survived(1), disruption_result.words
-        assert disruption_result.leaked == 0, disruption_result.words
+        assert disruption_result.survived(1), disruption_text(disruption_result)
+        assert disruption_result.leaked == 0, disruption_text(disruption_result)
         assert not disruption_result.unproven
 
 
 def test_rules_under_the_uplink_are_gone_while_it_has_no_carrier(opened: Callable[[str], Target]) -> None:
     disruption_result = DisruptionTests(opened(f"{NAME}+rules-under-uplink")).through("carrier-loss")
-    assert disruption_result.kind is Kind.LEAKS_THEN_RECOVERS, disruption_result.words
+    assert disruption_result.kind is FlowKind.LEAKS_THEN_RECOVERS, disruption_text(disruption_result)
     assert disruption_result.leaked > 10
 
 

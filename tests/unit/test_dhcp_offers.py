@@ -11,7 +11,8 @@ from netns_lab.builder import build
 from netns_lab.lab import Lab
 from netns_lab.scenarios import PARENT, SCENARIOS
 from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
-from viacheck.analysis.dhcp_offers import Offer, colliding, lease_end, spare_range, to_ask_for
+from viacheck.analysis.dhcp_offers import colliding, lease_end, spare_range, to_ask_for
+from viacheck.model.measurements import Offer
 from viacheck.model.snapshot import Address, NetworkState, Snapshot
 from viacheck.packets.arp import InterfaceNotUp
 from viacheck.packets.dhcp_discover import discover

@@ -12,8 +12,9 @@ from fixtures.check import declared
 from fixtures.expect import Expect
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis import Cause, Measurements, diagnose
+from viacheck.diagnosis import Cause, diagnose
 from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.measurements import Measurements
 from viacheck.model.result import CheckResult, Verdict
 from viacheck.model.snapshot import NetworkState, Snapshot
 from viacheck.parsers.docker_api import engine_from_answers

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.persistence_hosts import host_file, recorded, resolved
-from viacheck.diagnosis.cause import Measurements
 from viacheck.diagnosis.persistence import not_written_down, persistence_of
+from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence import ifupdown
 from viacheck.persistence.manager_config import PREDEFINED_TABLES

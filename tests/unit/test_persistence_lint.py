@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.persistence_hosts import SUBNET, recorded, resolved
-from viacheck.diagnosis import Measurements, diagnose
+from viacheck.diagnosis import diagnose
 from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, persistence_of, recipe_for
+from viacheck.model.measurements import Measurements, NotReplayed, ReplayResult
 from viacheck.model.snapshot import HostFile, Rule
 from viacheck.persistence.repeatable import repeatable
-from viacheck.persistence.replay_result import NotReplayed, ReplayResult
 
 INTERFACES = "/etc/network/interfaces"
 BACKSTOP = "    up ip route replace unreachable default metric 4278198272 table 200\n"

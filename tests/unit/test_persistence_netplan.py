@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.persistence_hosts import recorded, resolved
-from viacheck.diagnosis.cause import Measurements
 from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, not_written_down, persistence_of
+from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence.netplan import YAMLProblem, compose
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.persistence_hosts import recorded, resolved
-from viacheck.diagnosis.cause import Cause, Measurements
+from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, not_written_down, persistence_of
+from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
 
 NETWORK, LOOPBACK = "/etc/systemd/network/20-wlan0.network", "/etc/systemd/network/10-lo.network"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers.persistence_hosts import host_file, recorded, resolved
-from viacheck.diagnosis.cause import Measurements
 from viacheck.diagnosis.persistence import findings_of, not_written_down, persistence_of
+from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
 
 PROFILE = "/etc/NetworkManager/system-connections/office.nmconnection"

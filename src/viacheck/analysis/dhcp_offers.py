@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from viacheck.model.measurements import Offer
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Address, Snapshot
 
@@ -18,25 +19,6 @@ ASKED_FOR = 3
 """Addresses of the pool that servers are asked for by name."""
 SPARE_PREFIX = 27
 """Of the range that a remedy proposes: thirty addresses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A DHCPOFFER that answered one of our DHCPDISCOVERs."""
-
-    address: str
-    server: str
-    """The server's own name for itself (option 54), else where the packet came from."""
-    server_mac: str
-    asked_for: str | None = None
-    """The address that the question named (option 50)."""
-    router: str | None = None
-    lease_seconds: int | None = None
-
-    def __str__(self) -> str:
-        asked = f", asked for {self.asked_for}" if self.asked_for else ""
-        lease = f" for {self.lease_seconds} s" if self.lease_seconds is not None else ""
-        return f"{self.server} ({self.server_mac}) offers {self.address}{lease}{asked}"
 
 
 def to_ask_for(pool: IPv4Network, taken: Iterable[str]) -> tuple[str, ...]:

@@ -20,8 +20,9 @@ from viacheck.bundle.archive import ArchiveRefused, Member, members
 from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNAPSHOT, Manifest
 from viacheck.bundle.recorded_commands import Recorded, commands_in
 from viacheck.bundle.script_output import snapshot_of
-from viacheck.diagnosis import Measurements, causes
+from viacheck.diagnosis import causes
 from viacheck.model.intent import PROTOCOLS, Intent, IntentError, parse_intent
+from viacheck.model.measurements import Measurements
 from viacheck.model.result import Outcome, Run, TargetRecord
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
 from viacheck.model.snapshot import FilterMatch, NetworkState, Snapshot

@@ -4,7 +4,7 @@ Each module holds the causes of one chapter of checks. A cause is told by one ch
 of it point there. The codes are a contract (docs/diagnoses.md lists them).
 """
 
-from viacheck.diagnosis.cause import Cause, Measurements
+from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.priority import causes, diagnose
 
-__all__ = ["Cause", "Measurements", "causes", "diagnose"]
+__all__ = ["Cause", "causes", "diagnose"]

@@ -1,17 +1,13 @@
-"""What a cause is, and what measurements may say beyond the snapshot."""
+"""A cause: one reason for checks to fail, with its remedy."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from viacheck.analysis.dhcp_offers import Offer
-from viacheck.analysis.segment import SegmentFacts
 from viacheck.diagnosis.codes import CODES
-from viacheck.disruption.flow_results import DisruptionResult
 from viacheck.model.intent import Intent
-from viacheck.model.result import Diagnosis, Evidence, PacketsEvidence
-from viacheck.persistence.replay_result import NotReplayed, ReplayResult
+from viacheck.model.result import Diagnosis, Evidence
 
 EGRESS = frozenset({"EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-06"})
 """The checks that watch the agent's own packets."""
@@ -44,26 +40,6 @@ class Cause:
             undo=list(self.undo),
             reported_by=None if check == self.reported_by else self.reported_by,
         )
-
-
-@dataclass(slots=True)
-class Measurements:
-    """What packets have told about a target so far; a snapshot alone cannot know it."""
-
-    silent_gateways: tuple[str, ...] = ()
-    """Uplinks whose gateway did not answer ARP."""
-    traffic: dict[str, PacketsEvidence] = field(default_factory=dict)
-    """The agent's probes, by protocol: ``icmp``, ``udp``, ``tcp``, ``dns``, ``full-size``, ``ipv6``, ``gateway``."""
-    reverse_path_drops: tuple[int, int] = (0, 0)
-    """TcpExt IPReversePathFilter of the host, before and after the agent's probes."""
-    segment: SegmentFacts | None = None
-    """What the parent's segment told of a bridged agent."""
-    offers: tuple[Offer, ...] = ()
-    """What DHCP servers on the parent's segment offered."""
-    disruptions: dict[str, DisruptionResult] = field(default_factory=dict)
-    """What became of packets through an event, by the event's name."""
-    proof: ReplayResult | NotReplayed | None = None
-    """What came of running what is written down; None as long as nobody has asked."""
 
 
 def enter_agent(intent: Intent) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from viacheck.analysis.disruption_text import leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.cause import Cause, Measurements, command
+from viacheck.diagnosis.cause import Cause, command
 from viacheck.diagnosis.persistence import persistence_of
 from viacheck.diagnosis.routing import fails_open_by
-from viacheck.disruption.flow_results import DisruptionResult, Kind, leak_words
 from viacheck.model.config_entry import WrittenRoute
+from viacheck.model.measurements import DisruptionResult, FlowKind, Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Route
 from viacheck.persistence import dhclient_hook
@@ -56,7 +57,7 @@ def _checks(disruptions: list[DisruptionResult]) -> tuple[str, frozenset[str]]:
 def lease_not_renewed(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Nobody asks the DHCP server again."""
     found = _showing(
-        measurements, lambda disruption_result: disruption_result.trouble and disruption_result.event in OF_LEASE
+        measurements, lambda disruption_result: disruption_result.failure and disruption_result.event in OF_LEASE
     )
     if not found:
         return
@@ -65,7 +66,7 @@ def lease_not_renewed(resolved: ResolvedIntent, measurements: Measurements) -> I
     dhclient = dhclient_hook.runs_here(resolved)
     yield Cause(
         "LEASE_WITHOUT_CLIENT", reported_by,
-        f"{found[0].trouble}: no DHCP client is at work for {uplink}, whose address and routes go when the lease ends",
+        f"{found[0].failure}: no DHCP client is at work for {uplink}, whose address and routes go when the lease ends",
         remedy=(command("ifdown", uplink), command("ifup", uplink)) if dhclient else (),
         undo=(f"kill $(cat {command(f'/run/dhclient.{uplink}.pid')})",) if dhclient else (),
         explains=others,
@@ -75,7 +76,7 @@ def lease_not_renewed(resolved: ResolvedIntent, measurements: Measurements) -> I
 def agent_did_not_come_back(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """After a restart the agent's container does not run."""
     found = _showing(
-        measurements, lambda disruption_result: disruption_result.trouble and disruption_result.event not in OF_LEASE
+        measurements, lambda disruption_result: disruption_result.failure and disruption_result.event not in OF_LEASE
     )
     name = resolved.intent.agent.container
     if not found or name is None:
@@ -86,7 +87,7 @@ def agent_did_not_come_back(resolved: ResolvedIntent, measurements: Measurements
     mends = policy == "no" and [disruption_result.event for disruption_result in found] == ["engine-restart"]
     why = ": its restart policy is 'no', so nothing starts it" if mends else ""
     yield Cause(
-        "AGENT_NOT_RUNNING", reported_by, f"after {found[0].title} the agent does not run again{why}; {found[0].trouble}",
+        "AGENT_NOT_RUNNING", reported_by, f"after {found[0].title} the agent does not run again{why}; {found[0].failure}",
         remedy=(command("docker", "update", "--restart", "unless-stopped", name),) if mends else (),
         undo=(command("docker", "update", "--restart", policy, name),) if mends else (),
         explains=others,
@@ -95,11 +96,11 @@ def agent_did_not_come_back(resolved: ResolvedIntent, measurements: Measurements
 
 def commands_fail_when_repeated(_situation: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """What the uplink's manager runs succeeds once and then no more."""
-    found = _showing(measurements, lambda disruption_result: disruption_result.refused)
+    found = _showing(measurements, lambda disruption_result: disruption_result.failed_commands)
     if not found:
         return
     reported_by, others = _checks(found)
-    first = found[0].refused[0]
+    first = found[0].failed_commands[0]
     said = " / ".join(line.strip() for line in first.stderr.splitlines() if line.strip())
     yield Cause(
         "NOT_IDEMPOTENT", reported_by,
@@ -145,7 +146,7 @@ def rule_lost(_situation: ResolvedIntent, measurements: Measurements) -> Iterato
 def router_not_followed(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """The lease names another router, and a route leads to the old one."""
     found = _showing(
-        measurements, lambda disruption_result: disruption_result.stale_routes and not disruption_result.trouble
+        measurements, lambda disruption_result: disruption_result.stale_routes and not disruption_result.failure
     )
     if not found:
         return
@@ -233,7 +234,7 @@ def source_kept(resolved: ResolvedIntent, measurements: Measurements) -> Iterato
 
 
 def _keeps_source(disruption_result: DisruptionResult) -> bool:
-    return any(flow_result.kind is Kind.KEEPS_WRONG_SOURCE for flow_result in disruption_result.flow_results)
+    return any(flow_result.kind is FlowKind.KEEPS_WRONG_SOURCE for flow_result in disruption_result.flow_results)
 
 
 def leaks_while_down(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
@@ -246,7 +247,7 @@ def leaks_while_down(resolved: ResolvedIntent, measurements: Measurements) -> It
     who = ", ".join(f"{one.place} ('{line.strip()}')" for one, line in written) or "something that acts on the event"
     yield Cause(
         "LEAK_WHILE_DOWN", LEAK_CHECK,
-        f"during {found[0].title} {leak_words(found[0])}: the routing as it stands fails closed, so {who} gives the "
+        f"during {found[0].title} {leak_text(found[0])}: the routing as it stands fails closed, so {who} gives the "
         "packets another way",
         remedy=tuple(remedy for remedy, _undo in mends), undo=tuple(undo for _remedy, undo in reversed(mends)),
         explains=frozenset(CHECK_OF[disruption_result.event] for disruption_result in found), evidence=(before_and_after(found[0]),),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.cause import Cause, Measurements, command
+from viacheck.diagnosis.cause import Cause, command
 from viacheck.diagnosis.disruption import CHECK_OF, before_and_after
+from viacheck.model.measurements import Measurements
 from viacheck.persistence import networkd
 from viacheck.persistence.config_writer import written_file
 

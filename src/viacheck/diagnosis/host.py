@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from viacheck.analysis.packet_filter.evaluate import Flow, forwarding
 from viacheck.analysis.resolved_intent import ResolvedIntent, subnets_overlap
-from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command
+from viacheck.diagnosis.cause import EGRESS, Cause, command
 from viacheck.model.intent import NatAttach
+from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import TABLE_MAIN
 

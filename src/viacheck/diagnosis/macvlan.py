@@ -7,10 +7,11 @@ from ipaddress import IPv4Network, ip_interface
 
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence, spare_range
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.segment import UPSTREAM_WORDS
+from viacheck.analysis.segment import UPSTREAM_WORDS, arp_probe_evidence
 from viacheck.analysis.sightings import left_by
-from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command, enter_agent
+from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
 from viacheck.model.intent import Intent, MacvlanAttach
+from viacheck.model.measurements import Measurements
 from viacheck.model.result import Evidence, StateEvidence
 from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, IPAMPool, Link
 from viacheck.parsers.docker_api import macvlan_supported
@@ -447,7 +448,7 @@ def upstream_drops(resolved: ResolvedIntent, measurements: Measurements) -> Iter
     if not lost and not (resolved.bridged_link is not None and data_filtered(measurements, _parent_alone(resolved))):
         return
     what = UPSTREAM_WORDS[probes.upstream] if lost else "ARP passes, but IP from a second MAC address is dropped"
-    evidence: list[Evidence] = [probes.evidence()]
+    evidence: list[Evidence] = [arp_probe_evidence(probes)]
     yield Cause(
         "UPSTREAM_DROPS_MAC", "MACVLAN-06",
         f"upstream of {resolved.parent} {what}: the agent's {probes.agent_mac} is unwelcome beside the parent's "

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from viacheck.analysis.packet_filter.evaluate import Translation, source_nat
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command
+from viacheck.diagnosis.cause import EGRESS, Cause, command
 from viacheck.diagnosis.host import agent_flow
 from viacheck.model.intent import NatAttach
+from viacheck.model.measurements import Measurements
 
 
 def enslaved_uplinks(resolved: ResolvedIntent) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.cause import Cause, Measurements, command
+from viacheck.diagnosis.cause import Cause, command
 from viacheck.diagnosis.routing import (
     BACKSTOP_METRIC,
     FIXED_PRIORITY,
@@ -14,6 +14,7 @@ from viacheck.diagnosis.routing import (
     rules_for_agent,
     selects_agent,
 )
+from viacheck.model.measurements import Measurements, ReplayResult
 from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.persistence.allowlist import LEFT_OUT
 from viacheck.persistence.assess import Persistence, applies, judge
@@ -21,7 +22,6 @@ from viacheck.persistence.config_writer import PRIVATE, Recipe, commented, repla
 from viacheck.persistence.finding import Finding
 from viacheck.persistence.lint import lint, seen
 from viacheck.persistence.manager_config import OWN_NAMES
-from viacheck.persistence.replay_result import ReplayResult
 
 _SHOWN_BY = {
     "NOT_PERSISTENT": frozenset({"FLAP-03", "FLAP-08", "FLAP-09"}),
@@ -110,9 +110,9 @@ def cannot_run_twice(resolved: ResolvedIntent, measurements: Measurements) -> It
         return
     persistence = persistence_of(resolved)
     found = findings_of(resolved, persistence)
-    if isinstance(measurements.proof, ReplayResult) and not any(finding.breaks for finding in found):
+    if isinstance(measurements.replay, ReplayResult) and not any(finding.breaks for finding in found):
         # Where a line reads wrong, that is what running it has shown.
-        found = [*seen(measurements.proof, persistence, recipe), *found]
+        found = [*seen(measurements.replay, persistence, recipe), *found]
     by_code: dict[str, list[Finding]] = {}
     for finding in found:
         by_code.setdefault(finding.code, []).append(finding)

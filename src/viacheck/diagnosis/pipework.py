@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from viacheck.analysis.dhcp_offers import lease_end
 from viacheck.analysis.resolved_intent import ResolvedIntent, is_leftover
-from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command, enter_agent
+from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
 from viacheck.diagnosis.macvlan import (
     REACHES_GATEWAY,
     again,
@@ -18,6 +18,7 @@ from viacheck.diagnosis.macvlan import (
     ways_beside,
 )
 from viacheck.model.intent import PipeworkDhcpAttach, PipeworkStaticAttach
+from viacheck.model.measurements import Measurements
 from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.model.snapshot import Link
 from viacheck.persistence import ifupdown

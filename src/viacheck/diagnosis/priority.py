@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import disruption, egress, foreign_rules, host, macvlan, nat, persistence, pipework, routing
-from viacheck.diagnosis.cause import Cause, Measurements
+from viacheck.diagnosis.cause import Cause
+from viacheck.model.measurements import Measurements
 
 Finder = Callable[[ResolvedIntent, Measurements], Iterator[Cause]]
 SURVIVAL_FINDERS: tuple[Finder, ...] = (

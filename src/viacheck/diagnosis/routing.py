@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.cause import EGRESS, Cause, Measurements, command
+from viacheck.diagnosis.cause import EGRESS, Cause, command
+from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import Route, Rule
 from viacheck.parsers.rt_tables import clashes, number_of, registered
 

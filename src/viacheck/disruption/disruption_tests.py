@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from viacheck.disruption.controls import Event, EventContext, Guard, NoGuard
 from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible, event_for
-from viacheck.disruption.flow_results import DisruptionResult
 from viacheck.disruption.runner import DisruptionRun, EgressNotAsIntended, HostUnderTest
+from viacheck.model.measurements import DisruptionResult
 from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
 from viacheck.targets.base import Target

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from viacheck.disruption.flow_results import LATE, Departure, Flow, ProbeResult, probe_result
+from viacheck.disruption.flow_results import probe_result
 from viacheck.model.intent import Protocol
+from viacheck.model.measurements import LATE, Departure, FlowAge, ProbeResult
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Frame, Observation, Watch
@@ -31,7 +32,7 @@ _PORTS = (20000, 29999)
 class StreamFlow:
     """One course of a stream: what it sends at each beat."""
 
-    flow: Flow
+    flow: FlowAge
     family: Family
     request: ProbeRequest
 
@@ -40,7 +41,7 @@ def stream_flows(protocol: Protocol, destinations: Mapping[Family, str], port: i
     """An old flow and new flows to each family's destination; ``port`` is that of UDP and TCP."""
     kept = random.randint(*_PORTS)  # noqa: S311 - any port will do
     to_port = None if protocol == "icmp" else port
-    sources: tuple[tuple[Flow, int | None], ...] = (("old", kept), ("new", None))
+    sources: tuple[tuple[FlowAge, int | None], ...] = (("old", kept), ("new", None))
     return tuple(
         StreamFlow(
             flow,

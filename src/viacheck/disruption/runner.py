@@ -9,23 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from viacheck.analysis.disruption_text import flow_text
 from viacheck.disruption.controls import Event, EventFailed, EventNotMade
 from viacheck.disruption.event_registry import NotPossible
-from viacheck.disruption.flow_results import (
-    SETTLED,
-    DisruptionResult,
-    EgressState,
-    ProbeResult,
-    flow_line,
-    flow_result,
-    settled,
-)
+from viacheck.disruption.flow_results import SETTLED, flow_result, settled
 from viacheck.disruption.probe_stream import Stream, StreamFlow, stream_flows
 from viacheck.disruption.timeline import Moment, timeline, whereabouts
 from viacheck.host.command import CommandResult
 from viacheck.host.egress_state import read_addresses, read_egress
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import seconds
+from viacheck.model.measurements import DisruptionResult, EgressState, ProbeResult
 from viacheck.model.result import CommandEvidence
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
@@ -186,13 +180,13 @@ class DisruptionRun:
                 self._announced(),
                 probe_results,
                 self._ways,
-                figures=[*map(flow_line, found), *left_out],
+                figures=[*map(flow_text, found), *left_out],
                 unproven=unproven,
             ),
-            refused=tuple(self.refused),
+            failed_commands=tuple(self.refused),
             unproven=unproven,
-            left_out=left_out,
-            trouble=trouble,
+            not_judged=left_out,
+            failure=trouble,
             moved_router=self.moved_router,
         )
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from viacheck.disruption.flow_results import EgressState, ProbeOutcome, ProbeResult, thinned
+from viacheck.disruption.flow_results import thinned
+from viacheck.model.measurements import EgressState, ProbeOutcome, ProbeResult
 from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 MARKS = 120
@@ -15,7 +16,7 @@ MARKS = 120
 ANNOUNCEMENTS = 60
 EVENT_LANE, STATE_LANE, KERNEL_LANE = "event", "state", "kernel"
 _MARK_OF: Mapping[ProbeOutcome, Literal["probe", "late", "lost", "wrong-source", "leak"]] = {
-    "right": "probe", "late": "late", "lost": "lost", "wrong-source": "wrong-source", "leaked": "leak",
+    "as-intended": "probe", "late": "late", "lost": "lost", "wrong-source": "wrong-source", "leaked": "leak",
 }  # fmt: skip
 
 
@@ -73,9 +74,9 @@ def timeline(
 
 def whereabouts(probe_result: ProbeResult) -> str:
     """Where a probe was seen, in words."""
-    if probe_result.by is None:
+    if probe_result.interface is None:
         return "seen on no way out"
-    words = f"left by {probe_result.by} with source {probe_result.source}"
+    words = f"left by {probe_result.interface} with source {probe_result.source}"
     return words + {"late": ", held up", "wrong-source": ", which is wrong"}.get(probe_result.outcome, "")
 
 
@@ -90,8 +91,13 @@ def _changes(states: Sequence[EgressState]) -> Iterator[TimelineEvent]:
         told = state.lines
 
 
-def _mark(probe_result: ProbeResult, uplink: str, probes: int) -> TimelineEvent:
+def _mark(result: ProbeResult, uplink: str, probes: int) -> TimelineEvent:
     return TimelineEvent(
-        time=round(probe_result.time, 4), lane=probe_result.by or uplink, what=whereabouts(probe_result), mark=_MARK_OF[probe_result.outcome],
-        flow=probe_result.flow, family=probe_result.family, probes=probes,
-    )  # fmt: skip
+        time=round(result.time, 4),
+        lane=result.interface or uplink,
+        what=whereabouts(result),
+        mark=_MARK_OF[result.outcome],
+        flow=result.flow,
+        family=result.family,
+        probes=probes,
+    )

@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.disruption.flow_results import EgressState
 from viacheck.host.namespace import Namespace
+from viacheck.model.measurements import EgressState
 from viacheck.model.snapshot import TABLE_MAIN, Family, Route, Rule
 from viacheck.parsers import iproute
 

@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from viacheck.analysis.dhcp_offers import Offer
 from viacheck.host.namespace import Namespace
+from viacheck.model.measurements import Offer
 from viacheck.packets import bpf
 from viacheck.packets.arp import usable_interface
 from viacheck.packets.classify import ETH_P_IP

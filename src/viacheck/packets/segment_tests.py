@@ -10,7 +10,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.segment import AddressClaim, Holder, SecondMAC, SegmentFacts
+from viacheck.model.measurements import AddressClaim, AddressHolder, SecondMAC, SegmentFacts
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.probes import Prober, ProbeRequest
 
@@ -38,7 +38,7 @@ class Segment:
         """Measure everything; what cannot be measured (a parent that is down, no agent) is None in the answer."""
         with ThreadPoolExecutor(4, thread_name_prefix="segment") as pool:
             second_mac = pool.submit(self._second_mac)
-            sides: dict[Holder, Future[list[str] | None]] = {
+            sides: dict[AddressHolder, Future[list[str] | None]] = {
                 "parent": pool.submit(lambda: self._claims(self._host, self._situation.parent)),
                 "agent": pool.submit(lambda: self._claims(self._agent, self._agent_interface)),
             }
@@ -62,12 +62,12 @@ class Segment:
         parent, agent_mac = self._situation.parent_link, self._situation.agent_mac
         if parent is None or parent.mac is None or agent_mac is None:
             return None
-        macs: dict[Holder, str] = {"parent": parent.mac, "agent": agent_mac}
+        macs: dict[AddressHolder, str] = {"parent": parent.mac, "agent": agent_mac}
         gateway = self._situation.lan_gateway
-        answered: set[tuple[Holder, Holder]] = set()
+        answered: set[tuple[AddressHolder, AddressHolder]] = set()
         name = parent.name
 
-        def ask(frame: Holder, sender: Holder) -> bool:
+        def ask(frame: AddressHolder, sender: AddressHolder) -> bool:
             answers = self._host.arp_request(
                 name, gateway, sender=NO_ADDRESS, sender_mac=macs[sender], frame_source=macs[frame],
                 timeout=min(ARP_TIMEOUT, self._timeout / 2),
@@ -77,7 +77,7 @@ class Segment:
         try:
             # One after another: an answer does not say which of two questions it belongs to.
             for frame, sender in (("parent", "parent"), ("parent", "agent"), ("agent", "parent"), ("agent", "agent")):
-                pair: tuple[Holder, Holder] = (frame, sender)  # type: ignore[assignment]
+                pair: tuple[AddressHolder, AddressHolder] = (frame, sender)  # type: ignore[assignment]
                 if ask(*pair):
                     answered.add(pair)
                 elif pair == ("parent", "parent"):
@@ -116,7 +116,7 @@ class Segment:
         return gateway, self._agent.send(to_host, self._timeout).answered > 0
 
 
-def _claims_of(heard: dict[Holder, list[str] | None]) -> tuple[AddressClaim, ...] | None:
+def _claims_of(heard: dict[AddressHolder, list[str] | None]) -> tuple[AddressClaim, ...] | None:
     if all(macs is None for macs in heard.values()):
         return None
     everybody = dict.fromkeys(mac for macs in heard.values() for mac in macs or ())

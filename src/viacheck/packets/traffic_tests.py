@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
-from viacheck.analysis.dhcp_offers import Offer, to_ask_for
-from viacheck.analysis.segment import SegmentFacts
+from viacheck.analysis.dhcp_offers import to_ask_for
 from viacheck.model.intent import Protocol, seconds
+from viacheck.model.measurements import Offer, SegmentFacts
 from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.capture import Observation, Watch

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRemoval, WrittenRoute, WrittenRule
+from viacheck.model.measurements import ReplayResult
 from viacheck.persistence import netplan, networkd_lint
 from viacheck.persistence.assess import Persistence, is_the_table
 from viacheck.persistence.config_writer import Recipe
 from viacheck.persistence.finding import Finding
 from viacheck.persistence.manager_config import OWN_NAMES, Written
-from viacheck.persistence.replay_result import ReplayResult
 
 _FLUSHED = ("dhcp", "static")
 """Methods of ifupdown that take the interface down, which takes its routes with it (interfaces(5))."""
@@ -27,18 +27,18 @@ _GIVES_ADDRESS = re.compile(r"\bip\s+(?:-\S+\s+)*a[a-z]*\s+(?:a|add|replace)\s")
 
 def seen(proof: ReplayResult, persistence: Persistence, recipe: Recipe) -> list[Finding]:
     """What a proof has shown that no line reads like, with the lines to write instead of those that it was seen of."""
-    if proof.shown is None:
+    if proof.fault is None:
         return []
     instead: list[tuple[Place, str]] = []
-    if proof.shown in ("RULES_ACCUMULATE", "NOT_IDEMPOTENT"):
+    if proof.fault in ("RULES_ACCUMULATE", "NOT_IDEMPOTENT"):
         # What else reads wrong was found without running it: here a guard is never true, or a removal never fits.
         doubtful = [rule for rule in persistence.rules if rule.typed and (rule.guarded or not rule.has_priority)]
         instead += [(rule.place, _instead(rule, recipe)) for rule in doubtful]
-    if proof.shown in ("ROUTE_NOT_RESTORED", "NOT_IDEMPOTENT"):
+    if proof.fault in ("ROUTE_NOT_RESTORED", "NOT_IDEMPOTENT"):
         doubted = [route for route in persistence.routes if route.typed and (route.guarded or route.verb != "replace")]
         instead += [(route.place, _better(route, recipe)) for route in doubted]
-    found = [Finding(proof.shown, place, proof.sentence, line) for place, line in instead]
-    return found or [Finding(proof.shown, persistence.places[0], proof.sentence)]
+    found = [Finding(proof.fault, place, proof.sentence, line) for place, line in instead]
+    return found or [Finding(proof.fault, persistence.places[0], proof.sentence)]
 
 
 def lint(resolved: ResolvedIntent, persistence: Persistence, recipe: Recipe) -> list[Finding]:

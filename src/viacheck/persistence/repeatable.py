@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from viacheck.model.measurements import NotReplayed, ReplayResult
 from viacheck.model.result import Evidence, FileEvidence
 from viacheck.persistence.finding import Finding
-from viacheck.persistence.replay_result import NotReplayed, ReplayResult
 
 
 @dataclass(frozen=True, slots=True)

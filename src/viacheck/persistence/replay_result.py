@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from viacheck.disruption.flow_results import EgressState
+from viacheck.model.measurements import EgressState, NotReplayed, ReplayFault, ReplayResult
 from viacheck.model.result import CommandEvidence, Evidence, StateEvidence
 from viacheck.model.snapshot import Route, Rule
 
-Shown = Literal["NOT_IDEMPOTENT", "RULES_ACCUMULATE", "RULE_LOST", "ROUTE_NOT_RESTORED"]
 _TOLD = 3
 """Lines of a command's error that a sentence has room for."""
 
@@ -24,26 +22,6 @@ class Step:
     not_up: tuple[str, ...]
     """Interfaces that ifupdown does not call up afterwards, of those that rule and route hang on."""
     state: EgressState
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayResult:
-    """What came of running what is written several times."""
-
-    holds: bool
-    observed: str
-    evidence: tuple[Evidence, ...] = ()
-    shown: Shown | None = None
-    """Where it does not hold, the code of what was seen."""
-    sentence: str = ""
-    """What was seen, told as the cause of a failure."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotReplayed:
-    """Why what is written was read and not run."""
-
-    reason: str
 
 
 Replay = Callable[[], ReplayResult | NotReplayed]
@@ -89,7 +67,7 @@ def judge_rounds(
 
 def _shown(
     boot: Step, rounds: Sequence[Step], uplink: str, failed: Sequence[CommandEvidence], *, route_written: bool
-) -> tuple[Shown | None, str]:
+) -> tuple[ReplayFault | None, str]:
     """The code of what was seen, and the sentence that tells it; what lies deeper first."""
     # An uplink that nothing brings up at boot is there for the first time after the first round.
     first_time, last = (boot if uplink not in boot.not_up else rounds[0]).state, rounds[-1].state

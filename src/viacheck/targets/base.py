@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis import Cause, Measurements, diagnose
+from viacheck.diagnosis import Cause, diagnose
 from viacheck.disruption.controls import Disruption, EventFailed, LabControl
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.host.command import RecordedCommand
@@ -30,6 +30,7 @@ from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.diff import changes
 from viacheck.model.intent import Intent
+from viacheck.model.measurements import Measurements
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.model.snapshot_json import snapshot_json

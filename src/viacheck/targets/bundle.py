@@ -10,10 +10,10 @@ from functools import cached_property
 
 from viacheck.analysis.predict import Prediction, predict
 from viacheck.bundle.reader import Bundle
-from viacheck.diagnosis import Measurements
 from viacheck.host.kernel_route import KernelAnswer, KernelDecision
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Protocol
+from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import DockerEngine, Snapshot
 from viacheck.targets.base import Target
 

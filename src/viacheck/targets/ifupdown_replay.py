@@ -18,10 +18,11 @@ from viacheck.diagnosis.persistence import persistence_of
 from viacheck.disruption.ifupdown_cycles import CyclesFailed, run_cycles
 from viacheck.host.persistence_files import ifupdown_files
 from viacheck.host.pid_sandbox import PATH, PidSandboxFailed
+from viacheck.model.measurements import NotReplayed, ReplayResult
 from viacheck.model.snapshot import Snapshot
 from viacheck.persistence.assess import Persistence
 from viacheck.persistence.manager_config import OWN_NAMES
-from viacheck.persistence.replay_result import NotReplayed, Replay, ReplayResult, judge_rounds
+from viacheck.persistence.replay_result import Replay, judge_rounds
 from viacheck.persistence.replayable_files import ReplayableFiles, replayable_files
 from viacheck.targets.base import Target
 from viacheck.targets.bundle import BundleTarget
@@ -34,9 +35,9 @@ def replaying(target: Target) -> Replay:
     """What a check calls to have its target's files run; they are run once, at the first call."""
 
     def replay() -> ReplayResult | NotReplayed:
-        if target.measurements.proof is None:
-            target.measurements.proof = _prove(target)
-        return target.measurements.proof
+        if target.measurements.replay is None:
+            target.measurements.replay = _prove(target)
+        return target.measurements.replay
 
     return replay
 

@@ -1,0 +1,396 @@
+"""Measurements: the facts about a target that packets and events show and a snapshot cannot hold.
+
+These types are plain data. Code in ``packets``, ``disruption`` and ``targets`` fills them in; ``diagnosis`` and the
+checks read them; ``analysis.disruption_text`` makes the text about them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal
+
+from viacheck.model.result import CommandEvidence, Evidence, PacketsEvidence, TimelineEvidence
+from viacheck.model.snapshot import Family, Nexthop, Route, Rule
+
+# --- DHCP servers and the parent's segment ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A DHCPOFFER that answered one of our DHCPDISCOVER messages (RFC 2131)."""
+
+    address: str
+    server: str
+    """The server identifier (option 54), or the packet's source address without it."""
+    server_mac: str
+    asked_for: str | None = None
+    """The address that the DHCPDISCOVER requested (option 50)."""
+    router: str | None = None
+    lease_seconds: int | None = None
+
+    def __str__(self) -> str:
+        asked = f", asked for {self.asked_for}" if self.asked_for else ""
+        lease = f" for {self.lease_seconds} s" if self.lease_seconds is not None else ""
+        return f"{self.server} ({self.server_mac}) offers {self.address}{lease}{asked}"
+
+
+AddressHolder = Literal["parent", "agent"]
+Upstream = Literal["accepted", "foreign-source", "delivery", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class SecondMAC:
+    """The four ARP probes for the gateway, and which of them were answered."""
+
+    parent_mac: str
+    agent_mac: str
+    gateway: str
+    answered: frozenset[tuple[AddressHolder, AddressHolder]]
+    """Pairs of frame source and ARP sender."""
+
+    @property
+    def upstream(self) -> Upstream:
+        """Return the conclusion from the four answers."""
+        from_parent, to_parent = ("parent", "parent") in self.answered, ("agent", "parent") in self.answered
+        to_agent, from_agent = ("parent", "agent") in self.answered, ("agent", "agent") in self.answered
+        if not from_parent:
+            return "unknown"
+        if not to_parent and not from_agent:
+            return "foreign-source"
+        if not to_agent and not from_agent:
+            return "delivery"
+        return "accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressClaim:
+    """Another machine that answered ARP for the agent's address."""
+
+    mac: str
+    heard_by: tuple[AddressHolder, ...]
+    """The askers whose ARP request it answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentFacts:
+    """The measurements on the parent's segment. None stands for a measurement that was not possible."""
+
+    second_mac: SecondMAC | None = None
+    claims: tuple[AddressClaim, ...] | None = None
+    asked_from: tuple[AddressHolder, ...] = ()
+    """The interfaces that sent ARP requests for the agent's address."""
+    gateway_answers_host: bool | None = None
+    """Whether the gateway answers the host's own ping."""
+    host_answers_agent: bool | None = None
+    """Whether the parent's own address answers the agent's ping; over macvlan it does not."""
+
+
+# --- Disruptions: an event, and the agent's packets while it happens --------------------------------------------------
+
+FlowAge = Literal["old", "new"]
+"""An old flow began before the event. A new flow has its own port or identifier for each probe."""
+ProbeOutcome = Literal["as-intended", "late", "lost", "leaked", "wrong-source"]
+
+LATE = 0.05
+"""Seconds: a probe is late when it leaves the host later than this after it was sent: ARP or a queue held it up."""
+
+
+class FlowKind(StrEnum):
+    """The outcome of a flow, or of a whole disruption; from best to worst."""
+
+    SEAMLESS = "seamless"
+    RECOVERS = "recovers"
+    LEAKS_THEN_RECOVERS = "leaks-then-recovers"
+    NEW_FLOWS_ONLY = "new-flows-only"
+    KEEPS_WRONG_SOURCE = "keeps-wrong-source"
+    STAYS_SILENT = "stays-silent"
+    KEEPS_LEAKING = "keeps-leaking"
+
+
+RECOVERED = frozenset({FlowKind.SEAMLESS, FlowKind.RECOVERS, FlowKind.LEAKS_THEN_RECOVERS})
+_SEVERITY = {kind: rank for rank, kind in enumerate(FlowKind)}
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A probe seen leaving the host."""
+
+    time: float
+    interface: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """The outcome of one probe. Times are in seconds since the event began; negative before it."""
+
+    time: float
+    """When the probe was sent."""
+    flow: FlowAge
+    family: Family
+    outcome: ProbeOutcome
+    interface: str | None = None
+    """The interface that the probe left by; None when it was lost."""
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressState:
+    """The rules and routes that decide the agent's egress, and the uplink's addresses, at one moment of an event."""
+
+    time: float
+    """Seconds since the event began."""
+    moment: str
+    """The step of the event after which the state was read, as text."""
+    rules: tuple[Rule, ...] = ()
+    routes: tuple[Route, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """Return the state as text, one line for each rule, route and address."""
+        return [
+            *(f"{_six(rule.family)}rule {rule}" for rule in self.rules),
+            *(f"{_six(route.family)}route {route}" for route in self.routes),
+            *(f"address {address}" for address in self.addresses),
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowResult:
+    """The outcome of one flow of one family. Times are in seconds since the event began."""
+
+    flow: FlowAge
+    family: Family
+    kind: FlowKind
+    sent: int
+    lost: int
+    late: int
+    leaked: int
+    wrong_source: int
+    leak: tuple[float, float] | None = None
+    """When the first and the last leaked probe were sent."""
+    leak_interfaces: tuple[str, ...] = ()
+    leak_sources: tuple[str, ...] = ()
+    first_lost: float | None = None
+    recovered_at: float | None = None
+    """When the first probe of the final, intended stretch was sent; None without an interruption or a recovery."""
+    recovery: float | None = None
+    """Seconds from the event's end to ``recovered_at``; 0 when that was earlier; None when the flow did not recover."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisruptionResult:
+    """One event that was carried out, and the outcome for the agent's packets."""
+
+    event: str
+    """The event's name, as in the intent's ``survives`` where it has one there."""
+    title: str
+    ended: float
+    """Seconds since the event began."""
+    watched: float
+    """Seconds that the packets were watched after the event's end."""
+    flow_results: tuple[FlowResult, ...]
+    states: tuple[EgressState, ...]
+    timeline: TimelineEvidence
+    failed_commands: tuple[CommandEvidence, ...] = ()
+    """Commands of the event that failed."""
+    unproven: Mapping[str, str]
+    """Egress interfaces on which absence is not proven, and why."""
+    not_judged: tuple[str, ...] = ()
+    """The flows that were not judged, and why."""
+    failure: str | None = None
+    """Why the event did not complete, or why the agent did not return after it."""
+    moved_router: tuple[str, str] | None = None
+    """A router's address before the event and after it: routes must follow."""
+    only_table: int | None = None
+    """After a reboot, the table of the agent's egress: its rules are compared at any priority, and its routes that
+    have a next hop. PERSIST-02 judges everything else that was typed and not written down."""
+
+    @property
+    def kind(self) -> FlowKind:
+        """Return the worst outcome of all flows; NEW_FLOWS_ONLY for a family whose old flow alone does not recover."""
+        kinds = []
+        for family in sorted({flow_result.family for flow_result in self.flow_results}):
+            by_flow = {
+                flow_result.flow: flow_result.kind for flow_result in self.flow_results if flow_result.family == family
+            }
+            new, old = by_flow.get("new"), by_flow.get("old")
+            if new in RECOVERED and old is not None and old not in RECOVERED:
+                kinds.append(FlowKind.NEW_FLOWS_ONLY)
+            else:
+                kinds += [kind for kind in (new, old) if kind is not None]
+        return max(kinds, key=_SEVERITY.__getitem__, default=FlowKind.STAYS_SILENT)
+
+    @property
+    def recovery(self) -> float | None:
+        """Return the seconds from the event's end until every flow had recovered; None when a flow did not."""
+        times = [flow_result.recovery for flow_result in self.flow_results]
+        return None if not times or None in times else max(time for time in times if time is not None)
+
+    @property
+    def leaked(self) -> int:
+        """Return how many probes left by another interface."""
+        return sum(flow_result.leaked for flow_result in self.flow_results)
+
+    @property
+    def leak(self) -> tuple[float, float] | None:
+        """Return when the first and the last leaked probe were sent."""
+        spans = [flow_result.leak for flow_result in self.flow_results if flow_result.leak is not None]
+        return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
+
+    @property
+    def leak_interfaces(self) -> list[str]:
+        """Return the interfaces that leaked probes left by."""
+        return sorted({interface for flow_result in self.flow_results for interface in flow_result.leak_interfaces})
+
+    @property
+    def leak_sources(self) -> list[str]:
+        """Return the source addresses of leaked probes."""
+        return sorted({source for flow_result in self.flow_results for source in flow_result.leak_sources})
+
+    @property
+    def rules_lost(self) -> list[Rule]:
+        """Return the rules that were present before the event and are missing after it."""
+        return self._missing(self.states[0].rules, self.states[-1].rules) if self.states else []
+
+    @property
+    def rules_added(self) -> list[Rule]:
+        """Return the rules that the event left behind, copies of old rules among them.
+
+        An event that repeats its steps added no rules if they are the same after the first cycle and after the last:
+        the rules that the host's files make may differ, once, from the rules that were present.
+        """
+        if not self.states or not self._missing(self.states[-1].rules, self._first_cycle.rules):
+            return []
+        return self._missing(self.states[-1].rules, self.states[0].rules)
+
+    @property
+    def routes_lost(self) -> list[Route]:
+        """Return the routes that were present before the event and are missing after it, moved routers considered."""
+        if not self.states:
+            return []
+        present = {_route_identity(route) for route in self.states[-1].routes}
+        return [
+            route
+            for route in self.states[0].routes
+            if not present & {_route_identity(route), _route_identity(self._follow_router(route))}
+            and (self.only_table is None or route.nexthops)
+        ]
+
+    @property
+    def stale_routes(self) -> list[Route]:
+        """Return the routes whose gateway is the router's address from before the event."""
+        return [route for state in self.states[-1:] for route in state.routes if self._follow_router(route) != route]
+
+    def _follow_router(self, route: Route) -> Route:
+        """Return the route with the router's new address as its gateway."""
+        if self.moved_router is None:
+            return route
+        old, new = self.moved_router
+        hops = tuple(replace(hop, gateway=new) if hop.gateway == old else hop for hop in route.nexthops)
+        return replace(route, nexthops=hops)
+
+    @property
+    def _first_cycle(self) -> EgressState:
+        moments = [state.moment for state in self.states[1:-1]]
+        repeated = moments and moments.count(moments[-1]) > 1
+        return self.states[1 + moments.index(moments[-1])] if repeated else self.states[0]
+
+    def _missing(self, wanted: Sequence[Rule], present: Sequence[Rule]) -> list[Rule]:
+        """Return the wanted rules that are not present, counting duplicates."""
+        remaining, missing = Counter(map(self._rule_identity, present)), []
+        for rule in wanted:
+            if self.only_table is not None and rule.table != self.only_table:
+                continue
+            remaining[self._rule_identity(rule)] -= 1
+            if remaining[self._rule_identity(rule)] < 0:
+                missing.append(rule)
+        return missing
+
+    def _rule_identity(self, rule: Rule) -> Rule:
+        return rule if self.only_table is None else replace(rule, priority=0, protocol=None)
+
+    def survived(self, within: float) -> bool:
+        """Return whether every flow recovered within so many seconds, with the rules and routes as before."""
+        return (
+            self.failure is None
+            and self.recovery is not None
+            and self.recovery <= within
+            and not (self.rules_lost or self.rules_added or self.routes_lost or self.stale_routes)
+            and not self.failed_commands
+        )
+
+
+def _route_identity(route: Route) -> Route:
+    """Return the part of a route by which it is the same before and after an event.
+
+    The flags of its next hops, its origin and its MTU may differ. A connected route's source goes with its address.
+    """
+    hops = tuple(Nexthop(gateway=hop.gateway, interface=hop.interface, weight=hop.weight) for hop in route.nexthops)
+    return Route(
+        family=route.family,
+        table=route.table,
+        destination=route.destination,
+        type=route.type,
+        nexthops=hops,
+        metric=route.metric,
+        source=None if route.protocol == "kernel" else route.source,
+        source_prefix=route.source_prefix,
+    )
+
+
+def _six(family: Family) -> str:
+    return "-6 " if family == 6 else ""
+
+
+# --- Replay of the host's configuration files -------------------------------------------------------------------------
+
+ReplayFault = Literal["NOT_IDEMPOTENT", "RULES_ACCUMULATE", "RULE_LOST", "ROUTE_NOT_RESTORED"]
+"""Diagnosis codes that a replay can show."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """The outcome of running the host's configuration several times in a lab."""
+
+    holds: bool
+    observed: str
+    evidence: tuple[Evidence, ...] = ()
+    fault: ReplayFault | None = None
+    """The diagnosis code of the fault, when the replay does not hold."""
+    sentence: str = ""
+    """The fault as the cause of a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotReplayed:
+    """Why the host's configuration was read and not run."""
+
+    reason: str
+
+
+# --- All measurements of a target -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Measurements:
+    """The measurements of one target so far."""
+
+    silent_gateways: tuple[str, ...] = ()
+    """Uplinks whose gateway did not answer ARP."""
+    traffic: dict[str, PacketsEvidence] = field(default_factory=dict)
+    """The agent's probes, by protocol: ``icmp``, ``udp``, ``tcp``, ``dns``, ``full-size``, ``ipv6``, ``gateway``."""
+    reverse_path_drops: tuple[int, int] = (0, 0)
+    """TcpExt IPReversePathFilter of the host, before and after the agent's probes."""
+    segment: SegmentFacts | None = None
+    """The parent's segment, for a bridged agent."""
+    offers: tuple[Offer, ...] = ()
+    """The offers of DHCP servers on the parent's segment."""
+    disruptions: dict[str, DisruptionResult] = field(default_factory=dict)
+    """The disruptions that were carried out, by the event's name."""
+    replay: ReplayResult | NotReplayed | None = None
+    """The replay of the host's configuration; None until a check asks for it."""
