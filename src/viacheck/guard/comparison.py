@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from viacheck.guard.saved_state import LinkState, NetworkState, SavedState
-from viacheck.netlink.route_message import Route
+from viacheck.netlink.route_message import KernelRoute
 
 OWNED_PROTOCOLS = frozenset({8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 42, 99, 186, 187, 188, 189, 192})
 """RTPROT_* of linux/rtnetlink.h that name a living owner: router advertisements, DHCP clients, routing daemons."""
@@ -73,14 +73,14 @@ class Comparison:
         return self.old_names == self.new_names
 
     @cached_property
-    def old_routes(self) -> list[Route]:
+    def old_routes(self) -> list[KernelRoute]:
         """The routes as saved."""
-        return [Route(message, self.old_names) for message in self.saved.routes]
+        return [KernelRoute(message, self.old_names) for message in self.saved.routes]
 
     @cached_property
-    def new_routes(self) -> list[Route]:
+    def new_routes(self) -> list[KernelRoute]:
         """The routes of now."""
-        return [Route(message, self.new_names) for message in self.now.routes]
+        return [KernelRoute(message, self.new_names) for message in self.now.routes]
 
     @cached_property
     def own_tables(self) -> frozenset[int]:

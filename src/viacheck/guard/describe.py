@@ -7,8 +7,8 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 
-from viacheck.netlink import codec
-from viacheck.netlink.codec import AF_INET, AF_INET6, Message, attributes
+from viacheck.netlink import codec, rtnetlink
+from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RtnetlinkMessage, multipath_hops
 
 _TYPES = ("unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit",
           "throw", "nat", "xresolve")  # fmt: skip
@@ -17,18 +17,16 @@ _PROTOCOLS = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 11: "
 _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 _RULE_ACTIONS = {2: "goto", 3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _RTN_UNICAST, _TABLE_MAIN, _FOREVER = 1, 254, 0xFFFFFFFF
-RTNH = struct.Struct("=HBBi")
-"""struct rtnexthop of rtnetlink(7): length, flags, weight - 1, interface."""
 
 
-def describe(message: Message, names: Mapping[int, str]) -> str:
+def describe(message: RtnetlinkMessage, names: Mapping[int, str]) -> str:
     """One object in words; ``names`` are the interfaces' names by index."""
     words = _WORDS[message.kind](message, names)
     family = "-6 " if message.body[0] == AF_INET6 else ""
     return family + " ".join(words)
 
 
-def _address(message: Message, names: Mapping[int, str]) -> Iterator[str]:
+def _address(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
     local = message.get(2) or message.get(1) or b""
     peer = message.get(1)
     yield ip(local) + (f" peer {ip(peer)}" if peer and peer != local else "") + f"/{message.body[1]}"
@@ -50,7 +48,7 @@ def _lifetime(seconds: int) -> str:
     return "forever" if seconds == _FOREVER else str(seconds)
 
 
-def _neighbour(message: Message, names: Mapping[int, str]) -> Iterator[str]:
+def _neighbour(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
     proxy = message.body[10] & 0x08
     yield ("proxy " if proxy else "") + ip(message.get(1) or b"")
     if hardware := message.get(2):
@@ -60,7 +58,7 @@ def _neighbour(message: Message, names: Mapping[int, str]) -> Iterator[str]:
         yield "nud permanent"
 
 
-def _nexthop(message: Message, names: Mapping[int, str]) -> Iterator[str]:
+def _nexthop(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
     yield f"nexthop id {message.number(1)}"
     if (group := message.get(2)) is not None:
         members = (struct.unpack_from("=IB", group, at) for at in range(0, len(group), 8))
@@ -73,7 +71,7 @@ def _nexthop(message: Message, names: Mapping[int, str]) -> Iterator[str]:
         yield f"dev {names.get(message.number(5), '?')}"
 
 
-def _route(message: Message, names: Mapping[int, str]) -> Iterator[str]:
+def _route(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
     body = message.body
     if body[7] != _RTN_UNICAST:
         yield _TYPES[body[7]] if body[7] < len(_TYPES) else str(body[7])
@@ -85,8 +83,8 @@ def _route(message: Message, names: Mapping[int, str]) -> Iterator[str]:
     if message.get(30) is not None:
         yield f"nhid {message.number(30)}"
     if (several := message.get(9)) is not None:
-        for _flags, weight, index, inner in hops(several):
-            yield f"nexthop {_way(dict(inner), index, names)} weight {weight + 1}"
+        for hop in multipath_hops(several):
+            yield f"nexthop {_way(dict(hop.attributes), hop.index, names)} weight {hop.weight + 1}"
     else:
         way = _way(dict(message.attributes), message.number(4) or None, names)
         if way:
@@ -114,24 +112,13 @@ def _way(inner: Mapping[int, bytes], index: int | None, names: Mapping[int, str]
     return " ".join(words)
 
 
-def hops(multipath: bytes) -> Iterator[tuple[int, int, int, tuple[tuple[int, bytes], ...]]]:
-    """The ways of RTA_MULTIPATH, each as flags, weight - 1, interface, attributes."""
-    offset = 0
-    while offset + RTNH.size <= len(multipath):
-        length, flags, weight, index = RTNH.unpack_from(multipath, offset)
-        if length < RTNH.size:
-            return
-        yield flags, weight, index, tuple(attributes(multipath[offset + RTNH.size : offset + length]))
-        offset += (length + 3) & ~3
-
-
 _RULE_NUMBERS = {10: "fwmark", 12: "tun_id", 13: "suppress_ifgroup", 19: "l3mdev", 22: "ipproto"}
 _RULE_RANGES = {20: ("uidrange", "=II"), 23: ("sport", "=HH"), 24: ("dport", "=HH")}
 # Told by other words of the rule, or empty (padding; no prefix length is suppressed).
 _RULE_TOLD = frozenset({1, 2, 3, 4, 6, 14, 15, 16, 17, 18, 21, 28, 29})
 
 
-def _rule(message: Message, _names: Mapping[int, str]) -> Iterator[str]:
+def _rule(message: RtnetlinkMessage, _names: Mapping[int, str]) -> Iterator[str]:
     body = message.body
     yield f"priority {message.number(6)}"
     if struct.unpack_from("=I", body, 8)[0] & 0x2:
@@ -170,11 +157,11 @@ def _rule(message: Message, _names: Mapping[int, str]) -> Iterator[str]:
 _ORDER = codec.BYTE_ORDER
 
 _WORDS = {
-    codec.RTM_NEWADDR: _address,
-    codec.RTM_NEWNEIGH: _neighbour,
-    codec.RTM_NEWNEXTHOP: _nexthop,
-    codec.RTM_NEWROUTE: _route,
-    codec.RTM_NEWRULE: _rule,
+    rtnetlink.RTM_NEWADDR: _address,
+    rtnetlink.RTM_NEWNEIGH: _neighbour,
+    rtnetlink.RTM_NEWNEXTHOP: _nexthop,
+    rtnetlink.RTM_NEWROUTE: _route,
+    rtnetlink.RTM_NEWRULE: _rule,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from viacheck.netlink.codec import RouteSocket
+from viacheck.netlink.rtnetlink import RouteSocket
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from viacheck.guard.restore import RESTORE_BOUND, Outcome, restore
 from viacheck.guard.saved_state import LOG, UNFINISHED, SavedState, save, take_state
 from viacheck.guard.watchdog import ARMED, END, RUN_MARK, finish
 from viacheck.host.namespace import Namespace
-from viacheck.netlink.codec import RouteSocket
+from viacheck.netlink.rtnetlink import RouteSocket
 
 _ARMING_BOUND = 10.0
 """Seconds in which the watchdog must say that it is armed; it takes a tenth of one."""

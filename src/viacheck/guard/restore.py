@@ -21,7 +21,7 @@ from viacheck.guard.objects.routes import routes
 from viacheck.guard.objects.rules import rules
 from viacheck.guard.objects.sysctls import sysctls
 from viacheck.guard.saved_state import LiveState, SavedState
-from viacheck.netlink.codec import Events, RouteSocket
+from viacheck.netlink.rtnetlink import ChangeListener, RouteSocket
 
 RESTORE_BOUND = 30.0
 """Seconds in which a restore must be done; a carrier may take some of them, and a table of 100,000 routes too."""
@@ -92,7 +92,7 @@ def restore(saved: SavedState, reason: str = "", bound: float = RESTORE_BOUND) -
     actions: list[str] = []
     fruitless = passes = 0
     last: list[str] = []
-    with RouteSocket() as netlink, Events() as events:
+    with RouteSocket() as netlink, ChangeListener() as events:
         while True:
             done, refused = _one_pass(saved, netlink)
             actions += done

@@ -21,8 +21,8 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from viacheck.guard.describe import describe
-from viacheck.netlink import codec
-from viacheck.netlink.codec import AF_INET, AF_INET6, Message, RouteSocket
+from viacheck.netlink import codec, rtnetlink
+from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RouteSocket, RtnetlinkMessage
 
 SCHEMA = "viacheck.saved-state/1"
 UNFINISHED, FINISHED, OUTCOME, LOG = "saved-state.json", "restored-state.json", "outcome.json", "watchdog.log"
@@ -80,15 +80,15 @@ class NetworkState(Protocol):
     @property
     def links(self) -> tuple[LinkState, ...]: ...  # noqa: D102
     @property
-    def addresses(self) -> tuple[Message, ...]: ...  # noqa: D102
+    def addresses(self) -> tuple[RtnetlinkMessage, ...]: ...  # noqa: D102
     @property
-    def neighbours(self) -> tuple[Message, ...]: ...  # noqa: D102
+    def neighbours(self) -> tuple[RtnetlinkMessage, ...]: ...  # noqa: D102
     @property
-    def nexthops(self) -> tuple[Message, ...]: ...  # noqa: D102
+    def nexthops(self) -> tuple[RtnetlinkMessage, ...]: ...  # noqa: D102
     @property
-    def routes(self) -> tuple[Message, ...]: ...  # noqa: D102
+    def routes(self) -> tuple[RtnetlinkMessage, ...]: ...  # noqa: D102
     @property
-    def rules(self) -> tuple[Message, ...]: ...  # noqa: D102
+    def rules(self) -> tuple[RtnetlinkMessage, ...]: ...  # noqa: D102
 
 
 class LiveState:
@@ -100,48 +100,48 @@ class LiveState:
     @cached_property
     def links(self) -> tuple[LinkState, ...]:
         """Every interface."""
-        messages = self._netlink.dump(codec.RTM_GETLINK, bytes(16))
+        messages = self._netlink.dump(rtnetlink.RTM_GETLINK, bytes(16))
         names = {_index(message): _text(message.get(IFLA_IFNAME)) for message in messages}
         return tuple(_link(message, names) for message in messages)
 
     @cached_property
-    def addresses(self) -> tuple[Message, ...]:
+    def addresses(self) -> tuple[RtnetlinkMessage, ...]:
         """Every address, in the kernel's order."""
-        return self._both_families(codec.RTM_GETADDR, 8)
+        return self._both_families(rtnetlink.RTM_GETADDR, 8)
 
     @cached_property
-    def neighbours(self) -> tuple[Message, ...]:
+    def neighbours(self) -> tuple[RtnetlinkMessage, ...]:
         """The neighbours that somebody wrote down, and the addresses that are answered for (proxy)."""
-        learned = self._both_families(codec.RTM_GETNEIGH, 12)
-        proxies: list[Message] = []
+        learned = self._both_families(rtnetlink.RTM_GETNEIGH, 12)
+        proxies: list[RtnetlinkMessage] = []
         for family in (AF_INET, AF_INET6):
             body = struct.pack("=BxxxiHBB", family, 0, 0, NTF_PROXY, 0)
-            proxies += self._netlink.dump(codec.RTM_GETNEIGH, body)
+            proxies += self._netlink.dump(rtnetlink.RTM_GETNEIGH, body)
         written = [one for one in learned if struct.unpack_from("=H", one.body, 8)[0] & NUD_PERMANENT]
         return (*written, *proxies)
 
     @cached_property
-    def nexthops(self) -> tuple[Message, ...]:
+    def nexthops(self) -> tuple[RtnetlinkMessage, ...]:
         """Every next hop that is an object of its own (ip-nexthop(8))."""
         try:
-            return tuple(self._netlink.dump(codec.RTM_GETNEXTHOP, bytes(8)))
+            return tuple(self._netlink.dump(rtnetlink.RTM_GETNEXTHOP, bytes(8)))
         except OSError as error:
             if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
                 return ()
             raise
 
     @cached_property
-    def routes(self) -> tuple[Message, ...]:
+    def routes(self) -> tuple[RtnetlinkMessage, ...]:
         """Every route of every table, without what the kernel derived for single destinations."""
-        found = self._both_families(codec.RTM_GETROUTE, 12)
+        found = self._both_families(rtnetlink.RTM_GETROUTE, 12)
         return tuple(one for one in found if not struct.unpack_from("=I", one.body, 8)[0] & _RTM_F_CLONED)
 
     @cached_property
-    def rules(self) -> tuple[Message, ...]:
+    def rules(self) -> tuple[RtnetlinkMessage, ...]:
         """Every rule, in the order in which the kernel asks them."""
-        return self._both_families(codec.RTM_GETRULE, 12)
+        return self._both_families(rtnetlink.RTM_GETRULE, 12)
 
-    def _both_families(self, get: int, size: int) -> tuple[Message, ...]:
+    def _both_families(self, get: int, size: int) -> tuple[RtnetlinkMessage, ...]:
         found = self._netlink.dump(get, bytes([AF_INET]).ljust(size, b"\0"))
         # A kernel without IPv6 answers with the objects of every family it has.
         if os.path.exists("/proc/sys/net/ipv6"):
@@ -149,7 +149,7 @@ class LiveState:
         return tuple(found)
 
 
-def _index(message: Message) -> int:
+def _index(message: RtnetlinkMessage) -> int:
     return int(struct.unpack_from("=i", message.body, 4)[0])
 
 
@@ -157,7 +157,7 @@ def _text(value: bytes | None) -> str:
     return os.fsdecode((value or b"").rstrip(b"\0"))
 
 
-def _link(message: Message, names: dict[int, str]) -> LinkState:
+def _link(message: RtnetlinkMessage, names: dict[int, str]) -> LinkState:
     linkinfo = dict(codec.attributes(message.get(_IFLA_LINKINFO) or b""))
     kind = _text(linkinfo.get(_IFLA_INFO_KIND)) or None
     stacked = kind != "veth" and message.get(_IFLA_LINK_NETNSID) is None
@@ -193,11 +193,11 @@ class SavedState:
     """Inode of the network namespace."""
     command: str
     links: tuple[LinkState, ...]
-    addresses: tuple[Message, ...]
-    neighbours: tuple[Message, ...]
-    nexthops: tuple[Message, ...]
-    routes: tuple[Message, ...]
-    rules: tuple[Message, ...]
+    addresses: tuple[RtnetlinkMessage, ...]
+    neighbours: tuple[RtnetlinkMessage, ...]
+    nexthops: tuple[RtnetlinkMessage, ...]
+    routes: tuple[RtnetlinkMessage, ...]
+    rules: tuple[RtnetlinkMessage, ...]
     sysctls: dict[str, str]
     """By path below /proc/sys."""
 
@@ -275,11 +275,11 @@ def read_sysctl(path: str) -> str | None:
 
 
 _MESSAGES = {
-    "addresses": codec.RTM_NEWADDR,
-    "neighbours": codec.RTM_NEWNEIGH,
-    "nexthops": codec.RTM_NEWNEXTHOP,
-    "routes": codec.RTM_NEWROUTE,
-    "rules": codec.RTM_NEWRULE,
+    "addresses": rtnetlink.RTM_NEWADDR,
+    "neighbours": rtnetlink.RTM_NEWNEIGH,
+    "nexthops": rtnetlink.RTM_NEWNEXTHOP,
+    "routes": rtnetlink.RTM_NEWROUTE,
+    "rules": rtnetlink.RTM_NEWRULE,
 }
 
 
@@ -347,5 +347,5 @@ def load(path: str) -> SavedState:
         raise NoSavedState(f"{path}: holds no saved state ({type(error).__name__}: {error})") from None
 
 
-def _decoded(kind: int, text: str) -> Message:
-    return Message.decode(kind, bytes.fromhex(text))
+def _decoded(kind: int, text: str) -> RtnetlinkMessage:
+    return RtnetlinkMessage.decode(kind, bytes.fromhex(text))

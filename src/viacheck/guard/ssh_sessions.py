@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from viacheck.guard.objects.addresses import local as local_address
 from viacheck.guard.saved_state import LinkState, LiveState
 from viacheck.host.namespace import Namespace
-from viacheck.netlink import codec
-from viacheck.netlink.codec import AF_INET, AF_INET6, RouteSocket, attribute
+from viacheck.netlink import rtnetlink
+from viacheck.netlink.codec import attribute
+from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RouteSocket
 
 _DAEMONS = ("sshd", "sshd-session", "dropbear")
 _ESTABLISHED = "01"
@@ -161,7 +162,7 @@ def _session(connection: _Connection) -> SshSession | None:
             return None
         body = struct.pack("=BBBBBBBBI", family, 8 * len(connection.peer), 0, 0, 0, 0, 0, 0, 0)
         try:
-            answer = netlink.ask(codec.RTM_GETROUTE, body + attribute(_RTA_DST, connection.peer))
+            answer = netlink.ask(rtnetlink.RTM_GETROUTE, body + attribute(_RTA_DST, connection.peer))
             way = {names[answer.number(_RTA_OIF)]} if answer.number(_RTA_OIF) in names else set()
         except OSError:
             way = set()

@@ -12,8 +12,8 @@ from collections.abc import Hashable, Iterable
 from viacheck.guard.comparison import Comparison
 from viacheck.guard.describe import describe
 from viacheck.guard.difference import Difference, Entry, Request, mend_order, tell
-from viacheck.netlink import codec
-from viacheck.netlink.codec import AF_INET6, Message
+from viacheck.netlink import codec, rtnetlink
+from viacheck.netlink.rtnetlink import AF_INET6, RtnetlinkMessage
 
 FOREVER = 0xFFFFFFFF
 _ADDRESS, _LOCAL, _CACHEINFO, _FLAGS = 1, 2, 6, 8
@@ -25,7 +25,7 @@ _Place = tuple[str, int]
 """Interface and family."""
 
 
-def local(address: Message) -> bytes:
+def local(address: RtnetlinkMessage) -> bytes:
     """The interface's own address (IFA_LOCAL, or IFA_ADDRESS where both are the same)."""
     return address.get(_LOCAL) or address.get(_ADDRESS) or b""
 
@@ -65,15 +65,17 @@ def addresses(both: Comparison) -> Difference:
     return found
 
 
-def _by_place(messages: Iterable[Message], names: dict[int, str]) -> dict[_Place, list[Message]]:
-    found: dict[_Place, list[Message]] = {}
+def _by_place(messages: Iterable[RtnetlinkMessage], names: dict[int, str]) -> dict[_Place, list[RtnetlinkMessage]]:
+    found: dict[_Place, list[RtnetlinkMessage]] = {}
     for one in messages:
         index = struct.unpack_from("=I", one.body, 4)[0]
         found.setdefault((names.get(index, str(index)), one.body[0]), []).append(one)
     return found
 
 
-def _owned(both: Comparison, wanted: list[Message], present: list[Message]) -> tuple[list[Message], list[Message]]:
+def _owned(
+    both: Comparison, wanted: list[RtnetlinkMessage], present: list[RtnetlinkMessage]
+) -> tuple[list[RtnetlinkMessage], list[RtnetlinkMessage]]:
     """What others took away, and what they brought."""
     old, new = {local(one) for one in wanted}, {local(one) for one in present}
     came = [one for one in present if local(one) not in old and _lifetimes(one)[1] != FOREVER]
@@ -88,11 +90,11 @@ def _owned(both: Comparison, wanted: list[Message], present: list[Message]) -> t
     return went, came
 
 
-def _entries(messages: Iterable[Message], names: dict[int, str]) -> list[Entry]:
+def _entries(messages: Iterable[RtnetlinkMessage], names: dict[int, str]) -> list[Entry]:
     return [Entry(_identity(one), describe(one, names)) for one in messages]
 
 
-def _identity(one: Message) -> Hashable:
+def _identity(one: RtnetlinkMessage) -> Hashable:
     """What must be equal, within one interface and family. Lifetimes run, so only their kind counts."""
     preferred, valid = _lifetimes(one)
     lifetime = valid != FOREVER or ("deprecated" if preferred == 0 else preferred != FOREVER)
@@ -100,7 +102,9 @@ def _identity(one: Message) -> Hashable:
     return one.body[1], one.body[3], _flags(one) & _CHOSEN, lifetime, rest
 
 
-def _restore(both: Comparison, found: Difference, name: str, wanted: list[Message], present: list[Message]) -> None:
+def _restore(
+    both: Comparison, found: Difference, name: str, wanted: list[RtnetlinkMessage], present: list[RtnetlinkMessage]
+) -> None:
     """Put addresses back; both lists begin with the oldest address."""
     old, new = _entries(wanted, both.old_names), _entries(present, both.new_names)
     removed, missing = mend_order([one.identity for one in old], [one.identity for one in new])
@@ -114,7 +118,9 @@ def _restore(both: Comparison, found: Difference, name: str, wanted: list[Messag
         _put_back(both, found, name, wanted[at])
 
 
-def _settle(both: Comparison, found: Difference, name: str, wanted: list[Message], present: list[Message]) -> None:
+def _settle(
+    both: Comparison, found: Difference, name: str, wanted: list[RtnetlinkMessage], present: list[RtnetlinkMessage]
+) -> None:
     """See that an address which had passed its uniqueness check can be used at once, as before.
 
     The check (RFC 4862) was passed when the address was first given; another would leave it unusable for seconds. So it
@@ -136,19 +142,19 @@ def _settle(both: Comparison, found: Difference, name: str, wanted: list[Message
             found.lines.append(f"- address: {words} is marked nodad")
             payload = _payload(one, _flags(one) & _CHOSEN, _lifetimes(one))
             found.mendings.append(
-                Request(f"address: {words} no longer nodad", codec.RTM_NEWADDR, codec.NLM_F_REPLACE, payload)
+                Request(f"address: {words} no longer nodad", rtnetlink.RTM_NEWADDR, codec.NLM_F_REPLACE, payload)
             )
 
 
-def _remove(both: Comparison, found: Difference, one: Message) -> None:
+def _remove(both: Comparison, found: Difference, one: RtnetlinkMessage) -> None:
     words = f"removed address: {describe(one, both.new_names)}"
-    found.mendings.append(Request(words, codec.RTM_DELADDR, 0, one.encode()))
+    found.mendings.append(Request(words, rtnetlink.RTM_DELADDR, 0, one.encode()))
 
 
-def _put_back(both: Comparison, found: Difference, name: str, one: Message) -> None:
+def _put_back(both: Comparison, found: Difference, name: str, one: RtnetlinkMessage) -> None:
     if name not in both.index:
         return
-    moved = Message(one.kind, one.body[:4] + struct.pack("=I", both.index[name]), one.attributes)
+    moved = RtnetlinkMessage(one.kind, one.body[:4] + struct.pack("=I", both.index[name]), one.attributes)
     flags = _flags(one) & (_CHOSEN | _NODAD)
     if one.body[0] == AF_INET6 and not _flags(one) & _TENTATIVE:
         flags |= _NODAD
@@ -156,13 +162,13 @@ def _put_back(both: Comparison, found: Difference, name: str, one: Message) -> N
     payload = _payload(moved, flags, (preferred, valid))
     verb = codec.NLM_F_CREATE | codec.NLM_F_EXCL
     words = f"put back address: {describe(one, both.old_names)}"
-    found.mendings.append(Request(words, codec.RTM_NEWADDR, verb, payload))
+    found.mendings.append(Request(words, rtnetlink.RTM_NEWADDR, verb, payload))
 
 
-def _payload(one: Message, flags: int, lifetimes: tuple[int, int]) -> bytes:
+def _payload(one: RtnetlinkMessage, flags: int, lifetimes: tuple[int, int]) -> bytes:
     body = bytes([one.body[0], one.body[1], flags & 0xFF, one.body[3]]) + one.body[4:]
     cacheinfo = struct.pack("=IIII", *lifetimes, 0, 0)
-    bare = Message(one.kind, body, one.attributes)
+    bare = RtnetlinkMessage(one.kind, body, one.attributes)
     return bare.plus((_FLAGS, struct.pack("=I", flags)), (_CACHEINFO, cacheinfo)).encode()
 
 
@@ -170,7 +176,7 @@ def _remaining(both: Comparison, seconds: int) -> int:
     return seconds if seconds == FOREVER else max(0, seconds - int(both.elapsed))
 
 
-def _lifetimes(one: Message) -> tuple[int, int]:
+def _lifetimes(one: RtnetlinkMessage) -> tuple[int, int]:
     """Preferred and valid lifetime in seconds when the message was read."""
     cacheinfo = one.get(_CACHEINFO)
     if cacheinfo is None:
@@ -179,5 +185,5 @@ def _lifetimes(one: Message) -> tuple[int, int]:
     return preferred, valid
 
 
-def _flags(one: Message) -> int:
+def _flags(one: RtnetlinkMessage) -> int:
     return one.number(_FLAGS, one.body[2])

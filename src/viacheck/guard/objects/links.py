@@ -17,7 +17,7 @@ from viacheck.guard.saved_state import (
     KEPT_FLAGS,
     LinkState,
 )
-from viacheck.netlink import codec
+from viacheck.netlink import rtnetlink
 from viacheck.netlink.codec import attribute
 
 
@@ -29,11 +29,11 @@ def links(both: Comparison) -> Difference:
         if new is None:
             (found.lines if mine else found.foreign).append(f"- link: {old.name} is gone, and is not made again")
             continue
-        down = (codec.RTM_NEWLINK, _message(new.index, change=IFF_UP))
+        down = (rtnetlink.RTM_NEWLINK, _message(new.index, change=IFF_UP))
         for words, payload in _changes(both, old, new):
             (found.lines if mine else found.foreign).append(f"- link: {words}")
             if mine:
-                found.mendings.append(Request(f"link: {words}", codec.RTM_NEWLINK, 0, payload, down))
+                found.mendings.append(Request(f"link: {words}", rtnetlink.RTM_NEWLINK, 0, payload, down))
         if mine and old.carrier and new.up and not new.carrier:
             found.lines.append(f"- link: {old.name} has no carrier")
             found.settling = True

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from viacheck.guard.comparison import Comparison
 from viacheck.guard.describe import describe
 from viacheck.guard.difference import Difference, Entry, Request, mend_set, tell
-from viacheck.netlink import codec
-from viacheck.netlink.codec import Message
+from viacheck.netlink import codec, rtnetlink
+from viacheck.netlink.rtnetlink import RtnetlinkMessage
 
 _DST, _LLADDR, _PROTOCOL = 1, 2, 12
 _KEPT = (_DST, _LLADDR, _PROTOCOL)
@@ -24,21 +24,23 @@ def neighbours(both: Comparison) -> Difference:
     tell(found.lines, "neighbour", (old[at] for at in missing), (new[at] for at in removed))
     for at in removed:
         words = f"removed neighbour: {new[at].words}"
-        found.mendings.append(Request(words, codec.RTM_DELNEIGH, 0, _kept(present[at]).encode()))
+        found.mendings.append(Request(words, rtnetlink.RTM_DELNEIGH, 0, _kept(present[at]).encode()))
     for at in missing:
         one, index = wanted[at], both.index.get(both.old_names[_index(wanted[at])])
         if index is not None:
-            payload = _kept(Message(one.kind, one.body[:4] + struct.pack("=i", index) + one.body[8:], one.attributes))
+            payload = _kept(
+                RtnetlinkMessage(one.kind, one.body[:4] + struct.pack("=i", index) + one.body[8:], one.attributes)
+            )
             verb = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
             found.mendings.append(
-                Request(f"put back neighbour: {old[at].words}", codec.RTM_NEWNEIGH, verb, payload.encode())
+                Request(f"put back neighbour: {old[at].words}", rtnetlink.RTM_NEWNEIGH, verb, payload.encode())
             )
     return found
 
 
 def _of_interfaces(
-    both: Comparison, messages: Iterable[Message], names: dict[int, str]
-) -> tuple[list[Message], list[Entry]]:
+    both: Comparison, messages: Iterable[RtnetlinkMessage], names: dict[int, str]
+) -> tuple[list[RtnetlinkMessage], list[Entry]]:
     own = [one for one in messages if names.get(_index(one)) in both.interfaces]
     return own, [
         Entry((one.body[0], one.body[8:], names[_index(one)], _kept(one).attributes), describe(one, names))
@@ -46,9 +48,9 @@ def _of_interfaces(
     ]
 
 
-def _kept(one: Message) -> Message:
-    return Message(one.kind, one.body, tuple(pair for pair in one.attributes if pair[0] in _KEPT))
+def _kept(one: RtnetlinkMessage) -> RtnetlinkMessage:
+    return RtnetlinkMessage(one.kind, one.body, tuple(pair for pair in one.attributes if pair[0] in _KEPT))
 
 
-def _index(one: Message) -> int:
+def _index(one: RtnetlinkMessage) -> int:
     return int(struct.unpack_from("=i", one.body, 4)[0])

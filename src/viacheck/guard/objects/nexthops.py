@@ -7,9 +7,10 @@ import struct
 from viacheck.guard.comparison import OWNED_PROTOCOLS, Comparison, InterfaceGone
 from viacheck.guard.describe import describe
 from viacheck.guard.difference import Difference, Request
-from viacheck.netlink import codec
-from viacheck.netlink.codec import Message, attribute, attributes
+from viacheck.netlink import codec, rtnetlink
+from viacheck.netlink.codec import attribute, attributes
 from viacheck.netlink.route_message import CHOSEN_NEXTHOP_FLAGS
+from viacheck.netlink.rtnetlink import RtnetlinkMessage
 
 _ID, _GROUP, _OIF, _RES_GROUP = 1, 2, 5, 12
 _TOLD = (14, 15, 17)
@@ -44,7 +45,7 @@ def nexthops(both: Comparison) -> Difference:
             continue
         found.lines.append(f"+ nexthop: {words}")
         payload = bytes(8) + attribute(_ID, struct.pack("=I", number))
-        found.mendings.append(Request(f"removed nexthop: {words}", codec.RTM_DELNEXTHOP, 0, payload))
+        found.mendings.append(Request(f"removed nexthop: {words}", rtnetlink.RTM_DELNEXTHOP, 0, payload))
     for number, one in sorted(old.items(), key=lambda item: item[1].get(_GROUP) is not None):
         wanted = _payload(both, one, both.old_names)
         present = _payload(both, new[number], both.new_names) if number in new else None
@@ -54,16 +55,18 @@ def nexthops(both: Comparison) -> Difference:
         (found.lines if number in mine else found.foreign).append(f"- nexthop: {words}")
         if number in mine and wanted is not None:
             verb = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
-            found.mendings.append(Request(f"put back nexthop: {words}", codec.RTM_NEWNEXTHOP, verb, wanted))
+            found.mendings.append(Request(f"put back nexthop: {words}", rtnetlink.RTM_NEWNEXTHOP, verb, wanted))
     return found
 
 
-def _payload(both: Comparison, one: Message, names: dict[int, str]) -> bytes | None:
+def _payload(both: Comparison, one: RtnetlinkMessage, names: dict[int, str]) -> bytes | None:
     """The message that makes a next hop, the same for equal ones; None when its interface is gone."""
     flags = struct.unpack_from("=I", one.body, 4)[0] & CHOSEN_NEXTHOP_FLAGS
     family, _scope, protocol = one.body[:3]
     # The kernel works the scope out, and refuses to be told.
-    bare = Message(one.kind, struct.pack("=BBBBI", family, 0, protocol, 0, flags), one.attributes).without(*_TOLD)
+    bare = RtnetlinkMessage(one.kind, struct.pack("=BBBBI", family, 0, protocol, 0, flags), one.attributes).without(
+        *_TOLD
+    )
     resilient = one.get(_RES_GROUP)
     if resilient is not None:
         chosen = (attribute(*pair) for pair in attributes(resilient) if pair[0] != _UNBALANCED_TIME)

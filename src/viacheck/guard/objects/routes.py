@@ -10,12 +10,13 @@ import struct
 from collections.abc import Callable, Iterable
 
 from viacheck.guard.comparison import OWNED_PROTOCOLS, Comparison, InterfaceGone
+from viacheck.guard.describe import describe
 from viacheck.guard.difference import Difference, Entry, Request, mend_order, mend_set, tell
 from viacheck.guard.objects.addresses import foreign_addresses, local
 from viacheck.guard.objects.nexthops import own_nexthops
-from viacheck.netlink import codec
-from viacheck.netlink.codec import AF_INET6
-from viacheck.netlink.route_message import Route, RouteKey
+from viacheck.netlink import codec, rtnetlink
+from viacheck.netlink.route_message import KernelRoute, RouteKey
+from viacheck.netlink.rtnetlink import AF_INET6
 
 
 def routes(both: Comparison) -> Difference:
@@ -47,14 +48,14 @@ def routes(both: Comparison) -> Difference:
     return found
 
 
-def _by_key(all_routes: Iterable[Route]) -> dict[RouteKey, list[Route]]:
-    found: dict[RouteKey, list[Route]] = {}
+def _by_key(all_routes: Iterable[KernelRoute]) -> dict[RouteKey, list[KernelRoute]]:
+    found: dict[RouteKey, list[KernelRoute]] = {}
     for route in all_routes:
         found.setdefault(route.key, []).append(route)
     return found
 
 
-def _concerned(both: Comparison) -> Callable[[Route], bool]:
+def _concerned(both: Comparison) -> Callable[[KernelRoute], bool]:
     tables, nexthops = both.own_tables, own_nexthops(both)
     sources = {
         local(one)
@@ -71,8 +72,8 @@ def _concerned(both: Comparison) -> Callable[[Route], bool]:
 
 
 def _owned(
-    both: Comparison, addresses: frozenset[bytes], before: list[Route], after: list[Route]
-) -> tuple[list[Route], list[Route]]:
+    both: Comparison, addresses: frozenset[bytes], before: list[KernelRoute], after: list[KernelRoute]
+) -> tuple[list[KernelRoute], list[KernelRoute]]:
     """What others took away, and what they brought."""
     old, new = {route.identity for route in before}, {route.identity for route in after}
     came = [
@@ -89,16 +90,21 @@ def _owned(
     return went, came
 
 
-def _entries(some: Iterable[Route]) -> list[Entry]:
-    return [Entry(route.identity, route.words) for route in some]
+def _entries(some: Iterable[KernelRoute]) -> list[Entry]:
+    return [Entry(route.identity, _text(route)) for route in some]
+
+
+def _text(route: KernelRoute) -> str:
+    """Return the route as ip(8) takes it."""
+    return describe(route.message, route.names)
 
 
 def _restore(
     both: Comparison,
     found: Difference,
     put_back: list[tuple[int, Request]],
-    before: list[Route],
-    after: list[Route],
+    before: list[KernelRoute],
+    after: list[KernelRoute],
 ) -> None:
     # In IPv6 the order is the kernel's own affair.
     ordered = any(route.family != AF_INET6 for route in (*before, *after))
@@ -112,7 +118,7 @@ def _restore(
     for at in removed:
         payload = _payload(both, after[at])
         if payload is not None:
-            found.mendings.append(Request(f"removed route: {after[at].words}", codec.RTM_DELROUTE, 0, payload))
+            found.mendings.append(Request(f"removed route: {_text(after[at])}", rtnetlink.RTM_DELROUTE, 0, payload))
     for at in missing:
         if before[at].made_by_kernel_only:
             found.settling = True
@@ -120,11 +126,11 @@ def _restore(
         payload = _payload(both, before[at])
         if payload is not None:
             verb = codec.NLM_F_CREATE | codec.NLM_F_APPEND
-            request = Request(f"put back route: {before[at].words}", codec.RTM_NEWROUTE, verb, payload)
+            request = Request(f"put back route: {_text(before[at])}", rtnetlink.RTM_NEWROUTE, verb, payload)
             put_back.append((before[at].rank, request))
 
 
-def _payload(both: Comparison, route: Route) -> bytes | None:
+def _payload(both: Comparison, route: KernelRoute) -> bytes | None:
     try:
         return route.request(both.today, both.elapsed)
     except InterfaceGone:

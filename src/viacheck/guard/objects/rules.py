@@ -14,8 +14,8 @@ from collections.abc import Hashable, Iterable
 from viacheck.guard.comparison import OWNED_PROTOCOLS, Comparison
 from viacheck.guard.describe import describe
 from viacheck.guard.difference import Difference, Entry, Request, mend_order, tell
-from viacheck.netlink import codec
-from viacheck.netlink.codec import Message
+from viacheck.netlink import codec, rtnetlink
+from viacheck.netlink.rtnetlink import RtnetlinkMessage
 
 _IIFNAME, _PRIORITY, _TABLE, _OIFNAME, _PROTOCOL = 3, 6, 15, 17, 21
 _INVERT = 0x2
@@ -40,13 +40,13 @@ def rules(both: Comparison) -> Difference:
             continue
         tell(found.lines, "rule", _entries(before), _entries(after))
         found.mendings += [
-            Request(f"removed rule: {describe(after[at], {})}", codec.RTM_DELRULE, 0, _payload(after[at]))
+            Request(f"removed rule: {describe(after[at], {})}", rtnetlink.RTM_DELRULE, 0, _payload(after[at]))
             for at in removed
         ]
         found.mendings += [
             Request(
                 f"put back rule: {describe(before[at], {})}",
-                codec.RTM_NEWRULE,
+                rtnetlink.RTM_NEWRULE,
                 codec.NLM_F_CREATE,
                 _payload(before[at]),
             )
@@ -55,40 +55,42 @@ def rules(both: Comparison) -> Difference:
     return found
 
 
-def _by_priority(messages: Iterable[Message]) -> dict[tuple[int, int], list[Message]]:
-    found: dict[tuple[int, int], list[Message]] = {}
+def _by_priority(messages: Iterable[RtnetlinkMessage]) -> dict[tuple[int, int], list[RtnetlinkMessage]]:
+    found: dict[tuple[int, int], list[RtnetlinkMessage]] = {}
     for one in messages:
         found.setdefault((one.body[0], one.number(_PRIORITY)), []).append(one)
     return found
 
 
-def _entries(messages: Iterable[Message]) -> list[Entry]:
+def _entries(messages: Iterable[RtnetlinkMessage]) -> list[Entry]:
     return [Entry(_identity(one), describe(one, {})) for one in messages]
 
 
-def _identity(one: Message) -> Hashable:
+def _identity(one: RtnetlinkMessage) -> Hashable:
     return one.number(_PRIORITY), one.number(_PROTOCOL), _selector(one)
 
 
-def _selector(one: Message) -> Hashable:
+def _selector(one: RtnetlinkMessage) -> Hashable:
     """What the rule does to which packets, whatever its place and its maker."""
     places = one.body[0:4] + one.body[7:8]
     rest = tuple(sorted(pair for pair in one.attributes if pair[0] not in (_PRIORITY, _PROTOCOL)))
     return places, struct.unpack_from("=I", one.body, 8)[0] & _INVERT, rest
 
 
-def _could_be_ours(both: Comparison, one: Message, known: set[Hashable]) -> bool:
+def _could_be_ours(both: Comparison, one: RtnetlinkMessage, known: set[Hashable]) -> bool:
     if one.number(_PROTOCOL) in OWNED_PROTOCOLS:
         return False
     names = {os.fsdecode((one.get(kind) or b"").rstrip(b"\0")) for kind in (_IIFNAME, _OIFNAME)}
     return _selector(one) in known or one.number(_TABLE) in both.own_tables or not names.isdisjoint(both.interfaces)
 
 
-def _payload(one: Message) -> bytes:
+def _payload(one: RtnetlinkMessage) -> bytes:
     """The message that makes the rule, and that takes it off."""
     flags = struct.unpack_from("=I", one.body, 8)[0] & _INVERT
     # The kernel leaves a priority of 0 out, and would choose another for a rule without one.
     priority = struct.pack("=I", one.number(_PRIORITY))
     return (
-        Message(one.kind, one.body[:8] + struct.pack("=I", flags), one.attributes).plus((_PRIORITY, priority)).encode()
+        RtnetlinkMessage(one.kind, one.body[:8] + struct.pack("=I", flags), one.attributes)
+        .plus((_PRIORITY, priority))
+        .encode()
     )
