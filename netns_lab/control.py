@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from netns_lab import pipework_host, rtnetlink_batch
 from netns_lab.dhcp_server_control import LabDhcpServerControl
-from netns_lab.docker_engine.daemon import Engine, EngineFailed
-from netns_lab.docker_engine.engine_lab import apply_pipework, hold_agents_lease
+from netns_lab.docker_engine.daemon import DockerEngine, EngineFailed
+from netns_lab.docker_engine.engine_builder import apply_pipework, hold_agents_lease
 from netns_lab.lab import Lab, LabMachine, wait_for_carrier
 from netns_lab.networkd_daemon import NetworkdFailed
 from netns_lab.plan import HOST, Cable
@@ -77,7 +77,7 @@ class NetnsLabControl:
         engine = self._engine()
         self._release_agent()
         try:
-            engine.restart_agent(self._lab.agent_container)
+            engine.containers.restart(self._lab.agent_container)
         except docker.errors.APIError as error:
             raise EventFailed(f"docker restart {self._lab.agent_container}: {error.explanation}") from error
         except ProcessLookupError as error:
@@ -103,7 +103,7 @@ class NetnsLabControl:
         except NetworkdFailed as error:
             raise EventFailed(str(error)) from error
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> DockerEngine:
         if self._lab.engine is None:
             raise EventNotMade("the lab has no Docker engine: the container is a namespace here")
         return self._lab.engine
@@ -127,9 +127,9 @@ class NetnsLabControl:
         """A lab has no init: run pipework again where an enabled unit watches the container's starts."""
         lab = self._lab
         assert lab.engine is not None
-        if not lab.engine.agent_pid(lab.agent_container):
+        if not lab.engine.containers.pid(lab.agent_container):
             return
-        namespace = lab.engine.agent_namespace(lab.agent_container)
+        namespace = lab.engine.containers.namespace(lab.agent_container)
         lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, namespace)
         if lab.plan.intent.mode.startswith("pipework") and lab.host.namespace.run(ENABLED).ok:
             apply_pipework(lab)

@@ -12,7 +12,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl import RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP
 
-from netns_lab.docker_engine.daemon import Engine
+from netns_lab.docker_engine.daemon import DockerEngine
 from netns_lab.networkd_daemon import NetworkdDaemon
 from netns_lab.plan import LabPlan, Machine
 from netns_lab.services.dhcp_client import DHCPClient
@@ -91,7 +91,7 @@ class Lab:
     """
 
     def __init__(
-        self, plan: LabPlan, machines: dict[str, LabMachine], responders: Responders, engine: Engine | None
+        self, plan: LabPlan, machines: dict[str, LabMachine], responders: Responders, engine: DockerEngine | None
     ) -> None:
         self.plan = plan
         self.machines = machines

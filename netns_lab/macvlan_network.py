@@ -50,11 +50,11 @@ def connect(lab: Lab, network: MacvlanNetwork) -> None:
         LabCommandError: when the kernel does.
     """
     if lab.engine is not None:
-        lab.engine.create_macvlan_network(
+        lab.engine.networks.create_macvlan(
             network.name, network.parent, network.subnet, network.gateway, network.ip_range
         )
-        lab.engine.run_agent(lab.agent_container, network=network.name, restart="unless-stopped")
-        lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
+        lab.engine.containers.run(lab.agent_container, network=network.name, restart="unless-stopped")
+        lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
         return
     address = IPv4Address(network.first_address)
     prefixlen = IPv4Network(network.subnet).prefixlen
@@ -73,8 +73,8 @@ def connect(lab: Lab, network: MacvlanNetwork) -> None:
 def disconnect(lab: Lab) -> None:
     """Take the agent off its network, and the network away."""
     if lab.engine is not None:
-        lab.engine.remove_agent(lab.agent_container)
-        lab.engine.client.networks.get(intended(lab.plan.intent).name).remove()
+        lab.engine.containers.remove(lab.agent_container)
+        lab.engine.networks.remove(intended(lab.plan.intent).name)
     else:
         lab.agent.ip("link", "del", "dev", INTERFACE)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 
-from netns_lab.docker_engine.daemon import SEARCH_PATH
+from netns_lab.docker_engine.sandbox import SEARCH_PATH
 from netns_lab.lab import Lab
 from viacheck.host.command import CommandResult
 

@@ -1,1 +1,1 @@
-"""A real Docker engine in a lab's host, its image and its agent."""
+"""A real Docker engine for a lab: its daemon, networks, containers and image, and the engine flavour of a lab."""

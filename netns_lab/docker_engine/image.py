@@ -1,6 +1,6 @@
-"""The image that stands in for the agent's in a lab: Debian's static busybox and a link for each program.
+"""The image of a lab's containers: Debian's static busybox and a link for each program.
 
-It is made in memory, as a lab can pull nothing from a registry.
+It is made in memory, because a lab cannot pull from a registry.
 """
 
 from __future__ import annotations
@@ -9,9 +9,14 @@ import io
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+IMAGE = "viacheck-agent:lab"
 BUSYBOX = "/bin/busybox"
-"""From Debian's package busybox-static; a dynamic busybox would find no libraries in the image."""
+"""From Debian's package busybox-static: a dynamic busybox would find no libraries in the image."""
 
 DHCP_SCRIPT = """\
 #!/bin/sh
@@ -23,7 +28,7 @@ bound|renew)
     ;;
 esac
 """
-"""What udhcpc(8) calls with a lease."""
+"""udhcpc(8) runs this script with each lease."""
 
 FILES = {
     "etc/passwd": ("root:x:0:0:root:/root:/bin/sh\n", 0o644),
@@ -33,12 +38,19 @@ FILES = {
 FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "usr/share", "usr/share/udhcpc", "var")
 
 
+def import_image(client: DockerClient) -> None:
+    """Import the image into an engine that does not have it yet (docker import)."""
+    if not client.api.images(IMAGE, quiet=True):
+        repository, _, tag = IMAGE.partition(":")
+        client.api.import_image_from_data(image_tar(), repository=repository, tag=tag)
+
+
 def image_tar(busybox: str = BUSYBOX) -> bytes:
-    """The image's file system as a tar archive, for ``docker import``.
+    """Return the image's file system as a tar archive.
 
     Raises:
-        OSError: when busybox is not there.
-        subprocess.CalledProcessError: when it does not tell its programs.
+        OSError: when busybox does not exist.
+        subprocess.CalledProcessError: when busybox does not list its programs.
     """
     program = Path(busybox).read_bytes()
     programs = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout.split()

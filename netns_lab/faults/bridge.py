@@ -63,9 +63,9 @@ def gateway_mismatch(lab: Lab) -> None:
        breaks={"MACVLAN-02", "MACVLAN-03", "EGRESS-02"}, diagnosis="AGENT_NOT_ATTACHED")  # fmt: skip
 def not_attached(lab: Lab) -> None:
     if lab.engine is not None:
-        lab.engine.remove_agent(lab.agent_container)
-        lab.engine.run_agent(lab.agent_container)
-        lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
+        lab.engine.containers.remove(lab.agent_container)
+        lab.engine.containers.run(lab.agent_container)
+        lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
         return
     macvlan_network.disconnect(lab)
     _behind_docker0(lab)
@@ -77,9 +77,9 @@ def not_attached(lab: Lab) -> None:
 def network_wrong_driver(lab: Lab) -> None:
     assert lab.engine is not None
     macvlan_network.disconnect(lab)
-    lab.engine.create_bridge_network(MACVLAN_NETWORK, "172.30.0.0/24")
-    lab.engine.run_agent(lab.agent_container, network=MACVLAN_NETWORK)
-    lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
+    lab.engine.networks.create_bridge(MACVLAN_NETWORK, "172.30.0.0/24")
+    lab.engine.containers.run(lab.agent_container, network=MACVLAN_NETWORK)
+    lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
 
 
 @fault("parent-down", "The parent is administratively down", on=_BRIDGED,
@@ -201,8 +201,8 @@ def pipework_not_applied(lab: Lab) -> None:
 def lost_on_restart(lab: Lab) -> None:
     if lab.engine is not None:
         lab.stop_dhcp_client()
-        lab.engine.restart_agent(lab.agent_container)
-        lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
+        lab.engine.containers.restart(lab.agent_container)
+        lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
         return
     lab.host.run("umount", AGENT_PATH)
     lab.set_agent_namespace(Namespace.create("agent"))
@@ -243,9 +243,9 @@ def default_network_present(lab: Lab) -> None:
         # pipework takes the first place among the defaults; Docker's waits behind it.
         _behind_docker0(lab, metric=100)
         return
-    lab.engine.remove_agent(lab.agent_container)
-    lab.engine.run_agent(lab.agent_container)
-    lab.set_agent_namespace(lab.engine.agent_namespace(lab.agent_container))
+    lab.engine.containers.remove(lab.agent_container)
+    lab.engine.containers.run(lab.agent_container)
+    lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
     _run_pipework(lab, f"{PIPEWORK_ADDRESS}@{_GATEWAY}")
 
 

@@ -84,7 +84,7 @@ def agent_gone(lab: Lab) -> None:
        breaks={"HOST-07"}, diagnosis="AGENT_NOT_RUNNING", flavour="engine")  # fmt: skip
 def agent_stopped(lab: Lab) -> None:
     assert lab.engine is not None
-    lab.engine.stop_agent(lab.agent_container)
+    lab.engine.containers.stop(lab.agent_container)
 
 
 @fault("engine-stopped", "The Docker engine does not answer", on=("nat", "policy-routing"),

@@ -116,7 +116,7 @@ def failover_script(lab: Lab) -> None:
        breaks={"FLAP-05"}, diagnosis="AGENT_NOT_RUNNING", flavour="engine")  # fmt: skip
 def no_restart_policy(lab: Lab) -> None:
     assert lab.engine is not None
-    lab.engine.client.containers.get(lab.agent_container).update(restart_policy={"Name": "no"})  # type: ignore[arg-type]
+    lab.engine.containers.set_restart_policy(lab.agent_container, "no")
 
 
 @fault("cannot-start-again", "The container's program is gone, so that it never starts again", on="nat",
@@ -124,4 +124,4 @@ def no_restart_policy(lab: Lab) -> None:
 def cannot_start_again(lab: Lab) -> None:
     assert lab.engine is not None
     no_restart_policy(lab)
-    lab.engine.run_in_agent(lab.agent_container, ["rm", "/bin/sleep"])
+    lab.engine.containers.execute(lab.agent_container, ["rm", "/bin/sleep"])

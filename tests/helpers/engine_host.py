@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import Engine, unavailable
+from netns_lab.docker_engine.daemon import DockerEngine
+from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.front_door import Finished, command, finished
 from tests.helpers.hand_made import UPLINKS, HandMadeHost, write_site
 
-NO_ENGINE = unavailable()
+NO_ENGINE = missing_requirement()
 needs_engine = [
     pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE)),
     pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command"),
@@ -27,7 +28,7 @@ needs_engine = [
 class EngineHost:
     """The host, and a shell in the engine's namespaces."""
 
-    def __init__(self, host: HandMadeHost, engine: Engine) -> None:
+    def __init__(self, host: HandMadeHost, engine: DockerEngine) -> None:
         """Take both over."""
         self.host, self.engine = host, engine
         self._inside = [
@@ -43,7 +44,7 @@ class EngineHost:
 
     def run_agent(self, network: str) -> None:
         """Run the container with ``--net``, as the guide's step 3 does with the real image."""
-        self.engine.run_agent("te-agent", network=network)
+        self.engine.containers.run("te-agent", network=network)
 
     def judge(self, site: str, folder: Path, *arguments: str) -> Finished:
         """Judge it from inside, as its operator would; ``site`` is the text of its site.toml."""
@@ -60,5 +61,5 @@ def engine_host() -> Iterator[EngineHost]:
         for name, network in UPLINKS.items():
             made.uplink(name, network)
         made.ip("route add default via 10.10.40.1 dev eth0")
-        engine = ending.enter_context(Engine.start(made.namespace))
+        engine = ending.enter_context(DockerEngine.start(made.namespace))
         yield EngineHost(made, engine)

@@ -19,8 +19,8 @@ import pytest
 
 from netns_lab import pipework_host
 from netns_lab.builder import build
-from netns_lab.docker_engine.daemon import unavailable
-from netns_lab.docker_engine.engine_lab import build_with_engine
+from netns_lab.docker_engine.engine_builder import build_with_engine
+from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.faults import FAULTS
 from netns_lab.lab import AGENT_CONTAINER, Lab
 from netns_lab.plan import PROBE_TARGET
@@ -33,7 +33,7 @@ from viacheck.host.snapshot_reader import network_state
 from viacheck.model.snapshot import NetworkState
 from viacheck.packets import arp
 
-UNAVAILABLE = unavailable()
+UNAVAILABLE = missing_requirement()
 needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
 needs_docker_command = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
 
@@ -459,8 +459,8 @@ def test_the_hook_attaches_a_restarted_container_again() -> None:
         hook = built.host.namespace.call(lambda: subprocess.Popen(argv, stderr=subprocess.PIPE))
         try:
             wait_until(lambda: client.info()["NEventsListener"] > 0)
-            built.engine.restart_agent(built.agent_container)
-            built.set_agent_namespace(built.engine.agent_namespace(built.agent_container))
+            built.engine.containers.restart(built.agent_container)
+            built.set_agent_namespace(built.engine.containers.namespace(built.agent_container))
             wait_until(lambda: reaches(built))
         finally:
             hook.kill()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.bundles import CANARY, COMMANDS, case_of, in_lab, site
 from tests.helpers.front_door import command
 from tests.helpers.paths import RECORDED, ROOT
@@ -23,7 +23,7 @@ from viacheck.bundle.redaction.mapping import KEPT4, Redactor
 from viacheck.bundle.redaction.patterns import without_secrets
 from viacheck.bundle.writer import write_bundle
 
-needs_engine = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+needs_engine = pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
 
 needs_tools = pytest.mark.skipif(
     not (shutil.which("nft") and shutil.which("iptables-nft")), reason="needs the packages nftables and iptables"

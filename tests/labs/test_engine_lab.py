@@ -14,14 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import (
-    CGROUP_PREFIX,
-    Engine,
-    EngineFailed,
-    missing_packages,
-    sweep_cgroups,
-    unavailable,
-)
+from netns_lab.docker_engine import cgroups
+from netns_lab.docker_engine.daemon import DockerEngine, EngineFailed
+from netns_lab.docker_engine.requirements import missing_packages, missing_requirement
 from netns_lab.pid_namespace import contain_processes
 from tests.helpers.paths import ROOT
 from viacheck.host import syscalls
@@ -34,7 +29,7 @@ from viacheck.host.docker import (
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import Attachment, DockerContainer, IPAMPool
 
-UNAVAILABLE = unavailable()
+UNAVAILABLE = missing_requirement()
 needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
 GONE_WITHIN = 10.0
 
@@ -55,28 +50,28 @@ def host() -> Iterator[Namespace]:
 
 
 @pytest.fixture(scope="module")
-def engine(host: Namespace) -> Iterator[Engine]:
-    with Engine.start(host) as running:
+def engine(host: Namespace) -> Iterator[DockerEngine]:
+    with DockerEngine.start(host) as running:
         yield running
 
 
 @contextlib.contextmanager
-def agent(engine: Engine, name: str = "te-agent", network: str = "bridge", **more: object) -> Iterator[int]:
-    pid = engine.run_agent(name, network=network, **more)  # type: ignore[arg-type]
+def agent(engine: DockerEngine, name: str = "te-agent", network: str = "bridge", **more: object) -> Iterator[int]:
+    pid = engine.containers.run(name, network=network, **more)  # type: ignore[arg-type]
     try:
         yield pid
     finally:
-        engine.remove_agent(name)
+        engine.containers.remove(name)
 
 
-def read_agent(engine: Engine, name: str = "te-agent") -> DockerContainer:
+def read_agent(engine: DockerEngine, name: str = "te-agent") -> DockerContainer:
     container = read_engine(engine.base_url, name).container
     assert container is not None
     return container
 
 
 @needs_engine
-def test_the_agent_reaches_its_bridge_and_is_read_as_it_is(engine: Engine, host: Namespace) -> None:
+def test_the_agent_reaches_its_bridge_and_is_read_as_it_is(engine: DockerEngine, host: Namespace) -> None:
     with agent(engine, environment={"TEAGENT_ACCOUNT_TOKEN": "s3cret"}):
         facts = read_engine(engine.base_url, "te-agent")
         assert facts.container is not None
@@ -89,25 +84,25 @@ def test_the_agent_reaches_its_bridge_and_is_read_as_it_is(engine: Engine, host:
         assert bridge is not None
         assert bridge.pools == (IPAMPool(subnet="172.17.0.0/16", gateway="172.17.0.1"),)
         assert host.run(["ip", "link", "show", "dev", bridge.bridge or ""]).ok
-        ping = engine.run_in_agent("te-agent", ["ping", "-c", "1", "-W", "5", "172.17.0.1"])
+        ping = engine.containers.execute("te-agent", ["ping", "-c", "1", "-W", "5", "172.17.0.1"])
         assert ping.ok, ping
 
 
 @needs_engine
-def test_the_engine_masquerades_in_the_labs_namespace(engine: Engine, host: Namespace) -> None:
+def test_the_engine_masquerades_in_the_labs_namespace(engine: DockerEngine, host: Namespace) -> None:
     rules = host.run(["iptables-save", "-t", "nat"]).stdout
     assert "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE" in rules
 
 
 @needs_engine
 @pytest.mark.parametrize("folder", ["/run", "/etc/docker"])
-def test_the_engine_writes_beside_the_machines_files(folder: str, engine: Engine) -> None:
+def test_the_engine_writes_beside_the_machines_files(folder: str, engine: DockerEngine) -> None:
     assert os.stat(f"{engine.root}{folder}").st_dev != os.stat(folder).st_dev
 
 
 @needs_engine
-def test_the_agents_namespace_is_found_from_outside(engine: Engine) -> None:
-    with agent(engine) as pid, contextlib.closing(engine.agent_namespace("te-agent")) as namespace:
+def test_the_agents_namespace_is_found_from_outside(engine: DockerEngine) -> None:
+    with agent(engine) as pid, contextlib.closing(engine.containers.namespace("te-agent")) as namespace:
         assert os.path.samestat(os.fstat(namespace.net_fd), os.stat(f"/proc/{pid}/ns/net"))
         assert "172.17.0.2" in namespace.run(["ip", "-brief", "address", "show", "dev", "eth0"]).stdout
         # What a target does: the number that the engine tells, in the /proc where it is true.
@@ -118,93 +113,95 @@ def test_the_agents_namespace_is_found_from_outside(engine: Engine) -> None:
 
 
 @needs_engine
-def test_a_restarted_agent_has_another_process_and_another_namespace(engine: Engine) -> None:
-    with agent(engine) as before, contextlib.closing(engine.agent_namespace("te-agent")) as old:
-        after = engine.restart_agent("te-agent")
+def test_a_restarted_agent_has_another_process_and_another_namespace(engine: DockerEngine) -> None:
+    with agent(engine) as before, contextlib.closing(engine.containers.namespace("te-agent")) as old:
+        after = engine.containers.restart("te-agent")
         assert after != before
-        with contextlib.closing(engine.agent_namespace("te-agent")) as new:
+        with contextlib.closing(engine.containers.namespace("te-agent")) as new:
             assert not os.path.samestat(os.fstat(old.net_fd), os.fstat(new.net_fd))
             assert "172.17.0.2" in new.run(["ip", "-brief", "address"]).stdout
 
 
 @needs_engine
-def test_a_stopped_agent_has_no_namespace(engine: Engine) -> None:
+def test_a_stopped_agent_has_no_namespace(engine: DockerEngine) -> None:
     with agent(engine):
-        engine.stop_agent("te-agent")
+        engine.containers.stop("te-agent")
         assert not read_agent(engine).running
-        assert engine.agent_pid("te-agent") == 0
+        assert engine.containers.pid("te-agent") == 0
         with pytest.raises(ContainerNotRunning, match="te-agent"):
-            engine.agent_namespace("te-agent")
-        assert engine.start_agent("te-agent") > 0
+            engine.containers.namespace("te-agent")
+        assert engine.containers.start("te-agent") > 0
         assert read_agent(engine).running
 
 
 @needs_engine
-def test_network_none_gives_no_way_out(engine: Engine) -> None:
+def test_network_none_gives_no_way_out(engine: DockerEngine) -> None:
     with agent(engine, network="none"):
         container = read_agent(engine)
         assert container.network_mode == "none"
         assert container.attachments == (Attachment(network="none"),)
-        with contextlib.closing(engine.agent_namespace("te-agent")) as namespace:
+        with contextlib.closing(engine.containers.namespace("te-agent")) as namespace:
             assert namespace.run(["ip", "route", "show"]).stdout == ""
             assert len(namespace.run(["ip", "-oneline", "link", "show"]).stdout.splitlines()) == 1
 
 
 @needs_engine
-def test_a_macvlan_network_on_the_uplink(engine: Engine) -> None:
-    engine.create_macvlan_network("macvlan0", "eth0", "10.10.40.0/24", "10.10.40.1", "10.10.40.192/27")
+def test_a_macvlan_network_on_the_uplink(engine: DockerEngine) -> None:
+    engine.networks.create_macvlan("macvlan0", "eth0", "10.10.40.0/24", "10.10.40.1", "10.10.40.192/27")
     network = read_engine(engine.base_url).network("macvlan0")
     assert network is not None
     assert (network.driver, network.parent) == ("macvlan", "eth0")
     assert network.pools == (IPAMPool(subnet="10.10.40.0/24", gateway="10.10.40.1", ip_range="10.10.40.192/27"),)
     with agent(engine, network="macvlan0", address="10.10.40.200"):
         assert [a.address for a in read_agent(engine).attachments] == ["10.10.40.200"]
-        with contextlib.closing(engine.agent_namespace("te-agent")) as namespace:
+        with contextlib.closing(engine.containers.namespace("te-agent")) as namespace:
             assert "macvlan" in namespace.run(["ip", "-details", "link", "show", "dev", "eth0"]).stdout
 
 
 @needs_engine
-def test_a_bridge_network_of_ones_own(engine: Engine, host: Namespace) -> None:
-    engine.create_bridge_network("measure", "172.30.0.0/24", "172.30.0.254", bridge="br-measure")
+def test_a_bridge_network_of_ones_own(engine: DockerEngine, host: Namespace) -> None:
+    engine.networks.create_bridge("measure", "172.30.0.0/24", "172.30.0.254", bridge="br-measure")
     network = read_engine(engine.base_url).network("measure")
     assert network is not None
     assert network.bridge == "br-measure"
     assert "172.30.0.254/24" in host.run(["ip", "-brief", "address", "show", "dev", "br-measure"]).stdout
-    engine.create_bridge_network("other", "172.31.0.0/24")
+    engine.networks.create_bridge("other", "172.31.0.0/24")
     other = read_engine(engine.base_url).network("other")
     assert other is not None
     assert host.run(["ip", "link", "show", "dev", other.bridge or ""]).ok
     with agent(engine, network="measure", address="172.30.0.7", dns=["172.30.0.254"]):
         assert read_agent(engine).dns == ("172.30.0.254",)
-        assert engine.run_in_agent("te-agent", ["ping", "-c", "1", "-W", "5", "172.30.0.254"]).ok
+        assert engine.containers.execute("te-agent", ["ping", "-c", "1", "-W", "5", "172.30.0.254"]).ok
 
 
 @needs_engine
-def test_an_agent_comes_back_after_an_engine_restart_if_its_policy_says_so(engine: Engine) -> None:
+def test_an_agent_comes_back_after_an_engine_restart_if_its_policy_says_so(engine: DockerEngine) -> None:
     with agent(engine, "stays", restart="unless-stopped") as before, agent(engine, "goes"):
         engine.restart()
         assert read_agent(engine, "stays").running
-        assert engine.agent_pid("stays") not in (0, before)
+        assert engine.containers.pid("stays") not in (0, before)
         assert not read_agent(engine, "goes").running
 
 
 @needs_engine
-def test_a_stopped_engine_is_unreachable_and_comes_back(engine: Engine) -> None:
+def test_a_stopped_engine_is_unreachable_and_comes_back(engine: DockerEngine) -> None:
     engine.stop_daemon()
     with pytest.raises(EngineUnreachable) as unreachable:
         read_engine(engine.base_url)
     assert unreachable.value.reason in ("socket-missing", "connection-refused")
     with pytest.raises(EngineFailed, match="dockerd is not running"):
-        engine.run_agent("te-agent")
+        engine.containers.run("te-agent")
     engine.start_daemon()
     assert read_engine(engine.base_url).network("bridge") is not None
 
 
 @needs_engine
-def test_several_engines_do_not_see_each_other(engine: Engine) -> None:
+def test_several_engines_do_not_see_each_other(engine: DockerEngine) -> None:
     with (
         contextlib.closing(Namespace.create("other")) as other,
-        Engine.start(other, subnet="172.18.0.0/24", gateway="172.18.0.254", settings={"iptables": False}) as second,
+        DockerEngine.start(
+            other, subnet="172.18.0.0/24", gateway="172.18.0.254", settings={"iptables": False}
+        ) as second,
         agent(engine),
         agent(second),
     ):
@@ -225,17 +222,17 @@ def test_a_host_with_files_of_its_own_gives_them_to_the_engine(tmp_path: Path) -
 
     with (
         contextlib.closing(Namespace.create("host", prepare)) as namespace,
-        Engine.start(namespace) as running,
+        DockerEngine.start(namespace) as running,
         agent(running),
     ):
-        assert "10.10.40.53" in running.run_in_agent("te-agent", ["cat", "/etc/resolv.conf"]).stdout
+        assert "10.10.40.53" in running.containers.execute("te-agent", ["cat", "/etc/resolv.conf"]).stdout
 
 
 @needs_engine
 def test_a_daemon_that_does_not_start_says_why_and_leaves_nothing() -> None:
     before = own_cgroups(os.getpid()), descendants(os.getpid())
     with contextlib.closing(Namespace.create("host")) as namespace, pytest.raises(EngineFailed) as failed:
-        Engine.start(namespace, settings={"storage-driver": "no-such-driver"})
+        DockerEngine.start(namespace, settings={"storage-driver": "no-such-driver"})
     assert "exit code 1" in str(failed.value)
     assert "no-such-driver" in str(failed.value)
     assert (own_cgroups(os.getpid()), descendants(os.getpid())) == before
@@ -247,10 +244,10 @@ def test_a_daemon_that_does_not_start_says_why_and_leaves_nothing() -> None:
 HARNESS = """
 import sys
 from viacheck.host.namespace import Namespace
-from netns_lab.docker_engine.daemon import Engine
+from netns_lab.docker_engine.daemon import DockerEngine
 host = Namespace.create("host")
-engine = Engine.start(host)
-print(engine.pid, engine.run_agent("te-agent"), engine.run_agent("second", network="none"), flush=True)
+engine = DockerEngine.start(host)
+print(engine.pid, engine.containers.run("te-agent"), engine.containers.run("second", network="none"), flush=True)
 sys.stdin.readline()
 engine.close()
 print("closed", flush=True)
@@ -281,7 +278,7 @@ def harness() -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
 
 def own_cgroups(pid: int) -> int:
     """How many cgroup folders of the process's engines there are."""
-    return sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"{CGROUP_PREFIX}{pid}-*"))
+    return sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"{cgroups.PREFIX}{pid}-*"))
 
 
 def descendants(pid: int) -> set[int]:
@@ -356,7 +353,7 @@ def test_nothing_stays_after_sigkill() -> None:
         # Mounts have no life but that of the mount namespace that holds them.
         assert not theirs & namespaces_of(all_processes())
         assert own_cgroups(process.pid) > 0, "an engine's cgroup folders are what SIGKILL leaves for the next to sweep"
-        sweep_cgroups()
+        cgroups.sweep()
         assert own_cgroups(process.pid) == 0
 
 
@@ -378,21 +375,21 @@ def test_nothing_stays_after_close() -> None:
 
 
 @needs_engine
-def test_sweeping_leaves_running_engines_alone(engine: Engine) -> None:
+def test_sweeping_leaves_running_engines_alone(engine: DockerEngine) -> None:
     with agent(engine) as pid:
-        sweep_cgroups()
-        assert CGROUP_PREFIX in Path(f"/proc/{pid}/cgroup").read_text()
-        assert engine.run_in_agent("te-agent", ["true"]).ok
+        cgroups.sweep()
+        assert cgroups.PREFIX in Path(f"/proc/{pid}/cgroup").read_text()
+        assert engine.containers.execute("te-agent", ["true"]).ok
 
 
 @needs_engine
 def test_closing_twice_is_closing_once(host: Namespace) -> None:
     with contextlib.closing(Namespace.create("short")) as namespace:
-        engine = Engine.start(namespace)
+        engine = DockerEngine.start(namespace)
         engine.close()
         engine.close()
         with pytest.raises(EngineFailed):
-            engine.run_agent("te-agent")
+            engine.containers.run("te-agent")
 
 
 # Where no engine can run
@@ -403,14 +400,14 @@ def test_an_ordinary_user_is_told_that_root_is_needed() -> None:
     if ourselves == 0:
         os.seteuid(65534)
     try:
-        assert unavailable() == "an engine lab needs root: dockerd mounts file systems and makes cgroups"
+        assert missing_requirement() == "an engine lab needs root: dockerd mounts file systems and makes cgroups"
     finally:
         os.seteuid(ourselves)
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("netns_lab.docker_engine.daemon.SEARCH_PATH", str(tmp_path))
-    monkeypatch.setattr("netns_lab.docker_engine.daemon.BUSYBOX", sys.executable)
+    monkeypatch.setattr("netns_lab.docker_engine.requirements.SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr("netns_lab.docker_engine.requirements.BUSYBOX", sys.executable)
     assert missing_packages() == ["busybox-static", "docker.io", "iptables"]
 
 
@@ -418,8 +415,8 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_it_runs_and_ends_where_the_host_has_a_process_namespace_of_its_own() -> None:
     with contextlib.closing(Namespace.create("daemons")) as host:
         end = contain_processes(host)
-        with Engine.start(host) as nested, agent(nested) as pid:
-            assert nested.agent_pid("te-agent") == pid
-            with contextlib.closing(nested.agent_namespace("te-agent")) as namespace:
+        with DockerEngine.start(host) as nested, agent(nested) as pid:
+            assert nested.containers.pid("te-agent") == pid
+            with contextlib.closing(nested.containers.namespace("te-agent")) as namespace:
                 assert os.path.samestat(os.fstat(namespace.net_fd), os.stat(f"/proc/{pid}/ns/net"))
         end()

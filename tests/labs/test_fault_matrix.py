@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 
 from fixtures.check import Check
-from netns_lab.docker_engine.daemon import unavailable
-from netns_lab.docker_engine.engine_lab import engine_intent
+from netns_lab.docker_engine.engine_builder import engine_intent
+from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.helpers.front_door import Finished, by_check, severity, viacheck
@@ -19,7 +19,7 @@ from viacheck.model.result import Outcome, Verdict
 NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
 ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
 HEALTHY = [lab for lab in SCENARIOS if lab not in BLANK]
-NO_ENGINE = unavailable()
+NO_ENGINE = missing_requirement()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.requirements import missing_requirement
 from reports.report_files import read_outcome
 from tests.helpers.front_door import command
 from viacheck.model.result import Outcome
@@ -23,7 +23,7 @@ LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
 GONE_WITHIN = 10.0
 """Seconds after which what should be gone is a leftover."""
 MARK = "VIACHECK_TEST_RUN"
-NO_ENGINE = unavailable()
+NO_ENGINE = missing_requirement()
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 WORKERS = pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two workers"])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.lab import Lab
 from tests.helpers.front_door import Finished, command, finished, viacheck
 from tests.helpers.hand_made import (
@@ -27,7 +27,7 @@ from viacheck.model.result import CheckResult, CommandEvidence, Outcome, Verdict
 from viacheck.targets.open_target import open_lab
 from viacheck.targets.specs import LabSpec
 
-NO_ENGINE = unavailable()
+NO_ENGINE = missing_requirement()
 needs_engine = pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
 CONTAINER_SITE = SITE.replace('netns = "/run/netns/agent"', 'container = "te-agent"').replace(
     'bridge = "docker0"', 'network = "bridge"'
@@ -239,11 +239,11 @@ def test_a_container_that_does_not_exist_is_told_with_the_nearest_names(engine_l
 @needs_engine
 def test_a_stopped_container_is_told(engine_lab: Lab, tmp_path: Path) -> None:
     assert engine_lab.engine is not None
-    engine_lab.engine.stop_agent("te-agent")
+    engine_lab.engine.containers.stop("te-agent")
     try:
         done = judge_by_container(engine_lab, CONTAINER_SITE, tmp_path)
     finally:
-        engine_lab.engine.start_agent("te-agent")
+        engine_lab.engine.containers.start("te-agent")
     assert done.exit_code == 1
     result = only(done.outcome, "HOST-07")
     assert result.diagnosis is not None

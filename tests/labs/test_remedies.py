@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.faults import FAULTS
 from tests.helpers.front_door import viacheck
 from viacheck.model.result import Outcome
 
-NO_ENGINE = unavailable()
+NO_ENGINE = missing_requirement()
 
 
 def _labs(*, engine: bool, events: bool) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.scenarios import SCENARIOS
 from tests.conftest import BROKEN
 from tests.helpers.bundles import case_of
@@ -47,7 +47,7 @@ NOT_TOLD = {
 }
 """Events that a twin of some hosts cannot tell, by check, and what it says then."""
 STATE_EQUALS = "the twin's state equals the snapshot that it was built from"
-NO_ENGINE = unavailable()
+NO_ENGINE = missing_requirement()
 Told = dict[tuple[str, str | None], tuple[Verdict, str | None]]
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import unavailable
+from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.paths import ROOT
 from tests.labs.test_interrupt import namespaces_of
 
 PATIENCE = 60.0
-NO_ENGINE = unavailable()
+NO_ENGINE = missing_requirement()
 CONNECT = "import socket; print(socket.create_connection(('198.51.100.1', 33434), 5).getsockname()[0])"
 
 

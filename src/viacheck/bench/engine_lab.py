@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from netns_lab.docker_engine import daemon
+from netns_lab.docker_engine.requirements import missing_requirement
 from viacheck.bench.figures import Figure, Limit, Measurement
 from viacheck.bench.front_door import report_folder, run
 
@@ -14,7 +14,7 @@ def measure(quick: bool) -> Measurement:
     rounds = 1 if quick else 5
     own = Figure(what=f"`./viacheck --lab engine:{LAB}`", unit="s", limit=Limit(at_most=8))
     without = Figure(what=f"`./viacheck --lab {LAB}`: no engine", unit="s")
-    reason = daemon.unavailable()
+    reason = missing_requirement()
     if reason is not None:
         own.remark = f"not measured: {reason}"
     with report_folder() as folder:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from netns_lab.docker_engine.engine_lab import engine_intent
+from netns_lab.docker_engine.engine_builder import engine_intent
 from netns_lab.lab import Lab, LabCommandError
 from netns_lab.rtnetlink_batch import LabBuildError
 from reports.text import escape_unprintable

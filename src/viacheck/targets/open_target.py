@@ -7,8 +7,8 @@ import shutil
 
 from netns_lab.builder import build
 from netns_lab.control import NetnsLabControl
-from netns_lab.docker_engine import daemon
-from netns_lab.docker_engine.engine_lab import build_with_engine
+from netns_lab.docker_engine.engine_builder import build_with_engine
+from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.lab import Lab
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
 from netns_lab.reboot import rebooted_plan
@@ -62,7 +62,7 @@ def _build(spec: LabSpec) -> Lab:
             f"lab {spec.name} needs packages that are not installed: apt-get install {' '.join(missing)}"
         )
     if spec.flavour == "engine":
-        reason = daemon.unavailable()
+        reason = missing_requirement()
         if reason is not None:
             raise LabUnavailable(reason)
         lab = build_with_engine(plan)

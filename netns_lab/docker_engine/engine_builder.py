@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from netns_lab import macvlan_network, pipework_host
 from netns_lab.builder import build
-from netns_lab.docker_engine.daemon import Engine, EngineFailed
+from netns_lab.docker_engine.daemon import DockerEngine, EngineFailed
 from netns_lab.lab import AGENT_CONTAINER, Lab
 from netns_lab.plan import LabPlan, without_agent
 from netns_lab.rtnetlink_batch import LabBuildError
@@ -34,7 +34,7 @@ def build_with_engine(plan: LabPlan) -> Lab:
     if plan.intent.probe.target6 is not None:
         settings = {"ipv6": True, "fixed-cidr-v6": AGENT_SUBNET6}
     try:
-        lab.engine = Engine.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings)
+        lab.engine = DockerEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings)
         _attach_agent(lab, plan)
     except (EngineFailed, NoLease) as error:
         lab.close()
@@ -69,10 +69,10 @@ def _attach_agent(lab: Lab, plan: LabPlan) -> None:
     if intent.mode == "macvlan":
         macvlan_network.connect(lab, macvlan_network.intended(intent))
         return
-    lab.engine.run_agent(
+    lab.engine.containers.run(
         AGENT_CONTAINER, network="bridge" if intent.mode == "nat" else "none", restart="unless-stopped"
     )
-    lab.set_agent_namespace(lab.engine.agent_namespace(AGENT_CONTAINER))
+    lab.set_agent_namespace(lab.engine.containers.namespace(AGENT_CONTAINER))
     if intent.mode.startswith("pipework"):
         apply_pipework(lab)
     if plan.leased is not None:
