@@ -175,7 +175,7 @@ def test_a_second_mac_is_accepted(traffic: TrafficTests, resolved: ResolvedInten
     pings = traffic.gateway_pings()
     if probes.upstream == "unknown":
         expect.not_run(f"{UPSTREAM_WORDS['unknown']} (HOST-03), so that nothing can be compared with it")
-    filtered = data_filtered(traffic.target.measurements, [resolved.parent] if resolved.parent else [])
+    filtered = data_filtered(traffic.measurements, [resolved.parent] if resolved.parent else [])
     accepted = probes.upstream == "accepted" and not (filtered and expect.explained)
     expect.holds(
         accepted,

@@ -149,7 +149,10 @@ def test_an_error_names_who_told_it_and_the_mtu(lab: Lab, watch: Watch, tokens: 
         exchange = Prober(lab.agent.namespace, tokens).send(request)
     (error,) = period.observation.seen("wlan0", "in", "error")
     assert error.number == exchange.probes[0].token.number
-    assert error.note == "fragmentation needed (ICMP type 3 code 4), MTU 1300, told by 10.10.50.1"
+    assert (error.note, error.mtu) == (
+        "fragmentation needed (ICMP type 3 code 4), MTU 1300, reported by 10.10.50.1",
+        1300,
+    )
     assert [(one.source, one.note) for one in exchange.errors] == [("10.10.50.1", error.note)]
     assert exchange.answered == 0
 

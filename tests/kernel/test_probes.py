@@ -115,7 +115,7 @@ def test_a_time_exceeded_ends_the_probe_and_names_the_router(agent: Prober) -> N
     for exchange in agent.send_many([probe(protocol, ttl=1) for protocol in PROTOCOLS], timeout=30.0):
         assert exchange.answered == 0
         assert [(one.source, one.note) for one in exchange.errors] == [
-            ("172.17.0.1", "time exceeded (ICMP type 11 code 0), told by 172.17.0.1")
+            ("172.17.0.1", "time exceeded (ICMP type 11 code 0), reported by 172.17.0.1")
         ]
 
 

@@ -8,7 +8,7 @@ from tests.helpers.front_door import Finished, by_check, viacheck
 from viacheck.model.measurements import AddressHolder, SecondMAC
 from viacheck.model.result import CheckResult, Outcome, PacketsEvidence, StateEvidence, Verdict
 from viacheck.packets.probes import Prober
-from viacheck.packets.segment_tests import Segment
+from viacheck.packets.segment_tests import SegmentTests
 from viacheck.packets.tokens import TokenSpace
 from viacheck.targets.open_target import open_target
 from viacheck.targets.specs import LabSpec
@@ -198,7 +198,7 @@ def test_measuring_changes_nobodys_neighbour_table() -> None:
         gateway = target.gateways["eth0"]
         tokens = TokenSpace()
         assert target.agent is not None
-        segment = Segment(target.resolved, Prober(target.host, tokens), Prober(target.agent, tokens), 0.2)
+        segment = SegmentTests(target.resolved, Prober(target.host, tokens), Prober(target.agent, tokens), 0.2)
         facts = segment.measure()
         assert facts.second_mac is not None
         assert facts.second_mac.upstream == "accepted"

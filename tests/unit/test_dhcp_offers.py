@@ -11,7 +11,7 @@ from netns_lab.builder import build
 from netns_lab.lab import Lab
 from netns_lab.scenarios import PARENT, SCENARIOS
 from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
-from viacheck.analysis.dhcp_offers import colliding, lease_end, spare_range, to_ask_for
+from viacheck.analysis.dhcp_offers import addresses_to_request, colliding, lease_end, spare_range
 from viacheck.model.measurements import Offer
 from viacheck.model.snapshot import Address, NetworkState, Snapshot
 from viacheck.packets.arp import InterfaceNotUp
@@ -38,23 +38,23 @@ def test_an_offer_collides_when_docker_gives_that_address_too(address: str, coll
 
 
 def test_the_whole_pool_is_asked_about_by_its_ends_and_its_middle() -> None:
-    assert to_ask_for(POOL, []) == ("10.10.40.193", "10.10.40.208", "10.10.40.222")
+    assert addresses_to_request(POOL, []) == ("10.10.40.193", "10.10.40.208", "10.10.40.222")
 
 
 def test_what_no_server_would_offer_is_not_asked_for() -> None:
-    assert to_ask_for(POOL, ["10.10.40.193", "10.10.40.208", "10.10.40.222"]) == (
+    assert addresses_to_request(POOL, ["10.10.40.193", "10.10.40.208", "10.10.40.222"]) == (
         "10.10.40.194", "10.10.40.209", "10.10.40.221",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("pool", "asked"), [("10.10.40.200/32", 1), ("10.10.40.200/31", 2), ("10.10.40.200/30", 2)])
 def test_small_pools_are_asked_about_as_far_as_they_go(pool: str, asked: int) -> None:
-    found = to_ask_for(IPv4Network(pool), [])
+    found = addresses_to_request(IPv4Network(pool), [])
     assert len(found) == len(set(found)) == asked
 
 
 def test_a_pool_that_is_all_taken_is_not_asked_about() -> None:
-    assert to_ask_for(IPv4Network("10.10.40.200/32"), ["10.10.40.200"]) == ()
+    assert addresses_to_request(IPv4Network("10.10.40.200/32"), ["10.10.40.200"]) == ()
 
 
 def test_the_proposed_range_is_the_highest_without_offer_and_machine() -> None:
@@ -103,8 +103,8 @@ def test_a_server_is_asked_and_nothing_is_taken_from_it(lab: Lab) -> None:
         pool = DHCPPool(subnet=str(LAN), first="10.10.40.200", last="10.10.40.220", router="10.10.40.1")
         server = DHCPServer(lab.gateway(PARENT).namespace, "lan0", "10.10.40.1", pool)
         lab.add_dhcp_server(server)
-        found = discover(lab.host.namespace, PARENT, to_ask_for(POOL, []), timeout=0.5)
-        assert {one.asked_for for one in found} == {None, "10.10.40.193", "10.10.40.208", "10.10.40.222"}
+        found = discover(lab.host.namespace, PARENT, addresses_to_request(POOL, []), timeout=0.5)
+        assert {one.requested for one in found} == {None, "10.10.40.193", "10.10.40.208", "10.10.40.222"}
         assert all(one.address in pool for one in found)
         assert "10.10.40.208" in {one.address for one in found}, "a server gives what it is asked for, if it can"
         assert {(one.server, one.router, one.lease_seconds) for one in found} == {("10.10.40.1", "10.10.40.1", 3600)}

@@ -15,13 +15,13 @@ from viacheck.model.measurements import Offer
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Address, Snapshot
 
-ASKED_FOR = 3
+REQUESTED_ADDRESSES = 3
 """Addresses of the pool that servers are asked for by name."""
 SPARE_PREFIX = 27
 """Of the range that a remedy proposes: thirty addresses."""
 
 
-def to_ask_for(pool: IPv4Network, taken: Iterable[str]) -> tuple[str, ...]:
+def addresses_to_request(pool: IPv4Network, taken: Iterable[str]) -> tuple[str, ...]:
     """Addresses of the pool that a server of it would offer by name: the first, the middle and the last free one.
 
     Args:
@@ -37,7 +37,7 @@ def to_ask_for(pool: IPv4Network, taken: Iterable[str]) -> tuple[str, ...]:
             number += step
         if 0 <= number < size and str(pool[number]) not in wanted:
             wanted.append(str(pool[number]))
-    return tuple(wanted[:ASKED_FOR])
+    return tuple(wanted[:REQUESTED_ADDRESSES])
 
 
 def _is_edge(pool: IPv4Network, number: int) -> bool:

@@ -26,13 +26,13 @@ def reverse_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
     dropped = [
         name
         for name in PROBED
-        if name in measurements.traffic
-        and not measurements.traffic[name].answered
-        and answers_seen(measurements.traffic[name], uplink)
+        if (packets := measurements.traffic.packets.get(name)) is not None
+        and not packets.answered
+        and answers_seen(packets, uplink)
     ]
     if not dropped or not strict_reverse_path(resolved, uplink):
         return
-    before, after = measurements.reverse_path_drops
+    before, after = measurements.traffic.reverse_path_drops
     old = resolved.snapshot.host.sysctls.get(f"net/ipv4/conf/{uplink}/rp_filter", "0")
     knob = f"net.ipv4.conf.{uplink.replace('.', '/')}.rp_filter"
     yield Cause(
@@ -47,7 +47,7 @@ def reverse_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
 
 def mtu_trap(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Full-size packets die without a word while small ones pass."""
-    packets = measurements.traffic.get("full-size")
+    packets = measurements.traffic.packets.get("full-size")
     if packets is None or packets.answered:
         return
     host, uplink = resolved.snapshot.host, resolved.uplink
@@ -83,7 +83,7 @@ def mtu_trap(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[C
 
 def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """The agent's queries are carried on by a resolver on the host, whose packets no agent rule matches."""
-    packets = measurements.traffic.get("dns")
+    packets = measurements.traffic.packets.get("dns")
     if packets is None:
         return
     others = [way for way in left_by(packets, resolved.egress_interfaces) if way != resolved.uplink]
@@ -112,7 +112,7 @@ def foreign_departures(resolved: ResolvedIntent, packets: PacketsEvidence) -> li
 
 def ipv6_escapes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """IPv6 packets leave by another uplink, because the rule is for IPv4 only."""
-    packets = measurements.traffic.get("ipv6")
+    packets = measurements.traffic.packets.get("ipv6")
     if packets is None or resolved.agent_address6 is None:
         return
     others = [way for way in left_by(packets, resolved.egress_interfaces) if way != resolved.uplink]
@@ -140,7 +140,7 @@ def copied(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cau
     """The same packet leaves by the intended uplink and by another one as well."""
     copies: dict[str, int] = {}
     for name in PROBED:
-        packets = measurements.traffic.get(name)
+        packets = measurements.traffic.packets.get(name)
         if packets is None:
             continue
         left = left_by(packets, resolved.egress_interfaces)

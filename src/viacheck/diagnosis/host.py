@@ -99,7 +99,7 @@ def uplink_unusable(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
 
 def gateway_silent(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """A gateway does not answer ARP although the uplink looks well."""
-    for name in measurements.silent_gateways:
+    for name in measurements.traffic.silent_gateways:
         explains = _REACHES_GATEWAY | {"ROUTE-06"} if name == resolved.uplink else frozenset({"ROUTE-06"})
         if name == resolved.default_exit:
             explains |= {"EGRESS-04"}

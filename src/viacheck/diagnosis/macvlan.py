@@ -11,7 +11,7 @@ from viacheck.analysis.segment import UPSTREAM_WORDS, arp_probe_evidence
 from viacheck.analysis.sightings import left_by
 from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
 from viacheck.model.intent import Intent, MacvlanAttach
-from viacheck.model.measurements import Measurements
+from viacheck.model.measurements import Measurements, TrafficMeasurements
 from viacheck.model.result import Evidence, StateEvidence
 from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, IPAMPool, Link
 from viacheck.parsers.docker_api import macvlan_supported
@@ -428,9 +428,9 @@ def single_mac(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Ca
     )  # fmt: skip
 
 
-def data_filtered(measurements: Measurements, egress_interfaces: Sequence[str]) -> bool:
+def data_filtered(traffic: TrafficMeasurements, egress_interfaces: Sequence[str]) -> bool:
     """Whether IP from the agent's MAC address is lost although ARP gets through, and the gateway answers pings."""
-    packets, facts = measurements.traffic.get("gateway"), measurements.segment
+    packets, facts = traffic.packets.get("gateway"), traffic.segment
     if packets is None or facts is None or facts.second_mac is None or not facts.gateway_answers_host:
         return False
     return (
@@ -440,12 +440,14 @@ def data_filtered(measurements: Measurements, egress_interfaces: Sequence[str]) 
 
 def upstream_drops(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """A switch, an access point or a hypervisor does not carry the agent's frames."""
-    facts = measurements.segment
+    facts = measurements.traffic.segment
     if facts is None or facts.second_mac is None:
         return
     probes = facts.second_mac
     lost = probes.upstream in ("foreign-source", "delivery")
-    if not lost and not (resolved.bridged_link is not None and data_filtered(measurements, _parent_alone(resolved))):
+    if not lost and not (
+        resolved.bridged_link is not None and data_filtered(measurements.traffic, _parent_alone(resolved))
+    ):
         return
     what = UPSTREAM_WORDS[probes.upstream] if lost else "ARP passes, but IP from a second MAC address is dropped"
     evidence: list[Evidence] = [arp_probe_evidence(probes)]
@@ -470,7 +472,7 @@ def _parent_alone(resolved: ResolvedIntent) -> list[str]:
 
 def address_conflict(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Another machine on the segment holds the agent's address."""
-    facts, address = measurements.segment, resolved.bridged_address
+    facts, address = measurements.traffic.segment, resolved.bridged_address
     if facts is None or address is None:
         return
     others = [claim.mac for claim in facts.claims or ()]
@@ -498,16 +500,16 @@ def address_conflict(resolved: ResolvedIntent, measurements: Measurements) -> It
 def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """A DHCP server on the parent's segment hands out addresses that Docker gives as well, or could one day."""
     pool, attach = resolved.agent_pool, resolved.intent.agent.attach
-    if pool is None or not measurements.offers or not isinstance(attach, MacvlanAttach):
+    if pool is None or not measurements.traffic.offers or not isinstance(attach, MacvlanAttach):
         return
-    inside = colliding(measurements.offers, pool)
-    servers = ", ".join(dict.fromkeys(offer.server for offer in measurements.offers))
+    inside = colliding(measurements.traffic.offers, pool)
+    servers = ", ".join(dict.fromkeys(offer.server for offer in measurements.traffic.offers))
     network = docker_network(resolved)
     remedy: list[str] = []
     undo: list[str] = []
     if inside:
         taken = [str(attach.gateway), *resolved.uplink_addresses(attach.parent)]
-        spare = spare_range(attach.subnet, measurements.offers, taken)
+        spare = spare_range(attach.subnet, measurements.traffic.offers, taken)
         if spare is not None and spare != attach.ip_range and network is not None:
             remedy, undo = recreate_network(resolved, network, attach, spare)
         sentence = (
@@ -522,5 +524,5 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
         )
     yield Cause(
         "DHCP_COLLISION", "MACVLAN-04", sentence, remedy=tuple(remedy), undo=tuple(undo),
-        evidence=tuple(offers_evidence(measurements.offers)),
+        evidence=tuple(offers_evidence(measurements.traffic.offers)),
     )  # fmt: skip

@@ -26,13 +26,13 @@ class Offer:
     server: str
     """The server identifier (option 54), or the packet's source address without it."""
     server_mac: str
-    asked_for: str | None = None
+    requested: str | None = None
     """The address that the DHCPDISCOVER requested (option 50)."""
     router: str | None = None
     lease_seconds: int | None = None
 
     def __str__(self) -> str:
-        asked = f", asked for {self.asked_for}" if self.asked_for else ""
+        asked = f", asked for {self.requested}" if self.requested else ""
         lease = f" for {self.lease_seconds} s" if self.lease_seconds is not None else ""
         return f"{self.server} ({self.server_mac}) offers {self.address}{lease}{asked}"
 
@@ -376,20 +376,30 @@ class NotReplayed:
 # --- All measurements of a target -------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Measurements:
-    """The measurements of one target so far."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficMeasurements:
+    """The results of the traffic tests so far. A test that did not run leaves its field empty."""
 
+    packets: Mapping[str, PacketsEvidence] = field(default_factory=dict)
+    """The agent's probes by protocol (``icmp``, ``udp``, ``tcp``), and ``dns``, ``full-size``, ``ipv6``, ``gateway``.
+
+    The host's own probes are named ``host icmp``, ``host udp`` and so on.
+    """
     silent_gateways: tuple[str, ...] = ()
-    """Uplinks whose gateway did not answer ARP."""
-    traffic: dict[str, PacketsEvidence] = field(default_factory=dict)
-    """The agent's probes, by protocol: ``icmp``, ``udp``, ``tcp``, ``dns``, ``full-size``, ``ipv6``, ``gateway``."""
+    """Uplinks with carrier whose gateway did not answer ARP."""
     reverse_path_drops: tuple[int, int] = (0, 0)
     """TcpExt IPReversePathFilter of the host, before and after the agent's probes."""
     segment: SegmentFacts | None = None
     """The parent's segment, for a bridged agent."""
     offers: tuple[Offer, ...] = ()
     """The offers of DHCP servers on the parent's segment."""
+
+
+@dataclass(slots=True)
+class Measurements:
+    """The measurements of one target so far."""
+
+    traffic: TrafficMeasurements = field(default_factory=TrafficMeasurements)
     disruptions: dict[str, DisruptionResult] = field(default_factory=dict)
     """The disruptions that were carried out, by the event's name."""
     replay: ReplayResult | NotReplayed | None = None

@@ -50,6 +50,8 @@ class Frame:
     length: int
     """Of the whole frame."""
     note: str
+    mtu: int | None
+    """The MTU of the next hop that an ICMP error reports."""
     octets: bytes = field(repr=False)
     """The frame's first SNAP_LENGTH octets."""
     link_type: int = field(repr=False)
@@ -433,6 +435,7 @@ def _frame(capture: _Capture, one: Received, recogniser: Classifier) -> Frame | 
         destination_mac=one.octets[:6].hex(":") if ethernet else "",
         length=one.length,
         note=found.note,
+        mtu=found.mtu,
         octets=one.octets,
         link_type=LINKTYPE_ETHERNET if ethernet else LINKTYPE_RAW,
     )

@@ -37,7 +37,7 @@ _DNS_RESPONSE = 0x80
 _ECHO_REPLY, _UNREACHABLE, _REDIRECT, _ECHO_REQUEST, _TIME_EXCEEDED, _PARAMETER_PROBLEM = 0, 3, 5, 8, 11, 12
 _FRAGMENTATION_NEEDED = 4
 _PORT_UNREACHABLE = {4: 3, 6: 4}
-_UNREACHABLE_WORDS = {
+_UNREACHABLE_TEXTS = {
     0: "network unreachable",
     1: "host unreachable",
     2: "protocol unreachable",
@@ -51,7 +51,7 @@ _UNREACHABLE_WORDS = {
     13: "administratively prohibited",
 }
 """RFC 792, RFC 1812"""
-_V6_UNREACHABLE_WORDS = {
+_V6_UNREACHABLE_TEXTS = {
     0: "no route to destination",
     1: "administratively prohibited",
     2: "beyond scope of source address",
@@ -77,7 +77,20 @@ class ClassifiedFrame:
     destination: str
     note: str = ""
     final: bool = True
-    """Nothing more is to be expected of this probe."""
+    """No further packet of this probe is to be expected."""
+    mtu: int | None = None
+    """The MTU of the next hop that an ICMP error reports (RFC 1191, RFC 4443)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ICMPError:
+    """What an ICMP error reports."""
+
+    text: str
+    final: bool = True
+    """The error ends its probe; a redirect does not."""
+    closed_port: bool = False
+    mtu: int | None = None
 
 
 class Classifier:
@@ -103,11 +116,11 @@ class Classifier:
         if isinstance(inner, ICMP):
             if inner.type in (_ECHO_REQUEST, _ECHO_REPLY):
                 return self._echo(packet, inner.payload.original, inner.type == _ECHO_REPLY, "icmp")
-            return self._error(packet, inner.payload, *_told(inner))
+            return self._error(packet, inner.payload, _icmp_error(inner))
         if isinstance(inner, ICMPv6EchoRequest | ICMPv6EchoReply):
             return self._echo(packet, inner.data, isinstance(inner, ICMPv6EchoReply), "icmpv6")
         if isinstance(inner, ICMPv6DestUnreach | ICMPv6PacketTooBig | ICMPv6TimeExceeded | ICMPv6ParamProblem):
-            return self._error(packet, inner.payload, *_told_v6(inner))
+            return self._error(packet, inner.payload, _icmpv6_error(inner))
         return None
 
     def _echo(self, packet: Packet, payload: bytes, reply: bool, protocol: str) -> ClassifiedFrame | None:
@@ -148,7 +161,7 @@ class Classifier:
             self._seen[_start(packet)] = token
         return ClassifiedFrame(token, role, protocol, packet.src, packet.dst, note)
 
-    def _error(self, packet: Packet, quoted: Packet, note: str, final: bool, port: bool) -> ClassifiedFrame | None:
+    def _error(self, packet: Packet, quoted: Packet, error: _ICMPError) -> ClassifiedFrame | None:
         if not isinstance(quoted, IP | IPv6):
             return None
         start = quoted.payload.original
@@ -161,10 +174,11 @@ class Classifier:
         if token is None:
             return None
         protocol = "icmpv6" if isinstance(packet, IPv6) else "icmp"
-        # A closed port, told by the target itself, is an answer as much as a TCP reset is.
-        if port and packet.src == token.destination:
-            return ClassifiedFrame(token, "answer", protocol, packet.src, packet.dst, note)
-        return ClassifiedFrame(token, "error", protocol, packet.src, packet.dst, f"{note}, told by {packet.src}", final)
+        # A closed port, reported by the target itself, is an answer as much as a TCP reset is.
+        if error.closed_port and packet.src == token.destination:
+            return ClassifiedFrame(token, "answer", protocol, packet.src, packet.dst, error.text)
+        note = f"{error.text}, reported by {packet.src}"
+        return ClassifiedFrame(token, "error", protocol, packet.src, packet.dst, note, error.final, error.mtu)
 
 
 def _arp(arp: Packet) -> ClassifiedFrame:
@@ -186,33 +200,30 @@ def _start(packet: Packet) -> Hashable:
     return str(packet.src), str(packet.dst), number, start[:6] if number == _IPPROTO_UDP else start[4:8]
 
 
-def _told(icmp: Packet) -> tuple[str, bool, bool]:
-    """An error in words, whether it ends its probe, and whether it tells of a closed port."""
+def _icmp_error(icmp: Packet) -> _ICMPError:
+    """Read an ICMP error (RFC 792, RFC 1191)."""
     kind, code = icmp.type, icmp.code
-    words, final = f"ICMP type {kind} code {code}", True
+    name = f"ICMP type {kind} code {code}"
     if kind == _UNREACHABLE:
-        words = f"{_UNREACHABLE_WORDS.get(code, 'unreachable')} ({words})"
+        text = f"{_UNREACHABLE_TEXTS.get(code, 'unreachable')} ({name})"
         if code == _FRAGMENTATION_NEEDED:
-            words += f", MTU {icmp.nexthopmtu}"
-    elif kind == _TIME_EXCEEDED:
-        words = f"time exceeded ({words})"
-    elif kind == _PARAMETER_PROBLEM:
-        words = f"parameter problem ({words})"
-    elif kind == _REDIRECT:
-        words, final = f"redirect to {icmp.gw} ({words})", False
-    return words, final, kind == _UNREACHABLE and code == _PORT_UNREACHABLE[4]
+            # Routers older than RFC 1191 leave the field empty.
+            return _ICMPError(f"{text}, MTU {icmp.nexthopmtu}", mtu=icmp.nexthopmtu or None)
+        return _ICMPError(text, closed_port=code == _PORT_UNREACHABLE[4])
+    if kind == _REDIRECT:
+        return _ICMPError(f"redirect to {icmp.gw} ({name})", final=False)
+    texts = {_TIME_EXCEEDED: f"time exceeded ({name})", _PARAMETER_PROBLEM: f"parameter problem ({name})"}
+    return _ICMPError(texts.get(kind, name))
 
 
-def _told_v6(icmp: Packet) -> tuple[str, bool, bool]:
-    kind, code = icmp.type, icmp.code
-    words, port = f"ICMPv6 type {kind} code {code}", False
+def _icmpv6_error(icmp: Packet) -> _ICMPError:
+    """Read an ICMPv6 error (RFC 4443)."""
+    name = f"ICMPv6 type {icmp.type} code {icmp.code}"
     if isinstance(icmp, ICMPv6DestUnreach):
-        words = f"{_V6_UNREACHABLE_WORDS.get(code, 'unreachable')} ({words})"
-        port = code == _PORT_UNREACHABLE[6]
-    elif isinstance(icmp, ICMPv6PacketTooBig):
-        words = f"packet too big ({words}), MTU {icmp.mtu}"
-    elif isinstance(icmp, ICMPv6TimeExceeded):
-        words = f"time exceeded ({words})"
-    else:
-        words = f"parameter problem ({words})"
-    return words, True, port
+        text = f"{_V6_UNREACHABLE_TEXTS.get(icmp.code, 'unreachable')} ({name})"
+        return _ICMPError(text, closed_port=icmp.code == _PORT_UNREACHABLE[6])
+    if isinstance(icmp, ICMPv6PacketTooBig):
+        return _ICMPError(f"packet too big ({name}), MTU {icmp.mtu}", mtu=icmp.mtu)
+    if isinstance(icmp, ICMPv6TimeExceeded):
+        return _ICMPError(f"time exceeded ({name})")
+    return _ICMPError(f"parameter problem ({name})")

@@ -35,14 +35,14 @@ _UDP_NUMBER = 17
 
 
 def discover(
-    namespace: Namespace, interface: str, asked_for: Sequence[str] = (), *, timeout: float = 1.0
+    namespace: Namespace, interface: str, requested: Sequence[str] = (), *, timeout: float = 1.0
 ) -> list[Offer]:
     """Broadcast one DHCPDISCOVER, and one more for each address by name; collect the offers until the time is over.
 
     Args:
         namespace: where the interface is.
         interface: by which to ask; its own MAC address is the frames' source.
-        asked_for: addresses that servers are asked for by name (option 50).
+        requested: addresses that servers are asked for by name (option 50).
         timeout: seconds to listen.
 
     Returns:
@@ -55,7 +55,7 @@ def discover(
     sender = namespace.call(PacketSender)
     try:
         state = usable_interface(namespace, sender, interface)
-        questions = {secrets.randbits(32): wanted for wanted in (None, *asked_for)}
+        questions = {secrets.randbits(32): wanted for wanted in (None, *requested)}
         with contextlib.closing(namespace.call(lambda: _listen(interface))) as listener:
             for xid, wanted in questions.items():
                 client = state.mac if wanted is None else _made_up_mac()
@@ -124,7 +124,7 @@ def _offers(listener: socket.socket, questions: dict[int, str | None], timeout: 
                 address=frame[BOOTP].yiaddr,
                 server=options.get("server_id", frame[IP].src),
                 server_mac=frame.src,
-                asked_for=questions[frame[BOOTP].xid],
+                requested=questions[frame[BOOTP].xid],
                 router=options.get("router"),
                 lease_seconds=options.get("lease_time"),
             )

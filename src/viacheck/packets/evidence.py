@@ -49,6 +49,7 @@ def packets_evidence(
                 destination_mac=frame.destination_mac,
                 length=frame.length,
                 note=frame.note,
+                mtu=frame.mtu,
             )
             for frame in frames
             if frame.number is not None

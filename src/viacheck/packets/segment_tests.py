@@ -20,7 +20,7 @@ ADDRESS_PROBES = 3
 """PROBE_NUM of RFC 5227."""
 
 
-class Segment:
+class SegmentTests:
     """The measurements of one target; each is made once."""
 
     def __init__(self, resolved: ResolvedIntent, host: Prober, agent: Prober | None, timeout: float) -> None:

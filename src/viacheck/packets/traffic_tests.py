@@ -1,7 +1,7 @@
-"""Journeys: probes sent by the agent or the host, watched on every interface at once, as plain packet evidence.
+"""Traffic tests: probes from the agent and from the host, captured on every interface at once.
 
-Each kind of journey is made once for a target, whatever number of checks look at it: the packets of one exchange answer
-where they left, with which source, and whether answers came back.
+Each test runs once per target, however many checks read its result. The packets of one exchange show where they left,
+with which source address, and whether answers came back. Every result is a plain value.
 """
 
 from __future__ import annotations
@@ -13,52 +13,107 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol as TypingProtocol
 
-from viacheck.analysis.dhcp_offers import to_ask_for
-from viacheck.model.intent import Protocol, seconds
-from viacheck.model.measurements import Offer, SegmentFacts
+from viacheck.analysis.dhcp_offers import addresses_to_request
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.host.namespace import Namespace
+from viacheck.model.intent import Probe, Protocol, seconds
+from viacheck.model.measurements import Offer, SegmentFacts, TrafficMeasurements
 from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.capture import Observation, Watch
 from viacheck.packets.dhcp_discover import discover
 from viacheck.packets.evidence import numbers_of, packets_evidence
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
-from viacheck.packets.segment_tests import Segment
+from viacheck.packets.segment_tests import SegmentTests
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
-from viacheck.targets.base import Target
 
 DEFAULT_TARGET6 = "2001:db8:ffff::1"
 ARP_TIMEOUT = 1.0
 """Seconds that a gateway may take to answer ARP on a live network."""
 FAR_END_INTERFACE = "lan0"
 GATEWAY_PINGS = 4
-"""As many as in the guide's own proof."""
+"""The guide's own proof uses the same number."""
+SMALLEST_MTU = 68
+"""RFC 791: every link carries this many bytes. A router that reports less is not believed."""
+_UNSAFE_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.+-]+")
+
+
+class TrafficSubject(TypingProtocol):
+    """The part of a target that traffic tests need. ``agent`` is read anew for each test: a restart replaces it."""
+
+    @property
+    def id(self) -> str:
+        """The target's id in result.json; capture files are named after it."""
+
+    @property
+    def resolved(self) -> ResolvedIntent:
+        """The intent, resolved against the snapshot."""
+
+    @property
+    def host(self) -> Namespace:
+        """The host's network namespace."""
+
+    @property
+    def agent(self) -> Namespace | None:
+        """The agent's network namespace; None while it cannot be opened."""
+
+    @property
+    def gateways(self) -> Mapping[str, Namespace]:
+        """The gateways' network namespaces by uplink; labs only."""
+
+    @property
+    def resolvers(self) -> tuple[str, ...] | None:
+        """The IPv4 resolvers in the agent's resolv.conf; None when the file cannot be read."""
 
 
 class TrafficTests:
-    """The journeys of one target's packets."""
+    """The traffic tests of one target."""
 
-    def __init__(self, target: Target, captures: Path) -> None:
-        """Nothing is opened yet; ``captures`` is the folder for pcapng files."""
-        self.target = target
+    def __init__(self, subject: TrafficSubject, captures: Path) -> None:
+        """Open nothing yet. ``captures`` is the folder for pcapng files."""
+        self._subject = subject
         self._captures = captures
-        self._intent = target.intent.probe
-        self._timeout = seconds(self._intent.timeout)
         self._tokens = TokenSpace()
-        self._made: dict[str, PacketsEvidence] = {}
+        self._packets: dict[str, PacketsEvidence] = {}
         self._far_end: dict[str, list[FarEndRecord]] = {}
+        self._reverse_path_drops = (0, 0)
         self._closers: list[Callable[[], None]] = []
-        target.measure = self._measure_for_diagnosis
 
-    def _measure_for_diagnosis(self) -> None:
-        """A failure is explained rightly only when it is known who answers, and whether a second MAC gets through."""
-        assert self.gateways is not None
-        if self.target.resolved.bridged:
-            assert self.segment
+    @property
+    def measurements(self) -> TrafficMeasurements:
+        """Every measurement that was made by now. Reading this sends nothing."""
+        made = vars(self)
+        return TrafficMeasurements(
+            packets=dict(self._packets),
+            silent_gateways=self._silent_gateways(made.get("gateways", {})),
+            reverse_path_drops=self._reverse_path_drops,
+            segment=made.get("segment"),
+            offers=tuple(made.get("offers") or ()),
+        )
+
+    def measure_for_diagnosis(self) -> TrafficMeasurements:
+        """Ask the gateways by ARP and test a bridged agent's segment, as a cause depends on both.
+
+        Return every measurement that was made by now.
+        """
+        _ = self.gateways
+        if self._subject.resolved.bridged:
+            _ = self.segment
+        return self.measurements
+
+    @cached_property
+    def _probe(self) -> Probe:
+        return self._subject.resolved.intent.probe
+
+    @cached_property
+    def _timeout(self) -> float:
+        return seconds(self._probe.timeout)
 
     @cached_property
     def _watch(self) -> Watch:
-        watch = Watch(self.target.host, self.target.resolved.watchable, self._tokens)
+        watch = Watch(self._subject.host, self._subject.resolved.watchable, self._tokens)
         self._closers.append(watch.close)
         return watch
 
@@ -66,108 +121,110 @@ class TrafficTests:
     def _far_watches(self) -> dict[str, Watch]:
         watches = {
             name: Watch(namespace, [FAR_END_INTERFACE], self._tokens)
-            for name, namespace in self.target.gateways.items()
+            for name, namespace in self._subject.gateways.items()
         }
         self._closers += [watch.close for watch in watches.values()]
         return watches
 
-    @cached_property
+    @property
     def _agent(self) -> Prober:
-        assert self.target.agent is not None, "checks that need the agent are left out when it cannot be entered"
-        return Prober(self.target.agent, self._tokens)
+        agent = self._subject.agent
+        assert agent is not None, "checks that need the agent do not run while its namespace cannot be opened"
+        return Prober(agent, self._tokens)
 
     @cached_property
     def _host(self) -> Prober:
-        return Prober(self.target.host, self._tokens)
+        return Prober(self._subject.host, self._tokens)
 
     def agent(self, protocol: Protocol) -> PacketsEvidence:
-        """The agent's probes of one protocol to the probe target. All protocols are sent, and waited for, together."""
-        if protocol not in self._made:
-            before = self._reverse_path_drops()
-            self._exchange("", self._agent, self._to_target())
-            self.target.measurements.reverse_path_drops = (before, self._reverse_path_drops())
-        return self._made[protocol]
+        """Send the agent's probes to the probe target; return those of one protocol.
+
+        The probes of all protocols leave, and are waited for, together.
+        """
+        if protocol not in self._packets:
+            before = self._read_reverse_path_drops()
+            self._exchange("", self._agent, self._requests_to_target())
+            self._reverse_path_drops = (before, self._read_reverse_path_drops())
+        return self._packets[protocol]
 
     def host(self, protocol: Protocol) -> PacketsEvidence:
-        """The host's own probes of one protocol to the probe target."""
-        if f"host {protocol}" not in self._made:
-            self._exchange("host ", self._host, self._to_target())
-        return self._made[f"host {protocol}"]
+        """Send the host's own probes to the probe target; return those of one protocol."""
+        if f"host {protocol}" not in self._packets:
+            self._exchange("host ", self._host, self._requests_to_target())
+        return self._packets[f"host {protocol}"]
 
-    def _to_target(self) -> list[ProbeRequest]:
+    def _requests_to_target(self) -> list[ProbeRequest]:
         return [
             ProbeRequest(
-                protocol=protocol, destination=str(self._intent.target), count=self._intent.count,
-                port=None if protocol == "icmp" else self._intent.port,
+                protocol=protocol, destination=str(self._probe.target), count=self._probe.count,
+                port=None if protocol == "icmp" else self._probe.port,
             )
-            for protocol in self._intent.protocols
+            for protocol in self._probe.protocols
         ]  # fmt: skip
 
     def dns(self) -> PacketsEvidence:
-        """The agent's queries to the resolvers of its resolv.conf."""
-        if "dns" not in self._made:
-            resolver = self.resolvers[0]
-            self._exchange(
-                "", self._agent, [ProbeRequest(protocol="dns", destination=resolver, count=self._intent.count)]
-            )
-        return self._made["dns"]
-
-    def _query(self, resolver: str) -> ProbeRequest:
-        return ProbeRequest(protocol="dns", destination=resolver, count=self._intent.count)
+        """Send the agent's queries to the first resolver of its resolv.conf."""
+        if "dns" not in self._packets:
+            request = ProbeRequest(protocol="dns", destination=self.resolvers[0], count=self._probe.count)
+            self._exchange("", self._agent, [request])
+        return self._packets["dns"]
 
     @cached_property
     def resolvers(self) -> tuple[str, ...]:
-        """The IPv4 resolvers that the agent asks."""
-        return self.target.resolvers or ()
+        """The IPv4 resolvers that the agent queries."""
+        return self._subject.resolvers or ()
 
     def full_size(self) -> PacketsEvidence:
-        """Probes of the agent as large as its interface allows; once more at the size that a router names.
+        """Send probes of the agent as large as its interface allows; repeat at the MTU that a router reports.
 
-        A bridged agent must get through what its parent carries. The title says which sizes were tried: path MTU
-        discovery (RFC 1191) is judged by its outcome.
+        A bridged agent must reach the size that its parent carries. The title states the sizes that were tried: the
+        outcome of path MTU discovery (RFC 1191) decides.
         """
-        if "full-size" not in self._made:
-            link, parent = self.target.resolved.agent_link, self.target.resolved.parent_link
+        if "full-size" not in self._packets:
+            resolved = self._subject.resolved
+            link, parent = resolved.agent_link, resolved.parent_link
             size = link.mtu if link is not None else 1500
             if link is not None and parent is not None:
                 size = max(size, parent.mtu)
-            packets = self._one("full-size", f"{size} bytes", self._sized(size))
-            heard = " ".join(one.note for one in packets.sightings if one.interface == self.target.resolved.bridge)
-            told = re.search(r"MTU (\d+)", heard)
-            if not packets.answered and told:
-                smaller = int(told.group(1))
-                self._one("full-size", f"{size} bytes refused, then {smaller} as the router said", self._sized(smaller))
-        return self._made["full-size"]
+            packets = self._agent_test("full-size", f"{size} bytes", self._sized(size))
+            reported = [
+                sighting.mtu or 0
+                for sighting in packets.sightings
+                if sighting.interface == resolved.bridge and (sighting.mtu or 0) >= SMALLEST_MTU
+            ]
+            if not packets.answered and reported:
+                title = f"{size} bytes refused, then {reported[0]}, the MTU that the router reports"
+                self._agent_test("full-size", title, self._sized(reported[0]))
+        return self._packets["full-size"]
 
     def gateway_pings(self) -> PacketsEvidence:
-        """Four pings of the agent to its gateway, as the guide's own proof has them."""
-        if "gateway" not in self._made:
-            gateway = self.target.resolved.lan_gateway
+        """Send four pings from the agent to its gateway, as the guide's own proof does."""
+        if "gateway" not in self._packets:
+            gateway = self._subject.resolved.lan_gateway
             request = ProbeRequest(protocol="icmp", destination=gateway, count=GATEWAY_PINGS)
-            self._one("gateway", f"pings to the gateway {gateway}", request)
-        return self._made["gateway"]
+            self._agent_test("gateway", f"pings to the gateway {gateway}", request)
+        return self._packets["gateway"]
 
     @cached_property
     def segment(self) -> SegmentFacts:
-        """Who holds the agent's address on its parent's segment, and whether a second MAC address gets through."""
-        if self.target.agent is not None:
-            # An answer to one of these questions may complete the agent's neighbour table: its own packets come first.
-            self.agent(self._intent.protocols[0])
+        """Test who holds the agent's address on its parent's segment, and whether a second MAC address gets through."""
+        agent: Prober | None = None
+        if self._subject.agent is not None:
+            agent = self._agent
+            # An answer to an ARP probe may complete the agent's neighbour table: the agent's own packets go first.
+            self.agent(self._probe.protocols[0])
             self.gateway_pings()
             if self.resolvers:
                 self.dns()
-        agent = self._agent if self.target.agent is not None else None
         with ThreadPoolExecutor(1, thread_name_prefix="dhcp") as pool:
-            # Nobody answers in a good network, so that both wait: together.
+            # In a healthy network neither test gets an answer, and both wait for their timeout: run them together.
             pool.submit(lambda: self.offers)
-            facts = Segment(self.target.resolved, self._host, agent, self._timeout).measure()
-        self.target.measurements.segment = facts
-        return facts
+            return SegmentTests(self._subject.resolved, self._host, agent, self._timeout).measure()
 
     @cached_property
     def offers(self) -> list[Offer] | None:
-        """What DHCP servers on the parent's segment offer, asked for Docker's addresses; None: they cannot be asked."""
-        resolved = self.target.resolved
+        """What DHCP servers on the parent's segment offer, asked for Docker's addresses; None: the parent is not up."""
+        resolved = self._subject.resolved
         pool, parent = resolved.agent_pool, resolved.parent
         if pool is None or parent is None:
             return None
@@ -175,33 +232,31 @@ class TrafficTests:
         if resolved.agent_address is not None:
             taken.append(resolved.agent_address)
         try:
-            found = discover(self.target.host, parent, to_ask_for(pool, taken), timeout=self._timeout)
+            return discover(self._subject.host, parent, addresses_to_request(pool, taken), timeout=self._timeout)
         except InterfaceNotUp:
             return None
-        self.target.measurements.offers = tuple(found)
-        return found
 
     def _sized(self, octets: int) -> ProbeRequest:
-        protocol: ProbeProtocol = "icmp" if "icmp" in self._intent.protocols else "udp"
-        return ProbeRequest(protocol=protocol, destination=str(self._intent.target), size=octets)
+        protocol: ProbeProtocol = "icmp" if "icmp" in self._probe.protocols else "udp"
+        return ProbeRequest(protocol=protocol, destination=str(self._probe.target), size=octets)
 
     def ipv6(self) -> PacketsEvidence:
-        """The agent's IPv6 probes."""
-        if "ipv6" not in self._made:
-            destination = str(self._intent.target6 or DEFAULT_TARGET6)
-            self._one("ipv6", "IPv6", ProbeRequest(protocol="icmp", destination=destination, count=self._intent.count))
-        return self._made["ipv6"]
+        """Send the agent's IPv6 probes."""
+        if "ipv6" not in self._packets:
+            destination = str(self._probe.target6 or DEFAULT_TARGET6)
+            request = ProbeRequest(protocol="icmp", destination=destination, count=self._probe.count)
+            self._agent_test("ipv6", "IPv6", request)
+        return self._packets["ipv6"]
 
-    def _one(self, name: str, title: str, request: ProbeRequest) -> PacketsEvidence:
+    def _agent_test(self, name: str, title: str, request: ProbeRequest) -> PacketsEvidence:
         exchanges, observation, capture = self._observe(name, [request], self._agent)
-        evidence = packets_evidence(exchanges, observation, title=title, capture=capture)
-        self._made[name] = self.target.measurements.traffic[name] = evidence
-        return evidence
+        self._packets[name] = packets_evidence(exchanges, observation, title=title, capture=capture)
+        return self._packets[name]
 
     def local_networks(self) -> Mapping[str, tuple[str, bool]]:
-        """By name, an address of each network that is local to the host, and whether it answered the agent."""
-        resolved = self.target.resolved
-        addresses = {name: str(uplink.gateway) for name, uplink in self.target.intent.uplinks.items()}
+        """Ping an address of each network that is local to the host; return address and answer by network."""
+        resolved = self._subject.resolved
+        addresses = {name: str(uplink.gateway) for name, uplink in resolved.intent.uplinks.items()}
         if resolved.bridge is not None and (own := resolved.snapshot.host.addresses_of(resolved.bridge)):
             addresses = {resolved.bridge: own[0].address, **addresses}
         requests = [ProbeRequest(protocol="icmp", destination=address) for address in addresses.values()]
@@ -211,46 +266,55 @@ class TrafficTests:
     @cached_property
     def gateways(self) -> Mapping[str, list[str]]:
         """By uplink, the MAC addresses that answered ARP for its gateway."""
-        resolved = self.target.resolved
-        found: dict[str, list[str]] = {}
-        for name, uplink in self.target.intent.uplinks.items():
+        resolved = self._subject.resolved
+        answered: dict[str, list[str]] = {}
+        for name, uplink in resolved.intent.uplinks.items():
             sender = resolved.uplink_address(name) or NO_ADDRESS
             timeout = min(ARP_TIMEOUT, self._timeout)
             try:
                 answers = self._host.arp_request(name, str(uplink.gateway), sender=sender, timeout=timeout)
             except InterfaceNotUp:
                 answers = []
-            found[name] = [answer.mac for answer in answers]
-        self.target.measurements.silent_gateways = tuple(
+            answered[name] = [answer.mac for answer in answers]
+        return answered
+
+    def _silent_gateways(self, answered: Mapping[str, list[str]]) -> tuple[str, ...]:
+        host = self._subject.resolved.snapshot.host
+        return tuple(
             name
-            for name, macs in found.items()
-            if not macs and (link := resolved.snapshot.host.link(name)) is not None and link.carrier
+            for name, macs in answered.items()
+            if not macs and (link := host.link(name)) is not None and link.carrier
         )
-        return found
 
     def far_end(self, protocol: Protocol) -> Sequence[FarEndEvidence]:
         """What the gateways saw of the agent's probes; nothing on a live host."""
-        records = [one for one in self._far_end.get(protocol, []) if one.protocol == protocol]
+        records = [record for record in self._far_end.get(protocol, []) if record.protocol == protocol]
         return [FarEndEvidence(records=records)] if records else []
 
     def _exchange(self, prefix: str, prober: Prober, requests: Sequence[ProbeRequest]) -> None:
-        """Send and watch; the evidence of each protocol is kept under the prefix and its name."""
+        """Send and watch; keep the evidence of each protocol under the prefix and its name."""
         name = (prefix + "-".join(request.protocol for request in requests)).replace(" ", "-")
         exchanges, observation, capture = self._observe(name, requests, prober)
         for exchange in exchanges:
             protocol = exchange.request.protocol
             evidence = packets_evidence([exchange], observation, title=protocol, capture=capture)
-            self._made[prefix + protocol] = evidence
-            self.target.measurements.traffic[prefix + protocol] = evidence
+            self._packets[prefix + protocol] = evidence
 
     def _observe(
         self, name: str, requests: Sequence[ProbeRequest], prober: Prober
     ) -> tuple[list[Exchange], Observation, str]:
-        """Send and watch, here and at the far end, and keep the frames in a file of their own."""
+        """Send and watch, here and at the far end, and write the frames to a file of their own."""
         with contextlib.ExitStack() as watching:
             far = {gateway: watching.enter_context(watch()) for gateway, watch in self._far_watches.items()}
             with self._watch() as here:
                 exchanges = prober.send_many(requests, self._timeout)
+        far_observations = {gateway: period.observation for gateway, period in far.items()}
+        self._record_far_end(exchanges, far_observations)
+        file = f"{_UNSAFE_IN_FILE_NAMES.sub('-', self._subject.id)}-{name}.pcapng"
+        here.observation.write_capture(str(self._captures / file), numbers_of(exchanges))
+        return exchanges, here.observation, f"{self._captures.name}/{file}"
+
+    def _record_far_end(self, exchanges: Sequence[Exchange], observations: Mapping[str, Observation]) -> None:
         for exchange in exchanges:
             numbers = numbers_of([exchange])
             self._far_end.setdefault(exchange.request.protocol, []).extend(
@@ -258,23 +322,20 @@ class TrafficTests:
                     gateway=f"gateway by {gateway}", protocol=frame.protocol, source=frame.source,
                     probe=numbers[frame.number],
                 )
-                for gateway, period in far.items()
-                for frame in period.observation.seen(FAR_END_INTERFACE, "in")
+                for gateway, observation in observations.items()
+                for frame in observation.seen(FAR_END_INTERFACE, "in")
                 if frame.number in numbers
             )  # fmt: skip
-        file = f"{re.sub(r'[^A-Za-z0-9.+-]+', '-', self.target.id)}-{name}.pcapng"
-        here.observation.write_capture(str(self._captures / file), numbers_of(exchanges))
-        return exchanges, here.observation, f"{self._captures.name}/{file}"
 
-    def _reverse_path_drops(self) -> int:
-        """TcpExt IPReversePathFilter of the host (proc_net_netstat)."""
+    def _read_reverse_path_drops(self) -> int:
+        """Read TcpExt IPReversePathFilter of the host (proc_net_netstat)."""
 
         def read() -> int:
             with open(f"/proc/self/task/{threading.get_native_id()}/net/netstat") as file:
                 names, values = (line.split() for line in file if line.startswith("TcpExt:"))
             return int(values[names.index("IPReversePathFilter")])
 
-        return self.target.host.call(read)
+        return self._subject.host.call(read)
 
     def close(self) -> None:
         """Close captures and sockets."""

@@ -30,7 +30,7 @@ from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.diff import changes
 from viacheck.model.intent import Intent
-from viacheck.model.measurements import Measurements
+from viacheck.model.measurements import Measurements, TrafficMeasurements
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
@@ -55,7 +55,7 @@ class Target:
         twin: builds another target just like this one, faults included; labs only.
         rebooted: builds the target as it comes up from its files alone; labs that have a network manager only.
         engine_url: the Docker engine's address; None for what DOCKER_HOST or Docker's default says.
-        measure: measures what a diagnosis must know before a cause is named.
+        measure_traffic: measures what a diagnosis must know before a cause is named.
         measured: what packets have told so far.
         notes: what a reader of the report must know about this target.
         recorded: the commands that the snapshot was read with.
@@ -92,7 +92,7 @@ class Target:
         self.id, self.kind, self.intent, self.host = target_id, kind, intent, host
         self.title, self.flavour = title, flavour
         self.measurements = Measurements()
-        self.measure: Callable[[], object] = lambda: None
+        self.measure_traffic: Callable[[], TrafficMeasurements] = TrafficMeasurements
         self.gateways: dict[str, Namespace] = {}
         self.control: LabControl | None = None
         self.twin: Callable[[], Target] | None = None
@@ -200,7 +200,7 @@ class Target:
     def cause_of(self, check: str) -> Cause | None:
         """Why a check fails on this target, as far as it can be told."""
         if self.missing_capability is None:
-            self.measure()
+            self.measurements.traffic = self.measure_traffic()
         return diagnose(check, self.resolved, self.measurements)
 
     def read_agent_file(self, path: str) -> str | None:

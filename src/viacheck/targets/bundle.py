@@ -13,7 +13,7 @@ from viacheck.bundle.reader import Bundle
 from viacheck.host.kernel_route import KernelAnswer, KernelDecision
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Protocol
-from viacheck.model.measurements import Measurements
+from viacheck.model.measurements import Measurements, TrafficMeasurements
 from viacheck.model.snapshot import DockerEngine, Snapshot
 from viacheck.targets.base import Target
 
@@ -30,7 +30,7 @@ class BundleTarget(Target):
         self.intent = bundle.intent
         self.title = bundle.intent.site.name
         self.measurements = Measurements()
-        self.measure = lambda: None
+        self.measure_traffic = TrafficMeasurements
         self.gateways: dict[str, Namespace] = {}
         self.recorded = []
         self.engine: DockerEngine | None = bundle.snapshot.engine
