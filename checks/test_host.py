@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fixtures.check import CONTAINER, NAT, check
 from fixtures.expect import Expect
+from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, overlapping_networks
 from viacheck.analysis.packet_filter.evaluate import forwarding
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.host import agent_flow, overlapping, sysctls_off
 from viacheck.model.intent import Intent
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Snapshot
@@ -79,7 +79,7 @@ def test_gateways_answer_arp(traffic: TrafficTests, intent: Intent, expect: Expe
 
 @check("HOST-04", "The host forwards IPv4 between the agent's bridge and the uplink", guide="NAT", applies=NAT)
 def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
-    off = sysctls_off(resolved)
+    off = forwarding_sysctls_off(resolved)
     passage = forwarding(snapshot.host.packet_filter, agent_flow(resolved, resolved.uplink))
     unread = snapshot.problem("packet filter")
     if not off and passage.allowed is None and unread is not None:
@@ -105,7 +105,7 @@ def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect:
 
 @check("HOST-05", "The agent's subnet overlaps no uplink's subnet and no other route", guide="NAT, step 2", applies=NAT)
 def test_the_agents_subnet_is_its_own(resolved: ResolvedIntent, expect: Expect) -> None:
-    found = overlapping(resolved)
+    found = overlapping_networks(resolved)
     expect.holds(
         not found,
         expected=f"{resolved.agent_subnet} is used by {resolved.bridge} alone",

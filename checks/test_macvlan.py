@@ -5,10 +5,10 @@ from __future__ import annotations
 from fixtures.check import BRIDGED, MACVLAN, check
 from fixtures.expect import Expect
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence
+from viacheck.analysis.macvlan_facts import address_in_pool, data_filtered, intended_network, network_faults
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_WORDS, arp_probe_evidence, host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
-from viacheck.diagnosis.macvlan import data_filtered, docker_network, in_pool, network_faults
 from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.snapshot import Snapshot
 from viacheck.packets.traffic_tests import TrafficTests
@@ -22,7 +22,7 @@ from viacheck.packets.traffic_tests import TrafficTests
     applies=MACVLAN,
 )
 def test_the_network_is_the_parents_lan(resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
-    attach, engine, network = intent.agent.attach, resolved.snapshot.engine, docker_network(resolved)
+    attach, engine, network = intent.agent.attach, resolved.snapshot.engine, intended_network(resolved)
     assert isinstance(attach, MacvlanAttach)
     expected = f"{attach.network}: macvlan on {attach.parent}, subnet {attach.subnet}, gateway {attach.gateway}"
     parent = resolved.parent_link
@@ -41,7 +41,7 @@ def test_the_network_is_the_parents_lan(resolved: ResolvedIntent, intent: Intent
     expect.holds(
         not faults,
         expected=expected,
-        observed="; ".join(words for _code, words in faults) or "as intended",
+        observed="; ".join(fault.text for fault in faults) or "as intended",
     )
 
 
@@ -61,7 +61,7 @@ def test_the_agent_is_attached(resolved: ResolvedIntent, snapshot: Snapshot, int
     networks = [one.network for one in container.attachments] if container is not None else None
     found = f"{address.address}/{address.prefixlen}" if address is not None else "no address on a macvlan interface"
     expect.holds(
-        in_pool(resolved) and (networks is None or attach.network in networks),
+        address_in_pool(resolved) and (networks is None or attach.network in networks),
         expected=f"on {attach.network}, with an address from {resolved.agent_pool}",
         observed=found + (f", on {', '.join(networks) or 'no network'}" if networks is not None else ""),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fixtures.check import NAT, check
 from fixtures.expect import Expect
+from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.nat import enslaved_uplinks, translation
 from viacheck.model.snapshot import Snapshot
 
 
@@ -21,7 +21,7 @@ def test_the_bridge_stays_inside(resolved: ResolvedIntent, expect: Expect) -> No
 
 @check("NAT-02", "Source NAT covers the agent's subnet on the intended uplink", guide="NAT", applies=NAT)
 def test_source_nat_covers_the_agent(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
-    found = translation(resolved)
+    found = source_translation(resolved)
     unread = snapshot.problem("packet filter")
     expected = f"{resolved.agent_subnet} is translated to an address of {resolved.uplink}"
     if found.kind == "unknown" and unread is not None:

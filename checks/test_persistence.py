@@ -5,16 +5,17 @@ from __future__ import annotations
 from fixtures.check import Applies, check
 from fixtures.expect import Expect
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.persistence import findings_of, persistence_of
 from viacheck.model.result import CommandEvidence, FileEvidence
-from viacheck.persistence.assess import applies
+from viacheck.persistence.assess import assess_persistence, must_persist
+from viacheck.persistence.lint import findings_of
 from viacheck.persistence.manager_answers import of_manager
 from viacheck.persistence.manager_config import OWN_NAMES
 from viacheck.persistence.repeatable import repeatable
 from viacheck.persistence.replay_result import Replay
 
 WRITTEN_DOWN = Applies(
-    applies, 'no policy routing is intended (egress.table), or it is typed by hand on purpose (egress.persist = "none")'
+    must_persist,
+    'no policy routing is intended (egress.table), or it is typed by hand on purpose (egress.persist = "none")',
 )
 
 
@@ -27,7 +28,7 @@ WRITTEN_DOWN = Applies(
 def test_rule_and_route_are_written_down(resolved: ResolvedIntent, expect: Expect) -> None:
     if resolved.agent_source is None:
         expect.not_run("the agent's subnet is not known (HOST-07)")
-    persistence = persistence_of(resolved)
+    persistence = assess_persistence(resolved)
     name = OWN_NAMES[persistence.manager] if persistence.manager else "whatever manages it"
     observed = "; ".join(persistence.missing) or f"{name}: {', '.join(map(str, persistence.places))}"
     unread = [str(problem) for problem in persistence.problems]
@@ -55,7 +56,7 @@ def test_rule_and_route_are_written_down(resolved: ResolvedIntent, expect: Expec
 def test_what_is_written_can_run_twice(resolved: ResolvedIntent, replay: Replay, expect: Expect) -> None:
     if resolved.agent_source is None:
         expect.not_run("the agent's subnet is not known (HOST-07)")
-    persistence = persistence_of(resolved)
+    persistence = assess_persistence(resolved)
     if not persistence.rules and not persistence.routes:
         expect.not_applicable("nothing is written down (PERSIST-01)")
     found = repeatable(findings_of(resolved, persistence), replay())

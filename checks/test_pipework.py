@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from fixtures.check import PIPEWORK, PIPEWORK_KEPT, check
 from fixtures.expect import Expect
+from viacheck.analysis.macvlan_facts import unbridged_links
+from viacheck.analysis.pipework_facts import (
+    address_fault,
+    default_route_fault,
+    docker_networks_beside,
+    leftover_links,
+    unattended_lease_end,
+)
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
-from viacheck.diagnosis.macvlan import ways_beside
-from viacheck.diagnosis.pipework import (
-    address_objection,
-    docker_networks,
-    gateway_objection,
-    lease_unattended,
-    leftovers,
-    reruns_of,
-)
 from viacheck.model.intent import Intent, PipeworkStaticAttach
 from viacheck.model.result import FileEvidence
 from viacheck.model.snapshot import Snapshot
 from viacheck.packets.traffic_tests import TrafficTests
-from viacheck.persistence.pipework import OCCASIONS
+from viacheck.persistence.pipework import OCCASIONS, reruns_of
 
 
 @check(
@@ -46,7 +45,7 @@ def test_pipework_is_on_path(snapshot: Snapshot, expect: Expect) -> None:
 def test_docker_gave_no_way_out(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
     if snapshot.agent is None:
         expect.not_run("the agent cannot be entered (HOST-07)")
-    networks, links = docker_networks(resolved), [link.name for link in ways_beside(resolved)]
+    networks, links = docker_networks_beside(resolved), [link.name for link in unbridged_links(resolved)]
     found = [f"Docker's network {name}" for name in networks] + [f"the interface {name}" for name in links]
     expect.holds(
         not found,
@@ -70,7 +69,7 @@ def test_the_agent_has_its_interface(
     wanted = f"with {attach.address}" if isinstance(attach, PipeworkStaticAttach) else "with a lease that is renewed"
     expected = f"an interface on {resolved.parent}, up, {wanted}"
     parent = resolved.parent_of(link) if link is not None else None
-    objection, end, left = address_objection(resolved), lease_unattended(resolved), leftovers(resolved)
+    objection, end, left = address_fault(resolved), unattended_lease_end(resolved), leftover_links(resolved)
     if link is None:
         expect.holds(False, expected=expected, observed="no interface by pipework")
         return
@@ -87,7 +86,7 @@ def test_the_agent_has_its_interface(
     if not fine or end is not None:
         expect.holds(False, expected=expected, observed=observed)
         return
-    names = ", ".join(one.name for one, _inside in left)
+    names = ", ".join(leftover.link.name for leftover in left)
     expect.advises(
         not left,
         expected=expected,
@@ -105,7 +104,7 @@ def test_the_agent_has_its_interface(
 def test_the_gateway_answers(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
     parent, packets = resolved.parent, traffic.gateway_pings()
     assert parent is not None
-    gateway, objection = resolved.lan_gateway, gateway_objection(resolved)
+    gateway, objection = resolved.lan_gateway, default_route_fault(resolved)
     expected = f"default via {gateway}, {packets.sent} of {packets.sent} pings answered, seen on {parent} as its own"
     own = {one.probe for one in departures(packets, parent) if resolved.is_agents_own(one)}
     others = [way for way in left_by(packets, resolved.egress_interfaces) if way != parent]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from fixtures.check import NAT, POLICY_ROUTING, check
 from fixtures.expect import Expect
+from viacheck.analysis.agent_rules import deciding_route, egress_without_uplink, rules_for_agent, shadowing_rule
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.routing import deciding_route, fails_open_by, rules_for_agent, shadowing_rule
 from viacheck.host.kernel_route import KernelDecision
 from viacheck.model.intent import Intent
 from viacheck.model.result import Evidence, FileEvidence, StateEvidence
@@ -64,14 +64,13 @@ def test_one_rule_sends_the_agent_to_the_table(resolved: ResolvedIntent, expect:
 def test_no_earlier_rule_takes_the_packets(resolved: ResolvedIntent, expect: Expect) -> None:
     if not rules_for_agent(resolved):
         expect.not_applicable(f"no rule sends the agent's packets to table {resolved.table} (ROUTE-02)")
-    found = shadowing_rule(resolved)
-    observed = (
-        "it decides for every protocol"
-        if found is None
-        else f"'{found[0]}' decides first" + (f" for {found[1]}" if found[1] else "")
-    )
+    shadowing = shadowing_rule(resolved)
+    observed = "it decides for every protocol"
+    if shadowing is not None:
+        protocols = f" for {', '.join(shadowing.protocols)}" if shadowing.protocols else ""
+        observed = f"'{shadowing.rule}' decides first{protocols}"
     expect.holds(
-        found is None,
+        shadowing is None,
         expected=f"the rule to table {resolved.table} is the first that decides for the agent's packets",
         observed=observed,
         evidence=[_rules(resolved), resolved.agent_decision().evidence()],
@@ -158,7 +157,7 @@ def test_local_networks_stay_reachable(resolved: ResolvedIntent, traffic: Traffi
 def test_it_fails_closed(resolved: ResolvedIntent, expect: Expect) -> None:
     if resolved.agent_source is None:
         expect.not_run("the agent's address is not known (HOST-07)")
-    other = fails_open_by(resolved)
+    other = egress_without_uplink(resolved)
     expect.advises(
         other is None,
         expected=f"while {resolved.uplink} is away the agent's packets leave by no other interface",

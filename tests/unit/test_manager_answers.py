@@ -10,12 +10,11 @@ import pytest
 
 from tests.helpers.paths import RECORDED
 from tests.helpers.persistence_hosts import recorded, resolved
-from viacheck.diagnosis.persistence import persistence_of
 from viacheck.host.command import RecordedCommand
 from viacheck.host.manager_status import ask
 from viacheck.model.snapshot import ManagerAnswer
 from viacheck.persistence import ifupdown, manager_answers
-from viacheck.persistence.assess import Persistence
+from viacheck.persistence.assess import Persistence, assess_persistence
 from viacheck.persistence.manager_answers import AUTO, HOTPLUG, NETPLAN, NETWORKCTL, STATE
 from viacheck.targets.open_target import open_lab
 from viacheck.targets.specs import parse_labs
@@ -31,7 +30,7 @@ def heeding(host: str | dict[str, str], *words: ManagerAnswer) -> Persistence:
     """How a recorded host is judged when its managers say this."""
     case = resolved(recorded(host) if isinstance(host, str) else host)
     snapshot = dataclasses.replace(case.snapshot, manager_answers=words)
-    return persistence_of(dataclasses.replace(case, snapshot=snapshot))
+    return assess_persistence(dataclasses.replace(case, snapshot=snapshot))
 
 
 def word(command: str, text: str, exit_code: int = 0) -> ManagerAnswer:

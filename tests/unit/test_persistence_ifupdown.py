@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.persistence_hosts import host_file, recorded, resolved
-from viacheck.diagnosis.persistence import not_written_down, persistence_of
+from viacheck.diagnosis.persistence import not_written_down
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence import ifupdown
+from viacheck.persistence.assess import assess_persistence
 from viacheck.persistence.manager_config import PREDEFINED_TABLES
 
 INTERFACES = ifupdown.INTERFACES
@@ -24,14 +25,14 @@ BOTH = f"{LOOPBACK}auto wlan0\niface wlan0 inet dhcp\n{RULE}{ROUTE}"
 
 
 def test_the_guides_stanza_is_written_down() -> None:
-    found = persistence_of(resolved(recorded("ifupdown-guide")))
+    found = assess_persistence(resolved(recorded("ifupdown-guide")))
     assert found.manager == "ifupdown"
     assert [str(place) for place in found.places] == [f"{INTERFACES}:18", f"{INTERFACES}:19"]
     assert found.holds
 
 
 def test_sourced_files_continued_lines_and_other_stanzas_are_read() -> None:
-    found = persistence_of(resolved(recorded("ifupdown-healthy")))
+    found = assess_persistence(resolved(recorded("ifupdown-healthy")))
     folder = "/etc/network/interfaces.d"
     assert [str(place) for place in found.places] == [f"{folder}/10-rules.conf:5", f"{folder}/radio:4"]
     assert found.holds
@@ -51,7 +52,7 @@ def test_sourced_files_continued_lines_and_other_stanzas_are_read() -> None:
 )
 def test_a_rule_is_found_however_it_is_typed(line: str) -> None:
     text = BOTH.replace(RULE, f"    up {line}\n")
-    found = persistence_of(resolved({INTERFACES: text}))
+    found = assess_persistence(resolved({INTERFACES: text}))
     assert [place.line for place in found.places] == [5, 6], found.astray
 
 
@@ -71,7 +72,7 @@ def test_a_rule_is_found_however_it_is_typed(line: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(change: tuple[str, str], missing: str, reason: str | None) -> None:
-    found = persistence_of(resolved({INTERFACES: BOTH.replace(*change)}))
+    found = assess_persistence(resolved({INTERFACES: BOTH.replace(*change)}))
     assert not found.holds
     assert any(missing in sentence for sentence in found.missing), found.missing
     if reason is not None:
@@ -80,14 +81,14 @@ def test_what_is_missing_is_named(change: tuple[str, str], missing: str, reason:
 
 def test_nothing_manages_the_uplink() -> None:
     case = resolved({INTERFACES: LOOPBACK})
-    assert persistence_of(case).manager is None
+    assert assess_persistence(case).manager is None
     (cause,) = not_written_down(case, Measurements())
     assert (cause.code, cause.reported_by) == ("NOT_PERSISTENT", "PERSIST-01")
     assert "nothing manages wlan0" in cause.sentence
 
 
 def test_the_intent_names_another_manager() -> None:
-    found = persistence_of(resolved({INTERFACES: BOTH}, persist="networkmanager"))
+    found = assess_persistence(resolved({INTERFACES: BOTH}, persist="networkmanager"))
     assert found.missing[0] == "NetworkManager does not manage wlan0: its files do not name it"
 
 
@@ -113,7 +114,7 @@ def test_the_remedy_mends_and_its_undo_restores(tmp_path: Path, text: str) -> No
             subprocess.run(["/bin/sh", "-ec", command.replace(INTERFACES, str(copy))], check=True)
 
     run(cause.remedy)
-    mended = persistence_of(resolved({INTERFACES: copy.read_text()}))
+    mended = assess_persistence(resolved({INTERFACES: copy.read_text()}))
     assert mended.holds, (mended.missing, copy.read_text())
     run(cause.undo)
     assert copy.read_text().rstrip("\n") == text.rstrip("\n")
@@ -125,7 +126,7 @@ def test_files_that_source_themselves_are_told() -> None:
         "/etc/network/interfaces.d/a": "source /etc/network/interfaces.d/b\n",
         "/etc/network/interfaces.d/b": "source ../network/x /etc/network/interfaces.d/a\n",
     }
-    found = persistence_of(resolved(files))
+    found = assess_persistence(resolved(files))
     assert found.holds
     assert any("sources itself" in problem.reason for problem in found.problems)
 
@@ -133,7 +134,7 @@ def test_files_that_source_themselves_are_told() -> None:
 def test_a_chain_of_sources_ends() -> None:
     files = {INTERFACES: "source /etc/network/0\n"}
     files |= {f"/etc/network/{number}": f"source /etc/network/{number + 1}\n" for number in range(30)}
-    problems = persistence_of(resolved(files, persist="ifupdown")).problems
+    problems = assess_persistence(resolved(files, persist="ifupdown")).problems
     assert [problem.reason for problem in problems] == [f"more than {ifupdown.DEEPEST} files source one another"]
 
 
@@ -153,7 +154,7 @@ def test_a_chain_of_sources_ends() -> None:
     ],
 )
 def test_a_mistake_is_told_with_its_line(text: str, line: int, reason: str) -> None:
-    problems = persistence_of(resolved({INTERFACES: text}, persist="ifupdown")).problems
+    problems = assess_persistence(resolved({INTERFACES: text}, persist="ifupdown")).problems
     assert [(p.path, p.line) for p in problems] == [(INTERFACES, line)], problems
     assert reason in problems[0].reason
 
@@ -164,12 +165,12 @@ def test_a_mistake_is_told_with_its_line(text: str, line: int, reason: str) -> N
      "iface a inherits\n", "iface a b c inherits a\n up ip\n"],
 )  # fmt: skip
 def test_garbage_is_no_traceback(text: str) -> None:
-    persistence_of(resolved((HostFile(path=INTERFACES, exists=True, text=text),), persist="ifupdown"))
+    assess_persistence(resolved((HostFile(path=INTERFACES, exists=True, text=text),), persist="ifupdown"))
 
 
 def test_a_file_that_could_not_be_read_is_told() -> None:
     file = HostFile(path=INTERFACES, exists=True, error="Permission denied")
-    assert persistence_of(resolved((file,), persist="ifupdown")).problems[0].reason == "Permission denied"
+    assert assess_persistence(resolved((file,), persist="ifupdown")).problems[0].reason == "Permission denied"
 
 
 def test_scripts_count_only_when_they_may_be_executed() -> None:
@@ -179,7 +180,7 @@ def test_scripts_count_only_when_they_may_be_executed() -> None:
     )
     for mode, found in ((0o755, True), (0o644, False)):
         files = (host_file(INTERFACES, BOTH.replace(RULE, "")), host_file(path, script, mode))
-        assert persistence_of(resolved(files)).holds is found
+        assert assess_persistence(resolved(files)).holds is found
 
 
 def test_a_hook_of_the_dhcp_client_counts_where_the_uplink_has_a_lease() -> None:
@@ -191,12 +192,12 @@ def test_a_hook_of_the_dhcp_client_counts_where_the_uplink_has_a_lease() -> None
     leased = BOTH.replace(ROUTE, "")
     fixed = leased.replace("inet dhcp", "inet static\n    address 10.10.50.9/24")
     for text, found in ((leased, True), (fixed, False)):
-        assert persistence_of(resolved((host_file(INTERFACES, text), hook))).holds is found
+        assert assess_persistence(resolved((host_file(INTERFACES, text), hook))).holds is found
 
 
 def test_what_a_distributions_own_hook_makes_of_a_lease_is_no_problem() -> None:
     own = host_file(f"{ifupdown.LEASE_HOOKS}/rfc3442", 'ip route add "0.0.0.0/$length" via "$router"\n', 0o644)
-    assert not persistence_of(resolved((host_file(INTERFACES, BOTH), own))).problems
+    assert not assess_persistence(resolved((host_file(INTERFACES, BOTH), own))).problems
 
 
 @pytest.mark.skipif(shutil.which("ifquery") is None, reason="needs ifupdown")

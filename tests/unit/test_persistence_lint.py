@@ -9,9 +9,12 @@ import pytest
 
 from tests.helpers.persistence_hosts import SUBNET, recorded, resolved
 from viacheck.diagnosis import diagnose
-from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, persistence_of, recipe_for
+from viacheck.diagnosis.persistence import cannot_run_twice
 from viacheck.model.measurements import Measurements, NotReplayed, ReplayResult
 from viacheck.model.snapshot import HostFile, Rule
+from viacheck.persistence.assess import assess_persistence
+from viacheck.persistence.config_writer import recipe_for
+from viacheck.persistence.lint import findings_of
 from viacheck.persistence.repeatable import repeatable
 
 INTERFACES = "/etc/network/interfaces"
@@ -27,7 +30,7 @@ def stanza(*lines: str, method: str = "dhcp") -> dict[str, str]:
 
 def codes(files: dict[str, str], **more: HostFile) -> list[tuple[str, bool]]:
     case = resolved(files, **more)  # type: ignore[arg-type]
-    return [(finding.code, finding.breaks) for finding in findings_of(case, persistence_of(case))]
+    return [(finding.code, finding.breaks) for finding in findings_of(case, assess_persistence(case))]
 
 
 def test_the_guides_own_stanza() -> None:
@@ -87,7 +90,7 @@ def test_a_name_that_is_not_registered() -> None:
     files = stanza("up ip rule add prio 9 from 172.17.0.0/16 lookup wlan0rt || true", ROUTE.strip(), BACKSTOP.strip())
     nothing = HostFile(path="/etc/iproute2/rt_tables", exists=True, text="254 main\n")
     assert codes(files, tables=nothing) == [("TABLE_NAME_MISSING", True)]
-    assert persistence_of(resolved(files, tables=nothing)).holds
+    assert assess_persistence(resolved(files, tables=nothing)).holds
 
 
 def test_networkd_purges_what_is_not_its_own() -> None:
@@ -147,9 +150,9 @@ def test_the_recipe_takes_what_runs_now() -> None:
 
 def test_a_proof_decides_where_it_was_made() -> None:
     case = resolved(recorded("ifupdown-healthy"))
-    findings = findings_of(case, persistence_of(case))
+    findings = findings_of(case, assess_persistence(case))
     assert repeatable(findings, NotReplayed("nobody runs it")).holds
     assert "read, not run: nobody runs it" in repeatable(findings, NotReplayed("nobody runs it")).observed
     assert not repeatable(findings, ReplayResult(False, "after three times there are three rules")).holds
-    guide = findings_of(case_of_guide := resolved(recorded("ifupdown-guide")), persistence_of(case_of_guide))
+    guide = findings_of(case_of_guide := resolved(recorded("ifupdown-guide")), assess_persistence(case_of_guide))
     assert not repeatable(guide, ReplayResult(True, "nothing was left over")).holds

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.persistence_hosts import recorded, resolved
-from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, not_written_down, persistence_of
+from viacheck.diagnosis.persistence import cannot_run_twice, not_written_down
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
+from viacheck.persistence.assess import assess_persistence
+from viacheck.persistence.lint import findings_of
 from viacheck.persistence.netplan import YAMLProblem, compose
 
 YAML = "/etc/netplan/01-netcfg.yaml"
@@ -24,7 +26,7 @@ def changed(old: str, new: str) -> dict[str, str]:
 
 def test_a_healthy_host_is_netplans_whatever_works_below_it() -> None:
     case = resolved(HEALTHY)
-    found = persistence_of(case)
+    found = assess_persistence(case)
     assert found.manager == "netplan"
     assert [str(place) for place in found.places] == [f"{YAML}:9", f"{YAML}:24"]
     assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
@@ -41,7 +43,7 @@ def test_a_healthy_host_is_netplans_whatever_works_below_it() -> None:
 )
 def test_what_is_missing_is_named_and_mended(tmp_path: Path, old: str, new: str, missing: str) -> None:
     files = changed(old, new)
-    assert [missing in sentence for sentence in persistence_of(resolved(files)).missing] == [True]
+    assert [missing in sentence for sentence in assess_persistence(resolved(files)).missing] == [True]
     (cause,) = not_written_down(resolved(files), Measurements())
     assert cause.remedy[-1] == cause.undo[-1] == "netplan apply"
     subprocess.run(["/bin/sh", "-ec", cause.remedy[0].replace("/etc/", f"{tmp_path}/etc/")], check=True)
@@ -49,17 +51,19 @@ def test_what_is_missing_is_named_and_mended(tmp_path: Path, old: str, new: str,
     assert written.stat().st_mode & 0o777 == 0o600
     assert ("wifis:" in written.read_text()) is ("route" in missing)
     assert "    lo:" in written.read_text()
-    assert persistence_of(resolved(files | {f"/etc/netplan/{written.name}": written.read_text()})).holds
+    assert assess_persistence(resolved(files | {f"/etc/netplan/{written.name}": written.read_text()})).holds
 
 
 def test_a_device_is_matched_by_its_pattern() -> None:
-    assert persistence_of(resolved(changed("wlan0:\n", "radio:\n      match: {name: 'wl*'}\n"))).holds
-    assert persistence_of(resolved(changed("wlan0:\n", "radio:\n      match: {name: 'en*'}\n"))).manager == "networkd"
+    assert assess_persistence(resolved(changed("wlan0:\n", "radio:\n      match: {name: 'wl*'}\n"))).holds
+    assert (
+        assess_persistence(resolved(changed("wlan0:\n", "radio:\n      match: {name: 'en*'}\n"))).manager == "networkd"
+    )
 
 
 def test_a_rule_without_priority_is_advice() -> None:
     case = resolved(changed("          priority: 1000   # CANARY-comment\n", ""))
-    assert [(f.code, f.breaks) for f in findings_of(case, persistence_of(case))] == [("NOT_IDEMPOTENT", False)]
+    assert [(f.code, f.breaks) for f in findings_of(case, assess_persistence(case))] == [("NOT_IDEMPOTENT", False)]
 
 
 def test_what_stands_under_the_uplink_goes_with_it() -> None:
@@ -74,7 +78,7 @@ def test_what_stands_under_the_uplink_goes_with_it() -> None:
 
 def test_a_metric_that_netplan_cannot_write_is_no_backstop() -> None:
     case = resolved(changed("metric: 2147483647", "metric: 4278198272"))
-    (finding,) = findings_of(case, persistence_of(case))
+    (finding,) = findings_of(case, assess_persistence(case))
     assert (finding.code, finding.breaks, finding.replacement) == ("FAIL_OPEN", False, "metric: 2147483647")
 
 
@@ -86,7 +90,7 @@ def test_a_metric_that_netplan_cannot_write_is_no_backstop() -> None:
 )  # fmt: skip
 def test_garbage_is_a_problem_with_its_line(text: str, line: int) -> None:
     file = HostFile(path=YAML, exists=True, text=text)
-    problems = persistence_of(resolved((file,), persist="netplan")).problems
+    problems = assess_persistence(resolved((file,), persist="netplan")).problems
     assert [problem.path for problem in problems] in ([YAML], []), problems
     assert all(problem.line == line for problem in problems), problems
     assert not any("password" in str(problem) for problem in problems)

@@ -9,9 +9,11 @@ import pytest
 
 from tests.helpers.persistence_hosts import recorded, resolved
 from viacheck.diagnosis.cause import Cause
-from viacheck.diagnosis.persistence import cannot_run_twice, findings_of, not_written_down, persistence_of
+from viacheck.diagnosis.persistence import cannot_run_twice, not_written_down
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
+from viacheck.persistence.assess import assess_persistence
+from viacheck.persistence.lint import findings_of
 
 NETWORK, LOOPBACK = "/etc/systemd/network/20-wlan0.network", "/etc/systemd/network/10-lo.network"
 HEALTHY = recorded("networkd-healthy")
@@ -25,7 +27,7 @@ def changed(old: str, new: str) -> dict[str, str]:
 
 def test_a_healthy_host() -> None:
     case = resolved(HEALTHY)
-    found = persistence_of(case)
+    found = assess_persistence(case)
     assert found.manager == "networkd"
     assert [str(place) for place in found.places] == [f"{LOOPBACK}:6", f"{NETWORK}:11"]
     assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
@@ -43,30 +45,30 @@ def test_a_healthy_host() -> None:
 )
 def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
     case = resolved(changed(old, new))
-    assert [missing in sentence for sentence in persistence_of(case).missing] == [True]
+    assert [missing in sentence for sentence in assess_persistence(case).missing] == [True]
     (cause,) = not_written_down(case, Measurements())
     assert cause.remedy[-1] == "networkctl reload"
     assert cause.undo[0].startswith("rm /etc/systemd/network/")
 
 
 def test_the_gateway_of_the_lease_counts() -> None:
-    assert persistence_of(resolved(changed("Gateway=10.10.50.1", "Gateway=_dhcp4"))).holds
+    assert assess_persistence(resolved(changed("Gateway=10.10.50.1", "Gateway=_dhcp4"))).holds
 
 
 def test_a_file_in_run_is_gone_after_a_reboot() -> None:
     files = dict(HEALTHY)
     for path in (NETWORK, LOOPBACK):
         files[path.replace("/etc/", "/run/")] = files.pop(path)
-    found = persistence_of(resolved(files))
+    found = assess_persistence(resolved(files))
     assert len(found.missing) == 2
     assert {why for _place, why in found.astray} == {"/run is empty after a reboot"}
 
 
 def test_an_earlier_file_that_matches_hides_a_later_one() -> None:
     files = HEALTHY | {"/usr/lib/systemd/network/10-all.network": "[Match]\nName=w*\n\n[Network]\nDHCP=yes\n"}
-    assert not persistence_of(resolved(files)).holds
+    assert not assess_persistence(resolved(files)).holds
     masked = files | {"/etc/systemd/network/10-all.network": ""}
-    assert persistence_of(resolved(masked)).holds
+    assert assess_persistence(resolved(masked)).holds
 
 
 @pytest.mark.parametrize(
@@ -77,22 +79,22 @@ def test_an_earlier_file_that_matches_hides_a_later_one() -> None:
 def test_matches(match: str, fits: bool) -> None:
     files = changed("Name=wlan0", match)
     del files["/run/systemd/netif/links/12"]
-    assert (persistence_of(resolved(files)).manager == "networkd") is fits
+    assert (assess_persistence(resolved(files)).manager == "networkd") is fits
 
 
 def test_a_tables_name_is_networkds_own() -> None:
     named = changed("Table=200", "Table=wlan0rt")
     case = resolved(named)
-    assert {(f.code, f.breaks) for f in findings_of(case, persistence_of(case))} == {("TABLE_NAME_MISSING", True)}
+    assert {(f.code, f.breaks) for f in findings_of(case, assess_persistence(case))} == {("TABLE_NAME_MISSING", True)}
     known = named | {"/etc/systemd/networkd.conf": "[Network]\nRouteTable=wlan0rt:200\n"}
     case = resolved(known)
-    assert findings_of(case, persistence_of(case)) == []
+    assert findings_of(case, assess_persistence(case)) == []
 
 
 def test_unmanaged_links_are_not_held() -> None:
     files = HEALTHY | {"/run/systemd/netif/links/12": "ADMIN_STATE=unmanaged\n"}
     files[NETWORK] += "\n[Link]\nUnmanaged=yes\n"
-    assert persistence_of(resolved(files)).manager is None
+    assert assess_persistence(resolved(files)).manager is None
 
 
 def mended(tmp_path: Path, files: dict[str, str], cause: Cause) -> dict[str, str]:
@@ -107,7 +109,7 @@ def mended(tmp_path: Path, files: dict[str, str], cause: Cause) -> dict[str, str
 def test_the_remedy_is_what_is_missing(tmp_path: Path) -> None:
     files = changed("From=172.17.0.0/16", "From=172.18.0.0/16")
     (cause,) = not_written_down(resolved(files), Measurements())
-    assert persistence_of(resolved(mended(tmp_path, files, cause))).holds
+    assert assess_persistence(resolved(mended(tmp_path, files, cause))).holds
 
 
 def test_rule_and_backstop_go_under_the_loopback_and_the_route_under_the_uplink(tmp_path: Path) -> None:
@@ -120,8 +122,8 @@ def test_rule_and_backstop_go_under_the_loopback_and_the_route_under_the_uplink(
         "/etc/systemd/network/viacheck-lo.network", f"{NETWORK}.d/viacheck.conf",
     }  # fmt: skip
     case = resolved(after)
-    assert persistence_of(case).holds
-    assert findings_of(case, persistence_of(case)) == []
+    assert assess_persistence(case).holds
+    assert findings_of(case, assess_persistence(case)) == []
     assert cause.undo[-1] == "networkctl reload"
 
 
@@ -130,15 +132,15 @@ def test_what_stands_under_the_uplink_goes_with_it(tmp_path: Path) -> None:
     files = {path: text for path, text in HEALTHY.items() if "10-lo" not in path} | under
     case = resolved(files)
     (cause,) = (one for one in cannot_run_twice(case, Measurements()) if one.code == "LEAK_WHILE_DOWN")
-    assert {finding.breaks for finding in findings_of(case, persistence_of(case))} == {False}
+    assert {finding.breaks for finding in findings_of(case, assess_persistence(case))} == {False}
     case = resolved(mended(tmp_path, files, cause))
-    assert findings_of(case, persistence_of(case)) == []
+    assert findings_of(case, assess_persistence(case)) == []
 
 
 def test_a_networkd_with_its_defaults_takes_its_own_rules_anew() -> None:
     files = HEALTHY | {"/etc/systemd/networkd.conf.d/10-agent.conf": "[Network]\nManageForeignRoutes=no\n"}
     case = resolved(files)
-    (finding,) = findings_of(case, persistence_of(case))
+    (finding,) = findings_of(case, assess_persistence(case))
     assert (finding.code, finding.breaks) == ("FOREIGN_RULES_PURGED", False)
 
 
@@ -149,6 +151,6 @@ def test_a_networkd_with_its_defaults_takes_its_own_rules_anew() -> None:
 )  # fmt: skip
 def test_garbage_is_a_problem_with_its_line(text: str) -> None:
     file = HostFile(path=NETWORK, exists=True, text=text)
-    for problem in persistence_of(resolved((file,), persist="networkd")).problems:
+    for problem in assess_persistence(resolved((file,), persist="networkd")).problems:
         assert problem.path == NETWORK
         assert problem.line > 0

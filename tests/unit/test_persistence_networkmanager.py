@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers.persistence_hosts import host_file, recorded, resolved
-from viacheck.diagnosis.persistence import findings_of, not_written_down, persistence_of
+from viacheck.diagnosis.persistence import not_written_down
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
+from viacheck.persistence.assess import assess_persistence
+from viacheck.persistence.lint import findings_of
 
 PROFILE = "/etc/NetworkManager/system-connections/office.nmconnection"
 SCRIPT = "/etc/NetworkManager/dispatcher.d/50-agent"
@@ -22,14 +24,14 @@ def changed(old: str, new: str) -> dict[str, str]:
 
 def test_a_healthy_profile() -> None:
     case = resolved(HEALTHY)
-    found = persistence_of(case)
+    found = assess_persistence(case)
     assert found.manager == "networkmanager"
     assert [str(place) for place in found.places] == [f"{PROFILE}:26", f"{PROFILE}:22"]
     assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
 
 
 def test_a_profile_is_found_by_the_device_that_uses_it() -> None:
-    assert persistence_of(resolved(changed("interface-name=wlan0\n", ""))).holds
+    assert assess_persistence(resolved(changed("interface-name=wlan0\n", ""))).holds
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_a_profile_is_found_by_the_device_that_uses_it() -> None:
 )
 def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
     case = resolved(changed(old, new))
-    assert any(missing in sentence for sentence in persistence_of(case).missing)
+    assert any(missing in sentence for sentence in assess_persistence(case).missing)
     (cause,) = not_written_down(case, Measurements())
     assert all(UUID in command for command in cause.remedy[:-1])
     assert cause.remedy[-1] == cause.undo[-1] == "nmcli device reapply wlan0"
@@ -53,20 +55,20 @@ def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
 
 def test_route_table_moves_the_leases_own_default() -> None:
     text = HEALTHY[PROFILE].replace("route1=0.0.0.0/0,10.10.50.1\nroute1_options=table=200\n", "route-table=200\n")
-    found = persistence_of(resolved(HEALTHY | {PROFILE: text}))
+    found = assess_persistence(resolved(HEALTHY | {PROFILE: text}))
     assert found.holds
     assert found.routes[0].gateway_computed
 
 
 def test_a_profile_that_others_may_read_is_ignored() -> None:
-    found = persistence_of(resolved((host_file(PROFILE, HEALTHY[PROFILE], 0o644),), persist="networkmanager"))
+    found = assess_persistence(resolved((host_file(PROFILE, HEALTHY[PROFILE], 0o644),), persist="networkmanager"))
     assert not found.holds
     assert "its mode is 644" in found.problems[0].reason
 
 
 def test_dispatcher_scripts_count() -> None:
     case = resolved(recorded("networkmanager-dispatcher"))
-    found = persistence_of(case)
+    found = assess_persistence(case)
     assert [str(place) for place in found.places] == [f"{SCRIPT}:8", f"{SCRIPT}:5"]
     assert [(f.code, f.breaks) for f in findings_of(case, found)] == [("FAIL_OPEN", False)]
 
@@ -76,6 +78,6 @@ def test_dispatcher_scripts_count() -> None:
 def test_garbage_is_a_problem_with_its_line(text: str) -> None:
     text = f"[connection]\ninterface-name=wlan0\n{text}"
     file = HostFile(path=PROFILE, exists=True, text=text, mode=0o600)
-    for problem in persistence_of(resolved((file,), persist="networkmanager")).problems:
+    for problem in assess_persistence(resolved((file,), persist="networkmanager")).problems:
         assert problem.path == PROFILE
         assert problem.line > 2

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from viacheck.analysis.agent_rules import egress_without_uplink
 from viacheck.analysis.disruption_text import leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause, command
-from viacheck.diagnosis.persistence import persistence_of
-from viacheck.diagnosis.routing import fails_open_by
 from viacheck.model.config_entry import WrittenRoute
 from viacheck.model.measurements import DisruptionResult, FlowKind, Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Route
 from viacheck.persistence import dhclient_hook
-from viacheck.persistence.assess import applies
+from viacheck.persistence.assess import assess_persistence, must_persist
 from viacheck.persistence.config_writer import removed
 
 CHECK_OF = {
@@ -240,7 +239,7 @@ def _keeps_source(disruption_result: DisruptionResult) -> bool:
 def leaks_while_down(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Packets leave by another uplink although the routing alone would not let them."""
     found = _showing(measurements, lambda disruption_result: disruption_result.leaked)
-    if not found or fails_open_by(resolved) is not None:
+    if not found or egress_without_uplink(resolved) is not None:
         return
     written = _ways_when_down(resolved)
     mends = [removed(one.place.path, one.place.line, line) for one, line in written]
@@ -259,10 +258,10 @@ def _ways_when_down(resolved: ResolvedIntent) -> list[tuple[WrittenRoute, str]]:
 
     The later ones of a file first: the earlier ones keep their numbers when a line is taken out.
     """
-    if not applies(resolved.intent):
+    if not must_persist(resolved.intent):
         return []
     found = []
-    for one in (route for written in persistence_of(resolved).written.values() for route in written.routes):
+    for one in (route for written in assess_persistence(resolved).written.values() for route in written.routes):
         file = resolved.snapshot.file(one.place.path)
         line = file.text.split("\n")[one.place.line - 1] if file is not None else ""
         elsewhere = any(hop.interface not in (None, resolved.uplink) for hop in one.route.nexthops)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from viacheck.analysis.agent_rules import FIXED_PRIORITY
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_seen, departures, left_by
 from viacheck.diagnosis.cause import Cause, command, enter_agent
-from viacheck.diagnosis.routing import FIXED_PRIORITY
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import CounterEvidence, PacketsEvidence, PacketSighting, StateEvidence
 

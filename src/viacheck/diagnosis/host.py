@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.packet_filter.evaluate import Flow, forwarding
-from viacheck.analysis.resolved_intent import ResolvedIntent, subnets_overlap
+from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, overlapping_networks
+from viacheck.analysis.packet_filter.evaluate import forwarding
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause, command
-from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import TABLE_MAIN
 
-MOST_OVERLAPS = 8
-"""How many colliding subnets and routes are named."""
 _AGENT_AWAY = EGRESS | {"ROUTE-05", "ROUTE-06", "EGRESS-07"}
 _REACHES_GATEWAY = EGRESS | {"MACVLAN-03", "PIPEWORK-04"}
 _UPLINK_AWAY = _REACHES_GATEWAY | {"HOST-03", "ROUTE-04", "ROUTE-05", "ROUTE-06", "NAT-02", "EGRESS-07"}
@@ -137,34 +134,9 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
         )  # fmt: skip
 
 
-def overlapping(resolved: ResolvedIntent) -> list[str]:
-    """What the agent's subnet collides with, in words."""
-    subnet = resolved.agent_subnet
-    if subnet is None or not isinstance(resolved.intent.agent.attach, NatAttach):
-        return []
-    state = resolved.snapshot.host
-    own = {resolved.bridge}
-    found = [
-        f"{address.interface}'s subnet {address.network}"
-        for address in state.addresses
-        if address.family == 4 and address.interface not in own and subnets_overlap(str(subnet), str(address.network))
-    ]
-    agents = str(subnet)
-    for route in state.table(TABLE_MAIN):
-        # Asked first: on a large host nearly every route ends here.
-        if route.is_default or not subnets_overlap(agents, route.destination):
-            continue
-        leads = {hop.interface for hop in route.nexthops}
-        is_connected = any(f"{hop.interface}'s subnet {route.destination}" in found for hop in route.nexthops)
-        if not leads & own and not is_connected:
-            found.append(f"the route {route}")
-    more = len(found) - MOST_OVERLAPS
-    return found if more <= 0 else [*found[:MOST_OVERLAPS], f"{more} more routes"]
-
-
 def subnet_overlaps(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The agent's subnet is also somebody else's."""
-    found = overlapping(resolved)
+    found = overlapping_networks(resolved)
     if found:
         yield Cause(
             "SUBNET_OVERLAP", "HOST-05",
@@ -174,17 +146,9 @@ def subnet_overlaps(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         )  # fmt: skip
 
 
-def sysctls_off(resolved: ResolvedIntent) -> list[str]:
-    """The forwarding sysctls that are off between the agent's bridge and the uplink."""
-    sysctls = resolved.snapshot.host.sysctls
-    wanted = ["net/ipv4/ip_forward"]
-    wanted += [f"net/ipv4/conf/{name}/forwarding" for name in (resolved.bridge, resolved.uplink) if name]
-    return [path for path in wanted if sysctls.get(path) == "0"]
-
-
 def forwarding_off(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The kernel does not forward between the bridge and the uplink."""
-    off = sysctls_off(resolved)
+    off = forwarding_sysctls_off(resolved)
     if "net/ipv4/ip_forward" in off:
         # Turning ip_forward on turns on every interface too (ip-sysctl.rst), so it alone is the mend.
         off = ["net/ipv4/ip_forward"]
@@ -202,14 +166,6 @@ def forwarding_off(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
 def _dotted(path: str) -> str:
     """Name a sysctl as sysctl(8) takes it: a dot inside an interface's name is written as a slash."""
     return ".".join(part.replace(".", "/") for part in path.split("/"))
-
-
-def agent_flow(resolved: ResolvedIntent, uplink: str) -> Flow:
-    """The agent's packet as it crosses the host towards an uplink."""
-    return Flow(
-        family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
-        iif=resolved.bridge, oif=uplink, mark=resolved.agent_mark,
-    )  # fmt: skip
 
 
 def forward_dropped(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:

@@ -6,12 +6,19 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, ip_interface
 
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence, spare_range
+from viacheck.analysis.macvlan_facts import (
+    address_in_pool,
+    data_filtered,
+    intended_network,
+    lan_subnets,
+    network_faults,
+    unbridged_links,
+)
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_WORDS, arp_probe_evidence
-from viacheck.analysis.sightings import left_by
 from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
 from viacheck.model.intent import Intent, MacvlanAttach
-from viacheck.model.measurements import Measurements, TrafficMeasurements
+from viacheck.model.measurements import Measurements
 from viacheck.model.result import Evidence, StateEvidence
 from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, IPAMPool, Link
 from viacheck.parsers.docker_api import macvlan_supported
@@ -111,63 +118,12 @@ def parent_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     )  # fmt: skip
 
 
-def lan_of(resolved: ResolvedIntent) -> list[IPv4Network]:
-    """The subnets of the parent's own addresses."""
-    addresses = resolved.snapshot.host.addresses_of(resolved.parent) if resolved.parent is not None else ()
-    return [IPv4Network(str(a.network)) for a in addresses if a.scope == "global"]
-
-
-def network_faults(resolved: ResolvedIntent) -> list[tuple[str, str]]:
-    """What is wrong with the macvlan network, as code and words, what lies deepest first.
-
-    It is read from the engine; where the agent is no container, from its interface, address and default route.
-    """
-    attach = resolved.intent.agent.attach
-    assert isinstance(attach, MacvlanAttach)
-    found: list[tuple[str, str]] = []
-    network = docker_network(resolved)
-    link = resolved.bridged_link
-    if network is not None:
-        if network.driver != "macvlan":
-            found.append(("NETWORK_WRONG_DRIVER", f"the driver of {network.name} is {network.driver}"))
-        elif network.parent != attach.parent:
-            found.append(("PARENT_WRONG", f"the parent of {network.name} is {network.parent or 'none'}"))
-        subnets = [pool.subnet for pool in network.pools if ":" not in pool.subnet]
-        gateways = [pool.gateway for pool in network.pools if ":" not in pool.subnet]
-    elif link is not None:
-        parent = resolved.parent_of(link)
-        if parent is None or parent.name != attach.parent:
-            on = f"{parent.name}" if parent is not None else "no interface of this host"
-            found.append(("PARENT_WRONG", f"the agent's {link.name} sits on {on}"))
-        subnets = [str(resolved.bridged_address.network)] if resolved.bridged_address is not None else []
-        default = resolved.agent_default
-        gateways = [hop.gateway for hop in default.nexthops] if default is not None else []
-    else:
-        return found
-    if subnets and str(attach.subnet) not in subnets:
-        found.append(("SUBNET_MISMATCH", f"its subnet is {', '.join(subnets)}"))
-    elif (lans := lan_of(resolved)) and attach.subnet not in lans:
-        words = f"{attach.parent} itself is in {', '.join(map(str, lans))}"
-        found.append(("SUBNET_MISMATCH", f"its subnet is {attach.subnet}, but {words}"))
-    if str(attach.gateway) not in gateways and not any(code == "SUBNET_MISMATCH" for code, _words in found):
-        found.append(("GATEWAY_MISMATCH", f"its gateway is {', '.join(str(one) for one in gateways) or 'none'}"))
-    return found
-
-
-def docker_network(resolved: ResolvedIntent) -> DockerNetwork | None:
-    """The Docker network that the intent names, if the engine has it."""
-    attach = resolved.intent.agent.attach
-    if resolved.snapshot.engine is None or not isinstance(attach, MacvlanAttach):
-        return None
-    return resolved.snapshot.engine.network(attach.network)
-
-
 def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The macvlan network was created with options that are not the parent LAN's, or not at all."""
     attach = resolved.intent.agent.attach
     if not isinstance(attach, MacvlanAttach):
         return
-    network = docker_network(resolved)
+    network = intended_network(resolved)
     if network is None and resolved.snapshot.engine is not None:
         yield Cause(
             "AGENT_NOT_ATTACHED", "MACVLAN-01", f"there is no Docker network {attach.network}",
@@ -178,16 +134,16 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     faults = network_faults(resolved)
     if not faults:
         return
-    code, words = faults[0]
+    code, text = faults[0].code, faults[0].text
     sentences = {
-        "NETWORK_WRONG_DRIVER": f"{words}; only macvlan puts the agent on {attach.parent}'s LAN",
-        "PARENT_WRONG": f"{words}, not {attach.parent}"
+        "NETWORK_WRONG_DRIVER": f"{text}; only macvlan puts the agent on {attach.parent}'s LAN",
+        "PARENT_WRONG": f"{text}, not {attach.parent}"
         + ("" if network is None or network.parent else "; without a parent Docker makes an isolated dummy interface"),
-        "SUBNET_MISMATCH": f"{words}; the intent says {attach.subnet}",
-        "GATEWAY_MISMATCH": f"{words}; the intent says {attach.gateway}",
+        "SUBNET_MISMATCH": f"{text}; the intent says {attach.subnet}",
+        "GATEWAY_MISMATCH": f"{text}; the intent says {attach.gateway}",
     }
     remedy, undo = _mend_network(resolved, network, code)
-    lines = [sentence for _code, sentence in faults]
+    lines = [fault.text for fault in faults]
     yield Cause(
         code, "MACVLAN-01", sentences[code], remedy=tuple(remedy), undo=tuple(undo),
         explains=_ASTRAY | {"MACVLAN-02"}, evidence=(StateEvidence(title="the network", lines=lines),),
@@ -207,20 +163,14 @@ def not_attached(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[
             f"{resolved.intent.agent.name} is not attached to {attach.network}{instead}",
             remedy=tuple(attach_commands(resolved)), undo=tuple(detach_commands(resolved)), explains=_ASTRAY,
         )  # fmt: skip
-    elif not in_pool(resolved):
+    elif not address_in_pool(resolved):
         pool = attach.ip_range or attach.subnet
-        remedy, undo = _mend_network(resolved, docker_network(resolved), "SUBNET_MISMATCH")
+        remedy, undo = _mend_network(resolved, intended_network(resolved), "SUBNET_MISMATCH")
         yield Cause(
             "AGENT_NOT_ATTACHED", "MACVLAN-02",
             f"the agent's address {resolved.bridged_address.address} is not from {attach.network}'s pool {pool}",
             remedy=tuple(remedy), undo=tuple(undo), explains=_ASTRAY,
         )  # fmt: skip
-
-
-def in_pool(resolved: ResolvedIntent) -> bool:
-    """Whether the agent's address on its parent is one that the intended pool gives."""
-    pool, address = resolved.agent_pool, resolved.bridged_address
-    return pool is not None and address is not None and ip_interface(address.address).ip in pool
 
 
 def attach_commands(resolved: ResolvedIntent) -> list[str]:
@@ -231,10 +181,10 @@ def attach_commands(resolved: ResolvedIntent) -> list[str]:
     if container is None:
         pool = attach.ip_range or attach.subnet
         address = f"{pool[0] if pool != attach.subnet else pool[-2]}/{attach.subnet.prefixlen}"
-        away = [inside(resolved, "ip", "link", "set", "dev", link.name, "down") for link in ways_beside(resolved)]
+        away = [inside(resolved, "ip", "link", "set", "dev", link.name, "down") for link in unbridged_links(resolved)]
         return [*away, *_by_hand(resolved, _free_name(resolved), attach.parent, address, str(attach.gateway))]
     commands = [command("docker", "network", "disconnect", name, container) for name in _networks_beside(resolved)]
-    commands += [] if docker_network(resolved) is not None else [create_network(attach)]
+    commands += [] if intended_network(resolved) is not None else [create_network(attach)]
     return [*commands, command("docker", "network", "connect", attach.network, container)]
 
 
@@ -245,9 +195,9 @@ def detach_commands(resolved: ResolvedIntent) -> list[str]:
         return [inside(resolved, "ip", "link", "del", "dev", "eth1")]
     if container is None:
         gone = inside(resolved, "ip", "link", "del", "dev", _free_name(resolved))
-        return [gone, *up_again(resolved, ways_beside(resolved))]
+        return [gone, *up_again(resolved, unbridged_links(resolved))]
     commands = [command("docker", "network", "disconnect", attach.network, container)]
-    if docker_network(resolved) is None:
+    if intended_network(resolved) is None:
         commands.append(command("docker", "network", "rm", attach.network))
     return [
         *commands,
@@ -258,14 +208,6 @@ def detach_commands(resolved: ResolvedIntent) -> list[str]:
 def inside(resolved: ResolvedIntent, *words: object) -> str:
     """A command as it is typed to run in the agent's namespace."""
     return f"{enter_agent(resolved.intent)} {command(*words)}"
-
-
-def ways_beside(resolved: ResolvedIntent) -> list[Link]:
-    """The agent's interfaces that are up beside loopback and those that sit on one of the host's."""
-    agent = resolved.snapshot.agent
-    if agent is None:
-        return []
-    return [link for link in agent.links if link.name != "lo" and link.up and resolved.parent_of(link) is None]
 
 
 def _networks_beside(resolved: ResolvedIntent) -> list[str]:
@@ -354,7 +296,7 @@ def _mend_network(resolved: ResolvedIntent, network: DockerNetwork | None, code:
     restore_default = [f"{enter} ip route replace {default}"] if default is not None else []
     if code == "GATEWAY_MISMATCH":
         return [replace_default], restore_default
-    new = f"{address.address if in_pool(resolved) else pool[0]}/{attach.subnet.prefixlen}"
+    new = f"{address.address if address_in_pool(resolved) else pool[0]}/{attach.subnet.prefixlen}"
     if code == "SUBNET_MISMATCH":
 
         def exchange(take: str, give: str) -> list[str]:
@@ -428,16 +370,6 @@ def single_mac(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Ca
     )  # fmt: skip
 
 
-def data_filtered(traffic: TrafficMeasurements, egress_interfaces: Sequence[str]) -> bool:
-    """Whether IP from the agent's MAC address is lost although ARP gets through, and the gateway answers pings."""
-    packets, facts = traffic.packets.get("gateway"), traffic.segment
-    if packets is None or facts is None or facts.second_mac is None or not facts.gateway_answers_host:
-        return False
-    return (
-        facts.second_mac.upstream == "accepted" and not packets.answered and bool(left_by(packets, egress_interfaces))
-    )
-
-
 def upstream_drops(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """A switch, an access point or a hypervisor does not carry the agent's frames."""
     facts = measurements.traffic.segment
@@ -465,7 +397,7 @@ def _parent_alone(resolved: ResolvedIntent) -> list[str]:
     link = resolved.bridged_link
     on_parent = link is not None and resolved.parent_of(link) == resolved.parent_link
     in_lan = resolved.bridged_address is not None and any(
-        ip_interface(resolved.bridged_address.address).ip in lan for lan in lan_of(resolved)
+        ip_interface(resolved.bridged_address.address).ip in lan for lan in lan_subnets(resolved)
     )
     return [resolved.parent] if resolved.parent is not None and on_parent and in_lan else []
 
@@ -504,7 +436,7 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
         return
     inside = colliding(measurements.traffic.offers, pool)
     servers = ", ".join(dict.fromkeys(offer.server for offer in measurements.traffic.offers))
-    network = docker_network(resolved)
+    network = intended_network(resolved)
     remedy: list[str] = []
     undo: list[str] = []
     if inside:

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.packet_filter.evaluate import Translation, source_nat
+from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause, command
-from viacheck.diagnosis.host import agent_flow
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
-
-
-def enslaved_uplinks(resolved: ResolvedIntent) -> list[str]:
-    """The uplinks that are ports of the agent's bridge."""
-    links = (resolved.snapshot.host.link(name) for name in resolved.intent.uplinks)
-    return [link.name for link in links if link is not None and link.master == resolved.bridge is not None]
 
 
 def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -33,16 +26,11 @@ def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Itera
         )  # fmt: skip
 
 
-def translation(resolved: ResolvedIntent) -> Translation:
-    """What the packet filter makes of the source of the agent's packets at the intended uplink."""
-    return source_nat(resolved.snapshot.host.packet_filter, agent_flow(resolved, resolved.uplink))
-
-
 def source_nat_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The agent's packets would leave the uplink with a source that answers cannot come back to."""
     if not isinstance(resolved.intent.agent.attach, NatAttach) or resolved.agent_source is None:
         return
-    found = translation(resolved)
+    found = source_translation(resolved)
     subnet = resolved.agent_subnet or resolved.agent_source
     rule = ("-s", subnet, "!", "-o", resolved.bridge or "docker0", "-j", "MASQUERADE")
     if found.kind == "none":

@@ -7,20 +7,13 @@ from dataclasses import replace
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause, command
-from viacheck.diagnosis.routing import (
-    BACKSTOP_METRIC,
-    FIXED_PRIORITY,
-    LOCAL_PRIORITY,
-    rules_for_agent,
-    selects_agent,
-)
 from viacheck.model.measurements import Measurements, ReplayResult
 from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.persistence.allowlist import LEFT_OUT
-from viacheck.persistence.assess import Persistence, applies, judge
-from viacheck.persistence.config_writer import PRIVATE, Recipe, commented, replaced, stanza, written_file
+from viacheck.persistence.assess import assess_persistence, must_persist
+from viacheck.persistence.config_writer import PRIVATE, commented, recipe_for, replaced, stanza, written_file
 from viacheck.persistence.finding import Finding
-from viacheck.persistence.lint import lint, seen
+from viacheck.persistence.lint import findings_of, seen
 from viacheck.persistence.manager_config import OWN_NAMES
 
 _SHOWN_BY = {
@@ -34,46 +27,14 @@ _SHOWN_BY = {
     "LEAK_WHILE_DOWN": frozenset({"FLAP-06"}),
 }
 """By diagnosis, the checks that see it happen."""
-TYPED_ABOVE = 32000
-"""Priorities from here on are what the kernel gives to rules that were typed without one."""
-
-
-def persistence_of(resolved: ResolvedIntent) -> Persistence:
-    """What the host's files make persist of the intent, which must have policy routing."""
-    return judge(resolved, selects_agent)
-
-
-def recipe_for(resolved: ResolvedIntent) -> Recipe | None:
-    """What is to be written down, with this host's values; None while the agent's subnet is not known."""
-    source = resolved.agent_subnet or resolved.agent_source
-    if source is None:
-        return None
-    fixed = [rule.priority for rule in rules_for_agent(resolved) if 0 < rule.priority < TYPED_ABOVE]
-    local = [
-        rule.priority
-        for rule in resolved.snapshot.host.rules_of(4)
-        if rule.suppress_prefixlength == 0 and selects_agent(resolved, rule)
-    ]
-    priority = fixed[0] if fixed else FIXED_PRIORITY
-    return Recipe(
-        str(source), resolved.table, resolved.uplink, str(resolved.intent.gateway),
-        priority=priority, backstop_metric=BACKSTOP_METRIC,
-        local_priority=(local[0] if local[0] < priority else min(LOCAL_PRIORITY, priority - 1)) if local else None,
-    )  # fmt: skip
-
-
-def findings_of(resolved: ResolvedIntent, persistence: Persistence) -> list[Finding]:
-    """What is wrong with what is written down, what breaks first."""
-    recipe = recipe_for(resolved)
-    return lint(resolved, persistence, recipe) if recipe is not None else []
 
 
 def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Rule or route is written down nowhere for whatever manages the uplink."""
-    recipe = recipe_for(resolved) if applies(resolved.intent) else None
+    recipe = recipe_for(resolved) if must_persist(resolved.intent) else None
     if recipe is None:
         return
-    persistence = persistence_of(resolved)
+    persistence = assess_persistence(resolved)
     if persistence.holds:
         return
     evidence = [
@@ -105,10 +66,10 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
 
 def cannot_run_twice(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """What is written down fails, or adds up, when it is run again; one cause for each code."""
-    recipe = recipe_for(resolved) if applies(resolved.intent) else None
+    recipe = recipe_for(resolved) if must_persist(resolved.intent) else None
     if recipe is None:
         return
-    persistence = persistence_of(resolved)
+    persistence = assess_persistence(resolved)
     found = findings_of(resolved, persistence)
     if isinstance(measurements.replay, ReplayResult) and not any(finding.breaks for finding in found):
         # Where a line reads wrong, that is what running it has shown.

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.dhcp_offers import lease_end
-from viacheck.analysis.resolved_intent import ResolvedIntent, is_leftover
-from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
-from viacheck.diagnosis.macvlan import (
-    REACHES_GATEWAY,
-    again,
-    inside,
-    lan_of,
-    pipework_command,
-    remade,
-    up_again,
-    ways_beside,
+from viacheck.analysis.macvlan_facts import unbridged_links
+from viacheck.analysis.pipework_facts import (
+    address_fault,
+    default_route_fault,
+    docker_networks_beside,
+    leftover_links,
+    pipework_attach,
+    unattended_lease_end,
 )
-from viacheck.model.intent import PipeworkDhcpAttach, PipeworkStaticAttach
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
+from viacheck.diagnosis.macvlan import REACHES_GATEWAY, again, inside, pipework_command, remade, up_again
+from viacheck.model.intent import PipeworkStaticAttach
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import FileEvidence, StateEvidence
-from viacheck.model.snapshot import Link
 from viacheck.persistence import ifupdown
 from viacheck.persistence.allowlist import RC_LOCAL
 from viacheck.persistence.config_writer import appended, replaced, written_file
-from viacheck.persistence.pipework import OCCASIONS, Occasion, Rerun, Reruns, reruns
+from viacheck.persistence.pipework import OCCASIONS, Occasion, Rerun, Reruns, reruns_of
 
 INTERFACE = "eth1"
 """What pipework calls the agent's interface unless it is told otherwise."""
@@ -35,14 +33,9 @@ WATCH_UNIT = "pipework-watch.service"
 _ASTRAY = EGRESS | REACHES_GATEWAY
 
 
-def _attach(resolved: ResolvedIntent) -> PipeworkStaticAttach | PipeworkDhcpAttach | None:
-    attach = resolved.intent.agent.attach
-    return attach if isinstance(attach, PipeworkStaticAttach | PipeworkDhcpAttach) else None
-
-
 def program_missing(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Pipework is not on PATH, or may not be executed."""
-    if _attach(resolved) is None or "pipework" in resolved.snapshot.programs:
+    if pipework_attach(resolved) is None or "pipework" in resolved.snapshot.programs:
         return
     there = [file for file in resolved.snapshot.files if file.path.rpartition("/")[2] == "pipework" and file.exists]
     if there:
@@ -59,18 +52,11 @@ def program_missing(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         )  # fmt: skip
 
 
-def docker_networks(resolved: ResolvedIntent) -> list[str]:
-    """The Docker networks that the container is on, other than ``none``."""
-    engine = resolved.snapshot.engine
-    container = engine.container if engine is not None else None
-    return [one.network for one in container.attachments if one.network != "none"] if container is not None else []
-
-
 def default_network(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Docker gave the agent a way out of its own."""
-    if _attach(resolved) is None:
+    if pipework_attach(resolved) is None:
         return
-    networks, links = docker_networks(resolved), ways_beside(resolved)
+    networks, links = docker_networks_beside(resolved), unbridged_links(resolved)
     container = resolved.intent.agent.container
     if networks and container is not None:
         yield Cause(
@@ -92,7 +78,7 @@ def default_network(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
 
 def not_applied(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Pipework was never run for this container, or what it made went with the container's last restart."""
-    attach = _attach(resolved)
+    attach = pipework_attach(resolved)
     if attach is None or resolved.snapshot.agent is None:
         return
     link = resolved.bridged_link
@@ -122,24 +108,10 @@ def not_applied(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         )  # fmt: skip
 
 
-def address_objection(resolved: ResolvedIntent) -> str | None:
-    """What is wrong with the address of pipework's interface; None when it is as intended, or leased on the LAN."""
-    attach, address = _attach(resolved), resolved.bridged_address
-    if isinstance(attach, PipeworkStaticAttach):
-        found = f"{address.address}/{address.prefixlen}" if address is not None else None
-        if found != str(attach.address):
-            return f"the address is {found or 'missing'}, not {attach.address}"
-    elif address is None:
-        return "it has no address"
-    elif (lans := lan_of(resolved)) and address.network not in lans:
-        return f"the address {address.address}/{address.prefixlen} is not on the parent's LAN"
-    return None
-
-
 def wrong_address(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Pipework's interface has another address than intended, or none."""
-    attach, link, address = _attach(resolved), resolved.bridged_link, resolved.bridged_address
-    objection = address_objection(resolved)
+    attach, link, address = pipework_attach(resolved), resolved.bridged_link, resolved.bridged_address
+    objection = address_fault(resolved)
     if attach is None or link is None or objection is None:
         return
     remedy: list[str] = []
@@ -162,21 +134,10 @@ def wrong_address(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     )  # fmt: skip
 
 
-def gateway_objection(resolved: ResolvedIntent) -> str | None:
-    """What is wrong with the agent's default route; None when it is by the intended gateway and interface."""
-    default, link = resolved.agent_default, resolved.bridged_link
-    if default is None:
-        return "the agent has no default route"
-    hops = {(hop.gateway, hop.interface) for hop in default.nexthops}
-    if link is not None and hops == {(resolved.lan_gateway, link.name)}:
-        return None
-    return f"the agent's default route is '{default}', not by {resolved.lan_gateway}"
-
-
 def wrong_gateway(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The agent's default route is not by the intended gateway."""
-    link, objection = resolved.bridged_link, gateway_objection(resolved)
-    if _attach(resolved) is None or resolved.snapshot.agent is None or link is None or objection is None:
+    link, objection = resolved.bridged_link, default_route_fault(resolved)
+    if pipework_attach(resolved) is None or resolved.snapshot.agent is None or link is None or objection is None:
         return
     default, gateway = resolved.agent_default, resolved.lan_gateway
     mend = inside(resolved, "ip", "route", "replace", "default", "via", gateway, "dev", link.name)
@@ -188,17 +149,9 @@ def wrong_gateway(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     )  # fmt: skip
 
 
-def lease_unattended(resolved: ResolvedIntent) -> str | None:
-    """When the agent's leased address will end because nobody renews it; None when it will not."""
-    address, clients = resolved.bridged_address, resolved.snapshot.dhcp_clients
-    if not isinstance(_attach(resolved), PipeworkDhcpAttach) or address is None or clients is None or clients:
-        return None
-    return str(lease_end(resolved.snapshot, address))
-
-
 def lease_without_client(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """The address is leased, and what got the lease has ended."""
-    end, address, link = lease_unattended(resolved), resolved.bridged_address, resolved.bridged_link
+    end, address, link = unattended_lease_end(resolved), resolved.bridged_address, resolved.bridged_link
     if end is None or address is None or link is None:
         return
     container = resolved.intent.agent.container
@@ -220,39 +173,25 @@ def lease_without_client(resolved: ResolvedIntent, _measured: Measurements) -> I
     )  # fmt: skip
 
 
-def leftovers(resolved: ResolvedIntent) -> list[tuple[Link, bool]]:
-    """What failed runs of pipework have left, and whether it is inside the agent's namespace."""
-    agent = resolved.snapshot.agent
-    found = [(link, False) for link in resolved.snapshot.host.links if is_leftover(link)]
-    return found + [(link, True) for link in (agent.links if agent is not None else ()) if is_leftover(link)]
-
-
 def second_run(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Pipework was run again while its interface was there: it failed and left an interface behind."""
-    found = leftovers(resolved)
-    if _attach(resolved) is None or not found:
+    leftovers = leftover_links(resolved)
+    if pipework_attach(resolved) is None or not leftovers:
         return
     remedy, undo = [], []
-    for link, within in found:
+    for leftover in leftovers:
+        link = leftover.link
         parent = resolved.snapshot.host.link_by_index(link.peer_index) if link.peer_index is not None else None
         words = ["ip", "link", "del", "dev", link.name]
-        remedy.append(inside(resolved, *words) if within else command(*words))
-        undo += again(resolved, link, parent.name if parent is not None else resolved.parent, within=within)
-    where = "in the agent" if any(within for _link, within in found) else "on the host"
+        remedy.append(inside(resolved, *words) if leftover.in_agent else command(*words))
+        undo += again(resolved, link, parent.name if parent is not None else resolved.parent, within=leftover.in_agent)
+    where = "in the agent" if any(leftover.in_agent for leftover in leftovers) else "on the host"
     yield Cause(
         "PIPEWORK_LEFTOVER", "PIPEWORK-03",
-        f"{', '.join(link.name for link, _within in found)} {where} is left of a run of pipework that failed, because "
+        f"{', '.join(leftover.link.name for leftover in leftovers)} {where} is left of a run of pipework that failed, because "
         "the agent had its interface already ('File exists'): whatever runs it again must ask for that first",
         remedy=tuple(remedy), undo=tuple(undo),
     )  # fmt: skip
-
-
-def reruns_of(resolved: ResolvedIntent) -> Reruns:
-    """What runs pipework again for this agent."""
-    attach = _attach(resolved)
-    assert attach is not None
-    address = str(attach.address) if isinstance(attach, PipeworkStaticAttach) else None
-    return reruns(resolved.snapshot, attach.parent, resolved.intent.agent.container, address)
 
 
 def guard(resolved: ResolvedIntent) -> str:
@@ -264,7 +203,7 @@ def guard(resolved: ResolvedIntent) -> str:
 
 def not_persistent(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """On some occasion nothing runs pipework again."""
-    if _attach(resolved) is None:
+    if pipework_attach(resolved) is None:
         return
     written = reruns_of(resolved)
     if not written.missing:
@@ -348,7 +287,7 @@ def _at_restart(resolved: ResolvedIntent, line: str) -> Iterator[tuple[str, str]
 
 def not_idempotent(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """A line runs pipework again while its interface is there, which fails."""
-    if _attach(resolved) is None:
+    if pipework_attach(resolved) is None:
         return
     found = reruns_of(resolved).not_idempotent
     if not found:

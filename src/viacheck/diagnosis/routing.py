@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
 
+from viacheck.analysis.agent_rules import (
+    BACKSTOP_METRIC,
+    FIXED_PRIORITY,
+    LOCAL_PRIORITY,
+    deciding_route,
+    egress_without_uplink,
+    free_priority,
+    rules_for_agent,
+    shadowing_rule,
+)
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause, command
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import Route, Rule
+from viacheck.model.snapshot import Rule
 from viacheck.parsers.rt_tables import clashes, number_of, registered
 
 _DECIDES = EGRESS | {"ROUTE-05", "EGRESS-07"}
-FIXED_PRIORITY = 1000
-LOCAL_PRIORITY = 990
-BACKSTOP_METRIC = 4278198272
-"""The metric that FAILURES.md proposes: worse than anything a network manager installs."""
 
 
 def rule_words(rule: Rule) -> str:
     """The rule as ``ip rule add`` and ``ip rule del`` take it."""
     return str(rule).replace(" [detached]", "")
-
-
-def selects_agent(resolved: ResolvedIntent, rule: Rule) -> bool:
-    """Whether a rule's source covers the agent's whole subnet, or the packet's mark or interface selects it."""
-    if rule.iif_detached or rule.oif_detached:
-        return False
-    if rule.source is not None:
-        covered = resolved.agent_subnet or resolved.agent_source
-        if covered is None or not ip_network(str(covered)).subnet_of(ip_network(rule.source)):  # type: ignore[arg-type]
-            return False
-    if rule.iif is not None and rule.iif != resolved.bridge:
-        return False
-    if rule.fwmark is not None:
-        mask = rule.fwmask if rule.fwmask is not None else 0xFFFFFFFF
-        return resolved.agent_mark & mask == rule.fwmark & mask
-    return rule.source is not None or rule.iif is not None
-
-
-def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:
-    """The rules that send the agent's packets to the intent's table, in order."""
-    return [rule for rule in resolved.rules_to_the_table if selects_agent(resolved, rule)]
-
-
-def _free_priority(resolved: ResolvedIntent, wanted: int) -> int:
-    taken = {rule.priority for rule in resolved.snapshot.host.rules_of(4)}
-    return next(priority for priority in range(wanted, 0, -1) if priority not in taken)
 
 
 def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -55,7 +34,7 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         return
     subnet, table = resolved.agent_subnet, resolved.table
     good = rules_for_agent(resolved)
-    priority = _free_priority(resolved, FIXED_PRIORITY)
+    priority = free_priority(resolved, FIXED_PRIORITY)
     add = command("ip", "rule", "add", "priority", priority, "from", subnet, "lookup", table)
     remove = command("ip", "rule", "del", "priority", priority, "from", subnet, "lookup", table)
     if len(good) > 1:
@@ -97,35 +76,17 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         )  # fmt: skip
 
 
-def shadowing_rule(resolved: ResolvedIntent) -> tuple[Rule, str] | None:
-    """The earlier rule that decides for the agent's packets in place of the intended one, and for which protocols."""
-    if not rules_for_agent(resolved):
-        return None
-    taken: dict[Rule, list[str]] = {}
-    for protocol in resolved.intent.probe.protocols:
-        rule = resolved.agent_decision(protocol).rule
-        if rule is not None and rule not in resolved.rules_to_the_table:
-            taken.setdefault(rule, []).append(protocol)
-    intended = rules_for_agent(resolved)[0]
-    order = list(resolved.snapshot.host.rules_of(4))
-    for rule, protocols in taken.items():
-        if order.index(rule) < order.index(intended):
-            everything = len(protocols) == len(resolved.intent.probe.protocols)
-            return rule, "" if everything else ", ".join(protocols)
-    return None
-
-
 def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """An earlier rule decides for the agent's packets."""
     if not resolved.intent.policy_routed or resolved.agent_source is None:
         return
-    found = shadowing_rule(resolved)
-    if found is None:
+    shadowing = shadowing_rule(resolved)
+    if shadowing is None:
         return
-    rule, protocols = found
+    rule = shadowing.rule
     intended = rules_for_agent(resolved)[0]
     table = resolved.table
-    before = _free_priority(resolved, min(FIXED_PRIORITY, rule.priority - 1)) if rule.priority > 1 else None
+    before = free_priority(resolved, min(FIXED_PRIORITY, rule.priority - 1)) if rule.priority > 1 else None
     if before is not None:
         remedy = [
             command("ip", "rule", "add", "priority", before, "from", resolved.agent_subnet, "lookup", table),
@@ -137,19 +98,12 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
         ]
     else:
         remedy, undo = [f"ip rule del {rule_words(rule)}"], [f"ip rule add {rule_words(rule)}"]
-    only = f" ({protocols} only)" if protocols else ""
+    only = f" ({', '.join(shadowing.protocols)} only)" if shadowing.protocols else ""
     yield Cause(
         "RULE_SHADOWED", "ROUTE-03",
         f"the rule '{rule}' comes before '{intended}' and takes the agent's packets first{only}",
         remedy=tuple(remedy), undo=tuple(undo), explains=_DECIDES,
     )  # fmt: skip
-
-
-def deciding_route(resolved: ResolvedIntent) -> Route | None:
-    """The route of the intent's table that covers the probe target: the longest prefix, then the lowest metric."""
-    target = ip_address(resolved.target)
-    covering = [route for route in resolved.table_routes if target in route.network and route.type != "throw"]
-    return min(covering, key=lambda route: (-route.network.prefixlen, route.metric), default=None)
 
 
 def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -226,7 +180,7 @@ def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> It
         return
     first = shadowing_rule(resolved)
     # A rule that shadows is mended by one right before it; this one must come before that.
-    priority = min(LOCAL_PRIORITY, first[0].priority - 2) if first is not None else LOCAL_PRIORITY
+    priority = min(LOCAL_PRIORITY, first.rule.priority - 2) if first is not None else LOCAL_PRIORITY
     rule = ("priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength", 0)
     yield Cause(
         "LOCAL_NETS_LOST", "ROUTE-06",
@@ -236,17 +190,9 @@ def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> It
     )  # fmt: skip
 
 
-def fails_open_by(resolved: ResolvedIntent) -> str | None:
-    """The uplink by which the agent's packets would leave while the intended one is down; None when there is none."""
-    if resolved.agent_source is None:
-        return None
-    decision = resolved.decision_without_uplink
-    return decision.interface if decision.outcome == "unicast" else None
-
-
 def fails_open(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """With the uplink away, the agent's packets would find another way out."""
-    other = fails_open_by(resolved)
+    other = egress_without_uplink(resolved)
     if other is None:
         return
     backstop = ("unreachable", "default", "metric", BACKSTOP_METRIC, "table", resolved.table)

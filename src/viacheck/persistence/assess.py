@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import get_args
 
+from viacheck.analysis.agent_rules import selects_agent
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import ParseProblem, Place, TableNumber, WrittenRoute, WrittenRule
 from viacheck.model.intent import Intent
-from viacheck.model.snapshot import Rule, Snapshot
+from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import number_of, registered
 from viacheck.persistence import ifupdown, manager_answers, netplan, networkd, networkmanager
 from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, Written
 
 MANAGERS: tuple[Manager, ...] = get_args(Manager)
-Selects = Callable[[ResolvedIntent, Rule], bool]
-"""Whether a rule selects the agent's packets."""
 _STANDING_FIRST: tuple[Manager, ...] = ("netplan", "ifupdown", "networkd", "networkmanager")
 """Whose files count when several name an interface and none says that it holds it at this moment."""
 
@@ -67,7 +65,7 @@ class Persistence:
         return tuple(entry.place for entry in self.entries)
 
 
-def applies(intent: Intent) -> bool:
+def must_persist(intent: Intent) -> bool:
     """Whether anything must be persistent: policy routing that is not typed by hand on purpose."""
     return intent.policy_routed and intent.egress.persist != "none"
 
@@ -117,8 +115,8 @@ def managing(written: dict[Manager, Written], uplink: str) -> Manager | None:
     return next(iter((*now, *by_files)), None)
 
 
-def judge(resolved: ResolvedIntent, selects: Selects) -> Persistence:
-    """Judge what the host's files make persist of the intent. The intent must have policy routing."""
+def assess_persistence(resolved: ResolvedIntent) -> Persistence:
+    """Assess which rules and routes of the intent the host's files bring back. The intent must have policy routing."""
     uplink, table = resolved.uplink, _table_words(resolved)
     written, differences = manager_answers.prefer_manager_answers(
         read_all(resolved.snapshot), resolved.snapshot, uplink
@@ -135,7 +133,7 @@ def judge(resolved: ResolvedIntent, selects: Selects) -> Persistence:
     astray: list[tuple[Place, str]] = []
     rules, routes, missing_parts = [], [], []
     for rule in mine.rules:
-        reason = _rule_astray(resolved, mine, rule, selects)
+        reason = _rule_astray(resolved, mine, rule)
         if reason is None:
             rules.append(rule)
         elif reason:
@@ -153,7 +151,7 @@ def judge(resolved: ResolvedIntent, selects: Selects) -> Persistence:
             for other in MANAGERS
             if other != manager and wanted is None and written[other].active
             for rule in written[other].rules
-            if _rule_astray(resolved, written[other], rule, selects) is None
+            if _rule_astray(resolved, written[other], rule) is None
         ]
     name = OWN_NAMES[manager]
     if holding is None:
@@ -181,12 +179,12 @@ def is_the_table(resolved: ResolvedIntent, number: int | None, written: str) -> 
     return number == resolved.table or written == resolved.intent.egress.table_name
 
 
-def _rule_astray(resolved: ResolvedIntent, mine: Written, written: WrittenRule, selects: Selects) -> str | None:
+def _rule_astray(resolved: ResolvedIntent, mine: Written, written: WrittenRule) -> str | None:
     """Why a rule does not count: None when it does, an empty reason when it has nothing to do with the intent."""
     rule = written.rule
     if rule.family != 4 or rule.action != "lookup":
         return ""
-    to_table, fits = is_the_table(resolved, rule.table, written.table), selects(resolved, rule)
+    to_table, fits = is_the_table(resolved, rule.table, written.table), selects_agent(resolved, rule)
     if not to_table:
         main = fits and rule.suppress_prefixlength is None and not rule.destination
         return f"the rule leads to table {written.table}, not to {resolved.table}" if main else ""

@@ -10,6 +10,13 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from viacheck.analysis.agent_rules import (
+    BACKSTOP_METRIC,
+    FIXED_PRIORITY,
+    LOCAL_PRIORITY,
+    rules_for_agent,
+    selects_agent,
+)
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.manager_config import ManagedLink, Manager
@@ -21,6 +28,10 @@ RELOAD, APPLY = "networkctl reload", "netplan apply"
 """What makes networkd and netplan read their files."""
 PRIVATE = "600"
 """The mode of netplan's files, which hold keys of wireless networks."""
+
+
+KERNEL_CHOSEN_PRIORITY = 32000
+"""From this priority on, the kernel has chosen it for a rule that was added without a priority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,25 @@ class Recipe:
     def backstop(self) -> str:
         """What holds while the real one is away."""
         return f"unreachable default metric {self.backstop_metric} table {self.table}"
+
+
+def recipe_for(resolved: ResolvedIntent) -> Recipe | None:
+    """Return the rule and the route to write, with this host's values; None while the agent's subnet is not known."""
+    source = resolved.agent_subnet or resolved.agent_source
+    if source is None:
+        return None
+    fixed = [rule.priority for rule in rules_for_agent(resolved) if 0 < rule.priority < KERNEL_CHOSEN_PRIORITY]
+    local = [
+        rule.priority
+        for rule in resolved.snapshot.host.rules_of(4)
+        if rule.suppress_prefixlength == 0 and selects_agent(resolved, rule)
+    ]
+    priority = fixed[0] if fixed else FIXED_PRIORITY
+    return Recipe(
+        str(source), resolved.table, resolved.uplink, str(resolved.intent.gateway),
+        priority=priority, backstop_metric=BACKSTOP_METRIC,
+        local_priority=(local[0] if local[0] < priority else min(LOCAL_PRIORITY, priority - 1)) if local else None,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

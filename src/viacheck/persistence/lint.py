@@ -14,7 +14,7 @@ from viacheck.model.config_entry import ParseProblem, Place, WrittenRemoval, Wri
 from viacheck.model.measurements import ReplayResult
 from viacheck.persistence import netplan, networkd_lint
 from viacheck.persistence.assess import Persistence, is_the_table
-from viacheck.persistence.config_writer import Recipe
+from viacheck.persistence.config_writer import Recipe, recipe_for
 from viacheck.persistence.finding import Finding
 from viacheck.persistence.manager_config import OWN_NAMES, Written
 
@@ -39,6 +39,12 @@ def seen(proof: ReplayResult, persistence: Persistence, recipe: Recipe) -> list[
         instead += [(route.place, _better(route, recipe)) for route in doubted]
     found = [Finding(proof.fault, place, proof.sentence, line) for place, line in instead]
     return found or [Finding(proof.fault, persistence.places[0], proof.sentence)]
+
+
+def findings_of(resolved: ResolvedIntent, persistence: Persistence) -> list[Finding]:
+    """Return what is wrong with the entries of the agent's rule and route, the breaking findings first."""
+    recipe = recipe_for(resolved)
+    return lint(resolved, persistence, recipe) if recipe is not None else []
 
 
 def lint(resolved: ResolvedIntent, persistence: Persistence, recipe: Recipe) -> list[Finding]:

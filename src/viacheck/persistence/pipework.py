@@ -12,7 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from viacheck.analysis.pipework_facts import pipework_attach
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import Place
+from viacheck.model.intent import PipeworkStaticAttach
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.persistence import ifupdown
 from viacheck.persistence.allowlist import RC_LOCAL
@@ -129,6 +132,14 @@ def reruns(snapshot: Snapshot, parent: str, container: str | None, address: str 
         if file.path == CRONTAB or file.path.rpartition("/")[0] in CRON_FOLDERS:
             _crontab(file, wanted, result)
     return result
+
+
+def reruns_of(resolved: ResolvedIntent) -> Reruns:
+    """Find what runs pipework for the agent of an intent, which pipework must attach."""
+    attach = pipework_attach(resolved)
+    assert attach is not None
+    address = str(attach.address) if isinstance(attach, PipeworkStaticAttach) else None
+    return reruns(resolved.snapshot, attach.parent, resolved.intent.agent.container, address)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,12 @@ import shutil
 from netns_lab.lab import LabCommandError
 from netns_lab.replica import WRITABLE, ReplicaImpossible, build_replica, leasable, plan_replica, unconfigured
 from netns_lab.rtnetlink_batch import LabBuildError
-from viacheck.diagnosis.persistence import persistence_of
 from viacheck.disruption.ifupdown_cycles import CyclesFailed, run_cycles
 from viacheck.host.persistence_files import ifupdown_files
 from viacheck.host.pid_sandbox import PATH, PidSandboxFailed
 from viacheck.model.measurements import NotReplayed, ReplayResult
 from viacheck.model.snapshot import Snapshot
-from viacheck.persistence.assess import Persistence
+from viacheck.persistence.assess import Persistence, assess_persistence
 from viacheck.persistence.manager_config import OWN_NAMES
 from viacheck.persistence.replay_result import Replay, judge_rounds
 from viacheck.persistence.replayable_files import ReplayableFiles, replayable_files
@@ -43,7 +42,7 @@ def replaying(target: Target) -> Replay:
 
 
 def _prove(target: Target) -> ReplayResult | NotReplayed:
-    persistence = persistence_of(target.resolved)
+    persistence = assess_persistence(target.resolved)
     obstacle = _obstacle(target, persistence)
     if obstacle is not None:
         return NotReplayed(obstacle)

@@ -1,0 +1,92 @@
+"""The rules and the route that decide for a policy-routed agent: which exist, which comes first, what is left without.
+
+The checks of the routing chapter, the causes of their failures and the persistence assessment all read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.intent import Protocol
+from viacheck.model.snapshot import Route, Rule
+
+FIXED_PRIORITY = 1000
+"""Priority of the rule that a remedy adds."""
+LOCAL_PRIORITY = 990
+"""Priority of the rule that keeps local networks local; it comes before the agent's rule."""
+BACKSTOP_METRIC = 4278198272
+"""Metric of the unreachable route in the agent's table: higher than any metric that a network manager sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowingRule:
+    """An earlier rule that decides for the agent's packets in place of the intended one."""
+
+    rule: Rule
+    protocols: tuple[Protocol, ...]
+    """The protocols that it decides for; empty when it decides for all that are probed."""
+
+
+def selects_agent(resolved: ResolvedIntent, rule: Rule) -> bool:
+    """Whether a rule's source covers the agent's whole subnet, or the packet's mark or interface selects it."""
+    if rule.iif_detached or rule.oif_detached:
+        return False
+    if rule.source is not None:
+        covered = resolved.agent_subnet or resolved.agent_source
+        if covered is None or not ip_network(str(covered)).subnet_of(ip_network(rule.source)):  # type: ignore[arg-type]
+            return False
+    if rule.iif is not None and rule.iif != resolved.bridge:
+        return False
+    if rule.fwmark is not None:
+        mask = rule.fwmask if rule.fwmask is not None else 0xFFFFFFFF
+        return resolved.agent_mark & mask == rule.fwmark & mask
+    return rule.source is not None or rule.iif is not None
+
+
+def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:
+    """Return the rules that send the agent's packets to the intent's table, in order."""
+    return [rule for rule in resolved.rules_to_the_table if selects_agent(resolved, rule)]
+
+
+def free_priority(resolved: ResolvedIntent, wanted: int) -> int:
+    """Return the highest priority up to ``wanted`` that no IPv4 rule of the host has."""
+    taken = {rule.priority for rule in resolved.snapshot.host.rules_of(4)}
+    return next(priority for priority in range(wanted, 0, -1) if priority not in taken)
+
+
+def shadowing_rule(resolved: ResolvedIntent) -> ShadowingRule | None:
+    """Return the earlier rule that decides for the agent's packets; None when the intended rule decides."""
+    if not rules_for_agent(resolved):
+        return None
+    protocols_by_rule: dict[Rule, list[Protocol]] = {}
+    for protocol in resolved.intent.probe.protocols:
+        rule = resolved.agent_decision(protocol).rule
+        if rule is not None and rule not in resolved.rules_to_the_table:
+            protocols_by_rule.setdefault(rule, []).append(protocol)
+    intended = rules_for_agent(resolved)[0]
+    order = list(resolved.snapshot.host.rules_of(4))
+    for rule, protocols in protocols_by_rule.items():
+        if order.index(rule) < order.index(intended):
+            decides_for_all = len(protocols) == len(resolved.intent.probe.protocols)
+            return ShadowingRule(rule, () if decides_for_all else tuple(protocols))
+    return None
+
+
+def deciding_route(resolved: ResolvedIntent) -> Route | None:
+    """Return the route of the intent's table to the probe target: the longest prefix, then the lowest metric."""
+    target = ip_address(resolved.target)
+    covering = [route for route in resolved.table_routes if target in route.network and route.type != "throw"]
+    return min(covering, key=lambda route: (-route.network.prefixlen, route.metric), default=None)
+
+
+def egress_without_uplink(resolved: ResolvedIntent) -> str | None:
+    """Return the interface by which the agent's packets would leave while the intended uplink is down.
+
+    None when they would leave by no interface, or when the agent's address is not known.
+    """
+    if resolved.agent_source is None:
+        return None
+    decision = resolved.decision_without_uplink
+    return decision.interface if decision.outcome == "unicast" else None

@@ -1,0 +1,66 @@
+"""Facts about an agent behind NAT that a snapshot alone decides: its bridge, its subnet, forwarding and translation.
+
+The checks of the chapters host and NAT and the causes of their failures both read them.
+"""
+
+from __future__ import annotations
+
+from viacheck.analysis.packet_filter.evaluate import Flow, Translation, source_nat
+from viacheck.analysis.resolved_intent import ResolvedIntent, subnets_overlap
+from viacheck.model.intent import NatAttach
+from viacheck.model.snapshot import TABLE_MAIN
+
+MOST_OVERLAPS = 8
+"""How many overlapping subnets and routes are named."""
+
+
+def enslaved_uplinks(resolved: ResolvedIntent) -> list[str]:
+    """Return the uplinks that are ports of the agent's bridge."""
+    links = (resolved.snapshot.host.link(name) for name in resolved.intent.uplinks)
+    return [link.name for link in links if link is not None and link.master == resolved.bridge is not None]
+
+
+def overlapping_networks(resolved: ResolvedIntent) -> list[str]:
+    """Return the subnets and routes that the agent's subnet overlaps, described for a person."""
+    subnet = resolved.agent_subnet
+    if subnet is None or not isinstance(resolved.intent.agent.attach, NatAttach):
+        return []
+    state = resolved.snapshot.host
+    own = {resolved.bridge}
+    overlaps = [
+        f"{address.interface}'s subnet {address.network}"
+        for address in state.addresses
+        if address.family == 4 and address.interface not in own and subnets_overlap(str(subnet), str(address.network))
+    ]
+    agents = str(subnet)
+    for route in state.table(TABLE_MAIN):
+        # This test comes first: on a large host nearly every route ends here.
+        if route.is_default or not subnets_overlap(agents, route.destination):
+            continue
+        interfaces = {hop.interface for hop in route.nexthops}
+        is_connected = any(f"{hop.interface}'s subnet {route.destination}" in overlaps for hop in route.nexthops)
+        if not interfaces & own and not is_connected:
+            overlaps.append(f"the route {route}")
+    more = len(overlaps) - MOST_OVERLAPS
+    return overlaps if more <= 0 else [*overlaps[:MOST_OVERLAPS], f"{more} more routes"]
+
+
+def forwarding_sysctls_off(resolved: ResolvedIntent) -> list[str]:
+    """Return the forwarding sysctls that are off between the agent's bridge and the uplink, as paths."""
+    sysctls = resolved.snapshot.host.sysctls
+    paths = ["net/ipv4/ip_forward"]
+    paths += [f"net/ipv4/conf/{name}/forwarding" for name in (resolved.bridge, resolved.uplink) if name]
+    return [path for path in paths if sysctls.get(path) == "0"]
+
+
+def agent_flow(resolved: ResolvedIntent, uplink: str) -> Flow:
+    """Return the agent's packet as it crosses the host towards an uplink."""
+    return Flow(
+        family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
+        iif=resolved.bridge, oif=uplink, mark=resolved.agent_mark,
+    )  # fmt: skip
+
+
+def source_translation(resolved: ResolvedIntent) -> Translation:
+    """Return what the packet filter does to the source of the agent's packets at the intended uplink."""
+    return source_nat(resolved.snapshot.host.packet_filter, agent_flow(resolved, resolved.uplink))
