@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from reports.console import colour_wanted, summary
-from reports.report_files import REPORT, ResultUnreadable, read_outcome, write_whole
+from reports.report_files import REPORT, ResultUnreadable, read_outcome
 from reports.report_page import render
 from reports.text import escape_unprintable
+from viacheck.atomic_file import write_file
 
 USAGE_ERROR = 4
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output: Path = options.output or options.result.with_name(REPORT)
     try:
         outcome = read_outcome(options.result)
-        write_whole(output, render(outcome))
+        write_file(output, render(outcome))
     except ResultUnreadable as error:
         parser.error(str(error))
     except OSError as error:

@@ -1,8 +1,4 @@
-"""The files of a run, each written whole or not at all, and the link to the latest run.
-
-A reader, or a run that is cut short, never meets half a file: it is written under a temporary name in the same folder
-and renamed over the final one (rename(2) replaces atomically).
-"""
+"""The files of a run, each written whole or not at all, and the link to the latest run."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ from pydantic import ValidationError
 
 from reports.junit import junit
 from reports.report_page import render
+from viacheck.atomic_file import write_file
 from viacheck.model.result import Outcome
 
 RESULT, REPORT, JUNIT, LATEST = "result.json", "report.html", "junit.xml", "latest"
@@ -32,29 +29,11 @@ def write_outcome(outcome: Outcome, directory: Path) -> Path:
         OSError: when the directory cannot be written to.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / RESULT, outcome.model_dump_json(by_alias=True, indent=1) + "\n")
-    write_whole(directory / JUNIT, junit(outcome))
+    write_file(directory / RESULT, outcome.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_file(directory / JUNIT, junit(outcome))
     report = directory / REPORT
-    write_whole(report, render(outcome))
+    write_file(report, render(outcome))
     return report
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file (UTF-8) so that it is there whole or not at all.
-
-    Raises:
-        OSError: when it cannot be written; an older file of that name then stands as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def link_latest(directory: Path) -> Path | None:

@@ -18,7 +18,7 @@ import pytest
 
 from reports.diagnoses import causes
 from reports.egress_summary import verdict_sentence, way_of
-from reports.report_files import ResultUnreadable, link_latest, read_outcome, write_outcome, write_whole
+from reports.report_files import ResultUnreadable, link_latest, read_outcome, write_outcome
 from reports.report_page import render
 from reports.text import escape_unprintable, ids_shortened
 from tests.helpers.paths import RECORDED, ROOT
@@ -400,15 +400,6 @@ def test_a_run_is_written_whole_and_read_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in report.parent.iterdir()) == ["junit.xml", "report.html", "result.json"]
     assert json.loads((tmp_path / "run" / "result.json").read_text())["schema"] == "viacheck.result/1"
     assert read_outcome(tmp_path / "run" / "result.json") == rule_missing()
-
-
-def test_a_failed_write_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
-    target = tmp_path / "result.json"
-    write_whole(target, "older")
-    with pytest.raises(TypeError):
-        write_whole(target, None)  # type: ignore[arg-type]
-    assert target.read_text() == "older"
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_latest_points_to_the_last_run_and_takes_nothing_away(tmp_path: Path) -> None:

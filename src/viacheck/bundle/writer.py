@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from reports.report_page import render
+from viacheck.atomic_file import write_file
 from viacheck.bundle.manifest import (
     CAPTURES,
     FILES,
@@ -88,11 +88,11 @@ def write_bundle(path: Path, case: Case, mode: Redaction) -> Written:
         could_not=[redactor.plain(line) for line in could_not],
     )
     first = {MANIFEST: manifest.model_dump_json(by_alias=True, indent=1).encode() + b"\n"}
-    _write_whole(path, _archive({**first, **contents}))
+    write_file(path, _archive({**first, **contents}), mode=MODE)
     map_path = None
     if mode == "strict":
         map_path = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar") + ".map.json")
-        _write_whole(map_path, json.dumps(redactor.map, indent=1, sort_keys=True).encode() + b"\n")
+        write_file(map_path, json.dumps(redactor.map, indent=1, sort_keys=True) + "\n", mode=MODE)
     return Written(path, could_not, map_path)
 
 
@@ -160,17 +160,3 @@ def _archive(contents: dict[str, bytes]) -> bytes:
             member.size, member.mode = len(content), MODE
             archive.addfile(member, io.BytesIO(content))
     return packed.getvalue()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
-        with open(fd, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

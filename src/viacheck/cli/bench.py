@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from fixtures.recorder import OUT
 from netns_lab.rtnetlink_batch import LabBuildError
-from reports.report_files import write_whole
 from reports.text import escape_unprintable
+from viacheck.atomic_file import write_file
 from viacheck.bench.bench_table import page
 from viacheck.bench.figures import Bench, BenchFailed, Measurement
 from viacheck.bench.machine import machine
@@ -70,8 +70,8 @@ def main(argv: list[str]) -> int:
         return INTERRUPTED
     text = page(bench)
     try:
-        write_whole(SAVED / f"{bench.id}.json", bench.model_dump_json(by_alias=True, indent=1) + "\n")
-        write_whole(SAVED / f"{bench.id}.md", text)
+        write_file(SAVED / f"{bench.id}.json", bench.model_dump_json(by_alias=True, indent=1) + "\n")
+        write_file(SAVED / f"{bench.id}.md", text)
     except OSError as error:
         parser.error(f"{SAVED}: cannot be written: {error.strerror}")
     sys.stdout.write(f"{text}\nsaved: {SAVED / bench.id}.json and .md\n")

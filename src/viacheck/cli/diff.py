@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from reports.report_files import ResultUnreadable, read_outcome, write_whole
+from reports.report_files import ResultUnreadable, read_outcome
 from reports.run_diff import differences
 from reports.run_diff_page import render
 from reports.text import escape_unprintable
+from viacheck.atomic_file import write_file
 from viacheck.bundle.reader import BundleUnreadable, is_archive, read_bundle
 from viacheck.model.result import Outcome
 
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(f"nothing changed: {verdicts}the same state\n")
     if options.html is not None:
         try:
-            write_whole(options.html, render(before, after, found))
+            write_file(options.html, render(before, after, found))
         except OSError as error:
             parser.error(f"{options.html}: cannot be written: {error.strerror}")
     return DIFFERENT if found else SAME

@@ -9,7 +9,7 @@ import sys
 from fixtures.check import Check
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import SCENARIOS
-from reports.report_files import write_whole
+from viacheck.atomic_file import write_file
 from viacheck.diagnosis.codes import CODES
 from viacheck.installation import ROOT
 
@@ -74,5 +74,5 @@ def main(argv: list[str]) -> int:
         sys.stderr.write("usage: ./viacheck docs\n")
         return 4
     for name, page in PAGES.items():
-        write_whole(ROOT / "docs" / name, page())
+        write_file(ROOT / "docs" / name, page())
     return 0

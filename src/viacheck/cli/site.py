@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from viacheck.atomic_file import write_file
 from viacheck.host.docker import ContainerMissing, EngineProblem, container_namespace, read_engine
 from viacheck.host.namespace import Namespace, NotANamespace
 from viacheck.host.snapshot_reader import take_snapshot
@@ -128,19 +129,8 @@ def write(path: str, text: str, *, replace: bool) -> None:
     Raises:
         CannotDraft: when it exists and may not be replaced, or cannot be written.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-        try:
-            if replace:
-                os.replace(temporary, path)
-            else:
-                # link(2) refuses a name that appeared meanwhile, where rename(2) would overwrite it.
-                os.link(temporary, path)
-        finally:
-            if os.path.lexists(temporary):
-                os.unlink(temporary)
+        write_file(path, text, replace=replace)
     except FileExistsError:
         raise CannotDraft(f"{path}: exists; --force replaces it") from None
     except OSError as error:

@@ -13,13 +13,13 @@ import errno
 import json
 import os
 import struct
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+from viacheck.atomic_file import write_file
 from viacheck.guard.describe import describe
 from viacheck.netlink import codec, rtnetlink
 from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RouteSocket, RtnetlinkMessage
@@ -298,31 +298,7 @@ def save(state: SavedState, path: str) -> None:
         elif field.name == "links":
             value = [dataclasses.asdict(link) for link in value]
         document[field.name] = value
-    write_whole(path, json.dumps(document, indent=1))
-
-
-def write_whole(path: str, text: str) -> None:
-    """Replace a file at once: readers see the old text or the new one.
-
-    Raises:
-        OSError: when it cannot be written.
-    """
-    folder = os.path.dirname(path) or "."
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".viacheck-")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    folder_descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder_descriptor)
-    finally:
-        os.close(folder_descriptor)
+    write_file(path, json.dumps(document, indent=1), mode=0o600)
 
 
 def load(path: str) -> SavedState:

@@ -17,8 +17,9 @@ import socket
 import sys
 import time
 
+from viacheck.atomic_file import write_file
 from viacheck.guard.restore import Outcome, restore
-from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED, SavedState, load, write_whole
+from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED, SavedState, load
 
 ARMED, END = b"armed\n", b"end\n"
 ENDED, GONE, LATE = "the run asked for it", "the run is gone", "the time limit has passed"
@@ -113,7 +114,7 @@ def _restore(saved: SavedState, path: str, reason: str) -> Outcome:
     for line in (*outcome.actions, *(f"foreign {line}" for line in outcome.foreign), *outcome.difference):
         _say(line)
     _say(f"{'equal to the saved state' if outcome.equal else 'NOT EQUAL'} after {outcome.seconds:g} s")
-    write_whole(os.path.join(os.path.dirname(path), OUTCOME), outcome.to_json())
+    write_file(os.path.join(os.path.dirname(path), OUTCOME), outcome.to_json(), mode=0o600)
     return outcome
 
 
