@@ -17,7 +17,7 @@ def test_a_failed_write_leaves_the_older_file_and_nothing_else(tmp_path: Path) -
         write_file(target, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError), atomic_file(target) as file:
         file.write(b"half of")
-        file.write("it")  # type: ignore[arg-type]
+        file.write("it")  # type: ignore[call-overload]
     assert target.read_text() == "older"
     assert list(tmp_path.iterdir()) == [target]
 
