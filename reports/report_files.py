@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from reports.junit import junit
 from reports.report_page import render
 from viacheck.atomic_file import write_file
+from viacheck.model.exit_status import UsageError
 from viacheck.model.result import Outcome
 
 RESULT, REPORT, JUNIT, LATEST = "result.json", "report.html", "junit.xml", "latest"
+CAPTURES, BUNDLE = "captures", "bundle.tar.gz"
 
 
-class ResultUnreadable(Exception):
+class ResultUnreadable(UsageError):
     """A saved result cannot be used; the message says in one line which file and why."""
 
 

@@ -36,6 +36,20 @@ class Finished:
         return f"exit {self.exit_code}\n{self.stdout}\n{self.stderr}"
 
 
+VIACHECK = (sys.executable, "-I", "-m", "viacheck.cli.main")
+"""The installed command, for the Python that runs the tests."""
+
+
+def sub_command(
+    *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a sub-command, and wait until it has ended."""
+    return subprocess.run(
+        [*VIACHECK, *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=cwd, timeout=120, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+
+
 def command(*arguments: str) -> list[str]:
     """The command line that ./viacheck hands to pytest."""
     return [sys.executable, "-P", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from netns_lab.scenarios import SCENARIOS
-from tests.helpers.paths import ROOT
+from tests.helpers.front_door import sub_command
 from viacheck.bench import capture_load, egress_verdict, lab_build, large_host
 from viacheck.bench.bench_table import page
 from viacheck.bench.figures import Bench, BenchFailed, Figure, Limit, Measurement
 from viacheck.bench.lab_by_ip import commands
 from viacheck.bench.readiness import first_ping
 from viacheck.cli import bench
+from viacheck.cli.main import main
 from viacheck.host.namespace import Namespace
 from viacheck.targets.base import Target
 from viacheck.targets.specs import LabSpec
@@ -26,12 +25,12 @@ from viacheck.targets.specs import LabSpec
 def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where benchmarks are saved."""
     folder = tmp_path / "bench"
-    monkeypatch.setattr(bench, "SAVED", folder)
+    monkeypatch.setattr(bench, "reports_folder", lambda: tmp_path)
     return folder
 
 
 def test_the_table_is_printed_and_saved(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["--quick", "--only", "lab", "--only", "verdict"]) == 0
+    assert main(["bench", "--quick", "--only", "lab", "--only", "verdict"]) == 0
     said = capsys.readouterr()
     (document,) = saved.glob("*.json")
     saved_bench = Bench.model_validate_json(document.read_text())
@@ -101,7 +100,7 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is_saved(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(egress_verdict, "LAB", LabSpec("policy-routing", faults=("rule-missing",)))
-    assert bench.main(["--quick", "--only", "verdict", "--only", "load"]) == 1
+    assert main(["bench", "--quick", "--only", "verdict", "--only", "load"]) == 1
     assert "viacheck bench: verdict: " in capsys.readouterr().err
     (document,) = saved.glob("*.json")
     assert [one.name for one in Bench.model_validate_json(document.read_text()).measurements] == ["load"]
@@ -117,10 +116,7 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is_saved(
     ],
 )
 def test_bad_words_are_refused_in_one_line(words: list[str], told: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "viacheck.cli.main", "bench", *words],
-        cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = sub_command("bench", *words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
     assert done.stderr.startswith("viacheck bench: ")
     assert told in done.stderr
@@ -128,9 +124,7 @@ def test_bad_words_are_refused_in_one_line(words: list[str], told: str) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved.write_text("a file is in the way")
-    with pytest.raises(SystemExit) as ended:
-        bench.main(["--quick", "--only", "lab"])
-    assert ended.value.code == 4
+    assert main(["bench", "--quick", "--only", "lab"]) == 4
     assert capsys.readouterr().err.count("\n") == 1
 
 

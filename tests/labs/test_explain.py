@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 
-from tests.helpers.paths import ROOT
+from tests.helpers.front_door import sub_command
 from viacheck.analysis.explain import Explanation
 
 
 def explain(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "viacheck.cli.main", "explain", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+    return sub_command("explain", *words)
 
 
 def explained(*words: str) -> Explanation:
@@ -51,7 +49,7 @@ def test_a_dropped_packet_says_by_what() -> None:
     assert found.forward.startswith("dropped by forward: policy")
     assert found.forward_rules == ["forward: policy drop: matches"]
     lines = explain("--lab", "nat+forward-dropped", "--to", "203.0.113.9").stdout.splitlines()
-    assert "on wire    nothing: it is dropped inside the host" in lines
+    assert "on wire    nothing: the host drops the packet" in lines
     assert not any(line.startswith("NAT") for line in lines)
 
 
@@ -82,7 +80,7 @@ def test_people_get_lines_and_programs_get_json() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--lab", "nat", "--to", "example"), "--to: 'example' is no IP address"),
+        (("--lab", "nat", "--to", "example"), "--to: invalid IP address 'example'"),
         (("--lab", "nat", "--to", "fe80::1%eth0"), "--to: 'fe80::1%eth0' names an interface"),
         (("--lab", "nat", "--to", "203.0.113.9", "--from", "me"), "allowed: an address, agent, host"),
         (("--lab", "nat", "--to", "203.0.113.9", "--from", "2001:db8::1"), "are of different families"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from netns_lab.docker_engine.requirements import missing_requirement
-from tests.helpers.paths import ROOT
+from tests.helpers.front_door import VIACHECK
 from tests.labs.test_interrupt import namespaces_of
 
 PATIENCE = 60.0
@@ -25,11 +25,11 @@ CONNECT = "import socket; print(socket.create_connection(('198.51.100.1', 33434)
 
 
 def words(*arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "viacheck.cli.main", "shell", *arguments]
+    return [*VIACHECK, "shell", *arguments]
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb", **(more or {})}
+    return {**os.environ, "TERM": "dumb", **(more or {})}
 
 
 def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,11 +65,14 @@ def test_what_is_written_in_the_lab_stays_there() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("polcy-routing",), "viacheck: --lab: unknown lab 'polcy-routing'; did you mean policy-routing or "),
-        (("nat+rule-missing",), "viacheck: --lab: fault 'rule-missing' does not belong to lab 'nat'; it goes with "),
-        (("nat,policy-routing",), "viacheck: shell: takes one lab, not 2"),
-        ((), "usage: ./viacheck shell [engine:]LAB[+FAULT"),
-        (("--help",), "usage: ./viacheck shell [engine:]LAB[+FAULT"),
+        (("polcy-routing",), "viacheck shell: --lab: unknown lab 'polcy-routing'; did you mean policy-routing or "),
+        (
+            ("nat+rule-missing",),
+            "viacheck shell: --lab: fault 'rule-missing' does not belong to lab 'nat'; it ",
+        ),
+        (("nat,policy-routing",), "viacheck shell: takes one lab, not 2"),
+        ((), "viacheck shell: the following arguments are required: LAB"),
+        (("--map",), "viacheck shell: the following arguments are required: LAB"),
     ],
 )
 def test_what_is_no_lab_is_refused_in_one_line(arguments: tuple[str, ...], said: str) -> None:
@@ -82,7 +85,7 @@ def test_what_is_no_lab_is_refused_in_one_line(arguments: tuple[str, ...], said:
 def test_a_command_that_does_not_exist_is_told_in_one_line() -> None:
     done = shell("nat", "no-such-program")
     assert (done.returncode, done.stdout) == (127, "")
-    assert done.stderr == "viacheck: no-such-program: No such file or directory\n"
+    assert done.stderr == "viacheck shell: no-such-program: No such file or directory\n"
 
 
 class Terminal:
@@ -136,7 +139,7 @@ def test_a_shell_shows_a_map_and_says_where_one_is(terminal: Terminal) -> None:
         r"gateway by wlan0: 10\.10\.50\.1  <- the agent's packets must leave here",
         r"eth0@if\d+ +UP +172\.17\.0\.2/16",
         r"'agent CMD' runs CMD as the agent",
-        r"the lab goes when this shell ends",
+        r"the lab is removed when this shell ends",
     ):
         assert re.search(line, shown), f"{line}\n{shown}"
 

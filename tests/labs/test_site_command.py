@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.paths import ROOT
-from viacheck.cli.site import CannotDraft, draft, intent_schema, main, write
+from tests.helpers.front_door import VIACHECK
+from viacheck.cli.main import main
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import (
@@ -24,13 +23,14 @@ from viacheck.model.intent import (
     load_intent,
     parse_intent,
 )
+from viacheck.model.intent_draft import draft
+from viacheck.model.intent_schema import intent_schema
 from viacheck.model.snapshot import (
     Address,
     Attachment,
     DockerContainer,
     DockerEngine,
     DockerNetwork,
-    HostFile,
     IPAMPool,
     Link,
     NetworkState,
@@ -41,9 +41,6 @@ from viacheck.model.snapshot import (
     Snapshot,
 )
 
-RUN_SITE = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from viacheck.cli.site import main; sys.exit(main(sys.argv[1:]))"
-)
 NO_ENGINE = "DOCKER_HOST=unix:///nonexistent/docker.sock"
 
 
@@ -54,7 +51,7 @@ def ip(namespace: Namespace, *commands: str) -> None:
 
 
 def site(namespace: Namespace, *words: str) -> CommandResult:
-    return namespace.run(["env", NO_ENGINE, sys.executable, "-P", "-c", RUN_SITE, str(ROOT), *words])
+    return namespace.run(["env", NO_ENGINE, *VIACHECK, "site", *words])
 
 
 @pytest.fixture
@@ -121,7 +118,7 @@ def test_a_rule_whose_table_is_empty_keeps_the_table_and_marks_the_uplink(host: 
     path = tmp_path / "site.toml"
     assert site(host, "init", "-o", str(path)).ok
     assert load_intent(path).egress.table == 200
-    assert 'uplink = "eth0"  # CORRECT THIS: table 200 has no default route that would tell' in path.read_text()
+    assert 'uplink = "eth0"  # CORRECT THIS: table 200 has no default route to show the uplink' in path.read_text()
 
 
 def test_a_bare_namespace_behind_a_bridge_is_drafted_as_nat(host: Namespace, agent: Namespace, tmp_path: Path) -> None:
@@ -175,11 +172,15 @@ def test_a_file_that_exists_is_replaced_only_by_force(host: Namespace, tmp_path:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    host: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "site.toml"
     path.write_text("mine")
-    with pytest.raises(CannotDraft, match="exists; --force replaces it"):
-        write(str(path), "draft", replace=False)
+    monkeypatch.setattr("os.path.lexists", lambda _path: False)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    assert host.call(lambda: main(["site", "init", "-o", str(path)])) == 4
+    assert capfd.readouterr().err == f"viacheck site init: {path}: exists; --force replaces it\n"
     assert (path.read_text(), list(tmp_path.iterdir())) == ("mine", [path])
 
 
@@ -199,11 +200,7 @@ def test_a_wrong_call_is_told_in_one_line(
     words: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    try:
-        status = main(words)
-    except SystemExit as ended:
-        status = int(ended.code or 0)
-    assert (status, capfd.readouterr()) == (4, ("", f"{line}\n"))
+    assert (main(["site", *words]), capfd.readouterr()) == (4, ("", f"{line}\n"))
     assert os.listdir(tmp_path) == []
 
 
@@ -212,6 +209,9 @@ def test_a_folder_that_is_not_there_is_told(host: Namespace, tmp_path: Path) -> 
     result = site(host, "init", "-o", str(path))
     assert result.exit_code == 4
     assert result.stderr == f"viacheck site init: {path}: cannot be written: No such file or directory\n"
+
+
+TABLE_NAMES = {200: "wlan0rt"}
 
 
 def default(gateway: str, interface: str, table: int = 254) -> Route:
@@ -242,12 +242,11 @@ def engine_host(network: DockerNetwork | None, *, rules: tuple[Rule, ...] = (), 
         engine=DockerEngine(
             version="27.0.1", api_version="1.46", networks=(network,) if network else (), container=container
         ),
-        files=(HostFile(path="/etc/iproute2/rt_tables", exists=True, text="200\twlan0rt\n"),),
     )
 
 
 def loaded(snapshot: Snapshot) -> Intent:
-    return parse_intent(tomllib.loads(draft(snapshot, container="te-agent")), source="site.toml")
+    return parse_intent(tomllib.loads(draft(snapshot, TABLE_NAMES, container="te-agent")), source="site.toml")
 
 
 def test_a_container_on_a_network_of_its_own_gets_the_rule_of_that_networks_subnet() -> None:
@@ -283,7 +282,7 @@ def test_a_container_on_a_macvlan_network_is_drafted_with_its_parent_and_pool() 
 
 
 def test_an_interface_without_a_default_route_is_offered_as_an_uplink() -> None:
-    text = draft(engine_host(None, network_mode="none"), container="te-agent")
+    text = draft(engine_host(None, network_mode="none"), {}, container="te-agent")
     assert "# [uplinks.eth1]  # no default route names its gateway; an uplink too?\n# gateway =\n" in text
 
 
@@ -300,13 +299,13 @@ def test_names_from_the_host_cannot_break_out_of_the_draft() -> None:
         ),
         problems=(Problem(what="engine", reason="one\ntwo = 2"),),
     )
-    text = draft(snapshot)
+    text = draft(snapshot, {})
     assert list(parse_intent(tomllib.loads(text), source="site.toml").uplinks) == [name]
     assert "\x1b" not in text
 
 
 def test_the_schema_knows_every_key_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["schema"]) == 0
+    assert main(["site", "schema"]) == 0
     schema = json.loads(capfd.readouterr().out)
     assert schema == intent_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -1,4 +1,4 @@
-"""What docs/ says of checks, faults and labs is what the code says."""
+"""The tables in docs/ of checks, faults, labs and diagnoses match the code."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from viacheck.installation import ROOT
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_in_step_with_the_code(name: str) -> None:
+def test_a_page_matches_the_code(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == PAGES[name](), "run './viacheck docs'"

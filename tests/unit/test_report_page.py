@@ -6,8 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from html.parser import HTMLParser
@@ -21,7 +19,8 @@ from reports.egress_summary import verdict_sentence, way_of
 from reports.report_files import ResultUnreadable, link_latest, read_outcome, write_outcome
 from reports.report_page import render
 from reports.text import escape_unprintable, ids_shortened
-from tests.helpers.paths import RECORDED, ROOT
+from tests.helpers.front_door import sub_command
+from tests.helpers.paths import RECORDED
 from tests.helpers.sample_outcomes import HOSTILE, SAMPLES, egress, healthy, many, rule_missing, snapshot, timeline
 from viacheck.model.result import CheckResult, Diagnosis, Outcome, PacketsEvidence, Verdict
 
@@ -422,22 +421,17 @@ def test_a_file_that_is_no_result_is_named_in_one_line(tmp_path: Path, text: str
     assert "\n" not in str(raised.value)
 
 
-def _reports(*arguments: str) -> subprocess.CompletedProcess[str]:
-    root = ROOT
-    return subprocess.run([sys.executable, "-m", "reports", *arguments], capture_output=True, text=True, cwd=root)
-
-
 def test_a_saved_result_is_rendered_again(tmp_path: Path) -> None:
-    done = _reports(str(RECORDED / "result-rule-missing.json"), "-o", str(tmp_path / "again.html"))
+    done = sub_command("report", RECORDED / "result-rule-missing.json", "-o", tmp_path / "again.html")
     assert (done.returncode, done.stderr) == (0, "")
     assert "eth0 instead of wlan0" in done.stdout
     assert "eth0 instead of wlan0" in Page((tmp_path / "again.html").read_text()).text("h1")
 
 
 def test_a_missing_result_is_a_usage_error() -> None:
-    done = _reports("no-such.json")
+    done = sub_command("report", "no-such.json")
     assert done.returncode == 4
-    assert done.stderr == "python -m reports: no-such.json: cannot be read: No such file or directory\n"
+    assert done.stderr == "viacheck report: no-such.json: cannot be read: No such file or directory\n"
 
 
 def test_a_snapshot_of_another_version_is_shown_as_it_is() -> None:

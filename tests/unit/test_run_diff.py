@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import Finished, viacheck
-from tests.helpers.paths import ROOT
+from tests.helpers.front_door import Finished, sub_command, viacheck
 
 
 def diff(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "viacheck.cli.main", "diff", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+    return sub_command("diff", *words)
 
 
 @pytest.fixture(scope="module")

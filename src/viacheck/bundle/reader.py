@@ -21,6 +21,7 @@ from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNA
 from viacheck.bundle.recorded_commands import Recorded, commands_in
 from viacheck.bundle.script_output import snapshot_of
 from viacheck.diagnosis import causes
+from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import PROTOCOLS, Intent, IntentError, parse_intent
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import Outcome, Run, TargetRecord
@@ -38,7 +39,7 @@ def _adapter() -> TypeAdapter[Snapshot]:
     return TypeAdapter(Snapshot)
 
 
-class BundleUnreadable(Exception):
+class BundleUnreadable(UsageError):
     """The file is no bundle that can be used; the message says in one line which file and why."""
 
 

@@ -1,33 +1,32 @@
-"""``./viacheck docs``: writes the tables of docs/ from the code that they describe; a test holds them in step."""
+"""``viacheck docs``: writes the tables of docs/ from the code that they describe; a test compares them."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
-import sys
 
 from fixtures.check import Check
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import SCENARIOS
 from viacheck.atomic_file import write_file
 from viacheck.diagnosis.codes import CODES
-from viacheck.installation import ROOT
+from viacheck.installation import CHECKS, ROOT
+from viacheck.model.exit_status import ExitStatus
 
 HEADER = "<!-- Written by './viacheck docs' from the code; change the code, not this file. -->\n\n"
 
 
 def all_checks() -> list[Check]:
-    """Every declared check, by id."""
-    found = []
-    for path in sorted((ROOT / "checks").glob("test_*.py")):
-        module = importlib.import_module(f"checks.{path.stem}")
-        found += [function.check for _name, function in inspect.getmembers(module, inspect.isfunction)
-                  if hasattr(function, "check")]  # fmt: skip
-    return sorted(found, key=lambda check: check.id)
+    """Return every declared check, sorted by id."""
+    modules = [importlib.import_module(f"checks.{path.stem}") for path in CHECKS.glob("test_*.py")]
+    functions = [function for module in modules for _name, function in inspect.getmembers(module, inspect.isfunction)]
+    checks: list[Check] = [function.check for function in functions if hasattr(function, "check")]
+    return sorted(checks, key=lambda check: check.id)
 
 
 def checks_page() -> str:
-    """docs/checks.md: every check, what must be true, what it needs, where it applies."""
+    """Return docs/checks.md: every check, its title, its needs and the faults that break it."""
     rows = ["| id | what must be true | needs | guide | faults that break it |", "| --- | --- | --- | --- | --- |"]
     for check in all_checks():
         breaking = ", ".join(f"`{fault.name}`" for fault in FAULTS.values() if check.id in fault.breaks)
@@ -36,7 +35,7 @@ def checks_page() -> str:
 
 
 def faults_page() -> str:
-    """docs/faults.md: the fault matrix."""
+    """Return docs/faults.md: the fault matrix."""
     rows = ["| fault | what is broken | on | checks that get worse | diagnosis |", "| --- | --- | --- | --- | --- |"]
     for fault in FAULTS.values():
         flavour = " (engine)" if fault.flavour == "engine" else ""
@@ -48,7 +47,7 @@ def faults_page() -> str:
 
 
 def labs_page() -> str:
-    """docs/labs.md: every lab."""
+    """Return docs/labs.md: every lab."""
     rows = ["| lab | what it is | guide | leaves by |", "| --- | --- | --- | --- |"]
     for name, describe in SCENARIOS.items():
         plan = describe()
@@ -57,7 +56,7 @@ def labs_page() -> str:
 
 
 def diagnoses_page() -> str:
-    """docs/diagnoses.md: every code, and the faults that provoke it."""
+    """Return docs/diagnoses.md: every code and the faults that provoke it."""
     rows = ["| code | what it means | faults that provoke it |", "| --- | --- | --- |"]
     for code, meaning in CODES.items():
         provoking = ", ".join(f"`{fault.name}`" for fault in FAULTS.values() if fault.diagnosis == code)
@@ -68,11 +67,13 @@ def diagnoses_page() -> str:
 PAGES = {"checks.md": checks_page, "faults.md": faults_page, "labs.md": labs_page, "diagnoses.md": diagnoses_page}
 
 
-def main(argv: list[str]) -> int:
-    """Write the pages; returns 0, or 4 for words that it does not know."""
-    if argv:
-        sys.stderr.write("usage: ./viacheck docs\n")
-        return 4
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Take no options."""
+    del parser
+
+
+def run(_options: argparse.Namespace) -> ExitStatus:
+    """Write the pages."""
     for name, page in PAGES.items():
         write_file(ROOT / "docs" / name, page())
-    return 0
+    return ExitStatus.OK

@@ -1,56 +1,152 @@
-"""The ``viacheck`` command: the checks when no sub-command is named, or one of the sub-commands."""
+"""The ``viacheck`` command: runs the checks, or one of the sub-commands.
+
+A sub-command is a module of this package with ``configure(parser)`` and ``run(options)``, imported when it is chosen.
+"""
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 
+from viacheck import __version__
+from viacheck.cli.command import CommandFailed, CommandLineError, CommandParser, print_error
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT, add_to_import_path
+from viacheck.model.exit_status import ExitStatus, UsageError
 
 COMMANDS = {
-    "site": "write a draft site.toml, or print its JSON Schema",
+    "site": "write a draft of site.toml, or print its JSON Schema",
     "shell": "open a root shell on a lab's host",
     "explain": "show where a packet goes, and why",
     "diff": "show what changed between two runs",
-    "collect": "write a bundle of this host: its state, for someone without access to it",
-    "collect-script": "print a shell script that collects the same without viacheck",
+    "report": "render a saved result.json again",
+    "collect": "write a bundle of this host, for analysis elsewhere",
+    "collect-script": "print a shell script that writes a bundle",
     "restore": "restore this host's network after an interrupted run",
-    "docs": "write the tables of docs/ from the code",
     "bench": "measure the parts of a run",
 }
-_DECIDED_ELSEWHERE = ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_PLUGINS", "LD_PRELOAD")
-"""Variables of the caller that would change which code runs; viacheck runs as root."""
+CHECKOUT_COMMANDS = {
+    "docs": "write the tables of docs/ from the code",
+}
+"""Sub-commands that work on the files of a checkout."""
+PYTEST_COMMANDS = {"run": CHECKS, "tests": ROOT / "tests"}
+"""Commands whose options are pytest's and the plugin's, with the folder that they run without a path."""
+DROPPED_VARIABLES = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "LD_PRELOAD")
+"""Variables of the caller that would change which code runs, beside Python's own."""
+DESCRIPTION = """\
+Verify which way the packets of a containerised agent take, with proof.
+
+  viacheck                                  check every lab, and write a report
+  viacheck --lab NAME[,NAME]                check these labs ('--lab list' prints all labs and faults)
+  viacheck --local --site site.toml         check this host
+  viacheck --bundle case.tar.gz             check what a bundle of a host can show
+  viacheck --local --site site.toml DIR     run your own checks in DIR instead
+  viacheck run --help                       all options of a run, pytest's included
+"""
+EPILOG = """\
+'viacheck COMMAND --help' shows the options of a command. 'viacheck run ...' is the same as 'viacheck ...'.
+Exit status: 0 nothing is bad, 1 a check fails or is inconclusive, 4 the command line or an input is wrong.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the checks or one sub-command; return the exit status."""
+    """Run the checks or a sub-command; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for name in _DECIDED_ELSEWHERE:
-        os.environ.pop(name, None)
+    ignore_callers_settings()
     add_to_import_path()
-    if arguments and arguments[0] in COMMANDS:
-        run: Callable[[list[str]], int] = import_module(f"viacheck.cli.{arguments[0].replace('-', '_')}").main
-        return run(arguments[1:])
-    if arguments and arguments[0] == "tests" and IS_CHECKOUT:
-        return _run_pytest(ROOT / "tests", arguments[1:])
-    return _run_pytest(CHECKS, arguments)
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
 
 
-def _run_pytest(folder: os.PathLike[str], arguments: list[str]) -> int:
-    """Run pytest with this checkout's configuration, on a folder unless the arguments name tests of their own."""
-    import pytest
+def ignore_callers_settings() -> None:
+    """Drop the environment variables that change which code runs, here and in child processes."""
+    for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        while os.path.abspath(folder) in sys.path:
+            sys.path.remove(os.path.abspath(folder))
+    for name in [name for name in os.environ if name.startswith("PYTHON") or name in DROPPED_VARIABLES]:
+        del os.environ[name]
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if sys.pycache_prefix is not None:
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    if sys.dont_write_bytecode:
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
-    own = any(_is_test_path(argument.partition("::")[0]) for argument in arguments)
-    cache = [] if os.access(ROOT, os.W_OK) else ["-p", "no:cacheprovider"]
-    paths = [] if own else [str(folder)]
-    return int(pytest.main(["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), *cache, *paths, *arguments]))
+
+def _dispatch(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    pytest_commands = [name for name in PYTEST_COMMANDS if name != "tests" or IS_CHECKOUT]
+    if first in pytest_commands:
+        return _run_pytest(first, arguments[1:])
+    commands = COMMANDS | (CHECKOUT_COMMANDS if IS_CHECKOUT else {})
+    if first in commands or first in ("-h", "--help", "--version"):
+        return _run_command(commands, arguments)
+    if not first or first.startswith(("-", "@")) or _is_path(first):
+        return _run_pytest("run", arguments)
+    near = difflib.get_close_matches(first, [*commands, *pytest_commands], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join([*pytest_commands, *commands])}"
+    print_error("viacheck", f"unknown command {first!r}; {hint} ('viacheck --help' describes them)")
+    return ExitStatus.USAGE
 
 
-def _is_test_path(argument: str) -> bool:
-    """Whether an argument names a test file, or a folder by its path: a bare word may be an option's value."""
-    return os.path.isfile(argument) if argument.endswith(".py") else "/" in argument and os.path.isdir(argument)
+def _is_path(argument: str) -> bool:
+    """Whether an argument names a test file or folder, as pytest spells them."""
+    path = argument.partition("::")[0]
+    return "/" in path or path.endswith(".py") or os.path.exists(path)
+
+
+def _run_command(commands: dict[str, str], arguments: list[str]) -> int:
+    """Parse the command line of a sub-command and run it. All errors of sub-commands are printed here."""
+    parser = CommandParser(
+        prog="viacheck", usage="viacheck [COMMAND] [OPTION ...]", description=DESCRIPTION, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--version", action="version", version=f"viacheck {__version__}", help="show the version and exit"
+    )
+    choices = parser.add_subparsers(title="commands", metavar="COMMAND [OPTION ...]", prog="viacheck")
+    for name, summary in commands.items():
+        choice = choices.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == arguments[0]:
+            module = import_module(f"viacheck.cli.{name.replace('-', '_')}")
+            module.configure(choice)
+            choice.set_defaults(run=module.run)
+    prog = f"viacheck {arguments[0]}"
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+        prog = options.prog
+        if unknown:
+            raise UsageError(f"unknown arguments: {' '.join(unknown)}")
+        return int(options.run(options))
+    except CommandLineError as error:
+        print_error(error.prog, *error.lines)
+        return ExitStatus.USAGE
+    except UsageError as error:
+        print_error(prog, *error.lines)
+        return ExitStatus.USAGE
+    except CommandFailed as error:
+        print_error(prog, str(error))
+        return ExitStatus.FAILED
+
+
+def _run_pytest(command: str, arguments: list[str]) -> int:
+    if command == "run" and _asks_for_labs(arguments):
+        from viacheck.targets.specs import catalogue
+
+        sys.stdout.writelines(f"{line}\n" for line in catalogue())
+        return ExitStatus.OK
+    from viacheck.cli.pytest_run import run_pytest
+
+    return run_pytest(PYTEST_COMMANDS[command], arguments)
+
+
+def _asks_for_labs(arguments: list[str]) -> bool:
+    return "--lab=list" in arguments or ("--lab", "list") in pairwise(arguments)
 
 
 if __name__ == "__main__":

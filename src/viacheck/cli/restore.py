@@ -1,4 +1,4 @@
-"""``./viacheck restore``: finishes what a run and its watchdog left undone, from the state that they saved."""
+"""``viacheck restore``: restores the network from the state that an interrupted run saved."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import contextlib
 import os
 import sys
-from typing import NoReturn
 
+from viacheck.cli.command import CommandFailed
 from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire, default_state_dir
 from viacheck.guard.restore import restore
 from viacheck.guard.saved_state import (
@@ -20,79 +20,75 @@ from viacheck.guard.saved_state import (
     load,
 )
 from viacheck.guard.watchdog import finish
-
-RESTORED, NOT_RESTORED, USAGE_ERROR = 0, 1, 4
-
-
-class _Arguments(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {message}\n")
+from viacheck.model.exit_status import ExitStatus, UsageError
 
 
-def main(argv: list[str]) -> int:
-    """Restore; returns 0 when the state is as it was saved, 1 when not, 4 when there is nothing to restore from."""
-    parser = _Arguments(prog="viacheck restore", description="Put this host's network back as it was before a run.")
-    parser.add_argument("--state", metavar="FILE", help="the saved state (default: the one that a run left behind)")
-    parser.add_argument("--forget", action="store_true", help="leave the network as it is, and drop the saved state")
-    words = parser.parse_args(argv)
-    folder = os.path.dirname(os.path.abspath(words.state)) if words.state else default_state_dir()
-    path = words.state or os.path.join(folder, UNFINISHED)
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("--state", metavar="FILE", help="the saved state (default: the state that a run left behind)")
+    parser.add_argument("--forget", action="store_true", help="leave the network as it is, and delete the saved state")
+
+
+def run(options: argparse.Namespace) -> ExitStatus:
+    """Restore the network; return OK when it equals the saved state, FAILED when it does not.
+
+    Raises:
+        UsageError: when there is no saved state of this host.
+        CommandFailed: when another run holds the lock, or the state cannot be read.
+    """
+    folder = os.path.dirname(os.path.abspath(options.state)) if options.state else default_state_dir()
+    path = options.state or os.path.join(folder, UNFINISHED)
+    if not os.path.exists(path):
+        return _nothing_to_restore(path, folder)
     try:
-        if not os.path.exists(path):
-            return _nothing_unfinished(path, folder)
-        lock = acquire(folder, "./viacheck restore")
+        lock = acquire(folder, "viacheck restore")
     except LockHeld as error:
-        sys.stderr.write(f"viacheck: {error}\n")
-        return NOT_RESTORED
+        raise CommandFailed(str(error)) from None
     except NoStateDirectory as error:
-        sys.stderr.write(f"viacheck: {error}\n")
-        return USAGE_ERROR
+        raise UsageError(str(error)) from None
     try:
-        if words.forget:
+        if options.forget:
             os.unlink(path)
-            sys.stdout.write(f"{path}: dropped; the network stays as it is\n")
-            return RESTORED
+            sys.stdout.write(f"{path}: deleted; the network stays as it is\n")
+            return ExitStatus.OK
         return _restore(path)
     except (NoSavedState, FileNotFoundError) as error:
-        sys.stderr.write(f"viacheck: {error}\n")
-        return USAGE_ERROR
+        raise UsageError(str(error)) from None
     finally:
         lock.release()
 
 
-def _nothing_unfinished(path: str, folder: str) -> int:
+def _nothing_to_restore(path: str, folder: str) -> ExitStatus:
     with contextlib.suppress(NoSavedState):
         if os.path.basename(path) == UNFINISHED:
-            done = load(os.path.join(folder, FINISHED))
-            sys.stdout.write(f"nothing is unfinished: the state of {done.saved} was put back\n")
-            return RESTORED
-    sys.stderr.write(f"viacheck: {path}: there is no saved state\n")
-    return USAGE_ERROR
+            finished = load(os.path.join(folder, FINISHED))
+            sys.stdout.write(f"nothing to restore; the last run already restored the state saved at {finished.saved}\n")
+            return ExitStatus.OK
+    raise UsageError(f"{path}: there is no saved state")
 
 
-def _restore(path: str) -> int:
-    saved = _of_this_place(load(path), path)
+def _restore(path: str) -> ExitStatus:
+    saved = _checked(load(path), path)
     try:
         outcome = restore(saved, "asked for by hand")
     except OSError as error:
-        sys.stderr.write(f"viacheck: the state cannot be read: {error.strerror}\n")
-        return NOT_RESTORED
-    told = [*outcome.actions, *(f"left alone, changed by others: {line}" for line in outcome.foreign)]
-    sys.stdout.writelines(f"  {line}\n" for line in told)
+        raise CommandFailed(f"the state cannot be read: {error.strerror}") from None
+    repairs = [*outcome.actions, *(f"not touched, changed by something else: {line}" for line in outcome.foreign)]
+    sys.stdout.writelines(f"  {line}\n" for line in repairs)
     if outcome.equal:
         finish(path)
         sys.stdout.write(f"the network equals the state saved at {saved.saved}\n")
-        return RESTORED
-    sys.stdout.write(f"the network differs from the state saved at {saved.saved} ('--forget' leaves it so):\n")
+        return ExitStatus.OK
+    sys.stdout.write(f"the network differs from the state saved at {saved.saved} ('--forget' leaves it as it is):\n")
     sys.stdout.writelines(f"  {line}\n" for line in outcome.difference)
-    return NOT_RESTORED
+    return ExitStatus.FAILED
 
 
-def _of_this_place(saved: SavedState, path: str) -> SavedState:
-    """See that a state is of this system's present run, and of this namespace.
+def _checked(saved: SavedState, path: str) -> SavedState:
+    """Return a state that was saved since this system's start, in this namespace.
 
     Raises:
-        NoSavedState: when it is not.
+        NoSavedState: when it was not.
     """
     if saved.boot_id != current_boot():
         raise NoSavedState(f"{path}: was saved at {saved.saved}, before this system's last start")

@@ -1,7 +1,8 @@
-"""``./viacheck shell LAB``: a root shell on a lab's host, with a map of where you are. The lab goes when it ends."""
+"""``viacheck shell``: opens a root shell on a lab's host and prints a map of the lab, which ends with the shell."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -10,17 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from netns_lab.docker_engine.engine_builder import engine_intent
-from netns_lab.lab import Lab, LabCommandError
-from netns_lab.rtnetlink_batch import LabBuildError
+from netns_lab.lab import Lab
 from reports.text import escape_unprintable
+from viacheck.cli.command import lab_failures, print_error
 from viacheck.host.namespace import Namespace
-from viacheck.host.user_namespace import UserNamespacesForbidden, enter_user_namespace_if_needed
-from viacheck.targets.open_target import LabUnavailable, open_lab
-from viacheck.targets.specs import LabSpec, SelectionError, parse_labs
+from viacheck.host.user_namespace import enter_user_namespace_if_needed
+from viacheck.model.exit_status import UsageError
+from viacheck.targets.open_target import open_lab
+from viacheck.targets.specs import LabSpec, parse_labs
 
-USAGE_ERROR, FAILED = 4, 1
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
-"""As shells say it."""
+"""Exit statuses of a shell that cannot run a command."""
 SCRIPTS = Path("/run/viacheck")
 _AGENT_SCRIPT = """#!/bin/sh
 # Runs a command in the agent's network namespace.
@@ -28,25 +29,29 @@ exec nsenter --net=/proc/{pid}/fd/{fd} -- "$@"
 """
 
 
-def main(argv: list[str]) -> int:
-    """Open the shell; returns its exit status, or 4 when the lab is not known."""
-    if len(argv) < 1 or argv[0].startswith("-"):
-        sys.stderr.write("usage: ./viacheck shell [engine:]LAB[+FAULT…] [COMMAND…]   (see './viacheck --lab list')\n")
-        return USAGE_ERROR
-    try:
-        labs = parse_labs(argv[0])
-        if len(labs) != 1:
-            raise SelectionError(f"shell: takes one lab, not {len(labs)}")
-        enter_user_namespace_if_needed()
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Define the options."""
+    parser.usage = "viacheck shell [engine:]LAB[+FAULT...] [COMMAND ...]"
+    parser.epilog = "'viacheck --lab list' prints all labs and faults. The lab is removed when the shell ends."
+    parser.add_argument("lab", metavar="LAB", help="the lab, and faults to add to it")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this instead of a shell")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Open the shell; return its exit status.
+
+    Raises:
+        UsageError: when there is no such lab.
+        CommandFailed: when the lab cannot be built.
+    """
+    labs = parse_labs(options.lab)
+    if len(labs) != 1:
+        raise UsageError(f"takes one lab, not {len(labs)}")
+    enter_user_namespace_if_needed()
+    with lab_failures():
         lab = open_lab(labs[0])
-    except (SelectionError, UserNamespacesForbidden) as error:
-        sys.stderr.write(f"viacheck: {error}\n")
-        return USAGE_ERROR
-    except (LabUnavailable, LabBuildError, LabCommandError) as error:
-        sys.stderr.write(f"viacheck: {error}\n")
-        return FAILED
     try:
-        return _shell(lab, labs[0], argv[1:])
+        return _shell(lab, labs[0], options.command)
     finally:
         lab.close()
 
@@ -56,7 +61,8 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
     path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
     prompt = f"[viacheck {spec.name} host] \\w \\$ "
     environment = {**os.environ, "PATH": f"{SCRIPTS}:{path}", "PS1": prompt}
-    environment.pop("PYTHONPATH", None)
+    for name in [name for name in environment if name.startswith("PYTHON")]:
+        del environment[name]
     if lab.engine is not None:
         environment["DOCKER_HOST"] = lab.engine.base_url
     argv = command or ["/bin/bash", "--norc", "--noprofile", "-i"]
@@ -65,7 +71,7 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
     if not command:
         sys.stdout.write(map_of(lab, spec))
         sys.stdout.flush()
-    # Ctrl-C belongs to what runs in the shell.
+    # Ctrl-C is for the program in the shell.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return _run_inside(lab.host.namespace, argv, environment)
@@ -74,7 +80,7 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
 
 
 def _write_agent_script(agent_fd: int) -> None:
-    """Make the word 'agent' a command in the lab, in its own /run, which goes with it."""
+    """Write the command `agent` into the lab's own /run."""
     SCRIPTS.mkdir()
     script = SCRIPTS / "agent"
     script.write_text(_AGENT_SCRIPT.format(pid=os.getpid(), fd=agent_fd))
@@ -88,12 +94,12 @@ def _run_inside(namespace: Namespace, argv: list[str], environment: dict[str, st
     try:
         return namespace.call(start).wait()
     except OSError as error:
-        sys.stderr.write(f"viacheck: {escape_unprintable(argv[0])}: {error.strerror}\n")
+        print_error("viacheck shell", f"{argv[0]}: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
 
 
 def map_of(lab: Lab, spec: LabSpec) -> str:
-    """The lab in a few lines: interfaces, addresses, gateways, agent."""
+    """Return the lab in a few lines: interfaces, addresses, gateways, agent."""
     intent = engine_intent(lab.plan) if spec.flavour == "engine" else lab.plan.intent
     lines = [f"lab {spec.name}: {lab.plan.title}", "", "  host"]
     listing = lab.host.ip("-br", "address").stdout.splitlines()
@@ -107,5 +113,5 @@ def map_of(lab: Lab, spec: LabSpec) -> str:
         for line in lab.agent.namespace.run(["ip", "-br", "address"]).stdout.splitlines()
     ]
     lines += ["", f"  'agent CMD' runs CMD as the agent, such as: agent ping -c 1 {intent.probe.target}"]
-    lines += ["  the lab goes when this shell ends", ""]
+    lines += ["  the lab is removed when this shell ends", ""]
     return "\n".join(lines) + "\n"

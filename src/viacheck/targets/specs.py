@@ -12,6 +12,7 @@ from netns_lab.plan import LabPlan
 from netns_lab.scenarios import BLANK, SCENARIOS
 from viacheck.bundle.reader import Bundle
 from viacheck.host.capabilities import missing_capabilities
+from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, NatAttach
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.apply_script import Change
@@ -19,7 +20,7 @@ from viacheck.targets.apply_script import Change
 Flavour = Literal["netns", "engine"]
 
 
-class SelectionError(Exception):
+class SelectionError(UsageError):
     """The selection names something that does not exist; the message is one line, ready to be shown."""
 
 

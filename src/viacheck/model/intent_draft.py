@@ -1,0 +1,268 @@
+"""Drafts site.toml from a snapshot.
+
+A draft says what the host shows now, which is not always what its operator wants: each value has a comment that says
+what to confirm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_network
+
+from viacheck.model.exit_status import UsageError
+from viacheck.model.intent import toml_key, toml_text
+from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, NetworkState, Nexthop, Rule, Snapshot
+
+CORRECT = "CORRECT THIS"
+KERNEL_TABLES = (0, 252, 253, 254, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultExit:
+    """The uplink and the gateway of a default route."""
+
+    interface: str
+    gateway: str | None
+    table: int
+    metric: int
+
+
+@dataclass(frozen=True, slots=True)
+class DraftedAttachment:
+    """How the agent is attached: the lines of [agent.attach], and the subnet and interfaces that follow from them."""
+
+    lines: tuple[str, ...]
+    subnet: IPv4Network | None = None
+    bridge: str | None = None
+    parent: str | None = None
+    gateway: str | None = None
+
+
+def draft(
+    snapshot: Snapshot, table_names: Mapping[int, str], *, container: str | None = None, netns: str | None = None
+) -> str:
+    """Return a draft of site.toml from what a snapshot shows.
+
+    Args:
+        snapshot: the state of the host.
+        table_names: the registered names of routing tables.
+        container: the agent's container.
+        netns: the agent's network namespace.
+
+    Raises:
+        UsageError: when no default route shows an uplink.
+    """
+    exits = default_exits(snapshot.host)
+    attached = _attachment(snapshot)
+    gateways: dict[str, str] = {}
+    for default_exit in exits:
+        if default_exit.gateway is not None:
+            gateways.setdefault(default_exit.interface, default_exit.gateway)
+    if attached.parent and attached.gateway:
+        gateways[attached.parent] = attached.gateway
+    if not gateways:
+        raise UsageError(
+            "no default route of this host names a gateway, so no uplink is known: bring the uplinks up, "
+            "or write the file by hand"
+        )
+    lines = [
+        "# Drafted by `viacheck site init` from what this host shows now, which may not be what you want:",
+        "# review it; the marked lines need you.",
+        "schema = 1",
+        "",
+        "[site]",
+        f"name = {toml_text(snapshot.hostname or 'this-host')}  # the name of this installation in reports",
+        "",
+        *_agent_lines(snapshot, container, netns),
+        "",
+        "[agent.attach]",
+        *attached.lines,
+        "",
+        *_uplink_lines(snapshot.host, gateways, exits),
+        "",
+        *_egress_lines(snapshot.host, table_names, attached, gateways, exits),
+    ]
+    main = next((exit_ for exit_ in exits if exit_.table == TABLE_MAIN and exit_.interface in gateways), None)
+    if main is not None:
+        lines += [
+            "",
+            "[host]",
+            f"default_exit = {toml_text(main.interface)}  # where the host's own packets must leave",
+        ]
+    lines += [
+        "",
+        "[probe]",
+        'target = "198.51.100.1"  # any address beyond the uplink; if it answers, round trips are tested as well',
+        'protocols = ["icmp", "udp", "tcp"]',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def default_exits(host: NetworkState) -> list[DefaultExit]:
+    """Return the exits of all IPv4 default routes: the main table first, then by metric."""
+    exits = [
+        DefaultExit(hop.interface, hop.gateway, route.table, route.metric)
+        for route in host.routes
+        if route.family == 4 and route.is_default and route.type == "unicast"
+        for hop in route.nexthops
+        if hop.interface is not None
+    ]
+    return sorted(exits, key=lambda exit_: (exit_.table != TABLE_MAIN, exit_.metric, exit_.table))
+
+
+def _agent_lines(snapshot: Snapshot, container: str | None, netns: str | None) -> Iterator[str]:
+    yield "[agent]"
+    if netns is not None:
+        yield f"netns = {toml_text(netns)}  # the number in /proc/NUMBER changes when the process restarts"
+    elif container is not None:
+        yield f"container = {toml_text(container)}"
+    else:
+        yield f'container = "te-agent"  # {CORRECT}: name of the agent\'s container (`docker ps`)'
+    for problem in (snapshot.problem("engine"), snapshot.problem("agent")):
+        if problem is not None:
+            yield f"# Could not be read: {_comment(problem.reason)}"
+
+
+def _comment(text: str) -> str:
+    """Return text as a TOML comment can hold it: one line of printable characters."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def _attachment(snapshot: Snapshot) -> DraftedAttachment:
+    """Return how the agent is attached: by Docker's answer, else by its own interface, else by docker0."""
+    engine = snapshot.engine
+    if engine is not None and engine.container is not None:
+        for attachment in engine.container.attachments:
+            network = engine.network(attachment.network)
+            if network is not None and network.driver in ("bridge", "macvlan"):
+                return _on_network(network)
+    if snapshot.agent is not None:
+        return _on_interface(snapshot.host, snapshot.agent)
+    network = engine.network("bridge") if engine is not None else None
+    if network is not None:
+        return _on_network(network)
+    on_docker0 = snapshot.host.addresses_of("docker0")
+    return DraftedAttachment(
+        lines=('mode = "nat"', f'network = "bridge"  # {CORRECT}: nothing shows how the agent is attached'),
+        subnet=IPv4Network(str(on_docker0[0].network)) if on_docker0 else None,
+        bridge="docker0",
+    )
+
+
+def _on_network(network: DockerNetwork) -> DraftedAttachment:
+    pool = next((pool for pool in network.pools if ip_network(pool.subnet).version == 4), None)
+    subnet = IPv4Network(pool.subnet) if pool is not None else None
+    named = f"network = {toml_text(network.name)}"
+    if network.driver == "bridge":
+        subnet_line = (f"# subnet = {toml_text(pool.subnet)}  # without it, each run asks Docker",) if pool else ()
+        return DraftedAttachment(('mode = "nat"', named, *subnet_line), subnet=subnet, bridge=network.bridge)
+    lines = ['mode = "macvlan"', named]
+    if network.parent is not None:
+        lines.append(f"parent = {toml_text(network.parent)}")
+    if pool is not None:
+        lines.append(f"subnet = {toml_text(pool.subnet)}")
+        lines += [f"gateway = {toml_text(pool.gateway)}"] if pool.gateway else []
+        lines += [f"ip_range = {toml_text(pool.ip_range)}"] if pool.ip_range else []
+    return DraftedAttachment(tuple(lines), parent=network.parent, gateway=pool.gateway if pool else None)
+
+
+def _on_interface(host: NetworkState, agent: NetworkState) -> DraftedAttachment:
+    """Return the attachment by the interface of the agent's default route, or else of its only address."""
+    lines: tuple[str, ...]
+    exits = [exit_ for exit_ in default_exits(agent) if exit_.table == TABLE_MAIN]
+    names = [exit_.interface for exit_ in exits]
+    names += [address.interface for address in agent.addresses if address.family == 4]
+    name = next((name for name in names if name != "lo"), None)
+    link = agent.link(name) if name is not None else None
+    addresses = agent.addresses_of(name) if name is not None else ()
+    if link is None or not addresses:
+        return DraftedAttachment(('mode = "nat"', f'network = "bridge"  # {CORRECT}: the agent has no address yet'))
+    address = addresses[0]
+    other_end = host.link_by_index(link.peer_index) if link.peer_index is not None else None
+    if link.kind == "macvlan" and other_end is not None:
+        parent = f"parent = {toml_text(other_end.name)}"
+        gateway = exits[0].gateway if exits else None
+        if "dynamic" in address.flags:
+            lines = ('mode = "pipework-dhcp"', parent)
+        else:
+            address_line = f'address = "{address.address}/{address.prefixlen}"'
+            gateway_line = (
+                f'gateway = "{gateway}"' if gateway else f"# {CORRECT}: gateway = (the agent has no default route)"
+            )
+            lines = ('mode = "pipework-static"', parent, address_line, gateway_line)
+        return DraftedAttachment(lines, parent=other_end.name, gateway=gateway)
+    lines = ('mode = "nat"', f'subnet = "{address.network}"  # the agent\'s own address is {address.address}')
+    bridge = other_end.master if other_end is not None else None
+    if bridge is not None:
+        lines += (f"bridge = {toml_text(bridge)}",)
+    return DraftedAttachment(lines, subnet=IPv4Network(str(address.network)), bridge=bridge)
+
+
+def _uplink_lines(host: NetworkState, gateways: dict[str, str], exits: list[DefaultExit]) -> Iterator[str]:
+    yield "# Every interface that leads to a physical network."
+    for name, gateway in gateways.items():
+        tables = sorted(
+            {exit_.table for exit_ in exits if (exit_.interface, exit_.gateway) == (name, gateway)}, reverse=True
+        )
+        where = " and ".join("main" if table == TABLE_MAIN else str(table) for table in tables)
+        yield f"[uplinks.{toml_key(name)}]"
+        yield f"gateway = {toml_text(gateway)}" + (f"  # the default route of table {where}" if tables else "")
+        others = {exit_.gateway for exit_ in exits if exit_.interface == name and exit_.gateway} - {gateway}
+        for other in sorted(others):
+            yield f"# {CORRECT}: another default route on it uses {other}"
+        for gateway6 in [hop.gateway for hop in _default_hops6(host) if hop.interface == name and hop.gateway][:1]:
+            yield f"gateway6 = {toml_text(gateway6)}"
+    for link in host.links:
+        physical = link.kind is None and "LOOPBACK" not in link.flags and link.master is None
+        if link.name not in gateways and (physical or any(exit_.interface == link.name for exit_ in exits)):
+            yield f"# [uplinks.{toml_key(link.name)}]  # no default route names its gateway; an uplink too?"
+            yield "# gateway ="
+
+
+def _default_hops6(host: NetworkState) -> Iterator[Nexthop]:
+    for route in host.routes:
+        if route.family == 6 and route.is_default and route.type == "unicast":
+            yield from route.nexthops
+
+
+def _egress_lines(
+    host: NetworkState,
+    table_names: Mapping[int, str],
+    attached: DraftedAttachment,
+    gateways: dict[str, str],
+    exits: list[DefaultExit],
+) -> Iterator[str]:
+    yield "[egress]"
+    if attached.parent is not None:
+        yield f"uplink = {toml_text(attached.parent)}  # a bridged agent leaves by its parent"
+        return
+    usable = [exit_ for exit_ in exits if exit_.interface in gateways]
+    first = usable[0].interface if usable else next(iter(gateways))
+    rule = _policy_rule(host, attached)
+    if rule is None:
+        yield f"uplink = {toml_text(first)}  # {CORRECT}: no rule is for the agent; this is the host's own uplink"
+        return
+    chosen = next((exit_.interface for exit_ in usable if exit_.table == rule.table), None)
+    if chosen is None:
+        yield f"uplink = {toml_text(first)}  # {CORRECT}: table {rule.table} has no default route to show the uplink"
+    else:
+        yield f"uplink = {toml_text(chosen)}  # where the agent's packets must leave"
+    yield f"table = {rule.table}  # from the rule: {_comment(str(rule))}"
+    if rule.table is not None and rule.table in table_names:
+        yield f"table_name = {toml_text(table_names[rule.table])}"
+    yield '# persist = "ifupdown"  # without it: the manager of the uplink must restore the rule and the route'
+
+
+def _policy_rule(host: NetworkState, attached: DraftedAttachment) -> Rule | None:
+    """Return the first rule that sends the agent's packets to another table than the kernel's."""
+    for rule in host.rules_of(4):
+        if rule.action != "lookup" or rule.table in KERNEL_TABLES or rule.invert:
+            continue
+        if rule.source is not None and attached.subnet is not None:
+            if IPv4Network(rule.source).overlaps(attached.subnet):
+                return rule
+        elif rule.iif is not None and rule.iif == attached.bridge:
+            return rule
+    return None
