@@ -1,5 +1,5 @@
-"""Throwaway hosts: descriptions, scenarios and faults, the builder, the engine, the neighbours on the wire.
+"""Throwaway hosts: descriptions, scenarios and faults, the builder, the Docker engine, the services on the wire.
 
-A description is plain data and touches nothing; the builder turns one into network namespaces without names, so that
-everything is gone when the process is, SIGKILL included.
+A description is plain data; the builder turns it into network namespaces without names, so that all of it is gone when
+this process ends, SIGKILL included.
 """

@@ -1,19 +1,16 @@
-"""Turns a lab's description into network namespaces that have no name and end with this process.
+"""Builds a lab from its description: network namespaces that have no name and end with this process.
 
-Each machine's configuration goes to the kernel in one batch; the host also gets a mount namespace with private
-copies of /etc and /run, so that whatever is typed or written in the lab stays in the lab.
+Each machine's configuration goes to the kernel in one batch; the host also gets a mount namespace with private files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from netns_lab import nft_rules, rtnetlink_batch
+from netns_lab.host_files import private_files
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.networkd_daemon import NetworkdDaemon, NetworkdFailed
 from netns_lab.pid_namespace import contain_processes
@@ -21,7 +18,7 @@ from netns_lab.plan import HOST, Cable, LabPlan, Machine
 from netns_lab.rtnetlink_batch import LabBuildError, Request, request
 from netns_lab.services.dhcp_client import DHCPClient, NoLease
 from netns_lab.services.dhcp_server import DHCPServer
-from netns_lab.services.link_hook import start_link_watcher
+from netns_lab.services.link_watcher import start_link_watcher
 from netns_lab.services.responders import Responders
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
@@ -29,15 +26,14 @@ from viacheck.model.snapshot import Link
 
 AGENT_PATH = "/run/netns/agent"
 PACKET_FILTER_TABLE = "viacheck-lab"
-PRIVATE_FOLDERS = ("/etc", "/usr/local")
 QUIET_SYSCTLS = {
-    # An address is usable at once: a lab's addresses are unique by construction, so detection would only cost 1.3 s.
+    # An address is usable at once: a lab's addresses are unique by construction, and their detection costs 1.3 s.
     "net/ipv6/conf/all/accept_dad": "0",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/router_solicitations": "0",
 }
 QUICK_NEIGHBOURS = ("net/ipv4/neigh/{}/retrans_time_ms", "net/ipv6/neigh/{}/retrans_time_ms")
-"""Per interface (a namespace has no default to inherit): a silent gateway is known after 150 ms instead of 3 s."""
+"""For each interface, as a namespace inherits no default: a silent gateway fails after 150 ms instead of 3 s."""
 RETRANSMIT_MS = "50"
 
 
@@ -50,7 +46,7 @@ def build(plan: LabPlan) -> Lab:
     with contextlib.ExitStack() as undo:
         namespaces: dict[str, Namespace] = {}
         for machine in plan.machines:
-            prepare = _private_files(plan) if machine is plan.host else None
+            prepare = private_files(plan) if machine is plan.host else None
             try:
                 namespaces[machine.name] = Namespace.create(machine.name, prepare)
             except OSError as error:
@@ -60,10 +56,10 @@ def build(plan: LabPlan) -> Lab:
             undo.callback(namespaces[machine.name].close)
         bind_agent_namespace(namespaces[plan.host.name], namespaces[plan.agent.name])
         machines = {machine.name: LabMachine(machine, namespaces[machine.name]) for machine in plan.machines}
-        # Before any interface is made, in whatever namespace: each takes the defaults of its birth.
+        # Before any namespace has an interface: a new interface takes the defaults of that moment.
         for machine in plan.machines:
             set_sysctls(namespaces[machine.name], QUIET_SYSCTLS)
-        # The far ends first: a cable's second end exists once the first one's machine has made it.
+        # A cable's second end exists once the machine at its first end has made both.
         for machine in plan.machines:
             rtnetlink_batch.send(namespaces[machine.name], _links(machine, plan.cables, machines))
         # The switches last: a port comes up with the carrier of a machine that is up already.
@@ -92,17 +88,17 @@ def build(plan: LabPlan) -> Lab:
 
 
 def _boot(lab: Lab) -> None:
-    """Do what an init does: start what watches links, and let the host configure itself from its files."""
+    """Start the link watcher and the network manager, and run the boot commands, as an init does."""
     plan = lab.plan
     if plan.link_hook is not None:
         lab.on_close(start_link_watcher(lab.host.namespace, plan.link_hook))
     if plan.networkd:
         _start_networkd(lab)
     for argv in plan.boot:
-        done = lab.host.namespace.run(argv)
-        if not done.ok:
-            # A host comes up all the same; what it lacks then is for the checks to find.
-            lab.notes.append(f"{done.command} ended with exit code {done.exit_code}: {done.stderr.strip()}")
+        result = lab.host.namespace.run(argv)
+        if not result.ok:
+            # A real host comes up all the same; the checks find what it lacks.
+            lab.notes.append(f"{result.command} ended with exit code {result.exit_code}: {result.stderr.strip()}")
     if plan.boots:
         for machine in (plan.host, *plan.gateways):
             rtnetlink_batch.settle(lab.machines[machine.name].namespace, machine.state.links)
@@ -117,7 +113,7 @@ def _start_networkd(lab: Lab) -> None:
     try:
         networkd.settle()
     except NetworkdFailed as error:
-        # As with the commands of a boot.
+        # The host comes up all the same, as after a failed boot command.
         lab.notes.append(str(error))
 
 
@@ -142,7 +138,10 @@ def _quick_neighbours(machine: Machine) -> dict[str, str]:
 
 
 def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMachine]) -> list[Request]:
-    """Make the machine's own interfaces, each cable that it is the first end of, and what is macvlan on the host."""
+    """Return the requests for a machine's interfaces, for the cables whose first end it is, and on the host macvlans.
+
+    A macvlan of another machine is made in the host's namespace, which has its parent.
+    """
     requests, on_parent = [], []
     by_cable = {cable.interface: cable for cable in cables if cable.machine == machine.name}
     for link in machine.state.links:
@@ -168,18 +167,18 @@ def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMac
 
 
 def _link(machine: Machine, name: str) -> Link:
-    found = machine.state.link(name)
-    if found is None:
+    link = machine.state.link(name)
+    if link is None:
         raise LabBuildError(f"{machine.name}: a cable ends at {name}, which is not described")
-    return found
+    return link
 
 
 def configuration(machine: Machine) -> list[Request]:
-    """Everything that is configured on a machine's interfaces, once these exist: in the order that settles fastest."""
+    """Return the requests that configure a machine whose interfaces exist, in the order that settles fastest."""
     state = machine.state
     indexes = {"lo": 1} | {link.name: link.index for link in state.links}
     requests = [request("link", "set", index=1, state="up")]
-    # Bridge ports come up before their bridge: else the bridge learns of the carrier too late for the first ARP.
+    # Bridge ports come up before their bridge: otherwise the bridge sees the carrier too late for the first ARP.
     for link in sorted(state.links, key=lambda link: link.kind == "bridge"):
         if link.master is not None:
             requests.append(request("link", "set", index=link.index, master=indexes[link.master]))
@@ -198,7 +197,7 @@ def set_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
     """Write network sysctls of a namespace.
 
     Raises:
-        LabBuildError: when one does not exist or may not be written.
+        LabBuildError: when a sysctl does not exist or may not be written.
     """
 
     def write() -> None:
@@ -212,86 +211,8 @@ def set_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
         namespace.call(write)
 
 
-def _private_files(plan: LabPlan) -> Callable[[], None]:
-    """Give the host's mount namespace a private /run, /etc and, where the plan has files there, /usr/local.
-
-    No file is written that would not be private: what a plan names may come from elsewhere.
-    """
-
-    def prepare() -> None:
-        syscalls.mount("tmpfs", "/run", "tmpfs", options="mode=755")
-        os.makedirs("/run/netns")
-        private = ["/run"]
-        for folder in PRIVATE_FOLDERS:
-            if folder == "/etc" or any(path.startswith(f"{folder}/") for path in plan.files):
-                _overlay(folder)
-                private.append(folder)
-        for path in plan.hidden:
-            if os.path.isdir(path):
-                syscalls.mount("tmpfs", path, "tmpfs", options="mode=755")
-                private.append(path)
-            elif os.path.exists(path):
-                _hide_file(path, private)
-        # /sys/class/net must show this namespace; where the system forbids it, nothing but a person's shell misses it.
-        with contextlib.suppress(OSError):
-            syscalls.mount("sysfs", "/sys", "sysfs")
-        for path in (*plan.files, *plan.file_links):
-            if not _is_below(os.path.realpath(os.path.dirname(path)), private):
-                raise PermissionError(errno.EPERM, "would be written outside of the lab", path)
-        for path, text in plan.files.items():
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            # /etc/resolv.conf is often a link into /run, which is empty here.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            Path(path).write_text(text, errors="surrogateescape")
-            if path in plan.executables:
-                os.chmod(path, 0o755)  # noqa: S103 - what a program needs
-        for path, leads_to in plan.file_links.items():
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.symlink(leads_to, path)
-
-    return prepare
-
-
-def _hide_file(path: str, private: Sequence[str]) -> None:
-    """Let a file not be there, or where that would reach beyond this mount namespace, let nothing be in it."""
-    if _is_below(os.path.realpath(os.path.dirname(path)), private):
-        os.unlink(path)
-    else:
-        syscalls.mount("/dev/null", path, flags=syscalls.MS_BIND)
-
-
-def _is_below(folder: str, others: Sequence[str]) -> bool:
-    return any(f"{folder}/".startswith(f"{os.path.realpath(one)}/") for one in others)
-
-
-def _overlay(folder: str) -> None:
-    """Let whatever is written below a folder stay in this mount namespace."""
-    if os.stat(folder).st_uid != os.geteuid():
-        _replace(folder)
-        return
-    upper, work = (f"/run/lab{folder}{suffix}" for suffix in ("", "-work"))
-    os.makedirs(upper)
-    os.makedirs(work)
-    syscalls.mount("overlay", folder, "overlay", options=f"lowerdir={folder},upperdir={upper},workdir={work}")
-
-
-def _replace(folder: str) -> None:
-    """Put a folder of our own in place of somebody else's, with links to the files in it.
-
-    Root of a user namespace needs it: in an overlay what is the machine's root's stays so, and may not be written.
-    """
-    machines = f"/run/lab{folder}-machine"
-    os.makedirs(machines)
-    syscalls.mount(folder, machines, flags=syscalls.MS_BIND | syscalls.MS_REC)
-    syscalls.mount("tmpfs", folder, "tmpfs", options="mode=755")
-    # What may not be read is not there for this user.
-    with contextlib.suppress(shutil.Error):
-        shutil.copytree(machines, folder, symlinks=True, copy_function=os.symlink, dirs_exist_ok=True)
-
-
 def bind_agent_namespace(host: Namespace, agent: Namespace) -> None:
-    """Let the host know the agent's namespace by a path, as ``ip netns`` would, inside its private /run only."""
+    """Bind the agent's namespace to a path in the host's private /run, as ``ip netns`` does."""
 
     def bind() -> None:
         Path(AGENT_PATH).touch()

@@ -1,7 +1,7 @@
-"""What is done to a lab from outside of its host: cables, devices, the container, the engine.
+"""Operations performed on a lab from outside its host: on cables, devices, the container, the engine, the manager.
 
-The other end of a cable belongs to a gateway or a switch, which must be as it was when the cable is back: what the
-kernel takes from an interface that goes down is put back from the lab's description.
+The other end of a cable belongs to a gateway or a switch. The kernel removes the routes of an interface that goes down,
+so plugging the cable in again restores them from the lab's description.
 """
 
 from __future__ import annotations
@@ -20,58 +20,58 @@ from viacheck.disruption.controls import EventFailed, EventNotMade
 
 ENABLED = ("test", "-e", pipework_host.WATCH_ENABLED)
 NEW_INDEX = 500
-"""Added to the index of a device that is made anew: the kernel never gives an index twice either."""
+"""Added to the index of a device that is created again: the kernel never gives an index twice either."""
 
 
 class NetnsLabControl:
-    """The hands at one lab."""
+    """Controls one lab."""
 
     def __init__(self, lab: Lab) -> None:
-        """Nothing is touched yet."""
+        """Change nothing yet."""
         self._lab = lab
 
     def _cable(self, uplink: str) -> tuple[Cable, LabMachine]:
-        """The cable that leads out by an uplink; of one that is a bridge, by a port of it."""
+        """Return the cable of an uplink, or of a port of a bridge that is an uplink, and the machine it ends at."""
         plan = self._lab.plan
         names = [uplink, *(link.name for link in plan.host.state.links if link.master == uplink)]
-        outside = [one for one in plan.cables if one.machine == HOST and one.other_machine != plan.agent.name]
-        cable = next((one for name in names for one in outside if one.interface == name), None)
+        outside = [cable for cable in plan.cables if cable.machine == HOST and cable.other_machine != plan.agent.name]
+        cable = next((cable for name in names for cable in outside if cable.interface == name), None)
         if cable is None:
-            raise EventFailed(f"no cable leads out by {uplink}")
+            raise EventFailed(f"{uplink} has no cable that leaves the host")
         return cable, self._lab.machines[cable.other_machine]
 
     def unplug(self, uplink: str) -> None:
-        """Take the cable out: its other end goes down. Returns when the host has noticed."""
+        """Pull the cable: its other end goes down. Returns when the host has noticed."""
         cable, other = self._cable(uplink)
         other.sysctl(f"net/ipv6/conf/{cable.other_interface}/keep_addr_on_down", "1")
         rtnetlink_batch.send(other.namespace, [request("link", "set", index=_index(other, cable), state="down")])
         wait_for_carrier(self._lab.host.namespace, uplink, present=False)
 
     def plug(self, uplink: str) -> None:
-        """Put the cable back. Returns when the host has noticed."""
+        """Plug the cable in again. Returns when the host has noticed."""
         cable, other = self._cable(uplink)
         rtnetlink_batch.send(other.namespace, [request("link", "set", index=_index(other, cable), state="up")])
         wait_for_carrier(self._lab.host.namespace, uplink, present=True)
         rtnetlink_batch.send(other.namespace, _routes(other, cable, "replace"))
 
     def recreate(self, uplink: str) -> None:
-        """Remove the device and make it anew, down and without an address, its cable in the same place."""
+        """Remove the device and create it again, down and without an address; its cable ends at the same port."""
         cable, other = self._cable(uplink)
         self._lab.host.ip("link", "del", "dev", uplink)
-        link, far = self._lab.plan.host.state.link(uplink), other.plan.state.link(cable.other_interface)
+        link, port = self._lab.plan.host.state.link(uplink), other.plan.state.link(cable.other_interface)
         assert link is not None
-        assert far is not None
-        anew = replace(link, index=link.index + NEW_INDEX)
-        rtnetlink_batch.send(self._lab.host.namespace, [rtnetlink_batch.add_veth(anew, far, other.namespace)])
-        master = other.plan.state.link(far.master) if far.master else None
-        far_end = [request("link", "set", index=far.index, master=master.index)] if master else []
-        far_end.append(request("link", "set", index=far.index, state="up"))
-        addresses = [one for one in other.plan.state.addresses if one.interface == far.name]
-        far_end += [rtnetlink_batch.add_address(address, far.index) for address in addresses]
-        rtnetlink_batch.send(other.namespace, [*far_end, *_routes(other, cable, "add")])
+        assert port is not None
+        recreated = replace(link, index=link.index + NEW_INDEX)
+        rtnetlink_batch.send(self._lab.host.namespace, [rtnetlink_batch.add_veth(recreated, port, other.namespace)])
+        master = other.plan.state.link(port.master) if port.master else None
+        requests = [request("link", "set", index=port.index, master=master.index)] if master else []
+        requests.append(request("link", "set", index=port.index, state="up"))
+        addresses = [address for address in other.plan.state.addresses if address.interface == port.name]
+        requests += [rtnetlink_batch.add_address(address, port.index) for address in addresses]
+        rtnetlink_batch.send(other.namespace, [*requests, *_routes(other, cable, "add")])
 
     def restart_container(self) -> None:
-        """Restart the agent's container, and do what the host's init would do then."""
+        """Restart the agent's container, and run the units that its start triggers."""
         import docker
 
         engine = self._engine()
@@ -82,17 +82,17 @@ class NetnsLabControl:
             raise EventFailed(f"docker restart {self._lab.agent_container}: {error.explanation}") from error
         except ProcessLookupError as error:
             raise EventFailed(f"docker restart {self._lab.agent_container}: {error}") from error
-        self._as_init_would()
+        self._run_start_units()
 
     def restart_engine(self) -> None:
-        """Restart dockerd, and do what the host's init would do then."""
+        """Restart dockerd, and run the units that the start of the agent's container triggers."""
         engine = self._engine()
         self._release_agent()
         try:
             engine.restart()
         except EngineFailed as error:
             raise EventFailed(str(error)) from error
-        self._as_init_would()
+        self._run_start_units()
 
     def restart_networkd(self) -> None:
         """Restart systemd-networkd; returns when it is up."""
@@ -105,26 +105,26 @@ class NetnsLabControl:
 
     def _engine(self) -> DockerEngine:
         if self._lab.engine is None:
-            raise EventNotMade("the lab has no Docker engine: the container is a namespace here")
+            raise EventNotMade("the lab has no Docker engine: its agent is a namespace without a container")
         return self._lab.engine
 
     def dhcp_server(self, uplink: str) -> LabDhcpServerControl | None:
-        """Who gave the agent, or else the host, its address on the segment of an uplink; None where nobody did."""
+        """Return the DHCP server on an uplink's segment, if the agent, or on a NAT host the uplink, has its lease."""
         lab, mode = self._lab, self._lab.plan.intent.mode
         segment = lab.gateway(uplink).namespace
-        server = next((one for one in lab.dhcp_servers if one.namespace is segment), None)
+        server = next((server for server in lab.dhcp_servers if server.namespace is segment), None)
         leases = lab.dhcp_client is not None if mode == "pipework-dhcp" else mode == "nat"
         return LabDhcpServerControl(lab, uplink, server) if server is not None and leases else None
 
     def _release_agent(self) -> None:
-        """Hold nothing of the agent's namespace: as long as anybody does, its interfaces stay on the segment."""
+        """Close every descriptor of the agent's namespace: an open descriptor keeps its interfaces on the segment."""
         self._lab.stop_dhcp_client()
         agent = self._lab.machines.pop(self._lab.plan.agent.name, None)
         if agent is not None:
             agent.namespace.close()
 
-    def _as_init_would(self) -> None:
-        """A lab has no init: run pipework again where an enabled unit watches the container's starts."""
+    def _run_start_units(self) -> None:
+        """Run pipework again where an enabled unit watches the container's starts, as a lab has no init to do it."""
         lab = self._lab
         assert lab.engine is not None
         if not lab.engine.containers.pid(lab.agent_container):
@@ -144,7 +144,7 @@ def _index(machine: LabMachine, cable: Cable) -> int:
 
 
 def _routes(machine: LabMachine, cable: Cable, verb: str) -> list[Request]:
-    """The routes that the kernel drops when the cable's end goes down."""
+    """Return requests for the routes that the kernel removes when the cable's other end goes down."""
     state = machine.plan.state
     indexes = {link.name: link.index for link in state.links}
     return [

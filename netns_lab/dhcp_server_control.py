@@ -1,6 +1,6 @@
-"""The DHCP server on a lab's segment and what can be decided there: another router, another address for a client.
+"""Operations on the DHCP server of a lab's segment: it announces another router, or leases another address.
 
-It stands for the other machines of a network that a host's operator has no hand in.
+They stand for changes in a network that the host's operator does not control.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
 from viacheck.disruption.controls import EventFailed, EventNotMade
 
 RENEWAL_TIMEOUT = 3.0
-"""Seconds in which a client must have asked; a lab's clients are told to ask after one."""
+"""Seconds within which a client must have renewed its lease; a lab's server sets the renewal time to one second."""
 NEXT_ROUTER, NEXT_ADDRESSES = 1, 20
 """Added to the router's address, and to those of the pool."""
 
@@ -23,14 +23,14 @@ class LabDhcpServerControl:
     """The server that gave the agent, or the lab's host, its lease by an uplink."""
 
     def __init__(self, lab: Lab, uplink: str, server: DHCPServer) -> None:
-        """Nothing is changed yet."""
+        """Change nothing yet."""
         self._lab, self._uplink, self._server = lab, uplink, server
         self.router = server.pool.router
         self.next_router = _later(self.router, NEXT_ROUTER)
 
     @property
     def _client(self) -> tuple[LabMachine, str]:
-        """The machine that holds the lease, and the interface there."""
+        """The machine that holds the lease, and its interface."""
         if self._lab.dhcp_client is not None:
             return self._lab.agent, self._lab.dhcp_client.interface
         return self._lab.host, self._uplink
@@ -42,12 +42,12 @@ class LabDhcpServerControl:
         return interface if machine is self._lab.host else f"the agent's {interface}"
 
     def name_next_router(self) -> None:
-        """Let the router's machine be there by its next address as well, and name that."""
+        """Add the new router address to the gateway and announce it."""
         self._lab.gateway(self._uplink).ip("address", "add", self._with_prefix(self.next_router), "dev", "lan0")
-        self._exchange(replace(self._server.pool, router=self.next_router))
+        self._replace_pool(replace(self._server.pool, router=self.next_router))
 
     def retire_router(self) -> None:
-        """Take the first address from the router, and what is known of it from the client."""
+        """Remove the old router address from the gateway, and its neighbour entry from the client."""
         gateway = self._lab.gateway(self._uplink)
         gateway.sysctl("net/ipv4/conf/lan0/promote_secondaries", "1")
         gateway.ip("address", "del", self._with_prefix(self.router), "dev", "lan0")
@@ -55,18 +55,20 @@ class LabDhcpServerControl:
         machine.ip("neighbour", "flush", "to", self.router, "dev", interface)
 
     def move_lease(self) -> None:
-        """Hand out other addresses only."""
+        """Lease other addresses only."""
         pool = self._server.pool
-        self._exchange(replace(pool, first=_later(pool.first, NEXT_ADDRESSES), last=_later(pool.last, NEXT_ADDRESSES)))
+        self._replace_pool(
+            replace(pool, first=_later(pool.first, NEXT_ADDRESSES), last=_later(pool.last, NEXT_ADDRESSES))
+        )
 
     def _with_prefix(self, router: str) -> str:
         return f"{router}/{self._server.pool.subnet.rpartition('/')[2]}"
 
-    def _exchange(self, pool: DHCPPool) -> None:
+    def _replace_pool(self, pool: DHCPPool) -> None:
         client = self._lab.dhcp_client
         if client is None:
             if not self._server.replace_pool(pool, RENEWAL_TIMEOUT):
-                raise EventFailed(f"nobody renewed the lease of {self.holder} within {RENEWAL_TIMEOUT:g} s")
+                raise EventFailed(f"no client renewed the lease of {self.holder} within {RENEWAL_TIMEOUT:g} s")
             return
         self._server.pool = pool
         try:

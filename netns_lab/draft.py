@@ -31,7 +31,7 @@ from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, NetworkSt
 
 @dataclass(slots=True)
 class MachineDraft:
-    """A machine while it is being described."""
+    """A machine while a scenario describes it."""
 
     name: str
     links: list[Link] = field(default_factory=list)
@@ -54,9 +54,9 @@ class MachineDraft:
         mode: str | None = None,
         host_parent: int | None = None,
     ) -> None:
-        """Add an interface that is up. Indexes differ between machines: equal ones delay a veth's carrier events.
+        """Add an interface that is up. Indexes differ between machines: equal indexes delay a veth's carrier events.
 
-        ``host_parent`` is the index of a macvlan's parent, which is one of the host's interfaces.
+        ``host_parent`` is the index of a macvlan's parent among the host's interfaces.
         """
         serial = sum(self.name.encode()) % 199
         index = 2 + len(self.links) + 10 * (1 + serial)
@@ -68,7 +68,7 @@ class MachineDraft:
         self.links.append(link)
 
     def index_of(self, name: str) -> int:
-        """The index of an interface that was added before."""
+        """Return the index of an interface of the draft."""
         return next(link.index for link in self.links if link.name == name)
 
     def address(self, interface: str, address: str) -> None:
@@ -90,7 +90,7 @@ class MachineDraft:
         type: str = "unicast",  # noqa: A002 - the word of ip-route(8)
         metric: int = 0,
     ) -> None:
-        """Add a route; ``default`` may be given with ``via`` telling the family."""
+        """Add a route; the family of a ``default`` route follows from ``via``."""
         if destination == "default":
             destination = "::/0" if via and ":" in via else "0.0.0.0/0"
         family: Family = 6 if ":" in destination else 4
@@ -100,7 +100,7 @@ class MachineDraft:
         )
 
     def freeze(self) -> Machine:
-        """The finished description."""
+        """Return the finished description."""
         state = NetworkState(
             links=tuple(self.links),
             addresses=tuple(self.addresses),
@@ -113,18 +113,18 @@ class MachineDraft:
 
 @dataclass(frozen=True, slots=True)
 class LabSegment:
-    """A physical network outside the host: its subnet, and the gateway that answers on it."""
+    """A physical network outside the host: its subnet, and the gateway on it."""
 
     name: str
     subnet: IPv4Network
     subnet6: IPv6Network | None = None
 
     def __getitem__(self, number: int) -> IPv4Interface:
-        """The segment's address with that host number, with its prefix."""
+        """Return the segment's address with that host number, with its prefix."""
         return IPv4Interface((self.subnet.network_address + number, self.subnet.prefixlen))
 
     def v6(self, number: int) -> IPv6Interface:
-        """The segment's IPv6 address with that host number, with its prefix."""
+        """Return the segment's IPv6 address with that host number, with its prefix."""
         if self.subnet6 is None:
             raise ValueError(f"segment {self.name} has no IPv6 subnet")
         return IPv6Interface((self.subnet6.network_address + number, self.subnet6.prefixlen))
@@ -169,7 +169,7 @@ class LabDraft:
     ) -> LabSegment:
         """Give the host an uplink, with a gateway at its other end that leads to the probe target.
 
-        With the host number of a ``neighbour`` the uplink is plugged into a switch, which joins gateway and neighbour.
+        With the host number of a ``neighbour`` the cable ends at a switch, which joins host, gateway and neighbour.
         """
         segment = LabSegment(f"{interface}-net", IPv4Network(subnet), IPv6Network(subnet6) if subnet6 else None)
         gateway = MachineDraft(f"gw-{interface}", answers_on=(PROBE_TARGET, RESOLVER))
@@ -207,16 +207,16 @@ class LabDraft:
     def serve_dhcp(
         self, uplink: str, first: int, last: int, *, number: int = 3, renew_after: int | None = None
     ) -> None:
-        """Have a DHCP server on an uplink's segment hand out the addresses with these host numbers.
+        """Add a DHCP server on an uplink's segment that hands out the addresses with these host numbers.
 
-        It has an address of its own, so that it stays when the router goes.
+        The server has its own address, so that it stays when the router's address goes.
 
         Args:
-            uplink: by the host's name for it.
+            uplink: the host's interface.
             first: host number of the first address.
-            last: host number of the last one.
+            last: host number of the last address.
             number: the server's own host number.
-            renew_after: seconds after which clients are told to renew their lease; None for half of its time.
+            renew_after: seconds after which clients must renew their lease; None for half of the lease time.
         """
         segment = self.uplinks[uplink]
         self.gateways[uplink].address("lan0", str(segment[number]))
@@ -236,7 +236,7 @@ class LabDraft:
             self.agent.route("default", via=gateway, dev=interface)
 
     def program(self, path: str, text: str) -> None:
-        """Give the host a file that can be executed."""
+        """Give the host an executable file."""
         self.files[path] = text
         self.executables.add(path)
 
@@ -266,7 +266,7 @@ class LabDraft:
         return network
 
     def finish(self, intent: dict[str, Any]) -> LabPlan:
-        """The finished description, with the intent that must hold in it."""
+        """Return the finished description; ``intent`` is the document of a site file without schema and site."""
         document = {"schema": 1, "site": {"name": self.name}, **intent}
         document.setdefault(
             "uplinks",

@@ -1,4 +1,4 @@
-"""A lab while it lives: its machines, and what a fault or a person may do to them."""
+"""A running lab: its machines, and the operations on them that faults, events and people use."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ CARRIER_TIMEOUT = 2.0
 
 
 class LabCommandError(Exception):
-    """A command that a fault or scenario runs on a lab's machine failed; the message holds command and answer."""
+    """A command that a fault or scenario runs on a lab's machine failed; the message holds command and output."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabMachine:
-    """One machine of a living lab."""
+    """One machine of a running lab."""
 
     plan: Machine
     namespace: Namespace
 
     def run(self, *argv: str) -> CommandResult:
-        """Run a command on the machine that must succeed.
+        """Run a command on the machine.
 
         Raises:
-            LabCommandError: when it does not.
+            LabCommandError: when it fails.
         """
         result = self.namespace.run(argv)
         if not result.ok:
@@ -50,24 +50,28 @@ class LabMachine:
             )
         return result
 
-    def ip(self, *words: str) -> CommandResult:
-        """Run ``ip`` with these words; it must succeed."""
-        return self.run("ip", *words)
+    def ip(self, *arguments: str) -> CommandResult:
+        """Run ``ip`` with these arguments.
+
+        Raises:
+            LabCommandError: when it fails.
+        """
+        return self.run("ip", *arguments)
 
     def sysctl(self, path: str, value: str) -> None:
-        """Set a sysctl, named by its path below /proc/sys."""
+        """Set a sysctl, given by its path below /proc/sys."""
         self.namespace.call(lambda: Path("/proc/sys", path).write_text(value))
 
     def write(self, path: str, text: str) -> None:
-        """Write one of the machine's private files."""
+        """Write a private file of the machine."""
         self.namespace.call(lambda: Path(path).write_text(text))
 
     def remove(self, path: str) -> None:
-        """Remove one of the machine's private files."""
+        """Remove a private file of the machine."""
         self.namespace.call(lambda: Path(path).unlink())
 
     def hold_address(self, interface: str, address: str) -> None:
-        """Give an interface one more address, in CIDR form, and answer ARP for it, whoever else does."""
+        """Give an interface another address, in CIDR form, even if another machine holds it too."""
         self.ip("address", "add", address, "dev", interface)
 
     def read(self, path: str) -> str:
@@ -76,18 +80,18 @@ class LabMachine:
 
 
 class Lab:
-    """A living lab. It ends when it is closed, and at the latest with this process.
+    """A running lab. It ends when it is closed, and at the latest with this process.
 
     Attributes:
-        plan: what it was built from.
+        plan: the description that it was built from.
         engine: the Docker engine that works on the host, in the engine flavour.
-        said: what changes said that were run on the host, by name.
-        agent_container: what the agent's container is called there.
+        change_output: the name and the output of each change that was run on the host.
+        agent_container: the name of the agent's container.
         dhcp_servers: the DHCP servers of its segments.
-        dhcp_client: what holds the agent's lease, where it has one.
-        networkd: what configures the host, where systemd-networkd does.
-        notes: what a reader of the report must know about the lab.
-        replica_of: the snapshot of the host whose twin it is, if it is one.
+        dhcp_client: the client that holds the agent's lease, where the agent has a lease.
+        networkd: the systemd-networkd that configures the host, where the host has it.
+        notes: remarks for the reader of the report.
+        replica_of: the snapshot that this lab is a replica of, if it is a replica.
     """
 
     def __init__(
@@ -123,21 +127,21 @@ class Lab:
         """The switch that an uplink is plugged into, at the port :data:`netns_lab.plan.HOST_PORT`.
 
         Raises:
-            LookupError: when the uplink leads straight to its gateway.
+            LookupError: when the uplink's cable ends at its gateway.
         """
         return self._on_segment(uplink, self.plan.segments[uplink].switch, "switch")
 
     def neighbour(self, uplink: str) -> LabMachine:
-        """The second machine on an uplink's segment, which is there by its interface lan0.
+        """The second machine on an uplink's segment; its interface there is lan0.
 
         Raises:
-            LookupError: when there is none.
+            LookupError: when the segment has no second machine.
         """
         return self._on_segment(uplink, self.plan.segments[uplink].neighbour, "second machine")
 
-    def _on_segment(self, uplink: str, name: str | None, what: str) -> LabMachine:
+    def _on_segment(self, uplink: str, name: str | None, role: str) -> LabMachine:
         if name is None:
-            raise LookupError(f"lab {self.plan.name}: there is no {what} on the segment of {uplink}")
+            raise LookupError(f"lab {self.plan.name}: the segment of {uplink} has no {role}")
         return self.machines[name]
 
     @property
@@ -146,47 +150,47 @@ class Lab:
         return [self.machines[gateway.name] for gateway in self.plan.gateways]
 
     def add_dhcp_server(self, server: DHCPServer) -> None:
-        """Have a DHCP server end together with the lab."""
+        """Add a DHCP server, which closes with the lab."""
         self.dhcp_servers.append(server)
         self.on_close(server.close)
 
     def add_dhcp_client(self, client: DHCPClient) -> None:
-        """Have a DHCP client hold the agent's lease until the lab ends or the client is stopped."""
+        """Add the DHCP client of the agent, which closes with the lab unless it is stopped before."""
         self.dhcp_client = client
 
     def add_networkd(self, networkd: NetworkdDaemon) -> None:
-        """Have systemd-networkd end together with the lab."""
+        """Add the host's systemd-networkd, which closes with the lab."""
         self.networkd = networkd
         self.on_close(networkd.close)
 
     def stop_dhcp_client(self) -> None:
-        """End the DHCP client as if it was killed: the agent keeps its address until the lease ends."""
+        """Kill the agent's DHCP client: the agent keeps its address until the lease ends."""
         if self.dhcp_client is not None:
             self.dhcp_client.close()
             self.dhcp_client = None
 
     def set_agent_namespace(self, namespace: Namespace) -> None:
-        """The agent lives in another namespace from now on, as after a restart of its container."""
+        """Give the agent another namespace, as a restart of its container does."""
         self.stop_dhcp_client()
         self.agent.namespace.close()
         self.machines[self.plan.agent.name] = LabMachine(self.plan.agent, namespace)
 
     def on_close(self, ending: Callable[[], None]) -> None:
-        """Have something ended together with the lab."""
+        """Call a function when the lab is closed, the last added first."""
         self._endings.append(ending)
 
     def wait_for_carrier(self, interface: str, *, present: bool) -> None:
         """Wait until the host's kernel has noticed that an interface has, or has lost, its carrier.
 
         Raises:
-            LabCommandError: when it has not after 2 s.
+            LabCommandError: after 2 s without it.
         """
         wait_for_carrier(self.host.namespace, interface, present=present)
 
     def close(self) -> None:
-        """End the lab. The kernel takes the namespaces apart in its own time."""
+        """End the lab. The kernel removes the namespaces later."""
         self.stop_dhcp_client()
-        # Its processes are in the host's process namespace, where there is one, which cannot end before they have.
+        # The host's process namespace cannot end before the engine's processes in it have ended.
         if self.engine is not None:
             self.engine.close()
         while self._endings:
@@ -196,10 +200,10 @@ class Lab:
 
 
 def wait_for_carrier(namespace: Namespace, interface: str, *, present: bool) -> None:
-    """Wait for the link message that tells of an interface's carrier (rtnetlink(7), RTNLGRP_LINK).
+    """Wait for the link message that reports an interface's carrier (rtnetlink(7), RTNLGRP_LINK).
 
     Raises:
-        LabCommandError: when it has not come after 2 s.
+        LabCommandError: when no such message came within 2 s.
     """
 
     def wait() -> bool:

@@ -1,4 +1,7 @@
-"""The agent's place on a macvlan network, made anew with other options: by the engine, or by ip(8) as Docker would."""
+"""The agent's attachment to a macvlan network, made by the Docker engine, or by ip(8) with the same result.
+
+Faults disconnect the agent and connect it again with other options.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from netns_lab.lab import Lab
 from viacheck.model.intent import Intent, MacvlanAttach
 
 INTERFACE = "eth0"
-"""What Docker calls the agent's interface."""
+"""Docker's name of the agent's interface."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +28,12 @@ class MacvlanNetwork:
 
     @property
     def first_address(self) -> str:
-        """The address that Docker's address management gives first."""
+        """The first address that Docker's address management assigns."""
         return str(IPv4Network(self.ip_range).network_address)
 
 
 def intended(intent: Intent) -> MacvlanNetwork:
-    """The network that the intent of a macvlan lab names."""
+    """Return the network of a macvlan lab's intent."""
     attach = intent.agent.attach
     assert isinstance(attach, MacvlanAttach)
     return MacvlanNetwork(
@@ -43,11 +46,11 @@ def intended(intent: Intent) -> MacvlanNetwork:
 
 
 def connect(lab: Lab, network: MacvlanNetwork) -> None:
-    """Make the network and put the agent on it.
+    """Create the network and attach the agent to it.
 
     Raises:
         docker.errors.APIError: when the engine refuses.
-        LabCommandError: when the kernel does.
+        LabCommandError: when the kernel refuses.
     """
     if lab.engine is not None:
         lab.engine.networks.create_macvlan(
@@ -71,7 +74,7 @@ def connect(lab: Lab, network: MacvlanNetwork) -> None:
 
 
 def disconnect(lab: Lab) -> None:
-    """Take the agent off its network, and the network away."""
+    """Remove the agent from its network, and the network too."""
     if lab.engine is not None:
         lab.engine.containers.remove(lab.agent_container)
         lab.engine.networks.remove(intended(lab.plan.intent).name)
@@ -79,7 +82,7 @@ def disconnect(lab: Lab) -> None:
         lab.agent.ip("link", "del", "dev", INTERFACE)
 
 
-def reconnect(lab: Lab, **other: str) -> None:
-    """Make the network anew with some options other than intended."""
+def reconnect(lab: Lab, **options: str) -> None:
+    """Create the network again; ``options`` replace those of the intent."""
     disconnect(lab)
-    connect(lab, replace(intended(lab.plan.intent), **other))
+    connect(lab, replace(intended(lab.plan.intent), **options))

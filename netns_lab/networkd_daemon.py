@@ -1,9 +1,9 @@
-"""systemd-networkd at work on a lab's host, with what systemd, D-Bus and udev have ready for it on any other.
+"""A real systemd-networkd on a lab's host, with the bus, the notify socket and the udev records that it needs.
 
-The program is the real one, and so are networkctl(1) and the bus that it asks by. udev is not there: its word that the
-interfaces are initialized is written down, as networkd leaves alone what has none. The other way to have it take them,
-a read-only /sys as in a container, would hide what the lab is for: there networkd configures its links before it has
-read the kernel's rules, and so takes none away that is not its own.
+networkctl(1) and the D-Bus daemon are real too. udev does not run: the lab writes udev's records that the interfaces
+are initialized, because networkd ignores other interfaces. A read-only /sys, as in a container, would also make
+networkd accept them, but then it configures its links before it has read the kernel's rules, and removes no foreign
+rule: the lab exists to show that removal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROGRAM, WAIT_ONLINE, BUS_PROGRAM = "systemd-networkd", "systemd-networkd-wait-o
 PACKAGES = {PROGRAM: "systemd", BUS_PROGRAM: "dbus-daemon"}
 """The Debian package of each program."""
 PROGRAM_FOLDERS = ("/usr/lib/systemd", "/lib/systemd")
-"""Where systemd keeps programs that nobody types; they are in no PATH."""
+"""The folders of systemd's own programs, which are in no PATH."""
 TIMEOUT = 5.0
 """Seconds until networkd is up, down, or has configured its links."""
 LOG = "/run/systemd-networkd.log"
@@ -46,7 +46,7 @@ _BUS_CONFIG_TEXT = f"""\
 </busconfig>
 """
 _NO_CARRIER_NEEDED = "lo:carrier"
-"""What wait-online must be told of the loopback, which is never more than that."""
+"""The argument of wait-online for the loopback, which never gets past the state ``carrier``."""
 
 
 class NetworkdFailed(Exception):
@@ -54,7 +54,7 @@ class NetworkdFailed(Exception):
 
 
 class NetworkdDaemon:
-    """networkd on one host, whose commands must have a process namespace of their own. Made by :meth:`start`."""
+    """networkd on one host, whose commands run in a process namespace of their own. Made by :meth:`start`."""
 
     def __init__(self, host: Namespace, links: Sequence[Link]) -> None:
         """Use :meth:`start`."""
@@ -64,48 +64,48 @@ class NetworkdDaemon:
 
     @classmethod
     def start(cls, host: Namespace, links: Sequence[Link]) -> NetworkdDaemon:
-        """Start it, and a bus for it; returns when it is up, which it is before its links are configured.
+        """Start a bus and networkd; return when networkd is up. Its links are configured later, see :meth:`settle`.
 
         Raises:
             NetworkdFailed: when it does not come up.
         """
-        one = cls(host, links)
+        daemon = cls(host, links)
         try:
-            host.call(one._prepare)
-            one._bus = host.call(_start_bus)
-            one._run()
+            host.call(daemon._prepare)
+            daemon._bus = host.call(_start_bus)
+            daemon._run()
         except BaseException:
-            one.close()
+            daemon.close()
             raise
-        return one
+        return daemon
 
     def _prepare(self) -> None:
         for folder in (os.path.dirname(path) for path in (_NOTIFY, _BUS_CONFIG)):
             os.makedirs(folder, exist_ok=True)
         os.makedirs(_UDEV, exist_ok=True)
         for index in (1, *(link.index for link in self._links)):
-            # The time of initialization, in microseconds since the boot: any will do.
+            # The time of initialization, in microseconds since the boot; networkd accepts any value.
             Path(_UDEV, f"n{index}").write_text("I:1\n")
         Path(_BUS_CONFIG).write_text(_BUS_CONFIG_TEXT)
-        if _lone_user():
-            _be_everybody()
+        if _user_is_unmapped():
+            _map_user_to_root()
 
     def _run(self) -> None:
-        """Start the program, and wait for its word that it is up (sd_notify(3))."""
-        with self._host.call(_listen) as notified:
+        """Start the program, and wait until it reports that it is up (sd_notify(3))."""
+        with self._host.call(_notify_socket) as notifications:
             self._process = self._host.call(_start)
-            said = b""
+            notification = b""
             try:
-                while b"READY=1" not in said.splitlines():
-                    said = notified.recv(4096)
+                while b"READY=1" not in notification.splitlines():
+                    notification = notifications.recv(4096)
             except TimeoutError:
-                raise NetworkdFailed(f"{PROGRAM} was not up within {TIMEOUT:g} s: {self._last_words()}") from None
+                raise NetworkdFailed(f"{PROGRAM} was not up within {TIMEOUT:g} s: {self._last_log_line()}") from None
 
     def restart(self) -> None:
-        """End it as systemd does, by SIGTERM, and start it again; returns when it is up.
+        """End networkd by SIGTERM, as systemd does, and start it again; return when it is up.
 
         Raises:
-            NetworkdFailed: when it does not end, or come up again.
+            NetworkdFailed: when it does not end, or does not come up again.
         """
         assert self._process is not None
         self._process.terminate()
@@ -119,32 +119,32 @@ class NetworkdDaemon:
         """Wait until every link that its files name is configured (systemd-networkd-wait-online(8)).
 
         Raises:
-            NetworkdFailed: when one is not.
+            NetworkdFailed: when a link is not.
         """
-        # It answers on the bus when it is done with what came before, such as a reload that it has only begun.
+        # networkd answers on the bus after the work that came before, such as a reload that has begun.
         self._host.run(["networkctl", "--json=short", "list"])
         files = persistence_files.collect(self._host)
         named = {one.interface for one in networkd.read(files, self._links).holdings if not one.now}
         asked = [word for name in sorted(named) for word in ("-i", _NO_CARRIER_NEEDED if name == "lo" else name)]
         done = self._host.run([_find(WAIT_ONLINE), *asked, f"--timeout={TIMEOUT:g}"], TIMEOUT + 1)
         if not done.ok:
-            raise NetworkdFailed(f"{PROGRAM} has not configured {', '.join(sorted(named))}: {self._last_words()}")
+            raise NetworkdFailed(f"{PROGRAM} has not configured {', '.join(sorted(named))}: {self._last_log_line()}")
 
     def close(self) -> None:
-        """End it, and its bus."""
+        """End networkd and its bus."""
         for process in (self._process, self._bus):
             if process is not None:
                 process.kill()
                 process.wait()
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         def read() -> str:
             with contextlib.suppress(OSError):
                 return Path(LOG).read_text(errors="replace")
             return ""
 
         lines = self._host.call(read).splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"
 
 
 def _find(program: str) -> str:
@@ -153,7 +153,7 @@ def _find(program: str) -> str:
 
 def _start() -> subprocess.Popen[bytes]:
     with open(LOG, "ab") as log:
-        # It answers to D-Bus calls and netlink; a lab's journal is a file.
+        # A lab has no journal: networkd logs to a file.
         environment = {**os.environ, "NOTIFY_SOCKET": _NOTIFY, "SYSTEMD_LOG_TARGET": "console"}
         return subprocess.Popen(
             [_find(PROGRAM)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -161,7 +161,7 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _start_bus() -> subprocess.Popen[bytes]:
-    """Start a bus; it prints its address when it can be asked (dbus-daemon(1))."""
+    """Start a bus, and wait until it has printed its address (dbus-daemon(1))."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_BUS_SOCKET)
     bus = subprocess.Popen(
@@ -177,26 +177,26 @@ def _start_bus() -> subprocess.Popen[bytes]:
     return bus
 
 
-def _listen() -> socket.socket:
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+def _notify_socket() -> socket.socket:
+    notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_NOTIFY)
-    one.bind(_NOTIFY)
-    # networkd has given up root by then.
+    notifications.bind(_NOTIFY)
+    # networkd has given up root when it writes here.
     os.chmod(_NOTIFY, 0o777)  # noqa: S103
-    one.settimeout(TIMEOUT)
-    return one
+    notifications.settimeout(TIMEOUT)
+    return notifications
 
 
-def _lone_user() -> bool:
-    """Whether this is a user namespace in which networkd's own user does not exist (user_namespaces(7))."""
+def _user_is_unmapped() -> bool:
+    """Return whether this is a user namespace to which networkd's user is not mapped (user_namespaces(7))."""
     user = pwd.getpwnam(_USER).pw_uid
     ranges = (map(int, line.split()) for line in Path("/proc/self/uid_map").read_text().splitlines())
     return not any(first <= user < first + count for first, _outside, count in ranges)
 
 
-def _be_everybody() -> None:
-    """Let the lab's only user be networkd's too, in its private /etc: it must become that, and can become no other."""
+def _map_user_to_root() -> None:
+    """Give networkd's user the number 0 in the lab's private /etc: networkd must change to a user that is mapped."""
     passwd = Path("/etc/passwd")
     lines = [line for line in passwd.read_text().splitlines() if not line.startswith(f"{_USER}:")]
     passwd.unlink()

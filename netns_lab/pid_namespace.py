@@ -1,8 +1,7 @@
-"""A process namespace for a lab's host: whatever its commands leave running ends with the lab (pid_namespaces(7)).
+"""A process namespace for a lab's host: the daemons that its commands start end with the lab (pid_namespaces(7)).
 
 A DHCP client that ifup starts would otherwise outlive the lab and hold its namespaces. Process numbers in the host's
-files, such as a client's pid file, are true for every command that is run there, and never name a process of the
-machine.
+files, such as a client's pid file, are true for every command of the host, and never name a process of the machine.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from viacheck.host.pid_sandbox import FIRST_PROCESS, end
 
 
 def contain_processes(host: Namespace) -> Callable[[], None]:
-    """Give the commands that are run on a host from now on a process namespace of their own; returns what ends it.
+    """Run every further command of a host in a process namespace of its own; return the function that ends it.
 
-    Its first process waits on a pipe that this process alone holds, so that all ends at SIGKILL as well.
+    Its first process waits on a pipe that only this process holds, so that SIGKILL of this process ends it too.
 
     Raises:
         OSError: when the system forbids it.

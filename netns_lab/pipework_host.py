@@ -1,7 +1,7 @@
-"""What a host is like on which pipework attaches the agent: the files that run it again, and how it is run in a lab.
+"""A host on which pipework attaches the agent: the files that run pipework again, and how a lab runs it.
 
-pipework itself is not ours to ship. Where it is not installed, a stand-in takes its place at the path that the guide
-names: a script of our own with the effects that the guide uses, written from what pipework was seen to leave behind.
+viacheck does not ship pipework. Where pipework is not installed, a stand-in script takes its place at the path that the
+guide names. The script has the effects that the guide uses, as they were observed with the real pipework.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ WATCH_UNIT = "/etc/systemd/system/pipework-watch.service"
 WATCH_ENABLED = "/etc/systemd/system/multi-user.target.wants/pipework-watch.service"
 LEASE_SCRIPT = "/usr/local/sbin/pipework-lease"
 INTERFACE = "eth1"
-"""What pipework calls the agent's interface."""
+"""pipework's name of the agent's interface."""
 NO_ADDRESS = "0/0"
-"""pipework's word for an interface without an address."""
+"""pipework's notation for an interface without an address."""
 
-EQUIVALENT_NOTE = "pipework is not installed: an equivalent of its effects was made"
-NO_CONTAINER_NOTE = "the agent is no container: an equivalent of pipework's effects was made"
-CLIENT_NOTE = "the agent's lease is held by the lab's own DHCP client"
+EQUIVALENT_NOTE = "pipework is not installed: the lab sets up what pipework would"
+NO_CONTAINER_NOTE = "the agent is not a container: the lab sets up what pipework would"
+CLIENT_NOTE = "the lab's own DHCP client holds the agent's lease"
 
 STAND_IN = """\
 #!/bin/sh
-# A lab's stand-in for pipework, with its effects on a physical interface; in the DHCP modes it gets one lease, and no
-# client stays. Like pipework it cannot run twice for one container.
+# A lab's stand-in for pipework, with its effects on a physical interface; in the DHCP modes it gets a lease, and no
+# client stays. Like pipework it cannot run twice for the same container.
 set -e
 
 fail() {
@@ -40,14 +40,14 @@ fail() {
 }
 
 [ $# -ge 3 ] || fail "usage: pipework INTERFACE CONTAINER ADDRESS/PREFIX[@GATEWAY]|dhclient|dhcpcd|udhcpc [MAC]"
-parent=$1 container=$2 address=$3 mac=$4 inside=eth1 address_words=
+parent=$1 container=$2 address=$3 mac=$4 inside=eth1 address_options=
 
 if [ -e "/run/netns/$container" ]; then
-    # A bare namespace has no first process to be named after.
+    # A namespace without a container has no first process whose number could be used.
     namespace=/run/netns/$container
     number=$(($(printf %s "$container" | cksum | cut -d ' ' -f 1) % 1000000))
-    # pipework leaves the MAC address to chance; without an engine a lab is to come out the same each time.
-    address_words="address 5a:1c:$(printf '%s %s' "$parent" "$container" | md5sum |
+    # With pipework the MAC address is random; without an engine each run of a lab must get the same address.
+    address_options="address 5a:1c:$(printf '%s %s' "$parent" "$container" | md5sum |
         sed 's/\\(..\\)\\(..\\)\\(..\\)\\(..\\).*/\\1:\\2:\\3:\\4/')"
 else
     command -v docker >/dev/null || fail "Container $container not found, and there is no docker command."
@@ -71,7 +71,7 @@ esac
 
 mtu=$(ip -oneline link show dev "$parent" | sed 's/.* mtu \\([0-9]*\\) .*/\\1/')
 outside=$(printf 'ph%s%s' "$number" "$inside" | cut -c 1-15)
-ip link add link "$parent" name "$outside" mtu "$mtu" $address_words type macvlan mode bridge
+ip link add link "$parent" name "$outside" mtu "$mtu" $address_options type macvlan mode bridge
 ip link set dev "$parent" up
 ip link set dev "$outside" netns "$namespace"
 within ip link set dev "$outside" name "$inside"
@@ -96,7 +96,7 @@ esac
 
 LEASE_TEXT = """\
 #!/bin/sh
-# What udhcpc(8) calls with a lease: the address ends with it.
+# udhcpc(8) runs this script with each lease: the address ends with the lease.
 case $1 in
 bound | renew)
     ip address replace "$ip/${mask:-24}" dev "$interface" valid_lft "$lease" preferred_lft "$lease"
@@ -119,29 +119,29 @@ done
 
 
 def command_line(parent: str, container: str, address: str) -> str:
-    """The line that an operator writes down: ``pipework eth0 te-agent 10.10.40.200/24@10.10.40.1``."""
+    """Return the operator's command line: ``pipework eth0 te-agent 10.10.40.200/24@10.10.40.1``."""
     return f"pipework {parent} {container} {address}"
 
 
-def containers_guard(container: str) -> str:
-    """What succeeds where a container has an interface of pipework's: it stands before ``||`` and the line to run."""
+def container_guard(container: str) -> str:
+    """Return a command that succeeds if a container has pipework's interface; ``||`` and the command line follow it."""
     process = f"$(docker inspect --format '{{{{.State.Pid}}}}' {container})"
     return f'nsenter --target "{process}" --net ip link show dev {INTERFACE} >/dev/null 2>&1'
 
 
-def namespaces_guard(name: str) -> str:
-    """The same for a bare namespace that has a name."""
+def namespace_guard(name: str) -> str:
+    """Return a command that succeeds if a named namespace has pipework's interface."""
     return f"ip -n {name} link show dev {INTERFACE} >/dev/null 2>&1"
 
 
 def rc_local(*lines: str) -> str:
-    """An rc.local that runs these lines at the end of the boot."""
+    """Return the text of an rc.local that runs these lines at the end of the boot."""
     return "\n".join(["#!/bin/sh -e", *lines, "exit 0", ""])
 
 
 def interfaces(parent: str, address: str | None, gateway: str, *post_up: str) -> str:
-    """What ifupdown reads for a parent, with a fixed address or DHCP, that runs these lines (interfaces, section 5)."""
-    how = ["static", f"    address {address}", f"    gateway {gateway}"] if address else ["dhcp"]
+    """Return the text of an ifupdown file: a parent with a fixed address or DHCP runs these lines when it comes up."""
+    method, *options = ["static", f"address {address}", f"gateway {gateway}"] if address else ["dhcp"]
     lines = [
         f"no-scripts lo {parent}",
         "",
@@ -149,14 +149,14 @@ def interfaces(parent: str, address: str | None, gateway: str, *post_up: str) ->
         "iface lo inet loopback",
         "",
         f"auto {parent}",
-        f"iface {parent} inet {how[0]}",
-        *how[1:],
+        f"iface {parent} inet {method}",
+        *(f"    {option}" for option in options),
     ]
     return "\n".join([*lines, *(f"    post-up {line}" for line in post_up), ""])
 
 
 def watch_unit(parent: str, container: str, address: str) -> str:
-    """The systemd unit that runs pipework again after each restart of the container (systemd.service(5))."""
+    """Return the systemd unit that runs pipework again after each restart of the container (systemd.service(5))."""
     return f"""\
 [Unit]
 Description=Runs pipework whenever {container} starts
@@ -172,22 +172,22 @@ WantedBy=multi-user.target
 
 
 def installed() -> str | None:
-    """Where this machine has a pipework of its own, if it has one."""
+    """Return the path of this machine's own pipework, or None."""
     return shutil.which("pipework")
 
 
 def run(lab: Lab, parent: str, container: str, address: str) -> CommandResult:
-    """Run pipework, or its stand-in, on a lab's host, whatever comes of it."""
+    """Run pipework, or its stand-in, on a lab's host; a failure is in the result."""
     program = (lab.engine and installed()) or PATH
     return lab.host.namespace.run(host_command(lab, program, parent, container, address))
 
 
-def host_command(lab: Lab, *words: str) -> list[str]:
-    """A command on a lab's host; with an engine where that lives, as there its process numbers are true."""
+def host_command(lab: Lab, *argv: str) -> list[str]:
+    """Return a command line for a lab's host; with an engine, in its sandbox, where its process numbers are true."""
     if lab.engine is None:
-        return list(words)
+        return list(argv)
     inside = ["nsenter", "--target", str(lab.engine.pid), "--mount", "--pid", "--net"]
     environment = ["env", "--ignore-environment", f"PATH={SEARCH_PATH}", "DOCKER_HOST=unix:///run/docker.sock"]
     # pipework looks for the parent below /sys/class/net, which must show the lab's host.
     fresh_sysfs = ["unshare", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys && exec "$@"', "sh"]
-    return [*inside, *environment, *fresh_sysfs, *words]
+    return [*inside, *environment, *fresh_sysfs, *argv]

@@ -1,7 +1,7 @@
-"""The description of a lab: machines, cables between them, and the intent that must hold. Plain data.
+"""The finished description of a lab: machines, the cables between them, and the intent that must hold. Plain data.
 
-A machine's networking is described with the very types of a snapshot, so that a lab can be built from a saved host as
-well as from a scenario.
+A machine's networking has the types of a snapshot, so that a lab can be built from a saved host as well as from a
+scenario.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RT_TABLES = "/etc/iproute2/rt_tables"
 HOST = "host"
 """The machine that stands for the agent's host."""
 HOST_PORT = "to-host"
-"""The port of a segment's switch that the host is plugged into."""
+"""The switch port that the host's cable is plugged into."""
 SWITCH = "switch"
 RT_TABLES_TEXT = "255\tlocal\n254\tmain\n253\tdefault\n0\tunspec\n"
 
@@ -37,7 +37,7 @@ class Cable:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One network namespace of the lab and what is configured in it."""
+    """One network namespace of the lab and its configuration."""
 
     name: str
     state: NetworkState = field(default_factory=NetworkState)
@@ -45,18 +45,18 @@ class Machine:
     answers_on: tuple[str, ...] = ()
     """Addresses on which UDP, TCP and DNS are answered, besides the ARP and ICMP that the kernel answers."""
     dhcp: DHCPPool | None = None
-    """What a DHCP server on the machine's first interface hands out, if it runs one."""
+    """The pool of a DHCP server on the machine's first interface."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentMachines:
-    """Who is on the segment behind an uplink, by the machines' names."""
+    """The names of the machines on the segment behind an uplink."""
 
     gateway: str
     switch: str | None = None
-    """What joins them; without one, the gateway is the uplink's other end."""
+    """Joins host, gateway and neighbour; without a switch the cable of the uplink ends at the gateway."""
     neighbour: str | None = None
-    """A second machine, where there is a switch."""
+    """A second machine, where the segment has a switch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,29 +79,29 @@ class LabPlan:
     """Machines on the host's segments, besides the gateways."""
     switches: tuple[Machine, ...] = ()
     executables: frozenset[str] = frozenset()
-    """Which of the files are programs."""
+    """The paths of those files that are programs."""
     file_links: dict[str, str] = field(default_factory=dict)
-    """Symbolic links among the host's files: where they are, and where they lead."""
+    """Symbolic links among the host's files: the target by the link's path."""
     hidden: tuple[str, ...] = ()
     """Folders and files of this machine that the lab's host must not see; a folder is empty there, and private."""
     leased: str | None = None
     """The agent's interface that a DHCP client holds a lease for."""
     daemons: bool = False
-    """Commands of the host leave programs running."""
+    """Commands of the host leave daemons running."""
     networkd: bool = False
     """systemd-networkd configures the host from its files; such a host has daemons."""
     notes: tuple[str, ...] = ()
-    """What a reader of the report must know about the lab."""
+    """Remarks for the reader of the report."""
     boot: tuple[tuple[str, ...], ...] = ()
-    """Commands of the host that configure it from its files, in order."""
+    """Commands that configure the host from its files, in order."""
     needs: dict[str, str] = field(default_factory=dict)
     """Programs that must be installed, and the Debian package of each."""
     link_hook: str | None = None
-    """A program of the host that is run with an interface's name when that comes up."""
+    """A program of the host that runs with the name of an interface whenever the interface comes up."""
 
     @property
     def boots(self) -> bool:
-        """Something configures the host from its files when it comes up."""
+        """Whether boot commands or systemd-networkd configure the host from its files."""
         return self.networkd or bool(self.boot)
 
     @property
@@ -111,15 +111,15 @@ class LabPlan:
 
 
 def without_agent(plan: LabPlan, bridge: str) -> LabPlan:
-    """The same lab without the agent, its bridge and its NAT: what is left for a real Docker engine to make."""
-    gone = {bridge, "veth-agent"}
+    """Return the same lab without the agent, its bridge and its NAT: a real Docker engine makes those."""
+    removed = {bridge, "veth-agent"}
     state = plan.host.state
     host = replace(
         plan.host,
         state=replace(
             state,
-            links=tuple(link for link in state.links if link.name not in gone),
-            addresses=tuple(address for address in state.addresses if address.interface not in gone),
+            links=tuple(link for link in state.links if link.name not in removed),
+            addresses=tuple(address for address in state.addresses if address.interface not in removed),
         ),
         packet_filter=(),
     )

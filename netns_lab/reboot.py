@@ -1,4 +1,4 @@
-"""A lab's host as it comes up again: nothing is left of it but its files, as they are at this moment."""
+"""The reboot of a lab's host: the next boot finds its files as they are now, and nothing else of its state."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from netns_lab.lab import Lab
 from netns_lab.plan import LabPlan
 
 FOLDERS = ("/etc/network", "/etc/dhcp", "/etc/iproute2", "/etc/systemd/network", "/etc/systemd/networkd.conf.d")
-"""Where a change that was tried in the lab may have put a file that its description does not have."""
+"""A change that was tried in the lab may have added files here that its description does not have."""
 
 
 def rebooted_plan(lab: Lab) -> LabPlan:
-    """The description of the lab that its host's next boot makes."""
+    """Return the description of the lab after its host's next boot."""
 
     def read() -> tuple[dict[str, str], set[str]]:
         paths = [path for path in {*lab.plan.files, *_below(FOLDERS)} if os.path.isfile(path)]

@@ -19,9 +19,9 @@ PIPEWORK_MAC = "5a:1c:09:e7:33:0f"
 """pipework leaves the choice to the kernel, which draws one."""
 PIPEWORK_ADDRESS = "10.10.40.200/24"
 CONTAINER = "te-agent"
-CONTAINERS_GUARD, NAMESPACES_GUARD = (
-    pipework_host.containers_guard(CONTAINER),
-    pipework_host.namespaces_guard(CONTAINER),
+CONTAINER_GUARD, NAMESPACE_GUARD = (
+    pipework_host.container_guard(CONTAINER),
+    pipework_host.namespace_guard(CONTAINER),
 )
 
 
@@ -57,7 +57,7 @@ def macvlan(lab: LabDraft) -> LabPlan:
 
 
 def _pipework(
-    lab: LabDraft, address: str, parent_address: str | None, gateway: str, guard: str = CONTAINERS_GUARD
+    lab: LabDraft, address: str, parent_address: str | None, gateway: str, guard: str = CONTAINER_GUARD
 ) -> None:
     """Everything that runs pipework again: after a reboot, when the parent comes up, when the container starts."""
     line = pipework_host.command_line(PARENT, CONTAINER, address)
@@ -94,7 +94,7 @@ def pipework_ifupdown(lab: LabDraft) -> LabPlan:
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     address = f"{PIPEWORK_ADDRESS}@{office.gateway}"
-    _pipework(lab, address, str(office[HOST_NUMBER]), office.gateway, NAMESPACES_GUARD)
+    _pipework(lab, address, str(office[HOST_NUMBER]), office.gateway, NAMESPACE_GUARD)
     # What ifupdown sets on the parent is not there before it has.
     lab.host.addresses = [one for one in lab.host.addresses if one.interface != PARENT]
     lab.host.routes.clear()

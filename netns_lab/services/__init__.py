@@ -1,1 +1,1 @@
-"""Services on a lab's wire: DHCP, DNS, responders, a switch's port security, link hooks."""
+"""Services of a lab: DHCP server and client, DNS forwarder, responders, a switch's port security, link watcher."""

@@ -1,8 +1,8 @@
 """A DHCP client that obtains a lease for an interface of a namespace and holds it (RFC 2131).
 
-It does what a client on a host does: sets the address with the lease's lifetime and the default route by the lease's
-router, and renews at half of the time. While it lives, port 68 is open in the namespace; when it is closed, the address
-stays until its lifetime ends, as after a client that was killed.
+Like a host's client it sets the address with the lease's lifetime and the default route by the lease's router, and
+renews at half of the lease time. While it runs, port 68 is open in the namespace; when it is closed, the address stays
+until its lifetime ends, as after the kill of a client.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from netns_lab.services.dhcp_server import (
     CLIENT_PORT,
     DISCOVER,
     NAK,
-    NOWHERE,
     OFFER,
     REQUEST,
     SERVER_PORT,
+    UNSPECIFIED,
     decode,
     encode,
     open_port,
@@ -41,7 +41,7 @@ from viacheck.packets import bpf
 
 TIMEOUT = 5.0
 FIRST_WAIT = 0.2
-"""Seconds until a message is sent again; each further wait is twice as long."""
+"""Seconds until the client repeats a message; each further wait is twice as long."""
 SHORTEST_RETRY = 1.0
 PARAMETERS = (1, 3, 51)
 """Subnet mask, router, lease time."""
@@ -52,12 +52,12 @@ _PROTOCOL_UDP = 17
 
 
 class NoLease(Exception):
-    """No server gave, or prolonged, a lease; the message says what was asked and what came."""
+    """No server gave or renewed a lease; the message names the interface and the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """What a server gave."""
+    """The lease of an address, as a server gave it."""
 
     address: str
     prefixlen: int
@@ -70,10 +70,10 @@ class DHCPClient:
     """A client on one interface. Made by :meth:`start`, which returns with a lease.
 
     Attributes:
-        lease: what the client holds.
-        interface: what it holds it for.
-        follow_router: whether a renewal that names another router changes the default route; Debian's dhclient-script
-            leaves the old one as long as the address is the same.
+        lease: the lease that the client holds.
+        interface: the interface that the lease is for.
+        follow_router: whether a renewal with another router changes the default route; Debian's dhclient-script keeps
+            the old route as long as the address is the same.
     """
 
     def __init__(self, namespace: Namespace, interface: str, *, follow_router: bool = True) -> None:
@@ -96,13 +96,13 @@ class DHCPClient:
         """Obtain a lease, configure the interface, and go on holding the lease.
 
         Args:
-            namespace: where the interface is; it must be up.
-            interface: what to configure.
-            follow_router: as the attribute.
-            timeout: seconds until a server must have given a lease.
+            namespace: of the interface.
+            interface: to configure; it must be up.
+            follow_router: see the attribute.
+            timeout: seconds within which a server must give a lease.
 
         Raises:
-            NoLease: when none did.
+            NoLease: when no server did.
         """
         client = cls(namespace, interface, follow_router=follow_router)
         try:
@@ -115,39 +115,39 @@ class DHCPClient:
         return client
 
     def renew(self, timeout: float = TIMEOUT) -> Lease:
-        """Renew the lease now: ask its server for the same address again, and follow what it says.
+        """Renew the lease now: request the same address from its server, and configure the answer.
 
-        A refusal takes the address away, and another one is asked for (RFC 2131, 4.4.5).
+        After a refusal the client removes the address and requests another address (RFC 2131, 4.4.5).
 
         Raises:
-            NoLease: when the server is silent, which leaves the address, or has none to give.
+            NoLease: when the server is silent, in which case the address stays, or has no address to give.
         """
         with self._lock:
-            held = self.lease
-            ask = {"ciaddr": held.address, "options": {"message_type": REQUEST}}
-            answer = self._exchange(ask, (ACK, NAK), timeout, to=held.server)
+            lease = self.lease
+            request_same = {"ciaddr": lease.address, "options": {"message_type": REQUEST}}
+            answer = self._exchange(request_same, (ACK, NAK), timeout, to=lease.server)
             if answer["options"]["message_type"] == NAK:
-                self._drop(held)
+                self._remove_address(lease)
                 self._obtain(timeout)
             else:
-                self._take(answer)
+                self._configure(answer)
             return self.lease
 
     def _obtain(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         offer = self._exchange({"options": {"message_type": DISCOVER}}, (OFFER,), timeout)
-        wanted = {
+        options = {
             "message_type": REQUEST,
             "requested_ip": offer["yiaddr"],
             "server_id": offer["options"]["server_id"],
         }
-        answer = self._exchange({"options": wanted}, (ACK, NAK), deadline - time.monotonic())
+        answer = self._exchange({"options": options}, (ACK, NAK), deadline - time.monotonic())
         if answer["options"]["message_type"] == NAK:
-            raise NoLease(f"{self.interface}: the server took its offer of {offer['yiaddr']} back")
-        self._take(answer)
+            raise NoLease(f"{self.interface}: the server withdrew its offer of {offer['yiaddr']}")
+        self._configure(answer)
 
     def _hold(self) -> None:
-        """Renew at half of the time that is left, until the lease has ended or the client is closed."""
+        """Renew at half of the remaining time, until the lease has ended or the client is closed."""
         while not self._closing.wait(max(SHORTEST_RETRY, (self._ends - time.monotonic()) / 2)):
             if time.monotonic() >= self._ends:
                 return
@@ -156,56 +156,57 @@ class DHCPClient:
             except NoLease:
                 continue
             except (OSError, rtnetlink_batch.LabBuildError):
-                # The interface is gone, and with it the address.
+                # The interface is gone, and its address with it.
                 return
 
     def _exchange(
         self, message: dict[str, Any], kinds: tuple[int, ...], timeout: float, to: str = _BROADCAST
     ) -> dict[str, Any]:
-        """Send a message until one of these kinds of answer comes.
+        """Send a message, repeatedly, until an answer of these kinds comes.
 
         Raises:
-            NoLease: when none comes in time.
+            NoLease: when no such answer comes in time.
         """
         xid = secrets.randbits(32)
-        whole = {"op": BOOT_REQUEST, "xid": xid, "chaddr": self._mac, "flags": BROADCAST_FLAG, **message}
-        whole["options"] = {**message["options"], "parameter_list": list(PARAMETERS)}
-        octets = encode(whole)
+        query = {"op": BOOT_REQUEST, "xid": xid, "chaddr": self._mac, "flags": BROADCAST_FLAG, **message}
+        query["options"] = {**message["options"], "parameter_list": list(PARAMETERS)}
+        octets = encode(query)
         deadline, wait = time.monotonic() + timeout, FIRST_WAIT
         while (now := time.monotonic()) < deadline:
             self._sender.sendto(octets, (to, SERVER_PORT))
             until = min(now + wait, deadline)
             while (left := until - time.monotonic()) > 0 and select.select([self._receiver], [], [], left)[0]:
                 answer = decode(_payload(self._receiver.recv(2048)))
-                ours = answer is not None and answer["op"] == BOOT_REPLY and answer["xid"] == xid
-                if answer is not None and ours and answer["options"].get("message_type") in kinds:
+                if answer is None or answer["op"] != BOOT_REPLY or answer["xid"] != xid:
+                    continue
+                if answer["options"].get("message_type") in kinds:
                     return answer
             wait *= 2
         raise NoLease(f"{self.interface}: no answer from a DHCP server ({to}) within {timeout:g} s")
 
-    def _take(self, answer: dict[str, Any]) -> None:
-        """Configure the interface as the server says."""
+    def _configure(self, answer: dict[str, Any]) -> None:
+        """Configure the interface with the lease of an answer."""
         options = answer["options"]
-        before = getattr(self, "lease", None)
+        previous = getattr(self, "lease", None)
         routers = options.get("router") or [None]
         lease = Lease(
             address=answer["yiaddr"],
-            prefixlen=IPv4Network(f"{NOWHERE}/{options['subnet_mask']}").prefixlen,
+            prefixlen=IPv4Network(f"{UNSPECIFIED}/{options['subnet_mask']}").prefixlen,
             router=routers[0],
             server=options["server_id"],
             seconds=int(options["lease_time"]),
         )
-        if before is not None and before.address != lease.address:
-            self._drop(before)
+        same_address = previous is not None and previous.address == lease.address
+        if previous is not None and not same_address:
+            self._remove_address(previous)
         rtnetlink_batch.send(self._namespace, [self._address("replace", lease)])
-        same_address = before is not None and before.address == lease.address
         if lease.router and (self.follow_router or not same_address):
-            default = request("route", "replace", dst=f"{NOWHERE}/0", gateway=lease.router, oif=self._index)
+            default = request("route", "replace", dst=f"{UNSPECIFIED}/0", gateway=lease.router, oif=self._index)
             rtnetlink_batch.send(self._namespace, [default])
         self.lease = lease
         self._ends = time.monotonic() + lease.seconds
 
-    def _drop(self, lease: Lease) -> None:
+    def _remove_address(self, lease: Lease) -> None:
         rtnetlink_batch.send(self._namespace, [self._address("del", lease)], missing_ok=True)
 
     def _address(self, verb: str, lease: Lease) -> rtnetlink_batch.Request:
@@ -216,7 +217,7 @@ class DHCPClient:
         )  # fmt: skip
 
     def close(self) -> None:
-        """End the client without a word to the server, as a killed one does: the address stays until its time is up."""
+        """End the client as SIGKILL does: it sends no release, and the address stays until its lifetime ends."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -225,16 +226,17 @@ class DHCPClient:
 
 
 def _identity(interface: str) -> tuple[int, str]:
-    """The interface's index and MAC address (netdevice(7), SIOCGIFHWADDR)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        answer = fcntl.ioctl(one.fileno(), _SIOCGIFHWADDR, struct.pack("256s", interface.encode()))
+    """Return the interface's index and MAC address (netdevice(7), SIOCGIFHWADDR)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
+        answer = fcntl.ioctl(query.fileno(), _SIOCGIFHWADDR, struct.pack("256s", interface.encode()))
     return socket.if_nametoindex(interface), answer[18:24].hex(":")
 
 
 def _open(interface: str) -> tuple[socket.socket, socket.socket]:
-    """A UDP socket to send by, and a packet socket to hear by.
+    """Open a UDP socket that sends, and a packet socket that receives.
 
-    Reverse path checks drop what a server says to an interface that has no address yet, packet sockets hear it first.
+    The reverse path filter drops a server's answers to an interface that has no address yet; a packet socket receives
+    them before the filter.
     """
     sender = open_port(interface, CLIENT_PORT)
     try:
@@ -243,7 +245,7 @@ def _open(interface: str) -> tuple[socket.socket, socket.socket]:
             [
                 bpf.load(1, bpf.NETWORK + 9),
                 bpf.if_equal(_PROTOCOL_UDP, false="refuse"),
-                # An IP header with options is no DHCP server's.
+                # DHCP servers send no IP options.
                 bpf.load(1, bpf.NETWORK),
                 bpf.if_equal(0x45, false="refuse"),
                 bpf.load(2, bpf.NETWORK + 22),
@@ -262,5 +264,5 @@ def _open(interface: str) -> tuple[socket.socket, socket.socket]:
 
 
 def _payload(packet: bytes) -> bytes:
-    """What is inside an IPv4 header without options and a UDP header."""
+    """Return the payload after an IPv4 header without options and a UDP header."""
     return packet[28:]

@@ -1,6 +1,6 @@
-"""A DHCP server for a lab's segment: a pool, a router and a lease time, answered from a thread (RFC 2131, RFC 2132).
+"""A DHCP server for a lab's segment: a pool, a router and a lease time, served from a thread (RFC 2131, RFC 2132).
 
-The pool can be exchanged while the server runs, as an operator would change it; clients hear of it when they renew.
+The pool can be replaced while the server runs, as an operator would change it; clients get the change when they renew.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ SERVER_PORT, CLIENT_PORT = 67, 68
 DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE = 1, 2, 3, 4, 5, 6, 7
 BOOT_REQUEST, BOOT_REPLY = 1, 2
 BROADCAST_FLAG = 0x8000
-NOWHERE = "0.0.0.0"  # noqa: S104 - an empty field of a message
+UNSPECIFIED = "0.0.0.0"  # noqa: S104 - an empty field of a message
 _BROADCAST = "255.255.255.255"
 _SHORTEST_MESSAGE = 300
-"""Octets: relays and old clients drop less (RFC 1542, 2.1)."""
+"""Octets: relays and old clients drop shorter messages (RFC 1542, 2.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DHCPPool:
-    """What a DHCP server hands out."""
+    """The addresses, the router and the lease time that a DHCP server hands out."""
 
     subnet: str
     """In CIDR form."""
@@ -39,13 +39,13 @@ class DHCPPool:
     last: str
     router: str
     server: str | None = None
-    """By which address the server names itself; None for the first of its interface."""
+    """The server's own address in its messages; None for the first of its interface."""
     lease_seconds: int = 3600
     renew_after: int | None = None
-    """Seconds after which clients are told to renew (T1 of RFC 2131, 4.4.5); None leaves it to them."""
+    """Seconds after which clients must renew (T1 of RFC 2131, 4.4.5); None leaves T1 to the clients."""
 
     def addresses(self) -> Iterator[str]:
-        """The pool's addresses in order."""
+        """Yield the pool's addresses in order."""
         for number in range(int(IPv4Address(self.first)), int(IPv4Address(self.last)) + 1):
             yield str(IPv4Address(number))
 
@@ -54,32 +54,32 @@ class DHCPPool:
 
 
 class DHCPServer:
-    """A server on one interface; it begins to answer at once.
+    """A server on one interface, which answers as soon as it is made.
 
     Attributes:
-        pool: what it hands out; may be exchanged at any time.
+        pool: the pool that it hands out; may be replaced at any time.
         leases: the address of each client, by its MAC address.
-        namespace: where it answers.
+        namespace: of the interface.
     """
 
     def __init__(self, namespace: Namespace, interface: str, address: str, pool: DHCPPool) -> None:
         """Listen on an interface.
 
         Args:
-            namespace: where the interface is.
-            interface: the server answers nobody on others.
-            address: the interface's own, by which the server names itself unless the pool says otherwise.
-            pool: what it hands out.
+            namespace: of the interface.
+            interface: the only interface on which the server answers.
+            address: of the interface; the server's own address in its messages, unless the pool names another.
+            pool: to hand out.
 
         Raises:
-            OSError: when another server has the port already (EADDRINUSE).
+            OSError: when another server has opened the port (EADDRINUSE).
         """
         self.pool = pool
         self.leases: dict[str, str] = {}
         self.namespace = namespace
         self._address = pool.server or address
-        self._given = threading.Condition()
-        self._given_from: DHCPPool | None = None
+        self._leased = threading.Condition()
+        self._leased_from: DHCPPool | None = None
         self._socket = namespace.call(lambda: open_port(interface, SERVER_PORT))
         self._stop_reader, self._stop_writer = os.pipe()
         self._thread = threading.Thread(target=self._serve, name="dhcp-server", daemon=True)
@@ -106,7 +106,7 @@ class DHCPServer:
                 if offered is not None:
                     self._reply(request, OFFER, offered)
             case kind if kind == REQUEST:
-                # A request that names another server takes that one's offer.
+                # A request that names another server accepts the other server's offer.
                 if options.get("server_id", self._address) == self._address:
                     self._decide(request, options.get("requested_ip") or request["ciaddr"])
             case kind if kind in (RELEASE, DECLINE):
@@ -119,33 +119,33 @@ class DHCPServer:
             return
         self.leases[client] = wanted
         self._reply(request, ACK, wanted)
-        with self._given:
-            self._given_from = pool
-            self._given.notify_all()
+        with self._leased:
+            self._leased_from = pool
+            self._leased.notify_all()
 
     def replace_pool(self, pool: DHCPPool, timeout: float) -> bool:
-        """Hand out another pool from now on, and wait until a client was given a lease, or a renewal, from it.
+        """Hand out another pool, and wait until a client has a lease or a renewal from it.
 
         Args:
-            pool: what to hand out.
+            pool: to hand out.
             timeout: seconds to wait at most.
 
         Returns:
-            Whether a client was.
+            Whether a client has.
         """
         self.pool = pool
-        with self._given:
-            return self._given.wait_for(lambda: self._given_from is pool, timeout)
+        with self._leased:
+            return self._leased.wait_for(lambda: self._leased_from is pool, timeout)
 
     def _address_for(self, client: str, wanted: str | None) -> str | None:
-        """The address that a client has, or wants if it is free, or the first free one."""
+        """Return a client's present address, or its wanted address if that is free, or the first free address."""
         taken = {address for holder, address in self.leases.items() if holder != client}
         for address in filter(None, (self.leases.get(client), wanted)):
             if address in self.pool and address not in taken:
                 return address
         return next((address for address in self.pool.addresses() if address not in taken), None)
 
-    def _reply(self, request: dict[str, Any], kind: int, address: str = NOWHERE) -> None:
+    def _reply(self, request: dict[str, Any], kind: int, address: str = UNSPECIFIED) -> None:
         pool = self.pool
         options: dict[str, Any] = {"message_type": kind, "server_id": self._address}
         if kind != NAK:
@@ -160,16 +160,16 @@ class DHCPServer:
             "op": BOOT_REPLY, "xid": request["xid"], "flags": request["flags"], "chaddr": request["chaddr"],
             "ciaddr": request["ciaddr"], "yiaddr": address, "options": options,
         }  # fmt: skip
-        # Who has an address already is answered there; everybody else hears broadcasts only (RFC 2131, 4.1).
-        to = request["ciaddr"] if request["ciaddr"] != NOWHERE and kind != NAK else _BROADCAST
+        # A client with an address gets a unicast answer; other clients hear only broadcasts (RFC 2131, 4.1).
+        to = request["ciaddr"] if request["ciaddr"] != UNSPECIFIED and kind != NAK else _BROADCAST
         try:
             self._socket.sendto(encode(reply), (to, CLIENT_PORT))
         except OSError:
-            # A fault may have taken the way back; the client then stays unanswered, which is the point.
+            # A fault may have removed the route to the client, on purpose; the client then gets no answer.
             return
 
     def close(self) -> None:
-        """Stop answering. Leases stay with those who have them."""
+        """Stop answering. Clients keep their leases."""
         os.write(self._stop_writer, b"\0")
         self._thread.join()
         self._socket.close()
@@ -181,26 +181,26 @@ def open_port(interface: str, port: int) -> socket.socket:
     """Open a UDP port for broadcasts on one interface, in the calling thread's namespace.
 
     Raises:
-        OSError: EADDRINUSE when somebody has it.
+        OSError: EADDRINUSE when another program has opened it.
     """
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-        one.bind(("", port))
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        opened.bind(("", port))
     except BaseException:
-        one.close()
+        opened.close()
         raise
-    return one
+    return opened
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """A message as it goes over the wire."""
+    """Return a message in its wire format (RFC 2131, 2)."""
     return bytes(dhcp4msg(message).encode().buf).ljust(_SHORTEST_MESSAGE, b"\0")
 
 
 def decode(received: bytes) -> dict[str, Any] | None:
-    """A message that came; None for what is none."""
+    """Return the fields of a received message, or None when it is not a DHCP message."""
     try:
         return dict(dhcp4msg(buf=received).decode())
     except (ValueError, KeyError, IndexError, struct.error):

@@ -1,7 +1,7 @@
-"""A switch's port towards the host that accepts one MAC address only, in the three ways that are met in the field.
+"""Port security on the switch port of a lab's host: the port is limited to one MAC address, in three common forms.
 
-An access point and port security drop frames *from* another source, a hypervisor's virtual switch delivers none *to*
-another destination, and some networks let ARP pass and drop everything else.
+An access point and port security drop frames *from* other sources, a hypervisor's virtual switch delivers no frames
+*to* other destinations, and some networks pass ARP and drop everything else.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _IPV4, _IPV6 = 0x0800, 0x86DD
 
 
 def accept_one_source(lab: Lab, uplink: str, mac: str) -> None:
-    """Drop what the host sends from any other MAC address (port security, 802.11 with one station)."""
+    """Drop the host's frames from other MAC addresses (port security, 802.11 with one station)."""
     _restrict(lab, uplink, DropFrames(device=HOST_PORT, direction="ingress", source_not=mac))
 
 
 def deliver_to_one(lab: Lab, uplink: str, mac: str) -> None:
-    """Deliver to the host what is meant for that MAC address or for a group (a hypervisor without promiscuous mode)."""
+    """Deliver to the host frames to that MAC address and to groups only (a hypervisor without promiscuous mode)."""
     _restrict(lab, uplink, DropFrames(device=HOST_PORT, direction="egress", destination_not=mac))
 
 
 def carry_data_of_one(lab: Lab, uplink: str, mac: str) -> None:
-    """Let ARP pass, and drop IP packets from any other MAC address."""
+    """Pass ARP, and drop IP packets from other MAC addresses."""
     _restrict(
         lab,
         uplink,
@@ -36,7 +36,7 @@ def carry_data_of_one(lab: Lab, uplink: str, mac: str) -> None:
 
 
 def accept_all(lab: Lab, uplink: str) -> None:
-    """Take every restriction away."""
+    """Remove every restriction."""
     nft_rules.remove(lab.switch(uplink).namespace, TABLE)
 
 

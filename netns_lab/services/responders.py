@@ -1,6 +1,6 @@
-"""What answers behind the gateways: UDP is echoed, TCP is accepted, DNS gets a name error.
+"""The responders behind the gateways: they echo UDP, accept TCP, and answer DNS with a name error.
 
-ARP, ICMP and the SYN-ACK are the kernel's own work. One thread serves every gateway of a lab; sockets keep the
+The kernel answers ARP, ICMP and SYN by itself. A single thread serves every gateway of a lab; sockets keep the
 namespace that they were opened in.
 """
 
@@ -23,17 +23,17 @@ class Responders:
     """The services behind every gateway of a lab."""
 
     def __init__(self, gateways: Iterable[tuple[Namespace, Sequence[str]]]) -> None:
-        """Open the services on the given addresses of each gateway's namespace, and begin to answer."""
+        """Open the sockets on the given addresses of each gateway's namespace, and start to answer."""
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = []
         for namespace, addresses in gateways:
             self._sockets += namespace.call(lambda addresses=addresses: _open(addresses))  # type: ignore[misc]
-        for one in self._sockets:
-            if one.type == socket.SOCK_DGRAM:
-                self._selector.register(one, selectors.EVENT_READ, one.getsockname()[1] == DNS_PORT)
+        for listener in self._sockets:
+            if listener.type == socket.SOCK_DGRAM:
+                self._selector.register(listener, selectors.EVENT_READ, listener.getsockname()[1] == DNS_PORT)
         self._stop_reader, self._stop_writer = os.pipe()
         self._selector.register(self._stop_reader, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._answer, name="far-end", daemon=True)
+        self._thread = threading.Thread(target=self._answer, name="responders", daemon=True)
         self._thread.start()
 
     def _answer(self) -> None:
@@ -41,15 +41,15 @@ class Responders:
             for key, _events in self._selector.select():
                 if key.data is None:
                     return
-                one = key.fileobj
-                assert isinstance(one, socket.socket)
+                listener = key.fileobj
+                assert isinstance(listener, socket.socket)
                 try:
-                    request, sender = one.recvfrom(65535)
+                    request, sender = listener.recvfrom(65535)
                     if key.data:
                         request = request[:2] + _DNS_ANSWER_NAME_ERROR + request[4:]
-                    one.sendto(request, sender)
+                    listener.sendto(request, sender)
                 except OSError:
-                    # A fault may have taken the way back; the probe then stays unanswered, which is the point.
+                    # A fault may have removed the route to the sender, on purpose; the probe then gets no answer.
                     continue
 
     def close(self) -> None:
@@ -57,14 +57,14 @@ class Responders:
         os.write(self._stop_writer, b"\0")
         self._thread.join()
         self._selector.close()
-        for one in self._sockets:
-            one.close()
+        for listener in self._sockets:
+            listener.close()
         os.close(self._stop_reader)
         os.close(self._stop_writer)
 
 
 def _open(addresses: Sequence[str]) -> list[socket.socket]:
-    """Open the services in the calling thread's namespace, bound to each address so that answers come from it."""
+    """Open the sockets in the calling thread's namespace, bound to each address, so that answers have it as source."""
     opened = []
     for address in addresses:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -1,7 +1,7 @@
-"""Runs a program of the host whenever one of its interfaces comes up, as a link watcher such as ifplugd(8) does.
+"""A link watcher, such as ifplugd(8): it runs a program of the host whenever an interface of the host comes up.
 
-ifupdown itself does nothing when a link goes down and comes up without it, so a host that shall survive that needs what
-listens to the kernel's link messages (rtnetlink(7)). In a lab that is a thread, which ends with the lab.
+ifupdown does nothing when a link goes down and up without it, so a host that must survive a link flap needs a program
+that reads the kernel's link messages (rtnetlink(7)). In a lab a thread reads them, and ends with the lab.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _IFF_UP = 1
 
 
 def start_link_watcher(namespace: Namespace, program: str) -> Callable[[], None]:
-    """Begin to watch; returns what ends it. A program that does not exist is not run."""
-    netlink = namespace.call(_listen)
+    """Start to watch; return the function that ends it. A program that does not exist is not run."""
+    netlink = namespace.call(_link_messages)
     stop_reader, stop_writer = os.pipe()
     thread = threading.Thread(
         target=_watch, args=(namespace, netlink, program, stop_reader), name="link-watcher", daemon=True
@@ -39,12 +39,12 @@ def start_link_watcher(namespace: Namespace, program: str) -> Callable[[], None]
     return stop
 
 
-def _listen() -> socket.socket:
-    one = socket.socket(
+def _link_messages() -> socket.socket:
+    netlink = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
-    one.bind((0, _RTMGRP_LINK))
-    return one
+    netlink.bind((0, _RTMGRP_LINK))
+    return netlink
 
 
 def _watch(namespace: Namespace, netlink: socket.socket, program: str, stop: int) -> None:
