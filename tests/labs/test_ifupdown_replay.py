@@ -102,7 +102,7 @@ def test_the_guides_stanza_adds_a_rule_at_each_ifup_and_the_host_has_none_more(
     assert "rules 1, 2, 3, 4; routes 1, 1, 1, 1; no command failed" in found.observed
     assert found.diagnosis is not None
     assert found.diagnosis.code == "RULES_ACCUMULATE"
-    assert left_out(found) == [f"{INTERFACES}:10: not run: it runs something else than ip"]
+    assert left_out(found) == [f"{INTERFACES}:10: not run: it runs a program other than ip"]
     assert not CANARY.exists()
     assert touched(host) == before
 
@@ -137,7 +137,7 @@ def test_a_script_is_run_when_it_is_ip_alone(host: HandMadeHost, tmp_path: Path)
     ("text", "why"),
     [
         (f"{LOOPBACK}{RULES}{ETH0}{WLAN0}{ROUTE.rstrip()} && touch {CANARY}\n",
-         f"{INTERFACES}:13 concerns rules or routes, and is left out (not run: it runs something else than ip)"),
+         f"{INTERFACES}:13 concerns rules or routes, and is left out (not run: it runs a program other than ip)"),
         (f"{LOOPBACK}{ETH0}{WLAN0}{ROUTE}iface wlan0 inet6 auto\n{RULES}",
          f"{INTERFACES}:12 concerns rules or routes, and is left out (the stanza is left out: what 'inet6 auto'"),
         (f"{LOOPBACK}{RULES}{ETH0}{WLAN0.replace('static', 'ppp')}{ROUTE}", "what 'inet ppp' does is not known"),

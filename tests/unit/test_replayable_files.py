@@ -38,7 +38,7 @@ def test_harmless_lines_stay_in_their_places() -> None:
 def test_what_is_left_out_is_named_and_nothing_of_it_is_copied_or_told() -> None:
     text = f"{HEAD}{WLAN0}    wpa-psk CANARY\n    post-up touch /tmp/CANARY\n    down ip rule del prio 9\n"
     copy = copied(text)
-    assert told(copy) == [f"{INTERFACES}:7: not run: it runs something else than ip"]
+    assert told(copy) == [f"{INTERFACES}:7: not run: it runs a program other than ip"]
     assert "CANARY" not in repr(copy)
     assert "down ip rule del prio 9" in text_of(copy)
 
@@ -110,6 +110,6 @@ def test_scripts_run_whole_or_not_at_all() -> None:
     assert [file.path for file in copy.files] == [INTERFACES, "/etc/network/if-up.d/agent"]
     assert text_of(copy, "/etc/network/if-up.d/agent").startswith("#!/bin/sh -e\n[")
     assert told(copy) == [
-        "/etc/network/if-up.d/ntp:3: the script is not run: it runs something else than ip",
+        "/etc/network/if-up.d/ntp:3: the script is not run: it runs a program other than ip",
         "/etc/network/if-up.d/python:1: the script is not run: it is no script of the shell",
     ]

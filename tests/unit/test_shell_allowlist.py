@@ -37,6 +37,7 @@ def test_ip_and_what_stands_around_it_may_be_run(command: str) -> None:
         f"{ADD} || touch /tmp/x",
         f"{ADD} & touch /tmp/x",
         f"{ADD} | tee /tmp/x",
+        f"{ADD} &>/dev/null touch /tmp/x",
         f"{ADD} > /tmp/x",
         f"{ADD} >/dev/null/../../tmp/x",
         f"{ADD} 2>/dev/nullx",
@@ -96,7 +97,7 @@ ip rule add priority 1000 from $NET lookup 200
     assert objection_to_script(script) is None
     found = objection_to_script(script + "logger done\n")
     assert found is not None
-    assert (found.line, found.reason) == (7, "it runs something else than ip")
+    assert (found.line, found.reason) == (7, "it runs a program other than ip")
     found = objection_to_script("NET=$(cat /etc/x)\n")
     assert found is not None
     assert found.line == 1

@@ -90,7 +90,7 @@ RULE_WORDS = frozenset(
 )
 """Every word of ``ip -j rule`` up to iproute2 6.1; the realms are no selector and are left out on purpose."""
 FOR_EVER = 0xFFFFFFFF
-DEFAULT_ROUTE: dict[Family, str] = {4: "0.0.0.0/0", 6: "::/0"}
+EVERYTHING: dict[Family, str] = {4: "0.0.0.0/0", 6: "::/0"}
 HOST_LENGTH: dict[Family, int] = {4: 32, 6: 128}
 
 
@@ -235,7 +235,7 @@ def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
     Raises:
         ParseError: when the text is something else.
     """
-    default, host = DEFAULT_ROUTE[family], f"/{HOST_LENGTH[family]}"
+    default, host = EVERYTHING[family], f"/{HOST_LENGTH[family]}"
     # On a large table most routes share their way out: one object for each way keeps the reading fast.
     ways: dict[tuple[str | None, str | None, str], tuple[Nexthop, ...]] = {}
     tables: dict[str, int] = {}
@@ -363,7 +363,7 @@ def _selector(address: str, length: int | None, family: Family) -> str | None:
     if address == "all":
         return None
     if address == "0":
-        address = DEFAULT_ROUTE[family].removesuffix("/0")
+        address = EVERYTHING[family].removesuffix("/0")
     return f"{address}/{HOST_LENGTH[family] if length is None else length}"
 
 

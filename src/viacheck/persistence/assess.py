@@ -10,6 +10,7 @@ from viacheck.analysis.agent_rules import selects_agent
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import ParseProblem, Place, TableNumber, WrittenRoute, WrittenRule
 from viacheck.model.intent import Intent
+from viacheck.model.iproute_text import rule_text
 from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import number_of, registered
 from viacheck.persistence import ifupdown, manager_answers, netplan, networkd, networkmanager
@@ -188,8 +189,9 @@ def _rule_astray(resolved: ResolvedIntent, mine: Written, written: WrittenRule) 
     if not to_table:
         main = fits and rule.suppress_prefixlength is None and not rule.destination
         return f"the rule leads to table {written.table}, not to {resolved.table}" if main else ""
-    if not fits or rule.invert or rule.unread or rule.destination:
-        return f"the rule does not select all packets of the agent: {_without_priority(written)}"
+    if not fits or rule.narrowed:
+        text = rule_text(rule, table=written.table, with_priority=False)
+        return f"the rule does not select all packets of the agent: {text}"
     return _not_back(mine, written, resolved.uplink)
 
 
@@ -223,8 +225,3 @@ def _not_back(mine: Written, written: WrittenRule | WrittenRoute, uplink: str) -
     if stanza is not None and not stanza.at_boot:
         return f"nothing brings {written.interface} up at boot"
     return None
-
-
-def _without_priority(written: WrittenRule) -> str:
-    words = str(written.rule).split()
-    return " ".join(words[2:]).replace("lookup None", f"lookup {written.table}")

@@ -9,7 +9,8 @@ import re
 
 from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumber
 from viacheck.model.snapshot import HostFile
-from viacheck.parsers.shell import ShellError, assignments, entries, ip_commands
+from viacheck.parsers.ip_command import assignments, entries, ip_commands
+from viacheck.parsers.shell import ShellError
 from viacheck.persistence.manager_config import Reading
 
 

@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 
 from viacheck.model.config_entry import ConfigEntry, ParseProblem, Phase, Place, TableNumber
 from viacheck.model.snapshot import HostFile
-from viacheck.parsers.shell import ShellError, entries, ip_commands
+from viacheck.parsers.ip_command import entries, ip_commands
+from viacheck.parsers.shell import ShellError
 from viacheck.persistence.hook_scripts import read_script
 from viacheck.persistence.manager_config import ManagedLink, Reading, Written, below
 

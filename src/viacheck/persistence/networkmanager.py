@@ -14,7 +14,8 @@ from fnmatch import fnmatchcase
 from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumber, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
 from viacheck.parsers.ini import Section, named, sections
-from viacheck.parsers.shell import IPCommand, ShellError, rule_of
+from viacheck.parsers.ip_command import IPCommand, rule_of
+from viacheck.parsers.shell import ShellError
 from viacheck.persistence.hook_scripts import read_script
 from viacheck.persistence.manager_config import PREDEFINED_TABLES, ManagedLink, Reading, Written, below, winning
 from viacheck.persistence.networkd import number, prefix
