@@ -1,5 +1,5 @@
-"""What a person receives of a run: result.json, the HTML page and the console summary.
+"""The output of a run: result.json, junit.xml, the HTML page and the console summary.
 
-Everything here works from an outcome (the contract viacheck.result/1) alone: no target, no kernel and no network is
-asked. That is what lets ``python -m reports result.json`` render a run again on any machine.
+Everything here needs only the saved result (the contract viacheck.result/1), no target, kernel or network, so that
+``viacheck report result.json`` renders a run again on any machine.
 """

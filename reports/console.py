@@ -1,8 +1,8 @@
-"""The console summary: what stands at the end of a run, short enough to be read whole.
+"""The console summary: the end of a run's output, short enough to be read whole.
 
-Per target the verdict in words, then what to fix with commands that can be copied, then what works but will hurt, what
-could not be proven, what was not looked at, and where the report lies. Control characters from outside are made
-visible, so that no name can steer the terminal.
+It gives the verdict sentence of each target, what to fix with commands to copy, what is at risk, what could not be
+proven, which checks did not run, and the path of the report. Control characters from outside are escaped, so that no
+name can control the terminal.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from reports.diagnoses import Cause, causes
-from reports.egress_summary import verdict_sentence
+from reports.diagnoses import ReportedCause, reported_causes
+from reports.egress_summary import VerdictSentence, verdict_sentence
 from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence
 from viacheck.model.result import Outcome, Verdict
 
@@ -24,7 +24,7 @@ _COLOURS = {"pass": "32", "fail": "31", "inconclusive": "35", "advisory": "33", 
 
 
 def colour_wanted(stream: TextIO) -> bool:
-    """Say whether a stream is a terminal that takes colour (no-color.org, terminfo's ``dumb``)."""
+    """Return whether a stream is a terminal that takes colour (no-color.org, terminfo's ``dumb``)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -33,9 +33,8 @@ def summary(outcome: Outcome, report: Path | None, *, colour: bool, width: int |
 
     Args:
         outcome: the run.
-        report: path of the page, or of the report directory that holds it, as it is to be shown; None where there is
-            none.
-        colour: whether to use SGR colour sequences (ECMA-48); the words say everything without them.
+        report: path of the page, or of its report directory, as shown to the user; None when it was not written.
+        colour: whether to use SGR colour sequences (ECMA-48); the text says everything without them.
         width: columns to wrap prose at; the terminal's own when left out. Commands are never wrapped.
 
     Returns:
@@ -48,53 +47,51 @@ def summary(outcome: Outcome, report: Path | None, *, colour: bool, width: int |
 class _Summary:
     def __init__(self, outcome: Outcome, report: Path | None, colour: bool, width: int) -> None:
         self.outcome, self.report, self.colour, self.width = outcome, report, colour, width
-
-        self.told: dict[str, str] = {}
-        """The verdict in words, by target."""
+        self.sentences: dict[str, VerdictSentence] = {}
+        """The verdict sentences, by target."""
 
     def lines(self) -> Iterator[str]:
         yield from self._targets()
         for title, verdict in (("Fix first", Verdict.FAIL), ("Could not be proven", Verdict.INCONCLUSIVE)):
-            found = [cause for cause in causes(self.outcome, verdict) if not self._is_told(cause)]
-            if found:
+            causes = [cause for cause in reported_causes(self.outcome, verdict) if not self._is_reported(cause)]
+            if causes:
                 yield ""
                 yield self._paint("strong", title)
-            for number, cause in enumerate(found, 1):
+            for number, cause in enumerate(causes, 1):
                 yield from self._cause(number, cause)
         advisories = self._advisories()
         if advisories:
             yield ""
-            yield self._paint("strong", "Works, but will hurt")
+            yield self._paint("strong", "Works now, at risk")
             yield from advisories
         yield ""
-        yield from self._unlooked()
+        yield from self._undecided()
         if self.report is not None:
             yield f"report: {escape_unprintable(str(self.report))}"
 
     def _targets(self) -> Iterator[str]:
         if self.outcome.run.interrupted:
             yield from self._prose(
-                f"This run was cut short by {self.outcome.run.interrupted}: only what was judged until then is told."
+                f"This run was interrupted by {self.outcome.run.interrupted}: only what was judged until then is reported."
             )
         if not self.outcome.targets:
-            yield f"{self._paint('inconclusive', 'INCONCLUSIVE')}  Nothing was decided: no target was looked at."
+            yield f"{self._paint('inconclusive', 'INCONCLUSIVE')}  Nothing was decided: no target was opened."
         for target in self.outcome.targets:
             results = [result for result in self.outcome.results if result.target == target.id]
-            yield (
-                f"{self._paint(target.verdict, target.verdict.upper())}  {self._paint('strong', escape_unprintable(target.id))}"
-            )
-            told = self.told[target.id] = verdict_sentence(target, results)
-            yield from self._prose(told, "  ")
-            for note in (note for note in target.notes if note.rstrip(".") not in told):
+            verdict = self._paint(target.verdict, target.verdict.upper())
+            yield f"{verdict}  {self._paint('strong', escape_unprintable(target.id))}"
+            verdict_text = self.sentences[target.id] = verdict_sentence(target, results)
+            yield from self._prose(verdict_text.text, "  ")
+            for note in (note for note in target.notes if note != verdict_text.undecided_because):
                 yield from self._prose(f"note: {note}", "  ")
 
-    def _is_told(self, cause: Cause) -> bool:
-        """The words under the targets have said it already, and nothing mends it."""
+    def _is_reported(self, cause: ReportedCause) -> bool:
+        """Whether the verdict sentences of its targets have said the cause already, and no command fixes it."""
         return not cause.remedy and all(
-            self.told.get(target) == f"Nothing was decided: {sentence(cause.text)}" for target in cause.targets
+            self.sentences[target].undecided_because == cause.text for target in cause.targets
         )
 
-    def _cause(self, number: int, cause: Cause) -> Iterator[str]:
+    def _cause(self, number: int, cause: ReportedCause) -> Iterator[str]:
         where = (
             f" on {listed([escape_unprintable(name) for name in cause.targets])}"
             if len(self.outcome.targets) > 1
@@ -103,14 +100,14 @@ class _Summary:
         code = self._paint(cause.verdict.value, escape_unprintable(cause.code)) + " " if cause.code else ""
         yield f"{number}. {code}({escape_unprintable(cause.checks)}{where})"
         yield from self._prose(sentence(cause.text), "   ")
-        yield from self._commands("mend", cause.remedy)
-        yield from self._commands("undo", cause.undo)
+        yield from self._commands("fix", cause.remedy)
+        yield from self._commands("roll back", cause.undo)
         if cause.mend:
             yield from self._prose(cause.mend, "   ")
-        for seen in cause.measurements:
-            yield from self._wrapped(f"seen by {seen}", "   ", "       ")
-        if cause.following:
-            yield from self._prose(f"only because of it: {', '.join(cause.following)}", "   ")
+        for observation in cause.event_observations:
+            yield from self._wrapped(f"seen by {observation}", "   ", "       ")
+        if cause.also_affects:
+            yield from self._prose(f"also caused by this: {', '.join(cause.also_affects)}", "   ")
 
     def _commands(self, purpose: str, commands: tuple[str, ...]) -> Iterator[str]:
         if commands:
@@ -120,8 +117,8 @@ class _Summary:
                 yield f"       {escape_unprintable(line, keep=chr(9))}"
 
     def _advisories(self) -> list[str]:
-        groups: dict[str, list[Cause]] = {}
-        for cause in causes(self.outcome, Verdict.ADVISORY):
+        groups: dict[str, list[ReportedCause]] = {}
+        for cause in reported_causes(self.outcome, Verdict.ADVISORY):
             groups.setdefault(cause.code or cause.checks, []).append(cause)
         lines = []
         for code, group in groups.items():
@@ -129,7 +126,7 @@ class _Summary:
             where = ""
             if len(self.outcome.targets) > 1:
                 where = f" on {targets[0] if len(targets) == 1 else counted(len(targets), 'target')}"
-            checks = ids_shortened(result.check for cause in group for result in cause.told)
+            checks = ids_shortened(result.check for cause in group for result in cause.results)
             head = f"{code} ({checks}{where}): " if code != checks else f"{code}{where}: "
             first, *more = self._shortened(head + sentence(group[0].text))
             lines += [
@@ -138,7 +135,7 @@ class _Summary:
             ]
         return lines
 
-    def _unlooked(self) -> Iterator[str]:
+    def _undecided(self) -> Iterator[str]:
         for verdict in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE):
             groups = reasons(self.outcome.results, verdict)
             if not groups:
@@ -152,7 +149,7 @@ class _Summary:
                 yield from self._shortened(f"  {ids_shortened(ids)}: {why}")
 
     def _shortened(self, text: str) -> list[str]:
-        """What the report tells whole: two lines of it."""
+        """Return the first two lines of a text that the report gives in full."""
         indent = text[: len(text) - len(text.lstrip())]
         return self._wrapped(text, indent, indent + "    ", max_lines=2)
 

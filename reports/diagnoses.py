@@ -1,6 +1,6 @@
-"""Causes: what is wrong, each told once, with the checks that fail only because of it and the targets that share it.
+"""The causes of a run, each reported once, with the checks that it also affects and the targets that share it.
 
-A diagnosis that names another check (``reported_by``) is no cause of its own; it is listed under the one that tells it.
+A diagnosis that names another check (``reported_by``) adds no cause; its check is listed under the cause of that check.
 """
 
 from __future__ import annotations
@@ -8,125 +8,125 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from reports.egress_summary import PROOF
-from reports.text import check_order, ids_shortened, named, reason
+from reports.egress_summary import EGRESS_CHECK
+from reports.text import chapter, check_order, ids_shortened, named, reason
 from viacheck.model.result import CheckResult, Outcome, Verdict
 
-TOLD = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
-"""Verdicts that have a cause worth telling, the worst first."""
-MEASURED = "FLAP-"
-"""Checks that measure what an event does: what they saw says more than their cause alone."""
+REPORTED = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
+"""Verdicts whose cause is reported, the worst first."""
+EVENT_CHECKS = "FLAP"
+"""The chapter of checks that measure an event: their observation says more than their cause alone."""
 
 
 @dataclass(slots=True)
-class Cause:
-    """One thing that is wrong, on one target or on several."""
+class ReportedCause:
+    """One cause, on one target or on several."""
 
     verdict: Verdict
     code: str | None
-    """The diagnosis' code; None for a check that failed without one."""
+    """The code of the diagnosis; None for a check that failed without a diagnosis."""
     text: str
     remedy: tuple[str, ...] = ()
     undo: tuple[str, ...] = ()
     mend: str = ""
-    """What came of trying the remedy in a lab, where it was tried."""
-    told: list[CheckResult] = field(default_factory=list)
-    """The checks that tell it: several cases, several targets."""
-    followers: list[CheckResult] = field(default_factory=list)
-    """The checks that are bad only because of it."""
+    """The outcome of trying the remedy in a lab, where it was tried."""
+    results: list[CheckResult] = field(default_factory=list)
+    """The results that report it: several cases, several targets."""
+    affected: list[CheckResult] = field(default_factory=list)
+    """The results that are bad only because of it."""
 
     @property
     def targets(self) -> list[str]:
-        """Ids of the targets that have it, in the order of the results."""
+        """Ids of the targets that have this cause, in the order of the results."""
         return list(dict.fromkeys(result.target for result in self.told))
 
     @property
     def checks(self) -> str:
-        """The ids of the checks that tell it."""
+        """The ids of the checks that report it."""
         return ids_shortened(result.check for result in self.told)
 
     @property
-    def following(self) -> list[str]:
+    def also_affects(self) -> list[str]:
         """The checks that are bad only because of it, with their cases."""
-        return named(self.followers)
+        return named(self.affected)
 
     @property
-    def measurements(self) -> list[str]:
-        """What the checks that go through an event saw of it on the first target, in the order of the checks."""
-        results = [one for one in (*self.told, *self.followers) if one.target == self.targets[0]]
-        seen = {one.check: one.observed for one in results if one.check.startswith(MEASURED)}
-        return [f"{check}: {seen[check]}" for check in sorted(seen, key=check_order)]
+    def event_observations(self) -> list[str]:
+        """The observations of event checks on the first target, in the order of the checks."""
+        results = [result for result in (*self.results, *self.affected) if result.target == self.targets[0]]
+        observed = {result.check: result.observed for result in results if chapter(result.check) == EVENT_CHECKS}
+        return [f"{check}: {observed[check]}" for check in sorted(observed, key=check_order)]
 
     @property
     def moves_packets(self) -> bool:
-        """It is why the agent's packets do not take the intended way."""
-        return any(result.check == PROOF for result in (*self.told, *self.followers))
+        """Whether the agent's packets miss the intended path because of it."""
+        return any(result.check == EGRESS_CHECK for result in (*self.results, *self.affected))
 
 
-def causes(outcome: Outcome, verdict: Verdict) -> list[Cause]:
-    """Find the causes of one verdict, those first that move the agent's packets, then those that explain most.
+def reported_causes(outcome: Outcome, verdict: Verdict) -> list[ReportedCause]:
+    """Return the causes of one verdict: first those that move the agent's packets, then those that affect most checks.
 
-    A cause has the worst verdict among the checks that tell it and those that are bad because of it.
+    A cause has the worst verdict among the checks that report it and those that it also affects.
     """
-    bad = [result for result in outcome.results if result.verdict in TOLD]
-    tellers = _tellers(bad)
+    bad = [result for result in outcome.results if result.verdict in REPORTED]
+    reporters = _reporters(bad)
     worst: dict[tuple[str, str], Verdict] = {}
     for result in bad:
         place = (result.target, result.check)
-        place = tellers.get(place, place)
-        worst[place] = min(worst.get(place, result.verdict), result.verdict, key=TOLD.index)
-    found: dict[tuple[object, ...], Cause] = {}
-    told_by_check: dict[tuple[str, str], Cause] = {}
+        place = reporters.get(place, place)
+        worst[place] = min(worst.get(place, result.verdict), result.verdict, key=REPORTED.index)
+    distinct: dict[tuple[object, ...], ReportedCause] = {}
+    by_check: dict[tuple[str, str], ReportedCause] = {}
     for result in bad:
         place = (result.target, result.check)
-        if place in tellers or worst[place] is not verdict:
+        if place in reporters or worst[place] is not verdict:
             continue
         cause = _cause(result, verdict)
-        # The wording is part of the key: the same code with other values takes other commands to mend.
+        # The text is part of the key: the same code with other values takes other commands to fix.
         key = (cause.code, cause.text, cause.remedy)
-        cause = found.setdefault(key, cause)
-        cause.told.append(result)
-        told_by_check.setdefault(place, cause)
+        cause = distinct.setdefault(key, cause)
+        cause.results.append(result)
+        by_check.setdefault(place, cause)
     for result in bad:
-        teller = tellers.get((result.target, result.check))
-        if teller in told_by_check:
-            told_by_check[teller].followers.append(result)
+        reporter = reporters.get((result.target, result.check))
+        if reporter in by_check:
+            by_check[reporter].affected.append(result)
     return sorted(
-        found.values(),
+        distinct.values(),
         key=lambda cause: (
             not cause.moves_packets,
             cause.code is None,
-            -len({(result.target, result.check) for result in cause.followers}),
-            check_order(cause.told[0].check),
+            -len({(result.target, result.check) for result in cause.affected}),
+            check_order(cause.results[0].check),
         ),
     )
 
 
-def _tellers(bad: Sequence[CheckResult]) -> dict[tuple[str, str], tuple[str, str]]:
-    """Map a check of a target to the check that tells its cause, where that one is bad itself and tells its own."""
+def _reporters(bad: Sequence[CheckResult]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Map a check of a target to the check that reports its cause, if that check is bad and reports its own cause."""
     present = {(result.target, result.check) for result in bad}
     direct = {
         (result.target, result.check): (result.target, result.diagnosis.reported_by)
         for result in bad
         if result.diagnosis and result.diagnosis.reported_by
     }
-    tellers = {}
-    for check, teller in direct.items():
-        passed = {check}
-        while teller in direct and teller not in passed:
-            passed.add(teller)
-            teller = direct[teller]
-        # A ring of checks, or a teller that is not bad here, tells nothing: then the check speaks for itself.
-        if teller in present and teller not in passed:
-            tellers[check] = teller
-    return tellers
+    reporters = {}
+    for check, reporter in direct.items():
+        visited = {check}
+        while reporter in direct and reporter not in visited:
+            visited.add(reporter)
+            reporter = direct[reporter]
+        # A cycle of checks, or a reporter that is not bad here, reports nothing: the check then keeps its own cause.
+        if reporter in present and reporter not in visited:
+            reporters[check] = reporter
+    return reporters
 
 
-def _cause(result: CheckResult, verdict: Verdict) -> Cause:
+def _cause(result: CheckResult, verdict: Verdict) -> ReportedCause:
     if result.diagnosis is None:
-        return Cause(verdict, None, reason(result))
+        return ReportedCause(verdict, None, reason(result))
     diagnosis = result.diagnosis
-    return Cause(
+    return ReportedCause(
         verdict,
         diagnosis.code,
         diagnosis.cause,

@@ -1,7 +1,6 @@
-"""What every page of viacheck has in common: nothing loaded, nothing run, every value escaped and made visible.
+"""The frame of every HTML page: it loads nothing, runs nothing, and escapes every value.
 
-The style sheet is in the file, and named to the browser by its hash in a content security policy that allows nothing
-else (CSP level 3).
+The style sheet is in the file, and a content security policy (CSP level 3) allows it by its hash and nothing else.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from reports.text import counted, escape_unprintable
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEXT_SHOWN = 6_000
-"""Characters of one text: an output, a file, a value."""
+"""Characters shown of one text: an output, a file, a value."""
 
 
 def environment() -> Environment:
-    """The templates' environment: escaping always on, control characters shown, nothing undefined."""
-    made = Environment(
+    """Return the templates' environment: escaping always on, control characters escaped, undefined names refused."""
+    jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         extensions=["jinja2.ext.loopcontrols"],
@@ -33,12 +32,12 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         auto_reload=False,
     )
-    made.filters.update(block=_block, counted=counted)
-    return made
+    jinja.filters.update(block=_block, counted=counted)
+    return jinja
 
 
 def style() -> dict[str, Any]:
-    """The style sheet and its hash, as the templates take them."""
+    """Return the style sheet and its hash, as the templates take them."""
     text = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {
@@ -48,14 +47,14 @@ def style() -> dict[str, Any]:
 
 
 def _shown(value: Any) -> Any:
-    """Pass every value of the template on its way to the page; what is markup already stays."""
+    """Escape a value of the template on its path to the page; markup stays as it is."""
     if hasattr(value, "__html__") or not isinstance(value, str):
         return value
     return escape_unprintable(_cut(value))
 
 
 def _block(text: str) -> Markup:
-    """Let a text of several lines keep its lines and tabs."""
+    """Escape a text of several lines, and keep its lines and tabs."""
     return escape(escape_unprintable(_cut(text), keep="\n\t"))
 
 

@@ -1,7 +1,7 @@
-"""The way that the agent's packets took, read out of EGRESS-01's packet evidence, and the sentence that tells it.
+"""Where the agent's packets left, read from EGRESS-01's packet evidence, and the verdict sentence made of it.
 
-The sentence is the first thing that a person reads, on the page and on the console. It says only what the evidence
-holds: a way is proven, or another one was seen, or it could not be proven and why.
+The sentence is the first text that a person reads, on the page and on the console. It says only what the evidence holds:
+the packets use the intended uplink, they use another one, or neither was proven and why.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from reports.text import counted, ids_shortened, listed, reason, sentence
+from reports.text import chapter, counted, ids_shortened, listed, reason, sentence
 from viacheck.model.result import CheckResult, PacketsEvidence, TargetRecord, Verdict, WatchedInterface
 
-PROOF = "EGRESS-01"
-"""The check whose probes prove the way."""
-KERNEL = "ROUTE-05"
-"""The check that asks the kernel instead, the second-best witness."""
+EGRESS_CHECK = "EGRESS-01"
+"""The check whose probes prove which uplink the agent's packets use."""
+KERNEL_CHECK = "ROUTE-05"
+"""The check that asks the kernel: the second witness where no packets were sent."""
+REBOOT_CHECKS = ("PERSIST-01", "PERSIST-02", "PIPEWORK-05", "FLAP-08")
+"""Checks whose failure means that a reboot undoes what works now."""
 
 
 @dataclass(slots=True)
-class Way:
+class EgressSummary:
     """Where the probes of EGRESS-01 were seen, over all its cases."""
 
     intended: str | None
@@ -30,14 +32,14 @@ class Way:
     lost: int = 0
     """Frames that the captures lost."""
     seen: dict[str, int] = field(default_factory=dict)
-    """Distinct probes seen by interface: leaving, on an uplink; in either direction elsewhere."""
+    """Distinct probes seen by interface: leaving, on an uplink; in either direction on other interfaces."""
     cases: dict[str, list[str]] = field(default_factory=dict)
     """Cases (protocols) seen by interface."""
     watched: dict[str, WatchedInterface] = field(default_factory=dict)
     """The least sound watch of each interface."""
 
     @property
-    def here(self) -> int:
+    def on_intended(self) -> int:
         """Distinct probes seen leaving by the intended uplink."""
         return self.seen.get(self.intended or "", 0)
 
@@ -47,115 +49,145 @@ class Way:
         return {name: self.seen[name] for name in self.uplinks if name != self.intended and self.seen.get(name)}
 
 
-def way_of(target: TargetRecord, results: Sequence[CheckResult]) -> Way:
-    """Read the way out of a target's results."""
+@dataclass(frozen=True, slots=True)
+class VerdictSentence:
+    """The verdict on one target as prose, and the one reason that it stands for when nothing was decided."""
+
+    text: str
+    undecided_because: str | None = None
+    """Why nothing was decided: a note or the reason of every check; None when something was decided."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def egress_summary(target: TargetRecord, results: Sequence[CheckResult]) -> EgressSummary:
+    """Read where the probes left from a target's results."""
     uplinks = tuple(target.intent.get("uplinks", {}))
-    way = Way(intended=target.intent.get("egress", {}).get("uplink"), uplinks=uplinks)
+    summary = EgressSummary(intended=target.intent.get("egress", {}).get("uplink"), uplinks=uplinks)
     probes: dict[str, set[tuple[str, int, int]]] = {}
     for result in results:
-        if result.check != PROOF:
+        if result.check != EGRESS_CHECK:
             continue
         for number, evidence in enumerate(result.evidence):
             if not isinstance(evidence, PacketsEvidence):
                 continue
-            way.sent += evidence.sent
-            way.answered += evidence.answered
+            summary.sent += evidence.sent
+            summary.answered += evidence.answered
             for watched in evidence.watched:
-                way.lost += watched.frames_lost
-                before = way.watched.get(watched.interface)
-                if before is None or (watched.frames_lost, not watched.fence_seen) > (
-                    before.frames_lost,
-                    not before.fence_seen,
-                ):
-                    way.watched[watched.interface] = watched
-            for one in evidence.sightings:
-                if one.role == "probe" and (one.direction == "out" or one.interface not in uplinks):
-                    probes.setdefault(one.interface, set()).add((result.case or "", number, one.probe))
-    way.seen = {name: len(found) for name, found in probes.items()}
-    way.cases = {name: sorted({case for case, _, _ in found if case}) for name, found in probes.items()}
-    return way
+                summary.lost += watched.frames_lost
+                known = summary.watched.get(watched.interface)
+                if known is None or _unsoundness(watched) > _unsoundness(known):
+                    summary.watched[watched.interface] = watched
+            for sighting in evidence.sightings:
+                if sighting.role == "probe" and (sighting.direction == "out" or sighting.interface not in uplinks):
+                    probes.setdefault(sighting.interface, set()).add((result.case or "", number, sighting.probe))
+    summary.seen = {name: len(seen) for name, seen in probes.items()}
+    summary.cases = {name: sorted({case for case, _, _ in seen if case}) for name, seen in probes.items()}
+    return summary
 
 
-def verdict_sentence(target: TargetRecord, results: Sequence[CheckResult]) -> str:
-    """Tell in words which way the agent's packets of one target took, and what else is wrong with it.
+def _unsoundness(watched: WatchedInterface) -> tuple[int, bool]:
+    return watched.frames_lost, not watched.fence_seen
 
-    ``results`` are those of this target. The text may hold names from outside: show it through `words.escape_unprintable`.
+
+def verdict_sentence(target: TargetRecord, results: Sequence[CheckResult]) -> VerdictSentence:
+    """Say which uplink the agent's packets of one target use, and what else is wrong with the target.
+
+    ``results`` are those of this target. The text may hold names from outside: show it through
+    :func:`reports.text.escape_unprintable`.
     """
     if not any(result.verdict.decided for result in results):
-        # What stood in the way of every check says more than what one of them was lacking.
-        whys = {reason(result) for result in results if result.verdict is Verdict.INCONCLUSIVE}
-        if len(whys) <= 1:
+        # An obstacle to every check says more than what a single check was missing.
+        obstacles = {reason(result) for result in results if result.verdict is Verdict.INCONCLUSIVE}
+        if len(obstacles) <= 1:
             why = target.notes[0] if target.notes else reason(results[0]) if results else "no check was run"
-            return f"Nothing was decided: {sentence(whys.pop() if whys else why)}"
-    proof = [result for result in results if result.check == PROOF]
-    told = _way_sentence(way_of(target, results), proof, results)
-    others = [result for result in results if result.check != PROOF]
+            why = obstacles.pop() if obstacles else why
+            return VerdictSentence(f"Nothing was decided: {sentence(why)}", why)
+    egress = [result for result in results if result.check == EGRESS_CHECK]
+    others = [result for result in results if result.check != EGRESS_CHECK]
     failed = {result.check for result in others if result.verdict is Verdict.FAIL}
-    unproven = {result.check for result in others if result.verdict is Verdict.INCONCLUSIVE}
-    if failed and not any(result.verdict is Verdict.FAIL for result in proof):
-        told += f" But {counted(len(failed), 'check fails', 'checks fail')}: {ids_shortened(failed)}."
-    if unproven:
-        told += f" {counted(len(unproven), 'check')} could not be decided: {ids_shortened(unproven)}."
-    return told
+    undecided = {result.check for result in others if result.verdict is Verdict.INCONCLUSIVE}
+    text = _egress_sentence(egress_summary(target, results), egress, results, failed)
+    if undecided:
+        text += f" {counted(len(undecided), 'check')} could not be decided: {ids_shortened(undecided)}."
+    return VerdictSentence(text)
 
 
-def _way_sentence(way: Way, proof: Sequence[CheckResult], results: Sequence[CheckResult]) -> str:
-    uplink = way.intended or "the intended uplink"
-    verdicts = {result.verdict for result in proof}
+def _egress_sentence(
+    summary: EgressSummary, egress: Sequence[CheckResult], results: Sequence[CheckResult], failed: set[str]
+) -> str:
+    uplink = summary.intended or "the intended uplink"
+    verdicts = {result.verdict for result in egress}
     if Verdict.FAIL in verdicts:
-        return _failed(way, uplink, next(result for result in proof if result.verdict is Verdict.FAIL))
+        return _failed(summary, uplink, next(result for result in egress if result.verdict is Verdict.FAIL))
+    if Verdict.PASS in verdicts and Verdict.INCONCLUSIVE not in verdicts:
+        return _passed(summary, uplink, failed)
+    also = f" {counted(len(failed), 'check fails', 'checks fail')}: {ids_shortened(failed)}." if failed else ""
     if Verdict.INCONCLUSIVE in verdicts:
-        open_cases = [result for result in proof if result.verdict is Verdict.INCONCLUSIVE]
-        cases = [result.case for result in open_cases if result.case]
-        which = f" ({', '.join(cases)})" if cases and len(open_cases) < len(proof) else ""
-        return (
-            f"It could not be proven that the agent's packets{which} leave by {uplink}: "
-            f"{sentence(reason(open_cases[0]))}"
-        )
-    if Verdict.PASS in verdicts:
-        if not way.sent:
-            return f"The agent's packets leave by {uplink}, as EGRESS-01 judged; its packets are not in this result."
-        return (
-            f"The agent's packets leave by {uplink}: proven, {way.here} of {way.sent} probes, "
-            f"{_elsewhere(way)}, {counted(way.lost, 'frame')} lost."
-        )
-    why = sentence(reason(proof[0])) if proof else "EGRESS-01 is not among the results."
-    kernel = next((result for result in results if result.check == KERNEL and result.verdict.decided), None)
-    witness = f" By the kernel's own decision: {sentence(reason(kernel))}" if kernel else ""
-    return f"Whether the agent's packets leave by {uplink} was not watched: {why}{witness}"
+        undecided = [result for result in egress if result.verdict is Verdict.INCONCLUSIVE]
+        cases = [result.case for result in undecided if result.case]
+        which = f" ({', '.join(cases)})" if cases and len(undecided) < len(egress) else ""
+        return f"Not proven that the agent's packets{which} leave by {uplink}: {sentence(reason(undecided[0]))}{also}"
+    why = reason(egress[0]).rstrip(".") if egress else f"{EGRESS_CHECK} not selected"
+    kernel = next((result for result in results if result.check == KERNEL_CHECK and result.verdict.decided), None)
+    witness = f" The kernel's own decision: {sentence(reason(kernel))}" if kernel else ""
+    return f"Egress by {uplink} was not tested ({why}).{witness}{also}"
 
 
-def _failed(way: Way, uplink: str, first: CheckResult) -> str:
-    others = list(way.elsewhere)
-    if not way.sent:
+def _passed(summary: EgressSummary, uplink: str, failed: set[str]) -> str:
+    proof = (
+        f"{summary.on_intended} of {summary.sent} probes, {_elsewhere(summary)}, {counted(summary.lost, 'frame')} lost"
+        if summary.sent
+        else "this result holds no packets"
+    )
+    if not failed:
+        return f"The agent's packets leave by {uplink}: {proof}."
+    lasting = sorted(failed.intersection(REBOOT_CHECKS))
+    events = sorted(check for check in failed.difference(lasting) if chapter(check) == "FLAP")
+    other = sorted(failed.difference(lasting, events))
+    buts = [
+        *([f"will not survive a reboot ({ids_shortened(lasting)})"] if lasting else []),
+        *([f"does not survive every event ({ids_shortened(events)})"] if events else []),
+        *([f"{counted(len(other), 'check fails', 'checks fail')} ({ids_shortened(other)})"] if other else []),
+    ]
+    return f"Uses {uplink} now ({proof}), but {listed(buts)}."
+
+
+def _failed(summary: EgressSummary, uplink: str, first: CheckResult) -> str:
+    others = list(summary.elsewhere)
+    if not summary.sent:
         return f"The agent's packets do not leave by {uplink}: {sentence(reason(first))}"
-    if others and not way.here:
+    if others and not summary.on_intended:
         return (
             f"The agent's packets leave by {listed(others)} instead of {uplink}: "
-            f"{_elsewhere(way, way.sent)}, none on {uplink}."
+            f"{_elsewhere(summary, summary.sent)}, none on {uplink}."
         )
-    if others and way.here == way.sent:
+    if others and summary.on_intended == summary.sent:
         return (
-            f"The agent's packets leave by {uplink}, but by {listed(others)} as well: {way.here} of {way.sent} probes "
-            f"seen on {uplink}, {_elsewhere(way)}."
+            f"The agent's packets leave by {uplink}, but by {listed(others)} as well: "
+            f"{summary.on_intended} of {summary.sent} probes seen on {uplink}, {_elsewhere(summary)}."
         )
     if others:
         return (
-            f"Not all of the agent's packets leave by {uplink}: {way.here} of {way.sent} probes seen there, "
-            f"{_elsewhere(way)}."
+            f"Not all of the agent's packets leave by {uplink}: {summary.on_intended} of {summary.sent} probes seen "
+            f"there, {_elsewhere(summary)}."
         )
-    if not way.here:
-        where = listed(way.uplinks, "or") or uplink
-        return f"The agent's packets leave by no uplink: none of {counted(way.sent, 'probe')} was seen on {where}."
-    if way.here < way.sent:
-        return f"Only {way.here} of {way.sent} probes were seen leaving by {uplink}, and none elsewhere."
+    if not summary.on_intended:
+        interfaces = listed(summary.uplinks, "or") or uplink
+        probes = counted(summary.sent, "probe")
+        return f"The agent's packets leave by no uplink: none of {probes} was seen on {interfaces}."
+    if summary.on_intended < summary.sent:
+        return (
+            f"Only {summary.on_intended} of {summary.sent} probes were seen leaving by {uplink}, and none elsewhere."
+        )
     return f"The agent's packets do not leave by {uplink} as intended: {sentence(reason(first))}"
 
 
-def _elsewhere(way: Way, of: int | None = None) -> str:
+def _elsewhere(summary: EgressSummary, of: int | None = None) -> str:
     total = f" of {of} probes seen" if of else ""
     parts = [
-        f"{number}{total} on {name}" + (f" ({', '.join(way.cases[name])})" if not of and way.cases[name] else "")
-        for name, number in way.elsewhere.items()
+        f"{number}{total} on {name}" + (f" ({', '.join(summary.cases[name])})" if not of and summary.cases[name] else "")
+        for name, number in summary.elsewhere.items()
     ]
     return listed(parts) or "none elsewhere"

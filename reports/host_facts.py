@@ -1,7 +1,7 @@
-"""Host facts: what a snapshot holds, as tables and lines for the page, capped so that a large host makes no large page.
+"""Host facts: the contents of a snapshot as tables and lines for the page, capped to keep a large host's page small.
 
-What is left out is always counted; result.json has all of it. A snapshot is read as the JSON that was saved, so that a
-page can be made from a file that a newer or older version wrote.
+Omitted rows are always counted; result.json has all of them. A snapshot is read as the saved JSON, so that a page can be
+rendered from a file that a newer or older version wrote.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Facts:
 
 
 def facts(snapshot: Mapping[str, Any], intent: Mapping[str, Any]) -> list[Facts]:
-    """Read the facts of a snapshot, those that decide the way first."""
+    """Return the facts of a snapshot; those that decide where packets go come first."""
     host: Mapping[str, Any] = snapshot.get("host") or {}
-    found = [
+    groups = [
         *_problems(snapshot),
         _links("Links and addresses of the host", host),
         *_rules(host),
@@ -56,12 +56,12 @@ def facts(snapshot: Mapping[str, Any], intent: Mapping[str, Any]) -> list[Facts]
     ]
     agent: Mapping[str, Any] = snapshot.get("agent") or {}
     if agent:
-        found += [
+        groups += [
             _links("Links and addresses of the agent", agent),
             *(_prefixed("Agent: ", group) for group in (*_rules(agent), *_routes(agent, {}))),
         ]
-    found += [*_packet_filter(host), _sysctls(host), *_files(snapshot)]
-    return [group for group in found if group.rows or group.note]
+    groups += [*_packet_filter(host), _sysctls(host), *_files(snapshot)]
+    return [group for group in groups if group.rows or group.note]
 
 
 def _prefixed(prefix: str, group: Facts) -> Facts:
@@ -84,11 +84,11 @@ def _capped(title: str, rows: Sequence[Sequence[str]], headers: Sequence[str] = 
 
 def _links(title: str, state: Mapping[str, Any]) -> Facts:
     addresses: dict[str, list[str]] = {}
-    for one in state.get("addresses", ()):
-        text = f"{one.get('address')}/{one.get('prefixlen')}"
-        lifetime = one.get("valid_lifetime")
-        marks = [*one.get("flags", ()), *([f"ends in {lifetime} s"] if lifetime is not None else [])]
-        addresses.setdefault(str(one.get("interface")), []).append(f"{text} ({', '.join(marks)})" if marks else text)
+    for address in state.get("addresses", ()):
+        text = f"{address.get('address')}/{address.get('prefixlen')}"
+        lifetime = address.get("valid_lifetime")
+        marks = [*address.get("flags", ()), *([f"expires in {lifetime} s"] if lifetime is not None else [])]
+        addresses.setdefault(str(address.get("interface")), []).append(f"{text} ({', '.join(marks)})" if marks else text)
     rows = [
         (
             str(link.get("name", "?")),
@@ -118,7 +118,7 @@ def _link_state(link: Mapping[str, Any]) -> str:
     return "up"
 
 
-def _said(adapter: TypeAdapter[Any], entry: Any) -> str:
+def _entry_text(adapter: TypeAdapter[Any], entry: Any) -> str:
     try:
         return str(adapter.validate_python(entry))
     except ValidationError:
@@ -128,10 +128,10 @@ def _said(adapter: TypeAdapter[Any], entry: Any) -> str:
 def _rules(state: Mapping[str, Any]) -> Iterator[Facts]:
     for family in (4, 6):
         rules = [rule for rule in state.get("rules", ()) if rule.get("family") == family]
-        # The kernel asks in order: the first decide, and the last are its own, so the middle is what may go.
+        # The kernel evaluates rules in order: the first decide and the last are its own, so the middle is omitted.
         tail = 10
         kept = rules if len(rules) <= RULES_SHOWN else [*rules[: RULES_SHOWN - tail], *rules[-tail:]]
-        rows = [(_said(_RULE, rule),) for rule in kept]
+        rows = [(_entry_text(_RULE, rule),) for rule in kept]
         left_out = len(rules) - len(kept)
         if left_out:
             rows.insert(RULES_SHOWN - tail, (f"… {counted(left_out, 'rule')} left out here …",))
@@ -155,7 +155,7 @@ def _routes(state: Mapping[str, Any], intent: Mapping[str, Any]) -> Iterator[Fac
             others = (route for route in routes if route.get("destination") not in ("0.0.0.0/0", "::/0"))
             kept = defaults[:ROUTES_SHOWN]
             kept += [route for route, _ in zip(others, range(ROUTES_SHOWN - len(kept)), strict=False)]
-        rows = [(_said(_ROUTE, route),) for route in kept]
+        rows = [(_entry_text(_ROUTE, route),) for route in kept]
         name = f" ({names[table]})" if table in names else ""
         title = f"Routes, IPv{family}, table {table}{name} ({len(routes):,})"
         yield Facts(title, rows, left_out=len(routes) - len(kept))
@@ -189,9 +189,9 @@ def _docker(engine: Mapping[str, Any] | None) -> Iterator[Facts]:
         f"network mode    {container.get('network_mode') or '?'}",
         f"restart policy  {container.get('restart_policy') or '?'}",
         *(
-            f"attached to     {one.get('network')}: {one.get('address') or 'no address'}, "
-            f"gateway {one.get('gateway') or 'none'}"
-            for one in container.get("attachments", ())
+            f"attached to     {attachment.get('network')}: {attachment.get('address') or 'no address'}, "
+            f"gateway {attachment.get('gateway') or 'none'}"
+            for attachment in container.get("attachments", ())
         ),
         *(f"dns             {server}" for server in container.get("dns", ())),
     ]
@@ -199,7 +199,7 @@ def _docker(engine: Mapping[str, Any] | None) -> Iterator[Facts]:
 
 
 def _pool(pool: Mapping[str, Any]) -> str:
-    more = [f"{word} {pool[key]}" for key, word in (("gateway", "gateway"), ("ip_range", "range")) if pool.get(key)]
+    more = [f"{name} {pool[key]}" for key, name in (("gateway", "gateway"), ("ip_range", "range")) if pool.get(key)]
     return ", ".join([str(pool.get("subnet", "?")), *more])
 
 
@@ -237,4 +237,4 @@ def _files(snapshot: Mapping[str, Any]) -> Iterator[Facts]:
         yield _capped(f"File {file.get('path')}", lines, note=error or ("" if lines else "The file is empty."))
     if absent or len(present) > LINES_SHOWN:
         more = f"{counted(len(present) - LINES_SHOWN, 'file')} left out." if len(present) > LINES_SHOWN else ""
-        yield _capped("Files looked for and not there", [(path,) for path in absent], note=more)
+        yield _capped("Files that do not exist", [(path,) for path in absent], note=more)

@@ -1,7 +1,7 @@
 """junit.xml: the run as CI systems read it, one suite for each target and one case for each check and case.
 
-A fail is a failure, an inconclusive check an error, and what was not looked at is skipped; an advisory passes, and its
-words stand in the case's output. XML 1.0 knows no control characters, so that every text passes `words.escape_unprintable`.
+A fail is a failure, an inconclusive check an error, and a check that did not run is skipped; an advisory passes, with
+its text in the case's output. XML 1.0 allows no control characters, so every text passes `text.escape_unprintable`.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def _case(result: CheckResult) -> Xml.Element:
     element = _ELEMENTS.get(result.verdict)
     if element is not None:
         kind = result.diagnosis.code if result.diagnosis else result.verdict.value
-        told = Xml.SubElement(case, element, type=_text(kind), message=_text(reason(result)))
-        told.text = _words(result) if element != "skipped" else None
+        child = Xml.SubElement(case, element, type=_text(kind), message=_text(reason(result)))
+        child.text = _details(result) if element != "skipped" else None
     elif result.verdict is Verdict.ADVISORY:
-        Xml.SubElement(case, "system-out").text = _words(result)
+        Xml.SubElement(case, "system-out").text = _details(result)
     return case
 
 
-def _words(result: CheckResult) -> str:
+def _details(result: CheckResult) -> str:
     lines = [result.title, f"expected: {result.expected}", f"observed: {result.observed}"]
     if result.diagnosis is not None:
         lines.append(f"{result.diagnosis.code}: {result.diagnosis.cause}")
-        lines += [f"mend: {command}" for command in result.diagnosis.remedy]
-        lines += [f"undo: {command}" for command in result.diagnosis.undo]
+        lines += [f"fix: {command}" for command in result.diagnosis.remedy]
+        lines += [f"roll back: {command}" for command in result.diagnosis.undo]
     return _text("\n".join(lines))
 
 

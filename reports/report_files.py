@@ -1,4 +1,4 @@
-"""The files of a run, each written whole or not at all, and the link to the latest run."""
+"""The files of a run, each written atomically, and the link to the latest run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ResultUnreadable(UsageError):
 
 
 def write_outcome(outcome: Outcome, directory: Path) -> Path:
-    """Write result.json, junit.xml and report.html into a report directory, which is made where missing.
+    """Write result.json, junit.xml and report.html into a report directory, and create it if it is missing.
 
     Returns:
         The path of report.html.
@@ -41,8 +41,8 @@ def write_outcome(outcome: Outcome, directory: Path) -> Path:
 def link_latest(directory: Path) -> Path | None:
     """Point ``latest``, beside a report directory, to it, and return the link.
 
-    What somebody else put at that name (a file, a folder) is left alone; then, or where links are not supported, None
-    is returned: the report is complete without the link.
+    A file or folder of that name is not touched. Then, and where links are not supported, return None: the report is
+    complete without the link.
     """
     link = directory.with_name(LATEST)
     if link == directory or (link.exists() and not link.is_symlink()):
@@ -62,7 +62,7 @@ def read_outcome(path: Path) -> Outcome:
     """Load a saved result.json.
 
     Raises:
-        ResultUnreadable: when it is missing, is no JSON, or does not follow viacheck.result/1.
+        ResultUnreadable: when it is missing, is not JSON, or does not follow viacheck.result/1.
     """
     try:
         return Outcome.model_validate_json(path.read_bytes())

@@ -1,8 +1,8 @@
-"""The page: one self-contained HTML file that says which way the packets took, what to mend, and how it is known.
+"""The page: one self-contained HTML file that says where the packets left, what to fix, and what proves it.
 
-It loads nothing and runs nothing: the style sheet is in the file and named to the browser by its hash in a content
-security policy that allows nothing else (CSP level 3). Names from outside are escaped by Jinja2 and made visible by
-`words.escape_unprintable`, at the one place that every value passes.
+It loads nothing and runs nothing: the style sheet is in the file, and a content security policy (CSP level 3) allows it
+by its hash and nothing else. Names from outside are escaped by Jinja2 and by `text.escape_unprintable`, at the one place
+that every value passes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any
 from markupsafe import Markup
 
 from reports import document
-from reports.diagnoses import Cause, causes
+from reports.diagnoses import ReportedCause, reported_causes
 from reports.document import TEXT_SHOWN
-from reports.egress_summary import PROOF, Way, verdict_sentence, way_of
+from reports.egress_summary import EGRESS_CHECK, EgressSummary, VerdictSentence, egress_summary, verdict_sentence
 from reports.host_facts import Facts, facts
-from reports.text import CHAPTERS, chapter, check_order, counted, ids_shortened, listed, reasons, worst
+from reports.text import chapter, check_order, counted, ids_shortened, listed, reasons, worst
 from reports.timeline import MARKS, timeline
 from reports.timeline_drawing import draw_timeline, key
 from reports.topology import KINDS, Topology, draw, topology
+from viacheck.model.chapters import CHAPTERS
 from viacheck.model.result import (
     CheckResult,
     CommandEvidence,
@@ -41,15 +42,15 @@ from viacheck.model.result import (
 ROWS_SHOWN = 60
 """Rows of one table or list of evidence."""
 EVIDENCE_SHOWN = 2_000_000
-"""Characters of evidence on the whole page; what comes after is in result.json only."""
+"""Characters of evidence on the whole page; further evidence is in result.json only."""
 
 MEANINGS = {
     Verdict.PASS: "true, and shown to be",
     Verdict.FAIL: "not true",
-    Verdict.ADVISORY: "works, but will hurt",
+    Verdict.ADVISORY: "works now, at risk",
     Verdict.INCONCLUSIVE: "could not be proven either way",
-    Verdict.NOT_RUN: "was not looked at",
-    Verdict.NOT_APPLICABLE: "does not belong to this way of connecting",
+    Verdict.NOT_RUN: "did not run",
+    Verdict.NOT_APPLICABLE: "does not apply to this kind of attachment",
 }
 
 
@@ -68,13 +69,13 @@ class CheckGroup:
 
     @property
     def opened(self) -> CheckResult | None:
-        """The case whose evidence is laid open: the first bad one; the others are alike more often than not."""
+        """The case whose evidence is unfolded: the first bad case; the others are usually alike."""
         return next((result for result in self.results if result.verdict.bad), None)
 
 
 @dataclass
 class TargetView:
-    """One target as the page tells it."""
+    """One target as the page shows it."""
 
     record: TargetRecord
     ident: str
@@ -86,39 +87,44 @@ class TargetView:
             self.groups.setdefault(result.check, CheckGroup(result.check, result.title, [])).results.append(result)
 
     @cached_property
-    def sentence(self) -> str:
-        """The verdict in words."""
+    def verdict(self) -> VerdictSentence:
+        """The verdict sentence."""
         return verdict_sentence(self.record, self.results)
+
+    @property
+    def sentence(self) -> str:
+        """The text of the verdict sentence."""
+        return self.verdict.text
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader must know besides the verdict in words."""
-        return [note for note in self.record.notes if note.rstrip(".") not in self.sentence]
+        """The notes that the verdict sentence does not contain."""
+        return [note for note in self.record.notes if note != self.verdict.undecided_because]
 
     @cached_property
-    def way(self) -> Way:
-        """The way that the packets took."""
-        return way_of(self.record, self.results)
+    def egress(self) -> EgressSummary:
+        """Where the agent's packets left."""
+        return egress_summary(self.record, self.results)
 
     @cached_property
-    def plan(self) -> Topology | None:
-        """What is drawn."""
-        return topology(self.record, self.way, self.results)
+    def topology(self) -> Topology | None:
+        """The topology that is drawn."""
+        return topology(self.record, self.egress, self.results)
 
     @cached_property
     def chapters(self) -> list[tuple[str, str, list[CheckGroup]]]:
-        """Checks that were looked at: chapter, its title, its checks."""
-        told = [
+        """The checks that were judged: chapter, its title, its checks."""
+        judged = [
             self.groups[check]
             for check in sorted(self.groups, key=check_order)
             if self.groups[check].verdict not in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE)
         ]
-        names = dict.fromkeys(chapter(group.id) for group in told)
-        return [(name, CHAPTERS.get(name, ""), [g for g in told if chapter(g.id) == name]) for name in names]
+        names = dict.fromkeys(chapter(group.id) for group in judged)
+        return [(name, CHAPTERS.get(name, ""), [g for g in judged if chapter(g.id) == name]) for name in names]
 
     @cached_property
-    def unlooked(self) -> list[tuple[Verdict, str, list[str]]]:
-        """Checks that were not looked at: verdict, reason, ids."""
+    def not_judged(self) -> list[tuple[Verdict, str, list[str]]]:
+        """The checks that were not judged: verdict, reason, ids."""
         return [
             (verdict, why, sorted(set(ids), key=check_order))
             for verdict in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE)
@@ -131,17 +137,19 @@ class TargetView:
         return facts(self.record.snapshot, self.record.intent) if self.record.snapshot else []
 
     def drawing(self, standing: bool) -> Markup:
-        """The topology, lying or standing."""
-        return draw(self.plan, f"{self.ident}-{'s' if standing else 'l'}", standing=standing) if self.plan else Markup()
+        """The topology as SVG, from left to right or, when ``standing``, from top to bottom."""
+        if self.topology is None:
+            return Markup()
+        return draw(self.topology, f"{self.ident}-{'s' if standing else 'l'}", standing=standing)
 
     def leaks(self, result: CheckResult, sighting: PacketSighting) -> bool:
-        """Say whether a sighting is a probe of the agent on an uplink that it should not take."""
+        """Return whether a sighting is a probe of the agent on an uplink that it should not use."""
         return (
-            result.check == PROOF
+            result.check == EGRESS_CHECK
             and sighting.role == "probe"
             and sighting.direction == "out"
-            and sighting.interface in self.way.uplinks
-            and sighting.interface != self.way.intended
+            and sighting.interface in self.egress.uplinks
+            and sighting.interface != self.egress.intended
         )
 
 
@@ -152,7 +160,7 @@ class _Allowance:
     left: int = EVIDENCE_SHOWN
 
     def take(self, evidence: Any) -> bool:
-        """Say whether a piece of evidence still fits, and count it as shown if so."""
+        """Return whether a piece of evidence still fits, and count it as shown if it does."""
         if self.left <= 0:
             return False
         if isinstance(evidence, CommandEvidence):
@@ -170,13 +178,13 @@ class _Allowance:
 def render(outcome: Outcome) -> str:
     """Render the whole page from an outcome."""
     environment, numbers = document.environment(), count(1)
-    environment.filters.update(ids=ids_shortened, listed=listed, evidence_words=evidence_words, anchor=_anchor)
+    environment.filters.update(ids=ids_shortened, listed=listed, evidence_summary=evidence_summary, anchor=_anchor)
     targets = [
         TargetView(record, f"t{number}", [result for result in outcome.results if result.target == record.id])
         for number, record in enumerate(outcome.targets, 1)
     ]
     fixes, unproven, advisories = (
-        causes(outcome, verdict) for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
+        reported_causes(outcome, verdict) for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
     )
     return environment.get_template("report.html").render(
         run=outcome.run,
@@ -201,18 +209,18 @@ def render(outcome: Outcome) -> str:
         marks=MARKS,
         key=key,
         timeline_of=timeline,
-        drawing_of=lambda told: draw_timeline(told, f"timeline-{next(numbers)}"),
+        drawing_of=lambda rows: draw_timeline(rows, f"timeline-{next(numbers)}"),
     )
 
 
-def evidence_words(result: CheckResult) -> str:
-    """Say in a few words which evidence a result holds."""
-    words = []
+def evidence_summary(result: CheckResult) -> str:
+    """Say briefly which evidence a result holds."""
+    parts = []
     packets = [evidence for evidence in result.evidence if isinstance(evidence, PacketsEvidence)]
     if packets:
         sightings = sum(len(evidence.sightings) for evidence in packets)
         interfaces = len({watched.interface for evidence in packets for watched in evidence.watched})
-        words.append(f"{counted(sightings, 'sighting')} on {counted(interfaces, 'watched interface')}")
+        parts.append(f"{counted(sightings, 'sighting')} on {counted(interfaces, 'watched interface')}")
     for kind, noun, plural in (
         (DecisionEvidence, "routing decision", None),
         (TimelineEvidence, "timeline", None),
@@ -220,25 +228,25 @@ def evidence_words(result: CheckResult) -> str:
     ):
         number = sum(isinstance(evidence, kind) for evidence in result.evidence)
         if number:
-            words.append(counted(number, noun, plural))
+            parts.append(counted(number, noun, plural))
     rest = sum(evidence.kind in ("far-end", "file", "counter", "state") for evidence in result.evidence)
     if rest:
-        words.append(counted(rest, "record"))
-    return ", ".join(words)
+        parts.append(counted(rest, "record"))
+    return ", ".join(parts)
 
 
 def _anchor(text: str) -> str:
-    """Make a text fit to be part of an id."""
+    """Return a text with which an HTML id can be formed."""
     return re.sub(r"[^A-Za-z0-9-]", lambda match: f"_{ord(match[0]):x}", text)
 
 
 def _capture_file(path: str | None) -> str | None:
-    """A capture's path when it is safe to link to: below the report directory, nothing but plain names."""
+    """Return a capture's path if it is safe to link to: below the report directory, with plain names only."""
     return path if path and re.fullmatch(r"captures/[A-Za-z0-9_+,=@-][A-Za-z0-9_+.,=@-]*", path) else None
 
 
 def _marks() -> dict[str, Markup]:
-    """One symbol for each verdict, told apart by shape alone."""
+    """Return a symbol for each verdict; the shape alone distinguishes them."""
     use = Markup('<svg class="mark" viewBox="0 0 16 16" aria-hidden="true"><use href="#mark-{}"/></svg>')
     return {verdict.value: use.format(verdict.value) for verdict in Verdict}
 
@@ -254,7 +262,7 @@ def _counts(outcome: Outcome) -> list[tuple[Verdict, int]]:
 
 
 def _columns(targets: Iterable[TargetView]) -> list[tuple[str, list[str]]]:
-    """Columns of the matrix: chapters with their checks, as far as they apply to any target."""
+    """Return the columns of the matrix: chapters with those of their checks that apply to any target."""
     checks = sorted(
         {
             group.id
@@ -268,13 +276,13 @@ def _columns(targets: Iterable[TargetView]) -> list[tuple[str, list[str]]]:
     return [(name, [check for check in checks if chapter(check) == name]) for name in chapters]
 
 
-def _cause_links(lists: Iterable[tuple[str, list[Cause]]]) -> Callable[[CheckResult], str | None]:
-    """Where the cause of a result is told: the id of a section of the page."""
+def _cause_links(lists: Iterable[tuple[str, list[ReportedCause]]]) -> Callable[[CheckResult], str | None]:
+    """Return a function from a result to the section of the page that reports its cause."""
     places = {
         id(result): f"{prefix}-{number}"
-        for prefix, found in lists
-        for number, cause in enumerate(found, 1)
-        for result in (*cause.told, *cause.followers)
+        for prefix, causes in lists
+        for number, cause in enumerate(causes, 1)
+        for result in (*cause.results, *cause.affected)
     }
     return lambda result: places.get(id(result))
 

@@ -1,6 +1,7 @@
-"""What changed between two saved runs, in words: verdicts first, then the state of the host.
+"""The differences between two saved runs: verdicts first, then the state of the host.
 
-Works from two results alone; a target is compared with the one of the same id, or, where each run has but one, with it.
+It needs the two results alone. A target is compared with the target of the same id; if each run has a single target,
+these two are compared whatever their ids.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from viacheck.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """One thing that is not the same in both runs."""
+class RunDifference:
+    """A verdict or a fact that differs between the runs."""
 
     target: str
     what: str
@@ -28,24 +29,24 @@ class Difference:
         return f"{self.target}: {self.what}: {self.before} -> {self.after}"
 
 
-def differences(before: Outcome, after: Outcome) -> list[Difference]:
-    """Everything that is not the same, verdicts before state; empty when nothing changed.
+def differences(before: Outcome, after: Outcome) -> list[RunDifference]:
+    """Return all differences, verdicts before state.
 
-    Where nobody judged (a bundle that was collected without a run) there are no verdicts to compare.
+    Verdicts are compared only where both runs have results; a bundle may have been collected without a run.
     """
     pairs = _pairs(before.targets, after.targets)
-    found = []
+    result: list[RunDifference] = []
     for old, new in pairs:
         if old is None or new is None:
             known = new or old
             assert known is not None
-            there = ("judged", "not judged") if new is None else ("not judged", "judged")
-            found.append(Difference(known.id, "target", *there))
+            sides = ("judged", "not judged") if new is None else ("not judged", "judged")
+            result.append(RunDifference(known.id, "target", *sides))
             continue
         if before.results and after.results:
-            found += _verdicts(before, after, old, new)
-        found += _states(old, new)
-    return found
+            result += _verdicts(before, after, old, new)
+        result += _states(old, new)
+    return result
 
 
 def _pairs(
@@ -53,34 +54,34 @@ def _pairs(
 ) -> list[tuple[TargetRecord | None, TargetRecord | None]]:
     if len(before) == len(after) == 1:
         return [(before[0], after[0])]
-    old, new = {one.id: one for one in before}, {one.id: one for one in after}
+    old, new = {target.id: target for target in before}, {target.id: target for target in after}
     return [(old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
 
 
-def _verdicts(before: Outcome, after: Outcome, old: TargetRecord, new: TargetRecord) -> Iterator[Difference]:
+def _verdicts(before: Outcome, after: Outcome, old: TargetRecord, new: TargetRecord) -> Iterator[RunDifference]:
     first, second = _by_check(before, old.id), _by_check(after, new.id)
     for key in dict.fromkeys([*first, *second]):
-        was, now = _told(first.get(key)), _told(second.get(key))
+        was, now = _verdict_text(first.get(key)), _verdict_text(second.get(key))
         if was != now:
-            yield Difference(new.id, " ".join(filter(None, key)), was, now)
+            yield RunDifference(new.id, " ".join(filter(None, key)), was, now)
 
 
 def _by_check(outcome: Outcome, target: str) -> dict[tuple[str, str | None], CheckResult]:
     return {(result.check, result.case): result for result in outcome.results if result.target == target}
 
 
-def _told(result: CheckResult | None) -> str:
+def _verdict_text(result: CheckResult | None) -> str:
     if result is None:
-        return "not there"
+        return "no result"
     code = f" ({result.diagnosis.code})" if result.diagnosis is not None else ""
     return f"{result.verdict.value}{code}"
 
 
-def _states(old: TargetRecord, new: TargetRecord) -> Iterator[Difference]:
+def _states(old: TargetRecord, new: TargetRecord) -> Iterator[RunDifference]:
     if old.snapshot is None or new.snapshot is None:
         return
     reader = TypeAdapter(Snapshot)
     for line in changes(reader.validate_python(old.snapshot), reader.validate_python(new.snapshot)):
         sign, _, text = line.partition(" ")
         what, _, value = text.partition(": ")
-        yield Difference(new.id, what, value if sign == "-" else "absent", "absent" if sign == "-" else value)
+        yield RunDifference(new.id, what, value if sign == "-" else "absent", "absent" if sign == "-" else value)

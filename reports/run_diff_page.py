@@ -1,23 +1,23 @@
-"""The page of ``./viacheck diff --html``: two runs side by side, and what is not the same."""
+"""The page of ``viacheck diff --html``: the differences between two runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from reports import document
-from reports.run_diff import Difference
+from reports.run_diff import RunDifference
 from viacheck.model.result import Outcome
 
 
-def render(before: Outcome, after: Outcome, differences: Sequence[Difference]) -> str:
+def render(before: Outcome, after: Outcome, differences: Sequence[RunDifference]) -> str:
     """Render the whole page."""
-    by_target: dict[str, list[Difference]] = {}
-    for one in differences:
-        by_target.setdefault(one.target, []).append(one)
+    by_target: dict[str, list[RunDifference]] = {}
+    for difference in differences:
+        by_target.setdefault(difference.target, []).append(difference)
     verdicts = bool(before.results and after.results)
     return (
         document.environment()
-        .get_template("comparison.html")
+        .get_template("run_diff.html")
         .render(
             before=before.run,
             after=after.run,

@@ -1,26 +1,15 @@
-"""Words that the page and the console share: names from outside made harmless, lists in prose, the chapters' titles.
+"""Text that the page and the console share: escaped names from outside, lists in prose, the order of checks.
 
-Whatever came from outside (interface names, container names, output of commands) passes through `escape_unprintable` before a
-person sees it, so that neither a terminal nor a browser obeys it.
+Every text from outside (interface names, container names, output of commands) passes through `escape_unprintable` before
+a person sees it, so that neither a terminal nor a browser obeys it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from viacheck.model.chapters import CHAPTERS
 from viacheck.model.result import CheckResult, Verdict
-
-CHAPTERS = {
-    "HOST": "The host",
-    "NAT": "Network address translation",
-    "ROUTE": "Rules, tables and the kernel's decision",
-    "EGRESS": "The way of the packets",
-    "MACVLAN": "Bridging with macvlan",
-    "PIPEWORK": "Bridging with pipework",
-    "PERSIST": "What is written down",
-    "FLAP": "What it survives",
-}
-"""Chapters in the order in which they are told; a check id's letters name its chapter."""
 
 SEVERITY = (
     Verdict.FAIL,
@@ -30,14 +19,14 @@ SEVERITY = (
     Verdict.NOT_RUN,
     Verdict.NOT_APPLICABLE,
 )
-"""Worst first: of several cases the first one found here stands for all."""
+"""Worst first: of several cases the worst stands for all."""
 
 
 def escape_unprintable(text: str, *, keep: str = "") -> str:
-    """Make every character visible that a reader could not see, or that a terminal or browser would obey.
+    """Replace every character that a reader cannot see, or that a terminal or browser would obey.
 
-    Whatever does not print (C0 and C1 controls, bidi controls, zero-width and unusual spaces, lone surrogates) becomes
-    its code point in angle quotes: U+001B for ESC. Plain text of that kind needs no font that has control pictures.
+    Each character that does not print (C0 and C1 controls, bidi controls, zero-width and unusual spaces, lone
+    surrogates) becomes its code point in angle quotes: U+001B for ESC. Any font can show these.
     Characters in ``keep`` stay; ordinary spaces always do.
     """
     if text.isprintable():
@@ -46,7 +35,7 @@ def escape_unprintable(text: str, *, keep: str = "") -> str:
 
 
 def one_line(text: str) -> str:
-    """A text as one visible line. What only looks like a space in it is no space."""
+    """Return a text as one printable line. Unusual spaces are escaped, so only ordinary ones separate words."""
     return " ".join(escape_unprintable(text, keep="\n\t").split())
 
 
@@ -66,25 +55,25 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def sentence(text: str) -> str:
-    """End a text with a full stop, unless it has an end already."""
+    """End a text with a full stop, unless it already ends a sentence."""
     text = text.strip()
     return text if text.endswith((".", "!", "?", ":")) else text + "."
 
 
 def chapter(check: str) -> str:
-    """The chapter that a check id belongs to: ``EGRESS`` for ``EGRESS-01``."""
+    """Return the chapter of a check id: ``EGRESS`` for ``EGRESS-01``."""
     return check.rpartition("-")[0] or check
 
 
 def check_order(check: str) -> tuple[int, str]:
-    """Sort key: chapters in the order of the guide, ids by number, unknown chapters last."""
+    """Return the sort key of a check id: chapters in order, ids by number, unknown chapters last."""
     names = list(CHAPTERS)
     name = chapter(check)
     return (names.index(name) if name in CHAPTERS else len(names), check)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict that stands for several cases of one check."""
+    """Return the verdict that stands for several cases of one check."""
     return min(verdicts, key=SEVERITY.index)
 
 
@@ -100,7 +89,7 @@ def named(results: Iterable[CheckResult]) -> list[str]:
 
 
 def ids_shortened(ids: Iterable[str]) -> str:
-    """Write check ids with runs drawn together: ``FLAP-01 to FLAP-08, HOST-01``."""
+    """Write check ids with consecutive ids contracted: ``FLAP-01 to FLAP-08, HOST-01``."""
     runs: list[list[str]] = []
     for check in sorted(set(ids), key=check_order):
         if runs and _follows(runs[-1][-1], check):
@@ -111,14 +100,16 @@ def ids_shortened(ids: Iterable[str]) -> str:
 
 
 def _follows(before: str, check: str) -> bool:
-    one, other = before.rpartition("-")[2], check.rpartition("-")[2]
-    return chapter(before) == chapter(check) and one.isdigit() and other.isdigit() and int(other) == int(one) + 1
+    numbers = before.rpartition("-")[2], check.rpartition("-")[2]
+    if chapter(before) != chapter(check) or not all(number.isdecimal() for number in numbers):
+        return False
+    return int(numbers[1]) == int(numbers[0]) + 1
 
 
 def reason(result: CheckResult) -> str:
-    """Why a check was not decided, in the words of the result."""
-    told = result.observed or (result.diagnosis.cause if result.diagnosis else "") or result.expected
-    return told.strip() or "no reason was recorded"
+    """Return what a result says of itself: its observation, else its cause, else its expectation."""
+    text = result.observed or (result.diagnosis.cause if result.diagnosis else "") or result.expected
+    return text.strip() or "no reason was recorded"
 
 
 def reasons(results: Iterable[CheckResult], verdict: Verdict) -> dict[str, list[str]]:

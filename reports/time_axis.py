@@ -1,4 +1,4 @@
-"""An axis of time whose calm stretches are drawn short: milliseconds stay legible beside a minute of waiting."""
+"""A time axis that compresses calm stretches: milliseconds stay legible beside a minute of waiting."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 CALM = 0.25
-"""Seconds from which on a stretch without a turn may be drawn short."""
+"""Seconds: a stretch without changes that is at least so long may be compressed."""
 _MARGIN = 0.03
-"""Seconds before and after a turn that are drawn at length in any case."""
+"""Seconds before and after a change that are never compressed."""
 CALM_WIDTH = 56.0
 """Units of the drawing that a calm stretch takes at most."""
 _CALM_SHARE = 0.4
 """Of the width, for all calm stretches together."""
 _CALM_MOST = 8
 _LEAST = 12.0
-"""Units that a part between two calm stretches takes at least, however short."""
+"""Units of the drawing that a part between two calm stretches takes at least."""
 _TICK_ROOM = 46.0
 _SHORTEST = 0.01
 """Seconds that an axis covers at least."""
@@ -24,7 +24,7 @@ _SHORTEST = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of the axis: seconds on the one hand, units of the drawing on the other."""
+    """A part of the axis: its bounds in seconds and in units of the drawing."""
 
     begin: float
     end: float
@@ -33,7 +33,7 @@ class Span:
     calm: bool
 
     def place(self, time: float) -> float:
-        """Where a moment of this span is."""
+        """Return where a moment of this span is drawn."""
         return self.left + (self.right - self.left) * (time - self.begin) / (self.end - self.begin)
 
 
@@ -44,41 +44,41 @@ class TimeAxis:
     spans: Sequence[Span]
 
     def place(self, time: float) -> float:
-        """Where a moment is, in units of the drawing; what is outside of the axis is at its end."""
+        """Return where a moment is drawn, in units of the drawing; moments outside the axis are at its end."""
         span = next((span for span in self.spans if time <= span.end), self.spans[-1])
         return span.place(min(max(time, span.begin), span.end))
 
     @property
     def calm(self) -> list[Span]:
-        """The spans that are drawn short."""
+        """The compressed spans."""
         return [span for span in self.spans if span.calm]
 
     def ticks(self) -> Iterator[tuple[float, str]]:
-        """Moments of the spans drawn at length: where they are, and how many milliseconds they are from 0."""
+        """Yield ticks of the uncompressed spans: where they are, and their time in milliseconds."""
         last = float("-inf")
         for span in self.spans:
             if span.calm:
                 continue
             step = _step((span.end - span.begin) * 1000 / (span.right - span.left) * _TICK_ROOM)
             first, after = -int(-span.begin * 1000 // step), int(span.end * 1000 // step) + 1
-            round_ones = [(number * step / 1000, f"{number * step:,.10g}") for number in range(first, after)]
-            # Too short for a round moment: its end says where it is.
-            for time, words in round_ones or [(span.end, f"{span.end * 1000:,.0f}")]:
+            round_moments = [(number * step / 1000, f"{number * step:,.10g}") for number in range(first, after)]
+            # A span too short for a round moment has a tick at its end.
+            for time, text in round_moments or [(span.end, f"{span.end * 1000:,.0f}")]:
                 place = span.place(time)
                 if place - last >= _TICK_ROOM:
                     last = place
-                    yield place, words
+                    yield place, text
 
 
-def time_axis(turns: Iterable[float], left: float, width: float) -> TimeAxis:
+def time_axis(changes: Iterable[float], left: float, width: float) -> TimeAxis:
     """Lay out an axis over all moments at which something changes.
 
     Args:
-        turns: seconds; at least one.
+        changes: seconds; at least one moment.
         left: where the axis begins, in units of the drawing.
         width: how long it is.
     """
-    moments = sorted(set(turns))
+    moments = sorted(set(changes))
     if moments[-1] - moments[0] < _SHORTEST:
         moments = [moments[0] - _SHORTEST / 2, *moments, moments[-1] + _SHORTEST / 2]
     calm = _calm(moments, width)
@@ -98,7 +98,7 @@ def time_axis(turns: Iterable[float], left: float, width: float) -> TimeAxis:
 
 
 def _calm(moments: Sequence[float], width: float) -> set[tuple[float, float]]:
-    """The stretches without a turn that would take much more room at length than they are worth, the longest first."""
+    """Return the stretches without changes that would take too much room, the longest first."""
     quiet = [(begin + _MARGIN, end - _MARGIN) for begin, end in pairwise(moments)]
     calm: set[tuple[float, float]] = set()
     left = moments[-1] - moments[0]
@@ -111,7 +111,7 @@ def _calm(moments: Sequence[float], width: float) -> set[tuple[float, float]]:
 
 
 def _step(least: float) -> float:
-    """The first of 1, 2, 5, 10, 20, 50 … that is not less."""
+    """Return the smallest of 1, 2, 5, 10, 20, 50 … that is at least ``least``."""
     power = 0.1
     while True:
         for digit in (1, 2, 5):

@@ -1,6 +1,6 @@
-"""A flap's timeline as a reader takes it in: probes that fared alike in a row are one stretch, on the way they took.
+"""The timeline of an event, condensed: consecutive probes with the same result form one stretch, by egress interface.
 
-The drawing and the table of the page are both made of the same stretches, so that they say the same.
+The drawing and the table of the page are made of the same stretches, so that they say the same.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from reports.text import counted, sentence
 from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 Kind = Literal["event", "state", "netlink", "probe", "late", "lost", "wrong-source", "leak"]
-FlowResult = tuple[Literal["old", "new"] | None, Literal[4, 6] | None]
+FlowKey = tuple[Literal["old", "new"] | None, Literal[4, 6] | None]
 
 MARKS: dict[Kind, str] = {
     "event": "a step of the event",
-    "state": "rules, routes or addresses: new, or gone",
-    "netlink": "an announcement of the kernel",
-    "probe": "right: left by the intended way",
-    "late": "late: left by the intended way, but was held up",
-    "lost": "lost: seen on no way out",
-    "wrong-source": "wrong source: left by the intended way, under another address",
-    "leak": "leak: left by a way that it should not take",
+    "state": "rules, routes or addresses added or removed",
+    "netlink": "a netlink message of the kernel",
+    "probe": "right: left by the intended interface",
+    "late": "late: left by the intended interface after a delay",
+    "lost": "lost: seen on no interface",
+    "wrong-source": "wrong source: left by the intended interface with another source address",
+    "leak": "leak: left by an interface that it should not use",
 }
 PROBE_OUTCOMES: Mapping[Kind, str] = {
     "probe": "right",
@@ -35,19 +35,19 @@ PROBE_OUTCOMES: Mapping[Kind, str] = {
     "wrong-source": "wrong source",
     "leak": "leaked",
 }
-"""Kinds that are probes, and what is said of so many of them."""
-WAYS_SHOWN = 8
-STEPS_TOLD = 12
-"""In words; the table has them all."""
+"""The kinds that are probes, and the noun for their number."""
+INTERFACES_SHOWN = 8
+STEPS_DESCRIBED = 12
+"""Steps in the description; the table has them all."""
 _AT_ONCE = 0.002
-"""Seconds within which the kernel's announcements are told as one."""
-_WORDS: Mapping[Kind, str] = {"state": "read", "netlink": "announced", "probe": "right", "wrong-source": "wrong source"}
+"""Seconds within which netlink messages are merged."""
+_KIND_TEXTS: Mapping[Kind, str] = {"state": "read", "netlink": "netlink", "probe": "right", "wrong-source": "wrong source"}
 _FIRST_LEFT_OUT: Sequence[Kind] = ("netlink", "probe", "state", "late", "lost", "event", "wrong-source", "leak")
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Marks that say the same, in a row: probes of one course, announcements made at once, or one mark alone."""
+    """Consecutive marks with the same result: probes of a flow, simultaneous netlink messages, or a single mark."""
 
     kind: Kind
     lane: str
@@ -56,67 +56,67 @@ class Stretch:
     """Seconds since the event began, one for each mark."""
     probes: int = 0
     """How many probes the marks stand for."""
-    flow_result: FlowResult = (None, None)
+    flow: FlowKey = (None, None)
     step: int | None = None
     """Number of a step of the event, from 1."""
 
     @property
-    def told(self) -> str:
-        """What it says, of which course."""
-        return self.what if self.flow_result == (None, None) else f"{label(self.flow_result)}: {self.what}"
+    def description(self) -> str:
+        """What happened, and to which flow."""
+        return self.what if self.flow == (None, None) else f"{label(self.flow)}: {self.what}"
 
     @property
-    def words(self) -> str:
-        """The kind in a word or two."""
-        return f"step {self.step}" if self.kind == "event" else _WORDS.get(self.kind, self.kind)
+    def kind_text(self) -> str:
+        """The kind as the table shows it."""
+        return f"step {self.step}" if self.kind == "event" else _KIND_TEXTS.get(self.kind, self.kind)
 
     @property
     def when(self) -> str:
-        """When it was, in milliseconds: ``12.3``, or ``12.3 to 208.0``."""
+        """Its time in milliseconds: ``12.3``, or ``12.3 to 208.0``."""
         begin, end = (f"{1000 * time:,.1f}" for time in (self.times[0], self.times[-1]))
         return begin if begin == end else f"{begin} to {end}"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One course on one way out."""
+    """One flow on one interface."""
 
     label: str
     stretches: tuple[Stretch, ...]
 
     @property
     def counts(self) -> str:
-        """How its probes fared: ``24 right, 18 lost``."""
+        """The results of its probes: ``24 right, 18 lost``."""
         counts = Counter[Kind]()
         for stretch in self.stretches:
             counts[stretch.kind] += stretch.probes
-        return ", ".join(f"{counts[kind]:,} {word}" for kind, word in PROBE_OUTCOMES.items() if counts[kind])
+        return ", ".join(f"{counts[kind]:,} {noun}" for kind, noun in PROBE_OUTCOMES.items() if counts[kind])
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A way out of the host, with a row for each course that was seen, or should have been seen, on it."""
+    """An egress interface, with a row for each flow that was seen, or should have been seen, on it."""
 
     name: str
     intended: bool
     rows: tuple[Row, ...]
     unproven: bool = False
-    """Where nothing was seen that proves nothing: the watching was not sound."""
+    """The capture was not sound, so that absence on this interface proves nothing."""
 
     @property
     def empty(self) -> str:
-        """What is said of it when it has no row."""
+        """The text of a lane without rows."""
         return "absence not proven" if self.unproven else "no probe seen"
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """What is told of an event: stretches in order of time, and the ways out that they were on."""
+    """What happened during an event: stretches in order of time, and the interfaces that they were on."""
 
     title: str
     stretches: tuple[Stretch, ...]
     lanes: tuple[Lane, ...]
-    ways_left_out: int = 0
+    interfaces_left_out: int = 0
 
     @property
     def probes(self) -> int:
@@ -124,7 +124,7 @@ class Timeline:
         return sum(stretch.probes for stretch in self.stretches)
 
     def of(self, kind: Kind) -> list[Stretch]:
-        """The stretches of one kind, in order."""
+        """Return the stretches of one kind, in order."""
         return [stretch for stretch in self.stretches if stretch.kind == kind]
 
     @cached_property
@@ -132,60 +132,57 @@ class Timeline:
         """The kinds of mark that occur, in the order of the legend."""
         return [kind for kind in MARKS if any(stretch.kind == kind for stretch in self.stretches)]
 
-    def most_telling(self, most: int) -> list[Stretch]:
-        """At most so many stretches, in order of time: what the kernel announced goes first, what leaked goes last."""
+    def most_important(self, limit: int) -> list[Stretch]:
+        """Return at most ``limit`` stretches, in order of time; netlink messages are dropped first, leaks last."""
         ranked = sorted(self.stretches, key=lambda stretch: _FIRST_LEFT_OUT.index(stretch.kind), reverse=True)
-        kept = {id(stretch) for stretch in ranked[:most]}
+        kept = {id(stretch) for stretch in ranked[:limit]}
         return [stretch for stretch in self.stretches if id(stretch) in kept]
 
     @cached_property
-    def words(self) -> str:
-        """The gist of it, for who cannot see the drawing."""
+    def description(self) -> str:
+        """A summary for readers who cannot see the drawing."""
         steps = self.of("event")
-        told = [sentence(self.title)] if self.title else []
+        sentences = [sentence(self.title)] if self.title else []
         if steps:
-            words = [f"{step.what} at {1000 * step.times[0]:,.0f} ms" for step in steps[:STEPS_TOLD]]
-            more = f", and {len(steps) - STEPS_TOLD:,} more" if len(steps) > STEPS_TOLD else ""
-            told.append(sentence(f"{counted(len(steps), 'step')}: {'; '.join(words)}{more}"))
+            texts = [f"{step.what} at {1000 * step.times[0]:,.0f} ms" for step in steps[:STEPS_DESCRIBED]]
+            more = f", and {len(steps) - STEPS_DESCRIBED:,} more" if len(steps) > STEPS_DESCRIBED else ""
+            sentences.append(sentence(f"{counted(len(steps), 'step')}: {'; '.join(texts)}{more}"))
         for lane in self.lanes:
             rows = [f"{row.label}: {row.counts}" for row in lane.rows if row.stretches]
             name = f"{lane.name}, intended" if lane.intended else lane.name
-            told.append(sentence(f"{name}: {'; '.join(rows) or lane.empty}"))
-        return " ".join([*told, "The table after the drawing says the same."])
+            sentences.append(sentence(f"{name}: {'; '.join(rows) or lane.empty}"))
+        return " ".join([*sentences, "The table after the drawing says the same."])
 
 
 def timeline(evidence: TimelineEvidence) -> Timeline:
-    """Put a timeline's marks together to stretches, and those of probes on the ways out that they took."""
+    """Merge a timeline's marks into stretches, and place those of probes on the interfaces by which they left."""
     stretches = tuple(sorted(_stretches(evidence.events), key=lambda stretch: stretch.times))
     probes = [stretch for stretch in stretches if stretch.kind in PROBE_OUTCOMES]
     seen = dict.fromkeys(stretch.lane for stretch in probes)
-    ways = list(dict.fromkeys([*evidence.ways, *(lane for lane in evidence.lanes if lane in seen), *seen]))
+    interfaces = list(dict.fromkeys([*evidence.ways, *(lane for lane in evidence.lanes if lane in seen), *seen]))
     intended = evidence.ways[0] if evidence.ways else None
-    ranked = sorted(ways, key=lambda way: (way != intended, way not in seen))
-    shown = [way for way in ways if way in ranked[:WAYS_SHOWN]]
-    flow_results = sorted({stretch.flow_result for stretch in probes}, key=_order)
+    ranked = sorted(interfaces, key=lambda name: (name != intended, name not in seen))
+    shown = [name for name in interfaces if name in ranked[:INTERFACES_SHOWN]]
+    flows = sorted({stretch.flow for stretch in probes}, key=_order)
     lanes = []
-    for way in shown:
-        here = [stretch for stretch in probes if stretch.lane == way]
-        rows = [
-            Row(label(flow_result), tuple(one for one in here if one.flow_result == flow_result))
-            for flow_result in flow_results
-        ]
-        kept = tuple(row for row in rows if row.stretches or way == intended)
-        lanes.append(Lane(way, way == intended, kept, way in evidence.unproven))
-    return Timeline(evidence.title, stretches, tuple(lanes), len(ways) - len(shown))
+    for name in shown:
+        here = [stretch for stretch in probes if stretch.lane == name]
+        rows = [Row(label(flow), tuple(stretch for stretch in here if stretch.flow == flow)) for flow in flows]
+        kept = tuple(row for row in rows if row.stretches or name == intended)
+        lanes.append(Lane(name, name == intended, kept, name in evidence.unproven))
+    return Timeline(evidence.title, stretches, tuple(lanes), len(interfaces) - len(shown))
 
 
-def label(flow_result: FlowResult) -> str:
-    """A course in words: ``new flows, IPv4``."""
-    flow, family = flow_result
-    words = {"old": ["old flow"], "new": ["new flows"], None: []}[flow] + ([f"IPv{family}"] if family else [])
-    return ", ".join(words) or "probes"
+def label(flow: FlowKey) -> str:
+    """Return the name of a flow: ``new flows, IPv4``."""
+    age, family = flow
+    parts = {"old": ["old flow"], "new": ["new flows"], None: []}[age] + ([f"IPv{family}"] if family else [])
+    return ", ".join(parts) or "probes"
 
 
-def _order(flow_result: FlowResult) -> tuple[int, bool]:
-    flow, family = flow_result
-    return (family or 0, flow == "new")
+def _order(flow: FlowKey) -> tuple[int, bool]:
+    age, family = flow
+    return (family or 0, age == "new")
 
 
 def _stretches(events: Iterable[TimelineEvent]) -> Iterator[Stretch]:
@@ -195,26 +192,26 @@ def _stretches(events: Iterable[TimelineEvent]) -> Iterator[Stretch]:
     for event in ordered:
         if event.mark == "state":
             yield Stretch("state", event.lane, event.what, (event.time,))
-    yield from _announcements([event for event in ordered if event.mark == "netlink"])
-    flow_results: dict[FlowResult, list[TimelineEvent]] = {}
+    yield from _netlink_messages([event for event in ordered if event.mark == "netlink"])
+    flows: dict[FlowKey, list[TimelineEvent]] = {}
     for event in ordered:
         if event.mark in PROBE_OUTCOMES:
-            flow_results.setdefault((event.flow, event.family), []).append(event)
-    for flow_result, marks in flow_results.items():
+            flows.setdefault((event.flow, event.family), []).append(event)
+    for flow, marks in flows.items():
         for (kind, lane, what), run in groupby(marks, key=lambda mark: (mark.mark, mark.lane, mark.what)):
             alike = list(run)
             times, probes = tuple(mark.time for mark in alike), sum(mark.probes for mark in alike)
-            yield Stretch(kind, lane, what, times, probes, flow_result)
+            yield Stretch(kind, lane, what, times, probes, flow)
 
 
-def _announcements(news: Iterable[TimelineEvent]) -> Iterator[Stretch]:
-    """What the kernel announced at once is one stretch."""
-    together: list[list[TimelineEvent]] = []
-    for one in news:
-        if together and one.time - together[-1][0].time <= _AT_ONCE and one.lane == together[-1][0].lane:
-            together[-1].append(one)
+def _netlink_messages(messages: Iterable[TimelineEvent]) -> Iterator[Stretch]:
+    """Merge simultaneous netlink messages into one stretch."""
+    bursts: list[list[TimelineEvent]] = []
+    for message in messages:
+        if bursts and message.time - bursts[-1][0].time <= _AT_ONCE and message.lane == bursts[-1][0].lane:
+            bursts[-1].append(message)
         else:
-            together.append([one])
-    for several in together:
-        times = tuple(one.time for one in several)
-        yield Stretch("netlink", several[0].lane, "; ".join(one.what for one in several), times)
+            bursts.append([message])
+    for burst in bursts:
+        times = tuple(message.time for message in burst)
+        yield Stretch("netlink", burst[0].lane, "; ".join(message.what for message in burst), times)

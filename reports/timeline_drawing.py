@@ -1,7 +1,7 @@
-"""A flap's timeline as inline SVG: a lane for each way out, a mark for each probe, a line for each step of the event.
+"""The timeline of an event as inline SVG: a lane for each interface, a mark for each probe, a line for each step.
 
-What became of a probe is told by the mark's shape as well as by its colour. All marks of one shape in one row are one
-path, because a page holds many timelines. A mark that would cover its neighbour and says the same is not drawn.
+The shape of a mark shows the result of the probe as well as its colour does. All marks of one shape in one row are one
+path, because a page holds many timelines. A mark that would cover its neighbour of the same result is not drawn.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _LEFT, _PLOT, _RIGHT = 122, 640, 150
 _WIDTH = _LEFT + _PLOT + _RIGHT
 _ROW, _HEAD, _GAP, _LEVEL = 17.0, 19.0, 5.0, 15.0
 _LEVELS = 8
-"""Names of steps above each other; a step that would need one more has a line without a name."""
+"""Rows for the names of steps; a step that would need a further row has a line without a name."""
 _LETTER = 6.2
 """Width of a letter, in units of the drawing: longer texts are clipped, or squeezed to fit."""
 _PITCH = 4.5
 """Units between two marks of one stretch, and a third of it between the ends of two."""
-_OF_THE_HOST: Sequence[tuple[Kind, str]] = (("state", "rules, routes"), ("netlink", "kernel's news"))
+_OF_THE_HOST: Sequence[tuple[Kind, str]] = (("state", "rules, routes"), ("netlink", "netlink"))
 
 SHAPES: Mapping[Kind, str] = {
     "event": "m0-6v12",
@@ -41,13 +41,13 @@ SHAPES: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A drawing, and what must be said beside it."""
+    """A drawing, and the facts that its legend needs."""
 
     svg: Markup
     marks: int
-    """Marks of probes that are drawn; each stands for those that it would cover."""
+    """Marks of probes that are drawn; each also stands for those that it would cover."""
     shortened: bool
-    """Time in which nothing changes is drawn short."""
+    """Stretches of time in which nothing changes are compressed."""
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class _Sheet:
         self.rows.append(_text("name", 10, top + 14, lane.name, _LEFT + 60))
         if lane.intended:
             after = min(len(escape_unprintable(lane.name)) * 8.5, _LEFT + 60) + 16
-            self.rows.append(_text("label", after, top + 14, "the intended way", 110))
+            self.rows.append(_text("label", after, top + 14, "intended", 110))
         if not lane.rows:
             self.rows.append(_text("count", _LEFT + _PLOT + 12, top + 14, lane.empty, _RIGHT - 20))
         self.y += _HEAD
@@ -101,7 +101,7 @@ def draw_timeline(plan: Timeline, ident: str) -> Drawing | None:
     """
     if not plan.stretches:
         return None
-    axis = time_axis((time for one in plan.stretches for time in (one.times[0], one.times[-1])), _LEFT, _PLOT)
+    axis = time_axis((time for stretch in plan.stretches for time in (stretch.times[0], stretch.times[-1])), _LEFT, _PLOT)
     steps = plan.of("event")
     levels = _levels(steps, axis)
     top = 4 + _LEVEL * (1 + max((level for level in levels if level < _LEVELS), default=-1))
@@ -115,10 +115,10 @@ def draw_timeline(plan: Timeline, ident: str) -> Drawing | None:
     head = Markup(
         '<svg class="flap" viewBox="0 0 {width} {height:g}" width="{width}" height="{height:g}" role="img" '
         'aria-labelledby="{ident}-title {ident}-desc"><title id="{ident}-title">{title}</title>'
-        '<desc id="{ident}-desc">{words}</desc>'
+        '<desc id="{ident}-desc">{description}</desc>'
     ).format(
         width=_WIDTH, height=sheet.y + (34 if axis.calm else 20), ident=ident,
-        title=escape_unprintable(f"Timeline: {plan.title}" if plan.title else "Timeline"), words=escape_unprintable(plan.words),
+        title=escape_unprintable(f"Timeline: {plan.title}" if plan.title else "Timeline"), description=escape_unprintable(plan.description),
     )  # fmt: skip
     behind = [*sheet.lanes, *_times(axis, top, sheet.y), *_steps(steps, levels, axis, top, sheet.y)]
     svg = Markup("").join([head, *behind, *sheet.rows, Markup("</svg>")])
@@ -126,14 +126,14 @@ def draw_timeline(plan: Timeline, ident: str) -> Drawing | None:
 
 
 def key(kind: Kind) -> Markup:
-    """A mark alone, for the legend."""
+    """Draw a single mark for the legend."""
     return Markup(
         '<svg class="key" viewBox="-8 -6 16 12" aria-hidden="true"><path class="at {0}" d="M0 0{1}"/></svg>'
     ).format(kind, SHAPES[kind])
 
 
 def _levels(steps: Sequence[Stretch], axis: TimeAxis) -> list[int]:
-    """How far down the name of each step stands: so far that its line crosses no name of an earlier one."""
+    """Return the row of each step's name: low enough that its line crosses no name of an earlier step."""
     ends: list[float] = []
     levels = []
     for step in steps:
@@ -152,20 +152,20 @@ def _named(step: Stretch, x: float) -> str:
 def _steps(
     steps: Sequence[Stretch], levels: Sequence[int], axis: TimeAxis, top: float, bottom: float
 ) -> Iterator[Markup]:
-    way, last = "", 0.0
+    lines, last = "", 0.0
     for step, level in zip(steps, levels, strict=True):
         x = axis.place(step.times[0])
         if level < _LEVELS:
             yield _text("step-name", x + 4, _LEVEL * level + 13, _named(step, x), _WIDTH - x)
         elif x - last < 1:
             continue
-        way += f"M{x:.4g} {_LEVEL * level + 3 if level < _LEVELS else top:g}V{bottom:g}"
+        lines += f"M{x:.4g} {_LEVEL * level + 3 if level < _LEVELS else top:g}V{bottom:g}"
         last = x
-    yield _path("step", way)
+    yield _path("step", lines)
 
 
 def _times(axis: TimeAxis, top: float, bottom: float) -> Iterator[Markup]:
-    """Ticks with a line through all lanes, and the stretches that are drawn short."""
+    """Draw ticks with a line through all lanes, and the compressed stretches."""
     for span in axis.calm:
         yield Markup('<rect class="calm" x="{:.4g}" y="{:g}" width="{:.4g}" height="{:g}"/>').format(
             span.left, top, span.right - span.left, bottom - top
@@ -173,13 +173,13 @@ def _times(axis: TimeAxis, top: float, bottom: float) -> Iterator[Markup]:
         yield _time((span.left + span.right) / 2, bottom + 28, f"{1000 * (span.end - span.begin):,.0f} ms")
     ticks = list(axis.ticks())
     yield _path("grid", "".join(f"M{x:.4g} {top:g}V{bottom + 3:g}" for x, _ in ticks))
-    for x, words in ticks:
-        yield _time(x, bottom + 14, words)
+    for x, text in ticks:
+        yield _time(x, bottom + 14, text)
     yield _text("label", 10, bottom + 14, "milliseconds", _LEFT - 30)
 
 
 def _places(stretches: Iterable[Stretch], axis: TimeAxis) -> Iterator[float]:
-    """Where the marks of one kind in one row are drawn: the ends of each stretch, and what has room between them."""
+    """Return where the marks of one kind in one row are drawn: both ends of each stretch, and those with room between."""
     last = float("-inf")
     for stretch in stretches:
         places = [axis.place(time) for time in stretch.times]
@@ -190,12 +190,12 @@ def _places(stretches: Iterable[Stretch], axis: TimeAxis) -> Iterator[float]:
                 yield x
 
 
-def _path(style: str, way: str) -> Markup:
-    return Markup('<path class="{}" d="{}"/>').format(style, way)
+def _path(style: str, data: str) -> Markup:
+    return Markup('<path class="{}" d="{}"/>').format(style, data)
 
 
-def _time(x: float, y: float, words: str) -> Markup:
-    return Markup('<text class="time" x="{:.4g}" y="{:g}">{}</text>').format(x, y, words)
+def _time(x: float, y: float, text: str) -> Markup:
+    return Markup('<text class="time" x="{:.4g}" y="{:g}">{}</text>').format(x, y, text)
 
 
 def _text(style: str, x: float, y: float, text: str, room: float) -> Markup:

@@ -1,29 +1,28 @@
-"""The topology as inline SVG: agent, bridge, uplinks, gateways and the probes' target, with the way they took drawn on.
+"""The topology as inline SVG: agent, bridge, uplinks, gateways and probe target, with the path that the probes took.
 
-What a line means is told by its shape as well as by its colour, and the whole picture once more in words for a screen
-reader. There are two drawings of the same picture, one lying and one standing, so that it can be read on a phone; a
-style sheet shows one of them.
+The shape of a line shows its meaning as well as its colour does, and a description says the same to a screen reader.
+There are two drawings, from left to right and from top to bottom, so that one of them fits a phone; the style sheet
+shows one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from markupsafe import Markup
 
-from reports.egress_summary import Way
+from reports.egress_summary import EgressSummary
 from reports.text import clip, counted, escape_unprintable, listed, sentence
 from viacheck.model.result import CheckResult, PacketsEvidence, StateEvidence, TargetRecord
 
 Kind = Literal["taken", "leak", "missed", "idle"]
 
 KINDS: dict[Kind, str] = {
-    "taken": "the way the packets took, as intended",
-    "leak": "a way they took and should not have",
-    "missed": "the intended way, where none was seen",
+    "taken": "the packets went here, as intended",
+    "leak": "the packets went here and should not have",
+    "missed": "intended, but no packet was seen",
     "idle": "no packet of the agent was seen here",
 }
 UPLINKS_SHOWN = 8
@@ -33,13 +32,13 @@ _GAP_ALONG, _GAP_ACROSS = 50, 26
 _MARGIN = 13
 _INSET = 12
 _LETTER = {"role": 6.5, "name": 9.2, "more": 7.0}
-"""Width of a wide letter by style, in units of the drawing: longer texts are clipped, then squeezed to fit."""
+"""Width of a wide letter by style, in units of the drawing: longer texts are clipped, then squeezed."""
 _SQUEEZE = 1.35
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One box: what it is, its name, and two lines about it."""
+    """One box: its role, its name, and two lines of facts."""
 
     stage: int
     lane: float
@@ -49,22 +48,22 @@ class Node:
     kind: Kind = "idle"
     intended: bool = False
     host: bool = False
-    """It is part of the host, and stands inside its frame."""
+    """It is part of the host, and is drawn inside its frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What is drawn: boxes, the lines between them, and the same in words."""
+    """What is drawn: boxes, the lines between them, and their description."""
 
     nodes: tuple[Node, ...]
     edges: tuple[tuple[int, int, Kind], ...]
     host: str
-    words: str
+    description: str
     left_out: int = 0
 
     @property
     def lanes(self) -> float:
-        """How many uplinks stand beside each other."""
+        """How many uplinks are drawn beside each other."""
         return max(node.lane for node in self.nodes) + 1
 
     @property
@@ -73,27 +72,27 @@ class Topology:
         return [kind for kind in KINDS if any(kind == edge[2] for edge in self.edges)]
 
 
-def topology(target: TargetRecord, way: Way, results: Sequence[CheckResult] = ()) -> Topology | None:
-    """Lay out a target; None when the intent names no uplink, so that there is nothing to draw.
+def topology(target: TargetRecord, egress: EgressSummary, results: Sequence[CheckResult] = ()) -> Topology | None:
+    """Lay out a target; return None when the intent names no uplink.
 
-    ``results`` are the target's: their evidence knows machines on a bridged agent's segment.
+    ``results`` are the target's: their evidence names machines on a bridged agent's segment.
     """
     intent, snapshot = target.intent, target.snapshot or {}
     uplinks: dict[str, Any] = intent.get("uplinks", {})
     if not uplinks:
         return None
-    ranked = sorted(uplinks, key=lambda name: (name != way.intended, not way.seen.get(name)))
+    ranked = sorted(uplinks, key=lambda name: (name != egress.intended, not egress.seen.get(name)))
     shown = [name for name in uplinks if name in ranked[:UPLINKS_SHOWN]]
     host: dict[str, Any] = snapshot.get("host") or {}
     attach: dict[str, Any] = intent.get("agent", {}).get("attach", {})
-    moving = any(way.seen.values())
+    moving = any(egress.seen.values())
     middle = (len(shown) - 1) / 2
     bridged = "parent" in attach
     role = f"agent · {attach.get('mode')}" if bridged else "agent"
     nodes = [Node(0, middle, role, _agent_name(intent), _agent_lines(target), "taken" if moving else "idle")]
     edges: list[tuple[int, int, Kind]] = []
     if not bridged:
-        bridge = _bridge(attach, snapshot, way)
+        bridge = _bridge(attach, snapshot, egress)
         nodes.append(
             Node(1, middle, "bridge", bridge, _addresses(host, bridge), "taken" if moving else "idle", host=True)
         )
@@ -103,24 +102,24 @@ def topology(target: TargetRecord, way: Way, results: Sequence[CheckResult] = ()
     exit_uplink = _default_exit(host)
     gateways = []
     for lane, name in enumerate(shown):
-        kind = _kind(name, way)
+        kind = _kind(name, egress)
         state = _state(host, name)
-        lines = (*(_addresses(host, name)[:1] or ((state,) if state else ())), _probes(name, way))
-        role = "uplink" + (" · intended" if name == way.intended else " · default" if name == exit_uplink else "")
+        lines = (*(_addresses(host, name)[:1] or ((state,) if state else ())), _probes(name, egress))
+        role = "uplink" + (" · intended" if name == egress.intended else " · default" if name == exit_uplink else "")
         if bridged and name == attach["parent"]:
-            role = "parent · intended" if name == way.intended else "parent"
-        nodes.append(Node(stage, lane, role, name, lines, kind, intended=name == way.intended, host=True))
+            role = "parent · intended" if name == egress.intended else "parent"
+        nodes.append(Node(stage, lane, role, name, lines, kind, intended=name == egress.intended, host=True))
         gateway = str(uplinks[name].get("gateway", "?"))
         gateways.append(Node(stage + 1, lane, "gateway", gateway, _mac_of(gateway, name, host, results), kind))
         if not bridged or name == attach["parent"]:
             edges.append((entry, entry + 1 + lane, kind))
         edges.append((entry + 1 + lane, entry + 1 + len(shown) + lane, kind))
-        beyond: Kind = kind if kind == "missed" or (kind != "idle" and way.answered) else "idle"
+        beyond: Kind = kind if kind == "missed" or (kind != "idle" and egress.answered) else "idle"
         edges.append((entry + 1 + len(shown) + lane, target_node, beyond))
     nodes += gateways
-    answered = (f"{way.answered} of {way.sent} answered",) if way.sent else ()
+    answered = (f"{egress.answered} of {egress.sent} answered",) if egress.sent else ()
     destination = str(intent.get("probe", {}).get("target", "198.51.100.1"))
-    reached: Kind = "taken" if moving and way.answered else "idle"
+    reached: Kind = "taken" if moving and egress.answered else "idle"
     nodes.append(Node(stage + 2, middle, "probe target", destination, answered, reached))
     parent = str(attach.get("parent", ""))
     others = _others_on_segment(snapshot, uplinks[parent], parent, results) if parent in shown else ()
@@ -130,12 +129,12 @@ def topology(target: TargetRecord, way: Way, results: Sequence[CheckResult] = ()
         edges.append((entry + 1 + shown.index(parent), len(nodes) - 1, "idle"))
     hostname = str(snapshot.get("hostname") or intent.get("site", {}).get("name") or "host")
     return Topology(
-        tuple(nodes), tuple(edges), hostname, _in_words(nodes, way, bridged, attach), len(uplinks) - len(shown)
+        tuple(nodes), tuple(edges), hostname, _description(nodes, egress, bridged, attach), len(uplinks) - len(shown)
     )
 
 
 def draw(plan: Topology, ident: str, *, standing: bool) -> Markup:
-    """Draw a plan as one ``<svg>``: lying (left to right) or standing (top to bottom).
+    """Draw a topology as one ``<svg>``, from left to right or, when ``standing``, from top to bottom.
 
     ``ident`` becomes part of ids, which must be unique on the page.
     """
@@ -146,17 +145,17 @@ def draw(plan: Topology, ident: str, *, standing: bool) -> Markup:
         Markup(
             '<svg class="topology {shape}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
             'role="img" aria-labelledby="{ident}-title {ident}-desc">'
-            '<title id="{ident}-title">The way of the agent\'s packets</title><desc id="{ident}-desc">{words}</desc>'
+            '<title id="{ident}-title">The path of the agent\'s packets</title><desc id="{ident}-desc">{description}</desc>'
         ).format(
             shape=("standing pair" if plan.lanes == 2 else "standing") if standing else "lying",
             width=width,
             height=height,
             ident=ident,
-            words=escape_unprintable(plan.words),
+            description=escape_unprintable(plan.description),
         )
     ]
     parts.append(_frame(plan, places))
-    # A line that matters is drawn over one that does not.
+    # Lines with packets are drawn over lines without.
     order: list[Kind] = ["idle", "missed", "taken", "leak"]
     for start, end, kind in sorted(plan.edges, key=lambda edge: order.index(edge[2])):
         parts.append(_line(places[start], places[end], kind, standing))
@@ -233,21 +232,21 @@ def _box(node: Node, place: tuple[float, float]) -> Markup:
     return Markup("").join(parts) + Markup("</g>")
 
 
-def _kind(name: str, way: Way) -> Kind:
-    if way.seen.get(name):
-        return "taken" if name == way.intended else "leak"
-    return "missed" if name == way.intended and way.sent else "idle"
+def _kind(name: str, egress: EgressSummary) -> Kind:
+    if egress.seen.get(name):
+        return "taken" if name == egress.intended else "leak"
+    return "missed" if name == egress.intended and egress.sent else "idle"
 
 
-def _probes(name: str, way: Way) -> str:
-    if not way.sent or (name not in way.watched and name not in way.seen):
+def _probes(name: str, egress: EgressSummary) -> str:
+    if not egress.sent or (name not in egress.watched and name not in egress.seen):
         return "not watched"
-    number = way.seen.get(name, 0)
+    number = egress.seen.get(name, 0)
     if not number:
-        watched = way.watched.get(name)
+        watched = egress.watched.get(name)
         sound = watched and watched.fence_seen and not watched.frames_lost
-        return "no probe seen" if sound else "watching unsound"
-    return f"{number} of {way.sent} probes" if name == way.intended else f"leak: {number} of {way.sent}"
+        return "no probe seen" if sound else "capture unsound"
+    return f"{number} of {egress.sent} probes" if name == egress.intended else f"leak: {number} of {egress.sent}"
 
 
 def _agent_name(intent: Mapping[str, Any]) -> str:
@@ -258,23 +257,23 @@ def _agent_name(intent: Mapping[str, Any]) -> str:
 def _agent_lines(target: TargetRecord) -> tuple[str, ...]:
     snapshot = target.snapshot or {}
     inside = snapshot.get("agent") or {}
-    found = [
+    addresses = [
         f"{a['address']}/{a['prefixlen']}"
         for a in inside.get("addresses", ())
         if a.get("family") == 4 and a.get("interface") != "lo"
     ]
     container = (snapshot.get("engine") or {}).get("container") or {}
-    found += [a["address"] for a in container.get("attachments", ()) if a.get("address")] if not found else []
+    addresses += [a["address"] for a in container.get("attachments", ()) if a.get("address")] if not addresses else []
     attach = target.intent.get("agent", {}).get("attach", {})
     if "parent" in attach:
         links = (link for link in inside.get("links", ()) if link.get("kind") == "macvlan" and link.get("mac"))
-        return (*found[:1], *(str(link["mac"]) for link in links))
+        return (*addresses[:1], *(str(link["mac"]) for link in links))
     mode = attach.get("mode", "")
-    return (*found[:1], *((str(mode),) if mode else ()))
+    return (*addresses[:1], *((str(mode),) if mode else ()))
 
 
 def _mac_of(address: str, interface: str, host: Mapping[str, Any], results: Sequence[CheckResult]) -> tuple[str, ...]:
-    """The MAC address of a gateway: seen in a frame that came from it, else in the host's neighbour table."""
+    """Return the MAC address of a gateway: from a frame that it sent, else from the host's neighbour table."""
     seen = [
         sighting.source_mac
         for result in results
@@ -283,35 +282,38 @@ def _mac_of(address: str, interface: str, host: Mapping[str, Any], results: Sequ
         for sighting in evidence.sightings
         if (sighting.interface, sighting.direction, sighting.source) == (interface, "in", address)
     ]
-    known = [one.get("mac") for one in host.get("neighbours", ()) if one.get("address") == address and one.get("mac")]
+    known = [
+        neighbour["mac"]
+        for neighbour in host.get("neighbours", ())
+        if neighbour.get("address") == address and neighbour.get("mac")
+    ]
     return tuple(str(mac) for mac in (*seen, *known)[:1])
 
 
 def _others_on_segment(
     snapshot: Mapping[str, Any], uplink: Mapping[str, Any], parent: str, results: Sequence[CheckResult]
 ) -> tuple[str, ...]:
-    """Who else is on a bridged agent's segment: by neighbour tables, and by what answered ARP and DHCP."""
+    """Return the other machines on a bridged agent's segment: from neighbour tables, and from ARP and DHCP answers."""
     host: Mapping[str, Any] = snapshot.get("host") or {}
     agent: Mapping[str, Any] = snapshot.get("agent") or {}
-    tables = [one for one in host.get("neighbours", ()) if one.get("interface") == parent]
     inside = {link.get("name") for link in agent.get("links", ()) if link.get("kind") == "macvlan"}
-    tables += [one for one in agent.get("neighbours", ()) if one.get("interface") in inside]
-    found = [str(one["address"]) for one in tables if one.get("mac") and one.get("family") == 4]
+    neighbours = [entry for entry in host.get("neighbours", ()) if entry.get("interface") == parent]
+    neighbours += [entry for entry in agent.get("neighbours", ()) if entry.get("interface") in inside]
+    addresses = [str(entry["address"]) for entry in neighbours if entry.get("mac") and entry.get("family") == 4]
     for result in results:
-        if result.check in ("MACVLAN-04", "MACVLAN-05"):
-            lines = [line for one in result.evidence if isinstance(one, StateEvidence) for line in one.lines]
-            found += [match[0] for line in lines if (match := re.match(r"[0-9a-f.:]+", line))]
-    return tuple(dict.fromkeys(one for one in found if one != uplink.get("gateway")))
+        for evidence in result.evidence:
+            addresses += evidence.machines if isinstance(evidence, StateEvidence) else []
+    return tuple(dict.fromkeys(address for address in addresses if address != uplink.get("gateway")))
 
 
-def _bridge(attach: Mapping[str, Any], snapshot: Mapping[str, Any], way: Way) -> str:
+def _bridge(attach: Mapping[str, Any], snapshot: Mapping[str, Any], egress: EgressSummary) -> str:
     if attach.get("bridge"):
         return str(attach["bridge"])
     wanted = attach.get("network", "bridge")
     for network in (snapshot.get("engine") or {}).get("networks", ()):
         if network.get("name") == wanted and network.get("bridge"):
             return str(network["bridge"])
-    watched = [name for name in way.watched if name not in way.uplinks]
+    watched = [name for name in egress.watched if name not in egress.uplinks]
     if watched:
         return watched[0]
     links = (snapshot.get("host") or {}).get("links", ())
@@ -327,7 +329,7 @@ def _addresses(host: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _state(host: Mapping[str, Any], name: str) -> str:
-    """What is wrong with an uplink without an address, in a word; empty without a snapshot."""
+    """Return the state of an uplink without an address; empty without a snapshot."""
     if not host.get("links"):
         return ""
     link = next((link for link in host["links"] if link.get("name") == name), None)
@@ -346,11 +348,11 @@ def _default_exit(host: Mapping[str, Any]) -> str | None:
     return best["nexthops"][0].get("interface") if best else None
 
 
-def _in_words(nodes: list[Node], way: Way, bridged: bool, attach: Mapping[str, Any]) -> str:
+def _description(nodes: list[Node], egress: EgressSummary, bridged: bool, attach: Mapping[str, Any]) -> str:
     agent = nodes[0]
     address = f" ({', '.join(agent.lines if bridged else agent.lines[:1])})" if agent.lines else ""
     by = f"sits on {attach['parent']}'s network" if bridged else f"reaches the host by {nodes[1].name}"
-    told = [f"The agent {agent.name}{address} {by}."]
+    sentences = [f"The agent {agent.name}{address} {by}."]
     for node, gateway in zip(
         (node for node in nodes if node.role.startswith(("uplink", "parent"))),
         (node for node in nodes if node.role == "gateway"),
@@ -358,15 +360,15 @@ def _in_words(nodes: list[Node], way: Way, bridged: bool, attach: Mapping[str, A
     ):
         role = node.role.replace(" · ", ", ")
         towards = " ".join((gateway.name, *gateway.lines))
-        told.append(f"{role.capitalize()}: {node.name}, {', '.join(node.lines)}, gateway {towards}.")
+        sentences.append(f"{role.capitalize()}: {node.name}, {', '.join(node.lines)}, gateway {towards}.")
     for node in nodes:
         if node.role == "segment":
-            told.append(f"On {attach['parent']}'s segment besides: {listed(list(node.lines))}.")
+            sentences.append(f"On {attach['parent']}'s segment there are also: {listed(list(node.lines))}.")
     if bridged:
-        told.append(f"Host and agent cannot reach each other by {attach['parent']}: macvlan keeps them apart.")
-    if way.elsewhere:
-        told.append(f"The packets left by {listed(list(way.elsewhere))}, which is not the intended way.")
-    if way.sent:
+        sentences.append(f"Host and agent cannot reach each other by {attach['parent']}: macvlan isolates them.")
+    if egress.elsewhere:
+        sentences.append(f"The packets left by {listed(list(egress.elsewhere))}, which is not the intended uplink.")
+    if egress.sent:
         destination = next(node.name for node in nodes if node.role == "probe target")
-        told.append(sentence(f"{counted(way.sent, 'probe')} sent to {destination}, {way.answered} answered"))
-    return " ".join(told)
+        sentences.append(sentence(f"{counted(egress.sent, 'probe')} sent to {destination}, {egress.answered} answered"))
+    return " ".join(sentences)

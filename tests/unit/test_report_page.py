@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.diagnoses import causes
-from reports.egress_summary import verdict_sentence, way_of
+from reports.diagnoses import reported_causes
+from reports.egress_summary import verdict_sentence, egress_summary
 from reports.report_files import ResultUnreadable, link_latest, read_outcome, write_outcome
 from reports.report_page import render
 from reports.text import escape_unprintable, ids_shortened
@@ -344,7 +344,7 @@ def test_a_probe_seen_twice_counts_once() -> None:
     evidence = next(r for r in outcome.results if r.check == "EGRESS-01").evidence[0]
     assert isinstance(evidence, PacketsEvidence)
     evidence.sightings *= 2
-    assert way_of(outcome.targets[0], outcome.results).here == 9
+    assert egress_summary(outcome.targets[0], outcome.results).here == 9
 
 
 def _bad(check: str, reported_by: str | None, target: str = "t", code: str = "RULE_MISSING") -> CheckResult:
@@ -357,7 +357,7 @@ def _with(*results: CheckResult) -> Outcome:
 
 
 def test_a_chain_of_tellers_ends_at_the_root() -> None:
-    found = causes(
+    found = reported_causes(
         _with(_bad("EGRESS-01", "ROUTE-05"), _bad("ROUTE-05", "ROUTE-02"), _bad("ROUTE-02", None)), Verdict.FAIL
     )
     assert [(cause.checks, cause.following) for cause in found] == [("ROUTE-02", ["ROUTE-05", "EGRESS-01"])]
@@ -365,22 +365,22 @@ def test_a_chain_of_tellers_ends_at_the_root() -> None:
 
 @pytest.mark.parametrize("reported_by", ["ROUTE-02", "EGRESS-01"])
 def test_a_bad_check_is_never_lost_when_its_teller_is_absent(reported_by: str) -> None:
-    assert [cause.checks for cause in causes(_with(_bad("EGRESS-01", reported_by)), Verdict.FAIL)] == ["EGRESS-01"]
+    assert [cause.checks for cause in reported_causes(_with(_bad("EGRESS-01", reported_by)), Verdict.FAIL)] == ["EGRESS-01"]
 
 
 def test_a_ring_of_tellers_loses_no_check() -> None:
-    found = causes(_with(_bad("ROUTE-02", "ROUTE-05"), _bad("ROUTE-05", "ROUTE-02")), Verdict.FAIL)
+    found = reported_causes(_with(_bad("ROUTE-02", "ROUTE-05"), _bad("ROUTE-05", "ROUTE-02")), Verdict.FAIL)
     assert found[0].checks == "ROUTE-02, ROUTE-05"
 
 
 def test_one_cause_on_two_targets_is_told_once() -> None:
-    found = causes(_with(_bad("ROUTE-02", None, "a"), _bad("ROUTE-02", None, "b")), Verdict.FAIL)
+    found = reported_causes(_with(_bad("ROUTE-02", None, "a"), _bad("ROUTE-02", None, "b")), Verdict.FAIL)
     assert [cause.targets for cause in found] == [["a", "b"]]
 
 
 def test_what_moves_the_packets_is_to_be_mended_first() -> None:
     results = [_bad("HOST-04", None, code="FORWARDING_OFF"), _bad("ROUTE-02", None), _bad("EGRESS-01", "ROUTE-02")]
-    assert [cause.code for cause in causes(_with(*results), Verdict.FAIL)] == ["RULE_MISSING", "FORWARDING_OFF"]
+    assert [cause.code for cause in reported_causes(_with(*results), Verdict.FAIL)] == ["RULE_MISSING", "FORWARDING_OFF"]
 
 
 def test_ids_in_a_row_are_drawn_together() -> None:

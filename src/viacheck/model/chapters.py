@@ -1,0 +1,15 @@
+"""The chapters of checks, in the order in which checks run and are reported."""
+
+from __future__ import annotations
+
+CHAPTERS = {
+    "HOST": "The host",
+    "NAT": "Network address translation",
+    "MACVLAN": "Bridging with macvlan",
+    "PIPEWORK": "Bridging with pipework",
+    "ROUTE": "Rules, tables and the kernel's decision",
+    "EGRESS": "Where the packets leave",
+    "PERSIST": "What is configured to persist",
+    "FLAP": "Which events the egress survives",
+}
+"""Title of each chapter, by the letters with which its check ids begin."""
