@@ -72,7 +72,7 @@ class _Summary:
     def _targets(self) -> Iterator[str]:
         if self.outcome.run.interrupted:
             yield from self._prose(
-                f"This run was interrupted by {self.outcome.run.interrupted}: only what was judged until then is reported."
+                f"This run was interrupted by {self.outcome.run.interrupted}: it reports what was judged until then."
             )
         if not self.outcome.targets:
             yield f"{self._paint('inconclusive', 'INCONCLUSIVE')}  Nothing was decided: no target was opened."

@@ -38,12 +38,12 @@ class ReportedCause:
     @property
     def targets(self) -> list[str]:
         """Ids of the targets that have this cause, in the order of the results."""
-        return list(dict.fromkeys(result.target for result in self.told))
+        return list(dict.fromkeys(result.target for result in self.results))
 
     @property
     def checks(self) -> str:
         """The ids of the checks that report it."""
-        return ids_shortened(result.check for result in self.told)
+        return ids_shortened(result.check for result in self.results)
 
     @property
     def also_affects(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Where the agent's packets left, read from EGRESS-01's packet evidence, and the verdict sentence made of it.
 
-The sentence is the first text that a person reads, on the page and on the console. It says only what the evidence holds:
-the packets use the intended uplink, they use another one, or neither was proven and why.
+The sentence is the first text that a person reads, on the page and on the console. It says only what the evidence
+holds: the packets use the intended uplink, they use another uplink, or neither was proven and why.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def _egress_sentence(
 
 def _passed(summary: EgressSummary, uplink: str, failed: set[str]) -> str:
     proof = (
-        f"{summary.on_intended} of {summary.sent} probes, {_elsewhere(summary)}, {counted(summary.lost, 'frame')} lost"
+        f"proven by {summary.on_intended} of {summary.sent} probes, {_elsewhere(summary)}, "
+        f"{counted(summary.lost, 'frame')} lost"
         if summary.sent
         else "this result holds no packets"
     )
@@ -178,16 +179,15 @@ def _failed(summary: EgressSummary, uplink: str, first: CheckResult) -> str:
         probes = counted(summary.sent, "probe")
         return f"The agent's packets leave by no uplink: none of {probes} was seen on {interfaces}."
     if summary.on_intended < summary.sent:
-        return (
-            f"Only {summary.on_intended} of {summary.sent} probes were seen leaving by {uplink}, and none elsewhere."
-        )
+        return f"Only {summary.on_intended} of {summary.sent} probes were seen leaving by {uplink}, and none elsewhere."
     return f"The agent's packets do not leave by {uplink} as intended: {sentence(reason(first))}"
 
 
 def _elsewhere(summary: EgressSummary, of: int | None = None) -> str:
     total = f" of {of} probes seen" if of else ""
     parts = [
-        f"{number}{total} on {name}" + (f" ({', '.join(summary.cases[name])})" if not of and summary.cases[name] else "")
+        f"{number}{total} on {name}"
+        + (f" ({', '.join(summary.cases[name])})" if not of and summary.cases[name] else "")
         for name, number in summary.elsewhere.items()
     ]
     return listed(parts) or "none elsewhere"

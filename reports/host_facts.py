@@ -1,7 +1,7 @@
 """Host facts: the contents of a snapshot as tables and lines for the page, capped to keep a large host's page small.
 
-Omitted rows are always counted; result.json has all of them. A snapshot is read as the saved JSON, so that a page can be
-rendered from a file that a newer or older version wrote.
+Omitted rows are always counted; result.json has all of them. A snapshot is read as the saved JSON, so that a page can
+be rendered from a file that a newer or older version wrote.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _links(title: str, state: Mapping[str, Any]) -> Facts:
         text = f"{address.get('address')}/{address.get('prefixlen')}"
         lifetime = address.get("valid_lifetime")
         marks = [*address.get("flags", ()), *([f"expires in {lifetime} s"] if lifetime is not None else [])]
-        addresses.setdefault(str(address.get("interface")), []).append(f"{text} ({', '.join(marks)})" if marks else text)
+        addresses.setdefault(str(address.get("interface")), []).append(
+            f"{text} ({', '.join(marks)})" if marks else text
+        )
     rows = [
         (
             str(link.get("name", "?")),

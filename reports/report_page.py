@@ -1,8 +1,8 @@
 """The page: one self-contained HTML file that says where the packets left, what to fix, and what proves it.
 
-It loads nothing and runs nothing: the style sheet is in the file, and a content security policy (CSP level 3) allows it
-by its hash and nothing else. Names from outside are escaped by Jinja2 and by `text.escape_unprintable`, at the one place
-that every value passes.
+It loads nothing and runs nothing: the style sheet is in the file, and a content security policy (CSP level 3) allows
+it by its hash and nothing else. Names from outside are escaped by Jinja2 and by `text.escape_unprintable`, at the one
+place that every value passes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Text that the page and the console share: escaped names from outside, lists in prose, the order of checks.
 
-Every text from outside (interface names, container names, output of commands) passes through `escape_unprintable` before
-a person sees it, so that neither a terminal nor a browser obeys it.
+Every text from outside (interface names, container names, output of commands) passes through `escape_unprintable`
+before a person sees it, so that neither a terminal nor a browser obeys it.
 """
 
 from __future__ import annotations

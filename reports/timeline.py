@@ -41,13 +41,18 @@ STEPS_DESCRIBED = 12
 """Steps in the description; the table has them all."""
 _AT_ONCE = 0.002
 """Seconds within which netlink messages are merged."""
-_KIND_TEXTS: Mapping[Kind, str] = {"state": "read", "netlink": "netlink", "probe": "right", "wrong-source": "wrong source"}
+_KIND_TEXTS: Mapping[Kind, str] = {
+    "state": "read",
+    "netlink": "netlink",
+    "probe": "right",
+    "wrong-source": "wrong source",
+}
 _FIRST_LEFT_OUT: Sequence[Kind] = ("netlink", "probe", "state", "late", "lost", "event", "wrong-source", "leak")
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Consecutive marks with the same result: probes of a flow, simultaneous netlink messages, or a single mark."""
+    """Consecutive marks with the same result: probes of a flow, netlink messages of a moment, or a single mark."""
 
     kind: Kind
     lane: str

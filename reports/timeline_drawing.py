@@ -101,7 +101,9 @@ def draw_timeline(plan: Timeline, ident: str) -> Drawing | None:
     """
     if not plan.stretches:
         return None
-    axis = time_axis((time for stretch in plan.stretches for time in (stretch.times[0], stretch.times[-1])), _LEFT, _PLOT)
+    axis = time_axis(
+        (time for stretch in plan.stretches for time in (stretch.times[0], stretch.times[-1])), _LEFT, _PLOT
+    )
     steps = plan.of("event")
     levels = _levels(steps, axis)
     top = 4 + _LEVEL * (1 + max((level for level in levels if level < _LEVELS), default=-1))
@@ -117,9 +119,12 @@ def draw_timeline(plan: Timeline, ident: str) -> Drawing | None:
         'aria-labelledby="{ident}-title {ident}-desc"><title id="{ident}-title">{title}</title>'
         '<desc id="{ident}-desc">{description}</desc>'
     ).format(
-        width=_WIDTH, height=sheet.y + (34 if axis.calm else 20), ident=ident,
-        title=escape_unprintable(f"Timeline: {plan.title}" if plan.title else "Timeline"), description=escape_unprintable(plan.description),
-    )  # fmt: skip
+        width=_WIDTH,
+        height=sheet.y + (34 if axis.calm else 20),
+        ident=ident,
+        title=escape_unprintable(f"Timeline: {plan.title}" if plan.title else "Timeline"),
+        description=escape_unprintable(plan.description),
+    )
     behind = [*sheet.lanes, *_times(axis, top, sheet.y), *_steps(steps, levels, axis, top, sheet.y)]
     svg = Markup("").join([head, *behind, *sheet.rows, Markup("</svg>")])
     return Drawing(svg, sheet.marks, bool(axis.calm))
@@ -133,7 +138,7 @@ def key(kind: Kind) -> Markup:
 
 
 def _levels(steps: Sequence[Stretch], axis: TimeAxis) -> list[int]:
-    """Return the row of each step's name: low enough that its line crosses no name of an earlier step."""
+    """Return the row of each step's name, so low that its line crosses no name of an earlier step."""
     ends: list[float] = []
     levels = []
     for step in steps:
@@ -179,7 +184,7 @@ def _times(axis: TimeAxis, top: float, bottom: float) -> Iterator[Markup]:
 
 
 def _places(stretches: Iterable[Stretch], axis: TimeAxis) -> Iterator[float]:
-    """Return where the marks of one kind in one row are drawn: both ends of each stretch, and those with room between."""
+    """Return where the marks of one kind in one row are drawn: both ends of each stretch, and marks with room."""
     last = float("-inf")
     for stretch in stretches:
         places = [axis.place(time) for time in stretch.times]

@@ -145,7 +145,8 @@ def draw(plan: Topology, ident: str, *, standing: bool) -> Markup:
         Markup(
             '<svg class="topology {shape}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
             'role="img" aria-labelledby="{ident}-title {ident}-desc">'
-            '<title id="{ident}-title">The path of the agent\'s packets</title><desc id="{ident}-desc">{description}</desc>'
+            '<title id="{ident}-title">The path of the agent\'s packets</title>'
+            '<desc id="{ident}-desc">{description}</desc>'
         ).format(
             shape=("standing pair" if plan.lanes == 2 else "standing") if standing else "lying",
             width=width,

@@ -43,7 +43,7 @@ def test_commands_stand_on_a_line_each_and_are_never_wrapped() -> None:
 def test_a_cause_is_told_once_with_what_it_takes_along() -> None:
     lines = _lines(rule_missing())
     assert sum("RULE_MISSING" in line for line in lines) == 1
-    assert "   only because of it: ROUTE-05, EGRESS-01 (icmp, udp, tcp), EGRESS-02" in lines
+    assert "   also caused by this: ROUTE-05, EGRESS-01 (icmp, udp, tcp), EGRESS-02" in lines
 
 
 def test_what_will_hurt_is_to_be_fixed_first_where_something_fails_because_of_it() -> None:
@@ -58,7 +58,7 @@ def test_what_will_hurt_is_to_be_fixed_first_where_something_fails_because_of_it
     lines = _lines(outcome.model_copy(update={"results": [*results, failed]}))
     assert "1. FAIL_OPEN (ROUTE-07)" in lines
     assert f"   seen by FLAP-06: {leak}" in lines
-    assert "   only because of it: FLAP-06" in lines
+    assert "   also caused by this: FLAP-06" in lines
     assert not any(line.startswith("FAIL_OPEN (ROUTE-07") for line in lines)
 
 
@@ -83,12 +83,12 @@ def test_what_was_not_run_says_what_would_make_it_run() -> None:
 
 
 def test_an_interrupted_run_says_so_first() -> None:
-    assert _lines(SAMPLES["interrupted"]())[0].startswith("This run was cut short by SIGINT")
+    assert _lines(SAMPLES["interrupted"]())[0].startswith("This run was interrupted by SIGINT")
 
 
 def test_a_run_without_targets_decided_nothing() -> None:
     outcome = rule_missing().model_copy(update={"targets": [], "results": []})
-    assert _lines(outcome)[0] == "INCONCLUSIVE  Nothing was decided: no target was looked at."
+    assert _lines(outcome)[0] == "INCONCLUSIVE  Nothing was decided: no target was opened."
 
 
 @pytest.mark.parametrize("sample", SAMPLES)

@@ -34,4 +34,4 @@ def test_nothing_in_it_is_a_control_character(sample: str) -> None:
 def test_a_failure_says_what_mends_it() -> None:
     root = Xml.fromstring(junit(SAMPLES["rule-missing"]()))
     failures = root.findall("testsuite/testcase/failure")
-    assert any("mend: ip rule add" in (failure.text or "") for failure in failures)
+    assert any("fix: ip rule add" in (failure.text or "") for failure in failures)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from reports.diagnoses import reported_causes
-from reports.egress_summary import verdict_sentence, egress_summary
+from reports.egress_summary import egress_summary, verdict_sentence
 from reports.report_files import ResultUnreadable, link_latest, read_outcome, write_outcome
 from reports.report_page import render
 from reports.text import escape_unprintable, ids_shortened
@@ -141,7 +141,7 @@ def test_one_page_fits_a_phone(page: Page) -> None:
 
 def test_the_verdict_comes_first_in_words() -> None:
     page = sample_page("healthy")
-    sentence = "The agent's packets leave by wlan0: proven, 9 of 9 probes, none elsewhere, 0 frames lost."
+    sentence = "The agent's packets leave by wlan0: proven by 9 of 9 probes, none elsewhere, 0 frames lost."
     assert sentence in page.text("h1")
     assert page.text("title").startswith("PASS: lab:policy-routing")
 
@@ -150,10 +150,11 @@ def test_one_cause_is_told_once_with_what_it_takes_along() -> None:
     page = sample_page("rule-missing")
     card = next(text for a, text in page.all("article") if a.get("id") == "fix-1")
     assert "No rule sends the agent's subnet" in card
-    assert "Bad only because of it: ROUTE-05, EGRESS-01 (icmp, udp, tcp), EGRESS-02." in card
+    assert "Also caused by this: ROUTE-05, EGRESS-01 (icmp, udp, tcp), EGRESS-02." in card
     assert not any(a.get("id") == "fix-2" for a, _ in page.all("article"))
     order = [
-        page.source.index(mark) for mark in ("<h1", 'id="fixes"', 'id="t1-way"', 'id="t1-checks"', 'id="t1-unlooked"')
+        page.source.index(mark)
+        for mark in ("<h1", 'id="fixes"', 'id="t1-path"', 'id="t1-checks"', 'id="t1-not-judged"')
     ]
     assert order == sorted(order)
 
@@ -171,7 +172,7 @@ def test_the_way_taken_is_drawn_and_told() -> None:
         assert page.text("svg", **{"class": shape}).count("leak: 9 of 9") >= 1
     drawn = [a["class"] for a, _ in page.all("g") if a.get("class", "").startswith("way")]
     assert {"way taken", "way leak", "way missed"} <= set(drawn)
-    assert "The packets left by eth0, which is not the intended way." in page.text("desc")
+    assert "The packets left by eth0, which is not the intended uplink." in page.text("desc")
 
 
 def test_a_healthy_way_is_drawn_without_a_leak() -> None:
@@ -203,7 +204,7 @@ def test_what_was_not_run_says_why() -> None:
 
 
 def test_an_interrupted_run_says_so() -> None:
-    assert "cut short by SIGINT" in sample_page("interrupted").text("header")
+    assert "interrupted by SIGINT" in sample_page("interrupted").text("header")
 
 
 def test_names_from_outside_are_shown_and_not_obeyed() -> None:
@@ -297,7 +298,7 @@ def _outcome(verdict: Verdict, uplinks: list[str], **more: str) -> str:
         assert isinstance(evidence, PacketsEvidence)
         result.evidence = [evidence if uplink else evidence.model_copy(update={"sightings": [], "answered": 0})]
         results.append(result.model_copy(update=more))
-    return verdict_sentence(target, results)
+    return verdict_sentence(target, results).text
 
 
 @pytest.mark.parametrize(
@@ -318,8 +319,8 @@ def test_a_wrong_way_is_told_as_it_was_seen(uplinks: list[str], told: str) -> No
 
 def test_what_could_not_be_proven_is_not_called_proven() -> None:
     told = _outcome(Verdict.INCONCLUSIVE, ["wlan0"] * 3, observed="no fence was seen on eth0")
-    assert told.startswith("It could not be proven that the agent's packets leave by wlan0: no fence was seen on eth0.")
-    assert "proven, 9 of 9" not in told
+    assert told.startswith("Not proven that the agent's packets leave by wlan0: no fence was seen on eth0.")
+    assert "proven by" not in told
 
 
 def test_a_passed_way_does_not_hide_other_failures() -> None:
@@ -327,16 +328,19 @@ def test_a_passed_way_does_not_hide_other_failures() -> None:
     for result in outcome.results:
         if result.check in ("PERSIST-01", "PERSIST-02"):
             result.verdict = Verdict.FAIL
-    told = verdict_sentence(outcome.targets[0], outcome.results)
-    assert told.endswith("0 frames lost. But 2 checks fail: PERSIST-01, PERSIST-02.")
+    text = verdict_sentence(outcome.targets[0], outcome.results).text
+    assert text == (
+        "Uses wlan0 now (proven by 9 of 9 probes, none elsewhere, 0 frames lost), "
+        "but will not survive a reboot (PERSIST-01, PERSIST-02)."
+    )
 
 
 def test_without_packets_the_kernel_is_called_as_witness_only() -> None:
     outcome = healthy()
     outcome.results = [result for result in outcome.results if result.check != "EGRESS-01"]
-    told = verdict_sentence(outcome.targets[0], outcome.results)
-    assert told.startswith("Whether the agent's packets leave by wlan0 was not watched")
-    assert "By the kernel's own decision: table 200" in told
+    text = verdict_sentence(outcome.targets[0], outcome.results).text
+    assert text.startswith("Egress by wlan0 was not tested")
+    assert "The kernel's own decision: table 200" in text
 
 
 def test_a_probe_seen_twice_counts_once() -> None:
@@ -344,7 +348,7 @@ def test_a_probe_seen_twice_counts_once() -> None:
     evidence = next(r for r in outcome.results if r.check == "EGRESS-01").evidence[0]
     assert isinstance(evidence, PacketsEvidence)
     evidence.sightings *= 2
-    assert egress_summary(outcome.targets[0], outcome.results).here == 9
+    assert egress_summary(outcome.targets[0], outcome.results).on_intended == 9
 
 
 def _bad(check: str, reported_by: str | None, target: str = "t", code: str = "RULE_MISSING") -> CheckResult:
@@ -360,12 +364,14 @@ def test_a_chain_of_tellers_ends_at_the_root() -> None:
     found = reported_causes(
         _with(_bad("EGRESS-01", "ROUTE-05"), _bad("ROUTE-05", "ROUTE-02"), _bad("ROUTE-02", None)), Verdict.FAIL
     )
-    assert [(cause.checks, cause.following) for cause in found] == [("ROUTE-02", ["ROUTE-05", "EGRESS-01"])]
+    assert [(cause.checks, cause.also_affects) for cause in found] == [("ROUTE-02", ["ROUTE-05", "EGRESS-01"])]
 
 
 @pytest.mark.parametrize("reported_by", ["ROUTE-02", "EGRESS-01"])
 def test_a_bad_check_is_never_lost_when_its_teller_is_absent(reported_by: str) -> None:
-    assert [cause.checks for cause in reported_causes(_with(_bad("EGRESS-01", reported_by)), Verdict.FAIL)] == ["EGRESS-01"]
+    assert [cause.checks for cause in reported_causes(_with(_bad("EGRESS-01", reported_by)), Verdict.FAIL)] == [
+        "EGRESS-01"
+    ]
 
 
 def test_a_ring_of_tellers_loses_no_check() -> None:
@@ -380,7 +386,10 @@ def test_one_cause_on_two_targets_is_told_once() -> None:
 
 def test_what_moves_the_packets_is_to_be_mended_first() -> None:
     results = [_bad("HOST-04", None, code="FORWARDING_OFF"), _bad("ROUTE-02", None), _bad("EGRESS-01", "ROUTE-02")]
-    assert [cause.code for cause in reported_causes(_with(*results), Verdict.FAIL)] == ["RULE_MISSING", "FORWARDING_OFF"]
+    assert [cause.code for cause in reported_causes(_with(*results), Verdict.FAIL)] == [
+        "RULE_MISSING",
+        "FORWARDING_OFF",
+    ]
 
 
 def test_ids_in_a_row_are_drawn_together() -> None:
@@ -391,7 +400,7 @@ def test_ids_in_a_row_are_drawn_together() -> None:
 @pytest.mark.parametrize("recorded", sorted(RECORDED.glob("result-*.json")), ids=lambda path: path.stem)
 def test_recorded_results_are_still_read_and_rendered(recorded: Path) -> None:
     outcome = read_outcome(recorded)
-    assert verdict_sentence(outcome.targets[0], outcome.results) in Page(render(outcome)).text("h1")
+    assert verdict_sentence(outcome.targets[0], outcome.results).text in Page(render(outcome)).text("h1")
 
 
 def test_a_run_is_written_whole_and_read_again(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reports.report_page import ROWS_SHOWN, render
 from reports.time_axis import CALM, time_axis
-from reports.timeline import PROBE_OUTCOMES, FlowResult, Kind, timeline
+from reports.timeline import PROBE_OUTCOMES, FlowKey, Kind, timeline
 from reports.timeline_drawing import SHAPES, draw_timeline
 from tests.helpers.sample_outcomes import HOSTILE, healthy
 from tests.helpers.sample_outcomes import timeline as flap
@@ -21,11 +21,11 @@ from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 PACE = 0.01
 KIND_OF: dict[str, Kind] = {"r": "probe", "h": "late", ".": "lost", "w": "wrong-source", "L": "leak"}
-OLD: FlowResult = ("old", 4)
-NEW: FlowResult = ("new", 4)
+OLD: FlowKey = ("old", 4)
+NEW: FlowKey = ("new", 4)
 
 
-def probes(letters: str, flow_result: FlowResult = NEW, begin: float = -0.03) -> list[TimelineEvent]:
+def probes(letters: str, flow_result: FlowKey = NEW, begin: float = -0.03) -> list[TimelineEvent]:
     """Marks of one course, one letter each, from before the event on."""
     return [
         TimelineEvent(
@@ -125,7 +125,7 @@ def test_the_intended_way_stays_first_when_nothing_was_seen_on_it() -> None:
 def test_absence_that_is_not_proven_is_not_called_absence() -> None:
     shown = evidence(*probes("rrrr"), unproven={"eth0": "no fence was seen"})
     assert "absence not proven" in texts(drawn(shown), "count")
-    assert "That nothing left by eth0 is not proven: no fence was seen." in page_of(shown).text("main")
+    assert "Not proven that nothing left by eth0: no fence was seen." in page_of(shown).text("main")
 
 
 def test_steps_are_numbered_lines_in_order() -> None:
@@ -171,7 +171,8 @@ def test_the_table_and_the_drawing_say_the_same() -> None:
 
 
 def test_probes_that_fare_alike_are_one_line_with_their_first_and_last_moment() -> None:
-    lines = [(one.when, one.lane, one.words, one.probes) for one in timeline(FLAP).stretches if one.flow_result == OLD]
+    stretches = [stretch for stretch in timeline(FLAP).stretches if stretch.flow == OLD]
+    lines = [(stretch.when, stretch.lane, stretch.kind_text, stretch.probes) for stretch in stretches]
     assert lines == [
         ("-30.0 to 0.0", "wlan0", "right", 4),
         ("10.0 to 40.0", "eth0", "leak", 4),
@@ -251,7 +252,7 @@ def test_a_huge_timeline_stays_small_and_keeps_what_leaked() -> None:
     assert table[: table.index("</table>")].count("<tr") == ROWS_SHOWN + 1
     assert table.count('<tr class="leak"') == 2
     assert "lines left out here" in table
-    assert "ways out left out of the drawing" in page.text("main")
+    assert "interfaces left out of the drawing" in page.text("main")
 
 
 def test_a_long_tail_is_drawn_short_and_said_to_be() -> None:
@@ -261,7 +262,7 @@ def test_a_long_tail_is_drawn_short_and_said_to_be() -> None:
     assert leaks[15] - leaks[0] > 320, "the step's 150 ms have half of the room"
     ticks = texts(drawn(shown), "time")
     assert {"59,790 ms", "0", "60,000"} <= set(ticks)
-    assert "time drawn short: nothing changes in it" in page_of(shown).text("main")
+    assert "compressed time: nothing changes" in page_of(shown).text("main")
 
 
 @given(st.lists(st.floats(-1, 10_000, allow_nan=False), min_size=1, max_size=40))

@@ -424,6 +424,7 @@ def address_conflict(resolved: ResolvedIntent, measurements: Measurements) -> It
                     f"{claim.mac}, asked from the side of {' and '.join(claim.heard_by)}"
                     for claim in facts.claims or ()
                 ],
+                machines=[claim.mac for claim in facts.claims or ()],
             ),
         ),
     )  # fmt: skip
