@@ -12,6 +12,7 @@ from netns_lab.plan import LabPlan, Machine
 from viacheck.bench.figures import BenchFailed
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
+from viacheck.model.iproute_text import route_arguments, rule_arguments
 
 
 def unavailable() -> str | None:
@@ -49,9 +50,9 @@ def _configuration(machine: Machine) -> Iterator[Sequence[str]]:
     for address in state.addresses:
         yield *ip, "address", "add", f"{address.address}/{address.prefixlen}", "dev", address.interface
     for route in state.routes:
-        yield *ip, "route", "add", *str(route).split()
+        yield *ip, "route", "add", *route_arguments(route)
     for rule in state.rules:
-        yield *ip, "rule", "add", *str(rule).split()
+        yield *ip, "rule", "add", *rule_arguments(rule)
     for one in machine.packet_filter:
         assert isinstance(one, Masquerade)
         yield "ip", "netns", "exec", machine.name, "nft", _masquerade(one)

@@ -13,6 +13,7 @@ from viacheck.analysis.disruption_text import leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause, command
 from viacheck.model.config_entry import WrittenRoute
+from viacheck.model.iproute_text import route_command
 from viacheck.model.measurements import DisruptionResult, FlowKind, Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Route
@@ -203,15 +204,10 @@ def route_not_restored(resolved: ResolvedIntent, measurements: Measurements) -> 
 
 
 def _without_nexthop_objects(routes: list[Route]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Remedy and undo by routes that name gateway and link themselves: these stay when the carrier goes."""
-
-    def replace_by(words: str, route: Route) -> str:
-        return command("ip", *(("-6",) if route.family == 6 else ()), "route", "replace", *words.split())
-
-    bare = [(route, replace(route, nexthops=())) for route in routes]
+    """Return remedy and undo by routes that name gateway and link themselves: these stay when the carrier goes."""
     return (
-        tuple(replace_by(str(route), route) for route in routes),
-        tuple(replace_by(f"{rest} nhid {route.nexthop_id}", route) for route, rest in bare),
+        tuple(route_command("replace", replace(route, nexthop_id=None)) for route in routes),
+        tuple(route_command("replace", route) for route in routes),
     )
 
 

@@ -8,6 +8,7 @@ from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, over
 from viacheck.analysis.packet_filter.evaluate import forwarding
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause, command
+from viacheck.model.iproute_text import route_command
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
 
@@ -130,7 +131,7 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
             "DEFAULT_EXIT_WRONG", "HOST-06",
             f"the host's own packets leave by {found}, not by {wanted}: {route}",
             remedy=(command("ip", "route", "replace", "default", "via", gateway, "dev", wanted),),
-            undo=(f"ip route replace {route}",), explains=explains,
+            undo=(route_command("replace", route),) if route is not None else (), explains=explains,
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_WORDS, arp_probe_evidence
 from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
 from viacheck.model.intent import Intent, MacvlanAttach
+from viacheck.model.iproute_text import route_command
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import Evidence, StateEvidence
 from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, IPAMPool, Link
@@ -105,7 +106,7 @@ def parent_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     if default is not None and default.is_default and {hop.interface for hop in default.nexthops} == {parent.master}:
         gateway = resolved.intent.uplinks[parent.name].gateway
         remedy.append(command("ip", "route", "replace", "default", "via", gateway, "dev", parent.name))
-        undo.append(f"ip route replace {default}")
+        undo.append(route_command("replace", default))
     if resolved.bridged_link is None:
         remedy += attach_commands(resolved)
         undo = [*detach_commands(resolved), *undo]
@@ -224,7 +225,7 @@ def up_again(resolved: ResolvedIntent, links: Sequence[Link]) -> list[str]:
     for link in links if agent is not None else ():
         found.append(inside(resolved, "ip", "link", "set", "dev", link.name, "up"))
         found += [
-            f"{enter_agent(resolved.intent)} ip route add {route}"
+            f"{enter_agent(resolved.intent)} {route_command('add', route)}"
             for route in agent.table(TABLE_MAIN)  # type: ignore[union-attr]
             if route.protocol != "kernel" and any(hop.interface == link.name for hop in route.nexthops)
         ]
@@ -293,7 +294,7 @@ def _mend_network(resolved: ResolvedIntent, network: DockerNetwork | None, code:
     enter, default, gateway = enter_agent(resolved.intent), resolved.agent_default, str(attach.gateway)
     old = f"{address.address}/{address.prefixlen}"
     replace_default = f"{enter} {command('ip', 'route', 'replace', 'default', 'via', gateway, 'dev', link.name)}"
-    restore_default = [f"{enter} ip route replace {default}"] if default is not None else []
+    restore_default = [f"{enter} {route_command('replace', default)}"] if default is not None else []
     if code == "GATEWAY_MISMATCH":
         return [replace_default], restore_default
     new = f"{address.address if address_in_pool(resolved) else pool[0]}/{attach.subnet.prefixlen}"

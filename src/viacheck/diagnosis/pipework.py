@@ -17,6 +17,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
 from viacheck.diagnosis.macvlan import REACHES_GATEWAY, again, inside, pipework_command, remade, up_again
 from viacheck.model.intent import PipeworkStaticAttach
+from viacheck.model.iproute_text import route_command
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.persistence import ifupdown
@@ -125,7 +126,7 @@ def wrong_address(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
             remedy.insert(0, inside(resolved, "ip", "address", "del", old, "dev", link.name))
             undo.append(inside(resolved, "ip", "address", "add", old, "dev", link.name))
             if resolved.agent_default is not None:
-                undo.append(f"{enter_agent(resolved.intent)} ip route replace {resolved.agent_default}")
+                undo.append(f"{enter_agent(resolved.intent)} {route_command('replace', resolved.agent_default)}")
     else:
         remedy = [inside(resolved, "ip", "link", "del", "dev", link.name), pipework_command(resolved)]
     yield Cause(
@@ -143,7 +144,7 @@ def wrong_gateway(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     mend = inside(resolved, "ip", "route", "replace", "default", "via", gateway, "dev", link.name)
     undo = inside(resolved, "ip", "route", "del", "default", "via", gateway, "dev", link.name)
     if default is not None and not default.metric:
-        undo = f"{enter_agent(resolved.intent)} ip route replace {default}"
+        undo = f"{enter_agent(resolved.intent)} {route_command('replace', default)}"
     yield Cause(
         "GATEWAY_MISMATCH", "PIPEWORK-04", objection, remedy=(mend,), undo=(undo,), explains=_ASTRAY,
     )  # fmt: skip

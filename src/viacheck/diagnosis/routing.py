@@ -16,16 +16,11 @@ from viacheck.analysis.agent_rules import (
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause, command
+from viacheck.model.iproute_text import route_command, rule_command
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import Rule
 from viacheck.parsers.rt_tables import clashes, number_of, registered
 
 _DECIDES = EGRESS | {"ROUTE-05", "EGRESS-07"}
-
-
-def rule_words(rule: Rule) -> str:
-    """The rule as ``ip rule add`` and ``ip rule del`` take it."""
-    return str(rule).replace(" [detached]", "")
 
 
 def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -43,8 +38,8 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
             "RULE_DUPLICATED", "ROUTE-02",
             f"{len(good)} rules send {subnet} to table {table}; each 'post-up ip rule add' without a fixed priority "
             "leaves one more",
-            remedy=tuple(f"ip rule del {rule_words(rule)}" for rule in extra),
-            undo=tuple(f"ip rule add {rule_words(rule)}" for rule in extra),
+            remedy=tuple(rule_command("del", rule) for rule in extra),
+            undo=tuple(rule_command("add", rule) for rule in extra),
         )  # fmt: skip
         return
     if good:
@@ -56,7 +51,7 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         yield Cause(
             "RULE_DETACHED", "ROUTE-02",
             f"the rule '{rule}' names an interface that does not exist (any more), so it matches nothing",
-            remedy=(add, f"ip rule del {rule_words(rule)}"), undo=(f"ip rule add {rule_words(rule)}", remove),
+            remedy=(add, rule_command("del", rule)), undo=(rule_command("add", rule), remove),
             explains=_DECIDES,
         )  # fmt: skip
     elif others:
@@ -65,7 +60,7 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
             "RULE_WRONG_SUBNET", "ROUTE-02",
             f"the rule '{rule}' does not cover the agent: its subnet is {subnet}"
             + (f", its address {resolved.agent_address}" if resolved.agent_address else ""),
-            remedy=(add, f"ip rule del {rule_words(rule)}"), undo=(f"ip rule add {rule_words(rule)}", remove),
+            remedy=(add, rule_command("del", rule)), undo=(rule_command("add", rule), remove),
             explains=_DECIDES,
         )  # fmt: skip
     else:
@@ -90,14 +85,14 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     if before is not None:
         remedy = [
             command("ip", "rule", "add", "priority", before, "from", resolved.agent_subnet, "lookup", table),
-            f"ip rule del {rule_words(intended)}",
+            rule_command("del", intended),
         ]
         undo = [
-            f"ip rule add {rule_words(intended)}",
+            rule_command("add", intended),
             command("ip", "rule", "del", "priority", before, "from", resolved.agent_subnet, "lookup", table),
         ]
     else:
-        remedy, undo = [f"ip rule del {rule_words(rule)}"], [f"ip rule add {rule_words(rule)}"]
+        remedy, undo = [rule_command("del", rule)], [rule_command("add", rule)]
     only = f" ({', '.join(shadowing.protocols)} only)" if shadowing.protocols else ""
     yield Cause(
         "RULE_SHADOWED", "ROUTE-03",
@@ -123,7 +118,7 @@ def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[
             remedy=(mend,), undo=(unmend,), explains=_DECIDES,
         )  # fmt: skip
         return
-    old = f"ip route replace {route}"
+    old = route_command("replace", route)
     interfaces = {hop.interface for hop in route.nexthops}
     if interfaces != {uplink}:
         by = " and ".join(sorted(str(name) for name in interfaces))
