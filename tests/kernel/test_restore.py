@@ -69,7 +69,7 @@ def test_it_can_be_asked_again_and_again(host: GuardedHost, folder: Path) -> Non
     assert restore(host, folder)[0] == 0
     status, said = restore(host, folder)
     assert status == 0
-    assert said.startswith("nothing is unfinished: the state of ")
+    assert said.startswith("nothing to restore; the last run already restored the state saved at ")
     for _again in range(2):
         status, said = restore(host, folder, "--state", str(folder / "kept.json"))
         assert status == 0
@@ -82,7 +82,7 @@ def test_what_others_changed_meanwhile_is_left_alone(host: GuardedHost, folder: 
     host.ip("rule add priority 700 from 10.66.0.0/16 lookup 66")
     status, said = restore(host, folder)
     assert status == 0
-    assert "left alone, changed by others: + rule: priority 700 from 10.66.0.0/16 lookup 66" in said
+    assert "not touched, changed by something else: + rule: priority 700 from 10.66.0.0/16 lookup 66" in said
     assert "10.66.0.0/16" in host.ip("rule show")
 
 
@@ -105,14 +105,14 @@ def test_what_cannot_be_put_back_is_told_until_it_is_given_up(host: GuardedHost,
         assert "the network differs from the state saved at" in said
         assert "  - link: wl0 is gone, and is not made again" in said.splitlines()
     status, said = restore(host, folder, "--forget")
-    assert (status, said) == (0, f"{folder / UNFINISHED}: dropped; the network stays as it is\n")
+    assert (status, said) == (0, f"{folder / UNFINISHED}: deleted; the network stays as it is\n")
     assert restore(host, folder)[0] == 4
 
 
 def test_without_a_saved_state_it_says_so(host: GuardedHost, folder: Path) -> None:
-    assert restore(host, folder) == (4, f"viacheck: {folder / UNFINISHED}: there is no saved state\n")
+    assert restore(host, folder) == (4, f"viacheck restore: {folder / UNFINISHED}: there is no saved state\n")
     other = folder / "other.json"
-    assert restore(host, folder, "--state", str(other)) == (4, f"viacheck: {other}: there is no saved state\n")
+    assert restore(host, folder, "--state", str(other)) == (4, f"viacheck restore: {other}: there is no saved state\n")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"schema": "viacheck.saved-state/1"}', '{"schema": "something/2"}', "[1]"])
@@ -121,7 +121,7 @@ def test_a_file_that_holds_something_else_is_no_saved_state(host: GuardedHost, f
     (folder / UNFINISHED).write_text(text)
     status, said = restore(host, folder)
     assert status == 4
-    assert said.startswith(f"viacheck: {folder / UNFINISHED}: ")
+    assert said.startswith(f"viacheck restore: {folder / UNFINISHED}: ")
     assert said.count("\n") == 1
 
 
@@ -170,4 +170,4 @@ def test_it_is_one_of_the_words_of_viacheck(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "viacheck.cli.main", "restore", "--state", str(missing)], capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (4, f"viacheck: {missing}: there is no saved state\n")
+    assert (done.returncode, done.stderr) == (4, f"viacheck restore: {missing}: there is no saved state\n")

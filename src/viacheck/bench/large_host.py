@@ -139,7 +139,7 @@ def _judge(target: Target) -> None:
             continue
         expect = Expect(check, target, None)
         handed: dict[str, object] = {
-            "situation": target.resolved, "snapshot": target.snapshot, "intent": target.intent, "expect": expect
+            "resolved": target.resolved, "snapshot": target.snapshot, "intent": target.intent, "expect": expect
         }  # fmt: skip
         wanted = inspect.signature(function).parameters
         if "kernel_decisions" in wanted:

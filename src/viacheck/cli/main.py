@@ -121,7 +121,7 @@ def _run_command(commands: dict[str, str], arguments: list[str]) -> int:
         options, unknown = parser.parse_known_args(arguments)
         prog = options.prog
         if unknown:
-            raise UsageError(f"unknown arguments: {' '.join(unknown)}")
+            raise UsageError(f"unrecognized arguments: {' '.join(unknown)}")
         return int(options.run(options))
     except CommandLineError as error:
         print_error(error.prog, *error.lines)
