@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal
 
-from viacheck.netlink.nfnetlink import Protocol, attribute, nested, number, string
+from viacheck.netlink.codec import attribute, nested, string
+from viacheck.netlink.nfnetlink import NftFamily, number
 
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 EQ, NEQ = 0, 1
@@ -88,7 +89,7 @@ def version(address: str, *, by_ethertype: bool = False) -> Iterator[bytes]:
         yield compare(struct.pack(">H", 0x86DD if six else 0x0800))
     else:
         yield meta(META_NFPROTO)
-        yield compare(bytes((Protocol.IP6 if six else Protocol.IP,)))
+        yield compare(bytes((NftFamily.IP6 if six else NftFamily.IP,)))
 
 
 def prefix(
@@ -178,7 +179,7 @@ def nat(kind: Literal["snat", "dnat"], to: str, to_port: int | None = None) -> I
     """Translate to an address, or to one of ``FIRST-LAST``."""
     first, _, last = to.partition("-")
     address: IPv4Address | IPv6Address = ip_address(first)
-    family = Protocol.IP if address.version == 4 else Protocol.IP6
+    family = NftFamily.IP if address.version == 4 else NftFamily.IP6
     yield immediate(address.packed)
     parts = [number(1, 0 if kind == "snat" else 1), number(2, family), number(3, REGISTER_1)]
     if last:

@@ -17,17 +17,8 @@ from viacheck.analysis.packet_filter.replica_filter import (
 )
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
-from viacheck.netlink.nfnetlink import (
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    Message,
-    MessageType,
-    NfnetlinkSocket,
-    Protocol,
-    nested,
-    number,
-    string,
-)
+from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, nested, string
+from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType, number
 
 _VERDICTS = {"accept": nft.ACCEPT, "drop": nft.DROP, "return": nft.RETURN, "jump": nft.JUMP, "goto": nft.GOTO}
 _PORT_UNREACHABLE = {"ip": (3, 0), "ip6": (4, 0), "inet": (1, 2)}
@@ -43,7 +34,7 @@ def replay(namespace: Namespace, chains: Sequence[FilterChain]) -> list[str]:
     with NfnetlinkSocket(namespace) as nfnetlink:
         for (family, table), members in tables.items():
             try:
-                nfnetlink.commit(list(_messages(Protocol[family.upper()], table, members)))
+                nfnetlink.commit(list(_messages(NftFamily[family.upper()], table, members)))
             except OSError as error:
                 refused.append(f"packet filter, table {family} {table}: the kernel refuses it: {error.strerror}")
             except (OverflowError, ValueError) as error:
@@ -51,32 +42,32 @@ def replay(namespace: Namespace, chains: Sequence[FilterChain]) -> list[str]:
     return refused
 
 
-def _messages(family: Protocol, table: str, chains: Sequence[FilterChain]) -> Iterator[Message]:
-    yield Message(MessageType.NEWTABLE, family, string(1, table), NLM_F_CREATE)
+def _messages(family: NftFamily, table: str, chains: Sequence[FilterChain]) -> Iterator[NftMessage]:
+    yield NftMessage(NftMessageType.NEWTABLE, family, string(1, table), NLM_F_CREATE)
     for chain in chains:
         body = [string(1, table), string(3, chain.name)]
         if chain.hook is not None:
             body.append(nested(4, number(1, HOOKS.index(chain.hook)), number(2, chain.priority or 0)))
             body.append(string(7, chain.type or "filter"))
             body.append(number(5, nft.DROP if chain.policy == "drop" else nft.ACCEPT))
-        yield Message(MessageType.NEWCHAIN, family, b"".join(body), NLM_F_CREATE)
+        yield NftMessage(NftMessageType.NEWCHAIN, family, b"".join(body), NLM_F_CREATE)
     for chain in chains:
         for rule in chain.rules:
             expressions = nft.rule(*_conditions(rule, family), nft.counter(), *_effects(rule, family))
             body = [string(1, table), string(2, chain.name), expressions]
-            yield Message(MessageType.NEWRULE, family, b"".join(body), NLM_F_CREATE | NLM_F_APPEND)
+            yield NftMessage(NftMessageType.NEWRULE, family, b"".join(body), NLM_F_CREATE | NLM_F_APPEND)
 
 
-def _conditions(rule: FilterRule, family: Protocol) -> Iterator[bytes]:
+def _conditions(rule: FilterRule, family: NftFamily) -> Iterator[bytes]:
     for match in rule.matches:
         yield from _condition(match, family)
 
 
-def _condition(match: FilterMatch, family: Protocol) -> Iterator[bytes]:
+def _condition(match: FilterMatch, family: NftFamily) -> Iterator[bytes]:
     operator, value = nft.NEQ if match.negated else nft.EQ, match.values[0]
     match match.field:
         case "source" | "destination" as side:
-            yield from nft.prefix(side, value, operator, one_version=family is not Protocol.INET)
+            yield from nft.prefix(side, value, operator, one_version=family is not NftFamily.INET)
         case "iif" | "oif" as side:
             yield from nft.interface(side, value, operator)
         case "protocol":
@@ -100,7 +91,7 @@ def _condition(match: FilterMatch, family: Protocol) -> Iterator[bytes]:
             yield nft.compare(raw.value, nft.NEQ if raw.negated else nft.EQ)
 
 
-def _effects(rule: FilterRule, family: Protocol) -> Iterator[bytes]:
+def _effects(rule: FilterRule, family: NftFamily) -> Iterator[bytes]:
     if rule.set_mark is not None:
         value, _, bits = rule.set_mark.partition("/")
         yield from nft.set_mark(int(value, 16), int(bits or "0xffffffff", 16))

@@ -17,18 +17,8 @@ from typing import Literal
 
 from netns_lab import nft_encode as nft
 from viacheck.host.namespace import Namespace
-from viacheck.netlink.nfnetlink import (
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    NLM_F_EXCL,
-    Message,
-    MessageType,
-    NfnetlinkSocket,
-    Protocol,
-    nested,
-    number,
-    string,
-)
+from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, nested, string
+from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType, number
 
 _ICMP_ERRORS = ((1, (b"\3", b"\4", b"\5", b"\x0b", b"\x0c")), (58, (b"\1", b"\2", b"\3", b"\4")))
 """By IP protocol, the types of RFC 792 (unreachable, source quench, redirect, time exceeded, parameter problem) and of
@@ -159,7 +149,7 @@ class _Hook(IntEnum):
 class _Chain:
     """Where the rules of one kind are hooked in."""
 
-    family: Protocol
+    family: NftFamily
     name: str
     hook: int
     priority: int
@@ -167,11 +157,11 @@ class _Chain:
     device: str | None = None
 
 
-_POSTROUTING = _Chain(Protocol.INET, "postrouting", _Hook.POSTROUTING, 100, "nat")
-_PREROUTING_NAT = _Chain(Protocol.INET, "prerouting_nat", _Hook.PREROUTING, -100, "nat")
-_PREROUTING = _Chain(Protocol.INET, "prerouting", _Hook.PREROUTING, -150)
-_FORWARD = _Chain(Protocol.INET, "forward", _Hook.FORWARD, 0)
-_OUTPUT = _Chain(Protocol.INET, "output", _Hook.OUTPUT, 0)
+_POSTROUTING = _Chain(NftFamily.INET, "postrouting", _Hook.POSTROUTING, 100, "nat")
+_PREROUTING_NAT = _Chain(NftFamily.INET, "prerouting_nat", _Hook.PREROUTING, -100, "nat")
+_PREROUTING = _Chain(NftFamily.INET, "prerouting", _Hook.PREROUTING, -150)
+_FORWARD = _Chain(NftFamily.INET, "forward", _Hook.FORWARD, 0)
+_OUTPUT = _Chain(NftFamily.INET, "output", _Hook.OUTPUT, 0)
 
 
 def apply(namespace: Namespace, table: str, rules: Sequence[LabRule]) -> None:
@@ -194,7 +184,7 @@ def apply(namespace: Namespace, table: str, rules: Sequence[LabRule]) -> None:
         for chain, expressions in _expressions(rule, namespace):
             chains.setdefault(chain, []).append(expressions)
     messages = [
-        Message(MessageType.NEWTABLE, family, string(1, table), NLM_F_CREATE | NLM_F_EXCL)
+        NftMessage(NftMessageType.NEWTABLE, family, string(1, table), NLM_F_CREATE | NLM_F_EXCL)
         for family in dict.fromkeys(chain.family for chain in chains)
     ]
     for chain in chains:
@@ -203,11 +193,13 @@ def apply(namespace: Namespace, table: str, rules: Sequence[LabRule]) -> None:
             hook.append(string(3, chain.device))
         body = [string(1, table), string(3, chain.name), nested(4, *hook), string(7, chain.type)]
         body.append(number(5, policy if chain is _FORWARD else nft.ACCEPT))
-        messages.append(Message(MessageType.NEWCHAIN, chain.family, b"".join(body), NLM_F_CREATE))
+        messages.append(NftMessage(NftMessageType.NEWCHAIN, chain.family, b"".join(body), NLM_F_CREATE))
     for chain, listed in chains.items():
         for expressions in listed:
             body = [string(1, table), string(2, chain.name), expressions]
-            messages.append(Message(MessageType.NEWRULE, chain.family, b"".join(body), NLM_F_CREATE | NLM_F_APPEND))
+            messages.append(
+                NftMessage(NftMessageType.NEWRULE, chain.family, b"".join(body), NLM_F_CREATE | NLM_F_APPEND)
+            )
     with NfnetlinkSocket(namespace) as nfnetlink:
         nfnetlink.commit(messages)
 
@@ -219,9 +211,9 @@ def remove(namespace: Namespace, table: str) -> None:
         OSError: with the kernel's errno.
     """
     with NfnetlinkSocket(namespace) as nfnetlink:
-        for family in (Protocol.INET, Protocol.NETDEV):
+        for family in (NftFamily.INET, NftFamily.NETDEV):
             try:
-                nfnetlink.commit([Message(MessageType.DELTABLE, family, string(1, table))])
+                nfnetlink.commit([NftMessage(NftMessageType.DELTABLE, family, string(1, table))])
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
                     raise
@@ -284,7 +276,7 @@ def _index(namespace: Namespace, device: str) -> int:
 
 
 def _at_device(device: str, direction: str) -> _Chain:
-    return _Chain(Protocol.NETDEV, f"{direction}_{device}", 0 if direction == "ingress" else 1, 0, device=device)
+    return _Chain(NftFamily.NETDEV, f"{direction}_{device}", 0 if direction == "ingress" else 1, 0, device=device)
 
 
 def _frame(rule: DropFrames) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -30,19 +31,10 @@ from netns_lab.nft_rules import (
 from tests.helpers.paths import ROOT
 from viacheck.analysis.packet_filter.evaluate import Flow, forwarding, mark_after_prerouting, source_nat
 from viacheck.host.namespace import Namespace
+from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.snapshot import FilterMatch, FilterRule, PacketFilter
-from viacheck.netlink.nfnetlink import (
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    Message,
-    MessageType,
-    NfnetlinkSocket,
-    Protocol,
-    attribute,
-    nested,
-    string,
-)
-from viacheck.netlink.packet_filter_reader import read_packet_filter
+from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, attribute, nested, string
+from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType
 
 TIMEOUT = 5.0
 FLOW = Flow(
@@ -187,12 +179,12 @@ def test_a_device_that_does_not_exist_is_refused(host: Namespace) -> None:
 
 
 def test_a_batch_is_taken_whole_or_not_at_all(host: Namespace) -> None:
-    table = Message(MessageType.NEWTABLE, Protocol.INET, string(1, "lab"), NLM_F_CREATE)
-    orphan = Message(MessageType.NEWRULE, Protocol.INET, string(1, "lab") + string(2, "no chain"), NLM_F_CREATE)
+    table = NftMessage(NftMessageType.NEWTABLE, NftFamily.INET, string(1, "lab"), NLM_F_CREATE)
+    orphan = NftMessage(NftMessageType.NEWRULE, NftFamily.INET, string(1, "lab") + string(2, "no chain"), NLM_F_CREATE)
     with NfnetlinkSocket(host) as nfnetlink:
         with pytest.raises(FileNotFoundError):
             nfnetlink.commit([table, orphan])
-        assert nfnetlink.dump(MessageType.GETTABLE) == []
+        assert nfnetlink.dump(NftMessageType.GETTABLE) == []
 
 
 def test_a_table_is_not_applied_over_another(host: Namespace) -> None:
@@ -218,7 +210,7 @@ def test_foreign_user_data_is_no_comment(host: Namespace) -> None:
     immediate = nested(1, string(1, "immediate"), nested(2, attribute(1, bytes(4)), accept))
     body = string(1, "lab") + string(2, "forward") + nested(4, immediate) + attribute(7, b"\xff\xfe\x01written by x")
     with NfnetlinkSocket(host) as nfnetlink:
-        nfnetlink.commit([Message(MessageType.NEWRULE, Protocol.INET, body, NLM_F_CREATE | NLM_F_APPEND)])
+        nfnetlink.commit([NftMessage(NftMessageType.NEWRULE, NftFamily.INET, body, NLM_F_CREATE | NLM_F_APPEND)])
     rules = read_packet_filter(host).chains[0].rules
     assert [rule.verdict for rule in rules] == ["drop", "accept"]
 
@@ -416,7 +408,7 @@ def test_without_a_tool_legacy_tables_are_told_as_unread(host: Namespace, monkey
 
 ORDINARY_USER = """
 import ctypes, os
-from viacheck.netlink import packet_filter_reader
+from viacheck.host import packet_filter_reader
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
 from netns_lab.nft_rules import Masquerade, apply
@@ -443,7 +435,7 @@ def run_as_ordinary_user(script: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=60,
     )
     if "unshare: Operation not permitted" in result.stderr:

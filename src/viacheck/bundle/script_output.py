@@ -13,11 +13,9 @@ from typing import Any, TypeVar
 
 from viacheck.bundle.manifest import FILES
 from viacheck.bundle.recorded_commands import Recorded
-from viacheck.bundle.redaction.patterns import without_comments, without_rule_comment
 from viacheck.host.link_monitors import in_words
 from viacheck.model.snapshot import (
     DockerEngine,
-    FilterChain,
     HostFile,
     Link,
     ManagerAnswer,
@@ -26,9 +24,16 @@ from viacheck.model.snapshot import (
     Problem,
     Snapshot,
 )
+from viacheck.netlink.packet_filter import (
+    IPTABLES_FAMILIES,
+    IptablesSave,
+    NftRuleset,
+    merge_packet_filter,
+    without_rule_comments,
+)
 from viacheck.parsers import iproute
+from viacheck.parsers.comments import without_comments
 from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers
-from viacheck.parsers.iptables_save import parse_iptables_save, written_by_nft_backend
 from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 from viacheck.persistence import manager_answers
 from viacheck.persistence.allowlist import keep
@@ -44,7 +49,6 @@ DOCKER_VERSION, DOCKER_INFO, DOCKER_NETWORKS, DOCKER_CONTAINER = (
     "docker version", "docker info", "docker network inspect", "docker inspect",
 )  # fmt: skip
 ENTER_AGENT = "nsenter"
-_IPTABLES_TABLES = frozenset({"raw", "mangle", "nat", "filter", "security"})
 
 
 class _Place:
@@ -108,46 +112,37 @@ class _Place:
         )
 
     def packet_filter(self) -> PacketFilter:
-        chains: list[FilterChain] = []
-        read_with: list[str] = []
         unread: list[str] = []
-        told: set[str] = set()
-        for family, prefix in (("ip", "iptables"), ("ip6", "ip6tables")):
-            for tool in (f"{prefix}-save", f"{prefix}-legacy-save"):
-                one = self.commands.get(f"{tool} -c")
-                if one is None or one.exit_code:
-                    continue
-                backend = "iptables" if written_by_nft_backend(one.stdout) else "iptables-legacy"
-                try:
-                    found = parse_iptables_save(one.stdout, family, backend)  # type: ignore[arg-type]
-                except ValueError as error:
-                    unread.append(f"{tool}: {error}")
-                    continue
-                if not (
-                    backend == "iptables-legacy" and any(c.backend == backend and c.family == family for c in chains)
-                ):
-                    chains += found
-                read_with.append(tool)
-                if backend == "iptables":
-                    told.add(family)
-        nft = self.commands.get(NFT)
-        if nft is None or nft.exit_code:
-            why = "it was not recorded" if nft is None else nft.stderr.strip() or f"exit code {nft.exit_code}"
+        saves = [
+            IptablesSave(tool, family, recorded.stdout)
+            for family, prefix in IPTABLES_FAMILIES
+            for tool in (f"{prefix}-save", f"{prefix}-legacy-save")
+            if (recorded := self.commands.get(f"{tool} -c")) is not None and not recorded.exit_code
+        ]
+        packet_filter = merge_packet_filter(self._nft_ruleset(unread), saves, unread)
+        if packet_filter.unread:
+            self.problem("packet filter", "; ".join(packet_filter.unread))
+        return without_rule_comments(packet_filter)
+
+    def _nft_ruleset(self, unread: list[str]) -> NftRuleset | None:
+        """Return the chains that nft printed; add to ``unread`` where it did not."""
+        recorded = self.commands.get(NFT)
+        if recorded is None or recorded.exit_code:
+            why = recorded_failure(recorded)
             unread.append(f"nftables: {NFT}: {why}")
-        else:
-            try:
-                native = parse_nft_json(nft.stdout)
-                chains += [one for one in native if not (one.family in told and one.table in _IPTABLES_TABLES)]
-                read_with.append("nft")
-            except NotARuleset as error:
-                unread.append(f"nftables: {error}")
-        if unread:
-            self.problem("packet filter", "; ".join(unread))
-        bare = (
-            replace(one, rules=tuple(replace(rule, text=without_rule_comment(rule.text)) for rule in one.rules))
-            for one in chains
-        )
-        return PacketFilter(chains=tuple(bare), read_with=tuple(read_with), unread=tuple(unread))
+            return None
+        try:
+            return NftRuleset(parse_nft_json(recorded.stdout), "nft")
+        except NotARuleset as error:
+            unread.append(f"nftables: {error}")
+            return None
+
+
+def recorded_failure(recorded: Recorded | None) -> str:
+    """Return why a command's output is not there."""
+    if recorded is None:
+        return "it was not recorded"
+    return recorded.stderr.strip() or f"exit code {recorded.exit_code}"
 
 
 def snapshot_of(

@@ -15,7 +15,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from viacheck.bundle.redaction.patterns import without_comments, without_rule_comment
 from viacheck.host import persistence_files, pipework_files
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.host.command import CommandResult
@@ -23,18 +22,18 @@ from viacheck.host.dhcp_clients import dhcp_clients
 from viacheck.host.facts import facts, read_file
 from viacheck.host.link_monitors import link_watchers
 from viacheck.host.namespace import Namespace
+from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.snapshot import (
     DockerEngine,
-    FilterChain,
     HostFile,
     Link,
     NetworkState,
-    PacketFilter,
     Problem,
     Snapshot,
 )
-from viacheck.netlink.packet_filter_reader import read_packet_filter
+from viacheck.netlink.packet_filter import without_rule_comments
 from viacheck.parsers import iproute
+from viacheck.parsers.comments import without_comments
 
 T = TypeVar("T")
 UNDECODABLE = "\ufffd"
@@ -86,7 +85,7 @@ class _Reader:
         if nameless:
             reason = f"the name of interface {', '.join(map(str, nameless))} is no UTF-8, so it cannot be watched"
             self.problems.append(Problem(what="links", reason=reason))
-        packet_filter = _without_comments(read_packet_filter(self.namespace))
+        packet_filter = without_rule_comments(read_packet_filter(self.namespace))
         if packet_filter.unread:
             reason = "; ".join(packet_filter.unread)
             self.problems.append(Problem(what="packet filter", reason=reason, missing=missing_capabilities()))
@@ -174,16 +173,6 @@ def _files(namespace: Namespace) -> tuple[HostFile, ...]:
     tables = (read_file(fact, path) for path in paths)
     names = (dataclasses.replace(file, text=without_comments(file.text)) for file in tables)
     return (*names, *persistence_files.collect(namespace), *pipework_files.collect(namespace))
-
-
-def _without_comments(packet_filter: PacketFilter) -> PacketFilter:
-    """People write into a rule's comment whatever they like."""
-
-    def bare(chain: FilterChain) -> FilterChain:
-        rules = (dataclasses.replace(rule, text=without_rule_comment(rule.text)) for rule in chain.rules)
-        return dataclasses.replace(chain, rules=tuple(rules))
-
-    return dataclasses.replace(packet_filter, chains=tuple(map(bare, packet_filter.chains)))
 
 
 def _with_wireless(link: Link) -> Link:

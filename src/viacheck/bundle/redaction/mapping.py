@@ -18,9 +18,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
 from typing import Any, get_args
 
 from viacheck.bundle.manifest import Redaction
-from viacheck.bundle.redaction.patterns import without_comments, without_secrets
+from viacheck.bundle.redaction.patterns import without_secrets
 from viacheck.model.intent import MODES, PROTOCOLS, Survivable
 from viacheck.model.result import Verdict
+from viacheck.parsers.comments import without_comments
 from viacheck.persistence.manager_config import Manager
 
 KEPT4 = tuple(

@@ -1,0 +1,153 @@
+"""Fields of the packet in the registers of a rule, and the conditions that a comparison with a constant makes of them.
+
+The values are those of :class:`viacheck.model.snapshot.FilterMatch`. A comparison that they cannot express has no
+values (None), and the caller makes it the condition ``unknown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
+
+from viacheck.model.snapshot import FilterMatch
+from viacheck.netlink.codec import as_string
+from viacheck.netlink.nfnetlink import NftFamily
+from viacheck.netlink.nft_packet_fields import PacketField, protocol_text
+
+EQ, NEQ, LT, LTE, GT, GTE = range(6)
+SIGNS = ("", "!= ", "< ", "<= ", "> ", ">= ")
+"""nft's signs for the operators of ``cmp``, by number."""
+ALL_BITS = 0xFFFFFFFF
+IP_VERSIONS = {"nfproto": {int(NftFamily.IP): 4, int(NftFamily.IP6): 6}, "ethertype": {0x0800: 4, 0x86DD: 6}}
+"""The IP version that a value of the field stands for."""
+ADDRESS_TYPES = (
+    "unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit",
+)  # fmt: skip
+"""RTN_* of rtnetlink(7), by number."""
+CT_STATES = {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}
+_ADDRESSES = frozenset({"source", "destination"})
+_PORTS = frozenset({"sport", "dport"})
+_INTERFACES = frozenset({"iif", "oif"})
+
+InterfaceName = Callable[[int], str]
+"""Returns the name of an interface by its index."""
+Values = tuple[str, ...]
+
+
+def condition(key: PacketField | None, values: Values | None, text: str, *, negated: bool = False) -> FilterMatch:
+    """Return the condition that a field has one of these values; ``text`` stands for it where it is unknown."""
+    if key is None or values is None:
+        return FilterMatch(field="unknown", values=(text,))
+    return FilterMatch(field=key.field, values=values, negated=negated)
+
+
+def mark_text(value: int, mask: int) -> str:
+    """Return a mark as ``VALUE/MASK`` in hex."""
+    return f"0x{value:x}/0x{mask:x}"
+
+
+def values_equal(key: PacketField, octets: bytes, name_of: InterfaceName) -> Values | None:
+    """Return the values that a field has when its register equals some octets; None for a field without values."""
+    if key.xor:
+        return None
+    if key.field in _ADDRESSES:
+        return _prefix(key, octets)
+    if key.field in _INTERFACES:
+        return _interface(key, octets, name_of)
+    value = key.value(octets[: key.held])
+    if key.field == "mark":
+        return (mark_text(value, ALL_BITS if key.mask is None else key.mask),)
+    if key.mask is not None:
+        return None
+    if key.field == "protocol" or key.field in _PORTS:
+        return (str(value),)
+    if key.field in ("dst-type", "src-type"):
+        return (ADDRESS_TYPES[value],) if value < len(ADDRESS_TYPES) else None
+    if key.field == "ctstate":
+        return (CT_STATES[value],) if value in CT_STATES else None
+    return None
+
+
+def _prefix(key: PacketField, octets: bytes) -> Values | None:
+    held = octets[: key.held]
+    bits = 8 * key.width
+    mask = (1 << 8 * key.held) - 1 if key.mask is None else key.mask
+    mask <<= 8 * (key.width - key.held)
+    length = mask.bit_count()
+    if mask >> bits or mask != ((1 << bits) - 1) ^ ((1 << bits - length) - 1):
+        return None
+    return (f"{ip_address(held.ljust(key.width, bytes(1)))}/{length}",)
+
+
+def _interface(key: PacketField, octets: bytes, name_of: InterfaceName) -> Values | None:
+    if key.mask is not None:
+        return None
+    if key.host_order:
+        return (name_of(key.value(octets[:4])),)
+    name = as_string(octets)
+    return (name if b"\0" in octets or len(octets) >= key.width else f"{name}*",)
+
+
+def values_between(key: PacketField, first: bytes, last: bytes | None, name_of: InterfaceName) -> Values | None:
+    """Return the values of a field from ``first`` to ``last``, both included; None for a field without values."""
+    if last is None or first == last:
+        return values_equal(key, first, name_of)
+    if key.mask is not None or key.xor:
+        return None
+    if key.field in _ADDRESSES:
+        low = ip_address(first[: key.held].ljust(key.width, b"\0"))
+        high = ip_address(last[: key.held].ljust(key.width, b"\xff"))
+        if isinstance(low, IPv4Address) and isinstance(high, IPv4Address):
+            return tuple(str(network) for network in summarize_address_range(low, high))
+        if isinstance(low, IPv6Address) and isinstance(high, IPv6Address):
+            return tuple(str(network) for network in summarize_address_range(low, high))
+    begin, end = key.value(first[: key.held]), key.value(last[: key.held])
+    if key.field in _PORTS:
+        return (f"{begin}-{end}",)
+    if key.field == "protocol":
+        return tuple(str(protocol) for protocol in range(begin, end + 1))
+    return None
+
+
+def values_beyond(key: PacketField, operator: int, octets: bytes, name_of: InterfaceName) -> Values | None:
+    """Return the values below or above a bound; None for a field without values, and where none is left."""
+    if key.field not in _ADDRESSES | _PORTS or key.held != key.width or len(octets) != key.width:
+        return None
+    bound, highest = int.from_bytes(octets, "big"), (1 << 8 * key.width) - 1
+    first, last = {
+        LT: (0, bound - 1),
+        LTE: (0, bound),
+        GT: (bound + 1, highest),
+        GTE: (bound, highest),
+    }[operator]
+    if first > last:
+        return None
+    return values_between(key, first.to_bytes(key.width, "big"), last.to_bytes(key.width, "big"), name_of)
+
+
+def values_text(match: FilterMatch) -> str:
+    """Return the values of a condition as nft prints them."""
+    if match.field == "protocol":
+        text = protocol_text(match.values)
+    elif match.field in _INTERFACES:
+        text = ", ".join(f'"{value}"' for value in match.values)
+    elif match.field in _ADDRESSES:
+        text = ", ".join(value.removesuffix("/32").removesuffix("/128") for value in match.values)
+    else:
+        text = ", ".join(match.values)
+    return text if len(match.values) == 1 else f"{{ {text} }}"
+
+
+def bound_text(key: PacketField, octets: bytes) -> str:
+    """Return the bound of a comparison as nft prints it."""
+    return str(ip_address(octets)) if key.field in _ADDRESSES else str(key.value(octets))
+
+
+def octets_text(key: PacketField, octets: bytes) -> str:
+    """Return a constant that no condition can express, in hex."""
+    if key.text.startswith("ether ") and len(octets) == 6:
+        return octets.hex(":")
+    if key.text.startswith("icmp") and octets:
+        return str(octets[0])
+    mask = "" if key.mask is None else f"& 0x{key.mask:x} == "
+    return f"{mask}0x{octets.hex()}"

@@ -1,0 +1,136 @@
+"""Fields of the packet that a rule loads into its registers: of the headers, of the kernel's metadata, of conntrack."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+
+from viacheck.model.snapshot import FilterMatch
+from viacheck.netlink.nft_expressions import CtExpression, FibExpression, MetaExpression, PayloadExpression
+
+
+@dataclass(frozen=True, slots=True)
+class PacketField:
+    """A field of the packet in a register."""
+
+    field: str
+    """As in :class:`FilterMatch`, or ``nfproto`` or ``ethertype``."""
+    text: str
+    """The field as nft prints it."""
+    width: int
+    """Octets of the whole field; a register may hold fewer, from its beginning."""
+    held: int
+    host_order: bool = False
+    mask: int | None = None
+    """In the field's own order."""
+    xor: int = 0
+
+    def value(self, octets: bytes) -> int:
+        """Return the number that some octets of the register are."""
+        return int.from_bytes(octets, sys.byteorder if self.host_order else "big")
+
+
+def unknown_field(text: str, width: int, *, host_order: bool = False) -> PacketField:
+    """Return a field that no condition can name."""
+    return PacketField("unknown", text, width, width, host_order)
+
+
+_L4_PROTOCOLS = {
+    1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 51: "ah", 58: "ipv6-icmp", 132: "sctp",
+}  # fmt: skip
+_LINK, _NETWORK, _TRANSPORT = 0, 1, 2
+_BASES = ("ll", "nh", "th", "ih")
+_ADDRESS_FIELDS = {
+    4: {12: PacketField("source", "ip saddr", 4, 4), 16: PacketField("destination", "ip daddr", 4, 4)},
+    6: {8: PacketField("source", "ip6 saddr", 16, 16), 24: PacketField("destination", "ip6 daddr", 16, 16)},
+}
+"""By IP version and offset in the network header."""
+_PROTOCOL_FIELDS = {
+    4: (9, PacketField("protocol", "ip protocol", 1, 1)),
+    6: (6, PacketField("protocol", "ip6 nexthdr", 1, 1)),
+}
+_LINK_FIELDS = {
+    (0, 6): unknown_field("ether daddr", 6),
+    (6, 6): unknown_field("ether saddr", 6),
+    (12, 2): PacketField("ethertype", "ether type", 2, 2),
+}
+"""By offset and length in the link header."""
+META_MARK = 3
+_META_FIELDS = {
+    1: PacketField("ethertype", "meta protocol", 2, 2),
+    3: PacketField("mark", "meta mark", 4, 4, host_order=True),
+    4: PacketField("iif", "iif", 4, 4, host_order=True),
+    5: PacketField("oif", "oif", 4, 4, host_order=True),
+    6: PacketField("iif", "iifname", 16, 16),
+    7: PacketField("oif", "oifname", 16, 16),
+    15: PacketField("nfproto", "meta nfproto", 1, 1),
+    16: PacketField("protocol", "meta l4proto", 1, 1),
+}
+_FIB_TYPE = 3
+_FIB_FIELDS = {1: ("src-type", "saddr"), 2: ("dst-type", "daddr")}
+_CT_STATE_KEY = 0
+_WITH_PORTS = frozenset({"6", "17", "33", "132", "136"})
+_ICMP = {("1",): "icmp", ("58",): "icmpv6"}
+
+
+def payload_field(load: PayloadExpression, version: int | None, protocol: FilterMatch | None) -> PacketField:
+    """Return the field of the packet that some octets of a header are.
+
+    Args:
+        load: which octets of which header.
+        version: the IP version that the rule is about so far.
+        protocol: the latest condition on the protocol above IP.
+    """
+    offset, length = load.offset, load.length
+    key: PacketField | None = None
+    if load.base == _LINK:
+        key = _LINK_FIELDS.get((offset, length))
+    elif load.base == _NETWORK and version:
+        address = _ADDRESS_FIELDS[version].get(offset)
+        protocol_offset, protocol_field = _PROTOCOL_FIELDS[version]
+        if address is not None and length <= address.width:
+            key = replace(address, held=length)
+        elif (offset, length) == (protocol_offset, 1):
+            key = protocol_field
+    elif load.base == _TRANSPORT:
+        key = _transport_field(protocol, offset, length)
+    base = _BASES[load.base] if load.base < len(_BASES) else str(load.base)
+    return key or unknown_field(f"@{base},{offset * 8},{length * 8}", length)
+
+
+def _transport_field(protocol: FilterMatch | None, offset: int, length: int) -> PacketField | None:
+    """Return the field of the transport header; nft puts the condition on the protocol before it."""
+    if protocol is None:
+        return None
+    if length == 2 and offset in (0, 2) and not protocol.negated and _WITH_PORTS.issuperset(protocol.values):
+        name = "sport" if offset == 0 else "dport"
+        text = protocol_text(protocol.values) if len(protocol.values) == 1 else "th"
+        return PacketField(name, f"{text} {name}", 2, 2)
+    if length == 1 and offset in (0, 1) and protocol.values in _ICMP:
+        return unknown_field(f"{_ICMP[protocol.values]} {('type', 'code')[offset]}", 1)
+    return None
+
+
+def meta_field(meta: MetaExpression) -> PacketField:
+    """Return the field of the kernel's metadata."""
+    return _META_FIELDS.get(meta.key) or unknown_field(f"meta {meta.key}", 4, host_order=True)
+
+
+def tracking_field(tracking: CtExpression) -> PacketField:
+    """Return the field of conntrack."""
+    if tracking.key == _CT_STATE_KEY:
+        return PacketField("ctstate", "ct state", 4, 4, host_order=True)
+    return unknown_field(f"ct {tracking.key}", 4, host_order=True)
+
+
+def lookup_field(lookup: FibExpression) -> PacketField:
+    """Return the result of a look-up in the routing tables."""
+    name, text = _FIB_FIELDS.get(lookup.flags, ("unknown", f"flags {lookup.flags}"))
+    if lookup.result != _FIB_TYPE:
+        name, text = "unknown", f"flags {lookup.flags} result {lookup.result}"
+    return PacketField(name, f"fib {text} type", 4, 4, host_order=True)
+
+
+def protocol_text(values: tuple[str, ...]) -> str:
+    """Return protocol numbers by name where they have a name."""
+    return ", ".join(_L4_PROTOCOLS.get(int(value), value) for value in values)

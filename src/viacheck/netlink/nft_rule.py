@@ -1,0 +1,396 @@
+"""One rule of nftables, from its expressions to conditions and a verdict.
+
+The kernel keeps a rule as a list of small expressions that work on registers (nft(8) calls this the virtual machine).
+Reading a rule means following which field of the packet each register holds, and what the field is compared with. An
+expression that this reader does not know becomes a condition ``unknown``; a rule is never left out.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+
+from viacheck.model.snapshot import FilterMatch, FilterRule
+from viacheck.netlink import nft_expressions as nft
+from viacheck.netlink.codec import MalformedMessage, as_string
+from viacheck.netlink.nfnetlink import as_number
+from viacheck.netlink.nft_conditions import (
+    ALL_BITS,
+    CT_STATES,
+    EQ,
+    GTE,
+    IP_VERSIONS,
+    NEQ,
+    SIGNS,
+    InterfaceName,
+    Values,
+    bound_text,
+    condition,
+    mark_text,
+    octets_text,
+    values_between,
+    values_beyond,
+    values_equal,
+    values_text,
+)
+from viacheck.netlink.nft_packet_fields import (
+    META_MARK,
+    PacketField,
+    lookup_field,
+    meta_field,
+    payload_field,
+    tracking_field,
+    unknown_field,
+)
+from viacheck.netlink.nft_sets import NftSet, SetElement
+from viacheck.netlink.nft_xtables import match_conditions, target_effect
+
+FindSet = Callable[[str], NftSet | None]
+"""Returns a set of the rule's table by its name."""
+
+_EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
+_WITHOUT_EFFECT = frozenset({"flow_offload", "last", "log", "notrack"})
+_DECIDING = frozenset({"fwd", "synproxy", "tproxy"})
+
+
+@dataclass(slots=True)
+class RuleState:
+    """What is known of a rule while its expressions are read."""
+
+    version: int | None
+    """The IP version that the rule is about so far."""
+    name_of: InterfaceName
+    find_set: FindSet
+    fields: dict[int, PacketField] = field(default_factory=dict)
+    """The field of the packet in each register."""
+    constants: dict[int, bytes] = field(default_factory=dict)
+    """The constant in each register."""
+    matches: list[FilterMatch] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    """The rule as nft prints it, part by part."""
+    alternatives: list[tuple[FilterMatch, str, str | None]] = field(default_factory=list)
+    """The entries of a verdict map."""
+    verdict: str | None = None
+    argument: str | None = None
+    set_mark: str | None = None
+    packets: int | None = None
+    octets: int | None = None
+    xtables: bool = False
+    """The rule holds a match or a target of iptables."""
+
+    def match(self, match: FilterMatch, text: str) -> None:
+        """Add a condition."""
+        self.matches.append(match)
+        if text:
+            self.parts.append(text)
+
+    def unknown(self, text: str) -> None:
+        """Add a condition that cannot be evaluated."""
+        self.match(condition(None, None, text), text)
+
+    def decide(self, verdict: str, argument: str | None = None, text: str | None = None) -> None:
+        """Set what the rule decides."""
+        self.verdict, self.argument = verdict, argument
+        self.parts.append(text or " ".join(filter(None, (verdict, argument))))
+
+    def field_in(self, register: int, constant: bytes) -> PacketField:
+        """Return the field in a register that is compared with a constant."""
+        return self.fields.get(register) or unknown_field("?", len(constant))
+
+    def last_protocol(self) -> FilterMatch | None:
+        """Return the latest condition on the protocol, which says what the transport header is."""
+        return next((match for match in reversed(self.matches) if match.field == "protocol"), None)
+
+
+def read_rule(version: int | None, expressions: bytes, name_of: InterfaceName, find_set: FindSet) -> RuleState:
+    """Read the expressions of one rule.
+
+    Args:
+        version: the IP version of the table's family; None for a family of both.
+        expressions: NFTA_RULE_EXPRESSIONS.
+        name_of: returns the name of an interface by its index.
+        find_set: returns a set of the rule's table by its name.
+
+    Raises:
+        MalformedMessage: when the expressions are not those of a rule.
+    """
+    state = RuleState(version, name_of, find_set)
+    try:
+        for expression in nft.decode_expressions(expressions):
+            _apply(state, expression)
+    except (ValueError, struct.error) as error:
+        raise MalformedMessage(f"not the expressions of a rule: {error}") from error
+    return state
+
+
+def filter_rules(state: RuleState, handle: int, comment: str) -> Iterator[FilterRule]:
+    """Yield the rules that were read: one, or for a verdict map one for each entry."""
+    matches = _with_version(state.matches, state.version)
+    whole = FilterRule(
+        matches=tuple(matches),
+        verdict=state.verdict,
+        argument=state.argument,
+        set_mark=state.set_mark,
+        packets=state.packets,
+        bytes=state.octets,
+        handle=handle,
+        text=" ".join(state.parts) + (f' comment "{comment}"' if comment else ""),
+    )
+    if not state.alternatives:
+        yield whole
+    for match, verdict, argument in state.alternatives:
+        yield replace(whole, matches=(*matches, match), verdict=verdict, argument=argument)
+
+
+def _with_version(matches: list[FilterMatch], version: int | None) -> list[FilterMatch]:
+    """Replace the condition on the IP version by one on the source, where no address says the version already."""
+    if not version or not any(match.field == "version" for match in matches):
+        return matches
+    matches = [match for match in matches if match.field != "version"]
+    separator = ":" if version == 6 else "."
+    if not any(
+        match.field in ("source", "destination") and not match.negated and any(separator in v for v in match.values)
+        for match in matches
+    ):
+        matches.insert(0, FilterMatch(field="source", values=(_EVERYTHING[version],)))
+    return matches
+
+
+def _apply(state: RuleState, expression: nft.Expression) -> None:
+    match expression:
+        case nft.BitwiseExpression():
+            _bitwise(state, expression)
+        case nft.ByteorderExpression(source=source, target=target):
+            if (key := state.fields.get(source)) is not None:
+                state.fields[target] = replace(key, host_order=not key.host_order)
+        case nft.CmpExpression():
+            _compare(state, expression)
+        case nft.CounterExpression(octets=octets, packets=packets):
+            state.octets, state.packets = octets, packets
+            state.parts.append(f"counter packets {packets} bytes {octets}")
+        case nft.CtExpression(target=None, key=key_number):
+            state.parts.append(f"ct {key_number} set")
+        case nft.CtExpression(target=int(target)):
+            state.fields[target] = tracking_field(expression)
+        case nft.DupExpression():
+            _duplicate(state, expression)
+        case nft.FibExpression(target=target):
+            state.fields[target] = lookup_field(expression)
+        case nft.ImmediateExpression(target=target, data=data):
+            if data.verdict is None:
+                state.fields.pop(target, None)
+                state.constants[target] = data.constant
+            elif data.verdict.name is not None:
+                state.decide(data.verdict.name, data.verdict.chain)
+        case nft.LookupExpression():
+            _lookup(state, expression)
+        case nft.MasqExpression():
+            state.decide("masquerade")
+        case nft.MatchExpression():
+            _xtables_match(state, expression)
+        case nft.MetaExpression():
+            _meta(state, expression)
+        case nft.NatExpression():
+            _translate(state, expression)
+        case nft.PayloadExpression(target=None):
+            state.parts.append("payload set")
+        case nft.PayloadExpression(target=int(target)):
+            state.fields[target] = payload_field(expression, state.version, state.last_protocol())
+        case nft.QueueExpression():
+            state.decide("queue")
+        case nft.RangeExpression():
+            _range(state, expression)
+        case nft.RedirExpression():
+            state.decide("redirect")
+        case nft.RejectExpression():
+            state.decide("reject")
+        case nft.TargetExpression():
+            _xtables_target(state, expression)
+        case nft.OtherExpression(name=name):
+            _other(state, name)
+
+
+def _other(state: RuleState, name: str) -> None:
+    if name in _WITHOUT_EFFECT:
+        state.parts.append(name)
+    elif name in _DECIDING:
+        state.decide("unknown", text=name)
+    else:
+        # It may have loaded any register, so that no register can be relied on.
+        state.fields.clear()
+        state.constants.clear()
+        state.unknown(name)
+
+
+def _meta(state: RuleState, meta: nft.MetaExpression) -> None:
+    if meta.source is None:
+        state.fields[meta.target] = meta_field(meta)
+    elif meta.key == META_MARK:
+        _set_mark(state, meta.source)
+    else:
+        state.parts.append(f"meta {meta.key} set")
+
+
+def _set_mark(state: RuleState, register: int) -> None:
+    key = state.fields.get(register)
+    if register in state.constants:
+        value = int.from_bytes(state.constants[register][:4], sys.byteorder)
+        state.set_mark = mark_text(value, ALL_BITS)
+    elif key is not None and key.field == "mark":
+        kept = ALL_BITS if key.mask is None else key.mask
+        state.set_mark = mark_text(key.xor, kept ^ ALL_BITS)
+    else:
+        state.set_mark = "unknown"
+    state.parts.append(f"meta mark set {state.set_mark}")
+
+
+def _bitwise(state: RuleState, bitwise: nft.BitwiseExpression) -> None:
+    key = state.fields.get(bitwise.source)
+    state.constants.pop(bitwise.target, None)
+    if key is None or bitwise.operation or bitwise.mask is None:
+        text = key.text if key else f"register {bitwise.source}"
+        state.fields[bitwise.target] = unknown_field(text, 4)
+    else:
+        mask, xor = key.value(bitwise.mask), key.value(bitwise.xor)
+        state.fields[bitwise.target] = replace(key, mask=mask, xor=xor)
+
+
+def _compare(state: RuleState, comparison: nft.CmpExpression) -> None:
+    key, operator = state.field_in(comparison.source, comparison.constant), comparison.operator
+    if operator > GTE:
+        state.unknown(f"{key.text} operator {operator}")
+    elif key.field in IP_VERSIONS:
+        _compare_version(state, key, operator, comparison.constant)
+    elif (states := _ct_states(key, operator, comparison.constant)) is not None:
+        state.match(states, f"ct state {'!= ' if states.negated else ''}{','.join(states.values)}")
+    elif operator in (EQ, NEQ):
+        values = values_equal(key, comparison.constant, state.name_of)
+        _add(state, key, operator, values, octets_text(key, comparison.constant))
+    else:
+        values = values_beyond(key, operator, comparison.constant, state.name_of)
+        bound = bound_text if values is not None else octets_text
+        text = f"{key.text} {SIGNS[operator]}{bound(key, comparison.constant)}"
+        state.match(condition(key, values, text), text)
+
+
+def _add(state: RuleState, key: PacketField, operator: int, values: Values | None, otherwise: str) -> None:
+    """Add the condition that a field has one of these values; ``otherwise`` is the text where it has none."""
+    sign = SIGNS[operator]
+    match = condition(key, values, f"{key.text} {sign}{otherwise}", negated=operator == NEQ)
+    state.match(match, match.values[0] if values is None else f"{key.text} {sign}{values_text(match)}")
+
+
+def _compare_version(state: RuleState, key: PacketField, operator: int, octets: bytes) -> None:
+    value = key.value(octets[: key.held])
+    version = IP_VERSIONS[key.field].get(value)
+    if operator == EQ and version:
+        state.version = version
+        name = f"ipv{version}" if key.field == "nfproto" else {4: "ip", 6: "ip6"}[version]
+        state.match(FilterMatch(field="version", values=(str(version),)), f"{key.text} {name}")
+    else:
+        state.unknown(f"{key.text} {SIGNS[operator]}0x{value:x}")
+
+
+def _ct_states(key: PacketField, operator: int, octets: bytes) -> FilterMatch | None:
+    """Return the condition that conntrack has the packet in one of the masked states; None for another comparison."""
+    if key.field != "ctstate" or key.mask is None or key.xor or any(octets) or operator not in (EQ, NEQ):
+        return None
+    if key.mask & ~sum(CT_STATES):
+        return None
+    states = tuple(name for bit, name in CT_STATES.items() if key.mask & bit)
+    return FilterMatch(field="ctstate", values=states, negated=operator == EQ)
+
+
+def _range(state: RuleState, bounds: nft.RangeExpression) -> None:
+    key = state.field_in(bounds.source, bounds.first)
+    values = values_between(key, bounds.first, bounds.last, state.name_of)
+    otherwise = f"0x{bounds.first.hex()}-0x{bounds.last.hex()}"
+    _add(state, key, NEQ if bounds.operator else EQ, values, otherwise)
+
+
+def _lookup(state: RuleState, lookup: nft.LookupExpression) -> None:
+    key, members = state.fields.get(lookup.source), state.find_set(lookup.set_name)
+    text = f"{key.text if key else '?'} {'!= ' if lookup.inverted else ''}@{lookup.set_name}"
+    values = [_element_values(state, key, members, element) for element in members.values] if members else []
+    if lookup.target == 0 and members is not None:
+        _verdict_map(state, key, members, values, text)
+    elif members is not None and key is not None and members.catchall is None and None not in values:
+        known = tuple(value for element in values if element for value in element)
+        match = FilterMatch(field=key.field, values=known, negated=lookup.inverted)
+        state.match(match, f"{key.text} {'!= ' if lookup.inverted else ''}{{ {', '.join(known)} }}")
+    else:
+        state.unknown(text)
+    if lookup.target:
+        state.constants.pop(lookup.target, None)
+        state.fields.pop(lookup.target, None)
+
+
+def _verdict_map(
+    state: RuleState, key: PacketField | None, members: NftSet, values: list[Values | None], text: str
+) -> None:
+    """Add one alternative for each entry of a verdict map."""
+    state.parts.append(f"{text} vmap")
+    for element, element_values in zip(members.values, values, strict=True):
+        _alternative(state, condition(key, element_values, text), element)
+    if members.catchall is not None:
+        known = tuple(value for element_values in values if element_values for value in element_values)
+        others = condition(key, None if None in values else known, text, negated=True)
+        _alternative(state, others, members.catchall)
+
+
+def _alternative(state: RuleState, match: FilterMatch, element: SetElement) -> None:
+    if element.verdict is not None and element.verdict.name is not None:
+        state.alternatives.append((match, element.verdict.name, element.verdict.chain))
+
+
+def _element_values(state: RuleState, key: PacketField | None, members: NftSet, element: SetElement) -> Values | None:
+    description = members.description
+    if key is None or description.concatenated or description.key_length > (key.held + 3 & ~3):
+        return None
+    return values_between(key, element.key, element.end, state.name_of)
+
+
+def _translate(state: RuleState, translation: nft.NatExpression) -> None:
+    registers = (translation.first_address, translation.last_address)
+    constants = [state.constants.get(register) for register in registers if register is not None]
+    addresses = [_constant_address(constant) for constant in constants if constant]
+    argument = "-".join(dict.fromkeys(addresses)) or None
+    verdict = "dnat" if translation.kind else "snat"
+    ports = state.constants.get(translation.first_port) if translation.first_port is not None else None
+    port = f":{as_number(ports[:2])}" if ports else ""
+    state.decide(verdict, argument, f"{verdict} to {argument or '?'}{port}")
+
+
+def _constant_address(constant: bytes) -> str:
+    return str(ip_address(constant[:16] if len(constant) >= 16 else constant[:4]))
+
+
+def _duplicate(state: RuleState, duplicate: nft.DupExpression) -> None:
+    octets = state.constants.get(duplicate.address if duplicate.device is None else duplicate.device)
+    device = state.name_of(int.from_bytes(octets[:4], sys.byteorder)) if octets else "?"
+    state.parts.append(f'dup to "{device}"')
+
+
+def _xtables_match(state: RuleState, match: nft.MatchExpression) -> None:
+    state.xtables = True
+    if match.name == "comment":
+        state.parts.append(f'comment "{as_string(match.blob)}"')
+        return
+    conditions = match_conditions(match)
+    for known in conditions:
+        state.match(known, f"{known.field} {'!= ' if known.negated else ''}{values_text(known)}")
+    if not conditions:
+        state.unknown(f"xt match {match.name}")
+
+
+def _xtables_target(state: RuleState, target: nft.TargetExpression) -> None:
+    state.xtables = True
+    effect = target_effect(target, state.version)
+    state.set_mark = effect.set_mark or state.set_mark
+    if effect.verdict is None:
+        state.parts.append(effect.text)
+    else:
+        state.decide(effect.verdict, effect.argument, effect.text)

@@ -1,0 +1,120 @@
+"""Matches and targets of iptables inside nftables rules, as far as their private layout is simple.
+
+The layouts are those of linux/netfilter/xt_*.h. iptables-save prints all of them; this reader serves where the tool is
+missing, and everything that it does not know becomes ``unknown``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from viacheck.model.snapshot import FilterMatch
+from viacheck.netlink.nft_conditions import ADDRESS_TYPES, mark_text
+from viacheck.netlink.nft_expressions import MatchExpression, TargetExpression
+
+_CT_STATES = {1: "invalid", 2: "established", 4: "related", 8: "new", 256: "untracked"}
+_WITHOUT_VERDICT = frozenset(
+    {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "IDLETIMER", "LED", "LOG", "NFLOG"}
+    | {"NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL"}
+)
+_VERDICTS = {"MASQUERADE": "masquerade", "REDIRECT": "redirect", "REJECT": "reject", "NFQUEUE": "queue"}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetEffect:
+    """What a target of iptables does with the packet."""
+
+    text: str
+    verdict: str | None = None
+    argument: str | None = None
+    set_mark: str | None = None
+
+
+def match_conditions(match: MatchExpression) -> tuple[FilterMatch, ...]:
+    """Return the conditions of a match; empty for a match that this reader does not know.
+
+    Raises:
+        struct.error: when the match is shorter than its layout.
+    """
+    read = _MATCHES.get((match.name, match.revision))
+    return tuple(read(match.blob)) if read is not None else ()
+
+
+def target_effect(target: TargetExpression, version: int | None) -> TargetEffect:
+    """Return what a target does; its verdict is ``unknown`` for a target that this reader does not know.
+
+    Args:
+        target: the target.
+        version: the IP version that the rule is about.
+
+    Raises:
+        ValueError: when the target is shorter than its layout.
+        struct.error: the same.
+    """
+    name, revision, blob = target.name, target.revision, target.blob
+    if name in _VERDICTS:
+        return TargetEffect(name, _VERDICTS[name])
+    if name in ("SNAT", "DNAT"):
+        # SNAT and early DNAT count their ranges first; the address follows the range's flags, as in IPv6.
+        offset = 8 if revision < 2 and len(blob) < 40 else 4
+        address = str(ip_address(blob[offset : offset + (4 if version == 4 else 16)]))
+        return TargetEffect(f"{name} to {address}", name.lower(), address)
+    if name == "MARK" and revision == 2:
+        mark = mark_text(*struct.unpack_from("=II", blob))
+        return TargetEffect(f"MARK xset {mark}", set_mark=mark)
+    if name == "CONNMARK":
+        return TargetEffect(name, set_mark="unknown")
+    return TargetEffect(name, None if name in _WITHOUT_VERDICT else "unknown")
+
+
+def _address_type(blob: bytes) -> Iterator[FilterMatch]:
+    source, destination, flags = struct.unpack_from("=HHI", blob)
+    if flags & ~3:
+        return
+    for bits, inverted, side in ((source, flags & 1, "src-type"), (destination, flags & 2, "dst-type")):
+        if bits:
+            names = tuple(kind for bit, kind in enumerate(ADDRESS_TYPES) if bits >> bit & 1)
+            yield FilterMatch(field=side, values=names, negated=bool(inverted))
+
+
+def _connection_tracking(blob: bytes) -> Iterator[FilterMatch]:
+    matched, inverted, bits = struct.unpack_from("=HHH", blob, 146)
+    states = tuple(state for bit, state in _CT_STATES.items() if bits & bit)
+    if matched == 1 and not bits & ~sum(_CT_STATES):
+        yield FilterMatch(field="ctstate", values=states, negated=bool(inverted & 1))
+
+
+def _mark(blob: bytes) -> Iterator[FilterMatch]:
+    value, mask, inverted = struct.unpack_from("=IIB", blob)
+    yield FilterMatch(field="mark", values=(mark_text(value, mask),), negated=bool(inverted))
+
+
+def _tcp(blob: bytes) -> Iterator[FilterMatch]:
+    first_source, last_source, first, last, option, mask, _compared, inverted = struct.unpack_from("=HHHHBBBB", blob)
+    if not (option or mask or inverted & 12):
+        yield from _ports((first_source, last_source), (first, last), inverted)
+
+
+def _udp(blob: bytes) -> Iterator[FilterMatch]:
+    first_source, last_source, first, last, inverted = struct.unpack_from("=HHHHB", blob)
+    yield from _ports((first_source, last_source), (first, last), inverted)
+
+
+def _ports(source: tuple[int, int], destination: tuple[int, int], inverted: int) -> Iterator[FilterMatch]:
+    for (low, high), bit, side in ((source, 1, "sport"), (destination, 2, "dport")):
+        if (low, high) != (0, 65535) or inverted & bit:
+            values = (str(low) if low == high else f"{low}-{high}",)
+            yield FilterMatch(field=side, values=values, negated=bool(inverted & bit))
+
+
+_MATCHES: dict[tuple[str, int], Callable[[bytes], Iterator[FilterMatch]]] = {
+    ("addrtype", 1): _address_type,
+    ("conntrack", 3): _connection_tracking,
+    ("mark", 1): _mark,
+    ("tcp", 0): _tcp,
+    ("udp", 0): _udp,
+}
+"""By name and revision, because another revision has another layout."""
