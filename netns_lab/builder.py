@@ -15,7 +15,7 @@ from netns_lab.lab import Lab, LabMachine
 from netns_lab.networkd_daemon import NetworkdDaemon, NetworkdFailed
 from netns_lab.pid_namespace import contain_processes
 from netns_lab.plan import HOST, Cable, LabPlan, Machine
-from netns_lab.rtnetlink_batch import LabBuildError, Request, request
+from netns_lab.rtnetlink_batch import LabBuildError, LabRequest, request
 from netns_lab.services.dhcp_client import DHCPClient, NoLease
 from netns_lab.services.dhcp_server import DHCPServer
 from netns_lab.services.link_watcher import start_link_watcher
@@ -137,7 +137,7 @@ def _quick_neighbours(machine: Machine) -> dict[str, str]:
     return {pattern.format(name): RETRANSMIT_MS for pattern in QUICK_NEIGHBOURS for name in names}
 
 
-def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMachine]) -> list[Request]:
+def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMachine]) -> list[LabRequest]:
     """Return the requests for a machine's interfaces, for the cables whose first end it is, and on the host macvlans.
 
     A macvlan of another machine is made in the host's namespace, which has its parent.
@@ -173,7 +173,7 @@ def _link(machine: Machine, name: str) -> Link:
     return link
 
 
-def configuration(machine: Machine) -> list[Request]:
+def configuration(machine: Machine) -> list[LabRequest]:
     """Return the requests that configure a machine whose interfaces exist, in the order that settles fastest."""
     state = machine.state
     indexes = {"lo": 1} | {link.name: link.index for link in state.links}

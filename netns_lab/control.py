@@ -15,7 +15,7 @@ from netns_lab.docker_engine.engine_builder import apply_pipework, hold_agents_l
 from netns_lab.lab import Lab, LabMachine, wait_for_carrier
 from netns_lab.networkd_daemon import NetworkdFailed
 from netns_lab.plan import HOST, Cable
-from netns_lab.rtnetlink_batch import Request, request
+from netns_lab.rtnetlink_batch import LabRequest, request
 from viacheck.disruption.controls import EventFailed, EventNotMade
 
 ENABLED = ("test", "-e", pipework_host.WATCH_ENABLED)
@@ -143,7 +143,7 @@ def _index(machine: LabMachine, cable: Cable) -> int:
     return link.index
 
 
-def _routes(machine: LabMachine, cable: Cable, verb: str) -> list[Request]:
+def _routes(machine: LabMachine, cable: Cable, verb: str) -> list[LabRequest]:
     """Return requests for the routes that the kernel removes when the cable's other end goes down."""
     state = machine.plan.state
     indexes = {link.name: link.index for link in state.links}

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from netns_lab import rtnetlink_batch
 from netns_lab.nft_replay import replay
-from netns_lab.rtnetlink_batch import Request, request
+from netns_lab.rtnetlink_batch import LabRequest, request
 from viacheck.analysis.packet_filter.replica_filter import rebuilt
 from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import INTERFACE_SYSCTLS, SYSCTLS, network_state
@@ -195,6 +195,6 @@ def _without(these: Iterable[T], those: Iterable[T], key: Callable[[T], object])
     return left
 
 
-def _send(namespace: Namespace, requests: Sequence[Request], words: Sequence[str]) -> list[str]:
+def _send(namespace: Namespace, requests: Sequence[LabRequest], words: Sequence[str]) -> list[str]:
     refused = rtnetlink_batch.attempt(namespace, requests)
     return [f"{words[place]}: the kernel refuses it: {os.strerror(code)}" for place, code in refused]

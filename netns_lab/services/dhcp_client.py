@@ -209,7 +209,7 @@ class DHCPClient:
     def _remove_address(self, lease: Lease) -> None:
         rtnetlink_batch.send(self._namespace, [self._address("del", lease)], missing_ok=True)
 
-    def _address(self, verb: str, lease: Lease) -> rtnetlink_batch.Request:
+    def _address(self, verb: str, lease: Lease) -> rtnetlink_batch.LabRequest:
         lifetime = lease.seconds if verb == "replace" else None
         return request(
             "addr", verb, index=self._index, address=lease.address, prefixlen=lease.prefixlen,

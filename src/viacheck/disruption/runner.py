@@ -328,7 +328,7 @@ class DisruptionRun:
     def _announced(self) -> list[Moment]:
         """What the kernel has said since the event began."""
         found = (one for one in self.news.announcements() if one.time_ns >= self.begin_ns)
-        return [Moment(self._since(one.time_ns), one.words) for one in found]
+        return [Moment(self._since(one.time_ns), one.text) for one in found]
 
     def _since(self, time_ns: int) -> float:
         return round((time_ns - self.begin_ns) / 1e9, 4)

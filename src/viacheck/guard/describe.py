@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
 from collections.abc import Iterator, Mapping
 
 from viacheck.netlink import codec, rtnetlink
-from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RtnetlinkMessage, multipath_hops
+from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RtnetlinkMessage, address_text, multipath_hops
 
 _TYPES = ("unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit",
           "throw", "nat", "xresolve")  # fmt: skip
@@ -29,11 +28,13 @@ def describe(message: RtnetlinkMessage, names: Mapping[int, str]) -> str:
 def _address(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
     local = message.get(2) or message.get(1) or b""
     peer = message.get(1)
-    yield ip(local) + (f" peer {ip(peer)}" if peer and peer != local else "") + f"/{message.body[1]}"
+    yield (
+        address_text(local) + (f" peer {address_text(peer)}" if peer and peer != local else "") + f"/{message.body[1]}"
+    )
     yield f"dev {names.get(struct.unpack_from('=I', message.body, 4)[0], '?')}"
     yield f"scope {_SCOPES.get(message.body[3], message.body[3])}"
     if (broadcast := message.get(4)) is not None:
-        yield f"brd {ip(broadcast)}"
+        yield f"brd {address_text(broadcast)}"
     if (label := message.get(3)) is not None:
         yield f"label {os.fsdecode(label.rstrip(bytes(1)))}"
     if (lifetimes := message.get(6)) is not None:
@@ -50,7 +51,7 @@ def _lifetime(seconds: int) -> str:
 
 def _neighbour(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
     proxy = message.body[10] & 0x08
-    yield ("proxy " if proxy else "") + ip(message.get(1) or b"")
+    yield ("proxy " if proxy else "") + address_text(message.get(1) or b"")
     if hardware := message.get(2):
         yield f"lladdr {hardware.hex(':')}"
     yield f"dev {names.get(struct.unpack_from('=i', message.body, 4)[0], '?')}"
@@ -66,7 +67,7 @@ def _nexthop(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[st
     if message.get(4) is not None:
         yield "blackhole"
     if (gateway := message.get(6)) is not None:
-        yield f"via {ip(gateway)}"
+        yield f"via {address_text(gateway)}"
     if message.get(5) is not None:
         yield f"dev {names.get(message.number(5), '?')}"
 
@@ -96,7 +97,7 @@ def _route(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]
     if body[6]:
         yield f"scope {_SCOPES.get(body[6], body[6])}"
     if (source := message.get(7)) is not None:
-        yield f"src {ip(source)}"
+        yield f"src {address_text(source)}"
     if message.number(6):
         yield f"metric {message.number(6)}"
 
@@ -104,9 +105,9 @@ def _route(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]
 def _way(inner: Mapping[int, bytes], index: int | None, names: Mapping[int, str]) -> str:
     words = []
     if (gateway := inner.get(5)) is not None:
-        words.append(f"via {ip(gateway)}")
+        words.append(f"via {address_text(gateway)}")
     elif (via := inner.get(18)) is not None:
-        words.append(f"via inet6 {ip(via[2:])}")
+        words.append(f"via inet6 {address_text(via[2:])}")
     if index:
         words.append(f"dev {names.get(index, '?')}")
     return " ".join(words)
@@ -165,12 +166,6 @@ _WORDS = {
 }
 
 
-def ip(octets: bytes) -> str:
-    """An address in words; bytes of another length stay in hex."""
-    family = {4: AF_INET, 16: AF_INET6}.get(len(octets))
-    return octets.hex() if family is None else socket.inet_ntop(family, octets)
-
-
 def prefix(octets: bytes | None, length: int, family: int) -> str:
     """A network in CIDR form."""
-    return f"{ip(octets or bytes(4 if family == AF_INET else 16))}/{length}"
+    return f"{address_text(octets or bytes(4 if family == AF_INET else 16))}/{length}"

@@ -1,127 +1,154 @@
-"""What the kernel announces while something happens: links, addresses, rules and routes (rtnetlink(7)).
+"""The kernel's announcements while a test runs: links, addresses, rules and routes that appear or go (rtnetlink(7)).
 
-Not everything is announced: IPv4 routes that go because their link went down are flushed without a word, so that state
-is read again and never added up from here. Messages are only taken in while packets are watched, and decoded later.
+The kernel does not announce everything: it flushes the IPv4 routes of a link that goes down in silence. State is
+therefore read again and never added up from here. Messages are only received while packets are watched, and decoded
+later.
 """
 
 from __future__ import annotations
 
 import socket
-import sys
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+from viacheck.netlink import codec, rtnetlink
+from viacheck.netlink.codec import NetlinkSocket, as_string
+from viacheck.netlink.nfnetlink import EnterableNamespace
+from viacheck.netlink.rtnetlink import AF_INET6, RtnetlinkMessage, address_text
 
-from viacheck.host.namespace import Namespace
-
-# linux/rtnetlink.h: RTMGRP_* have no name for IPv6 rules; group 19 is RTNLGRP_IPV6_RULE.
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
-_RECEIVE_BUFFER = 1 << 20
-_UP, _LOWER_UP = 0x1, 0x10000
-_RTM_NEWADDR, _RTM_DELADDR = 20, 21
-_MAIN_AND_MORE = 255
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
+_IFLA_IFNAME = 3
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL = 1, 2, 3
+_FRA_SRC, _FRA_PRIORITY, _FRA_TABLE = 2, 6, 15
+_RTA_DST, _RTA_GATEWAY, _RTA_TABLE = 1, 5, 15
+_TABLE_LOCAL = 255
+_VERBS = {
+    rtnetlink.RTM_NEWLINK: "there", rtnetlink.RTM_DELLINK: "gone",
+    rtnetlink.RTM_NEWADDR: "there", rtnetlink.RTM_DELADDR: "gone",
+    rtnetlink.RTM_NEWRULE: "there", rtnetlink.RTM_DELRULE: "gone",
+    rtnetlink.RTM_NEWROUTE: "there", rtnetlink.RTM_DELROUTE: "gone",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One change, as the kernel told it."""
+    """One change that the kernel announced."""
 
     time_ns: int
-    """Since the epoch, when it was taken in."""
-    words: str
+    """Since the epoch, when it was received."""
+    text: str
 
 
 class RouteMonitor:
-    """Collects what the kernel of one namespace announces, from the moment that it is made."""
+    """Collects the announcements of one namespace's kernel, from the moment that the monitor is made."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: EnterableNamespace) -> None:
         """Begin to listen.
 
         Raises:
             OSError: with the kernel's errno.
         """
-        self._socket = namespace.call(_listen)
+        self._socket = namespace.call(
+            lambda: NetlinkSocket(socket.NETLINK_ROUTE, timeout=0, groups=rtnetlink.CHANGE_GROUPS)
+        )
         self._received: list[tuple[int, bytes]] = []
         self.address_ns = 0
-        """Since the epoch, when the last change of an address was taken in; 0 when there was none."""
+        """Since the epoch, when the last change of an address was received; 0 when there was none."""
 
     def fileno(self) -> int:
-        """For poll(2)."""
+        """Return the socket's descriptor, for poll(2)."""
         return self._socket.fileno()
 
     def read(self) -> None:
-        """Take in what has been announced, without waiting."""
+        """Receive the announcements so far, without waiting."""
         while True:
             try:
-                octets = self._socket.recv(1 << 16)
+                datagram = self._socket.receive()
             except BlockingIOError:
                 return
             except OSError:
-                # ENOBUFS: some were lost; the dumps tell the state all the same.
+                # ENOBUFS: some were lost; the state is read by dumps in any case.
                 continue
-            self._received.append((time.time_ns(), octets))
+            self._received.append((time.time_ns(), datagram))
             # struct nlmsghdr of netlink(7): the length, then the type.
-            if int.from_bytes(octets[4:6], sys.byteorder) in (_RTM_NEWADDR, _RTM_DELADDR):
+            if int.from_bytes(datagram[4:6], codec.BYTE_ORDER) in (rtnetlink.RTM_NEWADDR, rtnetlink.RTM_DELADDR):
                 self.address_ns = time.time_ns()
 
     def announcements(self) -> Iterator[Announcement]:
-        """Everything that was taken in, in words."""
+        """Yield everything that was received."""
         self.read()
         names: dict[int, str] = {}
-        marshal = MarshalRtnl()
-        for time_ns, octets in self._received:
-            for message in marshal.parse(octets):
-                words = _in_words(message, names)
-                if words is not None:
-                    yield Announcement(time_ns, words)
+        for time_ns, datagram in self._received:
+            for text in announced(datagram, names):
+                yield Announcement(time_ns, text)
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
 
 
-def _listen() -> socket.socket:
-    one = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-    )
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-    one.bind((0, _GROUPS))
-    return one
+def announced(datagram: bytes, names: dict[int, str]) -> Iterator[str]:
+    """Yield the changes that one datagram announces.
+
+    Args:
+        datagram: as received.
+        names: the interfaces' names by index; announcements of links add to them.
+
+    Raises:
+        MalformedMessage: when a length does not fit.
+    """
+    for message in codec.decode_messages(datagram):
+        verb = _VERBS.get(message.type)
+        if verb is None:
+            continue
+        decoded = RtnetlinkMessage.decode(message.type, message.payload)
+        match message.type:
+            case rtnetlink.RTM_NEWLINK | rtnetlink.RTM_DELLINK:
+                yield _link(decoded, names, verb)
+            case rtnetlink.RTM_NEWADDR | rtnetlink.RTM_DELADDR:
+                yield _address(decoded, names, verb)
+            case rtnetlink.RTM_NEWRULE | rtnetlink.RTM_DELRULE:
+                yield _rule(decoded, verb)
+            case _ if decoded.number(_RTA_TABLE, decoded.body[4]) != _TABLE_LOCAL:
+                # The local table follows the addresses.
+                yield _route(decoded, verb)
 
 
-def _in_words(message: Any, names: dict[int, str]) -> str | None:
-    event = message["event"]
-    verb = "gone" if event.startswith("RTM_DEL") else "there"
-    if event.endswith("LINK"):
-        names[message["index"]] = name = message.get_attr("IFLA_IFNAME") or f"interface {message['index']}"
-        if verb == "gone":
-            return f"link {name} gone"
-        carrier = "carrier" if message["flags"] & _LOWER_UP else "no carrier"
-        return f"link {name} {f'up, {carrier}' if message['flags'] & _UP else 'down'}"
-    if event.endswith("ADDR"):
-        name = names.get(message["index"]) or message.get_attr("IFA_LABEL") or f"interface {message['index']}"
-        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        return f"address {address}/{message['prefixlen']} of {name} {verb}"
-    if event.endswith("RULE"):
-        source = message.get_attr("FRA_SRC")
-        table = message.get_attr("FRA_TABLE") or message["table"]
-        words = f"from {source}/{message['src_len']}" if source else "from all"
-        return f"{_six(message)}rule priority {message.get_attr('FRA_PRIORITY') or 0} {words} lookup {table} {verb}"
-    if event.endswith("ROUTE"):
-        table = message.get_attr("RTA_TABLE") or message["table"]
-        if table == _MAIN_AND_MORE:
-            # The local table follows the addresses.
-            return None
-        destination = message.get_attr("RTA_DST")
-        words = f"{destination}/{message['dst_len']}" if destination else "default"
-        gateway = message.get_attr("RTA_GATEWAY")
-        via = f" via {gateway}" if gateway else ""
-        return f"{_six(message)}route {words}{via} table {table} {verb}"
-    return None
+def _link(message: RtnetlinkMessage, names: dict[int, str], verb: str) -> str:
+    index, flags = struct.unpack_from("=iI", message.body, 4)
+    name = names[index] = _string(message, _IFLA_IFNAME) or f"interface {index}"
+    if verb == "gone":
+        return f"link {name} gone"
+    carrier = "carrier" if flags & _IFF_LOWER_UP else "no carrier"
+    return f"link {name} {f'up, {carrier}' if flags & _IFF_UP else 'down'}"
 
 
-def _six(message: Any) -> str:
-    return "-6 " if message["family"] == socket.AF_INET6 else ""
+def _address(message: RtnetlinkMessage, names: dict[int, str], verb: str) -> str:
+    (index,) = struct.unpack_from("=I", message.body, 4)
+    name = names.get(index) or _string(message, _IFA_LABEL) or f"interface {index}"
+    address = address_text(message.get(_IFA_LOCAL) or message.get(_IFA_ADDRESS) or b"")
+    return f"address {address}/{message.body[1]} of {name} {verb}"
+
+
+def _rule(message: RtnetlinkMessage, verb: str) -> str:
+    source = message.get(_FRA_SRC)
+    selector = f"from {address_text(source)}/{message.body[2]}" if source else "from all"
+    table = message.number(_FRA_TABLE, message.body[4])
+    return f"{_six(message)}rule priority {message.number(_FRA_PRIORITY)} {selector} lookup {table} {verb}"
+
+
+def _route(message: RtnetlinkMessage, verb: str) -> str:
+    destination, gateway = message.get(_RTA_DST), message.get(_RTA_GATEWAY)
+    prefix = f"{address_text(destination)}/{message.body[1]}" if destination else "default"
+    via = f" via {address_text(gateway)}" if gateway else ""
+    return f"{_six(message)}route {prefix}{via} table {message.number(_RTA_TABLE, message.body[4])} {verb}"
+
+
+def _string(message: RtnetlinkMessage, kind: int) -> str:
+    return as_string(message.get(kind) or b"")
+
+
+def _six(message: RtnetlinkMessage) -> str:
+    return "-6 " if message.body[0] == AF_INET6 else ""

@@ -117,6 +117,12 @@ def multipath_hops(value: bytes) -> Iterator[MultipathHop]:
         offset += (length + 3) & ~3
 
 
+def address_text(octets: bytes) -> str:
+    """Return an address as ip(8) prints it; octets of another length in hex."""
+    family = {4: AF_INET, 16: AF_INET6}.get(len(octets))
+    return octets.hex() if family is None else socket.inet_ntop(family, octets)
+
+
 class RouteSocket(NetlinkSocket):
     """An rtnetlink socket of the calling thread's network namespace."""
 
