@@ -22,6 +22,7 @@ from netns_lab.services.link_watcher import start_link_watcher
 from netns_lab.services.responders import Responders
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
+from viacheck.host.sysctl import write_sysctl
 from viacheck.model.snapshot import Link
 
 AGENT_PATH = "/run/netns/agent"
@@ -203,7 +204,7 @@ def set_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
     def write() -> None:
         for path, value in values.items():
             try:
-                Path("/proc/sys", path).write_text(value)
+                write_sysctl(path, value)
             except OSError as error:
                 raise LabBuildError(f"{namespace.name}: sysctl {path}={value}: {error.strerror}") from error
 

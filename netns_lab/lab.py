@@ -20,6 +20,7 @@ from netns_lab.services.dhcp_server import DHCPServer
 from netns_lab.services.responders import Responders
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
+from viacheck.host.sysctl import write_sysctl
 from viacheck.model.snapshot import Snapshot
 
 AGENT_CONTAINER = "te-agent"
@@ -60,7 +61,7 @@ class LabMachine:
 
     def sysctl(self, path: str, value: str) -> None:
         """Set a sysctl, given by its path below /proc/sys."""
-        self.namespace.call(lambda: Path("/proc/sys", path).write_text(value))
+        self.namespace.call(lambda: write_sysctl(path, value))
 
     def write(self, path: str, text: str) -> None:
         """Write a private file of the machine."""

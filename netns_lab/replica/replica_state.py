@@ -10,7 +10,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from netns_lab import rtnetlink_batch
@@ -19,6 +18,7 @@ from netns_lab.rtnetlink_batch import LabRequest, request
 from viacheck.analysis.packet_filter.replica_filter import rebuilt
 from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import INTERFACE_SYSCTLS, SYSCTLS, network_state
+from viacheck.host.sysctl import read_sysctl, write_sysctl
 from viacheck.model.snapshot import TABLE_LOCAL, Address, NetworkState, Route, Rule
 
 T = TypeVar("T")
@@ -74,10 +74,9 @@ def _sysctls(namespace: Namespace, wanted: NetworkState) -> list[str]:
     def write() -> list[str]:
         refused = []
         for path, value in values.items():
-            file = Path("/proc/sys", path)
             try:
-                if file.read_text().strip() != value:
-                    file.write_text(value)
+                if read_sysctl(path) != value:
+                    write_sysctl(path, value)
             except OSError as error:
                 refused.append(f"sysctl {path} = {value}: {error.strerror}")
         return refused

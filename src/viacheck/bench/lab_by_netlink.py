@@ -20,6 +20,7 @@ from netns_lab.builder import configuration
 from netns_lab.plan import LabPlan
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
+from viacheck.host.sysctl import write_sysctl
 
 T = TypeVar("T")
 FIRST_DESCRIPTOR = 900
@@ -108,8 +109,7 @@ class LabByNetlink:
                 kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
                 sockets[name] = closing.enter_context(socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE))
                 for path, value in self._encoded[name].sysctls.items():
-                    with open(f"/proc/sys/{path}", "w") as file:
-                        file.write(value)
+                    write_sysctl(path, value)
             for name, one in self._encoded.items():
                 _send(sockets[name], one.links, one.link_count)
             for name in self._names:

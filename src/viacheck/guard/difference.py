@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from viacheck.host.sysctl import write_sysctl
 from viacheck.netlink.rtnetlink import RouteSocket
 
 T = TypeVar("T")
@@ -68,8 +69,7 @@ class SysctlWrite:
         Raises:
             OSError: when the system forbids it.
         """
-        with open(f"/proc/sys/{self.path}", "w") as file:
-            file.write(self.value)
+        write_sysctl(self.path, self.value)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ everything back.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import json
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 from viacheck.atomic_file import write_file
 from viacheck.guard.describe import describe
+from viacheck.host.sysctl import read_sysctls, sysctls_in
 from viacheck.netlink import codec, rtnetlink
 from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RouteSocket, RtnetlinkMessage
 
@@ -259,19 +259,8 @@ def _sysctls(interfaces: frozenset[str]) -> dict[str, str]:
     for folder in _SYSCTL_FOLDERS:
         # 'all' and 'default' first: written later, they would overrule the interfaces' own.
         for name in ("all", "default", *sorted(interfaces)):
-            with contextlib.suppress(FileNotFoundError):
-                paths += [f"{folder}/{name}/{key}" for key in sorted(os.listdir(f"/proc/sys/{folder}/{name}"))]
-    values = {path: read_sysctl(path) for path in paths if path.rpartition("/")[2] not in _NO_STATE}
-    return {path: value for path, value in values.items() if value is not None}
-
-
-def read_sysctl(path: str) -> str | None:
-    """A value of the calling thread's namespace; None where there is none to read."""
-    try:
-        with open(f"/proc/sys/{path}") as file:
-            return file.read().strip()
-    except OSError:
-        return None
+            paths += sysctls_in(f"{folder}/{name}")
+    return read_sysctls(path for path in paths if path.rpartition("/")[2] not in _NO_STATE)
 
 
 _MESSAGES = {

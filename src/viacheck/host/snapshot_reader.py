@@ -23,6 +23,7 @@ from viacheck.host.facts import facts, read_file
 from viacheck.host.link_monitors import link_watchers
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
+from viacheck.host.sysctl import read_sysctls
 from viacheck.model.snapshot import (
     DockerEngine,
     HostFile,
@@ -183,17 +184,9 @@ def _with_wireless(link: Link) -> Link:
 
 
 def _sysctls(links: tuple[Link, ...]) -> dict[str, str]:
-    """Read what matters of /proc/sys/net, which shows the calling thread's namespace."""
+    """Read the sysctls of the calling thread's namespace that matter."""
     names = ["all", "default", *(link.name for link in links)]
-    values = {}
-    for path in (*SYSCTLS, *(pattern.format(name) for pattern in INTERFACE_SYSCTLS for name in names)):
-        try:
-            with open(f"/proc/sys/{path}") as file:
-                values[path] = file.read().strip()
-        except OSError:
-            # Absent where the kernel lacks the feature (no IPv6, no br_netfilter): then it is not part of the state.
-            continue
-    return values
+    return read_sysctls((*SYSCTLS, *(pattern.format(name) for pattern in INTERFACE_SYSCTLS for name in names)))
 
 
 def _problem(what: str, result: CommandResult, reason: str = "") -> Problem:

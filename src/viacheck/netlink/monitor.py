@@ -20,6 +20,7 @@ from viacheck.netlink.rtnetlink import AF_INET6, RtnetlinkMessage, address_text
 
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFLA_IFNAME = 3
+_AF_BRIDGE = 7
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL = 1, 2, 3
 _FRA_SRC, _FRA_PRIORITY, _FRA_TABLE = 2, 6, 15
 _RTA_DST, _RTA_GATEWAY, _RTA_TABLE = 1, 5, 15
@@ -105,6 +106,9 @@ def announced(datagram: bytes, names: dict[int, str]) -> Iterator[str]:
             continue
         decoded = RtnetlinkMessage.decode(message.type, message.payload)
         match message.type:
+            case rtnetlink.RTM_DELLINK if decoded.body[0] == _AF_BRIDGE:
+                # The link leaves a bridge and is still there.
+                continue
             case rtnetlink.RTM_NEWLINK | rtnetlink.RTM_DELLINK:
                 yield _link(decoded, names, verb)
             case rtnetlink.RTM_NEWADDR | rtnetlink.RTM_DELADDR:

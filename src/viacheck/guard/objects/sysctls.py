@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from viacheck.guard.comparison import Comparison
 from viacheck.guard.difference import Difference, SysctlWrite
-from viacheck.guard.saved_state import read_sysctl
+from viacheck.host.sysctl import read_sysctl
 
 
 def sysctls(both: Comparison) -> Difference:
