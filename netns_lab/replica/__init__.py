@@ -1,6 +1,6 @@
-"""A replica: a host rebuilt from its snapshot as a lab, so that every check can be made there, packets included.
+"""A replica: a host rebuilt from its snapshot as a lab, in which every check can be made, packets included.
 
-:func:`plan_replica` describes it and touches nothing; :func:`build_replica` makes it.
+:func:`plan_replica` describes a replica and does not touch the kernel; :func:`build_replica` builds it.
 """
 
 from netns_lab.replica.replica_build import build_replica

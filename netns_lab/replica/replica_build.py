@@ -1,4 +1,4 @@
-"""Builds a replica: the lab of its description first, then the state of host and agent in it."""
+"""Builds a replica: the machines and cables of its description first, then the state of host and agent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netns_lab import rtnetlink_batch
 from netns_lab.builder import AGENT_PATH, build
 from netns_lab.lab import Lab
 from netns_lab.replica.replica_plan import ReplicaPlan
-from netns_lab.replica.replica_state import complete
+from netns_lab.replica.replica_state import restore_state
 from netns_lab.replica.upstream import GATEWAY_PORT
 from viacheck.host import syscalls
 
@@ -17,7 +17,7 @@ _PLAIN_NAME = re.compile(r"[\w.-]+")
 
 
 def build_replica(replica: ReplicaPlan) -> Lab:
-    """Build a replica. The lab's notes tell what is replaced in it, and what could not be rebuilt.
+    """Build a replica. The lab's notes name its replaced parts, and the parts that could not be rebuilt.
 
     Raises:
         LabBuildError: when the system forbids namespaces, or the kernel refuses an interface.
@@ -27,12 +27,12 @@ def build_replica(replica: ReplicaPlan) -> Lab:
     lab.replica_of = replica.snapshot
     try:
         if replica.agent is not None:
-            told = complete(lab.agent.namespace, replica.agent, add_only=replica.agent_made_up)
-            lab.notes += [f"agent: {words}" for words in told]
+            refused = restore_state(lab.agent.namespace, replica.agent, add_only=replica.agent_assumed)
+            lab.notes += [f"agent: {note}" for note in refused]
         else:
             lab.host.run("umount", AGENT_PATH)
             lab.host.run("rm", AGENT_PATH)
-        lab.notes += complete(lab.host.namespace, replica.host)
+        lab.notes += restore_state(lab.host.namespace, replica.host)
         for uplink in replica.silent:
             lab.gateway(uplink).ip("link", "set", "dev", GATEWAY_PORT, "arp", "off")
         for interface in replica.wireless:
@@ -46,13 +46,13 @@ def build_replica(replica: ReplicaPlan) -> Lab:
 
 
 def _show_wireless(lab: Lab, interface: str) -> None:
-    """Let the host's /sys say that an interface is wireless, where it is but a cable."""
+    """Mark an interface as wireless in the host's /sys, although it is a cable."""
     if not _PLAIN_NAME.fullmatch(interface):
-        # The overlay's options could not hold it.
-        lab.notes.append(f"/sys does not say that {interface} is wireless")
+        # The overlay's options cannot hold such a name.
+        lab.notes.append(f"/sys does not show that {interface} is wireless")
         return
-    here = f"/run/lab/sys/{interface}"
-    lab.host.run("mkdir", "--parents", f"{here}/upper/wireless", f"{here}/work")
+    layer = f"/run/lab/sys/{interface}"
+    lab.host.run("mkdir", "--parents", f"{layer}/upper/wireless", f"{layer}/work")
     folder = f"{_SYSFS}/{interface}"
-    layers = f"lowerdir={folder},upperdir={here}/upper,workdir={here}/work"
+    layers = f"lowerdir={folder},upperdir={layer}/upper,workdir={layer}/work"
     lab.host.namespace.call(lambda: syscalls.mount("overlay", folder, "overlay", options=layers))

@@ -1,7 +1,7 @@
-"""The files of a twin's host: those of the snapshot, in folders where nothing of this machine's own is left.
+"""The files of a replica's host: those of the snapshot, in folders that hide this machine's own files.
 
-A snapshot may come from anywhere, so only files in places that a snapshot is made of are written, whatever it names;
-none of them can be run.
+A snapshot may come from anywhere, so a file is written only in the places that a snapshot is taken from, and no file
+can be executed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _ALWAYS_PRIVATE = ("/etc/", "/run/", "/usr/local")
 _EXECUTABLE = 0o111
 _INTERPRETER = "#!/bin/false"
-"""Of every script: it can be looked at, and never runs here. Whoever made the snapshot may have written anything."""
+"""The interpreter of every script: checks can read the script, and it never runs. A snapshot may hold any text."""
 LOCAL_RESOLVERS = "127."
+DOCKER_RESOLVER = "127.0.0.11"
 RESOLV_CONF = "/etc/resolv.conf"
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
-    """What the host of a twin has on disk, beside what this machine has."""
+class ReplicaFiles:
+    """The files of a replica's host, in addition to those of this machine."""
 
     texts: dict[str, str]
     executables: frozenset[str]
@@ -47,16 +48,16 @@ class Files:
     notes: tuple[str, ...]
 
 
-def files_of(snapshot: Snapshot, intent: Intent, resolvers: tuple[str, ...]) -> Files:
-    """The files of a snapshot, as far as they belong to its network."""
-    texts: dict[str, str] = {RESOLV_CONF: "".join(f"nameserver {one}\n" for one in resolvers)}
+def replica_files(snapshot: Snapshot, intent: Intent, resolvers: tuple[str, ...]) -> ReplicaFiles:
+    """Return the files of a snapshot that belong to its network."""
+    texts: dict[str, str] = {RESOLV_CONF: "".join(f"nameserver {address}\n" for address in resolvers)}
     executables, links, notes = set[str](), dict[str, str](), list[str]()
     for file in snapshot.files:
         if not file.exists:
             continue
         reason = file.error or _obstacle(file.path)
         if reason is not None:
-            notes.append(f"{file.path} is not there: {reason}")
+            notes.append(f"{file.path} is not in the replica: {reason}")
             continue
         if _enables(file):
             links[file.path] = f"../{os.path.basename(file.path)}"
@@ -65,11 +66,11 @@ def files_of(snapshot: Snapshot, intent: Intent, resolvers: tuple[str, ...]) -> 
         if not file.mode & _EXECUTABLE:
             continue
         if file.text.startswith("\n"):
-            # A snapshot keeps no comments, and to it the line that names the interpreter is one.
+            # A snapshot keeps no comments, and treats the interpreter line as a comment.
             texts[file.path] = _INTERPRETER + file.text
         elif file.text:
-            # Without that line whatever is there might be taken for a program.
-            notes.append(f"{file.path} is not executable here")
+            # Without the interpreter line the kernel or a shell could run the text.
+            notes.append(f"{file.path} is not executable in the replica")
             continue
         executables.add(file.path)
     programs = {path for path in texts if path.rpartition("/")[2] == PROGRAM}
@@ -77,25 +78,30 @@ def files_of(snapshot: Snapshot, intent: Intent, resolvers: tuple[str, ...]) -> 
         texts[path] = pipework_host.STAND_IN
         texts[pipework_host.LEASE_SCRIPT] = pipework_host.LEASE_TEXT
         executables.add(pipework_host.LEASE_SCRIPT)
-        notes.append(f"{path} is an equivalent of pipework's effects")
-    links |= _names_of_the_agent(intent)
+        notes.append(f"{path} is a stand-in for pipework")
+    links |= _agent_links(intent)
     if len(texts) > 1:
-        notes.append("files hold what a snapshot keeps of them: addressing and routing")
-    return Files(texts, frozenset(executables), links, tuple(_hidden(texts)), tuple(notes))
+        notes.append("the files hold only the lines that a snapshot keeps: addressing and routing")
+    return ReplicaFiles(texts, frozenset(executables), links, tuple(_hidden(texts)), tuple(notes))
 
 
 def resolvers_of(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The resolvers that the twin's agent asks, and what is to be said of them."""
-    asked = snapshot.resolvers
+    """Return the resolvers of the replica's agent, and the notes on them."""
+    resolvers = snapshot.resolvers
     container = snapshot.engine.container if snapshot.engine is not None else None
-    if asked is None and container is not None and container.dns:
-        asked = container.dns
-    if asked is None:
-        return (RESOLVER,), (f"the snapshot does not say whom the agent asks for names: {RESOLVER} stands for it",)
-    asked = tuple(one for one in asked if _is_ipv4(one))
-    outside = tuple(one for one in asked if not one.startswith(LOCAL_RESOLVERS))
-    notes = [f"nobody is asked for names at {one}: the program there is not rebuilt" for one in asked
-             if one not in outside]  # fmt: skip
+    if resolvers is None and container is not None and container.dns:
+        resolvers = container.dns
+    if resolvers is None:
+        return (RESOLVER,), (f"the snapshot does not hold the agent's resolvers: the replica uses {RESOLVER}",)
+    resolvers = tuple(address for address in resolvers if _is_ipv4(address))
+    outside = tuple(address for address in resolvers if not address.startswith(LOCAL_RESOLVERS))
+    notes = [
+        f"the DNS server at {address} is not reproduced in the replica"
+        if address != DOCKER_RESOLVER
+        else "Docker's DNS is not reproduced in the replica"
+        for address in resolvers
+        if address not in outside
+    ]
     return outside, tuple(notes)
 
 
@@ -107,29 +113,29 @@ def _is_ipv4(text: str) -> bool:
 
 
 def _obstacle(path: str) -> str | None:
-    """Why a file cannot be there; None when it can."""
+    """Return why a file cannot be in the replica, or None when it can."""
     if path != os.path.normpath(path) or not path.startswith("/") or "\0" in path:
-        return "its path is none"
+        return "its path is invalid"
     if path in _SINGLE:
         return None
     name = os.path.basename(path)
     if os.path.dirname(path) in _OF_PROGRAMS:
         taken = name != PROGRAM and shutil.which(name, path=_SYSTEM_PATH) is not None
-        return "it would stand in the way of this machine's own program of that name" if taken else None
-    folder = next((one for one in _FOLDERS if path.startswith(f"{one}/")), None)
+        return "it would hide this machine's own program of that name" if taken else None
+    folder = next((folder for folder in _FOLDERS if path.startswith(f"{folder}/")), None)
     if folder is None:
-        return "it lies elsewhere than a network set-up does"
+        return "it is in a folder that does not belong to the network configuration"
     private = folder.startswith(_ALWAYS_PRIVATE) or os.path.isdir(folder)
-    return None if private else f"this machine has no {folder} to put a private one over"
+    return None if private else f"this machine has no {folder} that a private folder could cover"
 
 
 def _enables(file: HostFile) -> bool:
-    """It is one of the links by which systemctl(1) has enabled a unit; a snapshot knows that it is there."""
+    """Return whether a file is a link by which systemctl(1) has enabled a unit."""
     return os.path.dirname(file.path).endswith((".wants", ".requires"))
 
 
-def _names_of_the_agent(intent: Intent) -> dict[str, str]:
-    """The paths by which the host's own commands know the agent's namespace."""
+def _agent_links(intent: Intent) -> dict[str, str]:
+    """Return the links by which the host's own commands find the agent's namespace."""
     agent = intent.agent
     if agent.container is not None:
         return {f"{os.path.dirname(AGENT_PATH)}/{agent.container}": AGENT_PATH}
@@ -139,8 +145,8 @@ def _names_of_the_agent(intent: Intent) -> dict[str, str]:
 
 
 def _hidden(texts: dict[str, str]) -> Iterator[str]:
-    """What of this machine the twin's host does not have."""
-    # A folder inside a folder that is hidden is gone with it.
+    """Yield this machine's files and folders that the replica's host must not have."""
+    # Hiding a folder hides the folders in it.
     for folder in dict.fromkeys(_FOLDERS):
         if not any(folder.startswith(f"{other}/") for other in _FOLDERS):
             yield folder

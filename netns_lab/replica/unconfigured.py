@@ -1,6 +1,6 @@
-"""A twin as its host is before ifupdown has done anything: the same interfaces and neighbours, nothing configured.
+"""A replica in the state before ifupdown runs: the same interfaces and neighbours, without ifupdown's configuration.
 
-What other managers have configured stays. Where the host holds a lease, the gateway hands out the host's own address.
+The configuration of other managers stays. Where the host holds a lease, the gateway leases the host's own address.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from viacheck.model.snapshot import TABLE_MAIN, Address, HostFile, NetworkState,
 LEASE_SECONDS = 3600
 LOOPBACK = "lo"
 _EXECUTABLE = 0o111
-# A DHCP client keeps its leases and finds its hooks in these; a host's own programs come before the system's.
+# A DHCP client keeps its leases and finds its hooks in these folders.
 _LEASES, _HOOKS = "/var/lib/dhcp", "/etc/dhcp"
-_NOT_OF_THIS_MACHINE = (_HOOKS, _LEASES, "/usr/local/sbin", "/usr/local/bin", "/dev/log")
+_HIDDEN = (_HOOKS, _LEASES, "/usr/local/sbin", "/usr/local/bin", "/dev/log")
 WRITABLE = ("/run", "/etc", "/etc/network", _HOOKS, _LEASES, "/proc")
-"""Where ifupdown and a DHCP client write: all of it is the lab's own."""
+"""The folders that ifupdown and a DHCP client write to: all are the lab's own."""
 
 
 def unconfigured(
     replica: ReplicaPlan, files: Sequence[HostFile], interfaces: Collection[str], leased: Collection[str]
 ) -> ReplicaPlan:
-    """Take away what ifupdown configures, and give it these files to do so again.
+    """Remove ifupdown's configuration, and add the files from which ifupdown can make it again.
 
     Args:
-        replica: of the host as it is.
-        files: ifupdown's.
-        interfaces: what ifupdown configures.
-        leased: those of them that ask for a lease; each must be among the :func:`leasable` ones.
+        replica: of the host with its present configuration.
+        files: of ifupdown.
+        interfaces: that ifupdown configures.
+        leased: those of them that request a lease; each must be :func:`leasable`.
     """
     lab, pools = replica.lab, {f"gw-{name}": _pool(replica, name) for name in leased}
     links = tuple(replace(link, flags=()) if link.name in interfaces else link for link in lab.host.state.links)
@@ -45,7 +45,7 @@ def unconfigured(
             gateways=tuple(replace(gateway, dhcp=pools.get(gateway.name)) for gateway in lab.gateways),
             files={**lab.files, **{file.path: file.text for file in files}},
             executables=lab.executables | {file.path for file in files if file.mode & _EXECUTABLE},
-            hidden=(*lab.hidden, *(path for path in _NOT_OF_THIS_MACHINE if path not in lab.hidden)),
+            hidden=(*lab.hidden, *(path for path in _HIDDEN if path not in lab.hidden)),
         ),
         host=_unconfigured(replica.host, interfaces),
         silent=(),
@@ -54,7 +54,7 @@ def unconfigured(
 
 
 def leasable(replica: ReplicaPlan) -> frozenset[str]:
-    """The host's interfaces that can be given their own address as a lease."""
+    """Return the host's interfaces whose gateway can lease them their present address."""
     return frozenset(
         cable.interface
         for cable in replica.lab.cables
@@ -64,14 +64,17 @@ def leasable(replica: ReplicaPlan) -> frozenset[str]:
 
 
 def _leased_address(replica: ReplicaPlan, interface: str) -> Address | None:
-    return next((one for one in replica.snapshot.host.addresses_of(interface) if one.scope == "global"), None)
+    addresses = replica.snapshot.host.addresses_of(interface)
+    return next((address for address in addresses if address.scope == "global"), None)
 
 
 def _router(replica: ReplicaPlan, interface: str) -> Address | None:
-    """The address by which the gateway is known on the segment: its first."""
-    found = next((gateway for gateway in replica.lab.gateways if gateway.name == f"gw-{interface}"), None)
-    first = found.state.addresses[0] if found is not None and found.state.addresses else None
-    return first if first is not None and (first.interface, first.family) == (GATEWAY_PORT, 4) else None
+    """Return the gateway's first address, if it is an IPv4 address on the segment."""
+    for gateway in replica.lab.gateways:
+        if gateway.name == f"gw-{interface}":
+            first = next(iter(gateway.state.addresses), None)
+            return first if first is not None and (first.interface, first.family) == (GATEWAY_PORT, 4) else None
+    return None
 
 
 def _pool(replica: ReplicaPlan, interface: str) -> DHCPPool:
@@ -89,15 +92,15 @@ def _unconfigured(state: NetworkState, interfaces: Collection[str]) -> NetworkSt
         names = {hop.interface for hop in route.nexthops}
         if names == {LOOPBACK}:
             return route.protocol == "kernel"
-        # A route that leads nowhere, or by a table of its own, is what somebody has written down for ifupdown.
+        # A route without an interface, or in another table, comes from the files of ifupdown.
         return bool(names) and not names & set(interfaces) and (route.table == TABLE_MAIN or route.protocol == "kernel")
 
     return replace(
         state,
         links=tuple(replace(link, flags=()) if link.name in interfaces else link for link in state.links),
         addresses=tuple(
-            one for one in state.addresses
-            if (one.scope == "host" if one.interface == LOOPBACK else one.interface not in interfaces)
+            address for address in state.addresses
+            if (address.scope == "host" if address.interface == LOOPBACK else address.interface not in interfaces)
         ),
         rules=tuple(rule for rule in state.rules if rule.kernels_own),
         routes=tuple(filter(stays, state.routes)),

@@ -1,7 +1,7 @@
-"""What lies beyond a host, made up from what its snapshot and intent tell: a gateway behind each uplink.
+"""The network upstream of a host, assumed from its snapshot and intent: a gateway behind each uplink.
 
-A gateway has the addresses that the intent gives it, and those of the host's routes that somebody holds as far as the
-host's neighbour table knows (ip-neighbour(8)); probe target and resolvers answer behind every one of them.
+A gateway has the addresses of the intent and of the host's routes, except those that the host's neighbour table reports
+as failed (ip-neighbour(8)); probe target and resolvers answer behind every gateway.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ GATEWAY_PORT = "lan0"
 _SILENT = frozenset({"FAILED"})
 _ALIVE = frozenset({"REACHABLE", "STALE", "DELAY", "PROBE", "PERMANENT"})
 _LIKELY_LENGTH = {4: 24, 6: 64}
-"""Of a subnet that the host has no address in."""
+"""The prefix length of a subnet in which the host has no address."""
 _LEASE_SECONDS = 3600
 
 
 class Upstream:
-    """The neighbourhood of one host."""
+    """The gateways of one host."""
 
     def __init__(self, host: NetworkState, intent: Intent, resolvers: tuple[str, ...]) -> None:
-        """Nothing is made up yet; ``resolvers`` are the ones that the agent asks."""
+        """Assume nothing yet; ``resolvers`` are the addresses that the agent sends DNS queries to."""
         self._host, self._intent = host, intent
         self._own = {address.address for address in host.addresses}
         self._answering = dict.fromkeys(
@@ -35,40 +35,44 @@ class Upstream:
         )
 
     def gateway(self, interface: str) -> MachineDraft:
-        """The machine behind an interface of the host, which is to be plugged into :data:`GATEWAY_PORT`."""
+        """Return the gateway behind an interface of the host; the cable ends at its :data:`GATEWAY_PORT`."""
         gateway = MachineDraft(f"gw-{interface}")
-        here = self._subnets(interface)
-        held = dict.fromkeys((*self._routers(interface, 4), *self._routers(interface, 6)), GATEWAY_PORT)
-        others = [one for name in self._intent.uplinks if name != interface for one in self._subnets(name)]
+        subnets = self._subnets(interface)
+        interfaces = dict.fromkeys((*self._routers(interface, 4), *self._routers(interface, 6)), GATEWAY_PORT)
+        others = [subnet for name in self._intent.uplinks if name != interface for subnet in self._subnets(name)]
         for address in self._answering:
-            on_link = _in_any(address, here)
+            on_link = _in_any(address, subnets)
             if address in self._own or (not on_link and _in_any(address, others)):
                 continue
-            held.setdefault(address, GATEWAY_PORT if on_link else "lo")
+            interfaces.setdefault(address, GATEWAY_PORT if on_link else "lo")
             gateway.answers_on = (*gateway.answers_on, address)
-        for address, place in held.items():
-            length = _length(address, here) if place == GATEWAY_PORT else ip_address(address).max_prefixlen
-            gateway.address(place, f"{address}/{length}")
-        for network, via in self._ways_back(interface):
+        for address, port in interfaces.items():
+            length = _length(address, subnets) if port == GATEWAY_PORT else ip_address(address).max_prefixlen
+            gateway.address(port, f"{address}/{length}")
+        for network, via in self._return_routes(interface):
             gateway.route(str(network), via=via, dev=GATEWAY_PORT)
         if self._intent.mode == "pipework-dhcp" and interface == self._intent.egress.uplink:
-            gateway.dhcp = self._pool(interface, here)
+            gateway.dhcp = self._pool(interface, subnets)
         return gateway
 
     def is_silent(self, interface: str) -> bool:
-        """Whether the host had asked for the intent's gateway on an uplink in vain."""
+        """Return whether the intent's gateway on an uplink did not answer the host's ARP requests."""
         uplink = self._intent.uplinks.get(interface)
         return uplink is not None and self._neighbour_state(str(uplink.gateway), interface) in _SILENT
 
     def mac_of_gateway(self, interface: str) -> str | None:
-        """The MAC address by which the host knew a gateway there."""
+        """Return the MAC address of an interface's gateway in the host's neighbour table."""
         routers = set(self._routers(interface, 4)) | set(self._routers(interface, 6))
         segment = self._segment(interface)
-        macs = (one.mac for one in self._host.neighbours if one.interface in segment and one.address in routers)
+        macs = (
+            neighbour.mac
+            for neighbour in self._host.neighbours
+            if neighbour.interface in segment and neighbour.address in routers
+        )
         return next((mac for mac in macs if mac), None)
 
-    def leads_somewhere(self, interface: str) -> bool:
-        """Whether the host has a route by a gateway on that interface."""
+    def has_gateway(self, interface: str) -> bool:
+        """Return whether the host has a route by a gateway on that interface."""
         return any(
             hop.gateway is not None and hop.interface == interface
             for route in self._host.routes
@@ -76,7 +80,7 @@ class Upstream:
         )
 
     def _segment(self, interface: str) -> set[str]:
-        """The interfaces by which the host is on a segment: the one that leads there, and the bridge that it is in."""
+        """Return the host's interfaces on a segment: the interface itself, and the bridge that it is a port of."""
         link = self._host.link(interface)
         return {interface} | ({link.master} if link is not None and link.master is not None else set())
 
@@ -85,11 +89,11 @@ class Upstream:
         return [address.network for address in self._host.addresses if address.interface in segment]
 
     def _routers(self, interface: str, family: int) -> Iterator[str]:
-        """The addresses of gateways on a segment, the intent's own first."""
+        """Yield the addresses of gateways on a segment, the intent's gateway first."""
         uplink = self._intent.uplinks.get(interface)
-        named = None if uplink is None else str(uplink.gateway) if family == 4 else uplink.gateway6
-        if named is not None:
-            yield str(named)
+        intended = None if uplink is None else str(uplink.gateway) if family == 4 else uplink.gateway6
+        if intended is not None:
+            yield str(intended)
         segment = self._segment(interface)
         for address in dict.fromkeys(
             hop.gateway
@@ -97,20 +101,24 @@ class Upstream:
             for hop in route.nexthops
             if hop.gateway is not None and hop.interface in segment
         ):
-            if ip_address(address).version != family or address == str(named) or address in self._own:
+            if ip_address(address).version != family or address == str(intended) or address in self._own:
                 continue
             state = self._neighbour_state(address, interface)
-            # Where the intent names a gateway, another one is believed in only when it was heard of.
-            if state in _ALIVE or (named is None and state not in _SILENT):
+            # Where the intent names a gateway, another gateway exists only if the neighbour table has it.
+            if state in _ALIVE or (intended is None and state not in _SILENT):
                 yield address
 
     def _neighbour_state(self, address: str, interface: str) -> str | None:
         segment = self._segment(interface)
-        found = (one.state for one in self._host.neighbours if one.interface in segment and one.address == address)
-        return next(found, None)
+        states = (
+            neighbour.state
+            for neighbour in self._host.neighbours
+            if neighbour.interface in segment and neighbour.address == address
+        )
+        return next(states, None)
 
-    def _ways_back(self, interface: str) -> Iterator[tuple[IPNetwork, str]]:
-        """IPv6 is not translated on its way out: the networks behind the host, and the host's own address."""
+    def _return_routes(self, interface: str) -> Iterator[tuple[IPNetwork, str]]:
+        """Yield the IPv6 networks behind the host with the host's address: no NAT hides them from the gateway."""
         host6 = next((a for a in self._host.addresses_of(interface, 6) if a.scope == "global"), None)
         if host6 is None:
             return
@@ -123,14 +131,14 @@ class Upstream:
         return link is not None and link.kind == "bridge" and address.interface not in self._intent.uplinks
 
     def _pool(self, interface: str, subnets: list[IPNetwork]) -> DHCPPool | None:
-        """What a DHCP server there hands out: the upper half of the subnet, but for what somebody has."""
+        """Return a DHCP pool: the upper half of the subnet, up to the first address that is taken."""
         gateway = self._intent.uplinks[interface].gateway
-        subnet = next((one for one in subnets if one.version == 4 and gateway in one), None)
+        subnet = next((subnet for subnet in subnets if subnet.version == 4 and gateway in subnet), None)
         if subnet is None or subnet.num_addresses < 8:
             return None
-        taken = {int(IPv4Address(one)) for one in (*self._own, str(gateway)) if ":" not in one}
+        taken = {int(IPv4Address(address)) for address in (*self._own, str(gateway)) if ":" not in address}
         first, last = int(subnet[subnet.num_addresses // 2]), int(subnet[-2])
-        last = min((one - 1 for one in taken if first < one <= last), default=last)
+        last = min((number - 1 for number in taken if first < number <= last), default=last)
         return DHCPPool(
             subnet=str(subnet), first=str(IPv4Address(first)), last=str(IPv4Address(last)), router=str(gateway),
             lease_seconds=_LEASE_SECONDS,
@@ -142,6 +150,6 @@ def _in_any(address: str, networks: list[IPNetwork]) -> bool:
 
 
 def _length(address: str, subnets: list[IPNetwork]) -> int:
-    """The prefix length of an address on a segment."""
+    """Return the prefix length of an address on a segment."""
     parsed = ip_address(address)
-    return next((one.prefixlen for one in subnets if parsed in one), _LIKELY_LENGTH[parsed.version])
+    return next((subnet.prefixlen for subnet in subnets if parsed in subnet), _LIKELY_LENGTH[parsed.version])

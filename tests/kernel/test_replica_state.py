@@ -1,4 +1,4 @@
-"""A twin holds the state of its host: all that rules, routes, addresses and filters can say, on a real kernel."""
+"""A replica has the state of its host: every kind of rule, route, address and filter, on a real kernel."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ IPTABLES = """
 -A OUTPUT -p udp --dport 1000:2000 -j REJECT
 -t mangle -A PREROUTING -i docker0 -j MARK --set-mark 0x10/0xf0
 """
-BEYOND_WORDS = """
+ASSUMED_AGENT = "the snapshot does not hold the agent's namespace: the replica assumes it from engine and intent"
+NOT_REPRODUCIBLE = """
 -A INPUT -p icmp --icmp-type 8 -m limit --limit 5/min -j ACCEPT
 -A INPUT -p tcp --dport 25 -j NFQUEUE
 -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
@@ -134,7 +135,7 @@ def run(namespace: Namespace, *argv: str) -> None:
 
 
 class StrangeHost:
-    """A host with a bit of everything, in namespaces of its own."""
+    """A host with every kind of state, in namespaces of its own."""
 
     def __init__(self) -> None:
         self.host, self.agent, self.outside = (Namespace.create(name) for name in ("host", "agent", "outside"))
@@ -155,7 +156,7 @@ class StrangeHost:
             self.host.call(lambda path=path, value=value: Path("/proc/sys", path).write_text(value))  # type: ignore[misc]
 
     def snapshot(self) -> Snapshot:
-        """Its state now."""
+        """Return its present state."""
         return take_snapshot(self.host, self.agent)
 
     def close(self) -> None:
@@ -188,12 +189,12 @@ def answered(namespace: Namespace, destination: str) -> bool:
     return exchange.answered == 1
 
 
-def test_everything_that_rules_and_routes_can_say_is_rebuilt(snapshot: Snapshot) -> None:
+def test_every_kind_of_rule_and_route_is_rebuilt(snapshot: Snapshot) -> None:
     with replica_of(snapshot) as (_lab, target):
         assert differences(snapshot, target.snapshot) == []
 
 
-def test_the_host_is_as_it_was_to_its_neighbours(snapshot: Snapshot) -> None:
+def test_links_carriers_and_gateways_are_rebuilt(snapshot: Snapshot) -> None:
     with replica_of(snapshot) as (lab, target):
         links = {link.name: link for link in target.snapshot.host.links}
         assert {name: link.index for name, link in links.items()} == {
@@ -202,7 +203,7 @@ def test_the_host_is_as_it_was_to_its_neighbours(snapshot: Snapshot) -> None:
         assert not links["cut0"].carrier
         assert not links["down0"].up
         assert "cut0 had no carrier: its other end is down" in lab.notes
-        # Behind the bridge and behind the card, both uplinks lead somewhere.
+        # Both uplinks have a gateway: the bridge and the card.
         assert answered(lab.host.namespace, "10.1.0.1")
         assert answered(lab.host.namespace, "10.2.0.1")
 
@@ -215,29 +216,30 @@ def test_the_kernels_default_rules_are_gone_where_the_host_had_none(snapshot: Sn
 
 
 @pytest.mark.skipif(shutil.which("nft") is None or shutil.which("iptables-nft") is None, reason="no nft or iptables")
-def test_the_packet_filter_is_rebuilt_and_what_cannot_be_is_named() -> None:
+def test_the_packet_filter_is_rebuilt_and_rules_that_cannot_be_are_named() -> None:
     with contextlib.closing(StrangeHost()) as strange:
         run(strange.host, "sh", "-c", 'printf %s "$1" | nft -f -', "sh", NFT)
         for line in filter(None, IPTABLES.split("\n")):
             run(strange.host, "iptables-nft", *line.split())
-        told = strange.snapshot()
-        with replica_of(told) as (lab, target):
-            assert differences(told, target.snapshot) == []
+        state = strange.snapshot()
+        with replica_of(state) as (lab, target):
+            assert differences(state, target.snapshot) == []
             assert not [note for note in lab.notes if "packet filter" in note]
             # Forwarded, marked, let through by the established flow, and masqueraded.
             assert answered(lab.agent.namespace, "198.51.100.1")
-        for line in filter(None, BEYOND_WORDS.split("\n")):
+        for line in filter(None, NOT_REPRODUCIBLE.split("\n")):
             run(strange.host, "iptables-nft", *line.split())
-        told = strange.snapshot()
-        with replica_of(told) as (lab, target):
-            assert differences(told, target.snapshot) == []
+        state = strange.snapshot()
+        with replica_of(state) as (lab, target):
+            assert differences(state, target.snapshot) == []
             left_out = [note for note in lab.notes if "packet filter" in note]
-            assert [word for word in ("limit", "NFQUEUE", "TCPMSS") if not any(word in one for one in left_out)] == []
+            for match in ("limit", "NFQUEUE", "TCPMSS"):
+                assert any(match in note for note in left_out), match
             assert len(left_out) == 3
 
 
 def changed(snapshot: Snapshot, interface: str, **other: object) -> Snapshot:
-    """The snapshot with one of the host's interfaces changed."""
+    """Return the snapshot with another state of an interface of the host."""
     links = tuple(
         dataclasses.replace(link, **other) if link.name == interface else link  # type: ignore[arg-type]
         for link in snapshot.host.links
@@ -246,10 +248,10 @@ def changed(snapshot: Snapshot, interface: str, **other: object) -> Snapshot:
 
 
 @pytest.mark.parametrize("kind", ["vlan", "bond", "tun", "wireguard", "dummy"])
-def test_what_the_kernel_cannot_build_is_a_cable_and_named(snapshot: Snapshot, kind: str) -> None:
+def test_a_cable_replaces_an_interface_that_the_kernel_cannot_build(snapshot: Snapshot, kind: str) -> None:
     other = changed(snapshot, "wan0", kind=kind, peer_index=None, peer_netnsid=None)
     with replica_of(other) as (lab, target):
-        assert f"wan0: a cable stands for the {kind}, which cannot be built here" in lab.notes
+        assert f"wan0: a cable replaces the {kind}, which cannot be built here" in lab.notes
         assert differences(other, target.snapshot) == []
         assert answered(lab.host.namespace, "10.2.0.1")
 
@@ -259,14 +261,14 @@ def test_a_gateway_that_did_not_answer_is_silent(snapshot: Snapshot) -> None:
     other = dataclasses.replace(snapshot, host=dataclasses.replace(snapshot.host, neighbours=(failed,)))
     with replica_of(other) as (lab, _target):
         assert not answered(lab.host.namespace, "10.2.0.1")
-        assert "the gateway on wan0 did not answer ARP then, and does not here" in lab.notes
+        assert "the gateway on wan0 did not answer ARP on the host, and does not answer here" in lab.notes
 
 
-def test_an_agent_that_was_not_entered_is_made_up(snapshot: Snapshot) -> None:
+def test_an_agent_that_was_not_entered_is_assumed(snapshot: Snapshot) -> None:
     problem = Problem(what="agent", reason="it was not entered", missing="root")
     other = dataclasses.replace(snapshot, agent=None, problems=(problem,))
     with replica_of(other) as (lab, target):
-        assert "the agent could not be entered when the snapshot was taken: its namespace is made up" in lab.notes
+        assert ASSUMED_AGENT in lab.notes
         assert target.resolved.agent_address == "172.17.0.2"
         assert answered(lab.agent.namespace, "172.17.0.1")
 
@@ -279,7 +281,7 @@ def test_an_agent_that_did_not_run_does_not_run(snapshot: Snapshot) -> None:
         assert target.snapshot.problem("agent") == problem
 
 
-def test_no_file_of_a_snapshot_is_written_outside_of_the_twin(snapshot: Snapshot, tmp_path: Path) -> None:
+def test_no_file_of_a_snapshot_is_written_outside_of_the_replica(snapshot: Snapshot, tmp_path: Path) -> None:
     paths = (
         str(tmp_path / "outside"), "/etc/network/../../tmp/viacheck-outside", "/root/.profile", "/etc/passwd",
         "/usr/share/viacheck-outside/x", "relative",
@@ -291,11 +293,11 @@ def test_no_file_of_a_snapshot_is_written_outside_of_the_twin(snapshot: Snapshot
         assert lab.host.read(kept.path) == kept.text
         assert "written" not in lab.host.read("/etc/passwd")
         for path in paths:
-            assert any(note.startswith(f"{path} is not there: ") for note in lab.notes)
+            assert any(note.startswith(f"{path} is not in the replica: ") for note in lab.notes)
     assert not (tmp_path / "outside").exists()
 
 
-def test_a_twin_has_none_of_this_machines_own_set_up(snapshot: Snapshot) -> None:
+def test_a_replica_has_no_network_configuration_of_this_machine(snapshot: Snapshot) -> None:
     here = take_snapshot(Namespace.current("here"), None).files
     own = {file.path for file in here if file.exists} - {file.path for file in snapshot.files}
     with replica_of(dataclasses.replace(snapshot, files=())) as (_lab, target):
@@ -303,8 +305,8 @@ def test_a_twin_has_none_of_this_machines_own_set_up(snapshot: Snapshot) -> None
 
 
 @pytest.mark.parametrize("name", ["../../etc", "a b", "x" * 16, ".."])
-def test_what_no_host_has_is_refused(snapshot: Snapshot, name: str) -> None:
-    with pytest.raises(ReplicaImpossible, match="which is no name for one"):
+def test_an_invalid_interface_name_is_refused(snapshot: Snapshot, name: str) -> None:
+    with pytest.raises(ReplicaImpossible, match="which is not a valid name"):
         plan_replica(changed(snapshot, "wan0", name=name), INTENT, "test")
 
 
@@ -314,7 +316,7 @@ def test_a_snapshot_without_routes_is_refused(snapshot: Snapshot) -> None:
         plan_replica(other, INTENT, "test")
 
 
-def test_numbers_that_no_kernel_takes_are_named_and_left_out(snapshot: Snapshot) -> None:
+def test_numbers_that_the_kernel_refuses_are_named_and_left_out(snapshot: Snapshot) -> None:
     rule = dataclasses.replace(snapshot.host.rules[-1], priority=1 << 40)
     route = Route(family=4, table=254, destination="203.0.113.0/24", type="blackhole", metric=-7)
     host = dataclasses.replace(snapshot.host, rules=(*snapshot.host.rules, rule), routes=(*snapshot.host.routes, route))
@@ -323,7 +325,7 @@ def test_numbers_that_no_kernel_takes_are_named_and_left_out(snapshot: Snapshot)
         assert any("metric -7" in note and "refuses" in note for note in lab.notes)
 
 
-def test_an_address_that_is_none_is_refused(snapshot: Snapshot) -> None:
+def test_an_invalid_address_is_refused(snapshot: Snapshot) -> None:
     address = dataclasses.replace(snapshot.host.addresses[-1], interface="wan0", address="nowhere")
     host = dataclasses.replace(snapshot.host, addresses=(*snapshot.host.addresses, address))
     with pytest.raises(ReplicaImpossible, match="'nowhere/"):

@@ -111,7 +111,7 @@ def test_what_is_left_out_of_a_twin_is_named(twin_outcome: Outcome) -> None:
     notes = record_of(twin_outcome, "twin:policy-routing+mirrored-copy").notes
     assert any("dup to" in note for note in notes)
     notes = record_of(twin_outcome, "twin:macvlan+wireless-parent").notes
-    assert "eth0: a cable stands for the wireless interface" in notes
+    assert "eth0: a cable replaces the wireless interface" in notes
 
 
 def test_the_twin_of_a_bundle_fails_with_packets_and_its_mend_is_proven(tmp_path: Path) -> None:

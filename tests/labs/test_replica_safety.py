@@ -52,4 +52,4 @@ def test_no_program_and_no_hook_of_a_bundle_is_run(lab: str, tmp_path: Path) -> 
     assert verdicts["FLAP-03", None] is Verdict.NOT_RUN
     assert not canary.exists()
     (target,) = run.outcome.targets
-    assert any("it would stand in the way of this machine's own program" in note for note in target.notes)
+    assert any("it would hide this machine's own program" in note for note in target.notes)

@@ -152,7 +152,7 @@ def unopened(spec: TargetSpec, reason: str) -> TargetRecord:
         return TargetRecord(id=spec.id, kind="bundle", verdict="inconclusive", intent=intent, notes=[reason])
     if isinstance(spec, ReplicaSpec):
         return TargetRecord(
-            id=spec.id, kind="lab", flavour="netns", verdict="inconclusive", title=f"twin of {spec.host}",
+            id=spec.id, kind="lab", flavour="netns", verdict="inconclusive", title=f"replica of {spec.host}",
             intent=intent, notes=[reason],
         )  # fmt: skip
     return TargetRecord(
