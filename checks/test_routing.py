@@ -8,8 +8,8 @@ from fixtures.check import NAT, POLICY_ROUTING, check
 from fixtures.expect import Expect
 from viacheck.analysis.agent_rules import deciding_route, egress_without_uplink, rules_for_agent, shadowing_rule
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.host.kernel_route import KernelDecision
 from viacheck.model.intent import Intent
+from viacheck.model.measurements import KernelDecision
 from viacheck.model.result import Evidence, FileEvidence, StateEvidence
 from viacheck.model.snapshot import Rule, Snapshot
 from viacheck.packets.traffic_tests import TrafficTests
@@ -111,7 +111,7 @@ def test_the_kernel_decides_as_intended(
     expected = f"table {resolved.table}, by {resolved.uplink}, for {', '.join(kernel_decisions)}"
     evidence: list[Evidence] = [decision.evidence for decision in kernel_decisions.values()]
     evidence += [decision.answer.command for decision in kernel_decisions.values() if decision.answer.command]
-    told = {protocol: decision.answer.words for protocol, decision in kernel_decisions.items()}
+    told = {protocol: decision.answer.text for protocol, decision in kernel_decisions.items()}
     observed = "; ".join(f"{protocol}: {words}" for protocol, words in told.items())
     if len(set(told.values())) == 1:
         observed = next(iter(told.values()))

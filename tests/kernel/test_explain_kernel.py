@@ -55,8 +55,8 @@ def test_an_explanation_agrees_with_the_kernel_over_random_tables(host: Host, in
             words = (asked.destination, asked.protocol, asked.dport, sender)
             found, packet = explain(resolved, *words), packet_from(resolved, *words)
             decision, answer = RoutingModel(state).decide(packet), ask_kernel(host.namespace, packet)
-            told = f"{generator.name}: {packet}: explained as {found.outcome} by {found.uplink}; kernel: {answer.words}"
+            told = f"{generator.name}: {packet}: explained as {found.outcome} by {found.uplink}; kernel: {answer.text}"
             assert found.outcome == decision.outcome, told
-            assert answer.agrees_with(decision) or decision.note.startswith("not by"), told
+            assert decision.agrees_with(answer) or decision.note.startswith("not by"), told
             if answer.type == "unicast" and len(decision.interfaces) == 1:
                 assert (found.uplink, found.table) == (answer.interface, answer.table), told

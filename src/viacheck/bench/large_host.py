@@ -20,11 +20,11 @@ from netns_lab.scenarios import SCENARIOS
 from reports.report_files import RESULT
 from viacheck.bench.figures import BenchFailed, Figure, Limit, Measurement, milliseconds
 from viacheck.bench.front_door import report_folder, run
-from viacheck.host.kernel_route import ask_for_agent
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Intent
 from viacheck.model.result import Verdict
 from viacheck.targets.base import Target
+from viacheck.targets.kernel_decisions import ask_for_agent
 
 SCENARIO = "policy-routing"
 RULES, ROUTES = 10_000, 100_000

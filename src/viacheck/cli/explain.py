@@ -102,7 +102,7 @@ def _of_target(options: argparse.Namespace) -> Explanation:
         answer = ask_kernel(namespace, packet)
         state = target.snapshot.agent if in_agent else target.snapshot.host
         decision = RoutingModel(state or NetworkState()).decide(packet)
-        return explanation.model_copy(update={"kernel": answer.words, "agree": answer.agrees_with(decision)})
+        return explanation.model_copy(update={"kernel": answer.text, "agree": decision.agrees_with(answer)})
 
 
 def _explain(resolved: ResolvedIntent, options: argparse.Namespace) -> Explanation:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.disruption.egress_state import EgressUnreadable, read_egress
 from viacheck.disruption.events import CYCLES
 from viacheck.host.command import TIMED_OUT
-from viacheck.host.egress_state import EgressUnreadable, read_egress
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import PidSandbox
 from viacheck.model.result import CommandEvidence

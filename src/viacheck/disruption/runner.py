@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from viacheck.analysis.disruption_text import flow_text
 from viacheck.disruption.controls import Event, EventFailed, EventNotMade
+from viacheck.disruption.egress_state import read_addresses, read_egress
 from viacheck.disruption.event_registry import NotPossible
 from viacheck.disruption.flow_results import SETTLED, flow_result, settled
 from viacheck.disruption.probe_stream import Stream, StreamFlow, stream_flows
 from viacheck.disruption.timeline import Moment, timeline, whereabouts
 from viacheck.host.command import CommandResult
-from viacheck.host.egress_state import read_addresses, read_egress
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import seconds
 from viacheck.model.measurements import DisruptionResult, EgressState, ProbeResult

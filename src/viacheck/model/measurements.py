@@ -12,8 +12,32 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from viacheck.model.result import CommandEvidence, Evidence, PacketsEvidence, TimelineEvidence
+from viacheck.model.result import CommandEvidence, DecisionEvidence, Evidence, PacketsEvidence, TimelineEvidence
 from viacheck.model.snapshot import Family, Nexthop, Route, Rule
+
+# --- The kernel's routing decision ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KernelAnswer:
+    """The kernel's answer to the route request for one packet (RTM_GETROUTE)."""
+
+    type: str | None
+    """``unicast``, ``local`` …; None when the kernel refused, and ``text`` has its error."""
+    interface: str | None
+    table: int | None
+    text: str
+    command: CommandEvidence | None
+    """None where no kernel can be asked, and the routing model answers in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelDecision:
+    """The kernel's answer for the agent's packet, with the routing model's decision beside it."""
+
+    answer: KernelAnswer
+    evidence: DecisionEvidence
+
 
 # --- DHCP servers and the parent's segment ---------------------------------------------------------------------------
 

@@ -10,10 +10,9 @@ from functools import cached_property
 
 from viacheck.analysis.predict import Prediction, predict
 from viacheck.bundle.reader import Bundle
-from viacheck.host.kernel_route import KernelAnswer, KernelDecision
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Protocol
-from viacheck.model.measurements import Measurements, TrafficMeasurements
+from viacheck.model.measurements import KernelAnswer, KernelDecision, Measurements, TrafficMeasurements
 from viacheck.model.snapshot import DockerEngine, Snapshot
 from viacheck.targets.base import Target
 
@@ -58,8 +57,8 @@ class BundleTarget(Target):
     def decided(self, protocol: Protocol) -> KernelDecision:
         """The routing model's decision, in the place of the kernel's own."""
         model = self.resolved.agent_decision(protocol)
-        words = f"routing model, as a bundle has no kernel to ask: {model}"
-        answer = KernelAnswer(model.outcome, model.interface, model.table, words, None)
+        text = f"routing model, as a bundle has no kernel to ask: {model}"
+        answer = KernelAnswer(model.outcome, model.interface, model.table, text, None)
         return KernelDecision(answer, model.evidence())
 
     def close(self) -> None:

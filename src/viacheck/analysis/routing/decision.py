@@ -7,6 +7,7 @@ from typing import Literal
 
 from viacheck.analysis.routing.packet import Packet
 from viacheck.analysis.routing.rules import RuleStep
+from viacheck.model.measurements import KernelAnswer
 from viacheck.model.result import DecisionEvidence, DecisionStep
 from viacheck.model.snapshot import Route, Rule
 
@@ -93,6 +94,14 @@ class Decision:
     def delivered(self) -> bool:
         """The packet goes somewhere."""
         return self.outcome in DELIVERED
+
+    def agrees_with(self, kernel: KernelAnswer) -> bool:
+        """Return whether the kernel decides the same. Of several equal exits the kernel may take any."""
+        if kernel.type is None:
+            # The kernel refuses a multicast group that the host has not joined, and no dump names the joined groups.
+            unjoined_group = self.outcome == "multicast" and self.packet.iif is not None
+            return unjoined_group or not self.delivered
+        return self.outcome == kernel.type and (kernel.interface in self.interfaces or not self.interfaces)
 
     def __str__(self) -> str:
         """The decision in one line."""

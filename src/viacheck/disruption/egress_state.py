@@ -37,7 +37,7 @@ def read_egress(
     addresses are those that its packets are to carry: the uplink's, or where it holds a lease itself, its own.
 
     Raises:
-        WayUnreadable: when ``ip`` fails.
+        EgressUnreadable: when ``ip`` fails.
     """
     rules: list[Rule] = []
     routes: list[Route] = []
@@ -57,7 +57,7 @@ def read_addresses(host: Namespace, agent: Namespace | None, resolved: ResolvedI
     """The addresses that the agent's packets may leave with: the uplink's, or those of its own lease.
 
     Raises:
-        WayUnreadable: when ``ip`` fails.
+        EgressUnreadable: when ``ip`` fails.
     """
     if resolved.intent.mode == "pipework-dhcp":
         own = resolved.agent_link
