@@ -11,6 +11,7 @@ import pytest
 from viacheck.host.link_state import LinkReader
 from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
+from viacheck.packets.packet_socket import PacketSender, PacketSocket, Received
 from viacheck.packets.scapy_import import (
     ARP,
     DNS,
@@ -26,7 +27,6 @@ from viacheck.packets.scapy_import import (
     Packet,
     Raw,
 )
-from viacheck.packets.scapy_socket import PacketSender, PacketSocket, Received
 from viacheck.packets.tokens import FENCE_ETHERTYPE, Token, TokenSpace
 
 SNAP_LENGTH = 96

@@ -19,13 +19,13 @@ from netns_lab.nft_rules import DropFrames
 from netns_lab.scenarios import SCENARIOS
 from viacheck.analysis.sightings import sound, unsound
 from viacheck.host.namespace import Namespace
-from viacheck.packets import scapy_socket
+from viacheck.packets import packet_socket
 from viacheck.packets.background_load import BackgroundLoad
 from viacheck.packets.capture import Observation, Watch
 from viacheck.packets.evidence import numbers_of, packets_evidence
+from viacheck.packets.packet_socket import PacketSender
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
 from viacheck.packets.scapy_import import ICMP, IP, UDP, Ether, PcapNgReader, Raw
-from viacheck.packets.scapy_socket import PacketSender
 from viacheck.packets.tokens import TokenSpace
 
 TARGET, TARGET6 = "198.51.100.1", "2001:db8:ffff::1"
@@ -131,7 +131,7 @@ def test_frames_tell_addresses_and_the_whole_length(lab: Lab, watch: Watch, toke
         Prober(lab.agent.namespace, tokens).send(ProbeRequest(protocol="icmp", destination=TARGET, size=1200))
     (inside,) = period.observation.seen("docker0", "in")
     (outside,) = period.observation.seen("wlan0")
-    assert (inside.length, len(inside.octets)) == (1200 + 14, scapy_socket.SNAP_LENGTH)
+    assert (inside.length, len(inside.octets)) == (1200 + 14, packet_socket.SNAP_LENGTH)
     assert inside.source_mac == lab.plan.agent.state.links[0].mac
     assert (inside.source, outside.source, outside.destination) == ("172.17.0.2", "10.10.50.9", TARGET)
 
@@ -174,7 +174,7 @@ def test_an_error_that_quotes_eight_octets_is_matched_by_what_was_seen(host: Nam
 def test_lost_frames_leave_absence_unproven(
     host: Namespace, tokens: TokenSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scapy_socket, "RECEIVE_BUFFER", 4096)
+    monkeypatch.setattr(packet_socket, "RECEIVE_BUFFER", 4096)
     watch = Watch(host, ["left0", "right0"], tokens)
     sender = host.call(PacketSender)
     stranger = Ether() / IP(src="10.0.0.1", dst="10.0.0.9") / ICMP(type=3) / IP() / UDP()
@@ -304,8 +304,8 @@ def test_an_interface_made_anew_is_unproven_in_that_period_and_watched_in_the_ne
         ip(host, "link set late0 up")
     consistent(period.observation)
     assert period.observation.unproven == {
-        "right0": "it was made anew during the watch",
-        "late0": "it was made during the watch",
+        "right0": "it was recreated during the watch",
+        "late0": "it was created during the watch",
     }
     with watch() as period:
         for name in ("right0", "late0"):

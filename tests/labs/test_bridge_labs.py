@@ -239,7 +239,7 @@ def arp_matrix(built: Lab) -> list[bool]:
     foreign = own_address(built)[0]
     return [
         bool(
-            arp.ask(
+            arp.arp_request(
                 built.host.namespace,
                 PARENT,
                 GATEWAY,
@@ -274,8 +274,8 @@ def test_the_four_arp_probes_tell_the_port_apart(fault: str | None, answered: li
 def test_a_second_machine_can_hold_the_agents_address() -> None:
     with lab("macvlan", "address-conflict") as built:
         _, address = own_address(built)
-        found = arp.ask(built.gateway(PARENT).namespace, "lan0", address, count=1, timeout=ANSWER_WITHIN)
-        found += arp.ask(built.gateway(PARENT).namespace, "lan0", address, count=2, timeout=ANSWER_WITHIN)
+        found = arp.arp_request(built.gateway(PARENT).namespace, "lan0", address, count=1, timeout=ANSWER_WITHIN)
+        found += arp.arp_request(built.gateway(PARENT).namespace, "lan0", address, count=2, timeout=ANSWER_WITHIN)
         assert len({answer.mac for answer in found}) == 2
 
 

@@ -140,7 +140,7 @@ def test_a_family_that_was_astray_to_begin_with_is_not_judged(opened: Opened) ->
 def test_a_device_that_is_made_anew_has_lost_its_routes(opened: Opened) -> None:
     disruption_result = DisruptionTests(opened("policy-routing")).run(recreated)
     assert disruption_result.kind is FlowKind.KEEPS_LEAKING, disruption_text(disruption_result)
-    assert disruption_result.unproven == {"wlan0": "it was made anew during the watch"}
+    assert disruption_result.unproven == {"wlan0": "it was recreated during the watch"}
 
 
 def test_packets_are_seen_on_a_device_that_was_made_anew(opened: Opened) -> None:

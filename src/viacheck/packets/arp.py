@@ -1,7 +1,7 @@
-"""ARP asked on purpose: who has an address on a segment, and with which sender the question gets through.
+"""ARP requests with chosen sender addresses: who answers for an address on a segment, and to which sender.
 
-Frames are built here and sent by a packet socket, so that nothing of the kernel's neighbour table is used or changed
-(RFC 826; RFC 5227 for the probe with an empty sender address).
+A packet socket sends the frames, so that the kernel's neighbour table is neither read nor changed (RFC 826; RFC 5227
+for the probe with an empty sender address).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from viacheck.host.link_state import LinkReader, LinkState
 from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
+from viacheck.packets import scapy_import as scapy
 from viacheck.packets.classify import ETH_P_ARP
-from viacheck.packets.scapy_import import ARP, Ether, Packet
-from viacheck.packets.scapy_socket import PacketSender, PacketSocket, close_in_background
+from viacheck.packets.packet_socket import PacketSender, PacketSocket, close_in_background
 
 NO_ADDRESS = "0.0.0.0"  # noqa: S104 - RFC 5227's empty sender, not a socket address
 _BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -25,12 +25,12 @@ _REQUEST, _REPLY = 1, 2
 
 
 class InterfaceNotUp(Exception):
-    """ARP cannot be asked on the interface; the message says why."""
+    """No frame can be sent by the interface; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ARPAnswer:
-    """One reply."""
+    """One ARP reply."""
 
     address: str
     mac: str
@@ -38,10 +38,10 @@ class ARPAnswer:
     frame_source: str
     """The MAC address that the frame came from; it differs from ``mac`` where a proxy answers."""
     seconds: float
-    """After the first question."""
+    """Since the first request."""
 
 
-def ask(
+def arp_request(
     namespace: Namespace,
     interface: str,
     target: str,
@@ -52,47 +52,34 @@ def ask(
     count: int = 1,
     timeout: float = 1.0,
 ) -> list[ARPAnswer]:
-    """Broadcast ``count`` ARP requests at once, and wait until as many replies are in or the time is over.
+    """Broadcast ``count`` ARP requests at once; wait for as many replies, or until the timeout.
 
     Args:
         namespace: where the interface is.
-        interface: by which to ask.
-        target: the IPv4 address that is asked for.
-        sender: the address that asks; 0.0.0.0 changes nobody's neighbour table (RFC 5227).
-        sender_mac: the hardware address inside the request; the interface's own when left out.
-        frame_source: the frame's source MAC address; the interface's own when left out.
-        count: how many requests, and how many replies are enough.
+        interface: the interface to send by.
+        target: the requested IPv4 address.
+        sender: the sender address; 0.0.0.0 changes no machine's neighbour table (RFC 5227).
+        sender_mac: the sender's hardware address; the interface's own by default.
+        frame_source: the frame's source MAC address; the interface's own by default.
+        count: how many requests to send, and how many replies are enough.
         timeout: seconds to wait at most.
 
     Raises:
-        InterfaceNotUp: when the interface is missing, down, without carrier, or has no hardware addresses.
+        InterfaceNotUp: when the interface is missing, down, without carrier, or not Ethernet.
         OSError: EPERM without CAP_NET_RAW.
     """
     packets = namespace.call(PacketSender)
     try:
         state = usable_interface(namespace, packets, interface)
         own = state.mac.hex(":")
-        program = bpf.assemble(
-            [
-                bpf.load(2, bpf.PROTOCOL),
-                bpf.if_equal(ETH_P_ARP, false="refuse"),
-                bpf.load(2, bpf.NETWORK + 6),
-                bpf.if_equal(_REPLY, false="refuse"),
-                bpf.accept(_SHORTEST_FRAME),
-                "refuse",
-                bpf.accept(0),
-            ]
-        )
-        request = Ether(src=frame_source or own, dst=_BROADCAST) / ARP(
-            op=_REQUEST, hwsrc=sender_mac or own, psrc=sender, pdst=target
-        )
-        replies = namespace.call(lambda: PacketSocket(state.index, state.hardware_type, program))
+        request = _Request(sender_mac or own, sender, target)
+        replies = namespace.call(lambda: PacketSocket(state.index, state.hardware_type, _reply_filter()))
         try:
-            frame = bytes(request).ljust(_SHORTEST_FRAME, b"\0")
-            asked_ns = time.time_ns()
+            frame = request.frame(frame_source or own)
+            sent_ns = time.time_ns()
             for _ in range(count):
                 packets.send(state.index, ETH_P_ARP, frame)
-            return _replies(replies, request[ARP], count, timeout, asked_ns)
+            return _receive_replies(replies, request, count, timeout, sent_ns)
         finally:
             close_in_background([replies])
     finally:
@@ -100,10 +87,10 @@ def ask(
 
 
 def usable_interface(namespace: Namespace, packets: PacketSender, interface: str) -> LinkState:
-    """The state of an Ethernet interface that is up.
+    """Return the state of an Ethernet interface that is up.
 
     Raises:
-        InterfaceNotUp: when it is not; the message says what it is.
+        InterfaceNotUp: when it is not up, or not Ethernet; the message says which.
     """
     links = LinkReader(namespace, packets.fileno())
     try:
@@ -113,25 +100,62 @@ def usable_interface(namespace: Namespace, packets: PacketSender, interface: str
     if state.word != "up":
         raise InterfaceNotUp(f"{interface} is {state.word}")
     if state.hardware_type != 1:
-        raise InterfaceNotUp(f"{interface} is no Ethernet interface")
+        raise InterfaceNotUp(f"{interface} is not an Ethernet interface")
     return state
 
 
-def _replies(one: PacketSocket, asked: Packet, count: int, timeout: float, asked_ns: int) -> list[ARPAnswer]:
-    """Collect what answers this request; an answer to the kernel's own question names another sender (RFC 826)."""
-    target, sender = asked.pdst, (asked.hwsrc.lower(), asked.psrc)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The addresses of an ARP request."""
+
+    sender_mac: str
+    sender: str
+    target: str
+
+    def frame(self, source: str) -> bytes:
+        """Build the broadcast frame."""
+        arp = scapy.ARP(op=_REQUEST, hwsrc=self.sender_mac, psrc=self.sender, pdst=self.target)
+        return bytes(scapy.Ether(src=source, dst=_BROADCAST) / arp).ljust(_SHORTEST_FRAME, b"\0")
+
+    def answered_by(self, octets: bytes) -> str | None:
+        """Return the hardware address that a reply to this request names; None for any other frame.
+
+        A reply to the kernel's own request names another sender (RFC 826).
+        """
+        reply = scapy.ARP(octets[_ETHERNET_HEADER:])
+        receiver = (str(reply.hwdst).lower(), reply.pdst)
+        is_ours = reply.psrc == self.target and receiver == (self.sender_mac.lower(), self.sender)
+        return str(reply.hwsrc).lower() if is_ours else None
+
+
+def _reply_filter() -> bytes:
+    return bpf.assemble(
+        [
+            bpf.load(2, bpf.PROTOCOL),
+            bpf.if_equal(ETH_P_ARP, false="refuse"),
+            bpf.load(2, bpf.NETWORK + 6),
+            bpf.if_equal(_REPLY, false="refuse"),
+            bpf.accept(_SHORTEST_FRAME),
+            "refuse",
+            bpf.accept(0),
+        ]
+    )
+
+
+def _receive_replies(
+    replies: PacketSocket, request: _Request, count: int, timeout: float, sent_ns: int
+) -> list[ARPAnswer]:
     answers: list[ARPAnswer] = []
     poll = select.poll()
-    poll.register(one.fileno(), select.POLLIN)
+    poll.register(replies.fileno(), select.POLLIN)
     deadline = time.monotonic() + timeout
     while len(answers) < count:
         remaining = deadline - time.monotonic()
         if remaining <= 0 or not poll.poll(remaining * 1000):
             break
-        for received in one.receive():
-            reply = ARP(received.octets[_ETHERNET_HEADER:])
-            is_ours = reply.psrc == target and (str(reply.hwdst).lower(), reply.pdst) == sender
-            if not received.outgoing and is_ours:
-                mac, source = str(reply.hwsrc).lower(), received.octets[6:12].hex(":")
-                answers.append(ARPAnswer(target, mac, source, (received.time_ns - asked_ns) / 1e9))
+        for received in replies.receive():
+            mac = request.answered_by(received.octets)
+            if mac is not None and not received.outgoing:
+                source = received.octets[6:12].hex(":")
+                answers.append(ARPAnswer(request.target, mac, source, (received.time_ns - sent_ns) / 1e9))
     return answers

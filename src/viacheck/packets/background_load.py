@@ -1,6 +1,6 @@
-"""Background traffic for measurements: small frames at a steady rate out of one interface, none of which is a probe.
+"""Background traffic for measurements: small frames at a steady rate out of one interface, without any token.
 
-What a watch promises under load is measured with it, in the tests and by the bench command. Use it in labs only.
+Tests and the bench command measure captures under this load. Use it in labs only.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 from viacheck.host.link_state import LinkReader
 from viacheck.host.namespace import Namespace
+from viacheck.packets import scapy_import as scapy
 from viacheck.packets.classify import ETH_P_IP
-from viacheck.packets.scapy_import import IP, UDP, Ether, Raw
-from viacheck.packets.scapy_socket import PacketSender, close_in_background
+from viacheck.packets.packet_socket import PacketSender, close_in_background
 
 _BURST = 256
 _PAUSE = 0.0005
-_NOBODY = "02:00:00:00:00:fe"
+_UNUSED_MAC = "02:00:00:00:00:fe"
 _DISCARD_PORT = 9
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What was really sent."""
+    """How many packets were sent, and how long that took."""
 
     packets: int
     seconds: float
@@ -36,18 +36,18 @@ class LoadResult:
 
 
 class BackgroundLoad:
-    """Sends while its block runs, from a thread of its own; afterwards ``result`` tells what was sent."""
+    """Sends from a thread of its own while its block runs; ``result`` holds the figures afterwards."""
 
     def __init__(self, namespace: Namespace, interface: str, rate: int) -> None:
-        """Prepare.
+        """Prepare the frames.
 
         Args:
             namespace: where the interface is.
             interface: an Ethernet interface that is up.
-            rate: packets per second that are aimed at; a busy machine reaches fewer.
+            rate: intended packets per second; a busy machine reaches fewer.
 
         Raises:
-            OSError: EPERM without CAP_NET_RAW; ENODEV when there is no such interface.
+            OSError: EPERM without CAP_NET_RAW; ENODEV when the interface is not up.
         """
         self._rate = rate
         self._sender = namespace.call(PacketSender)
@@ -59,9 +59,9 @@ class BackgroundLoad:
         if state.word != "up":
             close_in_background([self._sender])
             raise OSError(errno.ENODEV, f"{interface} is {state.word}")
-        # Addressed to nobody: the far side drops it where its costs are least.
-        frame = Ether(src=state.mac.hex(":"), dst=_NOBODY) / IP(src="192.0.2.1", dst="192.0.2.2")
-        frame = frame / UDP(sport=_DISCARD_PORT, dport=_DISCARD_PORT) / Raw(bytes(18))
+        # No machine has this MAC address: the far side drops the frame early, at the least cost.
+        frame = scapy.Ether(src=state.mac.hex(":"), dst=_UNUSED_MAC) / scapy.IP(src="192.0.2.1", dst="192.0.2.2")
+        frame = frame / scapy.UDP(sport=_DISCARD_PORT, dport=_DISCARD_PORT) / scapy.Raw(bytes(18))
         self._burst = self._sender.burst(state.index, ETH_P_IP, bytes(frame), _BURST)
         self._stop = threading.Event()
         self._running = threading.Event()
@@ -85,11 +85,11 @@ class BackgroundLoad:
 
     @property
     def result(self) -> LoadResult:
-        """What was sent, once the block has ended."""
+        """The figures, once the block has ended."""
         return LoadResult(self._packets, self._seconds)
 
     def wait_for(self, packets: int) -> None:
-        """Let so many more packets go out, or a second pass."""
+        """Wait until this many more packets have been sent, for one second at most."""
         enough, deadline = self._packets + packets, time.monotonic() + 1.0
         while self._packets < enough and time.monotonic() < deadline:
             time.sleep(_PAUSE)

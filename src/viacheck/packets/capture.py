@@ -1,8 +1,8 @@
-"""The watch: many interfaces captured at once, with proof that what was not seen was not there.
+"""The watch: captures on many interfaces at once, with proof that an unseen probe was absent.
 
-Each watched interface has its own packet socket, open for as long as the watch lives. A watch period ends with a fence,
-a frame of our own sent out of every interface: once a capture has seen it, whatever left before it has been seen too,
-provided that the kernel counts no lost frame.
+Each watched interface has its own capture socket, open for as long as the watch lives. A watch period ends with a
+fence, a frame of our own sent out of every interface: once a capture has seen the fence, it has seen every frame that
+left before, provided that the kernel counts no lost frame.
 """
 
 from __future__ import annotations
@@ -12,19 +12,27 @@ import select
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from viacheck.host.link_state import MISSING, LinkReader, LinkState
 from viacheck.host.namespace import Namespace
 from viacheck.model.result import WatchedInterface
 from viacheck.packets import bpf
 from viacheck.packets.classify import Classifier, Role
+from viacheck.packets.packet_socket import SNAP_LENGTH, PacketSender, Received, close_in_background
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, CapturedPacket, write_pcapng
-from viacheck.packets.scapy_socket import SNAP_LENGTH, PacketSender, PacketSocket, Received, close_in_background
+from viacheck.packets.scapy_packet import scapy_packet
 from viacheck.packets.tokens import FENCE_ETHERTYPE, TokenSpace
+
+if TYPE_CHECKING:
+    from viacheck.packets.scapy_import import Packet
+    from viacheck.packets.scapy_socket import CaptureSocket
 
 FENCE_TIMEOUT = 1.0
 """Seconds that a fence frame may take to pass."""
+_POLL_SLICE = 0.01
+"""Seconds: a sniffer on the same socket may take the fence, and then no further frame wakes poll(2)."""
 _ETHERNET_HEADER = 14
 _SHORTEST_FRAME = 60
 
@@ -33,7 +41,7 @@ Direction = Literal["out", "in"]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame that was captured, and what it is to this run."""
+    """One captured frame, and its role in this run."""
 
     time_ns: int
     """Since the epoch, by the kernel's clock at the interface."""
@@ -57,19 +65,37 @@ class Frame:
     link_type: int = field(repr=False)
     """LINKTYPE_* of the capture file."""
 
+    @property
+    def packet(self) -> Packet:
+        """Dissect the frame by scapy; ``time``, ``sniffed_on``, ``direction``, ``wirelen``, ``comments`` are set."""
+        return scapy_packet(
+            self.octets,
+            ethernet=self.link_type == LINKTYPE_ETHERNET,
+            time_ns=self.time_ns,
+            length=self.length,
+            outgoing=self.direction == "out",
+            interface=self.interface,
+            comment=_comment(self, {}),
+        )
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Observation:
-    """What a watch period has shown."""
+    """The result of a watch period."""
 
     watched: tuple[WatchedInterface, ...]
     frames: tuple[Frame, ...]
     """In order of time."""
     unproven: Mapping[str, str]
-    """Why absence is not proven, by interface; those on which it is proven are not named."""
+    """Why absence is not proven, by interface; interfaces on which absence is proven are left out."""
+
+    @cached_property
+    def packets(self) -> list[Packet]:
+        """The frames as scapy packets, in order of time. They are dissected at the first use."""
+        return [frame.packet for frame in self.frames]
 
     def seen(self, interface: str, direction: Direction = "out", role: Role = "probe") -> list[Frame]:
-        """The frames of one kind on one interface, in order of time."""
+        """Return the frames of one role on one interface, in order of time."""
         return [
             frame
             for frame in self.frames
@@ -77,21 +103,21 @@ class Observation:
         ]
 
     def proven_absent(self, interface: str) -> tuple[bool, str]:
-        """Whether it is proven that no probe left by an interface, and the reason either way."""
-        one = next((one for one in self.watched if one.interface == interface), None)
-        if one is None:
+        """Return whether it is proven that no probe left by an interface, and the reason either way."""
+        watched = next((watched for watched in self.watched if watched.interface == interface), None)
+        if watched is None:
             return False, f"{interface} was not watched"
         left = len(self.seen(interface))
         if left:
             return False, f"{left} probes were seen leaving by {interface}"
         if interface in self.unproven:
             return False, f"{interface}: {self.unproven[interface]}"
-        if one.state == "up":
-            return True, f"{interface}: the fence frame was seen, no frame was lost, no probe was among them"
-        return True, f"{interface} was {one.state} all the time, and sent nothing"
+        if watched.state == "up":
+            return True, f"{interface}: the capture saw the fence frame, lost no frame, and saw no probe"
+        return True, f"{interface} was {watched.state} all the time, and sent nothing"
 
     def write_capture(self, path: str, numbers: Mapping[int, int]) -> None:
-        """Write every frame to a pcapng file; ``numbers`` turns a token's number into that of the check's probe.
+        """Write every frame to a pcapng file; ``numbers`` maps a token's number to the probe's number in the check.
 
         Raises:
             OSError: when the file cannot be written.
@@ -108,58 +134,58 @@ class Observation:
             )
             for frame in self.frames
         ]
-        write_pcapng(path, [one.interface for one in self.watched], packets, SNAP_LENGTH)
+        write_pcapng(path, [watched.interface for watched in self.watched], packets, SNAP_LENGTH)
 
 
 def _comment(frame: Frame, numbers: Mapping[int, int]) -> str:
     number = numbers.get(frame.number) if frame.number is not None else None
-    words = (frame.role, str(number)) if number is not None else (frame.role,)
-    comment = " ".join((*words, frame.protocol, frame.direction))
+    role = frame.role if number is None else f"{frame.role} {number}"
+    comment = f"{role} {frame.protocol} {frame.direction}"
     return f"{comment}: {frame.note}" if frame.note else comment
 
 
 @dataclass(slots=True)
 class _Capture:
-    """One interface's socket, with what has been received and not yet looked at."""
+    """One interface's socket, with the frames that were received and not yet classified."""
 
     name: str
     begin: LinkState = MISSING
-    socket: PacketSocket | None = None
+    socket: CaptureSocket | None = None
     waiting: list[Received] = field(default_factory=list)
-    remade: bool = False
-    """It was first opened, or opened anew, while the period was under way."""
+    reopened: bool = False
+    """The socket was opened while the period was under way."""
 
     def holds(self, state: LinkState) -> bool:
-        """The socket is on the interface that has this state."""
+        """Return whether the socket is on the interface that has this state."""
         return self.socket is not None and self.socket.index == state.index
 
     def sends_without_carrier(self, state: LinkState) -> bool:
-        """The interface has sent packets although it had no carrier, as a bridge without ports does."""
+        """Return whether the interface sent packets although it had no carrier, as a bridge without ports does."""
         without = self.begin.word == state.word == "no-carrier" and self.begin.index == state.index
         return without and self.begin.sent_packets != state.sent_packets
 
 
 @dataclass(slots=True)
-class _Judged:
-    """How one interface's period ended."""
+class _PeriodEnd:
+    """The end of one interface's period."""
 
     state: LinkState
     fence_seen: bool = False
-    trouble: str | None = None
-    """Why no fence was seen."""
+    fence_failure: str | None = None
+    """Why the fence was not seen."""
 
 
 class Period:
-    """A watch period; as a context manager it ends with the block, after which ``observation`` is there."""
+    """A watch period. As a context manager it ends with the block; then ``observation`` can be read."""
 
     def __init__(self, watch: Watch) -> None:
-        """Begun by the watch."""
+        """Hold the watch, which begins the period."""
         self._watch = watch
         self._observation: Observation | None = None
 
     @property
     def observation(self) -> Observation:
-        """What was seen.
+        """The result of the period.
 
         Raises:
             RuntimeError: while the period has not ended.
@@ -168,22 +194,39 @@ class Period:
             raise RuntimeError("the watch period has not ended")
         return self._observation
 
-    def read(self) -> list[Frame]:
-        """Take in what has arrived since this was last called, and return it in order of time.
+    @property
+    def packets(self) -> list[Packet]:
+        """The frames of the period as scapy packets, in order of time.
 
-        A long period calls this now and then, so that it never fills the kernel's buffers.
+        Raises:
+            RuntimeError: while the period has not ended.
+        """
+        return self.observation.packets
+
+    @property
+    def sockets(self) -> dict[CaptureSocket, str]:
+        """The open capture sockets, with the names of their interfaces: the ``opened_socket`` of scapy's sniffers.
+
+        A sniffer takes no frame away from the watch. Stop the sniffer before the period ends.
+        """
+        return self._watch._sockets()
+
+    def read(self) -> list[Frame]:
+        """Return the frames that have arrived since the last call, in order of time.
+
+        Call this now and then during a long period, so that the kernel's buffers never fill up.
         """
         return self._watch._read()
 
     def reopen(self) -> None:
-        """Watch interfaces that were made, or made anew, since the period began; what they did before is not seen."""
+        """Watch interfaces that were created, or recreated, since the period began; earlier frames are not seen."""
         self._watch._reopen()
 
     def end(self) -> Observation:
-        """Send the fences, read until each was seen or the bound was hit, and judge.
+        """Send the fences, read until each was seen or its timeout passed, and judge.
 
-        A fence stands behind what has left by then. A probe that may still be on its way through this host is no such
-        thing: wait for its answer, or for the time that it has, before the period ends.
+        A fence proves only what has left before it. A probe may still be on its way through this host: wait for its
+        answer, or for its timeout, before the period ends.
         """
         if self._observation is None:
             self._observation = self._watch._end()
@@ -215,9 +258,9 @@ class Watch:
 
         Args:
             namespace: where the interfaces are.
-            interfaces: their names; those that do not exist yet are looked for again when a period begins.
+            interfaces: their names; each period begins with another attempt to open those that do not exist yet.
             tokens: the run's.
-            dhcp: keep DHCP for IPv4 as well.
+            dhcp: capture DHCP for IPv4 as well.
             fence_timeout: seconds that a fence frame may take.
 
         Raises:
@@ -227,7 +270,7 @@ class Watch:
         self._program = bpf.probe_filter(tokens.marks, snap_length=SNAP_LENGTH, dhcp=dhcp)
         self._captures = [_Capture(name) for name in dict.fromkeys(interfaces)]
         self._watching = False
-        self._recogniser = Classifier(tokens)
+        self._classifier = Classifier(tokens)
         self._frames: list[Frame] = []
         self._sender = namespace.call(PacketSender)
         try:
@@ -242,10 +285,10 @@ class Watch:
             raise
 
     def __call__(self) -> Period:
-        """Begin a watch period: whatever passes from now on counts.
+        """Begin a watch period: every frame that passes from now on counts.
 
         Raises:
-            RuntimeError: when one is under way.
+            RuntimeError: when a period is under way.
             OSError: with the kernel's errno.
         """
         if self._watching:
@@ -253,25 +296,25 @@ class Watch:
         self._open()
         for capture in self._captures:
             if capture.socket is not None:
-                capture.socket.receive()
-                capture.socket.frames_lost()
+                capture.socket.discard()
+                capture.socket.watched = True
             capture.waiting.clear()
-            capture.remade = False
-        self._recogniser, self._frames = Classifier(self._tokens), []
+            capture.reopened = False
+        self._classifier, self._frames = Classifier(self._tokens), []
         self._watching = True
         return Period(self)
 
     def close(self) -> None:
-        """Close all captures, in a thread of its own: each costs some 10 ms."""
-        closing = [capture.socket for capture in self._captures if capture.socket is not None]
+        """Close all captures in a thread of their own: each costs some 10 ms."""
+        sockets = [capture.socket for capture in self._captures if capture.socket is not None]
         for capture in self._captures:
             capture.socket = None
         self._links.close()
-        close_in_background([*closing, self._sender])
+        close_in_background([*sockets, self._sender])
 
     def _open(self) -> None:
-        """Note every interface's state; open those that have none, or another interface's socket."""
-        stale: list[PacketSocket] = []
+        """Read every interface's state; open the captures that have no socket, or the socket of a former interface."""
+        stale: list[CaptureSocket] = []
         opening: list[_Capture] = []
         for capture in self._captures:
             capture.begin = self._links.read(capture.name)
@@ -285,9 +328,9 @@ class Watch:
         self._exchange(stale, opening)
 
     def _reopen(self) -> None:
-        """Open those that have no socket, or another interface's, and do exist now."""
+        """Open the captures of existing interfaces that have no socket, or the socket of a former interface."""
         self._read()
-        stale: list[PacketSocket] = []
+        stale: list[CaptureSocket] = []
         opening: list[_Capture] = []
         for capture in self._captures:
             state = self._links.read(capture.name)
@@ -296,79 +339,76 @@ class Watch:
             if capture.socket is not None:
                 stale.append(capture.socket)
                 capture.socket = None
-            capture.begin, capture.remade = state, True
+            capture.begin, capture.reopened = state, True
             opening.append(capture)
         self._exchange(stale, opening)
 
-    def _exchange(self, stale: Sequence[PacketSocket], opening: Sequence[_Capture]) -> None:
+    def _exchange(self, stale: Sequence[CaptureSocket], opening: Sequence[_Capture]) -> None:
         if stale:
             close_in_background(stale)
         if opening:
             self._namespace.call(lambda: self._open_all(opening))
-            # The first fence proves that the capture works; where it does not, the last one will tell.
-            self._fence({capture.name: _Judged(capture.begin) for capture in opening})
+            # The first fence proves that the capture works; where it does not, the last fence will show that.
+            self._fence({capture.name: _PeriodEnd(capture.begin) for capture in opening})
 
     def _open_all(self, opening: Sequence[_Capture]) -> None:
+        # Not at the top: the class is scapy's, and scapy is imported for the first capture, not for the first import.
+        from viacheck.packets.scapy_socket import CaptureSocket
+
         for capture in opening:
             state = capture.begin
             try:
-                capture.socket = PacketSocket(state.index, state.hardware_type, self._program)
+                capture.socket = CaptureSocket(state.index, state.hardware_type, self._program, interface=capture.name)
             except OSError as error:
-                # It went away since its state was read: missing until the next period begins.
+                # The interface was removed since its state was read: missing until the next period begins.
                 if error.errno not in (errno.ENODEV, errno.ENXIO):
                     raise
                 capture.begin = MISSING
+            else:
+                capture.socket.watched = self._watching
+
+    def _sockets(self) -> dict[CaptureSocket, str]:
+        return {capture.socket: capture.name for capture in self._captures if capture.socket is not None}
 
     def _read(self) -> list[Frame]:
-        """Take in and recognise what has arrived; frames of one call are in order of time."""
+        """Receive and classify the frames that have arrived; frames of one call are in order of time."""
         received: list[tuple[_Capture, Received]] = []
         for capture in self._captures:
             if capture.socket is not None:
-                received += [(capture, one) for one in (*capture.waiting, *capture.socket.receive())]
+                received += [(capture, frame) for frame in (*capture.waiting, *capture.socket.receive())]
             capture.waiting.clear()
         received.sort(key=lambda pair: pair[1].time_ns)
-        frames = [frame for pair in received if (frame := _frame(*pair, self._recogniser)) is not None]
+        frames = [frame for pair in received if (frame := _frame(*pair, self._classifier)) is not None]
         self._frames += frames
         return frames
 
     def _abandon(self) -> None:
         self._watching = False
+        for socket in self._sockets():
+            socket.watched = False
 
     def _end(self) -> Observation:
-        self._watching = False
-        judged = {capture.name: _Judged(self._links.read(capture.name)) for capture in self._captures}
-        self._fence(judged)
-        self._read()
+        try:
+            ends = {capture.name: _PeriodEnd(self._links.read(capture.name)) for capture in self._captures}
+            self._fence(ends)
+            self._read()
+        finally:
+            self._abandon()
         frames = sorted(self._frames, key=lambda frame: frame.time_ns)
         watched: list[WatchedInterface] = []
         unproven: dict[str, str] = {}
         for capture in self._captures:
             lost = capture.socket.frames_lost() if capture.socket is not None else 0
             count = sum(frame.interface == capture.name and frame.number is not None for frame in frames)
-            one, reason = _judge(capture, judged[capture.name], lost, count)
-            watched.append(one)
+            interface, reason = _judge(capture, ends[capture.name], lost, count)
+            watched.append(interface)
             if reason is not None:
                 unproven[capture.name] = reason
         return Observation(tuple(watched), tuple(frames), unproven)
 
-    def _fence(self, judged: Mapping[str, _Judged]) -> None:
-        """Send a fence out of each of these interfaces that is up, and read until it was seen or the bound is hit."""
-        pending: dict[int, tuple[_Capture, bytes]] = {}
-        for capture in self._captures:
-            one = judged.get(capture.name)
-            if one is None or not (one.state.word == "up" or capture.sends_without_carrier(one.state)):
-                continue
-            if capture.socket is None or not capture.holds(one.state):
-                one.trouble = f"it was {'made' if capture.begin.word == 'missing' else 'made anew'} during the watch"
-                continue
-            fence = self._tokens.fence()
-            try:
-                self._send_fence(capture.socket, one.state.mac, fence)
-            except OSError as error:
-                one.trouble = f"the fence frame could not be sent ({error.strerror})"
-                continue
-            one.trouble = f"the fence frame was not seen within {self._fence_timeout:g} s"
-            pending[capture.socket.fileno()] = (capture, fence)
+    def _fence(self, ends: Mapping[str, _PeriodEnd]) -> None:
+        """Send a fence out of each of these interfaces that is up; read until it is seen or its timeout has passed."""
+        pending = self._send_fences(ends)
         poll = select.poll()
         for descriptor in pending:
             poll.register(descriptor, select.POLLIN)
@@ -378,64 +418,94 @@ class Watch:
                 assert capture.socket is not None
                 arrived = capture.socket.receive()
                 capture.waiting += arrived
-                if any(one.outgoing and one.protocol == FENCE_ETHERTYPE and fence in one.octets for one in arrived):
-                    judged[capture.name].fence_seen, judged[capture.name].trouble = True, None
+                if any(_is_fence(frame, fence) for frame in arrived):
+                    ends[capture.name].fence_seen, ends[capture.name].fence_failure = True, None
                     poll.unregister(descriptor)
                     del pending[descriptor]
             remaining = deadline - time.monotonic()
-            if pending and (remaining <= 0 or not poll.poll(remaining * 1000)):
+            if pending and remaining <= 0:
                 return
+            if pending:
+                poll.poll(min(remaining, _POLL_SLICE) * 1000)
 
-    def _send_fence(self, one: PacketSocket, mac: bytes, fence: bytes) -> None:
-        # Addressed to the interface itself, so that a switch keeps it to the port that it came from.
-        header = mac + mac + FENCE_ETHERTYPE.to_bytes(2, "big") if one.ethernet else b""
-        frame = (header + fence).ljust(_SHORTEST_FRAME if one.ethernet else 0, b"\0")
-        self._sender.send(one.index, FENCE_ETHERTYPE, frame, ethernet=one.ethernet)
+    def _send_fences(self, ends: Mapping[str, _PeriodEnd]) -> dict[int, tuple[_Capture, bytes]]:
+        """Send the fences; return capture and fence by the capture's descriptor, where the fence could be sent."""
+        pending: dict[int, tuple[_Capture, bytes]] = {}
+        for capture in self._captures:
+            end = ends.get(capture.name)
+            if end is None or not (end.state.word == "up" or capture.sends_without_carrier(end.state)):
+                continue
+            if capture.socket is None or not capture.holds(end.state):
+                created = "created" if capture.begin.word == "missing" else "recreated"
+                end.fence_failure = f"it was {created} during the watch"
+                continue
+            fence = self._tokens.fence()
+            try:
+                self._send_fence(capture.socket, end.state.mac, fence)
+            except OSError as error:
+                end.fence_failure = f"the fence frame could not be sent ({error.strerror})"
+                continue
+            end.fence_failure = f"the fence frame was not seen within {self._fence_timeout:g} s"
+            pending[capture.socket.fileno()] = (capture, fence)
+        return pending
+
+    def _send_fence(self, socket: CaptureSocket, mac: bytes, fence: bytes) -> None:
+        # Addressed to the interface itself: a switch then does not forward the frame to another port.
+        header = mac + mac + FENCE_ETHERTYPE.to_bytes(2, "big") if socket.ethernet else b""
+        frame = (header + fence).ljust(_SHORTEST_FRAME if socket.ethernet else 0, b"\0")
+        self._sender.send(socket.index, FENCE_ETHERTYPE, frame, ethernet=socket.ethernet)
 
 
-def _judge(capture: _Capture, judged: _Judged, lost: int, count: int) -> tuple[WatchedInterface, str | None]:
-    """How sound the watching of an interface was, and why it was not; state ``up`` means that packets could leave."""
-    begin, end = capture.begin, judged.state
-    quiet = begin.word == end.word != "up" and begin.index == end.index and begin.sent_packets == end.sent_packets
-    if quiet and not capture.remade and (begin.word == "missing" or begin.sent_packets is not None):
+def _is_fence(frame: Received, fence: bytes) -> bool:
+    return frame.outgoing and frame.protocol == FENCE_ETHERTYPE and fence in frame.octets
+
+
+def _judge(capture: _Capture, end: _PeriodEnd, lost: int, count: int) -> tuple[WatchedInterface, str | None]:
+    """Return the interface's record, and why absence is not proven on it. State ``up``: packets could leave."""
+    begin, state = capture.begin, end.state
+    quiet = begin.word == state.word != "up" and begin.index == state.index and begin.sent_packets == state.sent_packets
+    if quiet and not capture.reopened and (begin.word == "missing" or begin.sent_packets is not None):
         return WatchedInterface(
-            interface=capture.name, state=end.word, fence_seen=False, frames_lost=lost, frames=count
+            interface=capture.name, state=state.word, fence_seen=False, frames_lost=lost, frames=count
         ), None
     reason: str | None = None
     if lost:
         reason = f"{lost} frames were lost by the capture"
-    elif capture.remade:
-        reason = "it was made anew during the watch"
-    elif not judged.fence_seen:
-        if begin.word == end.word != "up":
-            reason = f"it was {end.word} when the watch began and ended, but sent packets in between"
+    elif capture.reopened:
+        reason = "it was recreated during the watch"
+    elif not end.fence_seen:
+        if begin.word == state.word != "up":
+            reason = f"it was {begin.word} when the watch began and ended, but sent packets in between"
         else:
-            reason = judged.trouble or f"it was {begin.word} when the watch began and {end.word} when it ended"
+            changed = f"it was {begin.word} when the watch began and {state.word} when it ended"
+            reason = end.fence_failure or changed
     return WatchedInterface(
-        interface=capture.name, state="up", fence_seen=judged.fence_seen, frames_lost=lost, frames=count
+        interface=capture.name, state="up", fence_seen=end.fence_seen, frames_lost=lost, frames=count
     ), reason
 
 
-def _frame(capture: _Capture, one: Received, recogniser: Classifier) -> Frame | None:
+def _frame(capture: _Capture, received: Received, classifier: Classifier) -> Frame | None:
+    """Return the frame with its role; None when it has no role in this run."""
     assert capture.socket is not None
     ethernet = capture.socket.ethernet
-    found = recogniser.classify(one.protocol, one.octets[_ETHERNET_HEADER:] if ethernet else one.octets)
-    if found is None:
+    octets = received.octets
+    classified = classifier.classify(received.protocol, octets[_ETHERNET_HEADER:] if ethernet else octets)
+    if classified is None:
         return None
     return Frame(
-        time_ns=one.time_ns,
+        time_ns=received.time_ns,
         interface=capture.name,
-        direction="out" if one.outgoing else "in",
-        number=found.token.number if found.token is not None else None,
-        role=found.role,
-        protocol=found.protocol,
-        source=found.source,
-        destination=found.destination,
-        source_mac=one.octets[6:12].hex(":") if ethernet else "",
-        destination_mac=one.octets[:6].hex(":") if ethernet else "",
-        length=one.length,
-        note=found.note,
-        mtu=found.mtu,
-        octets=one.octets,
+        direction="out" if received.outgoing else "in",
+        number=classified.token.number if classified.token is not None else None,
+        role=classified.role,
+        protocol=classified.protocol,
+        source=classified.source,
+        destination=classified.destination,
+        source_mac=octets[6:12].hex(":") if ethernet else "",
+        destination_mac=octets[:6].hex(":") if ethernet else "",
+        length=received.length,
+        note=classified.note,
+        mtu=classified.mtu,
+        octets=octets,
         link_type=LINKTYPE_ETHERNET if ethernet else LINKTYPE_RAW,
     )

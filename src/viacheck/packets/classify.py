@@ -1,37 +1,25 @@
-"""Recognises probes, their answers and the ICMP errors they meet in what a socket received.
+"""Classifies received packets: probes of this run, their answers, and the ICMP errors that quote them.
 
-Matching is by token. Only where an error quotes too little of a probe to hold its token (RFC 792 asks for eight octets)
-is the quote compared with the probes that were seen on the same wire.
+The token decides. Only where an error quotes too little of a probe to hold its token (RFC 792 asks for eight octets),
+the quote is compared with the probes that were seen on the same wire.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from viacheck.packets.scapy_import import (
-    ARP,
-    ICMP,
-    IP,
-    TCP,
-    UDP,
-    ICMPv6DestUnreach,
-    ICMPv6EchoReply,
-    ICMPv6EchoRequest,
-    ICMPv6PacketTooBig,
-    ICMPv6ParamProblem,
-    ICMPv6TimeExceeded,
-    IPv6,
-    Packet,
-)
+from viacheck.packets import scapy_import as scapy
 from viacheck.packets.tokens import Token, TokenSpace
+
+if TYPE_CHECKING:
+    from viacheck.packets.scapy_import import Packet
 
 Role = Literal["probe", "answer", "error", "other"]
 
 ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
-_NETWORK_LAYERS = {ETH_P_IP: IP, ETH_P_IPV6: IPv6}
-_ARP_WORDS = {1: "who-has", 2: "is-at"}
+_ARP_OPERATIONS = {1: "who-has", 2: "is-at"}
 _DHCP_PORTS = frozenset({67, 68})
 _DNS_RESPONSE = 0x80
 _ECHO_REPLY, _UNREACHABLE, _REDIRECT, _ECHO_REQUEST, _TIME_EXCEEDED, _PARAMETER_PROBLEM = 0, 3, 5, 8, 11, 12
@@ -67,10 +55,10 @@ _IPPROTO_TCP, _IPPROTO_UDP = 6, 17
 
 @dataclass(frozen=True, slots=True)
 class ClassifiedFrame:
-    """What a packet is to this run."""
+    """The role of a packet in this run."""
 
     token: Token | None
-    """None for ARP and DHCP, which carry none."""
+    """None for ARP and DHCP, which carry no token."""
     role: Role
     protocol: str
     source: str
@@ -94,32 +82,43 @@ class _ICMPError:
 
 
 class Classifier:
-    """Recognises the packets of one run on one wire."""
+    """Classifies the packets of one run on one wire."""
 
     def __init__(self, tokens: TokenSpace) -> None:
-        """Begin with nothing seen."""
+        """Begin without any probe seen."""
         self._tokens = tokens
         self._seen: dict[Hashable, Token] = {}
 
     def classify(self, ethertype: int, octets: bytes) -> ClassifiedFrame | None:
-        """What a packet is, given from its ARP, IPv4 or IPv6 header on; None when it is nothing to this run."""
+        """Return the role of a packet; None for a packet of no role in this run.
+
+        ``octets`` begin with the ARP, IPv4 or IPv6 header. Octets that are no such packet have no role.
+        """
         if ethertype == ETH_P_ARP:
-            return _arp(ARP(octets))
-        if ethertype not in _NETWORK_LAYERS:
-            return None
-        packet = _NETWORK_LAYERS[ethertype](octets)
+            return _arp(octets)
+        if ethertype == ETH_P_IP:
+            return self._ip(scapy.IP, octets)
+        if ethertype == ETH_P_IPV6:
+            return self._ip(scapy.IPv6, octets)
+        return None
+
+    def _ip(self, layer: type[Packet], octets: bytes) -> ClassifiedFrame | None:
+        packet = layer(octets)
         inner = packet.payload
-        if isinstance(inner, UDP):
+        if isinstance(inner, scapy.UDP):
             return self._udp(packet, inner) or _dhcp(packet, inner)
-        if isinstance(inner, TCP):
+        if isinstance(inner, scapy.TCP):
             return self._tcp(packet, inner)
-        if isinstance(inner, ICMP):
+        if isinstance(inner, scapy.ICMP):
             if inner.type in (_ECHO_REQUEST, _ECHO_REPLY):
                 return self._echo(packet, inner.payload.original, inner.type == _ECHO_REPLY, "icmp")
             return self._error(packet, inner.payload, _icmp_error(inner))
-        if isinstance(inner, ICMPv6EchoRequest | ICMPv6EchoReply):
-            return self._echo(packet, inner.data, isinstance(inner, ICMPv6EchoReply), "icmpv6")
-        if isinstance(inner, ICMPv6DestUnreach | ICMPv6PacketTooBig | ICMPv6TimeExceeded | ICMPv6ParamProblem):
+        if isinstance(inner, scapy.ICMPv6EchoRequest | scapy.ICMPv6EchoReply):
+            return self._echo(packet, inner.data, isinstance(inner, scapy.ICMPv6EchoReply), "icmpv6")
+        if isinstance(
+            inner,
+            scapy.ICMPv6DestUnreach | scapy.ICMPv6PacketTooBig | scapy.ICMPv6TimeExceeded | scapy.ICMPv6ParamProblem,
+        ):
             return self._error(packet, inner.payload, _icmpv6_error(inner))
         return None
 
@@ -127,20 +126,20 @@ class Classifier:
         token = self._tokens.in_payload(payload)
         if token is None:
             return None
-        return self._found(packet, token, "answer" if reply else "probe", protocol)
+        return self._classified(packet, token, "answer" if reply else "probe", protocol)
 
     def _udp(self, packet: Packet, udp: Packet) -> ClassifiedFrame | None:
         payload = udp.payload.original
         token = self._tokens.in_question(payload)
         if token is not None:
-            return self._found(packet, token, "answer" if payload[2] & _DNS_RESPONSE else "probe", "dns")
+            return self._classified(packet, token, "answer" if payload[2] & _DNS_RESPONSE else "probe", "dns")
         token = self._tokens.in_payload(payload)
         if token is None:
             return None
-        # An echoed datagram is the probe again; only where it comes from tells it apart.
+        # An echoed datagram is the probe again; only its addresses and ports differ.
         to_target = udp.dport == token.port and (packet.dst == token.destination or udp.sport != token.port)
         from_target = udp.sport == token.port and (packet.src == token.destination or udp.dport != token.port)
-        return self._found(packet, token, "answer" if from_target and not to_target else "probe", "udp")
+        return self._classified(packet, token, "answer" if from_target and not to_target else "probe", "udp")
 
     def _tcp(self, packet: Packet, tcp: Packet) -> ClassifiedFrame | None:
         flags = int(tcp.flags)
@@ -154,18 +153,18 @@ class Classifier:
             return None
         if token.port not in (tcp.dport, tcp.sport) and token.destination not in (packet.dst, packet.src):
             return None
-        return self._found(packet, token, "probe" if role == "probe" else "answer", "tcp", note)
+        return self._classified(packet, token, "probe" if role == "probe" else "answer", "tcp", note)
 
-    def _found(self, packet: Packet, token: Token, role: Role, protocol: str, note: str = "") -> ClassifiedFrame:
+    def _classified(self, packet: Packet, token: Token, role: Role, protocol: str, note: str = "") -> ClassifiedFrame:
         if role == "probe":
             self._seen[_start(packet)] = token
         return ClassifiedFrame(token, role, protocol, packet.src, packet.dst, note)
 
     def _error(self, packet: Packet, quoted: Packet, error: _ICMPError) -> ClassifiedFrame | None:
-        if not isinstance(quoted, IP | IPv6):
+        if not isinstance(quoted, scapy.IP | scapy.IPv6):
             return None
         start = quoted.payload.original
-        number = quoted.proto if isinstance(quoted, IP) else quoted.nh
+        number = quoted.proto if isinstance(quoted, scapy.IP) else quoted.nh
         token = self._seen.get(_start(quoted))
         if number == _IPPROTO_TCP:
             token = self._tokens.in_sequence(int.from_bytes(start[4:8], "big")) or token
@@ -173,7 +172,7 @@ class Classifier:
             token = self._tokens.in_payload(start[8:]) or self._tokens.in_question(start[8:]) or token
         if token is None:
             return None
-        protocol = "icmpv6" if isinstance(packet, IPv6) else "icmp"
+        protocol = "icmpv6" if isinstance(packet, scapy.IPv6) else "icmp"
         # A closed port, reported by the target itself, is an answer as much as a TCP reset is.
         if error.closed_port and packet.src == token.destination:
             return ClassifiedFrame(token, "answer", protocol, packet.src, packet.dst, error.text)
@@ -181,8 +180,9 @@ class Classifier:
         return ClassifiedFrame(token, "error", protocol, packet.src, packet.dst, note, error.final, error.mtu)
 
 
-def _arp(arp: Packet) -> ClassifiedFrame:
-    note = f"{_ARP_WORDS.get(arp.op, f'operation {arp.op}')} {arp.pdst if arp.op == 1 else arp.hwsrc}"
+def _arp(octets: bytes) -> ClassifiedFrame:
+    arp = scapy.ARP(octets)
+    note = f"{_ARP_OPERATIONS.get(arp.op, f'operation {arp.op}')} {arp.pdst if arp.op == 1 else arp.hwsrc}"
     return ClassifiedFrame(None, "other", "arp", arp.psrc, arp.pdst, note)
 
 
@@ -193,8 +193,8 @@ def _dhcp(packet: Packet, udp: Packet) -> ClassifiedFrame | None:
 
 
 def _start(packet: Packet) -> Hashable:
-    """A packet's addresses and what of its first eight octets, which every error quotes, is the same on all its way."""
-    number = packet.nh if isinstance(packet, IPv6) else packet.proto
+    """Return what an error quotes of a packet and no router changes: addresses, and part of the first eight octets."""
+    number = packet.nh if isinstance(packet, scapy.IPv6) else packet.proto
     start = packet.payload.original
     # UDP: the checksum may not have been filled in yet when the probe was seen. ICMP echo: identifier and sequence.
     return str(packet.src), str(packet.dst), number, start[:6] if number == _IPPROTO_UDP else start[4:8]
@@ -219,11 +219,11 @@ def _icmp_error(icmp: Packet) -> _ICMPError:
 def _icmpv6_error(icmp: Packet) -> _ICMPError:
     """Read an ICMPv6 error (RFC 4443)."""
     name = f"ICMPv6 type {icmp.type} code {icmp.code}"
-    if isinstance(icmp, ICMPv6DestUnreach):
+    if isinstance(icmp, scapy.ICMPv6DestUnreach):
         text = f"{_V6_UNREACHABLE_TEXTS.get(icmp.code, 'unreachable')} ({name})"
         return _ICMPError(text, closed_port=icmp.code == _PORT_UNREACHABLE[6])
-    if isinstance(icmp, ICMPv6PacketTooBig):
+    if isinstance(icmp, scapy.ICMPv6PacketTooBig):
         return _ICMPError(f"packet too big ({name}), MTU {icmp.mtu}", mtu=icmp.mtu)
-    if isinstance(icmp, ICMPv6TimeExceeded):
+    if isinstance(icmp, scapy.ICMPv6TimeExceeded):
         return _ICMPError(f"time exceeded ({name})")
     return _ICMPError(f"parameter problem ({name})")

@@ -20,10 +20,10 @@ from typing import Literal
 
 from viacheck.host.namespace import Namespace
 from viacheck.packets import arp, bpf
+from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import ARPAnswer
 from viacheck.packets.classify import ETH_P_IP, ETH_P_IPV6, Classifier
-from viacheck.packets.scapy_import import DNS, DNSQR, ICMP, IP, TCP, ICMPv6EchoRequest, Raw
-from viacheck.packets.scapy_socket import SNAP_LENGTH
+from viacheck.packets.packet_socket import SNAP_LENGTH
 from viacheck.packets.tokens import ProbeProtocol, Token, TokenSpace
 
 DEFAULT_PORT = 33434
@@ -181,8 +181,8 @@ class Prober:
         count: int = 1,
         timeout: float = 1.0,
     ) -> list[ARPAnswer]:
-        """Ask by ARP who has an address; see ``arp.ask``."""
-        return arp.ask(
+        """Ask by ARP who has an address; see ``arp.arp_request``."""
+        return arp.arp_request(
             self.namespace,
             interface,
             target,
@@ -276,24 +276,26 @@ class ProbeBatch:
     def _build(self, sender: _Sender, token: Token) -> bytes:
         request = sender.exchange.request
         if request.protocol == "dns":
-            question = DNSQR(qname=self._tokens.name(token, request.name_suffix))
-            return bytes(DNS(id=token.number & 0xFFFF, rd=1, qd=question))
+            question = scapy.DNSQR(qname=self._tokens.name(token, request.name_suffix))
+            return bytes(scapy.DNS(id=token.number & 0xFFFF, rd=1, qd=question))
         payload = self._tokens.payload(token, _payload_octets(request))
         own = request.source_port if request.source_port is not None else random.randint(*_EPHEMERAL_PORTS)  # noqa: S311
         if request.protocol == "udp":
             return payload
         if request.protocol == "icmp":
             if request.version == 6:
-                return bytes(ICMPv6EchoRequest(id=own, seq=token.number & 0xFFFF, data=payload, cksum=0))
-            return bytes(ICMP(type=8, id=own, seq=token.number & 0xFFFF) / Raw(payload))
-        tcp = TCP(sport=own, dport=token.port, flags="S", seq=self._tokens.sequence(token), options=[("MSS", 1460)])
+                return bytes(scapy.ICMPv6EchoRequest(id=own, seq=token.number & 0xFFFF, data=payload, cksum=0))
+            return bytes(scapy.ICMP(type=8, id=own, seq=token.number & 0xFFFF) / scapy.Raw(payload))
+        tcp = scapy.TCP(
+            sport=own, dport=token.port, flags="S", seq=self._tokens.sequence(token), options=[("MSS", 1460)]
+        )
         if request.size is not None:
-            tcp = tcp / Raw(payload)
+            tcp = tcp / scapy.Raw(payload)
         if request.version == 6:
             tcp.chksum = 0
             return bytes(tcp)
         source = sender.socket.getsockname()[0]
-        return bytes(IP(src=source, dst=request.destination) / tcp)[_IP_HEADER[4] :]
+        return bytes(scapy.IP(src=source, dst=request.destination) / tcp)[_IP_HEADER[4] :]
 
     def wait(self, timeout: float = ANSWER_TIMEOUT) -> list[Exchange]:
         """Wait until each probe is answered, or ended by an ICMP error, or ``timeout`` seconds have passed."""

@@ -1,282 +1,185 @@
-"""Packet sockets on one interface, found by its index (packet(7)).
+"""The capture socket as a scapy SuperSocket, for ``sniff``, ``AsyncSniffer``, ``bridge_and_sniff`` and ``wrpcap``.
 
-Python's own AF_PACKET calls look names up again and again, fail on names that are no UTF-8, and receive one frame per
-call. These bind to an index, and take all waiting frames with one recvmmsg(2), each with the kernel's own time.
+The kernel filters, stamps the time and counts lost frames, as in a PacketSocket. Importing this module imports scapy;
+captures import it when they open their first socket.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import socket
-import struct
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from viacheck.host.link_state import LinkReader
+from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
+from viacheck.packets.packet_socket import (
+    SNAP_LENGTH,
+    WHOLE_FRAME,
+    PacketSender,
+    PacketSocket,
+    Received,
+    close_in_background,
+    send_frame,
+)
+from viacheck.packets.scapy_import import SuperSocket
+from viacheck.packets.scapy_packet import scapy_packet
 
-SNAP_LENGTH = 256
-"""Octets kept of each frame: the token lies within the first hundred."""
-RECEIVE_BUFFER = 4 << 20
-ETHERNET_LIKE = frozenset({1, 772})
-"""ARPHRD_ETHER and ARPHRD_LOOPBACK: interfaces whose frames have an Ethernet header."""
+if TYPE_CHECKING:
+    from viacheck.packets.scapy_import import EDecimal, Packet
 
-_ETH_P_ALL = 3
-_SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA = 263, 6, 8
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
-_PACKET_OUTGOING = 4
-_BATCH = 32
-_CONTROL = 128
-_CMSG = struct.Struct("@Nii")
-_TIMESPEC = struct.Struct("@ll")
-_AUXDATA = struct.Struct("@IIIHHHH")
-_STATISTICS = struct.Struct("@II")
-
-_libc = ctypes.CDLL(None, use_errno=True)
+_ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
+_ETHERTYPE = slice(12, 14)
 
 
-class _Address(ctypes.Structure):
-    """struct sockaddr_ll."""
+class CaptureSocket(PacketSocket, SuperSocket):  # type: ignore[misc]
+    """Captures on one interface, for a watch and for scapy at once.
 
-    _fields_ = (
-        ("family", ctypes.c_ushort),
-        ("protocol", ctypes.c_ushort),
-        ("index", ctypes.c_int),
-        ("hardware_type", ctypes.c_ushort),
-        ("packet_type", ctypes.c_ubyte),
-        ("address_length", ctypes.c_ubyte),
-        ("address", ctypes.c_ubyte * 8),
-    )
-
-
-class _Vector(ctypes.Structure):
-    """struct iovec."""
-
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _Header(ctypes.Structure):
-    """struct msghdr."""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint),
-        ("vectors", ctypes.c_void_p),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Message(ctypes.Structure):
-    """struct mmsghdr."""
-
-    _fields_ = (("header", _Header), ("received", ctypes.c_uint))
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One frame as the kernel handed it over."""
-
-    time_ns: int
-    """Since the epoch, as the kernel saw it pass."""
-    outgoing: bool
-    protocol: int
-    """EtherType."""
-    octets: bytes
-    """At most SNAP_LENGTH of the frame; from the network header on where the interface has no Ethernet header."""
-    length: int
-    """Of the whole frame."""
-
-
-class PacketSocket:
-    """Receives what passes one interface, both ways, as far as a filter lets it through.
-
-    The interface may go down and up again; when it is removed the socket has seen its last frame.
+    A watch reads frames by ``receive``, scapy reads packets by ``recv``. While ``watched`` is set, the frames that
+    scapy takes are kept for the watch as well: a sniffer on a watch's sockets costs the proof no frame. Frames that the
+    watch reads first do not reach the sniffer: stop the sniffer before the watch period ends.
     """
 
-    def __init__(self, index: int, hardware_type: int, program: bytes) -> None:
-        """Open in the calling thread's namespace. The filter is in force before the first frame.
+    desc = "capture with a kernel filter on one interface"
 
-        Raises:
-            OSError: EPERM without CAP_NET_RAW, ENODEV when there is no interface of that index.
+    def __init__(
+        self,
+        index: int,
+        hardware_type: int,
+        program: bytes,
+        *,
+        interface: str = "",
+        snap_length: int = SNAP_LENGTH,
+        outgoing: bool = True,
+    ) -> None:
+        """Open in the calling thread's namespace; arguments and errors as for PacketSocket.
+
+        ``interface`` is the name that packets bear as ``sniffed_on``.
         """
-        self.index = index
-        self.ethernet = hardware_type in ETHERNET_LIKE
-        kind = socket.SOCK_RAW if self.ethernet else socket.SOCK_DGRAM
-        self._socket = socket.socket(socket.AF_PACKET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
-        try:
-            bpf.attach(self._socket, program)
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-            except PermissionError:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-            _bind(self._socket, index)
-        except BaseException:
-            self._socket.close()
-            raise
-        self._frames = ctypes.create_string_buffer(_BATCH * SNAP_LENGTH)
-        self._controls = ctypes.create_string_buffer(_BATCH * _CONTROL)
-        self._addresses = (_Address * _BATCH)()
-        self._vectors = (_Vector * _BATCH)()
-        self._messages = (_Message * _BATCH)()
-        for place in range(_BATCH):
-            self._vectors[place].base = ctypes.addressof(self._frames) + place * SNAP_LENGTH
-            self._vectors[place].length = SNAP_LENGTH
-            header = self._messages[place].header
-            header.name = ctypes.addressof(self._addresses[place])
-            header.vectors = ctypes.addressof(self._vectors[place])
-            header.vector_count = 1
-            header.control = ctypes.addressof(self._controls) + place * _CONTROL
-        self._used = _BATCH
-
-    def fileno(self) -> int:
-        """For poll(2)."""
-        return self._socket.fileno()
+        # scapy closes a socket when the last reference to it goes; one that could not be opened has nothing to close.
+        self.closed = True
+        super().__init__(index, hardware_type, program, snap_length=snap_length, outgoing=outgoing)
+        self.closed = False
+        self.interface = interface
+        self.ins = self.outs = self._socket
+        self.watched = False
+        self._lock = threading.Lock()
+        self._for_scapy: deque[Received] = deque()
+        self._for_watch: list[Received] = []
 
     def receive(self) -> list[Received]:
-        """Everything that has arrived, without waiting. That the interface went down in between is no error.
+        """Return everything that has arrived since the last call, what scapy took in a watch period included.
 
         Raises:
             OSError: with the kernel's errno.
         """
-        frames: list[Received] = []
-        while True:
-            for message in self._messages[: self._used]:
-                message.header.name_length = ctypes.sizeof(_Address)
-                message.header.control_length = _CONTROL
-            self._used = 0
-            count = _libc.recvmmsg(self.fileno(), self._messages, _BATCH, socket.MSG_DONTWAIT, None)
-            if count < 0:
-                number = ctypes.get_errno()
-                if number == errno.EAGAIN:
-                    return frames
-                if number in (errno.ENETDOWN, errno.EINTR):
-                    continue
-                raise OSError(number, os.strerror(number))
-            self._used = count
-            frames += [self._received(place) for place in range(count)]
-            if count < _BATCH:
-                return frames
+        with self._lock:
+            taken, self._for_watch = self._for_watch, []
+            return taken + super().receive()
 
-    def _received(self, place: int) -> Received:
-        message, address = self._messages[place], self._addresses[place]
-        octets = ctypes.string_at(self._vectors[place].base, message.received)
-        control = ctypes.string_at(message.header.control, message.header.control_length)
-        time_ns, length, offset = 0, len(octets), 0
-        while offset + _CMSG.size <= len(control):
-            size, level, kind = _CMSG.unpack_from(control, offset)
-            if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
-                seconds, nanoseconds = _TIMESPEC.unpack_from(control, offset + _CMSG.size)
-                time_ns = seconds * 1_000_000_000 + nanoseconds
-            elif (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
-                length = _AUXDATA.unpack_from(control, offset + _CMSG.size)[1]
-            offset += -(-size // ctypes.sizeof(ctypes.c_size_t)) * ctypes.sizeof(ctypes.c_size_t)
-        outgoing = address.packet_type == _PACKET_OUTGOING
-        return Received(time_ns, outgoing, socket.ntohs(address.protocol), octets, length)
+    def discard(self) -> None:
+        """Drop all frames that have arrived, and the kernel's count of lost frames."""
+        self.receive()
+        self._for_scapy.clear()
+        self.frames_lost()
 
-    def frames_lost(self) -> int:
-        """How many frames that passed the filter the kernel threw away since this was last asked."""
-        return int(_STATISTICS.unpack(self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))[1])
+    def _take(self) -> Received | None:
+        """Return the next frame for scapy, or None when no frame is waiting."""
+        with self._lock:
+            if not self._for_scapy:
+                arrived = super().receive()
+                self._for_scapy.extend(arrived)
+                if self.watched:
+                    self._for_watch += arrived
+            return self._for_scapy.popleft() if self._for_scapy else None
 
-    def close(self) -> None:
-        """Close; this waits for an RCU grace period, some 10 ms."""
-        self._socket.close()
-
-
-class PacketSender:
-    """Sends whole frames by any interface of the namespace that it was opened in. It receives nothing."""
-
-    def __init__(self) -> None:
-        """Open in the calling thread's namespace.
+    def recv(self, x: int = WHOLE_FRAME, **_: Any) -> Packet | None:  # noqa: ARG002 - scapy's signature
+        """Return the next frame as a packet, with the kernel's time; None when no frame is waiting.
 
         Raises:
-            PermissionError: without CAP_NET_RAW.
+            OSError: with the kernel's errno.
         """
-        flags = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | flags, 0)
-        self._cooked = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | flags, 0)
+        received = self._take()
+        if received is None:
+            return None
+        return scapy_packet(
+            received.octets, ethernet=self.ethernet, time_ns=received.time_ns, length=received.length,
+            outgoing=received.outgoing, interface=self.interface,
+        )  # fmt: skip
 
-    def fileno(self) -> int:
-        """For ioctls on the namespace's interfaces."""
-        return self._raw.fileno()
+    def recv_raw(self, x: int = WHOLE_FRAME) -> tuple[type[Packet] | None, bytes | None, EDecimal | None]:
+        """Return the next frame as scapy's triple: layer, octets, time."""
+        packet = self.recv(x)
+        return (None, None, None) if packet is None else (type(packet), packet.original, packet.time)
 
-    def send(self, index: int, protocol: int, frame: bytes, *, ethernet: bool = True) -> None:
-        """Send a frame by an interface: with its Ethernet header, or without one where the interface has none.
+    def send(self, x: Packet) -> int:
+        """Send a packet by the interface; return its length.
 
         Raises:
             OSError: ENETDOWN, ENXIO, ENOBUFS and others of packet(7).
         """
-        one = self._raw if ethernet else self._cooked
-        address = _address(index, protocol)
-        sent = _libc.sendto(
-            one.fileno(), frame, ctypes.c_size_t(len(frame)), 0, ctypes.byref(address), ctypes.sizeof(address)
-        )
-        if sent < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        octets = bytes(x)
+        if self.ethernet:
+            protocol = int.from_bytes(octets[_ETHERTYPE], "big")
+        else:
+            protocol = _ETH_P_IPV6 if octets[:1] and octets[0] >> 4 == 6 else _ETH_P_IP
+        x.sent_time = time.time()
+        return send_frame(self._socket, self.index, protocol, octets)
 
-    def burst(self, index: int, protocol: int, frame: bytes, size: int) -> Burst:
-        """Prepare to send one and the same frame up to ``size`` times with one system call."""
-        return Burst(self._raw.fileno(), index, protocol, frame, size)
+    @staticmethod
+    def select(sockets: Sequence[SuperSocket], remain: float | None = None) -> list[SuperSocket]:
+        """Return the sockets that ``recv`` will not find empty: those with frames of a batch left count too."""
+        ready = [sock for sock in sockets if isinstance(sock, CaptureSocket) and sock._for_scapy]
+        others = [sock for sock in sockets if sock not in ready]
+        selected: list[SuperSocket] = SuperSocket.select(others, 0 if ready else remain)
+        return ready + selected
 
     def close(self) -> None:
-        """Close both sockets."""
-        self._raw.close()
-        self._cooked.close()
+        """Close; this waits for an RCU grace period, some 10 ms."""
+        if not self.closed:
+            self.closed = True
+            super().close()
 
 
-class Burst:
-    """One Ethernet frame, ready to be sent many times by sendmmsg(2)."""
+def open_capture(
+    namespace: Namespace,
+    interface: str,
+    program: bytes | None = None,
+    *,
+    snap_length: int = WHOLE_FRAME,
+    outgoing: bool = True,
+) -> CaptureSocket:
+    """Open a capture on an interface of a namespace, for use with scapy.
 
-    def __init__(self, descriptor: int, index: int, protocol: int, frame: bytes, size: int) -> None:
-        """Prepared by a packet sender, which must stay open."""
-        self._descriptor = descriptor
-        self._size = size
-        self._frame = ctypes.create_string_buffer(frame, len(frame))
-        self._address = _address(index, protocol)
-        self._vector = _Vector(ctypes.addressof(self._frame), len(frame))
-        self._messages = (_Message * size)()
-        for message in self._messages:
-            message.header.name = ctypes.addressof(self._address)
-            message.header.name_length = ctypes.sizeof(self._address)
-            message.header.vectors = ctypes.addressof(self._vector)
-            message.header.vector_count = 1
+    Args:
+        namespace: where the interface is.
+        interface: its name.
+        program: classic BPF, from ``bpf.assemble``; every frame is accepted without one.
+        snap_length: octets to keep of each frame.
+        outgoing: receive the frames that leave by the interface too; False for ``bridge_and_sniff``.
 
-    def send(self, count: int) -> int:
-        """Send the frame at most ``count`` times, and tell how often it was taken.
-
-        Raises:
-            OSError: when it was not taken even once: EAGAIN or ENOBUFS while the interface is busy.
-        """
-        sent: int = _libc.sendmmsg(self._descriptor, self._messages, min(count, self._size), socket.MSG_DONTWAIT)
-        if sent < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return sent
-
-
-def close_in_background(closing: Sequence[PacketSocket | PacketSender]) -> None:
-    """Close in a thread of its own: each packet socket costs an RCU grace period."""
-
-    def close() -> None:
-        for one in closing:
-            one.close()
-
-    threading.Thread(target=close, name="packet-sockets-closing").start()
-
-
-def _address(index: int, protocol: int) -> _Address:
-    return _Address(family=socket.AF_PACKET, protocol=socket.htons(protocol), index=index)
-
-
-def _bind(one: socket.socket, index: int) -> None:
-    address = _address(index, _ETH_P_ALL)
-    if _libc.bind(one.fileno(), ctypes.byref(address), ctypes.sizeof(address)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    Raises:
+        OSError: EPERM without CAP_NET_RAW, ENODEV when the interface does not exist.
+    """
+    sender = namespace.call(PacketSender)
+    try:
+        links = LinkReader(namespace, sender.fileno())
+        try:
+            state = links.read(interface)
+        finally:
+            links.close()
+    finally:
+        close_in_background([sender])
+    if state.word == "missing":
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), interface)
+    accepted = program if program is not None else bpf.assemble([bpf.accept(snap_length)])
+    return namespace.call(
+        lambda: CaptureSocket(
+            state.index, state.hardware_type, accepted,
+            interface=interface, snap_length=snap_length, outgoing=outgoing,
+        )
+    )  # fmt: skip
