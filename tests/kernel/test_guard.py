@@ -153,7 +153,7 @@ def test_a_change_that_ends_well_is_told_what_was_done(host: GuardedHost, folder
     assert armed.outcome is not None
     assert armed.outcome.equal, armed.outcome.difference
     assert (
-        "put back route: default via 10.10.50.1 dev wl0 table 200 proto boot src 10.10.50.10" in armed.outcome.actions
+        "put back route: default via 10.10.50.1 dev wl0 src 10.10.50.10 table 200 proto boot" in armed.outcome.actions
     )
     assert armed.outcome.foreign == ()
     assert host.state() == before

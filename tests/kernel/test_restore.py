@@ -57,7 +57,7 @@ def test_it_finishes_what_run_and_watchdog_left_undone(host: GuardedHost, folder
     status, said = restore(host, folder)
     assert status == 0
     assert said.splitlines()[-1].startswith("the network equals the state saved at ")
-    assert "put back route: default via 10.10.50.1 dev wl0 table 200 proto boot src 10.10.50.10" in said
+    assert "put back route: default via 10.10.50.1 dev wl0 src 10.10.50.10 table 200 proto boot" in said
     assert host.state() == before
     assert not (folder / UNFINISHED).exists()
 
