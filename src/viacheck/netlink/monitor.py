@@ -13,18 +13,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from viacheck.model.iproute_text import FAMILY_OPTION, route_text, rule_text
+from viacheck.model.snapshot import TABLE_LOCAL
 from viacheck.netlink import codec, rtnetlink
 from viacheck.netlink.codec import NetlinkSocket, as_string
 from viacheck.netlink.nfnetlink import EnterableNamespace
-from viacheck.netlink.rtnetlink import AF_INET6, RtnetlinkMessage, address_text
+from viacheck.netlink.routing_objects import route_of, rule_of
+from viacheck.netlink.rtnetlink import RtnetlinkMessage, address_text
 
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 _IFLA_IFNAME = 3
 _AF_BRIDGE = 7
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL = 1, 2, 3
-_FRA_SRC, _FRA_PRIORITY, _FRA_TABLE = 2, 6, 15
-_RTA_DST, _RTA_GATEWAY, _RTA_TABLE = 1, 5, 15
-_TABLE_LOCAL = 255
 _VERBS = {
     rtnetlink.RTM_NEWLINK: "there", rtnetlink.RTM_DELLINK: "gone",
     rtnetlink.RTM_NEWADDR: "there", rtnetlink.RTM_DELADDR: "gone",
@@ -114,10 +114,13 @@ def announced(datagram: bytes, names: dict[int, str]) -> Iterator[str]:
             case rtnetlink.RTM_NEWADDR | rtnetlink.RTM_DELADDR:
                 yield _address(decoded, names, verb)
             case rtnetlink.RTM_NEWRULE | rtnetlink.RTM_DELRULE:
-                yield _rule(decoded, verb)
-            case _ if decoded.number(_RTA_TABLE, decoded.body[4]) != _TABLE_LOCAL:
-                # The local table follows the addresses.
-                yield _route(decoded, verb)
+                rule = rule_of(decoded)
+                yield f"{FAMILY_OPTION[rule.family]}rule {rule_text(rule)} {verb}"
+            case _:
+                route = route_of(decoded, names)
+                if route.table != TABLE_LOCAL:
+                    # The local table follows the addresses.
+                    yield f"{FAMILY_OPTION[route.family]}route {route_text(route)} {verb}"
 
 
 def _link(message: RtnetlinkMessage, names: dict[int, str], verb: str) -> str:
@@ -136,23 +139,5 @@ def _address(message: RtnetlinkMessage, names: dict[int, str], verb: str) -> str
     return f"address {address}/{message.body[1]} of {name} {verb}"
 
 
-def _rule(message: RtnetlinkMessage, verb: str) -> str:
-    source = message.get(_FRA_SRC)
-    selector = f"from {address_text(source)}/{message.body[2]}" if source else "from all"
-    table = message.number(_FRA_TABLE, message.body[4])
-    return f"{_six(message)}rule priority {message.number(_FRA_PRIORITY)} {selector} lookup {table} {verb}"
-
-
-def _route(message: RtnetlinkMessage, verb: str) -> str:
-    destination, gateway = message.get(_RTA_DST), message.get(_RTA_GATEWAY)
-    prefix = f"{address_text(destination)}/{message.body[1]}" if destination else "default"
-    via = f" via {address_text(gateway)}" if gateway else ""
-    return f"{_six(message)}route {prefix}{via} table {message.number(_RTA_TABLE, message.body[4])} {verb}"
-
-
 def _string(message: RtnetlinkMessage, kind: int) -> str:
     return as_string(message.get(kind) or b"")
-
-
-def _six(message: RtnetlinkMessage) -> str:
-    return "-6 " if message.body[0] == AF_INET6 else ""
