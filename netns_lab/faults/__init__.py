@@ -1,7 +1,7 @@
-"""Ways to break a lab on purpose. Each names the checks that it breaks and the diagnosis that must be told.
+"""Ways to break a lab on purpose. Each fault declares the checks that it breaks and their diagnosis.
 
-The fault matrix (tests/test_fault_matrix.py) holds every one of these to its word: exactly the declared checks get
-worse than in the healthy lab, and each with the declared diagnosis. One module for each chapter of checks.
+The fault matrix (tests/labs/test_fault_matrix.py) verifies every declaration: exactly the declared checks get worse
+than in the healthy lab, and each with the declared diagnosis. Each module is a chapter of checks.
 """
 
 from netns_lab.faults import bridge, egress, host, lease, nat, networkd, routing, survival

@@ -1,4 +1,4 @@
-"""Faults of the bridge modes: the macvlan network and its parent, what is upstream of them, pipework and its files."""
+"""Faults of the bridge modes: the macvlan network and its parent, the network upstream, pipework and its files."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ from viacheck.host.namespace import Namespace
 
 _PIPEWORK = ("pipework-static", "pipework-dhcp")
 _BRIDGED = ("macvlan", *_PIPEWORK)
-_GATEWAY, _NOBODY = "10.10.40.1", "10.10.40.77"
+_GATEWAY, _UNUSED_ADDRESS = "10.10.40.1", "10.10.40.77"
 _OTHER_ADDRESS = "10.10.40.201/24"
-_BRIDGE_OF_THE_HOST = "br0"
-_UNREACHED = {"MACVLAN-03", "PIPEWORK-04", "EGRESS-01"}
-"""What breaks when the agent finds no gateway on its parent."""
+_HOST_BRIDGE = "br0"
+_NO_GATEWAY = {"MACVLAN-03", "PIPEWORK-04", "EGRESS-01"}
+"""The checks that fail when the agent reaches no gateway on its parent."""
 
 
 # The network and its parent
 
 
 @fault("wrong-parent", "The macvlan network is on the other uplink", on="macvlan",
-       breaks={"MACVLAN-01", *_UNREACHED}, diagnosis="PARENT_WRONG")  # fmt: skip
+       breaks={"MACVLAN-01", *_NO_GATEWAY}, diagnosis="PARENT_WRONG")  # fmt: skip
 def wrong_parent(lab: Lab) -> None:
     macvlan_network.reconnect(lab, parent="wlan0")
 
 
-@fault("parent-omitted", "The macvlan network was created without a parent, and leads nowhere", on="macvlan",
-       breaks={"MACVLAN-01", *_UNREACHED}, diagnosis="PARENT_WRONG", flavour="netns")  # fmt: skip
+@fault("parent-omitted", "The macvlan network was created without a parent, so it has no uplink", on="macvlan",
+       breaks={"MACVLAN-01", *_NO_GATEWAY}, diagnosis="PARENT_WRONG", flavour="netns")  # fmt: skip
 def parent_omitted(lab: Lab) -> None:
-    # Docker makes a dummy interface then, which not every kernel has; one end of a veth pair is as alone.
-    lab.host.ip("link", "add", "dm-0f4311081482", "type", "veth", "peer", "name", "nowhere")
-    lab.host.ip("link", "set", "dev", "nowhere", "up")
+    # Docker makes a dummy interface then, which not every kernel has; a veth pair is isolated too.
+    lab.host.ip("link", "add", "dm-0f4311081482", "type", "veth", "peer", "name", "unused")
+    lab.host.ip("link", "set", "dev", "unused", "up")
     lab.host.ip("link", "set", "dev", "dm-0f4311081482", "up")
     macvlan_network.reconnect(lab, parent="dm-0f4311081482")
 
 
-@fault("subnet-mismatch", "The macvlan network's subnet is not the parent's", on="macvlan",
-       breaks={"MACVLAN-01", "MACVLAN-02", *_UNREACHED}, diagnosis="SUBNET_MISMATCH")  # fmt: skip
+@fault("subnet-mismatch", "The macvlan network has another subnet than the parent", on="macvlan",
+       breaks={"MACVLAN-01", "MACVLAN-02", *_NO_GATEWAY}, diagnosis="SUBNET_MISMATCH")  # fmt: skip
 def subnet_mismatch(lab: Lab) -> None:
     macvlan_network.reconnect(lab, subnet="10.10.41.0/24", gateway="10.10.41.1", ip_range="10.10.41.192/27")
 
 
-@fault("gateway-mismatch", "The macvlan network's gateway is not the parent's", on="macvlan",
+@fault("gateway-mismatch", "The macvlan network has a gateway that does not exist", on="macvlan",
        breaks={"MACVLAN-01", "EGRESS-01"}, diagnosis="GATEWAY_MISMATCH")  # fmt: skip
 def gateway_mismatch(lab: Lab) -> None:
-    macvlan_network.reconnect(lab, gateway=_NOBODY)
+    macvlan_network.reconnect(lab, gateway=_UNUSED_ADDRESS)
 
 
-@fault("not-attached", "The agent was started without --net, and sits behind docker0", on="macvlan",
+@fault("not-attached", "The agent was started without --net, so it is behind docker0", on="macvlan",
        breaks={"MACVLAN-02", "MACVLAN-03", "EGRESS-02"}, diagnosis="AGENT_NOT_ATTACHED")  # fmt: skip
 def not_attached(lab: Lab) -> None:
     if lab.engine is not None:
@@ -71,7 +71,7 @@ def not_attached(lab: Lab) -> None:
     _behind_docker0(lab)
 
 
-@fault("network-wrong-driver", "The Docker network is a bridge of that name", on="macvlan",
+@fault("network-wrong-driver", "The Docker network of the intended name is a bridge network", on="macvlan",
        breaks={"MACVLAN-01", "MACVLAN-02", "MACVLAN-03", "EGRESS-02"}, diagnosis="NETWORK_WRONG_DRIVER",
        flavour="engine")  # fmt: skip
 def network_wrong_driver(lab: Lab) -> None:
@@ -83,20 +83,20 @@ def network_wrong_driver(lab: Lab) -> None:
 
 
 @fault("parent-down", "The parent is administratively down", on=_BRIDGED,
-       breaks={"HOST-02", "HOST-03", "HOST-06", "EGRESS-04", *_UNREACHED}, diagnosis="PARENT_DOWN")  # fmt: skip
+       breaks={"HOST-02", "HOST-03", "HOST-06", "EGRESS-04", *_NO_GATEWAY}, diagnosis="PARENT_DOWN")  # fmt: skip
 def parent_down(lab: Lab) -> None:
     lab.host.ip("link", "set", "dev", PARENT, "down")
 
 
 @fault("parent-no-carrier", "The parent has no carrier", on=_BRIDGED,
-       breaks={"HOST-02", "HOST-03", "EGRESS-04", *_UNREACHED}, diagnosis="PARENT_DOWN")  # fmt: skip
+       breaks={"HOST-02", "HOST-03", "EGRESS-04", *_NO_GATEWAY}, diagnosis="PARENT_DOWN")  # fmt: skip
 def parent_no_carrier(lab: Lab) -> None:
     lab.switch(PARENT).ip("link", "set", "dev", HOST_PORT, "down")
     lab.wait_for_carrier(PARENT, present=False)
 
 
-@fault("parent-in-bridge", "The parent is a port of the host's own bridge, so that no macvlan can be made on it",
-       on="macvlan", breaks={"HOST-02", "HOST-06", "EGRESS-04", "MACVLAN-01", "MACVLAN-02", *_UNREACHED},
+@fault("parent-in-bridge", "The parent is a port of the host's own bridge, so it cannot have a macvlan",
+       on="macvlan", breaks={"HOST-02", "HOST-06", "EGRESS-04", "MACVLAN-01", "MACVLAN-02", *_NO_GATEWAY},
        diagnosis="BRIDGED_UPLINK", flavour="netns")  # fmt: skip
 def parent_in_bridge(lab: Lab) -> None:
     network = macvlan_network.intended(lab.plan.intent)
@@ -105,12 +105,12 @@ def parent_in_bridge(lab: Lab) -> None:
     link = lab.plan.host.state.link(PARENT)
     assert link is not None
     assert link.mac is not None
-    lab.host.ip("link", "add", _BRIDGE_OF_THE_HOST, "address", link.mac, "type", "bridge")
-    lab.host.ip("link", "set", "dev", PARENT, "master", _BRIDGE_OF_THE_HOST)
+    lab.host.ip("link", "add", _HOST_BRIDGE, "address", link.mac, "type", "bridge")
+    lab.host.ip("link", "set", "dev", PARENT, "master", _HOST_BRIDGE)
     lab.host.ip("address", "flush", "dev", PARENT)
-    lab.host.ip("address", "add", f"{address.address}/{address.prefixlen}", "dev", _BRIDGE_OF_THE_HOST)
-    lab.host.ip("link", "set", "dev", _BRIDGE_OF_THE_HOST, "up")
-    lab.host.ip("route", "replace", "default", "via", _GATEWAY, "dev", _BRIDGE_OF_THE_HOST)
+    lab.host.ip("address", "add", f"{address.address}/{address.prefixlen}", "dev", _HOST_BRIDGE)
+    lab.host.ip("link", "set", "dev", _HOST_BRIDGE, "up")
+    lab.host.ip("route", "replace", "default", "via", _GATEWAY, "dev", _HOST_BRIDGE)
     from docker.errors import APIError
 
     with contextlib.suppress(APIError, LabCommandError):
@@ -127,14 +127,14 @@ def wireless_parent(lab: Lab) -> None:
     )
 
 
-@fault("mtu-kept", "The parent was raised to 1500 again, the agent's interface kept 1400", on="macvlan",
+@fault("mtu-kept", "The parent's MTU was raised to 1500 again, and the agent's interface kept 1400", on="macvlan",
        breaks={"EGRESS-06"}, diagnosis="MTU_TRAP")  # fmt: skip
 def mtu_kept(lab: Lab) -> None:
     lab.host.ip("link", "set", "dev", PARENT, "mtu", "1400")
     lab.host.ip("link", "set", "dev", PARENT, "mtu", "1500")
 
 
-@fault("dns-by-host", "The host's resolver listens on loopback, so Docker carries the agent's queries on from the host",
+@fault("dns-by-host", "The host's resolver is on loopback, so Docker forwards the agent's DNS queries from the host",
        on="macvlan", breaks={"EGRESS-05"}, diagnosis="DNS_OTHER_PATH", flavour="engine")  # fmt: skip
 def dns_by_host(lab: Lab) -> None:
     assert lab.engine is not None
@@ -143,34 +143,34 @@ def dns_by_host(lab: Lab) -> None:
     macvlan_network.reconnect(lab)
 
 
-# Upstream of the parent, and beside it
+# Upstream of the parent, and on its segment
 
 
-@fault("foreign-source-dropped", "The switch takes frames from the host's own MAC address only", on=_BRIDGED,
-       breaks={"MACVLAN-06", *_UNREACHED}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
+@fault("foreign-source-dropped", "The switch accepts frames from the host's own MAC address only", on=_BRIDGED,
+       breaks={"MACVLAN-06", *_NO_GATEWAY}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
 def foreign_source_dropped(lab: Lab) -> None:
     port_security.accept_one_source(lab, PARENT, _parent_mac(lab))
 
 
-@fault("delivery-filtered", "The switch delivers frames for the host's own MAC address only", on=_BRIDGED,
-       breaks={"MACVLAN-06", *_UNREACHED}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
+@fault("delivery-filtered", "The switch delivers frames to the host's own MAC address only", on=_BRIDGED,
+       breaks={"MACVLAN-06", *_NO_GATEWAY}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
 def delivery_filtered(lab: Lab) -> None:
     port_security.deliver_to_one(lab, PARENT, _parent_mac(lab))
 
 
-@fault("foreign-data-dropped", "The switch lets ARP pass and drops IP from other MAC addresses", on=_BRIDGED,
+@fault("foreign-data-dropped", "The switch passes ARP and drops IP packets from other MAC addresses", on=_BRIDGED,
        breaks={"MACVLAN-03", "PIPEWORK-04", "MACVLAN-06", "EGRESS-03"}, diagnosis="UPSTREAM_DROPS_MAC")  # fmt: skip
 def foreign_data_dropped(lab: Lab) -> None:
     port_security.carry_data_of_one(lab, PARENT, _parent_mac(lab))
 
 
-@fault("dhcp-in-pool", "A DHCP server hands out addresses of the agent's pool", on="macvlan",
+@fault("dhcp-in-pool", "A DHCP server leases addresses of the agent's pool", on="macvlan",
        breaks={"MACVLAN-04"}, diagnosis="DHCP_COLLISION")  # fmt: skip
 def dhcp_in_pool(lab: Lab) -> None:
     _serve_dhcp(lab, "10.10.40.200", "10.10.40.220")
 
 
-@fault("dhcp-beside-pool", "A DHCP server hands out addresses beside the agent's pool", on="macvlan",
+@fault("dhcp-beside-pool", "A DHCP server leases addresses next to the agent's pool", on="macvlan",
        breaks={"MACVLAN-04"}, diagnosis="DHCP_COLLISION")  # fmt: skip
 def dhcp_beside_pool(lab: Lab) -> None:
     _serve_dhcp(lab, "10.10.40.100", "10.10.40.150")
@@ -180,7 +180,7 @@ def dhcp_beside_pool(lab: Lab) -> None:
        breaks={"MACVLAN-05"}, diagnosis="ADDRESS_CONFLICT")  # fmt: skip
 def address_conflict(lab: Lab) -> None:
     address = macvlan_network.intended(lab.plan.intent).first_address
-    # Which of two answers the gateway believes is a race; the fault must break the same checks each time.
+    # Two machines race to answer the gateway's ARP request; the fault must break the same checks each time.
     mac = json.loads(lab.agent.ip("-json", "link", "show", "dev", macvlan_network.INTERFACE).stdout)[0]["address"]
     lab.gateway(PARENT).ip("neigh", "replace", address, "lladdr", mac, "dev", "lan0", "nud", "permanent")
     lab.neighbour(PARENT).hold_address("lan0", f"{address}/24")
@@ -189,14 +189,14 @@ def address_conflict(lab: Lab) -> None:
 # pipework's interface
 
 
-@fault("pipework-not-applied", "The container runs, and pipework was never run", on=_PIPEWORK,
+@fault("pipework-not-applied", "The container runs, and pipework was not run for it", on=_PIPEWORK,
        breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01"}, diagnosis="PIPEWORK_NOT_APPLIED")  # fmt: skip
 def pipework_not_applied(lab: Lab) -> None:
     lab.stop_dhcp_client()
     lab.agent.ip("link", "del", "dev", pipework_host.INTERFACE)
 
 
-@fault("lost-on-restart", "The container was restarted, and pipework's interface went with its namespace", on=_PIPEWORK,
+@fault("lost-on-restart", "The container was restarted, which removed pipework's interface", on=_PIPEWORK,
        breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01"}, diagnosis="PIPEWORK_NOT_APPLIED")  # fmt: skip
 def lost_on_restart(lab: Lab) -> None:
     if lab.engine is not None:
@@ -221,26 +221,26 @@ def pipework_run_twice(lab: Lab) -> None:
 @fault("pipework-wrong-address", "pipework was run with another address", on="pipework-static",
        breaks={"PIPEWORK-03"}, diagnosis="PIPEWORK_WRONG_ADDRESS")  # fmt: skip
 def pipework_wrong_address(lab: Lab) -> None:
-    _run_pipework_anew(lab, f"{_OTHER_ADDRESS}@{_GATEWAY}")
+    _run_pipework_again(lab, f"{_OTHER_ADDRESS}@{_GATEWAY}")
 
 
-@fault("pipework-wrong-gateway", "pipework was run with a gateway that nobody is", on="pipework-static",
+@fault("pipework-wrong-gateway", "pipework was run with a gateway that does not exist", on="pipework-static",
        breaks={"PIPEWORK-04", "EGRESS-01"}, diagnosis="GATEWAY_MISMATCH")  # fmt: skip
 def pipework_wrong_gateway(lab: Lab) -> None:
-    _run_pipework_anew(lab, f"{PIPEWORK_ADDRESS}@{_NOBODY}")
+    _run_pipework_again(lab, f"{PIPEWORK_ADDRESS}@{_UNUSED_ADDRESS}")
 
 
 @fault("pipework-wrong-parent", "pipework was run on the other uplink", on="pipework-static",
        breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01"}, diagnosis="PARENT_WRONG")  # fmt: skip
 def pipework_wrong_parent(lab: Lab) -> None:
-    _run_pipework_anew(lab, f"{PIPEWORK_ADDRESS}@{_GATEWAY}", parent="wlan0")
+    _run_pipework_again(lab, f"{PIPEWORK_ADDRESS}@{_GATEWAY}", parent="wlan0")
 
 
-@fault("default-network-present", "The container was started without --net=none, and has a second way out",
+@fault("default-network-present", "The container was started without --net=none, so it is on docker0 too",
        on="pipework-static", breaks={"PIPEWORK-02"}, diagnosis="DEFAULT_NETWORK_PRESENT")  # fmt: skip
 def default_network_present(lab: Lab) -> None:
     if lab.engine is None:
-        # pipework takes the first place among the defaults; Docker's waits behind it.
+        # pipework's default route has the lower metric; Docker's stays behind it.
         _behind_docker0(lab, metric=100)
         return
     lab.engine.containers.remove(lab.agent_container)
@@ -249,7 +249,7 @@ def default_network_present(lab: Lab) -> None:
     _run_pipework(lab, f"{PIPEWORK_ADDRESS}@{_GATEWAY}")
 
 
-@fault("lease-without-client", "The DHCP client was ended after the first lease", on="pipework-dhcp",
+@fault("lease-without-client", "The DHCP client ended after its first lease", on="pipework-dhcp",
        breaks={"PIPEWORK-03"}, diagnosis="LEASE_WITHOUT_CLIENT")  # fmt: skip
 def lease_without_client(lab: Lab) -> None:
     lab.stop_dhcp_client()
@@ -264,7 +264,7 @@ def pipework_missing(lab: Lab) -> None:
     lab.host.remove(pipework_host.PATH)
 
 
-@fault("pipework-not-executable", "pipework may not be executed", on=_PIPEWORK,
+@fault("pipework-not-executable", "pipework is not executable", on=_PIPEWORK,
        breaks={"PIPEWORK-01"}, diagnosis="PIPEWORK_MISSING")  # fmt: skip
 def pipework_not_executable(lab: Lab) -> None:
     lab.host.run("chmod", "0644", pipework_host.PATH)
@@ -276,27 +276,27 @@ def rc_local_without_line(lab: Lab) -> None:
     lab.host.write(pipework_host.RC_LOCAL, pipework_host.rc_local())
 
 
-@fault("rc-local-after-exit", "rc.local runs pipework after 'exit 0', so never", on=_PIPEWORK,
+@fault("rc-local-after-exit", "rc.local has the pipework line after 'exit 0', so it never runs", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def rc_local_after_exit(lab: Lab) -> None:
     first, line, end = lab.host.read(pipework_host.RC_LOCAL).splitlines()
     lab.host.write(pipework_host.RC_LOCAL, "\n".join([first, end, line, ""]))
 
 
-@fault("rc-local-not-executable", "rc.local may not be executed", on=_PIPEWORK,
+@fault("rc-local-not-executable", "rc.local is not executable", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def rc_local_not_executable(lab: Lab) -> None:
     lab.host.run("chmod", "0644", pipework_host.RC_LOCAL)
 
 
-@fault("interfaces-without-line", "Nothing runs pipework when the parent comes up again", on=_PIPEWORK,
+@fault("interfaces-without-line", "No post-up line runs pipework when the parent comes up again", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def interfaces_without_line(lab: Lab) -> None:
     kept = [line for line in lab.host.read(pipework_host.INTERFACES).splitlines() if "pipework" not in line]
     lab.host.write(pipework_host.INTERFACES, "\n".join([*kept, ""]))
 
 
-@fault("post-up-unguarded", "The guide's own post-up line, which fails at the second ifup", on=_PIPEWORK,
+@fault("post-up-unguarded", "The post-up line is the guide's, and fails at the second ifup", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="NOT_IDEMPOTENT")  # fmt: skip
 def post_up_unguarded(lab: Lab) -> None:
     lines = lab.host.read(pipework_host.INTERFACES).splitlines()
@@ -304,27 +304,27 @@ def post_up_unguarded(lab: Lab) -> None:
     lab.host.write(pipework_host.INTERFACES, "\n".join([*unguarded, ""]))
 
 
-@fault("restart-hook-missing", "Nothing runs pipework when the container is started again", on=_PIPEWORK,
+@fault("restart-hook-missing", "No unit runs pipework when the container starts again", on=_PIPEWORK,
        breaks={"PIPEWORK-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT")  # fmt: skip
 def restart_hook_missing(lab: Lab) -> None:
     for path in (pipework_host.WATCH_ENABLED, pipework_host.WATCH_UNIT, pipework_host.WATCH):
         lab.host.remove(path)
 
 
-@fault("guide-post-up", "The guide's own post-up line, run by a real ifup", on="pipework-ifupdown",
+@fault("guide-post-up", "The post-up line is the guide's, and a real ifup runs it", on="pipework-ifupdown",
        breaks={"PIPEWORK-05", "FLAP-03"}, diagnosis="NOT_IDEMPOTENT")  # fmt: skip
 def guide_post_up(lab: Lab) -> None:
     post_up_unguarded(lab)
 
 
-@fault("no-restart-hook", "Nothing runs pipework when the real container is started again", on="pipework-static",
+@fault("no-restart-hook", "No unit runs pipework when the real container starts again", on="pipework-static",
        breaks={"PIPEWORK-05", "FLAP-04", "FLAP-05"}, diagnosis="PIPEWORK_NOT_PERSISTENT", flavour="engine")  # fmt: skip
 def no_restart_hook(lab: Lab) -> None:
     restart_hook_missing(lab)
 
 
 def _behind_docker0(lab: Lab, metric: int = 0) -> None:
-    """Give a bare agent what Docker gives a container on its default network."""
+    """Attach an agent without a container to docker0, as Docker's default network does."""
     lab.host.ip("link", "add", BRIDGE, "type", "bridge")
     lab.host.ip("link", "add", "veth-agent", "type", "veth", "peer", "name", "eth0", "netns", "agent")
     lab.host.ip("link", "set", "dev", "veth-agent", "master", BRIDGE)
@@ -347,7 +347,7 @@ def _run_pipework(lab: Lab, address: str, parent: str = PARENT) -> None:
         raise LabCommandError(f"host: {done.command}: exit {done.exit_code}: {done.stderr.strip()}")
 
 
-def _run_pipework_anew(lab: Lab, address: str, parent: str = PARENT) -> None:
+def _run_pipework_again(lab: Lab, address: str, parent: str = PARENT) -> None:
     lab.agent.ip("link", "del", "dev", pipework_host.INTERFACE)
     _run_pipework(lab, address, parent)
 

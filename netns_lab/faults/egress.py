@@ -1,4 +1,4 @@
-"""Faults that only packets show: reverse path, MTU, IPv6, copies, DNS."""
+"""Faults that only packets show: reverse path filter, MTU, IPv6, copied packets, DNS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from netns_lab.scenarios import AGENT_SUBNET, TABLE
 from netns_lab.services.dns_forwarder import start_forwarder
 
 
-@fault("strict-reverse-path", "Strict reverse path check with an fwmark rule", on="policy-routing",
+@fault("strict-reverse-path", "The rule matches an fwmark, and the reverse path filter is strict", on="policy-routing",
        breaks={"EGRESS-03"}, diagnosis="RP_FILTER_DROP")  # fmt: skip
 def strict_reverse_path(lab: Lab) -> None:
     rule_missing(lab)
@@ -21,7 +21,7 @@ def strict_reverse_path(lab: Lab) -> None:
     lab.host.sysctl("net/ipv4/conf/wlan0/rp_filter", "1")
 
 
-@fault("mtu-trap", "The uplink carries 1400 bytes, and nobody says so", on="policy-routing",
+@fault("mtu-trap", "The uplink has an MTU of 1400 bytes, and no ICMP error reports it", on="policy-routing",
        breaks={"EGRESS-06"}, diagnosis="MTU_TRAP")  # fmt: skip
 def mtu_trap(lab: Lab) -> None:
     lab.host.ip("link", "set", "dev", "wlan0", "mtu", "1400")
@@ -29,7 +29,7 @@ def mtu_trap(lab: Lab) -> None:
     nft_rules.apply(lab.host.namespace, FAULT_TABLE, [DropICMPErrors(only_packet_too_big=True)])
 
 
-@fault("ipv6-escapes", "No IPv6 rule beside the IPv4 one", on="policy-routing-hardened",
+@fault("ipv6-escapes", "The IPv4 rule has no IPv6 counterpart", on="policy-routing-hardened",
        breaks={"EGRESS-07"}, diagnosis="IPV6_ESCAPES", flavour="netns")  # fmt: skip
 def ipv6_escapes(lab: Lab) -> None:
     lab.host.ip("-6", "rule", "del", "priority", "1000")
@@ -41,7 +41,7 @@ def mirrored_copy(lab: Lab) -> None:
     nft_rules.apply(lab.host.namespace, FAULT_TABLE, [Duplicate(device="wlan0", to="eth0")])
 
 
-@fault("dns-other-path", "A resolver on the host carries the agent's queries on", on="policy-routing",
+@fault("dns-other-path", "A resolver on the host forwards the agent's DNS queries", on="policy-routing",
        breaks={"EGRESS-05"}, diagnosis="DNS_OTHER_PATH", flavour="netns")  # fmt: skip
 def dns_other_path(lab: Lab) -> None:
     lab.on_close(start_forwarder(lab.host.namespace, listen="172.17.0.1", upstream=RESOLVER))

@@ -1,4 +1,4 @@
-"""What a fault is, and the register of all faults by name."""
+"""The type of a fault, and the register of all faults by name."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ Break = Callable[[Lab], None]
 FAULT_TABLE = "viacheck-fault"
 """The packet filter table that faults write their rules to."""
 LEAVES_ELSEWHERE = frozenset({"ROUTE-05", "EGRESS-01", "EGRESS-05"})
-"""What breaks when the agent's packets take another uplink."""
+"""The checks that fail when the agent's packets leave by another uplink."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to break a lab."""
+    """A way to break a lab."""
 
     name: str
     title: str
     on: tuple[str, ...]
     """Scenarios that it belongs to."""
     breaks: frozenset[str]
-    """Checks whose verdict gets worse than in the healthy lab; no others do."""
+    """The checks whose verdict gets worse than in the healthy lab; every other verdict stays."""
     diagnosis: str
-    """The diagnosis that most of it comes to."""
+    """The main diagnosis."""
     apply: Break
     flavour: Literal["any", "netns", "engine"] = "any"
     needs: Mapping[str, str] = field(default_factory=dict)
     """Programs that must be installed besides those of the lab, and the Debian package of each."""
     diagnoses: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By diagnosis, the checks that must tell it, or point to it. More than one where the fault has several holes."""
+    """The checks that must report each diagnosis, or refer to it; several where the fault breaks several things."""
 
 
 FAULTS: dict[str, Fault] = {}
@@ -51,12 +51,12 @@ def fault(
     """Register a fault under its name.
 
     Args:
-        name: as it is written on the command line.
-        title: what is broken.
+        name: on the command line.
+        title: a sentence that says what is broken.
         on: the scenarios that it belongs to.
-        breaks: the checks that it breaks; where it is many things at once, by the diagnosis of each.
-        diagnosis: what most of it comes to.
-        flavour: of the labs that it can be made in.
+        breaks: the checks that it breaks; by diagnosis, where it breaks several things.
+        diagnosis: the main diagnosis.
+        flavour: of the labs that it works in.
         needs: programs that it needs, and the Debian package of each.
     """
     diagnoses = breaks if isinstance(breaks, Mapping) else {diagnosis: breaks}

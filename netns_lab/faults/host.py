@@ -9,13 +9,13 @@ from netns_lab.lab import Lab
 from netns_lab.nft_rules import ForwardPolicy
 
 
-@fault("forwarding-off", "The kernel does not forward", on=("nat", "policy-routing"),
+@fault("forwarding-off", "The kernel does not forward IPv4", on=("nat", "policy-routing"),
        breaks={"HOST-04", "ROUTE-05", "EGRESS-01", "ROUTE-06"}, diagnosis="FORWARDING_OFF")  # fmt: skip
 def forwarding_off(lab: Lab) -> None:
     lab.host.sysctl("net/ipv4/ip_forward", "0")
 
 
-@fault("forward-dropped", "The forward hook's policy is drop", on=("nat", "policy-routing"),
+@fault("forward-dropped", "The policy of the forward hook is drop", on=("nat", "policy-routing"),
        breaks={"HOST-04", "EGRESS-01", "ROUTE-06"}, diagnosis="FORWARD_DROPPED")  # fmt: skip
 def forward_dropped(lab: Lab) -> None:
     nft_rules.apply(lab.host.namespace, FAULT_TABLE, [ForwardPolicy(verdict="drop")])
@@ -55,13 +55,13 @@ def gateway_silent(lab: Lab) -> None:
     lab.host.ip("neigh", "flush", "dev", "wlan0")
 
 
-@fault("subnet-overlap", "A route of the host lies inside the agent's subnet", on=("nat", "policy-routing"),
+@fault("subnet-overlap", "The host has a route to a part of the agent's subnet", on=("nat", "policy-routing"),
        breaks={"HOST-05"}, diagnosis="SUBNET_OVERLAP")  # fmt: skip
 def subnet_overlap(lab: Lab) -> None:
     lab.host.ip("route", "add", "172.17.128.0/17", "via", "10.10.40.1", "dev", "eth0")
 
 
-@fault("default-exit-wrong", "The host's own default route leads out by the agent's uplink", on="policy-routing",
+@fault("default-exit-wrong", "The host's default route leaves by the agent's uplink", on="policy-routing",
        breaks={"HOST-06", "EGRESS-04"}, diagnosis="DEFAULT_EXIT_WRONG")  # fmt: skip
 def default_exit_wrong(lab: Lab) -> None:
     lab.host.ip("route", "replace", "default", "via", "10.10.50.1", "dev", "wlan0")

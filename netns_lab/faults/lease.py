@@ -1,4 +1,4 @@
-"""Faults that a change of a DHCP lease brings to light: another router, another address."""
+"""Faults that show when a DHCP lease changes: another router, another address."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ SNAT_HOOK = "/etc/dhcp/dhclient-exit-hooks.d/agent-snat"
 SNAT_TABLE = "agent-snat"
 
 
-@fault("renewal-ignored", "What sets the route takes no notice of a renewal, as Debian's own dhclient-script",
+@fault("renewal-ignored", "The hook that sets the route ignores renewals, as Debian's own dhclient-script does",
        on=SCENARIO, breaks={"FLAP-07"}, diagnosis="TABLE_WRONG_GATEWAY")  # fmt: skip
 def renewal_ignored(lab: Lab) -> None:
     lab.host.write(LEASE_HOOK, lease_hook(reasons="BOUND | REBOOT"))
 
 
-@fault("fixed-gateway", "The stanza names the gateway, as the guide's does, and the lease may name another",
+@fault("fixed-gateway", "The stanza has a fixed gateway, as in the guide, and the lease may name another gateway",
        on=SCENARIO, breaks={"FLAP-07"}, diagnosis="TABLE_WRONG_GATEWAY")  # fmt: skip
 def fixed_gateway(lab: Lab) -> None:
     lab.host.remove(LEASE_HOOK)
     lab.host.write(INTERFACES, interfaces(uplink=UPLINK_ROUTE, leased=True))
 
 
-@fault("old-flow-translated", "Static source NAT is moved with the lease, and running flows keep the old address",
+@fault("old-flow-translated", "A hook moves static source NAT with the lease, and running flows keep the old address",
        on=SCENARIO, breaks={"FLAP-07"}, diagnosis="SOURCE_NOT_UPLINK", needs={"nft": "nftables"})  # fmt: skip
 def old_flow_translated(lab: Lab) -> None:
     rule = f"ip saddr {AGENT_SUBNET} oifname wlan0 counter snat to"
     chain = f"ip {SNAT_TABLE} postrouting"
     lab.host.run("nft", f"add table ip {SNAT_TABLE}")
-    # Before the lab's masquerade, which goes on for what leaves elsewhere.
+    # Before the lab's masquerade, which stays for packets by other uplinks.
     lab.host.run("nft", f"add chain {chain} {{ type nat hook postrouting priority 90; }}")
     lab.host.run("nft", f"add rule {chain} {rule} 10.10.50.9")
     lab.host.write(
@@ -40,13 +40,13 @@ def old_flow_translated(lab: Lab) -> None:
     )
 
 
-@fault("no-dhcp-client", "The uplink's DHCP client was killed, and its address will end", on=SCENARIO,
+@fault("no-dhcp-client", "The uplink's DHCP client was killed, so its address will expire", on=SCENARIO,
        breaks={"FLAP-07"}, diagnosis="LEASE_WITHOUT_CLIENT")  # fmt: skip
 def no_dhcp_client(lab: Lab) -> None:
     lab.host.run("kill", lab.host.read("/run/dhclient.wlan0.pid").strip())
 
 
-@fault("client-keeps-router", "The agent's DHCP client takes no notice of another router at a renewal",
+@fault("client-keeps-router", "The agent's DHCP client ignores another router at a renewal",
        on="pipework-dhcp", breaks={"FLAP-07"}, diagnosis="TABLE_WRONG_GATEWAY")  # fmt: skip
 def client_keeps_router(lab: Lab) -> None:
     assert lab.dhcp_client is not None

@@ -1,4 +1,4 @@
-"""Faults of NAT: the bridge and the translation."""
+"""Faults of NAT: the bridge and the source translation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netns_lab.nft_rules import Masquerade, SourceNAT
 from netns_lab.scenarios import AGENT_SUBNET, BRIDGE
 
 
-@fault("masquerade-missing", "Nothing translates the agent's source", on="nat",
+@fault("masquerade-missing", "No rule translates the agent's source", on="nat",
        breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"},
        diagnosis="MASQUERADE_MISSING", flavour="netns")  # fmt: skip
 def masquerade_missing(lab: Lab) -> None:
@@ -25,7 +25,7 @@ def masquerade_elsewhere(lab: Lab) -> None:
     nft_rules.apply(lab.host.namespace, FAULT_TABLE, [Masquerade(source=AGENT_SUBNET, oif="eth0")])
 
 
-@fault("snat-other-uplink", "The agent's source becomes the other uplink's address", on="policy-routing",
+@fault("snat-other-uplink", "The agent's source is translated to the other uplink's address", on="policy-routing",
        breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"},
        diagnosis="SOURCE_NOT_UPLINK", flavour="netns")  # fmt: skip
 def snat_other_uplink(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""Faults that lie in what systemd-networkd is told, and in what it is not told of."""
+"""Faults in the files of systemd-networkd, and in rules and routes that are in none of its files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ TABLE_CONF = "/etc/systemd/networkd.conf.d/20-tables.conf"
 
 
 def _restart(lab: Lab) -> None:
-    """Have networkd act on its files as they are now."""
+    """Restart networkd with its present files."""
     assert lab.networkd is not None
     lab.networkd.restart()
     lab.networkd.settle()
 
 
 def _by_ifupdown(lab: Lab, *commands: str) -> None:
-    """Have ifupdown run commands when it brings lo up, beside networkd."""
+    """Bring lo up by ifupdown, with these commands, beside networkd."""
     lab.host.write(INTERFACES, OWN_INTERFACES + "".join(f"    {line}\n" for line in commands))
     lab.host.run("ifup", "--force", "lo")
 
@@ -58,13 +58,13 @@ def foreign_route_purged(lab: Lab) -> None:
     _by_ifupdown(lab, *BACKSTOP_COMMANDS)
 
 
-@fault("own-rules-purged", "systemd-networkd has its defaults, and takes its own rules of before away when it starts",
+@fault("own-rules-purged", "systemd-networkd has its defaults, so at its start it removes the rules that it had added",
        on=SCENARIO, breaks={"PERSIST-02"}, diagnosis="FOREIGN_RULES_PURGED")  # fmt: skip
 def own_rules_purged(lab: Lab) -> None:
     lab.host.remove(CONF)
 
 
-@fault("rules-under-uplink", "Rules and backstop stand in the uplink's .network file, and go with its carrier",
+@fault("rules-under-uplink", "Rules and backstop are in the uplink's .network file, so a loss of carrier removes them",
        on=SCENARIO, breaks={"PERSIST-02", "FLAP-06"}, diagnosis="LEAK_WHILE_DOWN")  # fmt: skip
 def rules_under_uplink(lab: Lab) -> None:
     lab.host.write(LOOPBACK, loopback())
@@ -72,15 +72,15 @@ def rules_under_uplink(lab: Lab) -> None:
     _restart(lab)
 
 
-@fault("networkd-without-rule", "Rules and route are not in the .network files (any more)", on=SCENARIO,
+@fault("networkd-without-rule", "The .network files no longer have the rules and the route", on=SCENARIO,
        breaks={"PERSIST-01", "FLAP-08", "FLAP-09"}, diagnosis="NOT_PERSISTENT")  # fmt: skip
 def networkd_without_rule(lab: Lab) -> None:
-    # What is there stays there, until networkd reads its files again.
+    # Present rules and routes stay until networkd reads its files again.
     lab.host.write(LOOPBACK, loopback())
     lab.host.write(RADIO, uplink())
 
 
-@fault("networkd-table-name", "The .network files go by a name of the table that networkd does not know (any more)",
+@fault("networkd-table-name", "The .network files use a table name that networkd.conf no longer defines",
        on=SCENARIO, breaks={"PERSIST-02", "FLAP-08", "FLAP-09"}, diagnosis="TABLE_NAME_MISSING")  # fmt: skip
 def networkd_table_name(lab: Lab) -> None:
     lab.host.write(TABLE_CONF, conf(f"RouteTable={TABLE_NAME}:{TABLE}\n"))

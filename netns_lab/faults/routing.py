@@ -1,4 +1,4 @@
-"""Faults of policy routing: the rule, its order, the table, its name, and the holes of the recipe."""
+"""Faults of policy routing: the rule, its order, the table, its name, and the gaps of the guide's recipe."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from netns_lab.scenarios import AGENT_SUBNET, BRIDGE, TABLE, TABLE_NAME
 _BOTH = ("policy-routing", "policy-routing-hardened")
 
 
-@fault("rule-missing", "No rule for the agent's subnet", on="policy-routing",
+@fault("rule-missing", "The agent's subnet has no rule", on="policy-routing",
        breaks={"ROUTE-02", *LEAVES_ELSEWHERE}, diagnosis="RULE_MISSING")  # fmt: skip
 def rule_missing(lab: Lab) -> None:
     lab.host.ip("rule", "del", "from", AGENT_SUBNET, "lookup", str(TABLE))
 
 
-@fault("rule-duplicated", "The same rule twice, as a second ifup leaves it", on="policy-routing",
+@fault("rule-duplicated", "The rule exists twice, as after a second ifup", on="policy-routing",
        breaks={"ROUTE-02"}, diagnosis="RULE_DUPLICATED")  # fmt: skip
 def rule_duplicated(lab: Lab) -> None:
     lab.host.ip("rule", "add", "from", AGENT_SUBNET, "lookup", str(TABLE))
 
 
-@fault("rule-shadowed", "A narrower rule comes first", on="policy-routing",
+@fault("rule-shadowed", "A rule for the agent's address precedes the rule for its subnet", on="policy-routing",
        breaks={"ROUTE-03", *LEAVES_ELSEWHERE}, diagnosis="RULE_SHADOWED")  # fmt: skip
 def rule_shadowed(lab: Lab) -> None:
     lab.host.ip("rule", "add", "priority", "100", "from", "172.17.0.2", "lookup", "main")
 
 
-@fault("rule-after-main", "The rule stands behind the main table's", on="policy-routing",
+@fault("rule-after-main", "The rule comes after the rule of the main table", on="policy-routing",
        breaks={"ROUTE-03", *LEAVES_ELSEWHERE}, diagnosis="RULE_SHADOWED")  # fmt: skip
 def rule_after_main(lab: Lab) -> None:
     rule_missing(lab)
@@ -42,14 +42,14 @@ def rule_wrong_subnet(lab: Lab) -> None:
     lab.host.ip("rule", "add", "from", "172.18.0.0/16", "lookup", str(TABLE))
 
 
-@fault("rule-detached", "The rule names an interface that is gone", on="policy-routing",
+@fault("rule-detached", "The rule matches an interface that no longer exists", on="policy-routing",
        breaks={"ROUTE-02", *LEAVES_ELSEWHERE}, diagnosis="RULE_DETACHED")  # fmt: skip
 def rule_detached(lab: Lab) -> None:
     rule_missing(lab)
     lab.host.ip("rule", "add", "iif", "br-gone", "lookup", str(TABLE))
 
 
-@fault("one-protocol-astray", "A rule for TCP alone takes another way", on="policy-routing",
+@fault("one-protocol-astray", "A rule sends the agent's TCP packets to the main table", on="policy-routing",
        breaks={"ROUTE-03", "ROUTE-05", "EGRESS-01"}, diagnosis="RULE_SHADOWED")  # fmt: skip
 def one_protocol_astray(lab: Lab) -> None:
     lab.host.ip("rule", "add", "priority", "100", "from", AGENT_SUBNET, "ipproto", "tcp", "lookup", "main")
@@ -61,33 +61,33 @@ def table_empty(lab: Lab) -> None:
     lab.host.ip("route", "flush", "table", str(TABLE))
 
 
-@fault("table-wrong-uplink", "The table leads out by the other uplink", on="policy-routing",
+@fault("table-wrong-uplink", "The table's default route leaves by the other uplink", on="policy-routing",
        breaks={"ROUTE-04", *LEAVES_ELSEWHERE}, diagnosis="TABLE_WRONG_UPLINK")  # fmt: skip
 def table_wrong_uplink(lab: Lab) -> None:
     lab.host.ip("route", "replace", "default", "via", "10.10.40.1", "dev", "eth0", "table", str(TABLE))
 
 
-@fault("table-wrong-gateway", "The table leads to an address where no gateway is", on="policy-routing",
+@fault("table-wrong-gateway", "The table's default route has a gateway that does not exist", on="policy-routing",
        breaks={"ROUTE-04", "EGRESS-01"}, diagnosis="TABLE_WRONG_GATEWAY")  # fmt: skip
 def table_wrong_gateway(lab: Lab) -> None:
     lab.host.ip("route", "replace", "default", "via", "10.10.50.77", "dev", "wlan0", "table", str(TABLE))
 
 
-@fault("multipath-default", "The table's default is spread over both uplinks", on="policy-routing",
+@fault("multipath-default", "The table's default route uses both uplinks (multipath)", on="policy-routing",
        breaks={"ROUTE-04", *LEAVES_ELSEWHERE}, diagnosis="TABLE_WRONG_UPLINK")  # fmt: skip
 def multipath_default(lab: Lab) -> None:
     eth0 = ("nexthop", "via", "10.10.40.1", "dev", "eth0", "weight")
     wlan0 = ("nexthop", "via", "10.10.50.1", "dev", "wlan0", "weight")
-    # The kernel's hash is seeded at boot, so which way a flow takes is known only by asking.
-    for ways in (((*eth0, "256"), (*wlan0, "1")), ((*wlan0, "1"), (*eth0, "256"))):
-        lab.host.ip("route", "replace", "default", "table", str(TABLE), *ways[0], *ways[1])
+    # The kernel's hash is seeded at boot, so only a look-up shows which nexthop a flow uses.
+    for nexthops in (((*eth0, "256"), (*wlan0, "1")), ((*wlan0, "1"), (*eth0, "256"))):
+        lab.host.ip("route", "replace", "default", "table", str(TABLE), *nexthops[0], *nexthops[1])
         answers = [
             lab.host.ip("route", "get", target, "from", "172.17.0.2", "iif", BRIDGE).stdout
             for target in (PROBE_TARGET, RESOLVER)
         ]
         if all(" dev eth0 " in answer for answer in answers):
             return
-    raise LabCommandError("host: no weights were found that send the probes by eth0")
+    raise LabCommandError("host: no order of the nexthops sends the probes by eth0")
 
 
 @fault("name-missing", "The table's name is not registered", on=_BOTH,
@@ -96,19 +96,19 @@ def name_missing(lab: Lab) -> None:
     lab.host.write(RT_TABLES, lab.host.read(RT_TABLES).replace(f"{TABLE} {TABLE_NAME}\n", ""))
 
 
-@fault("name-clash", "The table's name stands for another number as well", on=_BOTH,
+@fault("name-clash", "The table's name is registered for another number too", on=_BOTH,
        breaks={"ROUTE-01"}, diagnosis="TABLE_ID_CLASH")  # fmt: skip
 def name_clash(lab: Lab) -> None:
     lab.host.write(RT_TABLES, lab.host.read(RT_TABLES) + f"201 {TABLE_NAME}\n")
 
 
-@fault("local-networks-lost", "No rule keeps local networks local", on="policy-routing-hardened",
+@fault("local-networks-lost", "No rule keeps packets to local networks in the main table", on="policy-routing-hardened",
        breaks={"ROUTE-06"}, diagnosis="LOCAL_NETS_LOST")  # fmt: skip
 def local_networks_lost(lab: Lab) -> None:
     lab.host.ip("rule", "del", "priority", "990")
 
 
-@fault("backstop-missing", "No unreachable route stops the agent's packets while the uplink is away",
+@fault("backstop-missing", "No unreachable route stops the agent's packets while the uplink is down",
        on=("policy-routing-hardened", "policy-routing-ifupdown"), breaks={"ROUTE-07", "FLAP-06"},
        diagnosis="FAIL_OPEN")  # fmt: skip
 def backstop_missing(lab: Lab) -> None:

@@ -1,6 +1,6 @@
-"""The labs that come with viacheck: one function each, pure description. ``docs/labs.md`` lists them.
+"""The labs of viacheck: each is a function that describes it, without touching the kernel. ``docs/labs.md`` lists them.
 
-One module for each half of the guide; importing this package registers them all.
+Importing this package registers every lab.
 """
 
 from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, TABLE, TABLE_NAME

@@ -1,4 +1,4 @@
-"""The labs of the guide's second half: the agent on the LAN with its own MAC address, by macvlan or by pipework."""
+"""The labs of the guide's second half: the agent is on the LAN with its own MAC address, by macvlan or by pipework."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MACVLAN_NETWORK = "macvlan0"
 LAN, IP_RANGE = "10.10.40.0/24", "10.10.40.192/27"
 HOST_NUMBER, NEIGHBOUR_NUMBER = 9, 20
 MACVLAN_MAC = "02:42:0a:0a:28:c0"
-"""What Docker makes of the pool's first address."""
+"""Docker derives it from the pool's first address."""
 PIPEWORK_MAC = "5a:1c:09:e7:33:0f"
-"""pipework leaves the choice to the kernel, which draws one."""
+"""With pipework the kernel chooses a random address; a lab needs the same address each time."""
 PIPEWORK_ADDRESS = "10.10.40.200/24"
 CONTAINER = "te-agent"
 CONTAINER_GUARD, NAMESPACE_GUARD = (
@@ -26,7 +26,7 @@ CONTAINER_GUARD, NAMESPACE_GUARD = (
 
 
 def _on_the_lan(lab: LabDraft) -> LabSegment:
-    """A host with the parent on a switched segment, and another uplink that nothing of the agent's may leave by."""
+    """Describe a host with the parent on a switched segment, and another uplink that the agent must not use."""
     office = lab.uplink(PARENT, LAN, HOST_NUMBER, neighbour=NEIGHBOUR_NUMBER)
     lab.uplink("wlan0", "10.10.50.0/24")
     lab.host.route("default", via=office.gateway, dev=PARENT)
@@ -41,9 +41,9 @@ def _intent(attach: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@scenario("macvlan", "The agent on the LAN by Docker's macvlan driver", "Bridge, bridging with macvlan")
+@scenario("macvlan", "The agent is on the LAN by Docker's macvlan driver", "Bridge, bridging with macvlan")
 def macvlan(lab: LabDraft) -> LabPlan:
-    """A macvlan interface in bridge mode on eth0, an address from Docker's pool, no route but the gateway's."""
+    """Describe a macvlan interface in bridge mode on eth0, with an address from Docker's pool and a default route."""
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, "10.10.40.192/24", mac=MACVLAN_MAC, gateway=office.gateway)
     return lab.finish(
@@ -59,7 +59,7 @@ def macvlan(lab: LabDraft) -> LabPlan:
 def _pipework(
     lab: LabDraft, address: str, parent_address: str | None, gateway: str, guard: str = CONTAINER_GUARD
 ) -> None:
-    """Everything that runs pipework again: after a reboot, when the parent comes up, when the container starts."""
+    """Add the files that run pipework again: after a reboot, when the parent comes up, when the container starts."""
     line = pipework_host.command_line(PARENT, CONTAINER, address)
     lab.program(pipework_host.PATH, pipework_host.STAND_IN)
     lab.program(pipework_host.LEASE_SCRIPT, pipework_host.LEASE_TEXT)
@@ -70,14 +70,16 @@ def _pipework(
     lab.program(pipework_host.WATCH, pipework_host.WATCH_TEXT)
     lab.files[pipework_host.WATCH_UNIT] = pipework_host.watch_unit(PARENT, CONTAINER, address)
     lab.file_links[pipework_host.WATCH_ENABLED] = pipework_host.WATCH_UNIT
-    # The stand-in finds a bare namespace by the container's name.
+    # The stand-in finds an agent without a container by the container's name.
     lab.file_links[f"/run/netns/{CONTAINER}"] = "agent"
     lab.notes.append(pipework_host.NO_CONTAINER_NOTE)
 
 
-@scenario("pipework-static", "The agent on the LAN by pipework, with a fixed address", "Bridge, bridging with pipework")
+@scenario(
+    "pipework-static", "The agent is on the LAN by pipework, with a fixed address", "Bridge, bridging with pipework"
+)
 def pipework_static(lab: LabDraft) -> LabPlan:
-    """No Docker network; eth1 is macvlan on eth0, with the address that pipework was given."""
+    """Describe an agent without a Docker network; eth1 is a macvlan on eth0, with pipework's address argument."""
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     _pipework(lab, f"{PIPEWORK_ADDRESS}@{office.gateway}", str(office[HOST_NUMBER]), office.gateway)
@@ -86,26 +88,28 @@ def pipework_static(lab: LabDraft) -> LabPlan:
 
 @scenario(
     "pipework-ifupdown",
-    "The same on a parent that ifupdown brings up, and pipework with it",
+    "The agent is on the LAN by pipework, which ifupdown runs when it brings the parent up",
     "Bridge, bridging with pipework, steps 9-10",
 )
 def pipework_ifupdown(lab: LabDraft) -> LabPlan:
-    """Real ifup and ifdown work on private files; post-up runs pipework where its interface is not there."""
+    """Describe a parent that real ifup and ifdown configure; its post-up runs pipework unless the interface exists."""
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     address = f"{PIPEWORK_ADDRESS}@{office.gateway}"
     _pipework(lab, address, str(office[HOST_NUMBER]), office.gateway, NAMESPACE_GUARD)
-    # What ifupdown sets on the parent is not there before it has.
-    lab.host.addresses = [one for one in lab.host.addresses if one.interface != PARENT]
+    # ifupdown sets the parent's address and the routes.
+    lab.host.addresses = [address for address in lab.host.addresses if address.interface != PARENT]
     lab.host.routes.clear()
     lab.needs = {"ifup": "ifupdown"}
     lab.boot.append(("ifup", "-a"))
     return lab.finish(_intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway}))
 
 
-@scenario("pipework-dhcp", "The agent on the LAN by pipework, with a lease", "Bridge, bridging with pipework, step 5a")
+@scenario(
+    "pipework-dhcp", "The agent is on the LAN by pipework, with a lease", "Bridge, bridging with pipework, step 5a"
+)
 def pipework_dhcp(lab: LabDraft) -> LabPlan:
-    """The same with an address from the segment's DHCP server, and a client that holds the lease."""
+    """Describe pipework with an address from the segment's DHCP server, and a client that holds the lease."""
     office = _on_the_lan(lab)
     lab.serve_dhcp(PARENT, 100, 150)
     lab.on_parent(PARENT, None, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC)

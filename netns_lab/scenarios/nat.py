@@ -1,4 +1,4 @@
-"""The labs of the guide's first half: the agent behind docker0, NATed, with and without policy routing."""
+"""The labs of the guide's first half: the agent is behind docker0 and NAT, with and without policy routing."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ _POLICY_INTENT: dict[str, Any] = {
     "egress": {"uplink": "wlan0", "table": TABLE, "table_name": TABLE_NAME, "persist": "none", "survives": []},
     "host": {"default_exit": "eth0"},
 }
-"""What policy routing is to achieve. Typed by hand and meant so: nothing of it must survive anything."""
-
+"""The intent of policy routing that was typed by hand: it need not survive any event."""
 
 BY_DEFAULT = {"uplink": "eth0", "persist": "none", "survives": []}
-"""Typed by hand, and meant so: nothing brings the host's default route back."""
+"""The egress by a default route that was typed by hand: it need not survive any event."""
 
 
-@scenario("nat", "One uplink, the agent behind docker0", "NAT")
+@scenario("nat", "One uplink, the agent is behind docker0", "NAT")
 def nat(lab: LabDraft) -> LabPlan:
-    """Docker's default: one uplink, masquerade, nothing else."""
+    """Describe Docker's default: one uplink and a masquerade rule."""
     office = lab.uplink("eth0", "10.10.40.0/24")
     lab.host.route("default", via=office.gateway, dev="eth0")
     lab.behind_bridge(BRIDGE, AGENT_SUBNET)
@@ -52,31 +51,35 @@ def _two_uplinks(lab: LabDraft, ipv6: bool = False) -> None:
 
 
 @scenario(
-    "nat-multihomed", "Two uplinks, the agent leaves by the default one", "NAT, host with multiple physical interfaces"
+    "nat-multihomed",
+    "Two uplinks, the agent leaves by the default route",
+    "NAT, host with multiple physical interfaces",
 )
 def nat_multihomed(lab: LabDraft) -> LabPlan:
-    """Two uplinks and no policy: the kernel's default route decides."""
+    """Describe two uplinks without policy routing: the default route decides."""
     _two_uplinks(lab)
     return lab.finish({"agent": _nat_agent(), "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}})
 
 
 @scenario(
     "multihomed-blank",
-    "Two uplinks and no policy yet: a host to try one's own commands on",
+    "Two uplinks without policy routing: a host to try your own commands on",
     "NAT, host with multiple physical interfaces",
     blank=True,
 )
 def multihomed_blank(lab: LabDraft) -> LabPlan:
-    """The intent of policy routing, on a host where nothing was done for it."""
+    """Describe the intent of policy routing, on a host that has no rule and no table for it."""
     _two_uplinks(lab)
     return lab.finish(_POLICY_INTENT)
 
 
 @scenario(
-    "policy-routing", "The guide's recipe to the letter", "NAT, host with multiple physical interfaces, steps 1-5"
+    "policy-routing",
+    "Policy routing exactly as in the guide",
+    "NAT, host with multiple physical interfaces, steps 1-5",
 )
 def policy_routing(lab: LabDraft) -> LabPlan:
-    """One rule from the agent's subnet, one table with nothing but a default route by wlan0."""
+    """Describe a rule for the agent's subnet and a table that has only a default route by wlan0."""
     _two_uplinks(lab)
     lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
     lab.host.rules.append(Rule(family=4, priority=32765, source=AGENT_SUBNET, table=TABLE))
@@ -86,19 +89,19 @@ def policy_routing(lab: LabDraft) -> LabPlan:
 
 @scenario(
     "policy-routing-hardened",
-    "The recipe without the holes: local networks stay reachable, fails closed, IPv6 as well",
+    "Policy routing without the guide's gaps: local networks stay reachable, it fails closed, and it covers IPv6",
     "NAT, host with multiple physical interfaces, steps 1-5",
 )
 def policy_routing_hardened(lab: LabDraft) -> LabPlan:
-    """Local networks first, then the agent's table with an unreachable backstop; the same for IPv6."""
+    """Describe a rule for local networks, then the agent's table with an unreachable backstop; both for IPv6 too."""
     _two_uplinks(lab, ipv6=True)
     lab.files[RT_TABLES] += f"{TABLE} {TABLE_NAME}\n"
     radio = lab.uplinks["wlan0"]
-    ways: tuple[tuple[Family, str, str], ...] = (
+    families: tuple[tuple[Family, str, str], ...] = (
         (4, AGENT_SUBNET, radio.gateway),
         (6, AGENT_SUBNET6, radio.gateway6),
     )
-    for family, subnet, gateway in ways:
+    for family, subnet, gateway in families:
         lab.host.rules += [
             Rule(family=family, priority=990, source=subnet, table=254, suppress_prefixlength=0),
             Rule(family=family, priority=1000, source=subnet, table=TABLE),

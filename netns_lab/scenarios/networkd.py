@@ -1,4 +1,4 @@
-"""The lab that systemd-networkd configures: the recipe without the holes, in .network files (systemd.network(5))."""
+"""The lab that systemd-networkd configures: hardened policy routing in .network files (systemd.network(5))."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ LOOPBACK, OFFICE, RADIO = (f"/etc/systemd/network/10-{name}.network" for name in
 CONF = "/etc/systemd/networkd.conf.d/10-agent.conf"
 KEEP_RULES, KEEP_ROUTES = "ManageForeignRoutingPolicyRules=no\n", "ManageForeignRoutes=no\n"
 OWN_INTERFACES = "no-scripts lo\nauto lo\niface lo inet loopback\n"
-"""What Debian has in interfaces(5) where ifupdown has nothing else to do."""
+"""Debian's interfaces(5) of a host where ifupdown configures the loopback only."""
 UDEV_NOTE = (
-    "udev does not run in a lab: its word that the interfaces are initialized is written down for systemd-networkd, "
-    "which is the real one, as are its bus and networkctl"
+    "systemd-networkd, its bus and networkctl are real; udev does not run in a lab, so the lab writes udev's records "
+    "that the interfaces are initialized"
 )
 
 
 def conf(*settings: str) -> str:
-    """networkd.conf(5): by its defaults networkd takes away what it finds at its start, also its own of before."""
+    """Return a networkd.conf(5); by default networkd removes the rules and routes that it finds at its start."""
     return "".join(("[Network]\n", *settings))
 
 
 def rules(table: str = str(TABLE)) -> str:
-    """Local networks first, then the agent's table."""
+    """Return the rule for local networks, then the rule for the agent's table."""
     return (
         f"\n[RoutingPolicyRule]\nPriority=990\nFrom={AGENT_SUBNET}\nTable=main\nSuppressPrefixLength=0\n"
         f"\n[RoutingPolicyRule]\nPriority=1000\nFrom={AGENT_SUBNET}\nTable={table}\n"
@@ -35,7 +35,7 @@ def rules(table: str = str(TABLE)) -> str:
 
 
 def route(table: str = str(TABLE)) -> str:
-    """The way out by wlan0."""
+    """Return the table's default route by wlan0."""
     return f"\n[Route]\nDestination=0.0.0.0/0\nGateway=10.10.50.1\nTable={table}\n"
 
 
@@ -43,24 +43,24 @@ BACKSTOP = f"\n[Route]\nDestination=0.0.0.0/0\nType=unreachable\nMetric={BACKSTO
 
 
 def loopback(*sections: str) -> str:
-    """The loopback's file: networkd takes away with a link what is written under it, and this one never goes."""
+    """Return the file of the loopback: networkd removes a link's rules and routes with the link, and lo stays."""
     return "".join(("[Match]\nName=lo\n", *sections))
 
 
 def uplink(*sections: str) -> str:
-    """The file of wlan0, with its address."""
+    """Return the file of wlan0, with its address."""
     return "".join(("[Match]\nName=wlan0\n\n[Network]\nLinkLocalAddressing=no\nAddress=10.10.50.9/24\n", *sections))
 
 
 @scenario(
     "policy-routing-networkd",
-    "The recipe without the holes, written down for systemd-networkd: survives everything",
+    "Hardened policy routing in systemd-networkd's files: it survives every event",
     "NAT, host with multiple physical interfaces, steps 1-6",
 )
 def policy_routing_networkd(lab: LabDraft) -> LabPlan:
-    """Rules and backstop are lo's, the route is wlan0's; a real systemd-networkd works on private files."""
+    """Describe rules and backstop under lo and the route under wlan0; a real systemd-networkd reads private files."""
     unconfigured_uplinks(lab)
-    # The machine's own files are none of the lab's business.
+    # The lab must not read the machine's own files.
     lab.hidden += [*networkd.FOLDERS, networkd.CONF, *networkd.CONF_FOLDERS]
     lab.files[LOOPBACK] = loopback(rules(), BACKSTOP)
     lab.files[OFFICE] = (

@@ -1,4 +1,4 @@
-"""The register of all scenarios by name, and how one is entered there."""
+"""The register of all scenarios by name, and the decorator that adds a scenario to it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from netns_lab.plan import LabPlan
 
 SCENARIOS: dict[str, Callable[[], LabPlan]] = {}
 BLANK: set[str] = set()
-"""Scenarios that are there to start from: their intent does not hold before a person's own commands are run."""
+"""Scenarios to start from: their intent holds only after a person's own commands have run."""
 
 
 def scenario(
     name: str, title: str, guide: str, *, blank: bool = False
 ) -> Callable[[Callable[[LabDraft], LabPlan]], Callable[[], LabPlan]]:
-    """Register a scenario under its name. The guide's chapter is shown by ``--lab list``."""
+    """Register a scenario under its name; ``--lab list`` shows the guide's chapter."""
 
     def register(describe: Callable[[LabDraft], LabPlan]) -> Callable[[], LabPlan]:
         def plan() -> LabPlan:

@@ -1,4 +1,4 @@
-"""The labs that survive everything: real ifupdown, with stanzas that can run any number of times and in boot order."""
+"""The labs that survive every event: real ifupdown, with stanzas that can run any number of times, in boot order."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ BACKSTOP = (f"post-up ip route replace unreachable default metric {BACKSTOP_METR
 UPLINK_ROUTE = (f"post-up {DEFAULT_ROUTE.replace(str(TABLE), TABLE_NAME)}",)
 HOOK_TEXT = f'#!/bin/sh\n[ "$1" = wlan0 ] || exit 0\nexec {DEFAULT_ROUTE}\n'
 WATCHER_NOTE = (
-    f"ifupdown does nothing when a link goes down and up without it; in this lab {LINK_HOOK} is run whenever an "
-    "interface comes up, as a link watcher such as ifplugd would do it"
+    f"ifupdown does not notice a link that goes down and up; in this lab a link watcher like ifplugd runs {LINK_HOOK} "
+    "whenever an interface comes up"
 )
-
 
 LEASE_HOOK = "/etc/dhcp/dhclient-exit-hooks.d/agent-way"
 LEASE_ROUTER = "/run/agent-router"
@@ -37,7 +36,7 @@ FIXED_ADDRESS = ("address 10.10.50.9/24",)
 
 
 def lease_hook(*lines: str, reasons: str = "BOUND | RENEW | REBIND | REBOOT") -> str:
-    """What dhclient-script(8) sources after each answer of the DHCP server: the table follows the lease's router."""
+    """Return a hook of dhclient-script(8), which sets the table's default route by the lease's router."""
     lines = (
         f'printf %s "${{new_routers%% *}}" >{LEASE_ROUTER}',
         f'ip route replace default via "${{new_routers%% *}}" dev wlan0 table {TABLE}',
@@ -59,9 +58,9 @@ def interfaces(
     uplink: tuple[str, ...] = UPLINK_ROUTE,
     leased: bool = False,
 ) -> str:
-    """The host's /etc/network/interfaces (interfaces(5)), with these options for lo and for wlan0.
+    """Return the host's /etc/network/interfaces (interfaces(5)), with these options for lo and for wlan0.
 
-    The machine's own scripts below /etc/network are none of the lab's business.
+    ``no-scripts`` keeps the machine's own scripts below /etc/network from running.
     """
     method, address = ("dhcp", ()) if leased else ("static", FIXED_ADDRESS)
     lines = ["no-scripts lo eth0 wlan0", "", "auto lo", "iface lo inet loopback", *_options(*loopback)]
@@ -76,11 +75,11 @@ def _options(*lines: str) -> list[str]:
 
 @scenario(
     "policy-routing-ifupdown",
-    "The recipe without the holes, written down for ifupdown: survives everything",
+    "Hardened policy routing in ifupdown's files: it survives every event",
     "NAT, host with multiple physical interfaces, steps 1-6",
 )
 def policy_routing_ifupdown(lab: LabDraft) -> LabPlan:
-    """Rules and backstop are lo's, the route is wlan0's; real ifup and ifdown work on private files."""
+    """Describe rules and backstop under lo and the route under wlan0; real ifup and ifdown read private files."""
     _two_uplinks(lab)
     lab.files[INTERFACES] = interfaces()
     lab.program(LINK_HOOK, HOOK_TEXT)
@@ -90,13 +89,13 @@ def policy_routing_ifupdown(lab: LabDraft) -> LabPlan:
 
 @scenario(
     "policy-routing-dhcp",
-    "The same with a leased address, whose router and address may change: survives everything",
+    "Hardened policy routing with a leased address, whose router and address may change: it survives every event",
     "NAT, host with multiple physical interfaces, step 6",
 )
 def policy_routing_dhcp(lab: LabDraft) -> LabPlan:
-    """wlan0 is 'inet dhcp', as the guide has it: a real dhclient holds the lease, and its hook sets the route."""
+    """Describe wlan0 as 'inet dhcp', as in the guide: a real dhclient holds the lease, and its hook sets the route."""
     _two_uplinks(lab)
-    # Clients are told to renew after a second, so that no trial has to wait for it.
+    # Clients renew after a second, so that no disruption test has to wait long for a renewal.
     lab.serve_dhcp("wlan0", 9, 12, renew_after=1)
     lab.needs["dhclient"] = "isc-dhcp-client"
     lab.daemons = True
@@ -117,7 +116,7 @@ _INTENT: dict[str, Any] = {
 
 
 def unconfigured_uplinks(lab: LabDraft) -> None:
-    """A host with two uplinks and a Docker engine's network, before any manager of its network has come up."""
+    """Describe a host with two uplinks and Docker's bridge, before a network manager has configured the uplinks."""
     lab.uplink("eth0", "10.10.40.0/24")
     lab.uplink("wlan0", "10.10.50.0/24")
     lab.host.links = [replace(link, flags=()) for link in lab.host.links]
@@ -128,7 +127,7 @@ def unconfigured_uplinks(lab: LabDraft) -> None:
 
 
 def _two_uplinks(lab: LabDraft) -> None:
-    """The same, and what ifupdown needs to bring the uplinks up."""
+    """Describe two unconfigured uplinks that ifupdown configures at boot."""
     unconfigured_uplinks(lab)
     lab.link_hook = LINK_HOOK
     lab.needs = {"ifup": "ifupdown"}

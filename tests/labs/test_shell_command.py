@@ -131,7 +131,7 @@ def terminal() -> Iterator[Terminal]:
 
 def test_a_shell_shows_a_map_and_says_where_one_is(terminal: Terminal) -> None:
     shown = terminal.read_until(terminal.prompt)
-    assert "lab policy-routing+rule-missing: The guide's recipe to the letter" in shown
+    assert "lab policy-routing+rule-missing: Policy routing exactly as in the guide" in shown
     for line in (
         r"eth0@if\d+ +UP +10\.10\.40\.9/24",
         r"docker0 +\w+ +172\.17\.0\.1/16",
