@@ -5,7 +5,7 @@ from __future__ import annotations
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.sightings import answers_seen, departures, errors_seen, in_words, left_by
+from viacheck.analysis.sightings import answers_seen, departures, departures_text, errors_seen, left_by
 from viacheck.model.intent import Protocol
 from viacheck.packets.traffic_tests import TrafficTests
 
@@ -156,6 +156,6 @@ def test_ipv6_does_not_slip_out(traffic: TrafficTests, resolved: ResolvedIntent,
     expect.holds(
         not any(way in left for way in others),
         expected=expected,
-        observed=in_words(left, packets.sent),
+        observed=departures_text(left, packets.sent),
         evidence=[packets],
     )

@@ -7,7 +7,7 @@ from fixtures.expect import Expect
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence
 from viacheck.analysis.macvlan_facts import address_in_pool, data_filtered, intended_network, network_faults
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.segment import UPSTREAM_WORDS, arp_probe_evidence, host_and_agent_evidence
+from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
 from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.snapshot import Snapshot
@@ -174,13 +174,13 @@ def test_a_second_mac_is_accepted(traffic: TrafficTests, resolved: ResolvedInten
         expect.not_run("the parent is not up (HOST-02), or the agent has no interface on it")
     pings = traffic.gateway_pings()
     if probes.upstream == "unknown":
-        expect.not_run(f"{UPSTREAM_WORDS['unknown']} (HOST-03), so that nothing can be compared with it")
+        expect.not_run(f"{UPSTREAM_TEXTS['unknown']} (HOST-03), so that nothing can be compared with it")
     filtered = data_filtered(traffic.measurements, [resolved.parent] if resolved.parent else [])
     accepted = probes.upstream == "accepted" and not (filtered and expect.explained)
     expect.holds(
         accepted,
         expected=expected,
-        observed=UPSTREAM_WORDS[probes.upstream]
+        observed=UPSTREAM_TEXTS[probes.upstream]
         + (", but IP from it is lost" if probes.upstream == "accepted" and not accepted else ""),
         evidence=[arp_probe_evidence(probes), *([pings] if not accepted else [])],
     )

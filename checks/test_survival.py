@@ -8,7 +8,7 @@ from fixtures.check import CONTAINER, check
 from fixtures.expect import Expect
 from viacheck.analysis.disruption_text import disruption_text, leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.sightings import in_words, left_by
+from viacheck.analysis.sightings import departures_text, left_by
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
 from viacheck.disruption.runner import EgressNotAsIntended
@@ -194,7 +194,7 @@ def _leaves_as_intended(traffic: TrafficTests, resolved: ResolvedIntent, expect:
     if set(left) != {resolved.uplink}:
         expect.not_run(
             "the agent's packets do not leave as intended before anything has happened (EGRESS-01): "
-            + in_words(left, packets.sent)
+            + departures_text(left, packets.sent)
         )
 
 

@@ -72,7 +72,7 @@ def test_a_macvlan_network_by_hand(host: EngineHost, tmp_path: Path) -> None:
     for check in ("HOST-01", "HOST-07", "EGRESS-01", "EGRESS-02", "EGRESS-03"):
         assert told(done, check).verdict is Verdict.PASS, done.said
     facts = [one for one in told(done, "MACVLAN-03").evidence if isinstance(one, StateEvidence)]
-    assert "no failure" in facts[0].lines[0]
+    assert "not a failure" in facts[0].lines[0]
 
 
 def test_a_macvlan_network_on_the_wrong_parent_and_its_mend(host: EngineHost, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_lease_ends_a_lifetime_after_the_snapshot_told_to_the_minute() -> None
 
 def test_an_address_without_a_lifetime_has_no_known_end() -> None:
     address = Address(interface="eth1", family=4, address="10.10.40.100", prefixlen=24)
-    assert "only its server knows" in str(lease_end(snapshot("2026-03-01T23:30:00+01:00"), address))
+    assert "only the DHCP server knows" in str(lease_end(snapshot("2026-03-01T23:30:00+01:00"), address))
 
 
 # A real server

@@ -1,7 +1,7 @@
-"""What DHCP tells: offers that collide with Docker's pool, and the moment at which a lease without a client ends.
+"""DHCP offers that collide with Docker's pool, and the end of a lease that no client renews.
 
-Docker's address management never asks the LAN's DHCP server, so that only the offers themselves show a collision
-(RFC 2131, RFC 2132).
+Docker's address management never contacts the LAN's DHCP server: only the offers themselves show a collision (RFC 2131,
+RFC 2132).
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Address, Snapshot
 
 REQUESTED_ADDRESSES = 3
-"""Addresses of the pool that servers are asked for by name."""
+"""How many addresses of the pool are requested from servers (option 50)."""
 SPARE_PREFIX = 27
-"""Of the range that a remedy proposes: thirty addresses."""
+"""The prefix length of the range that a remedy proposes: thirty addresses."""
 
 
 def addresses_to_request(pool: IPv4Network, taken: Iterable[str]) -> tuple[str, ...]:
-    """Addresses of the pool that a server of it would offer by name: the first, the middle and the last free one.
+    """Return the first, the middle and the last free address of the pool: a server of that range would offer them.
 
     Args:
-        pool: what Docker takes addresses from.
+        pool: Docker's range of addresses.
         taken: addresses that no server would offer: of the agent, the host, the gateway.
     """
-    out = {IPv4Address(address) for address in taken}
+    used = {IPv4Address(address) for address in taken}
     size = pool.num_addresses
     wanted: list[str] = []
     for start, step in ((0, 1), (size // 2, 1), (size - 1, -1)):
         number = start
-        while 0 <= number < size and (pool[number] in out or _is_edge(pool, number)):
+        while 0 <= number < size and (pool[number] in used or _is_edge(pool, number)):
             number += step
         if 0 <= number < size and str(pool[number]) not in wanted:
             wanted.append(str(pool[number]))
@@ -45,50 +45,50 @@ def _is_edge(pool: IPv4Network, number: int) -> bool:
 
 
 def colliding(offers: Iterable[Offer], pool: IPv4Network) -> list[Offer]:
-    """The offers of addresses that Docker would give as well."""
+    """Return the offers of addresses that Docker would assign as well."""
     return [offer for offer in offers if IPv4Address(offer.address) in pool]
 
 
 def offers_evidence(offers: Sequence[Offer]) -> list[StateEvidence]:
-    """The offers, one line each."""
+    """Return the offers as evidence, one line each."""
     return [StateEvidence(title="DHCP offers", lines=[str(offer) for offer in offers])] if offers else []
 
 
 def spare_range(subnet: IPv4Network, offers: Iterable[Offer], taken: Iterable[str]) -> IPv4Network | None:
-    """The highest part of a subnet in which nothing was offered and nobody is known; None where there is none."""
+    """Return the highest range of a subnet without any offered or used address; None when every range has one."""
     if subnet.prefixlen >= SPARE_PREFIX:
         return None
     used = [IPv4Address(offer.address) for offer in offers] + [IPv4Address(address) for address in taken]
-    parts = list(_parts(subnet))
-    return next((part for part in reversed(parts) if not any(address in part for address in used)), None)
+    ranges = reversed(list(_ranges(subnet)))
+    return next((spare for spare in ranges if not any(address in spare for address in used)), None)
 
 
-def _parts(subnet: IPv4Network) -> Iterator[IPv4Network]:
+def _ranges(subnet: IPv4Network) -> Iterator[IPv4Network]:
     highest = int(subnet.broadcast_address) + 1
     size = 1 << (32 - SPARE_PREFIX)
-    # A large subnet has millions of parts; the last ones are enough to choose from.
+    # A large subnet has millions of ranges; the last 64 are enough to choose from.
     first = max(int(subnet.network_address), highest - 64 * size)
     return (IPv4Network((number, SPARE_PREFIX)) for number in range(first, highest, size))
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseEnd:
-    """When an address ends if nobody renews its lease."""
+    """The end of an address whose lease is not renewed."""
 
     moment: datetime.datetime | None
-    """None where the kernel was not told: whoever set the address gave it no end."""
+    """None when the address was set without a lifetime."""
     seconds: int | None
 
     def __str__(self) -> str:
         if self.moment is None or self.seconds is None:
-            return "at a moment that only its server knows"
+            return "at a time that only the DHCP server knows"
         minutes = round(self.seconds / 60)
-        away = f"{minutes} minutes" if minutes > 1 else f"{self.seconds} s"
-        return f"at {self.moment:%Y-%m-%d %H:%M} ({away} after the snapshot)"
+        remaining = f"{minutes} minutes" if minutes > 1 else f"{self.seconds} s"
+        return f"at {self.moment:%Y-%m-%d %H:%M} ({remaining} after the snapshot)"
 
 
 def lease_end(snapshot: Snapshot, address: Address) -> LeaseEnd:
-    """When a leased address ends, by the lifetime that the kernel counts down."""
+    """Return when a leased address ends, by the lifetime that the kernel counts down."""
     if address.valid_lifetime is None:
         return LeaseEnd(None, None)
     taken = datetime.datetime.fromisoformat(snapshot.taken)

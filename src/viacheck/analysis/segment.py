@@ -1,7 +1,7 @@
-"""What the parent's segment has told: who holds the agent's address, and whether a second MAC address gets through.
+"""Text and evidence about the parent's segment: who holds the agent's address, and whether a second MAC gets through.
 
-The four ARP probes ask the gateway with the parent's or the agent's MAC address as the frame's source and as the sender
-inside, so that what drops the agent's frames upstream can be told apart (RFC 826; RFC 5227 for the empty sender).
+Four ARP probes go to the gateway, each with the parent's or the agent's MAC address as the frame's source and as the
+ARP sender. The pattern of answers shows what upstream drops (RFC 826; RFC 5227 for the empty sender address).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from viacheck.model.measurements import AddressHolder, SecondMAC, SegmentFacts, Upstream
 from viacheck.model.result import StateEvidence
 
-UPSTREAM_WORDS: dict[Upstream, str] = {
+UPSTREAM_TEXTS: dict[Upstream, str] = {
     "accepted": "a second MAC address is accepted",
     "foreign-source": "frames from a second MAC address are dropped",
     "delivery": "frames to a second MAC address are not delivered",
@@ -31,9 +31,9 @@ def arp_probe_evidence(second_mac: SecondMAC) -> StateEvidence:
 
 
 def host_and_agent_evidence(facts: SegmentFacts, parent: str, address: str | None) -> list[StateEvidence]:
-    """Return whether host and agent reach each other: over macvlan they do not, which is no failure."""
+    """Return whether host and agent reach each other. Over macvlan they do not, and that is not a failure."""
     if facts.host_answers_agent is None:
         return []
-    isolated = "no answer; macvlan keeps a parent and the interfaces on it apart, so this is no failure"
+    isolated = "no answer; macvlan keeps a parent and the interfaces on it apart, so this is not a failure"
     answer = "answered" if facts.host_answers_agent else isolated
     return [StateEvidence(title="host and agent", lines=[f"ping of the agent to {parent}'s {address}: {answer}"])]

@@ -1,17 +1,17 @@
-"""Reads packet evidence: by which interfaces probes left, where answers came in, and where absence is proven.
+"""Packet evidence, read: the interfaces that probes left by, where answers came in, and where absence is proven.
 
-Everything works on the plain evidence of result.json, so that a saved run can be judged again.
+The functions read the plain evidence of result.json, so that a saved run can be judged again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from viacheck.model.result import PacketsEvidence, PacketSighting, WatchedInterface
 
 
 def departures(packets: PacketsEvidence, interface: str | None = None) -> list[PacketSighting]:
-    """The probes seen leaving, in order of time; of one interface or of all."""
+    """Return the probes seen leaving, in order of time, by one interface or by all."""
     return [
         sighting
         for sighting in packets.sightings
@@ -22,17 +22,15 @@ def departures(packets: PacketsEvidence, interface: str | None = None) -> list[P
 
 
 def left_by(packets: PacketsEvidence, egress_interfaces: Iterable[str]) -> dict[str, set[int]]:
-    """The numbers of the probes that left, by way out. Ways by which none left are not named."""
-    found: dict[str, set[int]] = {}
-    for way in egress_interfaces:
-        numbers = {sighting.probe for sighting in departures(packets, way)}
-        if numbers:
-            found[way] = numbers
-    return found
+    """Return the numbers of the probes that left, by egress interface. Interfaces without any probe are left out."""
+    numbers = {
+        interface: {sighting.probe for sighting in departures(packets, interface)} for interface in egress_interfaces
+    }
+    return {interface: probes for interface, probes in numbers.items() if probes}
 
 
 def answers_seen(packets: PacketsEvidence, interface: str) -> set[int]:
-    """The numbers of the probes whose answer came in on an interface."""
+    """Return the numbers of the probes whose answer came in on an interface."""
     return {
         sighting.probe
         for sighting in packets.sightings
@@ -41,36 +39,36 @@ def answers_seen(packets: PacketsEvidence, interface: str) -> set[int]:
 
 
 def errors_seen(packets: PacketsEvidence) -> list[PacketSighting]:
-    """ICMP errors that quote one of the probes."""
+    """Return the ICMP errors that quote one of the probes."""
     return [sighting for sighting in packets.sightings if sighting.role == "error"]
 
 
 def sound(watched: WatchedInterface) -> bool:
-    """Whether not having seen a packet on this interface proves that none was there."""
+    """Return whether an unseen packet proves that no such packet passed this interface."""
     return watched.state != "up" or (watched.fence_seen and watched.frames_lost == 0)
 
 
 def unsound(packets: PacketsEvidence, interfaces: Iterable[str]) -> list[str]:
-    """Why absence is not proven on some of these interfaces: one phrase each; empty when it is proven on all."""
-    watched = {one.interface: one for one in packets.watched}
+    """Return why absence is not proven on some of these interfaces, one phrase each; empty when it is proven on all."""
+    watched = {interface.interface: interface for interface in packets.watched}
     reasons = []
     for name in interfaces:
-        one = watched.get(name)
-        if one is None:
+        interface = watched.get(name)
+        if interface is None:
             reasons.append(f"{name} was not watched")
-        elif not sound(one):
-            what = f"{one.frames_lost} frames were lost" if one.frames_lost else "the fence frame was not seen"
-            reasons.append(f"{name}: {what}")
+        elif not sound(interface):
+            lost = f"{interface.frames_lost} frames were lost" if interface.frames_lost else None
+            reasons.append(f"{name}: {lost or 'the fence frame was not seen'}")
     return reasons
 
 
 def frames_lost(packets: PacketsEvidence) -> int:
-    """How many frames the captures lost, over all interfaces."""
-    return sum(one.frames_lost for one in packets.watched)
+    """Return how many frames the captures lost, over all interfaces."""
+    return sum(interface.frames_lost for interface in packets.watched)
 
 
-def in_words(left: dict[str, set[int]], sent: int) -> str:
-    """Where probes left, as a phrase: ``3 of 3 by eth0, 1 of 3 by wlan0``, or ``none left``."""
+def departures_text(left: Mapping[str, set[int]], sent: int) -> str:
+    """Return where probes left as text: ``3 of 3 left by eth0, 1 of 3 left by wlan0``."""
     if not left:
         return f"none of {sent} left by any interface"
-    return ", ".join(f"{len(numbers)} of {sent} left by {way}" for way, numbers in left.items())
+    return ", ".join(f"{len(numbers)} of {sent} left by {interface}" for interface, numbers in left.items())

@@ -15,7 +15,7 @@ from viacheck.analysis.macvlan_facts import (
     unbridged_links,
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.segment import UPSTREAM_WORDS, arp_probe_evidence
+from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence
 from viacheck.diagnosis.cause import EGRESS, Cause, command, enter_agent
 from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.iproute_text import route_command
@@ -382,7 +382,7 @@ def upstream_drops(resolved: ResolvedIntent, measurements: Measurements) -> Iter
         resolved.bridged_link is not None and data_filtered(measurements.traffic, _parent_alone(resolved))
     ):
         return
-    what = UPSTREAM_WORDS[probes.upstream] if lost else "ARP passes, but IP from a second MAC address is dropped"
+    what = UPSTREAM_TEXTS[probes.upstream] if lost else "ARP passes, but IP from a second MAC address is dropped"
     evidence: list[Evidence] = [arp_probe_evidence(probes)]
     yield Cause(
         "UPSTREAM_DROPS_MAC", "MACVLAN-06",

@@ -1,4 +1,4 @@
-"""Turns what was sent and what was watched into plain evidence of a verdict, times counted from the first probe."""
+"""Plain evidence of a verdict from sent probes and captured frames, with times since the first probe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from viacheck.packets.probes import Exchange
 
 
 def numbers_of(exchanges: Iterable[Exchange]) -> dict[int, int]:
-    """The number of each probe within its check, from 1, by its token's number within the run."""
+    """Return the number of each probe within its check, from 1, by its token's number within the run."""
     tokens = (probe.token.number for exchange in exchanges for probe in exchange.probes)
     return {number: place for place, number in enumerate(tokens, start=1)}
 
@@ -18,7 +18,7 @@ def numbers_of(exchanges: Iterable[Exchange]) -> dict[int, int]:
 def packets_evidence(
     exchanges: Iterable[Exchange], observation: Observation, *, title: str = "", capture: str | None = None
 ) -> PacketsEvidence:
-    """Where the probes of these exchanges, their answers and errors were seen, and how sound the watching was.
+    """Return where the probes of these exchanges, their answers and errors were seen, and how sound the watching was.
 
     ``capture`` names the pcapng file below the report directory. Frames of other exchanges are left out.
     """
@@ -32,8 +32,8 @@ def packets_evidence(
         answered=sum(exchange.answered for exchange in exchanges),
         refused=[name for exchange in exchanges for name in exchange.refused],
         watched=[
-            one.model_copy(update={"frames": sum(frame.interface == one.interface for frame in frames)})
-            for one in observation.watched
+            watched.model_copy(update={"frames": sum(frame.interface == watched.interface for frame in frames)})
+            for watched in observation.watched
         ],
         sightings=[
             PacketSighting(

@@ -1,7 +1,7 @@
-"""The probes: packets that carry a token, sent through a namespace's own kernel stack, and the answers that reach it.
+"""Probes: packets that carry a token, sent through a namespace's own kernel stack, and the answers that reach it.
 
-Every probe is a flow of its own unless a source port is given, so that each is routed and translated anew. All requests
-of one go are sent first and then waited for together.
+Every probe is a flow of its own unless a source port is given, so that the kernel routes and translates each. The
+probes of all requests leave first; then one wait covers them all.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ _TIMESPEC = struct.Struct("@ll")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRequest:
-    """What to send."""
+    """Probes to send."""
 
     protocol: ProbeProtocol
     destination: str
     """An IPv4 or IPv6 address."""
     count: int = 1
     port: int | None = None
-    """Destination port; 53 for DNS and 33434 for others when left out."""
+    """Destination port; by default 53 for DNS and 33434 for other protocols."""
     source: str | None = None
-    """Source address; the kernel's choice when left out."""
+    """Source address; by default the kernel chooses."""
     source_port: int | None = None
-    """Keep all probes to one flow: UDP and TCP source port, ICMP identifier."""
+    """UDP and TCP source port, ICMP identifier: all probes then belong to one flow."""
     device: str | None = None
     """Interface that the socket is bound to."""
     size: int | None = None
-    """Octets of the whole IP packet, never fragmented, whatever the kernel has learned of the path. Not for DNS."""
+    """Octets of the whole IP packet, never fragmented, whatever path MTU the kernel has learned. Not for DNS."""
     mark: int | None = None
     ttl: int | None = None
     name_suffix: str = NAME_SUFFIX
-    """What a DNS probe's name ends with. ``.invalid`` is answered by some resolvers themselves (RFC 6761)."""
+    """The end of a DNS probe's name. Some resolvers answer ``.invalid`` themselves (RFC 6761)."""
 
     @property
     def version(self) -> int:
@@ -79,11 +79,11 @@ class ProbeRequest:
 
 @dataclass(slots=True)
 class SentProbe:
-    """One probe that was sent, or that the sender's own kernel refused."""
+    """One probe that was sent, or that the sender's own kernel refused to send."""
 
     token: Token
     time_ns: int
-    """Since the epoch, right before it was handed to the kernel."""
+    """Since the epoch, right before the call that sent it."""
     refused: str | None = None
     """``ENETUNREACH``, ``EPERM``, ``EMSGSIZE`` …"""
 
@@ -95,14 +95,14 @@ class Answer:
     token: Token
     time_ns: int
     source: str
-    """The address that it came from."""
+    """The address that the answer came from."""
     role: Literal["answer", "error"]
     note: str = ""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """One request's probes, and what came back."""
+    """One request's probes, and the answers to them."""
 
     request: ProbeRequest
     probes: list[SentProbe] = field(default_factory=list)
@@ -110,17 +110,17 @@ class Exchange:
 
     @property
     def sent(self) -> int:
-        """How many probes were tried, refused ones among them."""
+        """How many probes the request had, refused probes included."""
         return len(self.probes)
 
     @property
     def answered(self) -> int:
-        """How many probes were answered; an ICMP error on the way is no answer."""
+        """How many probes were answered; an ICMP error from a router is not an answer."""
         return len({answer.token for answer in self.answers if answer.role == "answer"})
 
     @property
     def refused(self) -> list[str]:
-        """Why the kernel refused to send, for each probe that it refused."""
+        """The kernel's reason for each probe that it refused to send."""
         return [probe.refused for probe in self.probes if probe.refused is not None]
 
     @property
@@ -133,7 +133,7 @@ class Prober:
     """Sends probes from one namespace."""
 
     def __init__(self, namespace: Namespace, tokens: TokenSpace) -> None:
-        """Nothing is opened before something is sent."""
+        """Prepare the kernel filter; sockets are opened when probes are sent."""
         self.namespace = namespace
         self._tokens = tokens
         self._program = bpf.probe_filter(tokens.marks, snap_length=SNAP_LENGTH)
@@ -149,11 +149,11 @@ class Prober:
 
     def send_many(self, requests: Sequence[ProbeRequest], timeout: float = ANSWER_TIMEOUT) -> list[Exchange]:
         """Send several requests' probes at once and wait for all together; as ``send``."""
-        with self.launch(requests) as flight:
-            return flight.wait(timeout)
+        with self.launch(requests) as batch:
+            return batch.wait(timeout)
 
     def launch(self, requests: Sequence[ProbeRequest]) -> ProbeBatch:
-        """Send several requests' probes and do not wait. The flight must be closed.
+        """Send several requests' probes and do not wait. The caller closes the batch.
 
         Raises:
             OSError: when the sockets cannot be opened: EPERM without CAP_NET_RAW.
@@ -161,14 +161,14 @@ class Prober:
         """
         for request in requests:
             _payload_octets(request)
-        flight = ProbeBatch(self._tokens, requests)
+        batch = ProbeBatch(self._tokens, requests)
         try:
-            self.namespace.call(lambda: flight.open(self._program))
-            flight.send()
+            self.namespace.call(lambda: batch.open(self._program))
+            batch.send()
         except BaseException:
-            flight.close()
+            batch.close()
             raise
-        return flight
+        return batch
 
     def arp_request(
         self,
@@ -181,7 +181,7 @@ class Prober:
         count: int = 1,
         timeout: float = 1.0,
     ) -> list[ARPAnswer]:
-        """Ask by ARP who has an address; see ``arp.arp_request``."""
+        """Send ARP requests from this namespace; see ``arp.arp_request``."""
         return arp.arp_request(
             self.namespace,
             interface,
@@ -202,17 +202,17 @@ class _Sender:
     socket: socket.socket
     probes: list[SentProbe] = field(default_factory=list)
     refused: str | None = None
-    """Why nothing can be sent by this socket."""
+    """Why this socket cannot send."""
 
 
 class ProbeBatch:
-    """Probes under way. A context manager: sockets are closed at its end."""
+    """Probes under way. A context manager that closes the sockets at its end."""
 
     def __init__(self, tokens: TokenSpace, requests: Sequence[ProbeRequest]) -> None:
-        """Prepared by the prober."""
+        """Prepare the exchanges; the prober opens the sockets and sends."""
         self._tokens = tokens
         self.exchanges = [Exchange(request) for request in requests]
-        self._recogniser = Classifier(tokens)
+        self._classifier = Classifier(tokens)
         self._senders: list[_Sender] = []
         self._icmp: dict[int, socket.socket] = {}
         self._unsettled: set[Token] = set()
@@ -235,20 +235,20 @@ class ProbeBatch:
     def _open_sender(self, exchange: Exchange, program: bytes) -> _Sender:
         request = exchange.request
         if request.protocol == "icmp":
-            one = _raw(request.version, _icmp_number(request.version))
-            # Answers are received by the socket that is bound to nothing.
-            bpf.attach(one, bpf.assemble([bpf.accept(0)]))
+            probe_socket = _raw(request.version, _icmp_number(request.version))
+            # The unbound ICMP socket of the batch receives the answers.
+            bpf.attach(probe_socket, bpf.assemble([bpf.accept(0)]))
         elif request.protocol == "tcp":
-            one = _raw(request.version, socket.IPPROTO_TCP)
-            _receive_by(one, program)
+            probe_socket = _raw(request.version, socket.IPPROTO_TCP)
+            _receive_by(probe_socket, program)
         else:
-            one = socket.socket(
+            probe_socket = socket.socket(
                 _family(request.version), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
             )
-            one.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        sender = _Sender(exchange, one)
+            probe_socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sender = _Sender(exchange, probe_socket)
         try:
-            _configure(one, request)
+            _configure(probe_socket, request)
         except OSError as error:
             sender.refused = _errno_name(error)
         return sender
@@ -258,20 +258,26 @@ class ProbeBatch:
         for sender in self._senders:
             request = sender.exchange.request
             for _ in range(1 if _one_socket_each(request) else request.count):
-                token = self._tokens.issue(request.protocol, request.destination.partition("%")[0], request.to_port)
-                probe = SentProbe(token, 0, sender.refused)
-                sender.probes.append(probe)
-                sender.exchange.probes.append(probe)
-                octets = self._build(sender, token) if probe.refused is None else b""
-                probe.time_ns = time.time_ns()
-                if probe.refused is None:
-                    try:
-                        # A raw IPv6 socket takes no port.
-                        port = request.to_port if request.protocol in ("udp", "dns") else 0
-                        sender.socket.sendto(octets, _address(request.destination, port))
-                        self._unsettled.add(token)
-                    except OSError as error:
-                        probe.refused = _errno_name(error)
+                self._send_probe(sender)
+
+    def _send_probe(self, sender: _Sender) -> None:
+        request = sender.exchange.request
+        token = self._tokens.issue(request.protocol, request.destination.partition("%")[0], request.to_port)
+        probe = SentProbe(token, 0, sender.refused)
+        sender.probes.append(probe)
+        sender.exchange.probes.append(probe)
+        if probe.refused is not None:
+            probe.time_ns = time.time_ns()
+            return
+        octets = self._build(sender, token)
+        # A raw IPv6 socket accepts no port.
+        port = request.to_port if request.protocol in ("udp", "dns") else 0
+        probe.time_ns = time.time_ns()
+        try:
+            sender.socket.sendto(octets, _address(request.destination, port))
+            self._unsettled.add(token)
+        except OSError as error:
+            probe.refused = _errno_name(error)
 
     def _build(self, sender: _Sender, token: Token) -> bytes:
         request = sender.exchange.request
@@ -279,15 +285,17 @@ class ProbeBatch:
             question = scapy.DNSQR(qname=self._tokens.name(token, request.name_suffix))
             return bytes(scapy.DNS(id=token.number & 0xFFFF, rd=1, qd=question))
         payload = self._tokens.payload(token, _payload_octets(request))
-        own = request.source_port if request.source_port is not None else random.randint(*_EPHEMERAL_PORTS)  # noqa: S311
+        source_port = request.source_port
+        if source_port is None:
+            source_port = random.randint(*_EPHEMERAL_PORTS)  # noqa: S311
         if request.protocol == "udp":
             return payload
         if request.protocol == "icmp":
             if request.version == 6:
-                return bytes(scapy.ICMPv6EchoRequest(id=own, seq=token.number & 0xFFFF, data=payload, cksum=0))
-            return bytes(scapy.ICMP(type=8, id=own, seq=token.number & 0xFFFF) / scapy.Raw(payload))
+                return bytes(scapy.ICMPv6EchoRequest(id=source_port, seq=token.number & 0xFFFF, data=payload, cksum=0))
+            return bytes(scapy.ICMP(type=8, id=source_port, seq=token.number & 0xFFFF) / scapy.Raw(payload))
         tcp = scapy.TCP(
-            sport=own, dport=token.port, flags="S", seq=self._tokens.sequence(token), options=[("MSS", 1460)]
+            sport=source_port, dport=token.port, flags="S", seq=self._tokens.sequence(token), options=[("MSS", 1460)]
         )
         if request.size is not None:
             tcp = tcp / scapy.Raw(payload)
@@ -301,8 +309,8 @@ class ProbeBatch:
         """Wait until each probe is answered, or ended by an ICMP error, or ``timeout`` seconds have passed."""
         poll = select.poll()
         receivers: dict[int, tuple[socket.socket, _Sender | None, int]] = {}
-        for version, one in self._icmp.items():
-            receivers[one.fileno()] = (one, None, version)
+        for version, icmp in self._icmp.items():
+            receivers[icmp.fileno()] = (icmp, None, version)
         for sender in self._senders:
             if sender.exchange.request.protocol != "icmp":
                 receivers[sender.socket.fileno()] = (sender.socket, sender, sender.exchange.request.version)
@@ -318,46 +326,47 @@ class ProbeBatch:
                 self._receive(*receivers[descriptor])
         return self.exchanges
 
-    def _receive(self, one: socket.socket, sender: _Sender | None, version: int) -> None:
+    def _receive(self, receiver: socket.socket, sender: _Sender | None, version: int) -> None:
         while True:
             try:
-                octets, control, _flags, address = one.recvmsg(_LARGEST, 128)
+                octets, control, _flags, address = receiver.recvmsg(_LARGEST, 128)
             except BlockingIOError:
                 return
             except OSError:
-                # An error that the kernel kept for this socket: the ICMP message itself arrives by the raw socket.
+                # An ICMP error that the kernel reports by this socket; the raw socket receives the message itself.
                 continue
             time_ns = _time_ns(control)
             if sender is not None and sender.exchange.request.protocol in ("udp", "dns"):
                 self._datagram(sender, octets, address[0], time_ns)
             else:
-                self._packet(one, sender, octets, address[0], version, time_ns)
+                self._packet(receiver, sender, octets, address[0], version, time_ns)
 
     def _datagram(self, sender: _Sender, octets: bytes, source: str, time_ns: int) -> None:
         token, note = self._tokens.in_question(octets) or self._tokens.in_payload(octets), ""
         if token is None and len(sender.probes) == 1:
-            # The socket was made for this probe, so that whatever is sent to it answers the probe.
+            # The socket serves this probe alone: every datagram to it answers the probe.
             token, note = sender.probes[0].token, "not an echo"
         if token is not None:
             self._settle(Answer(token, time_ns, source, "answer", note), final=True)
 
     def _packet(
-        self, one: socket.socket, sender: _Sender | None, octets: bytes, source: str, version: int, time_ns: int
+        self, receiver: socket.socket, sender: _Sender | None, octets: bytes, source: str, version: int, time_ns: int
     ) -> None:
         ethertype = ETH_P_IP
         if version == 6:
-            # Raw IPv6 sockets give no header: the recogniser needs one to know what follows.
+            # Raw IPv6 sockets deliver no header, and the classifier needs one for the next header's number.
             ethertype = ETH_P_IPV6
             addresses = socket.inet_pton(socket.AF_INET6, source.partition("%")[0]) + bytes(16)
-            octets = struct.pack(">IHBB", 6 << 28, len(octets), one.proto, 64) + addresses + octets
-        found = self._recogniser.classify(ethertype, octets)
-        if found is None or found.token is None:
+            octets = struct.pack(">IHBB", 6 << 28, len(octets), receiver.proto, 64) + addresses + octets
+        classified = self._classifier.classify(ethertype, octets)
+        if classified is None or classified.token is None:
             return
-        # Raw TCP sockets to one destination hear each other's answers.
-        if sender is not None and all(probe.token is not found.token for probe in sender.probes):
+        # Raw TCP sockets to the same destination receive each other's answers.
+        if sender is not None and all(probe.token is not classified.token for probe in sender.probes):
             return
-        if found.role == "answer" or found.role == "error":
-            self._settle(Answer(found.token, time_ns, found.source, found.role, found.note), final=found.final)
+        if classified.role == "answer" or classified.role == "error":
+            answer = Answer(classified.token, time_ns, classified.source, classified.role, classified.note)
+            self._settle(answer, final=classified.final)
 
     def _settle(self, answer: Answer, *, final: bool) -> None:
         for exchange in self.exchanges:
@@ -368,8 +377,8 @@ class ProbeBatch:
 
     def close(self) -> None:
         """Close every socket."""
-        for one in (*self._icmp.values(), *(sender.socket for sender in self._senders)):
-            one.close()
+        for probe_socket in (*self._icmp.values(), *(sender.socket for sender in self._senders)):
+            probe_socket.close()
 
     def __enter__(self) -> ProbeBatch:
         return self
@@ -379,7 +388,7 @@ class ProbeBatch:
 
 
 def _one_socket_each(request: ProbeRequest) -> bool:
-    """Each UDP flow has its socket; ICMP probes must not share a send buffer. A raw TCP socket hears of all answers."""
+    """Return whether each probe needs its own socket: a UDP flow does, and ICMP probes must not share a send buffer."""
     return request.protocol == "icmp" or (request.protocol in ("udp", "dns") and request.source_port is None)
 
 
@@ -387,11 +396,11 @@ def _payload_octets(request: ProbeRequest) -> int:
     if request.size is None:
         return 0
     if request.protocol == "dns":
-        raise ValueError("a DNS probe has no size of its own")
+        raise ValueError("the size of a DNS probe cannot be chosen")
     octets = request.size - _IP_HEADER[request.version] - _TRANSPORT_HEADER[request.protocol]
     octets -= 4 if request.protocol == "tcp" else 0
     if octets < 8 or request.size > _LARGEST:
-        raise ValueError(f"no {request.protocol} probe has {request.size} octets")
+        raise ValueError(f"{request.protocol} probes of {request.size} octets are not possible")
     return octets
 
 
@@ -407,42 +416,45 @@ def _raw(version: int, protocol: int) -> socket.socket:
     return socket.socket(_family(version), socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
 
 
-def _receive_by(one: socket.socket, program: bytes) -> None:
-    bpf.attach(one, program)
-    one.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+def _receive_by(receiver: socket.socket, program: bytes) -> None:
+    bpf.attach(receiver, program)
+    receiver.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
-def _configure(one: socket.socket, request: ProbeRequest) -> None:
-    six = request.version == 6
+def _configure(probe_socket: socket.socket, request: ProbeRequest) -> None:
+    is_ipv6 = request.version == 6
     if request.device is not None:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(request.device))
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(request.device))
     if request.mark is not None:
-        one.setsockopt(socket.SOL_SOCKET, _SO_MARK, request.mark)
+        probe_socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, request.mark)
     if request.ttl is not None:
-        one.setsockopt(
-            *((socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) if six else (socket.IPPROTO_IP, socket.IP_TTL)),
-            request.ttl,
-        )
+        option = (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS) if is_ipv6 else (socket.IPPROTO_IP, socket.IP_TTL)
+        probe_socket.setsockopt(*option, request.ttl)
     if request.size is not None:
-        # The kernel then neither fragments nor heeds what it has learned of the path; ip(7), IP_PMTUDISC_PROBE.
-        if six:
-            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
-            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
-        else:
-            one.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+        _forbid_fragments(probe_socket, is_ipv6)
     datagrams = request.protocol in ("udp", "dns")
     if request.source is not None or (datagrams and request.source_port is not None):
         port = (request.source_port or 0) if datagrams else 0
-        one.bind(_address(request.source or ("::" if six else "0.0.0.0"), port))  # noqa: S104 - the kernel chooses
+        any_address = "::" if is_ipv6 else "0.0.0.0"  # noqa: S104 - the kernel chooses
+        probe_socket.bind(_address(request.source or any_address, port))
     if request.protocol == "tcp":
-        if six:
-            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, _TCP_CHECKSUM_OFFSET)
-        # As a TCP connection does it: the kernel chooses the source first, then routes with it.
-        one.connect(_address(request.destination, 0))
+        if is_ipv6:
+            probe_socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_CHECKSUM, _TCP_CHECKSUM_OFFSET)
+        # As for a TCP connection: the kernel chooses the source first, then routes with it.
+        probe_socket.connect(_address(request.destination, 0))
+
+
+def _forbid_fragments(probe_socket: socket.socket, is_ipv6: bool) -> None:
+    """Send packets whole, whatever path MTU the kernel has learned (ip(7), IP_PMTUDISC_PROBE)."""
+    if is_ipv6:
+        probe_socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+        probe_socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+    else:
+        probe_socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
 
 
 def _address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """A socket address; ``fe80::1%3`` names the scope by the interface's index."""
+    """Return a socket address; ``fe80::1%3`` names the scope by the interface's index."""
     plain, _, scope = address.partition("%")
     return (plain, port, 0, int(scope or 0)) if ":" in plain else (plain, port)
 

@@ -1,12 +1,13 @@
-"""Measures the parent's segment: who holds the agent's address, whether a second MAC gets through, who answers.
+"""Tests of the parent's segment: who holds the agent's address, whether a second MAC gets through, who answers pings.
 
-ARP is asked with an empty sender (RFC 5227), so that no other machine's neighbour table is changed. The gateway's
-answer to the agent's MAC address may complete the agent's own entry: measure when the agent's packets have been sent.
-What would wait in vain in a healthy network is asked at the same time as everything else, so that all waits once.
+ARP requests have an empty sender address (RFC 5227), so that no other machine's neighbour table changes. The gateway's
+answer to the agent's MAC address may complete the agent's own entry: run these tests after the agent's packets were
+sent. In a healthy network some requests get no answer: all tests run at once, so that only one timeout passes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -21,53 +22,53 @@ ADDRESS_PROBES = 3
 
 
 class SegmentTests:
-    """The measurements of one target; each is made once."""
+    """The segment tests of one target."""
 
     def __init__(self, resolved: ResolvedIntent, host: Prober, agent: Prober | None, timeout: float) -> None:
-        """Measure for a bridged agent.
+        """Prepare the tests of a bridged agent.
 
         Args:
-            resolved: whose parent and agent it is about.
+            resolved: the intent, with the agent and its parent.
             host: sends from the host.
-            agent: sends from the agent; None while it cannot be entered.
+            agent: sends from the agent; None while its namespace cannot be opened.
             timeout: seconds that an answer may take.
         """
-        self._situation, self._host, self._agent, self._timeout = resolved, host, agent, timeout
+        self._resolved, self._host, self._agent, self._timeout = resolved, host, agent, timeout
 
     def measure(self) -> SegmentFacts:
-        """Measure everything; what cannot be measured (a parent that is down, no agent) is None in the answer."""
+        """Run all tests. The result of a test that is not possible (parent down, no agent) is None."""
         with ThreadPoolExecutor(4, thread_name_prefix="segment") as pool:
             second_mac = pool.submit(self._second_mac)
             sides: dict[AddressHolder, Future[list[str] | None]] = {
-                "parent": pool.submit(lambda: self._claims(self._host, self._situation.parent)),
+                "parent": pool.submit(lambda: self._claims(self._host, self._resolved.parent)),
                 "agent": pool.submit(lambda: self._claims(self._agent, self._agent_interface)),
             }
             pings = pool.submit(self._pings)
-            heard = {side: answers.result() for side, answers in sides.items()}
+            claimants = {side: macs.result() for side, macs in sides.items()}
             return SegmentFacts(
                 second_mac=second_mac.result(),
-                claims=_claims_of(heard),
-                asked_from=tuple(side for side, macs in heard.items() if macs is not None),
+                claims=_claims_of(claimants),
+                asked_from=tuple(side for side, macs in claimants.items() if macs is not None),
                 gateway_answers_host=pings.result()[0],
                 host_answers_agent=pings.result()[1],
             )
 
     @property
     def _agent_interface(self) -> str | None:
-        link = self._situation.bridged_link
+        link = self._resolved.bridged_link
         return link.name if link is not None else None
 
     def _second_mac(self) -> SecondMAC | None:
-        """Ask the gateway with all four pairs of frame source and ARP sender."""
-        parent, agent_mac = self._situation.parent_link, self._situation.agent_mac
+        """Send the gateway an ARP request for each of the four pairs of frame source and ARP sender."""
+        parent, agent_mac = self._resolved.parent_link, self._resolved.agent_mac
         if parent is None or parent.mac is None or agent_mac is None:
             return None
         macs: dict[AddressHolder, str] = {"parent": parent.mac, "agent": agent_mac}
-        gateway = self._situation.lan_gateway
+        gateway = self._resolved.lan_gateway
         answered: set[tuple[AddressHolder, AddressHolder]] = set()
         name = parent.name
 
-        def ask(frame: AddressHolder, sender: AddressHolder) -> bool:
+        def is_answered(frame: AddressHolder, sender: AddressHolder) -> bool:
             answers = self._host.arp_request(
                 name, gateway, sender=NO_ADDRESS, sender_mac=macs[sender], frame_source=macs[frame],
                 timeout=min(ARP_TIMEOUT, self._timeout / 2),
@@ -75,10 +76,10 @@ class SegmentTests:
             return bool(answers)
 
         try:
-            # One after another: an answer does not say which of two questions it belongs to.
+            # One after another: an answer does not show which of two requests it belongs to.
             for frame, sender in (("parent", "parent"), ("parent", "agent"), ("agent", "parent"), ("agent", "agent")):
                 pair: tuple[AddressHolder, AddressHolder] = (frame, sender)  # type: ignore[assignment]
-                if ask(*pair):
+                if is_answered(*pair):
                     answered.add(pair)
                 elif pair == ("parent", "parent"):
                     break
@@ -87,26 +88,26 @@ class SegmentTests:
         return SecondMAC(parent.mac, agent_mac, gateway, frozenset(answered))
 
     def _claims(self, prober: Prober | None, interface: str | None) -> list[str] | None:
-        """Which MAC addresses answer for the agent's address when it is asked for from one side."""
-        address, own = self._situation.bridged_address, self._situation.agent_mac
+        """Return the foreign MAC addresses that answer ARP requests from one side for the agent's address."""
+        address, own = self._resolved.bridged_address, self._resolved.agent_mac
         if prober is None or interface is None or address is None:
             return None
-        found: list[str] = []
+        claimants: list[str] = []
         try:
             for _ in range(ADDRESS_PROBES):
                 answers = prober.arp_request(
                     interface, address.address, timeout=min(ARP_TIMEOUT, self._timeout) / ADDRESS_PROBES
                 )
-                found += [answer.mac for answer in answers if answer.mac != own and answer.mac not in found]
-                if found:
+                claimants += [answer.mac for answer in answers if answer.mac not in (own, *claimants)]
+                if claimants:
                     break
         except InterfaceNotUp:
             return None
-        return found
+        return claimants
 
     def _pings(self) -> tuple[bool | None, bool | None]:
-        """Whether the gateway answers the host, and whether the host answers the agent."""
-        resolved = self._situation
+        """Return whether the gateway answers the host, and whether the host answers the agent."""
+        resolved = self._resolved
         to_gateway = ProbeRequest(protocol="icmp", destination=resolved.lan_gateway)
         own = resolved.uplink_address(resolved.parent) if resolved.parent is not None else None
         gateway = self._host.send(to_gateway, self._timeout).answered > 0 if own is not None else None
@@ -116,10 +117,10 @@ class SegmentTests:
         return gateway, self._agent.send(to_host, self._timeout).answered > 0
 
 
-def _claims_of(heard: dict[AddressHolder, list[str] | None]) -> tuple[AddressClaim, ...] | None:
-    if all(macs is None for macs in heard.values()):
+def _claims_of(claimants: Mapping[AddressHolder, list[str] | None]) -> tuple[AddressClaim, ...] | None:
+    if all(macs is None for macs in claimants.values()):
         return None
-    everybody = dict.fromkeys(mac for macs in heard.values() for mac in macs or ())
+    every_mac = dict.fromkeys(mac for macs in claimants.values() for mac in macs or ())
     return tuple(
-        AddressClaim(mac, tuple(side for side, macs in heard.items() if mac in (macs or ()))) for mac in everybody
+        AddressClaim(mac, tuple(side for side, macs in claimants.items() if mac in (macs or ()))) for mac in every_mac
     )

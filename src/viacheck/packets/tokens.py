@@ -1,7 +1,7 @@
-"""Tokens: what makes a probe one that no other packet can be taken for, wherever it is seen and whatever NAT did to it.
+"""Tokens: marks that identify a probe wherever it is seen, whatever NAT changed, and that no other packet carries.
 
 A run has one token space. Its magic numbers are random, so that two runs on one wire never mix. A token travels in the
-first octets of the payload (ICMP echo, UDP), in the initial sequence number (TCP), or in the name asked for (DNS).
+first octets of the payload (ICMP echo, UDP), in the initial sequence number (TCP), or in the queried name (DNS).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LABEL_LENGTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One probe's token, with what it was sent to."""
+    """One probe's token, with the destination of the probe."""
 
     number: int
     """Within the run, from 1."""
@@ -48,7 +48,7 @@ class TokenSpace:
         self._lock = Lock()
 
     def issue(self, protocol: ProbeProtocol, destination: str, port: int) -> Token:
-        """A token for one more probe; ``port`` is 0 where the protocol has none."""
+        """Return a token for one more probe; ``port`` is 0 for a protocol without ports."""
         with self._lock:
             token = Token(len(self._issued) + 1, protocol, destination, port)
             self._issued[token.number] = token
@@ -57,14 +57,14 @@ class TokenSpace:
             return token
 
     def fence(self) -> bytes:
-        """The payload of one more fence frame."""
+        """Return the payload of one more fence frame."""
         with self._lock:
             self._fences += 1
             return self.magic + struct.pack(">I", self._fences)
 
     @property
     def marks(self) -> ProbeMarks:
-        """What the kernel filter goes by."""
+        """The values that the kernel filter compares."""
         return ProbeMarks(
             fence_ethertype=FENCE_ETHERTYPE,
             payload=int.from_bytes(self.magic, "big"),
@@ -74,31 +74,31 @@ class TokenSpace:
         )
 
     def payload(self, token: Token, octets: int = TOKEN_OCTETS) -> bytes:
-        """The payload of an ICMP echo or UDP probe, padded to a size; never less than the token itself."""
+        """Return the payload of an ICMP echo or UDP probe, padded to a size, and never shorter than the token."""
         start = self.magic + struct.pack(">I", token.number)
         missing = max(octets - len(start), 0)
         return start + (_PADDING * (missing // len(_PADDING) + 1))[:missing]
 
     def sequence(self, token: Token) -> int:
-        """The initial sequence number of a TCP probe."""
+        """Return the initial sequence number of a TCP probe."""
         return self.tcp_magic << 16 | token.number & 0xFFFF
 
     def name(self, token: Token, suffix: str) -> str:
-        """The name that a DNS probe asks for."""
+        """Return the name that a DNS probe queries."""
         return f"{self.magic.hex()}{token.number:08x}.{suffix}"
 
     def in_payload(self, payload: bytes) -> Token | None:
-        """The token at the start of an ICMP echo's or UDP datagram's payload."""
+        """Return the token at the start of an ICMP echo's or UDP datagram's payload."""
         if len(payload) < TOKEN_OCTETS or payload[:4] != self.magic:
             return None
         return self._issued.get(int.from_bytes(payload[4:8], "big"))
 
     def in_sequence(self, sequence: int) -> Token | None:
-        """The token in a TCP initial sequence number. The counter has 16 bits: the latest probe of a count is meant."""
+        """Return the token in a TCP initial sequence number: of the latest probe, as the counter has only 16 bits."""
         return self._by_counter.get(sequence & 0xFFFF) if sequence >> 16 == self.tcp_magic else None
 
     def in_question(self, message: bytes) -> Token | None:
-        """The token in the first question of a DNS message, asked or answered (RFC 1035, section 4.1)."""
+        """Return the token in the first question of a DNS message, query or response (RFC 1035, section 4.1)."""
         label = message[_DNS_HEADER : _DNS_HEADER + 1 + _LABEL_LENGTH]
         if len(label) <= _LABEL_LENGTH or label[0] != _LABEL_LENGTH:
             return None
