@@ -1,18 +1,65 @@
-"""What several test modules read: one run over every lab and every fault that needs no engine, events included."""
+"""What several test modules use: the matrix of labs, how tests are shared among workers, and how long they take."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import SCENARIOS
+from tests.helpers.durations import duration_lines
 from tests.helpers.front_door import Finished, viacheck
+from tests.helpers.paths import ROOT
+from tests.helpers.scheduling import TestFileScheduling, place
 
+TESTS = str(ROOT / "tests")
+QUICK = str(ROOT / "tests" / "unit")
 BROKEN = [f"{lab}+{fault.name}" for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("viacheck tests")
+    group.addoption("--quick", action="store_true", help="run tests/unit only: no root, no labs")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Choose the folder, and share a run of all tests among workers unless the command line says how."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    option = config.option
+    if option.quick and config.args == [TESTS]:
+        config.args[:] = [QUICK]
+    alone = option.usepdb or option.collectonly or option.capture == "no" or option.numprocesses is not None
+    if config.args in ([TESTS], [QUICK]) and not alone:
+        # A further worker uses the time in which the others wait for events.
+        option.numprocesses = len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: place(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    return TestFileScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
+    yield
+    reports = [report for entries in terminalreporter.stats.values() for report in entries]
+    seconds = [(report.nodeid, report.duration) for report in reports if isinstance(report, pytest.TestReport)]
+    terminalreporter.section("how long each part took (added up over workers)")
+    for line in duration_lines(seconds):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """The run: with two workers, through the front door."""
+    """One run over every lab and every fault that needs no engine, events included, with two workers."""
     labs = ",".join([*SCENARIOS, *BROKEN])
     return viacheck("--lab", labs, "-n", "2", "-q", report_dir=tmp_path_factory.mktemp("matrix"))

@@ -1,0 +1,69 @@
+"""How pytest-xdist shares the harness's own tests among workers.
+
+A test file stays on one worker, so that its module and session fixtures are made once. Files whose tests share nothing
+are shared test by test. The longest files are started first: at the end no worker waits for another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+LONGEST_FIRST = (
+    "labs/test_remedies.py",
+    "labs/test_fault_matrix.py",
+    "labs/test_replica.py",
+    "labs/test_ifupdown_replay.py",
+    "labs/test_bundle_judging.py",
+    "labs/test_interrupt.py",
+    "labs/test_local.py",
+    "labs/test_bad_input.py",
+    "labs/test_launcher.py",
+    "labs/test_local_bridge.py",
+    "labs/test_disruption_events.py",
+    "unit/test_house_style.py",
+    "kernel/test_guard.py",
+    "labs/test_bridge_labs.py",
+    "labs/test_pipework_checks.py",
+    "labs/test_macvlan_checks.py",
+)
+"""Files below tests/ that take longest, as the summary at the end of a run shows them."""
+INDEPENDENT = {
+    "labs/test_bad_input.py",
+    "labs/test_ifupdown_replay.py",
+    "labs/test_interrupt.py",
+    "labs/test_local.py",
+    "labs/test_local_bridge.py",
+}
+"""Files whose tests share no costly fixture: their tests may run on different workers."""
+SHARING = {"labs/test_bundle_matrix.py": "labs/test_fault_matrix.py"}
+"""Files that read a session fixture of another file's worker."""
+
+
+class TestFileScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Assigns whole test files to workers, but for files whose tests are independent."""
+
+    __test__ = False
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        """Keep the order of collection: :func:`place` has put the longest first."""
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = file_of(nodeid)
+        return nodeid if name in INDEPENDENT else SHARING.get(name, name)
+
+
+def file_of(nodeid: str) -> str:
+    """Return the path of a test's file below tests/: ``unit/test_iproute.py``."""
+    return nodeid.partition("::")[0].removeprefix("tests/")
+
+
+def place(nodeid: str) -> int:
+    """Return a test's rank in the order of a run that is shared among workers."""
+    name = file_of(nodeid)
+    name = SHARING.get(name, name)
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
