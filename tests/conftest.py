@@ -28,11 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Choose the folder, and share a run of all tests among workers unless the command line says how."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        return
     option = config.option
     if option.quick and config.args == [TESTS]:
         config.args[:] = [QUICK]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     alone = option.usepdb or option.collectonly or option.capture == "no" or option.numprocesses is not None
     if config.args in ([TESTS], [QUICK]) and not alone:
         # A further worker uses the time in which the others wait for events.
