@@ -185,7 +185,7 @@ with guard(Namespace.current(), ["wl0"], timeout=timeout, tables=[200, 201], sta
     {before}
     print("armed", armed.watchdog, flush=True)
     flap()
-print("outcome", armed.outcome.to_json().replace("\\n", " "), flush=True)
+print("outcome", armed.result.to_json().replace("\\n", " "), flush=True)
 """
 STEPS = (
     "link set wl0 down",

@@ -1,4 +1,4 @@
-"""The guard of a live host: real changes in a hand-made namespace, ended in every way in which a run can end."""
+"""The guard of a live host: real changes in a hand-made namespace, and every manner in which a run can end."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED
 
 @pytest.fixture
 def host() -> Iterator[GuardedHost]:
-    one = GuardedHost()
-    yield one
-    one.close()
+    host = GuardedHost()
+    yield host
+    host.close()
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_killed_in_the_middle_of_a_flap_it_leaves_the_host_as_it_was(
     before = host.state()
     step, running_on = moment % len(STEPS), moment >= len(STEPS)
     with guarded_run(host, folder, pause_at=-1 if running_on else step) as run:
-        # Half of the runs are killed while they stand still, the others on their way into the next step.
+        # Half of the runs are killed while they pause, the others while they begin the next step.
         run.reach(step)
         run.end_with(signal.SIGKILL)
         assert host.state() == before, run.log()
@@ -55,7 +55,7 @@ def test_a_signal_to_the_whole_process_group_leaves_the_host_as_it_was(
     with guarded_run(host, folder, pause_at=4, process_group=0) as run:
         run.reach(4)
         os.killpg(run.process.pid, number)
-        wait_for_end(run.watchdog, WITHIN, "the watchdog has put the state back")
+        wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state")
         assert host.state() == before, run.log()
 
 
@@ -67,7 +67,7 @@ def test_the_loss_of_the_terminal_leaves_the_host_as_it_was(host: GuardedHost, f
         os.close(theirs)
         run.reach(7)
         os.close(ours)
-        wait_for_end(run.watchdog, WITHIN, "the watchdog has put the state back")
+        wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state")
         assert run.process.wait() == -signal.SIGHUP
         assert host.state() == before, run.log()
 
@@ -93,7 +93,7 @@ def test_a_child_that_keeps_the_channel_open_does_not_keep_the_watchdog_waiting(
         assert host.state() == before, run.log()
 
 
-def test_what_a_killed_run_had_begun_is_undone_when_it_has_ended(host: GuardedHost, folder: Path) -> None:
+def test_the_commands_of_a_killed_run_are_undone_when_they_have_ended(host: GuardedHost, folder: Path) -> None:
     before = host.state()
     reader, writer = os.pipe()
     slow = f"subprocess.Popen(['sh', '-c', 'read line; ip link set wl0 down'], stdin={reader})"
@@ -101,9 +101,9 @@ def test_what_a_killed_run_had_begun_is_undone_when_it_has_ended(host: GuardedHo
         os.close(reader)
         run.reach(0)
         run.process.kill()
-        until(lambda: host.state() == before, "the state was put back for the first time", WITHIN)
+        until(lambda: host.state() == before, "the state was restored for the first time", WITHIN)
         os.close(writer)
-        wait_for_end(run.watchdog, WITHIN, "the watchdog has put the state back again")
+        wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state again")
         assert host.state() == before, run.log()
         assert "removed" in run.log()
 
@@ -132,7 +132,7 @@ def test_a_run_that_goes_on_after_the_limit_and_is_killed_is_undone_again(host: 
         assert host.state() == before, run.log()
 
 
-def test_when_the_watchdog_was_killed_the_run_itself_puts_the_state_back(host: GuardedHost, folder: Path) -> None:
+def test_without_its_watchdog_the_run_itself_restores_the_state(host: GuardedHost, folder: Path) -> None:
     before = host.state()
     with guarded_run(host, folder, pause_at=4) as run:
         run.reach(4)
@@ -144,18 +144,16 @@ def test_when_the_watchdog_was_killed_the_run_itself_puts_the_state_back(host: G
         assert host.state() == before
 
 
-def test_a_change_that_ends_well_is_told_what_was_done(host: GuardedHost, folder: Path) -> None:
+def test_the_result_names_the_repairs(host: GuardedHost, folder: Path) -> None:
     before = host.state()
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         host.ip("link set wl0 down")
         host.ip("link set wl0 up")
         assert host.state() != before
-    assert armed.outcome is not None
-    assert armed.outcome.equal, armed.outcome.difference
-    assert (
-        "put back route: default via 10.10.50.1 dev wl0 src 10.10.50.10 table 200 proto boot" in armed.outcome.actions
-    )
-    assert armed.outcome.foreign == ()
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
+    assert "restored route: default via 10.10.50.1 dev wl0 src 10.10.50.10 table 200 proto boot" in armed.result.actions
+    assert armed.result.foreign == ()
     assert host.state() == before
 
 
@@ -167,12 +165,12 @@ def test_a_change_that_raises_is_undone(host: GuardedHost, folder: Path) -> None
     assert host.state() == before
 
 
-def test_nothing_is_touched_that_is_as_it_was(host: GuardedHost, folder: Path) -> None:
+def test_an_unchanged_host_is_not_touched(host: GuardedHost, folder: Path) -> None:
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         pass
-    assert armed.outcome is not None
-    assert armed.outcome.equal
-    assert armed.outcome.actions == ()
+    assert armed.result is not None
+    assert armed.result.equal
+    assert armed.result.actions == ()
 
 
 CHANGES = {
@@ -198,38 +196,38 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_an_event_may_do_is_put_back(host: GuardedHost, folder: Path, change: str) -> None:
+def test_an_events_change_is_restored(host: GuardedHost, folder: Path, change: str) -> None:
     before = host.state()
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder), tables=[201]) as armed:
-        for words in CHANGES[change]:
-            if words.startswith("#"):
-                path, value = words[1:].split("=")
+        for arguments in CHANGES[change]:
+            if arguments.startswith("#"):
+                path, value = arguments[1:].split("=")
                 host.namespace.call(lambda: Path("/proc/sys", path).write_text(value))  # noqa: B023 - called at once
             else:
-                host.ip(words)
-    assert armed.outcome is not None
-    assert armed.outcome.equal, armed.outcome.difference
+                host.ip(arguments)
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
     if change == "enslaved":
-        assert armed.outcome.foreign == ("+ link: br9",)
+        assert armed.result.foreign == ("+ link: br9",)
         host.ip("link del br9")
     assert host.state() == before
 
 
-def test_next_hops_of_their_own_are_put_back_with_their_routes(host: GuardedHost, folder: Path) -> None:
-    for words in (
+def test_next_hop_objects_are_restored_with_their_routes(host: GuardedHost, folder: Path) -> None:
+    for arguments in (
         "nexthop add id 5 via 10.10.50.1 dev wl0",
         "nexthop add id 6 via 10.10.40.1 dev up0",
         "nexthop add id 7 group 5,3/6",
         "route add 198.51.100.0/24 nhid 7",
         "route add 198.51.101.0/24 nhid 5",
     ):
-        host.ip(words)
+        host.ip(arguments)
     before = host.state(), host.ip("nexthop show")
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         host.ip("link set wl0 down")
         host.ip("link set wl0 up")
-    assert armed.outcome is not None
-    assert armed.outcome.equal, armed.outcome.difference
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
     assert (host.state(), host.ip("nexthop show")) == before
 
 
@@ -246,59 +244,59 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("change", FOREIGN)
-def test_what_somebody_else_did_meanwhile_is_told_and_left_alone(host: GuardedHost, folder: Path, change: str) -> None:
+def test_a_foreign_change_is_reported_and_not_touched(host: GuardedHost, folder: Path, change: str) -> None:
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
-        for words in FOREIGN[change]:
-            host.ip(words)
+        for arguments in FOREIGN[change]:
+            host.ip(arguments)
         meanwhile = host.state()
         host.ip("rule del priority 990")
-    assert armed.outcome is not None
-    assert armed.outcome.equal, armed.outcome.difference
-    assert armed.outcome.actions == (
-        "put back rule: priority 990 from 172.17.0.0/16 lookup 254 suppress_prefixlength 0",
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
+    assert armed.result.actions == (
+        "restored rule: priority 990 from 172.17.0.0/16 lookup 254 suppress_prefixlength 0",
     )
-    assert any(line.startswith("+ ") for line in armed.outcome.foreign)
+    assert any(line.startswith("+ ") for line in armed.result.foreign)
     assert host.state() == meanwhile
 
 
-def test_an_owner_who_put_another_lease_in_place_keeps_it(host: GuardedHost, folder: Path) -> None:
+def test_another_lease_stays(host: GuardedHost, folder: Path) -> None:
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         host.ip("address del 10.10.52.9/24 dev wl0")
         host.ip("address add 10.10.52.33/24 dev wl0 valid_lft 3600 preferred_lft 3600")
         meanwhile = host.state()
-    assert armed.outcome is not None
-    assert armed.outcome.equal, armed.outcome.difference
-    told = [line.split(" scope")[0] for line in armed.outcome.foreign if "address" in line]
-    assert told == ["- address: 10.10.52.9/24 dev wl0", "+ address: 10.10.52.33/24 dev wl0"]
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
+    foreign = [line.split(" scope")[0] for line in armed.result.foreign if "address" in line]
+    assert foreign == ["- address: 10.10.52.9/24 dev wl0", "+ address: 10.10.52.33/24 dev wl0"]
     assert host.state() == meanwhile
 
 
-def test_what_cannot_be_put_back_is_told_and_stays_unfinished(host: GuardedHost, folder: Path) -> None:
+def test_a_missing_interface_is_reported_and_the_state_stays_unfinished(host: GuardedHost, folder: Path) -> None:
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         host.ip("link del wl0")
-    assert armed.outcome is not None
-    assert not armed.outcome.equal
-    assert "- link: wl0 is gone, and is not made again" in armed.outcome.difference
+    assert armed.result is not None
+    assert not armed.result.equal
+    assert "- link: wl0 is missing and is not recreated" in armed.result.difference
     assert (folder / UNFINISHED).exists()
     with (
-        pytest.raises(GuardRefused, match=r"an earlier run was not put back; './viacheck restore' does it"),
+        pytest.raises(GuardRefused, match=r"an earlier run was not undone; './viacheck restore' does it"),
         guard(host.namespace, ["up0"], timeout=60, state_dir=str(folder)),
     ):
         raise AssertionError("the change must not be made")
 
 
-def test_an_interface_made_again_gets_everything_that_the_old_one_had(host: GuardedHost, folder: Path) -> None:
+def test_a_recreated_interface_gets_the_old_ones_routes_and_rules(host: GuardedHost, folder: Path) -> None:
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         before = host.ip("route show table all"), host.ip("rule show")
         host.ip("link del wl0")
         host.ip("link add wl0 type veth peer name wl0-again")
         host.ip("link set wl0-again up")
-    assert armed.outcome is not None
-    assert armed.outcome.equal, armed.outcome.difference
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
     assert (host.ip("route show table all"), host.ip("rule show")) == before
 
 
-def test_a_second_run_is_told_who_holds_the_lock(host: GuardedHost, folder: Path) -> None:
+def test_a_second_run_names_the_holder_of_the_lock(host: GuardedHost, folder: Path) -> None:
     with (
         guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder), command="./viacheck --local"),
         pytest.raises(LockHeld, match=rf"pid {os.getpid()} \(\./viacheck --local\), since 20"),
@@ -313,15 +311,18 @@ def test_the_watchdog_holds_the_lock_of_a_run_that_is_gone(host: GuardedHost, fo
         os.kill(run.watchdog, signal.SIGSTOP)
         run.process.kill()
         run.process.wait()
-        with pytest.raises(LockHeld, match=rf"that run is gone, and its watchdog \(pid {run.watchdog}\) is putting"):
+        with pytest.raises(LockHeld, match=rf"that run is gone, and its watchdog \(pid {run.watchdog}\) is restoring"):
             acquire(str(folder), "another")
         os.kill(run.watchdog, signal.SIGCONT)
-        wait_for_end(run.watchdog, WITHIN, "the watchdog has put the state back")
+        wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state")
         acquire(str(folder), "another").release()
 
 
-def test_a_holder_that_has_said_nothing_yet_is_a_holder(folder: Path) -> None:
-    with locked_by_another(folder), pytest.raises(LockHeld, match="another run that has not said yet who it is"):
+def test_a_lock_without_a_named_holder_is_held(folder: Path) -> None:
+    with (
+        locked_by_another(folder),
+        pytest.raises(LockHeld, match="another run that has not yet written its process id"),
+    ):
         acquire(str(folder), "another")
 
 
@@ -334,7 +335,7 @@ def test_a_state_directory_that_others_can_write_to_is_refused(host: GuardedHost
         raise AssertionError("the change must not be made")
 
 
-def test_an_interface_that_is_not_there_is_refused(host: GuardedHost, folder: Path) -> None:
+def test_a_missing_interface_is_refused(host: GuardedHost, folder: Path) -> None:
     with (
         pytest.raises(GuardRefused, match="there is no interface wl9"),
         guard(host.namespace, ["wl9"], timeout=60, state_dir=str(folder)),
@@ -343,21 +344,30 @@ def test_an_interface_that_is_not_there_is_refused(host: GuardedHost, folder: Pa
     assert not (folder / UNFINISHED).exists()
 
 
-def test_the_watchdog_needs_nothing_but_the_standard_library() -> None:
-    ask = (
-        "import sys; before = set(sys.modules); import viacheck.guard.watchdog; "
-        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))"
-    )
-    source = str(ROOT / "src")
+def test_the_watchdog_needs_the_standard_library_only() -> None:
+    ask = "import sys, viacheck.guard.watchdog.process; print(*sys.modules)"
+    # -S leaves site-packages out, as for the watchdog itself.
     done = subprocess.run(
-        [sys.executable, "-S", "-P", "-c", ask], env={"PYTHONPATH": source}, capture_output=True, text=True
-    )
+        [sys.executable, "-S", "-P", "-c", ask],
+        env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["viacheck"]
+    ours = {name for name in done.stdout.split() if name.partition(".")[0] == "viacheck"}
+    foreign = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names} - ours
+    assert not foreign - {"__main__"}
+    rooms = {".".join(name.split(".")[:2]) for name in ours}
+    assert rooms == {
+        "viacheck",
+        "viacheck.atomic_file",
+        "viacheck.guard",
+        "viacheck.host",
+        "viacheck.model",
+        "viacheck.netlink",
+    }
 
 
-def test_the_saved_file_can_be_read_by_its_owner_only_and_by_people(host: GuardedHost, folder: Path) -> None:
+def test_the_saved_file_is_readable_by_its_owner_and_for_people(host: GuardedHost, folder: Path) -> None:
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         path = Path(armed.state_file)
         assert path.stat().st_mode & 0o777 == 0o600
-        assert '"is": "priority 1000 from 172.17.0.0/16 lookup 200"' in path.read_text()
+        assert '"text": "priority 1000 from 172.17.0.0/16 lookup 200"' in path.read_text()

@@ -1,4 +1,4 @@
-"""``./viacheck restore`` after runs that were killed together with their watchdog, and what it says when it cannot."""
+"""``viacheck restore`` after runs that were killed together with their watchdog, and its messages when it fails."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from viacheck.guard.saved_state import FINISHED, UNFINISHED
 
 @pytest.fixture
 def host() -> Iterator[GuardedHost]:
-    one = GuardedHost()
-    yield one
-    one.close()
+    host = GuardedHost()
+    yield host
+    host.close()
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_it_finishes_what_run_and_watchdog_left_undone(host: GuardedHost, folder
     status, said = restore(host, folder)
     assert status == 0
     assert said.splitlines()[-1].startswith("the network equals the state saved at ")
-    assert "put back route: default via 10.10.50.1 dev wl0 src 10.10.50.10 table 200 proto boot" in said
+    assert "restored route: default via 10.10.50.1 dev wl0 src 10.10.50.10 table 200 proto boot" in said
     assert host.state() == before
     assert not (folder / UNFINISHED).exists()
 
@@ -82,7 +82,7 @@ def test_what_others_changed_meanwhile_is_left_alone(host: GuardedHost, folder: 
     host.ip("rule add priority 700 from 10.66.0.0/16 lookup 66")
     status, said = restore(host, folder)
     assert status == 0
-    assert "not touched, changed by something else: + rule: priority 700 from 10.66.0.0/16 lookup 66" in said
+    assert "not touched: changed by something else: + rule: priority 700 from 10.66.0.0/16 lookup 66" in said
     assert "10.66.0.0/16" in host.ip("rule show")
 
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_put_back_is_told_until_it_is_given_up(host: GuardedHost,
         status, said = restore(host, folder)
         assert status == 1
         assert "the network differs from the state saved at" in said
-        assert "  - link: wl0 is gone, and is not made again" in said.splitlines()
+        assert "  - link: wl0 is missing and is not recreated" in said.splitlines()
     status, said = restore(host, folder, "--forget")
     assert (status, said) == (0, f"{folder / UNFINISHED}: deleted; the network stays as it is\n")
     assert restore(host, folder)[0] == 4

@@ -1,4 +1,4 @@
-"""The interface of the operator's own SSH session is found, and the consents to interrupt a live host are asked for."""
+"""The interface of the operator's own SSH session is found, and interrupting a live host needs both consents."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.guarded_host import GuardedHost
-from viacheck.guard.disruption_plan import Plan, Step, consent_missing, cuts_management
+from viacheck.disruption.consent import consent_missing, cuts_management
+from viacheck.disruption.live import DisruptionPlan, PlannedEvent
 from viacheck.guard.ssh_sessions import SshSession, ssh_sessions
 
 
 @pytest.fixture
 def host() -> Iterator[GuardedHost]:
-    one = GuardedHost()
-    yield one
-    one.close()
+    host = GuardedHost()
+    yield host
+    host.close()
 
 
 def sessions(host: GuardedHost, **environ: str) -> dict[str, set[str]]:
-    return {one.peer: set(one.interfaces) for one in ssh_sessions(host.namespace, environ, pid=1)}
+    return {session.peer: set(session.interfaces) for session in ssh_sessions(host.namespace, environ, pid=1)}
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def sessions(host: GuardedHost, **environ: str) -> dict[str, set[str]]:
     [
         ("10.10.50.77 50000 10.10.50.9 22", "10.10.50.77", {"wl0"}),
         ("10.10.40.77 50000 10.10.40.9 22", "10.10.40.77", {"up0"}),
-        # It came in by the one and is answered by the other: it needs both.
+        # It arrives by wl0 and is answered by up0: it needs both.
         ("198.51.100.7 50000 10.10.50.9 22", "198.51.100.7", {"wl0", "up0"}),
         ("2001:db8:50::77 50000 2001:db8:50::9 22", "2001:db8:50::77", {"wl0"}),
     ],
@@ -39,23 +40,23 @@ def test_ssh_connection_names_the_session(host: GuardedHost, connection: str, pe
     assert sessions(host, SSH_CONNECTION=connection) == {peer: interfaces}
 
 
-def test_a_session_of_another_namespace_is_none_of_its_interfaces_business(host: GuardedHost) -> None:
+def test_a_session_of_another_namespace_does_not_count(host: GuardedHost) -> None:
     assert sessions(host, SSH_CONNECTION="192.0.2.1 50000 192.0.2.2 22") == {}
 
 
 @pytest.mark.parametrize("connection", ["", "10.10.50.77", "a b c d", "10.10.50.77 50000 10.10.50.9"])
-def test_what_is_no_connection_is_no_session(host: GuardedHost, connection: str) -> None:
+def test_an_invalid_connection_is_ignored(host: GuardedHost, connection: str) -> None:
     assert sessions(host, SSH_CONNECTION=connection) == {}
 
 
-def test_what_lies_beneath_a_bridge_carries_its_session(host: GuardedHost) -> None:
-    for words in ("link add br9 type bridge", "link set br9 up", "link set wl0 master br9"):
-        host.ip(words)
+def test_a_bridges_session_needs_its_port(host: GuardedHost) -> None:
+    for arguments in ("link add br9 type bridge", "link set br9 up", "link set wl0 master br9"):
+        host.ip(arguments)
     host.ip("address add 10.10.70.9/24 dev br9")
     assert sessions(host, SSH_CONNECTION="10.10.70.77 50000 10.10.70.9 22") == {"10.10.70.77": {"br9", "wl0"}}
 
 
-def test_what_a_macvlan_stands_on_carries_its_session(host: GuardedHost) -> None:
+def test_a_macvlans_session_needs_its_parent(host: GuardedHost) -> None:
     host.ip("link add link wl0 name mv0 type macvlan mode bridge")
     host.ip("link set mv0 up")
     host.ip("address add 10.10.70.9/24 dev mv0")
@@ -72,7 +73,7 @@ connection = listener.accept()[0]
 with open("/proc/self/comm", "w") as file:
     file.write("sshd")
 ask = "from viacheck.host.namespace import Namespace; from viacheck.guard.ssh_sessions import ssh_sessions; " \\
-      "print([(one.peer, sorted(one.interfaces), one.found_by) for one in ssh_sessions(Namespace.current(), dict())])"
+      "print([(s.peer, sorted(s.interfaces), s.found_by) for s in ssh_sessions(Namespace.current(), dict())])"
 # Two processes on, as behind a login shell and sudo.
 subprocess.run(["sh", "-c", '"$0" -c "$1"; true', sys.executable, ask])
 """
@@ -82,30 +83,30 @@ subprocess.run(["sh", "-c", '"$0" -c "$1"; true', sys.executable, ask])
     ("address", "peer"),
     [("10.10.50.9", "10.10.50.77"), ("2001:db8:50::9", "2001:db8:50::77"), ("::", "10.10.50.77")],
 )
-def test_without_the_variable_the_sshd_above_is_asked(host: GuardedHost, address: str, peer: str) -> None:
+def test_without_the_variable_the_sshd_above_is_found(host: GuardedHost, address: str, peer: str) -> None:
     length = "64" if ":" in peer else "24"
-    words = ["ip", "address", "add", f"{peer}/{length}", "dev", "wl0-far", *(["nodad"] if ":" in peer else [])]
-    assert host.far.run(words).ok
+    argv = ["ip", "address", "add", f"{peer}/{length}", "dev", "wl0-far", *(["nodad"] if ":" in peer else [])]
+    assert host.far.run(argv).ok
     family = "socket.AF_INET6" if ":" in address else "socket.AF_INET"
     source = SSHD.format(family=family, address=address)
     daemon = host.start([sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert daemon.stdout is not None
     port = int(daemon.stdout.readline())
     target = "2001:db8:50::9" if ":" in peer else "10.10.50.9"
-    dial = f"import socket, sys; one = socket.create_connection(({target!r}, {port})); sys.stdin.read()"
+    dial = f"import socket, sys; connection = socket.create_connection(({target!r}, {port})); sys.stdin.read()"
     client = host.far.call(lambda: subprocess.Popen([sys.executable, "-c", dial], stdin=subprocess.PIPE))
-    said, errors = daemon.communicate(timeout=30)
+    output, errors = daemon.communicate(timeout=30)
     client.communicate(timeout=30)
-    assert said.strip() == f"[({peer!r}, ['wl0'], 'the sshd above')]", errors
+    assert output.strip() == f"[({peer!r}, ['wl0'], 'the sshd above')]", errors
 
 
 WLAN = SshSession("10.10.50.77", frozenset({"wl0"}), "SSH_CONNECTION")
 
 
-def test_the_interface_of_a_session_is_refused_unless_asked_for() -> None:
+def test_the_interface_of_a_session_is_refused_without_consent() -> None:
     assert cuts_management(["up0", "wl0"], [WLAN], flap_management=False) == (
-        "wl0 carries the SSH session from 10.10.50.77 (SSH_CONNECTION): it would be cut; "
-        "--flap-management does it all the same"
+        "wl0 carries the SSH session from 10.10.50.77 (SSH_CONNECTION): the event would cut it; "
+        "use --flap-management to do it anyway"
     )
     assert cuts_management(["up0", "wl0"], [WLAN], flap_management=True) is None
     assert cuts_management(["up0"], [WLAN], flap_management=False) is None
@@ -132,14 +133,15 @@ def test_both_consents_are_needed(site_allows: bool, asked: bool, line: str | No
     assert consent_missing("site.toml", site_allows, asked) == line
 
 
-def test_a_plan_says_what_and_where_and_how_long() -> None:
-    plan = Plan((Step("link down, then up", "wl0", 5), Step("ifdown and ifup, three times", "wl0", 30)))
+def test_a_plan_names_event_interface_and_time() -> None:
+    events = PlannedEvent("link down, then up", "wl0", 5), PlannedEvent("ifdown and ifup, three times", "wl0", 30)
+    plan = DisruptionPlan(events)
     assert plan.timeout == 45
     assert plan.lines() == [
-        "this host's network will be interrupted, and put back as it is now:",
+        "this host's network will be interrupted and then restored to its present state:",
         "  wl0: link down, then up, at most 5 s",
         "  wl0: ifdown and ifup, three times, at most 30 s",
-        "  a watchdog puts it back after 45 s in any case; './viacheck restore' does so by hand",
+        "  a watchdog restores it after 45 s at the latest, './viacheck restore' by hand",
     ]
 
 

@@ -163,8 +163,8 @@ def test_a_host_is_put_back_that_networkd_has_taken_rules_from(opened: Callable[
     target.twin = None
     disruption_result = DisruptionTests(target, guarding).through("networkd-restart")
     assert [rule.priority for rule in disruption_result.rules_lost] == [990, 1000]
-    assert guarding.armed.outcome is not None
-    assert guarding.armed.outcome.equal, guarding.armed.outcome
+    assert guarding.armed.result is not None
+    assert guarding.armed.result.equal, guarding.armed.result
     assert changes(before, target.read_state()) == []
 
 

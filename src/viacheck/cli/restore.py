@@ -9,17 +9,9 @@ import sys
 
 from viacheck.cli.command import CommandFailed
 from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire, default_state_dir
+from viacheck.guard.network_state import boot_id, namespace_inode
 from viacheck.guard.restore import restore
-from viacheck.guard.saved_state import (
-    FINISHED,
-    UNFINISHED,
-    NoSavedState,
-    SavedState,
-    current_boot,
-    current_namespace,
-    load,
-)
-from viacheck.guard.watchdog import finish
+from viacheck.guard.saved_state import FINISHED, UNFINISHED, NoSavedState, SavedState, load, mark_restored
 from viacheck.model.exit_status import ExitStatus, UsageError
 
 
@@ -34,7 +26,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
 
     Raises:
         UsageError: when there is no saved state of this host.
-        CommandFailed: when another run holds the lock, or the state cannot be read.
+        CommandFailed: when another run holds the lock.
     """
     folder = os.path.dirname(os.path.abspath(options.state)) if options.state else default_state_dir()
     path = options.state or os.path.join(folder, UNFINISHED)
@@ -69,18 +61,15 @@ def _nothing_to_restore(path: str, folder: str) -> ExitStatus:
 
 def _restore(path: str) -> ExitStatus:
     saved = _checked(load(path), path)
-    try:
-        outcome = restore(saved, "asked for by hand")
-    except OSError as error:
-        raise CommandFailed(f"the state cannot be read: {error.strerror}") from None
-    repairs = [*outcome.actions, *(f"not touched, changed by something else: {line}" for line in outcome.foreign)]
+    result = restore(saved, "started by hand")
+    repairs = [*result.actions, *(f"not touched: changed by something else: {line}" for line in result.foreign)]
     sys.stdout.writelines(f"  {line}\n" for line in repairs)
-    if outcome.equal:
-        finish(path)
+    if result.equal:
+        mark_restored(path)
         sys.stdout.write(f"the network equals the state saved at {saved.saved}\n")
         return ExitStatus.OK
     sys.stdout.write(f"the network differs from the state saved at {saved.saved} ('--forget' leaves it as it is):\n")
-    sys.stdout.writelines(f"  {line}\n" for line in outcome.difference)
+    sys.stdout.writelines(f"  {line}\n" for line in result.difference)
     return ExitStatus.FAILED
 
 
@@ -90,8 +79,8 @@ def _checked(saved: SavedState, path: str) -> SavedState:
     Raises:
         NoSavedState: when it was not.
     """
-    if saved.boot_id != current_boot():
+    if saved.boot_id != boot_id():
         raise NoSavedState(f"{path}: was saved at {saved.saved}, before this system's last start")
-    if saved.namespace != current_namespace():
+    if saved.namespace != namespace_inode():
         raise NoSavedState(f"{path}: was saved in another network namespace, net:[{saved.namespace}]")
     return saved

@@ -1,72 +1,107 @@
-"""Events on a live host: refused where they would cut off their operator, never without a watchdog that restores it."""
+"""Events on a live host: refused where they would cut the operator's session, and always under a guard."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from viacheck.disruption.consent import consent_missing, cuts_management
 from viacheck.disruption.controls import Event
 from viacheck.disruption.event_registry import NotPossible
-from viacheck.guard.disruption_plan import Plan, Step, consent_missing, cuts_management
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld
-from viacheck.guard.restore import Outcome
+from viacheck.guard.restore import RestoreResult
 from viacheck.guard.ssh_sessions import ManagementUnknown, ssh_sessions
 from viacheck.model.intent import Intent, seconds
 from viacheck.targets.base import Target
 
-MARGIN = 15.0
-"""Seconds beyond the time to recover that one event and the watching of it may take."""
+_EVENT_MARGIN = 15.0
+"""Seconds beyond the time to recover for one event."""
+_PLAN_MARGIN = 10.0
+"""Seconds beyond the events' own limits after which the watchdog restores the state of a run that hangs."""
 
 
-def plan_of(intent: Intent) -> Plan:
-    """What would be done to the host: each event that can be made on it, and how long it takes at most."""
-    bound = seconds(intent.egress.recover_within) + MARGIN
+@dataclass(frozen=True, slots=True)
+class PlannedEvent:
+    """One event of a live host's plan."""
+
+    text: str
+    """The event for people: ``link down, then up``."""
+    subject: str
+    """The interface, the container or the service."""
+    seconds: float
+    """The longest time that the event takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisruptionPlan:
+    """The events of a live host, in their order. The plan is printed before the first event."""
+
+    events: tuple[PlannedEvent, ...]
+
+    @property
+    def timeout(self) -> float:
+        """Return the seconds after which the state is restored whether the events have ended or not."""
+        return sum(event.seconds for event in self.events) + _PLAN_MARGIN
+
+    def lines(self) -> list[str]:
+        """Return the plan for people: each event, its interface and its longest time."""
+        return [
+            "this host's network will be interrupted and then restored to its present state:",
+            *(f"  {event.subject}: {event.text}, at most {event.seconds:g} s" for event in self.events),
+            f"  a watchdog restores it after {self.timeout:g} s at the latest, './viacheck restore' by hand",
+        ]
+
+
+def plan_of(intent: Intent) -> DisruptionPlan:
+    """Return the plan for a host: each event that is possible on it, and the longest time of each."""
+    limit = seconds(intent.egress.recover_within) + _EVENT_MARGIN
     uplink = intent.egress.uplink
-    steps = [
-        Step("link down, then up", uplink, bound),
-        Step("ifdown and ifup, three times, where ifupdown brought it up", uplink, bound),
-        Step("restart of the service, where systemd runs it and it manages a link", "systemd-networkd", bound),
+    events = [
+        PlannedEvent("link down, then up", uplink, limit),
+        PlannedEvent("ifdown and ifup, three times, if ifupdown manages the interface", uplink, limit),
+        PlannedEvent("restart of the service, if systemd runs it and it manages a link", "systemd-networkd", limit),
     ]
     if intent.agent.container is not None:
-        steps += [
-            Step("docker restart", intent.agent.container, bound),
-            Step("restart of the service, and with it of every container, where systemd runs it", "docker", bound),
+        events += [
+            PlannedEvent("docker restart", intent.agent.container, limit),
+            PlannedEvent("restart of the service and of every container, if systemd runs it", "docker", limit),
         ]
-    return Plan(tuple(steps))
+    return DisruptionPlan(tuple(events))
 
 
-class Disruption:
-    """Whether, and how, a live host may be interrupted."""
+class LiveDisruption:
+    """The consent to interrupt a live host, and the guard around each event."""
 
     def __init__(self, target: Target, site: str, *, asked: bool, flap_management: bool) -> None:
-        """``asked``: ``--allow-disruptive`` was given; ``flap_management``: ``--flap-management`` was."""
+        """``asked``: ``--allow-disruptive`` was given; ``flap_management``: ``--flap-management`` was given."""
         self._target, self._site = target, site
         self._asked, self._flap_management = asked, flap_management
 
     def refused(self) -> str | None:
-        """Why nothing may be interrupted, in one line with what would allow it; None when it may."""
+        """Return why nothing may be interrupted, in one line with the missing consent; None when it may."""
         return consent_missing(self._site, self._target.intent.allow_disruptive, self._asked)
 
     def _cuts_operator_off(self, interfaces: Sequence[str]) -> str | None:
         try:
             sessions = ssh_sessions(self._target.host)
         except ManagementUnknown as error:
-            return None if self._flap_management else f"{error}; --flap-management does it all the same"
+            return None if self._flap_management else f"{error}; use --flap-management to do it anyway"
         return cuts_management(interfaces, sessions, self._flap_management)
 
     @contextlib.contextmanager
     def around(self, event: Event) -> Iterator[None]:
-        """Have a watchdog hold the saved state while the event happens, and put the host back after it.
+        """Save the host's state under a watchdog while the event happens, and restore it after the event.
 
         Raises:
-            NotPossible: when it would cut off the operator's own session, nothing can be fallen back on, or another run
-                is changing this host.
+            NotPossible: the event would cut the operator's session, the state cannot be saved, or another run is
+                changing this host.
         """
         intent = self._target.intent
         if event.touches and (cut := self._cuts_operator_off(event.touches)) is not None:
             raise NotPossible(cut)
-        # A restart touches no interface of the host's own; what it does to the uplink's way is put back all the same.
+        # A restart touches none of the host's interfaces, but it may change the agent's egress, which is restored too.
         interfaces = event.touches or (intent.egress.uplink,)
         tables = (intent.egress.table,) if intent.egress.table is not None else ()
         try:
@@ -74,12 +109,13 @@ class Disruption:
                 yield
         except (GuardRefused, LockHeld) as error:
             raise NotPossible(str(error)) from None
-        if armed.outcome is not None:
-            self._target.notes.append(f"after {event.title}: {_in_words(armed.outcome)}")
+        if armed.result is not None:
+            self._target.notes.append(f"after {event.title}: {_restore_text(armed.result)}")
 
 
-def _in_words(outcome: Outcome) -> str:
-    foreign = f"; left alone, as others changed it: {'; '.join(outcome.foreign)}" if outcome.foreign else ""
-    if outcome.equal:
-        return f"the host was put back within {outcome.seconds:.1f} s, and equals its saved state{foreign}"
-    return f"the host could NOT be put back: {'; '.join(outcome.difference)}; './viacheck restore' tries again{foreign}"
+def _restore_text(result: RestoreResult) -> str:
+    foreign = f"; not touched: changed by something else: {'; '.join(result.foreign)}" if result.foreign else ""
+    if result.equal:
+        return f"the host was restored within {result.seconds:.1f} s and equals its saved state{foreign}"
+    difference = "; ".join(result.difference)
+    return f"the host could NOT be restored: {difference}; './viacheck restore' tries again{foreign}"

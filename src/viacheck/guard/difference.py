@@ -1,140 +1,82 @@
-"""What differs from a saved state, in words for people and in requests that mend it."""
+"""The difference between a saved state and the current state: its lines for people, and the repairs that remove it."""
 
 from __future__ import annotations
 
-import errno
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from viacheck.host.sysctl import write_sysctl
-from viacheck.netlink.rtnetlink import RouteSocket
+from viacheck.guard.repair import Repair
 
 T = TypeVar("T")
 
 
-class Repair(Protocol):
-    """One step towards the saved state."""
-
-    @property
-    def words(self) -> str:
-        """What it does, for people."""
-
-    def carry_out(self, netlink: RouteSocket) -> None:
-        """Do it.
-
-        Raises:
-            OSError: with the kernel's errno.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One rtnetlink request."""
-
-    words: str
-    kind: int
-    flags: int
-    payload: bytes
-    if_busy: tuple[int, bytes] | None = None
-    """Another request to send first when the kernel says EBUSY: some drivers change an address only while down."""
-
-    def carry_out(self, netlink: RouteSocket) -> None:
-        """Send it.
-
-        Raises:
-            OSError: with the kernel's errno.
-        """
-        try:
-            netlink.request(self.kind, self.flags, self.payload)
-        except OSError as error:
-            if self.if_busy is None or error.errno != errno.EBUSY:
-                raise
-            netlink.request(self.if_busy[0], 0, self.if_busy[1])
-            netlink.request(self.kind, self.flags, self.payload)
-
-
-@dataclass(frozen=True, slots=True)
-class SysctlWrite:
-    """One value below /proc/sys."""
-
-    words: str
-    path: str
-    value: str
-
-    def carry_out(self, _netlink: RouteSocket) -> None:
-        """Write it.
-
-        Raises:
-            OSError: when the system forbids it.
-        """
-        write_sysctl(self.path, self.value)
-
-
 @dataclass(slots=True)
-class Difference:
-    """How the state, or a part of it, differs from what was saved."""
+class StateDifference:
+    """The difference of the whole state, or of one kind of object."""
 
     lines: list[str] = field(default_factory=list)
-    """``-`` for what is gone, ``+`` for what was not there before."""
-    mendings: list[Repair] = field(default_factory=list)
+    """``-`` for a missing object, ``+`` for an object that was not saved."""
+    repairs: list[Repair] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
-    """The same as ``lines`` for what is somebody else's."""
+    """Lines about the changes of something else."""
     settling: bool = False
-    """Something is on its way by itself, such as a carrier."""
+    """The kernel is still changing something by itself, such as a carrier."""
 
-    def add(self, other: Difference) -> None:
-        """Take in the difference of another part."""
+    def add(self, other: StateDifference) -> None:
+        """Add the difference of another kind of object."""
         self.lines += other.lines
-        self.mendings += other.mendings
+        self.repairs += other.repairs
         self.foreign += other.foreign
         self.settling = self.settling or other.settling
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One object of a list: what makes it the same object, and its words."""
+class ListEntry:
+    """One object of a list: its identity, and its text for people."""
 
     identity: Hashable
-    words: str
+    text: str
 
 
-def tell(lines: list[str], noun: str, old: Iterable[Entry], new: Iterable[Entry]) -> None:
-    """Add one line for each object that is gone, came, or (when the order counts) stands elsewhere."""
-    old, new = list(old), list(new)
-    before, after = Counter(one.identity for one in old), Counter(one.identity for one in new)
-    gone, came = before - after, after - before
-    lines += [f"- {noun}: {one.words}" for one in old if take(gone, one.identity)]
-    lines += [f"+ {noun}: {one.words}" for one in new if take(came, one.identity)]
-    if before == after and [one.identity for one in old] != [one.identity for one in new]:
-        lines += [f"- {noun}: {one.words}, in another order" for one in old]
+def add_lines(lines: list[str], noun: str, saved: Iterable[ListEntry], current: Iterable[ListEntry]) -> None:
+    """Add one line for each object that is missing, new, or (when the order counts) in another place."""
+    saved, current = list(saved), list(current)
+    before = Counter(entry.identity for entry in saved)
+    after = Counter(entry.identity for entry in current)
+    missing, added = before - after, after - before
+    lines += [f"- {noun}: {entry.text}" for entry in saved if take(missing, entry.identity)]
+    lines += [f"+ {noun}: {entry.text}" for entry in current if take(added, entry.identity)]
+    if before == after and [entry.identity for entry in saved] != [entry.identity for entry in current]:
+        lines += [f"- {noun}: {entry.text}, in another order" for entry in saved]
 
 
-def take(left: Counter[T], one: T) -> bool:
-    """Take one out of a multiset; says whether there was any."""
-    if left[one] <= 0:
+def take(remaining: Counter[T], item: T) -> bool:
+    """Remove an item from a multiset; return whether it was there."""
+    if remaining[item] <= 0:
         return False
-    left[one] -= 1
+    remaining[item] -= 1
     return True
 
 
-def mend_order(old: Sequence[Hashable], new: Sequence[Hashable]) -> tuple[list[int], list[int]]:
-    """Turn ``new`` into ``old`` when objects can only be taken off anywhere and put on at the end.
+def ordered_changes(saved: Sequence[Hashable], current: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+    """Return how to turn ``current`` into ``saved`` when objects can be removed anywhere and added only at the end.
 
-    Returns the places in ``new`` to take off and the places in ``old`` to put on, in this order.
+    Returns:
+        The places in ``current`` to remove, and the places in ``saved`` to add, in this order.
     """
-    left = Counter(old)
-    kept = [at for at, one in enumerate(new) if take(left, one)]
-    if [new[at] for at in kept] == list(old[: len(kept)]):
-        return [at for at in range(len(new)) if at not in kept], list(range(len(kept), len(old)))
-    return list(range(len(new))), list(range(len(old)))
+    remaining = Counter(saved)
+    kept = [place for place, identity in enumerate(current) if take(remaining, identity)]
+    if [current[place] for place in kept] == list(saved[: len(kept)]):
+        return [place for place in range(len(current)) if place not in kept], list(range(len(kept), len(saved)))
+    return list(range(len(current))), list(range(len(saved)))
 
 
-def mend_set(old: Sequence[Hashable], new: Sequence[Hashable]) -> tuple[list[int], list[int]]:
-    """The same for objects in no order."""
-    surplus, missing = Counter(new) - Counter(old), Counter(old) - Counter(new)
+def unordered_changes(saved: Sequence[Hashable], current: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+    """Return the same for objects without an order."""
+    surplus, missing = Counter(current) - Counter(saved), Counter(saved) - Counter(current)
     return (
-        [at for at, one in enumerate(new) if take(surplus, one)],
-        [at for at, one in enumerate(old) if take(missing, one)],
+        [place for place, identity in enumerate(current) if take(surplus, identity)],
+        [place for place, identity in enumerate(saved) if take(missing, identity)],
     )

@@ -1,6 +1,6 @@
-"""Makes a namespace what a saved state says it was, and proves it: the state is read again and must be equal.
+"""Restore a saved state, and prove it: the state is read again and must be equal.
 
-Nothing is done that is already so; whoever finds a restore half done can begin it again.
+A restore makes only the changes that are needed, so a restore that was interrupted can be repeated.
 """
 
 from __future__ import annotations
@@ -11,65 +11,66 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from viacheck.guard.comparison import Comparison
-from viacheck.guard.difference import Difference
-from viacheck.guard.objects.addresses import addresses
-from viacheck.guard.objects.links import links
-from viacheck.guard.objects.neighbours import neighbours
-from viacheck.guard.objects.nexthops import nexthops
-from viacheck.guard.objects.routes import routes
-from viacheck.guard.objects.rules import rules
-from viacheck.guard.objects.sysctls import sysctls
-from viacheck.guard.saved_state import LiveState, SavedState
+from viacheck.guard.comparison import StateComparison
+from viacheck.guard.difference import StateDifference
+from viacheck.guard.network_state import CurrentState
+from viacheck.guard.objects.address_repair import compare_addresses
+from viacheck.guard.objects.link_repair import compare_links
+from viacheck.guard.objects.neighbour_repair import compare_neighbours
+from viacheck.guard.objects.nexthop_repair import compare_nexthops
+from viacheck.guard.objects.route_repair import compare_routes
+from viacheck.guard.objects.rule_repair import compare_rules
+from viacheck.guard.objects.sysctl_repair import compare_sysctls
+from viacheck.guard.saved_state import SavedState
 from viacheck.netlink.rtnetlink import ChangeListener, RouteSocket
 
-RESTORE_BOUND = 30.0
-"""Seconds in which a restore must be done; a carrier may take some of them, and a table of 100,000 routes too."""
-_PATIENCE = 0.2
-"""Seconds without any event after which the state is looked at again."""
+RESTORE_TIMEOUT = 30.0
+"""Seconds for a restore; a carrier may take some of them, and a table of 100,000 routes too."""
+_PAUSE = 0.2
+"""Seconds without any change after which the state is read again."""
 _PASSES_AT_ONCE = 5
-"""Passes without waiting in between; more are needed only when somebody undoes what is done."""
-_TOLD_FOREIGN = 50
+"""Passes without a pause between them; more are needed only when something undoes the repairs."""
+_FOREIGN_SHOWN = 50
 """Lines about foreign changes that are kept: a routing daemon may have made a hundred thousand."""
 
-_PARTS: tuple[Callable[[Comparison], Difference], ...] = (
-    links,
-    sysctls,
-    addresses,
-    neighbours,
-    nexthops,
-    routes,
-    rules,
+_COMPARISONS: tuple[Callable[[StateComparison], StateDifference], ...] = (
+    compare_links,
+    compare_sysctls,
+    compare_addresses,
+    compare_neighbours,
+    compare_nexthops,
+    compare_routes,
+    compare_rules,
 )
-"""In the order in which they rest on one another."""
+"""In the order in which the objects depend on one another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a restore went."""
+class RestoreResult:
+    """The result of a restore."""
 
     equal: bool
-    """The state of the change's interfaces, tables and rules equals the saved one."""
+    """The state of the change's interfaces, tables and rules equals the saved state."""
     difference: tuple[str, ...] = ()
-    """One line for each thing that is not as it was, ``-`` gone and ``+`` new, and what the kernel refused."""
+    """One line for each object that differs, ``-`` missing and ``+`` new, and each repair that the kernel refused."""
     foreign: tuple[str, ...] = ()
-    """What others changed meanwhile, and what was therefore left alone."""
+    """The changes that something else made meanwhile. They are not touched."""
     actions: tuple[str, ...] = ()
-    """What was done to get there."""
+    """The repairs that were made."""
     reason: str = ""
     """Why the restore began."""
     seconds: float = 0.0
 
     def to_json(self) -> str:
-        """As it is kept beside the saved state."""
+        """Return the result as it is kept beside the saved state."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Outcome:
-        """Read it back.
+    def from_json(cls, text: str) -> RestoreResult:
+        """Read a result.
 
         Raises:
-            ValueError, KeyError, TypeError: when the text is no outcome.
+            ValueError, KeyError, TypeError: when the text is not a result.
         """
         fields = json.loads(text)
         return cls(
@@ -82,68 +83,83 @@ class Outcome:
         )
 
 
-def restore(saved: SavedState, reason: str = "", bound: float = RESTORE_BOUND) -> Outcome:
-    """Restore the calling thread's network namespace, in at most ``bound`` seconds.
+def restore(saved: SavedState, reason: str, timeout: float = RESTORE_TIMEOUT) -> RestoreResult:
+    """Restore the calling thread's network namespace, in ``timeout`` seconds at most.
 
-    Raises:
-        OSError: when the state cannot even be read.
+    A state that cannot be read is a result that is not equal, with the kernel's reason.
     """
     began = time.monotonic()
+    try:
+        return _restore(saved, reason, began, timeout)
+    except OSError as error:
+        return RestoreResult(
+            equal=False,
+            difference=(f"the state cannot be read: {error.strerror}",),
+            reason=reason,
+            seconds=_since(began),
+        )
+
+
+def _restore(saved: SavedState, reason: str, began: float, timeout: float) -> RestoreResult:
     actions: list[str] = []
-    fruitless = passes = 0
+    unchanged_passes = passes = 0
     last: list[str] = []
-    with RouteSocket() as netlink, ChangeListener() as events:
+    with RouteSocket() as netlink, ChangeListener() as changes:
         while True:
             done, refused = _one_pass(saved, netlink)
             actions += done
-            events.forget()
-            found = compare(saved, netlink)
-            passes, fruitless = passes + 1, fruitless + 1 if found.lines == last else 0
-            last = found.lines
-            left = began + bound - time.monotonic()
-            # What did not help twice will not help again, unless something is still on its way.
-            if not found.lines or left <= 0 or (fruitless > 1 and not found.settling):
+            changes.forget()
+            difference = compare(saved, netlink)
+            passes, unchanged_passes = passes + 1, unchanged_passes + 1 if difference.lines == last else 0
+            last = difference.lines
+            remaining = began + timeout - time.monotonic()
+            # Repairs that did not help twice will not help again, unless the kernel is still changing something.
+            if not difference.lines or remaining <= 0 or (unchanged_passes > 1 and not difference.settling):
                 break
-            if fruitless or passes > _PASSES_AT_ONCE or not found.mendings:
-                events.wait(min(left, _PATIENCE))
-    more = len(found.foreign) - _TOLD_FOREIGN
-    return Outcome(
-        equal=not found.lines,
-        difference=(*found.lines, *refused) if found.lines else (),
-        foreign=(*found.foreign[:_TOLD_FOREIGN], *([f"and {more} more"] if more > 0 else [])),
+            if unchanged_passes or passes > _PASSES_AT_ONCE or not difference.repairs:
+                changes.wait(min(remaining, _PAUSE))
+    more = len(difference.foreign) - _FOREIGN_SHOWN
+    return RestoreResult(
+        equal=not difference.lines,
+        difference=(*difference.lines, *refused) if difference.lines else (),
+        foreign=(*difference.foreign[:_FOREIGN_SHOWN], *([f"and {more} more"] if more > 0 else [])),
         actions=tuple(actions),
         reason=reason,
-        seconds=round(time.monotonic() - began, 4),
+        seconds=_since(began),
     )
 
 
-def compare(saved: SavedState, netlink: RouteSocket) -> Difference:
-    """How the calling thread's namespace differs from the saved state now.
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 4)
+
+
+def compare(saved: SavedState, netlink: RouteSocket) -> StateDifference:
+    """Return the difference between the saved state and the current state of the calling thread's namespace.
 
     Raises:
         OSError: when the state cannot be read.
     """
-    found, both = Difference(), Comparison(saved, LiveState(netlink))
-    for part in _PARTS:
-        found.add(part(both))
-    return found
+    difference, comparison = StateDifference(), StateComparison(saved, CurrentState(netlink))
+    for compare_objects in _COMPARISONS:
+        difference.add(compare_objects(comparison))
+    return difference
 
 
 def _one_pass(saved: SavedState, netlink: RouteSocket) -> tuple[list[str], list[str]]:
-    """Mend each part once; returns what was done, and what the kernel refused with its reason."""
+    """Repair each kind of object once; return the repairs that were made, and those that the kernel refused."""
     done: list[str] = []
     refused: list[str] = []
-    both = Comparison(saved, LiveState(netlink))
-    for part in _PARTS:
-        mendings = part(both).mendings
-        for mending in mendings:
+    comparison = StateComparison(saved, CurrentState(netlink))
+    for compare_objects in _COMPARISONS:
+        repairs = compare_objects(comparison).repairs
+        for repair in repairs:
             try:
-                mending.carry_out(netlink)
+                repair.apply(netlink)
             except OSError as error:
-                refused.append(f"{mending.words}: {error.strerror}")
+                refused.append(f"{repair.text}: {error.strerror}")
             else:
-                done.append(mending.words)
-        if mendings:
-            # The parts that rest on this one may have changed with it.
-            both = Comparison(saved, LiveState(netlink))
+                done.append(repair.text)
+        if repairs:
+            # The objects that depend on these may have changed with them.
+            comparison = StateComparison(saved, CurrentState(netlink))
     return done, refused

@@ -1,7 +1,7 @@
-"""Which interfaces carry the SSH session that the operator works through, and so must not be taken down unasked.
+"""Find the interfaces that carry the operator's SSH session, which must not be taken down without consent.
 
-sshd tells its session in SSH_CONNECTION; sudo takes that away, so the sshd above this process is looked for in /proc,
-and its connection in /proc/net/tcp (proc(5)). In tmux there is no sshd above: then every SSH session counts.
+sshd sets SSH_CONNECTION for its session. sudo removes it, so the sshd above this process is found in /proc, and its
+connection in /proc/net/tcp (proc(5)). In tmux no sshd is above this process: then every SSH session of the host counts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from viacheck.guard.objects.addresses import local as local_address
-from viacheck.guard.saved_state import LinkState, LiveState
+from viacheck.guard.network_state import CurrentState, with_lower_links
+from viacheck.guard.objects.address_repair import local_address
 from viacheck.host.namespace import Namespace
 from viacheck.netlink import rtnetlink
 from viacheck.netlink.codec import attribute
@@ -25,16 +25,16 @@ _RTA_DST, _RTA_OIF = 1, 4
 
 
 class ManagementUnknown(Exception):
-    """There is an SSH session, and its connection cannot be found out; the message says why."""
+    """The connection of an SSH session cannot be found; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class SshSession:
-    """An SSH session of this host, and the interfaces without which it would be cut."""
+    """An SSH session of this host, and the interfaces that it depends on."""
 
     peer: str
     interfaces: frozenset[str]
-    """Where its packets arrive and leave, with the ports and parents beneath."""
+    """The interfaces that its packets arrive and leave by, with the ports and parents below them."""
     found_by: str
     """``SSH_CONNECTION``, ``the sshd above`` or ``an sshd``."""
 
@@ -49,35 +49,35 @@ class _Connection:
 def ssh_sessions(
     namespace: Namespace, environ: Mapping[str, str] | None = None, pid: int | None = None
 ) -> tuple[SshSession, ...]:
-    """The SSH sessions that hold the operator's terminal and pass this namespace.
+    """Return the SSH sessions that hold the operator's terminal and pass this namespace.
 
     Args:
-        namespace: the host's; a session of another namespace is none of its interfaces' business.
-        environ: where SSH_CONNECTION is looked for; None for this process's own.
-        pid: the process above which an sshd is looked for; None for this one.
+        namespace: the host's; a session of another namespace does not depend on its interfaces.
+        environ: the environment with SSH_CONNECTION; None for this process's own.
+        pid: the process below the operator's sshd; None for this process.
 
     Raises:
-        ManagementUnknown: when an sshd stands above, and this user may not see its connection.
+        ManagementUnknown: when an sshd is above the process, and this user must not read its connection.
     """
     inode = os.fstat(namespace.net_fd).st_ino
-    found = list(_from_environment(os.environ if environ is None else environ))
-    above = [one for one in _ancestors(os.getpid() if pid is None else pid) if _is_daemon(one)]
+    connections = list(_from_environment(os.environ if environ is None else environ))
+    above = [ancestor for ancestor in _ancestors(os.getpid() if pid is None else pid) if _is_daemon(ancestor)]
     for daemon in above:
-        found += _connections(daemon, inode, "the sshd above", must=True)
-    if not found and not above:
-        daemons = (one for one in os.listdir("/proc") if one.isdigit() and _is_daemon(int(one)))
+        connections += _connections(daemon, inode, "the sshd above", must=True)
+    if not connections and not above:
+        daemons = (name for name in os.listdir("/proc") if name.isdigit() and _is_daemon(int(name)))
         for number in daemons:
-            found += _connections(int(number), inode, "an sshd", must=False)
-    sessions = namespace.call(lambda: [_session(one) for one in dict.fromkeys(found)])
-    return tuple(one for one in sessions if one is not None)
+            connections += _connections(int(number), inode, "an sshd", must=False)
+    sessions = namespace.call(lambda: [_session(connection) for connection in dict.fromkeys(connections)])
+    return tuple(session for session in sessions if session is not None)
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Connection]:
-    words = environ.get("SSH_CONNECTION", "").split()
-    if len(words) == 4:
-        peer, here = _octets(words[0]), _octets(words[2])
-        if peer and here:
-            yield _Connection(here, peer, "SSH_CONNECTION")
+    fields = environ.get("SSH_CONNECTION", "").split()
+    if len(fields) == 4:
+        peer, local = _octets(fields[0]), _octets(fields[2])
+        if peer and local:
+            yield _Connection(local, peer, "SSH_CONNECTION")
 
 
 def _octets(text: str) -> bytes | None:
@@ -91,7 +91,7 @@ def _octets(text: str) -> bytes | None:
 
 
 def _unmapped(octets: bytes) -> bytes:
-    """An IPv4 address that an IPv6 socket sees (RFC 4291, 2.5.5.2) as what it is."""
+    """Return the IPv4 address inside an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2)."""
     return octets[12:] if len(octets) == 16 and octets[:12] == bytes(10) + b"\xff\xff" else octets
 
 
@@ -115,7 +115,7 @@ def _is_daemon(pid: int) -> bool:
 
 
 def _connections(pid: int, namespace: int, found_by: str, *, must: bool) -> Iterator[_Connection]:
-    """The TCP connections of one process, if it lives in that namespace."""
+    """Yield the TCP connections of a process, if the process is in that namespace."""
     try:
         if os.stat(f"/proc/{pid}/ns/net").st_ino != namespace:
             return
@@ -136,46 +136,35 @@ def _connections(pid: int, namespace: int, found_by: str, *, must: bool) -> Iter
         if must:
             raise ManagementUnknown(f"{error.filename}: {error.strerror}") from None
     except FileNotFoundError:
-        # It ended meanwhile, or there is no IPv6.
+        # The process ended meanwhile, or the kernel has no IPv6.
         return
 
 
 def _from_hex(address: str) -> bytes:
-    """An address of /proc/net/tcp: 32-bit words in the machine's byte order, then the port."""
-    words = bytes.fromhex(address.partition(":")[0])
-    numbers = struct.unpack(f">{len(words) // 4}I", words)
+    """Decode an address of /proc/net/tcp: 32-bit numbers in the machine's byte order, then the port."""
+    octets = bytes.fromhex(address.partition(":")[0])
+    numbers = struct.unpack(f">{len(octets) // 4}I", octets)
     return _unmapped(struct.pack(f"={len(numbers)}I", *numbers))
 
 
 def _session(connection: _Connection) -> SshSession | None:
-    """Run inside the namespace: the interfaces of one connection; None when it does not end here."""
+    """Return a connection's session; None when it ends elsewhere. Called inside the namespace."""
     family = AF_INET if len(connection.peer) == 4 else AF_INET6
     with RouteSocket() as netlink:
-        live = LiveState(netlink)
-        names = {link.index: link.name for link in live.links}
+        state = CurrentState(netlink)
+        names = {link.index: link.name for link in state.links}
         holders = {
-            names[struct.unpack_from("=I", one.body, 4)[0]]
-            for one in live.addresses
-            if local_address(one) == connection.local
+            names[struct.unpack_from("=I", address.body, 4)[0]]
+            for address in state.addresses
+            if local_address(address) == connection.local
         }
         if not holders:
             return None
         body = struct.pack("=BBBBBBBBI", family, 8 * len(connection.peer), 0, 0, 0, 0, 0, 0, 0)
         try:
             answer = netlink.ask(rtnetlink.RTM_GETROUTE, body + attribute(_RTA_DST, connection.peer))
-            way = {names[answer.number(_RTA_OIF)]} if answer.number(_RTA_OIF) in names else set()
+            outgoing = {names[answer.number(_RTA_OIF)]} if answer.number(_RTA_OIF) in names else set()
         except OSError:
-            way = set()
-        interfaces = _with_beneath(holders | way, live.links)
+            outgoing = set()
+        interfaces = with_lower_links(holders | outgoing, state.links)
     return SshSession(socket.inet_ntop(family, connection.peer), interfaces, connection.found_by)
-
-
-def _with_beneath(interfaces: set[str], links: tuple[LinkState, ...]) -> frozenset[str]:
-    """A bridge's ports, a bond's members and a VLAN's parent carry what passes it."""
-    found = set(interfaces)
-    while True:
-        more = {link.name for link in links if link.master in found}
-        more |= {link.parent for link in links if link.name in found and link.parent}
-        if more <= found:
-            return frozenset(found)
-        found |= more

@@ -13,7 +13,7 @@ from netns_lab.lab import Lab
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
 from netns_lab.reboot import rebooted_plan
 from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
-from viacheck.disruption.live import Disruption
+from viacheck.disruption.live import LiveDisruption
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Intent
 from viacheck.model.result import TargetRecord
@@ -110,7 +110,7 @@ def open_target(spec: TargetSpec) -> Target:
     if isinstance(spec, LocalSpec):
         host = Namespace.current()
         target = Target(spec.id, "local", spec.intent, host, title=spec.intent.site.name, end=host.close)
-        target.disruption = Disruption(
+        target.disruption = LiveDisruption(
             target, spec.site, asked=spec.allow_disruptive, flap_management=spec.flap_management
         )
         return target

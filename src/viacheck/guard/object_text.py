@@ -1,4 +1,8 @@
-"""The text of the kernel's routing objects, as ip(8) writes them, for reports, logs and the saved file."""
+"""The kernel's routing objects as text for people, from their rtnetlink(7) messages.
+
+Rules and routes get their text from :mod:`viacheck.model.iproute_text`, the one formatter. A text may leave a detail
+out; no code decides by it, and the message itself is compared and restored.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,23 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 
-from viacheck.model.iproute_text import route_details, rule_text
+from viacheck.model.iproute_text import FAMILY_OPTION, route_details, rule_text
 from viacheck.netlink import rtnetlink
 from viacheck.netlink.routing_objects import SCOPES, route_of, rule_of
 from viacheck.netlink.rtnetlink import AF_INET6, RtnetlinkMessage, address_text
 
-_FOREVER = 0xFFFFFFFF
+_INFINITE = 0xFFFFFFFF
 
 
-def describe(message: RtnetlinkMessage, names: Mapping[int, str]) -> str:
+def object_text(message: RtnetlinkMessage, names: Mapping[int, str]) -> str:
     """Return the text of one object; ``names`` are the interfaces' names by index."""
-    words = _WORDS[message.kind](message, names)
-    family = "-6 " if message.body[0] == AF_INET6 else ""
-    return family + " ".join(words)
+    if message.kind == rtnetlink.RTM_NEWRULE:
+        text = rule_text(rule_of(message))
+    elif message.kind == rtnetlink.RTM_NEWROUTE:
+        text = route_details(route_of(message, names))
+    else:
+        text = " ".join(_PARTS[message.kind](message, names))
+    return FAMILY_OPTION[6 if message.body[0] == AF_INET6 else 4] + text
 
 
 def _address(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
@@ -35,14 +43,14 @@ def _address(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[st
         yield f"label {os.fsdecode(label.rstrip(bytes(1)))}"
     if (lifetimes := message.get(6)) is not None:
         preferred, valid = struct.unpack_from("=II", lifetimes)
-        if (preferred, valid) != (_FOREVER, _FOREVER):
+        if (preferred, valid) != (_INFINITE, _INFINITE):
             yield f"valid_lft {_lifetime(valid)} preferred_lft {_lifetime(preferred)}"
     if message.number(9):
         yield f"metric {message.number(9)}"
 
 
 def _lifetime(seconds: int) -> str:
-    return "forever" if seconds == _FOREVER else str(seconds)
+    return "forever" if seconds == _INFINITE else str(seconds)
 
 
 def _neighbour(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
@@ -58,7 +66,7 @@ def _neighbour(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[
 def _nexthop(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
     yield f"nexthop id {message.number(1)}"
     if (group := message.get(2)) is not None:
-        members = (struct.unpack_from("=IB", group, at) for at in range(0, len(group), 8))
+        members = (struct.unpack_from("=IB", group, place) for place in range(0, len(group), 8))
         yield "group " + "/".join(f"{member},{weight + 1}" for member, weight in members)
     if message.get(4) is not None:
         yield "blackhole"
@@ -68,18 +76,8 @@ def _nexthop(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[st
         yield f"dev {names.get(message.number(5), '?')}"
 
 
-def _route(message: RtnetlinkMessage, names: Mapping[int, str]) -> Iterator[str]:
-    yield route_details(route_of(message, names))
-
-
-def _rule(message: RtnetlinkMessage, _names: Mapping[int, str]) -> Iterator[str]:
-    yield rule_text(rule_of(message))
-
-
-_WORDS = {
+_PARTS = {
     rtnetlink.RTM_NEWADDR: _address,
     rtnetlink.RTM_NEWNEIGH: _neighbour,
     rtnetlink.RTM_NEWNEXTHOP: _nexthop,
-    rtnetlink.RTM_NEWROUTE: _route,
-    rtnetlink.RTM_NEWRULE: _rule,
 }

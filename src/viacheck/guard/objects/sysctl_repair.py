@@ -1,0 +1,20 @@
+"""Compare and restore the settings below /proc/sys/net: those of the interfaces, and those of all interfaces."""
+
+from __future__ import annotations
+
+from viacheck.guard.comparison import StateComparison
+from viacheck.guard.difference import StateDifference
+from viacheck.guard.repair import SysctlRepair
+from viacheck.host.sysctl import read_sysctl
+
+
+def compare_sysctls(comparison: StateComparison) -> StateDifference:
+    """Compare the settings."""
+    difference = StateDifference()
+    for path, value in comparison.saved.sysctls.items():
+        current = read_sysctl(path)
+        if current != value:
+            text = f"{path} = {value}"
+            difference.lines.append(f"- sysctl: {text} (is {current})")
+            difference.repairs.append(SysctlRepair(f"sysctl: {text}", path, value))
+    return difference
