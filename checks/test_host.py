@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fixtures.check import CONTAINER, NAT, check
+from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, overlapping_networks
 from viacheck.analysis.packet_filter.evaluate import forwarding
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.check import CONTAINER, NAT
 from viacheck.model.intent import Intent
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Snapshot

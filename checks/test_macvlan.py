@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fixtures.check import BRIDGED, MACVLAN, check
+from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence
 from viacheck.analysis.macvlan_facts import address_in_pool, data_filtered, intended_network, network_faults
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
+from viacheck.model.check import BRIDGED, MACVLAN
 from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.snapshot import Snapshot
 from viacheck.packets.traffic_tests import TrafficTests
@@ -55,7 +56,7 @@ def test_the_network_is_the_parents_lan(resolved: ResolvedIntent, intent: Intent
 def test_the_agent_is_attached(resolved: ResolvedIntent, snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     attach = intent.agent.attach
     assert isinstance(attach, MacvlanAttach)
-    if snapshot.agent is None and not expect.explained:
+    if snapshot.agent is None and not expect.has_cause():
         expect.not_run("the agent cannot be entered (HOST-07)")
     address, container = resolved.bridged_address, snapshot.engine.container if snapshot.engine else None
     networks = [one.network for one in container.attachments] if container is not None else None
@@ -93,7 +94,7 @@ def test_the_agent_reaches_the_gateway(traffic: TrafficTests, resolved: Resolved
     fine = packets.answered == packets.sent == len(own) and not foreign and not others
     if fine:
         expect.proven_absent(packets, [way for way in resolved.egress_interfaces if way != parent], expected=expected)
-    elif not traffic.segment.gateway_answers_host and own and not expect.explained:
+    elif not traffic.segment.gateway_answers_host and own and not expect.has_cause():
         expect.inconclusive(
             f"{observed}: the gateway {resolved.lan_gateway} answers the host's own pings no more than the agent's",
             expected=expected,
@@ -176,7 +177,7 @@ def test_a_second_mac_is_accepted(traffic: TrafficTests, resolved: ResolvedInten
     if probes.upstream == "unknown":
         expect.not_run(f"{UPSTREAM_TEXTS['unknown']} (HOST-03), so that nothing can be compared with it")
     filtered = data_filtered(traffic.measurements, [resolved.parent] if resolved.parent else [])
-    accepted = probes.upstream == "accepted" and not (filtered and expect.explained)
+    accepted = probes.upstream == "accepted" and not (filtered and expect.has_cause())
     expect.holds(
         accepted,
         expected=expected,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fixtures.check import NAT, check
+from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.check import NAT
 from viacheck.model.snapshot import Snapshot
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fixtures.check import Applies, check
+from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.check import Applies
 from viacheck.model.result import CommandEvidence, FileEvidence
 from viacheck.persistence.assess import assess_persistence, must_persist
 from viacheck.persistence.lint import findings_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixtures.check import PIPEWORK, PIPEWORK_KEPT, check
+from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.macvlan_facts import unbridged_links
 from viacheck.analysis.pipework_facts import (
@@ -15,6 +15,7 @@ from viacheck.analysis.pipework_facts import (
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
+from viacheck.model.check import PIPEWORK, PIPEWORK_PERSISTENT
 from viacheck.model.intent import Intent, PipeworkStaticAttach
 from viacheck.model.result import FileEvidence
 from viacheck.model.snapshot import Snapshot
@@ -114,7 +115,7 @@ def test_the_gateway_answers(traffic: TrafficTests, resolved: ResolvedIntent, ex
     fine = objection is None and packets.answered == packets.sent == len(own) and not others
     if fine:
         expect.proven_absent(packets, [way for way in resolved.egress_interfaces if way != parent], expected=expected)
-    elif objection is None and own and not traffic.segment.gateway_answers_host and not expect.explained:
+    elif objection is None and own and not traffic.segment.gateway_answers_host and not expect.has_cause():
         expect.inconclusive(
             f"{observed}: the gateway answers the host's own pings no more than the agent's",
             expected=expected,
@@ -128,7 +129,7 @@ def test_the_gateway_answers(traffic: TrafficTests, resolved: ResolvedIntent, ex
     "PIPEWORK-05",
     "pipework is written down to run again after reboot, interface change and container restart",
     guide="Bridging with pipework, steps 7-11",
-    applies=PIPEWORK_KEPT,
+    applies=PIPEWORK_PERSISTENT,
 )
 def test_pipework_is_written_down(resolved: ResolvedIntent, expect: Expect) -> None:
     written = reruns_of(resolved)

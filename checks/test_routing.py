@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fixtures.check import NAT, POLICY_ROUTING, check
+from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.agent_rules import deciding_route, egress_without_uplink, rules_for_agent, shadowing_rule
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.check import NAT, POLICY_ROUTING
 from viacheck.model.intent import Intent
 from viacheck.model.measurements import KernelDecision
 from viacheck.model.result import Evidence, FileEvidence, StateEvidence

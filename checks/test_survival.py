@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fixtures.check import CONTAINER, check
+from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.disruption_text import disruption_text, leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -12,6 +12,7 @@ from viacheck.analysis.sightings import departures_text, left_by
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
 from viacheck.disruption.runner import EgressNotAsIntended
+from viacheck.model.check import CONTAINER
 from viacheck.model.intent import Intent, Survivable, seconds
 from viacheck.model.measurements import DisruptionResult
 from viacheck.model.result import Evidence, StateEvidence

@@ -16,14 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from netns_lab.lab_specs import LabSpec
 from netns_lab.scenarios import SCENARIOS
 from tests.helpers.paths import ROOT
 from viacheck.bundle.manifest import MANIFEST, SCHEMA
 from viacheck.bundle.reader import Bundle, read_stream
 from viacheck.bundle.recorded_commands import Recorded
 from viacheck.bundle.writer import Case, write_bundle
-from viacheck.targets.open_target import open_target
-from viacheck.targets.specs import LabSpec
 
 CANARY = "CANARY7hush"
 COMMANDS = [sys.executable, "-P", "-m", "viacheck.cli.main"]
@@ -64,7 +63,7 @@ def site(folder: Path, lab: str = "policy-routing", agent: str = "") -> Path:
 @cache
 def case_of(lab: str, *faults: str) -> Case:
     """What a lab's host was, ready for a bundle."""
-    target = open_target(LabSpec(lab, faults=faults))
+    target = LabSpec(lab, faults=faults).open()
     try:
         record = target.record()
         assert record.snapshot is not None

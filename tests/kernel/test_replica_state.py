@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from netns_lab.lab import Lab
+from netns_lab.lab_specs import ReplicaSpec
+from netns_lab.lab_targets import ReplicaTarget
 from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from viacheck.analysis.replica_diff import differences
 from viacheck.host.namespace import Namespace
@@ -19,7 +21,6 @@ from viacheck.model.intent import Intent, parse_intent
 from viacheck.model.snapshot import HostFile, Neighbour, Problem, Route, Snapshot
 from viacheck.packets.probes import Prober, ProbeRequest
 from viacheck.packets.tokens import TokenSpace
-from viacheck.targets.replica import ReplicaTarget
 
 INTENT = parse_intent(
     {
@@ -179,7 +180,7 @@ def snapshot(strange: StrangeHost) -> Snapshot:
 @contextlib.contextmanager
 def replica_of(snapshot: Snapshot, intent: Intent = INTENT) -> Iterator[tuple[Lab, ReplicaTarget]]:
     lab = build_replica(plan_replica(snapshot, intent, "test"))
-    with contextlib.closing(ReplicaTarget("twin:test", lab)) as target:
+    with contextlib.closing(ReplicaTarget(ReplicaSpec("test", INTENT, None), lab)) as target:
         yield lab, target
 
 

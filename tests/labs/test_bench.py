@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from netns_lab.lab_specs import LabSpec
 from netns_lab.scenarios import SCENARIOS
 from tests.helpers.front_door import sub_command
 from viacheck.bench import capture_load, egress_verdict, lab_build, large_host
@@ -17,8 +18,7 @@ from viacheck.bench.readiness import first_ping
 from viacheck.cli import bench
 from viacheck.cli.main import main
 from viacheck.host.namespace import Namespace
-from viacheck.targets.base import Target
-from viacheck.targets.specs import LabSpec
+from viacheck.targets.namespace_target import NamespaceTarget
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_large_hosts_checks_must_hold(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(large_host, "ROUTES", 1)
     with large_host.large_host() as (host, intent):
         assert host.run(["ip", "rule", "del", "lookup", "200"]).ok
-        target = Target("local:large-host", "local", intent, host)
+        target = NamespaceTarget("local:large-host", "local", intent, host)
         try:
             with pytest.raises(BenchFailed, match=r"ROUTE-0[23]"):
                 large_host._judge(target)

@@ -43,8 +43,8 @@ def _judged(path: Path) -> tuple[object, ...]:
     found = [
         (one.code, one.reported_by, one.explains, len(one.remedy)) for one in causes(target.resolved, Measurements())
     ]
-    predicted = [target.predicted(protocol).as_intended for protocol in PROTOCOLS]
-    decided = [(target.decided(one).answer.type, target.decided(one).answer.table) for one in PROTOCOLS]
+    predicted = [target.forecast(protocol).as_intended for protocol in PROTOCOLS]
+    decided = [(target.kernel_decision(one).answer.type, target.kernel_decision(one).answer.table) for one in PROTOCOLS]
     return found, predicted, decided
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from netns_lab import nft_rules
 from netns_lab.builder import PACKET_FILTER_TABLE
+from netns_lab.lab_specs import parse_labs
 from netns_lab.nft_rules import SourceNAT
 from netns_lab.scenarios import AGENT_SUBNET
 from viacheck.analysis.disruption_text import disruption_text, figures
@@ -21,16 +23,14 @@ from viacheck.disruption.events import CarrierLoss, DeviceRecreated, LinkFlap, R
 from viacheck.disruption.runner import EgressNotAsIntended
 from viacheck.model.diff import changes
 from viacheck.model.measurements import DisruptionResult, FlowKind
-from viacheck.targets.base import Target
-from viacheck.targets.open_target import open_target
-from viacheck.targets.specs import parse_labs
+from viacheck.targets.namespace_target import NamespaceTarget
 
 IFUPDOWN, LEASED = "policy-routing-ifupdown", "policy-routing-dhcp"
 needs_ifupdown = pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")
 needs_dhclient = pytest.mark.skipif(
     None in map(shutil.which, ("ifup", "dhclient")), reason="ifupdown and isc-dhcp-client are not installed"
 )
-Opened = Callable[..., Target]
+Opened = Callable[..., NamespaceTarget]
 
 
 @pytest.fixture
@@ -38,25 +38,25 @@ def opened() -> Iterator[Opened]:
     """Opens labs as targets, and does something to each and to all of its twins."""
     with contextlib.ExitStack() as closing:
 
-        def open_lab(name: str, prepare: Callable[[Target], None] = lambda _target: None) -> Target:
+        def open_lab(name: str, prepare: Callable[[NamespaceTarget], None] = lambda _target: None) -> NamespaceTarget:
             (spec,) = parse_labs(name)
 
-            def prepared() -> Target:
-                target = open_target(spec)
+            def prepared() -> NamespaceTarget:
+                target: NamespaceTarget = spec.open()
                 prepare(target)
                 return target
 
             target = prepared()
-            target.twin = prepared
+            target.services = replace(target.services, clone=prepared)
             closing.callback(target.close)
             return target
 
         yield open_lab
 
 
-def recreated(target: Target) -> Event:
-    assert target.control is not None
-    return DeviceRecreated("wlan0", ("10.10.50.9/24",), target.control)
+def recreated(target: NamespaceTarget) -> Event:
+    assert target.services.control is not None
+    return DeviceRecreated("wlan0", ("10.10.50.9/24",), target.services.control)
 
 
 class AddressChange:
@@ -70,9 +70,9 @@ class AddressChange:
         stage.run("ip", "address", "add", "10.10.50.10/24", "dev", "wlan0")
 
 
-def carrier(target: Target) -> Event:
-    assert target.control is not None
-    return CarrierLoss("wlan0", target.control)
+def carrier(target: NamespaceTarget) -> Event:
+    assert target.services.control is not None
+    return CarrierLoss("wlan0", target.services.control)
 
 
 def at(disruption_result: DisruptionResult, moment: str) -> list[str]:
@@ -110,7 +110,7 @@ def test_carrier_loss_leaks_nothing_and_heals_by_itself(opened: Opened) -> None:
 
 
 def test_carrier_loss_leaks_where_routes_without_carrier_are_ignored(opened: Opened) -> None:
-    def ignore(target: Target) -> None:
+    def ignore(target: NamespaceTarget) -> None:
         knob = "net.ipv4.conf.wlan0.ignore_routes_with_linkdown=1"
         assert target.host.run(["sysctl", "-q", "-w", knob]).ok
 
@@ -149,7 +149,7 @@ def test_packets_are_seen_on_a_device_that_was_made_anew(opened: Opened) -> None
 
         name, title, touches = "device-recreated", "wlan0 is made anew, and its route set again", ("wlan0",)
 
-        def __init__(self, target: Target) -> None:
+        def __init__(self, target: NamespaceTarget) -> None:
             self.event = recreated(target)
 
         def apply(self, stage: EventContext) -> None:
@@ -173,7 +173,7 @@ def test_an_address_that_changes_takes_the_route_along(opened: Opened) -> None:
 
 
 def test_static_source_nat_keeps_an_old_flows_source_for_ever(opened: Opened) -> None:
-    def translate(target: Target, address: str) -> None:
+    def translate(target: NamespaceTarget, address: str) -> None:
         nft_rules.remove(target.host, PACKET_FILTER_TABLE)
         nft_rules.apply(target.host, PACKET_FILTER_TABLE, [SourceNAT(source=AGENT_SUBNET, to=address)])
 
@@ -182,7 +182,7 @@ def test_static_source_nat_keeps_an_old_flows_source_for_ever(opened: Opened) ->
 
         name, title, touches = "address-change", "the address of wlan0 changes, and SNAT with it", ("wlan0",)
 
-        def __init__(self, target: Target) -> None:
+        def __init__(self, target: NamespaceTarget) -> None:
             self.target = target
 
         def apply(self, stage: EventContext) -> None:
@@ -225,7 +225,7 @@ def test_a_live_host_has_a_guard_around_the_event(opened: Opened) -> None:
     target, guard = opened("policy-routing"), Restoring()
     before = target.snapshot
     # As on a live host, there is no other one like it.
-    target.twin = None
+    target.services = replace(target.services, clone=None)
     assert DisruptionTests(target, guard).run(lambda _target: LinkFlap("wlan0")).kind is FlowKind.KEEPS_LEAKING
     assert guard.guarded == ["wlan0"]
     assert changes(before, target.read_state()) == []
@@ -247,7 +247,7 @@ def test_what_does_not_belong_to_a_host_is_told_apart_from_what_cannot_be_made(o
         DisruptionTests(target).through("dhcp-renew")
     with pytest.raises(NotApplicable, match="typed by hand"):
         DisruptionTests(target).after_reboot()
-    target.control = target.twin = None
+    target.services = replace(target.services, control=None, clone=None)
     with pytest.raises(NotPossible, match="by hand"):
         DisruptionTests(target).through("carrier-loss")
 
@@ -299,7 +299,7 @@ def test_masquerade_translates_an_old_flow_anew_and_static_source_nat_does_not(o
 @needs_dhclient
 def test_nothing_is_left_of_a_dhcp_client_when_its_lab_ends(opened: Opened) -> None:
     with contextlib.ExitStack() as closing:
-        target = open_target(parse_labs(LEASED)[0])
+        target = parse_labs(LEASED)[0].open()
         closing.callback(target.close)
         pid_file = target.host.run(["cat", "/run/dhclient.wlan0.pid"])
         assert pid_file.ok

@@ -7,11 +7,11 @@ import os
 
 import pytest
 
-from fixtures.check import EVERYWHERE, Check
 from fixtures.expect import Expect, VerdictError
 from tests.helpers.front_door import Finished, command, finished
 from tests.helpers.paths import ROOT
 from viacheck.diagnosis import Cause
+from viacheck.model.check import EVERYWHERE, Check
 from viacheck.model.result import (
     CheckResult,
     CommandEvidence,
@@ -173,7 +173,7 @@ class Subject:
     def __init__(self, cause: Cause | None = None) -> None:
         self.cause = cause
 
-    def cause_of(self, check: str) -> Cause | None:
+    def cause_of(self, check: Check) -> Cause | None:
         """The one that it was given."""
         return self.cause
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.check import Check
 from netns_lab.docker_engine.engine_builder import engine_intent
 from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.helpers.front_door import Finished, by_check, severity, viacheck
 from viacheck.cli.docs import all_checks
+from viacheck.model.check import Check
 from viacheck.model.result import Outcome, Verdict
 
 NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]

@@ -12,6 +12,8 @@ import pytest
 
 from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.lab import Lab
+from netns_lab.lab_specs import LabSpec
+from netns_lab.open_lab import open_lab
 from tests.helpers.front_door import Finished, command, finished, viacheck
 from tests.helpers.hand_made import (
     NOBODY,
@@ -24,8 +26,6 @@ from tests.helpers.hand_made import (
 )
 from viacheck.cli.docs import all_checks
 from viacheck.model.result import CheckResult, CommandEvidence, Outcome, Verdict
-from viacheck.targets.open_target import open_lab
-from viacheck.targets.specs import LabSpec
 
 NO_ENGINE = missing_requirement()
 needs_engine = pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))

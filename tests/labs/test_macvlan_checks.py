@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from netns_lab.lab_specs import LabSpec
 from tests.helpers.front_door import Finished, by_check, viacheck
 from viacheck.model.measurements import AddressHolder, SecondMAC
 from viacheck.model.result import CheckResult, Outcome, PacketsEvidence, StateEvidence, Verdict
 from viacheck.packets.probes import Prober
 from viacheck.packets.segment_tests import SegmentTests
 from viacheck.packets.tokens import TokenSpace
-from viacheck.targets.open_target import open_target
-from viacheck.targets.specs import LabSpec
 
 AGENT_MAC, AGENT, GATEWAY, HOST = "02:42:0a:0a:28:c0", "10.10.40.192", "10.10.40.1", "10.10.40.9"
 BROKEN = (
@@ -193,7 +192,7 @@ def test_the_four_answers_together_say_what_is_dropped(
 
 
 def test_measuring_changes_nobodys_neighbour_table() -> None:
-    target = open_target(LabSpec("macvlan"))
+    target = LabSpec("macvlan").open()
     try:
         gateway = target.gateways["eth0"]
         tokens = TokenSpace()

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from netns_lab import open_lab as opening
 from netns_lab.lab import Lab
+from netns_lab.lab_specs import parse_labs
 from netns_lab.networkd_daemon import PACKAGES
+from netns_lab.open_lab import open_lab
 from netns_lab.scenarios.networkd import CONF
 from tests.helpers.guarded_host import until
 from tests.helpers.paths import ROOT
@@ -26,10 +30,8 @@ from viacheck.guard.guard import Armed, guard
 from viacheck.host import syscalls
 from viacheck.model.diff import changes
 from viacheck.model.measurements import FlowKind
-from viacheck.targets import open_target as opening
-from viacheck.targets.base import Target
-from viacheck.targets.open_target import LabUnavailable, open_lab, open_target
-from viacheck.targets.specs import parse_labs
+from viacheck.targets.namespace_target import NamespaceTarget
+from viacheck.targets.specs import TargetUnavailable
 
 NAME = "policy-routing-networkd"
 pytestmark = pytest.mark.skipif(
@@ -49,11 +51,12 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[[str], Target]]:
+def opened() -> Iterator[Callable[[str], NamespaceTarget]]:
     with contextlib.ExitStack() as closing:
 
-        def open_one(name: str) -> Target:
-            target = open_target(*parse_labs(name))
+        def open_one(name: str) -> NamespaceTarget:
+            (spec,) = parse_labs(name)
+            target = spec.open()
             closing.callback(target.close)
             return target
 
@@ -132,7 +135,7 @@ def test_a_reload_is_a_start_for_links_whose_files_have_changed(
     assert left_by(lab, happens) == left
 
 
-def test_the_recipe_survives_everything_and_nothing_leaks(opened: Callable[[str], Target]) -> None:
+def test_the_recipe_survives_everything_and_nothing_leaks(opened: Callable[[str], NamespaceTarget]) -> None:
     disruptions = DisruptionTests(opened(NAME))
     events = [disruptions.through(name) for name in ("link-flap", "carrier-loss", "networkd-restart")]
     for disruption_result in (*events, disruptions.after_reboot()):
@@ -141,13 +144,15 @@ def test_the_recipe_survives_everything_and_nothing_leaks(opened: Callable[[str]
         assert not disruption_result.unproven
 
 
-def test_rules_under_the_uplink_are_gone_while_it_has_no_carrier(opened: Callable[[str], Target]) -> None:
+def test_rules_under_the_uplink_are_gone_while_it_has_no_carrier(opened: Callable[[str], NamespaceTarget]) -> None:
     disruption_result = DisruptionTests(opened(f"{NAME}+rules-under-uplink")).through("carrier-loss")
     assert disruption_result.kind is FlowKind.LEAKS_THEN_RECOVERS, disruption_text(disruption_result)
     assert disruption_result.leaked > 10
 
 
-def test_a_host_is_put_back_that_networkd_has_taken_rules_from(opened: Callable[[str], Target], tmp_path: Path) -> None:
+def test_a_host_is_put_back_that_networkd_has_taken_rules_from(
+    opened: Callable[[str], NamespaceTarget], tmp_path: Path
+) -> None:
     class Guard:
         """The guard of a live host, with its state where the lab's host sees it."""
 
@@ -160,7 +165,7 @@ def test_a_host_is_put_back_that_networkd_has_taken_rules_from(opened: Callable[
 
     target, guarding = opened(f"{NAME}+foreign-rules-purged"), Guard()
     before = target.snapshot
-    target.twin = None
+    target.services = replace(target.services, clone=None)
     disruption_result = DisruptionTests(target, guarding).through("networkd-restart")
     assert [rule.priority for rule in disruption_result.rules_lost] == [990, 1000]
     assert guarding.armed.result is not None
@@ -168,26 +173,26 @@ def test_a_host_is_put_back_that_networkd_has_taken_rules_from(opened: Callable[
     assert changes(before, target.read_state()) == []
 
 
-def test_where_it_cannot_be_restarted_the_reason_is_told(opened: Callable[[str], Target]) -> None:
+def test_where_it_cannot_be_restarted_the_reason_is_told(opened: Callable[[str], NamespaceTarget]) -> None:
     with pytest.raises(NotApplicable, match="manages no link of this host"):
         event_for("networkd-restart", opened("policy-routing"))
     target = opened(NAME)
     assert event_for("networkd-restart", target).touches == ("lo", "eth0", "wlan0")
-    target.control = None
+    target.services = replace(target.services, control=None)
     with pytest.raises(NotPossible, match="systemd does not run systemd-networkd here"):
         event_for("networkd-restart", target)
 
 
 def test_without_the_programs_the_lab_is_not_hosted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(opening, "PATH", str(tmp_path))
-    with pytest.raises(LabUnavailable, match="apt-get install dbus-daemon ifupdown systemd"):
+    with pytest.raises(TargetUnavailable, match="apt-get install dbus-daemon ifupdown systemd"):
         open_lab(*parse_labs(NAME))
 
 
 HELD = f"""
 import sys
-from viacheck.targets.specs import parse_labs
-from viacheck.targets.open_target import open_lab
+from netns_lab.lab_specs import parse_labs
+from netns_lab.open_lab import open_lab
 lab = open_lab(*parse_labs({NAME!r}))
 print("ready", flush=True)
 sys.stdin.read()

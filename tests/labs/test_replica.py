@@ -46,7 +46,7 @@ NOT_TOLD = {
     "FLAP-10": (NO_WATCHER,),
 }
 """Events that a twin of some hosts cannot tell, by check, and what it says then."""
-STATE_EQUALS = "the twin's state equals the snapshot that it was built from"
+STATE_EQUALS = "the replica's state equals the snapshot that it was built from"
 NO_ENGINE = missing_requirement()
 Told = dict[tuple[str, str | None], tuple[Verdict, str | None]]
 

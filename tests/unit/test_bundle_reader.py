@@ -18,6 +18,8 @@ from tests.helpers.bundles import case_of, members_of, packed, plain, quick_tar,
 from viacheck.analysis.explain import explain
 from viacheck.bundle.manifest import INTENT, MANIFEST, SNAPSHOT
 from viacheck.bundle.reader import BundleUnreadable, read_bundle, read_stream
+from viacheck.diagnosis import diagnose
+from viacheck.model.measurements import Measurements
 from viacheck.targets.bundle import BundleTarget
 
 LAB = "policy-routing"
@@ -254,8 +256,8 @@ def test_mutated_archives_are_read_or_refused_in_one_line(kind: str) -> None:
             continue
         # What is let in can be judged.
         target = BundleTarget("bundle:case", bundle)
-        target.predicted("icmp")
-        target.cause_of("EGRESS-01")
+        target.forecast("icmp")
+        diagnose("EGRESS-01", target.resolved, Measurements())
         explain(target.resolved, "203.0.113.9", 6, 443)
         bundle.outcome()
     assert len(lines) > ROUNDS[kind] // 100

@@ -8,11 +8,12 @@ import json
 import pytest
 
 from checks.test_host import test_the_engine_answers_and_allows_the_mode as host_01
-from fixtures.check import declared
+from fixtures.check import check_of
 from fixtures.expect import Expect
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import Cause, diagnose
+from viacheck.model.check import Check
 from viacheck.model.intent import Intent, parse_intent
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import CheckResult, Verdict
@@ -59,13 +60,13 @@ class Recorded:
         )  # fmt: skip
         self.intent = intent(mode)
 
-    def cause_of(self, check: str) -> Cause | None:
+    def cause_of(self, check: Check) -> Cause | None:
         """Why a check fails."""
-        return diagnose(check, ResolvedIntent(self.intent, self.snapshot), Measurements())
+        return diagnose(check.id, ResolvedIntent(self.intent, self.snapshot), Measurements())
 
     def judge(self) -> CheckResult:
         """Make HOST-01."""
-        check = declared(type("Item", (), {"function": host_01}))
+        check = check_of(host_01)
         assert check is not None
         expect = Expect(check, self, None)
         with contextlib.suppress(pytest.fail.Exception):

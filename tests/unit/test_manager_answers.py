@@ -8,6 +8,8 @@ import shutil
 
 import pytest
 
+from netns_lab.lab_specs import parse_labs
+from netns_lab.open_lab import open_lab
 from tests.helpers.paths import RECORDED
 from tests.helpers.persistence_hosts import recorded, resolved
 from viacheck.host.command import RecordedCommand
@@ -16,8 +18,6 @@ from viacheck.model.snapshot import ManagerAnswer
 from viacheck.persistence import ifupdown, manager_answers
 from viacheck.persistence.assess import Persistence, assess_persistence
 from viacheck.persistence.manager_answers import AUTO, HOTPLUG, NETPLAN, NETWORKCTL, STATE
-from viacheck.targets.open_target import open_lab
-from viacheck.targets.specs import parse_labs
 
 SAID = RECORDED / "manager_answers"
 TOLD = (SAID / "networkctl-252-list.json").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from netns_lab.lab_specs import LabSpec
 from viacheck.bench.figures import Figure, Limit, Measurement
 from viacheck.bench.scapy_sniffer import ScapySniffer
 from viacheck.host.namespace import Namespace
@@ -11,9 +12,7 @@ from viacheck.packets.background_load import BackgroundLoad
 from viacheck.packets.capture import Watch
 from viacheck.packets.probes import Prober, ProbeRequest
 from viacheck.packets.tokens import TokenSpace
-from viacheck.targets.base import Target
-from viacheck.targets.open_target import open_target
-from viacheck.targets.specs import LabSpec
+from viacheck.targets.namespace_target import NamespaceTarget
 
 LAB = LabSpec("policy-routing")
 RATE = 200_000
@@ -26,7 +25,7 @@ CATCHING_UP = 0.5
 def measure(quick: bool) -> Measurement:
     """Count the probes seen by each, several times over."""
     rounds = 1 if quick else 5
-    target = open_target(LAB)
+    target = LAB.open()
     own = Figure(what="viacheck's watch: probes seen", unit="of 100", limit=Limit(at_least=100))
     scapy = Figure(what="scapy's AsyncSniffer with lfilter: probes seen", unit="of 100")
     rates: list[float] = []
@@ -62,7 +61,7 @@ def measure(quick: bool) -> Measurement:
     return Measurement(name="load", title="Capture under load", figures=[own, scapy])
 
 
-def _under_load(target: Target, agent: Namespace, tokens: TokenSpace) -> float:
+def _under_load(target: NamespaceTarget, agent: Namespace, tokens: TokenSpace) -> float:
     """Send the probes among background traffic; returns its rate."""
     prober = Prober(agent, tokens)
     request = ProbeRequest(protocol="udp", destination=str(target.intent.probe.target), count=PROBES_EACH)

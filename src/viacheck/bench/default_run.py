@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from netns_lab.lab_specs import default_labs
 from viacheck.bench.figures import Figure, Limit, Measurement
 from viacheck.bench.front_door import report_folder, run
-from viacheck.targets.specs import default_labs
 
 
 def measure(quick: bool) -> Measurement:

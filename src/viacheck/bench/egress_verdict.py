@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from netns_lab.lab_specs import LabSpec
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import left_by, unsound
 from viacheck.bench.figures import BenchFailed, Figure, Limit, Measurement, milliseconds
@@ -12,9 +13,7 @@ from viacheck.packets.capture import Watch
 from viacheck.packets.evidence import packets_evidence
 from viacheck.packets.probes import Prober, ProbeRequest
 from viacheck.packets.tokens import TokenSpace
-from viacheck.targets.base import Target
-from viacheck.targets.open_target import open_target
-from viacheck.targets.specs import LabSpec
+from viacheck.targets.namespace_target import NamespaceTarget
 
 LAB = LabSpec("policy-routing")
 WARM_UP = 2
@@ -23,7 +22,7 @@ WARM_UP = 2
 class _Judge:
     """Sends the intent's probes and judges where they left."""
 
-    def __init__(self, target: Target, agent: Namespace) -> None:
+    def __init__(self, target: NamespaceTarget, agent: Namespace) -> None:
         self.resolved: ResolvedIntent = target.resolved
         self.tokens = TokenSpace()
         self._prober = Prober(agent, self.tokens)
@@ -60,7 +59,7 @@ class _Judge:
 def measure(quick: bool) -> Measurement:
     """Judge the policy-routing lab again and again: with captures that are open, with new ones, with scapy's."""
     rounds = 5 if quick else 51
-    target = open_target(LAB)
+    target = LAB.open()
     try:
         assert target.agent is not None
         judge = _Judge(target, target.agent)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import pytest
 from pyroute2 import IPRoute
 
-from checks import test_routing
-from fixtures.check import Check
-from fixtures.expect import Expect
+from fixtures.check_runner import CheckRunner
 from netns_lab.builder import build
 from netns_lab.scenarios import SCENARIOS
 from reports.report_files import RESULT
 from viacheck.bench.figures import BenchFailed, Figure, Limit, Measurement, milliseconds
 from viacheck.bench.front_door import report_folder, run
 from viacheck.host.namespace import Namespace
+from viacheck.installation import CHECKS
 from viacheck.model.intent import Intent
 from viacheck.model.result import Verdict
-from viacheck.targets.base import Target
-from viacheck.targets.kernel_decisions import ask_for_agent
+from viacheck.targets.namespace_target import NamespaceTarget
 
 SCENARIO = "policy-routing"
 RULES, ROUTES = 10_000, 100_000
@@ -32,7 +29,7 @@ FIRST_PRIORITY = 1000
 """The rules come before the lab's own, so that each is asked before the one that decides."""
 OTHER_TABLES, FULL_TABLE = 50, 300
 """Tables that the rules lead to, from 1000 on; half of the routes are in a table of their own, half in main."""
-JUDGED = ("ROUTE-01", "ROUTE-02", "ROUTE-03", "ROUTE-04", "ROUTE-05", "ROUTE-07")
+JUDGED = frozenset({"ROUTE-01", "ROUTE-02", "ROUTE-03", "ROUTE-04", "ROUTE-05", "ROUTE-07"})
 BATCH_TIMEOUT = 300.0
 SITE = """\
 schema = 1
@@ -63,7 +60,7 @@ timeout = "400ms"
 def measure(quick: bool) -> Measurement:
     """Read and judge the host several times; the slowest reader is asked once, and with ``--quick`` not at all."""
     rounds = 1 if quick else 5
-    checks = f"{JUDGED[0]} to {JUDGED[-2][-2:]} and {JUDGED[-1][-2:]}"
+    checks = "ROUTE-01 to 05 and 07"
     whole = Figure(what=f"snapshot, model and {checks}", unit="ms", limit=Limit(at_most=3000))
     snapshot = Figure(what="of that, the snapshot", unit="ms")
     model = Figure(what="of that, the model's index and first decision", unit="ms")
@@ -73,7 +70,7 @@ def measure(quick: bool) -> Measurement:
     front = Figure(what="`./viacheck --local --site …`: every check, real probes, the report", unit="ms")
     with large_host() as (host, intent):
         for _ in range(rounds):
-            target = Target("local:large-host", "local", intent, host)
+            target = NamespaceTarget("local:large-host", "local", intent, host)
             try:
                 snapshot.values.append(milliseconds(lambda: target.snapshot))  # noqa: B023 - called at once
                 model.values.append(milliseconds(lambda: target.resolved.agent_decision()))  # noqa: B023
@@ -130,26 +127,12 @@ def _octets(number: int) -> str:
     return f"{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
-def _judge(target: Target) -> None:
-    """Make the checks of routing, as pytest would: they must pass, or advise."""
-    protocols = target.intent.probe.protocols
-    for _, function in inspect.getmembers(test_routing, inspect.isfunction):
-        check: Check | None = getattr(function, "check", None)
-        if check is None or check.id not in JUDGED:
-            continue
-        expect = Expect(check, target, None)
-        handed: dict[str, object] = {
-            "resolved": target.resolved, "snapshot": target.snapshot, "intent": target.intent, "expect": expect
-        }  # fmt: skip
-        wanted = inspect.signature(function).parameters
-        if "kernel_decisions" in wanted:
-            handed["kernel_decisions"] = {p: ask_for_agent(target.host, target.resolved, p) for p in protocols}
-        try:
-            function(**{name: handed[name] for name in wanted})
-        except (pytest.fail.Exception, pytest.skip.Exception) as ended:
-            raise BenchFailed(f"{check.id}: {ended}") from None
-        if expect.result is None or expect.result.verdict not in (Verdict.PASS, Verdict.ADVISORY):
-            raise BenchFailed(f"{check.id}: {expect.result.verdict if expect.result else 'no verdict'}")
+def _judge(target: NamespaceTarget) -> None:
+    """Run the checks of routing: they must pass, or be an advisory."""
+    with TemporaryDirectory() as captures:
+        for result in CheckRunner((str(CHECKS / "test_routing.py"),), JUDGED)(target, Path(captures)):
+            if result.verdict not in (Verdict.PASS, Verdict.ADVISORY):
+                raise BenchFailed(f"{result.check}: {result.verdict}: {result.observed}")
 
 
 def _list(host: Namespace) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from netns_lab.builder import build
-from netns_lab.scenarios import SCENARIOS
+from netns_lab.lab_specs import LabSpec
 from viacheck import __version__
 from viacheck.bench.figures import Figure, Limit, Measurement
 from viacheck.bench.front_door import VIACHECK, report_folder, seconds
 from viacheck.bundle.manifest import DEFAULT
 from viacheck.bundle.writer import Case, write_bundle
 from viacheck.model.snapshot_json import snapshot_json
-from viacheck.targets.base import Target
 
 BUNDLE_LIMIT, START_LIMIT = 600, 350
 """Milliseconds."""
@@ -50,11 +48,10 @@ def measure(quick: bool) -> Measurement:
 
 def _write_bundle(path: Path) -> None:
     """Write a bundle of the policy-routing lab."""
-    lab = build(SCENARIOS["policy-routing"]())
-    target = Target("local:bench", "local", lab.plan.intent, lab.host.namespace, end=lab.close)
+    target = LabSpec("policy-routing").open()
     try:
         case = Case(
-            version=__version__, intent=lab.plan.intent.as_json(), snapshot=snapshot_json(target.snapshot), commands=[]
+            version=__version__, intent=target.intent.as_json(), snapshot=snapshot_json(target.snapshot), commands=[]
         )
         write_bundle(path, case, DEFAULT)
     finally:

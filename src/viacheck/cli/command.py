@@ -50,14 +50,11 @@ def print_error(prog: str, *lines: str) -> None:
 @contextmanager
 def lab_failures() -> Iterator[None]:
     """Turn the errors of opening a lab into :class:`CommandFailed`."""
-    from netns_lab.lab import LabCommandError
-    from netns_lab.rtnetlink_batch import LabBuildError
-    from viacheck.targets.apply_script import ApplyFailed
-    from viacheck.targets.open_target import LabUnavailable
+    from viacheck.targets.specs import TargetNotOpened, TargetUnavailable
 
     try:
         yield
-    except (LabUnavailable, LabBuildError, LabCommandError, ApplyFailed) as error:
+    except (TargetUnavailable, TargetNotOpened) as error:
         raise CommandFailed(str(error)) from error
 
 
@@ -68,10 +65,8 @@ def opened(spec: TargetSpec) -> Iterator[Target]:
     Raises:
         CommandFailed: when a lab cannot be opened.
     """
-    from viacheck.targets.open_target import open_target
-
     with lab_failures():
-        target = open_target(spec)
+        target = spec.open()
     try:
         yield target
     finally:

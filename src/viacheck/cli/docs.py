@@ -6,12 +6,12 @@ import argparse
 import importlib
 import inspect
 
-from fixtures.check import Check
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import SCENARIOS
 from viacheck.atomic_file import write_file
 from viacheck.diagnosis.codes import CODES
 from viacheck.installation import CHECKS, ROOT
+from viacheck.model.check import Check
 from viacheck.model.exit_status import ExitStatus
 
 HEADER = "<!-- Written by './viacheck docs' from the code; change the code, not this file. -->\n\n"

@@ -19,7 +19,8 @@ from viacheck.model.intent import load_intent
 from viacheck.model.snapshot import NetworkState
 
 if TYPE_CHECKING:
-    from viacheck.targets.specs import LabSpec, LocalSpec
+    from netns_lab.lab_specs import LabSpec
+    from viacheck.targets.specs import LocalSpec
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 LARGEST_PORT = 65535
@@ -110,8 +111,9 @@ def _explain(resolved: ResolvedIntent, options: argparse.Namespace) -> Explanati
 
 
 def _spec(options: argparse.Namespace) -> LabSpec | LocalSpec:
+    from netns_lab.lab_specs import parse_labs
     from viacheck.host.user_namespace import enter_user_namespace_if_needed
-    from viacheck.targets.specs import LocalSpec, parse_labs
+    from viacheck.targets.specs import LocalSpec
 
     if options.lab:
         labs = parse_labs(options.lab)

@@ -136,7 +136,7 @@ def _run_command(commands: dict[str, str], arguments: list[str]) -> int:
 
 def _run_pytest(command: str, arguments: list[str]) -> int:
     if command == "run" and _asks_for_labs(arguments):
-        from viacheck.targets.specs import catalogue
+        from netns_lab.lab_specs import catalogue
 
         sys.stdout.writelines(f"{line}\n" for line in catalogue())
         return ExitStatus.OK

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from netns_lab.docker_engine.engine_builder import engine_intent
 from netns_lab.lab import Lab
+from netns_lab.lab_specs import LabSpec, parse_labs
+from netns_lab.open_lab import open_lab
 from reports.text import escape_unprintable
 from viacheck.cli.command import lab_failures, print_error
 from viacheck.host.namespace import Namespace
 from viacheck.host.user_namespace import enter_user_namespace_if_needed
 from viacheck.model.exit_status import UsageError
-from viacheck.targets.open_target import open_lab
-from viacheck.targets.specs import LabSpec, parse_labs
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit statuses of a shell that cannot run a command."""

@@ -15,16 +15,17 @@ from viacheck.disruption.runner import DisruptionRun, EgressNotAsIntended, HostU
 from viacheck.model.measurements import DisruptionResult
 from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
-from viacheck.targets.base import Target
+from viacheck.targets.namespace_target import NamespaceTarget
 
 
 class DisruptionTests:
     """The trials of one target."""
 
-    def __init__(self, target: Target, guard: Guard | None = None) -> None:
+    def __init__(self, target: NamespaceTarget, guard: Guard | None = None) -> None:
         """Nothing happens yet; ``guard`` is what puts a live host back."""
         self.target = target
         self._guard: Guard = guard or NoGuard()
+        self.results: dict[str, DisruptionResult] = {}
         self._made: dict[str, DisruptionResult | Exception] = {}
 
     def through(self, name: EventName) -> DisruptionResult:
@@ -39,7 +40,7 @@ class DisruptionTests:
             try:
                 if (obstacle := self.target.obstacle_to(name)) is not None:
                     raise NotPossible(obstacle)
-                if self.target.twin is not None:
+                if self.target.services.clone is not None:
                     # What cannot be made on it cannot be made on a lab that is built for it.
                     event_for(name, self.target)
                 self._made[name] = self.run(lambda target: event_for(name, target))
@@ -48,7 +49,7 @@ class DisruptionTests:
         made = self._made[name]
         if isinstance(made, Exception):
             raise made
-        self.target.measurements.disruptions[name] = made
+        self.results[name] = made
         return made
 
     def after_reboot(self) -> DisruptionResult:
@@ -62,18 +63,18 @@ class DisruptionTests:
             raise NotApplicable("rule and route are typed by hand, and meant so (egress.persist)")
         if (obstacle := self.target.obstacle_to("reboot")) is not None:
             raise NotPossible(obstacle)
-        if self.target.rebooted is None:
+        if self.target.services.rebooted is None:
             raise NotPossible("a boot is replayed only in labs of NAT whose host has a network manager of its own")
-        if "reboot" not in self.target.measurements.disruptions:
-            ground = self._ground(self.target.rebooted())
+        if "reboot" not in self.results:
+            ground = self._ground(self.target.services.rebooted())
             try:
                 disruption_result = DisruptionRun(ground, self.target, _Reboot()).after_boot()
             finally:
                 ground.close()
-            self.target.measurements.disruptions["reboot"] = disruption_result
-        return self.target.measurements.disruptions["reboot"]
+            self.results["reboot"] = disruption_result
+        return self.results["reboot"]
 
-    def run(self, make: Callable[[Target], Event]) -> DisruptionResult:
+    def run(self, make: Callable[[NamespaceTarget], Event]) -> DisruptionResult:
         """Make any event happen, to a lab like the target or to the guarded live host.
 
         Args:
@@ -82,7 +83,7 @@ class DisruptionTests:
         Raises:
             NotApplicable, NotPossible, WayNotRight: as :meth:`through`.
         """
-        twin = self.target.twin
+        twin = self.target.services.clone
         ground = self._ground(twin() if twin is not None else self.target)
         try:
             event = make(ground.target)
@@ -91,7 +92,7 @@ class DisruptionTests:
         finally:
             ground.close()
 
-    def _ground(self, target: Target) -> HostUnderTest:
+    def _ground(self, target: NamespaceTarget) -> HostUnderTest:
         assert target.agent is not None, "checks that need the agent are left out when it cannot be entered"
         own, tokens = target is not self.target, TokenSpace()
         try:

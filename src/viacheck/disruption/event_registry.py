@@ -21,7 +21,7 @@ from viacheck.disruption.events import (
 )
 from viacheck.model.intent import Survivable
 from viacheck.persistence.assess import networkd_links
-from viacheck.targets.base import Target
+from viacheck.targets.namespace_target import NamespaceTarget
 
 EventName = Survivable | Literal["address-change", "rename"]
 """What can be made to happen. A lease can change in two ways, and so can a device; both ways are one thing to
@@ -36,14 +36,14 @@ class NotPossible(Exception):
     """The event cannot be made here; the message says what would make it possible."""
 
 
-def event_for(name: EventName, target: Target) -> Event:
+def event_for(name: EventName, target: NamespaceTarget) -> Event:
     """The event of that name on a target.
 
     Raises:
         NotApplicable: when the event does not belong to the target.
         NotPossible: when it cannot be made there.
     """
-    uplink, control = target.intent.egress.uplink, target.control
+    uplink, control = target.intent.egress.uplink, target.services.control
     container = target.intent.agent.container
     if name == "link-flap":
         return LinkFlap(uplink)
@@ -73,24 +73,24 @@ def event_for(name: EventName, target: Target) -> Event:
     raise NotPossible(f"no event is known by the name of {name}")
 
 
-def _restart(name: EventName, container: str, target: Target) -> Event:
+def _restart(name: EventName, container: str, target: NamespaceTarget) -> Event:
     restarts: Restarts
-    if target.control is not None:
-        restarts = target.control
+    if target.services.control is not None:
+        restarts = target.services.control
     else:
-        restarts = engine = DockerControl(target.host, target.engine_url, container)
+        restarts = engine = DockerControl(target.host, target.services.engine_url, container)
         if name == "engine-restart" and (reason := engine.not_restarted_by()) is not None:
             raise NotPossible(reason)
     made = ContainerRestart if name == "container-restart" else EngineRestart
-    return made(container, restarts, target.enter_agent_again)
+    return made(container, restarts, target.reopen_agent)
 
 
-def _networkd_restart(target: Target) -> Event:
+def _networkd_restart(target: NamespaceTarget) -> Event:
     links = networkd_links(target.snapshot)
     if not links:
         raise NotApplicable("systemd-networkd manages no link of this host")
-    if target.control is not None:
-        return NetworkdRestart(links, target.control.restart_networkd)
+    if target.services.control is not None:
+        return NetworkdRestart(links, target.services.control.restart_networkd)
     asked = target.host.run(["systemctl", "is-active", "--quiet", NETWORKD_SERVICE])
     if not asked.ok:
         raise NotPossible(
@@ -99,9 +99,9 @@ def _networkd_restart(target: Target) -> Event:
     return NetworkdRestart(links, None)
 
 
-def _event_of_lease(name: EventName, target: Target) -> Event:
+def _event_of_lease(name: EventName, target: NamespaceTarget) -> Event:
     uplink = target.intent.egress.uplink
-    dhcp_server = target.control.dhcp_server(uplink) if target.control is not None else None
+    dhcp_server = target.services.control.dhcp_server(uplink) if target.services.control is not None else None
     if dhcp_server is not None:
         return RouterMoved(uplink, dhcp_server) if name == "dhcp-renew" else LeaseMoved(uplink, dhcp_server)
     addresses = target.snapshot.host.addresses_of(uplink)

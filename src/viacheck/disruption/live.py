@@ -14,7 +14,7 @@ from viacheck.guard.lock import LockHeld
 from viacheck.guard.restore import RestoreResult
 from viacheck.guard.ssh_sessions import ManagementUnknown, ssh_sessions
 from viacheck.model.intent import Intent, seconds
-from viacheck.targets.base import Target
+from viacheck.targets.namespace_target import NamespaceTarget
 
 _EVENT_MARGIN = 15.0
 """Seconds beyond the time to recover for one event."""
@@ -74,7 +74,7 @@ def plan_of(intent: Intent) -> DisruptionPlan:
 class LiveDisruption:
     """The consent to interrupt a live host, and the guard around each event."""
 
-    def __init__(self, target: Target, site: str, *, asked: bool, flap_management: bool) -> None:
+    def __init__(self, target: NamespaceTarget, site: str, *, asked: bool, flap_management: bool) -> None:
         """``asked``: ``--allow-disruptive`` was given; ``flap_management``: ``--flap-management`` was given."""
         self._target, self._site = target, site
         self._asked, self._flap_management = asked, flap_management

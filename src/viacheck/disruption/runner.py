@@ -26,7 +26,7 @@ from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Watch
 from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
-from viacheck.targets.base import Target
+from viacheck.targets.namespace_target import NamespaceTarget
 
 LAB_TICKS: Mapping[str | None, int] = {"netns": 100, "engine": 300}
 """By flavour, beats of the stream that packets are watched for after an event in a lab, where what brings them back
@@ -45,7 +45,7 @@ class EgressNotAsIntended(Exception):
 class HostUnderTest:
     """A host that events happen to, with everything that watches it."""
 
-    target: Target
+    target: NamespaceTarget
     agent: Namespace | None
     """None while it is away."""
     tokens: TokenSpace
@@ -67,7 +67,7 @@ class DisruptionRun:
     """One event under way: the stage that it happens on, in a thread of its own beside the stream."""
 
     ground: HostUnderTest
-    judged: Target
+    judged: NamespaceTarget
     event: Event
     stream: Stream = field(init=False)
     news: RouteMonitor = field(init=False)

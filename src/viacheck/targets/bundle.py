@@ -1,78 +1,105 @@
-"""A bundle as a target: what its snapshot decides is judged, what needs packets is said to need them.
+"""A bundle as a target: checks judge what its snapshot decides, and name the packets that the rest needs.
 
-The routing model answers where a live host's kernel would be asked, and predicts where packets would be watched. A
-prediction may show that something is wrong; it never proves that all is well.
+The routing model answers in place of a kernel, and predicts in place of a capture. A prediction can show a fault; it
+cannot prove that there is none.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from viacheck.analysis.predict import Prediction, predict
+from viacheck.analysis.predict import predict
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.reader import Bundle
-from viacheck.host.namespace import Namespace
+from viacheck.host.command import RecordedCommand
 from viacheck.model.intent import Protocol
-from viacheck.model.measurements import KernelAnswer, KernelDecision, Measurements, TrafficMeasurements
-from viacheck.model.snapshot import DockerEngine, Snapshot
-from viacheck.targets.base import Target
+from viacheck.model.measurements import KernelAnswer, KernelDecision
+from viacheck.model.result import TargetRecord
+from viacheck.model.snapshot import Snapshot
+from viacheck.model.snapshot_json import snapshot_json
+from viacheck.targets.base import Forecast
+
+if TYPE_CHECKING:
+    from viacheck.disruption.disruption_tests import DisruptionTests
+    from viacheck.packets.traffic_tests import TrafficTests
 
 NEEDS_PACKETS = "packets, which a bundle does not hold: run ./viacheck --local on the host itself"
 
 
-class BundleTarget(Target):
-    """A host that is known by its bundle alone. It has no namespace: there is nothing to act in."""
+class PacketsNeeded(Exception):
+    """A bundle was asked for something that needs packets."""
+
+
+class BundleTarget:
+    """A host of which only a bundle is there. It has no namespaces."""
+
+    kind: Literal["lab", "local", "bundle"] = "bundle"
+    host = None
+    agent = None
+    disruption = None
+    missing_capability = NEEDS_PACKETS
+    replay_obstacle = "the lines of a bundle are not run on its reader's machine"
+    recorded: tuple[RecordedCommand, ...] = ()
 
     def __init__(self, target_id: str, bundle: Bundle) -> None:
-        """``target_id`` is the id of result.json."""
-        self.bundle = bundle
-        self.id, self.kind, self.flavour = target_id, "bundle", None
-        self.intent = bundle.intent
-        self.title = bundle.intent.site.name
-        self.measurements = Measurements()
-        self.measure_traffic = TrafficMeasurements
-        self.gateways: dict[str, Namespace] = {}
-        self.recorded = []
-        self.engine: DockerEngine | None = bundle.snapshot.engine
-        self.agent = None
-        self.notes = list(_notes(bundle))
+        """Take the bundle over; ``target_id`` is the id in result.json."""
+        self.id, self.bundle, self.intent = target_id, bundle, bundle.intent
 
-    @cached_property
-    def missing_capability(self) -> str | None:
-        """What a bundle lacks for everything that sends."""
-        return NEEDS_PACKETS
-
-    @cached_property
+    @property
     def snapshot(self) -> Snapshot:
-        """The state that the bundle holds."""
+        """The state in the bundle."""
         return self.bundle.snapshot
 
-    def read_agent_file(self, path: str) -> str | None:  # noqa: ARG002 - as on a live target
-        """No file of the agent is in a bundle."""
-        return None
+    @cached_property
+    def resolved(self) -> ResolvedIntent:
+        """The intent, resolved against the snapshot."""
+        return ResolvedIntent(self.intent, self.snapshot)
 
-    def predicted(self, protocol: Protocol) -> Prediction:
-        """Where the routing model says that the agent's packets of one protocol leave."""
-        return predict(self.resolved, protocol)
+    def forecast(self, protocol: Protocol) -> Forecast:
+        """Return where the routing model sends the agent's packets of one protocol."""
+        prediction = predict(self.resolved, protocol)
+        return Forecast(prediction.as_intended, prediction.words, NEEDS_PACKETS)
 
-    def decided(self, protocol: Protocol) -> KernelDecision:
-        """The routing model's decision, in the place of the kernel's own."""
+    def kernel_decision(self, protocol: Protocol) -> KernelDecision:
+        """Return the routing model's decision, as a bundle has no kernel."""
         model = self.resolved.agent_decision(protocol)
         text = f"routing model, as a bundle has no kernel to ask: {model}"
         answer = KernelAnswer(model.outcome, model.interface, model.table, text, None)
         return KernelDecision(answer, model.evidence())
 
+    def traffic_tests(self, captures: Path) -> TrafficTests:  # noqa: ARG002 - of the protocol Target
+        """Raise PacketsNeeded."""
+        raise PacketsNeeded(NEEDS_PACKETS)
+
+    def disruption_tests(self) -> DisruptionTests:
+        """Raise PacketsNeeded."""
+        raise PacketsNeeded(NEEDS_PACKETS)
+
+    def note_changes(self) -> bool:
+        """Return False: a bundle does not change."""
+        return False
+
+    def record(self) -> TargetRecord:
+        """Return the target's part of result.json. Its verdict is set when all results are known."""
+        return TargetRecord(
+            id=self.id, kind=self.kind, verdict="inconclusive", title=self.intent.site.name,
+            intent=self.intent.as_json(), snapshot=snapshot_json(self.snapshot), notes=_notes(self.bundle),
+        )  # fmt: skip
+
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: a bundle holds nothing open."""
 
 
 def _notes(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
     notes = [
         f"judged from {bundle.name}, made {manifest.created} by {manifest.made_by}, redaction: {manifest.redaction}; "
-        "where it speaks of a way that packets take, it is the routing model's prediction"
+        "every statement about packets is a prediction of the routing model"
     ]
-    if any(one.sha256 is None for one in manifest.files):
-        notes.append("the host had no sha256sum: nothing shows whether the bundle is still what was collected")
+    if any(file.sha256 is None for file in manifest.files):
+        notes.append("the host had no sha256sum: whether the bundle was changed since cannot be verified")
     if manifest.could_not:
         notes.append(f"could not be collected: {'; '.join(manifest.could_not)}")
     return notes

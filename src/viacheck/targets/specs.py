@@ -1,81 +1,84 @@
-"""Which targets a run is about: labs, this host, bundles and twins; says what is wrong with a selection."""
+"""Specifications of targets: which target a run is about, before the target is open. Cheap to make and to compare."""
 
 from __future__ import annotations
 
-import difflib
-import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Protocol
 
-from netns_lab.faults import FAULTS, Fault
-from netns_lab.plan import LabPlan
-from netns_lab.scenarios import BLANK, SCENARIOS
 from viacheck.bundle.reader import Bundle
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, NatAttach
-from viacheck.model.snapshot import Snapshot
-from viacheck.targets.apply_script import Change
+from viacheck.model.result import TargetRecord
 
-Flavour = Literal["netns", "engine"]
+if TYPE_CHECKING:
+    from viacheck.targets.base import Target
+    from viacheck.targets.bundle import BundleTarget
+    from viacheck.targets.local import LocalTarget
 
 
 class SelectionError(UsageError):
-    """The selection names something that does not exist; the message is one line, ready to be shown."""
+    """The selection of targets is wrong; the message is one line for the user."""
 
 
-@functools.cache
-def _intent_of(scenario: str) -> Intent:
-    """Return a scenario's intent, validated once: a run over all labs asks for it 8,000 times while it collects."""
-    return SCENARIOS[scenario]().intent
+class TargetUnavailable(Exception):
+    """Something that the target needs is missing on this machine; the message says what would help."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabSpec:
-    """A lab to be built: a scenario in a flavour, with faults in it."""
+class TargetNotOpened(Exception):
+    """Opening the target failed; the message is one line and says why."""
 
-    scenario: str
-    flavour: Flavour = "netns"
-    faults: tuple[str, ...] = ()
-    changes: tuple[Change, ...] = ()
-    """What is run on its host before the checks."""
-    mend: str = ""
-    """The diagnosis whose remedy is tried in it."""
+
+class TargetSpec(Protocol):
+    """A target that can be opened."""
 
     @property
     def name(self) -> str:
-        """As it is written on the command line."""
-        flavour = "engine:" if self.flavour == "engine" else ""
-        return flavour + "+".join((self.scenario, *self.faults)) + (f"~{self.mend}" if self.mend else "")
+        """The name beside a check, as the command line writes it."""
 
     @property
     def id(self) -> str:
         """The target's id in result.json."""
-        return f"lab:{self.name}"
-
-    def plan(self) -> LabPlan:
-        """The lab's description."""
-        return SCENARIOS[self.scenario]()
 
     @property
     def intent(self) -> Intent:
-        """What must be true in it."""
-        return _intent_of(self.scenario)
+        """The intent that the target is judged by."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether its checks take much longer than those of other targets, so that they start first."""
+
+    @property
+    def announcement(self) -> Sequence[str]:
+        """The lines that a user must read before the first packet leaves; empty for a lab or a bundle."""
+
+    def open(self) -> Target:
+        """Open the target.
+
+        Raises:
+            TargetUnavailable: something that it needs is missing on this machine.
+            TargetNotOpened: the kernel, the engine or a command refused.
+        """
+
+    def unopened(self, reason: str) -> TargetRecord:
+        """Return the record of a target that could not be opened; ``reason`` is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSpec:
-    """The host, or the namespace, that the run was started in."""
+    """The host, or the network namespace, that the run was started in."""
 
     intent: Intent
     site: str
+    """The site file, as the command line names it."""
     allow_disruptive: bool = False
     flap_management: bool = False
+    slow: bool = False
 
     @property
     def name(self) -> str:
-        """As it is shown beside a check."""
+        """The name beside a check."""
         return "local"
 
     @property
@@ -83,16 +86,38 @@ class LocalSpec:
         """The target's id in result.json."""
         return f"local:{self.intent.site.name}"
 
+    @property
+    def announcement(self) -> list[str]:
+        """The packets that a run sends on this host: how many, where to, and from where."""
+        from viacheck.disruption.live import plan_of
+
+        plan = list(plan_of(self.intent).lines()) if self.allow_disruptive else []
+        return [*packets_sent(self), *plan]
+
+    def open(self) -> LocalTarget:
+        """Open the host's and the agent's network namespaces."""
+        from viacheck.targets.local import open_local
+
+        return open_local(self)
+
+    def unopened(self, reason: str) -> TargetRecord:
+        """Return the record of a host that could not be opened."""
+        return TargetRecord(
+            id=self.id, kind="local", verdict="inconclusive", intent=self.intent.as_json(), notes=[reason]
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BundleSpec:
-    """A host that is known by its bundle."""
+    """A host of which only a bundle is there."""
 
     bundle: Bundle
+    slow: bool = False
+    announcement: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """As it is shown beside a check."""
+        """The name beside a check."""
         return self.bundle.name
 
     @property
@@ -102,113 +127,34 @@ class BundleSpec:
 
     @property
     def intent(self) -> Intent:
-        """The intent that lies in it."""
+        """The intent in the bundle."""
         return self.bundle.intent
 
+    def open(self) -> BundleTarget:
+        """Return the target; there is nothing to open."""
+        from viacheck.targets.bundle import BundleTarget
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReplicaSpec:
-    """A host to be rebuilt from its snapshot."""
+        return BundleTarget(self.id, self.bundle)
 
-    host: str
-    """What the host is called: its site, or the target of an earlier run."""
-    intent: Intent
-    snapshot: Snapshot | None
-    """None for the host that the run was started on: its snapshot is taken when the twin is built."""
-    changes: tuple[Change, ...] = ()
-    """What is run on the twin's host before the checks."""
-    mend: str = ""
-    """The diagnosis whose remedy is tried in it."""
-
-    @property
-    def name(self) -> str:
-        """As it is shown beside a check."""
-        return f"twin:{self.host}" + (f"~{self.mend}" if self.mend else "")
-
-    @property
-    def id(self) -> str:
-        """The target's id in result.json."""
-        return self.name
+    def unopened(self, reason: str) -> TargetRecord:
+        """Return the record of a bundle that could not be judged."""
+        return TargetRecord(
+            id=self.id, kind="bundle", verdict="inconclusive", intent=self.intent.as_json(), notes=[reason]
+        )
 
 
-TargetSpec = LabSpec | LocalSpec | BundleSpec | ReplicaSpec
-
-
-def default_labs() -> list[LabSpec]:
-    """Every netns lab: what a run without options is about."""
-    return [LabSpec(name) for name in SCENARIOS if name not in BLANK]
-
-
-def parse_labs(text: str) -> list[LabSpec]:
-    """Read the value of ``--lab``: a comma list of ``[engine:]SCENARIO[+FAULT…]``, or ``all``.
-
-    Raises:
-        SelectionError: naming what is unknown, with the nearest known names.
-    """
-    labs: dict[LabSpec, None] = {}
-    for word in filter(None, (word.strip() for word in text.split(","))):
-        if word == "all":
-            labs |= dict.fromkeys([*default_labs(), *(LabSpec(lab.scenario, "engine") for lab in default_labs())])
-        else:
-            labs[_lab(word)] = None
-    if not labs:
-        raise SelectionError("--lab: names no lab; '--lab list' prints them all")
-    return list(labs)
-
-
-def _lab(word: str) -> LabSpec:
-    flavour: Flavour = "netns"
-    name = word
-    if ":" in word:
-        prefix, name = word.split(":", 1)
-        if prefix not in ("engine", "netns"):
-            raise SelectionError(f"--lab: unknown flavour {prefix!r} in {word!r}; allowed: netns, engine")
-        flavour = "engine" if prefix == "engine" else "netns"
-    scenario, *faults = name.split("+")
-    if scenario not in SCENARIOS:
-        raise SelectionError(_unknown("lab", scenario, SCENARIOS))
-    for fault in faults:
-        if fault not in FAULTS:
-            raise SelectionError(_unknown("fault", fault, FAULTS))
-        if scenario not in FAULTS[fault].on:
-            raise SelectionError(
-                f"--lab: fault {fault!r} does not belong to lab {scenario!r}; it goes with "
-                + ", ".join(FAULTS[fault].on)
-            )
-    return LabSpec(scenario, flavour, tuple(faults))
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(known)}"
-    return f"--lab: unknown {what} {name!r}; {hint} ('--lab list' prints them all)"
-
-
-def catalogue() -> Iterator[str]:
-    """The lines of ``--lab list``: name, flavour, chapter of the guide; then the faults of each lab."""
-    width = max(len(name) for name in SCENARIOS) + len("engine:")
-    for name, describe in SCENARIOS.items():
-        plan = describe()
-        for flavour in ("netns", "engine"):
-            shown = name if flavour == "netns" else f"engine:{name}"
-            yield f"{shown:<{width}}  {flavour:<6}  {plan.guide}"
-    yield ""
-    yield "Faults (LAB+FAULT):"
-    for fault in FAULTS.values():
-        yield f"  {fault.name:<28}  {fault.title}  [{', '.join(fault.on)}]"
-
-
-def announcement(spec: LocalSpec) -> list[str]:
-    """What a run on a live host is about to send, where to, and from where."""
+def packets_sent(spec: LocalSpec) -> list[str]:
+    """Return the lines about the packets that a run on a live host sends."""
     intent = spec.intent
-    changes = "it interrupts the network as said below" if spec.allow_disruptive else "it changes nothing"
+    changes = "it interrupts the network as listed below" if spec.allow_disruptive else "it changes nothing"
     about = f"viacheck judges this host for site {intent.site.name!r} ({spec.site}); {changes}, and sends"
     missing = missing_capabilities()
     if missing is not None:
         return [f"{about} nothing: probes and captures need {missing}"]
     probe = intent.probe
     protocols = ", ".join(
-        one.upper() if one == "icmp" else f"{one.upper()} port {probe.port}" for one in probe.protocols
+        protocol.upper() if protocol == "icmp" else f"{protocol.upper()} port {probe.port}"
+        for protocol in probe.protocols
     )
     uplinks = ", ".join(f"{uplink.gateway} on {name}" for name, uplink in intent.uplinks.items())
     attach = intent.agent.attach
@@ -229,8 +175,3 @@ def announcement(spec: LocalSpec) -> list[str]:
         *segment,
         f"  from the host: 1 ARP request each for {uplinks}; a frame to itself on every interface that it watches",
     ]
-
-
-def faults_of(spec: LabSpec) -> list[Fault]:
-    """The faults that a lab is built with."""
-    return [FAULTS[name] for name in spec.faults]

@@ -1,0 +1,262 @@
+"""Specifications of labs and replicas: what to build, and what is wrong with a selection on the command line.
+
+This module imports no builder, so that ``--lab list`` and a usage error are quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from netns_lab.faults import FAULTS, Fault
+from netns_lab.plan import LabPlan
+from netns_lab.scenarios import BLANK, SCENARIOS
+from viacheck.model.intent import Intent, IntentError, parse_intent
+from viacheck.model.result import TargetRecord
+from viacheck.model.snapshot import Snapshot
+from viacheck.targets.specs import SelectionError
+
+if TYPE_CHECKING:
+    from netns_lab.lab import Lab
+    from netns_lab.lab_targets import LabTarget, ReplicaTarget
+
+Flavour = Literal["netns", "engine"]
+REPLICA = "twin:"
+"""The beginning of a replica's id: the word of the option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Commands to run on a lab's host: a shell script."""
+
+    name: str
+    """The name in messages: the file's, or the remedy's."""
+    text: str
+
+
+@functools.cache
+def _intent_of(scenario: str) -> Intent:
+    """Return a scenario's intent, validated once: a run over all labs asks for it 8,000 times while it collects."""
+    return SCENARIOS[scenario]().intent
+
+
+@dataclass(frozen=True, slots=True)
+class LabSpec:
+    """A lab to build: a scenario in a flavour, with faults in it."""
+
+    scenario: str
+    flavour: Flavour = "netns"
+    faults: tuple[str, ...] = ()
+    scripts: tuple[Script, ...] = ()
+    """The scripts to run on its host before the checks."""
+    announcement: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name, as the command line writes it."""
+        return ("engine:" if self.flavour == "engine" else "") + "+".join((self.scenario, *self.faults))
+
+    @property
+    def id(self) -> str:
+        """The target's id in result.json."""
+        return f"lab:{self.name}"
+
+    @property
+    def title(self) -> str:
+        """The scenario's title, and the titles of its faults."""
+        return "; ".join((self.plan().title, *(f"fault: {fault.title}" for fault in faults_of(self))))
+
+    def plan(self) -> LabPlan:
+        """Return the lab's description."""
+        return SCENARIOS[self.scenario]()
+
+    @property
+    def intent(self) -> Intent:
+        """The intent of the scenario."""
+        return _intent_of(self.scenario)
+
+    @property
+    def slow(self) -> bool:
+        """A real network manager runs in the lab, which takes time."""
+        return bool(self.plan().boot)
+
+    def with_scripts(self, *scripts: Script) -> LabSpec:
+        """Return the same lab, with more scripts to run."""
+        return replace(self, scripts=(*self.scripts, *scripts))
+
+    def build(self) -> Lab:
+        """Build the lab; see :func:`netns_lab.open_lab.build_lab`."""
+        from netns_lab.open_lab import build_lab
+
+        return build_lab(self)
+
+    def target_of(self, lab: Lab, *, ends_lab: bool = True) -> LabTarget:
+        """Return a built lab as a target; ``ends_lab``: closing the target ends the lab."""
+        from netns_lab.lab_targets import LabTarget
+
+        return LabTarget(self, lab, ends_lab=ends_lab)
+
+    def open(self) -> LabTarget:
+        """Build the lab and open it as a target; see :class:`viacheck.targets.specs.TargetSpec`."""
+        from netns_lab.open_lab import open_lab
+
+        return self.target_of(open_lab(self))
+
+    def unopened(self, reason: str) -> TargetRecord:
+        """Return the record of a lab that could not be built."""
+        return TargetRecord(
+            id=self.id, kind="lab", flavour=self.flavour, verdict="inconclusive", title=self.plan().title,
+            intent=self.intent.as_json(), notes=[reason],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReplicaSpec:
+    """A host to rebuild from its snapshot."""
+
+    host: str
+    """The host's name: its site, or the target of an earlier run."""
+    intent: Intent
+    snapshot: Snapshot | None
+    """None for the host that the run was started on: its snapshot is taken when the replica is built."""
+    scripts: tuple[Script, ...] = ()
+    """The scripts to run on the replica's host before the checks."""
+    slow: bool = False
+    announcement: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name, as the report shows it."""
+        return f"{REPLICA}{self.host}"
+
+    @property
+    def id(self) -> str:
+        """The target's id in result.json."""
+        return self.name
+
+    def with_scripts(self, *scripts: Script) -> ReplicaSpec:
+        """Return the same replica, with more scripts to run."""
+        return replace(self, scripts=(*self.scripts, *scripts))
+
+    def build(self) -> Lab:
+        """Build the replica; see :func:`netns_lab.open_lab.build_replica_of`."""
+        from netns_lab.open_lab import build_replica_of
+
+        return build_replica_of(self)
+
+    def target_of(self, lab: Lab, *, ends_lab: bool = True) -> ReplicaTarget:
+        """Return a built replica as a target; ``ends_lab``: closing the target ends the replica."""
+        from netns_lab.lab_targets import ReplicaTarget
+
+        return ReplicaTarget(self, lab, ends_lab=ends_lab)
+
+    def open(self) -> ReplicaTarget:
+        """Build the replica and open it as a target; see :class:`viacheck.targets.specs.TargetSpec`."""
+        from netns_lab.open_lab import open_lab
+
+        return self.target_of(open_lab(self))
+
+    def unopened(self, reason: str) -> TargetRecord:
+        """Return the record of a replica that could not be built."""
+        return TargetRecord(
+            id=self.id, kind="lab", flavour="netns", verdict="inconclusive", title=f"replica of {self.host}",
+            intent=self.intent.as_json(), notes=[reason],
+        )  # fmt: skip
+
+
+def replica_of(target: TargetRecord, source: str) -> ReplicaSpec | None:
+    """Return the replica of a target of a saved result; None if the result does not hold the target's state.
+
+    Args:
+        target: the target's record.
+        source: the result's name in messages.
+
+    Raises:
+        SelectionError: the target's intent or state is invalid.
+    """
+    if target.snapshot is None:
+        return None
+    try:
+        intent = parse_intent(target.intent, source=f"--twin: {source}, {target.id}")
+        snapshot: Snapshot = TypeAdapter(Snapshot).validate_python(target.snapshot)
+    except IntentError as error:
+        raise SelectionError(error.mistakes[0]) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SelectionError(f"--twin: {source}, {target.id}: snapshot.{place}: {first['msg']}") from None
+    return ReplicaSpec(target.id.partition(":")[2], intent, snapshot)
+
+
+def default_labs() -> list[LabSpec]:
+    """Return every netns lab: the targets of a run without options."""
+    return [LabSpec(name) for name in SCENARIOS if name not in BLANK]
+
+
+def parse_labs(text: str) -> list[LabSpec]:
+    """Parse the value of ``--lab``: a comma list of ``[engine:]SCENARIO[+FAULT…]``, or ``all``.
+
+    Raises:
+        SelectionError: a name is unknown; the message holds the nearest known names.
+    """
+    labs: dict[LabSpec, None] = {}
+    for name in filter(None, (name.strip() for name in text.split(","))):
+        if name == "all":
+            labs |= dict.fromkeys([*default_labs(), *(LabSpec(lab.scenario, "engine") for lab in default_labs())])
+        else:
+            labs[_parse_lab(name)] = None
+    if not labs:
+        raise SelectionError("--lab: names no lab; '--lab list' prints them all")
+    return list(labs)
+
+
+def _parse_lab(text: str) -> LabSpec:
+    flavour: Flavour = "netns"
+    name = text
+    if ":" in text:
+        prefix, name = text.split(":", 1)
+        if prefix not in ("engine", "netns"):
+            raise SelectionError(f"--lab: unknown flavour {prefix!r} in {text!r}; allowed: netns, engine")
+        flavour = "engine" if prefix == "engine" else "netns"
+    scenario, *faults = name.split("+")
+    if scenario not in SCENARIOS:
+        raise SelectionError(_unknown("lab", scenario, SCENARIOS))
+    for fault in faults:
+        if fault not in FAULTS:
+            raise SelectionError(_unknown("fault", fault, FAULTS))
+        if scenario not in FAULTS[fault].on:
+            raise SelectionError(
+                f"--lab: fault {fault!r} does not belong to lab {scenario!r}; it goes with "
+                + ", ".join(FAULTS[fault].on)
+            )
+    return LabSpec(scenario, flavour, tuple(faults))
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(known)}"
+    return f"--lab: unknown {kind} {name!r}; {hint} ('--lab list' prints them all)"
+
+
+def catalogue() -> Iterator[str]:
+    """Yield the lines of ``--lab list``: name, flavour, chapter of the guide; then the faults of each lab."""
+    width = max(len(name) for name in SCENARIOS) + len("engine:")
+    for name, describe in SCENARIOS.items():
+        plan = describe()
+        for flavour in ("netns", "engine"):
+            shown = name if flavour == "netns" else f"engine:{name}"
+            yield f"{shown:<{width}}  {flavour:<6}  {plan.guide}"
+    yield ""
+    yield "Faults (LAB+FAULT):"
+    for fault in FAULTS.values():
+        yield f"  {fault.name:<28}  {fault.title}  [{', '.join(fault.on)}]"
+
+
+def faults_of(spec: LabSpec) -> list[Fault]:
+    """Return the faults that a lab is built with."""
+    return [FAULTS[name] for name in spec.faults]

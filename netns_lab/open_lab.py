@@ -1,0 +1,106 @@
+"""Builds the lab or the replica of a specification: the machines, then the faults, then the user's scripts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from netns_lab.apply_script import ScriptFailed, apply_script
+from netns_lab.builder import build
+from netns_lab.docker_engine.engine_builder import build_with_engine
+from netns_lab.docker_engine.requirements import missing_requirement
+from netns_lab.lab import Lab, LabCommandError
+from netns_lab.lab_specs import LabSpec, ReplicaSpec, faults_of
+from netns_lab.lab_targets import ReplicaTarget
+from netns_lab.networkd_daemon import PROGRAM_FOLDERS
+from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
+from netns_lab.rtnetlink_batch import LabBuildError
+from viacheck.model.intent import Intent
+from viacheck.model.snapshot import Snapshot
+from viacheck.targets.local import LocalTarget
+from viacheck.targets.specs import TargetNotOpened, TargetUnavailable
+
+PATH = ":".join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *PROGRAM_FOLDERS))
+"""The folders of a lab's programs: an ordinary user's own PATH may lack root's, and no PATH has systemd's."""
+
+
+def open_lab(spec: LabSpec | ReplicaSpec) -> Lab:
+    """Build a lab with its faults, or the replica of a host, and run the specification's scripts on its host.
+
+    Raises:
+        TargetUnavailable: something that the lab needs is missing here, or the snapshot that a replica needs.
+        TargetNotOpened: the kernel, the engine, a fault's command or a script failed.
+    """
+    try:
+        lab = spec.build()
+        try:
+            for script in spec.scripts:
+                lab.change_output.append((script.name, apply_script(lab, script)))
+        except BaseException:
+            lab.close()
+            raise
+    except (LabBuildError, LabCommandError, ScriptFailed) as error:
+        raise TargetNotOpened(str(error)) from error
+    return lab
+
+
+def build_lab(spec: LabSpec) -> Lab:
+    """Build a lab and apply its faults.
+
+    Raises:
+        TargetUnavailable: something that the lab needs is missing here.
+        LabBuildError: the kernel or the engine refused.
+        LabCommandError: a fault's command failed.
+    """
+    plan = spec.plan()
+    needs = dict(plan.needs)
+    for fault in faults_of(spec):
+        needs |= fault.needs
+    missing = sorted({package for program, package in needs.items() if shutil.which(program, path=PATH) is None})
+    if missing:
+        raise TargetUnavailable(
+            f"lab {spec.name} needs packages that are not installed: apt-get install {' '.join(missing)}"
+        )
+    if spec.flavour == "engine":
+        reason = missing_requirement()
+        if reason is not None:
+            raise TargetUnavailable(reason)
+        lab = build_with_engine(plan)
+    else:
+        lab = build(plan)
+    try:
+        for fault in faults_of(spec):
+            fault.apply(lab)
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+def build_replica_of(spec: ReplicaSpec) -> Lab:
+    """Build the replica of a host, and note how its state differs from the host's.
+
+    Raises:
+        TargetUnavailable: the snapshot does not hold what a replica needs.
+        LabBuildError: the kernel refused.
+    """
+    try:
+        lab = build_replica(plan_replica(spec.snapshot or _state_of_this_host(spec.intent), spec.intent, spec.host))
+    except ReplicaImpossible as error:
+        raise TargetUnavailable(f"no replica of {spec.host}: {error}") from None
+    try:
+        target = ReplicaTarget(spec, lab, ends_lab=False)
+        lab.notes.append(target.replica_difference)
+        target.close()
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+def _state_of_this_host(intent: Intent) -> Snapshot:
+    host = LocalTarget("local", intent)
+    try:
+        return host.snapshot
+    finally:
+        host.close()

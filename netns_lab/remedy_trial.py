@@ -1,0 +1,147 @@
+"""Verifies remedies in labs: apply the remedy, judge the lab again, roll the remedy back, and compare the states.
+
+All remedies of a target are verified in one lab, one after another: each is rolled back, and applied again for the
+next. Several labs run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from netns_lab.apply_script import ScriptFailed, apply_script
+from netns_lab.comparable_state import comparable
+from netns_lab.lab import Lab
+from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, Script, parse_labs, replica_of
+from netns_lab.open_lab import open_lab
+from viacheck.model.diff import changes
+from viacheck.model.result import CheckResult, Outcome, RemedyCheck, TargetRecord
+from viacheck.model.snapshot import Snapshot
+from viacheck.targets.base import Target
+from viacheck.targets.remedy_check import RemedyCandidate, candidates, compare, not_verified, obstacle_to
+from viacheck.targets.specs import TargetNotOpened, TargetUnavailable
+
+Judge = Callable[[Target, Path], list[CheckResult]]
+"""Runs checks on a target and returns their results; the path is the folder for pcapng files."""
+MOST_PROCESSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyTrial:
+    """The remedies of one lab or replica that was judged."""
+
+    spec: LabSpec | ReplicaSpec
+    results: tuple[CheckResult, ...]
+    """The results of the first judgement."""
+    remedies: tuple[RemedyCandidate, ...]
+
+
+def verify_remedies(outcome: Outcome, judge: Judge) -> None:
+    """Verify the remedies of every lab and replica in an outcome, and fill in ``remedy_check`` of each diagnosis.
+
+    Args:
+        outcome: the results of a run.
+        judge: runs the checks again. It is sent to other processes, so it must be picklable.
+    """
+    trials = [trial for target in outcome.targets if (trial := _trial(target, outcome)) is not None]
+    processes = min(MOST_PROCESSES, len(trials), os.cpu_count() or 1)
+    if processes > 1:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            verified = list(pool.map(run_trial, trials, [judge] * len(trials)))
+    else:
+        verified = [run_trial(trial, judge) for trial in trials]
+    for trial, checks in zip(trials, verified, strict=True):
+        for result in outcome.results:
+            if result.target == trial.spec.id and result.diagnosis is not None:
+                result.diagnosis.remedy_check = checks.get(result.diagnosis.code)
+    for result in outcome.results:
+        if result.diagnosis is None or result.diagnosis.remedy_check is not None:
+            continue
+        obstacle = obstacle_to(result.diagnosis, has_docker=not result.target.startswith(REPLICA))
+        if obstacle is not None:
+            result.diagnosis.remedy_check = not_verified(result.diagnosis, obstacle)
+
+
+def _trial(target: TargetRecord, outcome: Outcome) -> RemedyTrial | None:
+    """Return the remedies of a target; None if it is not a lab, or has no remedy that a lab can run."""
+    if target.kind != "lab":
+        return None
+    is_replica = target.id.startswith(REPLICA)
+    results = tuple(result for result in outcome.results if result.target == target.id)
+    remedies = tuple(candidates(results, has_docker=not is_replica))
+    if not remedies:
+        return None
+    spec = replica_of(target, "this run") if is_replica else parse_labs(target.id.removeprefix("lab:"))[0]
+    assert spec is not None, "a replica that was judged has a snapshot"
+    return RemedyTrial(spec, results, remedies)
+
+
+def run_trial(trial: RemedyTrial, judge: Judge) -> dict[str, RemedyCheck]:
+    """Verify the remedies of one target in one lab; return the verifications by the code of the diagnosis."""
+    try:
+        lab = open_lab(trial.spec)
+    except (TargetUnavailable, TargetNotOpened) as error:
+        return {remedy.code: RemedyCheck(reason=str(error)) for remedy in trial.remedies}
+    try:
+        with tempfile.TemporaryDirectory(prefix="viacheck-remedies-") as captures:
+            return _verify_in(lab, trial, judge, Path(captures))
+    finally:
+        lab.close()
+
+
+def _verify_in(lab: Lab, trial: RemedyTrial, judge: Judge, captures: Path) -> dict[str, RemedyCheck]:
+    checks: dict[str, RemedyCheck] = {}
+    applied: list[Script] = []
+    for place, remedy in enumerate(trial.remedies):
+        script = Script(f"remedy of {remedy.code}", "\n".join(remedy.commands))
+        before = _state(lab, trial.spec)
+        try:
+            apply_script(lab, script)
+        except ScriptFailed as error:
+            failed = RemedyCheck(verified=False, reason=str(error), rollback_reason="the remedy was not applied")
+            # The lab is in no known state, and the next remedies build on this one.
+            return checks | {left.code: failed for left in trial.remedies[place:]}
+        applied.append(script)
+        target = trial.spec.with_scripts(*applied).target_of(lab, ends_lab=False)
+        try:
+            check = compare(trial.results, judge(target, captures), remedy.code)
+        finally:
+            target.close()
+        checks[remedy.code] = _roll_back(lab, trial.spec, remedy, before, check)
+        if place + 1 < len(trial.remedies):
+            try:
+                apply_script(lab, script)
+            except ScriptFailed as error:
+                failed = RemedyCheck(verified=False, reason=f"applied a second time, {error}")
+                return checks | {left.code: failed for left in trial.remedies[place + 1 :]}
+    return checks
+
+
+def _roll_back(
+    lab: Lab, spec: LabSpec | ReplicaSpec, remedy: RemedyCandidate, before: Snapshot, check: RemedyCheck
+) -> RemedyCheck:
+    """Run the rollback, and complete the check of the remedy with the comparison of the states."""
+    try:
+        apply_script(lab, Script(f"rollback of {remedy.code}", "\n".join(remedy.rollback)))
+    except ScriptFailed as error:
+        return check.model_copy(update={"rollback_verified": False, "rollback_reason": str(error)})
+    differences = _differences(before, _state(lab, spec))
+    reason = "; ".join(differences) or None
+    return check.model_copy(update={"rollback_verified": not differences, "rollback_reason": reason})
+
+
+def _state(lab: Lab, spec: LabSpec | ReplicaSpec) -> Snapshot:
+    target = spec.target_of(lab, ends_lab=False)
+    try:
+        return target.snapshot
+    finally:
+        target.close()
+
+
+def _differences(before: Snapshot, after: Snapshot) -> Sequence[str]:
+    return [str(difference) for difference in changes(comparable(before), comparable(after))]

@@ -1,0 +1,59 @@
+"""A check as data: its id, its title, what it needs, and where it applies. ``fixtures.check`` declares a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from viacheck.model.chapters import CHAPTERS
+from viacheck.model.intent import Intent
+
+Need = Literal["snapshot", "docker", "probe", "capture", "disruptive"]
+"""The strongest capability that a check needs. ``snapshot`` and ``docker`` checks send no packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applies:
+    """Where a check applies, and the reason to give where it does not."""
+
+    to: Callable[[Intent], bool]
+    otherwise: str
+
+
+EVERYWHERE = Applies(lambda _intent: True, "")
+NAT = Applies(lambda intent: intent.mode == "nat", "the agent is bridged, not NATed")
+BRIDGED = Applies(lambda intent: intent.mode != "nat", "the agent is NATed, not bridged")
+MACVLAN = Applies(lambda intent: intent.mode == "macvlan", "the agent is not attached by Docker's macvlan driver")
+PIPEWORK = Applies(lambda intent: intent.mode.startswith("pipework"), "the agent is not attached by pipework")
+PIPEWORK_PERSISTENT = Applies(
+    lambda intent: intent.mode.startswith("pipework") and intent.egress.persist != "none",
+    "the agent is not attached by pipework, or egress.persist says that nothing needs to be persistent",
+)
+POLICY_ROUTING = Applies(lambda intent: intent.policy_routed, "the intent has no policy routing (egress.table)")
+CONTAINER = Applies(lambda intent: intent.agent.container is not None, "the agent is a namespace, not a container")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must be true. The id never changes its meaning."""
+
+    id: str
+    title: str
+    guide: str
+    """The chapter of the vendor's guide that the check belongs to."""
+    needs: Need
+    applies: Applies
+    module: str = ""
+    """The module that declares the check."""
+
+    @property
+    def sends(self) -> bool:
+        """Whether the check sends packets, so that a failure may be explained with more of them."""
+        return self.needs in ("probe", "capture", "disruptive")
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """The sort key: checks run by chapter and number. A user's own chapters come last."""
+        chapter = self.id.partition("-")[0]
+        return list(CHAPTERS).index(chapter) if chapter in CHAPTERS else len(CHAPTERS), self.id

@@ -1,0 +1,260 @@
+"""A target whose host and agent are network namespaces of this machine: the part that live hosts and labs share."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.disruption.controls import Disruption, EventFailed
+from viacheck.host.capabilities import missing_capabilities
+from viacheck.host.command import RecordedCommand
+from viacheck.host.docker import (
+    ContainerMissing,
+    ContainerNotRunning,
+    EngineProblem,
+    EngineUnreachable,
+    container_namespace,
+    read_engine,
+)
+from viacheck.host.kernel_route import ask_kernel
+from viacheck.host.manager_status import ask
+from viacheck.host.namespace import Namespace, NotANamespace, open_netns
+from viacheck.host.snapshot_reader import take_snapshot
+from viacheck.model.intent import Intent, Protocol
+from viacheck.model.measurements import KernelDecision
+from viacheck.model.result import TargetRecord
+from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
+from viacheck.model.snapshot_json import snapshot_json
+from viacheck.targets.base import Forecast, Services
+
+if TYPE_CHECKING:
+    from viacheck.disruption.disruption_tests import DisruptionTests
+    from viacheck.packets.traffic_tests import TrafficTests
+
+NAMESERVER = r"^\s*nameserver\s+(\d+(?:\.\d+){3})\s*$"
+RETURNS_WITHIN, ASK_AGAIN_AFTER = 5.0, 0.02
+"""Seconds: the engine reports that a container was started, but not when it runs."""
+
+
+class NamespaceTarget:
+    """A host and its agent in network namespaces. See :class:`viacheck.targets.base.Target` for the attributes.
+
+    Attributes:
+        services: what the target offers beyond its namespaces.
+        notes: what a reader of the report must know about this target.
+        engine: the Docker engine's answers; None without a container or without an engine that answers.
+    """
+
+    disruption: Disruption | None = None
+    replay_obstacle: str | None = None
+
+    def __init__(
+        self,
+        target_id: str,
+        kind: Literal["lab", "local"],
+        intent: Intent,
+        host: Namespace,
+        *,
+        title: str = "",
+        flavour: Literal["netns", "engine"] | None = None,
+        services: Services | None = None,
+    ) -> None:
+        """Open the agent's namespace.
+
+        Args:
+            target_id: the id in result.json.
+            kind: the kind in result.json.
+            intent: the intent that the target is judged by.
+            host: the host's namespace.
+            title: the target's title for people.
+            flavour: the flavour of a lab.
+            services: what the target offers beyond its namespaces.
+        """
+        self.id, self.intent, self.host = target_id, intent, host
+        self.kind: Literal["lab", "local", "bundle"] = kind
+        self.title, self.flavour = title, flavour
+        self.services = services or Services()
+        self.notes: list[str] = []
+        self.recorded: list[RecordedCommand] = []
+        self._problems: list[Problem] = []
+        self.engine = self._read_engine(self._problems)
+        self.agent = self._open_agent()
+
+    def _read_engine(self, problems: list[Problem]) -> DockerEngine | None:
+        if self.intent.agent.container is None:
+            return None
+        try:
+            return read_engine(self.services.engine_url, self.intent.agent.container)
+        except ContainerMissing as error:
+            problems.append(Problem(what="container", reason=str(error)))
+            return error.engine
+        except EngineProblem as error:
+            forbidden = isinstance(error, EngineUnreachable) and error.reason == "permission-denied"
+            missing = "root, or membership in the group of Docker's socket" if forbidden and os.geteuid() else None
+            problems.append(Problem(what="engine", reason=str(error), missing=missing))
+            return None
+
+    def _open_agent(self) -> Namespace | None:
+        agent = self.intent.agent
+        namespace: Namespace | None = None
+        try:
+            if agent.netns is not None:
+                path = agent.netns
+                namespace = Namespace("agent", self.host.call(lambda: open_netns(path)))
+            elif self.engine is not None and (container := self.engine.container) is not None:
+                namespace = container_namespace(container.pid, container.name, self.services.proc)
+        except (NotANamespace, ContainerNotRunning, OSError) as error:
+            forbidden = isinstance(error, PermissionError) or isinstance(error.__context__, PermissionError)
+            missing = self.missing_capability if forbidden else None
+            self._problems.append(Problem(what="agent", reason=str(error), missing=missing))
+        if namespace is not None and self.missing_capability is not None:
+            reason = f"{agent.name} exists, but its network namespace was not opened"
+            self._problems.append(Problem(what="agent", reason=reason, missing=self.missing_capability))
+        return namespace
+
+    def leave_agent(self) -> None:
+        """Close the agent's namespace, so that it can end with the agent."""
+        if self.agent is not None and self.agent is not self.host:
+            self.agent.close()
+            self.agent = None
+
+    def reopen_agent(self) -> Namespace:
+        """Open the agent's namespace after a restart of its container; the caller closes it.
+
+        Raises:
+            EventFailed: the container does not run after 5 s.
+        """
+        assert self.intent.agent.container is not None
+        deadline, waiting = time.monotonic() + RETURNS_WITHIN, threading.Event()
+        while True:
+            try:
+                container = read_engine(self.services.engine_url, self.intent.agent.container).container
+                if container is not None and container.running:
+                    return container_namespace(container.pid, container.name, self.services.proc)
+                reason = f"the container {self.intent.agent.container} does not run"
+            except (EngineProblem, OSError) as error:
+                reason = str(error)
+            if time.monotonic() > deadline:
+                raise EventFailed(f"{reason}, {RETURNS_WITHIN:g} s after its restart")
+            waiting.wait(ASK_AGAIN_AFTER)
+
+    @property
+    def gateways(self) -> Mapping[str, Namespace]:
+        """The gateways' network namespaces by uplink; labs only."""
+        return self.services.gateways
+
+    @cached_property
+    def missing_capability(self) -> str | None:
+        """What this process lacks to send and capture in the target's namespaces; None when it lacks nothing."""
+        return missing_capabilities()
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The target's state, read once, before the first probe."""
+        with _recorded(self.recorded, self.host, self.agent):
+            return self._take_snapshot(self.engine, self._problems)
+
+    def read_state(self) -> Snapshot:
+        """Read the target's present state."""
+        problems: list[Problem] = []
+        return self._take_snapshot(self._read_engine(problems), problems)
+
+    def _take_snapshot(self, engine: DockerEngine | None, problems: list[Problem]) -> Snapshot:
+        agent = self.agent if self.missing_capability is None else None
+        snapshot = take_snapshot(self.host, agent, engine, problems)
+        manager_answers = ask(self.host, self.intent.egress.uplink)
+        return dataclasses.replace(snapshot, manager_answers=manager_answers, resolvers=self.resolvers)
+
+    @property
+    def resolvers(self) -> tuple[str, ...] | None:
+        """The IPv4 resolvers in the agent's resolv.conf (resolv.conf(5)); None when it cannot be read."""
+        text = self.read_agent_file("/etc/resolv.conf")
+        return None if text is None else tuple(re.findall(NAMESERVER, text, re.MULTILINE))
+
+    @cached_property
+    def resolved(self) -> ResolvedIntent:
+        """The intent, resolved against the snapshot."""
+        return ResolvedIntent(self.intent, self.snapshot)
+
+    def read_agent_file(self, path: str) -> str | None:
+        """Read a file of the container, or of the host for a bare namespace; None when it cannot be read."""
+        container = self.engine.container if self.engine is not None else None
+        root = f"{self.services.proc}/{container.pid}/root" if container is not None and container.running else ""
+
+        def read() -> str | None:
+            try:
+                with open(root + path, encoding="utf-8", errors="replace") as file:
+                    return file.read()
+            except OSError:
+                return None
+
+        return read() if root else self.host.call(read)
+
+    def forecast(self, protocol: Protocol) -> Forecast | None:  # noqa: ARG002 - of the protocol Target
+        """Return None: packets show where they leave."""
+        return None
+
+    def kernel_decision(self, protocol: Protocol) -> KernelDecision:
+        """Ask the kernel for the agent's packet to the probe target (RTM_GETROUTE)."""
+        model = self.resolved.agent_decision(protocol)
+        answer = ask_kernel(self.host, self.resolved.agent_packet(protocol))
+        return KernelDecision(answer, model.evidence(kernel=answer.text, agree=model.agrees_with(answer)))
+
+    def traffic_tests(self, captures: Path) -> TrafficTests:
+        """Return the tests that send packets; ``captures`` is the folder for pcapng files."""
+        from viacheck.packets.traffic_tests import TrafficTests
+
+        return TrafficTests(self, captures)
+
+    def disruption_tests(self) -> DisruptionTests:
+        """Return the tests that interrupt the network."""
+        from viacheck.disruption.disruption_tests import DisruptionTests
+
+        return DisruptionTests(self, self.disruption)
+
+    def note_changes(self) -> bool:
+        """Return False: only the run itself changes a lab."""
+        return False
+
+    @cached_property
+    def _saved_snapshot(self) -> dict[str, Any]:
+        """The snapshot as JSON. Made once, as the state before the first probe does not change."""
+        return snapshot_json(self.snapshot)
+
+    def record(self) -> TargetRecord:
+        """Return the target's part of result.json. Its verdict is set when all results are known."""
+        return TargetRecord(
+            id=self.id, kind=self.kind, flavour=self.flavour, verdict="inconclusive", title=self.title,
+            intent=self.intent.as_json(), snapshot=self._saved_snapshot, notes=self.notes,
+        )  # fmt: skip
+
+    def obstacle_to(self, event: str) -> str | None:  # noqa: ARG002 - a replica's answer depends on the event
+        """Return why an event here would not show what it shows on the real host; None if it does."""
+        return None
+
+    def close(self) -> None:
+        """Close the agent's namespace."""
+        if self.agent is not None and self.agent is not self.host:
+            self.agent.close()
+
+
+@contextlib.contextmanager
+def _recorded(commands: list[RecordedCommand], *namespaces: Namespace | None) -> Iterator[None]:
+    """Record every command that is run in these namespaces."""
+    present = [namespace for namespace in namespaces if namespace is not None]
+    for namespace in present:
+        namespace.recorder = commands
+    try:
+        yield
+    finally:
+        for namespace in present:
+            namespace.recorder = None

@@ -1,0 +1,119 @@
+"""The tests of one target that go beyond its snapshot, each made once, and the measurements that they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from viacheck.diagnosis import Cause, diagnose
+from viacheck.host.namespace import Namespace
+from viacheck.model.check import Check
+from viacheck.model.intent import seconds
+from viacheck.model.measurements import KernelDecision, Measurements, NotReplayed, ReplayResult, TrafficMeasurements
+from viacheck.targets.base import Target
+
+if TYPE_CHECKING:
+    from viacheck.disruption.disruption_tests import DisruptionTests
+    from viacheck.packets.agent_probes import AgentProbes, PacketWatch
+    from viacheck.packets.tokens import TokenSpace
+    from viacheck.packets.traffic_tests import TrafficTests
+
+
+class TargetTests:
+    """The tests of one target. A test runs when a check asks for it, and its result is kept for all other checks."""
+
+    def __init__(
+        self, target: Target, captures: Path, run_replay: Callable[[Target], ReplayResult | NotReplayed]
+    ) -> None:
+        """Run nothing yet.
+
+        Args:
+            target: the target that is tested.
+            captures: the folder for pcapng files.
+            run_replay: runs the target's network configuration in a lab.
+        """
+        self.target = target
+        self._captures, self._run_replay = captures, run_replay
+
+    @cached_property
+    def traffic(self) -> TrafficTests:
+        """The tests that send packets."""
+        return self.target.traffic_tests(self._captures)
+
+    @cached_property
+    def disruptions(self) -> DisruptionTests:
+        """The tests that interrupt the network."""
+        return self.target.disruption_tests()
+
+    @cached_property
+    def replay_result(self) -> ReplayResult | NotReplayed:
+        """The result of running the target's network configuration in a lab."""
+        return self._run_replay(self.target)
+
+    def replay(self) -> ReplayResult | NotReplayed:
+        """Return the result of running the target's network configuration in a lab; it runs at the first call."""
+        return self.replay_result
+
+    @property
+    def kernel_decisions(self) -> Mapping[str, KernelDecision]:
+        """The kernel's decision for the agent's packets by protocol; the routing model's for a bundle."""
+        return {protocol: self.target.kernel_decision(protocol) for protocol in self.target.intent.probe.protocols}
+
+    @cached_property
+    def _tokens(self) -> TokenSpace:
+        from viacheck.packets.tokens import TokenSpace
+
+        return TokenSpace()
+
+    @cached_property
+    def agent(self) -> AgentProbes:
+        """The agent as the sender of a user's own probes."""
+        from viacheck.packets.agent_probes import AgentProbes
+
+        return AgentProbes(self._agent_namespace, self._tokens, seconds(self.target.intent.probe.timeout))
+
+    def _agent_namespace(self) -> Namespace:
+        assert self.target.agent is not None, "a check that captures is not run while the agent cannot be opened"
+        return self.target.agent
+
+    @cached_property
+    def watch(self) -> PacketWatch:
+        """The watch over the host's interfaces for a user's own checks."""
+        from viacheck.packets.agent_probes import PacketWatch
+
+        assert self.target.host is not None, "a check that captures is not run on a bundle"
+        return PacketWatch(self.target.host, self._tokens)
+
+    @property
+    def id(self) -> str:
+        """The target's id."""
+        return self.target.id
+
+    @property
+    def measurements(self) -> Measurements:
+        """The results so far. Reading them sends nothing."""
+        done = vars(self)
+        traffic: TrafficTests | None = done.get("traffic")
+        disruptions: DisruptionTests | None = done.get("disruptions")
+        return Measurements(
+            traffic=traffic.measurements if traffic is not None else TrafficMeasurements(),
+            disruptions=disruptions.results if disruptions is not None else {},
+            replay=done.get("replay_result"),
+        )
+
+    def cause_of(self, check: Check) -> Cause | None:
+        """Return why a check fails on this target; None when no known cause accounts for it.
+
+        The failure of a check that sends packets may depend on a silent gateway or on the parent's segment: they are
+        tested first. A check that sends none is explained by the results so far.
+        """
+        if check.sends and self.target.missing_capability is None:
+            self.traffic.measure_for_diagnosis()
+        return diagnose(check.id, self.target.resolved, self.measurements)
+
+    def close(self) -> None:
+        """Close captures and sockets."""
+        if "traffic" in vars(self):
+            self.traffic.close()
