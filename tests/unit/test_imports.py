@@ -1,10 +1,11 @@
-"""Imports point one way: plain data, reasoning over it, access to a target, labs, pytest glue. Read from the source."""
+"""Imports point one way, libraries are met where they belong, and no two things have one name. Read from the source."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,37 +15,52 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-MODEL, REASONING, ACCESS = "viacheck.model", "fixtures.reasoning", "fixtures.access"
-GUARD, BUNDLE, BENCH, GLUE = "viacheck.guard", "viacheck.bundle", "viacheck.bench", "fixtures"
-LABS, REPORTS, CHECKS = "netns_lab", "reports", "checks"
+BASE = {"model", "installation", "atomic_file"}
+PURE = {"model", "parsers", "analysis", "persistence", "diagnosis"}
+HOST = BASE | PURE | {"netlink", "packets", "host"}
+TARGETS = HOST | {"guard", "disruption", "bundle", "targets"}
+ABOVE = TARGETS | {"netns_lab", "reports"}
 BELOW: dict[str, set[str]] = {
-    MODEL: set(),
-    REASONING: {MODEL},
-    ACCESS: {MODEL, REASONING},
-    GUARD: {MODEL, REASONING, ACCESS},
-    REPORTS: {MODEL},
-    BUNDLE: {MODEL, REASONING, ACCESS, REPORTS},
-    LABS: {MODEL, REASONING, ACCESS},
-    GLUE: {MODEL, REASONING, ACCESS, GUARD, BUNDLE, BENCH, LABS, REPORTS},
-    BENCH: {MODEL, REASONING, ACCESS, GUARD, BUNDLE, LABS, REPORTS, GLUE, CHECKS},
-    CHECKS: {MODEL, REASONING, ACCESS, GLUE},
+    "viacheck": {"fixtures"},
+    "model": set(),
+    "installation": set(),
+    "atomic_file": set(),
+    "parsers": {"model"},
+    "analysis": {"model", "parsers"},
+    "persistence": {"model", "parsers", "analysis"},
+    "diagnosis": {"model", "parsers", "analysis", "persistence"},
+    "netlink": {"model", "parsers"},
+    "packets": {"model", "parsers", "analysis", "netlink", "host", "atomic_file"},
+    "host": {"model", "parsers", "analysis", "persistence", "netlink"},
+    "guard": HOST - {"diagnosis"},
+    "disruption": HOST | {"guard"},
+    "bundle": HOST,
+    "targets": TARGETS - {"targets"},
+    "netns_lab": TARGETS,
+    "reports": {"model", "atomic_file"},
+    "fixtures": ABOVE,
+    "bench": ABOVE | {"fixtures", "checks"},
+    "cli": ABOVE | {"bench"},
+    "checks": {"model", "analysis", "persistence", "fixtures"},
 }
-"""What each layer may import of the others. Modules right below fixtures/ are the pytest glue and the commands."""
-CHECKS_MAY_IMPORT = {"fixtures.check", "fixtures.expect"}
-"""Of the glue; everything else is handed to a check by its name."""
+"""What each room may import of the others. A room is a folder of src/viacheck/ or of the checkout."""
+CHECKS_MAY_IMPORT = {"fixtures.checks", "fixtures.expect"}
+"""Of the fixtures; everything else is handed to a check by its name."""
 HOMES = {
-    "pytest": {GLUE, BENCH, CHECKS},
-    "docker": {ACCESS, LABS},
-    "testinfra": {ACCESS},
-    "pyroute2": {ACCESS, LABS, BENCH},
-    "scapy": {ACCESS, BENCH},
-    "jinja2": {REPORTS},
+    "pytest": {"fixtures", "cli", "bench", "checks"},
+    "docker": {"host", "disruption", "netns_lab"},
+    "testinfra": {"host"},
+    "pyroute2": {"host", "netns_lab", "bench"},
+    "scapy": {"packets", "bench"},
+    "jinja2": {"reports"},
 }
-"""Where a library is met."""
-COSTLY = {"docker"}
-"""Imported where it is used: 145 ms, which a run without an engine need not pay."""
+"""The rooms that use a library."""
+COSTLY = {"docker", "scapy"}
+"""Libraries that are imported where they are used, so that a run without them does not pay for them."""
 ACTING = {"subprocess", "os", "shutil", "tempfile", "select", "selectors", "threading", "fcntl", "ctypes", "time"}
-"""What pure reasoning has no use for."""
+"""Modules that pure rooms do not need."""
+NAMED_BY_CHAPTER = {"cli", "diagnosis", "checks", "fixtures", "bench"}
+"""Rooms whose files are named by command, chapter or measurement: their names may recur elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +75,9 @@ class Import:
 
 @cache
 def sources() -> tuple[Path, ...]:
-    """Every module of the program itself."""
-    return tuple(
-        sorted(path for top in ("fixtures", "netns_lab", "reports", "checks") for path in (ROOT / top).rglob("*.py"))
-    )
+    """Return every module of the product."""
+    tops = ("src/viacheck", "fixtures", "netns_lab", "reports", "checks")
+    return tuple(sorted(path for top in tops for path in (ROOT / top).rglob("*.py")))
 
 
 @cache
@@ -70,8 +85,22 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+def name_of(path: Path) -> str:
+    """Return a module's name as it is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[1:] if parts[0] == "src" else parts).removesuffix(".__init__")
+
+
+def room(module: str) -> str | None:
+    """Return the room of a module; None for libraries."""
+    parts = module.split(".")
+    if parts[0] == "viacheck":
+        return parts[1] if len(parts) > 1 else "viacheck"
+    return parts[0] if parts[0] in BELOW else None
+
+
 def imports(path: Path) -> Iterator[Import]:
-    """The imports of a module that happen when it runs: those for the type checker alone are left out."""
+    """Yield the imports of a module that happen when it runs, without those for the type checker alone."""
     module = tree(path)
     for_types = {
         id(node)
@@ -83,81 +112,83 @@ def imports(path: Path) -> Iterator[Import]:
         if id(node) in for_types:
             continue
         if isinstance(node, ast.Import):
-            for one in node.names:
-                yield Import(one.name, (), node.lineno, node in module.body)
+            for alias in node.names:
+                yield Import(alias.name, (), node.lineno, node in module.body)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: imports are written whole"
-            names = tuple(one.asname or one.name for one in node.names)
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            names = tuple(alias.asname or alias.name for alias in node.names)
             yield Import(node.module or "", names, node.lineno, node in module.body)
 
 
-def layer(module: str) -> str | None:
-    """The layer that a module belongs to; None for what is not ours."""
-    found = [one for one in BELOW if module == one or module.startswith(f"{one}.")]
-    return max(found, key=len, default=None)
+def where(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT)}:{line}"
 
 
-def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def test_every_folder_has_its_layer() -> None:
-    packages = {name_of(path / "x.py").removesuffix(".x") for path in (ROOT / "fixtures").iterdir() if path.is_dir()}
-    unknown = {one for one in packages if not one.endswith("__pycache__")} - set(BELOW)
-    assert not unknown, f"say in BELOW what {', '.join(sorted(unknown))} may import"
+def test_every_folder_is_a_room() -> None:
+    folders = {path.name for path in (ROOT / "src" / "viacheck").iterdir() if (path / "__init__.py").exists()}
+    assert not folders - set(BELOW), "say in BELOW what they may import"
+    files = {path.stem for path in (ROOT / "src" / "viacheck").glob("*.py")} - {"__init__"}
+    assert not files - BASE, "a module beside the rooms belongs into one of them"
 
 
 def test_imports_point_one_way() -> None:
     wrong = []
     for path in sources():
-        own = layer(name_of(path))
+        own = room(name_of(path))
         assert own is not None
-        for one in imports(path):
-            other = layer(one.module)
+        for imported in imports(path):
+            other = room(imported.module)
+            if imported.module == "viacheck" and set(imported.names) <= {"__version__"}:
+                continue
             if other is not None and other != own and other not in BELOW[own]:
-                wrong.append(f"{path.relative_to(ROOT)}:{one.line}: {own} imports {one.module}")
+                wrong.append(f"{where(path, imported.line)}: {own} imports {imported.module}")
     assert not wrong, "\n".join(wrong)
 
 
 def test_libraries_are_met_where_they_belong() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)}:{one.line}: {one.module}"
+        f"{where(path, imported.line)}: {imported.module}"
         for path in sources()
-        for one in imports(path)
-        if (library := one.module.partition(".")[0]) in HOMES and layer(name_of(path)) not in HOMES[library]
+        for imported in imports(path)
+        if (library := imported.module.partition(".")[0]) in HOMES and room(name_of(path)) not in HOMES[library]
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_what_costs_much_is_imported_where_it_is_used() -> None:
+def test_costly_libraries_are_imported_where_they_are_used() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)}:{one.line}: {one.module}"
+        f"{where(path, imported.line)}: {imported.module}"
         for path in sources()
-        for one in imports(path)
-        if one.at_top and one.module.partition(".")[0] in COSTLY
+        for imported in imports(path)
+        if imported.at_top and imported.module.partition(".")[0] in COSTLY
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_scapy_enters_by_one_door() -> None:
-    """Its import reads routes, interfaces and a cache: scapy_setup.py keeps it from that."""
-    wrong = [
+def test_scapy_is_imported_in_one_place() -> None:
+    """Its import reads routes, interfaces and a cache: scapy_import.py prevents that."""
+    users = [
         str(path.relative_to(ROOT))
         for path in sources()
-        if path.name != "scapy_setup.py" and any(one.module.partition(".")[0] == "scapy" for one in imports(path))
+        if path.name != "scapy_import.py"
+        and any(imported.module.partition(".")[0] == "scapy" for imported in imports(path))
     ]
     # The bench measures scapy as it is.
-    assert wrong in ([], ["src/viacheck/bench/scapy_sniffer.py"])
+    assert users in ([], ["src/viacheck/bench/scapy_sniffer.py"])
 
 
-def test_reasoning_is_pure() -> None:
+def test_pure_rooms_only_compute() -> None:
     wrong = []
     for path in sources():
-        if layer(name_of(path)) != REASONING:
+        if room(name_of(path)) not in PURE:
             continue
-        wrong += [f"{path.name}:{one.line}: {one.module}" for one in imports(path) if one.module in ACTING]
         wrong += [
-            f"{path.name}:{node.lineno}: {node.func.id}()"
+            f"{where(path, imported.line)}: {imported.module}"
+            for imported in imports(path)
+            if imported.module in ACTING
+        ]
+        wrong += [
+            f"{where(path, node.lineno)}: {node.func.id}()"
             for node in ast.walk(tree(path))
             if isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
@@ -166,47 +197,50 @@ def test_reasoning_is_pure() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_checks_meet_access_as_types_only() -> None:
-    """A check is handed what it looks at; it opens, runs and sends nothing itself."""
-    wrong = []
-    for path in sources():
-        if layer(name_of(path)) != CHECKS:
-            continue
-        glue = {one.module for one in imports(path) if layer(one.module) == GLUE}
-        wrong += [f"{path.name}: imports {module}" for module in glue - CHECKS_MAY_IMPORT]
-        names = {name for one in imports(path) if layer(one.module) == ACCESS for name in one.names}
-        types = {id(node) for part in _types(tree(path)) for node in ast.walk(part)}
-        wrong += [
-            f"{path.name}:{node.lineno}: uses {node.id}"
-            for node in ast.walk(tree(path))
-            if isinstance(node, ast.Name) and node.id in names and id(node) not in types
-        ]
+def test_checks_are_handed_what_they_look_at() -> None:
+    wrong = [
+        f"{where(path, imported.line)}: {imported.module}"
+        for path in sources()
+        if room(name_of(path)) == "checks"
+        for imported in imports(path)
+        if room(imported.module) == "fixtures" and imported.module not in CHECKS_MAY_IMPORT
+    ]
     assert not wrong, "\n".join(wrong)
 
 
-def _types(module: ast.Module) -> Iterator[ast.expr]:
-    for node in ast.walk(module):
-        found = node.returns if isinstance(node, ast.FunctionDef) else getattr(node, "annotation", None)
-        if isinstance(node, ast.ExceptHandler):
-            found = node.type
-        if isinstance(found, ast.expr):
-            yield found
+def test_no_two_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in sources():
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(where(path, node.lineno))
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert not twice, "\n".join(f"{name}: {', '.join(found)}" for name, found in twice.items())
+
+
+def test_no_two_modules_have_one_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in sources():
+        by_chapter = room(name_of(path)) in NAMED_BY_CHAPTER or path.parent.name in ("scenarios", "faults")
+        if path.stem not in ("__init__", "__main__") and not by_chapter:
+            places[path.stem].append(str(path.relative_to(ROOT)))
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert not twice, "\n".join(f"{name}: {', '.join(found)}" for name, found in twice.items())
 
 
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("fixtures.plugin", ["docker", "scapy.all"]),
+        ("viacheck.cli.main", ["pytest", "docker", "scapy", "pyroute2", "jinja2", "pydantic"]),
+        ("fixtures.plugin", ["docker", "scapy", "pyroute2"]),
         ("netns_lab.builder", ["pytest", "docker", "scapy", "jinja2"]),
-        (
-            "reports.report_files",
-            ["pytest", "docker", "scapy", "pyroute2", "testinfra", "fixtures.access", "netns_lab"],
-        ),
-        ("viacheck.diagnosis", ["pytest", "docker", "scapy", "pyroute2", "fixtures.access", "netns_lab"]),
-        ("viacheck.model.result", ["pytest", "fixtures.reasoning", "fixtures.access", "netns_lab", "reports"]),
+        ("reports.report_files", ["pytest", "docker", "scapy", "pyroute2", "testinfra", "viacheck.host", "netns_lab"]),
+        ("viacheck.diagnosis", ["pytest", "docker", "scapy", "pyroute2", "viacheck.host", "netns_lab"]),
+        ("viacheck.model.result", ["pytest", "viacheck.analysis", "viacheck.host", "netns_lab", "reports"]),
     ],
 )
 def test_what_an_import_brings_along(module: str, unwanted: list[str]) -> None:
-    code = f"import sys, {module}; print([name for name in {unwanted!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; "
+    code += f"print([name for name in {unwanted!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
