@@ -1,6 +1,7 @@
 """A DHCP server for a lab's segment: a pool, a router and a lease time, served from a thread (RFC 2131, RFC 2132).
 
 The pool can be replaced while the server runs, as an operator would change it; clients get the change when they renew.
+The messages are pyroute2's; it has a DHCP client and a server detector, but no server (0.9.7).
 """
 
 from __future__ import annotations

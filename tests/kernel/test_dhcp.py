@@ -24,10 +24,10 @@ SERVER, POOL = "10.10.40.1", DHCPPool(
 
 @pytest.fixture
 def segment() -> Iterator[tuple[Namespace, Namespace]]:
-    """A router with an address, and a machine that is up and has none."""
+    """A router with an address, and a machine with an interface that is up and has no address."""
     router, machine = Namespace.create("router"), Namespace.create("machine")
     try:
-        for namespace, words in (
+        for namespace, arguments in (
             (router, ["link", "add", "lan0", "index", "20", "type", "veth", "peer", "name", "eth1", "index", "30"]),
             (router, ["address", "add", f"{SERVER}/24", "dev", "lan0"]),
             (router, ["link", "set", "dev", "eth1", "netns", machine.path]),
@@ -35,8 +35,8 @@ def segment() -> Iterator[tuple[Namespace, Namespace]]:
             (router, ["link", "set", "dev", "lan0", "up"]),
             (machine, ["link", "show", "dev", "eth1"]),
         ):
-            done = namespace.run(["ip", *words])
-            assert done.ok, done
+            result = namespace.run(["ip", *arguments])
+            assert result.ok, result
         yield router, machine
     finally:
         router.close()
@@ -63,18 +63,18 @@ def client(server: DHCPServer, machine: Namespace) -> Iterator[DHCPClient]:
 
 
 def addresses(machine: Namespace) -> dict[str, int]:
-    """The machine's IPv4 addresses with the seconds that each is valid."""
-    shown = json.loads(machine.run(["ip", "-json", "-4", "address", "show", "dev", "eth1"]).stdout)
-    return {one["local"]: one["valid_life_time"] for link in shown for one in link.get("addr_info", [])}
+    """Return the machine's IPv4 addresses with the seconds that each is valid."""
+    links = json.loads(machine.run(["ip", "-json", "-4", "address", "show", "dev", "eth1"]).stdout)
+    return {address["local"]: address["valid_life_time"] for link in links for address in link.get("addr_info", [])}
 
 
 def default_gateway(machine: Namespace) -> str | None:
-    shown = json.loads(machine.run(["ip", "-json", "route", "show", "default"]).stdout)
-    return shown[0]["gateway"] if shown else None
+    routes = json.loads(machine.run(["ip", "-json", "route", "show", "default"]).stdout)
+    return routes[0]["gateway"] if routes else None
 
 
 def port_is_open(machine: Namespace) -> bool:
-    """Port 68 is what tells that a client lives (0x44 in /proc/net/udp)."""
+    """Return whether a client has port 68 open (0x44 in /proc/net/udp)."""
 
     def read() -> bool:
         with open("/proc/thread-self/net/udp") as table:
@@ -100,7 +100,7 @@ def test_a_renewal_brings_the_new_router_and_time(client: DHCPClient, server: DH
     assert addresses(machine)["10.10.40.100"] > 1100
 
 
-def test_a_client_may_ignore_a_new_router_as_debians_does(server: DHCPServer, machine: Namespace) -> None:
+def test_a_client_may_ignore_a_new_router_like_debians_dhclient(server: DHCPServer, machine: Namespace) -> None:
     client = DHCPClient.start(machine, "eth1", follow_router=False)
     try:
         server.pool = replace(POOL, router="10.10.40.254")
@@ -117,7 +117,7 @@ def test_a_refused_renewal_brings_another_address(client: DHCPClient, server: DH
     assert default_gateway(machine) == SERVER
 
 
-def test_a_refused_renewal_takes_the_address_away_where_there_is_no_other(
+def test_a_refused_renewal_removes_the_address_when_the_pool_has_no_other(
     client: DHCPClient, server: DHCPServer, machine: Namespace
 ) -> None:
     server.leases = {"02:00:00:00:00:01": "10.10.40.180"}
@@ -127,9 +127,7 @@ def test_a_refused_renewal_takes_the_address_away_where_there_is_no_other(
     assert addresses(machine) == {}
 
 
-def test_an_exchanged_pool_is_waited_for_until_somebody_has_a_lease_of_it(
-    client: DHCPClient, server: DHCPServer
-) -> None:
+def test_replacing_the_pool_waits_until_a_client_has_a_lease_of_it(client: DHCPClient, server: DHCPServer) -> None:
     assert not server.replace_pool(replace(POOL, router="10.10.40.254"), 0.05)
     renewing = threading.Timer(0.05, client.renew)
     renewing.start()
@@ -139,13 +137,13 @@ def test_an_exchanged_pool_is_waited_for_until_somebody_has_a_lease_of_it(
 
 
 @pytest.mark.skipif(shutil.which("dhclient") is None, reason="isc-dhcp-client is not installed")
-def test_dhclient_renews_when_the_server_says_so_and_ends_with_its_process_namespace(
+def test_dhclient_renews_at_the_servers_renewal_time_and_ends_with_its_process_namespace(
     segment: tuple[Namespace, Namespace], machine: Namespace, tmp_path: Path
 ) -> None:
     server = DHCPServer(segment[0], "lan0", SERVER, replace(POOL, renew_after=1))
     end = contain_processes(machine)
     try:
-        # What the client's own script would do; that would also run this machine's hooks.
+        # The client's own script would set the address, but would also run this machine's hooks.
         assert machine.run(["ip", "address", "add", "10.10.40.100/24", "dev", "eth1"]).ok
         files = ["-pf", str(tmp_path / "pid"), "-lf", str(tmp_path / "leases")]
         assert machine.run(["dhclient", "-4", "-sf", "/bin/true", *files, "eth1"]).ok
@@ -157,7 +155,7 @@ def test_dhclient_renews_when_the_server_says_so_and_ends_with_its_process_names
     assert not port_is_open(machine)
 
 
-def test_a_silent_server_leaves_the_lease_as_it_is(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:
+def test_a_silent_server_leaves_the_lease_unchanged(client: DHCPClient, server: DHCPServer, machine: Namespace) -> None:
     server.pool = replace(POOL, router="10.10.40.254")
     assert machine.run(["ip", "neigh", "replace", SERVER, "lladdr", "02:00:00:00:00:99", "dev", "eth1"]).ok
     with pytest.raises(NoLease, match="no answer"):
@@ -165,13 +163,13 @@ def test_a_silent_server_leaves_the_lease_as_it_is(client: DHCPClient, server: D
     assert "10.10.40.100" in addresses(machine)
 
 
-def test_a_killed_client_leaves_an_address_that_will_end(server: DHCPServer, machine: Namespace) -> None:
+def test_a_killed_client_leaves_an_address_that_will_expire(server: DHCPServer, machine: Namespace) -> None:
     DHCPClient.start(machine, "eth1").close()
     assert 0 < addresses(machine)["10.10.40.100"] <= 600
     assert not port_is_open(machine)
 
 
-def test_nobody_answers_where_no_server_is(machine: Namespace) -> None:
+def test_a_segment_without_a_server_gives_no_lease(machine: Namespace) -> None:
     with pytest.raises(NoLease, match="no answer from a DHCP server"):
         DHCPClient.start(machine, "eth1", timeout=0.3)
 
@@ -191,9 +189,9 @@ def test_a_held_address_is_not_given_twice(server: DHCPServer, machine: Namespac
 
 @pytest.mark.skipif(shutil.which("busybox") is None, reason="busybox is not installed")
 def test_udhcpc_gets_a_lease_of_the_server(server: DHCPServer, machine: Namespace) -> None:
-    done = machine.run(["busybox", "udhcpc", "-q", "-n", "-f", "-t", "5", "-T", "1", "-i", "eth1", "-s", "/bin/true"])
-    assert done.ok, done
-    assert "10.10.40.100" in done.stdout + done.stderr
+    result = machine.run(["busybox", "udhcpc", "-q", "-n", "-f", "-t", "5", "-T", "1", "-i", "eth1", "-s", "/bin/true"])
+    assert result.ok, result
+    assert "10.10.40.100" in result.stdout + result.stderr
 
 
 @pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")
