@@ -6,7 +6,7 @@ from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_seen, departures, departures_text, errors_seen, left_by
-from viacheck.model.intent import Protocol
+from viacheck.model.intent import TransportProtocol
 from viacheck.packets.traffic_tests import TrafficTests
 
 
@@ -17,7 +17,7 @@ from viacheck.packets.traffic_tests import TrafficTests
     needs="capture",
 )
 def test_agent_packets_leave_by_the_intended_uplink(
-    traffic: TrafficTests, resolved: ResolvedIntent, protocol: Protocol, expect: Expect
+    traffic: TrafficTests, resolved: ResolvedIntent, protocol: TransportProtocol, expect: Expect
 ) -> None:
     expect.only_by(resolved.uplink, traffic.agent(protocol), resolved.egress_interfaces, who="the agent")
 
@@ -29,7 +29,7 @@ def test_agent_packets_leave_by_the_intended_uplink(
     needs="capture",
 )
 def test_agent_packets_carry_the_right_source(
-    traffic: TrafficTests, resolved: ResolvedIntent, protocol: Protocol, expect: Expect
+    traffic: TrafficTests, resolved: ResolvedIntent, protocol: TransportProtocol, expect: Expect
 ) -> None:
     packets = traffic.agent(protocol)
     left = left_by(packets, resolved.egress_interfaces)
@@ -55,7 +55,9 @@ def test_agent_packets_carry_the_right_source(
 
 
 @check("EGRESS-03", "Answers come back to the agent", guide="NAT", needs="capture")
-def test_answers_come_back(traffic: TrafficTests, resolved: ResolvedIntent, protocol: Protocol, expect: Expect) -> None:
+def test_answers_come_back(
+    traffic: TrafficTests, resolved: ResolvedIntent, protocol: TransportProtocol, expect: Expect
+) -> None:
     packets = traffic.agent(protocol)
     left = left_by(packets, resolved.egress_interfaces)
     if not left:
@@ -79,7 +81,7 @@ def test_answers_come_back(traffic: TrafficTests, resolved: ResolvedIntent, prot
     needs="capture",
 )
 def test_the_hosts_own_packets_keep_the_default_exit(
-    traffic: TrafficTests, resolved: ResolvedIntent, protocol: Protocol, expect: Expect
+    traffic: TrafficTests, resolved: ResolvedIntent, protocol: TransportProtocol, expect: Expect
 ) -> None:
     if resolved.default_exit is None:
         expect.not_run("the host has no default exit (HOST-06); name it in host.default_exit")

@@ -13,7 +13,8 @@ from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
 from viacheck.disruption.runner import EgressNotAsIntended
 from viacheck.model.check import CONTAINER
-from viacheck.model.intent import Intent, Survivable, seconds
+from viacheck.model.intent import Intent, Survivable
+from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import DisruptionResult
 from viacheck.model.result import Evidence, StateEvidence
 from viacheck.packets.traffic_tests import TrafficTests

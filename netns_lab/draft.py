@@ -25,7 +25,7 @@ from netns_lab.plan import (
     SegmentMachines,
 )
 from netns_lab.services.dhcp_server import DHCPPool
-from viacheck.model.intent import parse_intent
+from viacheck.model.intent_file import parse_intent
 from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, NetworkState, Nexthop, Route, Rule
 
 

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from netns_lab.faults import FAULTS, Fault
 from netns_lab.plan import LabPlan
 from netns_lab.scenarios import BLANK, SCENARIOS
-from viacheck.model.intent import Intent, IntentError, parse_intent
+from viacheck.model.intent import Intent
+from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.specs import SelectionError

@@ -12,7 +12,8 @@ from netns_lab.plan import LabPlan, without_agent
 from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.scenarios import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE
 from netns_lab.services.dhcp_client import DHCPClient, NoLease
-from viacheck.model.intent import Intent, PipeworkDhcpAttach, PipeworkStaticAttach, parse_intent
+from viacheck.model.intent import Intent, PipeworkDhcpAttach, PipeworkStaticAttach
+from viacheck.model.intent_file import parse_intent
 
 
 def engine_intent(plan: LabPlan) -> Intent:

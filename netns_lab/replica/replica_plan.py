@@ -9,7 +9,9 @@ from netns_lab.replica.assumed_agent import AgentUnknown, was_hidden, with_assum
 from netns_lab.replica.cabling import AGENT, Cabling
 from netns_lab.replica.replica_files import ReplicaFiles, replica_files, resolvers_of
 from netns_lab.replica.snapshot_limits import SnapshotImpossible, check_limits
-from viacheck.model.intent import Intent, parse_intent, seconds
+from viacheck.model.intent import Intent
+from viacheck.model.intent_file import parse_intent
+from viacheck.model.intent_values import seconds
 from viacheck.model.snapshot import NetworkState, Snapshot
 
 LONGEST_TIMEOUT = 0.4

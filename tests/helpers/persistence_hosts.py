@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.intent import parse_intent
+from viacheck.model.intent_file import parse_intent
 from viacheck.model.snapshot import Address, HostFile, Link, NetworkState, Rule, Snapshot
 from viacheck.persistence import networkmanager
 from viacheck.persistence.allowlist import keep

@@ -11,7 +11,8 @@ from viacheck.analysis.explain import explain, packet_from
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import RoutingModel
 from viacheck.host.kernel_route import ask_kernel
-from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.intent import Intent
+from viacheck.model.intent_file import parse_intent
 from viacheck.model.snapshot import Family, Snapshot
 
 SETS, PACKETS = 25, 8

@@ -17,7 +17,8 @@ from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from viacheck.analysis.replica_diff import differences
 from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import take_snapshot
-from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.intent import Intent
+from viacheck.model.intent_file import parse_intent
 from viacheck.model.snapshot import HostFile, Neighbour, Problem, Route, Snapshot
 from viacheck.packets.probes import Prober, ProbeRequest
 from viacheck.packets.tokens import TokenSpace

@@ -13,8 +13,8 @@ import pytest
 
 from tests.helpers.front_door import Finished, command, finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
-from viacheck.model.intent import toml_text
 from viacheck.model.result import CheckResult, Outcome, Verdict
+from viacheck.model.toml_text import toml_text
 
 USAGE_ERROR = 4
 
@@ -50,7 +50,7 @@ def refused(done: Finished) -> list[str]:
         ),
         (SITE.replace("[uplinks.eth0]", "[uplinks.'eth 0']"), "uplinks.\"eth 0\": found 'eth 0'; an interface name"),
         (SITE.replace("[egress]", "[egres]"), "egres: unknown key, did you mean 'egress'?"),
-        (SITE.replace('uplink = "wlan0"', 'uplink = "wlan1"'), "egress.uplink: 'wlan1' is none of the uplinks"),
+        (SITE.replace('uplink = "wlan0"', 'uplink = "wlan1"'), "egress.uplink: 'wlan1' is not a configured uplink"),
         (SITE.replace("10.10.40.1", "10.10.40.300"), "uplinks.eth0.gateway: found '10.10.40.300'; allowed: an IPv4"),
         (
             SITE.replace('bridge = "docker0"', 'bridge = "docker0"\nsubnet = "172.17.0.1/16"'),

@@ -14,16 +14,9 @@ from tests.helpers.front_door import VIACHECK
 from viacheck.cli.main import main
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
-from viacheck.model.intent import (
-    Intent,
-    MacvlanAttach,
-    NatAttach,
-    PipeworkDhcpAttach,
-    PipeworkStaticAttach,
-    load_intent,
-    parse_intent,
-)
+from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkDhcpAttach, PipeworkStaticAttach
 from viacheck.model.intent_draft import draft
+from viacheck.model.intent_file import load_intent, parse_intent
 from viacheck.model.intent_schema import intent_schema
 from viacheck.model.snapshot import (
     Address,

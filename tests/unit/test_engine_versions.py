@@ -14,7 +14,8 @@ from tests.helpers.paths import RECORDED
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.model.check import Check
-from viacheck.model.intent import Intent, parse_intent
+from viacheck.model.intent import Intent
+from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import CheckResult, Verdict
 from viacheck.model.snapshot import NetworkState, Snapshot

@@ -5,26 +5,20 @@ The lines are part of what a person meets first, so they are held word for word.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from viacheck.model.intent import (
-    Agent,
-    Egress,
-    Intent,
-    IntentError,
-    NatAttach,
-    Site,
-    Survivable,
-    Uplink,
-    load_intent,
-    parse_intent,
-    seconds,
-)
+from viacheck.model.intent import Agent, Egress, Intent, NatAttach, Site, Survivable, Uplink
+from viacheck.model.intent_file import IntentError, load_intent, parse_intent
+from viacheck.model.intent_values import seconds
+from viacheck.model.toml_text import toml_text
 
 EVENTS = ", ".join(get_args(Survivable))
 GOOD = """\
@@ -111,8 +105,8 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
         ('"te-agent"', '"te-agent"\nnetns = "/proc/1/ns/net"',
          "agent: both container and netns are given; allowed: exactly one of them"),
         ('"te-agent"', "3", "agent.container: found 3; allowed: a Docker name or id, such as 'te-agent'"),
-        ('"te-agent"', '"-rm"', "agent.container: found '-rm'; a Docker name has two or more of letters, digits, '_', "
-         "'.', '-', a letter or digit first"),
+        ('"te-agent"', '"-rm"', "agent.container: found '-rm'; a Docker name has two or more letters, digits, "
+         "'_', '.' or '-', and a letter or digit first"),
         ('container = "te-agent"', 'netns = "te"', "agent.netns: found 'te'; the path of a network namespace is "
          "absolute, such as /proc/123/ns/net"),
         ('mode = "nat"', "", f"agent.attach.mode: missing; allowed: {MODES}"),
@@ -129,8 +123,8 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
         ('"10.10.50.1"', '"2001:db8::1"', "uplinks.wlan0.gateway: found '2001:db8::1'; "
          "allowed: an IPv4 address, such as '10.10.50.1'"),
         ('"10.10.50.1"', "10", "uplinks.wlan0.gateway: found 10; an address is text between quotes"),
-        ('"10.10.50.1"', '"127.0.0.1"', "uplinks.wlan0.gateway: found '127.0.0.1'; the address of one other machine "
-         "is needed: no loopback, multicast, broadcast or 0.0.0.0"),
+        ('"10.10.50.1"', '"127.0.0.1"', "uplinks.wlan0.gateway: found '127.0.0.1'; the address of another machine "
+         "is needed: not loopback, multicast, broadcast or 0.0.0.0"),
         ('[uplinks.eth0]\ngateway = "10.10.40.1"', "[uplinks.eth0]",
          "uplinks.eth0.gateway: missing; allowed: an IPv4 address, such as '10.10.50.1'"),
         ("[uplinks.eth0]", '[uplinks."wlan0.100"]\ngateway = 1\n[uplinks.eth0]',
@@ -140,9 +134,13 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
         ("[uplinks.eth0]", '[uplinks.a-name-of-more-than-15-bytes]\ngateway = "192.0.2.1"\n[uplinks.eth0]',
          "uplinks.a-name-of-more-than-15-bytes: found 'a-name-of-more-than-15-bytes'; "
          "an interface name has 1 to 15 bytes"),
+        ("[uplinks.eth0]", '[uplinks.eth0.40]\ngateway = "10.10.60.1"\n[uplinks.eth0]',
+         "uplinks.eth0: found [uplinks.eth0.40]; the name of an interface with a dot stands between quotes: "
+         'write [uplinks."eth0.40"]'),
         ('uplink = "wlan0"', "", "egress.uplink: missing; allowed: the name of an interface, such as 'eth0'"),
-        ('uplink = "wlan0"', 'uplink = "wlan1"', "egress.uplink: 'wlan1' is none of the uplinks; allowed: eth0, wlan0"),
-        ('uplink = "wlan0"', 'uplink = "a/b"', "egress.uplink: found 'a/b'; an interface name holds no '/', no ':' and "
+        ('uplink = "wlan0"', 'uplink = "wlan1"', "egress.uplink: 'wlan1' is not a configured uplink; "
+         "allowed: eth0, wlan0"),
+        ('uplink = "wlan0"', 'uplink = "a/b"', "egress.uplink: found 'a/b'; an interface name has no '/', no ':' and "
          "no white space, and is not '.' or '..'"),
         ("table = 200", "table = 254", "egress.table: found 254; tables 252 to 255 are the kernel's own; "
          "pick another, such as 200"),
@@ -164,13 +162,13 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
         ("table = 200", 'table = 200\nrecover_within = "0s"', "egress.recover_within: found '0s'; "
          "a duration is more than 0 and at most 60m"),
         ('default_exit = "eth0"', 'default_exit = "ppp0"',
-         "host.default_exit: 'ppp0' is none of the uplinks; allowed: eth0, wlan0"),
+         "host.default_exit: 'ppp0' is not a configured uplink; allowed: eth0, wlan0"),
         ('"198.51.100.1"', '"example.net"', "probe.target: found 'example.net'; "
          "allowed: an IPv4 address, such as '10.10.50.1'"),
         ('"198.51.100.1"', '"198.51.100.1"\nprotocols = []', "probe.protocols: found []; "
          "allowed: a list of: icmp, udp, tcp"),
         ('"198.51.100.1"', '"198.51.100.1"\nprotocols = ["udp", "udp"]', "probe.protocols: found ['udp', 'udp']; "
-         "the list names something twice"),
+         "the list has an entry twice"),
         ('"198.51.100.1"', '"198.51.100.1"\ncount = 2.5', "probe.count: found 2.5; "
          "allowed: a whole number from 1 to 100"),
         ('"198.51.100.1"', '"198.51.100.1"\nport = 65536', "probe.port: found 65536; "
@@ -226,6 +224,21 @@ def test_a_mistake_of_a_bridged_agent_is_told_in_one_line(text: str, line: str) 
     assert mistakes(text) == [f"site.toml: {line}"]
 
 
+def test_an_unquoted_name_with_a_dot_is_one_mistake_and_hides_no_other() -> None:
+    vlan = UNTABLED.replace("[uplinks.wlan0]", "[uplinks.wlan0.40.7]").replace(
+        'uplink = "wlan0"', 'uplink = "wlan0.40.7"'
+    )
+    line = (
+        "site.toml: uplinks.wlan0: found [uplinks.wlan0.40.7]; the name of an interface with a dot stands between "
+        'quotes: write [uplinks."wlan0.40.7"]'
+    )
+    assert mistakes(vlan) == [line]
+    assert mistakes(vlan.replace('"10.10.50.1"', '"x"')) == [
+        line,
+        "site.toml: uplinks.\"wlan0.40.7\".gateway: found 'x'; allowed: an IPv4 address, such as '10.10.50.1'",
+    ]
+
+
 def test_a_mistake_in_one_place_hides_none_in_another() -> None:
     text = (
         GOOD.replace("schema = 1", "schema = 2")
@@ -274,7 +287,7 @@ def test_parts_of_the_wrong_type_are_told_and_stop_nothing() -> None:
 
 
 def test_an_intent_made_in_code_is_held_to_the_same_rules() -> None:
-    with pytest.raises(ValueError, match=r"egress\.uplink: 'wlan1' is none of the uplinks; allowed: eth0"):
+    with pytest.raises(ValueError, match=r"egress\.uplink: 'wlan1' is not a configured uplink; allowed: eth0"):
         Intent(
             schema=1,
             site=Site(name="made"),
@@ -307,3 +320,36 @@ def test_a_file_that_cannot_be_understood_is_told_in_one_line(
 @pytest.mark.parametrize(("text", "number"), [("500ms", 0.5), ("2.5s", 2.5), ("2m", 120.0)])
 def test_durations_are_turned_into_seconds(text: str, number: float) -> None:
     assert seconds(text) == pytest.approx(number)
+
+
+TEXTS = ("nat", "macvlan", "eth0", "10.0.0.1", "")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(TEXTS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(("mode", "gateway", "x.y", "")), inner),
+    max_leaves=6,
+)
+
+
+def any_mistakes(document: dict[str, object]) -> list[str]:
+    try:
+        parse_intent(document, source="site.toml")
+    except IntentError as error:
+        return error.mistakes
+    return []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from(("schema", "site", "agent", "uplinks", "egress", "host", "probe", "x")), VALUES))
+def test_any_document_is_refused_with_a_line_for_each_mistake(document: dict[str, object]) -> None:
+    mistakes = any_mistakes(document)
+    assert mistakes, "no such document has an egress"
+    assert all(line.startswith("site.toml: ") for line in mistakes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(key=st.sampled_from(("container", "name", "gateway", "uplink", "target")), text=st.text(max_size=20))
+def test_any_text_is_accepted_or_refused_with_its_key(key: str, text: str) -> None:
+    file = re.sub(rf"(?m)^{key} = .*$", lambda _match: f"{key} = {toml_text(text)}", GOOD)
+    for line in any_mistakes(tomllib.loads(file)):
+        assert re.match(rf"site\.toml: [\w.]*{key}: ", line)
+        assert line.isprintable()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.intent import Protocol
+from viacheck.model.intent import TransportProtocol
 from viacheck.model.snapshot import Route, Rule
 
 FIXED_PRIORITY = 1000
@@ -25,7 +25,7 @@ class ShadowingRule:
     """An earlier rule that decides for the agent's packets in place of the intended one."""
 
     rule: Rule
-    protocols: tuple[Protocol, ...]
+    protocols: tuple[TransportProtocol, ...]
     """The protocols that it decides for; empty when it decides for all that are probed."""
 
 
@@ -60,7 +60,7 @@ def shadowing_rule(resolved: ResolvedIntent) -> ShadowingRule | None:
     """Return the earlier rule that decides for the agent's packets; None when the intended rule decides."""
     if not rules_for_agent(resolved):
         return None
-    protocols_by_rule: dict[Rule, list[Protocol]] = {}
+    protocols_by_rule: dict[Rule, list[TransportProtocol]] = {}
     for protocol in resolved.intent.probe.protocols:
         rule = resolved.agent_decision(protocol).rule
         if rule is not None and rule not in resolved.rules_to_the_table:

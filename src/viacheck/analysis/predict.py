@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from viacheck.analysis.explain import explain
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
-from viacheck.model.intent import NatAttach, Protocol
+from viacheck.model.intent import NatAttach, TransportProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Prediction:
     """``leaves by wlan0, source 10.10.50.9``, in words for people."""
 
 
-def predict(resolved: ResolvedIntent, protocol: Protocol) -> Prediction:
+def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction:
     """Where the agent's packets of one protocol to the probe target would leave."""
     bridged = not isinstance(resolved.intent.agent.attach, NatAttach)
     if bridged and resolved.snapshot.agent is None:

@@ -15,11 +15,11 @@ from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 from viacheck.analysis.packet_filter.evaluate import Flow, mark_after_prerouting
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
-from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, Protocol
+from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, TransportProtocol
 from viacheck.model.result import PacketSighting
 from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, Route, Rule, Snapshot
 
-PROTOCOL_NUMBERS: dict[Protocol, int] = {"icmp": IPPROTO_ICMP, "tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
+PROTOCOL_NUMBERS: dict[TransportProtocol, int] = {"icmp": IPPROTO_ICMP, "tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
 DEFAULT_BRIDGE = "docker0"
 ON_PARENT = ("macvlan", "macvtap", "ipvlan")
 """Kinds of interfaces that sit on another one (IFLA_LINK)."""
@@ -232,7 +232,7 @@ class ResolvedIntent:
         flow = Flow(family=4, source=self.agent_source, destination=self.target, iif=self.bridge, oif=None)
         return mark_after_prerouting(self.snapshot.host.packet_filter, flow) or 0
 
-    def agent_packet(self, protocol: Protocol | None = None, destination: str | None = None) -> Packet:
+    def agent_packet(self, protocol: TransportProtocol | None = None, destination: str | None = None) -> Packet:
         """The agent's packet as the host's routing sees it arrive."""
         return Packet(
             source=self.agent_source,
@@ -243,7 +243,7 @@ class ResolvedIntent:
             dport=self.intent.probe.port if protocol in ("udp", "tcp") else None,
         )
 
-    def agent_mark_for(self, protocol: Protocol | None) -> int:
+    def agent_mark_for(self, protocol: TransportProtocol | None) -> int:
         """The mark that the packet filter gives to the agent's packets of one protocol."""
         if protocol is None or self.agent_source is None:
             return self.agent_mark
@@ -253,7 +253,7 @@ class ResolvedIntent:
         )  # fmt: skip
         return mark_after_prerouting(self.snapshot.host.packet_filter, flow) or 0
 
-    def agent_decision(self, protocol: Protocol | None = None) -> Decision:
+    def agent_decision(self, protocol: TransportProtocol | None = None) -> Decision:
         """What the routing model says of the agent's packet to the probe target."""
         return self.model.decide(self.agent_packet(protocol))
 

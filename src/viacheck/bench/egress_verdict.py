@@ -8,7 +8,7 @@ from viacheck.analysis.sightings import left_by, unsound
 from viacheck.bench.figures import BenchFailed, Figure, Limit, Measurement, milliseconds
 from viacheck.bench.scapy_sniffer import ScapySniffer
 from viacheck.host.namespace import Namespace
-from viacheck.model.intent import seconds
+from viacheck.model.intent_values import seconds
 from viacheck.packets.capture import Watch
 from viacheck.packets.evidence import packets_evidence
 from viacheck.packets.probes import Prober, ProbeRequest

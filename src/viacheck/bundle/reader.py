@@ -22,7 +22,8 @@ from viacheck.bundle.recorded_commands import Recorded, commands_in
 from viacheck.bundle.script_output import snapshot_of
 from viacheck.diagnosis import causes
 from viacheck.model.exit_status import UsageError
-from viacheck.model.intent import PROTOCOLS, Intent, IntentError, parse_intent
+from viacheck.model.intent import PROTOCOLS, Intent
+from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import Outcome, Run, TargetRecord
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA

@@ -15,7 +15,7 @@ from viacheck.bundle.writer import STRICT_CAPTURES, Case, write_bundle
 from viacheck.cli.command import opened
 from viacheck.installation import reports_folder
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.intent import load_intent
+from viacheck.model.intent_file import load_intent
 from viacheck.targets.specs import LocalSpec
 
 

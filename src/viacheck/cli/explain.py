@@ -15,7 +15,7 @@ from viacheck.analysis.routing.model import RoutingModel
 from viacheck.bundle.reader import read_bundle
 from viacheck.cli.command import opened
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.intent import load_intent
+from viacheck.model.intent_file import load_intent
 from viacheck.model.snapshot import NetworkState
 
 if TYPE_CHECKING:

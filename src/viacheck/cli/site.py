@@ -14,8 +14,8 @@ from viacheck.host.docker import ContainerMissing, EngineProblem, container_name
 from viacheck.host.namespace import Namespace, NotANamespace
 from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.intent import IntentError, parse_intent
 from viacheck.model.intent_draft import draft
+from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.intent_schema import intent_schema
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.parsers.rt_tables import registered

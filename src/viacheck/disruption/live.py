@@ -13,7 +13,8 @@ from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld
 from viacheck.guard.restore import RestoreResult
 from viacheck.guard.ssh_sessions import ManagementUnknown, ssh_sessions
-from viacheck.model.intent import Intent, seconds
+from viacheck.model.intent import Intent
+from viacheck.model.intent_values import seconds
 from viacheck.targets.namespace_target import NamespaceTarget
 
 _EVENT_MARGIN = 15.0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from viacheck.disruption.flow_results import probe_result
-from viacheck.model.intent import Protocol
+from viacheck.model.intent import TransportProtocol
 from viacheck.model.measurements import LATE, Departure, FlowAge, ProbeResult
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
@@ -37,7 +37,7 @@ class StreamFlow:
     request: ProbeRequest
 
 
-def stream_flows(protocol: Protocol, destinations: Mapping[Family, str], port: int) -> tuple[StreamFlow, ...]:
+def stream_flows(protocol: TransportProtocol, destinations: Mapping[Family, str], port: int) -> tuple[StreamFlow, ...]:
     """An old flow and new flows to each family's destination; ``port`` is that of UDP and TCP."""
     kept = random.randint(*_PORTS)  # noqa: S311 - any port will do
     to_port = None if protocol == "icmp" else port

@@ -18,7 +18,7 @@ from viacheck.disruption.probe_stream import Stream, StreamFlow, stream_flows
 from viacheck.disruption.timeline import Moment, timeline, whereabouts
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
-from viacheck.model.intent import seconds
+from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import DisruptionResult, EgressState, ProbeResult
 from viacheck.model.result import CommandEvidence
 from viacheck.model.snapshot import Family

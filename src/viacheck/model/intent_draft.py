@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 
 from viacheck.model.exit_status import UsageError
-from viacheck.model.intent import toml_key, toml_text
 from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, NetworkState, Nexthop, Rule, Snapshot
+from viacheck.model.toml_text import toml_key, toml_text
 
 CORRECT = "CORRECT THIS"
 KERNEL_TABLES = (0, 252, 253, 254, 255)

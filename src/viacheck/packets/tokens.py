@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
 
+from viacheck.model.intent import TransportProtocol
 from viacheck.packets.bpf import ProbeMarks
 
-ProbeProtocol = Literal["icmp", "udp", "tcp", "dns"]
+ProbeProtocol = TransportProtocol | Literal["dns"]
 
 FENCE_ETHERTYPE = 0x88B5
 """Local experimental EtherType 1 (IEEE Std 802): no switch or host gives it a meaning."""

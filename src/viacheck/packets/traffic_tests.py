@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol as TypingProtocol
+from typing import Protocol
 
 from viacheck.analysis.dhcp_offers import addresses_to_request
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.namespace import Namespace
-from viacheck.model.intent import Probe, Protocol, seconds
+from viacheck.model.intent import Probe, TransportProtocol
+from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import Offer, SegmentFacts, TrafficMeasurements
 from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
@@ -40,7 +41,7 @@ SMALLEST_MTU = 68
 _UNSAFE_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
-class TrafficSubject(TypingProtocol):
+class TrafficSubject(Protocol):
     """The part of a target that traffic tests need. ``agent`` is read anew for each test: a restart replaces it."""
 
     @property
@@ -136,7 +137,7 @@ class TrafficTests:
     def _host(self) -> Prober:
         return Prober(self._subject.host, self._tokens)
 
-    def agent(self, protocol: Protocol) -> PacketsEvidence:
+    def agent(self, protocol: TransportProtocol) -> PacketsEvidence:
         """Send the agent's probes to the probe target; return those of one protocol.
 
         The probes of all protocols leave, and are waited for, together.
@@ -147,7 +148,7 @@ class TrafficTests:
             self._reverse_path_drops = (before, self._read_reverse_path_drops())
         return self._packets[protocol]
 
-    def host(self, protocol: Protocol) -> PacketsEvidence:
+    def host(self, protocol: TransportProtocol) -> PacketsEvidence:
         """Send the host's own probes to the probe target; return those of one protocol."""
         if f"host {protocol}" not in self._packets:
             self._exchange("host ", self._host, self._requests_to_target())
@@ -286,7 +287,7 @@ class TrafficTests:
             if not macs and (link := host.link(name)) is not None and link.carrier
         )
 
-    def far_end(self, protocol: Protocol) -> Sequence[FarEndEvidence]:
+    def far_end(self, protocol: TransportProtocol) -> Sequence[FarEndEvidence]:
         """What the gateways saw of the agent's probes; nothing on a live host."""
         records = [record for record in self._far_end.get(protocol, []) if record.protocol == protocol]
         return [FarEndEvidence(records=records)] if records else []

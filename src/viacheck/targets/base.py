@@ -11,8 +11,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.disruption.controls import Disruption, LabControl
 from viacheck.host.command import RecordedCommand
 from viacheck.host.namespace import Namespace
-from viacheck.model.intent import Intent
-from viacheck.model.intent import Protocol as ProbeProtocol
+from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import KernelDecision
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import Snapshot
@@ -99,10 +98,10 @@ class Target(Protocol):
     def replay_obstacle(self) -> str | None:
         """Why the target's ifupdown files cannot be run in a lab; None when they can."""
 
-    def forecast(self, protocol: ProbeProtocol) -> Forecast | None:
+    def forecast(self, protocol: TransportProtocol) -> Forecast | None:
         """Return where the routing model sends the agent's packets; None where packets show it."""
 
-    def kernel_decision(self, protocol: ProbeProtocol) -> KernelDecision:
+    def kernel_decision(self, protocol: TransportProtocol) -> KernelDecision:
         """Return the kernel's decision for the agent's packets; the routing model's for a target without a kernel."""
 
     def traffic_tests(self, captures: Path) -> TrafficTests:

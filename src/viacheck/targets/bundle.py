@@ -14,7 +14,7 @@ from viacheck.analysis.predict import predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.reader import Bundle
 from viacheck.host.command import RecordedCommand
-from viacheck.model.intent import Protocol
+from viacheck.model.intent import TransportProtocol
 from viacheck.model.measurements import KernelAnswer, KernelDecision
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import Snapshot
@@ -57,12 +57,12 @@ class BundleTarget:
         """The intent, resolved against the snapshot."""
         return ResolvedIntent(self.intent, self.snapshot)
 
-    def forecast(self, protocol: Protocol) -> Forecast:
+    def forecast(self, protocol: TransportProtocol) -> Forecast:
         """Return where the routing model sends the agent's packets of one protocol."""
         prediction = predict(self.resolved, protocol)
         return Forecast(prediction.as_intended, prediction.words, NEEDS_PACKETS)
 
-    def kernel_decision(self, protocol: Protocol) -> KernelDecision:
+    def kernel_decision(self, protocol: TransportProtocol) -> KernelDecision:
         """Return the routing model's decision, as a bundle has no kernel."""
         model = self.resolved.agent_decision(protocol)
         text = f"routing model, as a bundle has no kernel to ask: {model}"

@@ -29,7 +29,7 @@ from viacheck.host.kernel_route import ask_kernel
 from viacheck.host.manager_status import ask
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.host.snapshot_reader import take_snapshot
-from viacheck.model.intent import Intent, Protocol
+from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import KernelDecision
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
@@ -199,11 +199,11 @@ class NamespaceTarget:
 
         return read() if root else self.host.call(read)
 
-    def forecast(self, protocol: Protocol) -> Forecast | None:  # noqa: ARG002 - of the protocol Target
+    def forecast(self, protocol: TransportProtocol) -> Forecast | None:  # noqa: ARG002 - of the protocol Target
         """Return None: packets show where they leave."""
         return None
 
-    def kernel_decision(self, protocol: Protocol) -> KernelDecision:
+    def kernel_decision(self, protocol: TransportProtocol) -> KernelDecision:
         """Ask the kernel for the agent's packet to the probe target (RTM_GETROUTE)."""
         model = self.resolved.agent_decision(protocol)
         answer = ask_kernel(self.host, self.resolved.agent_packet(protocol))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
 from viacheck.model.check import Check
-from viacheck.model.intent import seconds
+from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import KernelDecision, Measurements, NotReplayed, ReplayResult, TrafficMeasurements
 from viacheck.targets.base import Target
 
