@@ -65,21 +65,11 @@ class WatchedPackets:
 
     @property
     def packets(self) -> list[Packet]:
-        """The probes and their answers as scapy packets, in order of time.
+        """The probes, their answers and ICMP errors about them as scapy packets, in order of time.
 
-        ``sniffed_on`` is the interface, ``direction`` is ``out`` or ``in``, ``time`` is in seconds since the epoch.
+        ``sniffed_on`` is the interface, ``direction`` is 1 (in) or 2 (out), ``time`` is in seconds since the epoch.
         """
-        from viacheck.packets.pcapng import LINKTYPE_ETHERNET
-        from viacheck.packets.scapy_import import IP, Ether, IPv6
-
-        packets = []
-        for frame in self.observation.frames:
-            ethernet = frame.link_type == LINKTYPE_ETHERNET
-            layer = Ether if ethernet else IPv6 if frame.octets[0] >> 4 == 6 else IP
-            packet = layer(frame.octets)
-            packet.time, packet.sniffed_on, packet.direction = frame.time_ns / 1e9, frame.interface, frame.direction
-            packets.append(packet)
-        return packets
+        return [frame.packet for frame in self.observation.frames if frame.number is not None]
 
     def evidence(self, *exchanges: Exchange, title: str = "") -> PacketsEvidence:
         """Return where the probes of these exchanges were seen, as evidence for ``expect``."""
@@ -101,7 +91,7 @@ class PacketWatch:
 
     @contextlib.contextmanager
     def __call__(self, interfaces: Sequence[str] | Iterable[str]) -> Iterator[WatchedPackets]:
-        """Watch these interfaces until the block ends. The capture sees probes of this run, their answers and ARP."""
+        """Watch these interfaces until the block ends. The kernel filter passes the run's probes and their answers."""
         seen = WatchedPackets()
         watch = Watch(self._host, list(interfaces), self._tokens)
         try:
