@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from netns_lab.replica.cabling import PEER_INDEX
-from viacheck.model.snapshot import NetworkState, Snapshot
+from viacheck.model.snapshot import NetworkState, Snapshot, StateSubject
 
 MOST_LINKS = 256
 LONGEST_NAME = 15
 """Octets of an interface's name."""
 _NAME = re.compile(r"[^\s/:\x00-\x1f\x7f]+")
-_REQUIRED = ("links", "addresses", "rules", "routes")
+_REQUIRED: tuple[StateSubject, ...] = ("links", "addresses", "rules", "routes")
 
 
 class SnapshotImpossible(Exception):

@@ -1,6 +1,6 @@
-"""Makes a snapshot of raw outputs, as the shell script leaves them: the same readers as on a live host, on saved text.
+"""Makes a snapshot from the outputs that the shell script recorded, by the same readers as on a live host.
 
-What a command of the script is called here is a contract between the two: see ``collect.sh``.
+The text of each command is a contract with the script: see ``collect.sh``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import json
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from viacheck.bundle.manifest import FILES
 from viacheck.bundle.recorded_commands import Recorded
-from viacheck.host.link_monitors import in_words
+from viacheck.host.link_monitors import monitor_names
 from viacheck.model.snapshot import (
+    IN_AGENT,
     DockerEngine,
     HostFile,
     Link,
@@ -22,7 +23,9 @@ from viacheck.model.snapshot import (
     NetworkState,
     PacketFilter,
     Problem,
+    ProblemSubject,
     Snapshot,
+    StateSubject,
 )
 from viacheck.netlink.packet_filter import (
     IPTABLES_FAMILIES,
@@ -34,6 +37,7 @@ from viacheck.netlink.packet_filter import (
 from viacheck.parsers import iproute
 from viacheck.parsers.comments import without_comments
 from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers
+from viacheck.parsers.network_state import IP, read_network_state
 from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 from viacheck.persistence import manager_answers
 from viacheck.persistence.allowlist import keep
@@ -43,7 +47,7 @@ T = TypeVar("T")
 SYSCTLS, WIRELESS, PROGRAMS, PERMISSIONS = "cat /proc/sys/net", "ls /sys/class/net", "command -v", "ls -ld"
 HOSTNAME, KERNEL = "uname -n", "uname -r"
 NETLINK = "cat /proc/net/netlink"
-"""Lines ``INODE`` for each socket that is told of links, and ``INODE NAME`` for a process that holds it."""
+"""Lines ``INODE`` for each socket that receives link messages, and ``INODE NAME`` for a process that holds it."""
 NFT = "nft -j list ruleset"
 DOCKER_VERSION, DOCKER_INFO, DOCKER_NETWORKS, DOCKER_CONTAINER = (
     "docker version", "docker info", "docker network inspect", "docker inspect",
@@ -54,64 +58,60 @@ ENTER_AGENT = "nsenter"
 class _Place:
     """The commands of one namespace, and what could not be read of them."""
 
-    def __init__(self, place: str, commands: Iterable[Recorded]) -> None:
+    def __init__(self, place: Literal["host", "agent"], commands: Iterable[Recorded]) -> None:
         self.place = place
-        self.commands = {one.command: one for one in commands if one.place == place}
+        self.commands = {recorded.command: recorded for recorded in commands if recorded.place == place}
         self.problems: list[Problem] = []
 
-    def problem(self, what: str, reason: str, one: Recorded | None = None) -> None:
-        name = what if self.place == "host" else f"{self.place} {what}"
+    def problem(self, what: ProblemSubject, reason: str, recorded: Recorded | None = None) -> None:
         self.problems.append(
             Problem(
-                what=name, reason=reason, command=one.command if one else None,
-                exit_code=one.exit_code if one else None, stderr=one.stderr if one else "",
+                what=what, reason=reason, command=recorded.command if recorded else None,
+                exit_code=recorded.exit_code if recorded else None, stderr=recorded.stderr if recorded else "",
             )
         )  # fmt: skip
 
-    def read(self, what: str, words: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
-        command = f"ip -N -j {words}"
-        one = self.commands.get(command)
-        if one is None:
-            self.problem(what, f"'{command}' was not recorded")
+    def unread(self, subject: StateSubject, reason: str, recorded: Recorded | None = None) -> None:
+        """Note a part of the namespace's state that could not be read."""
+        self.problem(IN_AGENT[subject] if self.place == "agent" else subject, reason, recorded)
+
+    def read(self, subject: StateSubject, arguments: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
+        """Parse the recorded output of one ``ip`` command."""
+        command = f"{' '.join(IP)} {arguments}"
+        recorded = self.commands.get(command)
+        if recorded is None:
+            self.unread(subject, f"'{command}' was not recorded")
             return ()
-        if one.exit_code:
-            self.problem(what, f"{command} ended with exit code {one.exit_code}: {one.stderr.strip()}", one)
+        if recorded.exit_code:
+            reason = f"{command} ended with exit code {recorded.exit_code}: {recorded.stderr.strip()}"
+            self.unread(subject, reason, recorded)
             return ()
         try:
-            return parse(one.stdout)
+            return parse(recorded.stdout)
         except iproute.ParseError as error:
-            self.problem(what, str(error), one)
+            self.unread(subject, str(error), recorded)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            self.problem(what, f"not what {command} prints: {type(error).__name__}: {error}", one)
+            self.unread(subject, f"not the output of {command}: {type(error).__name__}: {error}", recorded)
         return ()
 
     def output(self, command: str) -> str:
-        one = self.commands.get(command)
-        return one.stdout if one is not None else ""
+        """Return what a command printed; empty when it was not recorded."""
+        recorded = self.commands.get(command)
+        return recorded.stdout if recorded is not None else ""
 
     def state(self) -> NetworkState:
+        """Return the state of the namespace."""
         wireless = self.output(WIRELESS).split()
-        links = self.read("links", "-d link show", iproute.parse_links)
-        return NetworkState(
-            links=tuple(replace(link, wireless=True) if link.name in wireless else link for link in links),
-            addresses=self.read("addresses", "-d address show", iproute.parse_addresses),
-            rules=(
-                *self.read("rules", "-4 rule show", lambda text: iproute.parse_rules(text, 4)),
-                *self.read("rules6", "-6 rule show", lambda text: iproute.parse_rules(text, 6)),
-            ),
-            routes=(
-                *self.read("routes", "-d -4 route show table all", lambda text: iproute.parse_routes(text, 4)),
-                *self.read("routes6", "-d -6 route show table all", lambda text: iproute.parse_routes(text, 6)),
-            ),
-            neighbours=(
-                *self.read("neighbours", "-4 neigh show", lambda text: iproute.parse_neighbours(text, 4)),
-                *self.read("neighbours6", "-6 neigh show", lambda text: iproute.parse_neighbours(text, 6)),
-            ),
-            sysctls=_sysctls(self.output(SYSCTLS), links),
+        state = read_network_state(self.read)
+        return replace(
+            state,
+            links=tuple(replace(link, wireless=True) if link.name in wireless else link for link in state.links),
+            sysctls=_sysctls(self.output(SYSCTLS), state.links),
             packet_filter=self.packet_filter(),
         )
 
     def packet_filter(self) -> PacketFilter:
+        """Return the packet filter of the namespace."""
         unread: list[str] = []
         saves = [
             IptablesSave(tool, family, recorded.stdout)
@@ -121,15 +121,14 @@ class _Place:
         ]
         packet_filter = merge_packet_filter(self._nft_ruleset(unread), saves, unread)
         if packet_filter.unread:
-            self.problem("packet filter", "; ".join(packet_filter.unread))
+            self.unread("packet filter", "; ".join(packet_filter.unread))
         return without_rule_comments(packet_filter)
 
     def _nft_ruleset(self, unread: list[str]) -> NftRuleset | None:
         """Return the chains that nft printed; add to ``unread`` where it did not."""
         recorded = self.commands.get(NFT)
         if recorded is None or recorded.exit_code:
-            why = recorded_failure(recorded)
-            unread.append(f"nftables: {NFT}: {why}")
+            unread.append(f"nftables: {NFT}: {_failure(recorded)}")
             return None
         try:
             return NftRuleset(parse_nft_json(recorded.stdout), "nft")
@@ -138,8 +137,8 @@ class _Place:
             return None
 
 
-def recorded_failure(recorded: Recorded | None) -> str:
-    """Return why a command's output is not there."""
+def _failure(recorded: Recorded | None) -> str:
+    """Return why a command's output is missing."""
     if recorded is None:
         return "it was not recorded"
     return recorded.stderr.strip() or f"exit code {recorded.exit_code}"
@@ -148,24 +147,23 @@ def recorded_failure(recorded: Recorded | None) -> str:
 def snapshot_of(
     commands: Sequence[Recorded], members: Mapping[str, bytes], *, taken: str, container: str | None
 ) -> Snapshot:
-    """The state of the host that these commands were run on.
+    """Return the state of the host on which the commands ran.
 
     Args:
-        commands: what was run, and what it said.
-        members: the bundle's members, of which the host's files are read.
+        commands: the recorded commands with their output.
+        members: the bundle's members, which hold the host's files.
         taken: when, ISO 8601.
-        container: the agent's container; None when it is a bare namespace.
+        container: the agent's container; None when the agent is a bare namespace.
     """
     host, agent = _Place("host", commands), _Place("agent", commands)
     state = host.state()
     engine = _engine(host, container) if container is not None else None
     agent_state = agent.state() if agent.commands else None
-    if agent_state is None and not any(one.what in ("engine", "container") for one in host.problems):
+    if agent_state is None and not any(problem.what in ("engine", "container") for problem in host.problems):
         refused = host.commands.get(ENTER_AGENT)
         reason = refused.stderr.strip() if refused is not None else "its commands were not recorded"
-        host.problems.append(
-            Problem(what="agent", reason=f"the script did not enter it: {reason}", missing="root, and nsenter")
-        )
+        reason = f"the script did not enter the agent's namespace: {reason}"
+        host.problems.append(Problem(what="agent", reason=reason, missing="root, and nsenter"))
     return Snapshot(
         taken=taken,
         hostname=host.output(HOSTNAME).strip(),
@@ -175,88 +173,90 @@ def snapshot_of(
         engine=engine,
         files=tuple(_files(host.output(PERMISSIONS), members)),
         programs=dict(line.split(" ", 1) for line in host.output(PROGRAMS).splitlines() if " " in line),
-        link_watchers=_link_watchers(host) if NETLINK in host.commands else None,
-        manager_answers=tuple(_own_words(host)),
+        link_watchers=_link_monitors(host) if NETLINK in host.commands else None,
+        manager_answers=tuple(_manager_answers(host)),
         problems=(*host.problems, *agent.problems),
     )
 
 
-def _own_words(host: _Place) -> Iterable[ManagerAnswer]:
-    for command, one in host.commands.items():
+def _manager_answers(host: _Place) -> Iterable[ManagerAnswer]:
+    for command, recorded in host.commands.items():
         if manager_answers.is_one(command):
             try:
-                yield ManagerAnswer(command, one.exit_code, manager_answers.kept(command, one.stdout))
+                yield ManagerAnswer(command, recorded.exit_code, manager_answers.kept(command, recorded.stdout))
             except (ValueError, RecursionError):
-                # What a stranger's bundle says there may be anything.
+                # A bundle from outside may hold anything in place of the answer.
                 continue
 
 
-def _link_watchers(host: _Place) -> tuple[str, ...]:
-    words = [line.split(" ", 1) for line in host.output(NETLINK).splitlines()]
-    return in_words(frozenset(one[0] for one in words), {one[0]: one[1] for one in words if len(one) == 2})
+def _link_monitors(host: _Place) -> tuple[str, ...]:
+    lines = [line.split(" ", 1) for line in host.output(NETLINK).splitlines()]
+    return monitor_names(frozenset(line[0] for line in lines), {line[0]: line[1] for line in lines if len(line) == 2})
 
 
 def _sysctls(text: str, links: tuple[Link, ...]) -> dict[str, str]:
-    """Lines ``net/ipv4/ip_forward = 1``; of interfaces that came and went meanwhile nothing is kept."""
+    """Read lines ``net/ipv4/ip_forward = 1``, without those of interfaces that are not among the links."""
     names = {"all", "default", *(link.name for link in links)}
-    found = {}
+    values = {}
     for line in text.splitlines():
         path, equals, value = line.partition(" = ")
         parts = path.split("/")
         if equals and (len(parts) < 5 or parts[3] in names or not links):
-            found[path] = value
-    return found
+            values[path] = value
+    return values
 
 
 def _engine(host: _Place, container: str) -> DockerEngine | None:
     version = _json(host, DOCKER_VERSION)
     if not isinstance(version, dict):
-        one = host.commands.get(DOCKER_VERSION)
-        said = one.stderr.strip().splitlines() if one is not None else []
-        host.problem("engine", f"docker version: {said[-1] if said else 'it was not recorded'}", one)
+        recorded = host.commands.get(DOCKER_VERSION)
+        errors = recorded.stderr.strip().splitlines() if recorded is not None else []
+        host.problem("engine", f"docker version: {errors[-1] if errors else 'it was not recorded'}", recorded)
         return None
     options = _json(host, DOCKER_INFO)
     networks = [_without_ends(network) for network in _lines(host.output(DOCKER_NETWORKS))]
-    inspected = [_without_ends(one) for one in _lines(host.output(DOCKER_CONTAINER))]
+    inspected = [_without_ends(container_) for container_ in _lines(host.output(DOCKER_CONTAINER))]
     try:
         engine = engine_from_answers(
             version, {"SecurityOptions": options}, networks, inspected[0] if inspected else None
         )
     except (NotAnEngineAnswer, KeyError, TypeError, AttributeError, ValueError) as error:
-        host.problem("engine", f"what docker said cannot be read: {type(error).__name__}: {error}")
+        host.problem("engine", f"docker's output cannot be read: {type(error).__name__}: {error}")
         return None
     if engine.container is None:
-        host.problem("container", f"docker inspect told nothing of {container!r}", host.commands.get(DOCKER_CONTAINER))
+        host.problem(
+            "container", f"docker inspect knows no container {container!r}", host.commands.get(DOCKER_CONTAINER)
+        )
     return engine
 
 
 def _json(host: _Place, command: str) -> Any:
-    one = host.commands.get(command)
-    if one is None or one.exit_code:
+    recorded = host.commands.get(command)
+    if recorded is None or recorded.exit_code:
         return None
     try:
-        return json.loads(one.stdout)
+        return json.loads(recorded.stdout)
     except (ValueError, RecursionError):
         return None
 
 
 def _lines(text: str) -> list[Any]:
-    """One JSON value for each line."""
-    found = []
+    """Return the JSON value of each line, without lines that are not JSON."""
+    values = []
     for line in filter(None, map(str.strip, text.splitlines())):
         try:
-            found.append(json.loads(line))
+            values.append(json.loads(line))
         except (ValueError, RecursionError):
             continue
-    return found
+    return values
 
 
 def _without_ends(value: Any) -> Any:
-    """Docker's templates know no last element: the script ends each list with "" and each object with "": null."""
+    """Remove the end of each list ("") and object ("": null) that the script adds: Docker's templates need it."""
     if isinstance(value, dict):
-        return {key: _without_ends(one) for key, one in value.items() if key}
+        return {key: _without_ends(member) for key, member in value.items() if key}
     if isinstance(value, list):
-        return [_without_ends(one) for one in value if one != ""]
+        return [_without_ends(element) for element in value if element != ""]
     return value
 
 
@@ -279,8 +279,8 @@ def _files(permissions: str, members: Mapping[str, bytes]) -> Iterable[HostFile]
             yield HostFile(path=path, exists=True, text=kept, mode=_mode(mode))
 
 
-def _mode(words: str) -> int:
-    """Permission bits of what ls(1) prints: ``-rwxr-xr-x``."""
+def _mode(text: str) -> int:
+    """Return the permission bits that ls(1) prints as ``-rwxr-xr-x``."""
     bits = (stat.S_IRUSR, stat.S_IWUSR, stat.S_IXUSR, stat.S_IRGRP, stat.S_IWGRP, stat.S_IXGRP,
             stat.S_IROTH, stat.S_IWOTH, stat.S_IXOTH)  # fmt: skip
-    return sum(bit for bit, letter in zip(bits, words[1:10], strict=False) if letter not in "-ST")
+    return sum(bit for bit, letter in zip(bits, text[1:10], strict=False) if letter not in "-ST")

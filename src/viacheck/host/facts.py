@@ -1,11 +1,15 @@
-"""Host facts by testinfra: files, programs, services, read in the target's own namespaces.
+"""Facts of a host that differ between distributions, by testinfra: where a program is, a package, a service.
 
-testinfra has one narrow seam, a backend that runs a command; this one runs it through a Namespace, so that the same
-facts are read of a lab and of a live host.
+testinfra has one narrow seam, a backend that runs a command; this backend runs it through a Namespace, so that the same
+facts are read of a lab and of a live host. Each fact costs at least one shell (2.2 ms for a program, 27 ms for a
+package, 52 ms for a service), which is worth its knowledge of package managers, init systems and folders outside of
+PATH. Files and sysctls have no such differences: :mod:`viacheck.host.files` and :mod:`viacheck.host.sysctl` read them
+without a shell (0.05 ms; 8 ms by testinfra).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from testinfra.backend.base import BaseBackend
@@ -13,10 +17,6 @@ from testinfra.backend.base import CommandResult as TestinfraResult
 from testinfra.host import Host
 
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import HostFile
-
-READ_LIMIT = 256 * 1024
-"""Bytes of a file that are kept; the files that matter here are a few kilobytes."""
 
 
 class NamespaceBackend(BaseBackend):  # type: ignore[misc]
@@ -37,16 +37,17 @@ class NamespaceBackend(BaseBackend):  # type: ignore[misc]
 
 
 def facts(namespace: Namespace) -> Host:
-    """The facts of the host that a namespace belongs to."""
+    """Return the facts of the host that a namespace belongs to."""
     return Host(NamespaceBackend(namespace))
 
 
-def read_file(host: Host, path: str) -> HostFile:
-    """Read one file. A file that is there and cannot be read says so in ``error``."""
-    file = host.file(path)
-    if not file.exists:
-        return HostFile(path=path, exists=False)
-    try:
-        return HostFile(path=path, exists=True, text=file.content_string[:READ_LIMIT], mode=file.mode)
-    except (RuntimeError, AssertionError, UnicodeDecodeError) as error:
-        return HostFile(path=path, exists=True, error=str(error).splitlines()[0])
+def find_programs(namespace: Namespace, names: Iterable[str]) -> dict[str, str]:
+    """Return the path of each program that the host has, on PATH or in /sbin and /usr/sbin."""
+    host = facts(namespace)
+    paths = {}
+    for name in names:
+        try:
+            paths[name] = str(host.find_command(name))
+        except ValueError:
+            continue
+    return paths

@@ -1,7 +1,7 @@
-"""Looks for programs that are told when a link of a network namespace changes, and may act on it.
+"""Finds link monitors: programs that learn of a changed link of a network namespace and may act on it.
 
-ifplugd(8), NetworkManager and systemd-networkd bring routes back after a flap; what they do is in no dump of the
-kernel's. That they listen is: each holds a socket in the group RTNLGRP_LINK (rtnetlink(7)).
+ifplugd(8), NetworkManager and systemd-networkd bring routes back after a flap. No dump of the kernel shows these
+actions, but /proc shows that the programs listen: each holds a socket in the group RTNLGRP_LINK (rtnetlink(7)).
 """
 
 from __future__ import annotations
@@ -19,31 +19,36 @@ BYSTANDERS = frozenset({
     "avahi-daemon", "chronyd", "containerd", "dockerd", "hostapd", "iwd", "ntpd", "snmpd", "systemd-resolve",
     "systemd-timesyn", "systemd-udevd", "wpa_supplicant",
 })  # fmt: skip
-"""Who listens and sets no route; names as the kernel keeps them (proc(5), comm): fifteen characters."""
+"""Programs that listen and set no route; names as the kernel keeps them (proc(5), comm): fifteen characters."""
 
 
-def link_watchers(namespace: Namespace, proc: str = "/proc") -> tuple[str, ...]:
-    """What may act on the events of a namespace's links, in words; empty when there is nothing.
+def link_monitors(namespace: Namespace, proc: str = "/proc") -> tuple[str, ...]:
+    """Return the programs that may act on events of a namespace's links, by name; empty when there are none.
 
     Args:
         namespace: where the links are.
-        proc: of the host, whose processes are looked through.
+        proc: the /proc of the host, whose processes are searched.
     """
     listening = namespace.call(lambda: frozenset(_listening()))
     if not listening:
         return ()
-    return in_words(listening, dict(_owners(listening, proc)))
+    return monitor_names(listening, dict(_owners(listening, proc)))
 
 
-def in_words(listening: frozenset[str], owners: Mapping[str, str]) -> tuple[str, ...]:
-    """What may act on a link's events, of the sockets' inodes and the names of the processes that hold them."""
+def monitor_names(listening: frozenset[str], owners: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of link monitors.
+
+    Args:
+        listening: inodes of the sockets that receive link messages.
+        owners: by inode, the name of a process that holds the socket.
+    """
     named = dict.fromkeys(name for name in owners.values() if name not in BYSTANDERS)
     unknown = ["a program that listens for changes of links"] if listening - owners.keys() else []
     return (*named, *unknown)
 
 
 def _listening() -> Iterator[str]:
-    """The inodes of the calling thread's namespace's sockets that are told of links."""
+    """Yield the inodes of the sockets in the calling thread's namespace that receive link messages."""
     with open("/proc/thread-self/net/netlink") as file:
         for line in list(file)[1:]:
             _address, protocol, _port, groups, *_figures, inode = line.split()
@@ -52,15 +57,15 @@ def _listening() -> Iterator[str]:
 
 
 def _owners(inodes: frozenset[str], proc: str) -> Iterator[tuple[str, str]]:
-    """By inode, the name of the process that holds the socket."""
+    """Yield inode and name of each process that holds one of the sockets."""
     for entry in filter(str.isdecimal, os.listdir(proc)):
         try:
             with open(f"{proc}/{entry}/comm", encoding="utf-8", errors="replace") as file:
                 name = file.read().strip()
             for number in os.listdir(f"{proc}/{entry}/fd"):
-                leads_to = os.readlink(f"{proc}/{entry}/fd/{number}")
-                if leads_to.startswith("socket:[") and leads_to[8:-1] in inodes:
-                    yield leads_to[8:-1], name
+                target = os.readlink(f"{proc}/{entry}/fd/{number}")
+                if target.startswith("socket:[") and target[8:-1] in inodes:
+                    yield target[8:-1], name
         except OSError:
-            # It has ended, or is not ours to look at.
+            # The process has ended, or this process may not look at it.
             continue

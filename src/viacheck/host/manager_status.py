@@ -11,6 +11,7 @@ from fnmatch import filter as matching
 from functools import partial
 
 from viacheck.host.command import NOT_FOUND
+from viacheck.host.files import names_in
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import ManagerAnswer
 from viacheck.persistence import ifupdown, manager_answers, netplan, networkd
@@ -45,15 +46,8 @@ def _with_files() -> set[Manager]:
     # Where this folder is missing ifquery makes it: a host where ifupdown has done nothing is to stay as it is.
     if os.path.exists(ifupdown.INTERFACES) and os.path.isdir(os.path.dirname(ifupdown.IFSTATE)):
         found.add("ifupdown")
-    if _names(networkd.STATE_FOLDER):
+    if names_in(networkd.STATE_FOLDER):
         found.add("networkd")
-    if any(matching(_names(folder), "*.yaml") for folder in netplan.FOLDERS):
+    if any(matching(names_in(folder), "*.yaml") for folder in netplan.FOLDERS):
         found.add("netplan")
     return found
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []

@@ -19,27 +19,31 @@ from viacheck.host import persistence_files, pipework_files
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.host.command import CommandResult
 from viacheck.host.dhcp_clients import dhcp_clients
-from viacheck.host.facts import facts, read_file
-from viacheck.host.link_monitors import link_watchers
+from viacheck.host.facts import find_programs
+from viacheck.host.files import names_in, read_text
+from viacheck.host.link_monitors import link_monitors
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.host.sysctl import read_sysctls
 from viacheck.model.snapshot import (
+    IN_AGENT,
     DockerEngine,
     HostFile,
     Link,
     NetworkState,
     Problem,
     Snapshot,
+    StateSubject,
 )
 from viacheck.netlink.packet_filter import without_rule_comments
 from viacheck.parsers import iproute
 from viacheck.parsers.comments import without_comments
+from viacheck.parsers.network_state import IP, read_network_state
 
 T = TypeVar("T")
 UNDECODABLE = "\ufffd"
-"""What stands for an octet of a command's answer that is no UTF-8."""
-RT_TABLES = "/etc/iproute2/rt_tables"
+"""Stands for an octet of a command's output that is not UTF-8."""
+RT_TABLES = ("/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables")
 RT_TABLE_FOLDERS = ("/etc/iproute2/rt_tables.d", "/usr/share/iproute2/rt_tables.d")
 PROGRAMS = ("pipework", "nft", "iptables", "conntrack")
 SYSCTLS = (
@@ -62,64 +66,53 @@ INTERFACE_SYSCTLS = (
 )
 
 
-class _Reader:
+class _StateReader:
     """Reads one namespace and remembers what could not be read."""
 
     def __init__(self, namespace: Namespace) -> None:
-        self.namespace = namespace
+        self._namespace = namespace
         self.problems: list[Problem] = []
 
-    def ip(self, what: str, words: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
-        result = self.namespace.run(["ip", "-N", "-j", *words.split()])
+    def network_state(self) -> NetworkState:
+        state = read_network_state(self._ip)
+        undecodable = [link.index for link in state.links if UNDECODABLE in link.name]
+        if undecodable:
+            interfaces = ", ".join(map(str, undecodable))
+            reason = f"the name of interface {interfaces} is not UTF-8, so that it cannot be watched"
+            self.problems.append(Problem(what="links", reason=reason))
+        packet_filter = without_rule_comments(read_packet_filter(self._namespace))
+        if packet_filter.unread:
+            reason = "; ".join(packet_filter.unread)
+            self.problems.append(Problem(what="packet filter", reason=reason, missing=missing_capabilities()))
+        return dataclasses.replace(
+            state,
+            links=self._namespace.call(lambda: tuple(_with_wireless(link) for link in state.links)),
+            sysctls=self._namespace.call(lambda: _sysctls(state.links)),
+            packet_filter=packet_filter,
+        )
+
+    def _ip(self, subject: StateSubject, arguments: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
+        result = self._namespace.run([*IP, *arguments.split()])
         if not result.ok:
-            self.problems.append(_problem(what, result))
+            self.problems.append(_problem(subject, result))
             return ()
         try:
             return parse(result.stdout)
         except iproute.ParseError as error:
-            self.problems.append(_problem(what, result, reason=str(error)))
+            self.problems.append(_problem(subject, result, reason=str(error)))
             return ()
-
-    def network_state(self) -> NetworkState:
-        links = self.ip("links", "-d link show", iproute.parse_links)
-        nameless = [link.index for link in links if UNDECODABLE in link.name]
-        if nameless:
-            reason = f"the name of interface {', '.join(map(str, nameless))} is no UTF-8, so it cannot be watched"
-            self.problems.append(Problem(what="links", reason=reason))
-        packet_filter = without_rule_comments(read_packet_filter(self.namespace))
-        if packet_filter.unread:
-            reason = "; ".join(packet_filter.unread)
-            self.problems.append(Problem(what="packet filter", reason=reason, missing=missing_capabilities()))
-        return NetworkState(
-            links=self.namespace.call(lambda: tuple(_with_wireless(link) for link in links)),
-            addresses=self.ip("addresses", "-d address show", iproute.parse_addresses),
-            rules=(
-                *self.ip("rules", "-4 rule show", lambda text: iproute.parse_rules(text, 4)),
-                *self.ip("rules6", "-6 rule show", lambda text: iproute.parse_rules(text, 6)),
-            ),
-            routes=(
-                *self.ip("routes", "-d -4 route show table all", lambda text: iproute.parse_routes(text, 4)),
-                *self.ip("routes6", "-d -6 route show table all", lambda text: iproute.parse_routes(text, 6)),
-            ),
-            neighbours=(
-                *self.ip("neighbours", "-4 neigh show", lambda text: iproute.parse_neighbours(text, 4)),
-                *self.ip("neighbours6", "-6 neigh show", lambda text: iproute.parse_neighbours(text, 6)),
-            ),
-            sysctls=self.namespace.call(lambda: _sysctls(links)),
-            packet_filter=packet_filter,
-        )
 
 
 def network_state(namespace: Namespace) -> tuple[NetworkState, tuple[Problem, ...]]:
     """Read the networking state of one namespace, and what could not be read of it."""
-    reader = _Reader(namespace)
+    reader = _StateReader(namespace)
     with _collector_paused():
         return reader.network_state(), tuple(reader.problems)
 
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Python's garbage collector would walk through 100,000 new routes again and again, and find none to be garbage."""
+    """Pause Python's garbage collector, which would visit 100,000 new routes repeatedly and find no garbage."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -139,17 +132,16 @@ def take_snapshot(
 
     Args:
         host: the host's namespace.
-        agent: the agent's network namespace, where it could be entered.
-        engine: what the Docker engine said, where there is one.
+        agent: the agent's network namespace; None when it cannot be entered.
+        engine: the Docker engine's answers; None without an engine.
         problems: what could not be read before, and why.
     """
     state, host_problems = network_state(host)
-    found = [*problems, *host_problems]
+    all_problems = [*problems, *host_problems]
     agent_state = None
     if agent is not None:
         agent_state, agent_problems = network_state(agent)
-        found += [dataclasses.replace(problem, what=f"agent {problem.what}") for problem in agent_problems]
-    fact = facts(host)
+        all_problems += map(_in_agent, agent_problems)
     return Snapshot(
         taken=datetime.datetime.now().astimezone().isoformat(timespec="milliseconds"),
         hostname=socket.gethostname(),
@@ -157,23 +149,35 @@ def take_snapshot(
         host=state,
         agent=agent_state,
         engine=engine,
-        files=_files(host),
-        programs={name: str(fact.find_command(name)) for name in PROGRAMS if fact.exists(name)},
-        problems=tuple(found),
+        files=(*host.call(_table_names), *persistence_files.collect(host), *pipework_files.collect(host)),
+        programs=find_programs(host, PROGRAMS),
+        problems=tuple(all_problems),
         dhcp_clients=dhcp_clients(agent) if agent is not None else None,
-        link_watchers=link_watchers(host),
+        link_watchers=link_monitors(host),
     )
 
 
-def _files(namespace: Namespace) -> tuple[HostFile, ...]:
-    fact = facts(namespace)
-    paths = [RT_TABLES, "/usr/share/iproute2/rt_tables"]
+def _in_agent(problem: Problem) -> Problem:
+    """Return a problem of the agent's namespace under the agent's name."""
+    return dataclasses.replace(problem, what=IN_AGENT[problem.what])
+
+
+def _table_names() -> tuple[HostFile, ...]:
+    """Read the files that name routing tables."""
+    paths = list(RT_TABLES)
     for folder in RT_TABLE_FOLDERS:
-        if fact.file(folder).is_directory:
-            paths += [f"{folder}/{name}" for name in fact.file(folder).listdir() if name.endswith(".conf")]
-    tables = (read_file(fact, path) for path in paths)
-    names = (dataclasses.replace(file, text=without_comments(file.text)) for file in tables)
-    return (*names, *persistence_files.collect(namespace), *pipework_files.collect(namespace))
+        paths += [f"{folder}/{name}" for name in names_in(folder) if name.endswith(".conf")]
+    return tuple(map(_table_file, paths))
+
+
+def _table_file(path: str) -> HostFile:
+    try:
+        text, mode = read_text(path)
+    except FileNotFoundError:
+        return HostFile(path=path, exists=False)
+    except OSError as error:
+        return HostFile(path=path, exists=True, error=error.strerror)
+    return HostFile(path=path, exists=True, text=without_comments(text), mode=mode)
 
 
 def _with_wireless(link: Link) -> Link:
@@ -189,7 +193,7 @@ def _sysctls(links: tuple[Link, ...]) -> dict[str, str]:
     return read_sysctls((*SYSCTLS, *(pattern.format(name) for pattern in INTERFACE_SYSCTLS for name in names)))
 
 
-def _problem(what: str, result: CommandResult, reason: str = "") -> Problem:
+def _problem(what: StateSubject, result: CommandResult, reason: str = "") -> Problem:
     return Problem(
         what=what,
         reason=reason or f"{result.command} ended with exit code {result.exit_code}: {result.stderr.strip()}",

@@ -1,0 +1,49 @@
+"""The part of a namespace's state that ip(8) prints, read in the same way on a live host and from a bundle.
+
+The commands are part of the contract with ``collect.sh``, which records their output under the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from viacheck.model.snapshot import NetworkState, StateSubject
+from viacheck.parsers import iproute
+
+T = TypeVar("T")
+IP = ("ip", "-N", "-j")
+"""The beginning of every command: numbers instead of names, JSON."""
+
+
+class ReadIp(Protocol):
+    """Runs one ``ip`` command, or finds its recorded output, and parses it."""
+
+    def __call__(self, subject: StateSubject, arguments: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
+        """Return the parsed objects; empty when there is no output to parse, which the reader keeps as a problem.
+
+        Args:
+            subject: the part of the state, as problems name it.
+            arguments: after :data:`IP`.
+            parse: raises :class:`iproute.ParseError` for output that is not ip's.
+        """
+
+
+def read_network_state(read: ReadIp) -> NetworkState:
+    """Return links, addresses, rules, routes and neighbours; sysctls and packet filter are for the caller to add."""
+    return NetworkState(
+        links=read("links", "-d link show", iproute.parse_links),
+        addresses=read("addresses", "-d address show", iproute.parse_addresses),
+        rules=(
+            *read("rules", "-4 rule show", lambda text: iproute.parse_rules(text, 4)),
+            *read("rules6", "-6 rule show", lambda text: iproute.parse_rules(text, 6)),
+        ),
+        routes=(
+            *read("routes", "-d -4 route show table all", lambda text: iproute.parse_routes(text, 4)),
+            *read("routes6", "-d -6 route show table all", lambda text: iproute.parse_routes(text, 6)),
+        ),
+        neighbours=(
+            *read("neighbours", "-4 neigh show", lambda text: iproute.parse_neighbours(text, 4)),
+            *read("neighbours6", "-6 neigh show", lambda text: iproute.parse_neighbours(text, 6)),
+        ),
+    )
