@@ -20,7 +20,7 @@ from netns_lab.lab import Lab
 from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, Script, parse_labs, replica_of
 from netns_lab.open_lab import open_lab
 from viacheck.model.diff import changes
-from viacheck.model.result import CheckResult, Outcome, RemedyCheck, TargetRecord
+from viacheck.model.result import CheckResult, RemedyCheck, RunResult, TargetRecord
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.base import Target
 from viacheck.targets.remedy_check import RemedyCandidate, candidates, compare, not_verified, obstacle_to
@@ -41,7 +41,7 @@ class RemedyTrial:
     remedies: tuple[RemedyCandidate, ...]
 
 
-def verify_remedies(outcome: Outcome, judge: Judge) -> None:
+def verify_remedies(outcome: RunResult, judge: Judge) -> None:
     """Verify the remedies of every lab and replica in an outcome, and fill in ``remedy_check`` of each diagnosis.
 
     Args:
@@ -67,7 +67,7 @@ def verify_remedies(outcome: Outcome, judge: Judge) -> None:
             result.diagnosis.remedy_check = not_verified(result.diagnosis, obstacle)
 
 
-def _trial(target: TargetRecord, outcome: Outcome) -> RemedyTrial | None:
+def _trial(target: TargetRecord, outcome: RunResult) -> RemedyTrial | None:
     """Return the remedies of a target; None if it is not a lab, or has no remedy that a lab can run."""
     if target.kind != "lab":
         return None

@@ -17,7 +17,7 @@ from typing import TextIO
 from reports.diagnoses import ReportedCause, reported_causes
 from reports.egress_summary import VerdictSentence, verdict_sentence
 from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence
-from viacheck.model.result import Outcome, Verdict
+from viacheck.model.result import RunResult, Verdict
 
 NARROWEST, WIDEST = 40, 120
 _COLOURS = {"pass": "32", "fail": "31", "inconclusive": "35", "advisory": "33", "strong": "1", "quiet": "2"}
@@ -28,7 +28,7 @@ def colour_wanted(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def summary(outcome: Outcome, report: Path | None, *, colour: bool, width: int | None = None) -> str:
+def summary(outcome: RunResult, report: Path | None, *, colour: bool, width: int | None = None) -> str:
     """Write the short form of a run.
 
     Args:
@@ -45,7 +45,7 @@ def summary(outcome: Outcome, report: Path | None, *, colour: bool, width: int |
 
 
 class _Summary:
-    def __init__(self, outcome: Outcome, report: Path | None, colour: bool, width: int) -> None:
+    def __init__(self, outcome: RunResult, report: Path | None, colour: bool, width: int) -> None:
         self.outcome, self.report, self.colour, self.width = outcome, report, colour, width
         self.sentences: dict[str, VerdictSentence] = {}
         """The verdict sentences, by target."""

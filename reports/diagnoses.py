@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from reports.egress_summary import EGRESS_CHECK
 from reports.text import chapter, check_order, ids_shortened, named, reason
-from viacheck.model.result import CheckResult, Outcome, Verdict
+from viacheck.model.result import CheckResult, RunResult, Verdict
 
 REPORTED = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
 """Verdicts whose cause is reported, the worst first."""
@@ -63,7 +63,7 @@ class ReportedCause:
         return any(result.check == EGRESS_CHECK for result in (*self.results, *self.affected))
 
 
-def reported_causes(outcome: Outcome, verdict: Verdict) -> list[ReportedCause]:
+def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]:
     """Return the causes of one verdict: first those that move the agent's packets, then those that affect most checks.
 
     A cause has the worst verdict among the checks that report it and those that it also affects.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as Xml
 
 from reports.text import escape_unprintable, reason
-from viacheck.model.result import CheckResult, Outcome, Verdict
+from viacheck.model.result import CheckResult, RunResult, Verdict
 
 _ELEMENTS = {
     Verdict.FAIL: "failure",
@@ -20,7 +20,7 @@ _ELEMENTS = {
 _COUNTED = (("failures", Verdict.FAIL), ("errors", Verdict.INCONCLUSIVE))
 
 
-def junit(outcome: Outcome) -> str:
+def junit(outcome: RunResult) -> str:
     """Write a run in the form that CI systems share (testsuites, testsuite, testcase)."""
     suites = Xml.Element("testsuites", {"name": "viacheck", **_numbers(outcome.results)})
     for target in outcome.targets:

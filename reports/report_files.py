@@ -11,7 +11,7 @@ from reports.junit import junit
 from reports.report_page import render
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import UsageError
-from viacheck.model.result import Outcome
+from viacheck.model.result import RunResult
 
 RESULT, REPORT, JUNIT, LATEST = "result.json", "report.html", "junit.xml", "latest"
 CAPTURES, BUNDLE = "captures", "bundle.tar.gz"
@@ -21,7 +21,7 @@ class ResultUnreadable(UsageError):
     """A saved result cannot be used; the message says in one line which file and why."""
 
 
-def write_outcome(outcome: Outcome, directory: Path) -> Path:
+def write_outcome(outcome: RunResult, directory: Path) -> Path:
     """Write result.json, junit.xml and report.html into a report directory, and create it if it is missing.
 
     Returns:
@@ -58,14 +58,14 @@ def link_latest(directory: Path) -> Path | None:
     return link
 
 
-def read_outcome(path: Path) -> Outcome:
+def read_outcome(path: Path) -> RunResult:
     """Load a saved result.json.
 
     Raises:
         ResultUnreadable: when it is missing, is not JSON, or does not follow viacheck.result/1.
     """
     try:
-        return Outcome.model_validate_json(path.read_bytes())
+        return RunResult.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ResultUnreadable(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

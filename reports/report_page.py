@@ -31,9 +31,9 @@ from viacheck.model.result import (
     CheckResult,
     CommandEvidence,
     DecisionEvidence,
-    Outcome,
     PacketsEvidence,
     PacketSighting,
+    RunResult,
     TargetRecord,
     TimelineEvidence,
     Verdict,
@@ -175,7 +175,7 @@ class _Allowance:
         return True
 
 
-def render(outcome: Outcome) -> str:
+def render(outcome: RunResult) -> str:
     """Render the whole page from an outcome."""
     environment, numbers = document.environment(), count(1)
     environment.filters.update(ids=ids_shortened, listed=listed, evidence_summary=evidence_summary, anchor=_anchor)
@@ -251,12 +251,12 @@ def _marks() -> dict[str, Markup]:
     return {verdict.value: use.format(verdict.value) for verdict in Verdict}
 
 
-def _overall(outcome: Outcome) -> str:
+def _overall(outcome: RunResult) -> str:
     verdicts = {target.verdict for target in outcome.targets}
     return next((word for word in ("fail", "inconclusive", "pass") if word in verdicts), "inconclusive")
 
 
-def _counts(outcome: Outcome) -> list[tuple[Verdict, int]]:
+def _counts(outcome: RunResult) -> list[tuple[Verdict, int]]:
     counts = [(verdict, sum(result.verdict is verdict for result in outcome.results)) for verdict in MEANINGS]
     return [(verdict, number) for verdict, number in counts if number]
 
@@ -287,7 +287,7 @@ def _cause_links(lists: Iterable[tuple[str, list[ReportedCause]]]) -> Callable[[
     return lambda result: places.get(id(result))
 
 
-def _seconds(outcome: Outcome) -> float | None:
+def _seconds(outcome: RunResult) -> float | None:
     try:
         begun, ended = (datetime.fromisoformat(moment) for moment in (outcome.run.started, outcome.run.finished))
         return (ended - begun).total_seconds()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from viacheck.model.diff import changes
-from viacheck.model.result import CheckResult, Outcome, TargetRecord
+from viacheck.model.result import CheckResult, RunResult, TargetRecord
 from viacheck.model.snapshot import Snapshot
 
 
@@ -29,7 +29,7 @@ class RunDifference:
         return f"{self.target}: {self.what}: {self.before} -> {self.after}"
 
 
-def differences(before: Outcome, after: Outcome) -> list[RunDifference]:
+def differences(before: RunResult, after: RunResult) -> list[RunDifference]:
     """Return all differences, verdicts before state.
 
     Verdicts are compared only where both runs have results; a bundle may have been collected without a run.
@@ -58,7 +58,7 @@ def _pairs(
     return [(old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
 
 
-def _verdicts(before: Outcome, after: Outcome, old: TargetRecord, new: TargetRecord) -> Iterator[RunDifference]:
+def _verdicts(before: RunResult, after: RunResult, old: TargetRecord, new: TargetRecord) -> Iterator[RunDifference]:
     first, second = _by_check(before, old.id), _by_check(after, new.id)
     for key in dict.fromkeys([*first, *second]):
         was, now = _verdict_text(first.get(key)), _verdict_text(second.get(key))
@@ -66,7 +66,7 @@ def _verdicts(before: Outcome, after: Outcome, old: TargetRecord, new: TargetRec
             yield RunDifference(new.id, " ".join(filter(None, key)), was, now)
 
 
-def _by_check(outcome: Outcome, target: str) -> dict[tuple[str, str | None], CheckResult]:
+def _by_check(outcome: RunResult, target: str) -> dict[tuple[str, str | None], CheckResult]:
     return {(result.check, result.case): result for result in outcome.results if result.target == target}
 
 

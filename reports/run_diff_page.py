@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from reports import document
 from reports.run_diff import RunDifference
-from viacheck.model.result import Outcome
+from viacheck.model.result import RunResult
 
 
-def render(before: Outcome, after: Outcome, differences: Sequence[RunDifference]) -> str:
+def render(before: RunResult, after: RunResult, differences: Sequence[RunDifference]) -> str:
     """Render the whole page."""
     by_target: dict[str, list[RunDifference]] = {}
     for difference in differences:

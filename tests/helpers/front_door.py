@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reports.report_files import read_outcome
 from tests.helpers.paths import ROOT
-from viacheck.model.result import CheckResult, Outcome, Verdict
+from viacheck.model.result import CheckResult, RunResult, Verdict
 
 SEVERITY = {Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}
 
@@ -26,7 +26,7 @@ class Finished:
     report_dir: Path
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunResult:
         """Its result.json."""
         return read_outcome(self.report_dir / "result.json")
 
@@ -73,7 +73,7 @@ def finished(
     return Finished(done.returncode, done.stdout, done.stderr, report_dir)
 
 
-def by_check(outcome: Outcome, target: str) -> dict[str, list[CheckResult]]:
+def by_check(outcome: RunResult, target: str) -> dict[str, list[CheckResult]]:
     """The results of one target, by check."""
     found: dict[str, list[CheckResult]] = {}
     for result in outcome.results:

@@ -1,6 +1,6 @@
 """Sample outcomes for the tests of the report: what real runs look like, and what hostile, huge and cut-short ones do.
 
-Every builder returns a fresh Outcome of plain data; nothing here touches a kernel.
+Every builder returns a fresh RunResult of plain data; nothing here touches a kernel.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from viacheck.model.result import (
     FarEndEvidence,
     FarEndRecord,
     FileEvidence,
-    Outcome,
     PacketsEvidence,
     PacketSighting,
     Run,
+    RunResult,
     StateEvidence,
     TargetRecord,
     TimelineEvent,
@@ -466,7 +466,7 @@ def _target(name: str, verdict: Literal["pass", "fail", "inconclusive"] = "pass"
     return TargetRecord(id=name, verdict=verdict, **values)
 
 
-def _outcome(targets: list[TargetRecord], results: list[CheckResult], **more: Any) -> Outcome:
+def _outcome(targets: list[TargetRecord], results: list[CheckResult], **more: Any) -> RunResult:
     run = Run(
         id="2025-03-04T021107-5b1e",
         started="2025-03-04T02:11:07+01:00",
@@ -475,16 +475,16 @@ def _outcome(targets: list[TargetRecord], results: list[CheckResult], **more: An
         versions={"viacheck": "0.1.0", "python": "3.11.7", "kernel": "6.18.0"},
         **more,
     )
-    return Outcome(run=run, targets=targets, results=results)
+    return RunResult(run=run, targets=targets, results=results)
 
 
-def healthy() -> Outcome:
+def healthy() -> RunResult:
     """The guide's own recipe: its packets go right, and two things will hurt."""
     name = "lab:policy-routing"
     return _outcome([_target(name)], _healthy_results(name))
 
 
-def rule_missing() -> Outcome:
+def rule_missing() -> RunResult:
     """The rule is gone: one cause, and every check that it takes along."""
     name = "lab:policy-routing+rule-missing"
     followers = {
@@ -536,7 +536,7 @@ def rule_missing() -> Outcome:
     return _outcome([_target(name, "fail", snapshot=snapshot(rule=False))], results)
 
 
-def unproven() -> Outcome:
+def unproven() -> RunResult:
     """The watching lost frames: nothing is proven, whatever was seen."""
     name = "local"
     results = [result for result in _healthy_results(name) if result.check != "EGRESS-01"]
@@ -573,7 +573,7 @@ def timeline(target: str) -> CheckResult:
     )
 
 
-def many(count: int = 4) -> Outcome:
+def many(count: int = 4) -> RunResult:
     """Several healthy labs, one of them with an engine in it."""
     names = [f"lab:policy-routing-{number}" for number in range(1, count)] + ["lab:engine:policy-routing"]
     targets = [_target(name) for name in names[:-1]]
@@ -581,7 +581,7 @@ def many(count: int = 4) -> Outcome:
     return _outcome(targets, [result for name in names for result in _healthy_results(name)])
 
 
-def mixed() -> Outcome:
+def mixed() -> RunResult:
     """Several labs, one failing, one unproven, one that leaked through a flap."""
     parts = [healthy(), rule_missing(), unproven()]
     targets = [target for part in parts for target in part.targets]
@@ -595,7 +595,7 @@ HOSTILE = "<b>\x1b[2J\u202eevil\x07"
 """Markup, a terminal escape, a bidi override and a bell, in the form of a name."""
 
 
-def hostile() -> Outcome:
+def hostile() -> RunResult:
     """Names from outside that would like to be obeyed."""
     outcome = rule_missing()
     target = outcome.targets[0]
@@ -623,7 +623,7 @@ def hostile() -> Outcome:
     return outcome
 
 
-def huge(rules: int = 10_000, routes: int = 100_000) -> Outcome:
+def huge(rules: int = 10_000, routes: int = 100_000) -> RunResult:
     """A host with very many rules and routes, and checks with very much evidence."""
     outcome = rule_missing()
     state = outcome.targets[0].snapshot
@@ -649,7 +649,7 @@ def huge(rules: int = 10_000, routes: int = 100_000) -> Outcome:
     return outcome
 
 
-def interrupted() -> Outcome:
+def interrupted() -> RunResult:
     """A run that was cut short between two labs."""
     outcome = healthy()
     outcome.run.interrupted = "SIGINT"
@@ -666,7 +666,7 @@ def interrupted() -> Outcome:
     return outcome
 
 
-def nothing_decided() -> Outcome:
+def nothing_decided() -> RunResult:
     """A target where no check could be judged."""
     name = "bundle:case.tar.gz"
     results = [

@@ -29,7 +29,7 @@ from netns_lab.nft_rules import (
     remove,
 )
 from tests.helpers.paths import ROOT
-from viacheck.analysis.packet_filter.evaluate import Flow, forwarding, mark_after_prerouting, source_nat
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.snapshot import FilterMatch, FilterRule, PacketFilter
@@ -37,7 +37,7 @@ from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, attribute, nested
 from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType
 
 TIMEOUT = 5.0
-FLOW = Flow(
+FLOW = FilteredPacket(
     family=4,
     source="172.17.0.2",
     destination="198.51.100.1",

@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.front_door import Finished, command, finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
-from viacheck.model.result import CheckResult, Outcome, Verdict
+from viacheck.model.result import CheckResult, RunResult, Verdict
 from viacheck.model.toml_text import toml_text
 
 USAGE_ERROR = 4
@@ -165,7 +165,7 @@ def test_a_report_that_does_not_fit_on_the_disk_is_still_told(tmp_path: Path) ->
 # --- what is not there on the host: verdicts, no usage errors
 
 
-def only(outcome: Outcome, check: str) -> CheckResult:
+def only(outcome: RunResult, check: str) -> CheckResult:
     (result,) = (result for result in outcome.results if result.check == check)
     return result
 
@@ -276,7 +276,7 @@ def test_hostile_interface_names_are_judged_and_shown_harmlessly(first: str, sec
         _is_harmless(one)
 
 
-def _code(outcome: Outcome, check: str) -> str | None:
+def _code(outcome: RunResult, check: str) -> str | None:
     diagnosis = only(outcome, check).diagnosis
     return diagnosis.code if diagnosis else None
 

@@ -17,7 +17,7 @@ from viacheck.bundle.writer import Case, write_bundle
 from viacheck.diagnosis import causes
 from viacheck.model.intent import PROTOCOLS
 from viacheck.model.measurements import Measurements
-from viacheck.model.result import Outcome
+from viacheck.model.result import RunResult
 from viacheck.targets.bundle import BundleTarget
 
 PUBLIC = {"10.10.40.": "81.2.69.", "10.10.50.": "81.2.70.", "fd00:": "2a01:4f8:"}
@@ -25,7 +25,7 @@ PUBLIC = {"10.10.40.": "81.2.69.", "10.10.50.": "81.2.70.", "fd00:": "2a01:4f8:"
 
 
 @pytest.fixture(scope="module")
-def outcome(matrix: Finished) -> Outcome:
+def outcome(matrix: Finished) -> RunResult:
     return matrix.outcome
 
 
@@ -49,7 +49,7 @@ def _judged(path: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("lab", [*SCENARIOS, *BROKEN])
-def test_redaction_changes_no_verdict(outcome: Outcome, lab: str, tmp_path: Path) -> None:
+def test_redaction_changes_no_verdict(outcome: RunResult, lab: str, tmp_path: Path) -> None:
     target = next(one for one in outcome.targets if one.id == f"lab:{lab}")
     if target.snapshot is None:
         pytest.skip("; ".join(target.notes))

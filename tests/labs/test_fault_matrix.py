@@ -14,7 +14,7 @@ from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.helpers.front_door import Finished, by_check, severity, viacheck
 from viacheck.cli.docs import all_checks
 from viacheck.model.check import Check
-from viacheck.model.result import Outcome, Verdict
+from viacheck.model.result import RunResult, Verdict
 
 NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
 ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
@@ -30,35 +30,35 @@ def engine_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def netns_outcome(matrix: Finished) -> Outcome:
+def netns_outcome(matrix: Finished) -> RunResult:
     assert matrix.exit_code == 1, matrix.said
     return matrix.outcome
 
 
 @pytest.fixture(scope="module")
-def engine_outcome(engine_run: Finished) -> Outcome:
+def engine_outcome(engine_run: Finished) -> RunResult:
     assert engine_run.exit_code == 1, engine_run.said
     return engine_run.outcome
 
 
 @pytest.mark.parametrize("lab", HEALTHY)
-def test_a_healthy_lab_breaks_no_check(netns_outcome: Outcome, lab: str) -> None:
+def test_a_healthy_lab_breaks_no_check(netns_outcome: RunResult, lab: str) -> None:
     bad = {check: results for check, results in by_check(netns_outcome, f"lab:{lab}").items() if severity(results) > 1}
     assert not bad, {check: [(r.case, r.verdict, r.observed) for r in results] for check, results in bad.items()}
 
 
 @pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in NETNS])
-def test_a_fault_breaks_what_it_declares(netns_outcome: Outcome, lab: str, name: str) -> None:
+def test_a_fault_breaks_what_it_declares(netns_outcome: RunResult, lab: str, name: str) -> None:
     _holds_its_word(netns_outcome, lab, name, "")
 
 
 @pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
 @pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in ENGINE])
-def test_an_engine_fault_breaks_what_it_declares(engine_outcome: Outcome, lab: str, name: str) -> None:
+def test_an_engine_fault_breaks_what_it_declares(engine_outcome: RunResult, lab: str, name: str) -> None:
     _holds_its_word(engine_outcome, lab, name, "engine:")
 
 
-def _holds_its_word(outcome: Outcome, lab: str, name: str, flavour: str) -> None:
+def _holds_its_word(outcome: RunResult, lab: str, name: str, flavour: str) -> None:
     fault = FAULTS[name]
     healthy = by_check(outcome, f"lab:{flavour}{lab}")
     broken = by_check(outcome, f"lab:{flavour}{lab}+{name}")

@@ -17,7 +17,7 @@ import pytest
 from netns_lab.docker_engine.requirements import missing_requirement
 from reports.report_files import read_outcome
 from tests.helpers.front_door import command
-from viacheck.model.result import Outcome
+from viacheck.model.result import RunResult
 
 LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
 GONE_WITHIN = 10.0
@@ -86,7 +86,7 @@ class Started:
         return processes
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunResult:
         """Its result.json."""
         return read_outcome(self.report_dir / "result.json")
 

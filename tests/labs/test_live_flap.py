@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
-from viacheck.model.result import CheckResult, Outcome, TimelineEvidence, Verdict
+from viacheck.model.result import CheckResult, RunResult, TimelineEvidence, Verdict
 
 CONSENTING = SITE.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")
 
@@ -25,7 +25,7 @@ def state(host: HandMadeHost) -> list[str]:
     return [host.ip("-br address"), host.ip("rule"), host.ip("route show table all")]
 
 
-def link_flap(outcome: Outcome) -> CheckResult:
+def link_flap(outcome: RunResult) -> CheckResult:
     return next(result for result in outcome.results if result.check == "FLAP-01")
 
 

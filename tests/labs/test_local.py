@@ -25,7 +25,7 @@ from tests.helpers.hand_made import (
     write_site,
 )
 from viacheck.cli.docs import all_checks
-from viacheck.model.result import CheckResult, CommandEvidence, Outcome, Verdict
+from viacheck.model.result import CheckResult, CommandEvidence, RunResult, Verdict
 
 NO_ENGINE = missing_requirement()
 needs_engine = pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
@@ -50,7 +50,7 @@ def site(tmp_path: Path) -> Path:
     return write_site(tmp_path)
 
 
-def told(outcome: Outcome) -> dict[tuple[str, str | None], tuple[Verdict, str | None]]:
+def told(outcome: RunResult) -> dict[tuple[str, str | None], tuple[Verdict, str | None]]:
     """Verdict and code by check and case, of the checks that change nothing: those alone run on any host."""
     return {
         (r.check, r.case): (r.verdict, r.diagnosis.code if r.diagnosis else None)
@@ -59,7 +59,7 @@ def told(outcome: Outcome) -> dict[tuple[str, str | None], tuple[Verdict, str | 
     }
 
 
-def only(outcome: Outcome, check: str) -> CheckResult:
+def only(outcome: RunResult, check: str) -> CheckResult:
     (result,) = (result for result in outcome.results if result.check == check)
     return result
 

@@ -7,7 +7,7 @@ import pytest
 from netns_lab.lab_specs import LabSpec
 from tests.helpers.front_door import Finished, by_check, viacheck
 from viacheck.model.measurements import AddressHolder, SecondMAC
-from viacheck.model.result import CheckResult, Outcome, PacketsEvidence, StateEvidence, Verdict
+from viacheck.model.result import CheckResult, PacketsEvidence, RunResult, StateEvidence, Verdict
 from viacheck.packets.probes import Prober
 from viacheck.packets.segment_tests import SegmentTests
 from viacheck.packets.tokens import TokenSpace
@@ -26,11 +26,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def outcome(run: Finished) -> Outcome:
+def outcome(run: Finished) -> RunResult:
     return run.outcome
 
 
-def told(outcome: Outcome, check: str, fault: str = "") -> CheckResult:
+def told(outcome: RunResult, check: str, fault: str = "") -> CheckResult:
     return by_check(outcome, f"lab:macvlan{'+' if fault else ''}{fault}")[check][0]
 
 
@@ -41,7 +41,7 @@ def state(result: CheckResult, title: str) -> list[str]:
 # Healthy
 
 
-def test_everything_that_applies_is_decided(outcome: Outcome) -> None:
+def test_everything_that_applies_is_decided(outcome: RunResult) -> None:
     results = by_check(outcome, "lab:macvlan")
     verdicts = {check: {one.verdict for one in found} for check, found in results.items()}
     for number in range(1, 7):
@@ -52,7 +52,7 @@ def test_everything_that_applies_is_decided(outcome: Outcome) -> None:
         assert verdicts[check] == {Verdict.NOT_APPLICABLE}, check
 
 
-def test_four_pings_leave_the_parent_as_the_agents_own(outcome: Outcome) -> None:
+def test_four_pings_leave_the_parent_as_the_agents_own(outcome: RunResult) -> None:
     result = told(outcome, "MACVLAN-03")
     (packets,) = (one for one in result.evidence if isinstance(one, PacketsEvidence))
     assert (packets.sent, packets.answered) == (4, 4)
@@ -63,13 +63,13 @@ def test_four_pings_leave_the_parent_as_the_agents_own(outcome: Outcome) -> None
     assert all(one.fence_seen for one in packets.watched)
 
 
-def test_the_agents_packets_carry_its_own_address_and_mac(outcome: Outcome) -> None:
+def test_the_agents_packets_carry_its_own_address_and_mac(outcome: RunResult) -> None:
     for result in by_check(outcome, "lab:macvlan")["EGRESS-02"]:
         assert AGENT_MAC in result.observed
         assert AGENT in result.observed
 
 
-def test_host_and_agent_apart_is_a_fact_and_no_failure(outcome: Outcome) -> None:
+def test_host_and_agent_apart_is_a_fact_and_no_failure(outcome: RunResult) -> None:
     (line,) = state(told(outcome, "MACVLAN-03"), "host and agent")
     assert line.startswith(f"ping of the agent to eth0's {HOST}: no answer")
     assert "not a failure" in line
@@ -78,14 +78,14 @@ def test_host_and_agent_apart_is_a_fact_and_no_failure(outcome: Outcome) -> None
 # The network
 
 
-def test_a_wrong_parent_is_named_with_the_intended_one(outcome: Outcome) -> None:
+def test_a_wrong_parent_is_named_with_the_intended_one(outcome: RunResult) -> None:
     result = told(outcome, "MACVLAN-01", "wrong-parent")
     assert result.diagnosis is not None
     assert "wlan0" in result.diagnosis.cause
     assert "not eth0" in result.diagnosis.cause
 
 
-def test_a_wrong_gateway_is_named_and_mended_by_a_command(outcome: Outcome) -> None:
+def test_a_wrong_gateway_is_named_and_mended_by_a_command(outcome: RunResult) -> None:
     result = told(outcome, "MACVLAN-01", "gateway-mismatch")
     assert result.diagnosis is not None
     assert "10.10.40.77" in result.diagnosis.cause
@@ -95,7 +95,7 @@ def test_a_wrong_gateway_is_named_and_mended_by_a_command(outcome: Outcome) -> N
     assert told(outcome, "MACVLAN-03", "gateway-mismatch").verdict is Verdict.PASS
 
 
-def test_a_parent_that_is_down_is_told_once(outcome: Outcome) -> None:
+def test_a_parent_that_is_down_is_told_once(outcome: RunResult) -> None:
     codes = {
         result.diagnosis.code
         for results in by_check(outcome, "lab:macvlan+parent-down").values()
@@ -107,7 +107,7 @@ def test_a_parent_that_is_down_is_told_once(outcome: Outcome) -> None:
         assert told(outcome, check, "parent-down").verdict is Verdict.NOT_RUN
 
 
-def test_a_kept_mtu_is_an_advisory_with_both_sizes(outcome: Outcome) -> None:
+def test_a_kept_mtu_is_an_advisory_with_both_sizes(outcome: RunResult) -> None:
     result = told(outcome, "EGRESS-06", "mtu-kept")
     assert result.verdict is Verdict.ADVISORY
     assert result.diagnosis is not None
@@ -119,20 +119,20 @@ def test_a_kept_mtu_is_an_advisory_with_both_sizes(outcome: Outcome) -> None:
 # The segment
 
 
-def test_a_server_inside_the_pool_fails_and_says_what_it_offers(outcome: Outcome) -> None:
+def test_a_server_inside_the_pool_fails_and_says_what_it_offers(outcome: RunResult) -> None:
     result = told(outcome, "MACVLAN-04", "dhcp-in-pool")
     assert result.verdict is Verdict.FAIL
     assert f"{GATEWAY} (" in result.observed
     assert "10.10.40.208" in result.observed, "a server offers what it is asked for by name"
 
 
-def test_a_server_beside_the_pool_is_an_advisory(outcome: Outcome) -> None:
+def test_a_server_beside_the_pool_is_an_advisory(outcome: RunResult) -> None:
     result = told(outcome, "MACVLAN-04", "dhcp-beside-pool")
     assert result.verdict is Verdict.ADVISORY
     assert "outside of 10.10.40.192/27" in result.observed
 
 
-def test_both_holders_of_the_address_are_named(outcome: Outcome) -> None:
+def test_both_holders_of_the_address_are_named(outcome: RunResult) -> None:
     result = told(outcome, "MACVLAN-05", "address-conflict")
     assert result.diagnosis is not None
     assert AGENT_MAC in result.diagnosis.cause
@@ -151,7 +151,7 @@ def test_both_holders_of_the_address_are_named(outcome: Outcome) -> None:
         ("foreign-data-dropped", "IP from a second MAC address is dropped", [True, True, True, True]),
     ],
 )
-def test_what_is_dropped_upstream_is_told_apart(outcome: Outcome, fault: str, words: str, answered: list[bool]) -> None:
+def test_what_is_dropped_upstream_is_told_apart(outcome: RunResult, fault: str, words: str, answered: list[bool]) -> None:
     result = told(outcome, "MACVLAN-06", fault)
     assert result.diagnosis is not None
     assert words in result.diagnosis.cause
@@ -159,7 +159,7 @@ def test_what_is_dropped_upstream_is_told_apart(outcome: Outcome, fault: str, wo
     assert [line.endswith(": answered") for line in lines] == answered
 
 
-def test_a_wireless_parent_fails_before_anything_is_sent_with_the_guides_advice(outcome: Outcome) -> None:
+def test_a_wireless_parent_fails_before_anything_is_sent_with_the_guides_advice(outcome: RunResult) -> None:
     result = told(outcome, "MACVLAN-06", "wireless-parent")
     assert result.diagnosis is not None
     assert result.diagnosis.code == "PARENT_SINGLE_MAC"

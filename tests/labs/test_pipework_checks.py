@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.helpers.front_door import Finished, by_check, viacheck
-from viacheck.model.result import CheckResult, Outcome, Verdict
+from viacheck.model.result import CheckResult, RunResult, Verdict
 from viacheck.model.snapshot import HostFile, NetworkState, Snapshot
 from viacheck.persistence.pipework import Reruns, keep, reruns, words_of
 
@@ -28,11 +28,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def outcome(run: Finished) -> Outcome:
+def outcome(run: Finished) -> RunResult:
     return run.outcome
 
 
-def told(outcome: Outcome, check: str, lab: str) -> CheckResult:
+def told(outcome: RunResult, check: str, lab: str) -> CheckResult:
     return by_check(outcome, f"lab:{lab}")[check][0]
 
 
@@ -40,7 +40,7 @@ def told(outcome: Outcome, check: str, lab: str) -> CheckResult:
 
 
 @pytest.mark.parametrize("lab", ["pipework-static", "pipework-dhcp"])
-def test_everything_that_applies_is_decided(outcome: Outcome, lab: str) -> None:
+def test_everything_that_applies_is_decided(outcome: RunResult, lab: str) -> None:
     results = by_check(outcome, f"lab:{lab}")
     for number in range(1, 6):
         assert {one.verdict for one in results[f"PIPEWORK-0{number}"]} == {Verdict.PASS}
@@ -50,11 +50,11 @@ def test_everything_that_applies_is_decided(outcome: Outcome, lab: str) -> None:
         assert {one.verdict for one in results[check]} == {Verdict.NOT_APPLICABLE}, check
 
 
-def test_a_lease_is_named_with_what_renews_it(outcome: Outcome) -> None:
+def test_a_lease_is_named_with_what_renews_it(outcome: RunResult) -> None:
     assert "leased, renewed by" in told(outcome, "PIPEWORK-03", "pipework-dhcp").observed
 
 
-def test_the_end_of_a_lease_without_a_client_is_predicted_to_the_minute(outcome: Outcome) -> None:
+def test_the_end_of_a_lease_without_a_client_is_predicted_to_the_minute(outcome: RunResult) -> None:
     lab = "pipework-dhcp+lease-without-client"
     result = told(outcome, "PIPEWORK-03", lab)
     assert result.verdict is Verdict.FAIL
@@ -69,7 +69,7 @@ def test_the_end_of_a_lease_without_a_client_is_predicted_to_the_minute(outcome:
     assert abs(end - taken - datetime.timedelta(hours=1)) <= datetime.timedelta(minutes=1)
 
 
-def test_a_leftover_works_but_will_hurt(outcome: Outcome) -> None:
+def test_a_leftover_works_but_will_hurt(outcome: RunResult) -> None:
     result = told(outcome, "PIPEWORK-03", "pipework-static+pipework-run-twice")
     assert result.verdict is Verdict.ADVISORY
     assert re.search(r"ph\d+eth1", result.observed)
@@ -85,13 +85,13 @@ def test_a_leftover_works_but_will_hurt(outcome: Outcome) -> None:
         ("restart-hook-missing", "nothing after a restart of the container"),
     ],
 )
-def test_which_of_the_three_is_missing_is_said(outcome: Outcome, fault: str, words: str) -> None:
+def test_which_of_the_three_is_missing_is_said(outcome: RunResult, fault: str, words: str) -> None:
     result = told(outcome, "PIPEWORK-05", f"pipework-static+{fault}")
     assert result.verdict is Verdict.FAIL
     assert words in result.observed
 
 
-def test_the_guides_own_post_up_line_gets_a_guarded_one_instead(outcome: Outcome) -> None:
+def test_the_guides_own_post_up_line_gets_a_guarded_one_instead(outcome: RunResult) -> None:
     result = told(outcome, "PIPEWORK-05", "pipework-static+post-up-unguarded")
     assert result.verdict is Verdict.ADVISORY
     assert result.diagnosis is not None
@@ -100,7 +100,7 @@ def test_the_guides_own_post_up_line_gets_a_guarded_one_instead(outcome: Outcome
     assert "ip link show dev eth1 >/dev/null 2>&1 || pipework eth0 te-agent 10.10.40.200/24@10.10.40.1" in remedy
 
 
-def test_a_gateway_that_nobody_is_is_told_with_the_intended_one(outcome: Outcome) -> None:
+def test_a_gateway_that_nobody_is_is_told_with_the_intended_one(outcome: RunResult) -> None:
     result = told(outcome, "PIPEWORK-04", "pipework-static+pipework-wrong-gateway")
     assert result.diagnosis is not None
     assert "10.10.40.77" in result.diagnosis.cause

@@ -9,7 +9,7 @@ import pytest
 from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.faults import FAULTS
 from tests.helpers.front_door import viacheck
-from viacheck.model.result import Outcome
+from viacheck.model.result import RunResult
 
 NO_ENGINE = missing_requirement()
 
@@ -35,7 +35,7 @@ MENDED_BY_COMMANDS = {
 }
 
 
-def _runs(folder: Path, *batches: tuple[list[str], str, str]) -> list[Outcome]:
+def _runs(folder: Path, *batches: tuple[list[str], str, str]) -> list[RunResult]:
     """What came of labs, each batch judged by some checks on so many workers."""
     outcomes = []
     for number, (labs, checks, workers) in enumerate(batches):
@@ -47,18 +47,18 @@ def _runs(folder: Path, *batches: tuple[list[str], str, str]) -> list[Outcome]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[RunResult]:
     folder = tmp_path_factory.mktemp("mends")
     return _runs(folder, (SEEN_AT_ONCE, "not FLAP", "2"), (SEEN_BY_EVENTS, "FLAP", "2"))
 
 
 @pytest.fixture(scope="module")
-def engine_outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
+def engine_outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[RunResult]:
     folder = tmp_path_factory.mktemp("engine-mends")
     return _runs(folder, (OF_ENGINE, "not FLAP", "2"), (OF_ENGINE_BY_EVENTS, "FLAP-04 or FLAP-05", "2"))
 
 
-def mends(outcomes: list[Outcome], lab: str) -> dict[str, str]:
+def mends(outcomes: list[RunResult], lab: str) -> dict[str, str]:
     """By diagnosis, what came of its mend in a lab."""
     return {
         result.diagnosis.code: result.diagnosis.mend or "nothing was said of it"
@@ -69,13 +69,13 @@ def mends(outcomes: list[Outcome], lab: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("lab", [*SEEN_AT_ONCE, *SEEN_BY_EVENTS])
-def test_what_a_fault_needs_is_proven(outcomes: list[Outcome], lab: str) -> None:
+def test_what_a_fault_needs_is_proven(outcomes: list[RunResult], lab: str) -> None:
     _is_proven(mends(outcomes, lab))
 
 
 @pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
 @pytest.mark.parametrize("lab", [*OF_ENGINE, *OF_ENGINE_BY_EVENTS])
-def test_what_a_fault_of_an_engine_lab_needs_is_proven(engine_outcomes: list[Outcome], lab: str) -> None:
+def test_what_a_fault_of_an_engine_lab_needs_is_proven(engine_outcomes: list[RunResult], lab: str) -> None:
     _is_proven(mends(engine_outcomes, lab))
 
 
@@ -88,5 +88,5 @@ def _is_proven(told: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("lab", MENDED_BY_COMMANDS)
-def test_what_only_an_event_shows_is_mended_by_commands(outcomes: list[Outcome], lab: str) -> None:
+def test_what_only_an_event_shows_is_mended_by_commands(outcomes: list[RunResult], lab: str) -> None:
     assert any(MENDED_BY_COMMANDS[lab] in words for words in mends(outcomes, lab).values())

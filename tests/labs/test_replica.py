@@ -18,7 +18,7 @@ from tests.helpers.bundles import case_of
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.bundle.writer import write_bundle
-from viacheck.model.result import Outcome, TargetRecord, Verdict
+from viacheck.model.result import RunResult, TargetRecord, Verdict
 
 LABS = [*SCENARIOS, *BROKEN]
 OUTSIDE = {
@@ -58,18 +58,18 @@ def twins(matrix: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finishe
 
 
 @pytest.fixture(scope="module")
-def lab_outcome(matrix: Finished) -> Outcome:
+def lab_outcome(matrix: Finished) -> RunResult:
     assert matrix.exit_code == 1, matrix.said
     return matrix.outcome
 
 
 @pytest.fixture(scope="module")
-def twin_outcome(twins: Finished) -> Outcome:
+def twin_outcome(twins: Finished) -> RunResult:
     assert twins.exit_code == 1, twins.said
     return twins.outcome
 
 
-def told(outcome: Outcome, target: str) -> Told:
+def told(outcome: RunResult, target: str) -> Told:
     return {
         (one.check, one.case): (one.verdict, one.diagnosis.code if one.diagnosis else None)
         for one in outcome.results
@@ -77,12 +77,12 @@ def told(outcome: Outcome, target: str) -> Told:
     }
 
 
-def record_of(outcome: Outcome, target: str) -> TargetRecord:
+def record_of(outcome: RunResult, target: str) -> TargetRecord:
     return next(one for one in outcome.targets if one.id == target)
 
 
 @pytest.mark.parametrize("lab", LABS)
-def test_a_twin_gives_the_verdicts_of_its_lab(lab_outcome: Outcome, twin_outcome: Outcome, lab: str) -> None:
+def test_a_twin_gives_the_verdicts_of_its_lab(lab_outcome: RunResult, twin_outcome: RunResult, lab: str) -> None:
     if record_of(lab_outcome, f"lab:{lab}").snapshot is None:
         pytest.skip("; ".join(record_of(lab_outcome, f"lab:{lab}").notes))
     original, twin = told(lab_outcome, f"lab:{lab}"), told(twin_outcome, f"twin:{lab}")
@@ -101,13 +101,13 @@ def test_a_twin_gives_the_verdicts_of_its_lab(lab_outcome: Outcome, twin_outcome
 
 
 @pytest.mark.parametrize("lab", LABS)
-def test_a_twin_says_how_faithful_it_is(lab_outcome: Outcome, twin_outcome: Outcome, lab: str) -> None:
+def test_a_twin_says_how_faithful_it_is(lab_outcome: RunResult, twin_outcome: RunResult, lab: str) -> None:
     if record_of(lab_outcome, f"lab:{lab}").snapshot is None:
         pytest.skip("there was no lab to be rebuilt")
     assert STATE_EQUALS in record_of(twin_outcome, f"twin:{lab}").notes
 
 
-def test_what_is_left_out_of_a_twin_is_named(twin_outcome: Outcome) -> None:
+def test_what_is_left_out_of_a_twin_is_named(twin_outcome: RunResult) -> None:
     notes = record_of(twin_outcome, "twin:policy-routing+mirrored-copy").notes
     assert any("dup to" in note for note in notes)
     notes = record_of(twin_outcome, "twin:macvlan+wireless-parent").notes
@@ -201,7 +201,7 @@ def test_a_wrong_selection_is_told_in_one_line(words: tuple[str, ...], reason: s
     assert reason in done.stderr + done.stdout
 
 
-def test_a_result_with_another_state_is_told_with_its_place(tmp_path: Path, lab_outcome: Outcome) -> None:
+def test_a_result_with_another_state_is_told_with_its_place(tmp_path: Path, lab_outcome: RunResult) -> None:
     document = json.loads(lab_outcome.model_dump_json(by_alias=True))
     document["targets"] = document["targets"][:1]
     document["targets"][0]["snapshot"]["host"]["links"][0]["index"] = "first"

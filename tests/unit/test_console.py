@@ -11,17 +11,17 @@ import pytest
 
 from reports.console import colour_wanted, summary
 from tests.helpers.sample_outcomes import SAMPLES, many, rule_missing
-from viacheck.model.result import Outcome, Verdict
+from viacheck.model.result import RunResult, Verdict
 
 REPORT = Path("reports/out/latest/report.html")
 
 
 @cache
-def _sample(name: str) -> Outcome:
+def _sample(name: str) -> RunResult:
     return SAMPLES[name]()
 
 
-def _lines(outcome: Outcome, *, width: int = 100, colour: bool = False) -> list[str]:
+def _lines(outcome: RunResult, *, width: int = 100, colour: bool = False) -> list[str]:
     return summary(outcome, REPORT, colour=colour, width=width).splitlines()
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from tests.helpers.paths import RECORDED
-from viacheck.analysis.packet_filter.evaluate import Flow, forwarding, mark_after_prerouting, source_nat
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
 from viacheck.model.snapshot import FilterChain, FilterMatch, PacketFilter
 from viacheck.parsers.iptables_save import parse_iptables_save, written_by_nft_backend
 
@@ -37,13 +37,13 @@ def parsed(*rules: str, declared: str = ":FORWARD ACCEPT [0:0]", table: str = "f
     return PacketFilter(chains=parse_iptables_save(text, "ip", "iptables"))
 
 
-def outbound(**changes: object) -> Flow:
+def outbound(**changes: object) -> FilteredPacket:
     """The agent's first UDP packet, on its way from docker0 to an uplink."""
     fields: dict[str, object] = {
         "family": 4, "source": "172.17.0.2", "destination": "198.51.100.1", "iif": "docker0", "oif": "wlan0",
         "protocol": 17, "sport": 40000, "dport": 53,
     }  # fmt: skip
-    return Flow(**{**fields, **changes})  # type: ignore[arg-type]
+    return FilteredPacket(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def test_both_backends_are_told_apart() -> None:

@@ -22,7 +22,7 @@ from reports.text import escape_unprintable, ids_shortened
 from tests.helpers.front_door import sub_command
 from tests.helpers.paths import RECORDED
 from tests.helpers.sample_outcomes import HOSTILE, SAMPLES, egress, healthy, many, rule_missing, snapshot, timeline
-from viacheck.model.result import CheckResult, Diagnosis, Outcome, PacketsEvidence, Verdict
+from viacheck.model.result import CheckResult, Diagnosis, PacketsEvidence, RunResult, Verdict
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "use", "path", "rect", "circle"}
 
@@ -356,7 +356,7 @@ def _bad(check: str, reported_by: str | None, target: str = "t", code: str = "RU
     return CheckResult(check=check, target=target, title="", verdict=Verdict.FAIL, diagnosis=diagnosis)
 
 
-def _with(*results: CheckResult) -> Outcome:
+def _with(*results: CheckResult) -> RunResult:
     return healthy().model_copy(update={"results": list(results)})
 
 

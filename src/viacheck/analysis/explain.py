@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from viacheck.analysis.packet_filter.evaluate import Flow, forwarding, source_nat
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import rules_met
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
@@ -69,7 +69,7 @@ def explain(
     decision = RoutingModel(state or NetworkState()).decide(packet)
     way = decision.interface
     forward, nat, source = _through_the_filter(resolved, packet, decision) if not in_agent else (None, None, None)
-    flow = _flow(packet, decision) if not in_agent else None
+    filtered = _filtered_packet(packet, decision) if not in_agent else None
     filters = resolved.snapshot.host.packet_filter
     evidence = decision.evidence()
     return Explanation(
@@ -81,9 +81,9 @@ def explain(
         route=str(decision.route) if decision.route else None,
         runners_up=[str(route) for route in decision.runners_up],
         forward=forward,
-        forward_rules=list(map(str, rules_met(filters, flow, "forward", "filter"))) if flow else [],
+        forward_rules=list(map(str, rules_met(filters, filtered, "forward", "filter"))) if filtered else [],
         nat=nat,
-        nat_rules=list(map(str, rules_met(filters, flow, "postrouting", "nat"))) if flow else [],
+        nat_rules=list(map(str, rules_met(filters, filtered, "postrouting", "nat"))) if filtered else [],
         uplink=_parent_of(resolved) if in_agent and decision.delivered else way,
         gateway=decision.gateway,
         source_on_wire=source or decision.source,
@@ -113,27 +113,27 @@ def _through_the_filter(
     resolved: ResolvedIntent, packet: Packet, decision: Decision
 ) -> tuple[str | None, str | None, str | None]:
     """What forward and NAT rules make of a packet, and the source that it has on the wire."""
-    flow = _flow(packet, decision)
-    if flow is None or flow.oif is None:
+    filtered = _filtered_packet(packet, decision)
+    if filtered is None or filtered.oif is None:
         return None, None, None
     filters = resolved.snapshot.host.packet_filter
-    passage = forwarding(filters, flow)
+    passage = forwarding(filters, filtered)
     by = f" by {passage.chain.name}: {passage.rule.text if passage.rule else 'policy'}" if passage.chain else ""
     forward = {True: "accepted", False: "dropped", None: "cannot be told from the rules' text"}[passage.allowed] + by
-    translated = source_nat(filters, flow)
+    translated = source_nat(filters, filtered)
     rule = f" by {translated.rule.text}" if translated.rule else ""
     if translated.kind == "masquerade":
-        return forward, f"masquerade{rule}", resolved.uplink_address(flow.oif, flow.family)
+        return forward, f"masquerade{rule}", resolved.uplink_address(filtered.oif, filtered.family)
     if translated.kind == "snat":
         return forward, f"source becomes {translated.address}{rule}", translated.address
     return forward, "none" if translated.kind == "none" else f"cannot be told{rule}", packet.source
 
 
-def _flow(packet: Packet, decision: Decision) -> Flow | None:
+def _filtered_packet(packet: Packet, decision: Decision) -> FilteredPacket | None:
     """The packet as the filter's chains see it; None where it is not forwarded."""
     if decision.outcome != "unicast" or decision.interface is None or packet.source is None:
         return None
-    return Flow(
+    return FilteredPacket(
         family=6 if ":" in packet.destination else 4, source=packet.source, destination=packet.destination,
         iif=packet.iif, oif=decision.interface, protocol=packet.protocol, dport=packet.dport, mark=packet.mark,
     )  # fmt: skip

@@ -5,7 +5,7 @@ The checks of the chapters host and NAT and the causes of their failures both re
 
 from __future__ import annotations
 
-from viacheck.analysis.packet_filter.evaluate import Flow, Translation, source_nat
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, Translation, source_nat
 from viacheck.analysis.resolved_intent import ResolvedIntent, subnets_overlap
 from viacheck.model.intent import NatAttach
 from viacheck.model.snapshot import TABLE_MAIN
@@ -53,9 +53,9 @@ def forwarding_sysctls_off(resolved: ResolvedIntent) -> list[str]:
     return [path for path in paths if sysctls.get(path) == "0"]
 
 
-def agent_flow(resolved: ResolvedIntent, uplink: str) -> Flow:
+def agent_flow(resolved: ResolvedIntent, uplink: str) -> FilteredPacket:
     """Return the agent's packet as it crosses the host towards an uplink."""
-    return Flow(
+    return FilteredPacket(
         family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
         iif=resolved.bridge, oif=uplink, mark=resolved.agent_mark,
     )  # fmt: skip

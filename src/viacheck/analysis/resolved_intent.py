@@ -12,7 +12,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 
-from viacheck.analysis.packet_filter.evaluate import Flow, mark_after_prerouting
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, mark_after_prerouting
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
 from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, TransportProtocol
@@ -229,8 +229,10 @@ class ResolvedIntent:
         """The mark that the host's packet filter gives to the agent's packets before they are routed."""
         if self.agent_source is None:
             return 0
-        flow = Flow(family=4, source=self.agent_source, destination=self.target, iif=self.bridge, oif=None)
-        return mark_after_prerouting(self.snapshot.host.packet_filter, flow) or 0
+        filtered = FilteredPacket(
+            family=4, source=self.agent_source, destination=self.target, iif=self.bridge, oif=None
+        )
+        return mark_after_prerouting(self.snapshot.host.packet_filter, filtered) or 0
 
     def agent_packet(self, protocol: TransportProtocol | None = None, destination: str | None = None) -> Packet:
         """The agent's packet as the host's routing sees it arrive."""
@@ -247,11 +249,11 @@ class ResolvedIntent:
         """The mark that the packet filter gives to the agent's packets of one protocol."""
         if protocol is None or self.agent_source is None:
             return self.agent_mark
-        flow = Flow(
+        filtered = FilteredPacket(
             family=4, source=self.agent_source, destination=self.target, iif=self.bridge, oif=None,
             protocol=PROTOCOL_NUMBERS[protocol], dport=self.intent.probe.port if protocol != "icmp" else None,
         )  # fmt: skip
-        return mark_after_prerouting(self.snapshot.host.packet_filter, flow) or 0
+        return mark_after_prerouting(self.snapshot.host.packet_filter, filtered) or 0
 
     def agent_decision(self, protocol: TransportProtocol | None = None) -> Decision:
         """What the routing model says of the agent's packet to the probe target."""

@@ -25,7 +25,7 @@ from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import PROTOCOLS, Intent
 from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.measurements import Measurements
-from viacheck.model.result import Outcome, Run, TargetRecord
+from viacheck.model.result import Run, RunResult, TargetRecord
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
 from viacheck.model.snapshot import FilterMatch, NetworkState, Snapshot
 
@@ -53,7 +53,7 @@ class Bundle:
     intent: Intent
     snapshot: Snapshot
     commands: tuple[Recorded, ...]
-    result: Outcome | None
+    result: RunResult | None
     """What the run that made it had found; None where no run was made."""
 
     @property
@@ -61,7 +61,7 @@ class Bundle:
         """The file's name, for people."""
         return Path(self.path).name
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunResult:
         """The result that it holds, or one with the host's state alone."""
         if self.result is not None:
             return self.result
@@ -72,7 +72,7 @@ class Bundle:
         )  # fmt: skip
         created = self.manifest.created
         run = Run(id=self.name, started=created, finished=created, command=self.manifest.made_by)
-        return Outcome(run=run, targets=[target], results=[])
+        return RunResult(run=run, targets=[target], results=[])
 
 
 def is_archive(path: Path) -> bool:
@@ -218,11 +218,11 @@ def _try(resolved: ResolvedIntent) -> None:
         raise _Refused(f"its state is none that a host can have: {type(error).__name__}: {error}") from None
 
 
-def _result(contents: Mapping[str, bytes]) -> Outcome | None:
+def _result(contents: Mapping[str, bytes]) -> RunResult | None:
     if RESULT not in contents:
         return None
     try:
-        return Outcome.model_validate_json(contents[RESULT])
+        return RunResult.model_validate_json(contents[RESULT])
     except ValidationError as error:
         raise _Refused(f"{RESULT}: {_first(error)}") from None
 

@@ -31,7 +31,7 @@ from viacheck.bundle.manifest import (
 )
 from viacheck.bundle.recorded_commands import Recorded, members_of
 from viacheck.bundle.redaction.mapping import Redactor, stand_ins
-from viacheck.model.result import Outcome
+from viacheck.model.result import RunResult
 from viacheck.model.snapshot import HostFile, Snapshot
 
 MODE = 0o600
@@ -50,7 +50,7 @@ class Case:
     snapshot: dict[str, Any]
     """As it stands in result.json."""
     commands: Sequence[Recorded]
-    outcome: Outcome | None = None
+    outcome: RunResult | None = None
     captures: Sequence[Path] = ()
 
 
@@ -106,7 +106,7 @@ def _contents(case: Case, snapshot: Snapshot, redactor: Redactor) -> Iterator[tu
         if file.exists and file.error is None and len(name) <= tarfile.LENGTH_NAME and plain_name(name):
             yield name, redactor.file(_text(file, redactor)).encode()
     if case.outcome is not None:
-        outcome = Outcome.model_validate(redactor.document(case.outcome.model_dump(mode="json", by_alias=True)))
+        outcome = RunResult.model_validate(redactor.document(case.outcome.model_dump(mode="json", by_alias=True)))
         yield RESULT, outcome.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
         yield REPORT, render(outcome).encode(errors="backslashreplace")
     for capture in case.captures:

@@ -12,7 +12,7 @@ from reports.text import escape_unprintable
 from viacheck.atomic_file import write_file
 from viacheck.bundle.reader import is_archive, read_bundle
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.result import Outcome
+from viacheck.model.result import RunResult
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
     return ExitStatus.FAILED if changed else ExitStatus.OK
 
 
-def _read(path: Path) -> Outcome:
+def _read(path: Path) -> RunResult:
     """Return the outcome in a result.json or in a bundle."""
     return read_bundle(path).outcome() if is_archive(path) else read_outcome(path)
 

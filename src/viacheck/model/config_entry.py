@@ -12,7 +12,7 @@ from typing import Literal
 from viacheck.model.snapshot import Route, Rule
 
 Phase = Literal["pre-up", "up", "down", "post-down"]
-TableNumber = Callable[[str], int | None]
+TableNumberOf = Callable[[str], int | None]
 """The number that a table's name stands for; None where the name is not known."""
 
 

@@ -16,7 +16,7 @@ from viacheck.model.config_entry import (
     ConfigEntry,
     Phase,
     Place,
-    TableNumber,
+    TableNumberOf,
     WrittenRemoval,
     WrittenRoute,
     WrittenRule,
@@ -173,7 +173,7 @@ def _ip(words: list[str]) -> IPCommand | None:
 
 
 def entries(
-    commands: Sequence[IPCommand], place: Place, interface: str | None, phase: Phase, table_number: TableNumber
+    commands: Sequence[IPCommand], place: Place, interface: str | None, phase: Phase, table_number: TableNumberOf
 ) -> Iterator[ConfigEntry]:
     """Return the rules and routes that the commands of one line install or remove.
 
@@ -282,7 +282,7 @@ _NAMED_RULE_KEYWORDS: dict[str, Callable[[str], Fields]] = {
 _ALL_RULE_KEYWORDS = (*_RULE_KEYWORDS, *_NAMED_RULE_KEYWORDS)
 
 
-def rule_of(command: IPCommand, table_number: TableNumber) -> tuple[Rule, str]:
+def rule_of(command: IPCommand, table_number: TableNumberOf) -> tuple[Rule, str]:
     """Return the rule that ``ip rule add`` makes of its arguments, and the table as it is written.
 
     Raises:
@@ -349,7 +349,7 @@ def _route_keyword(word: str) -> str:
     return next((name for name, least in _ABBREVIATED.items() if len(word) >= least and name.startswith(word)), word)
 
 
-def route_of(command: IPCommand, table_number: TableNumber) -> tuple[Route, str, bool]:
+def route_of(command: IPCommand, table_number: TableNumberOf) -> tuple[Route, str, bool]:
     """Return the route that ``ip route add`` makes of its arguments, and its table as it is written.
 
     The third value says whether a gateway is known only when the command runs.

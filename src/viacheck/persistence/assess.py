@@ -8,7 +8,7 @@ from typing import get_args
 
 from viacheck.analysis.agent_rules import selects_agent
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.config_entry import ParseProblem, Place, TableNumber, WrittenRoute, WrittenRule
+from viacheck.model.config_entry import ParseProblem, Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.intent import Intent
 from viacheck.model.iproute_text import rule_text
 from viacheck.model.snapshot import Snapshot
@@ -71,7 +71,7 @@ def must_persist(intent: Intent) -> bool:
     return intent.policy_routed and intent.egress.persist != "none"
 
 
-def table_names(snapshot: Snapshot) -> TableNumber:
+def table_names(snapshot: Snapshot) -> TableNumberOf:
     """How iproute2 on this host turns the name of a table into its number."""
     known = registered(snapshot.files)
 

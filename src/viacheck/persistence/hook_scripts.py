@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumber
+from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumberOf
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.ip_command import assignments, entries, ip_commands
 from viacheck.parsers.shell import ShellError
@@ -15,7 +15,7 @@ from viacheck.persistence.manager_config import Reading
 
 
 def read_script(
-    file: HostFile, reading: Reading, phase: Phase, table_number: TableNumber, *, sourced: bool = False
+    file: HostFile, reading: Reading, phase: Phase, table_number: TableNumberOf, *, sourced: bool = False
 ) -> None:
     """Add what a script's commands install and take away; one that may not be executed is not run by any manager.
 

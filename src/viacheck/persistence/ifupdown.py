@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from viacheck.model.config_entry import ConfigEntry, ParseProblem, Phase, Place, TableNumber
+from viacheck.model.config_entry import ConfigEntry, ParseProblem, Phase, Place, TableNumberOf
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.ip_command import entries, ip_commands
 from viacheck.parsers.shell import ShellError
@@ -200,7 +200,7 @@ class _InterfacesReader:
         return any(fnmatchcase(interface, name) if pattern else interface == name for name, pattern in self.started)
 
 
-def read(files: Sequence[HostFile], table_number: TableNumber) -> Written:
+def read(files: Sequence[HostFile], table_number: TableNumberOf) -> Written:
     """Read everything that ifupdown runs.
 
     Args:
@@ -237,7 +237,7 @@ def _ifstate(files: Sequence[HostFile], reading: Reading) -> None:
             reading.holdings.append(ManagedLink(physical, Place(IFSTATE, number, line.strip()), now=True))
 
 
-def _in_running_order(stanzas: list[_Stanza], reading: Reading, table_number: TableNumber) -> list[ConfigEntry]:
+def _in_running_order(stanzas: list[_Stanza], reading: Reading, table_number: TableNumberOf) -> list[ConfigEntry]:
     by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
     found: list[ConfigEntry] = []
     for stanza in stanzas:

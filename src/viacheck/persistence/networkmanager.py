@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumber, WrittenRoute, WrittenRule
+from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
 from viacheck.parsers.ini import Section, named, sections
 from viacheck.parsers.ip_command import IPCommand, rule_of
@@ -31,7 +31,7 @@ DISPATCHER_FOLDERS: dict[str, Phase] = {
 FAMILIES: dict[str, Family] = {"ipv4": 4, "ipv6": 6}
 
 
-def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNumber) -> Written:
+def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNumberOf) -> Written:
     """Read everything that NetworkManager configures on the given links.
 
     Args:

@@ -23,8 +23,8 @@ _DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
-    """A forwarded packet as the chains of one hook see it: the first of its flow, unless ``ctstate`` says else."""
+class FilteredPacket:
+    """A forwarded packet as the chains of one hook see it: the first of its flow, unless ``ctstate`` says otherwise."""
 
     family: Family
     source: str
@@ -43,7 +43,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """The source NAT of a flow, and the rule that decides it; for ``unknown`` the rule that cannot be decided."""
+    """The source NAT of a packet, and the rule that decides it; for ``unknown`` the rule that cannot be decided."""
 
     kind: Literal["none", "masquerade", "snat", "unknown"]
     address: str | None = None
@@ -53,7 +53,7 @@ class Translation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """Whether a flow is let through the forward hook, and what decides it."""
+    """Whether a packet is let through the forward hook, and what decides it."""
 
     allowed: bool | None
     """None when it cannot be told; ``rule`` is then the one that cannot be decided, if it is one rule's doing."""
@@ -63,12 +63,12 @@ class Passage:
     """No rule decided it: the chain's policy did."""
 
 
-def source_nat(packet_filter: PacketFilter, flow: Flow) -> Translation:
-    """The source NAT that the first packet of a flow gets. Later packets of a flow keep what the first one got."""
+def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
+    """The source NAT that the first packet of a flow gets; later packets keep it."""
     possible: list[Translation] = []
     doubt: _End | None = None
-    for chain in base_chains(packet_filter, flow.family, "postrouting", "nat"):
-        ends = _walk(packet_filter, chain, flow)
+    for chain in base_chains(packet_filter, packet.family, "postrouting", "nat"):
+        ends = _walk(packet_filter, chain, packet)
         for end in ends:
             translation = _translation(end)
             if translation is not None:
@@ -88,12 +88,12 @@ def source_nat(packet_filter: PacketFilter, flow: Flow) -> Translation:
     return Translation(kind="unknown", chain=doubt.chain if doubt else None, rule=doubt.rule if doubt else None)
 
 
-def forwarding(packet_filter: PacketFilter, flow: Flow) -> Passage:
-    """Whether the forward hook lets a flow through: every base chain of it must accept, a drop anywhere is final."""
+def forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
+    """Whether the forward hook lets a packet through: every base chain of it must accept, a drop anywhere is final."""
     undecided: Passage | None = None
     accepted = Passage(allowed=True)
-    for chain in base_chains(packet_filter, flow.family, "forward", "filter"):
-        passage = _passage(_walk(packet_filter, chain, flow))
+    for chain in base_chains(packet_filter, packet.family, "forward", "filter"):
+        passage = _passage(_walk(packet_filter, chain, packet))
         if passage.allowed is False:
             return passage
         if passage.allowed is None:
@@ -105,11 +105,11 @@ def forwarding(packet_filter: PacketFilter, flow: Flow) -> Passage:
     return Passage(allowed=None) if packet_filter.unread else accepted
 
 
-def mark_after_prerouting(packet_filter: PacketFilter, flow: Flow) -> int | None:
-    """The mark that a flow has when it is routed; None when that cannot be told, or it does not get that far."""
-    mark = flow.mark
-    for chain in base_chains(packet_filter, flow.family, "prerouting", "filter"):
-        ends = _walk(packet_filter, chain, replace(flow, mark=mark))
+def mark_after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> int | None:
+    """The mark that a packet has when it is routed; None when that cannot be told, or it does not get that far."""
+    mark = packet.mark
+    for chain in base_chains(packet_filter, packet.family, "prerouting", "filter"):
+        ends = _walk(packet_filter, chain, replace(packet, mark=mark))
         marks = {end.mark for end in ends}
         if len(marks) != 1 or any(end.verdict not in ("accept", "fall") for end in ends):
             return None
@@ -127,9 +127,9 @@ def base_chains(packet_filter: PacketFilter, family: Family, hook: str, kind: st
     return sorted(found, key=lambda chain: chain.priority or 0)
 
 
-def matches(rule: FilterRule, flow: Flow) -> bool | None:
-    """Whether every condition of a rule holds for a flow; None when that cannot be told."""
-    answers = [_holds(match, flow) for match in rule.matches]
+def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
+    """Whether every condition of a rule holds for a packet; None when that cannot be told."""
+    answers = [_holds(match, packet) for match in rule.matches]
     if False in answers:
         return False
     return None if None in answers else True
@@ -148,7 +148,7 @@ class _End:
     """False when a condition or verdict on the way here could not be told."""
 
 
-def _walk(packet_filter: PacketFilter, base: FilterChain, flow: Flow) -> list[_End]:
+def _walk(packet_filter: PacketFilter, base: FilterChain, packet: FilteredPacket) -> list[_End]:
     """All ways in which a base chain can end, in order; its policy stands in for falling off its end."""
     neighbours = {
         chain.name: chain
@@ -156,7 +156,7 @@ def _walk(packet_filter: PacketFilter, base: FilterChain, flow: Flow) -> list[_E
         if (chain.backend, chain.family, chain.table) == (base.backend, base.family, base.table)
     }
     ends = []
-    for end in _ends(base, neighbours, flow, certain=True, depth=0):
+    for end in _ends(base, neighbours, packet, certain=True, depth=0):
         if end.verdict == "fall" and base.policy not in (None, "accept"):
             ends.append(replace(end, verdict=base.policy, chain=base, rule=None))
         elif end.verdict == "fall":
@@ -167,25 +167,25 @@ def _walk(packet_filter: PacketFilter, base: FilterChain, flow: Flow) -> list[_E
 
 
 def _ends(
-    chain: FilterChain, neighbours: dict[str, FilterChain], flow: Flow, certain: bool, depth: int
+    chain: FilterChain, neighbours: dict[str, FilterChain], packet: FilteredPacket, certain: bool, depth: int
 ) -> Iterator[_End]:
     for rule in chain.rules:
-        answer = matches(rule, flow)
+        answer = matches(rule, packet)
         if answer is False:
             continue
         sure = certain and answer is True
         if rule.set_mark is not None:
-            marked = _marked(flow.mark, rule.set_mark)
-            flow = replace(flow, mark=marked if answer or marked == flow.mark else None)
+            marked = _marked(packet.mark, rule.set_mark)
+            packet = replace(packet, mark=marked if answer or marked == packet.mark else None)
         if rule.verdict is None:
             continue
         if rule.verdict in ("jump", "goto"):
             called = neighbours.get(rule.argument or "")
             if called is None or depth >= _DEPTH:
-                yield _End("unknown", chain, rule, flow.mark, False)
+                yield _End("unknown", chain, rule, packet.mark, False)
                 continue
             fallen, decided = [], False
-            for end in _ends(called, neighbours, flow, sure, depth + 1):
+            for end in _ends(called, neighbours, packet, sure, depth + 1):
                 if end.verdict == "fall":
                     fallen.append(end)
                 else:
@@ -195,24 +195,24 @@ def _ends(
                 yield from fallen
                 decided = decided or bool(fallen)
             elif fallen:
-                after = {end.mark for end in fallen} | ({flow.mark} if answer is None else set())
-                flow = replace(flow, mark=after.pop() if len(after) == 1 else None)
+                after = {end.mark for end in fallen} | ({packet.mark} if answer is None else set())
+                packet = replace(packet, mark=after.pop() if len(after) == 1 else None)
             if answer and (rule.verdict == "goto" or not fallen):
                 return
             certain = certain and not decided
             continue
         if rule.verdict == "return":
-            yield _End("fall", chain, rule, flow.mark, sure)
+            yield _End("fall", chain, rule, packet.mark, sure)
         elif rule.verdict in TERMINAL:
-            yield _End(rule.verdict, chain, rule, flow.mark, sure)
+            yield _End(rule.verdict, chain, rule, packet.mark, sure)
         else:
-            yield _End("unknown", chain, rule, flow.mark, False)
+            yield _End("unknown", chain, rule, packet.mark, False)
             certain = False
             continue
         if answer:
             return
         certain = False
-    yield _End("fall", chain, None, flow.mark, certain)
+    yield _End("fall", chain, None, packet.mark, certain)
 
 
 def _translation(end: _End) -> Translation | None:
@@ -257,8 +257,8 @@ def _value_and_mask(text: str) -> tuple[int, int]:
     return int(value, 16), int(mask, 16) if mask else _MARK_BITS
 
 
-def _holds(match: FilterMatch, flow: Flow) -> bool | None:
-    answer = _any(_one_holds(match.field, value, flow) for value in match.values)
+def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
+    answer = _any(_one_holds(match.field, value, packet) for value in match.values)
     return answer if answer is None else answer != match.negated
 
 
@@ -269,28 +269,28 @@ def _any(answers: Iterable[bool | None]) -> bool | None:
     return None if None in listed else False
 
 
-def _one_holds(field: str, value: str, flow: Flow) -> bool | None:
+def _one_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
     if field in ("source", "destination"):
-        address = ip_address(flow.source if field == "source" else flow.destination)
+        address = ip_address(packet.source if field == "source" else packet.destination)
         network = ip_network(value)
         return address.version == network.version and address in network
     if field == "iif":
-        return flow.iif is not None and _is_named(flow.iif, value)
+        return packet.iif is not None and _is_named(packet.iif, value)
     if field == "oif":
-        return None if flow.oif is None else _is_named(flow.oif, value)
+        return None if packet.oif is None else _is_named(packet.oif, value)
     if field == "protocol":
-        return None if flow.protocol is None else flow.protocol == int(value)
+        return None if packet.protocol is None else packet.protocol == int(value)
     if field in ("sport", "dport"):
-        return _port_holds(flow.protocol, flow.sport if field == "sport" else flow.dport, value)
+        return _port_holds(packet.protocol, packet.sport if field == "sport" else packet.dport, value)
     if field == "mark":
         number, mask = _value_and_mask(value)
-        return None if flow.mark is None else flow.mark & mask == number
+        return None if packet.mark is None else packet.mark & mask == number
     if field == "ctstate":
-        return flow.ctstate == value
+        return packet.ctstate == value
     if field == "dst-type":
-        return _destination_type(flow) == value
+        return _destination_type(packet) == value
     if field == "src-type":
-        return value == ("local" if flow.iif is None else "unicast")
+        return value == ("local" if packet.iif is None else "unicast")
     return None
 
 
@@ -307,8 +307,8 @@ def _port_holds(protocol: int | None, port: int | None, value: str) -> bool | No
     return int(first) <= port <= int(last or first)
 
 
-def _destination_type(flow: Flow) -> str:
+def _destination_type(packet: FilteredPacket) -> str:
     """The type of the route to the destination: what is forwarded is not for the host itself."""
-    if ip_address(flow.destination).is_multicast:
+    if ip_address(packet.destination).is_multicast:
         return "multicast"
-    return "broadcast" if flow.destination == "255.255.255.255" else "unicast"
+    return "broadcast" if packet.destination == "255.255.255.255" else "unicast"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from viacheck.analysis.packet_filter.evaluate import TERMINAL, Flow, base_chains, matches
+from viacheck.analysis.packet_filter.evaluate import TERMINAL, FilteredPacket, base_chains, matches
 from viacheck.model.snapshot import FilterChain, FilterRule, PacketFilter
 
 _DEEPEST = 16
@@ -29,16 +29,16 @@ class RuleMet:
         return f"{self.chain}: {self.rule}: {_WORDS[self.matched]}"
 
 
-def rules_met(packet_filter: PacketFilter, flow: Flow, hook: str, kind: str) -> list[RuleMet]:
+def rules_met(packet_filter: PacketFilter, packet: FilteredPacket, hook: str, kind: str) -> list[RuleMet]:
     """The rules of one hook that a packet comes to, in order, until one decides; a policy where it decides."""
     met: list[RuleMet] = []
-    for base in base_chains(packet_filter, flow.family, hook, kind):
+    for base in base_chains(packet_filter, packet.family, hook, kind):
         chains = {
             chain.name: chain
             for chain in packet_filter.chains
             if (chain.backend, chain.family, chain.table) == (base.backend, base.family, base.table)
         }
-        decided = _through(base, chains, flow, met, 0)
+        decided = _through(base, chains, packet, met, 0)
         if decided is None and base.policy not in (None, "accept"):
             met.append(RuleMet(base.name, f"policy {base.policy}", True))
             break
@@ -49,11 +49,11 @@ def rules_met(packet_filter: PacketFilter, flow: Flow, hook: str, kind: str) -> 
 
 
 def _through(
-    chain: FilterChain, chains: dict[str, FilterChain], flow: Flow, met: list[RuleMet], depth: int
+    chain: FilterChain, chains: dict[str, FilterChain], packet: FilteredPacket, met: list[RuleMet], depth: int
 ) -> FilterRule | None:
     """The rule that decides in a chain; None when the packet comes out at its end."""
     for rule in chain.rules:
-        matched = matches(rule, flow)
+        matched = matches(rule, packet)
         met.append(RuleMet(chain.name, rule.text, matched))
         if not matched or rule.verdict is None:
             continue
@@ -63,7 +63,7 @@ def _through(
             return rule
         called = chains.get(rule.argument or "") if rule.verdict in ("jump", "goto") else None
         if called is not None and depth < _DEEPEST:
-            decided = _through(called, chains, flow, met, depth + 1)
+            decided = _through(called, chains, packet, met, depth + 1)
             if decided is not None or rule.verdict == "goto":
                 return decided
     return None

@@ -11,7 +11,7 @@ from viacheck.model.measurements import KernelAnswer
 from viacheck.model.result import DecisionEvidence, DecisionStep
 from viacheck.model.snapshot import Route, Rule
 
-Outcome = Literal[
+RoutingOutcome = Literal[
     "unicast",
     "local",
     "broadcast",
@@ -51,7 +51,7 @@ class Decision:
     """Where a packet goes, and how that came about."""
 
     packet: Packet
-    outcome: Outcome
+    outcome: RoutingOutcome
     """What becomes of it. ``no-route``: no rule led to a route. ``martian``: source or destination cannot be
     (rp_filter, a source of the host's own). ``foreign-source``: the host does not own the source it was to send from.
     ``not-forwarded``: forwarding is off where it arrives."""

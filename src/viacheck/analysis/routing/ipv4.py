@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from viacheck.analysis.routing.decision import Decision, Exit, Outcome
-from viacheck.analysis.routing.packet import LOOPBACK, ROOT, Flow, Packet
-from viacheck.analysis.routing.rules import Finding, RuleStep, explain
+from viacheck.analysis.routing.decision import Decision, Exit, RoutingOutcome
+from viacheck.analysis.routing.packet import LOOPBACK, ROOT, LookupKey, Packet
+from viacheck.analysis.routing.rules import RuleLookup, RuleStep, explain
 from viacheck.analysis.routing.source_address import LINK_SCOPE, SourceSelection, scope_number
 from viacheck.analysis.routing.state import FamilyRouting, outcome_of
 from viacheck.analysis.routing.table import Hit, RoutingTable, read_address, same_tos
@@ -40,28 +40,28 @@ class IPv4Routing(FamilyRouting):
         """The switch of the interface or of all (IN_DEV_ORCONF)."""
         return bool(self._conf(interface, "ignore_routes_with_linkdown"))
 
-    def decide(self, packet: Packet, flow: Flow) -> Decision:
+    def decide(self, packet: Packet, key: LookupKey) -> Decision:
         """Work out the way of one packet."""
-        return self._send(packet, flow) if flow.local else self._forward(packet, flow)
+        return self._send(packet, key) if key.local else self._forward(packet, key)
 
     def _conf(self, interface: str, name: str, default: int = 0) -> int:
         return max(self.sysctl(f"net/ipv4/conf/{one}/{name}", default) for one in ("all", interface))
 
-    def _look_up(self, flow: Flow) -> Finding:
+    def _look_up(self, key: LookupKey) -> RuleLookup:
         if not self._untouched:
-            return self.rules.ask(flow, lambda number: self.table(number).search_ipv4(flow, self.alive))
-        hit = self._local_table().search_ipv4(flow, self.alive)
+            return self.rules.ask(key, lambda number: self.table(number).search_ipv4(key, self.alive))
+        hit = self._local_table().search_ipv4(key, self.alive)
         if hit is None or hit.route.type == "throw":
-            hit = self.table(TABLE_DEFAULT).search_ipv4(flow, self.alive)
-        finding = Finding([])
+            hit = self.table(TABLE_DEFAULT).search_ipv4(key, self.alive)
+        lookup = RuleLookup([])
         for rule in self.state.rules_of(4):
             here = hit if hit is not None and hit.route.table == rule.table else None
             chosen = here is not None and here.route.type != "throw"
-            finding.steps.append(RuleStep(rule, explain(rule, here), matched=True, chosen=chosen))
+            lookup.steps.append(RuleStep(rule, explain(rule, here), matched=True, chosen=chosen))
             if chosen:
-                finding.rule, finding.hit = rule, hit
+                lookup.rule, lookup.hit = rule, hit
                 break
-        return finding
+        return lookup
 
     def _local_table(self) -> RoutingTable:
         """The local table, with main in it where the kernel has not taken them apart yet."""
@@ -73,76 +73,76 @@ class IPv4Routing(FamilyRouting):
             )
         return self._merged
 
-    def _send(self, packet: Packet, flow: Flow) -> Decision:
+    def _send(self, packet: Packet, key: LookupKey) -> Decision:
         """ip_route_output_key_hash_rcu, net/ipv4/route.c."""
-        if flow.source is not None:
-            if _is_multicast(flow.source) or flow.source >> 24 == 0 or flow.source == _LIMITED_BROADCAST:
+        if key.source is not None:
+            if _is_multicast(key.source) or key.source >> 24 == 0 or key.source == _LIMITED_BROADCAST:
                 return Decision(packet=packet, outcome="martian", note=f"{packet.source} is no source")
-            owner = self._owner(flow.source)
+            owner = self._owner(key.source)
             if owner is None:
                 return Decision(packet=packet, outcome="foreign-source", note=f"no interface here has {packet.source}")
-            if flow.oif is None and (_is_multicast(flow.destination) or flow.destination == _LIMITED_BROADCAST):
-                return self._straight_out(packet, flow, Finding([]), owner)
-        if flow.oif is not None:
-            link = self.state.link(flow.oif)
+            if key.oif is None and (_is_multicast(key.destination) or key.destination == _LIMITED_BROADCAST):
+                return self._straight_out(packet, key, RuleLookup([]), owner)
+        if key.oif is not None:
+            link = self.state.link(key.oif)
             if link is None or not link.up:
-                return Decision(packet=packet, outcome="no-route", note=f"{flow.oif} is not up")
-            if flow.destination == _LIMITED_BROADCAST or flow.destination >> 8 == _LOCAL_MULTICAST:
-                return self._straight_out(packet, flow, Finding([]), flow.oif)
-        finding = self._look_up(flow)
-        hit = finding.hit
+                return Decision(packet=packet, outcome="no-route", note=f"{key.oif} is not up")
+            if key.destination == _LIMITED_BROADCAST or key.destination >> 8 == _LOCAL_MULTICAST:
+                return self._straight_out(packet, key, RuleLookup([]), key.oif)
+        lookup = self._look_up(key)
+        hit = lookup.hit
         if hit is None or hit.rejects:
-            if flow.oif is not None:
-                note = f"no route by {flow.oif}: the kernel takes the destination to be on its link"
-                return self._straight_out(packet, flow, Finding(finding.steps), flow.oif, note)
-            return self.decision(packet, finding)
+            if key.oif is not None:
+                note = f"no route by {key.oif}: the kernel takes the destination to be on its link"
+                return self._straight_out(packet, key, RuleLookup(lookup.steps), key.oif, note)
+            return self.decision(packet, lookup)
         if hit.route.type == "local":
             source = packet.source or hit.route.source or packet.destination
             exit_ = Exit(interface=LOOPBACK, source=source, route=hit.route)
-            return self.decision(packet, finding, _sent_as(flow, hit.route), (exit_,))
+            return self.decision(packet, lookup, _sent_as(key, hit.route), (exit_,))
         exits = tuple(
-            self._exit(packet, flow, route, hop, hit.length) for route, hops in self._choices(flow, hit) for hop in hops
+            self._exit(packet, key, route, hop, hit.length) for route, hops in self._choices(key, hit) for hop in hops
         )
-        if flow.source is not None and flow.source >> 24 == 127 and any(one.interface != LOOPBACK for one in exits):
-            return self.decision(packet, finding, "martian", note=f"{packet.source} cannot leave the host")
-        return self.decision(packet, finding, _sent_as(flow, hit.route), exits)
+        if key.source is not None and key.source >> 24 == 127 and any(one.interface != LOOPBACK for one in exits):
+            return self.decision(packet, lookup, "martian", note=f"{packet.source} cannot leave the host")
+        return self.decision(packet, lookup, _sent_as(key, hit.route), exits)
 
     def _owner(self, source: int) -> str | None:
         """The interface that a source belongs to: by its address, or by a route of the local table (__ip_dev_find)."""
         owner = self.sources.ipv4_owner(source)
         if owner is not None:
             return owner
-        flow = Flow.of(Packet(None, str(IPv4Address(source))))
-        hit = self._local_table().search_ipv4(flow, self.alive)
+        key = LookupKey.of(Packet(None, str(IPv4Address(source))))
+        hit = self._local_table().search_ipv4(key, self.alive)
         return hit.nexthops[0].interface if hit is not None and hit.route.type == "local" else None
 
-    def _straight_out(self, packet: Packet, flow: Flow, finding: Finding, oif: str, note: str = "") -> Decision:
+    def _straight_out(self, packet: Packet, key: LookupKey, lookup: RuleLookup, oif: str, note: str = "") -> Decision:
         scope = LINK_SCOPE
-        if flow.destination != _LIMITED_BROADCAST and _is_multicast(flow.destination):
-            scope = LINK_SCOPE if flow.destination >> 8 == _LOCAL_MULTICAST else 0
+        if key.destination != _LIMITED_BROADCAST and _is_multicast(key.destination):
+            scope = LINK_SCOPE if key.destination >> 8 == _LOCAL_MULTICAST else 0
         source = packet.source or self.sources.ipv4(oif, 0, scope)
-        outcome: Outcome = (
+        outcome: RoutingOutcome = (
             "broadcast"
-            if flow.destination == _LIMITED_BROADCAST
+            if key.destination == _LIMITED_BROADCAST
             else "multicast"
-            if _is_multicast(flow.destination)
+            if _is_multicast(key.destination)
             else "unicast"
         )
-        return self.decision(packet, finding, outcome, (Exit(interface=oif, source=source),), note)
+        return self.decision(packet, lookup, outcome, (Exit(interface=oif, source=source),), note)
 
-    def _choices(self, flow: Flow, hit: Hit) -> list[tuple[Route, tuple[Nexthop, ...]]]:
+    def _choices(self, key: LookupKey, hit: Hit) -> list[tuple[Route, tuple[Nexthop, ...]]]:
         """The routes that the kernel chooses from: one, unless several default routes are equal (fib_select_default).
 
         Which of them it takes hangs on the state of the gateways' neighbour entries.
         """
         only = [(hit.route, hit.nexthops)]
         single = len(hit.route.nexthops) == 1
-        if flow.oif is not None or hit.length or hit.route.type != "unicast" or not single:
+        if key.oif is not None or hit.length or hit.route.type != "unicast" or not single:
             return only
         chosen: list[tuple[Route, tuple[Nexthop, ...]]] = []
         metric, tos = hit.route.metric, hit.route.tos
         for route in hit.siblings:
-            if route.table != hit.route.table or not same_tos(route.tos, flow.tos):
+            if route.table != hit.route.table or not same_tos(route.tos, key.tos):
                 continue
             if route.metric > metric and route.tos == tos:
                 if tos:
@@ -157,89 +157,84 @@ class IPv4Routing(FamilyRouting):
             chosen.append((route, route.nexthops[:1]))
         return chosen or only
 
-    def _exit(self, packet: Packet, flow: Flow, route: Route, hop: Nexthop, length: int) -> Exit:
+    def _exit(self, packet: Packet, key: LookupKey, route: Route, hop: Nexthop, length: int) -> Exit:
         interface = hop.interface or LOOPBACK
         source = packet.source or route.source
         if source is None:
             near = 0 if hop.gateway is None else read_address(hop.gateway, 4) if ":" not in hop.gateway else 0
             source = self.sources.ipv4(interface, near, scope_number(route.scope))
         gateway = hop.gateway
-        if _sent_as(flow, route) == "broadcast" or (_is_multicast(flow.destination) and length < 4):
+        if _sent_as(key, route) == "broadcast" or (_is_multicast(key.destination) and length < 4):
             gateway = None
         return Exit(interface=interface, gateway=gateway, source=source, route=route)
 
-    def _forward(self, packet: Packet, flow: Flow) -> Decision:
+    def _forward(self, packet: Packet, key: LookupKey) -> Decision:
         """ip_route_input_slow, net/ipv4/route.c."""
-        nothing = Finding([])
-        iif = flow.iif
-        if (
-            flow.source is None
-            or _is_multicast(flow.source)
-            or flow.source >> 24 == 0
-            or flow.source == _LIMITED_BROADCAST
-        ):
+        nothing = RuleLookup([])
+        iif = key.iif
+        if key.source is None or _is_multicast(key.source) or key.source >> 24 == 0 or key.source == _LIMITED_BROADCAST:
             return self.decision(packet, nothing, "martian", note=f"{packet.source} is no source")
-        if flow.destination == _LIMITED_BROADCAST:
-            complaint = self._martian_source(packet, flow, None, broadcast=True)
+        if key.destination == _LIMITED_BROADCAST:
+            complaint = self._martian_source(packet, key, None, broadcast=True)
             if complaint:
                 return self.decision(packet, nothing, "martian", note=complaint)
             return self.decision(packet, nothing, "broadcast", (Exit(interface=LOOPBACK, source=packet.source),))
-        if _is_multicast(flow.destination):
+        if _is_multicast(key.destination):
             note = "delivered to members of the group; the routing tables are not asked"
             return self.decision(packet, nothing, "multicast", note=note)
-        if flow.destination >> 24 == 0:
+        if key.destination >> 24 == 0:
             return self.decision(packet, nothing, "martian", note=f"{packet.destination} is no destination")
-        if 127 in (flow.source >> 24, flow.destination >> 24) and not self._conf(iif, "route_localnet"):
+        if 127 in (key.source >> 24, key.destination >> 24) and not self._conf(iif, "route_localnet"):
             return self.decision(packet, nothing, "martian", note="127.0.0.0/8 does not come from outside")
-        finding = self._look_up(flow)
-        hit = finding.hit
+        lookup = self._look_up(key)
+        hit = lookup.hit
         forwarding = self.sysctl(f"net/ipv4/conf/{iif}/forwarding", self.sysctl("net/ipv4/ip_forward", 1))
         if hit is None or hit.rejects:
-            return self.decision(packet, finding, None if forwarding else "not-forwarded")
+            return self.decision(packet, lookup, None if forwarding else "not-forwarded")
         if hit.route.type in ("local", "broadcast"):
             outcome = outcome_of(hit.route)
-            complaint = self._martian_source(packet, flow, None, broadcast=outcome == "broadcast")
+            complaint = self._martian_source(packet, key, None, broadcast=outcome == "broadcast")
             if complaint:
-                return self.decision(packet, finding, "martian", note=complaint)
+                return self.decision(packet, lookup, "martian", note=complaint)
             exit_ = Exit(interface=LOOPBACK, source=packet.source, route=hit.route)
-            return self.decision(packet, finding, outcome, (exit_,))
+            return self.decision(packet, lookup, outcome, (exit_,))
         if not forwarding:
-            return self.decision(packet, finding, "not-forwarded", note=f"forwarding is off on {iif}")
+            return self.decision(packet, lookup, "not-forwarded", note=f"forwarding is off on {iif}")
         if hit.route.type != "unicast":
             note = f"{packet.destination} is no destination to pass on to: a {hit.route.type} route has it"
-            return self.decision(packet, finding, "martian", note=note)
-        exits = tuple(self._exit(packet, flow, hit.route, hop, hit.length) for hop in hit.nexthops)
-        complaints = {way: self._martian_source(packet, flow, way) for way in {exit_.interface for exit_ in exits}}
+            return self.decision(packet, lookup, "martian", note=note)
+        exits = tuple(self._exit(packet, key, hit.route, hop, hit.length) for hop in hit.nexthops)
+        complaints = {way: self._martian_source(packet, key, way) for way in {exit_.interface for exit_ in exits}}
         refused = "; ".join(f"not by {way}: {why}" for way, why in sorted(complaints.items()) if why)
         allowed = tuple(exit_ for exit_ in exits if not complaints[exit_.interface])
-        return self.decision(packet, finding, "unicast" if allowed else "martian", allowed, refused)
+        return self.decision(packet, lookup, "unicast" if allowed else "martian", allowed, refused)
 
-    def _martian_source(self, packet: Packet, flow: Flow, out: str | None, *, broadcast: bool = False) -> str | None:
+    def _martian_source(
+        self, packet: Packet, key: LookupKey, out: str | None, *, broadcast: bool = False
+    ) -> str | None:
         """Why the source cannot have come in where it did (fib_validate_source, RFC 3704); None when it can."""
-        assert flow.source is not None
-        iif = flow.iif
+        assert key.source is not None
+        iif = key.iif
         rp_filter = self._conf(iif, "rp_filter")
         accept_local = bool(self._conf(iif, "accept_local"))
         if not rp_filter and not (out == iif and self._conf(iif, "send_redirects", 1)):
             if accept_local:
                 return None
             if self._untouched and not self._custom_local:
-                return (
-                    f"{packet.source} is the host's own" if self.sources.ipv4_owner(flow.source) is not None else None
-                )
-        mark = flow.mark if self._conf(iif, "src_valid_mark") else 0
+                return f"{packet.source} is the host's own" if self.sources.ipv4_owner(key.source) is not None else None
+        mark = key.mark if self._conf(iif, "src_valid_mark") else 0
         # The way back is asked for as if the packet came in again where it goes out, and for a broadcast from nobody.
-        back = Flow(
+        back = LookupKey(
             family=4,
-            source=None if broadcast else flow.destination,
-            destination=flow.source,
+            source=None if broadcast else key.destination,
+            destination=key.source,
             iif=out or LOOPBACK,
             oif=None,
             mark=mark,
-            protocol=flow.protocol,
-            sport=flow.dport,
-            dport=flow.sport,
-            tos=flow.tos,
+            protocol=key.protocol,
+            sport=key.dport,
+            dport=key.sport,
+            tos=key.tos,
             uid=ROOT,
         )
         hit = self._look_up(back).hit
@@ -267,8 +262,8 @@ def _is_multicast(number: int) -> bool:
     return number >> 28 == 0xE
 
 
-def _sent_as(flow: Flow, route: Route) -> Outcome:
+def _sent_as(key: LookupKey, route: Route) -> RoutingOutcome:
     """IPv4: the destination address itself says more than the route (__mkroute_output)."""
-    if flow.destination == _LIMITED_BROADCAST:
+    if key.destination == _LIMITED_BROADCAST:
         return "broadcast"
-    return "multicast" if _is_multicast(flow.destination) else outcome_of(route)
+    return "multicast" if _is_multicast(key.destination) else outcome_of(route)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 
 from viacheck.analysis.routing.decision import Decision, Exit
-from viacheck.analysis.routing.packet import LOOPBACK, Flow, Packet
+from viacheck.analysis.routing.packet import LOOPBACK, LookupKey, Packet
 from viacheck.analysis.routing.source_address import SourceSelection
 from viacheck.analysis.routing.state import FamilyRouting, outcome_of
 from viacheck.model.snapshot import Family, NetworkState, Nexthop
@@ -29,21 +29,21 @@ class IPv6Routing(FamilyRouting):
         """The switch of the interface alone: writing that of all writes every interface's."""
         return bool(self.sysctl(f"net/ipv6/conf/{interface}/ignore_routes_with_linkdown"))
 
-    def decide(self, packet: Packet, flow: Flow) -> Decision:
+    def decide(self, packet: Packet, key: LookupKey) -> Decision:
         """Work out the way of one packet."""
-        near = _needs_interface(flow.destination)
-        device = flow.oif if flow.local else flow.iif
-        only_device = near or (flow.local and flow.oif is not None and flow.source is None)
+        near = _needs_interface(key.destination)
+        device = key.oif if key.local else key.iif
+        only_device = near or (key.local and key.oif is not None and key.source is None)
         router = self.sysctl("net/ipv6/conf/all/forwarding")
-        finding = self.rules.ask(
-            flow,
+        lookup = self.rules.ask(
+            key,
             lambda number: self.table(number).search_ipv6(
-                flow, self.alive, device=device, only_device=only_device, reachable=None if router else self._reachable
+                key, self.alive, device=device, only_device=only_device, reachable=None if router else self._reachable
             ),
         )
-        hit = finding.hit
+        hit = lookup.hit
         if hit is None or hit.rejects:
-            return self.decision(packet, finding)
+            return self.decision(packet, lookup)
         # The anycast addresses that a router has by itself are delivered like its own; typed ones are not.
         here = hit.route.type == "local" or (hit.route.type == "anycast" and hit.route.protocol == "kernel")
         exits = tuple(
@@ -52,12 +52,12 @@ class IPv6Routing(FamilyRouting):
                 gateway=hop.gateway,
                 source=packet.source
                 or hit.route.source
-                or self.sources.ipv6(hop.interface or LOOPBACK, flow.destination),
+                or self.sources.ipv6(hop.interface or LOOPBACK, key.destination),
                 route=hit.route,
             )
             for hop in hit.nexthops
         )
-        return self.decision(packet, finding, outcome_of(hit.route), exits)
+        return self.decision(packet, lookup, outcome_of(hit.route), exits)
 
     def _reachable(self, hop: Nexthop) -> bool:
         return (hop.interface, hop.gateway) not in self._failed

@@ -7,15 +7,15 @@ default routes), the model gives the set that it chooses from.
 
 from __future__ import annotations
 
-from viacheck.analysis.routing.decision import Decision, Exit, Outcome
+from viacheck.analysis.routing.decision import Decision, Exit, RoutingOutcome
 from viacheck.analysis.routing.ipv4 import IPv4Routing
 from viacheck.analysis.routing.ipv6 import IPv6Routing
 from viacheck.analysis.routing.link_loss import without_interface
-from viacheck.analysis.routing.packet import Flow, Packet
+from viacheck.analysis.routing.packet import LookupKey, Packet
 from viacheck.analysis.routing.source_address import SourceSelection
 from viacheck.model.snapshot import NetworkState
 
-__all__ = ["Decision", "Exit", "Outcome", "Packet", "RoutingModel", "decide", "without_interface"]
+__all__ = ["Decision", "Exit", "RoutingOutcome", "Packet", "RoutingModel", "decide", "without_interface"]
 
 
 class RoutingModel:
@@ -34,8 +34,8 @@ class RoutingModel:
         Raises:
             ValueError: when an address is none, or source and destination are of different families.
         """
-        flow = Flow.of(packet)
-        return (self._ipv4 if flow.family == 4 else self._ipv6).decide(packet, flow)
+        key = LookupKey.of(packet)
+        return (self._ipv4 if key.family == 4 else self._ipv6).decide(packet, key)
 
 
 def decide(state: NetworkState, packet: Packet) -> Decision:

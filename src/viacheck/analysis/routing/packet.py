@@ -51,7 +51,7 @@ class Packet:
 
 
 @dataclass(slots=True)
-class Flow:
+class LookupKey:
     """A packet made ready for comparing: addresses as integers, nothing left out."""
 
     family: Family
@@ -67,7 +67,7 @@ class Flow:
     uid: int
 
     @classmethod
-    def of(cls, packet: Packet) -> Flow:
+    def of(cls, packet: Packet) -> LookupKey:
         """Read a packet.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from viacheck.analysis.routing.packet import Flow
+from viacheck.analysis.routing.packet import LookupKey
 from viacheck.analysis.routing.table import BITS, Hit, mask, read_prefix, same_tos
 from viacheck.model.snapshot import Family, PortRange, Rule
 
@@ -26,7 +26,7 @@ class RuleStep:
 
 
 @dataclass(slots=True)
-class Finding:
+class RuleLookup:
     """Where the walk through the rules ended."""
 
     steps: list[RuleStep]
@@ -39,7 +39,7 @@ class Finding:
 
 
 class _ReadyRule:
-    """A rule with its selectors as integers, and its answers to flows that it does not match made once."""
+    """A rule with its selectors as integers, and its answers to lookups that it does not match made once."""
 
     __slots__ = ("_misses", "_plain", "destination", "destination_mask", "rule", "source", "source_mask")
 
@@ -67,40 +67,40 @@ class _ReadyRule:
         )
         self._misses: dict[str, RuleStep] = {}
 
-    def mismatch(self, flow: Flow) -> str | None:
+    def mismatch(self, key: LookupKey) -> str | None:
         """Name the first selector that does not match; None when all do."""
-        source = flow.source
+        source = key.source
         if self.source_mask:
             if source is None:
                 # IPv4 compares 0.0.0.0 where no source is chosen yet, IPv6 refuses (RT6_LOOKUP_F_HAS_SADDR).
-                if flow.family == 6 or self.source != 0:
+                if key.family == 6 or self.source != 0:
                     return f"from {self.rule.source}"
             elif source & self.source_mask != self.source:
                 return f"from {self.rule.source}"
-        if flow.destination & self.destination_mask != self.destination:
+        if key.destination & self.destination_mask != self.destination:
             return f"to {self.rule.destination}"
-        return None if self._plain else self._other_mismatch(flow)
+        return None if self._plain else self._other_mismatch(key)
 
-    def _other_mismatch(self, flow: Flow) -> str | None:
+    def _other_mismatch(self, key: LookupKey) -> str | None:
         rule = self.rule
         for name, wanted, detached, found in (
-            ("iif", rule.iif, rule.iif_detached, flow.iif),
-            ("oif", rule.oif, rule.oif_detached, flow.oif),
+            ("iif", rule.iif, rule.iif_detached, key.iif),
+            ("oif", rule.oif, rule.oif_detached, key.oif),
         ):
             if wanted is not None and (detached or wanted != found):
                 return f"{name} {wanted}" + (" [detached]: no such interface" if detached else "")
         fwmask = ALL_BITS if rule.fwmask is None and rule.fwmark else rule.fwmask or 0
-        if (flow.mark ^ (rule.fwmark or 0)) & fwmask:
+        if (key.mark ^ (rule.fwmark or 0)) & fwmask:
             return f"fwmark 0x{rule.fwmark or 0:x}/0x{fwmask:x}"
-        if rule.tos and not (same_tos(rule.tos, flow.tos) if flow.family == 4 else rule.tos == flow.tos & 0xFC):
+        if rule.tos and not (same_tos(rule.tos, key.tos) if key.family == 4 else rule.tos == key.tos & 0xFC):
             return f"tos 0x{rule.tos:x}"
-        if rule.ipproto and rule.ipproto != flow.protocol:
+        if rule.ipproto and rule.ipproto != key.protocol:
             return f"ipproto {rule.ipproto}"
-        if _outside(rule.sport, flow.sport):
+        if _outside(rule.sport, key.sport):
             return "sport"
-        if _outside(rule.dport, flow.dport):
+        if _outside(rule.dport, key.dport):
             return "dport"
-        if rule.uid_first is not None and not rule.uid_first <= flow.uid <= (rule.uid_last or 0):
+        if rule.uid_first is not None and not rule.uid_first <= key.uid <= (rule.uid_last or 0):
             return f"uidrange {rule.uid_first}-{rule.uid_last}"
         if rule.tun_id:
             return f"tun_id {rule.tun_id}: the packet came by no tunnel"
@@ -111,7 +111,7 @@ class _ReadyRule:
         return None
 
     def miss(self, reason: str) -> RuleStep:
-        """The step for a flow that this rule does not apply to; made once for each reason."""
+        """The step for a key that this rule does not apply to; made once for each reason."""
         step = self._misses.get(reason)
         if step is None:
             step = self._misses[reason] = RuleStep(self.rule, f"no match: {reason}")
@@ -136,18 +136,18 @@ class RuleList:
     def __len__(self) -> int:
         return len(self._rules)
 
-    def ask(self, flow: Flow, look_up: Callable[[int], Hit | None]) -> Finding:
-        """Walk through the rules until one decides; ``look_up`` searches a table for the flow."""
-        finding = Finding([])
-        steps = finding.steps
+    def ask(self, key: LookupKey, look_up: Callable[[int], Hit | None]) -> RuleLookup:
+        """Walk through the rules until one decides; ``look_up`` searches a table for the key."""
+        lookup = RuleLookup([])
+        steps = lookup.steps
         position, end = 0, len(self._rules)
         while position < end:
             ready = self._rules[position]
             position += 1
             rule = ready.rule
-            reason = ready.mismatch(flow)
+            reason = ready.mismatch(key)
             if rule.unread and reason is not None and reason.startswith("cannot be told"):
-                finding.certain = False
+                lookup.certain = False
             if (reason is None) == rule.invert:
                 steps.append(ready.miss(reason or "its 'not' stands before what the packet is"))
                 continue
@@ -162,17 +162,17 @@ class RuleList:
                 steps.append(RuleStep(rule, "nop: on to the next rule", matched=True))
             elif rule.action != "lookup":
                 steps.append(RuleStep(rule, f"{rule.action}, by the rule itself", matched=True, chosen=True))
-                finding.rule = rule
-                return finding
+                lookup.rule = rule
+                return lookup
             else:
                 hit = look_up(rule.table) if rule.table is not None else None
                 outcome = explain(rule, hit)
                 passed_on = hit is None or hit.route.type == "throw" or suppressed(rule, hit)
                 steps.append(RuleStep(rule, outcome, matched=True, chosen=not passed_on))
                 if not passed_on:
-                    finding.rule, finding.hit = rule, hit
-                    return finding
-        return finding
+                    lookup.rule, lookup.hit = rule, hit
+                    return lookup
+        return lookup
 
 
 def suppressed(rule: Rule, hit: Hit) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from viacheck.analysis.routing.decision import Decision, Exit, Outcome
+from viacheck.analysis.routing.decision import Decision, Exit, RoutingOutcome
 from viacheck.analysis.routing.packet import Packet
-from viacheck.analysis.routing.rules import Finding, RuleList
+from viacheck.analysis.routing.rules import RuleList, RuleLookup
 from viacheck.analysis.routing.source_address import SourceSelection
 from viacheck.analysis.routing.table import RoutingTable, read_address
 from viacheck.model.snapshot import Family, NetworkState, Nexthop, Route
@@ -53,15 +53,15 @@ class FamilyRouting:
     def decision(
         self,
         packet: Packet,
-        finding: Finding,
-        outcome: Outcome | None = None,
+        lookup: RuleLookup,
+        outcome: RoutingOutcome | None = None,
         exits: tuple[Exit, ...] = (),
         note: str = "",
     ) -> Decision:
         """Put a decision together; without an outcome it is what the rule or route that refuses makes of it."""
-        hit, rule = finding.hit, finding.rule
+        hit, rule = lookup.hit, lookup.rule
         if outcome is None:
-            outcome = _refusal(finding)
+            outcome = _refusal(lookup)
         runners_up: list[Route] = []
         if hit is not None:
             destination = read_address(packet.destination, self.family)
@@ -70,21 +70,21 @@ class FamilyRouting:
         return Decision(
             packet=packet,
             outcome=outcome,
-            steps=tuple(finding.steps),
+            steps=tuple(lookup.steps),
             rule=rule,
             table=hit.route.table if hit else None,
             route=hit.route if hit else None,
             exits=exits,
             runners_up=tuple(runners_up),
             note=note,
-            certain=finding.certain,
+            certain=lookup.certain,
         )
 
 
-def _refusal(finding: Finding) -> Outcome:
+def _refusal(lookup: RuleLookup) -> RoutingOutcome:
     """What becomes of a packet that no route takes."""
-    word = finding.hit.route.type if finding.hit else finding.rule.action if finding.rule else ""
-    refusals: dict[str, Outcome] = {
+    word = lookup.hit.route.type if lookup.hit else lookup.rule.action if lookup.rule else ""
+    refusals: dict[str, RoutingOutcome] = {
         "unreachable": "unreachable",
         "prohibit": "prohibit",
         "blackhole": "blackhole",
@@ -92,9 +92,9 @@ def _refusal(finding: Finding) -> Outcome:
     return refusals.get(word, "no-route")
 
 
-def outcome_of(route: Route) -> Outcome:
+def outcome_of(route: Route) -> RoutingOutcome:
     """What becomes of a packet that a route takes."""
-    outcomes: dict[str, Outcome] = {
+    outcomes: dict[str, RoutingOutcome] = {
         "local": "local",
         "broadcast": "broadcast",
         "multicast": "multicast",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_pton
 
-from viacheck.analysis.routing.packet import Flow
+from viacheck.analysis.routing.packet import LookupKey
 from viacheck.model.snapshot import Family, Nexthop, Route
 
 BITS: dict[Family, int] = {4: 32, 6: 128}
@@ -110,30 +110,30 @@ class RoutingTable:
         """The table's default routes."""
         return next((prefixes[0] for length, _, prefixes in self._lengths if length == 0), [])
 
-    def search_ipv4(self, flow: Flow, alive: Alive) -> Hit | None:
-        """The route that IPv4 takes for a flow; None sends it back to the rules."""
-        for routes in self.covering(flow.destination):
+    def search_ipv4(self, key: LookupKey, alive: Alive) -> Hit | None:
+        """The route that IPv4 takes for a key; None sends it back to the rules."""
+        for routes in self.covering(key.destination):
             for route in routes:
-                if not same_tos(route.tos, flow.tos):
+                if not same_tos(route.tos, key.tos):
                     continue
                 if route.type in REJECTS:
                     return Hit(route, (), routes)
                 living = tuple(
-                    hop for hop in route.nexthops if alive(hop) and (flow.oif is None or flow.oif == hop.interface)
+                    hop for hop in route.nexthops if alive(hop) and (key.oif is None or key.oif == hop.interface)
                 )
                 if living:
-                    return Hit(route, living if flow.oif is None else living[:1], routes)
+                    return Hit(route, living if key.oif is None else living[:1], routes)
         return None
 
     def search_ipv6(
-        self, flow: Flow, alive: Alive, *, device: str | None, only_device: bool, reachable: Alive | None
+        self, key: LookupKey, alive: Alive, *, device: str | None, only_device: bool, reachable: Alive | None
     ) -> Hit | None:
-        """The route that IPv6 takes for a flow; None sends it back to the rules.
+        """The route that IPv6 takes for a key; None sends it back to the rules.
 
         ``device`` is preferred, and with ``only_device`` demanded. ``reachable`` is asked first where the host is no
         router (RFC 4861, 6.3.6); where nothing is reachable, the search is made again without it.
         """
-        nodes = self._ipv6_nodes(flow.destination, flow.source or 0)
+        nodes = self._ipv6_nodes(key.destination, key.source or 0)
         for judge in (reachable, None) if reachable else (None,):
             for routes in nodes:
                 # The lowest metric is looked at alone; when nothing of it serves, all others are, as one.
