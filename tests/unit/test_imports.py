@@ -44,7 +44,7 @@ BELOW: dict[str, set[str]] = {
     "checks": {"model", "analysis", "persistence", "fixtures"},
 }
 """What each room may import of the others. A room is a folder of src/viacheck/ or of the checkout."""
-CHECKS_MAY_IMPORT = {"fixtures.checks", "fixtures.expect"}
+CHECKS_MAY_IMPORT = {"fixtures.check", "fixtures.expect"}
 """Of the fixtures; everything else is handed to a check by its name."""
 HOMES = {
     "pytest": {"fixtures", "cli", "bench", "checks"},

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from viacheck.bundle.reader import Bundle
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, NatAttach
 from viacheck.model.result import TargetRecord
 
 if TYPE_CHECKING:
+    from viacheck.bundle.reader import Bundle
     from viacheck.targets.base import Target
     from viacheck.targets.bundle import BundleTarget
     from viacheck.targets.local import LocalTarget
