@@ -37,7 +37,7 @@ from viacheck.netlink.packet_filter import (
 from viacheck.parsers import iproute
 from viacheck.parsers.comments import without_comments
 from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers
-from viacheck.parsers.network_state import IP, read_network_state
+from viacheck.parsers.ip_state import IP, read_network_state
 from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 from viacheck.persistence import manager_answers
 from viacheck.persistence.allowlist import keep

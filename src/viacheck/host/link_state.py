@@ -1,6 +1,6 @@
-"""The state of interfaces at one moment, asked by name through ioctls that never wait for the kernel's network lock.
+"""The status of interfaces at one moment, read by name through ioctls that never wait for the kernel's network lock.
 
-A netlink request would: it stalls for as long as anybody removes a bridge. netdevice(7) describes the requests.
+A netlink request would wait, for as long as another process removes a bridge. netdevice(7) describes the ioctls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 from viacheck.host.namespace import Namespace
 
-LinkWord = Literal["up", "down", "no-carrier", "missing"]
+LinkCondition = Literal["up", "down", "no-carrier", "missing"]
 
 _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
 _IFF_UP, _IFF_RUNNING = 0x01, 0x40
@@ -25,26 +25,26 @@ _SENT_PACKETS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class LinkState:
-    """One interface."""
+class LinkStatus:
+    """The status of one interface."""
 
-    word: LinkWord
+    condition: LinkCondition
     index: int = 0
     hardware_type: int = 0
     """ARPHRD_* of linux/if_arp.h."""
     mac: bytes = bytes(6)
     sent_packets: int | None = None
-    """Read only where nothing should leave: of an interface that is not up."""
+    """Read only of an interface that is not up, which should send nothing."""
 
 
-MISSING = LinkState("missing")
+MISSING = LinkStatus("missing")
 
 
 class LinkReader:
-    """Reads the state of a namespace's interfaces."""
+    """Reads the status of a namespace's interfaces."""
 
     def __init__(self, namespace: Namespace, socket_fd: int) -> None:
-        """Ask through a socket of that namespace, which stays the caller's.
+        """Read through a socket of that namespace, which the caller keeps and closes.
 
         Raises:
             OSError: with the kernel's errno.
@@ -53,8 +53,8 @@ class LinkReader:
         # An open file of /proc/net keeps the namespace that it was opened in.
         self._counters = namespace.call(lambda: os.open("/proc/thread-self/net/dev", os.O_RDONLY | os.O_CLOEXEC))
 
-    def read(self, name: str) -> LinkState:
-        """The state of the interface that has this name now."""
+    def read(self, name: str) -> LinkStatus:
+        """Return the status of the interface that has this name now."""
         octets = os.fsencode(name)
         if len(octets) > _LONGEST_NAME:
             return MISSING
@@ -68,9 +68,9 @@ class LinkReader:
             raise
         hardware_type, mac = struct.unpack_from("@H6s", hardware, 16)
         if flags & _IFF_UP and flags & _IFF_RUNNING:
-            return LinkState("up", index, hardware_type, mac)
-        word: LinkWord = "no-carrier" if flags & _IFF_UP else "down"
-        return LinkState(word, index, hardware_type, mac, self._sent_packets(octets))
+            return LinkStatus("up", index, hardware_type, mac)
+        condition: LinkCondition = "no-carrier" if flags & _IFF_UP else "down"
+        return LinkStatus(condition, index, hardware_type, mac, self._sent_packets(octets))
 
     def _ask(self, request: int, name: bytes) -> bytes:
         return fcntl.ioctl(self._socket_fd, request, name.ljust(_REQUEST, b"\0"))

@@ -38,7 +38,7 @@ from viacheck.model.snapshot import (
 from viacheck.netlink.packet_filter import without_rule_comments
 from viacheck.parsers import iproute
 from viacheck.parsers.comments import without_comments
-from viacheck.parsers.network_state import IP, read_network_state
+from viacheck.parsers.ip_state import IP, read_network_state
 
 T = TypeVar("T")
 UNDECODABLE = "\ufffd"

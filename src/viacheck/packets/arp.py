@@ -10,7 +10,7 @@ import select
 import time
 from dataclasses import dataclass
 
-from viacheck.host.link_state import LinkReader, LinkState
+from viacheck.host.link_state import LinkReader, LinkStatus
 from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
 from viacheck.packets import scapy_import as scapy
@@ -86,7 +86,7 @@ def arp_request(
         close_in_background([packets])
 
 
-def usable_interface(namespace: Namespace, packets: PacketSender, interface: str) -> LinkState:
+def usable_interface(namespace: Namespace, packets: PacketSender, interface: str) -> LinkStatus:
     """Return the state of an Ethernet interface that is up.
 
     Raises:
@@ -97,8 +97,8 @@ def usable_interface(namespace: Namespace, packets: PacketSender, interface: str
         state = links.read(interface)
     finally:
         links.close()
-    if state.word != "up":
-        raise InterfaceNotUp(f"{interface} is {state.word}")
+    if state.condition != "up":
+        raise InterfaceNotUp(f"{interface} is {state.condition}")
     if state.hardware_type != 1:
         raise InterfaceNotUp(f"{interface} is not an Ethernet interface")
     return state

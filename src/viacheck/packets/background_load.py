@@ -56,9 +56,9 @@ class BackgroundLoad:
             state = links.read(interface)
         finally:
             links.close()
-        if state.word != "up":
+        if state.condition != "up":
             close_in_background([self._sender])
-            raise OSError(errno.ENODEV, f"{interface} is {state.word}")
+            raise OSError(errno.ENODEV, f"{interface} is {state.condition}")
         # No machine has this MAC address: the far side drops the frame early, at the least cost.
         frame = scapy.Ether(src=state.mac.hex(":"), dst=_UNUSED_MAC) / scapy.IP(src="192.0.2.1", dst="192.0.2.2")
         frame = frame / scapy.UDP(sport=_DISCARD_PORT, dport=_DISCARD_PORT) / scapy.Raw(bytes(18))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from viacheck.host.link_state import MISSING, LinkReader, LinkState
+from viacheck.host.link_state import MISSING, LinkReader, LinkStatus
 from viacheck.host.namespace import Namespace
 from viacheck.model.result import WatchedInterface
 from viacheck.packets import bpf
@@ -149,19 +149,19 @@ class _Capture:
     """One interface's socket, with the frames that were received and not yet classified."""
 
     name: str
-    begin: LinkState = MISSING
+    begin: LinkStatus = MISSING
     socket: CaptureSocket | None = None
     waiting: list[Received] = field(default_factory=list)
     reopened: bool = False
     """The socket was opened while the period was under way."""
 
-    def holds(self, state: LinkState) -> bool:
+    def holds(self, state: LinkStatus) -> bool:
         """Return whether the socket is on the interface that has this state."""
         return self.socket is not None and self.socket.index == state.index
 
-    def sends_without_carrier(self, state: LinkState) -> bool:
+    def sends_without_carrier(self, state: LinkStatus) -> bool:
         """Return whether the interface sent packets although it had no carrier, as a bridge without ports does."""
-        without = self.begin.word == state.word == "no-carrier" and self.begin.index == state.index
+        without = self.begin.condition == state.condition == "no-carrier" and self.begin.index == state.index
         return without and self.begin.sent_packets != state.sent_packets
 
 
@@ -169,7 +169,7 @@ class _Capture:
 class _PeriodEnd:
     """The end of one interface's period."""
 
-    state: LinkState
+    state: LinkStatus
     fence_seen: bool = False
     fence_failure: str | None = None
     """Why the fence was not seen."""
@@ -323,7 +323,7 @@ class Watch:
             if capture.socket is not None:
                 stale.append(capture.socket)
                 capture.socket = None
-            if capture.begin.word != "missing":
+            if capture.begin.condition != "missing":
                 opening.append(capture)
         self._exchange(stale, opening)
 
@@ -334,7 +334,7 @@ class Watch:
         opening: list[_Capture] = []
         for capture in self._captures:
             state = self._links.read(capture.name)
-            if state.word == "missing" or capture.holds(state):
+            if state.condition == "missing" or capture.holds(state):
                 continue
             if capture.socket is not None:
                 stale.append(capture.socket)
@@ -433,10 +433,10 @@ class Watch:
         pending: dict[int, tuple[_Capture, bytes]] = {}
         for capture in self._captures:
             end = ends.get(capture.name)
-            if end is None or not (end.state.word == "up" or capture.sends_without_carrier(end.state)):
+            if end is None or not (end.state.condition == "up" or capture.sends_without_carrier(end.state)):
                 continue
             if capture.socket is None or not capture.holds(end.state):
-                created = "created" if capture.begin.word == "missing" else "recreated"
+                created = "created" if capture.begin.condition == "missing" else "recreated"
                 end.fence_failure = f"it was {created} during the watch"
                 continue
             fence = self._tokens.fence()
@@ -463,10 +463,14 @@ def _is_fence(frame: Received, fence: bytes) -> bool:
 def _judge(capture: _Capture, end: _PeriodEnd, lost: int, count: int) -> tuple[WatchedInterface, str | None]:
     """Return the interface's record, and why absence is not proven on it. State ``up``: packets could leave."""
     begin, state = capture.begin, end.state
-    quiet = begin.word == state.word != "up" and begin.index == state.index and begin.sent_packets == state.sent_packets
-    if quiet and not capture.reopened and (begin.word == "missing" or begin.sent_packets is not None):
+    quiet = (
+        begin.condition == state.condition != "up"
+        and begin.index == state.index
+        and begin.sent_packets == state.sent_packets
+    )
+    if quiet and not capture.reopened and (begin.condition == "missing" or begin.sent_packets is not None):
         return WatchedInterface(
-            interface=capture.name, state=state.word, fence_seen=False, frames_lost=lost, frames=count
+            interface=capture.name, state=state.condition, fence_seen=False, frames_lost=lost, frames=count
         ), None
     reason: str | None = None
     if lost:
@@ -474,10 +478,10 @@ def _judge(capture: _Capture, end: _PeriodEnd, lost: int, count: int) -> tuple[W
     elif capture.reopened:
         reason = "it was recreated during the watch"
     elif not end.fence_seen:
-        if begin.word == state.word != "up":
-            reason = f"it was {begin.word} when the watch began and ended, but sent packets in between"
+        if begin.condition == state.condition != "up":
+            reason = f"it was {begin.condition} when the watch began and ended, but sent packets in between"
         else:
-            changed = f"it was {begin.word} when the watch began and {state.word} when it ended"
+            changed = f"it was {begin.condition} when the watch began and {state.condition} when it ended"
             reason = end.fence_failure or changed
     return WatchedInterface(
         interface=capture.name, state="up", fence_seen=end.fence_seen, frames_lost=lost, frames=count

@@ -174,7 +174,7 @@ def open_capture(
             links.close()
     finally:
         close_in_background([sender])
-    if state.word == "missing":
+    if state.condition == "missing":
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), interface)
     accepted = program if program is not None else bpf.assemble([bpf.accept(snap_length)])
     return namespace.call(
