@@ -8,10 +8,10 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import Applies
 from viacheck.model.result import CommandEvidence, FileEvidence
 from viacheck.persistence.assess import assess_persistence, must_persist
+from viacheck.persistence.idempotence import assess_idempotence
 from viacheck.persistence.lint import findings_of
-from viacheck.persistence.manager_answers import of_manager
+from viacheck.persistence.manager_answers import answers_about
 from viacheck.persistence.manager_config import OWN_NAMES
-from viacheck.persistence.repeatable import repeatable
 from viacheck.persistence.replay_result import Replay
 
 WRITTEN_DOWN = Applies(
@@ -42,7 +42,7 @@ def test_rule_and_route_are_written_down(resolved: ResolvedIntent, expect: Expec
             *(FileEvidence(path=place.path, line=place.line, text=place.text) for place in persistence.places),
             *(
                 CommandEvidence(command=word.command, exit_code=word.exit_code, stdout=word.said)
-                for word in of_manager(resolved.snapshot, persistence.manager, resolved.uplink)
+                for word in answers_about(resolved.snapshot, persistence.manager, resolved.uplink)
             ),
         ],
     )
@@ -60,7 +60,7 @@ def test_what_is_written_can_run_twice(resolved: ResolvedIntent, replay: Replay,
     persistence = assess_persistence(resolved)
     if not persistence.rules and not persistence.routes:
         expect.not_applicable("nothing is written down (PERSIST-01)")
-    found = repeatable(findings_of(resolved, persistence), replay())
+    found = assess_idempotence(findings_of(resolved, persistence), replay())
     expected = "each line can run again with the same result, in the order of a boot"
     if found.holds and found.advice:
         expect.advises(False, expected=expected, observed=found.observed, evidence=found.evidence)

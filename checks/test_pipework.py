@@ -136,7 +136,7 @@ def test_pipework_is_written_down(resolved: ResolvedIntent, expect: Expect) -> N
     expected = f"something runs pipework again after {', '.join(OCCASIONS.values())}"
     observed = "; ".join(f"after {OCCASIONS[one.occasion]}: {one.place}" for one in written.found) or "nothing does"
     observed += f"; nothing after {', '.join(OCCASIONS[one] for one in written.missing)}" if written.missing else ""
-    observed += "".join(f"; {place}: {reason}" for place, reason in written.astray)
+    observed += "".join(f"; {place}: {reason}" for place, reason in written.ineffective)
     evidence = [FileEvidence(path=one.place.path, line=one.place.line, text=one.place.text) for one in written.found]
     if written.missing:
         expect.holds(False, expected=expected, observed=observed, evidence=evidence)

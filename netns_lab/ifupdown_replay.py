@@ -92,7 +92,7 @@ def _not_representative(copy: ReplayableFiles, persistence: Persistence, uplink:
         reasons = [str(out) for out in copy.left_out if out.interface == uplink]
         return reasons[0] if reasons else f"no file that can be copied has a stanza of {uplink}"
     lines = {file.path: file.text.split("\n") for file in copy.files}
-    for entry in persistence.written["ifupdown"].entries:
+    for entry in persistence.configs["ifupdown"].entries:
         path, number = entry.place.path, entry.place.line
         if not "".join(lines.get(path, [])[number - 1 : number]).strip():
             why = [out.reason for out in copy.left_out if out.place.path == path and number >= out.place.line]

@@ -124,7 +124,7 @@ class NetworkdDaemon:
         # networkd answers on the bus after the work that came before, such as a reload that has begun.
         self._host.run(["networkctl", "--json=short", "list"])
         files = persistence_files.collect(self._host)
-        named = {one.interface for one in networkd.read(files, self._links).holdings if not one.now}
+        named = {one.interface for one in networkd.read(files, self._links).links if not one.active}
         asked = [word for name in sorted(named) for word in ("-i", _NO_CARRIER_NEEDED if name == "lo" else name)]
         done = self._host.run([_find(WAIT_ONLINE), *asked, f"--timeout={TIMEOUT:g}"], TIMEOUT + 1)
         if not done.ok:

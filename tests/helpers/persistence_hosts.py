@@ -13,7 +13,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.snapshot import Address, HostFile, Link, NetworkState, Rule, Snapshot
 from viacheck.persistence import networkmanager
-from viacheck.persistence.allowlist import keep
+from viacheck.persistence.allowlist import redact_to_allowlist
 
 RECORDED_HOSTS = RECORDED / "persistence"
 SUBNET = "172.17.0.0/16"
@@ -34,7 +34,7 @@ def host_file(path: str, text: str, mode: int | None = None) -> HostFile:
     if mode is None:
         private = path.rpartition("/")[0] in networkmanager.PROFILE_FOLDERS
         mode = 0o600 if private else 0o755 if ".d/" in path and not path.endswith((".conf", ".yaml")) else 0o644
-    return HostFile(path=path, exists=True, text=keep(path, text), mode=mode)
+    return HostFile(path=path, exists=True, text=redact_to_allowlist(path, text), mode=mode)
 
 
 def resolved(

@@ -41,7 +41,8 @@ def _judged(path: Path) -> tuple[object, ...]:
     """Everything that a bundle's state decides, without the values that redaction may change."""
     target = BundleTarget("bundle:case", read_bundle(path))
     found = [
-        (one.code, one.reported_by, one.explains, len(one.remedy)) for one in causes(target.resolved, Measurements())
+        (one.code, one.reported_by, one.also_affects, len(one.remedy.steps))
+        for one in causes(target.resolved, Measurements())
     ]
     predicted = [target.forecast(protocol).as_intended for protocol in PROTOCOLS]
     decided = [(target.kernel_decision(one).answer.type, target.kernel_decision(one).answer.table) for one in PROTOCOLS]

@@ -11,6 +11,7 @@ from fixtures.expect import Expect, VerdictError
 from tests.helpers.front_door import Finished, command, finished
 from tests.helpers.paths import ROOT
 from viacheck.diagnosis import Cause
+from viacheck.diagnosis.remedy import Remedy
 from viacheck.model.check import EVERYWHERE, Check
 from viacheck.model.result import (
     CheckResult,
@@ -236,7 +237,9 @@ def test_presence_and_absence_are_both_needed(evidence: PacketsEvidence, verdict
 
 def test_a_failure_carries_its_cause_and_the_causes_evidence() -> None:
     seen = CommandEvidence(command="ip rule", exit_code=0)
-    one = expect(Cause("RULE_MISSING", "ROUTE-02", "no rule", remedy=("mend",), undo=("undo",), evidence=(seen,)))
+    one = expect(
+        Cause("RULE_MISSING", "ROUTE-02", "no rule", remedy=Remedy((("mend",),), (("undo",),)), evidence=(seen,))
+    )
     with pytest.raises(pytest.fail.Exception):
         one.holds(False, expected="a", observed="b")
     assert one.result is not None

@@ -151,7 +151,9 @@ def test_both_holders_of_the_address_are_named(outcome: RunResult) -> None:
         ("foreign-data-dropped", "IP from a second MAC address is dropped", [True, True, True, True]),
     ],
 )
-def test_what_is_dropped_upstream_is_told_apart(outcome: RunResult, fault: str, words: str, answered: list[bool]) -> None:
+def test_what_is_dropped_upstream_is_told_apart(
+    outcome: RunResult, fault: str, words: str, answered: list[bool]
+) -> None:
     result = told(outcome, "MACVLAN-06", fault)
     assert result.diagnosis is not None
     assert words in result.diagnosis.cause

@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.front_door import Finished, by_check, viacheck
 from viacheck.model.result import CheckResult, RunResult, Verdict
 from viacheck.model.snapshot import HostFile, NetworkState, Snapshot
-from viacheck.persistence.pipework import Reruns, keep, reruns, words_of
+from viacheck.persistence.pipework import Reruns, redact_to_pipework_lines, reruns, words_of
 
 STATIC = (
     "pipework-run-twice", "pipework-wrong-address", "pipework-wrong-gateway", "default-network-present",
@@ -120,7 +120,9 @@ def judge(*files: HostFile, container: str | None = "te-agent", address: str | N
 
 
 def file(path: str, text: str = "", mode: int = 0o644) -> HostFile:
-    return HostFile(path=path, exists=True, text=keep(path, text) if "/network" not in path else text, mode=mode)
+    return HostFile(
+        path=path, exists=True, text=redact_to_pipework_lines(path, text) if "/network" not in path else text, mode=mode
+    )
 
 
 def rc_local(*lines: str, mode: int = 0o755) -> HostFile:
@@ -156,14 +158,14 @@ def test_a_line_of_rc_local_covers_the_reboot(line: str) -> None:
 def test_a_line_for_something_else_is_named_and_does_not_count(line: str, reason: str) -> None:
     found = judge(rc_local(line, "exit 0"))
     assert "reboot" in found.missing
-    ((place, why),) = found.astray
+    ((place, why),) = found.ineffective
     assert str(place) == "/etc/rc.local:2"
     assert reason in why
 
 
 def test_comments_and_other_programs_do_not_count() -> None:
     found = judge(rc_local(f"# {LINE}", "apt-get install pipework-tools", "cat /usr/local/sbin/pipework-notes"))
-    assert (found.missing, found.astray) == (("reboot", "interface", "restart"), [])
+    assert (found.missing, found.ineffective) == (("reboot", "interface", "restart"), [])
 
 
 def test_an_exit_inside_a_condition_does_not_end_the_script() -> None:
@@ -200,7 +202,7 @@ def test_a_hook_of_another_interface_or_moment_does_not_count() -> None:
     assert "interface" in judge(interfaces(f"    pre-down {LINE}")).missing
     found = judge(interfaces("iface wlan0 inet dhcp", f"    post-up {LINE}"))
     assert "interface" in found.missing
-    assert "wlan0" in found.astray[0][1]
+    assert "wlan0" in found.ineffective[0][1]
 
 
 def test_what_the_interfaces_file_sources_counts() -> None:
@@ -214,7 +216,7 @@ def test_a_watcher_covers_the_restart_when_it_is_enabled() -> None:
     unit = file(UNIT, "[Unit]\n[Service]\nExecStart=/usr/local/sbin/keep-agent\n[Install]\n")
     found = judge(unit, watch)
     assert "restart" in found.missing
-    assert "not enabled" in found.astray[0][1]
+    assert "not enabled" in found.ineffective[0][1]
     assert judge(unit, watch, HostFile(path=ENABLED, exists=True)).missing == ("reboot", "interface")
 
 
@@ -223,7 +225,7 @@ def test_a_watcher_that_may_not_be_executed_does_not_count() -> None:
     unit = file(UNIT, "[Service]\nExecStart=/usr/local/sbin/keep-agent\n")
     found = judge(unit, watch, HostFile(path=ENABLED, exists=True))
     assert "restart" in found.missing
-    assert "may not be executed" in found.astray[0][1]
+    assert "may not be executed" in found.ineffective[0][1]
 
 
 def test_a_unit_that_runs_the_container_covers_reboot_and_restart() -> None:
@@ -257,13 +259,13 @@ def test_cron_covers_what_its_schedule_does(line: str, missing: tuple[str, ...])
 
 
 def test_what_is_kept_of_files_holds_no_secrets() -> None:
-    unit = keep(
+    unit = redact_to_pipework_lines(
         UNIT, f"[Service]\nEnvironment=TOKEN=s3cret\nExecStart=/bin/run -e TOKEN=s3cret\nExecStartPost=/x/{LINE}\n"
     )
-    script = keep(
+    script = redact_to_pipework_lines(
         "/x/run", f"TOKEN=s3cret\ncurl -H s3cret && {LINE}\ndocker events --filter s3cret | while :; do :; done\n"
     )
-    cron = keep("/etc/cron.d/x", f"SECRET=s3cret\n* * * * * root curl s3cret || {LINE}\n")
+    cron = redact_to_pipework_lines("/etc/cron.d/x", f"SECRET=s3cret\n* * * * * root curl s3cret || {LINE}\n")
     for kept in (unit, script, cron):
         assert "s3cret" not in kept
     assert [len(text.split("\n")) for text in (unit, script, cron)] == [5, 4, 3], "lines keep their numbers"

@@ -34,7 +34,7 @@ def heeding(host: str | dict[str, str], *words: ManagerAnswer) -> Persistence:
 
 
 def word(command: str, text: str, exit_code: int = 0) -> ManagerAnswer:
-    return ManagerAnswer(command, exit_code, manager_answers.kept(command, text))
+    return ManagerAnswer(command, exit_code, manager_answers.redact_answer(command, text))
 
 
 def networkctl(**links: tuple[str, str]) -> ManagerAnswer:
@@ -48,7 +48,7 @@ def networkctl(**links: tuple[str, str]) -> ManagerAnswer:
 @pytest.mark.parametrize(("command", "text"), [(NETPLAN, MERGED), (IFQUERY, OPTIONS)])
 def test_no_secret_is_kept(command: str, text: str) -> None:
     assert "CANARY" in text
-    found = manager_answers.kept(command, text)
+    found = manager_answers.redact_answer(command, text)
     assert "CANARY" not in found
     assert "172.17.0.0/16" in found
 
@@ -56,11 +56,11 @@ def test_no_secret_is_kept(command: str, text: str) -> None:
 def test_of_links_only_who_manages_them_is_kept() -> None:
     spoiled = TOLD.replace('"Name":"wlan0"', '"Name":"wlan0","WirelessLanPassphrase":"CANARY"')
     assert spoiled != TOLD
-    links = json.loads(manager_answers.kept(NETWORKCTL, spoiled))["Interfaces"]
+    links = json.loads(manager_answers.redact_answer(NETWORKCTL, spoiled))["Interfaces"]
     assert [(link["Name"], link["AdministrativeState"]) for link in links][:3] == [
         ("lo", "configured"), ("eth0", "configured"), ("wlan0", "configured"),
     ]  # fmt: skip
-    assert "CANARY" not in manager_answers.kept(NETWORKCTL, spoiled)
+    assert "CANARY" not in manager_answers.redact_answer(NETWORKCTL, spoiled)
 
 
 @pytest.mark.parametrize("command", [STATE, AUTO, HOTPLUG, IFQUERY, NETPLAN, NETWORKCTL])
@@ -68,7 +68,7 @@ def test_of_links_only_who_manages_them_is_kept() -> None:
     "text", ["", "password CANARY", "[" * 3000, "{", '{"Interfaces": 7}', "network: [\n", "\0", "a: &a [*a]"]
 )
 def test_garbage_is_not_kept_and_says_nothing(command: str, text: str) -> None:
-    found = manager_answers.kept(command, text)
+    found = manager_answers.redact_answer(command, text)
     assert "CANARY" not in found
     assert heeding("networkd-healthy", ManagerAnswer(command, 0, found)).manager == "networkd"
 
@@ -97,7 +97,7 @@ def test_who_says_that_it_holds_the_uplink_holds_it() -> None:
     found = heeding(both, networkctl(wlan0=("configured", "/etc/systemd/network/20-wlan0.network")))
     assert found.manager == "networkd"
     assert found.differences == (
-        f"'{NETWORKCTL}' says that systemd-networkd manages wlan0; its files read otherwise",
+        f"'{NETWORKCTL}' says that systemd-networkd manages wlan0; its files say otherwise",
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_who_says_that_it_does_not_hold_it_does_not() -> None:
 def test_what_networkd_goes_by_may_be_older_than_its_files() -> None:
     found = heeding("networkd-healthy", networkctl(wlan0=("configured", "/etc/systemd/network/90-old.network")))
     (difference,) = found.differences
-    assert "goes by /etc/systemd/network/90-old.network for wlan0" in difference
+    assert "uses /etc/systemd/network/90-old.network for wlan0" in difference
     assert "/etc/systemd/network/20-wlan0.network" in difference
 
 
@@ -121,12 +121,12 @@ def test_what_brings_it_up_at_boot_ifupdown_knows() -> None:
     assert not heeding(files).holds
     found = heeding(files, word(AUTO, "wlan0\n"), word(HOTPLUG, ""))
     assert found.holds
-    assert "brings up at boot wlan0" in found.differences[0]
+    assert "brings up wlan0 at boot" in found.differences[0]
 
 
 def test_an_interface_that_its_manager_cannot_read_is_told() -> None:
     found = heeding("ifupdown-healthy", ManagerAnswer(IFQUERY, 1, ""))
-    assert found.differences == (f"'{IFQUERY}' says that ifupdown does not know wlan0; its files read otherwise",)
+    assert found.differences == (f"'{IFQUERY}' says that ifupdown does not know wlan0; its files say otherwise",)
     nothing = heeding("netplan-healthy", word(NETPLAN, "network: {version: 2}\n"))
     assert "netplan does not know wlan0" in nothing.differences[0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers.persistence_hosts import RECORDED_HOSTS, recorded
-from viacheck.persistence.allowlist import keep
+from viacheck.persistence.allowlist import redact_to_allowlist
 
 INTERFACES = """# CANARY
 auto wlan0
@@ -108,7 +108,7 @@ FILES = {
 
 @pytest.mark.parametrize("path", FILES)
 def test_no_canary_is_kept(path: str) -> None:
-    kept = keep(path, FILES[path])
+    kept = redact_to_allowlist(path, FILES[path])
     assert "CANARY" not in kept.replace("export CANARY", ""), kept
     assert kept.strip()
     assert kept.count("\n") == FILES[path].count("\n")
@@ -117,7 +117,7 @@ def test_no_canary_is_kept(path: str) -> None:
 @pytest.mark.parametrize("name", sorted(path.name for path in RECORDED_HOSTS.iterdir()))
 def test_no_canary_of_a_recorded_host_is_kept(name: str) -> None:
     for path, text in recorded(name).items():
-        assert "CANARY" not in keep(path, text)
+        assert "CANARY" not in redact_to_allowlist(path, text)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_no_canary_of_a_recorded_host_is_kept(name: str) -> None:
     ],
 )
 def test_what_is_kept_stays_in_its_line(path: str, line: int, text: str) -> None:
-    assert keep(path, FILES[path]).split("\n")[line - 1] == text
+    assert redact_to_allowlist(path, FILES[path]).split("\n")[line - 1] == text
 
 
 @pytest.mark.parametrize("path", FILES)
 def test_what_is_kept_is_kept_again(path: str) -> None:
     """A snapshot that is read from a bundle went through the same once before."""
-    once = keep(path, FILES[path])
-    assert keep(path, once) == once
+    once = redact_to_allowlist(path, FILES[path])
+    assert redact_to_allowlist(path, once) == once

@@ -36,7 +36,7 @@ def test_sourced_files_continued_lines_and_other_stanzas_are_read() -> None:
     folder = "/etc/network/interfaces.d"
     assert [str(place) for place in found.places] == [f"{folder}/10-rules.conf:5", f"{folder}/radio:4"]
     assert found.holds
-    assert found.astray == ()  # radio.dpkg-old is no name that source-directory takes
+    assert found.ineffective == ()  # radio.dpkg-old is no name that source-directory takes
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_sourced_files_continued_lines_and_other_stanzas_are_read() -> None:
 def test_a_rule_is_found_however_it_is_typed(line: str) -> None:
     text = BOTH.replace(RULE, f"    up {line}\n")
     found = assess_persistence(resolved({INTERFACES: text}))
-    assert [place.line for place in found.places] == [5, 6], found.astray
+    assert [place.line for place in found.places] == [5, 6], found.ineffective
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_rule_is_found_however_it_is_typed(line: str) -> None:
         (("from 172.17.0.0/16 lookup 200", "from 172.17.0.0/16 lookup 201"), "a rule from", "leads to table 201"),
         (("via 10.10.50.1", "via 10.10.50.2"), "a route default", "leads to 10.10.50.2, not to 10.10.50.1"),
         (("dev wlan0 table", "dev eth0 table"), "a route default", "leads out by eth0"),
-        (("post-up ip route", "post-down ip route"), "a route default", "run when the interface goes"),
+        (("post-up ip route", "post-down ip route"), "a route default", "runs when the interface goes down"),
         (("auto wlan0\n", ""), "no auto or allow-hotplug line", None),
         (("iface wlan0 inet dhcp\n" + RULE + ROUTE, "iface wlan0 inet dhcp\niface eth0 inet dhcp\n" + RULE + ROUTE),
          "a route default", "stands under eth0"),
@@ -76,7 +76,7 @@ def test_what_is_missing_is_named(change: tuple[str, str], missing: str, reason:
     assert not found.holds
     assert any(missing in sentence for sentence in found.missing), found.missing
     if reason is not None:
-        assert any(reason in why for _place, why in found.astray), found.astray
+        assert any(reason in why for _place, why in found.ineffective), found.ineffective
 
 
 def test_nothing_manages_the_uplink() -> None:
@@ -109,14 +109,14 @@ def test_the_remedy_mends_and_its_undo_restores(tmp_path: Path, text: str) -> No
     copy.write_text(text)
     (cause,) = not_written_down(resolved({INTERFACES: text}), Measurements())
 
-    def run(commands: tuple[str, ...]) -> None:
+    def run(commands: list[str]) -> None:
         for command in commands:
             subprocess.run(["/bin/sh", "-ec", command.replace(INTERFACES, str(copy))], check=True)
 
-    run(cause.remedy)
+    run(cause.remedy.lines)
     mended = assess_persistence(resolved({INTERFACES: copy.read_text()}))
     assert mended.holds, (mended.missing, copy.read_text())
-    run(cause.undo)
+    run(cause.remedy.rollback_lines)
     assert copy.read_text().rstrip("\n") == text.rstrip("\n")
 
 

@@ -14,8 +14,8 @@ from viacheck.model.measurements import Measurements, NotReplayed, ReplayResult
 from viacheck.model.snapshot import HostFile, Rule
 from viacheck.persistence.assess import assess_persistence
 from viacheck.persistence.config_writer import recipe_for
+from viacheck.persistence.idempotence import assess_idempotence
 from viacheck.persistence.lint import findings_of
-from viacheck.persistence.repeatable import repeatable
 
 INTERFACES = "/etc/network/interfaces"
 BACKSTOP = "    up ip route replace unreachable default metric 4278198272 table 200\n"
@@ -101,7 +101,7 @@ def test_networkd_purges_what_is_not_its_own() -> None:
     case = resolved(files)
     (cause,) = cannot_run_twice(case, Measurements())
     assert cause.code == "FOREIGN_RULES_PURGED"
-    assert cause.undo == ("rm /etc/systemd/networkd.conf.d/viacheck.conf",)
+    assert cause.remedy.rollback_lines == ["rm /etc/systemd/networkd.conf.d/viacheck.conf"]
     for name, said in (("networkd.conf", "yes"), ("networkd.conf.d/viacheck.conf", "no")):
         files[f"/etc/systemd/{name}"] = f"[Network]\nManageForeignRoutingPolicyRules={said}\n"
     assert codes(files) == []
@@ -127,7 +127,11 @@ def test_mends_make_the_guides_stanza_repeatable_and_are_undone(tmp_path: Path) 
         found = list(cannot_run_twice(resolved({INTERFACES: before}), Measurements()))
         if not found:
             break
-        for commands, expected in ((found[0].remedy, None), (found[0].undo, before), (found[0].remedy, None)):
+        for commands, expected in (
+            (found[0].remedy.lines, None),
+            (found[0].remedy.rollback_lines, before),
+            (found[0].remedy.lines, None),
+        ):
             for command in commands:
                 subprocess.run(["/bin/sh", "-ec", command.replace(INTERFACES, str(copy))], check=True)
             assert expected in (None, copy.read_text())
@@ -151,8 +155,8 @@ def test_the_recipe_takes_what_runs_now() -> None:
 def test_a_proof_decides_where_it_was_made() -> None:
     case = resolved(recorded("ifupdown-healthy"))
     findings = findings_of(case, assess_persistence(case))
-    assert repeatable(findings, NotReplayed("nobody runs it")).holds
-    assert "read, not run: nobody runs it" in repeatable(findings, NotReplayed("nobody runs it")).observed
-    assert not repeatable(findings, ReplayResult(False, "after three times there are three rules")).holds
+    assert assess_idempotence(findings, NotReplayed("nobody runs it")).holds
+    assert "read, not run: nobody runs it" in assess_idempotence(findings, NotReplayed("nobody runs it")).observed
+    assert not assess_idempotence(findings, ReplayResult(False, "after three times there are three rules")).holds
     guide = findings_of(case_of_guide := resolved(recorded("ifupdown-guide")), assess_persistence(case_of_guide))
-    assert not repeatable(guide, ReplayResult(True, "nothing was left over")).holds
+    assert not assess_idempotence(guide, ReplayResult(True, "nothing was left over")).holds

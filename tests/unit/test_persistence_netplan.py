@@ -45,8 +45,8 @@ def test_what_is_missing_is_named_and_mended(tmp_path: Path, old: str, new: str,
     files = changed(old, new)
     assert [missing in sentence for sentence in assess_persistence(resolved(files)).missing] == [True]
     (cause,) = not_written_down(resolved(files), Measurements())
-    assert cause.remedy[-1] == cause.undo[-1] == "netplan apply"
-    subprocess.run(["/bin/sh", "-ec", cause.remedy[0].replace("/etc/", f"{tmp_path}/etc/")], check=True)
+    assert cause.remedy.lines[-1] == cause.remedy.rollback_lines[-1] == "netplan apply"
+    subprocess.run(["/bin/sh", "-ec", cause.remedy.lines[0].replace("/etc/", f"{tmp_path}/etc/")], check=True)
     (written,) = tmp_path.rglob("*.yaml")
     assert written.stat().st_mode & 0o777 == 0o600
     assert ("wifis:" in written.read_text()) is ("route" in missing)
@@ -72,8 +72,8 @@ def test_what_stands_under_the_uplink_goes_with_it() -> None:
     case = resolved(HEALTHY | {YAML: under})
     (cause,) = cannot_run_twice(case, Measurements())
     assert cause.code == "LEAK_WHILE_DOWN"
-    assert "/etc/netplan/90-viacheck-lo.yaml" in cause.remedy[0]
-    assert cause.remedy[-1] == cause.undo[-1] == "netplan apply"
+    assert "/etc/netplan/90-viacheck-lo.yaml" in cause.remedy.lines[0]
+    assert cause.remedy.lines[-1] == cause.remedy.rollback_lines[-1] == "netplan apply"
 
 
 def test_a_metric_that_netplan_cannot_write_is_no_backstop() -> None:

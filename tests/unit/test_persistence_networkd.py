@@ -47,8 +47,8 @@ def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
     case = resolved(changed(old, new))
     assert [missing in sentence for sentence in assess_persistence(case).missing] == [True]
     (cause,) = not_written_down(case, Measurements())
-    assert cause.remedy[-1] == "networkctl reload"
-    assert cause.undo[0].startswith("rm /etc/systemd/network/")
+    assert cause.remedy.lines[-1] == "networkctl reload"
+    assert cause.remedy.rollback_lines[0].startswith("rm /etc/systemd/network/")
 
 
 def test_the_gateway_of_the_lease_counts() -> None:
@@ -61,7 +61,7 @@ def test_a_file_in_run_is_gone_after_a_reboot() -> None:
         files[path.replace("/etc/", "/run/")] = files.pop(path)
     found = assess_persistence(resolved(files))
     assert len(found.missing) == 2
-    assert {why for _place, why in found.astray} == {"/run is empty after a reboot"}
+    assert {why for _place, why in found.ineffective} == {"/run is empty after a reboot"}
 
 
 def test_an_earlier_file_that_matches_hides_a_later_one() -> None:
@@ -99,7 +99,7 @@ def test_unmanaged_links_are_not_held() -> None:
 
 def mended(tmp_path: Path, files: dict[str, str], cause: Cause) -> dict[str, str]:
     """The host's files after the remedy's commands were run by a shell, below a folder of our own."""
-    for command in cause.remedy:
+    for command in cause.remedy.lines:
         if "/etc/" in command:
             subprocess.run(["/bin/sh", "-ec", command.replace("/etc/", f"{tmp_path}/etc/")], check=True)
     written = (path for path in tmp_path.rglob("*") if path.is_file())
@@ -124,7 +124,7 @@ def test_rule_and_backstop_go_under_the_loopback_and_the_route_under_the_uplink(
     case = resolved(after)
     assert assess_persistence(case).holds
     assert findings_of(case, assess_persistence(case)) == []
-    assert cause.undo[-1] == "networkctl reload"
+    assert cause.remedy.rollback_lines[-1] == "networkctl reload"
 
 
 def test_what_stands_under_the_uplink_goes_with_it(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
     case = resolved(changed(old, new))
     assert any(missing in sentence for sentence in assess_persistence(case).missing)
     (cause,) = not_written_down(case, Measurements())
-    assert all(UUID in command for command in cause.remedy[:-1])
-    assert cause.remedy[-1] == cause.undo[-1] == "nmcli device reapply wlan0"
+    assert all(UUID in command for command in cause.remedy.lines[:-1])
+    assert cause.remedy.lines[-1] == cause.remedy.rollback_lines[-1] == "nmcli device reapply wlan0"
 
 
 def test_route_table_moves_the_leases_own_default() -> None:

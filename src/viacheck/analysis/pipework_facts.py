@@ -52,7 +52,7 @@ def address_fault(resolved: ResolvedIntent) -> str | None:
 
 
 def default_route_fault(resolved: ResolvedIntent) -> str | None:
-    """Describe what is wrong with the agent's default route; None when it goes by the intended gateway and interface."""
+    """Describe the fault of the agent's default route; None when it uses the intended gateway and interface."""
     default, link = resolved.agent_default, resolved.bridged_link
     if default is None:
         return "the agent has no default route"
@@ -63,7 +63,7 @@ def default_route_fault(resolved: ResolvedIntent) -> str | None:
 
 
 def unattended_lease_end(resolved: ResolvedIntent) -> LeaseEnd | None:
-    """Return when the agent's leased address ends because no client renews it; None when a client does, or no lease."""
+    """Return when the agent's leased address ends because no client renews it; None without such an end."""
     address, clients = resolved.bridged_address, resolved.snapshot.dhcp_clients
     is_leased = isinstance(pipework_attach(resolved), PipeworkDhcpAttach)
     if not is_leased or address is None or clients is None or clients:

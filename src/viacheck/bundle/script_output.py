@@ -40,7 +40,7 @@ from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers
 from viacheck.parsers.ip_state import IP, read_network_state
 from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 from viacheck.persistence import manager_answers
-from viacheck.persistence.allowlist import keep
+from viacheck.persistence.allowlist import redact_to_allowlist
 from viacheck.persistence.netplan import YAMLProblem
 
 T = TypeVar("T")
@@ -181,9 +181,11 @@ def snapshot_of(
 
 def _manager_answers(host: _Place) -> Iterable[ManagerAnswer]:
     for command, recorded in host.commands.items():
-        if manager_answers.is_one(command):
+        if manager_answers.is_manager_command(command):
             try:
-                yield ManagerAnswer(command, recorded.exit_code, manager_answers.kept(command, recorded.stdout))
+                yield ManagerAnswer(
+                    command, recorded.exit_code, manager_answers.redact_answer(command, recorded.stdout)
+                )
             except (ValueError, RecursionError):
                 # A bundle from outside may hold anything in place of the answer.
                 continue
@@ -272,7 +274,7 @@ def _files(permissions: str, members: Mapping[str, bytes]) -> Iterable[HostFile]
             continue
         text = content.decode(errors="replace")
         try:
-            kept = without_comments(text) if "rt_tables" in path else keep(path, text)
+            kept = without_comments(text) if "rt_tables" in path else redact_to_allowlist(path, text)
         except (YAMLProblem, ValueError, RecursionError) as error:
             yield HostFile(path=path, exists=True, error=" ".join(str(error).split()), mode=_mode(mode))
         else:

@@ -1,7 +1,7 @@
-"""Why checks fail: every cause that this tool knows, found in a situation, with what mends it and what undoes the mend.
+"""Why checks fail: the causes that this tool knows, each with its remedy and the rollback of the remedy.
 
-Each module holds the causes of one chapter of checks. A cause is told by one check; other checks that fail only because
-of it point there. The codes are a contract (docs/diagnoses.md lists them).
+Each module holds the causes of one chapter of checks. One check reports a cause; the other checks that it affects point
+to that check. The codes are a contract (docs/diagnoses.md lists them).
 """
 
 from viacheck.diagnosis.cause import Cause

@@ -1,25 +1,33 @@
-"""Causes that only an event brings to light: what it took away and nothing brought back, what it added, what leaked.
+"""Causes that only an event shows: what it removed and nothing restored, what it added, what leaked.
 
-Each is told by the check of the first event that shows it, and explains those of the other events that show it too.
+The check of the first event that shows a cause reports it; the cause also affects the checks of the other events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from viacheck.analysis.agent_rules import egress_without_uplink
 from viacheck.analysis.disruption_text import leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.cause import Cause, command
+from viacheck.diagnosis.cause import Cause
+from viacheck.diagnosis.remedy import (
+    NO_REMEDY,
+    CommandOutput,
+    Remedy,
+    command,
+    remedy_of,
+)
 from viacheck.model.config_entry import WrittenRoute
-from viacheck.model.iproute_text import route_command
+from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import DisruptionResult, FlowKind, Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Route
 from viacheck.persistence import dhclient_hook
+from viacheck.persistence.allowlist import LEFT_OUT
 from viacheck.persistence.assess import assess_persistence, must_persist
-from viacheck.persistence.config_writer import removed
+from viacheck.persistence.file_edit import ReversibleEdit, delete_line
 
 CHECK_OF = {
     "link-flap": "FLAP-01",
@@ -34,243 +42,227 @@ CHECK_OF = {
     "device-change": "FLAP-10",
     "rename": "FLAP-10",
 }
-"""By event, the check that makes it happen."""
-OF_LEASE = ("dhcp-renew", "address-change")
+"""By event, the check that carries it out."""
+LEASE_EVENTS = ("dhcp-renew", "address-change")
 LEAK_CHECK = "FLAP-06"
 
 
-def _showing(measurements: Measurements, shows: Callable[[DisruptionResult], object]) -> list[DisruptionResult]:
-    """The trials that show something, in the order of their checks."""
-    return [
-        disruption_result
-        for event in CHECK_OF
-        if (disruption_result := measurements.disruptions.get(event)) is not None and shows(disruption_result)
-    ]
+def _disruptions(measurements: Measurements, condition: Callable[[DisruptionResult], object]) -> list[DisruptionResult]:
+    """Return the disruptions that meet a condition, in the order of their checks."""
+    in_order = (measurements.disruptions[event] for event in CHECK_OF if event in measurements.disruptions)
+    return [result for result in in_order if condition(result)]
 
 
-def _checks(disruptions: list[DisruptionResult]) -> tuple[str, frozenset[str]]:
-    """The check that tells, and those that point there."""
-    first, *others = (CHECK_OF[disruption_result.event] for disruption_result in disruptions)
+def _checks(results: Sequence[DisruptionResult]) -> tuple[str, frozenset[str]]:
+    """Return the check that reports a cause, and the checks that it also affects."""
+    first, *others = (CHECK_OF[result.event] for result in results)
     return first, frozenset(others) - {first}
 
 
 def lease_not_renewed(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """Nobody asks the DHCP server again."""
-    found = _showing(
-        measurements, lambda disruption_result: disruption_result.failure and disruption_result.event in OF_LEASE
-    )
-    if not found:
+    """Find that no client asks the DHCP server again."""
+    failed = _disruptions(measurements, lambda result: result.failure and result.event in LEASE_EVENTS)
+    if not failed:
         return
-    reported_by, others = _checks(found)
-    uplink = resolved.uplink
-    dhclient = dhclient_hook.runs_here(resolved)
+    reported_by, also_affects = _checks(failed)
+    uplink, remedy = resolved.uplink, NO_REMEDY
+    if dhclient_hook.runs_here(resolved):
+        pid = CommandOutput(("cat", f"/run/dhclient.{uplink}.pid"))
+        remedy = Remedy((command("ifdown", uplink), command("ifup", uplink)), (command("kill", pid),))
     yield Cause(
         "LEASE_WITHOUT_CLIENT", reported_by,
-        f"{found[0].failure}: no DHCP client is at work for {uplink}, whose address and routes go when the lease ends",
-        remedy=(command("ifdown", uplink), command("ifup", uplink)) if dhclient else (),
-        undo=(f"kill $(cat {command(f'/run/dhclient.{uplink}.pid')})",) if dhclient else (),
-        explains=others,
+        f"{failed[0].failure}: no DHCP client runs for {uplink}, whose address and routes expire with the lease",
+        remedy, also_affects,
     )  # fmt: skip
 
 
 def agent_did_not_come_back(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """After a restart the agent's container does not run."""
-    found = _showing(
-        measurements, lambda disruption_result: disruption_result.failure and disruption_result.event not in OF_LEASE
-    )
-    name = resolved.intent.agent.container
-    if not found or name is None:
+    """Find that the agent's container does not run after a restart."""
+    failed = _disruptions(measurements, lambda result: result.failure and result.event not in LEASE_EVENTS)
+    container = resolved.intent.agent.container
+    if not failed or container is None:
         return
-    reported_by, others = _checks(found)
+    reported_by, also_affects = _checks(failed)
     engine = resolved.snapshot.engine
     policy = engine.container.restart_policy if engine is not None and engine.container is not None else ""
-    mends = policy == "no" and [disruption_result.event for disruption_result in found] == ["engine-restart"]
-    why = ": its restart policy is 'no', so nothing starts it" if mends else ""
+    why, remedy = "", NO_REMEDY
+    if policy == "no" and [result.event for result in failed] == ["engine-restart"]:
+        why = ": its restart policy is 'no', so nothing starts it"
+        update = ("docker", "update", "--restart")
+        remedy = Remedy((command(*update, "unless-stopped", container),), (command(*update, policy, container),))
     yield Cause(
-        "AGENT_NOT_RUNNING", reported_by, f"after {found[0].title} the agent does not run again{why}; {found[0].failure}",
-        remedy=(command("docker", "update", "--restart", "unless-stopped", name),) if mends else (),
-        undo=(command("docker", "update", "--restart", policy, name),) if mends else (),
-        explains=others,
+        "AGENT_NOT_RUNNING", reported_by,
+        f"after {failed[0].title} the agent does not run again{why}; {failed[0].failure}", remedy, also_affects,
     )  # fmt: skip
 
 
-def commands_fail_when_repeated(_situation: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """What the uplink's manager runs succeeds once and then no more."""
-    found = _showing(measurements, lambda disruption_result: disruption_result.failed_commands)
-    if not found:
+def commands_fail_when_repeated(_resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that a command of the uplink's manager succeeds once and then fails."""
+    failed = _disruptions(measurements, lambda result: result.failed_commands)
+    if not failed:
         return
-    reported_by, others = _checks(found)
-    first = found[0].failed_commands[0]
-    said = " / ".join(line.strip() for line in first.stderr.splitlines() if line.strip())
+    reported_by, also_affects = _checks(failed)
+    first = failed[0].failed_commands[0]
+    stderr = " / ".join(line.strip() for line in first.stderr.splitlines() if line.strip())
     yield Cause(
         "NOT_IDEMPOTENT", reported_by,
-        f"'{first.command}' fails when it is repeated, and what stands behind the line that failed is not done: {said}",
-        explains=others, evidence=(first,),
+        f"'{first.command}' fails when it is repeated, and the commands after the failing line do not run: {stderr}",
+        also_affects=also_affects, evidence=(first,),
     )  # fmt: skip
 
 
-def rules_accumulate(_situation: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """An event leaves rules that were not there before."""
-    found = _showing(measurements, lambda disruption_result: disruption_result.rules_added)
-    if not found:
+def rules_accumulate(_resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that an event leaves rules that did not exist before."""
+    growing = _disruptions(measurements, lambda result: result.rules_added)
+    if not growing:
         return
-    reported_by, others = _checks(found)
-    disruption_result = found[0]
-    rules = disruption_result.rules_added
-    counts = ", ".join(str(len(state.rules)) for state in disruption_result.states if _after_up(state.moment))
+    reported_by, also_affects = _checks(growing)
+    first = growing[0]
+    counts = [len(state.rules) for state in first.states]
+    growth = [count for number, count in enumerate(counts) if count > max(counts[:number], default=-1)]
     yield Cause(
         "RULES_ACCUMULATE", reported_by,
-        f"{disruption_result.title} leaves {len(rules)} more rules ({counts} one after the other): each time a rule is added and "
-        f"none is deleted; '{rules[0]}' is one of them",
-        explains=others, evidence=(before_and_after(disruption_result),),
+        f"{first.title} leaves {len(first.rules_added)} more rules ({', '.join(map(str, growth))} in sequence): each "
+        f"time a command adds a rule and none deletes it, for example '{first.rules_added[0]}'",
+        also_affects=also_affects, evidence=(state_changes(first),),
     )  # fmt: skip
 
 
-def _after_up(moment: str) -> bool:
-    return moment == "before" or moment.startswith("ifup")
-
-
-def rule_lost(_situation: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """A rule is gone after an event."""
-    found = _showing(measurements, lambda disruption_result: disruption_result.rules_lost)
-    if not found:
+def rule_lost(_resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that a rule is missing after an event."""
+    losing = _disruptions(measurements, lambda result: result.rules_lost)
+    if not losing:
         return
-    reported_by, others = _checks(found)
+    reported_by, also_affects = _checks(losing)
+    first = losing[0]
     yield Cause(
         "RULE_LOST", reported_by,
-        f"after {found[0].title} the rule '{found[0].rules_lost[0]}' is gone, and nothing brings it back",
-        explains=others, evidence=(before_and_after(found[0]),),
+        f"after {first.title} the rule '{first.rules_lost[0]}' is missing, and nothing restores it",
+        also_affects=also_affects, evidence=(state_changes(first),),
     )  # fmt: skip
 
 
 def router_not_followed(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """The lease names another router, and a route leads to the old one."""
-    found = _showing(
-        measurements, lambda disruption_result: disruption_result.stale_routes and not disruption_result.failure
-    )
-    if not found:
+    """Find that the lease names another router and that a route still uses the old one."""
+    stale = _disruptions(measurements, lambda result: result.stale_routes and not result.failure)
+    if not stale:
         return
-    reported_by, others = _checks(found)
-    disruption_result = found[0]
-    assert disruption_result.moved_router is not None
-    routes = "'; '".join(str(route) for route in disruption_result.stale_routes)
+    reported_by, also_affects = _checks(stale)
+    first = stale[0]
+    assert first.moved_router is not None
     why = (
-        "the agent's DHCP client leaves the route as it is"
+        "the agent's DHCP client does not change the route"
         if resolved.bridged
-        else "a DHCP client's own script sets the main table at most, and Debian's not even that at a renewal"
+        else "a DHCP client's own script sets the main table only, and Debian's script not even that at a renewal"
     )
-    remedy, undo = _lease_hook(resolved, dhclient_hook.follow_router)
     yield Cause(
         "TABLE_WRONG_GATEWAY", reported_by,
-        f"after {disruption_result.title} '{routes}' is still there, although the lease names {disruption_result.moved_router[1]}: {why}",
-        remedy=remedy, undo=undo, explains=others, evidence=(before_and_after(disruption_result),),
+        f"after {first.title} {_quoted(first.stale_routes)} still exists, although the lease names "
+        f"{first.moved_router[1]}: {why}",
+        _lease_hook(resolved, dhclient_hook.follow_router), also_affects, (state_changes(first),),
     )  # fmt: skip
 
 
-def _lease_hook(
-    resolved: ResolvedIntent, hook: Callable[[ResolvedIntent], tuple[str, str]]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Remedy and undo by a hook of the uplink's DHCP client, where it has one that is known."""
+def _lease_hook(resolved: ResolvedIntent, hook: Callable[[ResolvedIntent], ReversibleEdit]) -> Remedy:
+    """Return a hook of the uplink's DHCP client as the remedy, where the client is known."""
     if resolved.bridged or not dhclient_hook.runs_here(resolved):
-        return (), ()
-    remedy, undo = hook(resolved)
-    return (remedy,), (undo,)
+        return NO_REMEDY
+    return remedy_of([hook(resolved)])
 
 
 def route_not_restored(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """The rules are there, a route is not."""
-    found = _showing(
-        measurements, lambda disruption_result: disruption_result.routes_lost and not disruption_result.rules_lost
-    )
-    if not found:
+    """Find that the rules exist after an event and that a route is missing."""
+    losing = _disruptions(measurements, lambda result: result.routes_lost and not result.rules_lost)
+    if not losing:
         return
-    reported_by, others = _checks(found)
-    disruption_result = found[0]
-    gone = "'; '".join(str(route) for route in disruption_result.routes_lost)
-    by_object = [route for route in disruption_result.routes_lost if route.nexthop_id is not None]
-    if disruption_result.event in OF_LEASE:
-        why = "the kernel drops a link's routes with its last address, and keeps the rules"
-        remedy, undo = _lease_hook(resolved, dhclient_hook.follow_router)
-    elif disruption_result.event == "carrier-loss" and by_object:
-        why = f"the kernel drops nexthop object {by_object[0].nexthop_id} with the carrier, and what goes by it"
-        remedy, undo = _without_nexthop_objects(by_object)
-    else:
-        why = "the kernel drops a link's routes when that goes down, and keeps the rules"
-        remedy, undo = (), ()
+    reported_by, also_affects = _checks(losing)
+    first = losing[0]
+    by_object = [route for route in first.routes_lost if route.nexthop_id is not None]
+    why, remedy = "the kernel removes the routes of a link that goes down, and keeps the rules", NO_REMEDY
+    if first.event in LEASE_EVENTS:
+        why = "the kernel removes a link's routes with its last address, and keeps the rules"
+        remedy = _lease_hook(resolved, dhclient_hook.follow_router)
+    elif first.event == "carrier-loss" and by_object:
+        why = f"the kernel removes nexthop object {by_object[0].nexthop_id} with the carrier, and every route by it"
+        remedy = _without_nexthop_objects(by_object)
     yield Cause(
-        "ROUTE_NOT_RESTORED", reported_by, f"after {disruption_result.title} '{gone}' is gone, and nothing brings it back: {why}",
-        remedy=remedy, undo=undo, explains=others, evidence=(before_and_after(disruption_result),),
+        "ROUTE_NOT_RESTORED", reported_by,
+        f"after {first.title} {_quoted(first.routes_lost)} is missing, and nothing restores it: {why}",
+        remedy, also_affects, (state_changes(first),),
     )  # fmt: skip
 
 
-def _without_nexthop_objects(routes: list[Route]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return remedy and undo by routes that name gateway and link themselves: these stay when the carrier goes."""
-    return (
-        tuple(route_command("replace", replace(route, nexthop_id=None)) for route in routes),
-        tuple(route_command("replace", route) for route in routes),
+def _quoted(routes: Sequence[Route]) -> str:
+    return ", ".join(f"'{route}'" for route in routes)
+
+
+def _without_nexthop_objects(routes: Sequence[Route]) -> Remedy:
+    """Return the same routes with gateway and interface of their own: the kernel keeps them without carrier."""
+    return Remedy(
+        tuple(command(*route_argv("replace", replace(route, nexthop_id=None))) for route in routes),
+        tuple(command(*route_argv("replace", route)) for route in routes),
     )
 
 
 def source_kept(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """Packets leave by the uplink with a source that is none of its addresses any more."""
-    found = _showing(measurements, _keeps_source)
-    if not found:
+    """Find that packets leave by the uplink with a source that is no longer one of its addresses."""
+    keeping = _disruptions(measurements, _keeps_source)
+    if not keeping:
         return
-    reported_by, others = _checks(found)
-    remedy, undo = _lease_hook(resolved, dhclient_hook.forget_flows)
+    reported_by, also_affects = _checks(keeping)
+    remedy = _lease_hook(resolved, dhclient_hook.forget_flows)
     if not remedy and resolved.agent_source is not None:
-        remedy = (command("conntrack", "-D", "-s", resolved.agent_source),)
+        remedy = Remedy((command("conntrack", "-D", "-s", resolved.agent_source),))
     yield Cause(
         "SOURCE_NOT_UPLINK", reported_by,
-        f"after {found[0].title} connection tracking still translates to a source that {resolved.uplink} no longer "
-        "has: a flow keeps the translation that it began with",
-        remedy=remedy, undo=undo, explains=others,
+        f"after {keeping[0].title} connection tracking still translates to a source that {resolved.uplink} no longer "
+        "has: a flow keeps its first translation",
+        remedy, also_affects,
     )  # fmt: skip
 
 
-def _keeps_source(disruption_result: DisruptionResult) -> bool:
-    return any(flow_result.kind is FlowKind.KEEPS_WRONG_SOURCE for flow_result in disruption_result.flow_results)
+def _keeps_source(result: DisruptionResult) -> bool:
+    return any(flow_result.kind is FlowKind.KEEPS_WRONG_SOURCE for flow_result in result.flow_results)
 
 
 def leaks_while_down(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """Packets leave by another uplink although the routing alone would not let them."""
-    found = _showing(measurements, lambda disruption_result: disruption_result.leaked)
-    if not found or egress_without_uplink(resolved) is not None:
+    """Find that packets leave by another uplink although the host's routing fails closed."""
+    leaking = _disruptions(measurements, lambda result: result.leaked)
+    if not leaking or egress_without_uplink(resolved) is not None:
         return
-    written = _ways_when_down(resolved)
-    mends = [removed(one.place.path, one.place.line, line) for one, line in written]
-    who = ", ".join(f"{one.place} ('{line.strip()}')" for one, line in written) or "something that acts on the event"
+    first, routes = leaking[0], _routes_when_down(resolved)
+    who = ", ".join(f"{route.place} ('{line.strip()}')" for route, line in routes) or "something that reacts to it"
     yield Cause(
         "LEAK_WHILE_DOWN", LEAK_CHECK,
-        f"during {found[0].title} {leak_text(found[0])}: the routing as it stands fails closed, so {who} gives the "
-        "packets another way",
-        remedy=tuple(remedy for remedy, _undo in mends), undo=tuple(undo for _remedy, undo in reversed(mends)),
-        explains=frozenset(CHECK_OF[disruption_result.event] for disruption_result in found), evidence=(before_and_after(found[0]),),
+        f"during {first.title} {leak_text(first)}: the host's routing fails closed, so {who} adds another route",
+        remedy_of(delete_line(route.place.path, route.place.line, line) for route, line in routes),
+        frozenset(CHECK_OF[result.event] for result in leaking), (state_changes(first),),
     )  # fmt: skip
 
 
-def _ways_when_down(resolved: ResolvedIntent) -> list[tuple[WrittenRoute, str]]:
-    """Routes of the agent's table by other uplinks that are written down for when an interface goes, with their lines.
+def _routes_when_down(resolved: ResolvedIntent) -> list[tuple[WrittenRoute, str]]:
+    """Return the configured routes of the agent's table by other uplinks that are set when an interface goes down.
 
-    The later ones of a file first: the earlier ones keep their numbers when a line is taken out.
+    Each comes with its line. The later lines of a file come first: then a deletion moves no line that is still to be
+    deleted.
     """
     if not must_persist(resolved.intent):
         return []
-    found = []
-    for one in (route for written in assess_persistence(resolved).written.values() for route in written.routes):
-        file = resolved.snapshot.file(one.place.path)
-        line = file.text.split("\n")[one.place.line - 1] if file is not None else ""
-        elsewhere = any(hop.interface not in (None, resolved.uplink) for hop in one.route.nexthops)
-        # A line that goes on in the next, or of which parts are not in the snapshot, is for an editor.
-        by_line = one.place.line > 1 and not line.endswith("\\") and "…" not in line
-        if one.phase in ("down", "post-down") and one.route.table == resolved.table and elsewhere and by_line:
-            found.append((one, line))
-    return sorted(found, key=lambda each: (each[0].place.path, -each[0].place.line))
+    routes = []
+    for route in (route for config in assess_persistence(resolved).configs.values() for route in config.routes):
+        file = resolved.snapshot.file(route.place.path)
+        line = file.text.split("\n")[route.place.line - 1] if file is not None else ""
+        elsewhere = any(hop.interface not in (None, resolved.uplink) for hop in route.route.nexthops)
+        # Only an editor can delete a line that continues on the next, or that the snapshot holds in part.
+        is_whole = not line.endswith("\\") and LEFT_OUT not in line
+        if route.phase in ("down", "post-down") and route.route.table == resolved.table and elsewhere and is_whole:
+            routes.append((route, line))
+    return sorted(routes, key=lambda entry: (entry[0].place.path, -entry[0].place.line))
 
 
-def before_and_after(disruption_result: DisruptionResult) -> StateEvidence:
-    """What an event took away and what it added, as evidence."""
-    before, after = disruption_result.states[0].lines, disruption_result.states[-1].lines
-    gone = [f"- {line}" for line in before if line not in after]
-    more = [f"+ {line}" for line in dict.fromkeys(after) if after.count(line) > before.count(line)]
-    return StateEvidence(title=f"what is not as before {disruption_result.title}", lines=gone + more or ["nothing"])
+def state_changes(result: DisruptionResult) -> StateEvidence:
+    """Return the rules, routes and addresses that an event removed and added, as evidence."""
+    before, after = result.states[0].lines, result.states[-1].lines
+    removed = [f"- {line}" for line in before if line not in after]
+    added = [f"+ {line}" for line in dict.fromkeys(after) if after.count(line) > before.count(line)]
+    return StateEvidence(title=f"changes after {result.title}", lines=removed + added or ["nothing"])

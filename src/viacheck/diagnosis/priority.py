@@ -1,16 +1,27 @@
-"""The causes in causal order: what lies deeper comes first, so that one cause is told once."""
+"""The causes in causal order: the deepest comes first, so that one cause is reported once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis import disruption, egress, foreign_rules, host, macvlan, nat, persistence, pipework, routing
+from viacheck.diagnosis import (
+    disruption,
+    egress,
+    foreign_rules,
+    host,
+    macvlan,
+    nat,
+    persistence,
+    pipework,
+    pipework_reruns,
+    routing,
+)
 from viacheck.diagnosis.cause import Cause
 from viacheck.model.measurements import Measurements
 
 Finder = Callable[[ResolvedIntent, Measurements], Iterator[Cause]]
-SURVIVAL_FINDERS: tuple[Finder, ...] = (
+DISRUPTION_FINDERS: tuple[Finder, ...] = (
     disruption.lease_not_renewed,
     disruption.agent_did_not_come_back,
     disruption.commands_fail_when_repeated,
@@ -22,7 +33,7 @@ SURVIVAL_FINDERS: tuple[Finder, ...] = (
     disruption.source_kept,
     disruption.leaks_while_down,
 )
-"""What only an event brings to light."""
+"""The causes that only an event shows."""
 NAT_FINDERS: tuple[Finder, ...] = (
     host.engine_or_agent_away,
     host.uplink_unusable,
@@ -46,7 +57,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     routing.fails_open,
     persistence.not_written_down,
     persistence.cannot_run_twice,
-    *SURVIVAL_FINDERS,
+    *DISRUPTION_FINDERS,
 )
 BRIDGED_FINDERS: tuple[Finder, ...] = (
     macvlan.engine_cannot,
@@ -73,24 +84,24 @@ BRIDGED_FINDERS: tuple[Finder, ...] = (
     egress.mtu_trap,
     egress.dns_by_another_path,
     egress.ipv6_escapes,
-    pipework.not_persistent,
-    pipework.not_idempotent,
-    *SURVIVAL_FINDERS,
+    pipework_reruns.not_persistent,
+    pipework_reruns.not_idempotent,
+    *DISRUPTION_FINDERS,
 )
 """A bridged agent's packets do not pass the host's routing, packet filter and NAT."""
 
 
 def causes(resolved: ResolvedIntent, measurements: Measurements) -> list[Cause]:
-    """Every cause that can be found, the deepest first."""
-    return list(_found(resolved, measurements))
+    """Return every cause that the snapshot and the measurements show, the deepest first."""
+    return list(_causes(resolved, measurements))
 
 
 def diagnose(check: str, resolved: ResolvedIntent, measurements: Measurements) -> Cause | None:
-    """The cause of a check's failure: the deepest one that this check tells, or that explains it."""
-    found = _found(resolved, measurements)
-    return next((cause for cause in found if check == cause.reported_by or check in cause.explains), None)
+    """Return the cause of a check's failure: the deepest one that this check reports, or that also affects it."""
+    in_order = _causes(resolved, measurements)
+    return next((cause for cause in in_order if check == cause.reported_by or check in cause.also_affects), None)
 
 
-def _found(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+def _causes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     finders = BRIDGED_FINDERS if resolved.bridged else NAT_FINDERS
     return (cause for finder in finders for cause in finder(resolved, measurements))

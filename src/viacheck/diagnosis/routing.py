@@ -1,4 +1,4 @@
-"""Causes that lie in policy routing: rule, order, table, name, and the two holes of the guide's recipe."""
+"""Causes in policy routing: the rule, its order, the table, its name, and the two gaps of the guide's recipe."""
 
 from __future__ import annotations
 
@@ -15,188 +15,201 @@ from viacheck.analysis.agent_rules import (
     shadowing_rule,
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.cause import EGRESS, Cause, command
-from viacheck.model.iproute_text import route_command, rule_command
+from viacheck.diagnosis.cause import EGRESS, Cause
+from viacheck.diagnosis.remedy import (
+    NO_REMEDY,
+    Command,
+    Remedy,
+    command,
+    remedy_of,
+)
+from viacheck.model.iproute_text import route_argv, rule_argv
 from viacheck.model.measurements import Measurements
+from viacheck.model.snapshot import Rule
 from viacheck.parsers.rt_tables import clashes, number_of, registered
+from viacheck.persistence.file_edit import (
+    AppendLine,
+    CommentLine,
+    DeleteMatchingLines,
+    ReversibleEdit,
+    UncommentLine,
+)
 
+RT_TABLES = "/etc/iproute2/rt_tables"
 _DECIDES = EGRESS | {"ROUTE-05", "EGRESS-07"}
 
 
+def _add(rule: Rule) -> Command:
+    return command(*rule_argv("add", rule))
+
+
+def _delete(rule: Rule) -> Command:
+    return command(*rule_argv("del", rule))
+
+
 def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """No rule, a rule for somebody else, or more rules than one."""
+    """Find that no rule, a rule for another subnet, or more than one rule leads to the table."""
     if not resolved.intent.policy_routed or resolved.agent_source is None:
         return
     subnet, table = resolved.agent_subnet, resolved.table
-    good = rules_for_agent(resolved)
-    priority = free_priority(resolved, FIXED_PRIORITY)
-    add = command("ip", "rule", "add", "priority", priority, "from", subnet, "lookup", table)
-    remove = command("ip", "rule", "del", "priority", priority, "from", subnet, "lookup", table)
-    if len(good) > 1:
-        extra = good[1:] if len({rule.priority for rule in good}) > 1 else good[:-1]
+    matching, others = rules_for_agent(resolved), resolved.rules_to_the_table
+    selector = ("priority", free_priority(resolved, FIXED_PRIORITY), "from", subnet, "lookup", table)
+    add, delete = command("ip", "rule", "add", *selector), command("ip", "rule", "del", *selector)
+    if len(matching) > 1:
+        extra = matching[1:] if len({rule.priority for rule in matching}) > 1 else matching[:-1]
         yield Cause(
             "RULE_DUPLICATED", "ROUTE-02",
-            f"{len(good)} rules send {subnet} to table {table}; each 'post-up ip rule add' without a fixed priority "
-            "leaves one more",
-            remedy=tuple(rule_command("del", rule) for rule in extra),
-            undo=tuple(rule_command("add", rule) for rule in extra),
+            f"{len(matching)} rules send {subnet} to table {table}; each 'post-up ip rule add' without a fixed "
+            "priority adds one",
+            Remedy(tuple(map(_delete, extra)), tuple(map(_add, extra))),
         )  # fmt: skip
         return
-    if good:
+    if matching:
         return
-    others = resolved.rules_to_the_table
     detached = [rule for rule in others if rule.iif_detached or rule.oif_detached]
     if detached:
         rule = detached[0]
         yield Cause(
             "RULE_DETACHED", "ROUTE-02",
-            f"the rule '{rule}' names an interface that does not exist (any more), so it matches nothing",
-            remedy=(add, rule_command("del", rule)), undo=(rule_command("add", rule), remove),
-            explains=_DECIDES,
+            f"the rule '{rule}' names an interface that does not exist, so it matches no packet",
+            Remedy((add, _delete(rule)), (_add(rule), delete)), _DECIDES,
         )  # fmt: skip
     elif others:
         rule = others[0]
+        own = f", its address {resolved.agent_address}" if resolved.agent_address else ""
         yield Cause(
             "RULE_WRONG_SUBNET", "ROUTE-02",
-            f"the rule '{rule}' does not cover the agent: its subnet is {subnet}"
-            + (f", its address {resolved.agent_address}" if resolved.agent_address else ""),
-            remedy=(add, rule_command("del", rule)), undo=(rule_command("add", rule), remove),
-            explains=_DECIDES,
+            f"the rule '{rule}' does not cover the agent: its subnet is {subnet}{own}",
+            Remedy((add, _delete(rule)), (_add(rule), delete)), _DECIDES,
         )  # fmt: skip
     else:
         yield Cause(
             "RULE_MISSING", "ROUTE-02",
             f"no rule sends {subnet} to table {table}, so the main table decides for the agent's packets",
-            remedy=(add,), undo=(remove,), explains=_DECIDES,
+            Remedy((add,), (delete,)), _DECIDES,
         )  # fmt: skip
 
 
 def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """An earlier rule decides for the agent's packets."""
+    """Find an earlier rule that decides for the agent's packets."""
     if not resolved.intent.policy_routed or resolved.agent_source is None:
         return
     shadowing = shadowing_rule(resolved)
     if shadowing is None:
         return
-    rule = shadowing.rule
-    intended = rules_for_agent(resolved)[0]
-    table = resolved.table
-    before = free_priority(resolved, min(FIXED_PRIORITY, rule.priority - 1)) if rule.priority > 1 else None
-    if before is not None:
-        remedy = [
-            command("ip", "rule", "add", "priority", before, "from", resolved.agent_subnet, "lookup", table),
-            rule_command("del", intended),
-        ]
-        undo = [
-            rule_command("add", intended),
-            command("ip", "rule", "del", "priority", before, "from", resolved.agent_subnet, "lookup", table),
-        ]
+    rule, intended = shadowing.rule, rules_for_agent(resolved)[0]
+    if rule.priority > 1:
+        before = free_priority(resolved, min(FIXED_PRIORITY, rule.priority - 1))
+        selector = ("priority", before, "from", resolved.agent_subnet, "lookup", resolved.table)
+        remedy = Remedy(
+            (command("ip", "rule", "add", *selector), _delete(intended)),
+            (_add(intended), command("ip", "rule", "del", *selector)),
+        )
     else:
-        remedy, undo = [rule_command("del", rule)], [rule_command("add", rule)]
+        remedy = Remedy((_delete(rule),), (_add(rule),))
     only = f" ({', '.join(shadowing.protocols)} only)" if shadowing.protocols else ""
     yield Cause(
         "RULE_SHADOWED", "ROUTE-03",
-        f"the rule '{rule}' comes before '{intended}' and takes the agent's packets first{only}",
-        remedy=tuple(remedy), undo=tuple(undo), explains=_DECIDES,
+        f"the rule '{rule}' comes before '{intended}' and decides for the agent's packets first{only}",
+        remedy, _DECIDES,
     )  # fmt: skip
 
 
 def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """The table has no default route, or one by another uplink or gateway."""
+    """Find that the table has no default route, or one by another uplink or gateway."""
     if not resolved.intent.policy_routed:
         return
     table, uplink, gateway = resolved.table, resolved.uplink, str(resolved.intent.gateway)
     route = deciding_route(resolved)
-    mend = command("ip", "route", "replace", "default", "via", gateway, "dev", uplink, "table", table)
-    unmend = command("ip", "route", "del", "default", "via", gateway, "dev", uplink, "table", table)
+    default = ("default", "via", gateway, "dev", uplink, "table", table)
+    replace = command("ip", "route", "replace", *default)
     if route is None or not route.nexthops:
-        backstop = f" but the backstop '{route}'" if route is not None else ""
+        backstop = f" except the backstop '{route}'" if route is not None else ""
         yield Cause(
             "TABLE_EMPTY", "ROUTE-04",
-            f"table {table} has no default route{backstop}: a link that went down, a lost lease or a re-created device "
-            "takes the route with it and nothing brings it back",
-            remedy=(mend,), undo=(unmend,), explains=_DECIDES,
+            f"table {table} has no default route{backstop}: a link that went down, a lost lease or a recreated device "
+            "removes the route, and nothing restores it",
+            Remedy((replace,), (command("ip", "route", "del", *default),)), _DECIDES,
         )  # fmt: skip
         return
-    old = route_command("replace", route)
-    interfaces = {hop.interface for hop in route.nexthops}
-    if interfaces != {uplink}:
-        by = " and ".join(sorted(str(name) for name in interfaces))
+    remedy = Remedy((replace,), (command(*route_argv("replace", route)),))
+    if {hop.interface for hop in route.nexthops} != {uplink}:
+        interfaces = " and ".join(sorted({str(hop.interface) for hop in route.nexthops}))
         yield Cause(
-            "TABLE_WRONG_UPLINK", "ROUTE-04", f"table {table} leads out by {by}, not by {uplink} alone: {route}",
-            remedy=(mend,), undo=(old,), explains=_DECIDES | EGRESS,
+            "TABLE_WRONG_UPLINK", "ROUTE-04",
+            f"the default route of table {table} leaves by {interfaces}, not by {uplink} alone: {route}",
+            remedy, _DECIDES | EGRESS,
         )  # fmt: skip
     elif any(hop.gateway != gateway for hop in route.nexthops) or not resolved.on_link(gateway, uplink):
-        found = ", ".join(sorted(str(hop.gateway) for hop in route.nexthops))
-        off_link = "" if resolved.on_link(found, uplink) else f", which is not in {uplink}'s subnet"
+        gateways = sorted(str(hop.gateway) for hop in route.nexthops)
+        on_link = all(hop.gateway and resolved.on_link(hop.gateway, uplink) for hop in route.nexthops)
+        off_link = "" if on_link else f", which is not in {uplink}'s subnet"
         yield Cause(
             "TABLE_WRONG_GATEWAY", "ROUTE-04",
-            f"table {table} leads to gateway {found}{off_link}; the intent says {gateway}",
-            remedy=(mend,), undo=(old,), explains=_DECIDES | EGRESS,
+            f"the default route of table {table} uses gateway {', '.join(gateways)}{off_link}; the intent says "
+            f"{gateway}", remedy, _DECIDES | EGRESS,
         )  # fmt: skip
 
 
 def table_name_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """The table's name is not registered, or names and numbers clash."""
+    """Find that the table's name is not registered, or that names and numbers clash."""
     name, number = resolved.intent.egress.table_name, resolved.intent.egress.table
     if name is None or number is None:
         return
     entries = registered(resolved.snapshot.files)
-    clash = clashes(entries, name, number)
-    path = "/etc/iproute2/rt_tables"
+    clashing = clashes(entries, name, number)
     line = f"{number} {name}"
-    undo = (f"sed -i '/^{line}$/d' {path}",)
-    if clash:
-        drop = [f"sed -i '{entry.line}s/^/# /' {command(entry.path)}" for entry in clash]
-        back = [f"sed -i '{entry.line}s/^# //' {command(entry.path)}" for entry in clash]
-        have = number_of(entries, name) == number and not any(e.name == name and e.number == number for e in clash)
-        also = (
-            () if have or any(e.name == name and e.number == number for e in entries) else (f"echo {line} >> {path}",)
-        )
+    register = ReversibleEdit(AppendLine(RT_TABLES, line), DeleteMatchingLines(RT_TABLES, line))
+    if clashing:
+        edits = [
+            ReversibleEdit(CommentLine(entry.path, entry.line), UncommentLine(entry.path, entry.line))
+            for entry in clashing
+        ]
+        if not any(entry.name == name and entry.number == number for entry in entries):
+            edits.append(register)
         yield Cause(
             "TABLE_ID_CLASH", "ROUTE-01",
             "names and numbers of routing tables clash: "
-            + "; ".join(f"{entry.path}:{entry.line} says {entry.number} {entry.name}" for entry in clash)
+            + "; ".join(f"{entry.path}:{entry.line} says {entry.number} {entry.name}" for entry in clashing)
             + f"; the intent says {line}",
-            remedy=(*drop, *also), undo=(*(undo if also else ()), *back),
+            remedy_of(edits),
         )  # fmt: skip
     elif number_of(entries, name) is None:
         yield Cause(
             "TABLE_NAME_MISSING", "ROUTE-01",
-            f"no table is named {name}: 'ip rule … lookup {name}' is refused and an ifup that uses it stops half way; "
-            "numbers always work",
-            remedy=(f"echo {line} >> {path}",), undo=undo, explains=frozenset({"PERSIST-02", "FLAP-03", "FLAP-08"}),
+            f"no table is named {name}: ip refuses 'ip rule … lookup {name}', and an ifup that uses the name stops "
+            "there; numbers always work",
+            remedy_of([register]), frozenset({"PERSIST-02", "FLAP-03", "FLAP-08"}),
         )  # fmt: skip
 
 
 def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """The rule sends what is local to the uplink's gateway as well."""
+    """Find that the rule sends local traffic to the uplink's gateway as well."""
     if not resolved.intent.policy_routed or resolved.agent_subnet is None:
         return
-    first = shadowing_rule(resolved)
-    # A rule that shadows is mended by one right before it; this one must come before that.
-    priority = min(LOCAL_PRIORITY, first.rule.priority - 2) if first is not None else LOCAL_PRIORITY
-    rule = ("priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength", 0)
+    shadowing = shadowing_rule(resolved)
+    # The remedy of a shadowing rule adds a rule right before it; this rule must come before that.
+    priority = min(LOCAL_PRIORITY, shadowing.rule.priority - 2) if shadowing is not None else LOCAL_PRIORITY
+    selector = ("priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength", 0)
     yield Cause(
         "LOCAL_NETS_LOST", "ROUTE-06",
-        f"the rule sends everything from {resolved.agent_subnet} to table {resolved.table}, which knows no local "
-        "network: replies to the host and traffic to its own networks go to the uplink's gateway",
-        remedy=(command("ip", "rule", "add", *rule),), undo=(command("ip", "rule", "del", *rule),),
+        f"the rule sends all traffic from {resolved.agent_subnet} to table {resolved.table}, and table "
+        f"{resolved.table} has no routes to the local networks: replies to the host and traffic to its networks go to "
+        "the uplink's gateway",
+        Remedy((command("ip", "rule", "add", *selector),), (command("ip", "rule", "del", *selector),)),
     )  # fmt: skip
 
 
 def fails_open(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """With the uplink away, the agent's packets would find another way out."""
+    """Find that the agent's packets would leave by another uplink while the intended one is down."""
     other = egress_without_uplink(resolved)
     if other is None:
         return
     backstop = ("unreachable", "default", "metric", BACKSTOP_METRIC, "table", resolved.table)
-    mends = resolved.intent.policy_routed
+    remedy = Remedy((command("ip", "route", "add", *backstop),), (command("ip", "route", "del", *backstop),))
     yield Cause(
         "FAIL_OPEN", "ROUTE-07",
-        f"when {resolved.uplink} goes down the kernel removes the routes by it and keeps the rules: "
-        f"the agent's packets would leave by {other}",
-        remedy=(command("ip", "route", "add", *backstop),) if mends else (),
-        undo=(command("ip", "route", "del", *backstop),) if mends else (),
-        explains=frozenset({"FLAP-06"}),
+        f"when {resolved.uplink} goes down, the kernel removes its routes and keeps the rules: the agent's packets "
+        f"would leave by {other}",
+        remedy if resolved.intent.policy_routed else NO_REMEDY, frozenset({"FLAP-06"}),
     )  # fmt: skip

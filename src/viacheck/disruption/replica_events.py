@@ -30,8 +30,8 @@ def obstacle(event: str, snapshot: Snapshot, intent: Intent) -> str | None:
     if event == "carrier-loss" and any(route.nexthop_id is not None for route in snapshot.host.routes):
         return "a route goes by a nexthop object, which the kernel drops together with the carrier, and a twin has none"
     if event == "ifupdown":
-        holding = ifupdown.read(snapshot.files, lambda _name: None).holding(intent.egress.uplink)
-        if holding is not None and holding.now:
+        link = ifupdown.read(snapshot.files, lambda _name: None).link(intent.egress.uplink)
+        if link is not None and link.active:
             return f"ifdown and ifup run the commands in the host's files, {_NOTHING_IS_RUN}"
         return None
     if event == "networkd-restart":

@@ -34,7 +34,7 @@ def ask(namespace: Namespace, uplink: str) -> tuple[ManagerAnswer, ...]:
     ]
     found = []
     for command in asked:
-        result = namespace.run(shlex.split(command), TIMEOUT, kept=partial(manager_answers.kept, command))
+        result = namespace.run(shlex.split(command), TIMEOUT, kept=partial(manager_answers.redact_answer, command))
         if result.exit_code != NOT_FOUND:
             found.append(ManagerAnswer(command, result.exit_code, result.stdout))
     return tuple(found)

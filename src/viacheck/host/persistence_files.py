@@ -11,7 +11,7 @@ from viacheck.host.files import MOST_NAMES, names_in, read_text
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
-from viacheck.persistence.allowlist import RC_LOCAL, keep
+from viacheck.persistence.allowlist import RC_LOCAL, redact_to_allowlist
 from viacheck.persistence.netplan import YAMLProblem
 
 ALWAYS = (ifupdown.INTERFACES, RC_LOCAL)
@@ -108,7 +108,7 @@ def _read(path: str) -> HostFile:
         return HostFile(path=path, exists=False)
     try:
         text, mode = read_text(path)
-        return HostFile(path=path, exists=True, text=keep(path, text), mode=mode)
+        return HostFile(path=path, exists=True, text=redact_to_allowlist(path, text), mode=mode)
     except YAMLProblem as problem:
         return HostFile(path=path, exists=True, error=f"line {problem.line}: {problem}")
     except OSError as error:

@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from viacheck.host.files import names_in, read_file
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import HostFile
-from viacheck.persistence.pipework import CRON_FOLDERS, CRONTAB, PROGRAM, UNIT_FOLDERS, keep, programs_of
+from viacheck.persistence.pipework import (
+    CRON_FOLDERS,
+    CRONTAB,
+    PROGRAM,
+    UNIT_FOLDERS,
+    programs_of,
+    redact_to_pipework_lines,
+)
 
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -88,4 +95,9 @@ def _content(path: str) -> tuple[bytes, int] | None:
 
 
 def _kept(path: str, content: bytes, mode: int) -> HostFile:
-    return HostFile(path=path, exists=True, text=keep(path, content.decode("utf-8", errors="replace")), mode=mode)
+    return HostFile(
+        path=path,
+        exists=True,
+        text=redact_to_pipework_lines(path, content.decode("utf-8", errors="replace")),
+        mode=mode,
+    )

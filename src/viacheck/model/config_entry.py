@@ -42,6 +42,8 @@ class ParseProblem:
     line: int
     """From 1; 0 for the file as a whole."""
     reason: str
+    refused: bool = False
+    """The manager itself refuses the entry, or stops reading there."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.reason}" if self.line else f"{self.path}: {self.reason}"

@@ -43,10 +43,15 @@ def rule_arguments(rule: Rule, *, table: str | None = None) -> list[str]:
     return arguments
 
 
-def rule_command(verb: Literal["add", "del"], rule: Rule) -> str:
-    """Return the command that adds or deletes a rule; the origin of an added rule is kept."""
+def rule_argv(verb: Literal["add", "del"], rule: Rule) -> list[str]:
+    """Return the command that adds or deletes a rule, as an argument list; the origin of an added rule is kept."""
     origin = ["protocol", rule.protocol] if verb == "add" and rule.protocol else []
-    return shlex.join([*_ip(rule.family), "rule", verb, *rule_arguments(rule), *origin])
+    return [*_ip(rule.family), "rule", verb, *rule_arguments(rule), *origin]
+
+
+def rule_command(verb: Literal["add", "del"], rule: Rule) -> str:
+    """Return the command that adds or deletes a rule, as shell text."""
+    return shlex.join(rule_argv(verb, rule))
 
 
 def _selectors(rule: Rule, *, marks_detached: bool) -> Iterator[str]:
@@ -123,13 +128,18 @@ def route_arguments(route: Route) -> list[str]:
     return [*_key(route, by_nexthop_object=True), *map(str, origin), *_metrics(route), *several]
 
 
-def route_command(verb: Literal["add", "append", "del", "replace"], route: Route) -> str:
-    """Return the command that adds, replaces or deletes a route."""
+def route_argv(verb: Literal["add", "append", "del", "replace"], route: Route) -> list[str]:
+    """Return the command that adds, replaces or deletes a route, as an argument list."""
     family = _ip(route.family)
     if route.family == 4 and any(":" in (hop.gateway or "") for hop in route.nexthops):
         # Without -4, ip takes the family of a default route from its gateway.
         family.append("-4")
-    return shlex.join([*family, "route", verb, *route_arguments(route)])
+    return [*family, "route", verb, *route_arguments(route)]
+
+
+def route_command(verb: Literal["add", "append", "del", "replace"], route: Route) -> str:
+    """Return the command that adds, replaces or deletes a route, as shell text."""
+    return shlex.join(route_argv(verb, route))
 
 
 def _key(route: Route, *, by_nexthop_object: bool = False) -> Iterator[str]:

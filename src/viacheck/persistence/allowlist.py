@@ -68,7 +68,7 @@ _PROPERTIES = re.compile(r"([&!]\S*\s+)+")
 _PLAIN_VALUE = re.compile(r"[\"']?[\w.:/-]{1,64}[\"']?")
 
 
-def keep(path: str, text: str) -> str:
+def redact_to_allowlist(path: str, text: str) -> str:
     """The part of a file's text that may be kept, each line where it was.
 
     Args:

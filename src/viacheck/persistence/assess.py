@@ -1,10 +1,11 @@
-"""Who manages the uplink, whether rule and route are written down for it, and what is missing (PERSIST-01)."""
+"""Which manager configures the uplink, whether its files contain rule and route, and what they lack (PERSIST-01)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import get_args
+from typing import TypeVar, get_args
 
 from viacheck.analysis.agent_rules import selects_agent
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -14,65 +15,70 @@ from viacheck.model.iproute_text import rule_text
 from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import number_of, registered
 from viacheck.persistence import ifupdown, manager_answers, netplan, networkd, networkmanager
-from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, Written
+from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, ManagerConfig
 
+EntryT = TypeVar("EntryT", WrittenRule, WrittenRoute)
 MANAGERS: tuple[Manager, ...] = get_args(Manager)
-_STANDING_FIRST: tuple[Manager, ...] = ("netplan", "ifupdown", "networkd", "networkmanager")
-"""Whose files count when several name an interface and none says that it holds it at this moment."""
+_BY_FILES_FIRST: tuple[Manager, ...] = ("netplan", "ifupdown", "networkd", "networkmanager")
+"""The manager whose files count when several name an interface and none manages it at this moment, first to last."""
+_UNRELATED = ""
+"""The reason of an entry that has nothing to do with the intent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """What the files make persist of the intent."""
+    """The rules and routes of the intent that the host's files set again."""
 
     manager: Manager | None
-    """Who must have rule and route: whom the intent names, else who manages the uplink; None when nobody does."""
-    holding: ManagedLink | None
-    """That manager's hold on the uplink."""
-    written: dict[Manager, Written]
+    """The manager that the intent names, else the one that manages the uplink; None when no manager does."""
+    link: ManagedLink | None
+    """The uplink in that manager's configuration."""
+    configs: Mapping[Manager, ManagerConfig]
     rules: tuple[WrittenRule, ...]
     """The rules that send the agent's subnet to the table, and come back by themselves."""
     routes: tuple[WrittenRoute, ...]
     """The routes of the table by the intended gateway and uplink that come back by themselves."""
     missing: tuple[str, ...]
-    """What is not written down, in one sentence each."""
-    astray: tuple[tuple[Place, str], ...]
-    """Lines that come near, and why they do not count."""
+    """What the files lack, in one sentence each."""
+    ineffective: tuple[tuple[Place, str], ...]
+    """The lines that resemble the rule or route, each with the reason why it does not count."""
     differences: tuple[str, ...] = ()
-    """Where the managers' own words differ from what was read of their files."""
+    """The differences between the managers' own answers and their files, in one sentence each."""
 
     @property
     def holds(self) -> bool:
-        """Rule and route are written down."""
+        """The files contain rule and route."""
         return not self.missing
 
     @property
     def problems(self) -> tuple[ParseProblem, ...]:
-        """What could not be read of the manager's files."""
-        return self.written[self.manager].problems if self.manager else ()
+        """The parts of the manager's files that cannot be read."""
+        return self.configs[self.manager].problems if self.manager else ()
 
     @property
     def entries(self) -> tuple[WrittenRule | WrittenRoute, ...]:
         """The rules and the routes."""
         return (*self.rules, *self.routes)
 
-    def reading_of(self, rule: WrittenRule) -> Written:
-        """Whose files a rule is in."""
-        return next(written for written in self.written.values() if any(one is rule for one in written.rules))
+    def config_of(self, rule: WrittenRule) -> ManagerConfig:
+        """Return the configuration that contains a rule."""
+        return next(
+            config for config in self.configs.values() if any(candidate is rule for candidate in config.rules)
+        )  # fmt: skip
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Where rule and route stand."""
+        """The lines of rule and route."""
         return tuple(entry.place for entry in self.entries)
 
 
 def must_persist(intent: Intent) -> bool:
-    """Whether anything must be persistent: policy routing that is not typed by hand on purpose."""
+    """Whether rule and route must persist: policy routing that is not typed by hand on purpose."""
     return intent.policy_routed and intent.egress.persist != "none"
 
 
 def table_names(snapshot: Snapshot) -> TableNumberOf:
-    """How iproute2 on this host turns the name of a table into its number."""
+    """Return the function by which iproute2 on this host turns a table's name into its number."""
     known = registered(snapshot.files)
 
     def number(table: str) -> int | None:
@@ -81,13 +87,13 @@ def table_names(snapshot: Snapshot) -> TableNumberOf:
                 return int(table, 0)
             except ValueError:
                 return None
-        found = number_of(known, table)
-        return found if found is not None else PREDEFINED_TABLES.get(table)
+        registered_number = number_of(known, table)
+        return registered_number if registered_number is not None else PREDEFINED_TABLES.get(table)
 
     return number
 
 
-def read_all(snapshot: Snapshot) -> dict[Manager, Written]:
+def read_all(snapshot: Snapshot) -> dict[Manager, ManagerConfig]:
     """Read the files of every manager."""
     files, links, names = snapshot.files, snapshot.host.links, table_names(snapshot)
     return {
@@ -99,129 +105,135 @@ def read_all(snapshot: Snapshot) -> dict[Manager, Written]:
 
 
 def networkd_links(snapshot: Snapshot) -> tuple[str, ...]:
-    """The links that systemd-networkd manages at this moment."""
-    held = networkd.read(snapshot.files, snapshot.host.links).holdings
-    return tuple(holding.interface for holding in held if holding.now)
+    """Return the links that systemd-networkd manages at this moment."""
+    links = networkd.read(snapshot.files, snapshot.host.links).links
+    return tuple(link.interface for link in links if link.active)
 
 
-def managing(written: dict[Manager, Written], uplink: str) -> Manager | None:
-    """Who manages an interface: who says so at this moment, else whose files name it.
+def manager_of(configs: Mapping[Manager, ManagerConfig], uplink: str) -> Manager | None:
+    """Return the manager of an interface: the one that manages it at this moment, else the one whose files name it.
 
-    Where netplan names it, netplan: what works below it is written anew at each boot.
+    Where netplan names it, netplan: it generates the files of the manager below it again at each boot.
     """
-    now = [manager for manager in MANAGERS if any(h.now and h.interface == uplink for h in written[manager].holdings)]
-    by_files = [manager for manager in _STANDING_FIRST if written[manager].stanza(uplink)]
-    if now and now[0] != "ifupdown" and "netplan" in by_files:
+    active = [
+        manager
+        for manager in MANAGERS
+        if any(link.active and link.interface == uplink for link in configs[manager].links)
+    ]
+    by_files = [manager for manager in _BY_FILES_FIRST if configs[manager].configured_link(uplink)]
+    if active and active[0] != "ifupdown" and "netplan" in by_files:
         return "netplan"
-    return next(iter((*now, *by_files)), None)
+    return next(iter((*active, *by_files)), None)
 
 
 def assess_persistence(resolved: ResolvedIntent) -> Persistence:
-    """Assess which rules and routes of the intent the host's files bring back. The intent must have policy routing."""
-    uplink, table = resolved.uplink, _table_words(resolved)
-    written, differences = manager_answers.prefer_manager_answers(
-        read_all(resolved.snapshot), resolved.snapshot, uplink
-    )
-    wanted = resolved.intent.egress.persist
-    manager: Manager | None = managing(written, uplink) if wanted is None or wanted == "none" else wanted
-    what_rule = f"a rule from {resolved.agent_subnet or resolved.agent_source} to table {table}"
-    what_route = f"a route default via {resolved.intent.gateway} dev {uplink} in table {table}"
+    """Assess which rules and routes of the intent the host's files set again. The intent must have policy routing."""
+    uplink, wanted = resolved.uplink, resolved.intent.egress.persist
+    files = read_all(resolved.snapshot)
+    configs, differences = manager_answers.prefer_manager_answers(files, resolved.snapshot, uplink)
+    manager: Manager | None = manager_of(configs, uplink) if wanted is None or wanted == "none" else wanted
     if manager is None:
         missing = f"nothing manages {uplink}: neither ifupdown, systemd-networkd, NetworkManager nor netplan names it"
-        return Persistence(None, None, written, (), (), (missing,), (), differences)
-    mine = written[manager]
-    holding = mine.stanza(uplink) or mine.holding(uplink)
-    astray: list[tuple[Place, str]] = []
-    rules, routes, missing_parts = [], [], []
-    for rule in mine.rules:
-        reason = _rule_astray(resolved, mine, rule)
-        if reason is None:
-            rules.append(rule)
-        elif reason:
-            astray.append((rule.place, reason))
-    for route in mine.routes:
-        reason = _route_astray(resolved, mine, route)
-        if reason is None:
-            routes.append(route)
-        elif reason:
-            astray.append((route.place, reason))
-    if not rules:
-        # A rule outlives its interface, so that whoever is at work on this host may bring it.
+        return Persistence(None, None, configs, (), (), (missing,), (), differences)
+    config = configs[manager]
+    link = config.configured_link(uplink) or config.link(uplink)
+    rules, ineffective_rules = _part(config.rules, lambda rule: _rule_fault(resolved, config, rule))
+    routes, ineffective_routes = _part(config.routes, lambda route: _route_fault(resolved, config, route))
+    if not rules and wanted is None:
+        # A rule outlives its interface, so any manager that is active on this host may set it.
         rules = [
             rule
             for other in MANAGERS
-            if other != manager and wanted is None and written[other].active
-            for rule in written[other].rules
-            if _rule_astray(resolved, written[other], rule) is None
+            if other != manager and configs[other].active
+            for rule in configs[other].rules
+            if _rule_fault(resolved, configs[other], rule) is None
         ]
-    name = OWN_NAMES[manager]
-    if holding is None:
-        missing_parts.append(f"{name} does not manage {uplink}: its files do not name it")
-    elif manager == "ifupdown" and not holding.at_boot:
-        missing_parts.append(f"no auto or allow-hotplug line has {name} bring {uplink} up")
-    elif manager == "networkmanager" and not holding.at_boot:
-        missing_parts.append(f"the profile of {uplink} says autoconnect=false")
+    lacking = list(_link_faults(manager, link, uplink))
     if not rules:
-        missing_parts.append(f"{what_rule} is not written down for {name}")
+        table = resolved.intent.egress.table_name
+        name = f"{resolved.table} ({table})" if table else f"{resolved.table}"
+        source = resolved.agent_subnet or resolved.agent_source
+        lacking.append(f"a rule from {source} to table {name} is not in the files of {OWN_NAMES[manager]}")
     if not routes:
-        missing_parts.append(f"{what_route} is not written down for {name}")
+        route = f"a route default via {resolved.intent.gateway} dev {uplink} in table {resolved.table}"
+        lacking.append(f"{route} is not in the files of {OWN_NAMES[manager]}")
     return Persistence(
-        manager, holding, written, tuple(rules), tuple(routes), tuple(missing_parts), tuple(astray), differences
+        manager, link, configs, tuple(rules), tuple(routes), tuple(lacking),
+        (*ineffective_rules, *ineffective_routes), differences,
     )  # fmt: skip
 
 
-def _table_words(resolved: ResolvedIntent) -> str:
-    name = resolved.intent.egress.table_name
-    return f"{resolved.table} ({name})" if name else str(resolved.table)
+def _part(
+    entries: Iterable[EntryT], fault_of: Callable[[EntryT], str | None]
+) -> tuple[list[EntryT], list[tuple[Place, str]]]:
+    """Part entries into those that count and, with their faults, those that only resemble one that does."""
+    effective, ineffective = [], []
+    for entry in entries:
+        fault = fault_of(entry)
+        if fault is None:
+            effective.append(entry)
+        elif fault != _UNRELATED:
+            ineffective.append((entry.place, fault))
+    return effective, ineffective
 
 
-def is_the_table(resolved: ResolvedIntent, number: int | None, written: str) -> bool:
-    """Whether a written table is the intent's, by number or by name; that the name is known is another question."""
-    return number == resolved.table or written == resolved.intent.egress.table_name
+def _link_faults(manager: Manager, link: ManagedLink | None, uplink: str) -> Iterable[str]:
+    name = OWN_NAMES[manager]
+    if link is None:
+        yield f"{name} does not manage {uplink}: its files do not name it"
+    elif manager == "ifupdown" and not link.at_boot:
+        yield f"no auto or allow-hotplug line makes {name} bring {uplink} up"
+    elif manager == "networkmanager" and not link.at_boot:
+        yield f"the profile of {uplink} says autoconnect=false"
 
 
-def _rule_astray(resolved: ResolvedIntent, mine: Written, written: WrittenRule) -> str | None:
-    """Why a rule does not count: None when it does, an empty reason when it has nothing to do with the intent."""
-    rule = written.rule
+def is_the_table(resolved: ResolvedIntent, number: int | None, table: str) -> bool:
+    """Whether a configured table is the intent's, by number or by name. The name need not be registered."""
+    return number == resolved.table or table == resolved.intent.egress.table_name
+
+
+def _rule_fault(resolved: ResolvedIntent, config: ManagerConfig, entry: WrittenRule) -> str | None:
+    """Return why a configured rule does not count; None when it does, ``_UNRELATED`` for another purpose."""
+    rule = entry.rule
     if rule.family != 4 or rule.action != "lookup":
-        return ""
-    to_table, fits = is_the_table(resolved, rule.table, written.table), selects_agent(resolved, rule)
+        return _UNRELATED
+    to_table, fits = is_the_table(resolved, rule.table, entry.table), selects_agent(resolved, rule)
     if not to_table:
-        main = fits and rule.suppress_prefixlength is None and not rule.destination
-        return f"the rule leads to table {written.table}, not to {resolved.table}" if main else ""
+        takes_all = fits and rule.suppress_prefixlength is None and not rule.destination
+        return f"the rule leads to table {entry.table}, not to {resolved.table}" if takes_all else _UNRELATED
     if not fits or rule.narrowed:
-        text = rule_text(rule, table=written.table, with_priority=False)
+        text = rule_text(rule, table=entry.table, with_priority=False)
         return f"the rule does not select all packets of the agent: {text}"
-    return _not_back(mine, written, resolved.uplink)
+    return _not_set_again(config, entry, resolved.uplink)
 
 
-def _route_astray(resolved: ResolvedIntent, mine: Written, written: WrittenRoute) -> str | None:
-    """The same for a route."""
-    route, uplink = written.route, resolved.uplink
-    if route.family != 4 or not is_the_table(resolved, route.table or None, written.table) or route.type != "unicast":
-        return ""
+def _route_fault(resolved: ResolvedIntent, config: ManagerConfig, entry: WrittenRoute) -> str | None:
+    """Return why a configured route does not count; None when it does, ``_UNRELATED`` for another purpose."""
+    route, uplink = entry.route, resolved.uplink
+    if route.family != 4 or not is_the_table(resolved, route.table or None, entry.table) or route.type != "unicast":
+        return _UNRELATED
     if ip_address(resolved.target) not in route.network:
-        return ""
+        return _UNRELATED
     gateways = {hop.gateway for hop in route.nexthops}
     interfaces = {hop.interface for hop in route.nexthops if hop.interface}
-    if not written.gateway_computed and gateways != {str(resolved.intent.gateway)}:
-        found = ", ".join(sorted(str(gateway) for gateway in gateways)) or "no gateway"
-        return f"the route leads to {found}, not to {resolved.intent.gateway}"
+    if not entry.gateway_computed and gateways != {str(resolved.intent.gateway)}:
+        actual = ", ".join(sorted(str(gateway) for gateway in gateways)) or "no gateway"
+        return f"the route leads to {actual}, not to {resolved.intent.gateway}"
     if interfaces - {uplink}:
         return f"the route leads out by {', '.join(sorted(interfaces))}, not by {uplink}"
-    if written.interface not in (None, uplink):
-        return f"the route stands under {written.interface}: it is not put back when {uplink} comes up again"
-    return _not_back(mine, written, uplink)
+    if entry.interface not in (None, uplink):
+        return f"the route stands under {entry.interface}: nothing sets it again when {uplink} comes up"
+    return _not_set_again(config, entry, uplink)
 
 
-def _not_back(mine: Written, written: WrittenRule | WrittenRoute, uplink: str) -> str | None:
-    """Why a rule or route that is right does not come back. That the uplink itself is started is asked elsewhere."""
-    if written.phase not in ("pre-up", "up"):
-        return f"it stands under '{written.phase}', which is run when the interface goes"
-    if written.place.volatile:
+def _not_set_again(config: ManagerConfig, entry: WrittenRule | WrittenRoute, uplink: str) -> str | None:
+    """Return why a correct rule or route is not set again. Whether the uplink itself comes up is another question."""
+    if entry.phase not in ("pre-up", "up"):
+        return f"it stands under '{entry.phase}', which runs when the interface goes down"
+    if entry.place.volatile:
         return "/run is empty after a reboot"
-    other = written.interface if written.interface != uplink else None
-    stanza = mine.stanza(other) if other is not None else None
-    if stanza is not None and not stanza.at_boot:
-        return f"nothing brings {written.interface} up at boot"
+    other = entry.interface if entry.interface != uplink else None
+    link = config.configured_link(other) if other is not None else None
+    if link is not None and not link.at_boot:
+        return f"nothing brings {entry.interface} up at boot"
     return None

@@ -1,13 +1,11 @@
-"""How rule and route are written down for each manager, with this host's own values.
+"""Writes rule and route for each manager, with this host's own values: the text, and the edits that put it there.
 
-A stanza is the text, the commands that put it there, and the commands that take it away again.
-The recipe is the one without the holes of the guide's: fixed priorities, each rule deleted before it is added, an
-unreachable route behind the real one so that the agent's packets find no other way while the uplink is away.
+The recipe closes the gaps of the guide's: fixed priorities, each rule deleted before it is added, and an unreachable
+route behind the real one, so that no other route takes the agent's packets while the uplink is down.
 """
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
 from viacheck.analysis.agent_rules import (
@@ -19,13 +17,15 @@ from viacheck.analysis.agent_rules import (
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
+from viacheck.persistence.file_edit import Arguments, ReversibleEdit, insert_lines, new_file
 from viacheck.persistence.manager_config import ManagedLink, Manager
 
 NAME = "viacheck"
-"""What new files are called."""
+"""The name of new files."""
 LOOPBACK = "lo"
-RELOAD, APPLY = "networkctl reload", "netplan apply"
-"""What makes networkd and netplan read their files."""
+RELOAD: Arguments = ("networkctl", "reload")
+APPLY: Arguments = ("netplan", "apply")
+"""The commands that make networkd and netplan read their files."""
 PRIVATE = "600"
 """The mode of netplan's files, which hold keys of wireless networks."""
 
@@ -36,26 +36,26 @@ KERNEL_CHOSEN_PRIORITY = 32000
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The rule, the route and what belongs to them, with this host's values."""
+    """The rule, the route and the entries that belong to them, with this host's values."""
 
     source: str
     table: int
     uplink: str
     gateway: str
     priority: int
-    """Of the rule that sends the agent's packets to the table."""
+    """The priority of the rule that sends the agent's packets to the table."""
     backstop_metric: int
-    """Worse than that of the real route."""
+    """Higher than the metric of the real route."""
     local_priority: int | None = None
-    """Of a rule that keeps local networks local, where one belongs to what persists."""
+    """The priority of the rule that keeps local networks local, if that rule must persist too."""
     with_rule: bool = True
-    """The rules are not written down yet."""
+    """The rules are to be written."""
     with_route: bool = True
-    """The routes are not written down yet."""
+    """The routes are to be written."""
 
     @property
     def rules(self) -> tuple[tuple[int, str], ...]:
-        """Each rule: its priority, and the rest of it as ``ip rule add`` takes it."""
+        """The rules: each priority, and its selector and table as ``ip rule add`` takes them."""
         if not self.with_rule:
             return ()
         rule = (self.priority, f"from {self.source} lookup {self.table}")
@@ -65,12 +65,12 @@ class Recipe:
 
     @property
     def route(self) -> str:
-        """The real default route, as ``ip route`` takes it."""
+        """The default route by the uplink, as ``ip route`` takes it."""
         return f"default via {self.gateway} dev {self.uplink} table {self.table}"
 
     @property
     def backstop(self) -> str:
-        """What holds while the real one is away."""
+        """The unreachable route that decides while the default route is missing."""
         return f"unreachable default metric {self.backstop_metric} table {self.table}"
 
 
@@ -94,138 +94,95 @@ def recipe_for(resolved: ResolvedIntent) -> Recipe | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Stanza:
-    """What to write for one manager, and how."""
+class ConfigChange:
+    """The text to write for one manager, and the edits that put it there; no edits where a person must choose."""
 
     path: str
     text: str
-    remedy: tuple[str, ...]
-    undo: tuple[str, ...]
+    edits: tuple[ReversibleEdit, ...] = ()
+    reload: tuple[Arguments, ...] = ()
+    """The commands that make the manager read its files."""
+    reload_after_rollback: tuple[Arguments, ...] = ()
 
 
-def stanza(manager: Manager, resolved: ResolvedIntent, wanted: Recipe, holding: ManagedLink | None = None) -> Stanza:
-    """What to write down for a manager.
+def config_change(
+    manager: Manager, resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None = None
+) -> ConfigChange:
+    """Return the text and the edits for a manager.
 
     Args:
-        manager: who manages the uplink.
-        resolved: the host that it is for.
+        manager: the manager of the uplink.
+        resolved: the host.
         wanted: the rule and the route.
-        holding: the manager's present hold on the uplink, where there is one.
+        link: the uplink in the manager's present configuration, if it is there.
     """
     if manager == "ifupdown":
-        return _ifupdown(resolved, wanted, holding)
+        return _ifupdown(resolved, wanted, link)
     if manager == "networkd":
         return _networkd(resolved, wanted)
     if manager == "networkmanager":
-        return _networkmanager(resolved, wanted, holding)
+        return _networkmanager(resolved, wanted, link)
     return _netplan(resolved, wanted)
 
 
-def command(*words: str) -> str:
-    """A command as a person types it."""
-    return shlex.join(words)
-
-
-def written_file(path: str, text: str, mode: str = "644") -> str:
-    """A command that writes a file, and the folders above it, from a here-document."""
-    return f"install -D -m {mode} /dev/stdin {command(path)} <<'EOF'\n{text}EOF"
-
-
-def appended(path: str, line: int, text: str) -> tuple[str, str]:
-    """A command that puts lines behind a line of a file, and the one that takes these very lines out again."""
-    first, last = line + 1, line + text.count("\n")
-    quoted = command(path)
-    return f"sed -i '{line}r /dev/stdin' {quoted} <<'EOF'\n{text}EOF", f"sed -i '{first},{last}d' {quoted}"
-
-
-def removed(path: str, line: int, old: str) -> tuple[str, str]:
-    """A command that takes one line out of a file, and the one that puts it back; ``line`` is not the first."""
-    put_back, _take_out = appended(path, line - 1, f"{old}\n")
-    return f"sed -i '{line}d' {command(path)}", put_back
-
-
-def replaced(path: str, line: int, old: str, new: str) -> tuple[str, str]:
-    """A command that puts lines in place of one line of a file, and the one that puts the old line back."""
-    last, quoted = line + new.count("\n"), command(path)
-    return (
-        f"sed -i -e '{line}r /dev/stdin' -e '{line}d' {quoted} <<'EOF'\n{new}\nEOF",
-        f"sed -i -e '{last}r /dev/stdin' -e '{line},{last}d' {quoted} <<'EOF'\n{old}\nEOF",
-    )
-
-
-def commented(path: str, line: int, new: str) -> tuple[str, str]:
-    """The same for a line of which only parts are known: it becomes a comment, and the new lines stand behind it."""
-    first, last, quoted = line + 1, line + 1 + new.count("\n"), command(path)
-    return (
-        f"sed -i -e '{line}r /dev/stdin' -e '{line}s/^/#/' {quoted} <<'EOF'\n{new}\nEOF",
-        f"sed -i -e '{first},{last}d' -e '{line}s/^#//' {quoted}",
-    )
-
-
-def rule_lines(priority: int, words: str) -> list[str]:
-    """A rule for ifupdown: two lines that can run any number of times."""
+def _ifupdown_rule(priority: int, selector: str) -> list[str]:
+    """Return a rule for ifupdown: two lines that can run any number of times."""
     return [
         f"post-up ip rule del priority {priority} 2>/dev/null || true",
-        f"post-up ip rule add priority {priority} {words}",
+        f"post-up ip rule add priority {priority} {selector}",
     ]
 
 
-def _ifupdown(resolved: ResolvedIntent, wanted: Recipe, holding: ManagedLink | None) -> Stanza:
+def _ifupdown(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None) -> ConfigChange:
     files = resolved.snapshot.files
-    uplink, loopback = ifupdown.last_line(files, wanted.uplink), ifupdown.last_line(files, "lo")
-    first = [line for rule in wanted.rules for line in rule_lines(*rule)]
-    first += [f"post-up ip route replace {wanted.backstop}"] if wanted.with_route else []
-    second = [f"post-up ip route replace {wanted.route}"] if wanted.with_route else []
+    uplink, loopback = ifupdown.last_line(files, wanted.uplink), ifupdown.last_line(files, LOOPBACK)
+    rules = [line for rule in wanted.rules for line in _ifupdown_rule(*rule)]
+    rules += [f"post-up ip route replace {wanted.backstop}"] if wanted.with_route else []
+    route = [f"post-up ip route replace {wanted.route}"] if wanted.with_route else []
     if uplink is None:
-        # How the uplink gets its address is not for this tool to choose.
-        text = _indented([*first, *second])
-        return Stanza(ifupdown.INTERFACES, f"auto {wanted.uplink}\niface {wanted.uplink} inet …\n{text}", (), ())
-    parts = [(loopback or uplink, _indented(first)), (uplink, _indented(second))]
+        # How the uplink gets its address is a person's choice.
+        text = _indented([*rules, *route])
+        return ConfigChange(ifupdown.INTERFACES, f"auto {wanted.uplink}\niface {wanted.uplink} inet …\n{text}")
+    parts = [(loopback or uplink, _indented(rules)), (uplink, _indented(route))]
     if loopback is None:
-        parts = [(uplink, _indented([*first, *second]))]
+        parts = [(uplink, _indented([*rules, *route]))]
     text = "".join(
-        f"iface {'lo' if place is loopback else wanted.uplink} …\n{lines}" for place, lines in parts if lines
+        f"iface {LOOPBACK if place is loopback else wanted.uplink} …\n{lines}" for place, lines in parts if lines
     )
-    changes = [(place.line, appended(place.path, place.line, lines)) for place, lines in parts if lines]
-    if holding is not None and not holding.at_boot:
+    insertions = [(place.path, place.line, lines) for place, lines in parts if lines]
+    if link is not None and not link.at_boot:
         text = f"auto {wanted.uplink}\n{text}"
-        line, path = holding.place.line, command(holding.place.path)
-        changes.append((line - 1, (f"sed -i '{line}i auto {wanted.uplink}' {path}", f"sed -i '{line}d' {path}")))
-    # The later lines first: the earlier ones keep their numbers, and the undo runs the other way round.
-    changes.sort(key=lambda change: -change[0])
-    return _stanza(uplink.path, text, [change for _line, change in changes])
+        insertions.append((link.place.path, link.place.line - 1, f"auto {wanted.uplink}\n"))
+    # The later lines come first: then no insertion moves a line that another one names.
+    insertions.sort(key=lambda insertion: -insertion[1])
+    return ConfigChange(uplink.path, text, tuple(insert_lines(*insertion) for insertion in insertions))
 
 
 def _indented(lines: list[str]) -> str:
     return "".join(f"    {line}\n" for line in lines)
 
 
-def _stanza(path: str, text: str, changes: list[tuple[str, str]], apply: tuple[str, ...] = ()) -> Stanza:
-    """A stanza of changes that are undone the other way round; ``apply`` makes the manager read them, both times."""
-    done, undone = [do for do, _undo in changes], [undo for _do, undo in reversed(changes)]
-    return Stanza(path, text, (*done, *apply), (*undone, *apply))
-
-
 def _file_name(wanted: Recipe) -> str:
     return NAME if wanted.with_rule and wanted.with_route else f"{NAME}-rule" if wanted.with_rule else f"{NAME}-route"
 
 
-def beside_the_uplink(manager: Manager, resolved: ResolvedIntent, wanted: Recipe) -> tuple[str, str]:
-    """What systemd-networkd is to set whatever becomes of the uplink: the file for it, and what to write there.
+def loopback_config(manager: Manager, resolved: ResolvedIntent, wanted: Recipe) -> tuple[str, str]:
+    """Return the file, and its text, of the entries that must stay while the uplink is down.
 
-    It stands under the loopback, which is always there: networkd takes away with a link what is written under it.
+    They stand under the loopback, which is always up: networkd removes a link's entries together with the link.
 
     Args:
-        manager: who is told, networkd itself or netplan.
-        resolved: the host that it is for.
+        manager: networkd itself, or netplan.
+        resolved: the host.
         wanted: the rules and the backstop.
     """
     if manager == "netplan":
         lines = ["network:", "  version: 2", "  ethernets:", f"    {LOOPBACK}:"]
-        return _netplan_path(wanted, f"-{LOOPBACK}"), _lines([*lines, *_netplan_beside(wanted)])
+        return _netplan_path(wanted, f"-{LOOPBACK}"), _text([*lines, *_netplan_loopback(wanted)])
     sections = []
-    for priority, words in wanted.rules:
-        table = "Table=main\nSuppressPrefixLength=0" if "suppress" in words else f"Table={wanted.table}"
+    for priority, _selector in wanted.rules:
+        is_local = priority == wanted.local_priority
+        table = "Table=main\nSuppressPrefixLength=0" if is_local else f"Table={wanted.table}"
         sections.append(f"[RoutingPolicyRule]\nPriority={priority}\nFrom={wanted.source}\n{table}\n")
     if wanted.with_route:
         sections.append(
@@ -237,38 +194,40 @@ def beside_the_uplink(manager: Manager, resolved: ResolvedIntent, wanted: Recipe
     return f"/etc/systemd/network/{NAME}-{LOOPBACK}.network", "\n".join((f"[Match]\nName={LOOPBACK}\n", *sections))
 
 
-def _networkd(resolved: ResolvedIntent, wanted: Recipe) -> Stanza:
-    files = dict([beside_the_uplink("networkd", resolved, wanted)])
+def _networkd(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
+    files = dict([loopback_config("networkd", resolved, wanted)])
     network = networkd.file_of(resolved.snapshot.files, resolved.snapshot.host.links, wanted.uplink)
     route = f"[Route]\nDestination=0.0.0.0/0\nGateway={wanted.gateway}\nTable={wanted.table}\n"
     if network is None:
-        # How the uplink gets its address is not for this tool to choose.
+        # How the uplink gets its address is a person's choice.
         path = f"/etc/systemd/network/10-{wanted.uplink}.network"
         head = f"[Match]\nName={wanted.uplink}\n\n[Network]\n…\n"
         files[path] = f"{head}\n{route}" if wanted.with_route else head
-        return Stanza(path, _together(files), (), ())
+        return ConfigChange(path, _listing(files))
     if wanted.with_route:
         files[_drop_in(network, wanted)] = route
-    done = [written_file(path, text) for path, text in files.items()]
-    undone = [command("rm", path) for path in reversed(files)]
-    # What is there already, typed, is networkd's own by then: told that the file is gone, it would take it away.
+    # Entries that were typed before are networkd's own by then: a reload without the files would remove them.
     typed = (not wanted.with_rule or resolved.rules_to_the_table) and (not wanted.with_route or resolved.table_routes)
-    return Stanza(next(iter(files)), _together(files), (*done, RELOAD), (*undone, *(() if typed else (RELOAD,))))
+    return ConfigChange(
+        next(iter(files)), _listing(files), tuple(new_file(path, text) for path, text in files.items()), (RELOAD,),
+        () if typed else (RELOAD,),
+    )  # fmt: skip
 
 
 def _drop_in(network: str, wanted: Recipe) -> str:
     return f"/etc/systemd/network/{network.rpartition('/')[2]}.d/{_file_name(wanted)}.conf"
 
 
-def _together(files: dict[str, str]) -> str:
+def _listing(files: dict[str, str]) -> str:
     return "\n".join(f"# {path}\n{text}" for path, text in files.items())
 
 
-def _networkmanager(resolved: ResolvedIntent, wanted: Recipe, holding: ManagedLink | None) -> Stanza:
-    found = networkmanager.profile_of(resolved.snapshot.files, resolved.snapshot.host.links, wanted.uplink)
-    lines, values = [], []
-    for number, (priority, words) in enumerate(wanted.rules, 1):
-        rule = f"priority {priority} {words}".replace("lookup main", "table 254").replace("lookup", "table")
+def _networkmanager(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None) -> ConfigChange:
+    profile = networkmanager.profile_of(resolved.snapshot.files, resolved.snapshot.host.links, wanted.uplink)
+    lines: list[str] = []
+    values: list[tuple[str, str]] = []
+    for number, (priority, selector) in enumerate(wanted.rules, 1):
+        rule = f"priority {priority} {selector}".replace("lookup main", "table 254").replace("lookup", "table")
         lines.append(f"routing-rule{number}={rule}")
         values.append(("ipv4.routing-rules", rule))
     if wanted.with_route:
@@ -280,48 +239,47 @@ def _networkmanager(resolved: ResolvedIntent, wanted: Recipe, holding: ManagedLi
         ]
         values.append(("ipv4.routes", f"0.0.0.0/0 {wanted.gateway} table={wanted.table}"))
         values.append(("ipv4.routes", f"0.0.0.0/0 {wanted.backstop_metric} table={wanted.table} type=unreachable"))
-    text = "".join(f"{line}\n" for line in ("[ipv4]", *lines))
-    if found is None:
-        return Stanza(f"the profile of {wanted.uplink}", text, (), ())
-    place, profile = found
+    text = _text(["[ipv4]", *lines])
+    if profile is None:
+        return ConfigChange(f"the profile of {wanted.uplink}", text)
+    place, name = profile
+    modify = ("nmcli", "connection", "modify", name)
+    edits = [ReversibleEdit((*modify, f"+{key}", value), (*modify, f"-{key}", value)) for key, value in values]
+    if link is not None and not link.at_boot:
+        autoconnect = (*modify, "connection.autoconnect")
+        edits.append(ReversibleEdit((*autoconnect, "yes"), (*autoconnect, "no")))
+    reapply = (("nmcli", "device", "reapply", wanted.uplink),)
+    return ConfigChange(place.path, text, tuple(edits), reapply, reapply)
 
-    def modify(name: str, value: str) -> str:
-        return command("nmcli", "connection", "modify", profile, name, value)
 
-    changes = [(modify(f"+{name}", value), modify(f"-{name}", value)) for name, value in values]
-    if holding is not None and not holding.at_boot:
-        changes.append((modify("connection.autoconnect", "yes"), modify("connection.autoconnect", "no")))
-    return _stanza(place.path, text, changes, (command("nmcli", "device", "reapply", wanted.uplink),))
-
-
-def _netplan(resolved: ResolvedIntent, wanted: Recipe) -> Stanza:
+def _netplan(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
     files, link = resolved.snapshot.files, resolved.snapshot.host.link(wanted.uplink)
     kind = netplan.device_type(files, wanted.uplink)
     kind = kind or ("wifis" if link is not None and link.wireless else "ethernets")
-    beside, route = _netplan_beside(wanted), []
+    persistent, route = _netplan_loopback(wanted), []
     if wanted.with_route:
         route = ["        - to: 0.0.0.0/0", f"          via: {wanted.gateway}", f"          table: {wanted.table}"]
     lines = ["network:", "  version: 2"]
     if networkd.at_work(files, resolved.snapshot.host.links):
         head = [] if kind == "ethernets" else [f"  {kind}:"]
-        lines += ["  ethernets:", f"    {LOOPBACK}:", *beside]
+        lines += ["  ethernets:", f"    {LOOPBACK}:", *persistent]
         lines += [*head, f"    {wanted.uplink}:", "      routes:", *route] if route else []
     else:
         # "routes" comes last, and the route to the gateway with it.
-        lines += [f"  {kind}:", f"    {wanted.uplink}:", *beside, *route]
-    path, text = _netplan_path(wanted), _lines(lines)
-    return _stanza(path, text, [(written_file(path, text, PRIVATE), command("rm", path))], (APPLY,))
+        lines += [f"  {kind}:", f"    {wanted.uplink}:", *persistent, *route]
+    path, text = _netplan_path(wanted), _text(lines)
+    return ConfigChange(path, text, (new_file(path, text, PRIVATE),), (APPLY,), (APPLY,))
 
 
-def _netplan_path(wanted: Recipe, what: str = "") -> str:
-    return f"/etc/netplan/90-{_file_name(wanted)}{what}.yaml"
+def _netplan_path(wanted: Recipe, suffix: str = "") -> str:
+    return f"/etc/netplan/90-{_file_name(wanted)}{suffix}.yaml"
 
 
-def _netplan_beside(wanted: Recipe) -> list[str]:
-    """The lines of a device for rule and backstop."""
+def _netplan_loopback(wanted: Recipe) -> list[str]:
+    """Return the lines of a device for rule and backstop."""
     lines = []
     if wanted.with_rule:
-        # netplan has no suppress_prefixlength: the rule that keeps local networks local cannot be written for it.
+        # netplan has no suppress_prefixlength, so it cannot have the rule that keeps local networks local.
         lines += ["      routing-policy:", f"        - from: {wanted.source}", f"          table: {wanted.table}",
                   f"          priority: {wanted.priority}"]  # fmt: skip
     if wanted.with_route:
@@ -331,5 +289,5 @@ def _netplan_beside(wanted: Recipe) -> list[str]:
     return lines
 
 
-def _lines(lines: list[str]) -> str:
+def _text(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)

@@ -1,4 +1,4 @@
-"""What is found wrong with what is written down: file, line, code, what happens, and what to write instead."""
+"""A fault of a line in a manager's file: file, line, code, consequence, and the line to write instead."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from viacheck.model.config_entry import Place
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong with what is written."""
+    """One fault of the configuration."""
 
     code: str
+    """The diagnosis code."""
     place: Place
     sentence: str
     replacement: str = ""
-    """What to write in place of the line."""
+    """The text to write in place of the line."""
     breaks: bool = True
-    """It will not run twice, or not come back; else it works and will hurt."""
+    """The line cannot run twice, or its entry does not come back; else it works now and is at risk."""
     by_line: bool = True
-    """The replacement is for this line alone; else for what the line belongs to."""
+    """The replacement is for this line alone; else for the section that the line belongs to."""
     file: str = ""
     """A new file that the replacement is for; the line stays as it is."""
-    then: tuple[str, ...] = ()
-    """What makes the manager read that file."""
+    reload: tuple[tuple[str, ...], ...] = ()
+    """The commands, as argument lists, that make the manager read that file."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.sentence}"

@@ -16,7 +16,7 @@ from viacheck.model.snapshot import HostFile
 from viacheck.parsers.ip_command import entries, ip_commands
 from viacheck.parsers.shell import ShellError
 from viacheck.persistence.hook_scripts import read_script
-from viacheck.persistence.manager_config import ManagedLink, Reading, Written, below
+from viacheck.persistence.manager_config import ConfigCollector, ManagedLink, ManagerConfig, below
 
 INTERFACES = "/etc/network/interfaces"
 IFSTATE = "/run/network/ifstate"
@@ -127,16 +127,16 @@ def sourced(pattern: str, folder: bool, paths: Sequence[str]) -> list[str]:
 class _InterfacesReader:
     """Follows /etc/network/interfaces through everything that it sources."""
 
-    def __init__(self, files: Sequence[HostFile], reading: Reading) -> None:
+    def __init__(self, files: Sequence[HostFile], collector: ConfigCollector) -> None:
         self.files = {file.path: file for file in files if file.exists}
-        self.reading = reading
+        self.collector = collector
         self.stanzas: list[_Stanza] = []
         self.started: list[tuple[str, bool]] = []
         """Patterns of the names that something brings up; whether the name is a pattern."""
 
     def read(self, path: str, above: tuple[str, ...] = ()) -> None:
         file = self.files[path]
-        if not self.reading.readable(file):
+        if not self.collector.readable(file):
             return None
         current: _Stanza | None = None
         for line in logical_lines(file.text):
@@ -145,9 +145,9 @@ class _InterfacesReader:
             words = rest[0].split() if rest else []
             if keyword(line) is None:
                 if current is None and not self._in_mapping:
-                    return self._mistake(place, f"'{word}' stands outside every stanza; the file is read no further")
+                    return self._mistake(place, f"'{word}' stands outside every stanza", refused=True)
                 if not words:
-                    return self._mistake(place, f"'{word}' has no value; the file is read no further")
+                    return self._mistake(place, f"'{word}' has no value", refused=True)
                 if current is not None:
                     current.last_line = line.last
                     if word in HOOKS:
@@ -180,64 +180,68 @@ class _InterfacesReader:
 
     def _iface(self, place: Place, words: list[str], last: int) -> _Stanza | None:
         if not words:
-            self._mistake(place, "iface without a name; the file is read no further")
+            self._mistake(place, "iface without a name", refused=True)
             return None
         inherits = words[words.index("inherits") + 1] if "inherits" in words[:-1] else None
         plain = words[: words.index("inherits")] if inherits else words
         if len(plain) < 3 and inherits is None:
-            self._mistake(place, f"iface {words[0]} has no family and method; the file is read no further")
+            self._mistake(place, f"iface {words[0]} has no family and method", refused=True)
             return None
         family, method = (*plain[1:3], "", "")[:2]
         stanza = _Stanza(place, words[0], family, method, inherits, last)
         self.stanzas.append(stanza)
         return stanza
 
-    def _mistake(self, place: Place, reason: str) -> None:
-        self.reading.problems.append(ParseProblem(place.path, place.line, reason))
+    def _mistake(self, place: Place, reason: str, *, refused: bool = False) -> None:
+        """Add a problem; ``refused``: ifupdown reads the file no further."""
+        end = "; the file is read no further" if refused else ""
+        self.collector.problems.append(ParseProblem(place.path, place.line, f"{reason}{end}", refused))
 
     def starts(self, interface: str) -> bool:
         """Whether an ``auto`` or ``allow-`` line brings the interface up."""
         return any(fnmatchcase(interface, name) if pattern else interface == name for name, pattern in self.started)
 
 
-def read(files: Sequence[HostFile], table_number: TableNumberOf) -> Written:
+def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfig:
     """Read everything that ifupdown runs.
 
     Args:
         files: the host's files; those that are not ifupdown's are left alone.
         table_number: what a table's name stands for, as iproute2 knows it.
     """
-    reading = Reading("ifupdown")
-    reader = _InterfacesReader(files, reading)
+    collector = ConfigCollector("ifupdown")
+    reader = _InterfacesReader(files, collector)
     if INTERFACES in reader.files:
         reader.read(INTERFACES)
-    _ifstate(files, reading)
+    _ifstate(files, collector)
     for stanza in reader.stanzas:
-        reading.holdings.append(
+        collector.links.append(
             ManagedLink(stanza.interface, stanza.place, at_boot=reader.starts(stanza.interface), method=stanza.method)
         )
-    reading.entries += _in_running_order(reader.stanzas, reading, table_number)
+    collector.entries += _in_running_order(reader.stanzas, collector, table_number)
     for folder, phase in SCRIPT_FOLDERS.items():
         for script in sorted(below(files, folder), key=lambda file: file.path):
             if re.fullmatch(r"[a-zA-Z0-9_-]+", script.path.rpartition("/")[2]):
-                read_script(script, reading, phase, table_number)
+                read_script(script, collector, phase, table_number)
     if any(stanza.method == "dhcp" for stanza in reader.stanzas):
         for script in sorted(below(files, LEASE_HOOKS), key=lambda file: file.path):
-            read_script(script, reading, "up", table_number, sourced=True)
-    return reading.finish()
+            read_script(script, collector, "up", table_number, sourced=True)
+    return collector.config()
 
 
-def _ifstate(files: Sequence[HostFile], reading: Reading) -> None:
+def _ifstate(files: Sequence[HostFile], collector: ConfigCollector) -> None:
     state = next((file for file in files if file.path == IFSTATE), None)
-    if state is None or not reading.readable(state):
+    if state is None or not collector.readable(state):
         return
     for number, line in enumerate(state.text.splitlines(), 1):
         physical = line.partition("=")[0].strip()
         if physical:
-            reading.holdings.append(ManagedLink(physical, Place(IFSTATE, number, line.strip()), now=True))
+            collector.links.append(ManagedLink(physical, Place(IFSTATE, number, line.strip()), active=True))
 
 
-def _in_running_order(stanzas: list[_Stanza], reading: Reading, table_number: TableNumberOf) -> list[ConfigEntry]:
+def _in_running_order(
+    stanzas: list[_Stanza], collector: ConfigCollector, table_number: TableNumberOf
+) -> list[ConfigEntry]:
     by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
     found: list[ConfigEntry] = []
     for stanza in stanzas:
@@ -253,14 +257,14 @@ def _in_running_order(stanzas: list[_Stanza], reading: Reading, table_number: Ta
             try:
                 found += entries(ip_commands(text, names), place, stanza.interface, phase, table_number)
             except ShellError as error:
-                reading.problems.append(ParseProblem(place.path, place.line, str(error)))
+                collector.problems.append(ParseProblem(place.path, place.line, str(error)))
     return found
 
 
 def last_line(files: Sequence[HostFile], interface: str) -> Place | None:
     """Where the first IPv4 stanza of an interface ends: the place behind which another line of it can be put."""
-    reading = Reading("ifupdown")
-    reader = _InterfacesReader(files, reading)
+    collector = ConfigCollector("ifupdown")
+    reader = _InterfacesReader(files, collector)
     if INTERFACES in reader.files:
         reader.read(INTERFACES)
     found = [stanza for stanza in reader.stanzas if stanza.interface == interface]

@@ -1,7 +1,8 @@
-"""What is wrong with what is written down: it must run twice, in boot order, and beside other managers (PERSIST-02).
+"""Faults of the configured lines: each must run twice, in the order of a boot, and beside other managers (PERSIST-02).
 
-Each finding names file, line, code, what happens, and the line to write instead. That what is written really can run
-twice is proven by running it (see :mod:`.proof`); :func:`seen` turns what that has shown into findings as well.
+Each finding names file, line, code and consequence, and the line to write instead. A replay in a lab proves that the
+lines can run twice (:mod:`.replay_result`); :func:`replay_findings` turns its fault into findings as well. The faults
+that come from systemd-networkd alone are in :mod:`.networkd_lint`.
 """
 
 from __future__ import annotations
@@ -10,127 +11,119 @@ import re
 from collections.abc import Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.config_entry import ParseProblem, Place, WrittenRemoval, WrittenRoute, WrittenRule
+from viacheck.model.config_entry import Place, WrittenRemoval, WrittenRoute, WrittenRule
 from viacheck.model.measurements import ReplayResult
 from viacheck.persistence import netplan, networkd_lint
 from viacheck.persistence.assess import Persistence, is_the_table
 from viacheck.persistence.config_writer import Recipe, recipe_for
 from viacheck.persistence.finding import Finding
-from viacheck.persistence.manager_config import OWN_NAMES, Written
+from viacheck.persistence.manager_config import OWN_NAMES, ManagerConfig
 
 _FLUSHED = ("dhcp", "static")
-"""Methods of ifupdown that take the interface down, which takes its routes with it (interfaces(5))."""
-_OF_A_LEASE = re.compile(r"\$\{?(?:new|old)_\w+\}?")
+"""Methods of ifupdown that take the interface down, which removes its routes (interfaces(5))."""
+_LEASE_VARIABLE = re.compile(r"\$\{?(?:new|old)_\w+\}?")
 """Variables of dhclient-script(8)."""
-_GIVES_ADDRESS = re.compile(r"\bip\s+(?:-\S+\s+)*a[a-z]*\s+(?:a|add|replace)\s")
-
-
-def seen(proof: ReplayResult, persistence: Persistence, recipe: Recipe) -> list[Finding]:
-    """What a proof has shown that no line reads like, with the lines to write instead of those that it was seen of."""
-    if proof.fault is None:
-        return []
-    instead: list[tuple[Place, str]] = []
-    if proof.fault in ("RULES_ACCUMULATE", "NOT_IDEMPOTENT"):
-        # What else reads wrong was found without running it: here a guard is never true, or a removal never fits.
-        doubtful = [rule for rule in persistence.rules if rule.typed and (rule.guarded or not rule.has_priority)]
-        instead += [(rule.place, _instead(rule, recipe)) for rule in doubtful]
-    if proof.fault in ("ROUTE_NOT_RESTORED", "NOT_IDEMPOTENT"):
-        doubted = [route for route in persistence.routes if route.typed and (route.guarded or route.verb != "replace")]
-        instead += [(route.place, _better(route, recipe)) for route in doubted]
-    found = [Finding(proof.fault, place, proof.sentence, line) for place, line in instead]
-    return found or [Finding(proof.fault, persistence.places[0], proof.sentence)]
+_ADDS_ADDRESS = re.compile(r"\bip\s+(?:-\S+\s+)*a[a-z]*\s+(?:a|add|replace)\s")
+_BACKSTOP_TYPES = ("unreachable", "blackhole", "prohibit")
 
 
 def findings_of(resolved: ResolvedIntent, persistence: Persistence) -> list[Finding]:
-    """Return what is wrong with the entries of the agent's rule and route, the breaking findings first."""
+    """Return the faults of the agent's configured rule and route, the breaking findings first."""
     recipe = recipe_for(resolved)
-    return lint(resolved, persistence, recipe) if recipe is not None else []
-
-
-def lint(resolved: ResolvedIntent, persistence: Persistence, recipe: Recipe) -> list[Finding]:
-    """Find what is wrong with what is written down for the agent, what breaks first."""
-    if persistence.manager is None:
+    if recipe is None or persistence.manager is None:
         return []
-    mine = persistence.written[persistence.manager]
-    found = [
-        *_unregistered(persistence, mine, recipe),
-        *(one for rule in persistence.rules for one in _rule(persistence.reading_of(rule), rule, recipe)),
-        *(one for route in persistence.routes for one in _route(resolved, mine, route, recipe)),
-        *_refused(mine),
-        *networkd_lint.purged(resolved, persistence),
-        *networkd_lint.goes_with_its_link(resolved, persistence, recipe),
-        *_backstop(resolved, persistence, mine, recipe),
+    config = persistence.configs[persistence.manager]
+    findings = [
+        *_unregistered(persistence, config, recipe),
+        *(finding for rule in persistence.rules for finding in _rule(persistence.config_of(rule), rule, recipe)),
+        *(finding for route in persistence.routes for finding in _route(resolved, config, route, recipe)),
+        *_refused(config),
+        *networkd_lint.purged_rules(resolved, persistence),
+        *networkd_lint.rules_lost_with_link(resolved, persistence, recipe),
+        *_backstop(resolved, persistence, config, recipe),
     ]
-    return sorted(found, key=lambda finding: not finding.breaks)
+    return sorted(findings, key=lambda finding: not finding.breaks)
 
 
-def _unregistered(persistence: Persistence, mine: Written, recipe: Recipe) -> Iterator[Finding]:
-    """Names of tables that whoever reads the line does not know."""
+def replay_findings(replay: ReplayResult, persistence: Persistence, recipe: Recipe) -> list[Finding]:
+    """Return the fault of a replay that no line reads like, at the lines that it concerns."""
+    if replay.fault is None:
+        return []
+    corrections: list[tuple[Place, str]] = []
+    if replay.fault in ("RULES_ACCUMULATE", "NOT_IDEMPOTENT"):
+        # Lint finds the other lines without a replay: here a guard is never true, or a removal never matches.
+        doubtful = [rule for rule in persistence.rules if rule.typed and (rule.guarded or not rule.has_priority)]
+        corrections += [(rule.place, _idempotent_rule(rule, recipe)) for rule in doubtful]
+    if replay.fault in ("ROUTE_NOT_RESTORED", "NOT_IDEMPOTENT"):
+        routes = [route for route in persistence.routes if route.typed and (route.guarded or route.verb != "replace")]
+        corrections += [(route.place, _idempotent_route(route, recipe)) for route in routes]
+    findings = [Finding(replay.fault, place, replay.sentence, line) for place, line in corrections]
+    return findings or [Finding(replay.fault, persistence.places[0], replay.sentence)]
+
+
+def _unregistered(persistence: Persistence, config: ManagerConfig, recipe: Recipe) -> Iterator[Finding]:
+    """Find table names that the program which reads the line does not know."""
     for entry in persistence.entries:
         if entry.table_known:
             continue
         if entry.typed:
-            sentence = f"the name {entry.table} is in no rt_tables: ip refuses it, and what comes after it is not run"
-        elif mine.manager == "networkd":
+            sentence = f"no rt_tables file has {entry.table}: ip refuses the name, and the commands after it do not run"
+        elif config.manager == "networkd":
             sentence = (
-                f"systemd-networkd knows the name {entry.table} only by RouteTable= in networkd.conf: it ignores this"
+                f"systemd-networkd knows the name {entry.table} only from RouteTable= in networkd.conf: it ignores this"
             )
         else:
-            sentence = f"{OWN_NAMES[mine.manager]} takes a table by number, not by the name {entry.table}"
-        number = str(recipe.table)
-        line = entry.place.text.replace(entry.table, number)
+            sentence = f"{OWN_NAMES[config.manager]} takes a table by number, not by the name {entry.table}"
+        line = entry.place.text.replace(entry.table, str(recipe.table))
         yield Finding("TABLE_NAME_MISSING", entry.place, sentence, line, by_line=line != entry.place.text)
 
 
-def _rule(written: Written, rule: WrittenRule, recipe: Recipe) -> Iterator[Finding]:
+def _rule(config: ManagerConfig, rule: WrittenRule, recipe: Recipe) -> Iterator[Finding]:
     if not rule.typed:
         if not rule.has_priority:
             yield Finding(
                 "NOT_IDEMPOTENT", rule.place,
-                "no priority: the kernel puts the rule before all that are there at that moment, so that its place "
-                "depends on what came up first",
-                _own_priority(written, rule, recipe), breaks=False, by_line=written.manager == "networkd",
+                "no priority: the kernel puts the rule before the existing ones, so its position depends on the order "
+                "in which the interfaces come up",
+                _with_priority(config, rule, recipe), breaks=False, by_line=config.manager == "networkd",
             )  # fmt: skip
         return
-    removals = list(_removals(written, rule))
-    removed = bool(removals)
-    lines = _instead(rule, recipe)
-    if not rule.has_priority and not removed and not rule.guarded:
+    removals = list(_removals(config, rule))
+    line = _idempotent_rule(rule, recipe)
+    if not rule.has_priority and not removals and not rule.guarded:
         yield Finding(
-            "RULES_ACCUMULATE", rule.place,
-            "no fixed priority: each run adds one more rule, and each succeeds", lines,
+            "RULES_ACCUMULATE", rule.place, "no fixed priority: each run adds one more rule, and each succeeds", line
         )  # fmt: skip
     elif not rule.has_priority:
         yield Finding(
-            "NOT_IDEMPOTENT", rule.place,
-            "no fixed priority: the kernel puts the rule before all that are there at that moment", lines, breaks=False,
+            "NOT_IDEMPOTENT", rule.place, "no fixed priority: the kernel puts the rule before the existing ones", line,
+            breaks=False,
         )  # fmt: skip
-    elif not removed and not rule.guarded and not rule.failure_tolerated:
+    elif not removals and not rule.guarded and not rule.failure_tolerated:
         yield Finding(
             "NOT_IDEMPOTENT", rule.place,
-            "'add' where the rule is still there says 'File exists' and ends with 2: what comes after it is not run",
-            lines,
+            "'add' of an existing rule prints 'File exists' and ends with 2: the commands after it do not run", line,
         )  # fmt: skip
 
     for removal, before in removals:
         if before and removal.interface is not None and not removal.failure_tolerated and removal.rule is not None:
             yield Finding(
                 "NOT_IDEMPOTENT", removal.place,
-                "'del' where the rule is not there yet says 'No such file or directory' and ends with 2: at the first "
-                "ifup what comes after it is not run", f"{removal.place.text} 2>/dev/null || true",
+                "'del' of a missing rule prints 'No such file or directory' and ends with 2: at the first ifup the "
+                "commands after it do not run", f"{removal.place.text} 2>/dev/null || true",
             )  # fmt: skip
 
 
-def _own_priority(written: Written, rule: WrittenRule, recipe: Recipe) -> str:
-    if written.manager == "networkd":
+def _with_priority(config: ManagerConfig, rule: WrittenRule, recipe: Recipe) -> str:
+    if config.manager == "networkd":
         return f"{rule.place.text}\nPriority={recipe.priority}"
     return f"priority: {recipe.priority}"
 
 
-def _instead(rule: WrittenRule, recipe: Recipe) -> str:
-    """The line that can run any number of times.
+def _idempotent_rule(rule: WrittenRule, recipe: Recipe) -> str:
+    """Return the line that can run any number of times.
 
-    A rule that is there stays: between a deletion and an addition packets would leave by the main table.
+    An existing rule stays: between a deletion and an addition packets would leave by the main table.
     """
     priority = rule.rule.priority if rule.has_priority else recipe.priority
     hook = "post-up " if rule.interface is not None else ""
@@ -140,19 +133,19 @@ def _instead(rule: WrittenRule, recipe: Recipe) -> str:
     )
 
 
-def _removals(written: Written, rule: WrittenRule) -> Iterator[tuple[WrittenRemoval, bool]]:
-    """What takes the rule away, and whether it does so before the rule is added; what comes after it does not help."""
+def _removals(config: ManagerConfig, rule: WrittenRule) -> Iterator[tuple[WrittenRemoval, bool]]:
+    """Return the commands that remove a rule, and whether they run before it is added; a later one does not help."""
     before = True
-    for entry in written.entries:
+    for entry in config.entries:
         before = before and entry is not rule
         if not isinstance(entry, WrittenRemoval) or entry.kind != "rule" or entry.interface != rule.interface:
             continue
-        if (before or entry.phase in ("down", "post-down")) and _takes(entry, rule):
+        if (before or entry.phase in ("down", "post-down")) and _removes(entry, rule):
             yield entry, before
 
 
-def _takes(removal: WrittenRemoval, rule: WrittenRule) -> bool:
-    """Whether what a removal names is true of the rule; what it does not name, it takes whatever it is."""
+def _removes(removal: WrittenRemoval, rule: WrittenRule) -> bool:
+    """Whether the selectors of a removal match a rule; a selector that it does not name matches any rule."""
     named = removal.rule
     return named is None or (
         (not removal.by_priority or (rule.has_priority and named.priority == rule.rule.priority))
@@ -162,106 +155,101 @@ def _takes(removal: WrittenRemoval, rule: WrittenRule) -> bool:
     )
 
 
-def _route(resolved: ResolvedIntent, mine: Written, route: WrittenRoute, recipe: Recipe) -> Iterator[Finding]:
+def _route(resolved: ResolvedIntent, config: ManagerConfig, route: WrittenRoute, recipe: Recipe) -> Iterator[Finding]:
     if not route.typed:
         return
-    better = _better(route, recipe)
+    line = _idempotent_route(route, recipe)
     if route.phase == "pre-up":
         yield Finding(
             "ROUTE_NOT_RESTORED", route.place,
-            "the route is asked for before the interface is up and has its address: the kernel refuses it, and ifup "
-            "stops there", better,
+            "the command runs before the interface is up and has its address: the kernel refuses the route, and ifup "
+            "stops there", line,
         )  # fmt: skip
-    stanza = mine.stanza(route.interface) if route.interface else None
-    if stanza is not None and route.phase == "up":
-        yield from _before_the_lease(resolved, route, stanza.method, better)
+    link = config.configured_link(route.interface) if route.interface else None
+    if link is not None and route.phase == "up":
+        yield from _before_the_lease(resolved, route, link.method, line)
     if route.verb in ("add", "append", "prepend") and not route.failure_tolerated and not route.guarded:
-        flushed = stanza is not None and stanza.method in _FLUSHED
-        after = "; the link going down takes it away, so that this shows only where it did not" if flushed else ""
+        flushed = link is not None and link.method in _FLUSHED
+        after = "; a link that goes down loses the route, so this shows only where it did not" if flushed else ""
         yield Finding(
             "NOT_IDEMPOTENT", route.place,
-            f"'{route.verb}' where the route is still there says 'File exists' and ends with 2{after}", better,
+            f"'{route.verb}' of an existing route prints 'File exists' and ends with 2{after}", line,
             breaks=not flushed,
         )  # fmt: skip
 
 
-def _better(route: WrittenRoute, recipe: Recipe) -> str:
-    """The line that can run any number of times."""
+def _idempotent_route(route: WrittenRoute, recipe: Recipe) -> str:
+    """Return the line that can run any number of times."""
     return f"{'post-up ' if route.interface is not None else ''}ip route replace {recipe.route}"
 
 
-def _before_the_lease(resolved: ResolvedIntent, route: WrittenRoute, method: str, better: str) -> Iterator[Finding]:
-    """A route that needs what a lease brings, and is asked for without waiting for one."""
-    unset = _OF_A_LEASE.search(route.place.text)
+def _before_the_lease(resolved: ResolvedIntent, route: WrittenRoute, method: str, line: str) -> Iterator[Finding]:
+    """Find a route that needs the address or a variable of a lease, and does not wait for the lease."""
+    unset = _LEASE_VARIABLE.search(route.place.text)
     if unset is not None:
         yield Finding(
             "ROUTE_NOT_RESTORED", route.place,
-            f"'{unset[0]}' is known to the hooks of dhclient-script alone, and is empty when ifupdown runs this line",
-            better,
+            f"only the hooks of dhclient-script know '{unset[0]}'; it is empty when ifupdown runs this line", line,
         )  # fmt: skip
         return
     file = resolved.snapshot.file(route.place.path)
-    addressed = file is not None and _GIVES_ADDRESS.search(file.text)
+    addressed = file is not None and _ADDS_ADDRESS.search(file.text)
     if method == "manual" and any(hop.gateway for hop in route.route.nexthops) and not addressed:
         yield Finding(
             "ROUTE_NOT_RESTORED", route.place,
-            f"ifupdown gives {route.interface} no address (method manual): this is run whether or not the lease of "
-            "another program is there, and without it the kernel refuses a route by a gateway",
+            f"ifupdown gives {route.interface} no address (method manual): this line runs whether or not another "
+            "program has its lease, and without an address the kernel refuses a route by a gateway",
             breaks=False,
         )  # fmt: skip
 
 
-def _refused(mine: Written) -> Iterator[Finding]:
-    """Where the manager itself stops reading."""
-    for problem in mine.problems:
-        if mine.manager == "ifupdown" and "read no further" in problem.reason:
-            yield Finding("NOT_IDEMPOTENT", _place(problem), problem.reason)
-        elif mine.manager == "networkmanager" and "refuses" in problem.reason:
-            yield Finding("NOT_PERSISTENT", _place(problem), problem.reason)
+def _refused(config: ManagerConfig) -> Iterator[Finding]:
+    """Find the lines at which the manager itself stops reading."""
+    code = {"ifupdown": "NOT_IDEMPOTENT", "networkmanager": "NOT_PERSISTENT"}.get(config.manager)
+    for problem in config.problems:
+        if problem.refused and code is not None:
+            yield Finding(code, Place(problem.path, problem.line), problem.reason)
 
 
-def _place(problem: ParseProblem) -> Place:
-    return Place(problem.path, problem.line)
-
-
-def _backstop(resolved: ResolvedIntent, persistence: Persistence, mine: Written, recipe: Recipe) -> Iterator[Finding]:
-    """No route in the table that holds while the real one is away."""
+def _backstop(
+    resolved: ResolvedIntent, persistence: Persistence, config: ManagerConfig, recipe: Recipe
+) -> Iterator[Finding]:
+    """Find that the table has no unreachable route for the time in which the real route is missing."""
     if not persistence.routes:
         return
-    for written in persistence.written.values():
-        for route in written.routes:
-            stops = (
-                route.route.type in ("unreachable", "blackhole", "prohibit") and route.route.destination == "0.0.0.0/0"
-            )
-            if not stops or not is_the_table(resolved, route.route.table or None, route.table):
+    for other in persistence.configs.values():
+        for entry in other.routes:
+            is_backstop = entry.route.type in _BACKSTOP_TYPES and entry.route.destination == "0.0.0.0/0"
+            if not is_backstop or not is_the_table(resolved, entry.route.table or None, entry.table):
                 continue
-            if written.manager == "netplan" and route.route.metric > netplan.LARGEST_METRIC:
+            if other.manager == "netplan" and entry.route.metric > netplan.LARGEST_METRIC:
                 yield Finding(
-                    "FAIL_OPEN", route.place,
+                    "FAIL_OPEN", entry.place,
                     f"netplan 0.106 writes a metric above {netplan.LARGEST_METRIC} as a negative number, which "
                     "systemd-networkd refuses: without a metric the route is not set beside the real one",
                     f"metric: {netplan.LARGEST_METRIC}", breaks=False, by_line=False,
                 )  # fmt: skip
                 return
-            if not route.place.volatile:
+            if not entry.place.volatile:
                 return
     real = persistence.routes[0]
-    place, hook = real.place, "post-up " if real.interface else ""
-    instead = {
+    yield Finding(
+        "FAIL_OPEN", real.place,
+        f"no unreachable route backs this one: while {recipe.uplink} is down its table is empty, and the agent's "
+        "packets leave by the main table",
+        _backstop_text(config, real, recipe), breaks=False, by_line=real.typed,
+    )  # fmt: skip
+
+
+def _backstop_text(config: ManagerConfig, real: WrittenRoute, recipe: Recipe) -> str:
+    if real.typed:
+        hook = "post-up " if real.interface else ""
+        return f"{real.place.text}\n{hook}ip route replace {recipe.backstop}"
+    return {
         "ifupdown": "",
         "networkd": f"[Route]\nDestination=0.0.0.0/0\nType=unreachable\nMetric={recipe.backstop_metric}\n"
         f"Table={recipe.table}",
         "networkmanager": f"route2=0.0.0.0/0,,{recipe.backstop_metric}\n"
         f"route2_options=table={recipe.table},type=unreachable",
         "netplan": f"- to: 0.0.0.0/0\n  type: unreachable\n  metric: {netplan.LARGEST_METRIC}\n  table: {recipe.table}",
-    }[mine.manager]
-    if real.typed:
-        instead = f"{place.text}\n{hook}ip route replace {recipe.backstop}"
-    yield Finding(
-        "FAIL_OPEN", place,
-        f"no unreachable route stands behind this one: while {recipe.uplink} is away its table is empty, and the "
-        "agent's packets leave by the main table",
-        instead,
-        breaks=False,
-        by_line=real.typed,
-    )  # fmt: skip
+    }[config.manager]

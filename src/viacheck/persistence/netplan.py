@@ -14,7 +14,14 @@ import yaml
 
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import HostFile, Link, Nexthop, Route, Rule
-from viacheck.persistence.manager_config import PREDEFINED_TABLES, ManagedLink, Reading, Written, below, winning
+from viacheck.persistence.manager_config import (
+    PREDEFINED_TABLES,
+    ConfigCollector,
+    ManagedLink,
+    ManagerConfig,
+    below,
+    winning,
+)
 from viacheck.persistence.networkd import number, prefix
 
 LARGEST_METRIC = 2147483647
@@ -78,27 +85,27 @@ def items(node: yaml.Node | None) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
-def read(files: Sequence[HostFile], links: Sequence[Link]) -> Written:
+def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
     """Read everything that netplan is told about the given links."""
-    reading = Reading("netplan")
+    collector = ConfigCollector("netplan")
     for file in winning(below(files, *FOLDERS, suffix=".yaml")):
-        if not reading.readable(file):
+        if not collector.readable(file):
             continue
         try:
             tree = compose(file.text)
         except YAMLProblem as problem:
-            reading.problems.append(ParseProblem(file.path, problem.line, str(problem)))
+            collector.problems.append(ParseProblem(file.path, problem.line, str(problem)))
             continue
         network = value_of(tree, "network")
         if network is None:
-            reading.problems.append(
+            collector.problems.append(
                 ParseProblem(file.path, 0, "has no 'network' key, without which netplan reads nothing")
             )
         for kind, devices in pairs(network):
             if kind.value in DEVICE_TYPES:
                 for name, device in pairs(devices):
-                    _device(file, name, device, links, reading)
-    return reading.finish()
+                    _device(file, name, device, links, collector)
+    return collector.config()
 
 
 def device_type(files: Sequence[HostFile], interface: str) -> str | None:
@@ -114,7 +121,9 @@ def device_type(files: Sequence[HostFile], interface: str) -> str | None:
     return None
 
 
-def _device(file: HostFile, name: yaml.ScalarNode, device: yaml.Node, links: Sequence[Link], reading: Reading) -> None:
+def _device(
+    file: HostFile, name: yaml.ScalarNode, device: yaml.Node, links: Sequence[Link], collector: ConfigCollector
+) -> None:
     match, renamed = value_of(device, "match"), text_of(device, "set-name")
     for link in links:
         if match is None:
@@ -127,19 +136,19 @@ def _device(file: HostFile, name: yaml.ScalarNode, device: yaml.Node, links: Seq
                 and (mac is None or mac.lower() == (link.mac or "").lower())
             )
         if fits:
-            _settings(file, name, device, link, reading)
+            _settings(file, name, device, link, collector)
 
 
-def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, reading: Reading) -> None:
+def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, collector: ConfigCollector) -> None:
     dhcp = (text_of(device, "dhcp4") or "").lower() in ("true", "yes", "on")
-    reading.holdings.append(ManagedLink(link.name, _place(file, name), method="dhcp" if dhcp else "static"))
+    collector.links.append(ManagedLink(link.name, _place(file, name), method="dhcp" if dhcp else "static"))
     for key, make in (("routing-policy", _rule), ("routes", _route)):
         for item in items(value_of(device, key)):
             place = _place(file, item)
             try:
-                reading.entries.append(make(item, place, link))
+                collector.entries.append(make(item, place, link))
             except ValueError:
-                reading.problems.append(ParseProblem(file.path, place.line, f"an item of {key} that netplan refuses"))
+                collector.problems.append(ParseProblem(file.path, place.line, f"an item of {key} that netplan refuses"))
 
 
 def _place(file: HostFile, node: yaml.Node) -> Place:

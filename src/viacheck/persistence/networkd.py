@@ -14,7 +14,14 @@ from ipaddress import ip_network
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route, Rule
 from viacheck.parsers.ini import Section, is_yes, named, sections
-from viacheck.persistence.manager_config import PREDEFINED_TABLES, ManagedLink, Reading, Written, below, winning
+from viacheck.persistence.manager_config import (
+    PREDEFINED_TABLES,
+    ConfigCollector,
+    ManagedLink,
+    ManagerConfig,
+    below,
+    winning,
+)
 
 FOLDERS = ("/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network")
 CONF = "/etc/systemd/networkd.conf"
@@ -57,27 +64,27 @@ def table_names(files: Sequence[HostFile]) -> dict[str, int]:
     return names
 
 
-def read(files: Sequence[HostFile], links: Sequence[Link]) -> Written:
+def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
     """Read everything that networkd configures on the given links."""
-    reading = Reading("networkd")
-    _state(files, links, reading)
+    collector = ConfigCollector("networkd")
+    _state(files, links, collector)
     names = table_names(files)
-    configuration(files, reading.problems)
+    configuration(files, collector.problems)
     networks = []
     for file in winning(below(files, *FOLDERS, suffix=".network")):
         # An empty file, or a link to /dev/null, masks those of its name.
-        if not file.text or not reading.readable(file):
+        if not file.text or not collector.readable(file):
             continue
         name = file.path.rpartition("/")[2]
         parts = [file, *winning(below(files, *(f"{folder}/{name}.d" for folder in FOLDERS), suffix=".conf"))]
-        found = [section for part in parts for section in sections(part, reading.problems)]
+        found = [section for part in parts for section in sections(part, collector.problems)]
         networks.append((file, found))
     for link in links:
         for file, found in networks:
             if _matches(found, link):
-                _network(file, found, link, names, reading)
+                _network(file, found, link, names, collector)
                 break
-    return reading.finish()
+    return collector.config()
 
 
 def at_work(files: Sequence[HostFile], links: Sequence[Link]) -> bool:
@@ -87,10 +94,10 @@ def at_work(files: Sequence[HostFile], links: Sequence[Link]) -> bool:
 
 def file_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) -> str | None:
     """The path of the .network file that configures a link; None where none does."""
-    held = [holding for holding in read(files, links).holdings if holding.interface == interface]
+    managed = [link for link in read(files, links).links if link.interface == interface]
     present = {file.path for file in files if file.exists}
-    for holding in sorted(held, key=lambda holding: holding.now):
-        path = _whole_file(holding.place.path)
+    for link in sorted(managed, key=lambda link: link.active):
+        path = _whole_file(link.place.path)
         # What networkd still goes by may have been removed since.
         if path.endswith(".network") and path in present:
             return path
@@ -108,17 +115,17 @@ def _whole_file(path: str) -> str:
     return folder.removesuffix(".d") if name.endswith(".conf") else path
 
 
-def _state(files: Sequence[HostFile], links: Sequence[Link], reading: Reading) -> None:
+def _state(files: Sequence[HostFile], links: Sequence[Link], collector: ConfigCollector) -> None:
     by_index = {str(link.index): link for link in links}
     for file in below(files, STATE_FOLDER):
         link = by_index.get(file.path.rpartition("/")[2])
-        if link is None or not reading.readable(file):
+        if link is None or not collector.readable(file):
             continue
         said = dict(line.partition("=")[::2] for line in file.text.splitlines())
         if said.get("ADMIN_STATE", "unmanaged") not in ("unmanaged", "pending", "initialized"):
             network = said.get("NETWORK_FILE", "")
-            reading.holdings.append(
-                ManagedLink(link.name, Place(network or file.path, 1, "networkd's own state"), now=True)
+            collector.links.append(
+                ManagedLink(link.name, Place(network or file.path, 1, "networkd's own state"), active=True)
             )
 
 
@@ -144,23 +151,25 @@ def _one_matches(pattern: str, value: str, key: str) -> bool:
     return any(fnmatchcase(value, word) for word in words if word) != inverted
 
 
-def _network(file: HostFile, found: Sequence[Section], link: Link, names: dict[str, int], reading: Reading) -> None:
+def _network(
+    file: HostFile, found: Sequence[Section], link: Link, names: dict[str, int], collector: ConfigCollector
+) -> None:
     for section in named(found, "Link"):
         if is_yes(section.get("Unmanaged"), default=False):
             return
     first = next(named(found, "Match"), found[0] if found else None)
     dhcp = any(section.get("DHCP") in ("yes", "ipv4", "true", "1") for section in named(found, "Network"))
-    reading.holdings.append(
+    collector.links.append(
         ManagedLink(link.name, first.place if first else Place(file.path, 1), method="dhcp" if dhcp else "static")
     )
     for section in found:
         try:
             if section.name == "RoutingPolicyRule":
-                reading.entries.append(_rule(section, link, names))
+                collector.entries.append(_rule(section, link, names))
             elif section.name == "Route":
-                reading.entries.append(_route(section, link, names))
+                collector.entries.append(_route(section, link, names))
         except ValueError:
-            reading.problems.append(
+            collector.problems.append(
                 ParseProblem(section.place.path, section.place.line, f"{section.name} {UNREADABLE}")
             )
 

@@ -15,9 +15,15 @@ from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumberO
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
 from viacheck.parsers.ini import Section, named, sections
 from viacheck.parsers.ip_command import IPCommand, rule_of
-from viacheck.parsers.shell import ShellError
 from viacheck.persistence.hook_scripts import read_script
-from viacheck.persistence.manager_config import PREDEFINED_TABLES, ManagedLink, Reading, Written, below, winning
+from viacheck.persistence.manager_config import (
+    PREDEFINED_TABLES,
+    ConfigCollector,
+    ManagedLink,
+    ManagerConfig,
+    below,
+    winning,
+)
 from viacheck.persistence.networkd import number, prefix
 
 PROFILE_FOLDERS = tuple(f"{root}/NetworkManager/system-connections" for root in ("/etc", "/run", "/usr/lib"))
@@ -28,10 +34,16 @@ DISPATCHER_FOLDERS: dict[str, Phase] = {
     for root in ("/etc", "/usr/lib")
     for part, phase in _DISPATCHED.items()
 }
+
+
+class EntryRefused(ValueError):
+    """NetworkManager itself refuses the entry; the message says why."""
+
+
 FAMILIES: dict[str, Family] = {"ipv4": 4, "ipv6": 6}
 
 
-def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNumberOf) -> Written:
+def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNumberOf) -> ManagerConfig:
     """Read everything that NetworkManager configures on the given links.
 
     Args:
@@ -39,42 +51,42 @@ def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNu
         links: the host's interfaces.
         table_number: what a table's name stands for in a dispatcher script.
     """
-    reading = Reading("networkmanager")
+    collector = ConfigCollector("networkmanager")
     profiles = [(file, found) for file in winning(below(files, *PROFILE_FOLDERS))
-                if (found := _profile(file, reading)) is not None]  # fmt: skip
-    in_use = _state(files, links, reading)
+                if (found := _profile(file, collector)) is not None]  # fmt: skip
+    in_use = _state(files, links, collector)
     for link in links:
         for file, found in profiles:
             identity = next(named(found, "connection"), None)
             uuid = identity.get("uuid") if identity else None
             if (link.name, uuid) in in_use or _names(found, link):
-                _settings(file, found, link, reading)
+                _settings(file, found, link, collector)
     for folder, phase in DISPATCHER_FOLDERS.items():
         for script in sorted(below(files, folder), key=lambda file: file.path):
-            read_script(script, reading, phase, table_number)
-    return reading.finish()
+            read_script(script, collector, phase, table_number)
+    return collector.config()
 
 
-def _profile(file: HostFile, reading: Reading) -> list[Section] | None:
-    if file.path.endswith((".rpmnew", ".bak", "~")) or not reading.readable(file):
+def _profile(file: HostFile, collector: ConfigCollector) -> list[Section] | None:
+    if file.path.endswith((".rpmnew", ".bak", "~")) or not collector.readable(file):
         return None
     if file.mode & 0o077:
         reason = f"NetworkManager ignores it: its mode is {file.mode:o}, and only its owner may read it (600)"
-        reading.problems.append(ParseProblem(file.path, 0, reason))
+        collector.problems.append(ParseProblem(file.path, 0, reason))
         return None
-    return sections(file, reading.problems)
+    return sections(file, collector.problems)
 
 
-def _state(files: Sequence[HostFile], links: Sequence[Link], reading: Reading) -> set[tuple[str, str | None]]:
+def _state(files: Sequence[HostFile], links: Sequence[Link], collector: ConfigCollector) -> set[tuple[str, str | None]]:
     by_index = {str(link.index): link for link in links}
     in_use: set[tuple[str, str | None]] = set()
     for file in below(files, STATE_FOLDER):
         link = by_index.get(file.path.rpartition("/")[2])
-        if link is None or not reading.readable(file):
+        if link is None or not collector.readable(file):
             continue
-        for section in named(sections(file, reading.problems), "device"):
+        for section in named(sections(file, collector.problems), "device"):
             if section.get("managed") in ("true", "1"):
-                reading.holdings.append(ManagedLink(link.name, section.place, now=True))
+                collector.links.append(ManagedLink(link.name, section.place, active=True))
                 in_use.add((link.name, section.get("connection-uuid")))
     return in_use
 
@@ -87,11 +99,11 @@ def _names(found: Sequence[Section], link: Link) -> bool:
 
 def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) -> tuple[Place, str] | None:
     """The profile of an interface: its file, and the UUID (else the file's name) by which nmcli finds it."""
-    reading = Reading("networkmanager")
-    in_use = _state(files, links, reading)
+    collector = ConfigCollector("networkmanager")
+    in_use = _state(files, links, collector)
     found_by_name = None
     for file in winning(below(files, *PROFILE_FOLDERS)):
-        found = _profile(file, reading)
+        found = _profile(file, collector)
         if found is None:
             continue
         identity = next(named(found, "connection"), None)
@@ -105,20 +117,22 @@ def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str)
     return found_by_name
 
 
-def _settings(file: HostFile, found: Sequence[Section], link: Link, reading: Reading) -> None:
+def _settings(file: HostFile, found: Sequence[Section], link: Link, collector: ConfigCollector) -> None:
     identity = next(named(found, "connection"), None)
     automatic = identity is None or identity.get("autoconnect") not in ("false", "0")
     method = next((section.get("method") for section in named(found, "ipv4")), None) or ""
     place = identity.place_of("interface-name") if identity else Place(file.path, 1)
     words = {"auto": "dhcp", "manual": "static"}
-    reading.holdings.append(ManagedLink(link.name, place, at_boot=automatic, method=words.get(method, method)))
+    collector.links.append(ManagedLink(link.name, place, at_boot=automatic, method=words.get(method, method)))
     for name, family in FAMILIES.items():
         for section in named(found, name):
-            for entry in _entries(section, family, link, reading):
-                reading.entries.append(entry)
+            for entry in _entries(section, family, link, collector):
+                collector.entries.append(entry)
 
 
-def _entries(section: Section, family: Family, link: Link, reading: Reading) -> Iterator[WrittenRule | WrittenRoute]:
+def _entries(
+    section: Section, family: Family, link: Link, collector: ConfigCollector
+) -> Iterator[WrittenRule | WrittenRoute]:
     everywhere = section.get("route-table") or "main"
     for setting in section.settings:
         try:
@@ -128,7 +142,8 @@ def _entries(section: Section, family: Family, link: Link, reading: Reading) -> 
                 options = section.get(f"{setting.key}_options") or ""
                 yield _route(setting.value, options, setting.place, family, link, everywhere)
         except ValueError as error:
-            reading.problems.append(ParseProblem(setting.place.path, setting.place.line, str(error)))
+            place, refused = setting.place, isinstance(error, EntryRefused)
+            collector.problems.append(ParseProblem(place.path, place.line, str(error), refused))
     if section.get("route-table") and section.get("never-default") not in ("true", "1"):
         yield from _default(section, family, link, everywhere)
 
@@ -139,7 +154,7 @@ def _rule(value: str, place: Place, family: Family, link: Link) -> WrittenRule:
     rule, table = rule_of(command, lambda name: number(name, PREDEFINED_TABLES))
     has_priority = any(word in ("priority", "order", "pref", "preference") for word in words)
     if not has_priority:
-        raise ShellError("a routing-rule without a priority, which NetworkManager refuses")
+        raise EntryRefused("a routing-rule without a priority, which NetworkManager refuses")
     return WrittenRule(place=place, interface=link.name, rule=rule, table=table, has_priority=True)
 
 

@@ -59,7 +59,7 @@ class Reruns:
     """All places that name pipework."""
 
     found: list[Rerun] = field(default_factory=list)
-    astray: list[tuple[Place, str]] = field(default_factory=list)
+    ineffective: list[tuple[Place, str]] = field(default_factory=list)
     """Places that never run it for this agent, with the reason."""
 
     @property
@@ -74,7 +74,7 @@ class Reruns:
         return [rerun for rerun in self.found if rerun.repeats and not rerun.guarded]
 
 
-def keep(path: str, text: str) -> str:
+def redact_to_pipework_lines(path: str, text: str) -> str:
     """What of a unit, a program or a crontab may be kept: its lines about pipework, each where it was."""
     keeper = _kept_of_unit if path.endswith(".service") else _kept_of_script
     return "\n".join(keeper(line) for line in text.split("\n"))
@@ -195,7 +195,7 @@ def _add(
         return
     objection = wanted.objection(words)
     if objection is not None:
-        result.astray.append((place, objection))
+        result.ineffective.append((place, objection))
         return
     guarded = _GUARD.search(text) is not None
     result.found += [Rerun(occasion, place, repeats, guarded) for occasion in occasions]
@@ -211,9 +211,9 @@ def _rc_local(file: HostFile | None, wanted: _Wanted, result: Reruns) -> None:
             continue
         place = Place(file.path, number, line.strip())
         if ended:
-            result.astray.append((place, "it stands behind 'exit', so it never runs"))
+            result.ineffective.append((place, "it stands behind 'exit', so it never runs"))
         elif not file.mode & 0o111:
-            result.astray.append((place, "the file may not be executed, so it never runs"))
+            result.ineffective.append((place, "the file may not be executed, so it never runs"))
         else:
             _add(line, place, ["reboot"], wanted, result, repeats=False)
 
@@ -231,7 +231,7 @@ def _interfaces(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> N
             waiting += ifupdown.sourced(pattern, folder, paths)
         for place, interface, text in _hooks(file):
             if words_of(text) is not None and interface != wanted.parent:
-                result.astray.append((place, f"it runs when {interface} comes up, not {wanted.parent}"))
+                result.ineffective.append((place, f"it runs when {interface} comes up, not {wanted.parent}"))
             else:
                 _add(text, place, ["interface"], wanted, result, repeats=True)
     for file in files:
@@ -278,7 +278,7 @@ def _units(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> None:
             if not written and not _MENTION.search(" ".join(words)):
                 continue
             if program is not None and not program.mode & 0o111:
-                result.astray.append((place, f"{words[0]} may not be executed"))
+                result.ineffective.append((place, f"{words[0]} may not be executed"))
                 continue
             lines = [line for line in written if "$" not in line]
             if not lines:
@@ -286,7 +286,7 @@ def _units(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> None:
                 own = words_of(" ".join(words)) is not None
                 lines = [" ".join(words) if own else f"pipework {' '.join(words[1:])}"]
             if not wants and not timed:
-                result.astray.append((place, "the unit is not enabled"))
+                result.ineffective.append((place, "the unit is not enabled"))
                 continue
             occasions, repeats = _occasions(unit, key, program, wants, wanted.parent, timed)
             for line in lines:

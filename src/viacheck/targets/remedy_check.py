@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from viacheck.diagnosis.codes import NO_MEND
+from viacheck.diagnosis.codes import NO_COMMAND
 from viacheck.model.result import (
     CheckResult,
     Diagnosis,
@@ -69,7 +69,7 @@ def obstacle_to(diagnosis: Diagnosis, *, has_docker: bool) -> RemedyObstacle | N
 
 def not_verified(diagnosis: Diagnosis, obstacle: RemedyObstacle) -> RemedyCheck:
     """Return the check of a remedy that cannot be run in a lab."""
-    reason = NO_MEND.get(diagnosis.code) if obstacle == "no-command" else _OBSTACLES[obstacle]
+    reason = NO_COMMAND.get(diagnosis.code) if obstacle == "no-command" else _OBSTACLES[obstacle]
     return RemedyCheck(obstacle=obstacle, reason=reason)
 
 

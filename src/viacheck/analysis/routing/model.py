@@ -15,7 +15,7 @@ from viacheck.analysis.routing.packet import LookupKey, Packet
 from viacheck.analysis.routing.source_address import SourceSelection
 from viacheck.model.snapshot import NetworkState
 
-__all__ = ["Decision", "Exit", "RoutingOutcome", "Packet", "RoutingModel", "decide", "without_interface"]
+__all__ = ["Decision", "Exit", "Packet", "RoutingModel", "RoutingOutcome", "decide", "without_interface"]
 
 
 class RoutingModel:

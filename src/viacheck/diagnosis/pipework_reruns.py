@@ -1,0 +1,138 @@
+"""Causes in the files that run pipework again: an event without such a line, and a line that fails when repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from viacheck.analysis.pipework_facts import pipework_attach
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.attachment import PIPEWORK_INTERFACE, pipework_command, pipework_guest
+from viacheck.diagnosis.cause import Cause
+from viacheck.diagnosis.remedy import Command, in_agent, remedy_of, run_unless, shell_text, systemd_exec_shell
+from viacheck.model.measurements import Measurements
+from viacheck.model.result import FileEvidence, StateEvidence
+from viacheck.persistence import ifupdown
+from viacheck.persistence.allowlist import RC_LOCAL
+from viacheck.persistence.file_edit import ReversibleEdit, insert_lines, new_file, replace_line
+from viacheck.persistence.pipework import OCCASIONS, Occasion, Rerun, Reruns, reruns_of
+
+WATCHER = "/usr/local/sbin/pipework-watch"
+WATCHER_UNIT = "pipework-watch.service"
+
+
+def not_persistent(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find an occasion on which nothing runs pipework again."""
+    if pipework_attach(resolved) is None:
+        return
+    reruns = reruns_of(resolved)
+    if not reruns.missing:
+        return
+    occasions = " or ".join(OCCASIONS[occasion] for occasion in reruns.missing)
+    yield Cause(
+        "PIPEWORK_NOT_PERSISTENT", "PIPEWORK-05",
+        f"nothing runs pipework again after {occasions}"
+        + "".join(f"; {place}: {reason}" for place, reason in reruns.ineffective),
+        remedy_of(edit for occasion in reruns.missing for edit in _run_again(resolved, occasion, reruns)),
+        frozenset({"FLAP-04", "FLAP-05"} if "restart" in reruns.missing else ()),
+        tuple(
+            FileEvidence(path=place.path, line=place.line, text=f"{place.text}\n({reason})")
+            for place, reason in reruns.ineffective
+        ),
+    )  # fmt: skip
+
+
+def not_idempotent(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find a line that runs pipework again while its interface exists, which fails."""
+    if pipework_attach(resolved) is None:
+        return
+    reruns = reruns_of(resolved).not_idempotent
+    if not reruns:
+        return
+    edits = [replace_line(*_line_of(rerun), _guarded(resolved, rerun)) for rerun in reruns]
+    yield Cause(
+        "NOT_IDEMPOTENT", "PIPEWORK-05",
+        f"{reruns[0].place} runs pipework even if the agent has its interface: the second time it fails ('File "
+        "exists'), leaves an interface behind, and ifup fails with it",
+        remedy_of(edits), frozenset({"FLAP-03"}),
+        tuple(
+            StateEvidence(title=f"instead of {rerun.place}", lines=[_guarded(resolved, rerun)]) for rerun in reruns
+        ),
+    )  # fmt: skip
+
+
+def _line_of(rerun: Rerun) -> tuple[str, int, str]:
+    return rerun.place.path, rerun.place.line, rerun.place.text
+
+
+def _interface_test(resolved: ResolvedIntent) -> Command:
+    """Return the command that succeeds while the agent has pipework's interface."""
+    interface = resolved.bridged_link.name if resolved.bridged_link is not None else PIPEWORK_INTERFACE
+    return in_agent(resolved.intent, "ip", "link", "show", "dev", interface)
+
+
+def _guarded(resolved: ResolvedIntent, rerun: Rerun) -> str:
+    """Return the line of a rerun with the test for the interface before pipework."""
+    before, _, after = rerun.place.text.partition("pipework")
+    lead, space, folder = before.rpartition(" ")
+    guard = run_unless(_interface_test(resolved), ())
+    return f"{lead}{space}{guard}{folder}pipework{after}"
+
+
+def _run_again(resolved: ResolvedIntent, occasion: Occasion, reruns: Reruns) -> Iterator[ReversibleEdit]:
+    """Return the edits that run pipework on one occasion."""
+    if occasion == "reboot":
+        yield from _in_rc_local(resolved, reruns)
+    elif occasion == "interface":
+        yield from _with_interface(resolved)
+    else:
+        yield from _at_container_start(resolved)
+
+
+def _in_rc_local(resolved: ResolvedIntent, reruns: Reruns) -> Iterator[ReversibleEdit]:
+    line = shell_text(pipework_command(resolved))
+    file = resolved.snapshot.file(RC_LOCAL)
+    if file is None or not file.exists:
+        yield new_file(RC_LOCAL, f"#!/bin/sh -e\n{line}\nexit 0\n", "755")
+        return
+    if not file.mode & 0o111:
+        yield ReversibleEdit(("chmod", "a+x", RC_LOCAL), ("chmod", f"{file.mode:04o}", RC_LOCAL))
+        if any(place.path == RC_LOCAL for place, _reason in reruns.ineffective):
+            return
+    lines = file.text.rstrip("\n").split("\n")
+    end = next((number for number, text in enumerate(lines, 1) if text.startswith("exit")), len(lines) + 1)
+    yield insert_lines(RC_LOCAL, end - 1, f"{line}\n")
+
+
+def _with_interface(resolved: ResolvedIntent) -> Iterator[ReversibleEdit]:
+    parent = resolved.parent
+    assert parent is not None
+    line = run_unless(_interface_test(resolved), pipework_command(resolved))
+    end = ifupdown.last_line(resolved.snapshot.files, parent)
+    if end is not None:
+        yield insert_lines(end.path, end.line, f"    post-up {line}\n")
+        return
+    device = f"sys-subsystem-net-devices-{parent}.device"
+    unit = (
+        f"[Unit]\nAfter={device} docker.service\nBindsTo={device}\n\n[Service]\nType=oneshot\n"
+        f"ExecStart={systemd_exec_shell(line)}\n\n[Install]\nWantedBy={device}\n"
+    )
+    yield from _enabled_unit(f"pipework-{parent}.service", unit)
+
+
+def _at_container_start(resolved: ResolvedIntent) -> Iterator[ReversibleEdit]:
+    guest = pipework_guest(resolved)
+    events = shell_text((
+        "docker", "events", "--filter", "type=container", "--filter", "event=start", "--filter", f"container={guest}",
+    ))  # fmt: skip
+    script = f"#!/bin/sh\n{events} |\nwhile read -r _; do {shell_text(pipework_command(resolved))}; done\n"
+    unit = (
+        f"[Unit]\nDescription=Runs pipework whenever {guest} starts\nAfter=docker.service\n\n"
+        f"[Service]\nExecStart={WATCHER}\nRestart=always\n\n[Install]\nWantedBy=multi-user.target\n"
+    )
+    yield new_file(WATCHER, script, "755")
+    yield from _enabled_unit(WATCHER_UNIT, unit)
+
+
+def _enabled_unit(name: str, text: str) -> Iterator[ReversibleEdit]:
+    yield new_file(f"/etc/systemd/system/{name}", text)
+    yield ReversibleEdit(("systemctl", "enable", name), ("systemctl", "disable", name))

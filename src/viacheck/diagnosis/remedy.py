@@ -1,0 +1,218 @@
+"""A remedy: the steps that correct a cause, the steps that roll them back, and the shell text of both for a person.
+
+A step is an argument list or a file edit. Names from outside (devices, containers, chains, tables, paths) are data in
+it; this module alone turns steps into shell text, with every argument quoted by :func:`shlex.quote`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from viacheck.model.intent import Intent
+from viacheck.model.snapshot import FilterChain, FilterRule
+from viacheck.persistence.file_edit import (
+    AppendLine,
+    CommentLine,
+    DeleteLines,
+    DeleteMatchingLines,
+    FileEdit,
+    InsertLines,
+    RemoveFile,
+    ReplaceLines,
+    ReversibleEdit,
+    UncommentLine,
+    WriteFile,
+)
+
+_NFT_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_/.-]*")
+_BASIC_REGEX_SPECIAL = re.compile(r"[\\/.*\[\]^$]")
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutput:
+    """An argument that the shell fills in: the output of a command, which must be one word."""
+
+    command: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"$({shlex.join(self.command)})"
+
+
+Argument = str | CommandOutput
+Command = tuple[Argument, ...]
+Step = Command | FileEdit
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """The steps that correct a cause, in order, and those that restore the state before them."""
+
+    steps: tuple[Step, ...] = ()
+    rollback: tuple[Step, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """The steps as shell text, one entry for each step."""
+        return [shell_text(step) for step in self.steps]
+
+    @property
+    def rollback_lines(self) -> list[str]:
+        """The rollback as shell text, one entry for each step."""
+        return [shell_text(step) for step in self.rollback]
+
+    def __bool__(self) -> bool:
+        return bool(self.steps)
+
+
+NO_REMEDY = Remedy()
+
+
+def remedy_of(
+    edits: Iterable[ReversibleEdit],
+    then: Sequence[tuple[str, ...]] = (),
+    after_rollback: Sequence[tuple[str, ...]] | None = None,
+) -> Remedy:
+    """Return the remedy of several edits: they are rolled back in reverse order.
+
+    Args:
+        edits: the edits, in order.
+        then: commands after the edits that make a manager read its files.
+        after_rollback: the same after the rollback; None for those of ``then``.
+    """
+    ordered = list(edits)
+    last = then if after_rollback is None else after_rollback
+    return Remedy(
+        (*(edit.edit for edit in ordered), *then), (*(edit.rollback for edit in reversed(ordered)), *last)
+    )  # fmt: skip
+
+
+def command(*arguments: object) -> Command:
+    """Return an argument list; numbers, addresses and networks become text, a :class:`CommandOutput` stays."""
+    return tuple(argument if isinstance(argument, CommandOutput) else str(argument) for argument in arguments)
+
+
+def container_pid(container: str) -> CommandOutput:
+    """Return the process id of a container's first process, as the shell finds it when the remedy runs."""
+    return CommandOutput(("docker", "inspect", "-f", "{{.State.Pid}}", container))
+
+
+def in_agent(intent: Intent, *arguments: object) -> Command:
+    """Return a command that runs in the agent's network namespace."""
+    if intent.agent.netns is not None:
+        return command("nsenter", f"--net={intent.agent.netns}", *arguments)
+    return command("nsenter", "--net", "--target", container_pid(str(intent.agent.container)), *arguments)
+
+
+def agent_netns(intent: Intent) -> Argument:
+    """Return the agent's network namespace as ``ip link add … netns`` takes it: a path or a process id."""
+    return intent.agent.netns if intent.agent.netns is not None else container_pid(str(intent.agent.container))
+
+
+def nft_rule_commands(chain: FilterChain, rule: FilterRule, *, first: bool) -> Remedy:
+    """Return the remedy that deletes a rule of nftables; its rollback adds the rule again, at the chain's end or start.
+
+    It is empty where nft's own grammar cannot express the names of the table and the chain.
+    """
+    names = (chain.family, chain.table, chain.name)
+    if rule.handle is None or not all(_NFT_IDENTIFIER.fullmatch(name) for name in names):
+        return NO_REMEDY
+    verb = "insert" if first else "add"
+    # nft parses its arguments again, as one text: a rule with quotes in it must be one argument.
+    restore = command("nft", f"{verb} rule {' '.join(names)} {rule.text}")
+    return Remedy((command("nft", "delete", "rule", *names, "handle", rule.handle),), (restore,))
+
+
+def nft_policy_commands(chain: FilterChain) -> Remedy:
+    """Return the remedy that lets a base chain of nftables accept by policy; its rollback lets it drop again."""
+    names = (chain.family, chain.table, chain.name)
+    if not all(_NFT_IDENTIFIER.fullmatch(name) for name in names):
+        return NO_REMEDY
+    return Remedy(
+        (command("nft", "chain", *names, "{ policy accept ; }"),),
+        (command("nft", "chain", *names, "{ policy drop ; }"),),
+    )
+
+
+def iptables_rule_commands(table: str, rule: FilterRule) -> Remedy:
+    """Return the remedy that deletes a rule, given as iptables-save prints it; its rollback inserts it first.
+
+    It is empty where the text is no ``-A CHAIN …`` that splits into arguments.
+    """
+    try:
+        words = shlex.split(rule.text)
+    except ValueError:
+        return NO_REMEDY
+    if words[:1] != ["-A"]:
+        return NO_REMEDY
+    return Remedy(
+        (command("iptables", "-t", table, "-D", *words[1:]),), (command("iptables", "-t", table, "-I", *words[1:]),)
+    )  # fmt: skip
+
+
+# --- shell text -------------------------------------------------------------------------------------------------------
+
+
+def shell_text(step: Step) -> str:
+    """Return a step as a person types it into a POSIX shell."""
+    if isinstance(step, tuple):
+        return " ".join(str(part) if isinstance(part, CommandOutput) else shlex.quote(part) for part in step)
+    path = shlex.quote(step.path)
+    match step:
+        case WriteFile():
+            return here_document(("install", "-D", "-m", step.mode, "/dev/stdin", step.path), step.text)
+        case RemoveFile():
+            return f"rm {path}"
+        case InsertLines(after=0):
+            # 'r' writes behind a line only; 'e' writes the output of a command before it.
+            return here_document(("sed", "-i", "1e cat", step.path), step.text)
+        case InsertLines():
+            return here_document(("sed", "-i", f"{step.after}r /dev/stdin", step.path), step.text)
+        case DeleteLines():
+            lines = f"{step.first}" if step.first == step.last else f"{step.first},{step.last}"
+            return f"sed -i '{lines}d' {path}"
+        case ReplaceLines():
+            lines = f"{step.first}" if step.first == step.last else f"{step.first},{step.last}"
+            edit = ("sed", "-i", "-e", f"{step.last}r /dev/stdin", "-e", f"{lines}d", step.path)
+            return here_document(edit, step.text)
+        case CommentLine(following=""):
+            return f"sed -i '{step.line}s/^/# /' {path}"
+        case CommentLine():
+            edit = ("sed", "-i", "-e", f"{step.line}r /dev/stdin", "-e", f"{step.line}s/^/# /", step.path)
+            return here_document(edit, step.following)
+        case UncommentLine(following=0):
+            return f"sed -i '{step.line}s/^# //' {path}"
+        case UncommentLine():
+            first, last = step.line + 1, step.line + step.following
+            return f"sed -i -e '{first},{last}d' -e '{step.line}s/^# //' {path}"
+        case AppendLine():
+            return f"printf '%s\\n' {shlex.quote(step.line)} >> {path}"
+        case DeleteMatchingLines():
+            return shlex.join(("sed", "-i", f"/^{_BASIC_REGEX_SPECIAL.sub(_escaped, step.line)}$/d", step.path))
+
+
+def here_document(arguments: Sequence[str], text: str) -> str:
+    """Return a command that reads a text from a here-document, whose delimiter is no line of the text."""
+    lines = text.split("\n")
+    delimiter = "EOF"
+    while delimiter in lines:
+        delimiter += "_"
+    end = "" if text.endswith("\n") or not text else "\n"
+    return f"{shlex.join(arguments)} <<'{delimiter}'\n{text}{end}{delimiter}"
+
+
+def run_unless(condition: Command, then: Command) -> str:
+    """Return one line of shell that runs a command only while a condition fails, for a file that a shell reads."""
+    return f"{shell_text(condition)} >/dev/null 2>&1 || {shell_text(then)}"
+
+
+def systemd_exec_shell(line: str) -> str:
+    """Return a line of shell as the value of ``ExecStart=`` (systemd.service(5): quotes, specifiers, variables)."""
+    quoted = line.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'/bin/sh -c "{quoted}"'
+
+
+def _escaped(special: re.Match[str]) -> str:
+    return f"\\{special[0]}"
