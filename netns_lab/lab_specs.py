@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Flavour = Literal["netns", "engine"]
 REPLICA = "twin:"
-"""The beginning of a replica's id: the word of the option."""
+"""The beginning of a replica's id, after the option --twin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Where the routing model sends the agent's packets, for a target whose packets nobody can watch."""
+    """Where the routing model sends the agent's packets, for a target whose packets cannot be captured."""
 
     as_intended: bool | None
     """None when the model cannot say."""

@@ -32,7 +32,7 @@ MOST_PROCESSES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class RemedyTrial:
+class RemedyLab:
     """The remedies of one lab or replica that was judged."""
 
     spec: LabSpec | ReplicaSpec
@@ -41,25 +41,25 @@ class RemedyTrial:
     remedies: tuple[RemedyCandidate, ...]
 
 
-def verify_remedies(outcome: RunResult, judge: Judge) -> None:
-    """Verify the remedies of every lab and replica in an outcome, and fill in ``remedy_check`` of each diagnosis.
+def verify_remedies(run_result: RunResult, judge: Judge) -> None:
+    """Verify the remedies of every lab and replica in a run, and fill in ``remedy_check`` of each diagnosis.
 
     Args:
-        outcome: the results of a run.
+        run_result: the results of a run.
         judge: runs the checks again. It is sent to other processes, so it must be picklable.
     """
-    trials = [trial for target in outcome.targets if (trial := _trial(target, outcome)) is not None]
-    processes = min(MOST_PROCESSES, len(trials), os.cpu_count() or 1)
+    labs = [lab for target in run_result.targets if (lab := _remedies_of(target, run_result)) is not None]
+    processes = min(MOST_PROCESSES, len(labs), os.cpu_count() or 1)
     if processes > 1:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-            verified = list(pool.map(run_trial, trials, [judge] * len(trials)))
+            verified = list(pool.map(verify_lab, labs, [judge] * len(labs)))
     else:
-        verified = [run_trial(trial, judge) for trial in trials]
-    for trial, checks in zip(trials, verified, strict=True):
-        for result in outcome.results:
-            if result.target == trial.spec.id and result.diagnosis is not None:
+        verified = [verify_lab(lab, judge) for lab in labs]
+    for lab, checks in zip(labs, verified, strict=True):
+        for result in run_result.results:
+            if result.target == lab.spec.id and result.diagnosis is not None:
                 result.diagnosis.remedy_check = checks.get(result.diagnosis.code)
-    for result in outcome.results:
+    for result in run_result.results:
         if result.diagnosis is None or result.diagnosis.remedy_check is not None:
             continue
         obstacle = obstacle_to(result.diagnosis, has_docker=not result.target.startswith(REPLICA))
@@ -67,58 +67,58 @@ def verify_remedies(outcome: RunResult, judge: Judge) -> None:
             result.diagnosis.remedy_check = not_verified(result.diagnosis, obstacle)
 
 
-def _trial(target: TargetRecord, outcome: RunResult) -> RemedyTrial | None:
+def _remedies_of(target: TargetRecord, run_result: RunResult) -> RemedyLab | None:
     """Return the remedies of a target; None if it is not a lab, or has no remedy that a lab can run."""
     if target.kind != "lab":
         return None
     is_replica = target.id.startswith(REPLICA)
-    results = tuple(result for result in outcome.results if result.target == target.id)
+    results = tuple(result for result in run_result.results if result.target == target.id)
     remedies = tuple(candidates(results, has_docker=not is_replica))
     if not remedies:
         return None
     spec = replica_of(target, "this run") if is_replica else parse_labs(target.id.removeprefix("lab:"))[0]
     assert spec is not None, "a replica that was judged has a snapshot"
-    return RemedyTrial(spec, results, remedies)
+    return RemedyLab(spec, results, remedies)
 
 
-def run_trial(trial: RemedyTrial, judge: Judge) -> dict[str, RemedyCheck]:
+def verify_lab(remedy_lab: RemedyLab, judge: Judge) -> dict[str, RemedyCheck]:
     """Verify the remedies of one target in one lab; return the verifications by the code of the diagnosis."""
     try:
-        lab = open_lab(trial.spec)
+        lab = open_lab(remedy_lab.spec)
     except (TargetUnavailable, TargetNotOpened) as error:
-        return {remedy.code: RemedyCheck(reason=str(error)) for remedy in trial.remedies}
+        return {remedy.code: RemedyCheck(reason=str(error)) for remedy in remedy_lab.remedies}
     try:
         with tempfile.TemporaryDirectory(prefix="viacheck-remedies-") as captures:
-            return _verify_in(lab, trial, judge, Path(captures))
+            return _verify_in(lab, remedy_lab, judge, Path(captures))
     finally:
         lab.close()
 
 
-def _verify_in(lab: Lab, trial: RemedyTrial, judge: Judge, captures: Path) -> dict[str, RemedyCheck]:
+def _verify_in(lab: Lab, remedy_lab: RemedyLab, judge: Judge, captures: Path) -> dict[str, RemedyCheck]:
     checks: dict[str, RemedyCheck] = {}
     applied: list[Script] = []
-    for place, remedy in enumerate(trial.remedies):
+    for place, remedy in enumerate(remedy_lab.remedies):
         script = Script(f"remedy of {remedy.code}", "\n".join(remedy.commands))
-        before = _state(lab, trial.spec)
+        before = _state(lab, remedy_lab.spec)
         try:
             apply_script(lab, script)
         except ScriptFailed as error:
             failed = RemedyCheck(verified=False, reason=str(error), rollback_reason="the remedy was not applied")
             # The lab is in no known state, and the next remedies build on this one.
-            return checks | {left.code: failed for left in trial.remedies[place:]}
+            return checks | {left.code: failed for left in remedy_lab.remedies[place:]}
         applied.append(script)
-        target = trial.spec.with_scripts(*applied).target_of(lab, ends_lab=False)
+        target = remedy_lab.spec.with_scripts(*applied).target_of(lab, ends_lab=False)
         try:
-            check = compare(trial.results, judge(target, captures), remedy.code)
+            check = compare(remedy_lab.results, judge(target, captures), remedy.code)
         finally:
             target.close()
-        checks[remedy.code] = _roll_back(lab, trial.spec, remedy, before, check)
-        if place + 1 < len(trial.remedies):
+        checks[remedy.code] = _roll_back(lab, remedy_lab.spec, remedy, before, check)
+        if place + 1 < len(remedy_lab.remedies):
             try:
                 apply_script(lab, script)
             except ScriptFailed as error:
                 failed = RemedyCheck(verified=False, reason=f"applied a second time, {error}")
-                return checks | {left.code: failed for left in trial.remedies[place + 1 :]}
+                return checks | {left.code: failed for left in remedy_lab.remedies[place + 1 :]}
     return checks
 
 
