@@ -1,4 +1,4 @@
-"""The kernel filter: what it lets through and what not, asked of the kernel with real frames over a veth pair."""
+"""The kernel filter: which frames it accepts and which it refuses, tested with real frames over a veth pair."""
 
 from __future__ import annotations
 
@@ -44,33 +44,33 @@ class Wire:
     far_index: int
 
     def passes(self, frame: bytes) -> Received | None:
-        """Send a frame and a fence behind it; what the capture made of the frame."""
+        """Send a frame and a fence behind it; return the frame as the capture received it, or None."""
         fence = OURS.fence()
         self.sender.send(self.far_index, int.from_bytes(frame[12:14], "big"), frame)
         self.sender.send(self.far_index, FENCE_ETHERTYPE, (b"\2" * 12 + LAST + fence).ljust(60, b"\0"))
         arrived: list[Received] = []
         poll = select.poll()
         poll.register(self.capture.fileno(), select.POLLIN)
-        while not any(fence in one.octets for one in arrived):
+        while not any(fence in received.octets for received in arrived):
             assert poll.poll(2000), "the fence behind the frame did not arrive"
             arrived += self.capture.receive()
-        others = [one for one in arrived if fence not in one.octets]
-        assert len(others) <= 1
-        return others[0] if others else None
+        accepted = [received for received in arrived if fence not in received.octets]
+        assert len(accepted) <= 1
+        return accepted[0] if accepted else None
 
 
 @pytest.fixture(scope="module")
 def wires() -> Iterator[dict[bool, Wire]]:
-    """One wire without, and one with DHCP let through."""
+    """Two wires; the filter of the second also accepts DHCP."""
     namespace = Namespace.create("wires")
     wires = {}
     for dhcp, near, far in ((False, "near0", "far0"), (True, "near1", "far1")):
-        for words in (
+        for arguments in (
             f"link add {near} type veth peer name {far}",
             f"link set {near} up arp off",
             f"link set {far} up arp off",
         ):
-            assert namespace.run(["ip", *words.split()]).ok
+            assert namespace.run(["ip", *arguments.split()]).ok
         sender = namespace.call(PacketSender)
         links = LinkReader(namespace, sender.fileno())
         state, far_index = links.read(near), links.read(far).index
@@ -123,7 +123,7 @@ def ours(tokens: TokenSpace) -> dict[str, Packet]:
 
 
 @pytest.mark.parametrize("kind", ours(OURS))
-def test_the_runs_own_packets_pass_and_those_of_another_run_do_not(wires: dict[bool, Wire], kind: str) -> None:
+def test_packets_of_this_run_pass_and_packets_of_another_run_do_not(wires: dict[bool, Wire], kind: str) -> None:
     assert wires[False].passes(frame(ours(OURS)[kind])) is not None
     assert wires[False].passes(frame(ours(OTHERS)[kind])) is None
 
@@ -138,7 +138,7 @@ def test_the_runs_own_packets_pass_and_those_of_another_run_do_not(wires: dict[b
         pytest.param(IPv6(**V6) / ICMPv6DestUnreach() / IPv6(**V6) / UDP(dport=9), id="icmpv6 unreachable"),
     ],
 )
-def test_arp_and_errors_pass_whoever_they_are_for(wires: dict[bool, Wire], packet: Packet) -> None:
+def test_arp_and_icmp_errors_of_any_host_pass(wires: dict[bool, Wire], packet: Packet) -> None:
     assert wires[False].passes(frame(packet)) is not None
 
 
@@ -154,17 +154,17 @@ def test_arp_and_errors_pass_whoever_they_are_for(wires: dict[bool, Wire], packe
         pytest.param(IP(**V4, proto=47) / Raw(payload(OURS)), id="gre"),
     ],
 )
-def test_everything_else_is_refused_by_the_kernel(wires: dict[bool, Wire], packet: Packet) -> None:
+def test_the_kernel_refuses_every_other_packet(wires: dict[bool, Wire], packet: Packet) -> None:
     assert wires[False].passes(frame(packet)) is None
 
 
-def test_a_vlans_frame_belongs_to_the_vlans_own_interface(wires: dict[bool, Wire]) -> None:
+def test_a_frame_with_a_vlan_tag_belongs_to_the_vlans_own_interface(wires: dict[bool, Wire]) -> None:
     untagged = frame(ours(OURS)["udp"])
     assert wires[False].passes(untagged) is not None
     assert wires[False].passes(untagged[:12] + b"\x81\x00\x00\x0a" + untagged[12:]) is None
 
 
-def test_dhcp_passes_when_it_is_asked_for(wires: dict[bool, Wire]) -> None:
+def test_dhcp_passes_only_on_request(wires: dict[bool, Wire]) -> None:
     discover = frame(IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / Raw(bytes(240)))
     assert wires[True].passes(discover) is not None
     assert wires[False].passes(discover) is None

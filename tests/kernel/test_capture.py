@@ -1,10 +1,11 @@
-"""The watch: what it sees, what it proves absent, and when it must admit that it has proven nothing."""
+"""The watch: the frames that it sees, the absence that it proves, and the cases in which absence stays unproven."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
+import socket
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -74,10 +75,10 @@ def host() -> Iterator[Namespace]:
     namespace.close()
 
 
-def ip(namespace: Namespace, words: str) -> None:
-    result = namespace.run(["ip", *words.split()])
+def ip(namespace: Namespace, arguments: str) -> None:
+    result = namespace.run(["ip", *arguments.split()])
     # A neighbour cannot be added before its interface is up; the second attempt counts.
-    assert result.ok or "neighbour add" in words, result.stderr
+    assert result.ok or "neighbour add" in arguments, result.stderr
 
 
 def one_probe(host: Namespace, tokens: TokenSpace, **more: object) -> Exchange:
@@ -85,9 +86,9 @@ def one_probe(host: Namespace, tokens: TokenSpace, **more: object) -> Exchange:
 
 
 def consistent(observation: Observation) -> None:
-    """What the observation says of soundness is what its plain record says."""
-    for one in observation.watched:
-        assert sound(one) == (one.interface not in observation.unproven)
+    """Check that the observation and its plain record agree on soundness."""
+    for watched in observation.watched:
+        assert sound(watched) == (watched.interface not in observation.unproven)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,10 @@ def test_tokens_survive_nat_and_the_other_uplink_is_proven_empty(
     prober = Prober(lab.agent.namespace, tokens)
     with watch() as period:
         exchanges = prober.send_many(
-            [ProbeRequest(protocol=one, destination=destination, count=3) for one in ("icmp", "udp", "tcp", "dns")]
+            [
+                ProbeRequest(protocol=protocol, destination=destination, count=3)
+                for protocol in ("icmp", "udp", "tcp", "dns")
+            ]
         )
     observation = period.observation
     consistent(observation)
@@ -110,23 +114,27 @@ def test_tokens_survive_nat_and_the_other_uplink_is_proven_empty(
     for exchange in exchanges:
         evidence = packets_evidence([exchange], observation)
         assert (evidence.sent, evidence.answered, evidence.refused) == (3, 3, [])
-        seen = [(one.interface, one.direction, one.role, one.probe) for one in evidence.sightings]
+        seen = [
+            (sighting.interface, sighting.direction, sighting.role, sighting.probe) for sighting in evidence.sightings
+        ]
         for number in (1, 2, 3):
-            ways = [(way, direction, role) for way, direction, role, probe in seen if probe == number]
-            assert ways == [
+            hops = [(interface, direction, role) for interface, direction, role, probe in seen if probe == number]
+            assert hops == [
                 ("docker0", "in", "probe"),
                 ("wlan0", "out", "probe"),
                 ("wlan0", "in", "answer"),
                 ("docker0", "out", "answer"),
             ]
         assert {
-            one.source for one in evidence.sightings if (one.interface, one.direction) == ("wlan0", "out")
+            sighting.source
+            for sighting in evidence.sightings
+            if (sighting.interface, sighting.direction) == ("wlan0", "out")
         } <= sources
         assert evidence.sightings[0].time >= 0
         assert unsound(evidence, ["eth0", "wlan0", "docker0"]) == []
 
 
-def test_frames_tell_addresses_and_the_whole_length(lab: Lab, watch: Watch, tokens: TokenSpace) -> None:
+def test_frames_have_their_addresses_and_their_whole_length(lab: Lab, watch: Watch, tokens: TokenSpace) -> None:
     with watch() as period:
         Prober(lab.agent.namespace, tokens).send(ProbeRequest(protocol="icmp", destination=TARGET, size=1200))
     (inside,) = period.observation.seen("docker0", "in")
@@ -136,7 +144,7 @@ def test_frames_tell_addresses_and_the_whole_length(lab: Lab, watch: Watch, toke
     assert (inside.source, outside.source, outside.destination) == ("172.17.0.2", "10.10.50.9", TARGET)
 
 
-def test_an_error_names_who_told_it_and_the_mtu(lab: Lab, watch: Watch, tokens: TokenSpace) -> None:
+def test_an_icmp_error_names_its_router_and_the_mtu(lab: Lab, watch: Watch, tokens: TokenSpace) -> None:
     gateway = lab.gateway("wlan0")
     gateway.ip("route", "replace", "blackhole", "203.0.113.0/25")
     gateway.ip("link", "add", "narrow0", "type", "veth", "peer", "name", "narrow1")
@@ -153,11 +161,11 @@ def test_an_error_names_who_told_it_and_the_mtu(lab: Lab, watch: Watch, tokens: 
         "fragmentation needed (ICMP type 3 code 4), MTU 1300, reported by 10.10.50.1",
         1300,
     )
-    assert [(one.source, one.note) for one in exchange.errors] == [("10.10.50.1", error.note)]
+    assert [(answer.source, answer.note) for answer in exchange.errors] == [("10.10.50.1", error.note)]
     assert exchange.answered == 0
 
 
-def test_an_error_that_quotes_eight_octets_is_matched_by_what_was_seen(host: Namespace, tokens: TokenSpace) -> None:
+def test_an_error_that_quotes_eight_octets_is_matched_with_the_probes_seen(host: Namespace, tokens: TokenSpace) -> None:
     watch = Watch(host, ["left0", "right0"], tokens)
     sender = host.call(PacketSender)
     with watch() as period:
@@ -165,8 +173,8 @@ def test_an_error_that_quotes_eight_octets_is_matched_by_what_was_seen(host: Nam
         quoted = IP(src="10.0.0.9", dst=TARGET, proto=17) / Raw(struct.pack(">HHHH", 40000, 33434, 16, 0))
         error = Ether(dst="ff:ff:ff:ff:ff:ff") / IP(src="10.0.0.1", dst="10.0.0.9") / ICMP(type=3, code=1) / quoted
         sender.send(20, 0x0800, bytes(error))
-    (found,) = period.observation.seen("left0", "in", "error")
-    assert found.number == exchange.probes[0].token.number
+    (error,) = period.observation.seen("left0", "in", "error")
+    assert error.number == exchange.probes[0].token.number
     sender.close()
     watch.close()
 
@@ -210,8 +218,8 @@ def test_a_fence_that_does_not_pass_leaves_absence_unproven(host: Namespace, tok
 
 def test_a_fence_that_is_held_back_is_missed(host: Namespace, tokens: TokenSpace) -> None:
     watch = Watch(host, ["left0"], tokens, fence_timeout=0.05)
-    words = ["rate", "8bit", "burst", "100", "limit", "10000"]
-    held = host.run(["tc", "qdisc", "add", "dev", "left0", "root", "tbf", *words])
+    rate = ["rate", "8bit", "burst", "100", "limit", "10000"]
+    held = host.run(["tc", "qdisc", "add", "dev", "left0", "root", "tbf", *rate])
     if not held.ok:
         pytest.skip("this kernel has no token bucket filter")
     with watch() as period:
@@ -231,7 +239,7 @@ def test_an_interface_that_is_down_or_without_carrier_or_missing_sends_nothing(
         pass
     observation = period.observation
     consistent(observation)
-    assert [one.state for one in observation.watched] == ["down", "no-carrier", "missing"]
+    assert [watched.state for watched in observation.watched] == ["down", "no-carrier", "missing"]
     assert observation.proven_absent("left0") == (True, "left0 was down all the time, and sent nothing")
     assert observation.proven_absent("right0")[0]
     assert observation.proven_absent("nowhere0")[0]
@@ -239,7 +247,7 @@ def test_an_interface_that_is_down_or_without_carrier_or_missing_sends_nothing(
     watch.close()
 
 
-def test_an_interface_that_was_up_for_a_while_only_is_not_taken_for_down(host: Namespace, tokens: TokenSpace) -> None:
+def test_an_interface_that_was_up_for_a_moment_does_not_count_as_down(host: Namespace, tokens: TokenSpace) -> None:
     ip(host, "link set left0 down")
     watch = Watch(host, ["left0", "right0"], tokens)
     with watch() as period:
@@ -255,7 +263,7 @@ def test_an_interface_that_was_up_for_a_while_only_is_not_taken_for_down(host: N
     watch.close()
 
 
-def test_an_interface_that_comes_up_is_captured_from_its_first_frame_on(host: Namespace, tokens: TokenSpace) -> None:
+def test_an_interface_that_comes_up_is_captured_from_its_first_frame(host: Namespace, tokens: TokenSpace) -> None:
     ip(host, "link set left0 down")
     watch = Watch(host, ["left0", "right0"], tokens)
     with watch() as period:
@@ -270,7 +278,7 @@ def test_an_interface_that_comes_up_is_captured_from_its_first_frame_on(host: Na
     watch.close()
 
 
-def test_a_flap_within_a_period_is_no_error_and_loses_nothing(host: Namespace, tokens: TokenSpace) -> None:
+def test_a_flap_within_a_period_loses_no_frame(host: Namespace, tokens: TokenSpace) -> None:
     watch = Watch(host, ["left0", "right0"], tokens)
     with watch() as period:
         one_probe(host, tokens)
@@ -290,7 +298,7 @@ def test_a_flap_within_a_period_is_no_error_and_loses_nothing(host: Namespace, t
     watch.close()
 
 
-def test_an_interface_made_anew_is_unproven_in_that_period_and_watched_in_the_next(
+def test_a_recreated_interface_is_unproven_in_that_period_and_watched_in_the_next(
     host: Namespace, tokens: TokenSpace
 ) -> None:
     watch = Watch(host, ["left0", "right0", "late0"], tokens)
@@ -315,7 +323,7 @@ def test_an_interface_made_anew_is_unproven_in_that_period_and_watched_in_the_ne
 
 
 @pytest.mark.parametrize("name", ["we<ird", "wlän0", "a&b;$(x)'\"", "\udcff\udcfe"])
-def test_odd_names_are_names(host: Namespace, tokens: TokenSpace, name: str, tmp_path: Path) -> None:
+def test_interfaces_with_odd_names_are_watched(host: Namespace, tokens: TokenSpace, name: str, tmp_path: Path) -> None:
     ip(host, "link set left0 down")
     assert host.run(["ip", "link", "set", "left0", "name", name]).ok
     assert host.run(["ip", "link", "set", name, "up"]).ok
@@ -358,7 +366,7 @@ def test_a_tunnel_without_ethernet_header_is_watched_too(host: Namespace, tokens
     watch.close()
 
 
-def test_a_period_counts_only_what_passes_within_it(host: Namespace, tokens: TokenSpace) -> None:
+def test_a_period_counts_only_frames_that_pass_within_it(host: Namespace, tokens: TokenSpace) -> None:
     watch = Watch(host, ["left0"], tokens)
     one_probe(host, tokens)
     with watch() as period:
@@ -389,6 +397,22 @@ def test_another_runs_probes_and_fences_are_not_ours(host: Namespace, tokens: To
     theirs.close()
 
 
+def test_a_frame_that_is_cut_short_does_not_stop_a_watch(host: Namespace, tokens: TokenSpace) -> None:
+    watch = Watch(host, ["left0"], tokens)
+    sender = host.call(PacketSender)
+    far = host.call(lambda: socket.if_nametoindex("far0"))
+    with watch() as period:
+        for octets in range(30):
+            sender.send(
+                far, 0x0806, bytes(12) + b"\x08\x06" + bytes.fromhex("0001080006040002").ljust(octets, b"\0")[:octets]
+            )
+        one_probe(host, tokens)
+    assert len(period.observation.seen("left0")) == 1
+    assert period.observation.unproven == {}
+    sender.close()
+    watch.close()
+
+
 def test_arp_is_kept_beside_the_probes(host: Namespace, tokens: TokenSpace) -> None:
     watch = Watch(host, ["left0"], tokens)
     with watch() as period:
@@ -399,8 +423,8 @@ def test_arp_is_kept_beside_the_probes(host: Namespace, tokens: TokenSpace) -> N
     watch.close()
 
 
-def test_the_capture_file_is_read_by_others(lab: Lab, watch: Watch, tokens: TokenSpace, tmp_path: Path) -> None:
-    requests = [ProbeRequest(protocol=one, destination=TARGET, count=2) for one in PROTOCOLS]  # type: ignore[arg-type]
+def test_tshark_and_scapy_read_the_capture_file(lab: Lab, watch: Watch, tokens: TokenSpace, tmp_path: Path) -> None:
+    requests = [ProbeRequest(protocol=protocol, destination=TARGET, count=2) for protocol in PROTOCOLS]  # type: ignore[arg-type]
     with watch() as period:
         exchanges = Prober(lab.agent.namespace, tokens).send_many(requests)
     path = tmp_path / "probes.pcapng"
@@ -418,14 +442,16 @@ def test_the_capture_file_is_read_by_others(lab: Lab, watch: Watch, tokens: Toke
     tshark = shutil.which("tshark")
     if tshark is not None:
         fields = ["-e", "frame.interface_name", "-e", "frame.comment", "-e", "frame.time_epoch"]
-        told = subprocess.run([tshark, "-r", path, "-T", "fields", *fields], capture_output=True, text=True, check=True)
-        assert [line.split("\t") for line in told.stdout.splitlines()] == [
+        dissected = subprocess.run(
+            [tshark, "-r", path, "-T", "fields", *fields], capture_output=True, text=True, check=True
+        )
+        assert [line.split("\t") for line in dissected.stdout.splitlines()] == [
             [frame.interface, comment, f"{frame.time_ns // 10**9}.{frame.time_ns % 10**9:09d}"]
             for frame, comment in zip(frames, comments, strict=True)
         ]
 
 
-def test_a_hundred_probes_in_heavy_traffic_are_all_seen(
+def test_a_watch_sees_all_of_a_hundred_probes_in_heavy_traffic(
     lab: Lab, watch: Watch, tokens: TokenSpace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prober = Prober(lab.agent.namespace, tokens)
@@ -440,5 +466,5 @@ def test_a_hundred_probes_in_heavy_traffic_are_all_seen(
     evidence = packets_evidence(exchanges, observation)
     assert (evidence.sent, evidence.answered) == (100, 100)
     assert len(observation.seen("wlan0")) == 100
-    assert sum(one.frames_lost for one in observation.watched) == 0
+    assert sum(watched.frames_lost for watched in observation.watched) == 0
     assert observation.proven_absent("eth0")[0]

@@ -1,4 +1,4 @@
-"""The probes: what is sent, what the sender's kernel refuses, which answers count, and ARP asked on purpose."""
+"""Probes: packets sent, packets that the sender's kernel refuses, the answers that count, and ARP requests."""
 
 from __future__ import annotations
 
@@ -63,29 +63,29 @@ def probe(protocol: ProbeProtocol, **more: object) -> ProbeRequest:
 def test_every_probe_has_its_own_token_and_its_own_answer(agent: Prober, protocol: ProbeProtocol) -> None:
     exchange = agent.send(probe(protocol, count=4))
     assert (exchange.sent, exchange.answered, exchange.refused, exchange.errors) == (4, 4, [], [])
-    assert len({one.token.number for one in exchange.probes}) == 4
+    assert len({sent.token.number for sent in exchange.probes}) == 4
     assert [answer.source for answer in exchange.answers] == [TARGET] * 4
-    sent_at = {one.token: one.time_ns for one in exchange.probes}
+    sent_at = {sent.token: sent.time_ns for sent in exchange.probes}
     assert all(answer.time_ns > sent_at[answer.token] for answer in exchange.answers)
 
 
-def test_several_protocols_are_waited_for_together(agent: Prober) -> None:
+def test_one_wait_covers_several_protocols(agent: Prober) -> None:
     exchanges = agent.send_many([probe(protocol, count=2) for protocol in PROTOCOLS])
-    assert [one.answered for one in exchanges] == [2, 2, 2, 2]
-    assert [one.request.protocol for one in exchanges] == list(PROTOCOLS)
+    assert [exchange.answered for exchange in exchanges] == [2, 2, 2, 2]
+    assert [exchange.request.protocol for exchange in exchanges] == list(PROTOCOLS)
 
 
-def test_what_the_own_kernel_refuses_is_an_outcome(agent: Prober, lab: Lab) -> None:
+def test_a_refusal_of_the_senders_kernel_is_a_result(agent: Prober, lab: Lab) -> None:
     for kind, network in (("unreachable", 1), ("prohibit", 2), ("blackhole", 3)):
         lab.agent.ip("route", "replace", kind, f"203.0.113.{network}/32")
     requests = {
-        "EHOSTUNREACH": [probe(one, destination="203.0.113.1", count=2) for one in PROTOCOLS],
-        "EACCES": [probe(one, destination="203.0.113.2") for one in PROTOCOLS],
-        "EINVAL": [probe(one, destination="203.0.113.3") for one in PROTOCOLS],
-        "EMSGSIZE": [probe(one, size=1501) for one in ("icmp", "udp", "tcp")],
-        "EADDRNOTAVAIL": [probe(one, source="192.0.2.99") for one in PROTOCOLS],
-        "ENODEV": [probe(one, device="nowhere0") for one in PROTOCOLS],
-        "ENETUNREACH": [probe(one, destination="2001:db8:99::1") for one in PROTOCOLS],
+        "EHOSTUNREACH": [probe(protocol, destination="203.0.113.1", count=2) for protocol in PROTOCOLS],
+        "EACCES": [probe(protocol, destination="203.0.113.2") for protocol in PROTOCOLS],
+        "EINVAL": [probe(protocol, destination="203.0.113.3") for protocol in PROTOCOLS],
+        "EMSGSIZE": [probe(protocol, size=1501) for protocol in ("icmp", "udp", "tcp")],
+        "EADDRNOTAVAIL": [probe(protocol, source="192.0.2.99") for protocol in PROTOCOLS],
+        "ENODEV": [probe(protocol, device="nowhere0") for protocol in PROTOCOLS],
+        "ENETUNREACH": [probe(protocol, destination="2001:db8:99::1") for protocol in PROTOCOLS],
     }
     for reason, listed in requests.items():
         for exchange in agent.send_many(listed, timeout=5.0):
@@ -97,14 +97,14 @@ def test_a_packet_of_exactly_the_mtu_is_sent_unfragmented(agent: Prober, watch: 
     requests = [probe(protocol, size=1500) for protocol in ("icmp", "udp", "tcp")]
     with watch() as period:
         exchanges = agent.send_many(requests)
-    assert [one.answered for one in exchanges] == [1, 1, 1]
+    assert [exchange.answered for exchange in exchanges] == [1, 1, 1]
     frames = period.observation.seen("wlan0")
     assert [frame.length for frame in frames] == [1514] * 3
     assert [frame.octets[20] & 0x40 for frame in frames] == [0x40] * 3, "the DF bit is set"
 
 
 @pytest.mark.parametrize(("protocol", "size"), [("icmp", 20), ("udp", 70000), ("dns", 100)])
-def test_a_size_that_no_probe_can_have_is_a_mistake(agent: Prober, protocol: ProbeProtocol, size: int) -> None:
+def test_an_impossible_size_is_refused(agent: Prober, protocol: ProbeProtocol, size: int) -> None:
     with pytest.raises(ValueError, match="probe"):
         agent.send(probe(protocol, size=size))
 
@@ -112,26 +112,26 @@ def test_a_size_that_no_probe_can_have_is_a_mistake(agent: Prober, protocol: Pro
 def test_a_time_exceeded_ends_the_probe_and_names_the_router(agent: Prober) -> None:
     for exchange in agent.send_many([probe(protocol, ttl=1) for protocol in PROTOCOLS], timeout=30.0):
         assert exchange.answered == 0
-        assert [(one.source, one.note) for one in exchange.errors] == [
+        assert [(answer.source, answer.note) for answer in exchange.errors] == [
             ("172.17.0.1", "time exceeded (ICMP type 11 code 0), reported by 172.17.0.1")
         ]
 
 
-def test_a_closed_port_told_by_the_target_itself_is_an_answer(agent: Prober) -> None:
+def test_a_closed_port_reported_by_the_target_is_an_answer(agent: Prober) -> None:
     udp, tcp = agent.send_many([probe("udp", port=9), probe("tcp", port=9)], timeout=30.0)
     assert (udp.answered, udp.answers[0].note) == (1, "port unreachable (ICMP type 3 code 3)")
-    assert (tcp.answered, [one.note for one in tcp.answers]) == (1, ["RST"])
+    assert (tcp.answered, [answer.note for answer in tcp.answers]) == (1, ["RST"])
 
 
-def test_silence_is_waited_for_no_longer_than_was_said(agent: Prober) -> None:
+def test_without_answers_the_wait_ends_at_the_timeout(agent: Prober) -> None:
     exchange = agent.send(probe("udp", destination="192.0.2.200"), timeout=0.05)
     assert (exchange.sent, exchange.answered, exchange.refused) == (1, 0, [])
 
 
-def test_probes_under_way_can_be_waited_for_later(agent: Prober) -> None:
-    with agent.launch([probe(protocol) for protocol in PROTOCOLS]) as flight:
-        assert [one.sent for one in flight.exchanges] == [1, 1, 1, 1]
-        assert [one.answered for one in flight.wait()] == [1, 1, 1, 1]
+def test_the_wait_for_launched_probes_may_begin_later(agent: Prober) -> None:
+    with agent.launch([probe(protocol) for protocol in PROTOCOLS]) as batch:
+        assert [exchange.sent for exchange in batch.exchanges] == [1, 1, 1, 1]
+        assert [exchange.answered for exchange in batch.wait()] == [1, 1, 1, 1]
 
 
 def test_a_source_port_keeps_probes_to_one_flow(agent: Prober, watch: Watch) -> None:
@@ -160,7 +160,7 @@ def test_the_host_can_choose_device_source_and_mark(host: Prober, lab: Lab, watc
         lab.host.ip("rule", "del", "priority", "77")
     frames = [frame for name in ("eth0", "wlan0") for frame in period.observation.seen(name)]
     left = {frame.number: (frame.interface, frame.source) for frame in frames}
-    assert [left[one.probes[0].token.number] for one in exchanges] == [
+    assert [left[exchange.probes[0].token.number] for exchange in exchanges] == [
         ("eth0", "10.10.40.9"),
         ("eth0", "10.10.50.9"),
         ("wlan0", "10.10.50.9"),
@@ -168,7 +168,7 @@ def test_the_host_can_choose_device_source_and_mark(host: Prober, lab: Lab, watc
     ]
 
 
-def test_what_is_no_echo_answers_a_socket_of_one_probe(lab: Lab, agent: Prober) -> None:
+def test_any_datagram_answers_a_socket_of_a_single_probe(lab: Lab, agent: Prober) -> None:
     exchange = agent.send(probe("udp", port=53))
     assert (exchange.answered, exchange.answers[0].note) == (1, "not an echo")
 
@@ -178,26 +178,26 @@ def test_evidence_numbers_probes_and_counts_time_from_the_first(agent: Prober, w
         first, second = agent.send_many([probe("icmp", count=2), probe("udp", ttl=1)])
     both = packets_evidence([first, second], period.observation, title="both", capture="captures/both.pcapng")
     assert (both.title, both.capture, both.sent, both.answered) == ("both", "captures/both.pcapng", 3, 2)
-    assert {one.probe for one in both.sightings} == {1, 2, 3}
-    assert [one.role for one in both.sightings if one.probe == 3] == ["probe", "error"]
-    assert 0 <= min(one.time for one in both.sightings) < 2.0
+    assert {sighting.probe for sighting in both.sightings} == {1, 2, 3}
+    assert [sighting.role for sighting in both.sightings if sighting.probe == 3] == ["probe", "error"]
+    assert 0 <= min(sighting.time for sighting in both.sightings) < 2.0
     alone = packets_evidence([second], period.observation)
-    assert {one.probe for one in alone.sightings} == {1}
-    assert {one.interface: one.frames for one in alone.watched} == {"eth0": 0, "wlan0": 0, "docker0": 2}
+    assert {sighting.probe for sighting in alone.sightings} == {1}
+    assert {watched.interface: watched.frames for watched in alone.watched} == {"eth0": 0, "wlan0": 0, "docker0": 2}
 
 
-def test_the_gateway_answers_arp_as_often_as_it_is_asked(host: Prober) -> None:
+def test_the_gateway_answers_every_arp_request(host: Prober) -> None:
     answers = host.arp_request("eth0", "10.10.40.1", count=4)
     assert len(answers) == 4
-    assert {(one.address, one.mac == one.frame_source) for one in answers} == {("10.10.40.1", True)}
+    assert {(answer.address, answer.mac == answer.frame_source) for answer in answers} == {("10.10.40.1", True)}
     assert host.arp_request("eth0", "10.10.40.1", sender="10.10.40.9")[0].mac == answers[0].mac
 
 
-def test_nobody_answers_arp_for_an_address_that_is_not_there(host: Prober) -> None:
+def test_an_unused_address_has_no_arp_answer(host: Prober) -> None:
     assert host.arp_request("eth0", "10.10.40.250", timeout=0.05) == []
 
 
-def test_foreign_macs_go_out_as_they_were_given(host: Prober, lab: Lab) -> None:
+def test_arp_requests_leave_with_the_given_mac_addresses(host: Prober, lab: Lab) -> None:
     gateway, foreign = lab.gateway("eth0"), "02:00:00:00:be:ef"
     nft_rules.apply(gateway.namespace, "port-security", [DropFrames(device="lan0", source=foreign)])
     try:
@@ -208,13 +208,13 @@ def test_foreign_macs_go_out_as_they_were_given(host: Prober, lab: Lab) -> None:
         nft_rules.remove(gateway.namespace, "port-security")
 
 
-def test_arp_by_an_interface_that_cannot_says_why(host: Prober) -> None:
+def test_arp_by_an_unusable_interface_says_why(host: Prober) -> None:
     for interface, reason in (("nowhere0", "nowhere0 is missing"), ("lo", "lo is not an Ethernet interface")):
         with pytest.raises(InterfaceNotUp, match=reason):
             host.arp_request(interface, "10.10.40.1")
 
 
-def test_tokens_are_found_again_and_those_of_others_are_not(tokens: TokenSpace) -> None:
+def test_tokens_of_this_run_are_found_and_tokens_of_others_are_not(tokens: TokenSpace) -> None:
     token = tokens.issue("udp", TARGET, 33434)
     assert tokens.in_payload(tokens.payload(token, 1000)) is token
     assert len(tokens.payload(token, 1000)) == 1000
@@ -229,7 +229,7 @@ def test_tokens_are_found_again_and_those_of_others_are_not(tokens: TokenSpace) 
     assert TokenSpace().in_payload(tokens.payload(token)) is None
 
 
-def test_a_namespace_without_the_right_to_send_says_so() -> None:
+def test_without_cap_net_raw_sending_raises_permission_error() -> None:
     script = (
         "import ctypes, struct\n"
         "from viacheck.host.namespace import Namespace\n"
@@ -243,8 +243,8 @@ def test_a_namespace_without_the_right_to_send_says_so() -> None:
         "except PermissionError:\n"
         "    print('refused')\n"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert told.stdout == "refused\n"
+    completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert completed.stdout == "refused\n"
 
 
 def test_a_second_namespace_is_not_confused_with_the_first(tokens: TokenSpace) -> None:

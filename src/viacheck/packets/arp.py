@@ -14,7 +14,7 @@ from viacheck.host.link_state import LinkReader, LinkStatus
 from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
 from viacheck.packets import scapy_import as scapy
-from viacheck.packets.classify import ETH_P_ARP
+from viacheck.packets.classify import ETH_P_ARP, dissect_arp
 from viacheck.packets.packet_socket import PacketSender, PacketSocket, close_in_background
 
 NO_ADDRESS = "0.0.0.0"  # noqa: S104 - RFC 5227's empty sender, not a socket address
@@ -122,9 +122,10 @@ class _Request:
 
         A reply to the kernel's own request names another sender (RFC 826).
         """
-        reply = scapy.ARP(octets[_ETHERNET_HEADER:])
-        receiver = (str(reply.hwdst).lower(), reply.pdst)
-        is_ours = reply.psrc == self.target and receiver == (self.sender_mac.lower(), self.sender)
+        reply = dissect_arp(octets[_ETHERNET_HEADER:])
+        if reply is None or reply.psrc != self.target:
+            return None
+        is_ours = (reply.hwdst.lower(), reply.pdst) == (self.sender_mac.lower(), self.sender)
         return str(reply.hwsrc).lower() if is_ours else None
 
 

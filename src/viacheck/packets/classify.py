@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Role = Literal["probe", "answer", "error", "other"]
 
 ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
+_ARP_ETHERNET_IPV4, _ARP_LENGTH = bytes.fromhex("0001 0800 06 04"), 28
+_IPV4_HEADER, _IPV6_HEADER = 20, 40
 _ARP_OPERATIONS = {1: "who-has", 2: "is-at"}
 _DHCP_PORTS = frozenset({67, 68})
 _DNS_RESPONSE = 0x80
@@ -95,15 +97,11 @@ class Classifier:
         ``octets`` begin with the ARP, IPv4 or IPv6 header. Octets that are no such packet have no role.
         """
         if ethertype == ETH_P_ARP:
-            return _arp(octets)
-        if ethertype == ETH_P_IP:
-            return self._ip(scapy.IP, octets)
-        if ethertype == ETH_P_IPV6:
-            return self._ip(scapy.IPv6, octets)
-        return None
-
-    def _ip(self, layer: type[Packet], octets: bytes) -> ClassifiedFrame | None:
-        packet = layer(octets)
+            arp = dissect_arp(octets)
+            return _arp(arp) if arp is not None else None
+        packet = _dissect_ip(ethertype, octets)
+        if packet is None:
+            return None
         inner = packet.payload
         if isinstance(inner, scapy.UDP):
             return self._udp(packet, inner) or _dhcp(packet, inner)
@@ -161,7 +159,7 @@ class Classifier:
         return ClassifiedFrame(token, role, protocol, packet.src, packet.dst, note)
 
     def _error(self, packet: Packet, quoted: Packet, error: _ICMPError) -> ClassifiedFrame | None:
-        if not isinstance(quoted, scapy.IP | scapy.IPv6):
+        if not isinstance(quoted, scapy.IP | scapy.IPv6) or len(quoted.original) < _header_length(quoted):
             return None
         start = quoted.payload.original
         number = quoted.proto if isinstance(quoted, scapy.IP) else quoted.nh
@@ -180,8 +178,34 @@ class Classifier:
         return ClassifiedFrame(token, "error", protocol, packet.src, packet.dst, note, error.final, error.mtu)
 
 
-def _arp(octets: bytes) -> ClassifiedFrame:
-    arp = scapy.ARP(octets)
+def dissect_arp(octets: bytes) -> Packet | None:
+    """Dissect an ARP packet for Ethernet and IPv4 (RFC 826); return None for any other octets.
+
+    scapy itself raises for octets that are too short, and fills missing addresses with those of this host.
+    """
+    if len(octets) < _ARP_LENGTH or not octets.startswith(_ARP_ETHERNET_IPV4):
+        return None
+    return scapy.ARP(octets)
+
+
+def _dissect_ip(ethertype: int, octets: bytes) -> Packet | None:
+    """Dissect an IPv4 or IPv6 packet; return None for any other octets, or when its header is cut short."""
+    layer = {ETH_P_IP: scapy.IP, ETH_P_IPV6: scapy.IPv6}.get(ethertype)
+    if layer is None:
+        return None
+    try:
+        packet = layer(octets)
+    except Exception:
+        # scapy raises struct.error, IndexError and others for headers that are cut short or contradict themselves.
+        return None
+    return packet if len(octets) >= _header_length(packet) else None
+
+
+def _header_length(packet: Packet) -> int:
+    return _IPV6_HEADER if isinstance(packet, scapy.IPv6) else _IPV4_HEADER
+
+
+def _arp(arp: Packet) -> ClassifiedFrame:
     note = f"{_ARP_OPERATIONS.get(arp.op, f'operation {arp.op}')} {arp.pdst if arp.op == 1 else arp.hwsrc}"
     return ClassifiedFrame(None, "other", "arp", arp.psrc, arp.pdst, note)
 

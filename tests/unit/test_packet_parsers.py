@@ -1,0 +1,161 @@
+"""The parsers of received packets: no octets make them raise, and no rewriting on the path hides a token."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from viacheck.model.measurements import Offer
+from viacheck.packets import scapy_import as scapy
+from viacheck.packets.arp import _Request
+from viacheck.packets.classify import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ClassifiedFrame, Classifier
+from viacheck.packets.dhcp_discover import parse_offer
+from viacheck.packets.scapy_packet import scapy_packet
+from viacheck.packets.tokens import TokenSpace
+
+TOKENS = TokenSpace()
+UDP_TOKEN, ICMP_TOKEN, TCP_TOKEN, DNS_TOKEN = (
+    TOKENS.issue(protocol, "198.51.100.1", port)  # type: ignore[arg-type]
+    for protocol, port in (("udp", 33434), ("icmp", 0), ("tcp", 33434), ("dns", 53))
+)
+NAME = TOKENS.name(DNS_TOKEN, "viacheck.invalid")
+V4 = {"src": "192.0.2.1", "dst": "198.51.100.1"}
+V6 = {"src": "2001:db8::1", "dst": "2001:db8::2"}
+XID, REQUESTED = 0x12345678, "10.10.40.208"
+
+
+def probe(version: int = 4) -> bytes:
+    network = scapy.IPv6(**V6) if version == 6 else scapy.IP(**V4)
+    return bytes(network / scapy.UDP(sport=40000, dport=33434) / scapy.Raw(TOKENS.payload(UDP_TOKEN)))
+
+
+PACKETS = {
+    "udp": (ETH_P_IP, probe()),
+    "icmp": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.ICMP(type=8) / scapy.Raw(TOKENS.payload(ICMP_TOKEN)))),
+    "tcp": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.TCP(dport=33434, flags="S", seq=TOKENS.sequence(TCP_TOKEN)))),
+    "dns": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.UDP() / scapy.DNS(qd=scapy.DNSQR(qname=NAME)))),
+    "error": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.ICMP(type=3, code=4, nexthopmtu=1300) / scapy.Raw(probe()))),
+    "redirect": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.ICMP(type=5, gw="192.0.2.9") / scapy.Raw(probe()))),
+    "udp6": (ETH_P_IPV6, probe(6)),
+    "icmp6": (ETH_P_IPV6, bytes(scapy.IPv6(**V6) / scapy.ICMPv6EchoRequest(data=TOKENS.payload(ICMP_TOKEN)))),
+    "error6": (ETH_P_IPV6, bytes(scapy.IPv6(**V6) / scapy.ICMPv6PacketTooBig(mtu=1280) / scapy.Raw(probe(6)))),
+    "arp": (ETH_P_ARP, bytes(scapy.ARP(op=2, hwsrc="02:00:00:00:00:01", psrc="10.0.0.1", pdst="0.0.0.0"))),
+}
+OFFER = bytes(
+    scapy.Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff")
+    / scapy.IP(src="10.10.40.1", dst="255.255.255.255")
+    / scapy.UDP(sport=67, dport=68)
+    / scapy.BOOTP(op=2, xid=XID, yiaddr=REQUESTED)
+    / scapy.DHCP(
+        options=[
+            ("message-type", "offer"), ("server_id", "10.10.40.1"), ("router", "10.10.40.1"), ("lease_time", 3600),
+            "end",
+        ]
+    )
+)  # fmt: skip
+
+
+@st.composite
+def damaged(draw: st.DrawFn, octets: bytes) -> bytes:
+    """The octets, cut short somewhere and with a few octets overwritten."""
+    copy = bytearray(octets[: draw(st.integers(0, len(octets)))])
+    for place in draw(st.lists(st.integers(0, max(len(copy) - 1, 0)), max_size=6)) if copy else ():
+        copy[place] = draw(st.integers(0, 255))
+    return bytes(copy) + draw(st.binary(max_size=8))
+
+
+RECEIVED = st.one_of(
+    st.tuples(st.sampled_from((ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, 0x88B5)), st.binary(max_size=128)),
+    st.sampled_from(list(PACKETS.values())).flatmap(lambda pair: st.tuples(st.just(pair[0]), damaged(pair[1]))),
+)
+
+
+@given(st.lists(RECEIVED, max_size=4))
+def test_a_classifier_takes_any_octets(received: list[tuple[int, bytes]]) -> None:
+    classifier = Classifier(TOKENS)
+    for ethertype, octets in received:
+        classified = classifier.classify(ethertype, octets)
+        if classified is not None:
+            _is_whole(classified)
+
+
+def _is_whole(classified: ClassifiedFrame) -> None:
+    assert all(isinstance(text, str) for text in (classified.source, classified.destination, classified.note))
+    assert classified.mtu is None or 0 < classified.mtu <= 0xFFFFFFFF
+    assert (classified.token is None) == (classified.protocol in ("arp", "dhcp"))
+
+
+@pytest.mark.parametrize("name", PACKETS)
+def test_whole_packets_have_their_role(name: str) -> None:
+    classifier = Classifier(TOKENS)
+    classified = classifier.classify(*PACKETS[name])
+    assert classified is not None
+    _is_whole(classified)
+    roles = {"error": "error", "redirect": "error", "error6": "error", "arp": "other"}
+    assert classified.role == roles.get(name, "probe")
+    assert classified.mtu == {"error": 1300, "error6": 1280}.get(name)
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 65535), st.integers(0, 255))
+def test_a_token_survives_translation(source: IPv4Address, port: int, ttl: int) -> None:
+    network = scapy.IP(src=str(source), dst=V4["dst"], ttl=ttl)
+    payload = scapy.Raw(TOKENS.payload(UDP_TOKEN))
+    classified = Classifier(TOKENS).classify(ETH_P_IP, bytes(network / scapy.UDP(sport=port, dport=33434) / payload))
+    assert classified is not None
+    assert classified.token is UDP_TOKEN
+    assert classified.source == str(source)
+
+
+@given(st.binary(max_size=300))
+@example(TOKENS.magic)
+@example(bytes(12) + b"\x10" + TOKENS.magic.hex().encode())
+@example(bytes(12) + b"\x10" + b"\xff" * 16)
+@example(bytes(12) + b"\x10" + (TOKENS.magic.hex() + " 1 2 3 4").encode())
+def test_tokens_are_looked_for_in_any_octets(octets: bytes) -> None:
+    for token in (TOKENS.in_payload(octets), TOKENS.in_question(octets)):
+        assert token is None or TOKENS.magic in (octets[:4], bytes.fromhex(octets[13:21].decode()))
+    assert TOKENS.in_sequence(int.from_bytes(octets[:4], "big")) in (None, TCP_TOKEN)
+
+
+@given(st.one_of(st.binary(max_size=400), damaged(OFFER)))
+def test_a_damaged_offer_is_an_offer_or_none(octets: bytes) -> None:
+    offer = parse_offer(octets, {XID: REQUESTED})
+    if offer is not None:
+        assert IPv4Address(offer.address)
+        assert IPv4Address(offer.server)
+        assert offer.router is None or IPv4Address(offer.router)
+        assert offer.lease_seconds is None or 0 <= offer.lease_seconds <= 0xFFFFFFFF
+        assert (len(offer.server_mac), offer.requested) == (17, REQUESTED)
+
+
+@given(st.binary(max_size=120))
+def test_any_options_leave_a_whole_offer_or_none(options: bytes) -> None:
+    start = OFFER.index(bytes.fromhex("63825363")) + 4
+    test_a_damaged_offer_is_an_offer_or_none.hypothesis.inner_test(  # type: ignore[attr-defined]
+        OFFER[:start] + b"\x35\x01\x02" + options
+    )
+
+
+def test_an_offer_is_read() -> None:
+    assert parse_offer(OFFER, {XID: None}) == Offer(
+        REQUESTED, "10.10.40.1", "02:00:00:00:00:01", requested=None, router="10.10.40.1", lease_seconds=3600
+    )
+    assert parse_offer(OFFER, {XID + 1: None}) is None, "an offer to another client"
+
+
+@given(st.one_of(st.binary(max_size=80), damaged(bytes(14) + PACKETS["arp"][1])))
+def test_any_frame_answers_an_arp_request_or_not(octets: bytes) -> None:
+    mac = _Request("02:00:00:00:00:02", "0.0.0.0", "10.0.0.1").answered_by(octets)
+    assert mac is None or len(bytes.fromhex(mac.replace(":", ""))) == 6
+
+
+@given(st.binary(max_size=200), st.booleans(), st.integers(0, 2**62))
+def test_any_frame_becomes_a_packet(octets: bytes, ethernet: bool, time_ns: int) -> None:
+    packet = scapy_packet(
+        octets, ethernet=ethernet, time_ns=time_ns, length=len(octets), outgoing=False, interface="eth0"
+    )
+    assert int(packet.time * 10**9) == time_ns
+    assert packet.wirelen == len(octets)
