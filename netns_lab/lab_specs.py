@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from netns_lab.faults import FAULTS, Fault
 from netns_lab.plan import LabPlan
@@ -20,6 +20,7 @@ from viacheck.model.intent import Intent
 from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import Snapshot
+from viacheck.model.snapshot_json import read_snapshot
 from viacheck.targets.specs import SelectionError
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def replica_of(target: TargetRecord, source: str) -> ReplicaSpec | None:
         return None
     try:
         intent = parse_intent(target.intent, source=f"--twin: {source}, {target.id}")
-        snapshot: Snapshot = TypeAdapter(Snapshot).validate_python(target.snapshot)
+        snapshot = read_snapshot(target.snapshot)
     except IntentError as error:
         raise SelectionError(error.mistakes[0]) from None
     except ValidationError as error:

@@ -70,12 +70,12 @@ class ReplicaTarget(NamespaceTarget):
     @property
     def replica_difference(self) -> str:
         """How the state of the replica differs from that of its host, in one line."""
-        lines = differences(self._source, self.snapshot)
-        if not lines:
+        changes = differences(self._source, self.snapshot)
+        if not changes:
             return "the replica's state equals the snapshot that it was built from"
-        shown = lines[:DIFFERENCES_SHOWN]
-        if len(lines) > len(shown):
-            shown.append(f"and {len(lines) - len(shown)} more")
+        shown = [str(change) for change in changes[:DIFFERENCES_SHOWN]]
+        if len(changes) > len(shown):
+            shown.append(f"and {len(changes) - len(shown)} more")
         return f"differences between the host (-) and its replica (+): {'; '.join(shown)}"
 
     @property

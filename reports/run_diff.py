@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
-from viacheck.model.diff import changes
+from viacheck.model.diff import changes, value_text
 from viacheck.model.result import CheckResult, RunResult, TargetRecord
-from viacheck.model.snapshot import Snapshot
+from viacheck.model.snapshot_json import read_snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +78,5 @@ def _verdict_text(result: CheckResult | None) -> str:
 def _states(old: TargetRecord, new: TargetRecord) -> Iterator[RunDifference]:
     if old.snapshot is None or new.snapshot is None:
         return
-    reader = TypeAdapter(Snapshot)
-    for line in changes(reader.validate_python(old.snapshot), reader.validate_python(new.snapshot)):
-        sign, _, text = line.partition(" ")
-        what, _, value = text.partition(": ")
-        yield RunDifference(new.id, what, value if sign == "-" else "absent", "absent" if sign == "-" else value)
+    for change in changes(read_snapshot(old.snapshot), read_snapshot(new.snapshot)):
+        yield RunDifference(new.id, change.heading, value_text(change.before), value_text(change.after))

@@ -1,40 +1,40 @@
-"""How faithful a twin is: what its own snapshot tells differently than the snapshot that it was built from."""
+"""How faithful a replica is: the changes between the snapshot that it was built from and its own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from viacheck.analysis.packet_filter.replica_filter import rebuilt
-from viacheck.model.diff import changes
+from viacheck.model.diff import Change, changes
 from viacheck.model.snapshot import Link, NetworkState, Snapshot
 
-_OF_THE_MOMENT = frozenset({"PROMISC", "ALLMULTI", "DYNAMIC", "NOTRAILERS", "PORTSEL", "AUTOMEDIA"})
-"""Flags of an interface that tell who listens, or what a driver can do."""
+_MOMENTARY_FLAGS = frozenset({"PROMISC", "ALLMULTI", "DYNAMIC", "NOTRAILERS", "PORTSEL", "AUTOMEDIA"})
+"""Flags of an interface that depend on who listens, or on what a driver can do."""
 
 
-def differences(host: Snapshot, twin: Snapshot) -> list[str]:
-    """One line for each difference: ``-`` for what the host had, ``+`` for what only the twin has.
+def differences(host: Snapshot, replica: Snapshot) -> list[Change]:
+    """Return the changes from the host to its replica.
 
-    What a twin translates (a set into one rule for each of its values) is no difference; what it leaves out is one that
-    is named when the twin is built.
+    A condition that the replica translates (a set into one rule for each value) is no difference; a condition that it
+    leaves out is a difference that is named when the replica is built.
     """
-    known = {file.path for file in twin.files}
+    known = {file.path for file in replica.files}
     comparable = replace(
         host,
         host=_as_rebuilt(host.host),
-        agent=_as_rebuilt(host.agent) if host.agent is not None and twin.agent is not None else host.agent,
-        engine=twin.engine,
+        agent=_as_rebuilt(host.agent) if host.agent is not None and replica.agent is not None else host.agent,
+        engine=replica.engine,
         files=tuple(file for file in host.files if file.path in known),
     )
-    here = replace(
-        twin,
-        host=_without_moments(twin.host),
-        agent=_without_moments(twin.agent) if twin.agent is not None else None,
+    rebuilt_host = replace(
+        replica,
+        host=_without_moments(replica.host),
+        agent=_without_moments(replica.agent) if replica.agent is not None else None,
     )
-    if host.agent is None and twin.agent is not None:
-        # It was made up, and said to be.
-        here = replace(here, agent=None)
-    return changes(comparable, here)
+    if host.agent is None and replica.agent is not None:
+        # The replica makes up an agent, and says so.
+        rebuilt_host = replace(rebuilt_host, agent=None)
+    return changes(comparable, rebuilt_host)
 
 
 def _as_rebuilt(state: NetworkState) -> NetworkState:
@@ -48,4 +48,4 @@ def _without_moments(state: NetworkState) -> NetworkState:
 
 
 def _lasting(link: Link) -> Link:
-    return replace(link, flags=tuple(flag for flag in link.flags if flag not in _OF_THE_MOMENT))
+    return replace(link, flags=tuple(flag for flag in link.flags if flag not in _MOMENTARY_FLAGS))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pydantic_core
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from viacheck.analysis.predict import predict
@@ -28,16 +27,11 @@ from viacheck.model.measurements import Measurements
 from viacheck.model.result import Run, RunResult, TargetRecord
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
 from viacheck.model.snapshot import FilterMatch, NetworkState, Snapshot
+from viacheck.model.snapshot_json import snapshot_adapter
 
 SHOWN = 200
 """Characters of one reason."""
 _PORTS_FIELDS = ("sport", "dport")
-
-
-@cache
-def _adapter() -> TypeAdapter[Snapshot]:
-    """Made once: that takes longer than to read a snapshot with it."""
-    return TypeAdapter(Snapshot)
 
 
 class BundleUnreadable(UsageError):
@@ -65,7 +59,7 @@ class Bundle:
         """The result that it holds, or one with the host's state alone."""
         if self.result is not None:
             return self.result
-        state = _adapter().dump_python(self.snapshot, mode="json")
+        state = snapshot_adapter().dump_python(self.snapshot, mode="json")
         target = TargetRecord(
             id=f"local:{self.intent.site.name}", kind="bundle", verdict="inconclusive",
             title=self.intent.site.name, intent=self.intent.as_json(), snapshot=state,
@@ -188,7 +182,7 @@ def _intent(contents: Mapping[str, bytes]) -> Intent:
 
 def _snapshot(content: bytes) -> Snapshot:
     try:
-        snapshot: Snapshot = _adapter().validate_json(content)
+        snapshot = snapshot_adapter().validate_json(content)
     except ValidationError as error:
         raise _Refused(f"{SNAPSHOT}: {_first(error)}") from None
     if snapshot.schema != SNAPSHOT_SCHEMA:
@@ -198,9 +192,9 @@ def _snapshot(content: bytes) -> Snapshot:
 
 def _typed(snapshot: Snapshot) -> Snapshot:
     """What readers of tools' outputs have made, with every value's type checked: they trust the tools, this may not."""
-    reader = _adapter()
+    reader = snapshot_adapter()
     try:
-        checked: Snapshot = reader.validate_python(reader.dump_python(snapshot, warnings=False))
+        checked = reader.validate_python(reader.dump_python(snapshot, warnings=False))
     except (ValidationError, PydanticSerializationError) as error:
         reason = _first(error) if isinstance(error, ValidationError) else str(error)
         raise _Refused(f"the recorded commands: {reason}") from None

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from reports.report_page import render
 from viacheck.atomic_file import write_file
 from viacheck.bundle.manifest import (
@@ -33,6 +31,7 @@ from viacheck.bundle.recorded_commands import Recorded, members_of
 from viacheck.bundle.redaction.mapping import Redactor, stand_ins
 from viacheck.model.result import RunResult
 from viacheck.model.snapshot import HostFile, Snapshot
+from viacheck.model.snapshot_json import read_snapshot
 
 MODE = 0o600
 """A bundle tells how a network is built: its owner decides who reads it."""
@@ -71,7 +70,7 @@ def write_bundle(path: Path, case: Case, mode: Redaction) -> Written:
     Raises:
         OSError: when it cannot be written; an older file of that name then stands as it was.
     """
-    snapshot: Snapshot = TypeAdapter(Snapshot).validate_python(case.snapshot)
+    snapshot = read_snapshot(case.snapshot)
     redactor = Redactor(mode, _names(case, snapshot))
     could_not = [f"{one.what}: {one.reason}" for one in snapshot.problems]
     could_not += [f"file {file.path}: {file.error}" for file in snapshot.files if file.error]

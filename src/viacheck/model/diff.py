@@ -1,94 +1,237 @@
-"""What changed between two snapshots of one host, in words.
+"""The changes between two snapshots of one host, as typed values; their text is made where it is shown.
 
-What changes by itself is left out: neighbours, counters, the lifetimes of addresses.
+Values that change by themselves are left out: neighbours, counters, the lifetimes of addresses.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Literal
 
-from viacheck.model.snapshot import Address, DockerEngine, FilterChain, Link, NetworkState, Route, Rule, Snapshot
+from viacheck.model.iproute_text import FAMILY_OPTION, route_details, rule_text
+from viacheck.model.snapshot import (
+    Address,
+    DockerEngine,
+    FilterChain,
+    FilterRule,
+    HostFile,
+    Link,
+    NetworkState,
+    Route,
+    Rule,
+    Snapshot,
+)
 
-T = TypeVar("T")
+Where = Literal["host", "agent"]
 
 
-def changes(before: Snapshot, after: Snapshot) -> list[str]:
-    """One line for each difference: ``-`` for what is gone, ``+`` for what is new."""
-    found = list(_network(before.host, after.host, "host"))
+class Subject(StrEnum):
+    """The kind of object that a change is about."""
+
+    NAMESPACE = "namespace"
+    LINK = "link"
+    ADDRESS = "address"
+    RULE = "rule"
+    ROUTE = "route"
+    SYSCTL = "sysctl"
+    PACKET_FILTER = "packet filter"
+    ENGINE = "engine"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class SysctlValue:
+    """A value below /proc/sys."""
+
+    path: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainContent:
+    """The policy of a chain, or one of its rules without counters and handle."""
+
+    chain: FilterChain
+    """The chain without its rules."""
+    rule: FilterRule | None = None
+    """None for the chain and its policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFact:
+    """The version of the Docker engine, a network of it, or the agent's container."""
+
+    kind: Literal["version", "network", "container"]
+    name: str
+    driver: str = ""
+    bridge: str | None = None
+    pid: int = 0
+
+
+Changed = Link | Address | Rule | Route | SysctlValue | ChainContent | EngineFact | HostFile | bool
+"""What a change is about; for a namespace, whether it can be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object that differs between two snapshots.
+
+    Programs compare ``subject``, ``before`` and ``after``; :meth:`__str__` is for people.
+    """
+
+    subject: Subject
+    where: Where | None
+    """The network namespace; None for the engine and the files of the host."""
+    before: Changed | None
+    """None when the object is new."""
+    after: Changed | None
+    """None when the object is gone."""
+
+    @property
+    def heading(self) -> str:
+        """The subject with its namespace, as text: ``host route``."""
+        path = f" {self.before.path}" if isinstance(self.before, HostFile) else ""
+        return f"{self.where} {self.subject}" if self.where else f"{self.subject}{path}"
+
+    def __str__(self) -> str:
+        """The change in one line: ``-`` for what is gone, ``+`` for what is new."""
+        if self.before is not None and self.after is not None:
+            return f"{self.heading}: {value_text(self.before)} -> {value_text(self.after)}"
+        value = self.after if self.before is None else self.before
+        return f"{'+' if self.before is None else '-'} {self.heading}: {value_text(value)}"
+
+
+def changes(before: Snapshot, after: Snapshot) -> list[Change]:
+    """Return every change between two snapshots; of each subject, objects that are gone come before new ones."""
+    changed = list(_network(before.host, after.host, "host"))
     if before.agent is not None and after.agent is not None:
-        found += _network(before.agent, after.agent, "agent")
+        changed += _network(before.agent, after.agent, "agent")
     elif (before.agent is None) != (after.agent is None):
-        found.append("agent: can no longer be entered" if after.agent is None else "agent: can be entered now")
-    found += _difference(tuple(_engine(before.engine)), tuple(_engine(after.engine)), str, "engine")
-    texts = {file.path: file.text for file in before.files}
-    found += [f"file {file.path} changed" for file in after.files if texts.get(file.path, file.text) != file.text]
-    return found
+        changed.append(Change(Subject.NAMESPACE, "agent", before.agent is not None, after.agent is not None))
+    changed += _difference(Subject.ENGINE, None, _engine(before.engine), _engine(after.engine))
+    earlier = {file.path: file for file in before.files}
+    changed += [
+        Change(Subject.FILE, None, earlier[file.path], file)
+        for file in after.files
+        if file.path in earlier and earlier[file.path].text != file.text
+    ]
+    return changed
 
 
-def _network(before: NetworkState, after: NetworkState, where: str) -> Iterator[str]:
-    yield from _difference(before.links, after.links, _link, f"{where} link")
-    yield from _difference(before.addresses, after.addresses, _address, f"{where} address")
-    yield from _difference(before.rules, after.rules, _rule, f"{where} rule")
-    yield from _difference(before.routes, after.routes, _route, f"{where} route")
-    yield from _difference(tuple(_sysctls(before)), tuple(_sysctls(after)), str, f"{where} sysctl")
-    yield from _difference(tuple(_filter(before)), tuple(_filter(after)), str, f"{where} packet filter")
+def _network(before: NetworkState, after: NetworkState, where: Where) -> Iterator[Change]:
+    parts: dict[Subject, Callable[[NetworkState], Iterable[Changed]]] = {
+        Subject.LINK: lambda state: map(_lasting_link, state.links),
+        Subject.ADDRESS: lambda state: map(_lasting_address, state.addresses),
+        Subject.RULE: lambda state: state.rules,
+        Subject.ROUTE: lambda state: state.routes,
+        Subject.SYSCTL: lambda state: (SysctlValue(path, value) for path, value in state.sysctls.items()),
+        Subject.PACKET_FILTER: _packet_filter,
+    }
+    for subject, part in parts.items():
+        yield from _difference(subject, where, part(before), part(after))
 
 
-def _difference(before: tuple[T, ...], after: tuple[T, ...], tell: Callable[[T], str], what: str) -> Iterator[str]:
-    # 100,000 routes are compared much sooner than they are put into words.
+def _difference(
+    subject: Subject, where: Where | None, before: Iterable[Changed], after: Iterable[Changed]
+) -> Iterator[Change]:
+    before, after = tuple(before), tuple(after)
+    # 100,000 routes are compared much sooner than they are counted.
     if before == after:
         return
-    old, new = Counter(map(tell, before)), Counter(map(tell, after))
-    yield from (f"- {what}: {one}" for one in (old - new).elements())
-    yield from (f"+ {what}: {one}" for one in (new - old).elements())
+    old, new = Counter(before), Counter(after)
+    yield from (Change(subject, where, value, None) for value in (old - new).elements())
+    yield from (Change(subject, where, None, value) for value in (new - old).elements())
 
 
-def _link(link: Link) -> str:
-    flags = ",".join(sorted(link.flags))
+def _lasting_link(link: Link) -> Link:
+    return Link(
+        index=link.index,
+        name=link.name,
+        flags=tuple(sorted(link.flags)),
+        mtu=link.mtu,
+        mac=link.mac,
+        master=link.master,
+    )
+
+
+def _lasting_address(address: Address) -> Address:
+    return Address(
+        interface=address.interface, family=address.family, address=address.address, prefixlen=address.prefixlen
+    )
+
+
+def _packet_filter(state: NetworkState) -> Iterator[ChainContent]:
+    for chain in state.packet_filter.chains:
+        if not chain.rules and chain.policy in (None, "accept"):
+            # An empty chain does nothing; iptables leaves an empty chain where a rule was.
+            continue
+        bare = replace(chain, rules=())
+        yield ChainContent(bare)
+        for rule in chain.rules:
+            yield ChainContent(bare, replace(rule, packets=None, bytes=None, handle=None, text=""))
+
+
+def _engine(engine: DockerEngine | None) -> Iterator[EngineFact]:
+    if engine is None:
+        return
+    yield EngineFact("version", engine.version)
+    for network in engine.networks:
+        yield EngineFact("network", network.name, driver=network.driver, bridge=network.bridge)
+    if engine.container is not None:
+        yield EngineFact("container", engine.container.name, pid=engine.container.pid)
+
+
+def value_text(value: Changed | None) -> str:
+    """Return the text of an object that a change is about."""
+    if value is None:
+        return "absent"
+    return _TEXTS[type(value)](value)
+
+
+def _link_text(link: Link) -> str:
+    flags = ",".join(link.flags)
     return f"{link.name} index {link.index} <{flags}> mtu {link.mtu} mac {link.mac} master {link.master}"
 
 
-def _address(address: Address) -> str:
-    return f"{address.address}/{address.prefixlen} dev {address.interface}"
+def _route_text(route: Route) -> str:
+    flags = dict.fromkeys(flag for hop in route.nexthops for flag in hop.flags if flag != "onlink")
+    return " ".join([f"{FAMILY_OPTION[route.family]}{route_details(route)}", *flags])
 
 
-def _rule(rule: Rule) -> str:
-    return f"{'-6 ' if rule.family == 6 else ''}{rule}"
+def _chain_text(content: ChainContent) -> str:
+    chain, rule = content.chain, content.rule
+    name = f"{chain.backend} {chain.family} {chain.table} {chain.name}"
+    if rule is None:
+        return f"{name} policy {chain.policy}"
+    conditions = [f"{'not ' if match.negated else ''}{match.field} {','.join(match.values)}" for match in rule.matches]
+    action = [part for part in (rule.verdict, rule.argument) if part]
+    mark = [f"mark {rule.set_mark}"] if rule.set_mark else []
+    return f"{name}: {' '.join([*conditions, *action, *mark]) or 'a rule without effect'}"
 
 
-def _route(route: Route) -> str:
-    flags = {flag for hop in route.nexthops for flag in hop.flags}
-    words = f"{'-6 ' if route.family == 6 else ''}{route} proto {route.protocol}"
-    words += f" nhid {route.nexthop_id}" if route.nexthop_id is not None else ""
-    return words + (f" {sorted(flags)}" if flags else "")
+def _engine_text(fact: EngineFact) -> str:
+    if fact.kind == "network":
+        return f"network {fact.name} {fact.driver} on {fact.bridge}"
+    return f"{fact.kind} {fact.name}" + (f", process {fact.pid}" if fact.kind == "container" else "")
 
 
-def _sysctls(state: NetworkState) -> Iterator[str]:
-    return (f"{path} = {value}" for path, value in state.sysctls.items())
+def _file_text(file: HostFile) -> str:
+    digest = hashlib.sha256(file.text.encode(errors="surrogatepass")).hexdigest()
+    return f"text with SHA-256 {digest[:16]}"
 
 
-def _filter(state: NetworkState) -> Iterator[str]:
-    for chain in state.packet_filter.chains:
-        if not chain.rules and chain.policy in (None, "accept"):
-            # An empty chain does nothing; iptables leaves one behind wherever a rule once stood.
-            continue
-        yield f"{_chain(chain)} policy {chain.policy}"
-        for rule in chain.rules:
-            bare = dataclasses.replace(rule, packets=None, bytes=None, text="")
-            yield f"{_chain(chain)}: {bare.matches} {bare.verdict} {bare.argument} {bare.set_mark}"
-
-
-def _engine(engine: DockerEngine | None) -> Iterator[str]:
-    if engine is None:
-        return
-    yield f"version {engine.version}"
-    yield from (f"network {network.name} {network.driver} on {network.bridge}" for network in engine.networks)
-    if engine.container is not None:
-        yield f"container {engine.container.name}, process {engine.container.pid}"
-
-
-def _chain(chain: FilterChain) -> str:
-    return f"{chain.backend} {chain.family} {chain.table} {chain.name}"
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    bool: lambda is_open: "can be opened" if is_open else "cannot be opened",
+    Link: _link_text,
+    Address: lambda address: f"{address.address}/{address.prefixlen} dev {address.interface}",
+    Rule: lambda rule: f"{FAMILY_OPTION[rule.family]}{rule_text(rule)}",
+    Route: _route_text,
+    SysctlValue: lambda sysctl: f"{sysctl.path} = {sysctl.value}",
+    ChainContent: _chain_text,
+    EngineFact: _engine_text,
+    HostFile: _file_text,
+}
