@@ -1,8 +1,7 @@
-"""Where viacheck's own files are: in a checkout, or inside an installed package that carries the same folders.
+"""Locate viacheck's own files: in a checkout, or inside an installed package with the same folders.
 
-``checks/``, ``fixtures/``, ``netns_lab/`` and ``reports/`` stand at the top of a checkout. A wheel carries them below
-``viacheck/tree``, so that packages of those names on PyPI and these never meet in anybody's site-packages. Both run the
-same files, found through :data:`ROOT`.
+``checks/``, ``fixtures/``, ``netns_lab/`` and ``reports/`` are at the top of a checkout. A wheel carries them below
+``viacheck/tree``, because other packages on PyPI have those names. Both run the same files, found through :data:`ROOT`.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ CHECKS = ROOT / "checks"
 
 
 def reports_folder() -> Path:
-    """Return the folder in which each run without ``--report-dir`` makes one of its own."""
+    """Return the folder in which each run without ``--report-dir`` makes its own folder."""
     return ROOT / "reports" / "out" if IS_CHECKOUT else Path.cwd() / "viacheck-reports"
 
 
 def add_to_import_path() -> None:
-    """Make the folders below :data:`ROOT` importable, before anything of the same name elsewhere."""
+    """Make the folders below :data:`ROOT` importable, before others of the same name."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
