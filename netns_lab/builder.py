@@ -14,7 +14,16 @@ from netns_lab.host_files import private_files
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.networkd_daemon import NetworkdDaemon, NetworkdFailed
 from netns_lab.pid_namespace import contain_processes
-from netns_lab.plan import HOST, Cable, LabPlan, Machine
+from netns_lab.plan import (
+    AGENT_PATH,
+    HOST,
+    PACKET_FILTER_TABLE,
+    QUICK_NEIGHBOURS,
+    RETRANSMIT_MS,
+    Cable,
+    LabPlan,
+    Machine,
+)
 from netns_lab.rtnetlink_batch import LabBuildError, LabRequest, request
 from netns_lab.services.dhcp_client import DHCPClient, NoLease
 from netns_lab.services.dhcp_server import DHCPServer
@@ -25,17 +34,12 @@ from viacheck.host.namespace import Namespace
 from viacheck.host.sysctl import write_sysctl
 from viacheck.model.snapshot import Link
 
-AGENT_PATH = "/run/netns/agent"
-PACKET_FILTER_TABLE = "viacheck-lab"
 QUIET_SYSCTLS = {
     # An address is usable at once: a lab's addresses are unique by construction, and their detection costs 1.3 s.
     "net/ipv6/conf/all/accept_dad": "0",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/router_solicitations": "0",
 }
-QUICK_NEIGHBOURS = ("net/ipv4/neigh/{}/retrans_time_ms", "net/ipv6/neigh/{}/retrans_time_ms")
-"""For each interface, as a namespace inherits no default: a silent gateway fails after 150 ms instead of 3 s."""
-RETRANSMIT_MS = "50"
 
 
 def build(plan: LabPlan) -> Lab:

@@ -7,21 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.rtnl import RTMGRP_LINK
-from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP
-
-from netns_lab.docker_engine.daemon import DockerEngine
-from netns_lab.networkd_daemon import NetworkdDaemon
 from netns_lab.plan import LabPlan, Machine
-from netns_lab.services.dhcp_client import DHCPClient
-from netns_lab.services.dhcp_server import DHCPServer
-from netns_lab.services.responders import Responders
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
 from viacheck.host.sysctl import write_sysctl
 from viacheck.model.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from netns_lab.docker_engine.daemon import DockerEngine
+    from netns_lab.networkd_daemon import NetworkdDaemon
+    from netns_lab.services.dhcp_client import DHCPClient
+    from netns_lab.services.dhcp_server import DHCPServer
+    from netns_lab.services.responders import Responders
 
 AGENT_CONTAINER = "te-agent"
 CARRIER_TIMEOUT = 2.0
@@ -206,6 +205,9 @@ def wait_for_carrier(namespace: Namespace, interface: str, *, present: bool) -> 
     Raises:
         LabCommandError: when no such message came within 2 s.
     """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.rtnl import RTMGRP_LINK
+    from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP
 
     def wait() -> bool:
         with IPRoute() as ipr:

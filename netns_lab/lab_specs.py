@@ -248,11 +248,10 @@ def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
 def catalogue() -> Iterator[str]:
     """Yield the lines of ``--lab list``: name, flavour, chapter of the guide; then the faults of each lab."""
     width = max(len(name) for name in SCENARIOS) + len("engine:")
-    for name, describe in SCENARIOS.items():
-        plan = describe()
+    for name, scenario in SCENARIOS.items():
         for flavour in ("netns", "engine"):
             shown = name if flavour == "netns" else f"engine:{name}"
-            yield f"{shown:<{width}}  {flavour:<6}  {plan.guide}"
+            yield f"{shown:<{width}}  {flavour:<6}  {scenario.guide}"
     yield ""
     yield "Faults (LAB+FAULT):"
     for fault in FAULTS.values():

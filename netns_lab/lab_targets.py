@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from netns_lab.builder import AGENT_PATH, build
+from netns_lab.builder import build
 from netns_lab.control import NetnsLabControl
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import LabSpec, ReplicaSpec
+from netns_lab.plan import AGENT_PATH
 from netns_lab.reboot import rebooted_plan
 from viacheck.analysis.replica_diff import differences
 from viacheck.disruption.replica_events import obstacle

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
-from netns_lab.builder import QUICK_NEIGHBOURS, RETRANSMIT_MS
 from netns_lab.lab import Lab
+from netns_lab.plan import QUICK_NEIGHBOURS, RETRANSMIT_MS
 from viacheck.model.intent import Intent, MacvlanAttach
 
 INTERFACE = "eth0"

@@ -17,7 +17,6 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from viacheck.host import persistence_files
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import Link
 from viacheck.persistence import networkd
@@ -123,6 +122,8 @@ class NetworkdDaemon:
         """
         # networkd answers on the bus after the work that came before, such as a reload that has begun.
         self._host.run(["networkctl", "--json=short", "list"])
+        from viacheck.host import persistence_files
+
         files = persistence_files.collect(self._host)
         named = {one.interface for one in networkd.read(files, self._links).links if not one.active}
         asked = [word for name in sorted(named) for word in ("-i", _NO_CARRIER_NEEDED if name == "lo" else name)]

@@ -6,11 +6,10 @@ import contextlib
 import json
 
 from netns_lab import macvlan_network, nft_rules, pipework_host
-from netns_lab.builder import AGENT_PATH, bind_agent_namespace
 from netns_lab.faults.fault import FAULT_TABLE, fault
 from netns_lab.lab import Lab, LabCommandError
 from netns_lab.nft_rules import Masquerade
-from netns_lab.plan import HOST_PORT, RESOLVER
+from netns_lab.plan import AGENT_PATH, HOST_PORT, RESOLVER
 from netns_lab.scenarios import AGENT_SUBNET, BRIDGE, MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.bridge import CONTAINER, LAN, PIPEWORK_ADDRESS
 from netns_lab.services import port_security
@@ -204,6 +203,9 @@ def lost_on_restart(lab: Lab) -> None:
         lab.engine.containers.restart(lab.agent_container)
         lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
         return
+    # The builder is imported when a lab is built: a list of faults does not need it.
+    from netns_lab.builder import bind_agent_namespace
+
     lab.host.run("umount", AGENT_PATH)
     lab.set_agent_namespace(Namespace.create("agent"))
     lab.agent.ip("link", "set", "dev", "lo", "up")

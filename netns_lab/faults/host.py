@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from netns_lab import nft_rules
-from netns_lab.builder import AGENT_PATH
 from netns_lab.faults.fault import FAULT_TABLE, LEAVES_ELSEWHERE, fault
 from netns_lab.lab import Lab
 from netns_lab.nft_rules import ForwardPolicy
+from netns_lab.plan import AGENT_PATH
 
 
 @fault("forwarding-off", "The kernel does not forward IPv4", on=("nat", "policy-routing"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from netns_lab import nft_rules
-from netns_lab.builder import PACKET_FILTER_TABLE
 from netns_lab.faults.fault import FAULT_TABLE, fault
 from netns_lab.lab import Lab
 from netns_lab.nft_rules import Masquerade, SourceNAT
+from netns_lab.plan import PACKET_FILTER_TABLE
 from netns_lab.scenarios import AGENT_SUBNET, BRIDGE
 
 

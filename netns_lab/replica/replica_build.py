@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from netns_lab import rtnetlink_batch
-from netns_lab.builder import AGENT_PATH, build
+from netns_lab.builder import build
 from netns_lab.lab import Lab
+from netns_lab.plan import AGENT_PATH
 from netns_lab.replica.replica_plan import ReplicaPlan
 from netns_lab.replica.replica_state import restore_state
 from netns_lab.replica.upstream import GATEWAY_PORT

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from netns_lab import pipework_host
-from netns_lab.builder import AGENT_PATH
-from netns_lab.plan import RESOLVER
+from netns_lab.plan import AGENT_PATH, RESOLVER
 from viacheck.host import persistence_files, pipework_files
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import HostFile, Snapshot

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from pyroute2.dhcp.dhcp4msg import dhcp4msg
-
 from viacheck.host.namespace import Namespace
 
 SERVER_PORT, CLIENT_PORT = 67, 68
@@ -197,11 +195,15 @@ def open_port(interface: str, port: int) -> socket.socket:
 
 def encode(message: dict[str, Any]) -> bytes:
     """Return a message in its wire format (RFC 2131, 2)."""
+    from pyroute2.dhcp.dhcp4msg import dhcp4msg
+
     return bytes(dhcp4msg(message).encode().buf).ljust(_SHORTEST_MESSAGE, b"\0")
 
 
 def decode(received: bytes) -> dict[str, Any] | None:
     """Return the fields of a received message, or None when it is not a DHCP message."""
+    from pyroute2.dhcp.dhcp4msg import dhcp4msg
+
     try:
         return dict(dhcp4msg(buf=received).decode())
     except (ValueError, KeyError, IndexError, struct.error):

@@ -12,8 +12,6 @@ import socket
 import threading
 from collections.abc import Callable
 
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
 from viacheck.host.namespace import Namespace
 
 _RTMGRP_LINK = 1
@@ -48,6 +46,8 @@ def _link_messages() -> socket.socket:
 
 
 def _watch(namespace: Namespace, netlink: socket.socket, program: str, stop: int) -> None:
+    from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
     marshal = MarshalRtnl()
     up: set[int] = set()
     watched: list[socket.socket | int] = [netlink, stop]

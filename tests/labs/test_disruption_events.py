@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from netns_lab import nft_rules
-from netns_lab.builder import PACKET_FILTER_TABLE
 from netns_lab.lab_specs import parse_labs
 from netns_lab.nft_rules import SourceNAT
+from netns_lab.plan import PACKET_FILTER_TABLE
 from netns_lab.scenarios import AGENT_SUBNET
 from viacheck.analysis.disruption_text import disruption_text, figures
 from viacheck.disruption.controls import Event, EventContext

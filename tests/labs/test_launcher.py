@@ -354,8 +354,9 @@ def test_an_index_that_cannot_be_reached_is_one_line(ready: Checkout, tmp_path: 
 
 
 def test_a_wheelhouse_is_enough_without_an_index(fresh: Checkout) -> None:
-    elsewhere = {"PIP_NO_INDEX": "", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:1/simple"}
-    done = fresh.run("--wheelhouse", fresh.wheels.name, "-q", **elsewhere)
+    index = "http://127.0.0.1:1/simple"
+    wheels = ("--wheelhouse", fresh.wheels.name)
+    done = fresh.run(*wheels, "-q", PIP_NO_INDEX="", PIP_FIND_LINKS="", PIP_INDEX_URL=index)
     assert (done.returncode, done.stderr) == (0, SETTING_UP)
     assert json.loads(done.stdout)["arguments"] == ["-q"]
     assert fresh.installed == {"lent": "1.0"}

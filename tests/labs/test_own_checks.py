@@ -1,4 +1,4 @@
-"""A person's own checks: the example of the documentation, run from a folder elsewhere in a healthy and a broken lab."""
+"""A person's own checks: the example of the documentation, run from another folder in a healthy and a broken lab."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import Finished, by_check, finished, sub_command, VIACHECK
+from tests.helpers.front_door import VIACHECK, Finished, by_check, finished, sub_command
 from tests.helpers.paths import ROOT
 from viacheck.model.result import Verdict
 
 EXAMPLE = ROOT / "docs" / "examples" / "own-checks"
-REMARK = "nft add table ip remark\nnft add chain ip remark out '{ type filter hook postrouting priority mangle; }'\n" \
+REMARK = (
+    "nft add table ip remark\nnft add chain ip remark out '{ type filter hook postrouting priority mangle; }'\n"
     "nft add rule ip remark out oifname wlan0 ip dscp set cs1\n"
+)
 
 
 @pytest.fixture
@@ -48,7 +50,8 @@ def test_a_check_of_a_person_fails_for_a_reason_of_its_own(folder: Path) -> None
 
 
 def test_own_chapters_stand_after_ours_in_the_report(folder: Path) -> None:
-    done = run(folder, "--lab", "policy-routing", "-k", "HOST-02 or FLAP-03 or DSCP-01", str(ROOT / "checks"), "mychecks")
+    selection = ("--lab", "policy-routing", "-k", "HOST-02 or FLAP-03 or DSCP-01")
+    done = run(folder, *selection, str(ROOT / "checks"), "mychecks")
     assert done.exit_code == 0, done.said
     assert [result.check for result in done.outcome.results] == ["HOST-02", "FLAP-03", "DSCP-01"]
     page = (done.report_dir / "report.html").read_text()

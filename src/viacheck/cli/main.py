@@ -72,6 +72,8 @@ def ignore_callers_settings() -> None:
     for name in [name for name in os.environ if name.startswith("PYTHON") or name in DROPPED_VARIABLES]:
         del os.environ[name]
     os.environ["PYTHONSAFEPATH"] = "1"
+    # viacheck uses no plugin of pydantic; the search for plugins reads the metadata of every installed package.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     if sys.pycache_prefix is not None:
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     if sys.dont_write_bytecode:

@@ -6,8 +6,10 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from viacheck.model.result import CommandEvidence
+if TYPE_CHECKING:
+    from viacheck.model.result import CommandEvidence
 
 NOT_FOUND = 127
 TIMED_OUT = 124
@@ -35,6 +37,8 @@ class CommandResult:
     @property
     def evidence(self) -> CommandEvidence:
         """The command as evidence of a verdict."""
+        from viacheck.model.result import CommandEvidence
+
         return CommandEvidence(command=self.command, exit_code=self.exit_code, stdout=self.stdout, stderr=self.stderr)
 
 

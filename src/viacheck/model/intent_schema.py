@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from viacheck.model import intent
 from viacheck.model.intent import Intent
 
 
@@ -26,4 +31,28 @@ class _TomlSchema(GenerateJsonSchema):
 def intent_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of the site file."""
     schema = Intent.model_json_schema(by_alias=True, schema_generator=_TomlSchema)
+    for name, texts in _field_docstrings().items():
+        definition = schema if name == Intent.__name__ else schema["$defs"].get(name, {})
+        fields: dict[str, FieldInfo] = getattr(intent, name).model_fields if definition else {}
+        for field, text in texts.items():
+            if field in fields:
+                definition["properties"][fields[field].alias or field]["description"] = text
     return {"$schema": _TomlSchema.schema_dialect, **schema, "title": "viacheck site.toml"}
+
+
+def _field_docstrings() -> dict[str, dict[str, str]]:
+    """Return the docstring below each field, by class.
+
+    pydantic's ``use_attribute_docstrings`` reads them whenever the classes are imported, for most of the import's time.
+    """
+    return {
+        node.name: {
+            field.target.id: inspect.cleandoc(docstring.value.value)
+            for field, docstring in pairwise(node.body)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)
+            if isinstance(docstring.value.value, str)
+        }
+        for node in ast.parse(inspect.getsource(intent)).body
+        if isinstance(node, ast.ClassDef)
+    }
