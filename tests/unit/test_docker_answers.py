@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import docker  # noqa: F401 - what follows becomes another user for a moment, who may be unable to import it
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.helpers.paths import RECORDED
 from viacheck.host.docker import (
@@ -172,6 +174,43 @@ def test_values_of_the_environment_are_never_kept(version: str) -> None:
     assert SECRET not in kept
     if version != "rootless":
         assert "TEAGENT_ACCOUNT_TOKEN" in kept
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every value inside a JSON value."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+@given(st.data())
+def test_any_other_value_anywhere_in_an_answer_ends_in_the_declared_error(data: st.DataObject) -> None:
+    """Each recorded answer, with one value replaced by another JSON value."""
+    answers = recorded(data.draw(st.sampled_from(VERSIONS)))
+    *path, last = data.draw(st.sampled_from(list(places(answers))))
+    parent = answers
+    for key in path:
+        parent = parent[key]
+    parent[last] = data.draw(JSON)
+    try:
+        engine = engine_from_answers(answers["version"], answers["info"], answers["networks"], answers["container"])
+    except NotAnEngineAnswer:
+        return
+    assert SECRET not in json.dumps(dataclasses.asdict(engine))
+
+
+@given(JSON, JSON, JSON, JSON)
+def test_other_json_ends_in_the_declared_error(version: Any, info: Any, networks: Any, container: Any) -> None:
+    with contextlib.suppress(NotAnEngineAnswer):
+        engine_from_answers(version, info, networks, container)
 
 
 def test_unknown_options_of_a_driver_are_not_kept() -> None:

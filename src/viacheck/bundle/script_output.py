@@ -222,8 +222,8 @@ def _engine(host: _Place, container: str) -> DockerEngine | None:
         engine = engine_from_answers(
             version, {"SecurityOptions": options}, networks, inspected[0] if inspected else None
         )
-    except (NotAnEngineAnswer, KeyError, TypeError, AttributeError, ValueError) as error:
-        host.problem("engine", f"docker's output cannot be read: {type(error).__name__}: {error}")
+    except NotAnEngineAnswer as error:
+        host.problem("engine", f"docker's output cannot be read: {error}")
         return None
     if engine.container is None:
         host.problem(

@@ -1,35 +1,91 @@
-"""What a Docker engine's JSON answers mean: from the bodies of its HTTP API to the plain types of a snapshot.
+"""A Docker engine's JSON answers, from the bodies of its HTTP API to the plain types of a snapshot.
 
-An allow-list: what is not named here is never kept, above all not the values of the agent's environment, one of which
-is its account token. The same functions read a live engine and saved ``docker inspect`` output, of any engine since
+An allow-list: a field that is not named here is never kept, above all not the values of the agent's environment, which
+hold its account token. The same functions read a live engine and saved ``docker inspect`` output, of any engine since
 1.10 (Docker Engine API, https://docs.docker.com/reference/api/engine/).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 from viacheck.model.snapshot import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
 
-Answer = Mapping[str, Any]
-
+T = TypeVar("T")
 MACVLAN_SINCE = (1, 12)
 SELF_BUILT = (0, 0)
 DEFAULT_BRIDGE = "docker0"
 BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
 KEPT_OPTIONS = ("com.docker.network.", "parent", "macvlan_mode", "ipvlan_mode", "ipvlan_flag")
-"""What a network option begins with that is kept; a third-party driver's options may hold passwords."""
+"""Beginnings of the network options that are kept; a third-party driver's options may hold passwords."""
 
 
 class NotAnEngineAnswer(ValueError):
-    """The answer is not what a Docker engine says of itself; the message names what it lacks."""
+    """The answer is not a Docker engine's; the message names the field that is missing or has another type."""
 
 
-def engine_from_answers(
-    version: Answer, info: Answer, networks: Iterable[Answer], container: Answer | None = None
-) -> DockerEngine:
+class _Answer:
+    """One JSON object of an answer, read by names and types of its fields; null stands for an empty field."""
+
+    def __init__(self, value: Any, name: str) -> None:
+        if not isinstance(value, Mapping):
+            raise NotAnEngineAnswer(f"{name} is not an object")
+        self._value = value
+        self._name = name
+
+    def _get(self, key: str, kind: type[T], default: T) -> T:
+        value = self._value.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise NotAnEngineAnswer(f"{self._name} has a {key} of another type")
+        return value
+
+    def text(self, key: str) -> str:
+        return self._get(key, str, "")
+
+    def required_text(self, key: str) -> str:
+        text = self.text(key)
+        if not text:
+            raise NotAnEngineAnswer(f"{self._name} has no {key}")
+        return text
+
+    def number(self, key: str) -> int:
+        return self._get(key, int, 0)
+
+    def flag(self, key: str) -> bool:
+        return self._get(key, bool, False)
+
+    def part(self, key: str) -> _Answer:
+        return _Answer(self._get(key, cast(type[Mapping[str, Any]], Mapping), {}), f"{self._name}'s {key}")
+
+    def parts(self, key: str) -> list[_Answer]:
+        values = self._get(key, list, [])
+        return [_Answer(value, f"an element of {self._name}'s {key}") for value in values]
+
+    def parts_by_name(self, key: str) -> dict[str, _Answer]:
+        values = self._get(key, cast(type[Mapping[str, Any]], Mapping), {})
+        return {
+            str(name): _Answer({} if value is None else value, f"{self._name}'s {key}")
+            for name, value in values.items()
+        }
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self._get(key, list, [])
+        if not all(isinstance(value, str) for value in values):
+            raise NotAnEngineAnswer(f"{self._name}'s {key} holds something other than text")
+        return tuple(values)
+
+    def options(self, key: str) -> dict[str, str]:
+        values = self._get(key, cast(type[Mapping[str, Any]], Mapping), {})
+        if not all(isinstance(name, str) and isinstance(value, str) for name, value in values.items()):
+            raise NotAnEngineAnswer(f"{self._name}'s {key} holds something other than text")
+        return dict(values)
+
+
+def engine_from_answers(version: Any, info: Any, networks: Any, container: Any = None) -> DockerEngine:
     """Keep what this tool needs of an engine's answers.
 
     Args:
@@ -39,44 +95,46 @@ def engine_from_answers(
         container: the body of ``GET /containers/{name}/json``, or one element of ``docker inspect``.
 
     Raises:
-        NotAnEngineAnswer: when ``version`` names no version.
+        NotAnEngineAnswer: when a field is missing or has another type.
     """
-    for key in ("Version", "ApiVersion"):
-        if not isinstance(version, Mapping) or not isinstance(version.get(key), str) or not version[key]:
-            raise NotAnEngineAnswer(f"the answer to /version has no {key}")
+    engine = _Answer(version, "the answer to /version")
+    if not isinstance(networks, list | tuple):
+        raise NotAnEngineAnswer("the answer to /networks is not a list")
     return DockerEngine(
-        version=version["Version"],
-        api_version=version["ApiVersion"],
-        rootless=is_rootless(info),
-        networks=tuple(network_from_answer(network) for network in networks),
+        version=engine.required_text("Version"),
+        api_version=engine.required_text("ApiVersion"),
+        rootless=_is_rootless(_Answer(info, "the answer to /info")),
+        networks=tuple(_network(_Answer(network, "a network")) for network in networks),
         container=container_from_answer(container) if container is not None else None,
     )
 
 
-def is_rootless(info: Answer) -> bool:
-    """Whether the engine runs as an ordinary user (``name=rootless`` among its security options)."""
-    return any("name=rootless" in option.split(",") for option in info.get("SecurityOptions") or ())
+def _is_rootless(info: _Answer) -> bool:
+    """Return whether the engine runs as an ordinary user (``name=rootless`` among its security options)."""
+    return any("name=rootless" in option.split(",") for option in info.texts("SecurityOptions"))
 
 
-def network_from_answer(network: Answer) -> DockerNetwork:
-    """One Docker network."""
-    options: dict[str, str] = network.get("Options") or {}
-    pools: Iterable[Answer] = (network.get("IPAM") or {}).get("Config") or ()
-    driver = network.get("Driver") or ""
+def _network(network: _Answer) -> DockerNetwork:
+    name, identifier = network.required_text("Name"), network.required_text("Id")
+    driver, options = network.text("Driver"), network.options("Options")
     return DockerNetwork(
-        name=network["Name"],
-        id=network["Id"],
+        name=name,
+        id=identifier,
         driver=driver,
-        internal=bool(network.get("Internal")),
-        ipv6=bool(network.get("EnableIPv6")),
+        internal=network.flag("Internal"),
+        ipv6=network.flag("EnableIPv6"),
         pools=tuple(
-            IPAMPool(subnet=pool["Subnet"], gateway=pool.get("Gateway") or None, ip_range=pool.get("IPRange") or None)
-            for pool in pools
-            if pool.get("Subnet")
+            IPAMPool(
+                subnet=pool.text("Subnet"),
+                gateway=pool.text("Gateway") or None,
+                ip_range=pool.text("IPRange") or None,
+            )
+            for pool in network.part("IPAM").parts("Config")
+            if pool.text("Subnet")
         ),
         parent=options.get("parent") or None,
-        bridge=_bridge_name(network["Name"], network["Id"], options) if driver == "bridge" else None,
-        options={name: value for name, value in options.items() if name.startswith(KEPT_OPTIONS)},
+        bridge=_bridge_name(name, identifier, options) if driver == "bridge" else None,
+        options={option: value for option, value in options.items() if option.startswith(KEPT_OPTIONS)},
     )
 
 
@@ -86,41 +144,44 @@ def _bridge_name(name: str, network_id: str, options: Mapping[str, str]) -> str:
     return DEFAULT_BRIDGE if name == "bridge" else f"br-{network_id[:12]}"
 
 
-def container_from_answer(container: Answer) -> DockerContainer:
-    """One container. Its addresses come from Networks alone: API 1.52 has them nowhere else."""
-    state = container.get("State") or {}
-    config = container.get("Config") or {}
-    host_config = container.get("HostConfig") or {}
-    networks: Mapping[str, Answer] = (container.get("NetworkSettings") or {}).get("Networks") or {}
+def container_from_answer(answer: Any) -> DockerContainer:
+    """Read one container. Its addresses come from Networks alone: API 1.52 has them nowhere else.
+
+    Raises:
+        NotAnEngineAnswer: when a field is missing or has another type.
+    """
+    container = _Answer(answer, "the container")
+    state, config, host_config = container.part("State"), container.part("Config"), container.part("HostConfig")
+    networks = container.part("NetworkSettings").parts_by_name("Networks")
     return DockerContainer(
-        name=container["Name"].removeprefix("/"),
-        id=container["Id"],
-        running=bool(state.get("Running")),
-        pid=state.get("Pid") or 0,
-        image=config.get("Image") or "",
-        network_mode=host_config.get("NetworkMode") or "",
-        restart_policy=(host_config.get("RestartPolicy") or {}).get("Name") or "no",
-        dns=tuple(host_config.get("Dns") or ()),
-        environment_names=tuple(entry.partition("=")[0] for entry in config.get("Env") or ()),
-        attachments=tuple(_attachment(name, endpoint or {}) for name, endpoint in networks.items()),
+        name=container.required_text("Name").removeprefix("/"),
+        id=container.required_text("Id"),
+        running=state.flag("Running"),
+        pid=state.number("Pid"),
+        image=config.text("Image"),
+        network_mode=host_config.text("NetworkMode"),
+        restart_policy=host_config.part("RestartPolicy").text("Name") or "no",
+        dns=host_config.texts("Dns"),
+        environment_names=tuple(entry.partition("=")[0] for entry in config.texts("Env")),
+        attachments=tuple(_attachment(name, endpoint) for name, endpoint in networks.items()),
     )
 
 
-def _attachment(network: str, endpoint: Answer) -> Attachment:
+def _attachment(network: str, endpoint: _Answer) -> Attachment:
     return Attachment(
         network=network,
-        address=endpoint.get("IPAddress") or None,
-        prefixlen=endpoint.get("IPPrefixLen") or None,
-        gateway=endpoint.get("Gateway") or None,
-        mac=endpoint.get("MacAddress") or None,
-        ipv6_address=endpoint.get("GlobalIPv6Address") or None,
+        address=endpoint.text("IPAddress") or None,
+        prefixlen=endpoint.number("IPPrefixLen") or None,
+        gateway=endpoint.text("Gateway") or None,
+        mac=endpoint.text("MacAddress") or None,
+        ipv6_address=endpoint.text("GlobalIPv6Address") or None,
     )
 
 
 def macvlan_supported(version: str) -> bool:
-    """Whether an engine of this version has the macvlan driver: all released ones from 1.12.
+    """Return whether an engine of this version has the macvlan driver, as every release from 1.12 does.
 
-    Engines that somebody built from source call themselves ``dev`` or ``0.0.0-<date>``; all that do are newer.
+    Engines built from source call themselves ``dev`` or ``0.0.0-<date>``, and all of them are newer.
     """
     number = re.match(r"v?(\d+)\.(\d+)", version.strip())
     if number is None:
