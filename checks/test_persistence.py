@@ -60,9 +60,9 @@ def test_what_is_written_can_run_twice(resolved: ResolvedIntent, replay: Replay,
     persistence = assess_persistence(resolved)
     if not persistence.rules and not persistence.routes:
         expect.not_applicable("nothing is written down (PERSIST-01)")
-    found = assess_idempotence(findings_of(resolved, persistence), replay())
+    idempotence = assess_idempotence(findings_of(resolved, persistence), replay())
     expected = "each line can run again with the same result, in the order of a boot"
-    if found.holds and found.advice:
-        expect.advises(False, expected=expected, observed=found.observed, evidence=found.evidence)
+    if idempotence.holds and idempotence.advice:
+        expect.advises(False, expected=expected, observed=idempotence.observed, evidence=idempotence.evidence)
     else:
-        expect.holds(found.holds, expected=expected, observed=found.observed, evidence=found.evidence)
+        expect.holds(idempotence.holds, expected=expected, observed=idempotence.observed, evidence=idempotence.evidence)

@@ -134,10 +134,12 @@ def test_the_gateway_answers(traffic: TrafficTests, resolved: ResolvedIntent, ex
 def test_pipework_is_written_down(resolved: ResolvedIntent, expect: Expect) -> None:
     written = reruns_of(resolved)
     expected = f"something runs pipework again after {', '.join(OCCASIONS.values())}"
-    observed = "; ".join(f"after {OCCASIONS[one.occasion]}: {one.place}" for one in written.found) or "nothing does"
+    observed = "; ".join(f"after {OCCASIONS[one.occasion]}: {one.place}" for one in written.effective) or "nothing does"
     observed += f"; nothing after {', '.join(OCCASIONS[one] for one in written.missing)}" if written.missing else ""
     observed += "".join(f"; {place}: {reason}" for place, reason in written.ineffective)
-    evidence = [FileEvidence(path=one.place.path, line=one.place.line, text=one.place.text) for one in written.found]
+    evidence = [
+        FileEvidence(path=one.place.path, line=one.place.line, text=one.place.text) for one in written.effective
+    ]
     if written.missing:
         expect.holds(False, expected=expected, observed=observed, evidence=evidence)
         return

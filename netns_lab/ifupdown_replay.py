@@ -22,7 +22,7 @@ from viacheck.model.measurements import NotReplayed, ReplayResult
 from viacheck.model.snapshot import Snapshot
 from viacheck.persistence.assess import Persistence, assess_persistence
 from viacheck.persistence.manager_config import OWN_NAMES
-from viacheck.persistence.replay_result import judge_rounds
+from viacheck.persistence.replay_result import judge_replay
 from viacheck.persistence.replayable_files import ReplayableFiles, replayable_files
 from viacheck.targets.base import Target
 
@@ -76,7 +76,7 @@ def _run(resolved: ResolvedIntent, host: Namespace, persistence: Persistence) ->
     if resolved.uplink not in copy.leased and not boot.state.addresses and not rounds[-1].state.addresses:
         return NotReplayed(f"{resolved.uplink} gets its address from something other than ifupdown")
     left_out = [str(line) for line in copy.left_out]
-    return judge_rounds(boot, rounds, resolved.uplink, left_out, route_written=bool(persistence.routes))
+    return judge_replay(boot, rounds, resolved.uplink, left_out, route_written=bool(persistence.routes))
 
 
 def _addressing(snapshot: Snapshot) -> Snapshot:

@@ -184,7 +184,7 @@ def test_an_uplink_that_does_not_exist_is_a_verdict(host: HandMadeHost, tmp_path
     result = only(done.outcome, "HOST-02")
     assert result.diagnosis is not None
     assert result.diagnosis.code == "UPLINK_MISSING"
-    assert result.diagnosis.cause.startswith("there is no interface wlan9; there are ")
+    assert result.diagnosis.cause.startswith("wlan9 does not exist; the host has ")
     assert "wlan0" in result.diagnosis.cause
     first = done.stdout.partition("Fix first\n")[2].splitlines()[0]
     assert first.startswith("1. UPLINK_MISSING (HOST-02)")

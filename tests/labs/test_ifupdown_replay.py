@@ -13,7 +13,7 @@ from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe,
 from viacheck.model.measurements import EgressState
 from viacheck.model.result import CheckResult, CommandEvidence, StateEvidence, Verdict
 from viacheck.model.snapshot import Nexthop, Route, Rule
-from viacheck.persistence.replay_result import Step, judge_rounds
+from viacheck.persistence.replay_result import ReplayCycle, judge_replay
 
 needs_ifupdown = pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")
 needs_dhclient = pytest.mark.skipif(shutil.which("dhclient") is None, reason="isc-dhcp-client is not installed")
@@ -78,7 +78,7 @@ def proof_of(done: Finished) -> CheckResult:
 
 def left_out(result: CheckResult) -> list[str]:
     states = [one for one in result.evidence if isinstance(one, StateEvidence)]
-    return next((one.lines for one in states if one.title == "left out of what was run"), [])
+    return next((one.lines for one in states if one.title == "left out of the replay"), [])
 
 
 def touched(host: HandMadeHost) -> list[str]:
@@ -162,7 +162,7 @@ def test_an_interface_that_has_nothing_to_do_with_it_decides_nothing(host: HandM
     written(host, f"{LOOPBACK}{RULES}{broken}auto eth7\niface eth7 inet dhcp\n{WLAN0}{ROUTE}")
     found = judged(host, tmp_path)
     assert found.verdict is Verdict.PASS, found.observed
-    assert left_out(found) == [f"{INTERFACES}:11: the stanza is left out: there is no eth7"]
+    assert left_out(found) == [f"{INTERFACES}:11: the stanza is left out: eth7 does not exist"]
 
 
 @needs_ifupdown
@@ -197,9 +197,9 @@ FAILED = CommandEvidence(command="ifup wlan0", exit_code=1, stderr="RTNETLINK an
 DONE = CommandEvidence(command="ifup wlan0", exit_code=0)
 
 
-def step(rules: int = 1, *routes: Route, command: CommandEvidence = DONE, not_up: tuple[str, ...] = ()) -> Step:
+def step(rules: int = 1, *routes: Route, command: CommandEvidence = DONE, not_up: tuple[str, ...] = ()) -> ReplayCycle:
     state = EgressState(time=0.0, moment="", rules=(RULE,) * rules, routes=routes)
-    return Step((command,), not_up, state)
+    return ReplayCycle((command,), not_up, state)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +217,11 @@ def step(rules: int = 1, *routes: Route, command: CommandEvidence = DONE, not_up
         (step(0, command=FAILED, not_up=("wlan0",)), step(0, not_up=("wlan0",)), "NOT_IDEMPOTENT"),
     ],
 )
-def test_what_was_seen_has_its_code(boot: Step, last: Step, shown: str | None) -> None:
-    proof = judge_rounds(boot, [last, last], "wlan0", [], route_written=True)
+def test_what_was_seen_has_its_code(boot: ReplayCycle, last: ReplayCycle, shown: str | None) -> None:
+    proof = judge_replay(boot, [last, last], "wlan0", [], route_written=True)
     assert (proof.fault, proof.holds) == (shown, shown is None)
     assert bool(proof.sentence) == (shown is not None)
 
 
 def test_a_route_that_is_written_elsewhere_is_not_missed() -> None:
-    assert judge_rounds(step(), [step()], "wlan0", [], route_written=False).holds
+    assert judge_replay(step(), [step()], "wlan0", [], route_written=False).holds

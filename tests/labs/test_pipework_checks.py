@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.front_door import Finished, by_check, viacheck
 from viacheck.model.result import CheckResult, RunResult, Verdict
 from viacheck.model.snapshot import HostFile, NetworkState, Snapshot
-from viacheck.persistence.pipework import Reruns, redact_to_pipework_lines, reruns, words_of
+from viacheck.persistence.pipework import Reruns, arguments_of, redact_to_pipework_lines, reruns
 
 STATIC = (
     "pipework-run-twice", "pipework-wrong-address", "pipework-wrong-gateway", "default-network-present",
@@ -79,8 +79,8 @@ def test_a_leftover_works_but_will_hurt(outcome: RunResult) -> None:
     ("fault", "words"),
     [
         ("rc-local-without-line", "nothing after a reboot"),
-        ("rc-local-after-exit", "/etc/rc.local:3: it stands behind 'exit'"),
-        ("rc-local-not-executable", "/etc/rc.local:2: the file may not be executed"),
+        ("rc-local-after-exit", "/etc/rc.local:3: it stands after 'exit'"),
+        ("rc-local-not-executable", "/etc/rc.local:2: the file is not executable"),
         ("interfaces-without-line", "nothing after a change of the parent"),
         ("restart-hook-missing", "nothing after a restart of the container"),
     ],
@@ -225,7 +225,7 @@ def test_a_watcher_that_may_not_be_executed_does_not_count() -> None:
     unit = file(UNIT, "[Service]\nExecStart=/usr/local/sbin/keep-agent\n")
     found = judge(unit, watch, HostFile(path=ENABLED, exists=True))
     assert "restart" in found.missing
-    assert "may not be executed" in found.ineffective[0][1]
+    assert "is not executable" in found.ineffective[0][1]
 
 
 def test_a_unit_that_runs_the_container_covers_reboot_and_restart() -> None:
@@ -282,4 +282,4 @@ def test_what_is_kept_of_files_holds_no_secrets() -> None:
     ],
 )
 def test_the_words_of_a_line(line: str, words: list[str] | None) -> None:
-    assert words_of(line) == words
+    assert arguments_of(line) == words

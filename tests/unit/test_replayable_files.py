@@ -46,11 +46,11 @@ def test_what_is_left_out_is_named_and_nothing_of_it_is_copied_or_told() -> None
 @pytest.mark.parametrize(
     ("stanza", "reason"),
     [
-        ("iface ppp0 inet ppp\n    provider dsl\n", "what 'inet ppp' does"),
-        ("iface wlan0 inet6 auto\n", "what 'inet6 auto' does"),
-        ("iface eth7 inet static\n    address 10.0.0.1/24\n", "there is no eth7"),
-        ("iface eth0 inet dhcp\n", "no address, or no gateway"),
-        ("iface $(touch) inet static\n", "its name is none"),
+        ("iface ppp0 inet ppp\n    provider dsl\n", "the effect of 'inet ppp'"),
+        ("iface wlan0 inet6 auto\n", "the effect of 'inet6 auto'"),
+        ("iface eth7 inet static\n    address 10.0.0.1/24\n", "eth7 does not exist"),
+        ("iface eth0 inet dhcp\n", "no address or no gateway"),
+        ("iface $(touch) inet static\n", "its name is not plain text"),
         ("mapping eth0\n    script /usr/local/sbin/where\n    map home wlan0\n", "'mapping' is left out"),
         ("source /home/x/interfaces\n", "'source' is left out"),
         ("source ../../home/x\n", "'source' is left out"),
@@ -111,5 +111,5 @@ def test_scripts_run_whole_or_not_at_all() -> None:
     assert text_of(copy, "/etc/network/if-up.d/agent").startswith("#!/bin/sh -e\n[")
     assert told(copy) == [
         "/etc/network/if-up.d/ntp:3: the script is not run: it runs a program other than ip",
-        "/etc/network/if-up.d/python:1: the script is not run: it is no script of the shell",
+        "/etc/network/if-up.d/python:1: the script is not run: it is not a shell script",
     ]

@@ -11,7 +11,7 @@ from viacheck.host.command import TIMED_OUT
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import PidSandbox
 from viacheck.model.result import CommandEvidence
-from viacheck.persistence.replay_result import Step
+from viacheck.persistence.replay_result import ReplayCycle
 
 ENDS_WITHIN = 20.0
 """Seconds for one command; with nothing but ``ip`` to run it takes a few hundredths, with a lease about one."""
@@ -25,7 +25,7 @@ class CyclesFailed(Exception):
 
 def run_cycles(
     host: Namespace, resolved: ResolvedIntent, interfaces: Sequence[str], *, hotplugged: bool, writable: Sequence[str]
-) -> tuple[Step, list[Step]]:
+) -> tuple[ReplayCycle, list[ReplayCycle]]:
     """Boot, then ``ifdown`` and ``ifup`` of the uplink three times; no process is left of it.
 
     Args:
@@ -46,14 +46,14 @@ def run_cycles(
     boot = (*BOOT, HOTPLUG) if hotplugged else BOOT
     with PidSandbox(host, writable) as space:
 
-        def step(moment: str, commands: Sequence[Sequence[str]]) -> Step:
+        def step(moment: str, commands: Sequence[Sequence[str]]) -> ReplayCycle:
             done = tuple(_run(space, argv) for argv in commands)
             not_up = tuple(name for name in interfaces if not _is_up(space, name))
             try:
                 state = read_egress(host, None, resolved, (4, 6), time=0.0, moment=moment)
             except EgressUnreadable as error:
                 raise CyclesFailed(str(error)) from None
-            return Step(done, not_up, state)
+            return ReplayCycle(done, not_up, state)
 
         first = step("after boot", boot)
         again = (("ifdown", uplink), ("ifup", uplink))

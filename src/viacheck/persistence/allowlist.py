@@ -1,8 +1,8 @@
-"""What of a manager's file may be kept: addressing and routing, and nothing else.
+"""The part of a manager's file that a snapshot may hold: addressing and routing, and nothing else.
 
-Network managers keep Wi-Fi keys, passwords and scripts with credentials in the same files. Everything goes through an
-allow-list here before it becomes part of a snapshot; what is left out leaves its line empty, so that every line number
-stays true. Comments are left out: people put old passwords there.
+Network managers store Wi-Fi keys, passwords and scripts with credentials in the same files. Every file passes an
+allow-list here before it becomes part of a snapshot. A line that is left out stays as an empty line, so line numbers
+do not change. Comments are left out: people put old passwords there.
 """
 
 from __future__ import annotations
@@ -69,19 +69,19 @@ _PLAIN_VALUE = re.compile(r"[\"']?[\w.:/-]{1,64}[\"']?")
 
 
 def redact_to_allowlist(path: str, text: str) -> str:
-    """The part of a file's text that may be kept, each line where it was.
+    """Return the part of a file's text that a snapshot may hold; every line keeps its number.
 
     Args:
-        path: where the file lies; it decides how it is read.
-        text: the whole of it.
+        path: the file's path; it decides the format.
+        text: the whole text.
 
     Raises:
-        YAMLProblem: when a netplan file is no YAML: then nothing of it may be kept.
+        YAMLProblem: if a netplan file is not YAML; then no part of it may be stored.
     """
-    return _keeper(path)(text)
+    return _redactor(path)(text)
 
 
-def _keeper(path: str) -> Callable[[str], str]:
+def _redactor(path: str) -> Callable[[str], str]:
     folder = path.rpartition("/")[0]
     if path.endswith(".yaml"):
         return _netplan
@@ -126,7 +126,7 @@ def _ini(text: str, allowed: dict[str, frozenset[str]], numbered: re.Pattern[str
             key = bare.partition("=")[0].strip() if "=" in bare and bare[0] not in comments else ""
             in_ip = numbered is not None and section in ("ipv4", "ipv6") and numbered.fullmatch(key)
             keeping = bool(key) and (key in allowed.get(section, frozenset()) or bool(in_ip))
-            # That a file matches by something more must stay: it would seem to match more than it does.
+            # A further condition of [Match] must stay visible: without it the file would seem to match more links.
             narrows = section == "Match" and key and not keeping
             kept.append(line if keeping else f"{key}={LEFT_OUT}" if narrows else "")
         continued = bare.endswith("\\")
@@ -147,7 +147,7 @@ def _interfaces(text: str) -> str:
             else:
                 kept[line.number - 1] = line.raw[: line.raw.index(word) + len(word)] + f" {commands}"
         elif rest:
-            # ifupdown refuses a file with an option outside a stanza, or without a value: that it is there must stay.
+            # ifupdown refuses a file with an option outside a stanza, or without a value: the line must stay visible.
             kept[line.number - 1] = f"    {LEFT_OUT} {LEFT_OUT}"
         else:
             kept[line.number - 1] = f"    {LEFT_OUT}"
@@ -155,7 +155,7 @@ def _interfaces(text: str) -> str:
 
 
 def _script(text: str) -> str:
-    """The commands of a shell script that concern routing, with what stands around them on their lines left out."""
+    """Return the commands of a shell script that concern routing, without the other commands on their lines."""
     lines = text.split("\n")
     names = _referenced(lines)
     kept = [""] * len(lines)
@@ -173,18 +173,18 @@ def _script(text: str) -> str:
 
 
 def _referenced(lines: Iterator[str] | list[str]) -> frozenset[str]:
-    """The variables that ``ip`` commands make use of."""
-    found: set[str] = set()
+    """Return the variables that ``ip`` commands use."""
+    variables: set[str] = set()
     for line in lines:
         for piece, _operator in _pieces(line):
             if _is_kept_ip(piece.strip()):
-                found |= set(re.findall(r"\$\{?(\w+)", piece))
-    return frozenset(found)
+                variables |= set(re.findall(r"\$\{?(\w+)", piece))
+    return frozenset(variables)
 
 
 def _pieces(line: str) -> list[tuple[str, str]]:
-    """Cut a line at the operators outside quotes and substitutions: each piece with the operator behind it."""
-    found, piece, quote, at = [], "", "", 0
+    """Split a line at the operators outside quotes and substitutions: each piece with the operator after it."""
+    pieces, piece, quote, at = [], "", "", 0
     while at < len(line):
         rest = line[at:]
         inside = _SUBSTITUTION.match(rest) if quote != "'" else None
@@ -202,14 +202,14 @@ def _pieces(line: str) -> list[tuple[str, str]]:
         elif char in ";|()" or (char == "&" and not piece.endswith(">") and not rest.startswith("&>")):
             operator = re.match(r"[;&|()]+", rest)
             assert operator is not None
-            found.append((piece, operator[0]))
+            pieces.append((piece, operator[0]))
             piece, at = "", at + operator.end()
             continue
         piece += char
         at += 1
-    # A quote that is not closed goes on in the next line: what it holds is not known.
-    found.append((LEFT_OUT + quote if quote else piece, ""))
-    return found
+    # A quote without an end continues in the next line: its content is not known.
+    pieces.append((LEFT_OUT + quote if quote else piece, ""))
+    return pieces
 
 
 def _is_kept_ip(piece: str) -> bool:
@@ -226,7 +226,7 @@ def _without_shell_words(piece: str) -> str:
 
 
 def _commands(line: str, names: frozenset[str]) -> str:
-    """A line of shell with every command left out that does not concern routing."""
+    """Return a line of shell without the commands that do not concern routing."""
     return "".join(_command(piece, names) + operator for piece, operator in _pieces(line)).rstrip()
 
 
@@ -250,7 +250,7 @@ def _command(piece: str, names: frozenset[str]) -> str:
 
 
 class _Canvas:
-    """A text of which only what is copied shows; everything else is blank, and every line stays where it was."""
+    """A text in which only the copied parts are visible; the rest is blank, and every line keeps its number."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -260,16 +260,16 @@ class _Canvas:
         self._shown[first:last] = self.text[first:last]
 
     def scalar(self, node: yaml.Node) -> bool:
-        """Show a plain value; anything else is not shown."""
+        """Show a plain value, and no other node."""
         if isinstance(node, yaml.ScalarNode):
-            # An anchor or a tag stands before its value, and belongs to the node.
+            # An anchor or a tag comes before its value and belongs to the node.
             before = _PROPERTIES.match(self.text, node.start_mark.index, node.end_mark.index)
             self.copy(before.end() if before is not None else node.start_mark.index, node.end_mark.index)
             return True
         return False
 
     def mapping(self, node: yaml.Node, show: Callable[[str, yaml.Node], bool]) -> bool:
-        """Show the keys of a mapping for whose values ``show`` says that it has shown them."""
+        """Show the keys of a mapping whose values ``show`` has shown."""
         if not isinstance(node, yaml.MappingNode):
             return False
         self._brackets(node)
@@ -280,7 +280,7 @@ class _Canvas:
         return True
 
     def sequence(self, node: yaml.Node, show: Callable[[yaml.Node], bool]) -> bool:
-        """Show the items of a list, each by ``show``."""
+        """Show the items of a list by ``show``."""
         if not isinstance(node, yaml.SequenceNode):
             return False
         self._brackets(node)
@@ -313,7 +313,7 @@ def _netplan(text: str) -> str:
         return lambda node: canvas.mapping(node, lambda name, value: name in names and canvas.scalar(value))
 
     def address(node: yaml.Node) -> bool:
-        # An address with options is a key of its own, whose options are left out.
+        # An address with options is a key; its options are left out.
         return canvas.scalar(node) or canvas.mapping(node, lambda _name, _value: True)
 
     def setting(name: str, value: yaml.Node) -> bool:

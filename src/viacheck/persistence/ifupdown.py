@@ -1,7 +1,7 @@
-"""Reads what ifupdown brings up: /etc/network/interfaces with all that it sources, ifstate, and the scripts of if-*.d.
+"""Reads the configuration of ifupdown: /etc/network/interfaces and the files it sources, ifstate, scripts of if-*.d.
 
-The format is that of interfaces(5); where the page is silent, ifupdown 0.8.41 decides: a mistake ends the reading of
-the file that it is in, and a mistake in the first file makes every ifup refuse.
+The format is that of interfaces(5); where the page is silent, ifupdown 0.8.41 decides: it stops reading a file at a
+mistake, and a mistake in the first file makes every ifup fail.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEASE_HOOKS = "/etc/dhcp/dhclient-exit-hooks.d"
 """Scripts that Debian's dhclient-script sources after each answer of a DHCP server, executable or not
 (dhclient-script(8))."""
 DEEPEST = 8
-"""How deep files may source one another before the reading stops; ifupdown itself stops when it has no more files."""
+"""How deep files may source one another before the reader stops; ifupdown itself has no such limit."""
 HOOKS: dict[str, Phase] = {
     "pre-up": "pre-up", "up": "up", "post-up": "up", "down": "down", "pre-down": "down", "post-down": "post-down",
 }  # fmt: skip
@@ -49,14 +49,14 @@ _KEYWORDS = (
 
 @dataclass(frozen=True, slots=True)
 class LogicalLine:
-    """A line with those that continue it."""
+    """A line, joined with the lines that continue it."""
 
     number: int
-    """Of its first line, from 1."""
+    """The number of its first line, from 1."""
     last: int
     text: str
     raw: str
-    """As it stands in the file, line ends included."""
+    """The text in the file, line ends included."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class _Stanza:
 
 
 def logical_lines(text: str) -> Iterator[LogicalLine]:
-    """The lines that count: joined where a backslash ends them, without comments and blank ones."""
+    """Return the lines without comments and blank lines; a backslash at the end joins a line with the next."""
     lines = text.split("\n")
     at = 0
     while at < len(lines):
@@ -91,27 +91,27 @@ def logical_lines(text: str) -> Iterator[LogicalLine]:
 
 
 def keyword(line: LogicalLine) -> str | None:
-    """The word that begins a stanza; None for an option inside one."""
+    """Return the keyword that begins a stanza; None for an option inside a stanza."""
     word = line.text.split(None, 1)[0]
     return word if word in _KEYWORDS or word.startswith("allow-") else None
 
 
 def sources(file: HostFile) -> list[tuple[int, str, bool]]:
-    """What a file sources: line, pattern with its path made absolute, and whether the pattern names folders."""
-    found = []
+    """Return the files that a file sources: line, absolute pattern, and whether the pattern names folders."""
+    patterns = []
     for line in logical_lines(file.text):
         word, _space, rest = line.text.partition(" ")
         if word in ("source", "source-directory"):
             for pattern in rest.split():
                 absolute = pattern if pattern.startswith("/") else f"{file.path.rpartition('/')[0]}/{pattern}"
-                found.append((line.number, absolute, word == "source-directory"))
-    return found
+                patterns.append((line.number, absolute, word == "source-directory"))
+    return patterns
 
 
 def sourced(pattern: str, folder: bool, paths: Sequence[str]) -> list[str]:
-    """Which of the paths a ``source`` or ``source-directory`` line reads, in their order."""
+    """Return the paths that a ``source`` or ``source-directory`` line reads, in their order."""
     wanted = pattern.rstrip("/").split("/") + (["*"] if folder else [])
-    found = []
+    matching = []
     for path in sorted(paths):
         parts = path.split("/")
         hidden = any(
@@ -120,19 +120,19 @@ def sourced(pattern: str, folder: bool, paths: Sequence[str]) -> list[str]:
         if len(parts) == len(wanted) and not hidden and all(map(fnmatchcase, parts, wanted)):
             if folder and not re.fullmatch(r"[a-zA-Z0-9_-]+", parts[-1]):
                 continue
-            found.append(path)
-    return found
+            matching.append(path)
+    return matching
 
 
 class _InterfacesReader:
-    """Follows /etc/network/interfaces through everything that it sources."""
+    """Reads /etc/network/interfaces and every file that it sources."""
 
     def __init__(self, files: Sequence[HostFile], collector: ConfigCollector) -> None:
         self.files = {file.path: file for file in files if file.exists}
         self.collector = collector
         self.stanzas: list[_Stanza] = []
         self.started: list[tuple[str, bool]] = []
-        """Patterns of the names that something brings up; whether the name is a pattern."""
+        """The names in ``auto`` and ``allow-`` lines, and whether a name is a pattern."""
 
     def read(self, path: str, above: tuple[str, ...] = ()) -> None:
         file = self.files[path]
@@ -198,16 +198,16 @@ class _InterfacesReader:
         self.collector.problems.append(ParseProblem(place.path, place.line, f"{reason}{end}", refused))
 
     def starts(self, interface: str) -> bool:
-        """Whether an ``auto`` or ``allow-`` line brings the interface up."""
+        """Whether an ``auto`` or ``allow-`` line brings an interface up."""
         return any(fnmatchcase(interface, name) if pattern else interface == name for name, pattern in self.started)
 
 
 def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfig:
-    """Read everything that ifupdown runs.
+    """Read the configuration of ifupdown.
 
     Args:
-        files: the host's files; those that are not ifupdown's are left alone.
-        table_number: what a table's name stands for, as iproute2 knows it.
+        files: the host's files; those of other managers are ignored.
+        table_number: the number of a table's name, as iproute2 knows it.
     """
     collector = ConfigCollector("ifupdown")
     reader = _InterfacesReader(files, collector)
@@ -243,7 +243,7 @@ def _in_running_order(
     stanzas: list[_Stanza], collector: ConfigCollector, table_number: TableNumberOf
 ) -> list[ConfigEntry]:
     by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
-    found: list[ConfigEntry] = []
+    in_order: list[ConfigEntry] = []
     for stanza in stanzas:
         hooks = list(stanza.hooks)
         parent, seen = stanza.inherits, {stanza.interface}
@@ -255,18 +255,18 @@ def _in_running_order(
         for place, phase, text in sorted(hooks, key=lambda hook: order.index(hook[1])):
             names = {"IFACE": stanza.interface, "LOGICAL": stanza.interface, "METHOD": stanza.method}
             try:
-                found += entries(ip_commands(text, names), place, stanza.interface, phase, table_number)
+                in_order += entries(ip_commands(text, names), place, stanza.interface, phase, table_number)
             except ShellError as error:
                 collector.problems.append(ParseProblem(place.path, place.line, str(error)))
-    return found
+    return in_order
 
 
 def last_line(files: Sequence[HostFile], interface: str) -> Place | None:
-    """Where the first IPv4 stanza of an interface ends: the place behind which another line of it can be put."""
+    """Return the last line of the first IPv4 stanza of an interface: another line can be inserted behind it."""
     collector = ConfigCollector("ifupdown")
     reader = _InterfacesReader(files, collector)
     if INTERFACES in reader.files:
         reader.read(INTERFACES)
-    found = [stanza for stanza in reader.stanzas if stanza.interface == interface]
-    found.sort(key=lambda stanza: stanza.family != "inet")
-    return Place(found[0].place.path, found[0].last_line) if found else None
+    stanzas = [stanza for stanza in reader.stanzas if stanza.interface == interface]
+    stanzas.sort(key=lambda stanza: stanza.family != "inet")
+    return Place(stanzas[0].place.path, stanzas[0].last_line) if stanzas else None

@@ -1,7 +1,7 @@
-"""Reads what netplan is told: the YAML files of /etc/netplan and its other folders, whichever renderer works below it.
+"""Reads the configuration of netplan: the YAML files of /etc/netplan and its other folders, for any renderer.
 
 netplan(5): a file in /run hides one of the same name in /etc and that one in /usr/lib; the files are merged in the
-order of their names. Only syntax nodes are walked: every finding keeps its line, and no YAML tag makes an object.
+order of their names. Only syntax nodes are read: every finding keeps its line, and no YAML tag creates an object.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from viacheck.persistence.manager_config import (
 from viacheck.persistence.networkd import number, prefix
 
 LARGEST_METRIC = 2147483647
-"""netplan 0.106 writes a larger one as a negative number, which systemd-networkd refuses: the route gets none."""
+"""netplan 0.106 writes a larger metric as a negative number, which systemd-networkd refuses."""
 FOLDERS = ("/run/netplan", "/etc/netplan", "/usr/lib/netplan")
 DEVICE_TYPES = ("ethernets", "wifis", "modems", "bridges", "bonds", "vlans", "tunnels", "vrfs", "dummy-devices")
 
 
 class YAMLProblem(ValueError):
-    """The text is no YAML. Nothing of the text itself is repeated: it may hold secrets."""
+    """The text is not YAML. The message quotes nothing from the text, which may hold secrets."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
@@ -39,20 +39,20 @@ class YAMLProblem(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes without following aliases: a short text can stand for a tree of any size by them."""
+    """Composes without aliases: by aliases a short text can stand for a tree of any size."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="an alias, which is not followed here", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="an alias, which this reader does not follow", problem_mark=mark)
         return super().compose_node(parent, index)
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The syntax tree of a YAML document; None for an empty one.
+    """Return the syntax tree of a YAML document; None for an empty one.
 
     Raises:
-        YAMLProblem: when it is none, or is nested deeper than can be read.
+        YAMLProblem: if the text is not YAML, or is nested too deeply.
     """
     try:
         return yaml.compose(text, Loader=_Loader)
@@ -64,29 +64,29 @@ def compose(text: str) -> yaml.Node | None:
 
 
 def pairs(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
-    """The keys of a mapping with their values; nothing for any other node."""
+    """Return the keys of a mapping with their values; nothing for any other node."""
     if isinstance(node, yaml.MappingNode):
         yield from ((key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode))
 
 
 def value_of(node: yaml.Node | None, key: str) -> yaml.Node | None:
-    """The value of a key of a mapping."""
+    """Return the value of a key of a mapping."""
     return next((value for name, value in pairs(node) if name.value == key), None)
 
 
 def text_of(node: yaml.Node | None, key: str) -> str | None:
-    """The value of a key of a mapping, where it is a plain value."""
+    """Return the value of a key of a mapping if it is a plain value."""
     value = value_of(node, key)
     return str(value.value) if isinstance(value, yaml.ScalarNode) and value.value else None
 
 
 def items(node: yaml.Node | None) -> list[yaml.Node]:
-    """The items of a list; nothing for any other node."""
+    """Return the items of a list; nothing for any other node."""
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
-    """Read everything that netplan is told about the given links."""
+    """Read the configuration of the given links."""
     collector = ConfigCollector("netplan")
     for file in winning(below(files, *FOLDERS, suffix=".yaml")):
         if not collector.readable(file):
@@ -109,7 +109,7 @@ def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
 
 
 def device_type(files: Sequence[HostFile], interface: str) -> str | None:
-    """Under which key netplan's files name an interface, such as ``ethernets`` or ``wifis``."""
+    """Return the key under which netplan's files name an interface, such as ``ethernets`` or ``wifis``."""
     for file in winning(below(files, *FOLDERS, suffix=".yaml")):
         try:
             network = value_of(compose(file.text), "network")
@@ -152,16 +152,16 @@ def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, co
 
 
 def _place(file: HostFile, node: yaml.Node) -> Place:
-    number_ = node.start_mark.line + 1
+    line = node.start_mark.line + 1
     first, last = node.start_mark.index, node.end_mark.index
-    return Place(file.path, number_, " ".join(file.text[first:last].split()))
+    return Place(file.path, line, " ".join(file.text[first:last].split()))
 
 
 def _rule(item: yaml.Node, place: Place, link: Link) -> WrittenRule:
     source, destination = text_of(item, "from"), text_of(item, "to")
     table, priority, mark = text_of(item, "table") or "main", text_of(item, "priority"), text_of(item, "mark")
     if not table.isdecimal() and table != "main":
-        raise ValueError("netplan takes a table by number")
+        raise ValueError("a table that is not a number")
     service = text_of(item, "type-of-service")
     rule = Rule(
         family=6 if ":" in (source or "") + (destination or "") else 4,
@@ -179,7 +179,7 @@ def _route(item: yaml.Node, place: Place, link: Link) -> WrittenRoute:
     destination, gateway = text_of(item, "to"), text_of(item, "via")
     table, metric, kind = text_of(item, "table") or "main", text_of(item, "metric"), text_of(item, "type") or "unicast"
     if destination is None or (not table.isdecimal() and table != "main"):
-        raise ValueError("netplan takes a route with 'to', and a table by number")
+        raise ValueError("a route without 'to', or a table that is not a number")
     family = 6 if ":" in (gateway or "") + destination else 4
     route = Route(
         family=family,  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Reads what systemd-networkd configures: .network files with their drop-ins, networkd.conf, and its state of links.
+"""Reads the configuration of systemd-networkd: .network files with drop-ins, networkd.conf, and its state of links.
 
 systemd.network(5): of the files in /etc, /run and /usr/lib one of the same name hides the others, the first by name
 that matches a link configures it, and NAME.network.d/*.conf of all folders are read after it. networkd knows the names
@@ -32,28 +32,30 @@ CONF_FOLDERS = (
 STATE_FOLDER = "/run/systemd/netif/links"
 _MATCHED = frozenset({"Name", "MACAddress", "PermanentMACAddress", "Kind", "Type"})
 RULES_KEY, ROUTES_KEY = "ManageForeignRoutingPolicyRules", "ManageForeignRoutes"
-"""Whether networkd takes away the rules, or routes, that it finds at its start and did not set (networkd.conf(5))."""
+"""Whether networkd removes the rules, or routes, that it finds when it starts and did not set (networkd.conf(5))."""
 KEEP_FOREIGN_PATH = "/etc/systemd/networkd.conf.d/viacheck.conf"
 KEEP_FOREIGN = f"[Network]\n{RULES_KEY}=no\n{ROUTES_KEY}=no"
-"""What makes networkd leave them alone. It reads this first when it starts, so nothing need be restarted for it."""
+"""The text that makes networkd keep them. It reads this file when it starts, so no restart is needed."""
 UNREADABLE = "cannot be read as networkd reads it"
+MOST_DIGITS = 10
+"""The digits of the largest table number, which has 32 bits."""
 
 
 def configuration(files: Sequence[HostFile], problems: list[ParseProblem]) -> list[Section]:
-    """The [Network] sections of networkd.conf and its drop-ins, in the order in which they count."""
+    """Return the [Network] sections of networkd.conf and its drop-ins, in the order in which they apply."""
     main = [file for file in files if file.path == CONF and file.exists and file.error is None]
     parts = [*main, *winning(below(files, *CONF_FOLDERS, suffix=".conf"))]
     return [section for file in parts for section in named(sections(file, problems), "Network")]
 
 
 def purges_foreign(files: Sequence[HostFile], key: str = RULES_KEY) -> tuple[bool, Place | None]:
-    """Whether networkd removes rules (or, by the other key, routes) that it does not own, and where that is said."""
-    said = [setting for section in configuration(files, []) for setting in section.settings if setting.key == key]
-    return is_yes(said[-1].value if said else None, default=True), said[-1].place if said else None
+    """Return whether networkd removes foreign rules (or routes, by the other key), and the line that says so."""
+    settings = [setting for section in configuration(files, []) for setting in section.settings if setting.key == key]
+    return is_yes(settings[-1].value if settings else None, default=True), settings[-1].place if settings else None
 
 
 def table_names(files: Sequence[HostFile]) -> dict[str, int]:
-    """The names of tables that networkd knows."""
+    """Return the names of tables that networkd knows, with their numbers."""
     names = dict(PREDEFINED_TABLES)
     for section in configuration(files, []):
         for setting in section.all("RouteTable"):
@@ -65,52 +67,51 @@ def table_names(files: Sequence[HostFile]) -> dict[str, int]:
 
 
 def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
-    """Read everything that networkd configures on the given links."""
+    """Read the configuration of the given links."""
     collector = ConfigCollector("networkd")
     _state(files, links, collector)
     names = table_names(files)
     configuration(files, collector.problems)
     networks = []
     for file in winning(below(files, *FOLDERS, suffix=".network")):
-        # An empty file, or a link to /dev/null, masks those of its name.
+        # An empty file, or a link to /dev/null, masks the other files of its name.
         if not file.text or not collector.readable(file):
             continue
         name = file.path.rpartition("/")[2]
         parts = [file, *winning(below(files, *(f"{folder}/{name}.d" for folder in FOLDERS), suffix=".conf"))]
-        found = [section for part in parts for section in sections(part, collector.problems)]
-        networks.append((file, found))
+        networks.append((file, [section for part in parts for section in sections(part, collector.problems)]))
     for link in links:
-        for file, found in networks:
-            if _matches(found, link):
-                _network(file, found, link, names, collector)
+        for file, file_sections in networks:
+            if _matches(file_sections, link):
+                _network(file, file_sections, link, names, collector)
                 break
     return collector.config()
 
 
 def at_work(files: Sequence[HostFile], links: Sequence[Link]) -> bool:
-    """Whether networkd says of any link that it manages it at this moment."""
+    """Whether networkd manages any link at this moment, by its own state."""
     return read(files, links).active
 
 
 def file_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) -> str | None:
-    """The path of the .network file that configures a link; None where none does."""
+    """Return the path of the .network file that configures a link; None without such a file."""
     managed = [link for link in read(files, links).links if link.interface == interface]
     present = {file.path for file in files if file.exists}
     for link in sorted(managed, key=lambda link: link.active):
         path = _whole_file(link.place.path)
-        # What networkd still goes by may have been removed since.
+        # The file that networkd still uses may have been removed since.
         if path.endswith(".network") and path in present:
             return path
     return None
 
 
 def network_name(path: str) -> str:
-    """The name by which a .network file and its drop-ins go together, in whatever folders they lie."""
+    """Return the name that a .network file shares with its drop-ins, whatever folders they are in."""
     return _whole_file(path).rpartition("/")[2]
 
 
 def _whole_file(path: str) -> str:
-    """The file that a drop-in belongs to, which may be what says what the file is for; any other is whole itself."""
+    """Return the .network file that a drop-in belongs to; the path itself for any other file."""
     folder, _slash, name = path.rpartition("/")
     return folder.removesuffix(".d") if name.endswith(".conf") else path
 
@@ -129,40 +130,40 @@ def _state(files: Sequence[HostFile], links: Sequence[Link], collector: ConfigCo
             )
 
 
-def _matches(found: Sequence[Section], link: Link) -> bool:
-    settings = [setting for section in named(found, "Match") for setting in section.settings]
+def _matches(file_sections: Sequence[Section], link: Link) -> bool:
+    settings = [setting for section in named(file_sections, "Match") for setting in section.settings]
     if not any(setting.value for setting in settings) or {setting.key for setting in settings} - _MATCHED:
-        # Without [Match] a file is for every link, which networkd itself warns about; what is not known here
-        # (drivers, paths, hosts) is not guessed.
+        # Without [Match] a file is for every link, which networkd itself warns about. A key that a snapshot cannot
+        # decide (drivers, paths, hosts) matches nothing.
         return not settings
     kind = "wlan" if link.wireless else "loopback" if link.name == "lo" else "ether"
     values = {"Name": link.name, "Kind": link.kind or "", "Type": kind,
               "MACAddress": (link.mac or "").lower(), "PermanentMACAddress": (link.mac or "").lower()}  # fmt: skip
-    return all(_one_matches(setting.value, values[setting.key], setting.key) for setting in settings)
+    return all(_matches_value(setting.value, values[setting.key], setting.key) for setting in settings)
 
 
-def _one_matches(pattern: str, value: str, key: str) -> bool:
-    words = pattern.split()
-    inverted = bool(words) and words[0].startswith("!")
+def _matches_value(pattern: str, value: str, key: str) -> bool:
+    patterns = pattern.split()
+    inverted = bool(patterns) and patterns[0].startswith("!")
     if inverted:
-        words[0] = words[0][1:]
+        patterns[0] = patterns[0][1:]
     if key.endswith("MACAddress"):
-        words = [word.lower().replace("-", ":") for word in words]
-    return any(fnmatchcase(value, word) for word in words if word) != inverted
+        patterns = [address.lower().replace("-", ":") for address in patterns]
+    return any(fnmatchcase(value, alternative) for alternative in patterns if alternative) != inverted
 
 
 def _network(
-    file: HostFile, found: Sequence[Section], link: Link, names: dict[str, int], collector: ConfigCollector
+    file: HostFile, file_sections: Sequence[Section], link: Link, names: dict[str, int], collector: ConfigCollector
 ) -> None:
-    for section in named(found, "Link"):
+    for section in named(file_sections, "Link"):
         if is_yes(section.get("Unmanaged"), default=False):
             return
-    first = next(named(found, "Match"), found[0] if found else None)
-    dhcp = any(section.get("DHCP") in ("yes", "ipv4", "true", "1") for section in named(found, "Network"))
+    first = next(named(file_sections, "Match"), file_sections[0] if file_sections else None)
+    dhcp = any(section.get("DHCP") in ("yes", "ipv4", "true", "1") for section in named(file_sections, "Network"))
     collector.links.append(
         ManagedLink(link.name, first.place if first else Place(file.path, 1), method="dhcp" if dhcp else "static")
     )
-    for section in found:
+    for section in file_sections:
         try:
             if section.name == "RoutingPolicyRule":
                 collector.entries.append(_rule(section, link, names))
@@ -175,8 +176,10 @@ def _network(
 
 
 def number(table: str, names: dict[str, int]) -> int | None:
-    """The number of a table that is written as number or name; None where the name is not known."""
-    return int(table) if table.isdecimal() else names.get(table)
+    """Return the number of a table, given as number or name; None for an unknown name."""
+    if table.isdecimal() and len(table) <= MOST_DIGITS:
+        return int(table)
+    return names.get(table)
 
 
 def _rule(section: Section, link: Link, names: dict[str, int]) -> WrittenRule:
@@ -201,7 +204,7 @@ def _rule(section: Section, link: Link, names: dict[str, int]) -> WrittenRule:
         fwmark=int(mark, 0) if mark else None,
         fwmask=int(mask, 0) if mask else None,
         suppress_prefixlength=int(suppress) if suppress else None,
-        unread=tuple(f"{word} {section.get(key)}" for key, word in ports.items() if section.get(key)),
+        unread=tuple(f"{keyword} {section.get(key)}" for key, keyword in ports.items() if section.get(key)),
     )
     return WrittenRule(
         place=section.place_of("From" if rule.table is not None else "Table"),
@@ -218,10 +221,9 @@ def _route(section: Section, link: Link, names: dict[str, int]) -> WrittenRoute:
     computed = gateway is not None and gateway.startswith("_")
     family: Family = 6 if ":" in (gateway or "") + (destination or "") or gateway == "_ipv6ra" else 4
     hops = (Nexthop(gateway=None if computed else gateway, interface=link.name),) if kind == "unicast" else ()
-    found = number(table, names)
     route = Route(
         family=family,
-        table=found if found is not None else 0,
+        table=number(table, names) or 0,
         destination=prefix(destination) or ("::/0" if family == 6 else "0.0.0.0/0"),
         type=kind,
         nexthops=hops,
@@ -233,10 +235,10 @@ def _route(section: Section, link: Link, names: dict[str, int]) -> WrittenRoute:
 
 
 def prefix(value: str | None) -> str | None:
-    """A prefix in CIDR form; None for one that is left out or selects everything.
+    """Return a prefix in CIDR form; None for a missing prefix or one that selects everything.
 
     Raises:
-        ValueError: when it is none.
+        ValueError: if it is not a prefix.
     """
     if not value or value in ("default", "any", "all"):
         return None

@@ -1,8 +1,8 @@
-"""Reads what NetworkManager configures: connection profiles (key files), its own state of devices, dispatcher scripts.
+"""Reads the configuration of NetworkManager: connection profiles (key files), its state of devices, dispatcher scripts.
 
 nm-settings-keyfile(5): rules are routing-ruleN in [ipv4], routes routeN with routeN_options, and route-table moves
 every route of the profile. NetworkManager refuses a rule without a priority, takes tables by number only, and ignores a
-profile that others than its owner may read.
+profile that is readable by others than its owner.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ FAMILIES: dict[str, Family] = {"ipv4": 4, "ipv6": 6}
 
 
 def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNumberOf) -> ManagerConfig:
-    """Read everything that NetworkManager configures on the given links.
+    """Read the configuration of the given links.
 
     Args:
-        files: the host's files; those that are not NetworkManager's are left alone.
+        files: the host's files; those of other managers are ignored.
         links: the host's interfaces.
-        table_number: what a table's name stands for in a dispatcher script.
+        table_number: the number of a table's name in a dispatcher script.
     """
     collector = ConfigCollector("networkmanager")
-    profiles = [(file, found) for file in winning(below(files, *PROFILE_FOLDERS))
-                if (found := _profile(file, collector)) is not None]  # fmt: skip
+    profiles = [(file, profile) for file in winning(below(files, *PROFILE_FOLDERS))
+                if (profile := _profile(file, collector)) is not None]  # fmt: skip
     in_use = _state(files, links, collector)
     for link in links:
-        for file, found in profiles:
-            identity = next(named(found, "connection"), None)
-            uuid = identity.get("uuid") if identity else None
-            if (link.name, uuid) in in_use or _names(found, link):
-                _settings(file, found, link, collector)
+        for file, profile in profiles:
+            connection = next(named(profile, "connection"), None)
+            uuid = connection.get("uuid") if connection else None
+            if (link.name, uuid) in in_use or _names(profile, link):
+                _settings(file, profile, link, collector)
     for folder, phase in DISPATCHER_FOLDERS.items():
         for script in sorted(below(files, folder), key=lambda file: file.path):
             read_script(script, collector, phase, table_number)
@@ -91,41 +91,42 @@ def _state(files: Sequence[HostFile], links: Sequence[Link], collector: ConfigCo
     return in_use
 
 
-def _names(found: Sequence[Section], link: Link) -> bool:
-    names = [section.get("interface-name") for section in named(found, "connection")]
-    patterns = [one for section in named(found, "match") for one in (section.get("interface-name") or "").split(";")]
+def _names(profile: Sequence[Section], link: Link) -> bool:
+    names = [section.get("interface-name") for section in named(profile, "connection")]
+    matches = [section.get("interface-name") or "" for section in named(profile, "match")]
+    patterns = [pattern for value in matches for pattern in value.split(";")]
     return link.name in names or any(fnmatchcase(link.name, pattern) for pattern in patterns if pattern)
 
 
 def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) -> tuple[Place, str] | None:
-    """The profile of an interface: its file, and the UUID (else the file's name) by which nmcli finds it."""
+    """Return the profile of an interface: its file, and the UUID (else the file's name) that nmcli takes."""
     collector = ConfigCollector("networkmanager")
     in_use = _state(files, links, collector)
-    found_by_name = None
+    by_name = None
     for file in winning(below(files, *PROFILE_FOLDERS)):
-        found = _profile(file, collector)
-        if found is None:
+        profile = _profile(file, collector)
+        if profile is None:
             continue
-        identity = next(named(found, "connection"), None)
-        uuid = identity.get("uuid") if identity else None
+        connection = next(named(profile, "connection"), None)
+        uuid = connection.get("uuid") if connection else None
         name = uuid or file.path.rpartition("/")[2].removesuffix(".nmconnection")
         if (interface, uuid) in in_use:
             return Place(file.path, 1), name
         link = next((link for link in links if link.name == interface), None)
-        if link is not None and _names(found, link):
-            found_by_name = found_by_name or (Place(file.path, 1), name)
-    return found_by_name
+        if link is not None and _names(profile, link):
+            by_name = by_name or (Place(file.path, 1), name)
+    return by_name
 
 
-def _settings(file: HostFile, found: Sequence[Section], link: Link, collector: ConfigCollector) -> None:
-    identity = next(named(found, "connection"), None)
-    automatic = identity is None or identity.get("autoconnect") not in ("false", "0")
-    method = next((section.get("method") for section in named(found, "ipv4")), None) or ""
-    place = identity.place_of("interface-name") if identity else Place(file.path, 1)
-    words = {"auto": "dhcp", "manual": "static"}
-    collector.links.append(ManagedLink(link.name, place, at_boot=automatic, method=words.get(method, method)))
+def _settings(file: HostFile, profile: Sequence[Section], link: Link, collector: ConfigCollector) -> None:
+    connection = next(named(profile, "connection"), None)
+    automatic = connection is None or connection.get("autoconnect") not in ("false", "0")
+    method = next((section.get("method") for section in named(profile, "ipv4")), None) or ""
+    place = connection.place_of("interface-name") if connection else Place(file.path, 1)
+    method = {"auto": "dhcp", "manual": "static"}.get(method, method)
+    collector.links.append(ManagedLink(link.name, place, at_boot=automatic, method=method))
     for name, family in FAMILIES.items():
-        for section in named(found, name):
+        for section in named(profile, name):
             for entry in _entries(section, family, link, collector):
                 collector.entries.append(entry)
 
@@ -133,43 +134,42 @@ def _settings(file: HostFile, found: Sequence[Section], link: Link, collector: C
 def _entries(
     section: Section, family: Family, link: Link, collector: ConfigCollector
 ) -> Iterator[WrittenRule | WrittenRoute]:
-    everywhere = section.get("route-table") or "main"
+    default_table = section.get("route-table") or "main"
     for setting in section.settings:
         try:
             if re.fullmatch(r"routing-rule\d*", setting.key):
                 yield _rule(setting.value, setting.place, family, link)
             elif re.fullmatch(r"route\d*", setting.key):
                 options = section.get(f"{setting.key}_options") or ""
-                yield _route(setting.value, options, setting.place, family, link, everywhere)
+                yield _route(setting.value, options, setting.place, family, link, default_table)
         except ValueError as error:
             place, refused = setting.place, isinstance(error, EntryRefused)
             collector.problems.append(ParseProblem(place.path, place.line, str(error), refused))
     if section.get("route-table") and section.get("never-default") not in ("true", "1"):
-        yield from _default(section, family, link, everywhere)
+        yield from _default(section, family, link, default_table)
 
 
 def _rule(value: str, place: Place, family: Family, link: Link) -> WrittenRule:
-    words = tuple(value.split())
-    command = IPCommand("rule", "add", family, words, failure_tolerated=False, guarded=False)
+    arguments = tuple(value.split())
+    command = IPCommand("rule", "add", family, arguments, failure_tolerated=False, guarded=False)
     rule, table = rule_of(command, lambda name: number(name, PREDEFINED_TABLES))
-    has_priority = any(word in ("priority", "order", "pref", "preference") for word in words)
+    has_priority = any(keyword in ("priority", "order", "pref", "preference") for keyword in arguments)
     if not has_priority:
         raise EntryRefused("a routing-rule without a priority, which NetworkManager refuses")
     return WrittenRule(place=place, interface=link.name, rule=rule, table=table, has_priority=True)
 
 
-def _route(value: str, options: str, place: Place, family: Family, link: Link, everywhere: str) -> WrittenRoute:
+def _route(value: str, options: str, place: Place, family: Family, link: Link, default_table: str) -> WrittenRoute:
     destination, gateway, metric = (*(part.strip() for part in value.split(",")), "", "")[:3]
-    said = dict(option.partition("=")[::2] for option in options.split(",") if "=" in option)
-    table, kind = said.get("table", everywhere), said.get("type", "unicast")
-    found = number(table, PREDEFINED_TABLES)
+    settings = dict(option.partition("=")[::2] for option in options.split(",") if "=" in option)
+    table, kind = settings.get("table", default_table), settings.get("type", "unicast")
     if not destination:
         raise ValueError("a route without a destination")
-    # An older form has the gateway 0.0.0.0 for none.
+    # An older form has the gateway 0.0.0.0 for a route without a gateway.
     gateway = "" if gateway in ("0.0.0.0", "::") else gateway  # noqa: S104
     route = Route(
         family=family,
-        table=found if found is not None else 0,
+        table=number(table, PREDEFINED_TABLES) or 0,
         destination=prefix(destination) or ("::/0" if family == 6 else "0.0.0.0/0"),
         type=kind,
         nexthops=(Nexthop(gateway=gateway or None, interface=link.name),) if kind == "unicast" else (),
@@ -179,17 +179,17 @@ def _route(value: str, options: str, place: Place, family: Family, link: Link, e
 
 
 def _default(section: Section, family: Family, link: Link, table: str) -> Iterator[WrittenRoute]:
-    """The default route that the profile's gateway, or its lease, makes in the table of route-table."""
+    """Return the default route of the profile's gateway, or its lease, in the table of route-table."""
     gateway = section.get("gateway")
     for setting in section.settings:
         # 'address1=10.0.0.2/24,10.0.0.1' names the gateway as well.
         if re.fullmatch(r"address(es)?\d*", setting.key) and "," in setting.value:
             gateway = gateway or setting.value.split(",")[1].strip()
     leased = section.get("method") == "auto"
-    found = number(table, PREDEFINED_TABLES)
     if gateway or leased:
         route = Route(
-            family=family, table=found if found is not None else 0, destination="::/0" if family == 6 else "0.0.0.0/0",
+            family=family, table=number(table, PREDEFINED_TABLES) or 0,
+            destination="::/0" if family == 6 else "0.0.0.0/0",
             nexthops=(Nexthop(gateway=gateway, interface=link.name),),
         )  # fmt: skip
         yield WrittenRoute(

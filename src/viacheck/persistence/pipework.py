@@ -1,7 +1,7 @@
-"""What runs pipework again: after a reboot, when its parent comes up, and when the container is started.
+"""The lines that run pipework again: after a reboot, when its parent comes up, and when the container starts.
 
-It reads rc.local, ifupdown's files and scripts, systemd units with the programs that they run, and cron's tables, and
-says of each place that names pipework on which occasion it runs, or why it never does.
+The reader covers rc.local, ifupdown's files and scripts, systemd units with their programs, and cron's tables. Each
+line that names pipework gets the occasion on which it runs, or the reason why it never runs for this agent.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ UNIT_FOLDERS = ("/etc/systemd/system", "/usr/local/lib/systemd/system")
 CRONTAB = "/etc/crontab"
 CRON_FOLDERS = ("/etc/cron.d", "/var/spool/cron/crontabs")
 BY_DHCP = ("dhclient", "dhcpcd", "udhcpc", "dhcp")
-"""What pipework takes in place of an address; a version may follow after a colon."""
-_RUN_BY_ITSELF = re.compile(r"(?:\S*/)?pipework(?=\s|$)")
+"""The words that pipework takes in place of an address; a version may follow after a colon."""
+_PROGRAM = re.compile(r"(?:\S*/)?pipework(?=\s|$)")
 _MENTION = re.compile(r"pipework")
 _EVENTS = re.compile(r"\bdocker\s+(?:events|wait)\b")
 _GUARD = re.compile(r"(?:\|\||&&|\bthen\b)\s*(?:\S*/)?pipework\b")
@@ -44,43 +44,43 @@ _UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "BindsTo",
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """A place that runs pipework again."""
+    """A line that runs pipework again."""
 
     occasion: Occasion
     place: Place
     repeats: bool
-    """It may run while the agent's interface is still there."""
+    """It may run while the agent's interface exists."""
     guarded: bool
-    """It runs only when something that was asked before says so."""
+    """It runs only after a test on the same line."""
 
 
 @dataclass(slots=True)
 class Reruns:
-    """All places that name pipework."""
+    """All lines that name pipework."""
 
-    found: list[Rerun] = field(default_factory=list)
+    effective: list[Rerun] = field(default_factory=list)
     ineffective: list[tuple[Place, str]] = field(default_factory=list)
-    """Places that never run it for this agent, with the reason."""
+    """The lines that never run it for this agent, each with the reason."""
 
     @property
     def missing(self) -> tuple[Occasion, ...]:
         """The occasions on which nothing runs it."""
-        there = {rerun.occasion for rerun in self.found}
-        return tuple(occasion for occasion in OCCASIONS if occasion not in there)
+        covered = {rerun.occasion for rerun in self.effective}
+        return tuple(occasion for occasion in OCCASIONS if occasion not in covered)
 
     @property
     def not_idempotent(self) -> list[Rerun]:
-        """Places that run it again while its interface is there, which fails and leaves an interface behind."""
-        return [rerun for rerun in self.found if rerun.repeats and not rerun.guarded]
+        """The lines that may run it while its interface exists, which fails and leaves an interface behind."""
+        return [rerun for rerun in self.effective if rerun.repeats and not rerun.guarded]
 
 
 def redact_to_pipework_lines(path: str, text: str) -> str:
-    """What of a unit, a program or a crontab may be kept: its lines about pipework, each where it was."""
-    keeper = _kept_of_unit if path.endswith(".service") else _kept_of_script
-    return "\n".join(keeper(line) for line in text.split("\n"))
+    """Return the lines about pipework of a unit, a program or a crontab; every line keeps its number."""
+    redact = _redact_unit_line if path.endswith(".service") else _redact_script_line
+    return "\n".join(redact(line) for line in text.split("\n"))
 
 
-def _kept_of_unit(line: str) -> str:
+def _redact_unit_line(line: str) -> str:
     bare = line.strip()
     if re.fullmatch(r"\[[\w ]+\]", bare):
         return bare
@@ -92,13 +92,13 @@ def _kept_of_unit(line: str) -> str:
     return f"{key}={value.split()[0] if value.split() else ''} …"
 
 
-def _kept_of_script(line: str) -> str:
+def _redact_script_line(line: str) -> str:
     if line.strip().startswith("#") or not (_MENTION.search(line) or _EVENTS.search(line)):
         return ""
     events = "docker events … " if _EVENTS.search(line) else ""
     if not _MENTION.search(line):
         return events.rstrip()
-    # What stands before may hold anything; only that something is asked first matters.
+    # The commands before pipework may hold secrets; only the test before it matters.
     before, _, _ = line.partition("pipework")
     asked = re.search(r"(\|\||&&|\bthen\b)\s*\S*$", before)
     schedule = re.match(r"\s*(@\w+|(?:[\d*/,-]+\s+){5})", line)
@@ -107,20 +107,20 @@ def _kept_of_script(line: str) -> str:
 
 
 def programs_of(unit: HostFile) -> Iterator[str]:
-    """The programs that a unit runs, by absolute path."""
+    """Return the programs that a unit runs, by absolute path."""
     for _place, _key, words in _unit_commands(unit):
         if words and words[0].startswith("/"):
             yield words[0]
 
 
 def reruns(snapshot: Snapshot, parent: str, container: str | None, address: str | None) -> Reruns:
-    """Find what runs pipework for an agent.
+    """Find the lines that run pipework for an agent.
 
     Args:
         snapshot: of the host, with its files.
-        parent: the interface that pipework must be given.
-        container: the name that it must be given; None where the agent is no container and has many names.
-        address: with prefix length, as it must be given; None for one of the words for DHCP.
+        parent: the interface that pipework must get.
+        container: the name that it must get; None for an agent that is not a container and has many names.
+        address: the address with prefix length that it must get; None for a lease.
     """
     result = Reruns()
     wanted = _Wanted(parent, container, address)
@@ -149,7 +149,7 @@ class _Wanted:
     address: str | None
 
     def objection(self, words: Sequence[str]) -> str | None:
-        """Why pipework with these words does not attach this agent as intended; None when it does."""
+        """Return why pipework with these arguments does not attach this agent as intended; None when it does."""
         plain: list[str] = []
         waiting = list(words)
         while waiting:
@@ -175,22 +175,23 @@ class _Wanted:
         return None
 
 
-def words_of(text: str) -> list[str] | None:
-    """The words behind ``pipework`` in a line of shell; None where the line runs no pipework."""
-    found = _RUN_BY_ITSELF.search(text)
-    if found is None:
+def arguments_of(text: str) -> list[str] | None:
+    """Return the arguments of ``pipework`` in a line of shell; None where the line does not run it."""
+    program = _PROGRAM.search(text)
+    if program is None:
         return None
-    command = re.split(r"[;&|>]|\s\d?>", text[found.end() :])[0]
+    command = re.split(r"[;&|>]|\s\d?>", text[program.end() :])[0]
     try:
         return shlex.split(command)
     except ValueError:
-        return command.split()
+        # A quote that began before pipework ends behind it: sh -c "… || pipework …".
+        return command.rstrip("\"' ").split()
 
 
 def _add(
     text: str, place: Place, occasions: Sequence[Occasion], wanted: _Wanted, result: Reruns, *, repeats: bool
 ) -> None:
-    words = words_of(text)
+    words = arguments_of(text)
     if words is None:
         return
     objection = wanted.objection(words)
@@ -198,7 +199,7 @@ def _add(
         result.ineffective.append((place, objection))
         return
     guarded = _GUARD.search(text) is not None
-    result.found += [Rerun(occasion, place, repeats, guarded) for occasion in occasions]
+    result.effective += [Rerun(occasion, place, repeats, guarded) for occasion in occasions]
 
 
 def _rc_local(file: HostFile | None, wanted: _Wanted, result: Reruns) -> None:
@@ -206,14 +207,14 @@ def _rc_local(file: HostFile | None, wanted: _Wanted, result: Reruns) -> None:
         return
     ended = False
     for number, line in enumerate(file.text.split("\n"), 1):
-        if words_of(line) is None or line.lstrip().startswith("#"):
+        if arguments_of(line) is None or line.lstrip().startswith("#"):
             ended = ended or _EXIT.match(line) is not None
             continue
         place = Place(file.path, number, line.strip())
         if ended:
-            result.ineffective.append((place, "it stands behind 'exit', so it never runs"))
+            result.ineffective.append((place, "it stands after 'exit', so it never runs"))
         elif not file.mode & 0o111:
-            result.ineffective.append((place, "the file may not be executed, so it never runs"))
+            result.ineffective.append((place, "the file is not executable, so it never runs"))
         else:
             _add(line, place, ["reboot"], wanted, result, repeats=False)
 
@@ -230,7 +231,7 @@ def _interfaces(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> N
         for _line, pattern, folder in ifupdown.sources(file):
             waiting += ifupdown.sourced(pattern, folder, paths)
         for place, interface, text in _hooks(file):
-            if words_of(text) is not None and interface != wanted.parent:
+            if arguments_of(text) is not None and interface != wanted.parent:
                 result.ineffective.append((place, f"it runs when {interface} comes up, not {wanted.parent}"))
             else:
                 _add(text, place, ["interface"], wanted, result, repeats=True)
@@ -244,7 +245,7 @@ _UP_FOLDERS = tuple(folder for folder, phase in ifupdown.SCRIPT_FOLDERS.items() 
 
 
 def _hooks(file: HostFile) -> Iterator[tuple[Place, str, str]]:
-    """The commands that run when an interface comes up, with the interface."""
+    """Return the commands that run when an interface comes up, with the interface."""
     interface: str | None = None
     for line in ifupdown.logical_lines(file.text):
         word, *rest = line.text.split(None, 1)
@@ -258,7 +259,7 @@ def _unit_commands(unit: HostFile) -> Iterator[tuple[Place, str, list[str]]]:
     for number, line in enumerate(unit.text.split("\n"), 1):
         key, equals, value = line.partition("=")
         if equals and key in ("ExecStart", "ExecStartPost"):
-            # '-', '+', '!' and '@' before a program's name change how it is run (systemd.service(5)).
+            # '-', '+', '!' and '@' before a program's name are modifiers (systemd.service(5)).
             yield Place(unit.path, number, line.strip()), key, value.strip().lstrip("-+!:@").split()
 
 
@@ -274,16 +275,16 @@ def _units(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> None:
         timed = any(path.endswith(f".wants/{timer}") for path in paths)
         for place, key, words in _unit_commands(unit):
             program = by_path.get(words[0]) if words else None
-            written = [line for line in program.text.split("\n") if words_of(line)] if program is not None else []
+            written = [line for line in program.text.split("\n") if arguments_of(line)] if program is not None else []
             if not written and not _MENTION.search(" ".join(words)):
                 continue
             if program is not None and not program.mode & 0o111:
-                result.ineffective.append((place, f"{words[0]} may not be executed"))
+                result.ineffective.append((place, f"{words[0]} is not executable"))
                 continue
             lines = [line for line in written if "$" not in line]
             if not lines:
-                # A program that hands its own words on: pipework "$@".
-                own = words_of(" ".join(words)) is not None
+                # A program that passes its own arguments on: pipework "$@".
+                own = arguments_of(" ".join(words)) is not None
                 lines = [" ".join(words) if own else f"pipework {' '.join(words[1:])}"]
             if not wants and not timed:
                 result.ineffective.append((place, "the unit is not enabled"))
@@ -296,7 +297,7 @@ def _units(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> None:
 def _occasions(
     unit: HostFile, key: str, program: HostFile | None, wants: set[str], parent: str, timed: bool
 ) -> tuple[list[Occasion], bool]:
-    """When a unit runs its command, and whether the agent's interface may be there then."""
+    """Return when a unit runs its command, and whether the agent's interface may exist then."""
     if timed:
         return ["reboot", "interface", "restart"], True
     watches = program is not None and _EVENTS.search(program.text) is not None

@@ -1,4 +1,4 @@
-"""What came of running what is written down: a boot, then the uplink taken down and up again and again (PERSIST-02)."""
+"""The outcome of a replay of ifupdown's files in a lab: a boot, then several cycles of ifdown and ifup (PERSIST-02)."""
 
 from __future__ import annotations
 
@@ -10,104 +10,114 @@ from viacheck.model.measurements import EgressState, NotReplayed, ReplayFault, R
 from viacheck.model.result import CommandEvidence, Evidence, StateEvidence
 from viacheck.model.snapshot import Route, Rule
 
-_TOLD = 3
-"""Lines of a command's error that a sentence has room for."""
+_MOST_LINES = 3
+"""Lines of a command's error that a sentence quotes, and commands that the evidence holds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """The boot, or one time that the uplink was taken down and up."""
+class ReplayCycle:
+    """The boot, or one cycle of ifdown and ifup of the uplink."""
 
     commands: tuple[CommandEvidence, ...]
     not_up: tuple[str, ...]
-    """Interfaces that ifupdown does not call up afterwards, of those that rule and route hang on."""
+    """The interfaces of rule and route that are not up afterwards by ifupdown's own state."""
     state: EgressState
 
 
 Replay = Callable[[], ReplayResult | NotReplayed]
-"""Runs what is written, once for each target."""
+"""Replays the host's files, once for each target."""
 
 
-def judge_rounds(
-    boot: Step, rounds: Sequence[Step], uplink: str, left_out: Sequence[str], *, route_written: bool
+def judge_replay(
+    boot: ReplayCycle, cycles: Sequence[ReplayCycle], uplink: str, left_out: Sequence[str], *, route_written: bool
 ) -> ReplayResult:
-    """Compare the state after each round with the one after the boot.
+    """Compare the state after each cycle with the state after the boot.
 
     Args:
         boot: everything brought up for the first time.
-        rounds: the uplink taken down and up; at least one.
-        uplink: which one.
-        left_out: what of the host's files was not run, and why, one line each.
-        route_written: a default route by the uplink is among what was run, and must be there.
+        cycles: the uplink taken down and up; at least one.
+        uplink: the interface that was taken down and up.
+        left_out: the parts of the host's files that were not run, with the reasons, one line each.
+        route_written: a default route by the uplink is in the files, so it must exist.
     """
+    steps = (boot, *cycles)
     figures = (
-        f"run in a lab with this host's addresses, after boot and {len(rounds)} rounds of ifdown and ifup of {uplink}: "
-        f"rules {', '.join(str(len(step.state.rules)) for step in (boot, *rounds))}; "
-        f"routes {', '.join(str(len(step.state.routes)) for step in (boot, *rounds))}"
+        f"run in a lab with this host's addresses, after boot and {len(cycles)} cycles of ifdown and ifup of {uplink}: "
+        f"rules {', '.join(str(len(step.state.rules)) for step in steps)}; "
+        f"routes {', '.join(str(len(step.state.routes)) for step in steps)}"
     )
-    failed = [one for step in (boot, *rounds) for one in step.commands if one.exit_code]
-    # 'ifup -a' fails for any interface; what counts is whether those came up that matter here.
-    refused = [one for step in rounds for one in step.commands if one.exit_code]
-    not_up = [name for step in (boot, *rounds) for name in step.not_up]
+    failed = [command for step in steps for command in step.commands if command.exit_code]
+    # 'ifup -a' fails for any interface; only the interfaces of rule and route count.
+    failed_in_cycles = [command for step in cycles for command in step.commands if command.exit_code]
+    not_up = [name for step in steps for name in step.not_up]
     evidence: list[Evidence] = [
         StateEvidence(title=step.state.moment, lines=step.state.lines or ["no rule, no route, no address"])
-        for step in (boot, *rounds)
+        for step in steps
     ]
-    evidence += failed[:_TOLD]
+    evidence += failed[:_MOST_LINES]
     if left_out:
-        evidence.append(StateEvidence(title="left out of what was run", lines=list(left_out)))
-    shown, sentence = _shown(boot, rounds, uplink, failed if refused or not_up else [], route_written=route_written)
-    words = [figures, f"{len(refused) or 'no'} command{'' if len(refused) < 2 else 's'} failed"]
+        evidence.append(StateEvidence(title="left out of the replay", lines=list(left_out)))
+    relevant = failed if failed_in_cycles or not_up else []
+    fault, sentence = _fault(boot, cycles, uplink, relevant, route_written=route_written)
+    count = len(failed_in_cycles)
+    parts = [figures, f"{count or 'no'} command{'' if count == 1 else 's'} failed"]
     if boot.not_up:
-        words.append(f"{', '.join(boot.not_up)} did not come up at boot")
+        parts.append(f"{', '.join(boot.not_up)} did not come up at boot")
     if left_out:
-        words.append(f"left out as more than ip commands: {len(left_out)}")
-    return ReplayResult(shown is None, "; ".join(words), tuple(evidence), shown, sentence)
+        parts.append(f"left out because they are more than ip commands: {len(left_out)}")
+    return ReplayResult(fault is None, "; ".join(parts), tuple(evidence), fault, sentence)
 
 
-def _shown(
-    boot: Step, rounds: Sequence[Step], uplink: str, failed: Sequence[CommandEvidence], *, route_written: bool
+def _fault(
+    boot: ReplayCycle,
+    cycles: Sequence[ReplayCycle],
+    uplink: str,
+    failed: Sequence[CommandEvidence],
+    *,
+    route_written: bool,
 ) -> tuple[ReplayFault | None, str]:
-    """The code of what was seen, and the sentence that tells it; what lies deeper first."""
-    # An uplink that nothing brings up at boot is there for the first time after the first round.
-    first_time, last = (boot if uplink not in boot.not_up else rounds[0]).state, rounds[-1].state
+    """Return the code of the deepest fault, and its sentence."""
+    # An uplink that nothing brings up at boot exists for the first time after the first cycle.
+    first, last = (boot if uplink not in boot.not_up else cycles[0]).state, cycles[-1].state
     if failed:
-        first = failed[0]
-        said = " / ".join([line.strip() for line in first.stderr.splitlines() if line.strip()][:_TOLD])
+        command = failed[0]
+        stderr = " / ".join([line.strip() for line in command.stderr.splitlines() if line.strip()][:_MOST_LINES])
         return "NOT_IDEMPOTENT", (
-            f"run in a lab, '{first.command}' ends with {first.exit_code}, and what stands behind the line that failed "
-            f"is not done: {said or 'it said nothing'}"
+            f"run in a lab, '{command.command}' ends with {command.exit_code}, and the commands after the failing line "
+            f"do not run: {stderr or 'no error message'}"
         )
-    more, fewer = _beyond(last.rules, first_time.rules), _beyond(first_time.rules, last.rules)
-    counts = ", ".join(str(len(step.state.rules)) for step in (boot, *rounds))
-    if more:
+    added, lost = _surplus(last.rules, first.rules), _surplus(first.rules, last.rules)
+    counts = ", ".join(str(len(step.state.rules)) for step in (boot, *cycles))
+    if added:
         return "RULES_ACCUMULATE", (
-            f"run in a lab, each ifup of {uplink} leaves one more rule ({counts} one after the other), and each "
-            f"succeeds; '{more[0]}' is one of them"
+            f"run in a lab, each ifup of {uplink} adds one more rule ({counts} in sequence), and each succeeds, for "
+            f"example '{added[0]}'"
         )
-    if fewer:
+    if lost:
         return "RULE_LOST", (
-            f"run in a lab, the rule '{fewer[0]}' is gone after ifdown and ifup of {uplink}, and nothing brings it back"
+            f"run in a lab, the rule '{lost[0]}' is missing after ifdown and ifup of {uplink}, and nothing restores it"
         )
-    there = {str(route) for route in last.routes}
-    gone = [route for route in first_time.routes if str(route) not in there]
-    if gone or (route_written and not any(_leads_out(route, uplink) for route in last.routes)):
-        what = f"'{gone[0]}'" if gone else f"a default route by {uplink}"
-        when = f"gone after ifdown and ifup of {uplink}" if gone else "there neither after a boot nor after an ifup"
-        return "ROUTE_NOT_RESTORED", f"run in a lab, {what} is {when}"
+    present = {str(route) for route in last.routes}
+    missing = [route for route in first.routes if str(route) not in present]
+    if missing:
+        return "ROUTE_NOT_RESTORED", f"run in a lab, '{missing[0]}' is missing after ifdown and ifup of {uplink}"
+    if route_written and not any(_is_default_by(route, uplink) for route in last.routes):
+        return "ROUTE_NOT_RESTORED", (
+            f"run in a lab, a default route by {uplink} exists neither after a boot nor after an ifup"
+        )  # fmt: skip
     return None, ""
 
 
-def _leads_out(route: Route, uplink: str) -> bool:
+def _is_default_by(route: Route, uplink: str) -> bool:
     return route.is_default and any(hop.interface == uplink for hop in route.nexthops)
 
 
-def _beyond(these: Sequence[Rule], those: Sequence[Rule]) -> list[Rule]:
-    """The rules that are there more often than among the others, whatever priority the kernel gave them."""
-    left, more = Counter(replace(rule, priority=0) for rule in those), []
-    for rule in these:
+def _surplus(rules: Sequence[Rule], others: Sequence[Rule]) -> list[Rule]:
+    """Return the rules that occur more often than among the others, whatever priority the kernel gave them."""
+    remaining, surplus = Counter(replace(rule, priority=0) for rule in others), []
+    for rule in rules:
         key = replace(rule, priority=0)
-        left[key] -= 1
-        if left[key] < 0:
-            more.append(rule)
-    return more
+        remaining[key] -= 1
+        if remaining[key] < 0:
+            surplus.append(rule)
+    return surplus

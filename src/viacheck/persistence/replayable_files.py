@@ -1,8 +1,9 @@
-"""A copy of ifupdown's files that can be run in a lab: what is not understood to be harmless is left out, and named.
+"""A copy of ifupdown's files that can run in a lab: the parts that are not known to be harmless are left out and named.
 
-Every line keeps its place, so that messages name the lines of the host's own files. A stanza stays when its method
-does nothing but addressing, and its interface is there; of its options those that ifupdown itself makes addresses and
-routes of, and the hooks that run ``ip`` alone; of the scripts those that do nothing else (see :mod:`.harmless`).
+Every line keeps its number, so that messages name the lines of the host's own files. A stanza stays
+if its method only sets addresses and its interface exists; of its options those stay that ifupdown itself turns into
+addresses and routes, and the hooks that run only ``ip``; of the scripts those that run only ``ip`` (see
+:mod:`viacheck.parsers.shell_allowlist`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from viacheck.persistence.ifupdown import (
 )
 
 FOLDER = "/etc/network/"
-"""Where a lab has files of its own; what is sourced from elsewhere would be this machine's."""
+"""The folder that a lab has a copy of; a file that is sourced from elsewhere would be this machine's own."""
 _METHODS = frozenset({
     ("inet", "loopback"), ("inet", "static"), ("inet", "manual"), ("inet", "dhcp"),
     ("inet6", "loopback"), ("inet6", "static"), ("inet6", "manual"),
 })  # fmt: skip
-"""Methods that do nothing but addressing, and end by themselves (interfaces(5))."""
+"""Methods that only set addresses, and that end by themselves (interfaces(5))."""
 _OPTIONS = frozenset(
     {"address", "netmask", "broadcast", "gateway", "metric", "pointopoint", "scope", "mtu", "hwaddress"}
 )
@@ -39,17 +40,17 @@ _PATTERN = re.compile(r"[\w.:@/*-]+", re.ASCII)
 _OF_AN_OPTION = re.compile(r"\bIF_[A-Z0-9_]+")
 _SHELL = re.compile(r"#![ \t]*/bin/(?:ba|da)?sh((?:[ \t]+-[eux]+)?)[ \t]*")
 _MISTAKE = "left out"
-"""In place of a line that ifupdown cannot read, so that it cannot read this either."""
+"""Stands for a line that ifupdown cannot read; ifupdown cannot read this one either."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something that is not in the copy."""
+    """A part of the files that is not in the copy."""
 
     place: Place
     reason: str
     interface: str | None = None
-    """Whose stanza it is, where that is left out whole."""
+    """The interface of the stanza, if the whole stanza is left out."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"
@@ -57,18 +58,18 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ReplayableFiles:
-    """What may be run of a host's files."""
+    """The parts of a host's files that may run in a lab."""
 
     files: tuple[HostFile, ...]
     left_out: tuple[LeftOut, ...]
     methods: dict[str, tuple[str, ...]]
-    """By interface, in the order of the files: the methods of the stanzas that stay."""
+    """By interface, in the order of the files, the methods of the stanzas that stay."""
     hotplugged: bool
-    """Some interface is brought up when it appears, and not by ``ifup -a``."""
+    """An interface comes up when it appears, and not by ``ifup -a``."""
 
     @property
     def interfaces(self) -> frozenset[str]:
-        """The devices that ifupdown configures; what stands behind a colon is but a label of an address."""
+        """The devices that ifupdown configures; the part after a colon is only the label of an address."""
         return frozenset(name.partition(":")[0] for name in self.methods)
 
     @property
@@ -79,7 +80,7 @@ class ReplayableFiles:
 
 @dataclass(slots=True)
 class _Copy:
-    """A private copy while it is made."""
+    """Collects the copy while the files are read."""
 
     devices: Collection[str]
     leasable: Collection[str]
@@ -89,12 +90,12 @@ class _Copy:
 
 
 def replayable_files(files: Sequence[HostFile], devices: Collection[str], leasable: Collection[str]) -> ReplayableFiles:
-    """Copy what may be run.
+    """Copy the parts of the files that may run in a lab.
 
     Args:
-        files: ifupdown's, whole: a snapshot keeps only parts of them, and of a part nobody can tell what it does.
+        files: ifupdown's files as they are on the host; a snapshot holds only parts, whose effect is not known.
         devices: the host's interfaces.
-        leasable: those that can be given a lease in the lab.
+        leasable: the interfaces that can get a lease in the lab.
     """
     copy = _Copy(devices, leasable)
     texts = [file for file in files if file.exists and file.error is None]
@@ -105,13 +106,13 @@ def replayable_files(files: Sequence[HostFile], devices: Collection[str], leasab
     for file in configured:
         _find_stanzas(copy, file, templates)
     kept = [HostFile(path=file.path, exists=True, text=_interfaces(copy, file), mode=0o644) for file in configured]
-    kept += [one for script in scripts if (one := _script(copy, script)) is not None]
+    kept += [runnable for script in scripts if (runnable := _script(copy, script)) is not None]
     return ReplayableFiles(tuple(kept), tuple(copy.left_out), copy.methods, copy.hotplugged)
 
 
 def _inheriting(text: str) -> list[list[str]]:
-    found = (line.text.split() for line in logical_lines(text))
-    return [words for words in found if words[0] == "iface" and "inherits" in words[:-1]]
+    lines = (line.text.split() for line in logical_lines(text))
+    return [words for words in lines if words[0] == "iface" and "inherits" in words[:-1]]
 
 
 def _find_stanzas(copy: _Copy, file: HostFile, templates: Collection[str]) -> None:
@@ -131,31 +132,31 @@ def _objection_to_stanza(copy: _Copy, words: list[str], templates: Collection[st
     name, family, method = words[1], *(*words[2:4], "", "")[:2]
     device = name.partition(":")[0]
     if not all(map(_PLAIN.fullmatch, words)):
-        return "its name is none"
+        return "its name is not plain text"
     if not method:
-        # A mistake that ifupdown is to find as well.
+        # ifupdown must find this mistake as well.
         return None
     if family != "inherits" and (family, method) not in _METHODS:
-        return f"what '{family} {method}' does is not known to stay in a lab"
+        return f"the effect of '{family} {method}' may leave the lab"
     if device not in copy.devices and name not in templates:
-        return f"there is no {device}"
+        return f"{device} does not exist"
     if method == "dhcp" and name not in copy.leasable:
-        return f"{name} has no address, or no gateway, that a lease could be made of"
+        return f"{name} has no address or no gateway, so the lab has no lease for it"
     return None
 
 
 def _place(file: HostFile, line: LogicalLine) -> Place:
-    """Without the text: what is left out may hold anything, and is told to anybody."""
+    """Return the line without its text: a part that is left out may hold secrets."""
     return Place(file.path, line.number)
 
 
 def _interfaces(copy: _Copy, file: HostFile) -> str:
-    """One file of interfaces(5), every line where it was."""
+    """Return one file of interfaces(5), every line with its number."""
     kept = [""] * len(file.text.split("\n"))
     dropped = {out.place.line for out in copy.left_out if out.place.path == file.path and out.interface is not None}
     asked_for = set(_OF_AN_OPTION.findall(file.text))
     inside: bool | None = None
-    """Within a stanza: whether it stays; None outside of every stanza."""
+    """Whether the present stanza stays; None outside every stanza."""
     for line in logical_lines(file.text):
         word, *rest = line.text.split(None, 1)
         value = rest[0] if rest else ""
@@ -182,7 +183,7 @@ def _interfaces(copy: _Copy, file: HostFile) -> str:
 
 
 def _option(copy: _Copy, place: Place, word: str, value: str, asked_for: Collection[str]) -> str:
-    """An option of a stanza that stays; one that ifupdown makes nothing of stays where a hook asks for its value."""
+    """Return an option of a stanza that stays; an option of another program stays if a hook uses its value."""
     if not value:
         return _MISTAKE.split()[0]
     if word in HOOKS:
@@ -201,7 +202,7 @@ def _is_started(copy: _Copy, name: str) -> bool:
     if not _PATTERN.fullmatch(name):
         return False
     if physical.startswith("/"):
-        return any(fnmatchcase(one, physical[1:]) for one in copy.methods)
+        return any(fnmatchcase(interface, physical[1:]) for interface in copy.methods)
     return wanted in copy.methods
 
 
@@ -224,9 +225,9 @@ def _script(copy: _Copy, script: HostFile) -> HostFile | None:
         return None
     first, *_rest = script.text.split("\n", 1)
     shell = _SHELL.fullmatch(first)
-    found = objection_to_script(script.text) if shell is not None else None
-    if shell is None or found is not None:
-        line, reason = (found.line, found.reason) if found is not None else (1, "it is no script of the shell")
+    objection = objection_to_script(script.text) if shell is not None else None
+    if shell is None or objection is not None:
+        line, reason = (objection.line, objection.reason) if objection is not None else (1, "it is not a shell script")
         copy.left_out.append(LeftOut(Place(script.path, line), f"the script is not run: {reason}"))
         return None
     return HostFile(path=script.path, exists=True, text=f"#!/bin/sh{shell[1]}{script.text[len(first) :]}", mode=0o755)
