@@ -136,7 +136,7 @@ def test_both_holders_of_the_address_are_named(outcome: RunResult) -> None:
     result = told(outcome, "MACVLAN-05", "address-conflict")
     assert result.diagnosis is not None
     assert AGENT_MAC in result.diagnosis.cause
-    (line,) = state(result, f"who answers for {AGENT}")
+    (line,) = state(result, f"ARP answers for {AGENT}")
     other = line.partition(",")[0]
     assert other in result.diagnosis.cause
     assert other != AGENT_MAC

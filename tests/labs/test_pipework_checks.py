@@ -63,7 +63,7 @@ def test_the_end_of_a_lease_without_a_client_is_predicted_to_the_minute(outcome:
     target = next(one for one in outcome.targets if one.id == f"lab:{lab}")
     assert target.snapshot is not None
     taken = datetime.datetime.fromisoformat(target.snapshot["taken"])
-    predicted = re.search(r"vanish at (\d{4}-\d\d-\d\d \d\d:\d\d)", result.diagnosis.cause)
+    predicted = re.search(r"expire at (\d{4}-\d\d-\d\d \d\d:\d\d)", result.diagnosis.cause)
     assert predicted is not None
     end = datetime.datetime.strptime(predicted[1], "%Y-%m-%d %H:%M").replace(tzinfo=taken.tzinfo)
     assert abs(end - taken - datetime.timedelta(hours=1)) <= datetime.timedelta(minutes=1)

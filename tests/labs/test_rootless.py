@@ -120,7 +120,7 @@ def test_what_is_written_is_run_as_by_root(place: Path) -> None:
     done = as_nobody(checks(place, "--lab", "policy-routing-ifupdown", "-k", "PERSIST-02"), place)
     (result,) = done.outcome.results
     assert result.verdict is Verdict.PASS, result.observed
-    assert "3 rounds of ifdown and ifup of wlan0: rules 2, 2, 2, 2" in result.observed
+    assert "3 cycles of ifdown and ifup of wlan0: rules 2, 2, 2, 2" in result.observed
 
 
 def test_what_lies_in_the_callers_directory_is_not_imported_on_the_second_start(place: Path) -> None:
