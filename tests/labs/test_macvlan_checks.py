@@ -140,7 +140,7 @@ def test_both_holders_of_the_address_are_named(outcome: RunResult) -> None:
     other = line.partition(",")[0]
     assert other in result.diagnosis.cause
     assert other != AGENT_MAC
-    assert "asked from the side of parent and agent" in line
+    assert "answered the ARP request of the parent and the agent" in line
 
 
 @pytest.mark.parametrize(
