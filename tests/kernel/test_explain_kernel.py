@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.kernel.test_routing_model import CLEAN, Generator, Host
-from viacheck.analysis.explain import explain, packet_from
+from viacheck.analysis.explain import Agreement, explain
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.routing.model import RoutingModel
 from viacheck.host.kernel_route import ask_kernel
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
@@ -53,11 +53,12 @@ def test_an_explanation_agrees_with_the_kernel_over_random_tables(host: Host, in
         for _ in range(PACKETS):
             asked = generator.packet()
             sender = asked.source if asked.iif and asked.source else "host"
-            words = (asked.destination, asked.protocol, asked.dport, sender)
-            found, packet = explain(resolved, *words), packet_from(resolved, *words)
-            decision, answer = RoutingModel(state).decide(packet), ask_kernel(host.namespace, packet)
-            told = f"{generator.name}: {packet}: explained as {found.outcome} by {found.uplink}; kernel: {answer.text}"
-            assert found.outcome == decision.outcome, told
-            assert decision.agrees_with(answer) or decision.note.startswith("not by"), told
+            question = (asked.destination, asked.protocol, asked.dport, sender)
+            explanation = explain(resolved, *question)
+            decision, answer = explanation.decision, ask_kernel(host.namespace, explanation.packet)
+            outcome = f"explained as {decision.outcome} by {explanation.uplink}; kernel: {answer.text}"
+            difference = f"{generator.name}: {explanation.packet}: {outcome}"
+            agreement = replace(explanation, kernel=answer).agreement
+            assert agreement is Agreement.AGREE or decision.note.startswith("not by"), difference
             if answer.type == "unicast" and len(decision.interfaces) == 1:
-                assert (found.uplink, found.table) == (answer.interface, answer.table), told
+                assert (explanation.uplink, decision.table) == (answer.interface, answer.table), difference

@@ -1,50 +1,99 @@
-"""Explains where a packet of the agent goes: every rule, the table, the route, filter and NAT, the wire, and what if.
+"""Explains the path of a packet: rules, table, route, packet filter, NAT, wire, and the loss of each uplink.
 
-Pure reasoning over a situation, so it explains a live host, a lab and a saved bundle alike.
+It works from a resolved intent alone, so it explains a live host, a lab and a saved bundle alike. What it returns is
+typed; the command that shows it makes the text.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
 
-from pydantic import BaseModel
-
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, source_nat
-from viacheck.analysis.packet_filter.filter_trace import rules_met
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, Passage, Translation, forwarding, source_nat
+from viacheck.analysis.packet_filter.filter_trace import RuleMet, rules_met
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.model.intent import NatAttach
-from viacheck.model.result import DecisionStep
+from viacheck.model.measurements import KernelAnswer
 from viacheck.model.snapshot import NetworkState
 
 
-class Explanation(BaseModel):
-    """The decision for one packet, step by step."""
+class Agreement(StrEnum):
+    """Whether the routing model and the kernel decide alike."""
 
-    question: str
-    decided_in: str
-    """``host``, or ``agent`` for a bridged agent, whose packets the host does not route."""
-    steps: list[DecisionStep]
-    outcome: str
-    table: int | None
-    route: str | None
-    runners_up: list[str]
-    forward: str | None
-    """What the packet filter does with it on its way through the host; None where it is not forwarded. What is dropped
-    comes to no NAT and to no wire."""
-    forward_rules: list[str] = []
-    """The rules of the forward hook that it comes to, one after the other, and whether each is for it."""
-    nat: str | None
-    nat_rules: list[str] = []
-    """The same of source NAT."""
+    AGREE = "agree"
+    DIFFER = "differ"
+    NOT_ASKED = "not-asked"
+
+
+class LossEffect(StrEnum):
+    """The effect of an uplink's loss on a packet."""
+
+    REROUTED = "rerouted"
+    """The host decides again, without the routes by the uplink."""
+    NOTHING_LEAVES = "nothing-leaves"
+    """The agent sits on the uplink."""
+    NO_DIFFERENCE = "no-difference"
+    """The agent sits on another interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traversal:
+    """What the host's packet filter does to a forwarded packet."""
+
+    passage: Passage
+    translation: Translation
+    source: str | None
+    """The source address on the wire; None when it cannot be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkLoss:
+    """What becomes of the packet while one uplink is down."""
+
+    effect: LossEffect
+    decision: Decision | None = None
+    """The routing decision, where the host decides again."""
+    traversal: Traversal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The path of one packet, step by step."""
+
+    packet: Packet
+    decided_in: Literal["host", "agent"]
+    """``agent`` for a bridged agent, whose packets the host does not route."""
+    decision: Decision
+    traversal: Traversal | None
+    """None when the packet is not forwarded. A dropped packet comes to no NAT and to no wire."""
+    forward_rules: tuple[RuleMet, ...]
+    """The rules of the forward hook that the packet meets, in order."""
+    nat_rules: tuple[RuleMet, ...]
+    """The rules of source NAT that the packet meets, in order."""
     uplink: str | None
-    gateway: str | None
-    source_on_wire: str | None
-    without: dict[str, str]
-    """What would happen with each uplink away."""
-    kernel: str | None = None
-    """The kernel's own answer, where it could be asked."""
-    agree: bool | None = None
+    losses: dict[str, UplinkLoss]
+    """By uplink."""
+    kernel: KernelAnswer | None = None
+    """The kernel's own answer; None where no kernel was asked."""
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the packet filter drops the packet for certain."""
+        return self.traversal is not None and self.traversal.passage.allowed is False
+
+    @property
+    def source_on_wire(self) -> str | None:
+        """The source address that the packet leaves with."""
+        return (self.traversal.source if self.traversal is not None else None) or self.decision.source
+
+    @property
+    def agreement(self) -> Agreement:
+        """Whether the model and the kernel decide alike."""
+        if self.kernel is None:
+            return Agreement.NOT_ASKED
+        return Agreement.AGREE if self.decision.agrees_with(self.kernel) else Agreement.DIFFER
 
 
 def explain(
@@ -67,34 +116,24 @@ def explain(
     in_agent = sender == "agent" and not isinstance(resolved.intent.agent.attach, NatAttach)
     state = resolved.snapshot.agent if in_agent else resolved.snapshot.host
     decision = RoutingModel(state or NetworkState()).decide(packet)
-    way = decision.interface
-    forward, nat, source = _through_the_filter(resolved, packet, decision) if not in_agent else (None, None, None)
     filtered = _filtered_packet(packet, decision) if not in_agent else None
     filters = resolved.snapshot.host.packet_filter
-    evidence = decision.evidence()
     return Explanation(
-        question=str(packet),
+        packet=packet,
         decided_in="agent" if in_agent else "host",
-        steps=evidence.steps,
-        outcome=decision.outcome,
-        table=decision.table,
-        route=str(decision.route) if decision.route else None,
-        runners_up=[str(route) for route in decision.runners_up],
-        forward=forward,
-        forward_rules=list(map(str, rules_met(filters, filtered, "forward", "filter"))) if filtered else [],
-        nat=nat,
-        nat_rules=list(map(str, rules_met(filters, filtered, "postrouting", "nat"))) if filtered else [],
-        uplink=_parent_of(resolved) if in_agent and decision.delivered else way,
-        gateway=decision.gateway,
-        source_on_wire=source or decision.source,
-        without=_without(resolved, packet) if not in_agent else _without_parent(resolved),
+        decision=decision,
+        traversal=_traversal(resolved, filtered),
+        forward_rules=tuple(rules_met(filters, filtered, "forward", "filter")) if filtered else (),
+        nat_rules=tuple(rules_met(filters, filtered, "postrouting", "nat")) if filtered else (),
+        uplink=_parent_of(resolved) if in_agent and decision.delivered else decision.interface,
+        losses=_losses_for_parent(resolved) if in_agent else _losses(resolved, packet),
     )
 
 
 def packet_from(
     resolved: ResolvedIntent, destination: str, protocol: int | None, dport: int | None, sender: str
 ) -> Packet:
-    """The packet that is asked about, as the deciding namespace sees it."""
+    """Return the packet in question, as the deciding namespace sees it."""
     values: dict[str, Any] = {"destination": destination, "protocol": protocol, "dport": dport}
     if sender == "host" or (sender == "agent" and not isinstance(resolved.intent.agent.attach, NatAttach)):
         return Packet(source=None, **values)
@@ -109,28 +148,22 @@ def _parent_of(resolved: ResolvedIntent) -> str | None:
     return None if isinstance(attach, NatAttach) else attach.parent
 
 
-def _through_the_filter(
-    resolved: ResolvedIntent, packet: Packet, decision: Decision
-) -> tuple[str | None, str | None, str | None]:
-    """What forward and NAT rules make of a packet, and the source that it has on the wire."""
-    filtered = _filtered_packet(packet, decision)
+def _traversal(resolved: ResolvedIntent, filtered: FilteredPacket | None) -> Traversal | None:
+    """Return the effect of forward and NAT rules on a packet; None when it is not forwarded."""
     if filtered is None or filtered.oif is None:
-        return None, None, None
+        return None
     filters = resolved.snapshot.host.packet_filter
-    passage = forwarding(filters, filtered)
-    by = f" by {passage.chain.name}: {passage.rule.text if passage.rule else 'policy'}" if passage.chain else ""
-    forward = {True: "accepted", False: "dropped", None: "cannot be told from the rules' text"}[passage.allowed] + by
-    translated = source_nat(filters, filtered)
-    rule = f" by {translated.rule.text}" if translated.rule else ""
-    if translated.kind == "masquerade":
-        return forward, f"masquerade{rule}", resolved.uplink_address(filtered.oif, filtered.family)
-    if translated.kind == "snat":
-        return forward, f"source becomes {translated.address}{rule}", translated.address
-    return forward, "none" if translated.kind == "none" else f"cannot be told{rule}", packet.source
+    translation = source_nat(filters, filtered)
+    source: str | None = filtered.source
+    if translation.kind == "masquerade":
+        source = resolved.uplink_address(filtered.oif, filtered.family)
+    elif translation.kind == "snat":
+        source = translation.address
+    return Traversal(forwarding(filters, filtered), translation, source)
 
 
 def _filtered_packet(packet: Packet, decision: Decision) -> FilteredPacket | None:
-    """The packet as the filter's chains see it; None where it is not forwarded."""
+    """Return the packet as the filter's chains see it; None when it is not forwarded."""
     if decision.outcome != "unicast" or decision.interface is None or packet.source is None:
         return None
     return FilteredPacket(
@@ -139,22 +172,19 @@ def _filtered_packet(packet: Packet, decision: Decision) -> FilteredPacket | Non
     )  # fmt: skip
 
 
-def _without(resolved: ResolvedIntent, packet: Packet) -> dict[str, str]:
-    """By uplink, what becomes of the packet while that uplink is down."""
-    found = {}
+def _losses(resolved: ResolvedIntent, packet: Packet) -> dict[str, UplinkLoss]:
+    losses = {}
     for name in resolved.intent.uplinks:
         decision = RoutingModel(without_interface(resolved.snapshot.host, name)).decide(packet)
-        forward, _nat, source = _through_the_filter(resolved, packet, decision)
-        found[name] = str(decision)
-        if forward is not None and not forward.startswith("accepted"):
-            found[name] += f"; forward: {forward}"
-        elif source is not None and source != decision.source:
-            found[name] += f", on the wire with source {source}"
-    return found
+        traversal = _traversal(resolved, _filtered_packet(packet, decision))
+        losses[name] = UplinkLoss(LossEffect.REROUTED, decision, traversal)
+    return losses
 
 
-def _without_parent(resolved: ResolvedIntent) -> dict[str, str]:
-    """The same for a bridged agent, which has no way but its parent."""
+def _losses_for_parent(resolved: ResolvedIntent) -> dict[str, UplinkLoss]:
+    """Return the same for a bridged agent, whose packets leave by its parent alone."""
     parent = _parent_of(resolved)
-    words = {True: "nothing leaves: the agent sits on it", False: "no difference: the agent does not sit on it"}
-    return {name: words[name == parent] for name in resolved.intent.uplinks}
+    return {
+        name: UplinkLoss(LossEffect.NOTHING_LEAVES if name == parent else LossEffect.NO_DIFFERENCE)
+        for name in resolved.intent.uplinks
+    }

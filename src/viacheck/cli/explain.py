@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.text import escape_unprintable
-from viacheck.analysis.explain import Explanation, explain, packet_from
+from viacheck.analysis.explain import Agreement, Explanation, explain
+from viacheck.analysis.explanation_text import explanation_json, explanation_lines
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.routing.model import RoutingModel
 from viacheck.bundle.reader import read_bundle
 from viacheck.cli.command import opened
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_file import load_intent
-from viacheck.model.snapshot import NetworkState
 
 if TYPE_CHECKING:
     from netns_lab.lab_specs import LabSpec
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 LARGEST_PORT = 65535
-RULES_SHOWN = 40
-"""Rules of the packet filter that the text shows of each hook; JSON has all rules."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +50,11 @@ def run(options: argparse.Namespace) -> ExitStatus:
     """
     _check(options)
     explanation = _of_bundle(options) if options.bundle else _of_target(options)
-    sys.stdout.write(explanation.model_dump_json(indent=1) + "\n" if options.json else text_of(explanation))
-    return ExitStatus.FAILED if explanation.agree is False else ExitStatus.OK
+    if options.json:
+        sys.stdout.write(json.dumps(explanation_json(explanation), indent=1, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.writelines(f"{escape_unprintable(line)}\n" for line in explanation_lines(explanation))
+    return ExitStatus.FAILED if explanation.agreement is Agreement.DIFFER else ExitStatus.OK
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -95,15 +97,10 @@ def _of_target(options: argparse.Namespace) -> Explanation:
 
     with opened(_spec(options)) as target:
         explanation = _explain(target.resolved, options)
-        in_agent = explanation.decided_in == "agent"
-        namespace = target.agent if in_agent else target.host
+        namespace = target.agent if explanation.decided_in == "agent" else target.host
         if namespace is None:
             return explanation
-        packet = packet_from(target.resolved, options.to, PROTOCOLS.get(options.proto), options.dport, options.sender)
-        answer = ask_kernel(namespace, packet)
-        state = target.snapshot.agent if in_agent else target.snapshot.host
-        decision = RoutingModel(state or NetworkState()).decide(packet)
-        return explanation.model_copy(update={"kernel": answer.text, "agree": decision.agrees_with(answer)})
+        return replace(explanation, kernel=ask_kernel(namespace, explanation.packet))
 
 
 def _explain(resolved: ResolvedIntent, options: argparse.Namespace) -> Explanation:
@@ -124,33 +121,3 @@ def _spec(options: argparse.Namespace) -> LabSpec | LocalSpec:
     if not options.site:
         raise UsageError("--local needs --site FILE")
     return LocalSpec(load_intent(Path(options.site)), options.site)
-
-
-def text_of(explanation: Explanation) -> str:
-    """Return the explanation as lines for a person."""
-    lines = [f"{explanation.question}, decided in the {explanation.decided_in}'s namespace", ""]
-    for number, step in enumerate(explanation.steps, 1):
-        mark = "->" if step.chosen else "  "
-        lines.append(f"{mark} {number}. {step.rule}: {step.outcome}")
-    table = f" (table {explanation.table})" if explanation.table else ""
-    lines += ["", f"route      {explanation.route or 'none'}{table}"]
-    lines += [f"           then: {route}" for route in explanation.runners_up]
-    dropped = explanation.forward is not None and explanation.forward.startswith("dropped")
-    forward = ("forward", explanation.forward, explanation.forward_rules)
-    nat = ("NAT", explanation.nat, explanation.nat_rules)
-    for stage, outcome, rules in (forward,) if dropped else (forward, nat):
-        lines += [f"{stage:10} {outcome}"] if outcome else []
-        lines += [f"           {number}. {rule}" for number, rule in enumerate(rules[:RULES_SHOWN], 1)]
-        lines += [f"           and {len(rules) - RULES_SHOWN} more"] if len(rules) > RULES_SHOWN else []
-    if dropped:
-        lines.append("on wire    nothing: the host drops the packet")
-    elif explanation.outcome == "unicast":
-        via = f" via {explanation.gateway}" if explanation.gateway else ""
-        lines.append(f"on wire    by {explanation.uplink}{via}, source {explanation.source_on_wire}")
-    else:
-        lines.append(f"outcome    {explanation.outcome}")
-    lines += [f"without {name}: {outcome}" for name, outcome in explanation.without.items()]
-    if explanation.kernel is not None:
-        verdict = "agrees" if explanation.agree else "DISAGREES: this is an error of viacheck, please report it"
-        lines.append(f"kernel     {explanation.kernel} ({verdict})")
-    return "\n".join(escape_unprintable(line) for line in lines) + "\n"

@@ -60,7 +60,7 @@ class BundleTarget:
     def forecast(self, protocol: TransportProtocol) -> Forecast:
         """Return where the routing model sends the agent's packets of one protocol."""
         prediction = predict(self.resolved, protocol)
-        return Forecast(prediction.as_intended, prediction.words, NEEDS_PACKETS)
+        return Forecast(prediction.as_intended, prediction.text, NEEDS_PACKETS)
 
     def kernel_decision(self, protocol: TransportProtocol) -> KernelDecision:
         """Return the routing model's decision, as a bundle has no kernel."""
