@@ -50,7 +50,7 @@ def test_a_line_that_fails_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("#!/bin/sh\nset -u\nfalse\n", "line 3: false: exit 1: it said nothing"),
+        ("#!/bin/sh\nset -u\nfalse\n", "line 3: false: exit 1: no output"),
         (
             "way() {\n  ip link set nobody up\n}\nway\n",
             'line 2: ip link set nobody up: exit 1: Cannot find device "nobody"',

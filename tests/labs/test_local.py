@@ -112,7 +112,7 @@ def test_it_changes_nothing_and_says_so(host: HandMadeHost, site: Path, tmp_path
     before = state()
     done = host.viacheck(site=site, report_dir=tmp_path / "report")
     assert state() == before
-    assert done.outcome.targets[0].notes == ["the state after the run equals the state before it"]
+    assert done.outcome.targets[0].notes == ["nothing on this host was changed"]
 
 
 @pytest.mark.parametrize("more", [(), ("-q",), ("-n", "2"), ("--no-header",)], ids=" ".join)
@@ -139,7 +139,7 @@ def test_a_change_during_the_run_is_told(host: HandMadeHost, tmp_path: Path) -> 
         said = process.stdout.read()
     host.ip("route del 203.0.113.128/25")
     (target,) = Finished(process.returncode, said, "", tmp_path / "report").outcome.targets
-    change = "the state changed while it was judged: + host route: 203.0.113.128/25 via 10.10.40.1 dev eth0"
+    change = "the state changed during the run: + host route: 203.0.113.128/25 via 10.10.40.1 dev eth0"
     assert target.notes[0].startswith(change), said
     assert change in " ".join(said.split())
 
@@ -224,7 +224,7 @@ def test_an_agent_by_container_name(engine_lab: Lab, tmp_path: Path) -> None:
     for check in ("HOST-01", "HOST-07", "NAT-02"):
         assert verdicts[check, None] == (Verdict.PASS, None)
     assert {verdicts["EGRESS-01", protocol][0] for protocol in ("icmp", "udp", "tcp")} == {Verdict.PASS}
-    assert "the state after the run equals the state before it" in done.outcome.targets[0].notes
+    assert "nothing on this host was changed" in done.outcome.targets[0].notes
 
 
 @needs_engine

@@ -18,7 +18,7 @@ from tests.helpers.bundles import case_of
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.bundle.writer import write_bundle
-from viacheck.model.result import RunResult, TargetRecord, Verdict
+from viacheck.model.result import RunResult, TargetRecord, Verdict, VerdictChange
 
 LABS = [*SCENARIOS, *BROKEN]
 OUTSIDE = {
@@ -114,7 +114,7 @@ def test_what_is_left_out_of_a_twin_is_named(twin_outcome: RunResult) -> None:
     assert "eth0: a cable replaces the wireless interface" in notes
 
 
-def test_the_twin_of_a_bundle_fails_with_packets_and_its_mend_is_proven(tmp_path: Path) -> None:
+def test_the_twin_of_a_bundle_fails_with_packets_and_its_remedy_is_verified(tmp_path: Path) -> None:
     bundle = tmp_path / "case.tar.gz"
     write_bundle(bundle, case_of("policy-routing", "rule-missing"), "default")
     words = ("--twin", str(bundle), "--mend-in-lab", "-q", "-k", "not FLAP")
@@ -127,12 +127,18 @@ def test_the_twin_of_a_bundle_fails_with_packets_and_its_mend_is_proven(tmp_path
         assert verdicts["EGRESS-01", protocol] == (Verdict.FAIL, "RULE_MISSING")
     (egress,) = (one for one in finished.outcome.results if (one.check, one.case) == ("EGRESS-01", "udp"))
     assert any(one.kind == "packets" and one.sent and one.sightings for one in egress.evidence)
-    mends = {one.diagnosis.mend for one in finished.outcome.results if one.diagnosis and one.check == "ROUTE-02"}
-    (mend,) = mends
-    assert mend is not None
-    assert mend.startswith("mend proven: ")
-    assert "EGRESS-01 (icmp, udp, tcp) fail -> pass" in mend
-    assert "undo proven: the state is as before" in mend
+    (check,) = (
+        result.diagnosis.remedy_check
+        for result in finished.outcome.results
+        if result.check == "ROUTE-02" and result.diagnosis is not None
+    )
+    assert check is not None
+    assert (check.verified, check.rollback_verified) == (True, True), check.text
+    for protocol in ("icmp", "udp", "tcp"):
+        change = VerdictChange(check="EGRESS-01", case=protocol, before=Verdict.FAIL, after=Verdict.PASS)
+        assert change in check.repaired
+    assert "EGRESS-01 (icmp, udp, tcp) fail -> pass" in check.text
+    assert "rollback verified: the state is as before" in check.text
 
 
 @pytest.fixture
@@ -177,9 +183,17 @@ def test_the_twin_of_an_engine_lab_takes_what_the_engine_said(tmp_path: Path) ->
     restarts = [one for one in results if one.check in ("FLAP-04", "FLAP-05")]
     assert [one.verdict for one in restarts] == [Verdict.NOT_RUN] * 2
     assert all("a twin has no programs of its host" in one.observed for one in restarts)
-    mends = {one.diagnosis.code: one.diagnosis.mend or "" for one in twins.outcome.results if one.diagnosis}
-    assert mends["RULE_MISSING"].startswith("mend proven")
-    assert mends["GATEWAY_MISMATCH"] == "no mend to prove: it takes the host's Docker engine, and a twin has none"
+    checks = {
+        result.diagnosis.code: result.diagnosis.remedy_check for result in twins.outcome.results if result.diagnosis
+    }
+    rule_missing, gateway_mismatch = checks["RULE_MISSING"], checks["GATEWAY_MISMATCH"]
+    assert rule_missing is not None
+    assert rule_missing.verified
+    assert gateway_mismatch is not None
+    assert (gateway_mismatch.verified, gateway_mismatch.obstacle) == (None, "needs-docker")
+    assert gateway_mismatch.text == (
+        "not verified: the remedy needs the host's Docker engine, which a replica does not have"
+    )
 
 
 @pytest.mark.parametrize(
