@@ -1,6 +1,7 @@
-"""The expressions that nftables rules are made of, as the kernel takes them (linux/netfilter/nf_tables.h).
+"""The expressions of nftables rules, as the kernel takes them (linux/netfilter/nf_tables.h).
 
-A rule is a list of small expressions that work on registers; these are what nft(8) itself makes of the words of a rule.
+A rule is a list of small expressions that work on registers. These functions return the expressions that nft(8) makes
+from the text of a rule; :mod:`viacheck.netlink.nft_expressions` decodes them.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 EQ, NEQ = 0, 1
 _REGISTER_VERDICT, REGISTER_1, _REGISTER_2, _REGISTER_3 = 0, 1, 2, 3
 LINK, NETWORK, TRANSPORT = 0, 1, 2
-"""The headers that a payload is counted from."""
+"""The headers from which the offset of a payload is counted."""
 META_ETHERTYPE, META_MARK, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_PROTOCOL = 1, 3, 6, 7, 15, 16
 _NAME_SIZE = 16
 _FIB_TYPE, _FIB_SOURCE, _FIB_DESTINATION = 3, 1, 2
 
 
 def rule(*expressions: bytes) -> bytes:
-    """The expressions of one rule, in order."""
+    """Return the expressions of a rule, in order."""
     return nested(4, *expressions)
 
 
 def expression(name: str, *parts: bytes) -> bytes:
-    """One expression with its attributes."""
+    """Return an expression with its attributes."""
     return nested(1, string(1, name), nested(2, *parts))
 
 
@@ -39,27 +40,27 @@ def _constant(kind: int, octets: bytes) -> bytes:
 
 
 def payload(base: int, offset: int, length: int) -> bytes:
-    """Load octets of the packet, counted from the beginning of a header."""
+    """Load octets of the packet at an offset in a header."""
     return expression("payload", number(1, REGISTER_1), number(2, base), number(3, offset), number(4, length))
 
 
 def meta(key: int) -> bytes:
-    """Load what is known of the packet beside its octets."""
+    """Load a field of the kernel's metadata about the packet."""
     return expression("meta", number(1, REGISTER_1), number(2, key))
 
 
 def compare(octets: bytes, operator: int = EQ) -> bytes:
-    """The condition that what was loaded equals some octets, or does not."""
+    """Require that the register equals some octets, or with NEQ that it does not."""
     return expression("cmp", number(1, REGISTER_1), number(2, operator), _constant(3, octets))
 
 
 def between(first: bytes, last: bytes, operator: int = EQ) -> bytes:
-    """The condition that what was loaded lies between two bounds, both included."""
+    """Require that the register lies between two bounds, both included."""
     return expression("range", number(1, REGISTER_1), number(2, operator), _constant(3, first), _constant(4, last))
 
 
 def mask(octets: bytes, flip: bytes | None = None) -> bytes:
-    """Keep the bits of a mask of what was loaded, then flip some."""
+    """Clear the bits of the register outside a mask, then flip some bits."""
     length = len(octets)
     parts = (number(1, REGISTER_1), number(2, REGISTER_1), number(3, length))
     return expression("bitwise", *parts, _constant(4, octets), _constant(5, flip or bytes(length)))
@@ -71,18 +72,18 @@ def immediate(octets: bytes, register: int = REGISTER_1) -> bytes:
 
 
 def verdict(code: int, chain: str | None = None) -> bytes:
-    """End the rule with a verdict; ``chain`` is where a jump or goto leads."""
+    """End the rule with a verdict; ``chain`` is the target of a jump or goto."""
     decided = [number(1, code)] + ([string(2, chain)] if chain is not None else [])
     return expression("immediate", number(1, _REGISTER_VERDICT), nested(2, nested(2, *decided)))
 
 
 def counter() -> bytes:
-    """Count what gets this far, from zero on."""
+    """Count the packets that reach this expression, from zero."""
     return expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
 
 
 def version(address: str, *, by_ethertype: bool = False) -> Iterator[bytes]:
-    """The condition that a packet is of an address's IP version."""
+    """Require that the packet has an address's IP version."""
     six = ":" in address
     if by_ethertype:
         yield meta(META_ETHERTYPE)
@@ -100,9 +101,9 @@ def prefix(
     by_ethertype: bool = False,
     one_version: bool = False,
 ) -> Iterator[bytes]:
-    """The condition that an address lies in a prefix of any length, or does not.
+    """Require that an address lies in a prefix of any length, or with NEQ that it does not.
 
-    With ``one_version`` the table sees packets of that IP version only, and nothing needs to ask for it.
+    With ``one_version`` the table sees packets of that IP version only, so that no condition asks for the version.
     """
     if text is None:
         return
@@ -119,9 +120,9 @@ def prefix(
 
 
 def interface(side: Literal["iif", "oif"], name: str | None, operator: int = EQ) -> Iterator[bytes]:
-    """The condition on an interface by name: the name may come and go, a rule by index would be left behind.
+    """Require an interface by its name: the interface may be deleted and created again, with another index.
 
-    A name that ends in ``*`` stands for all that begin so.
+    A name that ends in ``*`` stands for every name with that beginning.
     """
     if name is not None:
         yield meta(META_IIFNAME if side == "iif" else META_OIFNAME)
@@ -130,21 +131,21 @@ def interface(side: Literal["iif", "oif"], name: str | None, operator: int = EQ)
 
 
 def protocol(code: int | None, operator: int = EQ) -> Iterator[bytes]:
-    """The condition on the protocol above IP."""
+    """Require the protocol above IP."""
     if code is not None:
         yield meta(META_PROTOCOL)
         yield compare(bytes((code,)), operator)
 
 
 def port(side: Literal["sport", "dport"], first: int, last: int, operator: int = EQ) -> Iterator[bytes]:
-    """The condition that a port lies between two others, both included."""
+    """Require that a port lies between two others, both included."""
     yield payload(TRANSPORT, 0 if side == "sport" else 2, 2)
     ends = first.to_bytes(2, "big"), last.to_bytes(2, "big")
     yield compare(ends[0], operator) if first == last else between(*ends, operator)
 
 
 def mark(value: int, bits: int, operator: int = EQ) -> Iterator[bytes]:
-    """The condition on the bits of the packet's mark."""
+    """Require the bits of the packet's mark."""
     yield meta(META_MARK)
     if bits != 0xFFFFFFFF:
         yield mask(_host_order(bits))
@@ -152,7 +153,7 @@ def mark(value: int, bits: int, operator: int = EQ) -> Iterator[bytes]:
 
 
 def set_mark(value: int, bits: int) -> Iterator[bytes]:
-    """Clear the bits of the packet's mark that ``bits`` has, then flip those of ``value``."""
+    """Clear the bits of the packet's mark that are set in ``bits``, then flip the bits of ``value``."""
     if bits == 0xFFFFFFFF:
         yield immediate(_host_order(value))
     else:
@@ -162,21 +163,21 @@ def set_mark(value: int, bits: int) -> Iterator[bytes]:
 
 
 def connection_state(bits: int, negated: bool = False) -> Iterator[bytes]:
-    """The condition that conntrack has a packet in one of the states whose bits are set."""
+    """Require that conntrack has the packet in one of the states whose bits are set."""
     yield expression("ct", number(1, REGISTER_1), number(2, 0))
     yield mask(_host_order(bits))
     yield compare(bytes(4), EQ if negated else NEQ)
 
 
 def address_type(side: Literal["src-type", "dst-type"], code: int, operator: int = EQ) -> Iterator[bytes]:
-    """The condition on the type of the route to an address (RTN_* of rtnetlink(7))."""
+    """Require the type of the route to an address (RTN_* of rtnetlink(7))."""
     flags = _FIB_SOURCE if side == "src-type" else _FIB_DESTINATION
     yield expression("fib", number(1, REGISTER_1), number(2, _FIB_TYPE), number(3, flags))
     yield compare(_host_order(code), operator)
 
 
 def nat(kind: Literal["snat", "dnat"], to: str, to_port: int | None = None) -> Iterator[bytes]:
-    """Translate to an address, or to one of ``FIRST-LAST``."""
+    """Translate to an address, or to an address of ``FIRST-LAST``."""
     first, _, last = to.partition("-")
     address: IPv4Address | IPv6Address = ip_address(first)
     family = NftFamily.IP if address.version == 4 else NftFamily.IP6
@@ -201,7 +202,7 @@ def redirect(to_port: int | None) -> Iterator[bytes]:
 
 
 def reject(code: int, kind: int) -> bytes:
-    """Refuse with an ICMP error: ``kind`` 0 takes the code as the family has it, 2 as both families share it."""
+    """Refuse with an ICMP error: the code is the family's own for ``kind`` 0, and shared by both families for 2."""
     return expression("reject", number(1, kind), attribute(2, bytes((code,))))
 
 

@@ -1,6 +1,6 @@
-"""Writes the packet filter of a snapshot into a namespace: every chain with its rules, in one transaction for a table.
+"""Writes the packet filter of a snapshot into a namespace: every chain with its rules, in a transaction for each table.
 
-The rules come as :mod:`viacheck.analysis.packet_filter.replica_filter` gives them, each condition with one value.
+The rules come from :mod:`viacheck.analysis.packet_filter.replica_filter`, each condition with a single value.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, N
 
 _VERDICTS = {"accept": nft.ACCEPT, "drop": nft.DROP, "return": nft.RETURN, "jump": nft.JUMP, "goto": nft.GOTO}
 _PORT_UNREACHABLE = {"ip": (3, 0), "ip6": (4, 0), "inet": (1, 2)}
-"""Code and kind of the answer to what is rejected: ICMP's, ICMPv6's, and nft's own for both (NFT_REJECT_ICMPX)."""
+"""Code and kind of a reject's answer: ICMP's, ICMPv6's, and nft's own for both (NFT_REJECT_ICMPX)."""
 
 
 def replay(namespace: Namespace, chains: Sequence[FilterChain]) -> list[str]:
-    """Make the tables of these chains; returns which tables the kernel refused, and why, in words."""
+    """Add the tables of these chains; return a line for each table that the kernel refused, with the reason."""
     tables: dict[tuple[str, str], list[FilterChain]] = {}
     for chain in chains:
         tables.setdefault((chain.family, chain.table), []).append(chain)
@@ -38,7 +38,7 @@ def replay(namespace: Namespace, chains: Sequence[FilterChain]) -> list[str]:
             except OSError as error:
                 refused.append(f"packet filter, table {family} {table}: the kernel refuses it: {error.strerror}")
             except (OverflowError, ValueError) as error:
-                refused.append(f"packet filter, table {family} {table}: it holds what no table has: {error}")
+                refused.append(f"packet filter, table {family} {table}: a value does not fit into a table: {error}")
     return refused
 
 
@@ -79,12 +79,12 @@ def _condition(match: FilterMatch, family: NftFamily) -> Iterator[bytes]:
             number_, _, bits = value.partition("/")
             yield from nft.mark(int(number_, 16), int(bits or "0xffffffff", 16), operator)
         case "ctstate":
-            yield from nft.connection_state(sum(CONNECTION_STATES[one] for one in match.values), match.negated)
+            yield from nft.connection_state(sum(CONNECTION_STATES[state] for state in match.values), match.negated)
         case "src-type" | "dst-type" as side:
             yield from nft.address_type(side, ADDRESS_TYPES[value], operator)
         case _:
             raw = raw_condition(value)
-            assert raw is not None, "conditions without words of their own are left out beforehand"
+            assert raw is not None, "replica_filter leaves out conditions that nftables cannot express"
             yield nft.payload(raw.header, raw.offset, len(raw.value))
             if raw.mask is not None:
                 yield nft.mask(raw.mask)
@@ -101,7 +101,7 @@ def _effects(rule: FilterRule, family: NftFamily) -> Iterator[bytes]:
         case "masquerade":
             yield nft.expression("masq")
         case "snat" | "dnat" as kind:
-            assert rule.argument is not None, "translations without an address are left out beforehand"
+            assert rule.argument is not None, "replica_filter leaves out translations without an address"
             yield from nft.nat(kind, rule.argument, translated_port(rule))
         case "redirect":
             yield from nft.redirect(translated_port(rule))

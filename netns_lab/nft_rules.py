@@ -1,7 +1,7 @@
-"""Packet filter rules for labs: each kind of rule is a small value, a table of them goes to the kernel in one batch.
+"""Packet filter rules for labs: each kind of rule is a small value, and the kernel gets a table of rules in one batch.
 
-No nft binary takes part. The values become expressions like those that nft(8) makes, so that ``nft list ruleset`` and
-this project's own reader show them as they show a host's own rules.
+The nft binary is not needed. The values become the expressions that nft(8) makes, so that ``nft list ruleset`` and this
+project's own reader show them as they show a host's own rules.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _PACKET_TOO_BIG = ((1, (b"\3\4",)), (58, (b"\2",)))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masquerade:
-    """Source NAT to the address of the interface that a packet leaves by."""
+    """Source NAT to the address of the outgoing interface."""
 
     source: str
     """Prefix in CIDR form."""
     oif: str | None = None
     not_oif: str | None = None
-    """Every interface but this one, as Docker does it with its bridge."""
+    """Every interface except this interface, as in Docker's rule for its bridge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class SourceNAT:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationNAT:
-    """Destination NAT of what comes in by an interface, or for an address."""
+    """Destination NAT of packets that arrive by an interface, or for an address."""
 
     to: str
     destination: str | None = None
@@ -73,14 +73,14 @@ class Forward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardPolicy:
-    """What the forward hook does with packets that no rule of the table decides; ``accept`` when not said."""
+    """The verdict of the forward hook for packets that no rule of the table decides; ``accept`` without this rule."""
 
     verdict: Literal["accept", "drop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetMark:
-    """Mark what comes in, before it is routed."""
+    """Mark arriving packets before they are routed."""
 
     mark: int
     source: str | None = None
@@ -90,18 +90,18 @@ class SetMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropICMPErrors:
-    """Drop ICMP and ICMPv6 errors that a router makes itself, and those that it forwards."""
+    """Drop the ICMP and ICMPv6 errors that a router sends, and the errors that it forwards."""
 
     only_packet_too_big: bool = False
-    """Only those that path MTU discovery needs (RFC 1191, RFC 8201)."""
+    """Only the errors that path MTU discovery needs (RFC 1191, RFC 8201)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropFrames:
-    """Drop Ethernet frames at one device, counted: what an access point or a switch with port security does.
+    """Drop and count Ethernet frames at a device, as an access point or a switch with port security does.
 
-    ``destination_not`` spares frames to group addresses: no delivery filter stops broadcasts. Who sends on a raw socket
-    into an egress drop is told so with ENOBUFS; only ingress is silent.
+    ``destination_not`` lets frames to group addresses pass: a delivery filter does not stop broadcasts. A raw socket
+    that sends into an egress drop gets ENOBUFS; only ingress is silent.
     """
 
     device: str
@@ -115,7 +115,7 @@ class DropFrames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """Send a copy of each IP packet that passes one device out of another one as well."""
+    """Send a copy of each IP packet that passes a device by another device as well."""
 
     device: str
     to: str
@@ -147,7 +147,7 @@ class _Hook(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """Where the rules of one kind are hooked in."""
+    """The chain, with its hook, for rules of a kind."""
 
     family: NftFamily
     name: str
@@ -165,12 +165,12 @@ _OUTPUT = _Chain(NftFamily.INET, "output", _Hook.OUTPUT, 0)
 
 
 def apply(namespace: Namespace, table: str, rules: Sequence[LabRule]) -> None:
-    """Make a table of that name with these rules, in one transaction: all of them are in force, or none.
+    """Add a table of that name with these rules, in one transaction: all rules are in force, or none.
 
-    Rules for one hook keep their order. Rules at devices go to a table of the same name in the family netdev.
+    Rules of the same hook keep their order. Rules at devices go to a table of the same name in the family netdev.
 
     Raises:
-        FileExistsError: when there is a table of that name.
+        FileExistsError: when a table of that name exists.
         OSError: with the kernel's errno: ENODEV for a device that does not exist; EOPNOTSUPP or ENOENT for a kernel
             without the hook or the expression.
     """
@@ -205,7 +205,7 @@ def apply(namespace: Namespace, table: str, rules: Sequence[LabRule]) -> None:
 
 
 def remove(namespace: Namespace, table: str) -> None:
-    """Delete everything that ``apply`` made under that name; nothing happens when there is nothing.
+    """Delete the tables that ``apply`` added under that name, if they exist.
 
     Raises:
         OSError: with the kernel's errno.
@@ -220,7 +220,7 @@ def remove(namespace: Namespace, table: str) -> None:
 
 
 def _expressions(rule: LabRule, namespace: Namespace) -> Iterator[tuple[_Chain, bytes]]:
-    """The kernel rules that a value stands for, each with its chain."""
+    """Yield the kernel rules that a value stands for, each with its chain."""
     match rule:
         case Masquerade():
             conditions = [*nft.prefix("source", rule.source), *nft.interface("oif", rule.oif)]
@@ -264,11 +264,11 @@ def _expressions(rule: LabRule, namespace: Namespace) -> Iterator[tuple[_Chain, 
             copy = nft.expression("dup", number(2, nft.REGISTER_1))
             yield _at_device(rule.device, rule.direction), nft.rule(*conditions, nft.counter(), device, copy)
         case ForwardPolicy():
-            raise AssertionError("a policy is the chain's, not a rule's")
+            raise AssertionError("a policy belongs to the chain, not to a rule")
 
 
 def _index(namespace: Namespace, device: str) -> int:
-    """The device's index. Newer kernels take a chain for a device that does not exist, and wait for it to appear."""
+    """Return the device's index. Newer kernels accept a chain for a missing device, and wait for the device."""
     try:
         return namespace.call(lambda: socket.if_nametoindex(device))
     except OSError:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT = 5.0
 MESSAGES_AT_ONCE = 500
-"""What fits into a socket's buffers, answers included."""
+"""Messages that fit into a socket's buffers, answers included."""
 _ROUTE_TYPES = {
     "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5,
     "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9,
@@ -69,7 +69,7 @@ class _VethPeer:
 
 
 def request(noun: str, verb: str, **values: Any) -> LabRequest:
-    """Make a request; values of None are left out."""
+    """Return a request; values of None are left out."""
     return LabRequest(noun, verb, tuple((key, value) for key, value in values.items() if value is not None))
 
 
@@ -82,10 +82,10 @@ def _compiler() -> IPBatch:
 
 
 @lru_cache(maxsize=4096)
-def _compiled(one: LabRequest) -> bytes:
+def _compiled(request: LabRequest) -> bytes:
     compiler = _compiler()
     compiler.reset()
-    values: dict[str, Any] = dict(one.values)
+    values: dict[str, Any] = dict(request.values)
     if "veth_peer" in values:
         values["linkinfo"] = _veth(values.pop("veth_peer"))
     if "multipath" in values:
@@ -93,19 +93,19 @@ def _compiled(one: LabRequest) -> bytes:
     if "metrics" in values:
         values["metrics"] = dict(values["metrics"])
     _unfolded(values)
-    getattr(compiler, one.noun)(one.verb, **values)
+    getattr(compiler, request.noun)(request.verb, **values)
     return bytes(compiler.batch)
 
 
 def _unfolded(values: dict[str, Any]) -> dict[str, Any]:
-    """A gateway of the other family, as pyroute2 takes it."""
+    """Return the values with a gateway of the other family as pyroute2 takes it."""
     if "via" in values:
         values["via"] = dict(values["via"])
     return values
 
 
 def _veth(peer: _VethPeer) -> dict[str, Any]:
-    """Spell the link out: pyroute2's own ``peer=`` drops the peer's index, which a description fixes."""
+    """Return the attributes of a veth pair: pyroute2's ``peer=`` drops the peer's index, which a plan fixes."""
     attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", peer.name), ("IFLA_MTU", peer.mtu)]
     attributes += [("IFLA_ADDRESS", peer.mac)] if peer.mac is not None else []
     end = {"index": peer.index, "attrs": [*attributes, ("IFLA_NET_NS_FD", peer.net_fd)]}
@@ -113,40 +113,40 @@ def _veth(peer: _VethPeer) -> dict[str, Any]:
 
 
 def encode(requests: Sequence[LabRequest]) -> bytes:
-    """Requests as the kernel takes them (rtnetlink(7)), one behind the other, with sequence numbers from 1 on."""
+    """Return requests as the kernel takes them (rtnetlink(7)), in order, with sequence numbers from 1."""
     return b"".join(codec.numbered(_compiled(request), number) for number, request in enumerate(requests, start=1))
 
 
 def send(namespace: Namespace, requests: Sequence[LabRequest], missing_ok: bool = False) -> None:
-    """Send requests in order, in one batch, and wait until the kernel has answered each.
+    """Send requests in order, in one batch, and wait for the kernel's answer to each.
 
-    With ``missing_ok`` a refusal because the thing is not there (ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL) is no error.
+    With ``missing_ok`` the refusal of a missing object (ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL) is not an error.
 
     Raises:
-        LabBuildError: naming the first request that was refused, and why.
+        LabBuildError: when the kernel refuses a request; it names the first refused request and the reason.
     """
     if not requests:
         return
     batch = encode(requests)
     answers = namespace.call(lambda: _exchange(batch, len(requests)))
     harmless = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL) if missing_ok else ()
-    for number, one in enumerate(requests):
-        code = answers.get(number + 1)
+    for number, sent in enumerate(requests, start=1):
+        code = answers.get(number)
         if code is None:
-            raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {one}")
+            raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {sent}")
         if code and code not in harmless:
-            raise LabBuildError(f"{namespace.name}: {os.strerror(code)}: {one}")
+            raise LabBuildError(f"{namespace.name}: {os.strerror(code)}: {sent}")
 
 
 def attempt(namespace: Namespace, requests: Sequence[LabRequest]) -> list[tuple[int, int]]:
-    """Send requests in order; returns the place and the errno of each that was refused.
+    """Send requests in order; return the position and the errno of each refused request.
 
-    One that cannot even be put into a message, as a number in it is too large, is refused with EINVAL.
+    A request that does not fit into a message, because a number is too large, counts as refused with EINVAL.
 
     Raises:
         LabBuildError: when the kernel does not answer.
     """
-    refused = [(place, errno.EINVAL) for place, one in enumerate(requests) if not _fits(one)]
+    refused = [(place, errno.EINVAL) for place, wanted in enumerate(requests) if not _fits(wanted)]
     unfit = {place for place, _code in refused}
     places = [place for place in range(len(requests)) if place not in unfit]
     for start in range(0, len(places), MESSAGES_AT_ONCE):
@@ -160,18 +160,18 @@ def attempt(namespace: Namespace, requests: Sequence[LabRequest]) -> list[tuple[
     return sorted(refused)
 
 
-def _fits(one: LabRequest) -> bool:
+def _fits(request: LabRequest) -> bool:
     try:
-        _compiled(one)
+        _compiled(request)
     except (struct.error, ValueError, OverflowError, OSError):
         return False
     return True
 
 
 def settle(namespace: Namespace, links: Sequence[Link]) -> None:
-    """Ask for each interface by itself, which makes the kernel finish what its carrier's last change began.
+    """Ask for each interface by itself, so that the kernel completes the last change of the interface's carrier.
 
-    Without it a port may lose the first frames, and the first ARP request stalls for a second.
+    Otherwise a port may lose the first frames, and the first ARP request stalls for a second.
     """
     flags = codec.NLM_F_REQUEST | codec.NLM_F_ACK
     bodies = [struct.pack("=BBHiII", 0, 0, 0, link.index, 0, 0) for link in links]
@@ -183,13 +183,13 @@ def settle(namespace: Namespace, links: Sequence[Link]) -> None:
 
 
 def _exchange(batch: bytes, count: int) -> dict[int, int]:
-    """Send one batch and return the errno by sequence number (0: done)."""
+    """Send a batch and return the errno by sequence number (0: done)."""
     with codec.NetlinkSocket(socket.NETLINK_ROUTE, ANSWER_TIMEOUT) as netlink:
         return netlink.exchange(batch, count)
 
 
 def add_address(address: Address, index: int) -> LabRequest:
-    """Add an address, without duplicate address detection: a lab's addresses are unique by construction."""
+    """Add an address without duplicate address detection: a lab's addresses are unique by construction."""
     return address_request("add", address, index)
 
 
@@ -274,18 +274,18 @@ def route_request(verb: str, route: Route, indexes: dict[str, int]) -> LabReques
 
 
 def _hop(hop: Nexthop, family: int, indexes: dict[str, int]) -> dict[str, Any]:
-    found: dict[str, Any] = {"oif": indexes[hop.interface] if hop.interface else None, "hops": hop.weight - 1}
+    values: dict[str, Any] = {"oif": indexes[hop.interface] if hop.interface else None, "hops": hop.weight - 1}
     if hop.gateway is not None and (":" in hop.gateway) != (family == 6):
-        found["via"] = (("family", _af(6 if ":" in hop.gateway else 4)), ("addr", hop.gateway))
+        values["via"] = (("family", _af(6 if ":" in hop.gateway else 4)), ("addr", hop.gateway))
     else:
-        found["gateway"] = hop.gateway
+        values["gateway"] = hop.gateway
     if "onlink" in hop.flags:
-        found["flags"] = _ONLINK
-    return found
+        values["flags"] = _ONLINK
+    return values
 
 
 def _protocol(name: str | None) -> int | None:
-    """Who made it (rtnetlink(7), rtm_protocol), by name or number."""
+    """Return the number of a route's origin (rtnetlink(7), rtm_protocol), given by name or number."""
     if name is None:
         return None
     return _PROTOCOLS.get(name, int(name) if name.isdecimal() else None)
@@ -305,7 +305,7 @@ def add_neighbour(neighbour: Neighbour, index: int) -> LabRequest:
 
 
 def add_link(link: Link, master_index: int | None = None, parent_index: int | None = None) -> LabRequest:
-    """Make an interface that is no veth."""
+    """Add an interface other than a veth."""
     return request(
         "link", "add", index=link.index, ifname=link.name, kind=link.kind, address=link.mac, mtu=link.mtu,
         master=master_index, link=parent_index, macvlan_mode=link.mode if link.kind == "macvlan" else None,
@@ -313,7 +313,7 @@ def add_link(link: Link, master_index: int | None = None, parent_index: int | No
 
 
 def add_macvlan(link: Link, namespace: Namespace) -> LabRequest:
-    """Make a macvlan interface on a parent of the machine that is asked, at once in another namespace."""
+    """Add a macvlan interface, on a parent of the machine that gets the request, in another namespace."""
     return request(
         "link", "add", index=link.index, ifname=link.name, kind="macvlan", address=link.mac, mtu=link.mtu,
         link=link.peer_index, macvlan_mode=link.mode, net_ns_fd=namespace.net_fd,
@@ -321,7 +321,7 @@ def add_macvlan(link: Link, namespace: Namespace) -> LabRequest:
 
 
 def add_veth(link: Link, peer: Link, peer_namespace: Namespace) -> LabRequest:
-    """Make a veth pair, its other end at once in the other namespace. Neither is up yet: a veth must not begin so."""
+    """Add a veth pair with its other end in another namespace. Both ends are down: a veth cannot be created up."""
     other = _VethPeer(peer.index, peer.name, peer.mac, peer.mtu, peer_namespace.net_fd)
     return request(
         "link", "add", index=link.index, ifname=link.name, address=link.mac, mtu=link.mtu, veth_peer=other

@@ -1,4 +1,4 @@
-"""``nft -j list ruleset`` is read as the kernel's own answer is: two readers, one ruleset, the same conditions."""
+"""Two readers of the same ruleset, ``nft -j list ruleset`` and netlink, return the same conditions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def host() -> Iterator[Namespace]:
 
 
 def shown(chain: FilterChain) -> list[object]:
-    """A chain without what the two readers put into their own words."""
+    """Return a chain without the text of its rules, which differs between the readers."""
 
     def condition(match: FilterMatch) -> tuple[object, ...]:
         return (match.field, () if match.field == "unknown" else tuple(sorted(match.values)), match.negated)
@@ -65,7 +65,7 @@ def shown(chain: FilterChain) -> list[object]:
     return [chain.family, chain.table, chain.name, chain.type, chain.hook, chain.priority, chain.policy, rules]
 
 
-def test_both_readers_tell_the_same(host: Namespace) -> None:
+def test_both_readers_return_the_same(host: Namespace) -> None:
     assert host.run(["nft", RULESET]).ok
     said = host.run(["nft", "-j", "list", "ruleset"])
     assert said.ok

@@ -1,4 +1,4 @@
-"""Packet filter rules written over netlink, read back, and seen at work on packets, in namespaces made for it."""
+"""Packet filter rules written over netlink, read back, and applied to packets, in namespaces of the test's own."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def ip(namespace: Namespace, *lines: str) -> None:
 
 
 def nft(namespace: Namespace, ruleset: str) -> None:
-    """Load a ruleset with the nft binary; the test is skipped where there is none."""
+    """Load a ruleset with the nft binary; skip the test where it is missing."""
     if shutil.which("nft") is None:
         pytest.skip("nft is not installed: nothing to compare with")
     process = namespace.call(
@@ -75,7 +75,7 @@ def nft(namespace: Namespace, ruleset: str) -> None:
 
 
 def rule_read(host: Namespace, hook: str) -> FilterRule:
-    """The first rule of the only chain at a hook."""
+    """Return the first rule of the only chain at a hook."""
     chains = [chain for chain in read_packet_filter(host).chains if chain.hook == hook]
     assert len(chains) == 1, f"expected one chain at {hook}, found {[chain.name for chain in chains]}"
     return chains[0].rules[0]
@@ -135,7 +135,7 @@ def test_masks_of_any_length_survive(host: Namespace, source: str) -> None:
         ),
     ],
 )
-def test_what_is_written_is_read_back(
+def test_written_rules_are_read_back(
     host: Namespace, rule: LabRule, hook: str, matches: tuple[FilterMatch, ...], verdict: str, argument: str | None
 ) -> None:
     apply(host, "lab", [rule])
@@ -261,7 +261,7 @@ def test_a_ruleset_of_nfts_own_is_taken_apart(host: Namespace) -> None:
         match("source", "10.0.0.0/8", negated=True),
         match("protocol", "17"),
     )
-    assert {value for one in rules[5].matches[3:] for value in one.values} <= {"1024-65535", "0-65535"}
+    assert {value for port in rules[5].matches[3:] for value in port.values} <= {"1024-65535", "0-65535"}
     assert rules[6].matches == (
         match("protocol", "6", "17"),
         match("dport", "53"),
@@ -329,8 +329,8 @@ IPTABLES_RULES = (
 
 
 def load_iptables(host: Namespace, variant: str) -> None:
-    for tool, words in IPTABLES_RULES:
-        argv = [f"{tool}-{variant}", *words.split()]
+    for tool, arguments in IPTABLES_RULES:
+        argv = [f"{tool}-{variant}", *arguments.split()]
         if shutil.which(argv[0]) is None:
             pytest.skip(f"{argv[0]} is not installed")
         result = host.run(argv)
@@ -340,18 +340,18 @@ def load_iptables(host: Namespace, variant: str) -> None:
 
 
 def decides(rule: FilterRule) -> tuple[object, ...]:
-    """All of a rule but the words that it was told in."""
-    matches = {(one.field, frozenset(one.values), one.negated) for one in rule.matches}
+    """Return everything of a rule except its text."""
+    matches = {(match.field, frozenset(match.values), match.negated) for match in rule.matches}
     return matches, rule.verdict, rule.argument, rule.set_mark, rule.packets, rule.handle
 
 
-def test_iptables_nft_is_told_once_and_in_its_own_words(host: Namespace) -> None:
+def test_iptables_nft_appears_once_and_as_iptables_save_prints_it(host: Namespace) -> None:
     load_iptables(host, "nft")
     packet_filter = read_packet_filter(host)
     assert packet_filter.unread == ()
     assert packet_filter.read_with == ("netlink", "iptables-nft-save", "ip6tables-nft-save")
     names = [(chain.family, chain.table, chain.name) for chain in packet_filter.chains]
-    assert len(names) == len(set(names)), "a table was told twice"
+    assert len(names) == len(set(names)), "a table appears twice"
     assert {chain.backend for chain in packet_filter.chains} == {"iptables"}
     translation = source_nat(packet_filter, FLOW)
     assert translation.kind == "masquerade"
@@ -362,7 +362,7 @@ def test_iptables_nft_is_told_once_and_in_its_own_words(host: Namespace) -> None
 
 
 def test_netlink_alone_finds_the_same_rules_of_iptables_nft(host: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only multiport is beyond netlink's reader: that condition becomes unknown, all else is the same."""
+    """Only multiport is unknown to netlink's reader; every other condition is the same."""
     load_iptables(host, "nft")
     with_tools = read_packet_filter(host)
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -371,10 +371,10 @@ def test_netlink_alone_finds_the_same_rules_of_iptables_nft(host: Namespace, mon
     assert alone.unread == ()
     pairs = [
         pair
-        for told, read in zip(with_tools.chains, alone.chains, strict=True)
-        for pair in zip(told.rules, read.rules, strict=True)
+        for printed, read in zip(with_tools.chains, alone.chains, strict=True)
+        for pair in zip(printed.rules, read.rules, strict=True)
     ]
-    differing = [(told.text, read.text) for told, read in pairs if decides(told) != decides(read)]
+    differing = [(printed.text, read.text) for printed, read in pairs if decides(printed) != decides(read)]
     assert len(differing) == 1, differing
     assert "multiport" in differing[0][1]
     assert source_nat(alone, FLOW).kind == "masquerade"
@@ -398,7 +398,7 @@ def test_reading_makes_no_legacy_tables(host: Namespace) -> None:
     assert "".join(names) == ""
 
 
-def test_without_a_tool_legacy_tables_are_told_as_unread(host: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_tool_legacy_tables_are_unread(host: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     load_iptables(host, "legacy")
     monkeypatch.setenv("PATH", "/nonexistent")
     packet_filter = read_packet_filter(host)
@@ -455,7 +455,7 @@ def test_a_rootless_namespace_is_written_and_read() -> None:
     assert run_as_ordinary_user(script) == "('172.16.0.0/12',) ()"
 
 
-def test_without_privilege_the_reason_is_told() -> None:
+def test_without_privilege_the_reason_is_in_unread() -> None:
     script = """
         class Here(Namespace):
             def call(self, function):
@@ -483,17 +483,17 @@ class Wire:
     def socket(
         self, namespace: Namespace, kind: int = socket.SOCK_DGRAM, family: int = socket.AF_INET
     ) -> socket.socket:
-        """A socket inside a namespace, with a bound on its waits."""
+        """Return a socket inside a namespace, with a bound on its waits."""
         made = namespace.call(lambda: socket.socket(family, kind))
         made.settimeout(TIMEOUT)
         return made
 
     def counter(self, chain: str, rule: int = 0) -> int | None:
-        """How many packets a rule of the host has counted."""
-        return next(one for one in read_packet_filter(self.host).chains if one.name == chain).rules[rule].packets
+        """Return how many packets a rule of the host has counted."""
+        return next(read for read in read_packet_filter(self.host).chains if read.name == chain).rules[rule].packets
 
     def close(self) -> None:
-        """Let all of it end."""
+        """Close every namespace."""
         for namespace in (self.agent, self.office, self.radio, self.host):
             namespace.close()
 
@@ -518,7 +518,7 @@ def test_masquerade_shows_the_uplinks_address_to_the_far_end(wire: Wire) -> None
 def test_a_forward_drop_counts_what_it_drops(wire: Wire) -> None:
     apply(wire.host, "lab", [Forward(verdict="drop", source="10.0.0.0/27")])
     with wire.socket(wire.agent) as near, wire.socket(wire.host) as fence:
-        # The host resolves its next hop for nobody else: a packet that the forward hook drops never gets that far.
+        # The host resolves the next hop only for its own packets: the forward hook drops a packet before that.
         fence.sendto(b"fence", ("10.0.0.2", 7))
         near.bind(("10.0.0.2", 7))
         near.sendto(b"probe", ("10.0.1.2", 7))

@@ -1,4 +1,4 @@
-"""The files are collected of a namespace's own file system, in one go, whatever lies in the folders."""
+"""The files are collected from a namespace's own file system, whatever the folders hold."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_every_managers_files(collected: dict[str, HostFile]) -> None:
     )],
     indirect=True,
 )  # fmt: skip
-def test_what_lies_there_and_should_not(collected: dict[str, HostFile]) -> None:
+def test_unexpected_files(collected: dict[str, HostFile]) -> None:
     assert "/etc/network/interfaces.d/pipe" not in collected
     assert "/etc/network/if-up.d/vendor" not in collected
     assert collected["/etc/systemd/network/50-masked.network"].text == ""

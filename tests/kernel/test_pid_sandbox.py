@@ -1,4 +1,4 @@
-"""What is started in a process namespace ends with it, sees nobody outside, and writes to no file but the lab's own."""
+"""A process in the sandbox ends with it, cannot see processes outside, and writes only to the lab's own files."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def lab() -> Iterator[Lab]:
 
 
 def daemons() -> list[int]:
-    """The daemons of these tests that live, as the machine's own process numbers."""
-    found = subprocess.run(["pgrep", "-f", "^sleep 654321"], capture_output=True, text=True, check=False)
-    return [int(number) for number in found.stdout.split()]
+    """Return the daemons of these tests that run, by the machine's own process numbers."""
+    pgrep = subprocess.run(["pgrep", "-f", "^sleep 654321"], capture_output=True, text=True, check=False)
+    return [int(number) for number in pgrep.stdout.split()]
 
 
 def gone(within: float = 5.0) -> bool:
@@ -100,7 +100,7 @@ def test_it_has_the_network_of_the_lab(lab: Lab) -> None:
         assert space.run(["no-such-program"], 5).exit_code == 127
 
 
-def test_a_command_that_does_not_end_is_told(lab: Lab) -> None:
+def test_a_command_that_does_not_end_has_exit_code_124(lab: Lab) -> None:
     with PidSandbox(lab.host.namespace, WRITABLE) as space:
         assert space.run(["sleep", "654321"], 0.2).exit_code == 124
     assert gone()

@@ -194,9 +194,9 @@ def test_an_uplink_that_does_not_exist_is_a_verdict(host: HandMadeHost, tmp_path
     ("path", "reason"),
     [
         ("/run/netns/nobody", "/run/netns/nobody: No such file or directory"),
-        ("/etc/hostname", "/etc/hostname: is no network namespace"),
-        ("/proc/self/ns/mnt", "/proc/self/ns/mnt: is no network namespace"),
-        ("/run", "/run: is no network namespace"),
+        ("/etc/hostname", "/etc/hostname: is not a network namespace"),
+        ("/proc/self/ns/mnt", "/proc/self/ns/mnt: is not a network namespace"),
+        ("/run", "/run: is not a network namespace"),
     ],
 )
 def test_a_path_that_is_no_namespace_is_a_verdict(host: HandMadeHost, path: str, reason: str, tmp_path: Path) -> None:
@@ -219,9 +219,9 @@ def _refusing_socket(path: Path) -> str:
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        (_refusing_socket, "nobody listens there; is the engine running?"),
+        (_refusing_socket, "nothing listens there; is the engine running?"),
         (lambda path: f"unix://{path}", "the socket does not exist; is the engine installed?"),
-        (lambda _path: "tcp://127.0.0.1:1", "nobody listens there; is the engine running?"),
+        (lambda _path: "tcp://127.0.0.1:1", "nothing listens there; is the engine running?"),
         (lambda _path: "nonsense://x", ""),
     ],
     ids=["refused", "missing", "tcp", "nonsense"],

@@ -181,7 +181,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
     ("words", "line"),
     [
         ([], "viacheck site: the following arguments are required: schema|init"),
-        (["init", "--netns", "/etc"], "viacheck site init: /etc: is no network namespace"),
+        (["init", "--netns", "/etc"], "viacheck site init: /etc: is not a network namespace"),
         (["init", "--netns", "/nowhere"], "viacheck site init: /nowhere: No such file or directory"),
         (
             ["init", "--netns", "/etc", "--container", "te-agent"],

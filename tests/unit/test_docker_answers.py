@@ -47,11 +47,11 @@ def translated(version: str) -> DockerEngine:
     return engine_from_answers(answers["version"], answers["info"], answers["networks"], answers["container"])
 
 
-# What the answers mean
+# The answers
 
 
 @pytest.mark.parametrize(
-    ("version", "told", "api", "macvlan"),
+    ("version", "number", "api", "macvlan"),
     [
         ("1.11.2", "1.11.2", "1.23", False),
         ("1.12", "1.12.6", "1.24", True),
@@ -61,9 +61,9 @@ def translated(version: str) -> DockerEngine:
         ("rootless", "27.5.1", "1.47", True),
     ],
 )
-def test_each_version_is_understood(version: str, told: str, api: str, macvlan: bool) -> None:
+def test_each_version_is_understood(version: str, number: str, api: str, macvlan: bool) -> None:
     engine = translated(version)
-    assert (engine.version, engine.api_version) == (told, api)
+    assert (engine.version, engine.api_version) == (number, api)
     assert macvlan_supported(engine.version) is macvlan
     assert engine.rootless is (version == "rootless")
     assert {"bridge", "host", "none"} <= {network.name for network in engine.networks}
@@ -98,7 +98,7 @@ def test_a_user_defined_bridge_is_named_after_its_id() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.12", "20.10"])
-def test_a_macvlan_network_tells_its_parent_and_pool(version: str) -> None:
+def test_a_macvlan_network_has_its_parent_and_pool(version: str) -> None:
     network = translated(version).network("macvlan0")
     assert network is not None
     assert (network.driver, network.parent, network.bridge) == ("macvlan", "eth0", None)
@@ -338,13 +338,13 @@ def test_no_socket(tmp_path: Path) -> None:
     assert reason_of(f"unix://{tmp_path}/docker.sock")[0] == "socket-missing"
 
 
-def test_a_socket_that_nobody_serves(tmp_path: Path) -> None:
+def test_a_socket_without_a_listener(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(tmp_path / "s"))
     assert reason_of(f"unix://{tmp_path}/s")[0] == "connection-refused"
 
 
-def test_a_port_that_nobody_serves() -> None:
+def test_a_port_without_a_listener() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         assert reason_of(f"tcp://127.0.0.1:{unused.getsockname()[1]}")[0] == "connection-refused"
@@ -361,13 +361,13 @@ def test_a_socket_of_another_user(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[None]:
-    nobody, ourselves = 65534, os.geteuid()
-    if ourselves == 0:
-        os.seteuid(nobody)
+    ordinary, own = 65534, os.geteuid()
+    if own == 0:
+        os.seteuid(ordinary)
     try:
         yield
     finally:
-        os.seteuid(ourselves)
+        os.seteuid(own)
 
 
 def test_an_engine_that_does_not_answer_in_time(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_something_that_hangs_up(tmp_path: Path) -> None:
         assert reason_of(url)[0] == "other"
 
 
-def test_an_address_that_is_none() -> None:
+def test_an_invalid_address() -> None:
     assert reason_of("pigeon://coop")[0] == "bad-address"
 
 
@@ -421,7 +421,7 @@ def test_a_process_that_has_ended_is_a_stopped_container(tmp_path: Path) -> None
         container_namespace(4711, "te-agent", proc=str(tmp_path))
 
 
-def test_what_is_no_namespace_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_namespace(tmp_path: Path) -> None:
     (tmp_path / "1/ns").mkdir(parents=True)
     (tmp_path / "1/ns/net").touch()
     with pytest.raises(NotANamespace):

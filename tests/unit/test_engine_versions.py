@@ -1,4 +1,4 @@
-"""HOST-01 on recorded answers of real engines: which versions allow which mode, and what is told where one does not."""
+"""HOST-01 on recorded answers of real engines: the modes that each version allows, and the diagnosis for the others."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def run_cycles(
         What came of the boot, and of each round.
 
     Raises:
-        NoProcessSpace: when the processes cannot be kept apart.
+        PidSandboxFailed: when the processes cannot be kept apart.
         RoundsFailed: when a command does not end, or the state cannot be read.
     """
     uplink = resolved.uplink

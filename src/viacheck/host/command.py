@@ -1,4 +1,4 @@
-"""Commands run on a target: an argument list in, everything that the command said out. Never a shell."""
+"""Commands on a target: an argument list in; exit code and both streams out. Never a shell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMED_OUT = 124
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command was, and what it said."""
+    """A command with its exit code and both streams."""
 
     argv: tuple[str, ...]
     exit_code: int
@@ -26,17 +26,17 @@ class CommandResult:
 
     @property
     def ok(self) -> bool:
-        """It ended with exit code 0."""
+        """Return whether the command ended with exit code 0."""
         return self.exit_code == 0
 
     @property
     def command(self) -> str:
-        """The command as a person would type it."""
+        """Return the command as a person types it."""
         return shlex.join(self.argv)
 
     @property
     def evidence(self) -> CommandEvidence:
-        """The command as evidence of a verdict."""
+        """Return the command as evidence of a verdict."""
         from viacheck.model.result import CommandEvidence
 
         return CommandEvidence(command=self.command, exit_code=self.exit_code, stdout=self.stdout, stderr=self.stderr)
@@ -44,22 +44,22 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True)
 class RecordedCommand:
-    """A command that was run on a target, as a bundle keeps it."""
+    """A command that ran on a target, as a bundle keeps it."""
 
     place: str
     """The namespace's name: ``host``, ``agent``."""
     time: str
-    """ISO 8601 with offset; when it had ended."""
+    """ISO 8601 with offset: when the command ended."""
     result: CommandResult
 
 
 def start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a command in the calling thread's namespaces, with both streams caught and no standard input."""
+    """Start a command in the calling thread's namespaces, with both streams captured and without standard input."""
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(argv: Sequence[str], process: subprocess.Popen[bytes], timeout: float) -> CommandResult:
-    """Wait at most ``timeout`` seconds for a started command; past that it is killed and told as exit code 124."""
+    """Wait for a started command. After ``timeout`` seconds the command is killed, and its exit code is 124."""
     try:
         stdout, stderr = process.communicate(timeout=timeout)
         code = process.returncode

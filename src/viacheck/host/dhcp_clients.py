@@ -1,6 +1,6 @@
-"""Looks for what renews a lease in a network namespace: programs that live in it, and who listens on port 68.
+"""Finds the DHCP clients of a network namespace: programs that run in it by name, and a listener on port 68.
 
-Neither alone is enough: udhcpc(8) has no socket between two renewals, and a client may bear any name.
+Neither alone is enough: udhcpc(8) has no socket between two renewals, and a client may have any name.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _BUSYBOX = "busybox"
 
 
 def dhcp_clients(namespace: Namespace, proc: str = "/proc") -> tuple[str, ...]:
-    """What may renew leases in a namespace, in words; empty when there is nothing.
+    """Return the programs that may renew leases in a namespace, by name; empty when there are none.
 
     Args:
         namespace: where the leased address is.
-        proc: of the host, whose processes are looked through.
+        proc: the /proc of the host, whose processes are searched.
     """
-    found = [f"{name} (process {pid})" for pid, name in _processes(namespace.net_fd, proc)]
-    return tuple(found) or (("a program that listens on port 68",) if namespace.call(_listens) else ())
+    clients = [f"{name} (process {pid})" for pid, name in _processes(namespace.net_fd, proc)]
+    return tuple(clients) or (("a program that listens on port 68",) if namespace.call(_listens) else ())
 
 
 def _processes(net_fd: int, proc: str) -> Iterator[tuple[int, str]]:
@@ -41,11 +41,11 @@ def _processes(net_fd: int, proc: str) -> Iterator[tuple[int, str]]:
             if name in CLIENTS and os.path.samestat(os.stat(f"{proc}/{entry}/ns/net"), wanted):
                 yield int(entry), name
         except (OSError, IndexError):
-            # It has ended, or is not ours to look at.
+            # The process has ended, or this process may not look at it.
             continue
 
 
 def _listens() -> bool:
-    """Whether a UDP socket of the calling thread's namespace is bound to the clients' port."""
+    """Return whether a UDP socket of the calling thread's namespace is bound to the clients' port."""
     with open("/proc/thread-self/net/udp") as file:
         return any(int(line.split()[1].rpartition(":")[2], 16) == CLIENT_PORT for line in list(file)[1:])

@@ -1,7 +1,7 @@
-"""Reads a Docker engine through its HTTP API, and finds the way into a container's network namespace.
+"""Reads a Docker engine through its HTTP API, and opens a container's network namespace.
 
-Reading changes nothing on the engine. What goes wrong is told apart, because each reason has another remedy: no socket,
-no permission, nobody listening, no answer in time, something that is no Docker engine, no such container.
+Reading changes nothing on the engine. Each kind of failure has a type of its own, because each has another remedy: no
+socket, no permission, no listener, no answer in time, another program than a Docker engine, no such container.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _FORBIDDEN: tuple[Unreachable, str] = (
     "permission-denied",
     "permission denied: needs root, or membership in the socket's group",
 )
-_NO_WAY: tuple[Unreachable, str] = ("other", "there is no way to that host")
+_NO_ROUTE: tuple[Unreachable, str] = ("other", "there is no route to that host")
 REASONS: dict[int, tuple[Unreachable, str]] = {
     errno.ENOENT: _NO_SOCKET,
     errno.ENOTDIR: _NO_SOCKET,
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
-    errno.ECONNREFUSED: ("connection-refused", "nobody listens there; is the engine running?"),
-    errno.EHOSTUNREACH: _NO_WAY,
-    errno.ENETUNREACH: _NO_WAY,
+    errno.ECONNREFUSED: ("connection-refused", "nothing listens there; is the engine running?"),
+    errno.EHOSTUNREACH: _NO_ROUTE,
+    errno.ENETUNREACH: _NO_ROUTE,
 }
-"""What connect(2) and unix(7) answer, in our words."""
+"""The reason and its text for each errno of connect(2) and unix(7)."""
 
 
 class EngineProblem(Exception):
@@ -65,28 +65,28 @@ class EngineUnreachable(EngineProblem):
     """No Docker engine answered.
 
     Attributes:
-        address: where it was looked for.
-        reason: one word for programs.
+        address: the engine's address.
+        reason: the kind of failure.
     """
 
     def __init__(self, address: str, reason: Unreachable, detail: str) -> None:
-        """``detail`` is one line for people."""
+        """``detail`` is a line for people."""
         super().__init__(f"Docker engine at {address}: {detail}")
         self.address = address
         self.reason = reason
 
 
 class ContainerMissing(EngineProblem):
-    """The engine has no container of that name.
+    """The engine does not have a container of that name.
 
     Attributes:
         nearest: names of existing containers, the most similar first.
-        engine: everything else that was read.
+        engine: the other answers of the engine.
     """
 
     def __init__(self, name: str, nearest: tuple[str, ...], engine: DockerEngine) -> None:
-        """``nearest`` is empty when the engine has no container at all."""
-        hint = f"; there are: {', '.join(nearest)}" if nearest else "; the engine has no container at all"
+        """``nearest`` is empty when the engine has no containers."""
+        hint = f"; there are: {', '.join(nearest)}" if nearest else "; the engine has no containers"
         super().__init__(f"no container is called {name!r}{hint}")
         self.name = name
         self.nearest = nearest
@@ -98,10 +98,10 @@ class ContainerNotRunning(EngineProblem):
 
 
 def read_engine(base_url: str | None = None, container: str | None = None, timeout: float = TIMEOUT) -> DockerEngine:
-    """Read the engine, its networks and one container.
+    """Read the engine, its networks and a container.
 
     Args:
-        base_url: ``unix:///var/run/docker.sock``, ``tcp://…``; None for what DOCKER_HOST says, else the usual socket.
+        base_url: ``unix:///var/run/docker.sock``, ``tcp://…``; None for DOCKER_HOST, or else the usual socket.
         container: name or id of the agent's container; None to read none.
         timeout: seconds that each of the four answers may take.
 
@@ -109,7 +109,7 @@ def read_engine(base_url: str | None = None, container: str | None = None, timeo
         EngineUnreachable: when no Docker engine answers, with the reason.
         ContainerMissing: when there is no such container.
     """
-    # Imported here because it costs 145 ms, which a run without an engine need not pay.
+    # Imported here because it takes 145 ms, which a run without an engine need not spend.
     import docker
     from docker.constants import DEFAULT_DOCKER_API_VERSION, DEFAULT_UNIX_SOCKET
     from docker.utils import kwargs_from_env
@@ -117,7 +117,7 @@ def read_engine(base_url: str | None = None, container: str | None = None, timeo
     address = base_url or os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix")
     try:
         place = {"base_url": base_url} if base_url else kwargs_from_env()
-        # A version is named only so that the SDK asks nothing yet; every request below uses the engine's own.
+        # With a version named, the SDK sends no request yet; every request below uses the engine's own version.
         client = docker.APIClient(**place, version=DEFAULT_DOCKER_API_VERSION)
         client.timeout = timeout  # type: ignore[assignment]  # the stubs know whole seconds only
     except (docker.errors.DockerException, ValueError) as error:
@@ -125,7 +125,7 @@ def read_engine(base_url: str | None = None, container: str | None = None, timeo
     try:
         return _read(client, container)
     except NotAnEngineAnswer as error:
-        raise EngineUnreachable(address, "not-a-docker-engine", f"no Docker engine: {error}") from error
+        raise EngineUnreachable(address, "not-a-docker-engine", f"not a Docker engine: {error}") from error
     except (OSError, ValueError, docker.errors.DockerException) as error:
         raise unreachable(address, error, timeout) from error
     finally:
@@ -141,8 +141,8 @@ def _read(client: APIClient, container: str | None) -> DockerEngine:
         return engine
     answer = _get(client, f"{api}/containers/{quote(container, safe='')}/json", may_be_missing=True)
     if answer is None:
-        everything = _get(client, f"{api}/containers/json?all=1")
-        names = [name.removeprefix("/") for one in everything for name in one.get("Names") or ()]
+        containers = _get(client, f"{api}/containers/json?all=1")
+        names = [name.removeprefix("/") for listed in containers for name in listed.get("Names") or ()]
         raise ContainerMissing(container, nearest_names(container, names), engine)
     return dataclasses.replace(engine, container=container_from_answer(answer))
 
@@ -167,19 +167,19 @@ def _get(client: APIClient, path: str, may_be_missing: bool = False) -> Any:
 
 
 def nearest_names(name: str, names: list[str]) -> tuple[str, ...]:
-    """At most five of the names, those most like ``name`` first."""
+    """Return at most five of the names, the most similar to ``name`` first."""
     return tuple(difflib.get_close_matches(name, names, n=5, cutoff=0.0))
 
 
 def unreachable(address: str, error: Exception, timeout: float) -> EngineUnreachable:
-    """Say why nobody answered, from the exception that the HTTP libraries raised."""
+    """Return why no engine answered, from the exception that the HTTP libraries raised."""
     causes = list(_causes(error))
     if any(isinstance(cause, TimeoutError) for cause in causes) or "timed out" in str(error).lower():
         return EngineUnreachable(address, "timeout", f"no answer within {timeout:g} s")
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return EngineUnreachable(address, "bad-address", "the host name does not resolve")
     if any(isinstance(cause, HTTPException) and not isinstance(cause, RemoteDisconnected) for cause in causes):
-        return EngineUnreachable(address, "not-a-docker-engine", f"no Docker engine: {one_line(error)}")
+        return EngineUnreachable(address, "not-a-docker-engine", f"not a Docker engine: {one_line(error)}")
     for cause in causes:
         known = REASONS.get(cause.errno or 0) if isinstance(cause, OSError) else None
         if known is not None:
@@ -188,7 +188,7 @@ def unreachable(address: str, error: Exception, timeout: float) -> EngineUnreach
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and everything inside it: the HTTP libraries hide the errno several layers down."""
+    """Yield the exception and every exception inside it: the HTTP libraries hide the errno several layers down."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -202,7 +202,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def one_line(error: Exception) -> str:
-    """An exception's text, short enough for a report."""
+    """Return an exception's text, short enough for a report."""
     return " ".join(str(error).split())[:300]
 
 
@@ -210,14 +210,14 @@ def container_namespace(pid: int, name: str = "agent", proc: str = "/proc") -> N
     """Open the network namespace of a container's first process.
 
     Args:
-        pid: the container's ``State.Pid``, read just now: each restart gives another one.
-        name: what messages call the namespace.
-        proc: the /proc in which the engine's process numbers are true. For an engine that lives in a process namespace
-            of its own this is ``/proc/<a process in there>/root/proc``; see pid_namespaces(7).
+        pid: the container's ``State.Pid``, read just now: it changes with each restart.
+        name: the namespace's name in messages.
+        proc: the /proc in which the engine's process numbers are valid. For an engine in a process namespace of its own
+            this is ``/proc/<a process in there>/root/proc``; see pid_namespaces(7).
 
     Raises:
-        ContainerNotRunning: when the container has stopped, or stopped meanwhile.
-        NotANamespace: when the namespace must not be opened (ptrace access, see namespaces(7)).
+        ContainerNotRunning: when the container has stopped.
+        NotANamespace: when this process may not open the namespace (ptrace access, see namespaces(7)).
     """
     if pid <= 0:
         raise ContainerNotRunning(f"container {name} is not running: the engine knows no process of it")

@@ -1,6 +1,6 @@
-"""Asks the managers of a host's network themselves, each by its own reader, where it is there and has files to read.
+"""Reads the status that the managers of a host's network report, each by its own command.
 
-They only read. One that is missing, or has nothing to say, is no problem: then its files speak alone.
+The commands only read. A manager that is missing or reports nothing is not a problem: its files are judged alone.
 """
 
 from __future__ import annotations
@@ -18,36 +18,34 @@ from viacheck.persistence import ifupdown, manager_answers, netplan, networkd
 from viacheck.persistence.manager_config import Manager
 
 TIMEOUT = 5.0
-"""Seconds that one answer may take: networkctl waits for a networkd that hangs."""
+"""Seconds that an answer may take: networkctl waits for a networkd that hangs."""
 
 
 def ask(namespace: Namespace, uplink: str) -> tuple[ManagerAnswer, ...]:
-    """What they say; of each answer only what may be kept.
+    """Return the answers of the managers, reduced to the parts that may be kept.
 
     Args:
-        namespace: the host's.
+        namespace: the host's namespace.
         uplink: the interface that matters.
     """
     present = namespace.call(_with_files)
-    asked = [
-        one for manager, several in manager_answers.commands(uplink).items() if manager in present for one in several
-    ]
-    found = []
-    for command in asked:
+    by_manager = manager_answers.commands(uplink)
+    answers = []
+    for command in (command for manager in by_manager if manager in present for command in by_manager[manager]):
         result = namespace.run(shlex.split(command), TIMEOUT, kept=partial(manager_answers.redact_answer, command))
         if result.exit_code != NOT_FOUND:
-            found.append(ManagerAnswer(command, result.exit_code, result.stdout))
-    return tuple(found)
+            answers.append(ManagerAnswer(command, result.exit_code, result.stdout))
+    return tuple(answers)
 
 
 def _with_files() -> set[Manager]:
-    """The managers that have something to read; to ask the others would only take time."""
-    found = set[Manager]()
-    # Where this folder is missing ifquery makes it: a host where ifupdown has done nothing is to stay as it is.
+    """Return the managers that have files; a question to the others would only take time."""
+    present = set[Manager]()
+    # ifquery creates this folder where it is missing; a host where ifupdown has done nothing must not change.
     if os.path.exists(ifupdown.INTERFACES) and os.path.isdir(os.path.dirname(ifupdown.IFSTATE)):
-        found.add("ifupdown")
+        present.add("ifupdown")
     if names_in(networkd.STATE_FOLDER):
-        found.add("networkd")
+        present.add("networkd")
     if any(matching(names_in(folder), "*.yaml") for folder in netplan.FOLDERS):
-        found.add("netplan")
-    return found
+        present.add("netplan")
+    return present

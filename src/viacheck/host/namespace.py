@@ -1,7 +1,7 @@
-"""A network namespace that this process can act in, without ever leaving its own.
+"""A network namespace in which this process can act without leaving its own.
 
-setns(2) is per thread, so each namespace has one worker thread that lives inside it; sockets opened there keep the
-namespace wherever they are used, and commands started there run in it. The main thread never moves.
+setns(2) is per thread, so that each namespace has a worker thread that lives inside it. Sockets that the worker opens
+keep the namespace wherever they are used, and commands that it starts run there. The main thread never moves.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ NS_GET_NSTYPE = 0xB703
 
 
 class NotANamespace(Exception):
-    """The path names no network namespace; the message says what it names."""
+    """The path does not name a network namespace; the message has the path and the reason."""
 
 
 class Namespace:
-    """A network namespace, with the mount namespace that belongs to it where there is one."""
+    """A network namespace, and the mount namespace that belongs to it if it has one."""
 
     def __init__(self, name: str, net_fd: int, mount_fd: int | None = None) -> None:
-        """Take over the descriptors; ``name`` is what messages call this namespace."""
+        """Take over the descriptors; ``name`` is the namespace's name in messages."""
         self.name = name
         self.net_fd = net_fd
         self.mount_fd = mount_fd
         self.recorder: list[RecordedCommand] | None = None
-        """Where every command that is run here is kept, while somebody wants to keep them."""
+        """The list to which every command that runs here is added; None while none is kept."""
         self._worker: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def current(cls, name: str = "host") -> Namespace:
-        """The namespace that this process was started in."""
+        """Return the namespace that this process was started in."""
         namespace = cls(name, os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        # Its worker is there already: setns(2) asks for CAP_SYS_ADMIN even where it changes nothing.
+        # The worker is inside already: setns(2) needs CAP_SYS_ADMIN even where it changes nothing.
         namespace._worker = ThreadPoolExecutor(1, thread_name_prefix=f"ns-{name}")
         return namespace
 
     @classmethod
     def from_path(cls, path: str, name: str = "agent") -> Namespace:
-        """The network namespace behind a path such as /proc/123/ns/net or /run/netns/x.
+        """Return the network namespace behind a path such as /proc/123/ns/net or /run/netns/x.
 
         Raises:
-            NotANamespace: when the path cannot be opened or names something else.
+            NotANamespace: when the path cannot be opened or does not name a network namespace.
         """
         return cls(name, open_netns(path))
 
     @classmethod
     def create(cls, name: str, prepare: Callable[[], None] | None = None) -> Namespace:
-        """Make a new anonymous network namespace, and with ``prepare`` a mount namespace that it is run in.
+        """Create an anonymous network namespace, and with ``prepare`` a mount namespace in which ``prepare`` runs.
 
-        Nothing of either has a name on the system, so both end with this process, also at SIGKILL.
+        Neither has a name on the system, so that both end with this process, also at SIGKILL.
 
         Raises:
             OSError: when the system forbids it.
@@ -94,7 +94,7 @@ class Namespace:
             syscalls.setns(self.mount_fd, syscalls.CLONE_NEWNS)
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Have the worker run a function inside the namespace; calls queue up behind one another."""
+        """Queue a function for the worker, which runs it inside the namespace."""
         with self._lock:
             if self._worker is None:
                 worker = ThreadPoolExecutor(1, thread_name_prefix=f"ns-{self.name}")
@@ -113,12 +113,12 @@ class Namespace:
     def run(
         self, argv: Sequence[str], timeout: float = COMMAND_TIMEOUT, *, kept: Callable[[str], str] | None = None
     ) -> CommandResult:
-        """Run a command inside the namespace. A command that does not exist is told as exit code 127.
+        """Run a command inside the namespace. A command that does not exist has the exit code 127.
 
         Args:
             argv: the command.
-            timeout: seconds until it is killed.
-            kept: what of its output may be kept anywhere; of its errors, which may quote a secret, then nothing is.
+            timeout: seconds after which the command is killed.
+            kept: returns the part of the output that may be kept. Standard error, which may quote a secret, is dropped.
         """
         try:
             process = self.call(lambda: start(argv))
@@ -134,7 +134,7 @@ class Namespace:
         return result
 
     def close(self) -> None:
-        """Let go of the namespace; an anonymous one ends when nothing else holds it."""
+        """Release the namespace; an anonymous namespace ends when nothing else holds it."""
         if self._worker is not None:
             self._worker.shutdown()
             self._worker = None
@@ -145,7 +145,7 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """A path to the network namespace that nsenter(1) and pyroute2 accept while this process lives."""
+        """Return a path to the network namespace that nsenter(1) and pyroute2 accept while this process lives."""
         return f"/proc/{os.getpid()}/fd/{self.net_fd}"
 
 
@@ -153,7 +153,7 @@ def open_netns(path: str) -> int:
     """Open a path that must be a network namespace.
 
     Raises:
-        NotANamespace: when it cannot be opened, or is something else.
+        NotANamespace: when it cannot be opened, or is not a network namespace.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -161,7 +161,7 @@ def open_netns(path: str) -> int:
         raise NotANamespace(f"{path}: {error.strerror}") from None
     if not _is_net_namespace(fd):
         os.close(fd)
-        raise NotANamespace(f"{path}: is no network namespace")
+        raise NotANamespace(f"{path}: is not a network namespace")
     return fd
 
 

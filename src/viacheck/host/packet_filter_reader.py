@@ -46,7 +46,7 @@ def _saves(
     tables: Sequence[NftTable],
     unread: list[str],
 ) -> Iterator[IptablesSave]:
-    """Yield the texts of one family's tools; add to ``unread`` where a tool is needed and none works."""
+    """Yield the texts of a family's tools; add to ``unread`` where a tool is needed and no tool works."""
     if any(table.xtables for table in tables if table.family == family):
         # Without the tool no rule is lost: in netlink's reading a condition that only iptables-save prints is unknown.
         with contextlib.suppress(_NotSaved):

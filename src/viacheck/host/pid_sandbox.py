@@ -1,7 +1,7 @@
-"""A process namespace inside a lab's host: whatever is started in it ends with it, daemons included.
+"""A process namespace inside a lab's host: every process that is started in it ends with it, daemons included.
 
-What runs there sees, and can signal, no process outside, and can write to no file that is not the lab's own. As its
-first process reads from this one, it ends at the latest when this process does, SIGKILL included (pid_namespaces(7)).
+A process there cannot see or signal a process outside, and can write only to the lab's own files. The first process
+reads from this one, so that the namespace ends with this process at the latest, SIGKILL included (pid_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from viacheck.host.namespace import Namespace
 STARTED_WITHIN = 5.0
 ENDED_WITHIN, KILLED_WITHIN = 2.0, 20.0
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where programs are looked for there: the system's own, and none that somebody has put before them."""
+"""The search path for programs there: the system's own folders, without those that a user puts before them."""
 _READY = b"ready\n"
 FIRST_PROCESS = ("sh", "-c", "echo ready; cat >/dev/null; exit 0")
-"""What ends with its standard input. The shell waits for cat, and so for every orphan: a daemon that was ended is gone,
-not a zombie that looks alive."""
+"""A command that ends with its standard input. The shell waits for cat, and so for every orphan: a daemon that ended
+does not stay as a zombie that looks alive."""
 
 
 class PidSandboxFailed(Exception):
-    """The system forbids it; the message says what was said."""
+    """The system does not allow a sandbox; the message has its reason."""
 
 
 class PidSandbox:
-    """Processes that see only one another. Made by entering it, ended by leaving it."""
+    """Processes that see only each other; a context manager that starts the namespace and ends it."""
 
     def __init__(self, host: Namespace, writable: Sequence[str]) -> None:
-        """Nothing is started yet.
+        """Prepare a sandbox without starting a process.
 
         Args:
-            host: a lab's, whose network and files the processes have.
-            writable: its private folders; where nothing is mounted on one, it stays as it is.
+            host: the namespace of a lab's host, whose network and files the processes share.
+            writable: the host's private folders; a folder that is not a mount point stays read-only.
         """
         self._host, self._writable = host, writable
         self._first: subprocess.Popen[bytes] | None = None
@@ -52,7 +52,7 @@ class PidSandbox:
         """Start the first process.
 
         Raises:
-            NoProcessSpace: when there can be none.
+            PidSandboxFailed: when the system does not allow it.
         """
         try:
             self._host.call(self._protect_files)
@@ -68,15 +68,15 @@ class PidSandbox:
             )
         except OSError as error:
             raise PidSandboxFailed(f"unshare: {error.strerror}") from None
-        said = read_line(self._first, STARTED_WITHIN)
-        if said != _READY:
+        line = read_line(self._first, STARTED_WITHIN)
+        if line != _READY:
             end(self._first)
-            raise PidSandboxFailed(said.decode(errors="replace").strip() or "unshare gave no answer")
+            raise PidSandboxFailed(line.decode(errors="replace").strip() or "unshare gave no answer")
         self._pid = child_of(self._first.pid)
         return self
 
     def _protect_files(self) -> None:
-        """Make every mount read-only in the host's own mount namespace, but for the private ones."""
+        """Make every mount read-only in the host's own mount namespace, except for the private mounts."""
         syscalls.mount_setattr("/", add=syscalls.MOUNT_ATTR_RDONLY, below=True)
         for path in filter(os.path.ismount, self._writable):
             syscalls.mount_setattr(path, clear=syscalls.MOUNT_ATTR_RDONLY)
@@ -87,14 +87,14 @@ class PidSandbox:
         end(self._first)
 
     def run(self, argv: Sequence[str], timeout: float) -> CommandResult:
-        """Run a command there, with nothing of this process's environment.
+        """Run a command there, without this process's environment.
 
-        One that does not exist is told as exit code 127. One that takes longer than ``timeout`` seconds is told as 124,
-        and every process of the namespace has ended then: killed alone, it could leave others that hold its streams.
+        A command that does not exist has the exit code 127. A command that takes longer than ``timeout`` seconds has
+        124, and every process of the namespace is killed with it, because its children could hold its streams open.
         """
         inside = ["nsenter", "--target", str(self._pid), "--mount", "--uts", "--ipc", "--pid"]
-        words = [*inside, "env", "--ignore-environment", f"PATH={PATH}", *argv]
-        process = self._host.call(lambda: start(words))
+        command = [*inside, "env", "--ignore-environment", f"PATH={PATH}", *argv]
+        process = self._host.call(lambda: start(command))
         watchdog = threading.Timer(timeout, self._kill)
         watchdog.start()
         try:
@@ -110,7 +110,7 @@ class PidSandbox:
 
 
 def read_line(process: subprocess.Popen[bytes], timeout: float) -> bytes:
-    """The next line that a process says; empty when none comes within ``timeout`` seconds."""
+    """Return the next line that a process prints; empty when none arrives within ``timeout`` seconds."""
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
@@ -118,19 +118,19 @@ def read_line(process: subprocess.Popen[bytes], timeout: float) -> bytes:
 
 
 def child_of(pid: int) -> int:
-    """The only child of unshare(1) or nsenter(1), which stay outside of the process namespace and wait for it."""
+    """Return the only child of unshare(1) or nsenter(1), which wait for it outside of the process namespace."""
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
 
 
 def end(first: subprocess.Popen[bytes], timeout: float = KILLED_WITHIN) -> None:
-    """End a process namespace. Its first process is gone only after the kernel has ended all others in it.
+    """End a process namespace. Its first process ends only after the kernel has ended all others in it.
 
     Args:
-        first: what the first process is the child of; it ends with its standard input.
-        timeout: seconds that its end may take after it was killed.
+        first: the parent of the first process, which ends with its standard input.
+        timeout: seconds that the end may take after the parent is killed.
 
     Raises:
-        subprocess.TimeoutExpired: when it takes longer.
+        subprocess.TimeoutExpired: when the end takes longer.
     """
     assert first.stdin is not None
     assert first.stdout is not None

@@ -27,7 +27,7 @@ _GENERATION_ID = 1
 
 
 class EnterableNamespace(Protocol):
-    """A network namespace in which a function can run; :class:`viacheck.host.namespace.Namespace` is one."""
+    """A network namespace in which a function can run; :class:`viacheck.host.namespace.Namespace` can."""
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a short function inside the namespace and return its result."""

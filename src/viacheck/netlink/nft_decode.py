@@ -85,7 +85,7 @@ class _RulesetReader:
     def _set_descriptions(self) -> dict[tuple[NftFamily, str, str], SetDescription]:
         messages = self._nfnetlink.dump(NftMessageType.GETSET)
         described = ((message.family, SetDescription.decode(message.body)) for message in messages)
-        return {(family, one.table, one.name): one for family, one in described}
+        return {(family, members.table, members.name): members for family, members in described}
 
     def tables(self) -> tuple[NftTable, ...]:
         dormant: dict[tuple[NftFamily, str], bool] = {}

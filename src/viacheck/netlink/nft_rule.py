@@ -146,7 +146,7 @@ def filter_rules(state: RuleState, handle: int, comment: str) -> Iterator[Filter
 
 
 def _with_version(matches: list[FilterMatch], version: int | None) -> list[FilterMatch]:
-    """Replace the condition on the IP version by one on the source, where no address says the version already."""
+    """Replace the condition on the IP version by a condition on the source, unless an address implies the version."""
     if not version or not any(match.field == "version" for match in matches):
         return matches
     matches = [match for match in matches if match.field != "version"]
@@ -277,7 +277,7 @@ def _compare(state: RuleState, comparison: nft.CmpExpression) -> None:
 
 
 def _add(state: RuleState, key: PacketField, operator: int, values: Values | None, otherwise: str) -> None:
-    """Add the condition that a field has one of these values; ``otherwise`` is the text where it has none."""
+    """Add the condition that a field has one of these values; ``otherwise`` is the text for a field without values."""
     sign = SIGNS[operator]
     match = condition(key, values, f"{key.text} {sign}{otherwise}", negated=operator == NEQ)
     state.match(match, match.values[0] if values is None else f"{key.text} {sign}{values_text(match)}")
