@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.helpers.paths import ROOT
 from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf, packet_socket
+from viacheck.packets.agent_probes import AgentProbes, PacketWatch
 from viacheck.packets.background_load import BackgroundLoad
 from viacheck.packets.capture import Watch
 from viacheck.packets.packet_socket import PacketSender
@@ -54,8 +57,9 @@ def wires() -> Iterator[Namespace]:
     """A namespace with two cables: from left0 to left1, and from right0 to right1."""
     namespace = Namespace.create("wires")
     for side in ("left", "right"):
-        for words in (f"link add {side}0 type veth peer name {side}1", f"link set {side}0 up", f"link set {side}1 up"):
-            assert namespace.run(["ip", *words.split()]).ok
+        assert namespace.run(f"ip link add {side}0 type veth peer name {side}1".split()).ok
+        assert namespace.run(f"ip link set {side}0 up".split()).ok
+        assert namespace.run(f"ip link set {side}1 up".split()).ok
     for interface in ("left0", "left1", "right0", "right1"):
         assert namespace.run(["sysctl", "-qw", f"net.ipv6.conf.{interface}.disable_ipv6=1"]).ok
     assert namespace.run(["ip", "address", "add", "10.0.0.1/24", "dev", "left0"]).ok
@@ -222,6 +226,23 @@ def test_a_sniffer_that_never_stops_hides_no_fence_and_no_probe(wires: Namespace
         pass
     assert period.observation.frames == (), "frames of the last period do not come up in this one"
     watch.close()
+
+
+def test_the_documented_sniffer_works(wires: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "own-checks.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
+    (example,) = (block for block in blocks if "AsyncSniffer" in block)
+    tokens = TokenSpace()
+    names = {
+        "watch": PacketWatch(wires, tokens),
+        "agent": AgentProbes(lambda: wires, tokens, timeout=0.05),
+        "intent": SimpleNamespace(uplinks=("left0", "right0"), probe=SimpleNamespace(target="10.0.0.2")),
+    }
+    monkeypatch.chdir(tmp_path)
+    exec(example, names)
+    saved = rdpcap(str(tmp_path / "uplinks.pcap"))
+    assert [bytes(packet) for packet in saved] == [packet.original for packet in names["seen"].packets]  # type: ignore[attr-defined]
+    assert ports(saved) != []
 
 
 def test_packets_of_an_observation_are_dissected_when_asked_for(wires: Namespace) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from viacheck.host.namespace import Namespace
 from viacheck.model.result import PacketsEvidence
-from viacheck.packets.capture import Observation, Watch
+from viacheck.packets.capture import Observation, Period, Watch
 from viacheck.packets.evidence import packets_evidence
 from viacheck.packets.probes import ANSWER_TIMEOUT, Exchange, Prober, ProbeRequest
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
 
 if TYPE_CHECKING:
     from viacheck.packets.scapy_import import Packet
+    from viacheck.packets.scapy_socket import CaptureSocket
 
 PROBES = 3
 
@@ -48,9 +49,9 @@ class AgentProbes:
 class WatchedPackets:
     """The packets of one watch. They are there when the ``with`` block has ended."""
 
-    def __init__(self) -> None:
-        """Start empty."""
-        self._observation: Observation | None = None
+    def __init__(self, period: Period) -> None:
+        """Hold the period, which has begun."""
+        self._period = period
 
     @property
     def observation(self) -> Observation:
@@ -59,9 +60,15 @@ class WatchedPackets:
         Raises:
             RuntimeError: the ``with`` block has not ended.
         """
-        if self._observation is None:
-            raise RuntimeError("the watch has not ended: read it after the 'with' block")
-        return self._observation
+        return self._period.observation
+
+    @property
+    def sockets(self) -> dict[CaptureSocket, str]:
+        """The capture sockets with their interfaces, for scapy: ``sniff(opened_socket=seen.sockets)`` in the block.
+
+        A sniffer takes no frame away from the watch. Stop the sniffer before the block ends.
+        """
+        return self._period.sockets
 
     @property
     def packets(self) -> list[Packet]:
@@ -92,11 +99,9 @@ class PacketWatch:
     @contextlib.contextmanager
     def __call__(self, interfaces: Sequence[str] | Iterable[str]) -> Iterator[WatchedPackets]:
         """Watch these interfaces until the block ends. The kernel filter passes the run's probes and their answers."""
-        seen = WatchedPackets()
         watch = Watch(self._host, list(interfaces), self._tokens)
         try:
             with watch() as period:
-                yield seen
-            seen._observation = period.observation
+                yield WatchedPackets(period)
         finally:
             watch.close()

@@ -191,7 +191,7 @@ class Period:
             RuntimeError: while the period has not ended.
         """
         if self._observation is None:
-            raise RuntimeError("the watch period has not ended")
+            raise RuntimeError("the watch period has not ended: read the observation after the 'with' block")
         return self._observation
 
     @property

@@ -111,6 +111,9 @@ class Classifier:
             if inner.type in (_ECHO_REQUEST, _ECHO_REPLY):
                 return self._echo(packet, inner.payload.original, inner.type == _ECHO_REPLY, "icmp")
             return self._error(packet, inner.payload, _icmp_error(inner))
+        return self._icmpv6(packet, inner)
+
+    def _icmpv6(self, packet: Packet, inner: Packet) -> ClassifiedFrame | None:
         if isinstance(inner, scapy.ICMPv6EchoRequest | scapy.ICMPv6EchoReply):
             return self._echo(packet, inner.data, isinstance(inner, scapy.ICMPv6EchoReply), "icmpv6")
         if isinstance(

@@ -280,23 +280,20 @@ class ProbeBatch:
             probe.refused = _errno_name(error)
 
     def _build(self, sender: _Sender, token: Token) -> bytes:
+        """Build what the socket sends: a payload for a UDP socket, else the packet without its IP header."""
         request = sender.exchange.request
         if request.protocol == "dns":
             question = scapy.DNSQR(qname=self._tokens.name(token, request.name_suffix))
             return bytes(scapy.DNS(id=token.number & 0xFFFF, rd=1, qd=question))
         payload = self._tokens.payload(token, _payload_octets(request))
-        source_port = request.source_port
-        if source_port is None:
-            source_port = random.randint(*_EPHEMERAL_PORTS)  # noqa: S311
         if request.protocol == "udp":
             return payload
         if request.protocol == "icmp":
-            if request.version == 6:
-                return bytes(scapy.ICMPv6EchoRequest(id=source_port, seq=token.number & 0xFFFF, data=payload, cksum=0))
-            return bytes(scapy.ICMP(type=8, id=source_port, seq=token.number & 0xFFFF) / scapy.Raw(payload))
+            return _echo_request(request.version, _source_port(request), token.number & 0xFFFF, payload)
         tcp = scapy.TCP(
-            sport=source_port, dport=token.port, flags="S", seq=self._tokens.sequence(token), options=[("MSS", 1460)]
-        )
+            sport=_source_port(request), dport=token.port, flags="S", seq=self._tokens.sequence(token),
+            options=[("MSS", 1460)],
+        )  # fmt: skip
         if request.size is not None:
             tcp = tcp / scapy.Raw(payload)
         if request.version == 6:
@@ -385,6 +382,17 @@ class ProbeBatch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _source_port(request: ProbeRequest) -> int:
+    """Return the request's source port, or a random one: a flow of its own for each probe."""
+    return request.source_port if request.source_port is not None else random.randint(*_EPHEMERAL_PORTS)  # noqa: S311
+
+
+def _echo_request(version: int, identifier: int, number: int, payload: bytes) -> bytes:
+    if version == 6:
+        return bytes(scapy.ICMPv6EchoRequest(id=identifier, seq=number, data=payload, cksum=0))
+    return bytes(scapy.ICMP(type=8, id=identifier, seq=number) / scapy.Raw(payload))
 
 
 def _one_socket_each(request: ProbeRequest) -> bool:
