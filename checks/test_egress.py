@@ -1,13 +1,17 @@
-"""Egress: packets of the agent, and of the host, watched on every interface at once."""
+"""Egress: packets of the agent and of the host, captured on every interface at once."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_seen, departures, departures_text, errors_seen, left_by
 from viacheck.model.intent import TransportProtocol
-from viacheck.packets.traffic_tests import TrafficTests
+
+if TYPE_CHECKING:
+    from viacheck.packets.traffic_tests import TrafficTests
 
 
 @check(
@@ -24,7 +28,7 @@ def test_agent_packets_leave_by_the_intended_uplink(
 
 @check(
     "EGRESS-02",
-    "They carry the right source: the uplink's address when NATed, the agent's own address and MAC when bridged",
+    "The agent's packets carry the right source: the uplink's address when NATed, its own address and MAC when bridged",
     guide="NAT, Bridge",
     needs="capture",
 )
@@ -34,40 +38,47 @@ def test_agent_packets_carry_the_right_source(
     packets = traffic.agent(protocol)
     left = left_by(packets, resolved.egress_interfaces)
     if not left:
-        expect.not_run("no probe left by any interface (EGRESS-01): there is no source to look at")
-    seen = [(way, sighting) for way in left for sighting in departures(packets, way)]
+        expect.not_run("no probe left by any interface (EGRESS-01): they have no source to check")
+    seen = [sighting for interface in left for sighting in departures(packets, interface)]
     if resolved.bridged:
         expected = f"the agent's own address {resolved.agent_address} and MAC {resolved.agent_mac}"
-        wrong = {(way, one.source, one.source_mac) for way, one in seen if not resolved.is_agents_own(one)}
-        right = {f"{one.source} from {one.source_mac}" for _way, one in seen}
-        told = "; ".join(f"{source} from {mac} on {way}" for way, source, mac in sorted(wrong))
+        wrong = {
+            f"{sighting.source} from {sighting.source_mac} on {sighting.interface}"
+            for sighting in seen
+            if not resolved.is_agents_own(sighting)
+        }
+        right = {f"{sighting.source} from {sighting.source_mac}" for sighting in seen}
     else:
-        expected = f"the uplink's address: {', '.join(resolved.uplink_address(way) or 'none' for way in left)}"
-        wrong = {(way, one.source, "") for way, one in seen if one.source not in resolved.uplink_addresses(way)}
-        right = {one.source for _way, one in seen}
-        told = "; ".join(f"{source} on {way}" for way, source, _mac in sorted(wrong))
+        addresses = (resolved.uplink_address(interface) or "none" for interface in left)
+        expected = f"the uplink's address: {', '.join(addresses)}"
+        wrong = {
+            f"{sighting.source} on {sighting.interface}"
+            for sighting in seen
+            if sighting.source not in resolved.uplink_addresses(sighting.interface)
+        }
+        right = {sighting.source for sighting in seen}
     expect.holds(
         not wrong,
         expected=expected,
-        observed=told or ", ".join(sorted(right)),
+        observed="; ".join(sorted(wrong)) or ", ".join(sorted(right)),
         evidence=[packets, *traffic.far_end(protocol)],
     )
 
 
-@check("EGRESS-03", "Answers come back to the agent", guide="NAT", needs="capture")
-def test_answers_come_back(
+@check("EGRESS-03", "Answers reach the agent", guide="NAT", needs="capture")
+def test_answers_reach_the_agent(
     traffic: TrafficTests, resolved: ResolvedIntent, protocol: TransportProtocol, expect: Expect
 ) -> None:
     packets = traffic.agent(protocol)
     left = left_by(packets, resolved.egress_interfaces)
     if not left:
-        expect.not_run("no probe left by any interface (EGRESS-01): no answer can come")
+        expect.not_run("no probe left by any interface (EGRESS-01): so no answer is possible")
     expected = f"{packets.sent} of {packets.sent} answers reach the agent"
-    on_wire = sorted({number for way in left for number in answers_seen(packets, way)})
+    on_wire = sorted({number for interface in left for number in answers_seen(packets, interface)})
     observed = f"{packets.answered} of {packets.sent} reached the agent, {len(on_wire)} were seen on {', '.join(left)}"
     if packets.answered < packets.sent and not on_wire and not expect.has_cause():
         expect.inconclusive(
-            f"{observed}: the probe target {resolved.target} may not answer; name one that does (probe.target)",
+            f"{observed}: the probe target {resolved.target} may not answer; name a host that does (probe.target)",
             expected=expected,
             evidence=[packets],
         )
@@ -96,20 +107,21 @@ def test_dns_queries_leave_by_the_intended_uplink(
         expect.not_applicable("the agent's resolv.conf names no resolver")
     packets = traffic.dns()
     if not left_by(packets, resolved.egress_interfaces) and not packets.refused and packets.answered:
-        expect.not_applicable(f"{', '.join(traffic.resolvers)} answers on this host itself: no query leaves")
+        expect.not_applicable(f"{', '.join(traffic.resolvers)} answers on this host, so no query leaves")
     if not left_by(packets, resolved.egress_interfaces) and not left_by(
         traffic.agent("udp"), resolved.egress_interfaces
     ):
         expect.not_run("none of the agent's packets leaves (EGRESS-01)")
-    foreign = [one for one in departures(packets, resolved.uplink) if not resolved.is_agents_own(one)]
+    departed = departures(packets, resolved.uplink)
+    foreign = {sighting.source for sighting in departed if not resolved.is_agents_own(sighting)}
     if resolved.bridged and foreign and list(left_by(packets, resolved.egress_interfaces)) == [resolved.uplink]:
         others = departures(traffic.agent(resolved.intent.probe.protocols[0]), resolved.uplink)
-        # Where everything of the agent's leaves as somebody else's, EGRESS-02 tells.
+        # EGRESS-02 reports a wrong source of all packets of the agent.
         expect.advises(
             not all(map(resolved.is_agents_own, others)),
             expected=f"the agent's queries leave by {resolved.uplink} with its own address {resolved.agent_address}",
-            observed=f"{', '.join(traffic.resolvers)} carries them on from this host: they leave by "
-            f"{resolved.uplink} as {', '.join(sorted({one.source for one in foreign}))}",
+            observed=f"{', '.join(traffic.resolvers)} forwards them from this host: they leave by "
+            f"{resolved.uplink} as {', '.join(sorted(foreign))}",
             evidence=[packets],
         )
         return
@@ -118,16 +130,16 @@ def test_dns_queries_leave_by_the_intended_uplink(
 
 @check(
     "EGRESS-06",
-    "Full-size packets get through: no MTU trap between bridge and uplink",
+    "Full-size packets of the agent get through: no MTU trap between bridge and uplink",
     guide="NAT",
     needs="capture",
 )
 def test_full_size_packets_get_through(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
     small = traffic.agent("icmp" if "icmp" in resolved.intent.probe.protocols else resolved.intent.probe.protocols[0])
     if not small.answered:
-        expect.not_run("not even small packets are answered (EGRESS-03)")
+        expect.not_run("small packets are not answered either (EGRESS-03)")
     packets = traffic.full_size()
-    told = [sighting.note for sighting in errors_seen(packets) if sighting.note]
+    errors = [sighting.note for sighting in errors_seen(packets) if sighting.note]
     if resolved.bridged and packets.refused:
         expect.advises(
             False,
@@ -138,25 +150,31 @@ def test_full_size_packets_get_through(traffic: TrafficTests, resolved: Resolved
         return
     expect.holds(
         packets.answered == packets.sent,
-        expected="packets as large as the agent's interface allows are answered, or the path MTU is told to the agent",
+        expected="packets as large as the agent's interface allows are answered, or a router reports the path MTU",
         observed=f"{packets.answered} of {packets.sent} answered ({packets.title})"
-        + (f"; told: {told[0]}" if told else ""),
+        + (f"; reported: {errors[0]}" if errors else ""),
         evidence=[packets],
     )
 
 
-@check("EGRESS-07", "IPv6 does not slip out beside the IPv4 rule", guide="NAT, steps 3-5", needs="capture")
-def test_ipv6_does_not_slip_out(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+@check(
+    "EGRESS-07",
+    "The agent's IPv6 packets leave by the intended uplink or not at all",
+    guide="NAT, steps 3-5",
+    needs="capture",
+)
+def test_ipv6_packets_leave_by_no_other_uplink(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
     if resolved.agent_address6 is None:
         expect.not_applicable("the agent has no global IPv6 address")
     packets = traffic.ipv6()
     left = left_by(packets, resolved.egress_interfaces)
-    others = [way for way in resolved.egress_interfaces if way != resolved.uplink]
+    others = [interface for interface in resolved.egress_interfaces if interface != resolved.uplink]
     expected = f"IPv6 leaves by {resolved.uplink} or not at all"
-    if not any(way in left for way in others):
+    escaped = any(interface in left for interface in others)
+    if not escaped:
         expect.proven_absent(packets, others, expected=expected)
     expect.holds(
-        not any(way in left for way in others),
+        not escaped,
         expected=expected,
         observed=departures_text(left, packets.sent),
         evidence=[packets],

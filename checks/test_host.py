@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fixtures.check import check
 from fixtures.expect import Expect
+from viacheck.analysis.macvlan_facts import macvlan_supported
 from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, overlapping_networks
 from viacheck.analysis.packet_filter.evaluate import forwarding
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -11,8 +14,9 @@ from viacheck.model.check import CONTAINER, NAT
 from viacheck.model.intent import Intent
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Snapshot
-from viacheck.packets.traffic_tests import TrafficTests
-from viacheck.parsers.docker_api import macvlan_supported
+
+if TYPE_CHECKING:
+    from viacheck.packets.traffic_tests import TrafficTests
 
 
 @check(
@@ -29,7 +33,7 @@ def test_the_engine_answers_and_allows_the_mode(snapshot: Snapshot, intent: Inte
         problem = snapshot.problem("engine")
         if problem is not None and problem.missing:
             expect.unread(problem)
-        expect.holds(False, expected=expected, observed=problem.reason if problem else "it was not asked")
+        expect.holds(False, expected=expected, observed=problem.reason if problem else "it does not answer")
         return
     version = f"version {engine.version}, API {engine.api_version}" + (", rootless" if engine.rootless else "")
     allowed = intent.mode != "macvlan" or (macvlan_supported(engine.version) and not engine.rootless)
@@ -61,7 +65,7 @@ def test_uplinks_are_usable(snapshot: Snapshot, intent: Intent, expect: Expect) 
     expect.holds(
         usable,
         expected=f"{', '.join(intent.uplinks)}: up, with carrier and an IPv4 address",
-        observed="; ".join(f"{name}: {words}" for name, words in state.items()),
+        observed="; ".join(f"{name}: {text}" for name, text in state.items()),
     )
 
 
@@ -89,9 +93,9 @@ def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect:
     if passage.allowed is False and passage.chain is not None:
         observed += f"; dropped by {passage.chain.name}: {passage.rule.text if passage.rule else 'policy'}"
     elif passage.allowed is None:
-        observed += "; one packet filter rule cannot be judged from its text: EGRESS-01 tells"
+        observed += "; the model skipped a packet filter rule that it cannot evaluate: EGRESS-01 decides"
     else:
-        observed += ", the packet filter lets the agent's packets through"
+        observed += ", the packet filter accepts the agent's packets"
     expect.holds(
         not off and passage.allowed is not False,
         expected=f"forwarding from {resolved.bridge} to {resolved.uplink} is on, nothing drops the agent's packets",
@@ -106,37 +110,41 @@ def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect:
 
 @check("HOST-05", "The agent's subnet overlaps no uplink's subnet and no other route", guide="NAT, step 2", applies=NAT)
 def test_the_agents_subnet_is_its_own(resolved: ResolvedIntent, expect: Expect) -> None:
-    found = overlapping_networks(resolved)
+    overlapping = overlapping_networks(resolved)
     expect.holds(
-        not found,
+        not overlapping,
         expected=f"{resolved.agent_subnet} is used by {resolved.bridge} alone",
-        observed=f"overlaps {'; '.join(found)}" if found else "no overlap",
+        observed=f"overlaps {'; '.join(overlapping)}" if overlapping else "no overlap",
     )
 
 
 @check(
     "HOST-06",
-    "The default exit is known, and is what the intent says",
+    "The host has a default exit, and it is the intended interface",
     guide="NAT, host with multiple physical interfaces",
 )
 def test_the_default_exit_is_the_intended_one(resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
     decision = resolved.host_decision
-    wanted = intent.host.default_exit
-    found = f"{decision.interface} ({decision.route})" if decision.interface else f"none: {decision.outcome}"
+    intended = intent.host.default_exit
+    observed = f"{decision.interface} ({decision.route})" if decision.interface else f"none: {decision.outcome}"
     expect.holds(
-        decision.interface is not None and wanted in (None, decision.interface),
-        expected=f"the host's own packets leave by {wanted}" if wanted else "the host has a default exit",
-        observed=found,
+        decision.interface is not None and intended in (None, decision.interface),
+        expected=f"the host's own packets leave by {intended}" if intended else "the host has a default exit",
+        observed=observed,
         evidence=[decision.evidence()],
     )
 
 
-@check("HOST-07", "The agent exists, runs and can be entered", guide="Bridge, step 2")
+@check("HOST-07", "The agent exists and runs, and its network namespace can be opened", guide="Bridge, step 2")
 def test_the_agent_runs(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     problem = snapshot.problem("container") or snapshot.problem("agent") or snapshot.problem("engine")
     if snapshot.agent is None and problem is not None and problem.missing:
         expect.unread(problem)
-    observed = "it runs and was entered"
+    observed = "it runs, and its network namespace is open"
     if snapshot.agent is None:
-        observed = problem.reason if problem is not None else "its namespace could not be entered"
-    expect.holds(snapshot.agent is not None, expected=f"{intent.agent.name} runs and can be entered", observed=observed)
+        observed = problem.reason if problem is not None else "cannot open the agent's network namespace"
+    expect.holds(
+        snapshot.agent is not None,
+        expected=f"{intent.agent.name} runs, and its namespace can be opened",
+        observed=observed,
+    )

@@ -1,6 +1,8 @@
-"""Macvlan: the network and its parent, the agent's place on it, and what the parent's segment lets pass."""
+"""Macvlan: the network and its parent, the agent's attachment, and the packets that the parent's segment passes."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
@@ -12,12 +14,14 @@ from viacheck.analysis.sightings import departures, left_by
 from viacheck.model.check import BRIDGED, MACVLAN
 from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.snapshot import Snapshot
-from viacheck.packets.traffic_tests import TrafficTests
+
+if TYPE_CHECKING:
+    from viacheck.packets.traffic_tests import TrafficTests
 
 
 @check(
     "MACVLAN-01",
-    "The network has the macvlan driver, the intended parent, and the parent LAN's subnet and gateway",
+    "The agent's Docker network has the macvlan driver, the intended parent, and the parent LAN's subnet and gateway",
     guide="Bridging with macvlan, steps 1-2",
     needs="docker",
     applies=MACVLAN,
@@ -31,13 +35,13 @@ def test_the_network_is_the_parents_lan(resolved: ResolvedIntent, intent: Intent
         expect.holds(False, expected=expected, observed=f"{attach.parent} is a port of the bridge {parent.master}")
         return
     if engine is None and intent.agent.container is not None:
-        expect.not_run("the Docker engine cannot be asked (HOST-01)")
+        expect.not_run("the Docker engine does not answer (HOST-01)")
     if engine is not None and network is None:
-        names = ", ".join(one.name for one in engine.networks)
-        expect.holds(False, expected=expected, observed=f"there is no such Docker network; there are {names}")
+        names = ", ".join(known.name for known in engine.networks)
+        expect.holds(False, expected=expected, observed=f"no Docker network has that name; there are {names}")
         return
     if network is None and resolved.bridged_link is None:
-        expect.not_run("the agent is no container and has no macvlan interface that would tell of its network")
+        expect.not_run("the agent is not a container, and has no macvlan interface that shows its network")
     faults = network_faults(resolved)
     expect.holds(
         not faults,
@@ -48,7 +52,7 @@ def test_the_network_is_the_parents_lan(resolved: ResolvedIntent, intent: Intent
 
 @check(
     "MACVLAN-02",
-    "The agent is attached to it with an address from its pool",
+    "The agent is attached to its macvlan network with an address from the network's pool",
     guide="Bridging with macvlan, step 3",
     needs="docker",
     applies=MACVLAN,
@@ -57,20 +61,20 @@ def test_the_agent_is_attached(resolved: ResolvedIntent, snapshot: Snapshot, int
     attach = intent.agent.attach
     assert isinstance(attach, MacvlanAttach)
     if snapshot.agent is None and not expect.has_cause():
-        expect.not_run("the agent cannot be entered (HOST-07)")
+        expect.not_run("cannot open the agent's network namespace (HOST-07)")
     address, container = resolved.bridged_address, snapshot.engine.container if snapshot.engine else None
-    networks = [one.network for one in container.attachments] if container is not None else None
-    found = f"{address.address}/{address.prefixlen}" if address is not None else "no address on a macvlan interface"
+    networks = [attachment.network for attachment in container.attachments] if container is not None else None
+    observed = f"{address.address}/{address.prefixlen}" if address is not None else "no address on a macvlan interface"
     expect.holds(
         address_in_pool(resolved) and (networks is None or attach.network in networks),
         expected=f"on {attach.network}, with an address from {resolved.agent_pool}",
-        observed=found + (f", on {', '.join(networks) or 'no network'}" if networks is not None else ""),
+        observed=observed + (f", on {', '.join(networks) or 'no network'}" if networks is not None else ""),
     )
 
 
 @check(
     "MACVLAN-03",
-    "The agent reaches the gateway (4 of 4), seen on the parent with the agent's own MAC, un-NATed",
+    "The agent's pings to its gateway are answered (4 of 4), and leave by the parent with its own MAC, un-NATed",
     guide="Bridging with macvlan, step 4",
     needs="capture",
     applies=MACVLAN,
@@ -83,9 +87,12 @@ def test_the_agent_reaches_the_gateway(traffic: TrafficTests, resolved: Resolved
         f"{resolved.agent_mac} as {resolved.agent_address}, and nowhere else"
     )
     left = left_by(packets, resolved.egress_interfaces)
-    others = [way for way in left if way != parent]
-    own = {one.probe for one in departures(packets, parent) if resolved.is_agents_own(one)}
-    foreign = sorted({f"{s.source} from {s.source_mac}" for s in departures(packets, parent) if s.probe not in own})
+    others = [interface for interface in left if interface != parent]
+    departed = departures(packets, parent)
+    own = {sighting.probe for sighting in departed if resolved.is_agents_own(sighting)}
+    foreign = sorted(
+        {f"{sighting.source} from {sighting.source_mac}" for sighting in departed if sighting.probe not in own}
+    )
     observed = f"{packets.answered} of {packets.sent} answered, {len(own)} seen on {parent} as the agent's own"
     observed += f", as {', '.join(foreign)} instead" if foreign else ""
     observed += f", and on {', '.join(others)}" if others else ""
@@ -93,10 +100,12 @@ def test_the_agent_reaches_the_gateway(traffic: TrafficTests, resolved: Resolved
     observed += f"; refused by the agent's own kernel: {refused}" if refused else ""
     fine = packets.answered == packets.sent == len(own) and not foreign and not others
     if fine:
-        expect.proven_absent(packets, [way for way in resolved.egress_interfaces if way != parent], expected=expected)
+        expect.proven_absent(
+            packets, [interface for interface in resolved.egress_interfaces if interface != parent], expected=expected
+        )
     elif not traffic.segment.gateway_answers_host and own and not expect.has_cause():
         expect.inconclusive(
-            f"{observed}: the gateway {resolved.lan_gateway} answers the host's own pings no more than the agent's",
+            f"{observed}: the gateway {resolved.lan_gateway} does not answer the host's own pings either",
             expected=expected,
             evidence=[packets],
         )
@@ -115,7 +124,7 @@ def test_no_dhcp_server_hands_out_the_pool(traffic: TrafficTests, resolved: Reso
     offers, pool, parent = traffic.offers, resolved.agent_pool, resolved.parent
     assert pool is not None
     if offers is None:
-        expect.not_run(f"{parent} is not up (HOST-02), so that no DHCP server can be asked on it")
+        expect.not_run(f"{parent} is not up (HOST-02), so no DHCP server can answer on it")
     inside = colliding(offers, pool)
     expected = f"no server on {parent} offers an address of {pool}"
     if inside:
@@ -127,7 +136,7 @@ def test_no_dhcp_server_hands_out_the_pool(traffic: TrafficTests, resolved: Reso
         expected=expected,
         observed=f"{servers} offers {', '.join(dict.fromkeys(offer.address for offer in offers))}, outside of {pool}"
         if offers
-        else "nobody answers DHCPDISCOVER",
+        else "no answer to DHCPDISCOVER",
         evidence=offers_evidence(offers),
     )
 
@@ -139,27 +148,29 @@ def test_no_dhcp_server_hands_out_the_pool(traffic: TrafficTests, resolved: Reso
     needs="probe",
     applies=BRIDGED,
 )
-def test_nobody_else_holds_the_agents_address(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+def test_no_other_machine_holds_the_agents_address(
+    traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect
+) -> None:
     address, facts = resolved.bridged_address, traffic.segment
     if address is None:
-        expect.not_run("the agent has no address on its parent that somebody else could hold")
+        expect.not_run("the agent has no address on its parent")
     if facts.claims is None:
-        expect.not_run(f"{resolved.parent} is not up (HOST-02), so that nobody can be asked on it")
-    own = [one.interface for one in resolved.snapshot.host.addresses if one.address == address.address]
+        expect.not_run(f"{resolved.parent} is not up (HOST-02), so no machine can answer ARP on it")
+    own = [local.interface for local in resolved.snapshot.host.addresses if local.address == address.address]
     others = [f"{claim.mac} (asked from the side of {' and '.join(claim.heard_by)})" for claim in facts.claims]
     others += [f"this host's own {interface}" for interface in own]
     expect.holds(
         not others,
-        expected=f"nobody but {resolved.agent_mac} answers ARP for {address.address}",
+        expected=f"only {resolved.agent_mac} answers ARP for {address.address}",
         observed=f"{', '.join(others)} holds it as well"
         if others
-        else f"nobody answers, asked from the side of {' and '.join(facts.asked_from)}",
+        else f"no answer, asked from the side of {' and '.join(facts.asked_from)}",
     )
 
 
 @check(
     "MACVLAN-06",
-    "The parent and what is upstream of it accept a second MAC",
+    "The parent and the network upstream of it accept a second MAC address",
     guide="Bridge, warning",
     needs="capture",
     applies=BRIDGED,
@@ -175,7 +186,7 @@ def test_a_second_mac_is_accepted(traffic: TrafficTests, resolved: ResolvedInten
         expect.not_run("the parent is not up (HOST-02), or the agent has no interface on it")
     pings = traffic.gateway_pings()
     if probes.upstream == "unknown":
-        expect.not_run(f"{UPSTREAM_TEXTS['unknown']} (HOST-03), so that nothing can be compared with it")
+        expect.not_run(f"{UPSTREAM_TEXTS['unknown']} (HOST-03), so there is no answer to compare with")
     filtered = data_filtered(traffic.measurements, [resolved.parent] if resolved.parent else [])
     accepted = probes.upstream == "accepted" and not (filtered and expect.has_cause())
     expect.holds(

@@ -1,4 +1,4 @@
-"""Persistence: rule and route are written down for whatever manages the uplink, and what is written can run twice."""
+"""Persistence: the files of the uplink's manager hold the rule and the route, and can be run twice."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from viacheck.persistence.manager_answers import answers_about
 from viacheck.persistence.manager_config import OWN_NAMES
 from viacheck.persistence.replay_result import Replay
 
-WRITTEN_DOWN = Applies(
+MUST_PERSIST = Applies(
     must_persist,
-    'no policy routing is intended (egress.table), or it is typed by hand on purpose (egress.persist = "none")',
+    'the intent has no policy routing (egress.table), or does not want it to persist (egress.persist = "none")',
 )
 
 
 @check(
     "PERSIST-01",
-    "Rule and route are written down for whatever manages the uplink",
+    "The files of the uplink's manager hold the agent's rule and route",
     guide="NAT, step 6",
-    applies=WRITTEN_DOWN,
+    applies=MUST_PERSIST,
 )
-def test_rule_and_route_are_written_down(resolved: ResolvedIntent, expect: Expect) -> None:
+def test_the_managers_files_hold_rule_and_route(resolved: ResolvedIntent, expect: Expect) -> None:
     if resolved.agent_source is None:
         expect.not_run("the agent's subnet is not known (HOST-07)")
     persistence = assess_persistence(resolved)
-    name = OWN_NAMES[persistence.manager] if persistence.manager else "whatever manages it"
+    name = OWN_NAMES[persistence.manager] if persistence.manager else "its manager"
     observed = "; ".join(persistence.missing) or f"{name}: {', '.join(map(str, persistence.places))}"
     unread = [str(problem) for problem in persistence.problems]
-    expected = f"rule and route of table {resolved.table} are in the files of what manages {resolved.uplink}"
+    expected = f"rule and route of table {resolved.table} are in the files of the manager of {resolved.uplink}"
     expect.holds(
         persistence.holds,
         expected=expected,
@@ -41,8 +41,8 @@ def test_rule_and_route_are_written_down(resolved: ResolvedIntent, expect: Expec
         evidence=[
             *(FileEvidence(path=place.path, line=place.line, text=place.text) for place in persistence.places),
             *(
-                CommandEvidence(command=word.command, exit_code=word.exit_code, stdout=word.said)
-                for word in answers_about(resolved.snapshot, persistence.manager, resolved.uplink)
+                CommandEvidence(command=answer.command, exit_code=answer.exit_code, stdout=answer.said)
+                for answer in answers_about(resolved.snapshot, persistence.manager, resolved.uplink)
             ),
         ],
     )
@@ -50,16 +50,16 @@ def test_rule_and_route_are_written_down(resolved: ResolvedIntent, expect: Expec
 
 @check(
     "PERSIST-02",
-    "What is written down can run twice: no duplicate rules, no failed ifup",
+    "The agent's rule and route can be set up twice from those files: no duplicate rules, no failed ifup",
     guide="NAT, step 6",
-    applies=WRITTEN_DOWN,
+    applies=MUST_PERSIST,
 )
-def test_what_is_written_can_run_twice(resolved: ResolvedIntent, replay: Replay, expect: Expect) -> None:
+def test_the_managers_files_can_run_twice(resolved: ResolvedIntent, replay: Replay, expect: Expect) -> None:
     if resolved.agent_source is None:
         expect.not_run("the agent's subnet is not known (HOST-07)")
     persistence = assess_persistence(resolved)
     if not persistence.rules and not persistence.routes:
-        expect.not_applicable("nothing is written down (PERSIST-01)")
+        expect.not_applicable("no file holds a rule or a route (PERSIST-01)")
     idempotence = assess_idempotence(findings_of(resolved, persistence), replay())
     expected = "each line can run again with the same result, in the order of a boot"
     if idempotence.holds and idempotence.advice:

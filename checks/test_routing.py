@@ -1,28 +1,31 @@
-"""Source policy routing: the table's name, the rule, its order, the route, and the two holes of the guide's recipe."""
+"""Source policy routing: the table's name, the rule and its order, the route, and two gaps of the guide's recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.agent_rules import deciding_route, egress_without_uplink, rules_for_agent, shadowing_rule
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.table_names import clashes, number_of, table_entries
 from viacheck.model.check import NAT, POLICY_ROUTING
 from viacheck.model.intent import Intent
 from viacheck.model.measurements import KernelDecision
 from viacheck.model.result import Evidence, FileEvidence, StateEvidence
 from viacheck.model.snapshot import Rule, Snapshot
-from viacheck.packets.traffic_tests import TrafficTests
-from viacheck.parsers.rt_tables import clashes, number_of, registered
 
-FIRST_SHOWN, TELLING_SHOWN, LAST_SHOWN = 50, 10, 3
-"""How many rules or routes stand in the evidence: the first, those that tell, the last."""
+if TYPE_CHECKING:
+    from viacheck.packets.traffic_tests import TrafficTests
+
+FIRST_SHOWN, RELEVANT_SHOWN, LAST_SHOWN = 50, 10, 3
+"""How many rules or routes the evidence shows: the first, the relevant ones, the last."""
 
 
 @check(
     "ROUTE-01",
-    "The routing table's number and name are registered, and clash with none",
+    "The number and name of the agent's routing table are registered, and no other entry has either",
     guide="NAT, step 1",
     applies=POLICY_ROUTING,
 )
@@ -30,7 +33,7 @@ def test_the_tables_name_is_registered(snapshot: Snapshot, intent: Intent, expec
     name, number = intent.egress.table_name, intent.egress.table
     if name is None or number is None:
         expect.not_applicable("the intent names the table by its number alone (egress.table_name)")
-    entries = registered(snapshot.files)
+    entries = table_entries(snapshot)
     clash = clashes(entries, name, number)
     relevant = [entry for entry in entries if entry.name == name or entry.number == number]
     expect.holds(
@@ -45,14 +48,17 @@ def test_the_tables_name_is_registered(snapshot: Snapshot, intent: Intent, expec
 
 
 @check(
-    "ROUTE-02", "Exactly one rule sends the agent's subnet to the table", guide="NAT, steps 3-4", applies=POLICY_ROUTING
+    "ROUTE-02",
+    "Exactly one rule sends the agent's subnet to its routing table",
+    guide="NAT, steps 3-4",
+    applies=POLICY_ROUTING,
 )
 def test_one_rule_sends_the_agent_to_the_table(resolved: ResolvedIntent, expect: Expect) -> None:
     rules = rules_for_agent(resolved)
     others = [rule for rule in resolved.rules_to_the_table if rule not in rules]
     observed = f"{len(rules)}: {_named(rules)}" if rules else "no rule"
     if others and not rules:
-        observed += f"; for somebody else: {_named(others)}"
+        observed += f"; for other sources: {_named(others)}"
     expect.holds(
         len(rules) == 1,
         expected=f"one rule from {resolved.agent_subnet} to table {resolved.table}",
@@ -61,8 +67,8 @@ def test_one_rule_sends_the_agent_to_the_table(resolved: ResolvedIntent, expect:
     )
 
 
-@check("ROUTE-03", "No earlier rule takes the agent's packets first", guide="NAT, step 4", applies=POLICY_ROUTING)
-def test_no_earlier_rule_takes_the_packets(resolved: ResolvedIntent, expect: Expect) -> None:
+@check("ROUTE-03", "No earlier rule decides for the agent's packets", guide="NAT, step 4", applies=POLICY_ROUTING)
+def test_no_earlier_rule_decides(resolved: ResolvedIntent, expect: Expect) -> None:
     if not rules_for_agent(resolved):
         expect.not_applicable(f"no rule sends the agent's packets to table {resolved.table} (ROUTE-02)")
     shadowing = shadowing_rule(resolved)
@@ -80,7 +86,7 @@ def test_no_earlier_rule_takes_the_packets(resolved: ResolvedIntent, expect: Exp
 
 @check(
     "ROUTE-04",
-    "The table's default route is by the intended gateway and uplink",
+    "The default route of the agent's table uses the intended gateway and uplink",
     guide="NAT, step 5",
     applies=POLICY_ROUTING,
 )
@@ -101,7 +107,7 @@ def test_the_table_leads_to_the_intended_gateway(resolved: ResolvedIntent, inten
 
 @check(
     "ROUTE-05",
-    "The kernel's own decision for the agent's packets is that table and uplink",
+    "The kernel routes the agent's packets by the intended table and uplink",
     guide="NAT, steps 3-5",
     needs="probe",
     applies=NAT,
@@ -112,13 +118,13 @@ def test_the_kernel_decides_as_intended(
     expected = f"table {resolved.table}, by {resolved.uplink}, for {', '.join(kernel_decisions)}"
     evidence: list[Evidence] = [decision.evidence for decision in kernel_decisions.values()]
     evidence += [decision.answer.command for decision in kernel_decisions.values() if decision.answer.command]
-    told = {protocol: decision.answer.text for protocol, decision in kernel_decisions.items()}
-    observed = "; ".join(f"{protocol}: {words}" for protocol, words in told.items())
-    if len(set(told.values())) == 1:
-        observed = next(iter(told.values()))
+    texts = {protocol: decision.answer.text for protocol, decision in kernel_decisions.items()}
+    observed = "; ".join(f"{protocol}: {text}" for protocol, text in texts.items())
+    if len(set(texts.values())) == 1:
+        observed = next(iter(texts.values()))
     disagreeing = [protocol for protocol, decision in kernel_decisions.items() if decision.evidence.agree is False]
     if disagreeing:
-        observed += f"; the routing model says otherwise for {', '.join(disagreeing)}"
+        observed += f"; the routing model disagrees for {', '.join(disagreeing)}"
     answers = [decision.answer for decision in kernel_decisions.values()]
     expect.holds(
         all(answer.interface == resolved.uplink and answer.table == resolved.table for answer in answers),
@@ -130,7 +136,7 @@ def test_the_kernel_decides_as_intended(
 
 @check(
     "ROUTE-06",
-    "The agent still reaches its bridge's gateway and the uplinks' own networks",
+    "The agent reaches its bridge's gateway and the uplinks' own networks",
     guide="NAT, step 3",
     needs="capture",
     applies=NAT,
@@ -151,7 +157,7 @@ def test_local_networks_stay_reachable(resolved: ResolvedIntent, traffic: Traffi
 
 @check(
     "ROUTE-07",
-    "It fails closed: with the uplink away the agent's packets find no other way out",
+    "While the uplink is down, the agent's packets have no other route out (it fails closed)",
     guide="NAT, step 6",
     applies=NAT,
 )
@@ -161,23 +167,23 @@ def test_it_fails_closed(resolved: ResolvedIntent, expect: Expect) -> None:
     other = egress_without_uplink(resolved)
     expect.advises(
         other is None,
-        expected=f"while {resolved.uplink} is away the agent's packets leave by no other interface",
-        observed=f"they would leave by {other}" if other else "no other way is left",
+        expected=f"while {resolved.uplink} is down, the agent's packets leave by no other interface",
+        observed=f"they would leave by {other}" if other else "there is no other route",
     )
 
 
 def _named(rules: Sequence[Rule]) -> str:
-    more = len(rules) - TELLING_SHOWN
-    return "; ".join(map(str, rules[:TELLING_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    more = len(rules) - RELEVANT_SHOWN
+    return "; ".join(map(str, rules[:RELEVANT_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 def _rules(resolved: ResolvedIntent) -> StateEvidence:
     return _excerpt("rules", list(resolved.snapshot.host.rules_of(4)), resolved.rules_to_the_table)
 
 
-def _excerpt(title: str, entries: Sequence[object], telling: Sequence[object]) -> StateEvidence:
-    """The first entries, the first of those that tell, and the last ones; a large host has 100,000 of them."""
-    shown = {id(entry) for entry in (*entries[:FIRST_SHOWN], *telling[:TELLING_SHOWN], *entries[-LAST_SHOWN:])}
+def _excerpt(title: str, entries: Sequence[object], relevant: Sequence[object]) -> StateEvidence:
+    """Return the first entries, the relevant ones and the last ones: a large host has 100,000 of them."""
+    shown = {id(entry) for entry in (*entries[:FIRST_SHOWN], *relevant[:RELEVANT_SHOWN], *entries[-LAST_SHOWN:])}
     lines: list[str] = []
     left_out = 0
     for entry in entries:

@@ -151,7 +151,7 @@ def test_a_silent_probe_target_proves_the_way_and_leaves_the_answers_open(host: 
     verdicts = told(done.outcome)
     assert {verdicts["EGRESS-01", protocol][0] for protocol in ("icmp", "udp", "tcp")} == {Verdict.PASS}
     assert {verdicts["EGRESS-03", protocol][0] for protocol in ("icmp", "udp", "tcp")} == {Verdict.INCONCLUSIVE}
-    assert "name one that does (probe.target)" in " ".join(done.stdout.split())
+    assert "name a host that does (probe.target)" in " ".join(done.stdout.split())
 
 
 def test_without_root_what_can_be_judged_is_and_the_rest_names_what_it_needs(host: HandMadeHost) -> None:

@@ -78,11 +78,11 @@ def test_a_leftover_works_but_will_hurt(outcome: RunResult) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("rc-local-without-line", "nothing after a reboot"),
+        ("rc-local-without-line", "none after a reboot"),
         ("rc-local-after-exit", "/etc/rc.local:3: it stands after 'exit'"),
         ("rc-local-not-executable", "/etc/rc.local:2: the file is not executable"),
-        ("interfaces-without-line", "nothing after a change of the parent"),
-        ("restart-hook-missing", "nothing after a restart of the container"),
+        ("interfaces-without-line", "none after a change of the parent"),
+        ("restart-hook-missing", "none after a restart of the container"),
     ],
 )
 def test_which_of_the_three_is_missing_is_said(outcome: RunResult, fault: str, words: str) -> None:

@@ -31,7 +31,8 @@ from viacheck.host.docker import (
 )
 from viacheck.host.namespace import NotANamespace
 from viacheck.model.snapshot import Attachment, DockerEngine, IPAMPool
-from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers, macvlan_supported
+from viacheck.analysis.macvlan_facts import macvlan_supported
+from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers
 
 VERSIONS = ("1.11.2", "1.12", "20.10", "28", "29", "rootless")
 SECRET = "s3cret-token"

@@ -5,6 +5,7 @@ The checks of the chapters macvlan and pipework and the causes of their failures
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_interface
@@ -16,6 +17,8 @@ from viacheck.model.intent import MacvlanAttach
 from viacheck.model.measurements import TrafficMeasurements
 from viacheck.model.snapshot import DockerNetwork, Link
 
+MACVLAN_SINCE = (1, 12)
+SELF_BUILT = (0, 0)
 NetworkFaultCode = Literal["NETWORK_WRONG_DRIVER", "PARENT_WRONG", "SUBNET_MISMATCH", "GATEWAY_MISMATCH"]
 
 
@@ -112,3 +115,15 @@ def data_filtered(traffic: TrafficMeasurements, egress_interfaces: Sequence[str]
     if pings is None or segment is None or segment.second_mac is None or not segment.gateway_answers_host:
         return False
     return segment.second_mac.upstream == "accepted" and not pings.answered and bool(left_by(pings, egress_interfaces))
+
+
+def macvlan_supported(version: str) -> bool:
+    """Return whether an engine of this version has the macvlan driver, as every release from 1.12 does.
+
+    Engines built from source call themselves ``dev`` or ``0.0.0-<date>``, and all of them are newer.
+    """
+    number = re.match(r"v?(\d+)\.(\d+)", version.strip())
+    if number is None:
+        return True
+    major_minor = int(number[1]), int(number[2])
+    return major_minor == SELF_BUILT or major_minor >= MACVLAN_SINCE

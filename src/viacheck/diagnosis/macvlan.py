@@ -11,6 +11,7 @@ from viacheck.analysis.macvlan_facts import (
     data_filtered,
     intended_network,
     lan_subnets,
+    macvlan_supported,
     network_faults,
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -23,7 +24,6 @@ from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Link
-from viacheck.parsers.docker_api import macvlan_supported
 
 _GATEWAY_LOST = EGRESS | REACHES_GATEWAY
 """The checks that fail when the agent's frames do not reach its LAN's gateway."""

@@ -15,6 +15,7 @@ from viacheck.analysis.agent_rules import (
     shadowing_rule,
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.table_names import clashes, number_of
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import (
     NO_REMEDY,
@@ -26,7 +27,7 @@ from viacheck.diagnosis.remedy import (
 from viacheck.model.iproute_text import route_argv, rule_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import Rule
-from viacheck.parsers.rt_tables import clashes, number_of, registered
+from viacheck.parsers.rt_tables import registered
 from viacheck.persistence.file_edit import (
     AppendLine,
     CommentLine,

@@ -7,15 +7,12 @@ hold its account token. The same functions read a live engine and saved ``docker
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from viacheck.model.snapshot import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
 
 T = TypeVar("T")
-MACVLAN_SINCE = (1, 12)
-SELF_BUILT = (0, 0)
 DEFAULT_BRIDGE = "docker0"
 BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
 KEPT_OPTIONS = ("com.docker.network.", "parent", "macvlan_mode", "ipvlan_mode", "ipvlan_flag")
@@ -176,15 +173,3 @@ def _attachment(network: str, endpoint: _Answer) -> Attachment:
         mac=endpoint.text("MacAddress") or None,
         ipv6_address=endpoint.text("GlobalIPv6Address") or None,
     )
-
-
-def macvlan_supported(version: str) -> bool:
-    """Return whether an engine of this version has the macvlan driver, as every release from 1.12 does.
-
-    Engines built from source call themselves ``dev`` or ``0.0.0-<date>``, and all of them are newer.
-    """
-    number = re.match(r"v?(\d+)\.(\d+)", version.strip())
-    if number is None:
-        return True
-    major_minor = int(number[1]), int(number[2])
-    return major_minor == SELF_BUILT or major_minor >= MACVLAN_SINCE

@@ -35,14 +35,3 @@ def registered(files: Iterable[HostFile]) -> list[TableEntry]:
                     continue
                 entries.append(TableEntry(file.path, count, number, words[1]))
     return entries
-
-
-def number_of(entries: Iterable[TableEntry], name: str) -> int | None:
-    """The number that a name stands for; the last entry wins."""
-    found = [entry.number for entry in entries if entry.name == name]
-    return found[-1] if found else None
-
-
-def clashes(entries: Iterable[TableEntry], name: str, number: int) -> list[TableEntry]:
-    """The entries that give the number another name, or the name another number."""
-    return [entry for entry in entries if (entry.name == name) != (entry.number == number)]

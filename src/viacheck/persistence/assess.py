@@ -9,11 +9,12 @@ from typing import TypeVar, get_args
 
 from viacheck.analysis.agent_rules import selects_agent
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.table_names import number_of
 from viacheck.model.config_entry import ParseProblem, Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.intent import Intent
 from viacheck.model.iproute_text import rule_text
 from viacheck.model.snapshot import Snapshot
-from viacheck.parsers.rt_tables import number_of, registered
+from viacheck.parsers.rt_tables import registered
 from viacheck.persistence import ifupdown, manager_answers, netplan, networkd, networkmanager
 from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, ManagerConfig
 
