@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.paths import RECORDED
+from viacheck.analysis.macvlan_facts import macvlan_supported
 from viacheck.host.docker import (
     ContainerMissing,
     ContainerNotRunning,
@@ -31,7 +32,6 @@ from viacheck.host.docker import (
 )
 from viacheck.host.namespace import NotANamespace
 from viacheck.model.snapshot import Attachment, DockerEngine, IPAMPool
-from viacheck.analysis.macvlan_facts import macvlan_supported
 from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers
 
 VERSIONS = ("1.11.2", "1.12", "20.10", "28", "29", "rootless")

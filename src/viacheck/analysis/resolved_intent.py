@@ -1,7 +1,7 @@
-"""The situation: what the intent means on this very host.
+"""The intent, resolved against the snapshot of a host.
 
-The intent speaks of a container and an uplink; the snapshot holds addresses, bridges and tables. Here the one is
-resolved against the other, once, and everything that judges a target asks here.
+The intent names a container and an uplink; the snapshot holds addresses, bridges and tables. The two are resolved once,
+and checks, diagnoses and predictions read the result.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, Route, Ru
 PROTOCOL_NUMBERS: dict[TransportProtocol, int] = {"icmp": IPPROTO_ICMP, "tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
 DEFAULT_BRIDGE = "docker0"
 ON_PARENT = ("macvlan", "macvtap", "ipvlan")
-"""Kinds of interfaces that sit on another one (IFLA_LINK)."""
+"""Kinds of interfaces that sit on a parent (IFLA_LINK)."""
 
 
 @dataclass(frozen=True, eq=False)
 class ResolvedIntent:
-    """An intent, resolved against the snapshot of the host that it is about."""
+    """An intent and the snapshot of its host."""
 
     intent: Intent
     snapshot: Snapshot
@@ -39,7 +39,7 @@ class ResolvedIntent:
 
     @property
     def uplink(self) -> str:
-        """Where the agent's packets must leave."""
+        """The uplink that the agent's packets must leave by."""
         return self.intent.egress.uplink
 
     @property
@@ -74,9 +74,9 @@ class ResolvedIntent:
     @cached_property
     def agent_address(self) -> str | None:
         """The agent's own IPv4 address."""
-        found = self._agent_address(4)
-        if found is not None:
-            return found.address
+        address = self._agent_address(4)
+        if address is not None:
+            return address.address
         container = self.snapshot.engine.container if self.snapshot.engine else None
         if container is not None:
             attach = self.intent.agent.attach
@@ -89,8 +89,8 @@ class ResolvedIntent:
     @cached_property
     def agent_address6(self) -> str | None:
         """The agent's own global IPv6 address."""
-        found = self._agent_address(6)
-        return found.address if found is not None else None
+        address = self._agent_address(6)
+        return address.address if address is not None else None
 
     @cached_property
     def agent_link(self) -> Link | None:
@@ -100,14 +100,14 @@ class ResolvedIntent:
             return None
         if self.bridged_link is not None:
             return self.bridged_link
-        found = self._agent_address(4) or self._agent_address(6)
-        if found is not None:
-            return agent.link(found.interface)
+        address = self._agent_address(4) or self._agent_address(6)
+        if address is not None:
+            return agent.link(address.interface)
         return next((link for link in agent.links if link.name != "lo"), None)
 
     @property
     def bridged(self) -> bool:
-        """The agent is meant to sit on its parent's LAN with a MAC address of its own."""
+        """Whether the intent puts the agent on its parent's LAN, with a MAC address of its own."""
         return not isinstance(self.intent.agent.attach, NatAttach)
 
     @property
@@ -122,31 +122,31 @@ class ResolvedIntent:
         return self.snapshot.host.link(self.parent) if self.parent is not None else None
 
     def parent_of(self, link: Link) -> Link | None:
-        """The host's interface that one of the agent's sits on; None where it is none of this host's."""
+        """Return the host's interface that an interface of the agent sits on; None when its parent is elsewhere."""
         if link.kind not in ON_PARENT or link.peer_index is None or link.peer_netnsid is None:
             return None
         return self.snapshot.host.link_by_index(link.peer_index)
 
     @cached_property
     def bridged_link(self) -> Link | None:
-        """The agent's interface that sits on one of the host's; of several, the one most like what is intended."""
+        """The agent's interface that sits on an interface of the host; of several, the most like the intent."""
         if not self.bridged or self.snapshot.agent is None:
             return None
         agent = self.snapshot.agent
-        found = [link for link in agent.links if link.kind in ON_PARENT and not is_leftover(link)]
+        candidates = [link for link in agent.links if link.kind in ON_PARENT and not is_leftover(link)]
 
         def likeness(link: Link) -> tuple[bool, bool, bool]:
             return self.parent_of(link) == self.parent_link, bool(agent.addresses_of(link.name)), link.up
 
-        return max(found, key=likeness, default=None)
+        return max(candidates, key=likeness, default=None)
 
     @cached_property
     def bridged_address(self) -> Address | None:
         """The first IPv4 address of the agent's bridged interface."""
         if self.bridged_link is None or self.snapshot.agent is None:
             return None
-        found = [a for a in self.snapshot.agent.addresses_of(self.bridged_link.name) if a.scope == "global"]
-        return found[0] if found else None
+        addresses = self.snapshot.agent.addresses_of(self.bridged_link.name)
+        return next((address for address in addresses if address.scope == "global"), None)
 
     @property
     def agent_mac(self) -> str | None:
@@ -159,7 +159,7 @@ class ResolvedIntent:
 
     @property
     def lan_gateway(self) -> str:
-        """The gateway that a bridged agent must use: of its mode, else of its uplink."""
+        """The gateway that a bridged agent must use: the gateway of its mode, otherwise of its uplink."""
         attach = self.intent.agent.attach
         if isinstance(attach, MacvlanAttach | PipeworkStaticAttach):
             return str(attach.gateway)
@@ -170,12 +170,12 @@ class ResolvedIntent:
         """The default route inside the agent's namespace that its packets take."""
         if self.snapshot.agent is None:
             return None
-        found = [r for r in self.snapshot.agent.table(TABLE_MAIN) if r.is_default and r.nexthops]
-        return min(found, key=lambda route: route.metric, default=None)
+        defaults = [route for route in self.snapshot.agent.table(TABLE_MAIN) if route.is_default and route.nexthops]
+        return min(defaults, key=lambda route: route.metric, default=None)
 
     @cached_property
     def agent_pool(self) -> IPv4Network | None:
-        """What a macvlan agent's address is taken from: as the intent says; None for other modes."""
+        """The pool of a macvlan agent's address, as the intent says; None for other modes."""
         attach = self.intent.agent.attach
         return (attach.ip_range or attach.subnet) if isinstance(attach, MacvlanAttach) else None
 
@@ -214,12 +214,12 @@ class ResolvedIntent:
         if self.bridge is not None:
             for address in self.snapshot.host.addresses_of(self.bridge):
                 return IPv4Network(str(address.network))
-        found = self._agent_address(4)
-        return IPv4Network(str(found.network)) if found is not None else None
+        own = self._agent_address(4)
+        return IPv4Network(str(own.network)) if own is not None else None
 
     @cached_property
     def agent_source(self) -> str | None:
-        """An address that stands for the agent's packets: its own, else one of its subnet."""
+        """An address that stands for the agent's packets: its own, otherwise an address of its subnet."""
         if self.agent_address is not None:
             return self.agent_address
         return str(self.agent_subnet.network_address + 2) if self.agent_subnet is not None else None
@@ -246,7 +246,7 @@ class ResolvedIntent:
         )
 
     def agent_mark_for(self, protocol: TransportProtocol | None) -> int:
-        """The mark that the packet filter gives to the agent's packets of one protocol."""
+        """Return the mark that the packet filter gives to the agent's packets of a protocol."""
         if protocol is None or self.agent_source is None:
             return self.agent_mark
         filtered = FilteredPacket(
@@ -271,7 +271,7 @@ class ResolvedIntent:
 
     @cached_property
     def default_exit(self) -> str | None:
-        """Where the host's own packets must leave: what the intent says, else what the main table says."""
+        """The uplink of the host's own packets: by the intent, otherwise by the main table."""
         return self.intent.host.default_exit or self.host_decision.interface
 
     @cached_property
@@ -288,8 +288,8 @@ class ResolvedIntent:
 
     def uplink_address(self, uplink: str, family: Family = 4) -> str | None:
         """The first global address of an uplink."""
-        found = [a for a in self.snapshot.host.addresses_of(uplink, family) if a.scope == "global"]
-        return found[0].address if found else None
+        addresses = self.snapshot.host.addresses_of(uplink, family)
+        return next((address.address for address in addresses if address.scope == "global"), None)
 
     def uplink_addresses(self, uplink: str, family: Family = 4) -> tuple[str, ...]:
         """Every address of an uplink."""
@@ -315,11 +315,11 @@ class ResolvedIntent:
 
     @cached_property
     def egress_interfaces(self) -> tuple[str, ...]:
-        """The interfaces by which a packet could leave the host: what is watched, without the agent's bridge."""
+        """The interfaces by which a packet could leave the host: all watched ones but the agent's bridge."""
         return tuple(name for name in self.watchable if name != self.bridge and not self._is_container_bridge(name))
 
     def _is_container_bridge(self, name: str) -> bool:
-        """Whether a bridge leads to other namespaces only: Docker's, or one whose ports all end in one."""
+        """Return whether a bridge leads to other namespaces only: Docker's, or with ports that all end there."""
         networks = self.snapshot.engine.networks if self.snapshot.engine else ()
         if any(network.bridge == name for network in networks):
             return True
@@ -335,15 +335,15 @@ class ResolvedIntent:
 
 
 def is_leftover(link: Link) -> bool:
-    """Whether an interface is what a failed run of pipework leaves behind: ``ph<process>eth1``, down."""
+    """Return whether an interface is left over from a failed run of pipework: ``ph<process>eth1``, down."""
     return link.kind == "macvlan" and not link.up and re.match(r"ph\d", link.name) is not None
 
 
-def subnets_overlap(one: str, other: str) -> bool:
+def subnets_overlap(subnet: str, other: str) -> bool:
     """Whether two subnets in CIDR form share an address."""
-    family: Family = 6 if ":" in one else 4
+    family: Family = 6 if ":" in subnet else 4
     if family != (6 if ":" in other else 4):
         return False
-    first, first_length = read_prefix(one, family)
+    first, first_length = read_prefix(subnet, family)
     second, second_length = read_prefix(other, family)
     return not (first ^ second) & mask(min(first_length, second_length), BITS[family])

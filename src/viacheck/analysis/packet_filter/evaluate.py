@@ -1,7 +1,7 @@
-"""What the packet filter does to a forwarded packet: which source NAT it gets, whether it may pass, its mark.
+"""Evaluates the packet filter for a forwarded packet: its source NAT, whether it passes, and its mark.
 
-Chains are walked as the kernel walks them (nft(8), "CHAINS" and "VERDICT STATEMENT"). A condition or verdict that the
-reader did not know makes two ways out of one; the answer is certain only when every way ends alike.
+Chains are walked as the kernel walks them (nft(8), "CHAINS" and "VERDICT STATEMENT"). A condition or verdict that
+the reader did not know splits the walk in two; the answer is certain only when every branch ends alike.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule
 
 _FAMILIES: dict[Family, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 TERMINAL = frozenset({"accept", "drop", "reject", "masquerade", "snat", "dnat", "redirect", "queue"})
-"""Verdicts behind which no later rule of the chain is asked."""
+"""Verdicts after which no later rule of the chain is evaluated."""
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _MARK_BITS = 0xFFFFFFFF
 _DEPTH = 16
@@ -30,11 +30,11 @@ class FilteredPacket:
     source: str
     destination: str
     iif: str | None
-    """None for a packet that the host itself made."""
+    """None for a packet that the host sends."""
     oif: str | None
-    """None where it is not known yet, as before routing."""
+    """None when it is not known yet, as before routing."""
     protocol: int | None = None
-    """None, as for the ports and the mark: not said, so that a condition on it cannot be decided."""
+    """None, as for ports and mark: not given, and a condition on it cannot be evaluated."""
     sport: int | None = None
     dport: int | None = None
     mark: int | None = 0
@@ -43,7 +43,7 @@ class FilteredPacket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """The source NAT of a packet, and the rule that decides it; for ``unknown`` the rule that cannot be decided."""
+    """The source NAT of a packet, and the rule that decides; for ``unknown`` the rule that cannot be evaluated."""
 
     kind: Literal["none", "masquerade", "snat", "unknown"]
     address: str | None = None
@@ -53,18 +53,18 @@ class Translation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """Whether a packet is let through the forward hook, and what decides it."""
+    """Whether a packet passes the forward hook, and the rule or policy that decides."""
 
     allowed: bool | None
-    """None when it cannot be told; ``rule`` is then the one that cannot be decided, if it is one rule's doing."""
+    """None when it cannot be evaluated; ``rule`` is then the cause, where it is a single rule."""
     chain: FilterChain | None = None
     rule: FilterRule | None = None
     policy: bool = False
-    """No rule decided it: the chain's policy did."""
+    """The chain's policy decides, and no rule."""
 
 
 def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
-    """The source NAT that the first packet of a flow gets; later packets keep it."""
+    """Return the source NAT of the first packet of a flow; later packets keep it."""
     possible: list[Translation] = []
     doubt: _End | None = None
     for chain in base_chains(packet_filter, packet.family, "postrouting", "nat"):
@@ -74,7 +74,7 @@ def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translati
             if translation is not None:
                 possible.append(translation)
                 doubt = doubt or (None if end.certain else end)
-        # accept and the policy end this base chain only: the next one may still translate.
+        # accept and the policy end this base chain only: the next base chain may still translate.
         if all(_translation(end) is not None for end in ends):
             break
     else:
@@ -83,13 +83,13 @@ def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translati
         else:
             possible.append(Translation(kind="none"))
     first = possible[-1]
-    if all((one.kind, one.address) == (first.kind, first.address) for one in possible):
+    if all((other.kind, other.address) == (first.kind, first.address) for other in possible):
         return first
     return Translation(kind="unknown", chain=doubt.chain if doubt else None, rule=doubt.rule if doubt else None)
 
 
 def forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
-    """Whether the forward hook lets a packet through: every base chain of it must accept, a drop anywhere is final."""
+    """Return whether a packet passes the forward hook: every base chain must accept, and each drop is final."""
     undecided: Passage | None = None
     accepted = Passage(allowed=True)
     for chain in base_chains(packet_filter, packet.family, "forward", "filter"):
@@ -106,7 +106,7 @@ def forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
 
 
 def mark_after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> int | None:
-    """The mark that a packet has when it is routed; None when that cannot be told, or it does not get that far."""
+    """Return the mark that a packet has when it is routed; None when it is unknown, or the packet is dropped before."""
     mark = packet.mark
     for chain in base_chains(packet_filter, packet.family, "prerouting", "filter"):
         ends = _walk(packet_filter, chain, replace(packet, mark=mark))
@@ -118,17 +118,17 @@ def mark_after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -
 
 
 def base_chains(packet_filter: PacketFilter, family: Family, hook: str, kind: str) -> list[FilterChain]:
-    """The base chains of one hook and type that see packets of a family, in the order in which they see them."""
-    found = [
+    """Return the base chains of a hook and type for packets of a family, in the order of their priority."""
+    chains = [
         chain
         for chain in packet_filter.chains
         if chain.hook == hook and chain.type == kind and chain.family in _FAMILIES[family]
     ]
-    return sorted(found, key=lambda chain: chain.priority or 0)
+    return sorted(chains, key=lambda chain: chain.priority or 0)
 
 
 def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
-    """Whether every condition of a rule holds for a packet; None when that cannot be told."""
+    """Return whether every condition of a rule holds for a packet; None when that cannot be evaluated."""
     answers = [_holds(match, packet) for match in rule.matches]
     if False in answers:
         return False
@@ -137,19 +137,19 @@ def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """One way in which the walk through a chain can end."""
+    """A possible end of the walk through a chain."""
 
     verdict: str
-    """A terminal verdict; ``unknown``; ``fall`` when the chain ended without one."""
+    """A terminal verdict; ``unknown``; ``fall`` when the chain ended without a verdict."""
     chain: FilterChain
     rule: FilterRule | None
     mark: int | None
     certain: bool
-    """False when a condition or verdict on the way here could not be told."""
+    """False when a condition or verdict before this end could not be evaluated."""
 
 
 def _walk(packet_filter: PacketFilter, base: FilterChain, packet: FilteredPacket) -> list[_End]:
-    """All ways in which a base chain can end, in order; its policy stands in for falling off its end."""
+    """Return all possible ends of a base chain, in order; its policy replaces an end without a verdict."""
     neighbours = {
         chain.name: chain
         for chain in packet_filter.chains
@@ -216,7 +216,7 @@ def _ends(
 
 
 def _translation(end: _End) -> Translation | None:
-    """What one end means for source NAT; None when this base chain translates nothing."""
+    """Return the source NAT of an end; None when this base chain translates nothing."""
     if end.verdict in ("accept", "fall"):
         return None
     if end.verdict == "masquerade":
@@ -233,7 +233,7 @@ def _passage(ends: list[_End]) -> Passage:
     last = ends[-1]
     if len(verdicts) == 1 and None not in verdicts:
         return Passage(allowed=verdicts.pop(), chain=last.chain, rule=last.rule, policy=last.rule is None)
-    # Where the ways differ, the first one that is not sure to be taken is the one that must be looked at.
+    # Where the ends differ, the first uncertain end names the rule that a person must look at.
     doubt = next((end for end in ends if not end.certain), last)
     return Passage(allowed=None, chain=doubt.chain, rule=doubt.rule)
 
@@ -243,7 +243,7 @@ def _allows(verdict: str) -> bool | None:
 
 
 def _marked(mark: int | None, change: str) -> int | None:
-    """A mark after ``VALUE/MASK``: the mask's bits are cleared, then the value's bits are flipped."""
+    """Return a mark after ``VALUE/MASK``: the mask's bits are cleared, then the value's bits are flipped."""
     if change == "unknown":
         return None
     value, mask = _value_and_mask(change)
@@ -258,7 +258,7 @@ def _value_and_mask(text: str) -> tuple[int, int]:
 
 
 def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
-    answer = _any(_one_holds(match.field, value, packet) for value in match.values)
+    answer = _any(_value_holds(match.field, value, packet) for value in match.values)
     return answer if answer is None else answer != match.negated
 
 
@@ -269,7 +269,7 @@ def _any(answers: Iterable[bool | None]) -> bool | None:
     return None if None in listed else False
 
 
-def _one_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
+def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
     if field in ("source", "destination"):
         address = ip_address(packet.source if field == "source" else packet.destination)
         network = ip_network(value)
@@ -308,7 +308,7 @@ def _port_holds(protocol: int | None, port: int | None, value: str) -> bool | No
 
 
 def _destination_type(packet: FilteredPacket) -> str:
-    """The type of the route to the destination: what is forwarded is not for the host itself."""
+    """Return the type of the route to the destination of a forwarded packet, which is never the host itself."""
     if ip_address(packet.destination).is_multicast:
         return "multicast"
     return "broadcast" if packet.destination == "255.255.255.255" else "unicast"

@@ -1,7 +1,7 @@
-"""Which rules of the packet filter a packet meets, one after the other, and whether each is for it.
+"""The rules of the packet filter that a packet meets, in order, and whether each matches.
 
-The verdict on the packet is :mod:`viacheck.analysis.packet_filter.evaluate`'s; here is the way to it, for people. A
-rule that cannot be judged is passed by, and says so.
+The verdict on the packet comes from :mod:`viacheck.analysis.packet_filter.evaluate`; this is the trace for people. A
+rule that cannot be evaluated is skipped and marked.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from viacheck.analysis.packet_filter.evaluate import TERMINAL, FilteredPacket, b
 from viacheck.model.snapshot import FilterChain, FilterRule, PacketFilter
 
 _DEEPEST = 16
-_WORDS = {True: "matches", False: "no match", None: "cannot be told"}
+_MATCH_TEXTS = {True: "matches", False: "no match", None: "cannot be evaluated"}
 
 
 @dataclass(frozen=True, slots=True)
 class RuleMet:
-    """A rule that the packet comes to."""
+    """A rule that the packet meets."""
 
     chain: str
     rule: str
-    """In its tool's words; empty for a chain's policy."""
+    """As its tool prints it; ``policy …`` for a chain's policy."""
     matched: bool | None
-    """None when it cannot be told."""
+    """None when it cannot be evaluated."""
 
     def __str__(self) -> str:
-        return f"{self.chain}: {self.rule}: {_WORDS[self.matched]}"
+        return f"{self.chain}: {self.rule}: {_MATCH_TEXTS[self.matched]}"
 
 
 def rules_met(packet_filter: PacketFilter, packet: FilteredPacket, hook: str, kind: str) -> list[RuleMet]:
-    """The rules of one hook that a packet comes to, in order, until one decides; a policy where it decides."""
+    """Return the rules of a hook that a packet meets, up to the rule or policy that decides."""
     met: list[RuleMet] = []
     for base in base_chains(packet_filter, packet.family, hook, kind):
         chains = {
@@ -51,7 +51,7 @@ def rules_met(packet_filter: PacketFilter, packet: FilteredPacket, hook: str, ki
 def _through(
     chain: FilterChain, chains: dict[str, FilterChain], packet: FilteredPacket, met: list[RuleMet], depth: int
 ) -> FilterRule | None:
-    """The rule that decides in a chain; None when the packet comes out at its end."""
+    """Return the rule that decides in a chain; None when no rule decides."""
     for rule in chain.rules:
         matched = matches(rule, packet)
         met.append(RuleMet(chain.name, rule.text, matched))

@@ -1,7 +1,7 @@
-"""A host's packet filter as a twin can have it: every rule in the few words that a snapshot keeps of it.
+"""The packet filter of a replica: every rule of the host, as far as a snapshot holds it.
 
-Sets become one rule for each of their values, iptables-legacy becomes nftables. What these words do not tell, such as
-a limit, a device or a program that queued packets go to, cannot be rebuilt, and is named.
+Sets become one rule for each of their values, iptables-legacy becomes nftables. A condition that a snapshot does not
+hold, such as a limit, a device or a program for queued packets, cannot be rebuilt, and is reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONNECTION_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8, "un
 """Bits of nft's ct state."""
 HEADERS = {"ll": 0, "nh": 1, "th": 2}
 MOST_VALUES = 256
-"""Rules that one rule with sets may become."""
+"""Most rules that a rule with sets may become."""
 _IP_FAMILIES = ("ip", "ip6", "inet")
 _RAW = re.compile(r"@(ll|nh|th),(\d+),(\d+) (!= )?(?:& 0x([0-9a-f]+) == )?0x([0-9a-f]+)")
 _ICMP = re.compile(r"icmp(?:v6)? (type|code) (!= )?(\d+)")
@@ -36,7 +36,7 @@ _PORT = re.compile(r":(\d+)(?:-\d+)?\b|--to-ports (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class RawCondition:
-    """Octets of a packet that must be, or must not be, of some value."""
+    """Octets of a packet that must have, or must not have, a value."""
 
     header: int
     offset: int
@@ -46,7 +46,7 @@ class RawCondition:
 
 
 def raw_condition(text: str) -> RawCondition | None:
-    """What nft's words for octets say, or those for the type and code of ICMP; None for other words."""
+    """Return the condition of nft's raw expression, or of the type and code of ICMP; None for other text."""
     raw, icmp = _RAW.fullmatch(text), _ICMP.fullmatch(text)
     if icmp is not None and int(icmp[3]) < 256:
         return RawCondition(HEADERS["th"], 0 if icmp[1] == "type" else 1, None, bytes((int(icmp[3]),)), bool(icmp[2]))
@@ -63,13 +63,13 @@ def raw_condition(text: str) -> RawCondition | None:
 
 
 def translated_port(rule: FilterRule) -> int | None:
-    """The port that a rule translates to, which stands in its text alone."""
-    found = _PORT.search(rule.text) if rule.verdict in ("snat", "dnat", "redirect") else None
-    return int(found[1] or found[2]) if found is not None else None
+    """Return the port that a rule translates to, which stands in its text alone."""
+    port = _PORT.search(rule.text) if rule.verdict in ("snat", "dnat", "redirect") else None
+    return int(port[1] or port[2]) if port is not None else None
 
 
 def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple[str, ...]]:
-    """The chains that a twin has, and what of the host's is left out, in words."""
+    """Return the chains of a replica, and a line for each part of the host's filter that is left out."""
     names = {(chain.backend, chain.family, chain.table, chain.name) for chain in packet_filter.chains}
     chains: list[FilterChain] = []
     left_out = [f"packet filter: {reason}" for reason in packet_filter.unread]
@@ -83,7 +83,7 @@ def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple
             reason = _obstacle(rule, chain)
             if reason is None and rule.verdict in ("jump", "goto"):
                 known = (chain.backend, chain.family, chain.table, rule.argument) in names
-                reason = None if known else f"there is no chain {rule.argument}"
+                reason = None if known else f"the snapshot has no chain {rule.argument}"
             variants = list(itertools.islice(_variants(rule), MOST_VALUES + 1)) if reason is None else []
             if reason is None and len(variants) > MOST_VALUES:
                 reason = "its sets have too many values"
@@ -105,50 +105,50 @@ def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple
 
 
 def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
-    """Why a rule cannot be rebuilt; None when it can."""
+    """Return why a rule cannot be rebuilt; None when it can."""
     if rule.verdict in ("queue", "unknown") or rule.set_mark == "unknown":
-        return "what it does is not in a snapshot"
+        return "a snapshot does not hold its action"
     if rule.verdict in ("snat", "dnat") and rule.argument is None:
-        return "its address is not in a snapshot"
+        return "a snapshot does not hold its address"
     for match in rule.matches:
         known = {
             "ctstate": CONNECTION_STATES.keys(), "src-type": ADDRESS_TYPES.keys(), "dst-type": ADDRESS_TYPES.keys(),
         }.get(match.field)  # fmt: skip
-        if match.field == "unknown" and raw_condition(_nft_words(match.values[0])) is None:
+        if match.field == "unknown" and raw_condition(_nft_text(match.values[0])) is None:
             return f"condition {match.values[0]}"
         if known is not None and not known >= set(match.values):
             return f"condition {match.field} {', '.join(match.values)}"
         foreign = {"ip": ":", "ip6": "."}.get(chain.family)
-        if match.field in ("source", "destination") and foreign and any(foreign in one for one in match.values):
+        if match.field in ("source", "destination") and foreign and any(foreign in value for value in match.values):
             return f"condition {match.field} {', '.join(match.values)}"
     return None
 
 
 def _variants(rule: FilterRule) -> Iterator[FilterRule]:
-    """The rule with one value in each condition, once for each combination of values."""
+    """Yield the rule with a single value in each condition, for each combination of values."""
     alternatives: list[list[tuple[FilterMatch, ...]]] = []
     for match in rule.matches:
         single = [replace(match, values=(value,)) for value in match.values]
         if match.field == "unknown":
-            alternatives.append([(replace(match, values=(_nft_words(match.values[0]),)),)])
+            alternatives.append([(replace(match, values=(_nft_text(match.values[0]),)),)])
         elif match.field == "ctstate":
-            # One condition may hold several states; their order says nothing.
-            states = tuple(one for one in CONNECTION_STATES if one in match.values)
+            # A condition may hold several states; their order does not count.
+            states = tuple(state for state in CONNECTION_STATES if state in match.values)
             alternatives.append([(replace(match, values=states),)])
         elif match.negated:
             alternatives.append([tuple(single)])
         else:
-            alternatives.append([(one,) for one in single])
+            alternatives.append([(condition,) for condition in single])
     for chosen in itertools.product(*alternatives):
         yield replace(rule, matches=tuple(itertools.chain.from_iterable(chosen)))
 
 
-def _nft_words(text: str) -> str:
-    """What iptables says of ICMP's type and code, as nft does."""
-    found = _ICMP_OPTION.fullmatch(text)
-    if found is None or max(int(found[3]), int(found[4] or 0)) > 255:
+def _nft_text(text: str) -> str:
+    """Return an ICMP type and code of iptables as nft writes them."""
+    icmp = _ICMP_OPTION.fullmatch(text)
+    if icmp is None or max(int(icmp[3]), int(icmp[4] or 0)) > 255:
         return text
-    sign = "!= " if found[1] else ""
-    if found[4] is None:
-        return f"icmp{'v6' if found[2] else ''} type {sign}{found[3]}"
-    return f"@th,0,16 {sign}0x{int(found[3]):02x}{int(found[4]):02x}"
+    sign = "!= " if icmp[1] else ""
+    if icmp[4] is None:
+        return f"icmp{'v6' if icmp[2] else ''} type {sign}{icmp[3]}"
+    return f"@th,0,16 {sign}0x{int(icmp[3]):02x}{int(icmp[4]):02x}"

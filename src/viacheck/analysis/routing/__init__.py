@@ -1,1 +1,1 @@
-"""The routing model: which way the kernel sends a packet, computed from a snapshot alone."""
+"""The routing model: which route the kernel gives a packet, computed from a snapshot alone."""

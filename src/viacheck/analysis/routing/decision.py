@@ -1,4 +1,4 @@
-"""A routing decision: what becomes of a packet, every step that led there, and the ways that it may take."""
+"""A routing decision: what becomes of a packet, every step that leads there, and the exits that it may take."""
 
 from __future__ import annotations
 
@@ -27,62 +27,64 @@ RoutingOutcome = Literal[
 ]
 DELIVERED: frozenset[str] = frozenset({"unicast", "local", "broadcast", "multicast", "anycast"})
 STEPS_SHOWN = 40
-"""Evidence names at most so many rules that did not match; past that they are counted."""
+"""Rules without a match that evidence names; the rest are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """One way that the packet may take."""
+    """An interface, and a gateway on it, by which the packet may leave."""
 
     interface: str
     gateway: str | None = None
     source: str | None = None
-    """The packet's own source, or the one that the host chooses; None when the host has none to choose."""
+    """The packet's source address, or the address that the host chooses; None without such an address."""
     route: Route | None = None
 
     def __str__(self) -> str:
-        """The way in the words of ``ip route get``."""
+        """The exit as ``ip route get`` prints it."""
         via = f"via {self.gateway} " if self.gateway else ""
         return f"{via}dev {self.interface}" + (f" src {self.source}" if self.source else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Where a packet goes, and how that came about."""
+    """Where a packet goes, and why."""
 
     packet: Packet
     outcome: RoutingOutcome
-    """What becomes of it. ``no-route``: no rule led to a route. ``martian``: source or destination cannot be
-    (rp_filter, a source of the host's own). ``foreign-source``: the host does not own the source it was to send from.
-    ``not-forwarded``: forwarding is off where it arrives."""
+    """What becomes of it. ``no-route``: no rule leads to a route. ``martian``: source or destination cannot be
+    (rp_filter, an address of the host as source). ``foreign-source``: the host does not own the source that it was to
+    send from. ``not-forwarded``: forwarding is off where it arrives."""
     steps: tuple[RuleStep, ...] = ()
     rule: Rule | None = None
-    """The rule that decided."""
+    """The rule that decides."""
     table: int | None = None
     route: Route | None = None
-    """The route that won."""
+    """The route that the packet takes."""
     exits: tuple[Exit, ...] = ()
-    """Every way that the kernel may choose; more than one only for multipath and equal default routes."""
+    """Every exit that the kernel may choose; several only for multipath and equal default routes."""
     runners_up: tuple[Route, ...] = ()
-    """The winning table's other routes that cover the destination, the next best first."""
+    """The deciding table's other routes to the destination, the next best first."""
+    refused_exits: tuple[str, ...] = ()
+    """Interfaces of the route for which the source address check refuses the packet."""
     note: str = ""
-    """What the outcome rests on, where no step says it."""
+    """The reason for the outcome, where no step says it; for people."""
     certain: bool = True
-    """False when a rule was passed by that the model cannot judge."""
+    """False when the model skipped a rule it cannot evaluate."""
 
     @property
     def interface(self) -> str | None:
-        """The interface of the first way out."""
+        """The interface of the first exit."""
         return self.exits[0].interface if self.exits else None
 
     @property
     def gateway(self) -> str | None:
-        """The gateway of the first way out; None when the destination is on the link."""
+        """The gateway of the first exit; None when the destination is on the link."""
         return self.exits[0].gateway if self.exits else None
 
     @property
     def source(self) -> str | None:
-        """The source address on the first way out."""
+        """The source address on the first exit."""
         return self.exits[0].source if self.exits else None
 
     @property
@@ -92,7 +94,7 @@ class Decision:
 
     @property
     def delivered(self) -> bool:
-        """The packet goes somewhere."""
+        """The packet is delivered or sent."""
         return self.outcome in DELIVERED
 
     def agrees_with(self, kernel: KernelAnswer) -> bool:
@@ -107,26 +109,26 @@ class Decision:
         """The decision in one line."""
         where = "" if self.table is None else f"table {self.table}: "
         by = f" (rule priority {self.rule.priority})" if self.rule else ""
-        ways = " or ".join(str(exit_) for exit_ in self.exits)
+        exits = " or ".join(str(exit_) for exit_ in self.exits)
         kind = "" if self.outcome == "unicast" else f"{self.outcome} "
-        return f"{where}{kind}{ways}".rstrip() + by + (f": {self.note}" if self.note else "")
+        return f"{where}{kind}{exits}".rstrip() + by + (f": {self.note}" if self.note else "")
 
     def evidence(self, kernel: str | None = None, agree: bool | None = None) -> DecisionEvidence:
-        """The decision as evidence, with the kernel's own beside it where it was asked."""
+        """Return the decision as evidence, with the kernel's own beside it where the kernel was asked."""
         shown: list[DecisionStep] = []
-        passed: list[RuleStep] = []
+        skipped: list[RuleStep] = []
         misses = 0
         for step in self.steps:
             misses += not step.matched
             if not step.matched and misses > STEPS_SHOWN:
-                passed.append(step)
+                skipped.append(step)
                 continue
-            if passed:
-                shown.append(_counted(passed))
-                passed = []
+            if skipped:
+                shown.append(_counted(skipped))
+                skipped = []
             shown.append(DecisionStep(rule=str(step.rule), outcome=step.outcome, chosen=step.chosen))
-        if passed:
-            shown.append(_counted(passed))
+        if skipped:
+            shown.append(_counted(skipped))
         return DecisionEvidence(question=str(self.packet), steps=shown, model=str(self), kernel=kernel, agree=agree)
 
 

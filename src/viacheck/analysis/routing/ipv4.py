@@ -1,4 +1,4 @@
-"""The routing decision for IPv4, for packets of the host's own and for those that it passes on.
+"""The routing decision for IPv4, for packets that the host sends and for packets that it forwards.
 
 Follows ip_route_output_key_hash_rcu and ip_route_input_slow (net/ipv4/route.c), fib_validate_source
 (net/ipv4/fib_frontend.c) and fib_select_default (net/ipv4/fib_semantics.c).
@@ -27,9 +27,9 @@ class IPv4Routing(FamilyRouting):
     family: Family = 4
 
     def __init__(self, state: NetworkState, sources: SourceSelection) -> None:
-        """Take over a state, which must not change after."""
+        """Hold a state, which must not change afterwards."""
         super().__init__(state, sources)
-        # Until a rule is added or removed, the kernel keeps local and main in one trie and asks no rules (fib_unmerge).
+        # Until a rule changes, the kernel keeps local and main in one trie and reads no rules (fib_unmerge).
         self._untouched = list(state.rules_of(4)) in (_default_rules("kernel"), _default_rules(None))
         self._merged: RoutingTable | None = None
         self._custom_local = any(
@@ -37,15 +37,15 @@ class IPv4Routing(FamilyRouting):
         )
 
     def ignores_linkdown(self, interface: str) -> bool:
-        """The switch of the interface or of all (IN_DEV_ORCONF)."""
+        """Return the sysctl of the interface or of all interfaces (IN_DEV_ORCONF)."""
         return bool(self._conf(interface, "ignore_routes_with_linkdown"))
 
     def decide(self, packet: Packet, key: LookupKey) -> Decision:
-        """Work out the way of one packet."""
+        """Decide the route of one packet."""
         return self._send(packet, key) if key.local else self._forward(packet, key)
 
     def _conf(self, interface: str, name: str, default: int = 0) -> int:
-        return max(self.sysctl(f"net/ipv4/conf/{one}/{name}", default) for one in ("all", interface))
+        return max(self.sysctl(f"net/ipv4/conf/{scope}/{name}", default) for scope in ("all", interface))
 
     def _look_up(self, key: LookupKey) -> RuleLookup:
         if not self._untouched:
@@ -64,7 +64,7 @@ class IPv4Routing(FamilyRouting):
         return lookup
 
     def _local_table(self) -> RoutingTable:
-        """The local table, with main in it where the kernel has not taken them apart yet."""
+        """Return the local table, with main in it while the kernel keeps them in one trie."""
         if not self._untouched:
             return self.table(TABLE_LOCAL)
         if self._merged is None:
@@ -77,10 +77,11 @@ class IPv4Routing(FamilyRouting):
         """ip_route_output_key_hash_rcu, net/ipv4/route.c."""
         if key.source is not None:
             if _is_multicast(key.source) or key.source >> 24 == 0 or key.source == _LIMITED_BROADCAST:
-                return Decision(packet=packet, outcome="martian", note=f"{packet.source} is no source")
+                return Decision(packet=packet, outcome="martian", note=f"{packet.source} is not a valid source")
             owner = self._owner(key.source)
             if owner is None:
-                return Decision(packet=packet, outcome="foreign-source", note=f"no interface here has {packet.source}")
+                note = f"no interface of the host has {packet.source}"
+                return Decision(packet=packet, outcome="foreign-source", note=note)
             if key.oif is None and (_is_multicast(key.destination) or key.destination == _LIMITED_BROADCAST):
                 return self._straight_out(packet, key, RuleLookup([]), owner)
         if key.oif is not None:
@@ -93,7 +94,7 @@ class IPv4Routing(FamilyRouting):
         hit = lookup.hit
         if hit is None or hit.rejects:
             if key.oif is not None:
-                note = f"no route by {key.oif}: the kernel takes the destination to be on its link"
+                note = f"no route by {key.oif}: the kernel assumes that the destination is on its link"
                 return self._straight_out(packet, key, RuleLookup(lookup.steps), key.oif, note)
             return self.decision(packet, lookup)
         if hit.route.type == "local":
@@ -103,12 +104,12 @@ class IPv4Routing(FamilyRouting):
         exits = tuple(
             self._exit(packet, key, route, hop, hit.length) for route, hops in self._choices(key, hit) for hop in hops
         )
-        if key.source is not None and key.source >> 24 == 127 and any(one.interface != LOOPBACK for one in exits):
+        if key.source is not None and key.source >> 24 == 127 and any(exit_.interface != LOOPBACK for exit_ in exits):
             return self.decision(packet, lookup, "martian", note=f"{packet.source} cannot leave the host")
         return self.decision(packet, lookup, _sent_as(key, hit.route), exits)
 
     def _owner(self, source: int) -> str | None:
-        """The interface that a source belongs to: by its address, or by a route of the local table (__ip_dev_find)."""
+        """Return the interface of a source address, by address or by a route of the local table (__ip_dev_find)."""
         owner = self.sources.ipv4_owner(source)
         if owner is not None:
             return owner
@@ -131,9 +132,9 @@ class IPv4Routing(FamilyRouting):
         return self.decision(packet, lookup, outcome, (Exit(interface=oif, source=source),), note)
 
     def _choices(self, key: LookupKey, hit: Hit) -> list[tuple[Route, tuple[Nexthop, ...]]]:
-        """The routes that the kernel chooses from: one, unless several default routes are equal (fib_select_default).
+        """Return the routes that the kernel chooses from: several only for equal default routes (fib_select_default).
 
-        Which of them it takes hangs on the state of the gateways' neighbour entries.
+        The choice depends on the state of the gateways' neighbour entries.
         """
         only = [(hit.route, hit.nexthops)]
         single = len(hit.route.nexthops) == 1
@@ -153,7 +154,7 @@ class IPv4Routing(FamilyRouting):
                 continue
             if not chosen and route is not hit.route:
                 break
-            # Whether this one has a carrier is not looked at again, and of several ways only the first is.
+            # The kernel does not check this route's carrier again, and looks at the first of several nexthops only.
             chosen.append((route, route.nexthops[:1]))
         return chosen or only
 
@@ -173,19 +174,19 @@ class IPv4Routing(FamilyRouting):
         nothing = RuleLookup([])
         iif = key.iif
         if key.source is None or _is_multicast(key.source) or key.source >> 24 == 0 or key.source == _LIMITED_BROADCAST:
-            return self.decision(packet, nothing, "martian", note=f"{packet.source} is no source")
+            return self.decision(packet, nothing, "martian", note=f"{packet.source} is not a valid source")
         if key.destination == _LIMITED_BROADCAST:
             complaint = self._martian_source(packet, key, None, broadcast=True)
             if complaint:
                 return self.decision(packet, nothing, "martian", note=complaint)
             return self.decision(packet, nothing, "broadcast", (Exit(interface=LOOPBACK, source=packet.source),))
         if _is_multicast(key.destination):
-            note = "delivered to members of the group; the routing tables are not asked"
+            note = "delivered to members of the group without a look-up"
             return self.decision(packet, nothing, "multicast", note=note)
         if key.destination >> 24 == 0:
-            return self.decision(packet, nothing, "martian", note=f"{packet.destination} is no destination")
+            return self.decision(packet, nothing, "martian", note=f"{packet.destination} is not a valid destination")
         if 127 in (key.source >> 24, key.destination >> 24) and not self._conf(iif, "route_localnet"):
-            return self.decision(packet, nothing, "martian", note="127.0.0.0/8 does not come from outside")
+            return self.decision(packet, nothing, "martian", note="127.0.0.0/8 is not accepted from outside")
         lookup = self._look_up(key)
         hit = lookup.hit
         forwarding = self.sysctl(f"net/ipv4/conf/{iif}/forwarding", self.sysctl("net/ipv4/ip_forward", 1))
@@ -201,18 +202,19 @@ class IPv4Routing(FamilyRouting):
         if not forwarding:
             return self.decision(packet, lookup, "not-forwarded", note=f"forwarding is off on {iif}")
         if hit.route.type != "unicast":
-            note = f"{packet.destination} is no destination to pass on to: a {hit.route.type} route has it"
+            note = f"{packet.destination} cannot be forwarded to: it has a {hit.route.type} route"
             return self.decision(packet, lookup, "martian", note=note)
         exits = tuple(self._exit(packet, key, hit.route, hop, hit.length) for hop in hit.nexthops)
-        complaints = {way: self._martian_source(packet, key, way) for way in {exit_.interface for exit_ in exits}}
-        refused = "; ".join(f"not by {way}: {why}" for way, why in sorted(complaints.items()) if why)
+        complaints = {name: self._martian_source(packet, key, name) for name in {exit_.interface for exit_ in exits}}
+        note = "; ".join(f"not by {name}: {complaint}" for name, complaint in sorted(complaints.items()) if complaint)
+        refused = tuple(name for name, complaint in sorted(complaints.items()) if complaint)
         allowed = tuple(exit_ for exit_ in exits if not complaints[exit_.interface])
-        return self.decision(packet, lookup, "unicast" if allowed else "martian", allowed, refused)
+        return self.decision(packet, lookup, "unicast" if allowed else "martian", allowed, note, refused)
 
     def _martian_source(
         self, packet: Packet, key: LookupKey, out: str | None, *, broadcast: bool = False
     ) -> str | None:
-        """Why the source cannot have come in where it did (fib_validate_source, RFC 3704); None when it can."""
+        """Return why the source cannot arrive on its interface (fib_validate_source, RFC 3704); None when it can."""
         assert key.source is not None
         iif = key.iif
         rp_filter = self._conf(iif, "rp_filter")
@@ -221,10 +223,11 @@ class IPv4Routing(FamilyRouting):
             if accept_local:
                 return None
             if self._untouched and not self._custom_local:
-                return f"{packet.source} is the host's own" if self.sources.ipv4_owner(key.source) is not None else None
+                own = self.sources.ipv4_owner(key.source) is not None
+                return f"{packet.source} is an address of the host" if own else None
         mark = key.mark if self._conf(iif, "src_valid_mark") else 0
-        # The way back is asked for as if the packet came in again where it goes out, and for a broadcast from nobody.
-        back = LookupKey(
+        # The kernel looks up the reverse route as if the answer arrived where the packet leaves.
+        reverse = LookupKey(
             family=4,
             source=None if broadcast else key.destination,
             destination=key.source,
@@ -237,17 +240,17 @@ class IPv4Routing(FamilyRouting):
             tos=key.tos,
             uid=ROOT,
         )
-        hit = self._look_up(back).hit
+        hit = self._look_up(reverse).hit
         if hit is None or hit.rejects:
-            return f"no way back to {packet.source} (rp_filter {rp_filter})" if rp_filter else None
+            return f"no route back to {packet.source} (rp_filter {rp_filter})" if rp_filter else None
         if hit.route.type != "unicast" and not (hit.route.type == "local" and accept_local):
-            return f"{packet.source} is a {hit.route.type} address here"
+            return f"{packet.source} is a {hit.route.type} address of the host"
         if any(hop.interface == iif for hop in hit.route.nexthops):
             return None
         if rp_filter and not self.sources.has_ipv4(iif):
-            return f"no way back to {packet.source} by {iif}, which has no address (rp_filter {rp_filter})"
+            return f"no route back to {packet.source} by {iif}, which has no address (rp_filter {rp_filter})"
         if rp_filter == 1:
-            return f"the way back to {packet.source} is not by {iif} (rp_filter 1)"
+            return f"the route back to {packet.source} is not by {iif} (rp_filter 1)"
         return None
 
 
@@ -263,7 +266,7 @@ def _is_multicast(number: int) -> bool:
 
 
 def _sent_as(key: LookupKey, route: Route) -> RoutingOutcome:
-    """IPv4: the destination address itself says more than the route (__mkroute_output)."""
+    """Return the outcome by the destination address first, and by the route second (__mkroute_output)."""
     if key.destination == _LIMITED_BROADCAST:
         return "broadcast"
     return "multicast" if _is_multicast(key.destination) else outcome_of(route)

@@ -1,7 +1,7 @@
-"""The routing decision for IPv6, for packets of the host's own and for those that arrive.
+"""The routing decision for IPv6, for packets that the host sends and for packets that arrive.
 
-Follows ip6_route_output_flags, ip6_route_input_lookup and ip6_pol_route (net/ipv6/route.c). Whether the host passes
-IPv6 packets on at all is decided elsewhere in the kernel, and not here.
+Follows ip6_route_output_flags, ip6_route_input_lookup and ip6_pol_route (net/ipv6/route.c). Whether the host
+forwards IPv6 packets at all is decided elsewhere in the kernel, and not here.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ class IPv6Routing(FamilyRouting):
     family: Family = 6
 
     def __init__(self, state: NetworkState, sources: SourceSelection) -> None:
-        """Take over a state, which must not change after."""
+        """Hold a state, which must not change afterwards."""
         super().__init__(state, sources)
-        self._failed = {(one.interface, one.address) for one in state.neighbours if one.state == "FAILED"}
+        self._failed = {
+            (neighbour.interface, neighbour.address) for neighbour in state.neighbours if neighbour.state == "FAILED"
+        }
 
     def ignores_linkdown(self, interface: str) -> bool:
-        """The switch of the interface alone: writing that of all writes every interface's."""
+        """Return the sysctl of the interface: writing the sysctl of all interfaces writes each of them."""
         return bool(self.sysctl(f"net/ipv6/conf/{interface}/ignore_routes_with_linkdown"))
 
     def decide(self, packet: Packet, key: LookupKey) -> Decision:
-        """Work out the way of one packet."""
+        """Decide the route of one packet."""
         near = _needs_interface(key.destination)
         device = key.oif if key.local else key.iif
         only_device = near or (key.local and key.oif is not None and key.source is None)
@@ -44,7 +46,7 @@ class IPv6Routing(FamilyRouting):
         hit = lookup.hit
         if hit is None or hit.rejects:
             return self.decision(packet, lookup)
-        # The anycast addresses that a router has by itself are delivered like its own; typed ones are not.
+        # The kernel's own anycast addresses of a router are delivered like local addresses; configured ones are not.
         here = hit.route.type == "local" or (hit.route.type == "anycast" and hit.route.protocol == "kernel")
         exits = tuple(
             Exit(

@@ -1,7 +1,7 @@
-"""What a namespace's routing becomes when one of its interfaces is set down: routes go, rules stay.
+"""The routing of a namespace after one of its interfaces is set down: its routes go, the rules stay.
 
 Follows fib_disable_ip (net/ipv4/fib_frontend.c, fib_semantics.c), fib6_ifdown (net/ipv6/route.c) and addrconf_ifdown
-(net/ipv6/addrconf.c). With the model it answers whether packets would find another way out.
+(net/ipv6/addrconf.c). With the routing model it shows whether packets would leave by another interface.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ RUNNING_FLAGS = frozenset({"UP", "LOWER_UP", "NO-CARRIER"})
 
 
 def without_interface(state: NetworkState, name: str) -> NetworkState:
-    """The state as the kernel leaves it when an interface is set administratively down.
+    """Return the state after the kernel set an interface administratively down.
 
     Interfaces stacked on it keep the carrier that the state shows. A name that the state does not have changes nothing.
     """
     up = {link.name for link in state.links if link.up and link.name != name}
 
     def gone(hop: Nexthop) -> bool:
-        # A nexthop that is only without carrier is shown as dead too with ignore_routes_with_linkdown: not counted.
+        # With ignore_routes_with_linkdown, a nexthop without a carrier is shown as dead too: it does not count.
         return hop.interface == name or ("dead" in hop.flags and hop.interface not in up)
 
     def after(route: Route) -> Route | None:
         if all(hop.interface != name for hop in route.nexthops):
             return route
         if route.family == 4 and route.type == "local":
-            # The host keeps answering to the addresses of an interface that is down.
+            # The host still answers to the addresses of an interface that is down.
             return route
         if all(gone(hop) for hop in route.nexthops):
             return None
@@ -47,7 +47,7 @@ def without_interface(state: NetworkState, name: str) -> NetworkState:
         if address.interface != name or address.family == 4:
             return True
         kept = any(
-            state.sysctls.get(f"net/ipv6/conf/{one}/keep_addr_on_down", "0").strip() == "1" for one in ("all", name)
+            state.sysctls.get(f"net/ipv6/conf/{scope}/keep_addr_on_down", "0").strip() == "1" for scope in ("all", name)
         )
         return kept and address.scope == "global" and "dynamic" not in address.flags
 

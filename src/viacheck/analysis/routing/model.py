@@ -1,8 +1,8 @@
-"""The routing model: which way the kernel sends a packet, worked out from a snapshot alone, with every step named.
+"""The routing model: which route the kernel gives a packet, computed from a snapshot alone, with every step named.
 
-It answers as RTM_GETROUTE does (rtnetlink(7)): one lookup, for a packet of the host's own or one that arrives on an
-interface. Where the kernel's choice hangs on a hash or on the neighbours' state (several nexthops, several equal
-default routes), the model gives the set that it chooses from.
+It answers as RTM_GETROUTE does (rtnetlink(7)): a single lookup, for a packet that the host sends or that arrives on an
+interface. Where the kernel's choice depends on a hash or on the neighbours' state (several nexthops, several equal
+default routes), the model gives the set that the kernel chooses from.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ __all__ = ["Decision", "Exit", "Packet", "RoutingModel", "RoutingOutcome", "deci
 
 
 class RoutingModel:
-    """A snapshot's rules and routes, indexed when first needed, to be asked many times."""
+    """A snapshot's rules and routes, indexed at the first decision."""
 
     def __init__(self, state: NetworkState) -> None:
-        """Take over a state, which must not change after."""
+        """Hold a state, which must not change afterwards."""
         self.state = state
         sources = SourceSelection(state)
         self._ipv4 = IPv4Routing(state, sources)
         self._ipv6 = IPv6Routing(state, sources)
 
     def decide(self, packet: Packet) -> Decision:
-        """Work out the way of one packet.
+        """Decide the route of one packet.
 
         Raises:
-            ValueError: when an address is none, or source and destination are of different families.
+            ValueError: if an address is invalid, or source and destination are of different families.
         """
         key = LookupKey.of(packet)
         return (self._ipv4 if key.family == 4 else self._ipv6).decide(packet, key)
 
 
 def decide(state: NetworkState, packet: Packet) -> Decision:
-    """Work out the way of one packet; keep a ``RoutingModel`` to ask about many.
+    """Decide the route of one packet; keep a ``RoutingModel`` for many packets.
 
     Raises:
-        ValueError: when an address is none, or source and destination are of different families.
+        ValueError: if an address is invalid, or source and destination are of different families.
     """
     return RoutingModel(state).decide(packet)

@@ -1,4 +1,4 @@
-"""A packet as routing sees it: the addresses, interfaces, mark, protocol and ports that rules and routes look at."""
+"""A packet as routing sees it: the addresses, interfaces, mark, protocol and ports that rules and routes select by."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ ROOT = 0
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet that a way is asked for (the keys of flowi(9): struct flowi4, struct flowi6)."""
+    """A packet whose route is looked up (the fields of struct flowi4 and struct flowi6)."""
 
     source: str | None
-    """None: the host has yet to choose one (locally generated packets only)."""
+    """None: the host has yet to choose its source address (locally generated packets only)."""
     destination: str
     iif: str | None = None
-    """The interface that it arrives on; None or ``lo`` for a packet that the host itself generates."""
+    """The interface that it arrives on; None or ``lo`` for a packet that the host generates."""
     oif: str | None = None
     """The interface that its socket is bound to."""
     mark: int = 0
     protocol: int | None = None
-    """IP protocol number; None leaves it out of the question, so that rules with ``ipproto`` do not match."""
+    """IP protocol number; None: not given, and rules with ``ipproto`` do not match."""
     sport: int | None = None
     dport: int | None = None
     tos: int = 0
     """The whole TOS or traffic class byte."""
     uid: int = ROOT
-    """Owner of the socket; the kernel asks for root where a packet is passed on."""
+    """Owner of the socket; the kernel takes root for a forwarded packet."""
 
     def __str__(self) -> str:
-        """The packet in the words of ``ip route get``."""
-        words = [self.destination]
+        """The packet as ``ip route get`` takes it."""
+        arguments = [self.destination]
         for name, value in (("from", self.source), ("iif", self.iif), ("oif", self.oif)):
             if value is not None:
-                words += [name, value]
+                arguments += [name, value]
         if self.mark:
-            words += ["mark", f"0x{self.mark:x}"]
+            arguments += ["mark", f"0x{self.mark:x}"]
         if self.tos:
-            words += ["tos", f"0x{self.tos:x}"]
+            arguments += ["tos", f"0x{self.tos:x}"]
         for name, number in (("ipproto", self.protocol), ("sport", self.sport), ("dport", self.dport)):
             if number is not None:
-                words += [name, str(number)]
+                arguments += [name, str(number)]
         if self.uid != ROOT:
-            words += ["uid", str(self.uid)]
-        return " ".join(words)
+            arguments += ["uid", str(self.uid)]
+        return " ".join(arguments)
 
 
 @dataclass(slots=True)
 class LookupKey:
-    """A packet made ready for comparing: addresses as integers, nothing left out."""
+    """A packet as selectors are compared with it: addresses as integers, and a value in every field."""
 
     family: Family
     source: int | None
@@ -68,10 +68,10 @@ class LookupKey:
 
     @classmethod
     def of(cls, packet: Packet) -> LookupKey:
-        """Read a packet.
+        """Return the key of a packet.
 
         Raises:
-            ValueError: when an address is none, or source and destination are of different families.
+            ValueError: if an address is invalid, or source and destination are of different families.
         """
         destination = ip_address(packet.destination)
         source = None if packet.source is None else ip_address(packet.source)
@@ -94,5 +94,5 @@ class LookupKey:
 
     @property
     def local(self) -> bool:
-        """The host itself generates it."""
+        """The host generates the packet."""
         return self.iif == LOOPBACK

@@ -1,4 +1,4 @@
-"""The policy routing rules of one family, made ready for comparing, and the kernel's walk through them.
+"""The policy routing rules of one family, prepared for comparison, and the kernel's walk through them.
 
 Follows fib_rules_lookup and fib_rule_match (net/core/fib_rules.c), fib4_rule_match and fib6_rule_match; ip-rule(8).
 """
@@ -17,7 +17,7 @@ ALL_BITS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class RuleStep:
-    """One rule that was considered, and what came of it."""
+    """One rule that was compared, and the result."""
 
     rule: Rule
     outcome: str
@@ -27,21 +27,23 @@ class RuleStep:
 
 @dataclass(slots=True)
 class RuleLookup:
-    """Where the walk through the rules ended."""
+    """The end of the walk through the rules."""
 
     steps: list[RuleStep]
     rule: Rule | None = None
-    """The rule that decided; None when none did."""
+    """The rule that decides; None when no rule decides."""
     hit: Hit | None = None
-    """The route, when the rule that decided looked one up."""
+    """The route that the deciding rule looked up."""
     certain: bool = True
-    """False when a rule was passed by that has a selector which cannot be judged."""
+    """False when a rule was skipped because of a selector that cannot be evaluated."""
 
 
 class _ReadyRule:
-    """A rule with its selectors as integers, and its answers to lookups that it does not match made once."""
+    """A rule with its selectors as integers, and a step for each reason not to match."""
 
-    __slots__ = ("_misses", "_plain", "destination", "destination_mask", "rule", "source", "source_mask")
+    __slots__ = (
+        "_misses", "_plain", "destination", "destination_mask", "rule", "source", "source_mask", "unread_reason",
+    )  # fmt: skip
 
     def __init__(self, rule: Rule) -> None:
         bits = BITS[rule.family]
@@ -50,7 +52,7 @@ class _ReadyRule:
         self.source_mask = mask(length, bits)
         self.destination, length = read_prefix(rule.destination, rule.family) if rule.destination else (0, 0)
         self.destination_mask = mask(length, bits)
-        # Most rules of a long list have addresses only: the rest is not looked at for them.
+        # Most rules of a long list select by addresses alone: the other selectors are not compared for them.
         self._plain = (
             rule.iif is None
             and rule.oif is None
@@ -65,10 +67,13 @@ class _ReadyRule:
             and not rule.l3mdev
             and not rule.unread
         )
+        self.unread_reason = (
+            f"cannot be evaluated ({', '.join(rule.unread)}), and counts as not matching" if rule.unread else None
+        )
         self._misses: dict[str, RuleStep] = {}
 
     def mismatch(self, key: LookupKey) -> str | None:
-        """Name the first selector that does not match; None when all do."""
+        """Return the first selector that does not match; None when all match."""
         source = key.source
         if self.source_mask:
             if source is None:
@@ -83,11 +88,11 @@ class _ReadyRule:
 
     def _other_mismatch(self, key: LookupKey) -> str | None:
         rule = self.rule
-        for name, wanted, detached, found in (
+        for name, wanted, detached, actual in (
             ("iif", rule.iif, rule.iif_detached, key.iif),
             ("oif", rule.oif, rule.oif_detached, key.oif),
         ):
-            if wanted is not None and (detached or wanted != found):
+            if wanted is not None and (detached or wanted != actual):
                 return f"{name} {wanted}" + (" [detached]: no such interface" if detached else "")
         fwmask = ALL_BITS if rule.fwmask is None and rule.fwmark else rule.fwmask or 0
         if (key.mark ^ (rule.fwmark or 0)) & fwmask:
@@ -103,15 +108,13 @@ class _ReadyRule:
         if rule.uid_first is not None and not rule.uid_first <= key.uid <= (rule.uid_last or 0):
             return f"uidrange {rule.uid_first}-{rule.uid_last}"
         if rule.tun_id:
-            return f"tun_id {rule.tun_id}: the packet came by no tunnel"
+            return f"tun_id {rule.tun_id}: the packet came through no tunnel"
         if rule.l3mdev:
-            return "l3mdev: no VRF is in play"
-        if rule.unread:
-            return f"cannot be told ({', '.join(rule.unread)}), and is taken as none"
-        return None
+            return "l3mdev: the packet belongs to no VRF"
+        return self.unread_reason
 
     def miss(self, reason: str) -> RuleStep:
-        """The step for a key that this rule does not apply to; made once for each reason."""
+        """Return the step for a packet that the rule does not apply to."""
         step = self._misses.get(reason)
         if step is None:
             step = self._misses[reason] = RuleStep(self.rule, f"no match: {reason}")
@@ -126,7 +129,7 @@ class RuleList:
     """The rules of one family in the kernel's order."""
 
     def __init__(self, rules: Iterable[Rule], family: Family) -> None:
-        """Make the rules ready; they are taken in the order given."""
+        """Prepare the rules; their order counts."""
         self._rules = [_ReadyRule(rule) for rule in rules]
         self.family = family
         self._first_of: dict[int, int] = {}
@@ -137,7 +140,7 @@ class RuleList:
         return len(self._rules)
 
     def ask(self, key: LookupKey, look_up: Callable[[int], Hit | None]) -> RuleLookup:
-        """Walk through the rules until one decides; ``look_up`` searches a table for the key."""
+        """Walk through the rules until a rule decides; ``look_up`` searches a table for the packet."""
         lookup = RuleLookup([])
         steps = lookup.steps
         position, end = 0, len(self._rules)
@@ -146,10 +149,10 @@ class RuleList:
             position += 1
             rule = ready.rule
             reason = ready.mismatch(key)
-            if rule.unread and reason is not None and reason.startswith("cannot be told"):
+            if reason is not None and reason == ready.unread_reason:
                 lookup.certain = False
             if (reason is None) == rule.invert:
-                steps.append(ready.miss(reason or "its 'not' stands before what the packet is"))
+                steps.append(ready.miss(reason or "its selectors match, and 'not' inverts them"))
                 continue
             if rule.action == "goto":
                 target = -1 if rule.goto is None else self._first_of.get(rule.goto, -1)
@@ -161,31 +164,31 @@ class RuleList:
             elif rule.action == "nop":
                 steps.append(RuleStep(rule, "nop: on to the next rule", matched=True))
             elif rule.action != "lookup":
-                steps.append(RuleStep(rule, f"{rule.action}, by the rule itself", matched=True, chosen=True))
+                steps.append(RuleStep(rule, f"{rule.action}: the rule itself refuses", matched=True, chosen=True))
                 lookup.rule = rule
                 return lookup
             else:
                 hit = look_up(rule.table) if rule.table is not None else None
                 outcome = explain(rule, hit)
-                passed_on = hit is None or hit.route.type == "throw" or suppressed(rule, hit)
-                steps.append(RuleStep(rule, outcome, matched=True, chosen=not passed_on))
-                if not passed_on:
+                goes_on = hit is None or hit.route.type == "throw" or suppressed(rule, hit)
+                steps.append(RuleStep(rule, outcome, matched=True, chosen=not goes_on))
+                if not goes_on:
                     lookup.rule, lookup.hit = rule, hit
                     return lookup
         return lookup
 
 
 def suppressed(rule: Rule, hit: Hit) -> bool:
-    """The rule disregards this answer of its table (FRA_SUPPRESS_PREFIXLEN); a route that rejects is never suppressed.
+    """Whether the rule ignores this route of its table (FRA_SUPPRESS_PREFIXLEN); a rejecting route is never suppressed.
 
-    Groups of interfaces are in no snapshot: ``suppress_ifgroup`` is taken as never suppressing.
+    A snapshot has no groups of interfaces: ``suppress_ifgroup`` counts as never suppressing.
     """
     return not hit.rejects and rule.suppress_prefixlength is not None and hit.length <= rule.suppress_prefixlength
 
 
 def explain(rule: Rule, hit: Hit | None) -> str:
-    """What looking up the rule's table came to, in one line."""
-    group = "" if rule.suppress_ifgroup is None else f" (suppress_ifgroup {rule.suppress_ifgroup} is not judged)"
+    """Return the result of the look-up in the rule's table, in one line."""
+    group = "" if rule.suppress_ifgroup is None else f" (suppress_ifgroup {rule.suppress_ifgroup} is not evaluated)"
     if hit is None:
         return f"table {rule.table}: no route, on to the next rule"
     if hit.route.type == "throw":

@@ -1,8 +1,8 @@
-"""Which source address the host gives a packet of its own.
+"""Selects the source address of a packet that the host sends.
 
 IPv4 follows inet_select_addr (net/ipv4/devinet.c): a primary address of the outgoing interface, by scope and by the
-gateway's subnet. IPv6 follows RFC 6724, section 5, as ipv6_dev_get_saddr (net/ipv6/addrconf.c) does; home addresses
-(rule 4) and the next hop's own prefixes (rule 5.5) are not known to a snapshot.
+gateway's subnet. IPv6 follows RFC 6724, section 5, as ipv6_dev_get_saddr (net/ipv6/addrconf.c) does; a
+snapshot has no home addresses (rule 4) and no prefixes of the next hop (rule 5.5).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _IPV6_LINK_LOCAL, _IPV6_SITE_LOCAL, _IPV6_GLOBAL = 2, 5, 14
 
 
 def scope_number(scope: str) -> int:
-    """The kernel's number of an IPv4 scope (rtnetlink(7), rtm_scope); the smaller, the wider."""
+    """Return the kernel's number of an IPv4 scope (rtnetlink(7), rtm_scope); the smaller, the wider."""
     return SCOPES[scope] if scope in SCOPES else int(scope)
 
 
 @dataclass(slots=True)
 class _Candidate:
-    """An address that may become a source, read once."""
+    """An address that may become a source."""
 
     address: Address
     number: int
@@ -54,7 +54,7 @@ class _Candidate:
 
 
 class SourceSelection:
-    """The addresses of a namespace, ready to choose a source from."""
+    """The addresses of a namespace, sorted for the selection of a source."""
 
     def __init__(self, state: NetworkState) -> None:
         """Sort the addresses by interface; their order and that of the links count."""
@@ -76,22 +76,24 @@ class SourceSelection:
                 secondary="secondary" in address.flags,
             )
             (self._ipv4 if address.family == 4 else self._ipv6).setdefault(address.interface, []).append(candidate)
-        self._ipv4_owner = {one.number: name for name, many in reversed(self._ipv4.items()) for one in many}
+        self._ipv4_owner = {
+            candidate.number: name for name, candidates in reversed(self._ipv4.items()) for candidate in candidates
+        }
 
     def ipv4_owner(self, number: int) -> str | None:
-        """The interface that carries this IPv4 address, if one does."""
+        """Return the interface with this IPv4 address; None when no interface has it."""
         return self._ipv4_owner.get(number)
 
     def has_ipv4(self, interface: str) -> bool:
-        """The interface carries any IPv4 address."""
+        """Return whether the interface has an IPv4 address."""
         return interface in self._ipv4
 
     def ipv4(self, interface: str, near: int, scope: int) -> str | None:
-        """The source for packets out of an interface to a gateway (or 0) ``near``, of at most this scope.
+        """Return the source for packets out of an interface to a gateway (or 0) ``near``, of at most this scope.
 
-        None stands for 0.0.0.0: no interface has an address that would do.
+        None stands for 0.0.0.0: no interface has a usable address.
         """
-        # An interface that may route 127.0.0.0/8 may use addresses of the narrowest scope as if they were of the link.
+        # An interface that may route 127.0.0.0/8 may use addresses of scope host as if they had scope link.
         narrowest = LINK_SCOPE if self._switch("route_localnet", interface) else HOST_SCOPE
         first: _Candidate | None = None
         for candidate in self._ipv4.get(interface, ()):
@@ -109,10 +111,10 @@ class SourceSelection:
         return None
 
     def _switch(self, name: str, interface: str) -> bool:
-        return any(self._state.sysctls.get(f"net/ipv4/conf/{one}/{name}", "0") != "0" for one in ("all", interface))
+        return any(self._state.sysctls.get(f"net/ipv4/conf/{scope}/{name}", "0") != "0" for scope in ("all", interface))
 
     def ipv6(self, interface: str, destination: int) -> str | None:
-        """The source for packets to a destination out of an interface; None when no address would do."""
+        """Return the source for packets to a destination out of an interface; None when no address is usable."""
         wanted = _ipv6_scope(destination)
         only_here = (
             _is_multicast(destination)
@@ -158,7 +160,7 @@ def _label(number: int) -> int:
 
 
 def _ipv6_scope(number: int) -> int:
-    """RFC 4007; the loopback address counts as link-local, unique local addresses as global (RFC 6724, 3.1)."""
+    """Return the scope (RFC 4007); loopback counts as link-local, a unique local address as global (RFC 6724, 3.1)."""
     if _is_multicast(number):
         return number >> 112 & 0xF
     address = IPv6Address(number)

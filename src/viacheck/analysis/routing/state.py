@@ -1,4 +1,4 @@
-"""What both families' routing rests on: a snapshot's tables, rules and addresses, indexed when first needed."""
+"""The base of both families' routing: a snapshot's tables, rules and addresses, indexed when first needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FamilyRouting:
     family: Family
 
     def __init__(self, state: NetworkState, sources: SourceSelection) -> None:
-        """Take over a state, which must not change after."""
+        """Hold a state, which must not change afterwards."""
         self.state = state
         self.sources = sources
         self.rules = RuleList(state.rules_of(self.family), self.family)
@@ -28,16 +28,16 @@ class FamilyRouting:
         self._ignoring_linkdown = frozenset(link.name for link in state.links if self.ignores_linkdown(link.name))
 
     def ignores_linkdown(self, interface: str) -> bool:
-        """Routes by this interface count as gone while it has no carrier."""
+        """Return whether routes by this interface are dead while it has no carrier."""
         raise NotImplementedError
 
     def sysctl(self, path: str, default: int = 0) -> int:
-        """A switch's value; the default where the snapshot does not have it."""
+        """Return the value of a sysctl; the default where the snapshot does not have it."""
         text = self.state.sysctls.get(path, "")
         return int(text) if text.strip().lstrip("-").isdigit() else default
 
     def table(self, number: int) -> RoutingTable:
-        """A table, indexed; empty where there is none of that number."""
+        """Return a table by its number; an empty table when the snapshot has no route in it."""
         table = self._tables.get(number)
         if table is None:
             table = RoutingTable(self.routes.get(number, ()), self.family)
@@ -45,7 +45,7 @@ class FamilyRouting:
         return table
 
     def alive(self, hop: Nexthop) -> bool:
-        """The nexthop is looked at: neither dead nor without a carrier that matters."""
+        """Return whether the nexthop can be used: neither dead nor without a carrier that counts."""
         return not hop.flags or not (
             "dead" in hop.flags or ("linkdown" in hop.flags and hop.interface in self._ignoring_linkdown)
         )
@@ -57,8 +57,9 @@ class FamilyRouting:
         outcome: RoutingOutcome | None = None,
         exits: tuple[Exit, ...] = (),
         note: str = "",
+        refused_exits: tuple[str, ...] = (),
     ) -> Decision:
-        """Put a decision together; without an outcome it is what the rule or route that refuses makes of it."""
+        """Return a decision; without an outcome, the rule or route that refuses gives the outcome."""
         hit, rule = lookup.hit, lookup.rule
         if outcome is None:
             outcome = _refusal(lookup)
@@ -77,23 +78,24 @@ class FamilyRouting:
             exits=exits,
             runners_up=tuple(runners_up),
             note=note,
+            refused_exits=refused_exits,
             certain=lookup.certain,
         )
 
 
 def _refusal(lookup: RuleLookup) -> RoutingOutcome:
-    """What becomes of a packet that no route takes."""
-    word = lookup.hit.route.type if lookup.hit else lookup.rule.action if lookup.rule else ""
+    """Return the outcome for a packet that no route takes."""
+    refusal = lookup.hit.route.type if lookup.hit else lookup.rule.action if lookup.rule else ""
     refusals: dict[str, RoutingOutcome] = {
         "unreachable": "unreachable",
         "prohibit": "prohibit",
         "blackhole": "blackhole",
     }
-    return refusals.get(word, "no-route")
+    return refusals.get(refusal, "no-route")
 
 
 def outcome_of(route: Route) -> RoutingOutcome:
-    """What becomes of a packet that a route takes."""
+    """Return the outcome for a packet that takes a route."""
     outcomes: dict[str, RoutingOutcome] = {
         "local": "local",
         "broadcast": "broadcast",

@@ -18,9 +18,9 @@ BITS: dict[Family, int] = {4: 32, 6: 128}
 ADDRESS_FAMILY = {4: AF_INET, 6: AF_INET6}
 REJECTS = frozenset({"unreachable", "prohibit", "blackhole", "throw"})
 TOS_OF_IPV4_ROUTING = 0x1C
-"""IPTOS_RT_MASK: what of the TOS byte IPv4 routes, and rules with ``tos``, compare."""
+"""IPTOS_RT_MASK: the bits of the TOS byte that IPv4 routes, and rules with ``tos``, compare."""
 REJECT_NEXTHOP = (Nexthop(interface="lo"),)
-"""IPv6 has its rejecting routes on the loopback interface, where the search finds or misses them."""
+"""IPv6 keeps its rejecting routes on the loopback interface."""
 PREFERENCE = {"low": 1, "medium": 2, "high": 3}
 
 Alive = Callable[[Nexthop], bool]
@@ -28,7 +28,7 @@ Alive = Callable[[Nexthop], bool]
 
 @dataclass(slots=True)
 class Hit:
-    """What a search found: a route, and the ways out of it that are alive."""
+    """The result of a search: a route, and its nexthops that are alive."""
 
     route: Route
     nexthops: tuple[Nexthop, ...]
@@ -47,39 +47,39 @@ class Hit:
 
 
 def read_address(text: str, family: Family) -> int:
-    """An address as an integer.
+    """Return an address as an integer.
 
     Raises:
-        OSError: when it is no address of the family.
+        OSError: if the address is not of the family.
     """
     return int.from_bytes(inet_pton(ADDRESS_FAMILY[family], text), "big")
 
 
 def read_prefix(text: str, family: Family) -> tuple[int, int]:
-    """A prefix in CIDR form as its address and its length.
+    """Return the address and the length of a prefix in CIDR form.
 
     Raises:
-        OSError: when its address is none of the family.
+        OSError: if the address is not of the family.
     """
     address, _, length = text.partition("/")
     return read_address(address, family), int(length) if length else BITS[family]
 
 
 def mask(length: int, bits: int) -> int:
-    """The netmask of a prefix length."""
+    """Return the netmask of a prefix length."""
     return ((1 << length) - 1) << (bits - length)
 
 
 def same_tos(selector: int, tos: int) -> bool:
-    """An IPv4 route or rule with this TOS applies; 0 applies to all."""
+    """Return whether an IPv4 route or rule with this TOS applies; 0 applies to all."""
     return not selector or selector == tos & TOS_OF_IPV4_ROUTING
 
 
 class RoutingTable:
-    """The routes of one table, ready to be searched many times."""
+    """The routes of one table, indexed for searches."""
 
     def __init__(self, routes: Iterable[Route], family: Family) -> None:
-        """Index the routes; their order counts among those that the kernel holds for equal."""
+        """Index the routes; their order counts among routes that are equal to the kernel."""
         bits = BITS[family]
         lengths: dict[int, dict[int, list[Route]]] = {}
         shared: list[list[Route]] = []
@@ -100,18 +100,18 @@ class RoutingTable:
         self._lengths = [(length, mask(length, bits), lengths[length]) for length in sorted(lengths, reverse=True)]
 
     def covering(self, destination: int) -> Iterator[list[Route]]:
-        """The routes whose prefix covers a destination, longest first, those of one prefix together."""
+        """Yield the routes whose prefix covers a destination, by prefix, the longest prefix first."""
         for _, netmask, prefixes in self._lengths:
             routes = prefixes.get(destination & netmask)
             if routes is not None:
                 yield routes
 
     def defaults(self) -> list[Route]:
-        """The table's default routes."""
+        """Return the table's default routes."""
         return next((prefixes[0] for length, _, prefixes in self._lengths if length == 0), [])
 
     def search_ipv4(self, key: LookupKey, alive: Alive) -> Hit | None:
-        """The route that IPv4 takes for a key; None sends it back to the rules."""
+        """Return the route that IPv4 takes; None sends the packet back to the rules."""
         for routes in self.covering(key.destination):
             for route in routes:
                 if not same_tos(route.tos, key.tos):
@@ -128,15 +128,15 @@ class RoutingTable:
     def search_ipv6(
         self, key: LookupKey, alive: Alive, *, device: str | None, only_device: bool, reachable: Alive | None
     ) -> Hit | None:
-        """The route that IPv6 takes for a key; None sends it back to the rules.
+        """Return the route that IPv6 takes; None sends the packet back to the rules.
 
-        ``device`` is preferred, and with ``only_device`` demanded. ``reachable`` is asked first where the host is no
-        router (RFC 4861, 6.3.6); where nothing is reachable, the search is made again without it.
+        ``device`` is preferred, and with ``only_device`` required. ``reachable`` counts first where the host is not a
+        router (RFC 4861, 6.3.6); when no gateway is reachable, the search is repeated without it.
         """
         nodes = self._ipv6_nodes(key.destination, key.source or 0)
         for judge in (reachable, None) if reachable else (None,):
             for routes in nodes:
-                # The lowest metric is looked at alone; when nothing of it serves, all others are, as one.
+                # The routes with the lowest metric are scored first; when none can be used, all others together.
                 first = [route for route in routes if route.metric == routes[0].metric]
                 for group in (first, routes[len(first) :]):
                     hit = _best(group, alive, judge, device, only_device)
@@ -146,7 +146,7 @@ class RoutingTable:
         return None
 
     def _ipv6_nodes(self, destination: int, source: int) -> list[list[Route]]:
-        """The groups of routes in the order in which they are tried: longest destination, then longest source.
+        """Return the groups of routes in the order of the search: longest destination, then longest source.
 
         A prefix that has routes for certain sources hides its routes for all sources from a packet of another source,
         unless the search comes back to it from a longer prefix (fib6_node_lookup_1, fib6_backtrack).
@@ -163,12 +163,12 @@ class RoutingTable:
 
 
 def _rank(route: Route) -> tuple[int, int, int]:
-    # Local and main share one trie until somebody touches the rules; there the table with the higher number leads.
+    # Local and main share a trie until a rule changes; in it the table with the higher number comes first.
     return (-route.table, -route.tos, route.metric)
 
 
 def _by_source(routes: list[Route], source: int) -> list[list[Route]]:
-    """The routes that are for certain sources and for this one, longest first."""
+    """Return the routes for certain sources that cover this source, the longest prefix first."""
     groups: dict[tuple[int, int], list[Route]] = {}
     for route in routes:
         if route.source_prefix is not None:
@@ -197,6 +197,6 @@ def _best(
         on_device = any(device is None or hop.interface == device for hop in usable)
         score = (2 if on_device else 0) | PREFERENCE[route.preference] << 2
         if score > best_score:
-            # Among the ways of one route a hash decides, over all that are not ruled out.
+            # Among the nexthops of a route a hash decides, over all that can be used.
             best, best_score = Hit(route, tuple(usable), routes), score
     return best
