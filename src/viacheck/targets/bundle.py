@@ -1,7 +1,7 @@
 """A bundle as a target: checks judge its snapshot, and name the packets that the rest needs.
 
 The routing model answers in place of a kernel, and predicts in place of a capture. A prediction can show a fault; it
-cannot prove that there is none.
+cannot prove that there are no faults.
 """
 
 from __future__ import annotations
