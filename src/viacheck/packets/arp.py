@@ -15,12 +15,16 @@ from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
 from viacheck.packets import scapy_import as scapy
 from viacheck.packets.classify import ETH_P_ARP, dissect_arp
-from viacheck.packets.packet_socket import PacketSender, PacketSocket, close_in_background
+from viacheck.packets.packet_socket import (
+    ETHERNET_HEADER,
+    SHORTEST_FRAME,
+    PacketSender,
+    PacketSocket,
+    close_in_background,
+)
 
 NO_ADDRESS = "0.0.0.0"  # noqa: S104 - RFC 5227's empty sender, not a socket address
 _BROADCAST = "ff:ff:ff:ff:ff:ff"
-_ETHERNET_HEADER = 14
-_SHORTEST_FRAME = 60
 _REQUEST, _REPLY = 1, 2
 
 
@@ -115,14 +119,14 @@ class _Request:
     def frame(self, source: str) -> bytes:
         """Build the broadcast frame."""
         arp = scapy.ARP(op=_REQUEST, hwsrc=self.sender_mac, psrc=self.sender, pdst=self.target)
-        return bytes(scapy.Ether(src=source, dst=_BROADCAST) / arp).ljust(_SHORTEST_FRAME, b"\0")
+        return bytes(scapy.Ether(src=source, dst=_BROADCAST) / arp).ljust(SHORTEST_FRAME, b"\0")
 
     def answered_by(self, octets: bytes) -> str | None:
         """Return the hardware address that a reply to this request names; None for any other frame.
 
         A reply to the kernel's own request names another sender (RFC 826).
         """
-        reply = dissect_arp(octets[_ETHERNET_HEADER:])
+        reply = dissect_arp(octets[ETHERNET_HEADER:])
         if reply is None or reply.psrc != self.target:
             return None
         is_ours = (reply.hwdst.lower(), reply.pdst) == (self.sender_mac.lower(), self.sender)
@@ -136,7 +140,7 @@ def _reply_filter() -> bytes:
             bpf.if_equal(ETH_P_ARP, false="refuse"),
             bpf.load(2, bpf.NETWORK + 6),
             bpf.if_equal(_REPLY, false="refuse"),
-            bpf.accept(_SHORTEST_FRAME),
+            bpf.accept(SHORTEST_FRAME),
             "refuse",
             bpf.accept(0),
         ]

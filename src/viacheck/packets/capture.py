@@ -20,7 +20,14 @@ from viacheck.host.namespace import Namespace
 from viacheck.model.result import WatchedInterface
 from viacheck.packets import bpf
 from viacheck.packets.classify import Classifier, Role
-from viacheck.packets.packet_socket import SNAP_LENGTH, PacketSender, Received, close_in_background
+from viacheck.packets.packet_socket import (
+    ETHERNET_HEADER,
+    SHORTEST_FRAME,
+    SNAP_LENGTH,
+    PacketSender,
+    Received,
+    close_in_background,
+)
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, CapturedPacket, write_pcapng
 from viacheck.packets.scapy_packet import scapy_packet
 from viacheck.packets.tokens import FENCE_ETHERTYPE, TokenSpace
@@ -33,8 +40,6 @@ FENCE_TIMEOUT = 1.0
 """Seconds that a fence frame may take to pass."""
 _POLL_SLICE = 0.01
 """Seconds: a sniffer on the same socket may take the fence, and then no further frame wakes poll(2)."""
-_ETHERNET_HEADER = 14
-_SHORTEST_FRAME = 60
 
 Direction = Literal["out", "in"]
 
@@ -452,7 +457,7 @@ class Watch:
     def _send_fence(self, socket: CaptureSocket, mac: bytes, fence: bytes) -> None:
         # Addressed to the interface itself: a switch then does not forward the frame to another port.
         header = mac + mac + FENCE_ETHERTYPE.to_bytes(2, "big") if socket.ethernet else b""
-        frame = (header + fence).ljust(_SHORTEST_FRAME if socket.ethernet else 0, b"\0")
+        frame = (header + fence).ljust(SHORTEST_FRAME if socket.ethernet else 0, b"\0")
         self._sender.send(socket.index, FENCE_ETHERTYPE, frame, ethernet=socket.ethernet)
 
 
@@ -493,7 +498,7 @@ def _frame(capture: _Capture, received: Received, classifier: Classifier) -> Fra
     assert capture.socket is not None
     ethernet = capture.socket.ethernet
     octets = received.octets
-    classified = classifier.classify(received.protocol, octets[_ETHERNET_HEADER:] if ethernet else octets)
+    classified = classifier.classify(received.protocol, octets[ETHERNET_HEADER:] if ethernet else octets)
     if classified is None:
         return None
     return Frame(

@@ -10,10 +10,8 @@ one offer, this module four. It only logs that an interface is down, and its imp
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import select
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +22,7 @@ from viacheck.packets import bpf
 from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import usable_interface
 from viacheck.packets.classify import ETH_P_IP
-from viacheck.packets.packet_socket import PacketSender, close_in_background
+from viacheck.packets.packet_socket import PacketSender, PacketSocket, close_in_background
 
 _BROADCAST_MAC, _BROADCAST = "ff:ff:ff:ff:ff:ff", "255.255.255.255"
 _NO_ADDRESS = "0.0.0.0"  # noqa: S104 - a client without an address
@@ -59,11 +57,18 @@ def discover(
     try:
         state = usable_interface(namespace, sender, interface)
         transactions = {secrets.randbits(32): address for address in (None, *requested)}
-        with contextlib.closing(namespace.call(lambda: _listen(interface))) as listener:
+        listener = namespace.call(
+            lambda: PacketSocket(
+                state.index, state.hardware_type, _answer_filter(), snap_length=_LONGEST, outgoing=False
+            )
+        )
+        try:
             for xid, address in transactions.items():
                 client = state.mac if address is None else _random_mac()
                 sender.send(state.index, ETH_P_IP, _discover_frame(state.mac, client, xid, address))
             return _collect_offers(listener, transactions, timeout)
+        finally:
+            close_in_background([listener])
     finally:
         close_in_background([sender])
 
@@ -86,9 +91,9 @@ def _discover_frame(source: bytes, client: bytes, xid: int, requested: str | Non
     )
 
 
-def _listen(interface: str) -> socket.socket:
-    """Receive what servers send to clients on one interface, before any packet filter of the host."""
-    program = bpf.assemble(
+def _answer_filter() -> bytes:
+    """Return the program that accepts what servers send to clients."""
+    return bpf.assemble(
         [
             # A frame with a VLAN tag belongs to another segment.
             bpf.load(1, bpf.VLAN_TAG_PRESENT),
@@ -107,23 +112,16 @@ def _listen(interface: str) -> socket.socket:
             bpf.accept(0),
         ]
     )
-    listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
-    try:
-        bpf.attach(listener, program)
-        listener.bind((interface, ETH_P_IP))
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
-def _collect_offers(listener: socket.socket, transactions: Mapping[int, str | None], timeout: float) -> list[Offer]:
+def _collect_offers(listener: PacketSocket, transactions: Mapping[int, str | None], timeout: float) -> list[Offer]:
     offers: list[Offer] = []
+    poll = select.poll()
+    poll.register(listener.fileno(), select.POLLIN)
     deadline = time.monotonic() + timeout
-    while (remaining := deadline - time.monotonic()) > 0 and select.select([listener], [], [], remaining)[0]:
-        offer = parse_offer(listener.recv(_LONGEST), transactions)
-        if offer is not None:
-            offers.append(offer)
+    while (remaining := deadline - time.monotonic()) > 0 and poll.poll(remaining * 1000):
+        answers = (parse_offer(received.octets, transactions) for received in listener.receive())
+        offers += [offer for offer in answers if offer is not None]
     return offers
 
 

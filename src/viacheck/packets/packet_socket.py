@@ -22,17 +22,22 @@ SNAP_LENGTH = 256
 WHOLE_FRAME = 65535
 """A snap length that keeps every frame whole."""
 RECEIVE_BUFFER = 4 << 20
+ETHERNET_HEADER = 14
+SHORTEST_FRAME = 60
+"""Octets of the shortest Ethernet frame, without its checksum."""
+SO_TIMESTAMPNS = 35
+TIMESPEC = struct.Struct("@ll")
+"""struct timespec: the control message of SO_TIMESTAMPNS."""
 ETHERNET_LIKE = frozenset({1, 772})
 """ARPHRD_ETHER and ARPHRD_LOOPBACK: interfaces whose frames have an Ethernet header."""
 
 _ETH_P_ALL = 3
 _SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING = 263, 6, 8, 23
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
+_SO_RCVBUFFORCE = 33
 _PACKET_OUTGOING = 4
 _BATCH = 32
 _CONTROL = 128
 _CMSG = struct.Struct("@Nii")
-_TIMESPEC = struct.Struct("@ll")
 _AUXDATA = struct.Struct("@IIIHHHH")
 _STATISTICS = struct.Struct("@II")
 
@@ -140,7 +145,7 @@ class PacketSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         if not outgoing:
             self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
@@ -216,8 +221,8 @@ class _Buffers:
         time_ns, length, offset = 0, len(octets), 0
         while offset + _CMSG.size <= len(control):
             size, level, kind = _CMSG.unpack_from(control, offset)
-            if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
-                seconds, nanoseconds = _TIMESPEC.unpack_from(control, offset + _CMSG.size)
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+                seconds, nanoseconds = TIMESPEC.unpack_from(control, offset + _CMSG.size)
                 time_ns = seconds * 1_000_000_000 + nanoseconds
             elif (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
                 length = _AUXDATA.unpack_from(control, offset + _CMSG.size)[1]

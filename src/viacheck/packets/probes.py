@@ -23,7 +23,7 @@ from viacheck.packets import arp, bpf
 from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import ARPAnswer
 from viacheck.packets.classify import ETH_P_IP, ETH_P_IPV6, Classifier
-from viacheck.packets.packet_socket import SNAP_LENGTH
+from viacheck.packets.packet_socket import SNAP_LENGTH, SO_TIMESTAMPNS, TIMESPEC
 from viacheck.packets.tokens import ProbeProtocol, Token, TokenSpace
 
 DEFAULT_PORT = 33434
@@ -31,14 +31,13 @@ DNS_PORT = 53
 NAME_SUFFIX = "viacheck.invalid"
 ANSWER_TIMEOUT = 2.0
 
-_SO_MARK, _SO_TIMESTAMPNS = 36, 35
+_SO_MARK = 36
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _IPV6_CHECKSUM, _PMTUDISC_PROBE = 10, 23, 62, 7, 3
 _TCP_CHECKSUM_OFFSET = 16
 _IP_HEADER = {4: 20, 6: 40}
 _TRANSPORT_HEADER = {"icmp": 8, "udp": 8, "tcp": 20}
 _EPHEMERAL_PORTS = (32768, 60999)
 _LARGEST = 65535
-_TIMESPEC = struct.Struct("@ll")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +244,7 @@ class ProbeBatch:
             probe_socket = socket.socket(
                 _family(request.version), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
             )
-            probe_socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            probe_socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sender = _Sender(exchange, probe_socket)
         try:
             _configure(probe_socket, request)
@@ -426,7 +425,7 @@ def _raw(version: int, protocol: int) -> socket.socket:
 
 def _receive_by(receiver: socket.socket, program: bytes) -> None:
     bpf.attach(receiver, program)
-    receiver.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    receiver.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
 def _configure(probe_socket: socket.socket, request: ProbeRequest) -> None:
@@ -469,8 +468,8 @@ def _address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, 
 
 def _time_ns(control: Iterable[tuple[int, int, bytes]]) -> int:
     for level, kind, octets in control:
-        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
-            seconds, nanoseconds = _TIMESPEC.unpack_from(octets)
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, nanoseconds = TIMESPEC.unpack_from(octets)
             return int(seconds) * 1_000_000_000 + int(nanoseconds)
     return time.time_ns()
 

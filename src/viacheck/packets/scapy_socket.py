@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from viacheck.host.link_state import LinkReader
 from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
+from viacheck.packets.classify import ETH_P_IP, ETH_P_IPV6
 from viacheck.packets.packet_socket import (
     SNAP_LENGTH,
     WHOLE_FRAME,
@@ -32,7 +33,6 @@ from viacheck.packets.scapy_packet import scapy_packet
 if TYPE_CHECKING:
     from viacheck.packets.scapy_import import EDecimal, Packet
 
-_ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 _ETHERTYPE = slice(12, 14)
 
 
@@ -126,7 +126,7 @@ class CaptureSocket(PacketSocket, SuperSocket):  # type: ignore[misc]
         if self.ethernet:
             protocol = int.from_bytes(octets[_ETHERTYPE], "big")
         else:
-            protocol = _ETH_P_IPV6 if octets[:1] and octets[0] >> 4 == 6 else _ETH_P_IP
+            protocol = ETH_P_IPV6 if octets[:1] and octets[0] >> 4 == 6 else ETH_P_IP
         x.sent_time = time.time()
         return send_frame(self._socket, self.index, protocol, octets)
 
