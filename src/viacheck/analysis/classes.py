@@ -1,0 +1,251 @@
+"""Traffic classes: a finite partition of the agent's packets by every selector on their paths.
+
+The destinations that any rule, route or packet filter condition distinguishes are its prefixes. One address of a prefix
+that lies in no longer prefix stands for all such addresses: packets to them meet the same selectors. The same holds for
+protocols and ports (atomic predicates: Yang and Lam, ICNP 2013). The partition comes from the models alone and needs no
+packet; one probe of a class is a witness for the whole class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, ip_network
+
+from viacheck.analysis.paths import Fate, Path, PathTracer, Traffic
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.path import PathClass
+from viacheck.model.snapshot import FilterChain, NetworkState, Route
+
+PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+WITH_PORTS = frozenset({6, 17})
+UNNAMED_PORT = 33434
+"""A port that stands for all ports that no selector names."""
+EVERYTHING = IPv4Network("0.0.0.0/0")
+MOST_PREFIXES = 256
+"""Prefixes of one table that are traced for each interface and type of route; a full table has the same few."""
+NEVER_SENT = tuple(
+    ip_network(prefix) for prefix in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+)
+"""Destinations that no packet of an agent has beyond its own link."""
+
+
+class ClassVerdict(StrEnum):
+    """How a traffic class's egress relates to the intended one."""
+
+    INTENDED = "intended"
+    LOCAL = "local"
+    """To the host, its own networks or its containers."""
+    ELSEWHERE = "elsewhere"
+    DEPENDS = "depends-on-the-flow"
+    BLOCKED = "blocked"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """Protocol and destination port of a class; None stands for all that no other selector names."""
+
+    protocol: int | None = None
+    dport: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficClass:
+    """Packets that the host treats alike, by the path of one of them."""
+
+    prefix: IPv4Network
+    selector: Selector
+    traffic: Traffic
+    """The packet that stands for the class."""
+    path: Path
+    verdict: ClassVerdict
+
+    @property
+    def text(self) -> str:
+        """The class as a person says it: ``tcp to port 443``, ``tcp to 203.0.113.0/24 port 443``."""
+        name = PROTOCOL_NAMES.get(self.selector.protocol or -1, f"protocol {self.selector.protocol}")
+        protocol = "packets" if self.selector.protocol is None else name
+        to = "" if self.prefix == EVERYTHING else f" {self.prefix}"
+        port = f" port {self.selector.dport}" if self.selector.dport is not None else ""
+        return f"{protocol} to{to or ('' if port else ' any destination')}{port}"
+
+    @property
+    def as_path_class(self) -> PathClass:
+        """The selector as result.json has it."""
+        protocol = self.selector.protocol
+        return PathClass(
+            to=str(self.prefix),
+            protocol=None if protocol is None else PROTOCOL_NAMES.get(protocol, str(protocol)),
+            ports=None if self.selector.dport is None else str(self.selector.dport),
+            source=self.traffic.source,
+        )
+
+
+@dataclass
+class ClassPartition:
+    """The classes of one host's agent, IPv4."""
+
+    resolved: ResolvedIntent
+
+    @cached_property
+    def tracer(self) -> PathTracer:
+        """The tracer over the host."""
+        return PathTracer(self.resolved)
+
+    @cached_property
+    def classes(self) -> tuple[TrafficClass, ...]:
+        """All classes, the widest prefixes first."""
+        return tuple(self._classes())
+
+    def astray(self) -> tuple[TrafficClass, ...]:
+        """Return the classes that do not leave as intended, each only where a wider class does not say it already."""
+        astray: list[TrafficClass] = []
+        for traffic_class in self.classes:
+            if traffic_class.verdict in (ClassVerdict.INTENDED, ClassVerdict.LOCAL):
+                continue
+            if not any(_covers(wider, traffic_class) for wider in astray):
+                astray.append(traffic_class)
+        return tuple(astray)
+
+    def _classes(self) -> Iterator[TrafficClass]:
+        prefixes = sorted(self._prefixes(), key=lambda prefix: (prefix.prefixlen, prefix.network_address))
+        selectors = list(self._selectors())
+        for prefix in prefixes:
+            address = representative(prefix, prefixes)
+            if address is None or any(address in never for never in NEVER_SENT):
+                continue
+            for selector in selectors:
+                traffic = Traffic(
+                    destination=str(address),
+                    protocol=selector.protocol,
+                    dport=selector.dport if selector.protocol not in WITH_PORTS else selector.dport or UNNAMED_PORT,
+                )
+                path = self.tracer.trace(traffic)
+                yield TrafficClass(
+                    prefix=prefix, selector=selector, traffic=traffic, path=path,
+                    verdict=self._verdict(address, path),
+                )  # fmt: skip
+
+    def _verdict(self, address: IPv4Address, path: Path) -> ClassVerdict:
+        if path.fate is Fate.UNKNOWN:
+            return ClassVerdict.UNKNOWN
+        if path.fate is Fate.LOCAL or self._is_local(address):
+            return ClassVerdict.LOCAL
+        if path.fate is Fate.LEAVES and path.egress == {self.resolved.uplink}:
+            return ClassVerdict.INTENDED
+        if path.depends_on_flow:
+            return ClassVerdict.DEPENDS
+        return ClassVerdict.ELSEWHERE if path.fate in (Fate.LEAVES, Fate.TUNNEL) else ClassVerdict.BLOCKED
+
+    def _is_local(self, address: IPv4Address) -> bool:
+        """Whether an address lies in a network that the host or the agent is attached to."""
+        return any(address in network for network in self._local_networks)
+
+    @cached_property
+    def _local_networks(self) -> tuple[IPv4Network, ...]:
+        states = [
+            self.resolved.snapshot.host,
+            *([self.resolved.snapshot.agent] if self.resolved.snapshot.agent else []),
+        ]
+        return tuple(
+            IPv4Network(str(address.network))
+            for state in states
+            for address in state.addresses
+            if address.family == 4 and address.prefixlen > 0
+        )
+
+    def _prefixes(self) -> set[IPv4Network]:
+        """Return every destination prefix that a rule, a route or a filter condition on the path distinguishes."""
+        prefixes = {EVERYTHING, IPv4Network(f"{self.resolved.target}/32")}
+        states = [
+            self.resolved.snapshot.host,
+            *([self.resolved.snapshot.agent] if self.resolved.snapshot.agent else []),
+        ]
+        for state in states:
+            prefixes.update(_prefixes_of_rules(state))
+            prefixes.update(_prefixes_of_routes(state))
+            prefixes.update(_prefixes_of_filter(state.packet_filter.chains))
+        return prefixes
+
+    def _selectors(self) -> Iterator[Selector]:
+        """Return the protocols and ports that any selector on the path distinguishes, and those for the rest."""
+        selectors = {Selector(protocol=protocol) for protocol in (1, 6, 17)}
+        states = [
+            self.resolved.snapshot.host,
+            *([self.resolved.snapshot.agent] if self.resolved.snapshot.agent else []),
+        ]
+        for state in states:
+            for rule in state.rules_of(4):
+                protocols = [rule.ipproto] if rule.ipproto else [6, 17] if rule.dport or rule.sport else []
+                ports = [rule.dport.first, rule.dport.last] if rule.dport else [None]
+                selectors.update(Selector(protocol=number, dport=port) for number in protocols for port in ports)
+            for chain in state.packet_filter.chains:
+                selectors.update(_selectors_of_chain(chain))
+        yield from sorted(selectors, key=lambda selector: (selector.protocol or 0, selector.dport or 0))
+
+
+def representative(prefix: IPv4Network, prefixes: Sequence[IPv4Network]) -> IPv4Address | None:
+    """Return an address of a prefix that lies in no longer prefix of the list; None when these cover it."""
+    inside = [other for other in prefixes if other.prefixlen > prefix.prefixlen and other.subnet_of(prefix)]
+    if not inside:
+        return prefix.network_address if prefix.prefixlen == 32 else prefix.network_address + 1
+    candidate = int(prefix.network_address) + (1 if prefix.prefixlen < 31 else 0)
+    last = int(prefix.broadcast_address)
+    # Each covering prefix moves the candidate behind itself, so that the loop ends after one pass over the list.
+    for other in sorted(inside, key=lambda network: (network.network_address, network.prefixlen)):
+        if int(other.network_address) <= candidate <= int(other.broadcast_address):
+            candidate = int(other.broadcast_address) + 1
+    return IPv4Address(candidate) if candidate <= last else None
+
+
+def _covers(wider: TrafficClass, narrower: TrafficClass) -> bool:
+    """Whether a class that is reported already says the same of a narrower one."""
+    selectors = wider.selector == narrower.selector
+    same_end = (wider.verdict, wider.path.egress) == (narrower.verdict, narrower.path.egress)
+    return selectors and same_end and narrower.prefix.subnet_of(wider.prefix)
+
+
+def _prefixes_of_rules(state: NetworkState) -> Iterator[IPv4Network]:
+    for rule in state.rules_of(4):
+        if rule.destination:
+            yield IPv4Network(rule.destination, strict=False)
+
+
+def _prefixes_of_routes(state: NetworkState) -> Iterator[IPv4Network]:
+    """Yield the prefixes of routes; of many that lead the same way only the widest: the others end alike."""
+    by_end: dict[tuple[object, ...], list[Route]] = {}
+    for route in state.routes:
+        if route.family == 4 and route.type not in ("local", "broadcast", "multicast", "anycast"):
+            interfaces = tuple(hop.interface for hop in route.nexthops)
+            by_end.setdefault((route.table, route.type, interfaces), []).append(route)
+    for routes in by_end.values():
+        routes.sort(key=lambda route: int(route.destination.rpartition("/")[2]))
+        for route in routes[:MOST_PREFIXES]:
+            yield IPv4Network(route.destination)
+
+
+def _prefixes_of_filter(chains: Iterable[FilterChain]) -> Iterator[IPv4Network]:
+    for chain in chains:
+        if chain.family not in ("ip", "inet"):
+            continue
+        for rule in chain.rules:
+            for match in rule.matches:
+                if match.field == "destination":
+                    yield from (IPv4Network(value, strict=False) for value in match.values if ":" not in value)
+
+
+def _selectors_of_chain(chain: FilterChain) -> Iterator[Selector]:
+    """Yield what a chain's rules distinguish by protocol and destination port."""
+    if chain.family not in ("ip", "inet"):
+        return
+    for rule in chain.rules:
+        numbers = [int(value) for match in rule.matches if match.field == "protocol" for value in match.values]
+        ports = [value for match in rule.matches if match.field == "dport" for value in match.values]
+        for number in numbers or ([6, 17] if ports else []):
+            yield Selector(protocol=number)
+            if number in WITH_PORTS:
+                for port in ports:
+                    yield from (Selector(protocol=number, dport=int(end)) for end in port.split("-"))

@@ -1,0 +1,321 @@
+"""The path of one packet of the agent: from the agent's own routing to the wire, and of its answer back to the agent.
+
+The attachment is resolved from what the kernel says of the agent's interface (its peer, its parent), never from what
+the intent says. Every hop is decided by the model; a hop that the model cannot evaluate is unknown, and so is the path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
+from viacheck.analysis.resolved_intent import ON_PARENT, ResolvedIntent
+from viacheck.analysis.routing.decision import Decision
+from viacheck.analysis.routing.model import RoutingModel
+from viacheck.analysis.routing.packet import Packet
+from viacheck.model.path import PathHop, Place, Stage
+from viacheck.model.snapshot import Family, Link
+
+TUNNEL_KINDS = frozenset({"tun", "wireguard", "ipip", "gre", "sit", "vti", "xfrm", "ppp", "geneve", "vxlan"})
+"""Kinds of interfaces behind which the agent's own packets continue inside other packets."""
+
+
+class Fate(StrEnum):
+    """The end of a packet's way out."""
+
+    LEAVES = "leaves"
+    LOCAL = "local"
+    """Delivered to the agent itself or to the host."""
+    TUNNEL = "tunnel"
+    """Enters a tunnel inside the agent's namespace."""
+    DROPPED = "dropped"
+    NO_ROUTE = "no-route"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """One packet of the agent, as the agent's process sends it."""
+
+    destination: str
+    protocol: int | None = None
+    dport: int | None = None
+    source: str | None = None
+    """An address of the agent; None: the agent's routing chooses."""
+
+    @property
+    def family(self) -> Family:
+        """The address family of the packet."""
+        return 6 if ":" in self.destination else 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """The path of a packet out, and of its answer back."""
+
+    traffic: Traffic
+    fate: Fate
+    out: tuple[PathHop, ...]
+    egress: frozenset[str] = frozenset()
+    """The host's interfaces by which it leaves; several where the choice depends on the flow."""
+    source: str | None = None
+    """The source address on the wire."""
+    gateway: str | None = None
+    reason: str = ""
+    """Why the fate is what it is: the rule, route or filter that decides."""
+    answer: tuple[PathHop, ...] = ()
+    answer_returns: bool | None = None
+    """Whether the answer reaches the agent; None where the model cannot say, or no answer is expected."""
+    answer_reason: str = ""
+
+    @property
+    def depends_on_flow(self) -> bool:
+        """Whether different flows of the class leave by different interfaces."""
+        return len(self.egress) > 1
+
+
+@dataclass
+class PathTracer:
+    """Traces packets through one host, whose models are indexed once."""
+
+    resolved: ResolvedIntent
+
+    @cached_property
+    def _agent_model(self) -> RoutingModel | None:
+        agent = self.resolved.snapshot.agent
+        return RoutingModel(agent) if agent is not None else None
+
+    def trace(self, traffic: Traffic) -> Path:
+        """Return the path of one packet and of its answer.
+
+        Raises:
+            ValueError: when an address of the traffic is invalid.
+        """
+        hops: list[PathHop] = []
+        if self._agent_model is None:
+            hops.append(_hop("agent", None, "route", None, "unknown"))
+            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason="the agent's routing is not known")
+        packet = Packet(
+            source=traffic.source, destination=traffic.destination, protocol=traffic.protocol, dport=traffic.dport
+        )
+        decision = self._agent_model.decide(packet)
+        hops.append(_route_hop("agent", decision))
+        if (ended := _undelivered(decision, "the agent's")) is not None:
+            return Path(traffic=traffic, fate=ended[0], out=tuple(hops), reason=ended[1])
+        agent = self.resolved.snapshot.agent
+        assert agent is not None
+        interfaces = {exit_.interface for exit_ in decision.exits}
+        if len(interfaces) > 1:
+            reason = f"the agent's route {decision.route} chooses among interfaces by flow"
+            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+        link = agent.link(decision.interface or "")
+        traffic = replace(traffic, source=decision.source or traffic.source)
+        if link is None:
+            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason="its interface is not known")
+        return self._attached(traffic, link, decision, hops)
+
+    def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
+        """Continue behind the agent's interface."""
+        if link.kind in ON_PARENT:
+            return self._on_parent(traffic, link, decision, hops)
+        if link.kind == "veth":
+            arriving = self._arrival(link)
+            if arriving is None:
+                reason = f"the other end of the agent's {link.name} is not on this host"
+                return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+            if (uplink := self._bridged_to(arriving, decision)) is not None:
+                hops.append(_hop("wire", uplink, "link", f"bridge {arriving}", f"leaves by {uplink}"))
+                return Path(
+                    traffic=traffic, fate=Fate.LEAVES, out=tuple(hops), egress=frozenset({uplink}),
+                    source=traffic.source, gateway=decision.gateway, reason=f"the agent is a port of {arriving}",
+                )  # fmt: skip
+            return self._through_host(traffic, arriving, hops)
+        if link.kind is not None:
+            tunnel = link.kind in TUNNEL_KINDS
+            hops.append(_hop("agent", link.name, "link", None, f"enters {link.name}" if tunnel else "unknown"))
+            reason = f"the agent's own route {decision.route} leads into {link.name} ({link.kind})"
+            return Path(traffic=traffic, fate=Fate.TUNNEL if tunnel else Fate.UNKNOWN, out=tuple(hops), reason=reason)
+        hops.append(_hop("wire", link.name, "link", None, f"leaves by {link.name}"))
+        return Path(
+            traffic=traffic, fate=Fate.LEAVES, out=tuple(hops), egress=frozenset({link.name}), source=decision.source,
+            gateway=decision.gateway, reason=f"{link.name} is an interface of the agent's own",
+        )  # fmt: skip
+
+    def _on_parent(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
+        parent = self.resolved.parent_of(link)
+        if parent is None:
+            reason = f"the parent of the agent's {link.name} is not on this host"
+            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+        if self._is_hosts_own(traffic.destination):
+            reason = f"{link.kind} on {parent.name} isolates the agent from its own host's {traffic.destination}"
+            hops.append(_hop("host", None, "link", link.kind, "dropped"))
+            return Path(traffic=traffic, fate=Fate.DROPPED, out=tuple(hops), reason=reason)
+        hops.append(_hop("wire", parent.name, "link", f"{link.kind} on {parent.name}", f"leaves by {parent.name}"))
+        return Path(
+            traffic=traffic, fate=Fate.LEAVES, out=tuple(hops), egress=frozenset({parent.name}), source=decision.source,
+            gateway=decision.gateway, reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
+            answer_returns=True,
+        )  # fmt: skip
+
+    def _arrival(self, link: Link) -> str | None:
+        """Return the host's interface on which packets of the agent's veth arrive: its bridge, else its other end."""
+        if link.peer_index is None:
+            return None
+        port = self.resolved.snapshot.host.link_by_index(link.peer_index)
+        return None if port is None or port.kind != "veth" else port.master or port.name
+
+    def _bridged_to(self, bridge: str, decision: Decision) -> str | None:
+        """Return the uplink behind a bridge whose frames reach the agent's gateway without the host's routing."""
+        gateway = decision.gateway or decision.packet.destination
+        if self._is_hosts_own(gateway):
+            return None
+        ports = [link.name for link in self.resolved.snapshot.host.links if link.master == bridge]
+        uplinks = [name for name in self.resolved.intent.uplinks if name == bridge or name in ports]
+        return uplinks[0] if uplinks else None
+
+    def _is_hosts_own(self, address: str) -> bool:
+        return any(own.address == address for own in self.resolved.snapshot.host.addresses)
+
+    def _through_host(self, traffic: Traffic, arriving: str, hops: list[PathHop]) -> Path:
+        """Route, filter and translate the packet on the host."""
+        host = self.resolved.snapshot.host
+        assert traffic.source is not None
+        filtered = FilteredPacket(
+            family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
+            protocol=traffic.protocol, dport=traffic.dport,
+        )  # fmt: skip
+        mark = mark_after_prerouting(host.packet_filter, filtered)
+        hops.append(_hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
+        if mark is None:
+            reason = "the mark that prerouting sets cannot be evaluated"
+            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+        packet = Packet(
+            source=traffic.source, destination=traffic.destination, iif=arriving, mark=mark,
+            protocol=traffic.protocol, dport=traffic.dport,
+        )  # fmt: skip
+        decision = self.resolved.model.decide(packet)
+        hops.append(_route_hop("host", decision))
+        if not decision.certain:
+            reason = "a rule has a selector that the model cannot evaluate"
+            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+        if (ended := _undelivered(decision, "the host's")) is not None:
+            return Path(traffic=traffic, fate=ended[0], out=tuple(hops), reason=ended[1])
+        return self._filtered(traffic, arriving, replace(filtered, mark=mark), decision, hops)
+
+    def _filtered(
+        self, traffic: Traffic, arriving: str, filtered: FilteredPacket, decision: Decision, hops: list[PathHop]
+    ) -> Path:
+        """Apply the forward hook and source NAT for each exit; several exits must end alike."""
+        host = self.resolved.snapshot.host
+        sources: set[str | None] = set()
+        for exit_ in decision.exits:
+            packet = replace(filtered, oif=exit_.interface)
+            passage = forwarding(host.packet_filter, packet)
+            decider = (
+                passage.rule.text if passage.rule else f"policy of {passage.chain.name}" if passage.chain else None
+            )
+            if passage.allowed is not True:
+                model = "unknown" if passage.allowed is None else "dropped"
+                hops.append(_hop("host", exit_.interface, "forward", decider, model))
+                fate = Fate.UNKNOWN if passage.allowed is None else Fate.DROPPED
+                reason = f"the forward hook: {decider or 'not readable'}"
+                return Path(traffic=traffic, fate=fate, out=tuple(hops), reason=reason)
+            hops.append(_hop("host", exit_.interface, "forward", decider, "accepted"))
+            translation = source_nat(host.packet_filter, packet)
+            if translation.kind == "unknown":
+                hops.append(_hop("host", exit_.interface, "source-nat", None, "unknown"))
+                reason = "source NAT cannot be evaluated"
+                return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+            source = {
+                "none": traffic.source,
+                "snat": translation.address,
+                "masquerade": self.resolved.uplink_address(exit_.interface, traffic.family),
+            }[translation.kind]
+            sources.add(source)
+            text = translation.rule.text if translation.rule else None
+            hops.append(_hop("host", exit_.interface, "source-nat", text, f"source {source}"))
+            hops.append(_hop("wire", exit_.interface, "link", None, f"leaves by {exit_.interface}"))
+        by = f"rule {decision.rule}, " if decision.rule is not None else ""
+        path = Path(
+            traffic=traffic, fate=Fate.LEAVES, out=tuple(hops), egress=decision.interfaces,
+            source=sources.pop() if len(sources) == 1 else None, gateway=decision.gateway,
+            reason=f"{by}route {decision.route}",
+        )  # fmt: skip
+        if len(decision.interfaces) != 1:
+            return path
+        return self._answered(path, arriving, traffic.source != path.source)
+
+    def _answered(self, path: Path, arriving: str, translated: bool) -> Path:
+        """Trace the answer: it arrives where the packet left, conntrack reverses NAT, and the host routes it."""
+        (uplink,) = path.egress
+        host, traffic = self.resolved.snapshot.host, path.traffic
+        assert traffic.source is not None
+        hops = [_hop("wire", uplink, "link", None, f"arrives by {uplink}")]
+        reply = FilteredPacket(
+            family=traffic.family, source=traffic.destination, destination=traffic.source, iif=uplink, oif=None,
+            protocol=traffic.protocol, sport=traffic.dport, ctstate="established",
+        )  # fmt: skip
+        mark = mark_after_prerouting(host.packet_filter, reply)
+        if mark is None:
+            hops.append(_hop("host", uplink, "mangle", None, "unknown"))
+            return replace(path, answer=tuple(hops), answer_reason="the answer's mark cannot be evaluated")
+        if translated:
+            hops.append(_hop("host", uplink, "nat", None, f"destination becomes {traffic.source}"))
+        decision = self.resolved.model.decide(
+            Packet(
+                source=traffic.destination,
+                destination=traffic.source,
+                iif=uplink,
+                mark=mark,
+                protocol=traffic.protocol,
+                sport=traffic.dport,
+            )
+        )
+        hops.append(_route_hop("host", decision))
+        if not decision.certain:
+            return replace(path, answer=tuple(hops), answer_reason="a rule cannot be evaluated for the answer")
+        if decision.outcome != "unicast" or decision.interfaces != {arriving}:
+            reason = f"the host's look-up for the answer: {decision}"
+            return replace(path, answer=tuple(hops), answer_returns=False, answer_reason=reason)
+        passage = forwarding(host.packet_filter, replace(reply, oif=arriving, mark=mark))
+        decider = passage.rule.text if passage.rule else f"policy of {passage.chain.name}" if passage.chain else None
+        model = {True: "accepted", False: "dropped", None: "unknown"}[passage.allowed]
+        hops.append(_hop("host", arriving, "forward", decider, model))
+        reason = "" if passage.allowed else f"the forward hook for the answer: {decider or 'not readable'}"
+        return replace(path, answer=tuple(hops), answer_returns=passage.allowed, answer_reason=reason)
+
+
+def _hop(place: Place, interface: str | None, stage: Stage, decides: str | None, model: str) -> PathHop:
+    return PathHop(place=place, interface=interface, stage=stage, decides=decides, model=model)
+
+
+def _route_hop(place: Place, decision: Decision) -> PathHop:
+    deciders = list(_deciders(decision))
+    return _hop(
+        place,
+        decision.interface,
+        "route",
+        "; ".join(deciders) or None,
+        str(decision) if decision.certain else "unknown",
+    )
+
+
+def _deciders(decision: Decision) -> Iterator[str]:
+    if decision.rule is not None:
+        yield f"rule {decision.rule}"
+    if decision.route is not None:
+        yield f"route {decision.route}"
+
+
+def _undelivered(decision: Decision, whose: str) -> tuple[Fate, str] | None:
+    """Return the fate of a packet that routing does not send on, and why; None for a packet that is sent on."""
+    if decision.outcome == "unicast":
+        return None
+    by = "; ".join(_deciders(decision)) or "no route"
+    if decision.outcome in ("local", "broadcast", "multicast", "anycast"):
+        return Fate.LOCAL, f"{whose} routing delivers it locally: {by}"
+    note = f" ({decision.note})" if decision.note else ""
+    return Fate.NO_ROUTE, f"{whose} routing: {decision.outcome}, {by}{note}"
