@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network
 
 from viacheck.analysis.paths import Fate, Path, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -27,7 +27,7 @@ EVERYTHING = IPv4Network("0.0.0.0/0")
 MOST_PREFIXES = 256
 """Prefixes of one table that are traced for each interface and type of route; a full table has the same few."""
 NEVER_SENT = tuple(
-    ip_network(prefix) for prefix in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
+    IPv4Network(prefix) for prefix in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
 )
 """Destinations that no packet of an agent has beyond its own link."""
 
@@ -112,9 +112,10 @@ class ClassPartition:
 
     def _classes(self) -> Iterator[TrafficClass]:
         prefixes = sorted(self._prefixes(), key=lambda prefix: (prefix.prefixlen, prefix.network_address))
+        apart = [*prefixes, *NEVER_SENT]
         selectors = list(self._selectors())
         for prefix in prefixes:
-            address = representative(prefix, prefixes)
+            address = representative(prefix, apart)
             if address is None or any(address in never for never in NEVER_SENT):
                 continue
             for selector in selectors:
