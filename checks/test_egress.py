@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
+from viacheck.analysis.classes import ClassPartition, TrafficClass, classes_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_seen, departures, departures_text, errors_seen, left_by
 from viacheck.model.intent import TransportProtocol
@@ -178,4 +180,47 @@ def test_ipv6_packets_leave_by_no_other_uplink(traffic: TrafficTests, resolved: 
         expected=expected,
         observed=departures_text(left, packets.sent),
         evidence=[packets],
+    )
+
+
+WITNESSED_CLASSES = 50
+"""At most so many traffic classes get a probe of their own."""
+PATHS_SHOWN = 10
+CLASSES_NAMED = 4
+
+
+@check(
+    "EGRESS-08",
+    "Every class of the agent's traffic leaves by the intended uplink, or by the one that the intent allows for it",
+    guide="NAT, steps 3-5",
+    needs="capture",
+)
+def test_every_class_of_traffic_leaves_as_intended(
+    traffic: TrafficTests, traffic_classes: ClassPartition, resolved: ResolvedIntent, expect: Expect
+) -> None:
+    astray = traffic_classes.astray()
+    expected = f"each of {len(traffic_classes.classes)} classes of traffic leaves by {resolved.uplink}"
+    if not astray and (unknown := traffic_classes.unknown):
+        reasons = sorted({traffic_class.path.reason for traffic_class in unknown})
+        expect.inconclusive(f"{len(unknown)} classes cannot be evaluated: {'; '.join(reasons)}", expected=expected)
+    witnesses = traffic.class_witnesses(astray[:WITNESSED_CLASSES])
+    record = expect.holds if traffic_classes.target_is_astray or resolved.intent.egress.all_traffic else expect.advises
+    record(
+        not astray,
+        expected=expected,
+        observed=_egress_text(astray) if astray else f"all {len(traffic_classes.classes)} classes do",
+        evidence=[*(traffic_class.evidence for traffic_class in astray[:PATHS_SHOWN]), *witnesses],
+    )
+
+
+def _egress_text(astray: Sequence[TrafficClass]) -> str:
+    """Say where the classes leave, those that one rule or route decides together."""
+    by_reason: dict[str, list[TrafficClass]] = {}
+    for traffic_class in astray:
+        by_reason.setdefault(traffic_class.path.reason, []).append(traffic_class)
+    return "; ".join(
+        f"{classes_text(classes, CLASSES_NAMED)}: "
+        f"{' or '.join(sorted(classes[0].path.egress)) or classes[0].path.fate.value}"
+        f"{', depending on the flow' if classes[0].path.depends_on_flow else ''} ({reason})"
+        for reason, classes in by_reason.items()
     )

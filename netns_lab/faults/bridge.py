@@ -31,13 +31,13 @@ _NO_GATEWAY = {"MACVLAN-03", "PIPEWORK-04", "EGRESS-01"}
 
 
 @fault("wrong-parent", "The macvlan network is on the other uplink", on="macvlan",
-       breaks={"MACVLAN-01", *_NO_GATEWAY}, diagnosis="PARENT_WRONG")  # fmt: skip
+       breaks={"MACVLAN-01", "EGRESS-08", *_NO_GATEWAY}, diagnosis="PARENT_WRONG")  # fmt: skip
 def wrong_parent(lab: Lab) -> None:
     macvlan_network.reconnect(lab, parent="wlan0")
 
 
 @fault("parent-omitted", "The macvlan network was created without a parent, so it has no uplink", on="macvlan",
-       breaks={"MACVLAN-01", *_NO_GATEWAY}, diagnosis="PARENT_WRONG", flavour="netns")  # fmt: skip
+       breaks={"MACVLAN-01", "EGRESS-08", *_NO_GATEWAY}, diagnosis="PARENT_WRONG", flavour="netns")  # fmt: skip
 def parent_omitted(lab: Lab) -> None:
     # Docker makes a dummy interface then, which not every kernel has; a veth pair is isolated too.
     lab.host.ip("link", "add", "dm-0f4311081482", "type", "veth", "peer", "name", "unused")
@@ -233,7 +233,7 @@ def pipework_wrong_gateway(lab: Lab) -> None:
 
 
 @fault("pipework-wrong-parent", "pipework was run on the other uplink", on="pipework-static",
-       breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01"}, diagnosis="PARENT_WRONG")  # fmt: skip
+       breaks={"PIPEWORK-03", "PIPEWORK-04", "EGRESS-01", "EGRESS-08"}, diagnosis="PARENT_WRONG")  # fmt: skip
 def pipework_wrong_parent(lab: Lab) -> None:
     _run_pipework_again(lab, f"{PIPEWORK_ADDRESS}@{_GATEWAY}", parent="wlan0")
 

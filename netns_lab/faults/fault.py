@@ -11,7 +11,7 @@ from netns_lab.lab import Lab
 Break = Callable[[Lab], None]
 FAULT_TABLE = "viacheck-fault"
 """The packet filter table that faults write their rules to."""
-LEAVES_ELSEWHERE = frozenset({"ROUTE-05", "EGRESS-01", "EGRESS-05"})
+LEAVES_ELSEWHERE = frozenset({"ROUTE-05", "EGRESS-01", "EGRESS-05", "EGRESS-08"})
 """The checks that fail when the agent's packets leave by another uplink."""
 
 

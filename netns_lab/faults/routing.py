@@ -50,9 +50,30 @@ def rule_detached(lab: Lab) -> None:
 
 
 @fault("one-protocol-astray", "A rule sends the agent's TCP packets to the main table", on="policy-routing",
-       breaks={"ROUTE-03", "ROUTE-05", "EGRESS-01"}, diagnosis="RULE_SHADOWED")  # fmt: skip
+       breaks={"ROUTE-03", "ROUTE-05", "EGRESS-01", "EGRESS-08"}, diagnosis="RULE_SHADOWED")  # fmt: skip
 def one_protocol_astray(lab: Lab) -> None:
     lab.host.ip("rule", "add", "priority", "100", "from", AGENT_SUBNET, "ipproto", "tcp", "lookup", "main")
+
+
+@fault("https-elsewhere", "A rule sends all TCP packets to port 443 to the main table", on="policy-routing",
+       breaks={"EGRESS-08"}, diagnosis="CLASS_BYPASSES_UPLINK")  # fmt: skip
+def https_elsewhere(lab: Lab) -> None:
+    lab.host.ip("rule", "add", "priority", "100", "ipproto", "tcp", "dport", "443", "lookup", "main")
+
+
+@fault("static-route-bypass", "A static route in the main table, which is asked first, has another uplink",
+       on="policy-routing-hardened", breaks={"EGRESS-08"}, diagnosis="CLASS_BYPASSES_UPLINK")  # fmt: skip
+def static_route_bypass(lab: Lab) -> None:
+    lab.host.ip("route", "add", "203.0.113.0/24", "via", "10.10.40.1", "dev", "eth0")
+
+
+@fault("load-balanced-default", "The host's default route uses both uplinks (multipath)", on="nat-multihomed",
+       breaks={"EGRESS-04", "ROUTE-07", *LEAVES_ELSEWHERE}, diagnosis="EGRESS_DEPENDS_ON_FLOW")  # fmt: skip
+def load_balanced_default(lab: Lab) -> None:
+    eth0 = ("nexthop", "via", "10.10.40.1", "dev", "eth0", "weight", "1")
+    # The kernel chooses by a hash of the addresses: with this weight almost every flow leaves by wlan0.
+    wlan0 = ("nexthop", "via", "10.10.50.1", "dev", "wlan0", "weight", "256")
+    lab.host.ip("route", "replace", "default", *eth0, *wlan0)
 
 
 @fault("table-empty", "The table has no route", on="policy-routing",

@@ -15,8 +15,9 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 
 from viacheck.analysis.paths import Fate, Path, PathTracer, Traffic
-from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.path import PathClass
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.model.intent import EgressException
+from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
 from viacheck.model.snapshot import FilterChain, NetworkState, Route
 
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
@@ -26,6 +27,8 @@ UNNAMED_PORT = 33434
 EVERYTHING = IPv4Network("0.0.0.0/0")
 MOST_PREFIXES = 256
 """Prefixes of one table that are traced for each interface and type of route; a full table has the same few."""
+EXAMPLE = IPv4Address("192.0.2.1")
+"""An address for documentation (RFC 5737), preferred as the representative of a prefix that holds it."""
 NEVER_SENT = tuple(
     IPv4Network(prefix) for prefix in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
 )
@@ -38,6 +41,8 @@ class ClassVerdict(StrEnum):
     INTENDED = "intended"
     LOCAL = "local"
     """To the host, its own networks or its containers."""
+    ALLOWED = "allowed"
+    """Leaves by the uplink that the intent names for it (egress.except)."""
     ELSEWHERE = "elsewhere"
     DEPENDS = "depends-on-the-flow"
     BLOCKED = "blocked"
@@ -62,6 +67,8 @@ class TrafficClass:
     """The packet that stands for the class."""
     path: Path
     verdict: ClassVerdict
+    intended: str
+    """The uplink by which the intent wants the class to leave."""
 
     @property
     def text(self) -> str:
@@ -71,6 +78,23 @@ class TrafficClass:
         to = "" if self.prefix == EVERYTHING else f" {self.prefix}"
         port = f" port {self.selector.dport}" if self.selector.dport is not None else ""
         return f"{protocol} to{to or ('' if port else ' any destination')}{port}"
+
+    @property
+    def evidence(self) -> PathEvidence:
+        """The path of the class as evidence."""
+        out = list(self.path.out)
+        departs = next((number for number, hop in enumerate(out) if hop.place == "wire"), len(out) - 1)
+        if self.verdict in (ClassVerdict.ELSEWHERE, ClassVerdict.DEPENDS):
+            routes = [number for number, hop in enumerate(out) if hop.stage == "route" and hop.place == "host"]
+            departs = routes[-1] if routes else departs
+        return PathEvidence(
+            traffic_class=self.as_path_class,
+            intended=IntendedEgress(uplink=self.intended),
+            out=out,
+            answer=list(self.path.answer),
+            departs_at=departs if self.verdict not in (ClassVerdict.INTENDED, ClassVerdict.ALLOWED) else None,
+            answer_departs_at=len(self.path.answer) - 1 if self.path.answer_returns is False else None,
+        )
 
     @property
     def as_path_class(self) -> PathClass:
@@ -104,11 +128,29 @@ class ClassPartition:
         """Return the classes that do not leave as intended, each only where a wider class does not say it already."""
         astray: list[TrafficClass] = []
         for traffic_class in self.classes:
-            if traffic_class.verdict in (ClassVerdict.INTENDED, ClassVerdict.LOCAL):
+            if traffic_class.verdict not in (ClassVerdict.ELSEWHERE, ClassVerdict.DEPENDS):
                 continue
             if not any(_covers(wider, traffic_class) for wider in astray):
                 astray.append(traffic_class)
         return tuple(astray)
+
+    @property
+    def unknown(self) -> tuple[TrafficClass, ...]:
+        """The classes whose path the model cannot evaluate."""
+        return tuple(traffic_class for traffic_class in self.classes if traffic_class.verdict is ClassVerdict.UNKNOWN)
+
+    @property
+    def target_is_astray(self) -> bool:
+        """Whether a class that holds the probe target's own packets does not leave as intended."""
+        intent = self.resolved.intent
+        protocols = {PROTOCOL_NUMBERS[protocol] for protocol in intent.probe.protocols}
+        return any(
+            traffic_class.verdict in (ClassVerdict.ELSEWHERE, ClassVerdict.DEPENDS)
+            and traffic_class.selector.protocol in protocols
+            and traffic_class.selector.dport is None
+            and traffic_class.traffic.destination == self.resolved.target
+            for traffic_class in self.classes
+        )
 
     def _classes(self) -> Iterator[TrafficClass]:
         prefixes = sorted(self._prefixes(), key=lambda prefix: (prefix.prefixlen, prefix.network_address))
@@ -125,21 +167,37 @@ class ClassPartition:
                     dport=selector.dport if selector.protocol not in WITH_PORTS else selector.dport or UNNAMED_PORT,
                 )
                 path = self.tracer.trace(traffic)
+                exception = self._exception(address, selector)
+                intended = self.resolved.uplink if exception is None else exception.uplink
+                verdict = self._verdict(address, path, intended)
+                if verdict is ClassVerdict.INTENDED and exception is not None:
+                    verdict = ClassVerdict.ALLOWED
                 yield TrafficClass(
-                    prefix=prefix, selector=selector, traffic=traffic, path=path,
-                    verdict=self._verdict(address, path),
-                )  # fmt: skip
+                    prefix=prefix, selector=selector, traffic=traffic, path=path, verdict=verdict, intended=intended
+                )
 
-    def _verdict(self, address: IPv4Address, path: Path) -> ClassVerdict:
-        if path.fate is Fate.UNKNOWN:
+    def _exception(self, address: IPv4Address, selector: Selector) -> EgressException | None:
+        """Return the exception of the intent that covers a class; the first one counts."""
+        for exception in self.resolved.intent.egress.except_:
+            if exception.to is not None and address not in exception.to:
+                continue
+            if exception.protocol is not None and PROTOCOL_NUMBERS[exception.protocol] != selector.protocol:
+                continue
+            if exception.ports is None or (selector.protocol in WITH_PORTS and selector.dport in exception.ports):
+                return exception
+        return None
+
+    def _verdict(self, address: IPv4Address, path: Path, intended: str) -> ClassVerdict:
+        if path.fate is Fate.UNKNOWN and not path.egress:
             return ClassVerdict.UNKNOWN
         if path.fate is Fate.LOCAL or self._is_local(address):
             return ClassVerdict.LOCAL
-        if path.fate is Fate.LEAVES and path.egress == {self.resolved.uplink}:
+        # A filter that cannot be evaluated may drop the packets; it does not send them elsewhere.
+        if path.fate in (Fate.LEAVES, Fate.UNKNOWN) and path.egress == {intended}:
             return ClassVerdict.INTENDED
         if path.depends_on_flow:
             return ClassVerdict.DEPENDS
-        return ClassVerdict.ELSEWHERE if path.fate in (Fate.LEAVES, Fate.TUNNEL) else ClassVerdict.BLOCKED
+        return ClassVerdict.ELSEWHERE if path.fate in (Fate.LEAVES, Fate.UNKNOWN, Fate.TUNNEL) else ClassVerdict.BLOCKED
 
     def _is_local(self, address: IPv4Address) -> bool:
         """Whether an address lies in a network that the host or the agent is attached to."""
@@ -169,6 +227,7 @@ class ClassPartition:
             prefixes.update(_prefixes_of_rules(state))
             prefixes.update(_prefixes_of_routes(state))
             prefixes.update(_prefixes_of_filter(state.packet_filter.chains))
+        prefixes.update(exception.to for exception in self.resolved.intent.egress.except_ if exception.to is not None)
         return prefixes
 
     def _selectors(self) -> Iterator[Selector]:
@@ -185,12 +244,19 @@ class ClassPartition:
                 selectors.update(Selector(protocol=number, dport=port) for number in protocols for port in ports)
             for chain in state.packet_filter.chains:
                 selectors.update(_selectors_of_chain(chain))
+        for exception in self.resolved.intent.egress.except_:
+            numbers = [PROTOCOL_NUMBERS[exception.protocol]] if exception.protocol else [6, 17]
+            selectors.update(
+                Selector(protocol=number, dport=port) for number in numbers for port in exception.ports or ()
+            )
         yield from sorted(selectors, key=lambda selector: (selector.protocol or 0, selector.dport or 0))
 
 
 def representative(prefix: IPv4Network, prefixes: Sequence[IPv4Network]) -> IPv4Address | None:
     """Return an address of a prefix that lies in no longer prefix of the list; None when these cover it."""
     inside = [other for other in prefixes if other.prefixlen > prefix.prefixlen and other.subnet_of(prefix)]
+    if EXAMPLE in prefix and not any(EXAMPLE in other for other in inside):
+        return EXAMPLE
     if not inside:
         return prefix.network_address if prefix.prefixlen == 32 else prefix.network_address + 1
     candidate = int(prefix.network_address) + (1 if prefix.prefixlen < 31 else 0)
@@ -200,6 +266,22 @@ def representative(prefix: IPv4Network, prefixes: Sequence[IPv4Network]) -> IPv4
         if int(other.network_address) <= candidate <= int(other.broadcast_address):
             candidate = int(other.broadcast_address) + 1
     return IPv4Address(candidate) if candidate <= last else None
+
+
+def classes_text(classes: Sequence[TrafficClass], limit: int) -> str:
+    """Name traffic classes, those of one prefix together: ``all packets to 203.0.113.0/24, tcp to port 443``."""
+    protocols: dict[tuple[str, int | None], list[TrafficClass]] = {}
+    for traffic_class in classes:
+        key = (str(traffic_class.prefix), traffic_class.selector.dport)
+        protocols.setdefault(key, []).append(traffic_class)
+    names: list[str] = []
+    for (prefix, dport), same in protocols.items():
+        if dport is None and {traffic_class.selector.protocol for traffic_class in same} >= {1, 6, 17}:
+            names.append("all packets" if prefix == str(EVERYTHING) else f"all packets to {prefix}")
+        else:
+            names += [traffic_class.text for traffic_class in same]
+    more = f" and {len(names) - limit} more classes" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def _covers(wider: TrafficClass, narrower: TrafficClass) -> bool:

@@ -222,13 +222,16 @@ class PathTracer:
                 hops.append(_hop("host", exit_.interface, "forward", decider, model))
                 fate = Fate.UNKNOWN if passage.allowed is None else Fate.DROPPED
                 reason = f"the forward hook: {decider or 'not readable'}"
-                return Path(traffic=traffic, fate=fate, out=tuple(hops), reason=reason)
+                egress = decision.interfaces if fate is Fate.UNKNOWN else frozenset()
+                return Path(traffic=traffic, fate=fate, out=tuple(hops), egress=egress, reason=reason)
             hops.append(_hop("host", exit_.interface, "forward", decider, "accepted"))
             translation = source_nat(host.packet_filter, packet)
             if translation.kind == "unknown":
                 hops.append(_hop("host", exit_.interface, "source-nat", None, "unknown"))
                 reason = "source NAT cannot be evaluated"
-                return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+                return Path(
+                    traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), egress=decision.interfaces, reason=reason
+                )
             source = {
                 "none": traffic.source,
                 "snat": translation.address,

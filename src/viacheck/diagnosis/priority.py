@@ -16,6 +16,7 @@ from viacheck.diagnosis import (
     pipework,
     pipework_reruns,
     routing,
+    traffic_classes,
 )
 from viacheck.diagnosis.cause import Cause
 from viacheck.model.measurements import Measurements
@@ -47,12 +48,14 @@ NAT_FINDERS: tuple[Finder, ...] = (
     routing.rule_shadowed,
     routing.table_faulty,
     routing.table_name_faulty,
+    traffic_classes.depends_on_flow,
     nat.source_nat_faulty,
     egress.copied,
     egress.reverse_path,
     egress.mtu_trap,
     egress.dns_by_another_path,
     egress.ipv6_escapes,
+    traffic_classes.bypasses_uplink,
     routing.local_networks_lost,
     routing.fails_open,
     persistence.not_written_down,
@@ -84,6 +87,7 @@ BRIDGED_FINDERS: tuple[Finder, ...] = (
     egress.mtu_trap,
     egress.dns_by_another_path,
     egress.ipv6_escapes,
+    traffic_classes.bypasses_uplink,
     pipework_reruns.not_persistent,
     pipework_reruns.not_idempotent,
     *DISRUPTION_FINDERS,
@@ -99,7 +103,13 @@ def causes(resolved: ResolvedIntent, measurements: Measurements) -> list[Cause]:
 def diagnose(check: str, resolved: ResolvedIntent, measurements: Measurements) -> Cause | None:
     """Return the cause of a check's failure: the deepest one that this check reports, or that also affects it."""
     in_order = _causes(resolved, measurements)
-    return next((cause for cause in in_order if check == cause.reported_by or check in cause.also_affects), None)
+    return next((cause for cause in in_order if _explains(cause, check)), None)
+
+
+def _explains(cause: Cause, check: str) -> bool:
+    """Whether a cause accounts for a check's failure: what moves the probes moves their traffic class as well."""
+    affected = {cause.reported_by, *cause.also_affects}
+    return check in affected or (check == "EGRESS-08" and "EGRESS-01" in affected)
 
 
 def _causes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:

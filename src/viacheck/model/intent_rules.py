@@ -105,6 +105,19 @@ def interfaces_are_configured_uplinks(site: SiteDocument) -> Iterator[str]:
             yield f"{key}: {shown(name)} is not a configured uplink; allowed: {', '.join(map(toml_key, uplinks))}"
 
 
+def exceptions_name_configured_uplinks(site: SiteDocument) -> Iterator[str]:
+    """[[egress.except]]: the uplink of each exception has a table [uplinks.NAME]; ports come with TCP or UDP."""
+    uplinks = site.table("uplinks")
+    exceptions = site.valid(list[dict[str, Any]], "egress", "except") or []
+    for number, exception in enumerate(exceptions, 1):
+        name = exception.get("uplink")
+        if uplinks and isinstance(name, str) and name not in uplinks:
+            allowed = ", ".join(map(toml_key, uplinks))
+            yield f"egress.except[{number}].uplink: {shown(name)} is not a configured uplink; allowed: {allowed}"
+        if exception.get("protocol") == "icmp" and exception.get("ports"):
+            yield f"egress.except[{number}].ports: icmp has no ports; allowed: with protocol tcp or udp"
+
+
 def bridged_agent_leaves_by_its_parent(site: SiteDocument) -> Iterator[str]:
     """[egress]: the uplink of a bridged agent is its parent."""
     uplink = site.valid(InterfaceName, "egress", "uplink")
@@ -143,6 +156,7 @@ RULES: tuple[Callable[[SiteDocument], Iterator[str]], ...] = (
     ip_range_is_part_of_the_subnet,
     gateway_is_on_the_lan,
     interfaces_are_configured_uplinks,
+    exceptions_name_configured_uplinks,
     bridged_agent_leaves_by_its_parent,
     bridged_agent_has_no_table,
     table_name_names_a_table,

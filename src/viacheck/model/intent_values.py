@@ -125,6 +125,7 @@ AddressOnSubnet = Annotated[
     BeforeValidator(address_text),
     Allowed("an IPv4 address with its prefix length, such as '10.0.0.200/24'"),
 ]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535), Allowed("a whole number from 1 to 65535")]
 TableNumber = Annotated[
     int,
     Field(strict=True, ge=1, le=0xFFFFFFFF),

@@ -15,8 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from viacheck.analysis.classes import TrafficClass
 from viacheck.analysis.dhcp_offers import addresses_to_request
-from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Probe, TransportProtocol
 from viacheck.model.intent_values import seconds
@@ -197,6 +198,28 @@ class TrafficTests:
                 title = f"{size} bytes refused, then {reported[0]}, the MTU that the router reports"
                 self._agent_test("full-size", title, self._sized(reported[0]))
         return self._packets["full-size"]
+
+    def class_witnesses(self, classes: Sequence[TrafficClass]) -> list[PacketsEvidence]:
+        """Send one probe of each traffic class; return the evidence of each, in the order of the classes.
+
+        Only classes of ICMP, UDP and TCP can be sent; the others have no evidence.
+        """
+        names: dict[int | None, TransportProtocol] = {number: name for name, number in PROTOCOL_NUMBERS.items()}
+        sendable = [traffic_class for traffic_class in classes if traffic_class.selector.protocol in names]
+        requests = [
+            ProbeRequest(
+                protocol=names[traffic_class.selector.protocol], destination=traffic_class.traffic.destination, count=1,
+                port=traffic_class.traffic.dport if names[traffic_class.selector.protocol] != "icmp" else None,
+            )
+            for traffic_class in sendable
+        ]  # fmt: skip
+        if not requests:
+            return []
+        exchanges, observation, capture = self._observe("classes", requests, self._agent)
+        return [
+            packets_evidence([exchange], observation, title=traffic_class.text, capture=capture)
+            for traffic_class, exchange in zip(sendable, exchanges, strict=True)
+        ]
 
     def gateway_pings(self) -> PacketsEvidence:
         """Send four pings from the agent to its gateway, as the guide's own proof does."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from viacheck.analysis.classes import ClassPartition
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
 from viacheck.model.check import Check
@@ -41,6 +42,11 @@ class TargetTests:
     def traffic(self) -> TrafficTests:
         """The tests that send packets."""
         return self.target.traffic_tests(self._captures)
+
+    @cached_property
+    def classes(self) -> ClassPartition:
+        """The classes of the agent's traffic, by the model alone."""
+        return ClassPartition(self.target.resolved)
 
     @cached_property
     def disruptions(self) -> DisruptionTests:

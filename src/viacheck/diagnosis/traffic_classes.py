@@ -1,0 +1,57 @@
+"""Causes by traffic class: a rule or route that sends part of the agent's packets by another uplink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from viacheck.analysis.classes import PROTOCOL_NAMES, ClassPartition, ClassVerdict, TrafficClass, classes_text
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import Cause
+from viacheck.model.measurements import Measurements
+
+CLASSES_NAMED = 4
+
+
+def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
+    """Find a multipath route that spreads the agent's flows over several interfaces."""
+    astray = ClassPartition(resolved).astray()
+    depending = [traffic_class for traffic_class in astray if traffic_class.verdict is ClassVerdict.DEPENDS]
+    if not depending:
+        return
+    interfaces = " or ".join(sorted(depending[0].path.egress))
+    yield Cause(
+        "EGRESS_DEPENDS_ON_FLOW", "EGRESS-08",
+        f"depending on the flow, {classes_text(depending, CLASSES_NAMED)} leave by {interfaces}: "
+        f"{depending[0].path.reason}. A route by {resolved.uplink} alone, in a table that a rule selects for the agent, "
+        "sends every flow there",
+        also_affects=frozenset({"EGRESS-01", "EGRESS-04", "EGRESS-05", "ROUTE-05", "ROUTE-07"}),
+    )  # fmt: skip
+
+
+def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
+    """Find a rule or route that sends part of the agent's traffic by another uplink than intended."""
+    astray = ClassPartition(resolved).astray()
+    bypassing = [traffic_class for traffic_class in astray if traffic_class.verdict is ClassVerdict.ELSEWHERE]
+    if not bypassing:
+        return
+    first = bypassing[0]
+    interfaces = ", ".join(sorted(first.path.egress)) or first.path.fate.value
+    yield Cause(
+        "CLASS_BYPASSES_UPLINK", "EGRESS-08",
+        f"{classes_text(bypassing, CLASSES_NAMED)}: by {interfaces} instead of {first.intended}, because of "
+        f"{first.path.reason}. Remove that rule or route, or allow it in the site file: {_exception(first, interfaces)}",
+    )  # fmt: skip
+
+
+def _exception(traffic_class: TrafficClass, uplink: str) -> str:
+    """Return the exception of the intent that allows a class, as one line of TOML."""
+    selector, values = traffic_class.selector, []
+    if traffic_class.prefix.prefixlen:
+        values.append(f'to = "{traffic_class.prefix}"')
+    if selector.protocol is not None and (selector.dport is not None or not traffic_class.prefix.prefixlen):
+        name = PROTOCOL_NAMES.get(selector.protocol, str(selector.protocol))
+        values.append(f'protocol = "{name}"')
+    if selector.dport is not None:
+        values.append(f"ports = [{selector.dport}]")
+    values.append(f'uplink = "{uplink}"')
+    return f"[[egress.except]] {', '.join(values)}"
