@@ -1,4 +1,4 @@
-"""Survival: events are made to happen, and the agent's packets are watched through each, old flows and new ones."""
+"""Survival: each event is carried out while the agent's packets are watched, those of an old flow and of new flows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GUIDE = "NAT, step 6"
 
 @check(
     "FLAP-01",
-    "After link down/up, rules and routes are back and the agent's packets leave as intended",
+    "The agent's egress recovers after its uplink is set down and up",
     guide=GUIDE,
     needs="disruptive",
 )
@@ -34,35 +34,57 @@ def test_it_survives_a_link_flap(
     _survives("link-flap", disruptions, traffic, resolved, intent, expect)
 
 
-@check("FLAP-02", "The same after loss and return of carrier", guide=GUIDE, needs="disruptive")
+@check("FLAP-02", "The agent's egress recovers after a loss of carrier", guide=GUIDE, needs="disruptive")
 def test_it_survives_a_loss_of_carrier(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
     _survives("carrier-loss", disruptions, traffic, resolved, intent, expect)
 
 
-@check("FLAP-03", "The same after ifdown/ifup, several times, with no duplicates left", guide=GUIDE, needs="disruptive")
+@check(
+    "FLAP-03",
+    "The agent's egress recovers after ifdown and ifup, several times, and no duplicate rule is left",
+    guide=GUIDE,
+    needs="disruptive",
+)
 def test_it_survives_ifdown_and_ifup(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
     _survives("ifupdown", disruptions, traffic, resolved, intent, expect)
 
 
-@check("FLAP-04", "The same after the agent's container restarts", guide=GUIDE, needs="disruptive", applies=CONTAINER)
+@check(
+    "FLAP-04",
+    "The agent's egress recovers after a restart of its container",
+    guide=GUIDE,
+    needs="disruptive",
+    applies=CONTAINER,
+)
 def test_it_survives_a_restart_of_the_container(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
     _survives("container-restart", disruptions, traffic, resolved, intent, expect)
 
 
-@check("FLAP-05", "The same after the Docker engine restarts", guide=GUIDE, needs="disruptive", applies=CONTAINER)
+@check(
+    "FLAP-05",
+    "The agent's egress recovers after a restart of the Docker engine",
+    guide=GUIDE,
+    needs="disruptive",
+    applies=CONTAINER,
+)
 def test_it_survives_a_restart_of_the_engine(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
     _survives("engine-restart", disruptions, traffic, resolved, intent, expect)
 
 
-@check("FLAP-06", "While the uplink is away nothing leaks out of another one", guide=GUIDE, needs="disruptive")
+@check(
+    "FLAP-06",
+    "While the uplink is down, none of the agent's packets leaks by another interface",
+    guide=GUIDE,
+    needs="disruptive",
+)
 def test_nothing_leaks_while_the_uplink_is_away(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
@@ -90,14 +112,19 @@ def test_nothing_leaks_while_the_uplink_is_away(
     judge(not leaked, expected=expected, observed=told, evidence=evidence)
 
 
-@check("FLAP-07", "The same after the uplink's address or gateway changes (DHCP)", guide=GUIDE, needs="disruptive")
+@check(
+    "FLAP-07",
+    "The agent's egress recovers after DHCP changes the uplink's address or gateway",
+    guide=GUIDE,
+    needs="disruptive",
+)
 def test_it_survives_a_change_of_its_lease(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
     _survives("dhcp-renew", disruptions, traffic, resolved, intent, expect, also="address-change")
 
 
-@check("FLAP-08", "The same after a reboot", guide=GUIDE, needs="disruptive")
+@check("FLAP-08", "The agent's egress recovers after a reboot", guide=GUIDE, needs="disruptive")
 def test_it_survives_a_reboot(disruptions: DisruptionTests, intent: Intent, expect: Expect) -> None:
     try:
         disruption_result = disruptions.after_reboot()
@@ -108,7 +135,7 @@ def test_it_survives_a_reboot(disruptions: DisruptionTests, intent: Intent, expe
     _judge([disruption_result], "reboot", intent, expect)
 
 
-@check("FLAP-09", "The same after systemd-networkd restarts", guide=GUIDE, needs="disruptive")
+@check("FLAP-09", "The agent's egress recovers after a restart of systemd-networkd", guide=GUIDE, needs="disruptive")
 def test_it_survives_a_restart_of_networkd(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
@@ -117,7 +144,7 @@ def test_it_survives_a_restart_of_networkd(
 
 @check(
     "FLAP-10",
-    "The same after the uplink's device is made anew, and after another name for a while",
+    "The agent's egress recovers after its uplink's device is recreated or renamed",
     guide=GUIDE,
     needs="disruptive",
 )
@@ -125,7 +152,7 @@ def test_it_survives_a_change_of_its_device(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
     if "device-change" not in (intent.egress.survives or ()):
-        expect.not_run("it is tried only where it must be survived: 'device-change' in egress.survives")
+        expect.not_run('skipped: add "device-change" to egress.survives')
     _survives("device-change", disruptions, traffic, resolved, intent, expect, also="rename")
 
 
@@ -189,7 +216,7 @@ def _attempt(event: Survivable, disruptions: DisruptionTests) -> DisruptionResul
 
 
 def _leaves_as_intended(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
-    """What does not work to begin with cannot be lost by an event."""
+    """End the check if the agent's packets do not leave as intended: an event cannot break their egress then."""
     protocol = "icmp" if "icmp" in resolved.intent.probe.protocols else resolved.intent.probe.protocols[0]
     packets = traffic.agent(protocol)
     left = left_by(packets, resolved.egress_interfaces)

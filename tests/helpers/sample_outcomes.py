@@ -563,7 +563,7 @@ def timeline(target: str) -> CheckResult:
         target,
         "FLAP-06",
         Verdict.ADVISORY,
-        title="While the uplink is away nothing leaks out of another one",
+        title="While the uplink is down, none of the agent's packets leaks by another interface",
         expected="no probe on eth0 while wlan0 is away",
         observed="1 probe leaked by eth0 for 0.5 s",
         diagnosis=Diagnosis(
