@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
 from viacheck.host.sysctl import write_sysctl
 from viacheck.model.snapshot import Snapshot
+from viacheck.netlink.rtnetlink import IFF_LOWER_UP, ChangeListener, RouteSocket
 
 if TYPE_CHECKING:
     from netns_lab.docker_engine.daemon import DockerEngine
@@ -205,22 +205,16 @@ def wait_for_carrier(namespace: Namespace, interface: str, *, present: bool) -> 
     Raises:
         LabCommandError: when no such message came within 2 s.
     """
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.rtnl import RTMGRP_LINK
-    from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP
 
     def wait() -> bool:
-        with IPRoute() as ipr:
-            ipr.bind(RTMGRP_LINK)
+        with ChangeListener() as changes, RouteSocket() as netlink:
             deadline = time.monotonic() + CARRIER_TIMEOUT
-            while True:
-                state = ipr.link("get", ifname=interface)[0]
-                if bool(state["flags"] & IFF_LOWER_UP) == present:
-                    return True
+            while bool(netlink.link(interface).flags & IFF_LOWER_UP) != present:
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or not select.select([ipr.fileno()], [], [], remaining)[0]:
+                if remaining <= 0:
                     return False
-                ipr.get()
+                changes.wait(remaining)
+            return True
 
     if not namespace.call(wait):
         raise LabCommandError(

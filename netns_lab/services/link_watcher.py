@@ -13,14 +13,13 @@ import threading
 from collections.abc import Callable
 
 from viacheck.host.namespace import Namespace
-
-_RTMGRP_LINK = 1
-_IFF_UP = 1
+from viacheck.netlink.codec import NetlinkSocket, decode_messages
+from viacheck.netlink.rtnetlink import IFF_UP, LINK_GROUP, LinkChange, RtnetlinkMessage
 
 
 def start_link_watcher(namespace: Namespace, program: str) -> Callable[[], None]:
     """Start to watch; return the function that ends it. A program that does not exist is not run."""
-    netlink = namespace.call(_link_messages)
+    netlink = namespace.call(lambda: NetlinkSocket(socket.NETLINK_ROUTE, timeout=0, groups=LINK_GROUP))
     stop_reader, stop_writer = os.pipe()
     thread = threading.Thread(
         target=_watch, args=(namespace, netlink, program, stop_reader), name="link-watcher", daemon=True
@@ -37,27 +36,16 @@ def start_link_watcher(namespace: Namespace, program: str) -> Callable[[], None]
     return stop
 
 
-def _link_messages() -> socket.socket:
-    netlink = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-    )
-    netlink.bind((0, _RTMGRP_LINK))
-    return netlink
-
-
-def _watch(namespace: Namespace, netlink: socket.socket, program: str, stop: int) -> None:
-    from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
-    marshal = MarshalRtnl()
+def _watch(namespace: Namespace, netlink: NetlinkSocket, program: str, stop: int) -> None:
     up: set[int] = set()
-    watched: list[socket.socket | int] = [netlink, stop]
+    watched: list[NetlinkSocket | int] = [netlink, stop]
     while True:
         if stop in select.select(watched, [], [])[0]:
             return
-        for message in marshal.parse(netlink.recv(1 << 16)):
-            index, name = message["index"], message.get_attr("IFLA_IFNAME")
-            if message["event"] == "RTM_DELLINK" or not message["flags"] & _IFF_UP:
-                up.discard(index)
-            elif index not in up:
-                up.add(index)
-                namespace.run([program, name])
+        for message in decode_messages(netlink.receive()):
+            link = LinkChange.of(RtnetlinkMessage.decode(message.type, message.payload))
+            if link.gone or not link.flags & IFF_UP:
+                up.discard(link.index)
+            elif link.index not in up:
+                up.add(link.index)
+                namespace.run([program, link.name])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from netns_lab.plan import LabPlan
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
 from viacheck.host.sysctl import write_sysctl
+from viacheck.netlink.codec import NetlinkSocket, decode_messages, raise_error
 
 T = TypeVar("T")
 FIRST_DESCRIPTOR = 900
@@ -100,14 +100,13 @@ class LabByNetlink:
 
     def _build(self) -> None:
         with contextlib.ExitStack() as closing:
-            sockets: dict[str, socket.socket] = {}
+            sockets: dict[str, NetlinkSocket] = {}
             for name in self._names:
                 syscalls.unshare(syscalls.CLONE_NEWNET)
                 made = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
                 os.dup2(made, self._encoded[name].descriptor, inheritable=False)
                 os.close(made)
-                kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-                sockets[name] = closing.enter_context(socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE))
+                sockets[name] = closing.enter_context(NetlinkSocket(socket.NETLINK_ROUTE))
                 for path, value in self._encoded[name].sysctls.items():
                     write_sysctl(path, value)
             for name, one in self._encoded.items():
@@ -117,18 +116,13 @@ class LabByNetlink:
             nft_rules.apply(_Here("host", -1), "lab", self._plan.host.packet_filter)
 
 
-def _send(one: socket.socket, batch: bytes, count: int) -> None:
+def _send(netlink: NetlinkSocket, batch: bytes, count: int) -> None:
     """Send a batch and wait for the answer to its last message; the kernel works through it in order."""
     if not count:
         return
-    one.sendto(batch, (0, 0))
+    netlink.send(batch)
     while True:
-        received = one.recv(1 << 16)
-        offset = 0
-        while offset + 20 <= len(received):
-            length, _kind, _flags, sequence, _port, code = struct.unpack_from("=IHHIIi", received, offset)
-            if code:
-                raise OSError(-code, f"netlink message {sequence}: {os.strerror(-code)}")
-            if sequence == count:
+        for answer in decode_messages(netlink.receive()):
+            raise_error(answer.payload)
+            if answer.sequence == count:
                 return
-            offset += (length + 3) & ~3

@@ -19,11 +19,8 @@ from viacheck.netlink import codec, rtnetlink
 from viacheck.netlink.codec import NetlinkSocket, as_string
 from viacheck.netlink.nfnetlink import EnterableNamespace
 from viacheck.netlink.routing_objects import route_of, rule_of
-from viacheck.netlink.rtnetlink import RtnetlinkMessage, address_text
+from viacheck.netlink.rtnetlink import IFF_LOWER_UP, IFF_UP, LinkChange, RtnetlinkMessage, address_text
 
-_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
-_IFLA_IFNAME = 3
-_AF_BRIDGE = 7
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL = 1, 2, 3
 _VERBS = {
     rtnetlink.RTM_NEWLINK: "there", rtnetlink.RTM_DELLINK: "gone",
@@ -106,11 +103,8 @@ def announced(datagram: bytes, names: dict[int, str]) -> Iterator[str]:
             continue
         decoded = RtnetlinkMessage.decode(message.type, message.payload)
         match message.type:
-            case rtnetlink.RTM_DELLINK if decoded.body[0] == _AF_BRIDGE:
-                # The link leaves a bridge and is still there.
-                continue
             case rtnetlink.RTM_NEWLINK | rtnetlink.RTM_DELLINK:
-                yield _link(decoded, names, verb)
+                yield _link(LinkChange.of(decoded), names)
             case rtnetlink.RTM_NEWADDR | rtnetlink.RTM_DELADDR:
                 yield _address(decoded, names, verb)
             case rtnetlink.RTM_NEWRULE | rtnetlink.RTM_DELRULE:
@@ -123,13 +117,12 @@ def announced(datagram: bytes, names: dict[int, str]) -> Iterator[str]:
                     yield f"{FAMILY_OPTION[route.family]}route {route_text(route)} {verb}"
 
 
-def _link(message: RtnetlinkMessage, names: dict[int, str], verb: str) -> str:
-    index, flags = struct.unpack_from("=iI", message.body, 4)
-    name = names[index] = _string(message, _IFLA_IFNAME) or f"interface {index}"
-    if verb == "gone":
+def _link(link: LinkChange, names: dict[int, str]) -> str:
+    name = names[link.index] = link.name or f"interface {link.index}"
+    if link.gone:
         return f"link {name} gone"
-    carrier = "carrier" if flags & _IFF_LOWER_UP else "no carrier"
-    return f"link {name} {f'up, {carrier}' if flags & _IFF_UP else 'down'}"
+    carrier = "carrier" if link.flags & IFF_LOWER_UP else "no carrier"
+    return f"link {name} {f'up, {carrier}' if link.flags & IFF_UP else 'down'}"
 
 
 def _address(message: RtnetlinkMessage, names: dict[int, str], verb: str) -> str:

@@ -14,7 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from viacheck.netlink import codec
-from viacheck.netlink.codec import NLA_TYPE_MASK, MalformedMessage, NetlinkSocket, attribute, attributes
+from viacheck.netlink.codec import (
+    NLA_TYPE_MASK,
+    MalformedMessage,
+    NetlinkSocket,
+    as_string,
+    attribute,
+    attributes,
+    string,
+)
 
 AF_INET, AF_INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 
@@ -35,6 +43,11 @@ BODY_SIZE = {
 # RTMGRP_IPV6_ROUTE, and RTNLGRP_IPV6_RULE (group 19), which has no RTMGRP name.
 CHANGE_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 
+LINK_GROUP = 0x1
+"""RTMGRP_LINK."""
+IFLA_IFNAME = 3
+IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
+_AF_BRIDGE = 7
 _DUMP_ATTEMPTS = 20
 
 
@@ -80,6 +93,27 @@ class RtnetlinkMessage:
         """Return the message with these attributes in place of any of the same type."""
         left = self.without(*(kind & NLA_TYPE_MASK for kind, _ in more))
         return RtnetlinkMessage(self.kind, self.body, left.attributes + more)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """One interface, as a message about links describes it."""
+
+    index: int
+    name: str
+    """Empty where the message does not have it."""
+    flags: int
+    """IFF_* of netdevice(7)."""
+    gone: bool
+    """The interface was deleted."""
+
+    @classmethod
+    def of(cls, message: RtnetlinkMessage) -> LinkChange:
+        """Read a message of type RTM_NEWLINK or RTM_DELLINK."""
+        index, flags = struct.unpack_from("=iI", message.body, 4)
+        name = as_string(message.get(IFLA_IFNAME) or b"")
+        # A bridge reports a port that leaves it as deleted, in its own family; the interface is still there.
+        return cls(index, name, flags, message.kind == RTM_DELLINK and message.body[0] != _AF_BRIDGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +195,14 @@ class RouteSocket(NetlinkSocket):
                 if answer.type == codec.NLMSG_ERROR:
                     codec.raise_error(answer.payload)
                     return
+
+    def link(self, name: str) -> LinkChange:
+        """Return an interface by its name.
+
+        Raises:
+            OSError: ENODEV when there is no such interface.
+        """
+        return LinkChange.of(self.ask(RTM_GETLINK, bytes(BODY_SIZE[RTM_NEWLINK]) + string(IFLA_IFNAME, name)))
 
     def ask(self, kind: int, payload: bytes) -> RtnetlinkMessage:
         """Ask for one object.
