@@ -229,6 +229,9 @@ def evidence_summary(result: CheckResult) -> str:
         number = sum(isinstance(evidence, kind) for evidence in result.evidence)
         if number:
             parts.append(counted(number, noun, plural))
+    paths = sum(evidence.kind == "path" for evidence in result.evidence)
+    if paths:
+        parts.append(counted(paths, "path"))
     rest = sum(evidence.kind in ("far-end", "file", "counter", "state") for evidence in result.evidence)
     if rest:
         parts.append(counted(rest, "record"))
