@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.disruption_text import disruption_text, leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import departures_text, left_by
-from viacheck.disruption.disruption_tests import DisruptionTests
-from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible
-from viacheck.disruption.runner import EgressNotAsIntended
 from viacheck.model.check import CONTAINER
 from viacheck.model.intent import Intent, Survivable
 from viacheck.model.intent_values import seconds
-from viacheck.model.measurements import DisruptionResult
+from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle
 from viacheck.model.result import Evidence, StateEvidence
-from viacheck.packets.traffic_tests import TrafficTests
+
+if TYPE_CHECKING:
+    from viacheck.disruption.disruption_tests import DisruptionTests
+    from viacheck.packets.traffic_tests import TrafficTests
 
 GUIDE = "NAT, step 6"
 
@@ -93,23 +94,23 @@ def test_nothing_leaks_while_the_uplink_is_away(
         expect.not_applicable(f"{resolved.uplink} is the only way out of this host")
     _leaves_as_intended(traffic, resolved, expect)
     away: tuple[Survivable, ...] = ("link-flap", "carrier-loss", "ifupdown")
-    attempts = [_attempt(event, disruptions) for event in away]
-    made = [one for one in attempts if isinstance(one, DisruptionResult)]
+    attempts = [disruptions.through(event) for event in away]
+    made = [attempt for attempt in attempts if isinstance(attempt, DisruptionResult)]
     if not made:
-        reasons = "; ".join(dict.fromkeys(one for one in attempts if isinstance(one, str)))
-        expect.not_run(f"{resolved.uplink} could not be taken away: {reasons}")
+        reasons = "; ".join(dict.fromkeys(attempt.text for attempt in attempts if isinstance(attempt, EventNotRun)))
+        expect.not_run(f"{resolved.uplink} could not be taken down: {reasons}")
     expected = f"while {resolved.uplink} is away none of the agent's packets leaves by {' or '.join(others)}"
-    told = "; ".join(f"{disruption_result.title}: {leak_text(disruption_result)}" for disruption_result in made)
-    evidence: list[Evidence] = [disruption_result.timeline for disruption_result in made]
-    leaked = any(disruption_result.leaked for disruption_result in made)
+    observed = "; ".join(f"{result.title}: {leak_text(result)}" for result in made)
+    evidence: list[Evidence] = [result.timeline for result in made]
+    leaked = any(result.leaked for result in made)
     unproven = {
-        way: why for disruption_result in made for way, why in disruption_result.unproven.items() if way in others
+        interface: reason for result in made for interface, reason in result.unproven.items() if interface in others
     }
     if not leaked and unproven:
-        reasons = "; ".join(f"{way}: {why}" for way, why in unproven.items())
+        reasons = "; ".join(f"{interface}: {reason}" for interface, reason in unproven.items())
         expect.inconclusive(f"absence is not proven: {reasons}", expected=expected, evidence=evidence)
     judge = expect.holds if intent.egress.leak == "forbid" else expect.advises
-    judge(not leaked, expected=expected, observed=told, evidence=evidence)
+    judge(not leaked, expected=expected, observed=observed, evidence=evidence)
 
 
 @check(
@@ -126,13 +127,7 @@ def test_it_survives_a_change_of_its_lease(
 
 @check("FLAP-08", "The agent's egress recovers after a reboot", guide=GUIDE, needs="disruptive")
 def test_it_survives_a_reboot(disruptions: DisruptionTests, intent: Intent, expect: Expect) -> None:
-    try:
-        disruption_result = disruptions.after_reboot()
-    except NotApplicable as reason:
-        expect.not_applicable(str(reason))
-    except NotPossible as reason:
-        expect.not_run(str(reason))
-    _judge([disruption_result], "reboot", intent, expect)
+    _judge([_carried_out(disruptions.after_reboot(), expect)], "reboot", intent, expect)
 
 
 @check("FLAP-09", "The agent's egress recovers after a restart of systemd-networkd", guide=GUIDE, needs="disruptive")
@@ -171,31 +166,33 @@ def _survives(
     ``also`` is another side of the same event.
     """
     _leaves_as_intended(traffic, resolved, expect)
-    try:
-        made = [disruptions.through(one) for one in (event, also) if one is not None]
-    except NotApplicable as reason:
-        expect.not_applicable(str(reason))
-    except (NotPossible, EgressNotAsIntended) as reason:
-        expect.not_run(str(reason))
-    _judge(made, event, intent, expect)
+    names: list[EventName] = [event] if also is None else [event, also]
+    _judge([_carried_out(disruptions.through(name), expect) for name in names], event, intent, expect)
+
+
+def _carried_out(result: DisruptionResult | EventNotRun, expect: Expect) -> DisruptionResult:
+    """Return the result of an event that was carried out, and end the check for one that was not."""
+    if isinstance(result, EventNotRun):
+        judge = expect.not_applicable if result.obstacle is EventObstacle.NOT_APPLICABLE else expect.not_run
+        judge(result.text)
+    return result
 
 
 def _judge(made: Sequence[DisruptionResult], event: Survivable, intent: Intent, expect: Expect) -> None:
     uplink, within = intent.egress.uplink, intent.egress.recover_within
-    survived = all(disruption_result.survived(seconds(within)) for disruption_result in made)
+    survived = all(result.survived(seconds(within)) for result in made)
+    events = " and after ".join(result.title for result in made)
     expected = (
-        f"after {' and after '.join(disruption_result.title for disruption_result in made)} the agent's packets leave by {uplink} again within "
-        f"{within}, of the old flow and of new ones, and rules and routes are as before"
+        f"after {events} the agent's packets leave by {uplink} again within {within}, those of the old flow and of new "
+        "flows, and rules and routes are as before"
     )
-    observed = "; ".join(
-        f"{disruption_result.title}: {disruption_text(disruption_result)}" for disruption_result in made
-    )
-    evidence = [one for disruption_result in made for one in _evidence(disruption_result)]
+    observed = "; ".join(f"{result.title}: {disruption_text(result)}" for result in made)
+    evidence = [evidence for result in made for evidence in _evidence(result)]
     doubts = [
-        f"{way}: {why}"
-        for disruption_result in made
-        for way, why in disruption_result.unproven.items()
-        if way != uplink
+        f"{interface}: {reason}"
+        for result in made
+        for interface, reason in result.unproven.items()
+        if interface != uplink
     ]
     if survived and doubts:
         expect.inconclusive(
@@ -205,14 +202,6 @@ def _judge(made: Sequence[DisruptionResult], event: Survivable, intent: Intent, 
         )
     judge = expect.holds if intent.egress.must_survive(event) else expect.advises
     judge(survived, expected=expected, observed=observed, evidence=evidence)
-
-
-def _attempt(event: Survivable, disruptions: DisruptionTests) -> DisruptionResult | str:
-    """What became of the agent's packets, or why the event was not made."""
-    try:
-        return disruptions.through(event)
-    except (NotApplicable, NotPossible, EgressNotAsIntended) as reason:
-        return str(reason)
 
 
 def _leaves_as_intended(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:

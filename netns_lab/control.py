@@ -16,7 +16,7 @@ from netns_lab.lab import Lab, LabMachine, wait_for_carrier
 from netns_lab.networkd_daemon import NetworkdFailed
 from netns_lab.plan import HOST, Cable
 from netns_lab.rtnetlink_batch import LabRequest, request
-from viacheck.disruption.controls import EventFailed, EventNotMade
+from viacheck.disruption.controls import EventFailed, EventNotPossible
 
 ENABLED = ("test", "-e", pipework_host.WATCH_ENABLED)
 NEW_INDEX = 500
@@ -97,7 +97,7 @@ class NetnsLabControl:
     def restart_networkd(self) -> None:
         """Restart systemd-networkd; returns when it is up."""
         if self._lab.networkd is None:
-            raise EventNotMade("systemd-networkd does not run in this lab")
+            raise EventNotPossible("systemd-networkd does not run in this lab")
         try:
             self._lab.networkd.restart()
         except NetworkdFailed as error:
@@ -105,7 +105,7 @@ class NetnsLabControl:
 
     def _engine(self) -> DockerEngine:
         if self._lab.engine is None:
-            raise EventNotMade("the lab has no Docker engine: its agent is a namespace without a container")
+            raise EventNotPossible("the lab has no Docker engine: its agent is a namespace without a container")
         return self._lab.engine
 
     def dhcp_server(self, uplink: str) -> LabDhcpServerControl | None:

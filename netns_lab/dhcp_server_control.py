@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.services.dhcp_client import NoLease
 from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
-from viacheck.disruption.controls import EventFailed, EventNotMade
+from viacheck.disruption.controls import EventFailed, EventNotPossible
 
 RENEWAL_TIMEOUT = 3.0
 """Seconds within which a client must have renewed its lease; a lab's server sets the renewal time to one second."""
@@ -74,7 +74,7 @@ class LabDhcpServerControl:
         try:
             client.renew()
         except NoLease as error:
-            raise EventNotMade(str(error)) from error
+            raise EventNotPossible(str(error)) from error
 
 
 def _later(address: str, by: int) -> str:

@@ -184,7 +184,9 @@ def test_the_twin_of_a_bundle_is_read_as_well(host: HandMadeHost, tmp_path: Path
     found = proof_of(viacheck("--twin", str(bundle), "-k", "PERSIST-02", report_dir=tmp_path / "twin"))
     assert found.diagnosis is not None
     assert found.diagnosis.code == "RULES_ACCUMULATE"
-    assert "read, not run: a boot runs the commands in the host's files, and a twin runs nothing" in found.observed
+    assert (
+        "read, not run: a boot runs the commands in the host's files, and a replica executes nothing" in found.observed
+    )
     assert not CANARY.exists()
 
 

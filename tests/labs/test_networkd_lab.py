@@ -20,12 +20,13 @@ from netns_lab.lab_specs import parse_labs
 from netns_lab.networkd_daemon import PACKAGES
 from netns_lab.open_lab import open_lab
 from netns_lab.scenarios.networkd import CONF
+from tests.helpers.disruptions import carried_out, through
 from tests.helpers.guarded_host import until
 from tests.helpers.paths import ROOT
 from viacheck.analysis.disruption_text import disruption_text
-from viacheck.disruption.controls import Event
+from viacheck.disruption.controls import Event, EventNotApplicable, EventNotPossible
 from viacheck.disruption.disruption_tests import DisruptionTests
-from viacheck.disruption.event_registry import NotApplicable, NotPossible, event_for
+from viacheck.disruption.event_registry import event_for
 from viacheck.guard.guard import Armed, guard
 from viacheck.host import syscalls
 from viacheck.model.diff import changes
@@ -137,15 +138,15 @@ def test_a_reload_is_a_start_for_links_whose_files_have_changed(
 
 def test_the_recipe_survives_everything_and_nothing_leaks(opened: Callable[[str], NamespaceTarget]) -> None:
     disruptions = DisruptionTests(opened(NAME))
-    events = [disruptions.through(name) for name in ("link-flap", "carrier-loss", "networkd-restart")]
-    for disruption_result in (*events, disruptions.after_reboot()):
+    events = [through(disruptions, name) for name in ("link-flap", "carrier-loss", "networkd-restart")]
+    for disruption_result in (*events, carried_out(disruptions.after_reboot())):
         assert disruption_result.survived(1), disruption_text(disruption_result)
         assert disruption_result.leaked == 0, disruption_text(disruption_result)
         assert not disruption_result.unproven
 
 
 def test_rules_under_the_uplink_are_gone_while_it_has_no_carrier(opened: Callable[[str], NamespaceTarget]) -> None:
-    disruption_result = DisruptionTests(opened(f"{NAME}+rules-under-uplink")).through("carrier-loss")
+    disruption_result = through(DisruptionTests(opened(f"{NAME}+rules-under-uplink")), "carrier-loss")
     assert disruption_result.kind is FlowKind.LEAKS_THEN_RECOVERS, disruption_text(disruption_result)
     assert disruption_result.leaked > 10
 
@@ -166,7 +167,7 @@ def test_a_host_is_put_back_that_networkd_has_taken_rules_from(
     target, guarding = opened(f"{NAME}+foreign-rules-purged"), Guard()
     before = target.snapshot
     target.services = replace(target.services, clone=None)
-    disruption_result = DisruptionTests(target, guarding).through("networkd-restart")
+    disruption_result = through(DisruptionTests(target, guarding), "networkd-restart")
     assert [rule.priority for rule in disruption_result.rules_lost] == [990, 1000]
     assert guarding.armed.result is not None
     assert guarding.armed.result.equal, guarding.armed.result
@@ -174,12 +175,12 @@ def test_a_host_is_put_back_that_networkd_has_taken_rules_from(
 
 
 def test_where_it_cannot_be_restarted_the_reason_is_told(opened: Callable[[str], NamespaceTarget]) -> None:
-    with pytest.raises(NotApplicable, match="manages no link of this host"):
+    with pytest.raises(EventNotApplicable, match="manages no link of this host"):
         event_for("networkd-restart", opened("policy-routing"))
     target = opened(NAME)
     assert event_for("networkd-restart", target).touches == ("lo", "eth0", "wlan0")
     target.services = replace(target.services, control=None)
-    with pytest.raises(NotPossible, match="systemd does not run systemd-networkd here"):
+    with pytest.raises(EventNotPossible, match="systemd does not run systemd-networkd here"):
         event_for("networkd-restart", target)
 
 

@@ -34,15 +34,15 @@ OUTSIDE = {
     "guard-never-true": "what a guard looks for, and a snapshot keeps no pattern",
 }
 """Faults that no snapshot of the host holds, with what each lies in."""
-NO_WATCHER = "is told of changes of links and may act on them, and a twin has no programs of its host"
+NO_WATCHER = "may react to link changes, and a replica runs none of its host's programs"
 NOT_TOLD = {
     "FLAP-01": (NO_WATCHER,),
-    "FLAP-02": (NO_WATCHER, "goes by a nexthop object"),
+    "FLAP-02": (NO_WATCHER, "uses a nexthop object"),
     "FLAP-03": ("ifdown and ifup run the commands in the host's files",),
     "FLAP-06": (NO_WATCHER,),
-    "FLAP-07": ("the DHCP server, another machine, must name another router",),
+    "FLAP-07": ("the DHCP server, another machine, must announce another router",),
     "FLAP-08": ("a boot runs the commands in the host's files",),
-    "FLAP-09": ("systemd-networkd is what restarts, and a twin has no programs of its host",),
+    "FLAP-09": ("systemd-networkd itself restarts, and a replica runs none of its host's programs",),
     "FLAP-10": (NO_WATCHER,),
 }
 """Events that a twin of some hosts cannot tell, by check, and what it says then."""
@@ -182,7 +182,7 @@ def test_the_twin_of_an_engine_lab_takes_what_the_engine_said(tmp_path: Path) ->
     results = [one for one in twins.outcome.results if one.target == "twin:engine:nat"]
     restarts = [one for one in results if one.check in ("FLAP-04", "FLAP-05")]
     assert [one.verdict for one in restarts] == [Verdict.NOT_RUN] * 2
-    assert all("a twin has no programs of its host" in one.observed for one in restarts)
+    assert all("a replica runs none of its host's programs" in one.observed for one in restarts)
     checks = {
         result.diagnosis.code: result.diagnosis.remedy_check for result in twins.outcome.results if result.diagnosis
     }

@@ -1,7 +1,7 @@
-"""What an event is, where it happens, and whose hands make it happen: in a lab, on a live host.
+"""The interfaces between an event, the host that it happens to, and the controls that carry it out.
 
-An event is made to happen step by step on a stage. Cables, servers and services are reached by hands; around an event
-on a live host stands a guard.
+An event is carried out step by step in a context. Controls operate cables, servers and services. A guard restores a
+live host after an event.
 """
 
 from __future__ import annotations
@@ -9,144 +9,155 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
+from viacheck.model.intent import Intent
+from viacheck.model.snapshot import Snapshot
 
 
 class EventFailed(Exception):
-    """The agent, or what holds the uplink's address, did not come back; the message says why."""
+    """The agent or the lease did not return after the event; the message says why."""
 
 
-class EventNotMade(Exception):
-    """The event could not be made to happen at all; the message says why."""
+class EventNotApplicable(Exception):
+    """The event does not belong to this target; the message says why."""
+
+
+class EventNotPossible(Exception):
+    """The event cannot be carried out here; the message says what would make it possible."""
+
+
+class EgressNotAsIntended(Exception):
+    """The agent's packets do not leave as intended before the event; the message says where they leave."""
 
 
 class EventContext(Protocol):
-    """Where an event happens: it writes down what is done, and lets probes pass in between."""
+    """An event under way: it records each step, and sends probes between the steps."""
 
     def run(self, *argv: str) -> CommandResult:
-        """Run a command on the host, as one step. That it fails is written down and ends nothing."""
+        """Run a command on the host, as one step. A failure is recorded and does not end the event."""
 
-    def act(self, words: str, action: Callable[[], object]) -> None:
-        """Do something that is no command of the host, as one step."""
+    def act(self, text: str, action: Callable[[], object]) -> None:
+        """Take a step that is not a command of the host."""
 
-    def hold(self, ticks: int) -> None:
-        """Let the stream go on for so many beats."""
+    def wait(self, ticks: int) -> None:
+        """Wait while the probe stream continues for some ticks."""
 
-    def agent_leaves(self) -> None:
-        """The agent is about to end: nothing is sent, and nothing holds its namespace, until it is there again."""
+    def agent_stops(self) -> None:
+        """Close the agent's namespace and send nothing, because the agent is about to end."""
 
-    def agent_is_now(self, agent: Namespace) -> None:
-        """The agent came back in another namespace."""
+    def agent_returns(self, agent: Namespace) -> None:
+        """Continue in the agent's new namespace."""
 
     def reopen(self) -> None:
-        """An interface was made anew."""
+        """Watch an interface that was recreated."""
 
     def router_moves(self, old: str, new: str) -> None:
-        """The router has another address from now on: a route that leads to the old one must follow."""
+        """Expect routes by the router's old address to follow it to the new one."""
 
 
-class Cabling(Protocol):
-    """The far ends of the host's uplinks: what a lab can do to them, and a hand at a live host."""
+class CableControl(Protocol):
+    """The cables of the host's uplinks."""
 
     def unplug(self, uplink: str) -> None:
-        """Take the cable out; returns when the host has noticed."""
+        """Unplug the cable; return when the host has noticed."""
 
     def plug(self, uplink: str) -> None:
-        """Put the cable back; returns when the host has noticed."""
+        """Plug the cable in; return when the host has noticed."""
 
     def recreate(self, uplink: str) -> None:
-        """Take the interface out of the host and put it in again: same name, same place, nothing configured."""
+        """Remove the interface and create it again: same name, same cable, nothing configured."""
 
 
 class DhcpServerControl(Protocol):
-    """The DHCP server that gave a lease, and the router that it names."""
+    """The DHCP server that gave a lease, and the router that it announces."""
 
     @property
     def holder(self) -> str:
-        """The interface that holds the lease, in words."""
+        """Return the interface that holds the lease, as text."""
 
     @property
     def router(self) -> str:
-        """Which router it names."""
+        """Return the router that the server announces."""
 
     @property
     def next_router(self) -> str:
-        """Which it can name instead."""
+        """Return the router that it can announce instead."""
 
     def name_next_router(self) -> None:
-        """Name the other router from now on; returns when the lease was renewed with it.
+        """Announce the other router; return when the lease was renewed with it.
 
         Raises:
-            EventFailed: when nobody renewed it.
-            EventNotMade: when whoever holds it gets no answer.
+            EventFailed: no client renewed the lease.
+            EventNotPossible: the client gets no answer.
         """
 
     def retire_router(self) -> None:
-        """Switch the first router off; nobody remembers its MAC address."""
+        """Switch the first router off, and remove its neighbour entries."""
 
     def move_lease(self) -> None:
-        """Refuse to renew the lease; returns when another address was given.
+        """Refuse to renew the lease; return when another address was leased.
 
         Raises:
-            EventFailed: when nobody asked for one.
-            EventNotMade: when whoever holds it gets no answer.
+            EventFailed: no client asked for an address.
+            EventNotPossible: the client gets no answer.
         """
 
 
 class Restarts(Protocol):
-    """What can restart the engine and the agent's container."""
+    """Restarts of the Docker engine and the agent's container."""
 
     def restart_container(self) -> None:
-        """Restart the agent's container; returns when the engine says that it runs.
+        """Restart the agent's container; return when the engine reports that it runs.
 
         Raises:
-            EventFailed: when it does not start again.
-            EventNotMade: when there is no engine to ask.
+            EventFailed: the container does not start again.
+            EventNotPossible: the engine cannot be reached.
         """
 
     def restart_engine(self) -> None:
-        """Restart the engine; returns when it answers.
+        """Restart the engine; return when it answers.
 
         Raises:
-            EventFailed: when it does not answer again.
-            EventNotMade: when there is no engine.
+            EventFailed: the engine does not answer again.
+            EventNotPossible: no engine runs.
         """
 
 
-class LabControl(Cabling, Restarts, Protocol):
-    """Everything that is done to a lab from outside of its host's own commands."""
+class LabControl(CableControl, Restarts, Protocol):
+    """Operations performed on a lab from outside its host."""
 
     def restart_networkd(self) -> None:
-        """Restart systemd-networkd as systemd would; returns when it is up.
+        """Restart systemd-networkd as systemd would; return when it is up.
 
         Raises:
-            EventFailed: when it does not come up again.
-            EventNotMade: when it does not run there.
+            EventFailed: it does not start again.
+            EventNotPossible: the lab does not run it.
         """
 
     def dhcp_server(self, uplink: str) -> DhcpServerControl | None:
-        """Who gave the agent, or else the host, its address on the segment of an uplink; None where nobody did."""
+        """Return the server that leased the agent's or the host's address on an uplink; None without a lease."""
 
 
 class Guard(Protocol):
-    """What puts a host back as it was after an event."""
+    """Restores a host after an event."""
 
     def around(self, event: Event) -> AbstractContextManager[object]:
-        """Stand guard while the event happens and is watched."""
+        """Guard the host while the event happens and is watched."""
 
 
 class Disruption(Guard, Protocol):
-    """Whether, and how, a live host may be interrupted."""
+    """The consent to interrupt a live host, and the guard around each event."""
 
     def refused(self) -> str | None:
-        """Why it may not, in one line with what would allow it; None when it may."""
+        """Return why the host may not be interrupted, in one line with the missing consent; None when it may."""
 
 
 class NoGuard:
-    """For a host that is thrown away."""
+    """The guard of a host that is thrown away."""
 
     def around(self, event: Event) -> AbstractContextManager[object]:  # noqa: ARG002
         """Do nothing."""
@@ -158,20 +169,95 @@ class Event(Protocol):
 
     @property
     def name(self) -> str:
-        """As the intent's ``survives`` calls it, where it does."""
+        """Return the event's name, as in the intent's ``survives`` where it has one there."""
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
+        """Return the event as text."""
 
     @property
     def touches(self) -> Sequence[str]:
-        """Which interfaces of the host it changes."""
+        """Return the host's interfaces that the event changes."""
 
-    def apply(self, stage: EventContext) -> None:
-        """Make it happen.
+    def apply(self, context: EventContext) -> None:
+        """Carry the event out.
 
         Raises:
-            EventFailed: when the agent or the lease does not come back.
-            EventNotMade: when it cannot be made to happen.
+            EventFailed: the agent or the lease did not return.
+            EventNotPossible: the event could not be carried out.
         """
+
+
+class DisruptionServices(Protocol):
+    """The services of a target that events use."""
+
+    @property
+    def engine_url(self) -> str | None:
+        """Return the Docker engine's address; None for the address in DOCKER_HOST, or Docker's default."""
+
+    @property
+    def control(self) -> LabControl | None:
+        """Return the control over cables, container and engine; labs only."""
+
+    @property
+    def clone(self) -> Callable[[], DisruptionTarget] | None:
+        """Return the function that builds another target like this one; labs only."""
+
+    @property
+    def rebooted(self) -> Callable[[], DisruptionTarget] | None:
+        """Return the function that builds the target as it boots; only labs that run a network manager."""
+
+
+class DisruptionTarget(Protocol):
+    """A host and its agent, as far as events need them."""
+
+    agent: Namespace | None
+    """The agent's network namespace; None while it cannot be opened."""
+
+    @property
+    def kind(self) -> Literal["lab", "local", "bundle"]:
+        """Return the kind in result.json."""
+
+    @property
+    def flavour(self) -> str | None:
+        """Return the flavour of a lab."""
+
+    @property
+    def intent(self) -> Intent:
+        """Return the intent that the target is judged by."""
+
+    @property
+    def host(self) -> Namespace:
+        """Return the host's network namespace."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the target's state before the first probe."""
+
+    @property
+    def resolved(self) -> ResolvedIntent:
+        """Return the intent, resolved against the snapshot."""
+
+    @property
+    def services(self) -> DisruptionServices:
+        """Return the services beyond the namespaces."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Return the notes for a reader of the report, to which a guard adds its own."""
+
+    def leave_agent(self) -> None:
+        """Close the agent's namespace, so that it can end with the agent."""
+
+    def reopen_agent(self) -> Namespace:
+        """Open the agent's namespace after a restart of its container; the caller closes it.
+
+        Raises:
+            EventFailed: the container does not run again.
+        """
+
+    def obstacle_to(self, event: str) -> str | None:
+        """Return why an event here would not show what it shows on the real host; None if it does."""
+
+    def close(self) -> None:
+        """Close every namespace, and end a lab."""

@@ -1,7 +1,7 @@
-"""Trials: an event is made to happen while the agent's packets are watched, once for each event and target.
+"""The disruption tests of a target: each event is carried out once, while the agent's packets are watched.
 
-A lab that is judged is never touched by this: each event happens to another lab, built just like it and thrown away.
-On a live host a guard stands around the event.
+A lab that is judged is never touched: each event happens to a clone of it, which is thrown away. On a live host a guard
+restores the state after the event.
 """
 
 from __future__ import annotations
@@ -9,91 +9,104 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from viacheck.disruption.controls import Event, EventContext, Guard, NoGuard
-from viacheck.disruption.event_registry import EventName, NotApplicable, NotPossible, event_for
-from viacheck.disruption.runner import DisruptionRun, EgressNotAsIntended, HostUnderTest
-from viacheck.model.measurements import DisruptionResult
+from viacheck.disruption.controls import (
+    DisruptionTarget,
+    EgressNotAsIntended,
+    Event,
+    EventContext,
+    EventNotApplicable,
+    EventNotPossible,
+    Guard,
+    NoGuard,
+)
+from viacheck.disruption.event_registry import event_for
+from viacheck.disruption.runner import DisruptionRun, HostUnderTest
+from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle
 from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
-from viacheck.targets.namespace_target import NamespaceTarget
+
+REBOOT = "reboot"
+_OBSTACLES = {
+    EventNotApplicable: EventObstacle.NOT_APPLICABLE,
+    EventNotPossible: EventObstacle.NOT_POSSIBLE,
+    EgressNotAsIntended: EventObstacle.EGRESS_NOT_AS_INTENDED,
+}
 
 
 class DisruptionTests:
-    """The trials of one target."""
+    """The disruption tests of one target, each carried out when it is first asked for.
 
-    def __init__(self, target: NamespaceTarget, guard: Guard | None = None) -> None:
-        """Nothing happens yet; ``guard`` is what puts a live host back."""
+    Attributes:
+        target: the target that is judged.
+        results: the results so far, by the event's name.
+    """
+
+    def __init__(self, target: DisruptionTarget, guard: Guard | None = None) -> None:
+        """Carry out nothing yet; ``guard`` restores a live host."""
         self.target = target
         self._guard: Guard = guard or NoGuard()
         self.results: dict[str, DisruptionResult] = {}
-        self._made: dict[str, DisruptionResult | Exception] = {}
+        self._not_run: dict[str, EventNotRun] = {}
 
-    def through(self, name: EventName) -> DisruptionResult:
-        """What becomes of the agent's packets through an event of the intent's.
+    def through(self, name: EventName) -> DisruptionResult | EventNotRun:
+        """Return the result of an event that the intent names, or why the event was not carried out."""
+        return self._once(name, lambda: self._through(name))
 
-        Raises:
-            NotApplicable: when the event does not belong to this target.
-            NotPossible: when it cannot be made here.
-            WayNotRight: when the packets do not leave as intended to begin with.
-        """
-        if name not in self._made:
+    def after_reboot(self) -> DisruptionResult | EventNotRun:
+        """Return the result of a boot from the host's files alone, or why none was carried out."""
+        return self._once(REBOOT, self._after_reboot)
+
+    def _once(self, name: str, carry_out: Callable[[], DisruptionResult]) -> DisruptionResult | EventNotRun:
+        if name not in self.results and name not in self._not_run:
             try:
-                if (obstacle := self.target.obstacle_to(name)) is not None:
-                    raise NotPossible(obstacle)
-                if self.target.services.clone is not None:
-                    # What cannot be made on it cannot be made on a lab that is built for it.
-                    event_for(name, self.target)
-                self._made[name] = self.run(lambda target: event_for(name, target))
-            except (NotApplicable, NotPossible, EgressNotAsIntended) as reason:
-                self._made[name] = reason
-        made = self._made[name]
-        if isinstance(made, Exception):
-            raise made
-        self.results[name] = made
-        return made
+                self.results[name] = carry_out()
+            except tuple(_OBSTACLES) as reason:
+                self._not_run[name] = EventNotRun(_OBSTACLES[type(reason)], str(reason))
+        return self.results[name] if name in self.results else self._not_run[name]
 
-    def after_reboot(self) -> DisruptionResult:
-        """What becomes of the agent's packets when the host comes up from its files alone.
+    def _through(self, name: EventName) -> DisruptionResult:
+        if (obstacle := self.target.obstacle_to(name)) is not None:
+            raise EventNotPossible(obstacle)
+        if self.target.services.clone is not None:
+            # An event that is not possible on the target is not possible on its clone, which need not be built then.
+            event_for(name, self.target)
+        return self.run(lambda target: event_for(name, target))
 
-        Raises:
-            NotApplicable: when nothing is written down, and nothing is meant to be.
-            NotPossible: on a host that cannot be rebooted for it.
-        """
+    def _after_reboot(self) -> DisruptionResult:
         if self.target.intent.egress.persist == "none":
-            raise NotApplicable("rule and route are typed by hand, and meant so (egress.persist)")
-        if (obstacle := self.target.obstacle_to("reboot")) is not None:
-            raise NotPossible(obstacle)
+            raise EventNotApplicable("rule and route are typed by hand on purpose (egress.persist)")
+        if (obstacle := self.target.obstacle_to(REBOOT)) is not None:
+            raise EventNotPossible(obstacle)
         if self.target.services.rebooted is None:
-            raise NotPossible("a boot is replayed only in labs of NAT whose host has a network manager of its own")
-        if "reboot" not in self.results:
-            ground = self._ground(self.target.services.rebooted())
-            try:
-                disruption_result = DisruptionRun(ground, self.target, _Reboot()).after_boot()
-            finally:
-                ground.close()
-            self.results["reboot"] = disruption_result
-        return self.results["reboot"]
+            raise EventNotPossible("only labs of NAT whose host runs a network manager replay a boot")
+        host = self._watched(self.target.services.rebooted())
+        try:
+            return DisruptionRun(host, self.target, _Reboot()).after_boot()
+        finally:
+            host.close()
 
-    def run(self, make: Callable[[NamespaceTarget], Event]) -> DisruptionResult:
-        """Make any event happen, to a lab like the target or to the guarded live host.
+    def run(self, make: Callable[[DisruptionTarget], Event]) -> DisruptionResult:
+        """Carry out any event, on a clone of the lab or on the guarded live host.
 
         Args:
-            make: makes the event, for the target that it is to happen to.
+            make: returns the event, for the target that it happens to.
 
         Raises:
-            NotApplicable, NotPossible, WayNotRight: as :meth:`through`.
+            EventNotApplicable: the event does not belong to this target.
+            EventNotPossible: the event cannot be carried out here.
+            EgressNotAsIntended: the packets do not leave as intended before the event.
         """
-        twin = self.target.services.clone
-        ground = self._ground(twin() if twin is not None else self.target)
+        clone = self.target.services.clone
+        host = self._watched(clone() if clone is not None else self.target)
         try:
-            event = make(ground.target)
+            event = make(host.target)
             with self._guard.around(event):
-                return DisruptionRun(ground, self.target, event).disruption_result()
+                return DisruptionRun(host, self.target, event).result()
         finally:
-            ground.close()
+            host.close()
 
-    def _ground(self, target: NamespaceTarget) -> HostUnderTest:
-        assert target.agent is not None, "checks that need the agent are left out when it cannot be entered"
+    def _watched(self, target: DisruptionTarget) -> HostUnderTest:
+        assert target.agent is not None, "checks that need the agent are left out when its namespace cannot be opened"
         own, tokens = target is not self.target, TokenSpace()
         try:
             watch = Watch(target.host, self.target.resolved.watchable, tokens)
@@ -106,11 +119,11 @@ class DisruptionTests:
 
 @dataclass(frozen=True, slots=True)
 class _Reboot:
-    """The host comes up from its files alone: it has happened when its trial begins."""
+    """The host boots from its files alone. The boot has happened when the run begins."""
 
-    name: str = "reboot"
+    name: str = REBOOT
     title: str = "a reboot, replayed from the host's files alone"
     touches: Sequence[str] = ()
 
-    def apply(self, stage: EventContext) -> None:
-        """Nothing is left to do."""
+    def apply(self, context: EventContext) -> None:
+        """Do nothing more."""

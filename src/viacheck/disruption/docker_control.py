@@ -1,7 +1,6 @@
-"""A live host's Docker engine and the agent's container, restarted as their operator would.
+"""Restart a live host's Docker engine and the agent's container as their operator would.
 
-Whoever runs the thing does the restart, the engine or systemd: once asked for, it is finished also when this process is
-killed in the middle.
+The engine restarts the container and systemd the engine, so a restart completes even if this process is killed.
 """
 
 from __future__ import annotations
@@ -11,38 +10,40 @@ from viacheck.host.docker import one_line
 from viacheck.host.namespace import Namespace
 
 STOP_SECONDS = 10
-"""What ``docker restart`` gives a container to end by itself."""
+"""Seconds that ``docker restart`` gives a container to end by itself."""
 SERVICE = "docker.service"
 SERVICE_TIMEOUT = 60.0
 
 
 class DockerControl:
-    """What restarts engine and container of a live host."""
+    """Control over a live host's engine and container."""
 
     def __init__(self, host: Namespace, url: str | None, container: str) -> None:
-        """Nothing is restarted yet.
+        """Restart nothing yet.
 
         Args:
-            host: where systemd is asked.
-            url: the engine's address; None for what DOCKER_HOST or Docker's default says.
+            host: the namespace whose systemd restarts the engine.
+            url: the engine's address; None for the address in DOCKER_HOST, or Docker's default.
             container: the agent's, by name or id.
         """
         self._host, self._url, self._container = host, url, container
 
-    def not_restarted_by(self) -> str | None:
-        """Why the engine cannot be restarted here, in one line; None when it can."""
-        asked = self._host.run(["systemctl", "is-active", "--quiet", SERVICE])
-        if asked.ok:
+    def engine_obstacle(self) -> str | None:
+        """Return why the engine cannot be restarted here, in one line; None when it can."""
+        active = self._host.run(["systemctl", "is-active", "--quiet", SERVICE])
+        if active.ok:
             return None
-        return f"systemd does not run the Docker engine here ('{asked.command}' ended with exit code {asked.exit_code})"
+        return (
+            f"systemd does not run the Docker engine here ('{active.command}' ended with exit code {active.exit_code})"
+        )
 
     def restart_container(self) -> None:
-        """Restart the container; returns when the engine says that it runs.
+        """Restart the container; return when the engine reports that it runs.
 
         Raises:
-            EventFailed: when it does not start again.
+            EventFailed: it does not start again.
         """
-        # Imported here because it costs 145 ms, which a run without an engine need not pay.
+        # Imported here because it costs 145 ms, which a run without an engine does not need.
         import docker
 
         client = docker.DockerClient(base_url=self._url) if self._url else docker.from_env()
@@ -54,11 +55,11 @@ class DockerControl:
             client.close()
 
     def restart_engine(self) -> None:
-        """Restart the engine; returns when systemd says that it is ready, which it is when it answers.
+        """Restart the engine; return when systemd reports that it is ready, which is when it answers.
 
         Raises:
-            EventFailed: when it does not start again.
+            EventFailed: it does not start again.
         """
-        done = self._host.run(["systemctl", "restart", SERVICE], SERVICE_TIMEOUT)
-        if not done.ok:
-            raise EventFailed(f"{done.command}: exit {done.exit_code}: {done.stderr.strip()}")
+        result = self._host.run(["systemctl", "restart", SERVICE], SERVICE_TIMEOUT)
+        if not result.ok:
+            raise EventFailed(f"{result.command}: exit {result.exit_code}: {result.stderr.strip()}")

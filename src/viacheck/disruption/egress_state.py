@@ -1,7 +1,7 @@
-"""Reads what makes the agent's way: rules, the routes of the table that decides, the uplink's addresses.
+"""Read the state that decides the agent's egress: rules, the routes of its table, the uplink's addresses.
 
-It is read again and again through an event, since the kernel does not announce the IPv4 routes that it flushes with a
-link; so only this much is asked for, and each table by itself, which the kernel filters.
+The state is read after each step of an event, because the kernel does not announce the IPv4 routes that it flushes with
+a link. To be fast, only one table is read, which the kernel filters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NO_TABLE = "FIB table does not exist"
 
 
 class EgressUnreadable(Exception):
-    """The state could not be read; the message has the command and what it said."""
+    """The state could not be read; the message holds the command and its error."""
 
 
 def read_egress(
@@ -31,13 +31,13 @@ def read_egress(
     time: float,
     moment: str,
 ) -> EgressState:
-    """Read the state as it is now, of a bridged agent that is away nothing; ``time`` and ``moment`` say when that is.
+    """Read the present state; of a bridged agent that is away, nothing. ``time`` and ``moment`` are the state's own.
 
-    A NATed agent's way is made of the host's rules and the deciding table; a bridged one's of its own main table. The
-    addresses are those that its packets are to carry: the uplink's, or where it holds a lease itself, its own.
+    The host's rules and one table decide the egress of a NATed agent, its own main table that of a bridged agent. The
+    addresses are the intended sources of its packets: the uplink's, or its own if it holds a lease.
 
     Raises:
-        EgressUnreadable: when ``ip`` fails.
+        EgressUnreadable: ``ip`` fails.
     """
     rules: list[Rule] = []
     routes: list[Route] = []
@@ -46,7 +46,7 @@ def read_egress(
         if bridged:
             routes += _routes(agent, family, TABLE_MAIN) if agent is not None else []
             continue
-        routes += [one for one in _routes(host, family, resolved.table) if _matters(one, resolved)]
+        routes += [route for route in _routes(host, family, resolved.table) if _decides(route, resolved)]
         text = _ip(host, f"-{family}", "rule", "show")
         rules += [rule for rule in iproute.parse_rules(text, family) if not rule.kernels_own]
     addresses = read_addresses(host, agent, resolved)
@@ -54,10 +54,10 @@ def read_egress(
 
 
 def read_addresses(host: Namespace, agent: Namespace | None, resolved: ResolvedIntent) -> tuple[str, ...]:
-    """The addresses that the agent's packets may leave with: the uplink's, or those of its own lease.
+    """Return the intended sources of the agent's packets: the uplink's addresses, or those of the agent's own lease.
 
     Raises:
-        EgressUnreadable: when ``ip`` fails.
+        EgressUnreadable: ``ip`` fails.
     """
     if resolved.intent.mode == "pipework-dhcp":
         own = resolved.agent_link
@@ -66,8 +66,10 @@ def read_addresses(host: Namespace, agent: Namespace | None, resolved: ResolvedI
 
 
 def _addresses(namespace: Namespace, interface: str) -> tuple[str, ...]:
-    found = iproute.parse_addresses(_ip(namespace, "address", "show"))
-    return tuple(a.address for a in found if a.interface == interface and a.scope == "global")
+    addresses = iproute.parse_addresses(_ip(namespace, "address", "show"))
+    return tuple(
+        address.address for address in addresses if address.interface == interface and address.scope == "global"
+    )
 
 
 def _routes(namespace: Namespace, family: Family, table: int) -> list[Route]:
@@ -77,19 +79,19 @@ def _routes(namespace: Namespace, family: Family, table: int) -> list[Route]:
         if _NO_TABLE in str(error):
             return []
         raise
-    # Asked for one table, ip does not name it again.
+    # When asked for one table, ip does not print its number.
     return [dataclasses.replace(route, table=table) for route in iproute.parse_routes(text, family)]
 
 
-def _matters(route: Route, resolved: ResolvedIntent) -> bool:
-    """In a table of its own everything; in the main table what leads out by the uplink, or nowhere."""
+def _decides(route: Route, resolved: ResolvedIntent) -> bool:
+    """Return whether a route concerns the agent: all routes of its own table, in the main table those by the uplink."""
     if resolved.intent.policy_routed:
         return True
     return not route.nexthops or any(hop.interface == resolved.uplink for hop in route.nexthops)
 
 
-def _ip(namespace: Namespace, *words: str) -> str:
-    result = namespace.run(["ip", "-N", "-j", "-d", *words])
+def _ip(namespace: Namespace, *arguments: str) -> str:
+    result = namespace.run(["ip", "-N", "-j", "-d", *arguments])
     if not result.ok:
         raise EgressUnreadable(f"{result.command} ended with exit code {result.exit_code}: {result.stderr.strip()}")
     return result.stdout

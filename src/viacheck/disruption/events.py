@@ -1,8 +1,8 @@
-"""The events that a way must survive, each as something that can be made to happen to a host.
+"""The events that the agent's egress must survive.
 
-An event says what it touches, and its ``apply`` makes it happen step by step on a stage, which writes down each step,
-reads the state after it and lets the stream of probes go on in between. Putting things back is not an event's business:
-in a lab the host is thrown away, on a live host a guard stands around it.
+An event names the interfaces that it touches, and its ``apply`` carries it out step by step. The context records each
+step, reads the state after it and sends probes between the steps. An event restores nothing: a lab is thrown away, and
+on a live host the guard restores the state.
 """
 
 from __future__ import annotations
@@ -10,65 +10,65 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from viacheck.disruption.controls import Cabling, DhcpServerControl, EventContext, Restarts
+from viacheck.disruption.controls import CableControl, DhcpServerControl, EventContext, Restarts
 from viacheck.host.namespace import Namespace
 
 DOWN_TICKS = 15
-"""Beats of the stream that an uplink is taken away for."""
-BETWEEN = 5
-"""Beats between the steps of an event that repeats itself."""
+"""Ticks of the probe stream for which an uplink is down."""
+PAUSE_TICKS = 5
+"""Ticks between the steps of an event that repeats its steps."""
 NETWORKD_SERVICE = "systemd-networkd.service"
 CYCLES = 3
-"""How often an interface is taken down and up by its manager: once is no proof that it can be done again."""
+"""How often ifupdown takes an interface down and up: one cycle does not prove that the next succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkFlap:
-    """The uplink is set administratively down, and up again."""
+    """The uplink is set administratively down and up again."""
 
     uplink: str
     name: str = "link-flap"
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
+        """Return the event as text."""
         return f"{self.uplink} is set down and up again"
 
     @property
     def touches(self) -> Sequence[str]:
-        """The uplink."""
+        """Return the uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: EventContext) -> None:
-        """Down, a while, up."""
-        stage.run("ip", "link", "set", "dev", self.uplink, "down")
-        stage.hold(DOWN_TICKS)
-        stage.run("ip", "link", "set", "dev", self.uplink, "up")
+    def apply(self, context: EventContext) -> None:
+        """Set the uplink down, and up after a while."""
+        context.run("ip", "link", "set", "dev", self.uplink, "down")
+        context.wait(DOWN_TICKS)
+        context.run("ip", "link", "set", "dev", self.uplink, "up")
 
 
 @dataclass(frozen=True, slots=True)
 class CarrierLoss:
-    """The uplink loses its carrier, and has it again."""
+    """The uplink loses its carrier and regains it."""
 
     uplink: str
-    cabling: Cabling
+    cabling: CableControl
     name: str = "carrier-loss"
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
-        return f"{self.uplink} loses its carrier, and has it again"
+        """Return the event as text."""
+        return f"{self.uplink} loses its carrier and regains it"
 
     @property
     def touches(self) -> Sequence[str]:
-        """The uplink."""
+        """Return the uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: EventContext) -> None:
-        """Out, a while, in."""
-        stage.act(f"the cable of {self.uplink} is taken out", lambda: self.cabling.unplug(self.uplink))
-        stage.hold(DOWN_TICKS)
-        stage.act(f"the cable of {self.uplink} is put back", lambda: self.cabling.plug(self.uplink))
+    def apply(self, context: EventContext) -> None:
+        """Unplug the cable, and plug it in after a while."""
+        context.act(f"the cable of {self.uplink} is unplugged", lambda: self.cabling.unplug(self.uplink))
+        context.wait(DOWN_TICKS)
+        context.act(f"the cable of {self.uplink} is plugged in", lambda: self.cabling.plug(self.uplink))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,54 +81,54 @@ class IfUpDown:
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
+        """Return the event as text."""
         return f"ifdown and ifup of {self.uplink}, {self.cycles} times"
 
     @property
     def touches(self) -> Sequence[str]:
-        """The uplink."""
+        """Return the uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: EventContext) -> None:
-        """Down and up, again and again."""
+    def apply(self, context: EventContext) -> None:
+        """Take the uplink down and up, several times."""
         for _ in range(self.cycles):
-            stage.run("ifdown", self.uplink)
-            stage.hold(BETWEEN)
-            stage.run("ifup", self.uplink)
-            stage.hold(BETWEEN)
+            context.run("ifdown", self.uplink)
+            context.wait(PAUSE_TICKS)
+            context.run("ifup", self.uplink)
+            context.wait(PAUSE_TICKS)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkdRestart:
-    """systemd-networkd is restarted, as at an upgrade of its package; it takes each of its links anew."""
+    """systemd-networkd is restarted, as by an upgrade of its package; it configures each of its links again."""
 
     links: tuple[str, ...]
-    """Those that it manages."""
+    """The links that it manages."""
     restart: Callable[[], object] | None
-    """Restarts it where no systemd does."""
+    """Restarts the service in a lab; None where systemd runs it."""
     name: str = "networkd-restart"
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
+        """Return the event as text."""
         return "a restart of systemd-networkd"
 
     @property
     def touches(self) -> Sequence[str]:
-        """Every link of networkd's: at its start it takes their addresses away and sets them again."""
+        """Return every link of networkd: it removes their addresses when it starts, and adds them again."""
         return self.links
 
-    def apply(self, stage: EventContext) -> None:
-        """As systemd does it, or whoever stands for it."""
+    def apply(self, context: EventContext) -> None:
+        """Restart the service."""
         if self.restart is None:
-            stage.run("systemctl", "restart", NETWORKD_SERVICE)
+            context.run("systemctl", "restart", NETWORKD_SERVICE)
         else:
-            stage.act("systemd-networkd is restarted", self.restart)
+            context.act("systemd-networkd is restarted", self.restart)
 
 
 @dataclass(frozen=True, slots=True)
 class RouterMoved:
-    """A lease is renewed with the same address and another router, and the old router goes (RFC 2131, 4.4.5)."""
+    """A lease is renewed with another router, and the old router disappears (RFC 2131, 4.4.5)."""
 
     uplink: str
     dhcp_server: DhcpServerControl
@@ -136,25 +136,25 @@ class RouterMoved:
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
+        """Return the event as text."""
         return f"the renewal of the lease of {self.dhcp_server.holder} with another router"
 
     @property
     def touches(self) -> Sequence[str]:
-        """The uplink."""
+        """Return the uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: EventContext) -> None:
-        """The new router first, so that whoever follows what the server says loses nothing."""
+    def apply(self, context: EventContext) -> None:
+        """Announce the new router first, so that a client that follows the server loses no packet."""
         old, new = self.dhcp_server.router, self.dhcp_server.next_router
-        stage.router_moves(old, new)
-        stage.act(f"the lease is renewed, with {new} as the router", self.dhcp_server.name_next_router)
-        stage.act(f"the old router {old} goes", self.dhcp_server.retire_router)
+        context.router_moves(old, new)
+        context.act(f"the lease is renewed with the router {new}", self.dhcp_server.name_next_router)
+        context.act(f"the old router {old} disappears", self.dhcp_server.retire_router)
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseMoved:
-    """The DHCP server refuses to renew a lease, and gives another address."""
+    """The DHCP server refuses to renew a lease, and leases another address."""
 
     uplink: str
     dhcp_server: DhcpServerControl
@@ -162,51 +162,51 @@ class LeaseMoved:
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
+        """Return the event as text."""
         return f"the change of the leased address of {self.dhcp_server.holder}"
 
     @property
     def touches(self) -> Sequence[str]:
-        """The uplink."""
+        """Return the uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: EventContext) -> None:
-        """As the server decides."""
-        stage.act("the lease is refused, and another address given", self.dhcp_server.move_lease)
+    def apply(self, context: EventContext) -> None:
+        """Refuse the lease, and lease another address."""
+        context.act("the lease is refused and another address leased", self.dhcp_server.move_lease)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecreated:
-    """The uplink's device goes and comes again, and gets its addresses back: a dongle, a driver, a virtual port."""
+    """The uplink's device is removed and recreated with its addresses: a dongle, a driver, a virtual port."""
 
     uplink: str
     addresses: tuple[str, ...]
     """In CIDR form."""
-    cabling: Cabling
+    cabling: CableControl
     name: str = "device-change"
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
-        return f"{self.uplink} is removed and made anew"
+        """Return the event as text."""
+        return f"{self.uplink} is removed and recreated"
 
     @property
     def touches(self) -> Sequence[str]:
-        """The uplink."""
+        """Return the uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: EventContext) -> None:
-        """Gone, there again, up, with its addresses."""
-        stage.act(f"{self.uplink} is removed and made anew", lambda: self.cabling.recreate(self.uplink))
-        stage.reopen()
+    def apply(self, context: EventContext) -> None:
+        """Remove the device, recreate it, and configure its addresses."""
+        context.act(f"{self.uplink} is removed and recreated", lambda: self.cabling.recreate(self.uplink))
+        context.reopen()
         for address in self.addresses:
-            stage.run("ip", "address", "add", address, "dev", self.uplink)
-        stage.run("ip", "link", "set", "dev", self.uplink, "up")
+            context.run("ip", "address", "add", address, "dev", self.uplink)
+        context.run("ip", "link", "set", "dev", self.uplink, "up")
 
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """The uplink has another name for a while, as when names are not fixed."""
+    """The uplink has another name for a while, as on a host without predictable names."""
 
     uplink: str
     other: str = "viacheck-other"
@@ -214,19 +214,19 @@ class Renamed:
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
-        return f"{self.uplink} is called {self.other} for a while"
+        """Return the event as text."""
+        return f"{self.uplink} is renamed to {self.other} for a while"
 
     @property
     def touches(self) -> Sequence[str]:
-        """The uplink."""
+        """Return the uplink."""
         return (self.uplink,)
 
-    def apply(self, stage: EventContext) -> None:
-        """One name, a while, the other."""
-        stage.run("ip", "link", "set", "dev", self.uplink, "name", self.other)
-        stage.hold(BETWEEN)
-        stage.run("ip", "link", "set", "dev", self.other, "name", self.uplink)
+    def apply(self, context: EventContext) -> None:
+        """Rename the uplink, and give it its name again after a while."""
+        context.run("ip", "link", "set", "dev", self.uplink, "name", self.other)
+        context.wait(PAUSE_TICKS)
+        context.run("ip", "link", "set", "dev", self.other, "name", self.uplink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,24 +236,24 @@ class ContainerRestart:
     container: str
     restarts: Restarts
     agent: Callable[[], Namespace]
-    """Finds the agent's namespace anew."""
+    """Opens the agent's namespace after the restart."""
     name: str = "container-restart"
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
+        """Return the event as text."""
         return f"the container {self.container} is restarted"
 
     @property
     def touches(self) -> Sequence[str]:
-        """None of the host's own."""
+        """Return no interface: the restart touches none of the host's own."""
         return ()
 
-    def apply(self, stage: EventContext) -> None:
-        """Restart it and go on from where the agent is then."""
-        stage.agent_leaves()
-        stage.act(f"docker restart {self.container}", self.restarts.restart_container)
-        stage.agent_is_now(self.agent())
+    def apply(self, context: EventContext) -> None:
+        """Restart it, and continue in the agent's new namespace."""
+        context.agent_stops()
+        context.act(f"docker restart {self.container}", self.restarts.restart_container)
+        context.agent_returns(self.agent())
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,21 +263,21 @@ class EngineRestart:
     container: str
     restarts: Restarts
     agent: Callable[[], Namespace]
-    """Finds the agent's namespace anew."""
+    """Opens the agent's namespace after the restart."""
     name: str = "engine-restart"
 
     @property
     def title(self) -> str:
-        """What happens, for people."""
+        """Return the event as text."""
         return "the Docker engine is restarted"
 
     @property
     def touches(self) -> Sequence[str]:
-        """None of the host's own."""
+        """Return no interface: the restart touches none of the host's own."""
         return ()
 
-    def apply(self, stage: EventContext) -> None:
-        """Restart it and go on from where the agent is then."""
-        stage.agent_leaves()
-        stage.act("the Docker engine is restarted", self.restarts.restart_engine)
-        stage.agent_is_now(self.agent())
+    def apply(self, context: EventContext) -> None:
+        """Restart it, and continue in the agent's new namespace."""
+        context.agent_stops()
+        context.act("the Docker engine is restarted", self.restarts.restart_engine)
+        context.agent_returns(self.agent())

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from viacheck.disruption.consent import consent_missing, cuts_management
-from viacheck.disruption.controls import Event
-from viacheck.disruption.event_registry import NotPossible
+from viacheck.disruption.controls import DisruptionTarget, Event, EventNotPossible
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld
 from viacheck.guard.restore import RestoreResult
 from viacheck.guard.ssh_sessions import ManagementUnknown, ssh_sessions
 from viacheck.model.intent import Intent
 from viacheck.model.intent_values import seconds
-from viacheck.targets.namespace_target import NamespaceTarget
 
 _EVENT_MARGIN = 15.0
 """Seconds beyond the time to recover for one event."""
@@ -75,7 +73,7 @@ def plan_of(intent: Intent) -> DisruptionPlan:
 class LiveDisruption:
     """The consent to interrupt a live host, and the guard around each event."""
 
-    def __init__(self, target: NamespaceTarget, site: str, *, asked: bool, flap_management: bool) -> None:
+    def __init__(self, target: DisruptionTarget, site: str, *, asked: bool, flap_management: bool) -> None:
         """``asked``: ``--allow-disruptive`` was given; ``flap_management``: ``--flap-management`` was given."""
         self._target, self._site = target, site
         self._asked, self._flap_management = asked, flap_management
@@ -96,12 +94,12 @@ class LiveDisruption:
         """Save the host's state under a watchdog while the event happens, and restore it after the event.
 
         Raises:
-            NotPossible: the event would cut the operator's session, the state cannot be saved, or another run is
+            EventNotPossible: the event would cut the operator's session, the state cannot be saved, or another run is
                 changing this host.
         """
         intent = self._target.intent
         if event.touches and (cut := self._cuts_operator_off(event.touches)) is not None:
-            raise NotPossible(cut)
+            raise EventNotPossible(cut)
         # A restart touches none of the host's interfaces, but it may change the agent's egress, which is restored too.
         interfaces = event.touches or (intent.egress.uplink,)
         tables = (intent.egress.table,) if intent.egress.table is not None else ()
@@ -109,7 +107,7 @@ class LiveDisruption:
             with guard(self._target.host, interfaces, timeout=plan_of(intent).timeout, tables=tables) as armed:
                 yield
         except (GuardRefused, LockHeld) as error:
-            raise NotPossible(str(error)) from None
+            raise EventNotPossible(str(error)) from None
         if armed.result is not None:
             self._target.notes.append(f"after {event.title}: {_restore_text(armed.result)}")
 

@@ -1,8 +1,7 @@
-"""A stream of probes from the agent, at a steady pace, watched on every way out for as long as an event lasts.
+"""A stream of probes from the agent at a steady pace, watched on every egress interface while an event happens.
 
-Each beat sends one probe of every course: the old flow keeps its port or identifier from before the event on, a new
-flow has one of its own for each probe. What was seen is taken in at every beat, so that the end of an outage is noticed
-when it comes.
+Each tick sends one probe of every flow. An old flow keeps its port or identifier from before the event on; a new flow
+has its own for each probe. The captures are read at every tick, so that the end of an outage is noticed at once.
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Frame, Observation, Watch
 from viacheck.packets.probes import Prober, ProbeRequest
 
-PACE = 0.01
-"""Seconds from beat to beat."""
+TICK = 0.01
+"""Seconds from tick to tick."""
 NOT_SENT = -1
+"""Number of a probe that was not sent, because the agent was away."""
 _PORTS = (20000, 29999)
-"""Outside of what the kernel gives to sockets that ask for none (ip_local_port_range)."""
+"""Outside the kernel's ephemeral ports (ip_local_port_range)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamFlow:
-    """One course of a stream: what it sends at each beat."""
+    """One flow of a stream, and its probe of each tick."""
 
     flow: FlowAge
     family: Family
@@ -38,7 +38,7 @@ class StreamFlow:
 
 
 def stream_flows(protocol: TransportProtocol, destinations: Mapping[Family, str], port: int) -> tuple[StreamFlow, ...]:
-    """An old flow and new flows to each family's destination; ``port`` is that of UDP and TCP."""
+    """Return an old flow and new flows to each family's destination; ``port`` is the port of UDP and TCP."""
     kept = random.randint(*_PORTS)  # noqa: S311 - any port will do
     to_port = None if protocol == "icmp" else port
     sources: tuple[tuple[FlowAge, int | None], ...] = (("old", kept), ("new", None))
@@ -59,107 +59,108 @@ class _Sent:
     number: int
 
 
-class Stream:
-    """A stream under way. Begun when it is made; :meth:`end` closes the watch period and judges its soundness."""
+class ProbeStream:
+    """A stream under way. It begins when it is created; :meth:`end` closes the watch and judges its soundness."""
 
     def __init__(
         self,
         prober: Prober,
         watch: Watch,
-        news: RouteMonitor,
-        flow_results: Sequence[StreamFlow],
+        monitor: RouteMonitor,
+        flows: Sequence[StreamFlow],
         egress_interfaces: Sequence[str],
-        pace: float = PACE,
+        tick: float = TICK,
     ) -> None:
-        """Begin the watch period.
+        """Begin to watch.
 
         Args:
-            prober: sends from the agent's namespace. It may be exchanged while the stream is under way; while there is
-                none, as the agent is away, every beat counts as a probe lost.
-            watch: on every way out of the host.
-            news: read between the beats.
-            flow_results: what to send.
-            egress_interfaces: by which a probe leaves the host; other watched interfaces do not count.
-            pace: seconds from beat to beat.
+            prober: sends from the agent's namespace. It may be replaced while the stream is under way; while it is
+                None, because the agent is away, every tick counts as a lost probe.
+            watch: on every egress interface of the host.
+            monitor: read between the ticks.
+            flows: the flows to send.
+            egress_interfaces: those that a probe leaves the host by; other watched interfaces do not count.
+            tick: seconds from tick to tick.
         """
         self.prober: Prober | None = prober
-        self.flow_results = tuple(flow_results)
+        self.flows = tuple(flows)
         self.ticks = 0
-        self._news, self._ways_out, self._pace = news, frozenset(egress_interfaces), pace
-        self._sent: list[list[_Sent]] = [[] for _ in flow_results]
+        self._monitor, self._egress_interfaces, self._tick = monitor, frozenset(egress_interfaces), tick
+        self._sent: list[list[_Sent]] = [[] for _ in flows]
         self._departures: dict[int, list[tuple[int, str, str]]] = {}
         self._period = watch()
         self._next = time.monotonic()
 
     def run(self, until: Callable[[], bool], timeout: float) -> bool:
-        """Send and watch until something is so, or for ``timeout`` seconds; returns whether it came to be so."""
+        """Send and watch until a condition holds, for ``timeout`` seconds at most; return whether it came to hold."""
         deadline = time.monotonic() + timeout
         while not until():
             if time.monotonic() >= deadline:
                 return False
-            self._beat()
+            self._send()
             self._wait()
         return True
 
-    def _beat(self) -> None:
+    def _send(self) -> None:
+        """Send the probes of one tick."""
         if self.prober is None:
             for sent in self._sent:
                 sent.append(_Sent(time.time_ns(), NOT_SENT))
         else:
-            with self.prober.launch([flow_result.request for flow_result in self.flow_results]) as flight:
-                for sent, exchange in zip(self._sent, flight.exchanges, strict=True):
+            with self.prober.launch([flow.request for flow in self.flows]) as batch:
+                for sent, exchange in zip(self._sent, batch.exchanges, strict=True):
                     sent += [_Sent(probe.time_ns, probe.token.number) for probe in exchange.probes]
         self.ticks += 1
         self._note(self._period.read())
 
     def _wait(self) -> None:
-        """Until the next beat is due; beats that were missed are left out, not made up for."""
+        """Wait until the next tick is due. Missed ticks are left out and not made up for."""
         now = time.monotonic()
-        self._next = max(self._next + self._pace, now)
-        while (left := self._next - time.monotonic()) > 0:
-            if select.select([self._news], [], [], left)[0]:
-                self._news.read()
+        self._next = max(self._next + self._tick, now)
+        while (remaining := self._next - time.monotonic()) > 0:
+            if select.select([self._monitor], [], [], remaining)[0]:
+                self._monitor.read()
 
     def _note(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
-            leaves = frame.direction == "out" and frame.role == "probe" and frame.interface in self._ways_out
+            leaves = frame.direction == "out" and frame.role == "probe" and frame.interface in self._egress_interfaces
             if leaves and frame.number is not None:
                 self._departures.setdefault(frame.number, []).append((frame.time_ns, frame.interface, frame.source))
 
     def reopen(self) -> None:
-        """Watch interfaces that were made anew."""
+        """Watch interfaces that were recreated."""
         self._period.reopen()
 
     def probe_results(
         self,
-        flow_result: StreamFlow,
+        flow: StreamFlow,
         uplink: str,
         sources: Callable[[float], frozenset[str | None]],
         begin_ns: int,
         last: int | None = None,
     ) -> list[ProbeResult]:
-        """What became of a course's probes.
+        """Return the outcome of a flow's probes.
 
         Args:
-            flow_result: one of this stream's.
-            uplink: where they must leave.
-            sources: the sources that are right, for a probe sent at a time.
-            begin_ns: when the event began, since the epoch: times are counted from there, in seconds.
+            flow: one of this stream's flows.
+            uplink: the interface that they must leave by.
+            sources: returns the intended sources for a probe sent at a time.
+            begin_ns: when the event began, since the epoch; times count from there, in seconds.
             last: only so many of the last probes.
         """
-        sent = self._sent[self.flow_results.index(flow_result)]
-        found = []
-        for one in sent if last is None else sent[-last:]:
-            at = (one.time_ns - begin_ns) / 1e9
+        sent = self._sent[self.flows.index(flow)]
+        results = []
+        for probe in sent if last is None else sent[-last:]:
+            at = (probe.time_ns - begin_ns) / 1e9
             departures = [
                 Departure((time_ns - begin_ns) / 1e9, interface, source)
-                for time_ns, interface, source in self._departures.get(one.number, ())
+                for time_ns, interface, source in self._departures.get(probe.number, ())
             ]
-            found.append(probe_result(at, flow_result.flow, flow_result.family, departures, uplink, sources(at)))
-        return found
+            results.append(probe_result(at, flow.flow, flow.family, departures, uplink, sources(at)))
+        return results
 
     def end(self) -> Observation:
-        """Give the last probes the time that they have, end the watch period, and return what it has shown."""
+        """Wait for the last probes, end the watch, and return its observation."""
         deadline = time.monotonic() + LATE
         while self._under_way() and time.monotonic() < deadline:
             self._wait()
@@ -170,7 +171,9 @@ class Stream:
         return observation
 
     def _under_way(self) -> bool:
-        """Whether a probe that was sent a moment ago has not been seen leaving."""
+        """Return whether a recent probe has not been seen leaving."""
         since = time.time_ns() - int(LATE * 1e9)
-        recent = (one for sent in self._sent for one in sent[-int(LATE / self._pace) - 1 :] if one.time_ns > since)
-        return any(one.number != NOT_SENT and one.number not in self._departures for one in recent)
+        recent = (
+            probe for sent in self._sent for probe in sent[-int(LATE / self._tick) - 1 :] if probe.time_ns > since
+        )
+        return any(probe.number != NOT_SENT and probe.number not in self._departures for probe in recent)

@@ -1,4 +1,4 @@
-"""One event under way: the host that it happens to, the stream of probes through it, and what became of them."""
+"""One event under way: the host that it happens to, the probe stream meanwhile, and the result."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from viacheck.analysis.disruption_text import flow_text
-from viacheck.disruption.controls import Event, EventFailed, EventNotMade
+from viacheck.analysis.disruption_text import flow_label, flow_text
+from viacheck.disruption.controls import (
+    DisruptionTarget,
+    EgressNotAsIntended,
+    Event,
+    EventFailed,
+    EventNotPossible,
+)
 from viacheck.disruption.egress_state import read_addresses, read_egress
-from viacheck.disruption.event_registry import NotPossible
 from viacheck.disruption.flow_results import SETTLED, flow_result, settled
-from viacheck.disruption.probe_stream import Stream, StreamFlow, stream_flows
-from viacheck.disruption.timeline import Moment, timeline, whereabouts
+from viacheck.disruption.probe_stream import ProbeStream, StreamFlow, stream_flows
+from viacheck.disruption.timeline_evidence import Moment, probe_text, timeline_evidence
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent_values import seconds
@@ -26,35 +31,30 @@ from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Watch
 from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
-from viacheck.targets.namespace_target import NamespaceTarget
 
 LAB_TICKS: Mapping[str | None, int] = {"netns": 100, "engine": 300}
-"""By flavour, beats of the stream that packets are watched for after an event in a lab, where what brings them back
-does so at once; a busy machine takes longer for a beat, as for everything else. A container asks for its gateway's
-address once a second (retrans_time_ms), a namespace of a lab more often."""
+"""By flavour, the ticks for which packets are watched after an event in a lab, where a recovery follows at once. Ticks
+and not seconds, because a busy machine is slow in everything. A container asks for its gateway's MAC address once a
+second (retrans_time_ms), a namespace of a lab more often."""
 SETTLE_TIMEOUT = 2.0
-"""Seconds that the way may take to be right before anything happens; a busy machine is slow to show it."""
+"""Seconds for the egress to be as intended before the event; a busy machine needs some of them."""
 EVENT_TIMEOUT = 60.0
-
-
-class EgressNotAsIntended(Exception):
-    """The agent's packets do not leave as intended before anything has happened; the message says what they do."""
 
 
 @dataclass(slots=True)
 class HostUnderTest:
-    """A host that events happen to, with everything that watches it."""
+    """A host that an event happens to, with its captures."""
 
-    target: NamespaceTarget
+    target: DisruptionTarget
     agent: Namespace | None
-    """None while it is away."""
+    """None while the agent is away."""
     tokens: TokenSpace
     watch: Watch
     own: bool
-    """It was built for trials, and ends with them."""
+    """The target was built for this event, and ends with it."""
 
     def close(self) -> None:
-        """Let go of it, and end what was built for trials."""
+        """Close the captures, and the target that was built for this event."""
         self.watch.close()
         if self.agent is not None and self.agent is not self.target.agent:
             self.agent.close()
@@ -64,51 +64,62 @@ class HostUnderTest:
 
 @dataclass(slots=True)
 class DisruptionRun:
-    """One event under way: the stage that it happens on, in a thread of its own beside the stream."""
+    """One event under way. It is the event's context; the event runs in its own thread beside the stream."""
 
-    ground: HostUnderTest
-    judged: NamespaceTarget
+    host: HostUnderTest
+    judged: DisruptionTarget
     event: Event
-    stream: Stream = field(init=False)
-    news: RouteMonitor = field(init=False)
+    stream: ProbeStream = field(init=False)
+    monitor: RouteMonitor = field(init=False)
     begin_ns: int = 0
     ended_ns: int = 0
     """When the last step was done."""
     steps: list[Moment] = field(default_factory=list)
     states: list[EgressState] = field(default_factory=list)
-    held: list[tuple[float, frozenset[str]]] = field(default_factory=list)
-    """When the addresses to leave with were read, in seconds since the event began, and what they were."""
+    address_readings: list[tuple[float, frozenset[str]]] = field(default_factory=list)
+    """When the egress addresses were read, in seconds since the event began, and the addresses."""
     addresses_read_ns: int = 0
-    refused: list[CommandEvidence] = field(default_factory=list)
+    failed_commands: list[CommandEvidence] = field(default_factory=list)
     families: list[Family] = field(default_factory=list)
-    beat: threading.Condition = field(default_factory=threading.Condition)
+    ticked: threading.Condition = field(default_factory=threading.Condition)
     over: bool = False
     moved_router: tuple[str, str] | None = None
 
-    def disruption_result(self) -> DisruptionResult:
-        """Make the event happen, and judge what became of the packets.
+    def result(self) -> DisruptionResult:
+        """Carry the event out, and return the result.
 
         Raises:
-            WayNotRight: when they do not leave as intended to begin with.
-            NotPossible: when the event cannot be made to happen.
+            EgressNotAsIntended: the packets do not leave as intended before the event.
+            EventNotPossible: the event cannot be carried out.
         """
-        flow_results = self._courses()
-        self.families = sorted({one.family for one in flow_results})
-        self.news = RouteMonitor(self.ground.target.host)
+        flows = self._flows()
+        self.families = sorted({flow.family for flow in flows})
+        self.monitor = RouteMonitor(self.host.target.host)
         try:
-            egress_interfaces = self.judged.resolved.egress_interfaces
-            self.stream = Stream(self._prober(), self.ground.watch, self.news, flow_results, egress_interfaces)
-            return self._trial(flow_results)
+            self.stream = self._stream(flows)
+            return self._carry_out(flows)
         finally:
-            self.news.close()
+            self.monitor.close()
 
-    @property
-    def _ways(self) -> list[str]:
-        """The ways out of the host, the intended one first."""
-        uplink = self.judged.resolved.uplink
-        return [uplink, *(way for way in self.judged.resolved.egress_interfaces if way != uplink)]
+    def after_boot(self) -> DisruptionResult:
+        """Return the result for a host that has just booted; the state before is the judged host's present state."""
+        flows = self._flows()
+        self.families = sorted({flow.family for flow in flows})
+        self.monitor = RouteMonitor(self.host.target.host)
+        try:
+            assert self.judged.agent is not None
+            self.begin_ns = self.ended_ns = time.time_ns()
+            self._read_state(self.judged.host, self.judged.agent, "before")
+            self.stream = self._stream(flows)
+            return replace(self._judge(flows, (), None), only_table=self.judged.resolved.table)
+        finally:
+            self.monitor.close()
 
-    def _courses(self) -> tuple[StreamFlow, ...]:
+    def _stream(self, flows: tuple[StreamFlow, ...]) -> ProbeStream:
+        egress_interfaces = self.judged.resolved.egress_interfaces
+        return ProbeStream(self._prober(), self.host.watch, self.monitor, flows, egress_interfaces)
+
+    def _flows(self) -> tuple[StreamFlow, ...]:
         intent = self.judged.intent
         destinations: dict[Family, str] = {4: str(intent.probe.target)}
         if self.judged.resolved.agent_address6 is not None and intent.probe.target6 is not None:
@@ -117,115 +128,45 @@ class DisruptionRun:
         return stream_flows(protocol, destinations, intent.probe.port)
 
     def _prober(self) -> Prober:
-        assert self.ground.agent is not None
-        return Prober(self.ground.agent, self.ground.tokens)
+        assert self.host.agent is not None
+        return Prober(self.host.agent, self.host.tokens)
 
-    def _trial(self, flow_results: Sequence[StreamFlow]) -> DisruptionResult:
+    def _carry_out(self, flows: Sequence[StreamFlow]) -> DisruptionResult:
         self.begin_ns = time.time_ns()
-        self._dump("before")
-        self.stream.run(lambda: all(self._settled(one) for one in flow_results), SETTLE_TIMEOUT)
-        judged = [one for one in flow_results if self._settled(one)]
-        left_out = tuple(
-            f"{'new flows' if one.flow == 'new' else 'the old flow'}, IPv{one.family}: not judged, it did not leave as "
-            "intended before anything had happened"
-            for one in flow_results
-            if one not in judged
+        self._read_host_state("before")
+        self.stream.run(lambda: all(self._settled(flow) for flow in flows), SETTLE_TIMEOUT)
+        judged = [flow for flow in flows if self._settled(flow)]
+        not_judged = tuple(
+            f"{flow_label(flow.flow, flow.family)}: not judged, it did not leave as intended before the event"
+            for flow in flows
+            if flow not in judged
         )
-        if not any(one.family == 4 for one in judged):
-            last = [
-                probe_result for one in flow_results if one.family == 4 for probe_result in self._fates(one, last=1)
-            ]
+        if not any(flow.family == 4 for flow in judged):
+            last = [result for flow in flows if flow.family == 4 for result in self._probe_results(flow, last=1)]
             self.stream.end()
-            raise EgressNotAsIntended(
-                ", ".join(sorted({whereabouts(probe_result) for probe_result in last})) or "nothing was sent"
-            )
-        self.families = sorted({one.family for one in judged})
+            raise EgressNotAsIntended(", ".join(sorted({probe_text(result) for result in last})) or "nothing was sent")
+        self.families = sorted({flow.family for flow in judged})
         self.begin_ns = self.ended_ns = time.time_ns()
         self.states.clear()
-        self.held.clear()
-        self._dump("before")
+        self.address_readings.clear()
+        self._read_host_state("before")
         try:
-            trouble = self._happen()
-        except EventNotMade as error:
+            failure = self._apply()
+        except EventNotPossible:
             self.stream.end()
-            raise NotPossible(str(error)) from error
-        return self._judge(judged, left_out, trouble)
+            raise
+        return self._judge(judged, not_judged, failure)
 
-    def _judge(self, judged: Sequence[StreamFlow], left_out: tuple[str, ...], trouble: str | None) -> DisruptionResult:
-        """Watch until all is right again or the bound is hit, and classify."""
-        ended = (self.ended_ns - self.begin_ns) / 1e9
-        if trouble is None:
-            ticks = LAB_TICKS[self.judged.flavour] if self.judged.kind == "lab" else math.inf
-            last, within = self.stream.ticks + ticks, seconds(self.judged.intent.egress.recover_within)
-            self.stream.run(lambda: self._right_again(judged, ended) or self.stream.ticks >= last, within)
-        watched = (time.time_ns() - self.begin_ns) / 1e9 - ended
-        self._dump("after")
-        observation = self.stream.end()
-        probe_results = [self._fates(one) for one in judged]
-        found = tuple(flow_result(one, ended) for one in probe_results)
-        unproven = {
-            way: why for way, why in observation.unproven.items() if way in self.judged.resolved.egress_interfaces
-        }
-        return DisruptionResult(
-            event=self.event.name,
-            title=self.event.title,
-            ended=ended,
-            watched=watched,
-            flow_results=found,
-            states=tuple(self.states),
-            timeline=timeline(
-                self.event.title,
-                self.steps,
-                self.states,
-                self._announced(),
-                probe_results,
-                self._ways,
-                figures=[*map(flow_text, found), *left_out],
-                unproven=unproven,
-            ),
-            failed_commands=tuple(self.refused),
-            unproven=unproven,
-            not_judged=left_out,
-            failure=trouble,
-            moved_router=self.moved_router,
-        )
-
-    def _right_again(self, judged: Sequence[StreamFlow], ended: float) -> bool:
-        """Whether all courses are as they should be. Who gives an address back may do so after the last step."""
-        if self.news.address_ns > self.addresses_read_ns:
-            now = time.time_ns()
-            self._hold(now, read_addresses(self.ground.target.host, self.ground.agent, self.judged.resolved))
-        return all(self._settled(one, after=ended) for one in judged)
-
-    def _hold(self, asked_ns: int, addresses: Sequence[str]) -> None:
-        self.addresses_read_ns = asked_ns
-        self.held.append(((asked_ns - self.begin_ns) / 1e9, frozenset(addresses)))
-
-    def after_boot(self) -> DisruptionResult:
-        """Judge a host that has just come up; before is what the judged host is like now."""
-        resolved, ground = self.judged.resolved, self.ground
-        flow_results = self._courses()
-        self.families = sorted({one.family for one in flow_results})
-        self.news = RouteMonitor(ground.target.host)
-        try:
-            assert self.judged.agent is not None
-            self.begin_ns = self.ended_ns = time.time_ns()
-            self._keep(self.judged.host, self.judged.agent, "before")
-            self.stream = Stream(self._prober(), ground.watch, self.news, flow_results, resolved.egress_interfaces)
-            return replace(self._judge(flow_results, (), None), only_table=resolved.table)
-        finally:
-            self.news.close()
-
-    def _happen(self) -> str | None:
-        """Apply the event beside the stream, until it is over; returns why it did not come about, if so."""
+    def _apply(self) -> str | None:
+        """Apply the event beside the stream, until it is over; return why it failed, if it did."""
         with ThreadPoolExecutor(1, thread_name_prefix="event") as worker:
             done: Future[None] = worker.submit(self.event.apply, self)
             try:
-                in_time = self.stream.run(lambda: self._beaten(done), EVENT_TIMEOUT)
+                in_time = self.stream.run(lambda: self._tick(done), EVENT_TIMEOUT)
             finally:
-                with self.beat:
+                with self.ticked:
                     self.over = True
-                    self.beat.notify_all()
+                    self.ticked.notify_all()
             if not in_time:
                 return f"{self.event.title}: not over after {EVENT_TIMEOUT:g} s"
             try:
@@ -234,101 +175,160 @@ class DisruptionRun:
                 return str(error)
         return None
 
-    def _beaten(self, done: Future[None]) -> bool:
-        """Tell the event that one more beat has passed; whether it is over."""
-        with self.beat:
-            self.beat.notify_all()
+    def _tick(self, done: Future[None]) -> bool:
+        """Notify the event of one more tick; return whether the event is over."""
+        with self.ticked:
+            self.ticked.notify_all()
         return done.done()
 
-    def _fates(self, one: StreamFlow, last: int | None = None) -> list[ProbeResult]:
-        return self.stream.probe_results(
-            one, self.judged.resolved.uplink, self._sources(one.family), self.begin_ns, last
+    def _judge(
+        self, judged: Sequence[StreamFlow], not_judged: tuple[str, ...], failure: str | None
+    ) -> DisruptionResult:
+        """Watch until every flow has recovered or the limit is reached, and classify the flows."""
+        ended = (self.ended_ns - self.begin_ns) / 1e9
+        if failure is None:
+            ticks = LAB_TICKS[self.judged.flavour] if self.judged.kind == "lab" else math.inf
+            last, within = self.stream.ticks + ticks, seconds(self.judged.intent.egress.recover_within)
+            self.stream.run(lambda: self._recovered(judged, ended) or self.stream.ticks >= last, within)
+        watched = (time.time_ns() - self.begin_ns) / 1e9 - ended
+        self._read_host_state("after")
+        observation = self.stream.end()
+        resolved = self.judged.resolved
+        probe_results = [self._probe_results(flow) for flow in judged]
+        flow_results = tuple(flow_result(results, ended) for results in probe_results)
+        unproven = {
+            interface: reason
+            for interface, reason in observation.unproven.items()
+            if interface in resolved.egress_interfaces
+        }
+        others = [interface for interface in resolved.egress_interfaces if interface != resolved.uplink]
+        return DisruptionResult(
+            event=self.event.name,
+            title=self.event.title,
+            ended=ended,
+            watched=watched,
+            flow_results=flow_results,
+            states=tuple(self.states),
+            timeline=timeline_evidence(
+                self.event.title,
+                self.steps,
+                self.states,
+                self._announcements(),
+                probe_results,
+                [resolved.uplink, *others],
+                figures=[*map(flow_text, flow_results), *not_judged],
+                unproven=unproven,
+            ),
+            failed_commands=tuple(self.failed_commands),
+            unproven=unproven,
+            not_judged=not_judged,
+            failure=failure,
+            moved_router=self.moved_router,
         )
 
-    def _settled(self, one: StreamFlow, after: float | None = None) -> bool:
-        probe_results = self._fates(one, last=SETTLED)
+    def _recovered(self, judged: Sequence[StreamFlow], ended: float) -> bool:
+        """Return whether all flows have recovered. A program may restore an address after the last step."""
+        if self.monitor.address_ns > self.addresses_read_ns:
+            now = time.time_ns()
+            self._add_addresses(now, read_addresses(self.host.target.host, self.host.agent, self.judged.resolved))
+        return all(self._settled(flow, after=ended) for flow in judged)
+
+    def _probe_results(self, flow: StreamFlow, last: int | None = None) -> list[ProbeResult]:
+        uplink, sources = self.judged.resolved.uplink, self._sources(flow.family)
+        return self.stream.probe_results(flow, uplink, sources, self.begin_ns, last)
+
+    def _settled(self, flow: StreamFlow, after: float | None = None) -> bool:
+        probe_results = self._probe_results(flow, last=SETTLED)
         return settled(probe_results) and (after is None or probe_results[0].time > after)
 
     def _sources(self, family: Family) -> Callable[[float], frozenset[str | None]]:
-        """Which sources are right for a probe: a bridged agent's own, else the uplink's or the lease's of that time."""
+        """Return the intended sources of a probe by its time: a bridged agent's own, else the uplink's or lease's."""
         resolved = self.judged.resolved
         own = resolved.agent_address if family == 4 else resolved.agent_address6
         if resolved.intent.mode not in ("nat", "pipework-dhcp"):
             return lambda _at: frozenset([own])
-        # IPv6 is passed on untranslated, as far as the host has no NAT for it.
+        # IPv6 is forwarded without translation, unless the host has NAT for it.
         fixed = frozenset([own] if family == 6 else [])
 
         def sources(at: float) -> frozenset[str | None]:
-            # A state is read a moment after its step, so a probe may be as new as the next one.
-            before = [addresses for read, addresses in self.held if read <= at][-1:]
-            after = [addresses for read, addresses in self.held if read > at][:1]
+            # A state is read a moment after its step, so the next reading may hold for a probe too.
+            before = [addresses for read, addresses in self.address_readings if read <= at][-1:]
+            after = [addresses for read, addresses in self.address_readings if read > at][:1]
             return fixed.union(*before, *after)
 
         return sources
 
     def run(self, *argv: str) -> CommandResult:
         """Run a command on the host, as one step."""
-        self._step(" ".join(argv))
-        result = self.ground.target.host.run(argv)
+        self._add_step(" ".join(argv))
+        result = self.host.target.host.run(argv)
         self.ended_ns = time.time_ns()
         if not result.ok:
-            self.refused.append(result.evidence)
-        self._dump(result.command)
+            self.failed_commands.append(result.evidence)
+        self._read_host_state(result.command)
         return result
 
-    def act(self, words: str, action: Callable[[], object]) -> None:
-        """Do something that is no command of the host, as one step."""
-        self._step(words)
+    def act(self, text: str, action: Callable[[], object]) -> None:
+        """Take a step that is not a command of the host."""
+        self._add_step(text)
         action()
         self.ended_ns = time.time_ns()
-        self._dump(words)
+        self._read_host_state(text)
 
-    def hold(self, ticks: int) -> None:
-        """Let the stream go on for so many beats."""
+    def wait(self, ticks: int) -> None:
+        """Wait while the probe stream continues for some ticks."""
         until = self.stream.ticks + ticks
-        with self.beat:
-            self.beat.wait_for(lambda: self.over or self.stream.ticks >= until, EVENT_TIMEOUT)
+        with self.ticked:
+            self.ticked.wait_for(lambda: self.over or self.stream.ticks >= until, EVENT_TIMEOUT)
 
-    def agent_leaves(self) -> None:
-        """Send nothing, and hold nothing of the agent's, until it is there again."""
+    def agent_stops(self) -> None:
+        """Close the agent's namespace and send nothing, because the agent is about to end."""
         self.stream.prober = None
-        # The beat that is under way may still use it.
-        self.hold(1)
-        self.ground.target.leave_agent()
-        self.ground.agent = None
+        # The present tick may still use the prober.
+        self.wait(1)
+        self.host.target.leave_agent()
+        self.host.agent = None
 
-    def agent_is_now(self, agent: Namespace) -> None:
-        """Go on from where the agent is now."""
-        # Of a lab that is thrown away, or of the live host, whose other checks go on with it.
-        self.ground.agent = self.ground.target.agent = agent
+    def agent_returns(self, agent: Namespace) -> None:
+        """Continue in the agent's new namespace."""
+        # The target is a lab that is thrown away, or the live host, whose other checks use the new namespace too.
+        self.host.agent = self.host.target.agent = agent
         self.stream.prober = self._prober()
-        self._dump("the agent is back")
+        self._read_host_state("the agent is back")
 
     def reopen(self) -> None:
-        """Watch an interface that was made anew."""
+        """Watch an interface that was recreated."""
         self.stream.reopen()
 
     def router_moves(self, old: str, new: str) -> None:
-        """Expect routes to follow a router to its new address."""
+        """Expect routes by the router's old address to follow it to the new one."""
         self.moved_router = (old, new)
 
-    def _step(self, words: str) -> None:
-        self.steps.append(Moment(self._since(time.time_ns()), words))
+    def _add_step(self, text: str) -> None:
+        self.steps.append(Moment(self._since(time.time_ns()), text))
 
-    def _dump(self, moment: str) -> None:
-        self._keep(self.ground.target.host, self.ground.agent, moment)
+    def _read_host_state(self, moment: str) -> None:
+        self._read_state(self.host.target.host, self.host.agent, moment)
 
-    def _keep(self, host: Namespace, agent: Namespace | None, moment: str) -> None:
+    def _read_state(self, host: Namespace, agent: Namespace | None, moment: str) -> None:
         now = time.time_ns()
         at = (now - self.begin_ns) / 1e9
         state = read_egress(host, agent, self.judged.resolved, self.families, time=at, moment=moment)
         self.states.append(state)
-        self._hold(now, state.addresses)
+        self._add_addresses(now, state.addresses)
 
-    def _announced(self) -> list[Moment]:
-        """What the kernel has said since the event began."""
-        found = (one for one in self.news.announcements() if one.time_ns >= self.begin_ns)
-        return [Moment(self._since(one.time_ns), one.text) for one in found]
+    def _add_addresses(self, read_ns: int, addresses: Sequence[str]) -> None:
+        self.addresses_read_ns = read_ns
+        self.address_readings.append(((read_ns - self.begin_ns) / 1e9, frozenset(addresses)))
+
+    def _announcements(self) -> list[Moment]:
+        """Return the kernel's announcements since the event began."""
+        announcements = self.monitor.announcements()
+        return [
+            Moment(self._since(announcement.time_ns), announcement.text)
+            for announcement in announcements
+            if announcement.time_ns >= self.begin_ns
+        ]
 
     def _since(self, time_ns: int) -> float:
         return round((time_ns - self.begin_ns) / 1e9, 4)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
+from viacheck.model.intent import Survivable
 from viacheck.model.result import CommandEvidence, DecisionEvidence, Evidence, PacketsEvidence, TimelineEvidence
 from viacheck.model.snapshot import Family, Nexthop, Route, Rule
 
@@ -120,6 +121,30 @@ ProbeOutcome = Literal["as-intended", "late", "lost", "leaked", "wrong-source"]
 
 LATE = 0.05
 """Seconds: a probe is late when it leaves the host later than this after it was sent: ARP or a queue held it up."""
+
+
+EventName = Survivable | Literal["address-change", "rename"]
+"""An event that can be carried out. A lease can change in two ways, and so can a device; the intent names each once."""
+
+
+class EventObstacle(StrEnum):
+    """Why an event was not carried out."""
+
+    NOT_APPLICABLE = "not-applicable"
+    """The event does not belong to the target."""
+    NOT_POSSIBLE = "not-possible"
+    """The event cannot be carried out here."""
+    EGRESS_NOT_AS_INTENDED = "egress-not-as-intended"
+    """The agent's packets do not leave as intended before the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventNotRun:
+    """An event that was not carried out."""
+
+    obstacle: EventObstacle
+    text: str
+    """The reason in one line, for people."""
 
 
 class FlowKind(StrEnum):
