@@ -106,9 +106,10 @@ def test_a_substitution_keeps_its_own_arguments_apart(name: str) -> None:
     assert said.replace(" ", "").replace("\n", "") == (name * 2).replace(" ", "").replace("\n", "")
 
 
-# Without control characters: dash drops the first byte of U+0080 in a here-document.
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=12)
-LINES = st.lists(LINE | st.sampled_from(["EOF", "EOF_", "a$b", "\\", "'", "# x"]), min_size=1, max_size=5)
+LINES = st.lists(
+    LINE | st.sampled_from(["EOF", "EOF_", "E\xa0", "Eé", "a$b", "\\", "'", "# x"]), min_size=1, max_size=5
+)
 NAMES = st.text(st.sampled_from([*string.ascii_letters, *" $;'\"`-*&|\\#(){}!~"]), min_size=1, max_size=12)
 
 

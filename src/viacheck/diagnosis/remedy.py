@@ -28,6 +28,7 @@ from viacheck.persistence.file_edit import (
 )
 
 _NFT_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_/.-]*")
+_DELIMITERS = ("EOF", "END", *(f"{letter}_EOF" for letter in "ABCDFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"))
 _BASIC_REGEX_SPECIAL = re.compile(r"[\\/.*\[\]^$]")
 
 
@@ -196,11 +197,19 @@ def shell_text(step: Step) -> str:
 def here_document(arguments: Sequence[str], text: str) -> str:
     """Return a command that reads a text from a here-document, whose delimiter is no line of the text."""
     lines = text.split("\n")
-    delimiter = "EOF"
+    delimiter = next((name for name in _DELIMITERS if not any(_spoils(line, name) for line in lines)), "EOF")
     while delimiter in lines:
         delimiter += "_"
     end = "" if text.endswith("\n") or not text else "\n"
     return f"{shlex.join(arguments)} <<'{delimiter}'\n{text}{end}{delimiter}"
+
+
+def _spoils(line: str, delimiter: str) -> bool:
+    """Whether a here-document with this delimiter cannot hold a line.
+
+    dash 0.5.12 drops a byte of a line that shares its first character with the delimiter and is not ASCII.
+    """
+    return line == delimiter or (line[:1] == delimiter[0] and not line.isascii())
 
 
 def run_unless(condition: Command, then: Command) -> str:
