@@ -146,6 +146,22 @@ DATAGRAMS = tuple(
 ELEMENTS = nested(3, nested(1, nested(1, attribute(1, b"\x0a\0\0\0")), number(3, 0)), nested(1, number(3, 1)))
 
 
+SIZED = st.sampled_from((0, 1, 2, 3, 4, 8, 12, 16)).flatmap(lambda size: st.binary(min_size=size, max_size=size))
+
+
+@given(
+    st.sampled_from(sorted(BODY_SIZE)),
+    st.sampled_from((socket.AF_INET, socket.AF_INET6, 0)),
+    st.binary(min_size=16, max_size=16),
+    st.lists(st.tuples(st.integers(1, 30), SIZED), max_size=5),
+)
+def test_any_attributes_are_announced_or_end_in_the_declared_error(
+    kind: int, family: int, body: bytes, pairs: list[tuple[int, bytes]]
+) -> None:
+    message = RtnetlinkMessage(kind, bytes([family]) + body[1 : BODY_SIZE[kind]], tuple(pairs))
+    one_error(lambda: announced(codec.encode_message(kind, 0, 1, message.encode()), {1: "eth0"}))
+
+
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "messages": codec.decode_messages,
     "attributes": codec.attributes,

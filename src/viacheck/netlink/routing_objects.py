@@ -47,7 +47,7 @@ def rule_of(message: RtnetlinkMessage) -> Rule:
     flags = struct.unpack_from("=I", body, 8)[0]
     action = _ACTIONS.get(body[7], "lookup")
     users = message.get(_FRA_UID_RANGE)
-    uid_first, uid_last = struct.unpack_from("=II", users) if users else (None, None)
+    uid_first, uid_last = codec.unpack("=II", users) if users else (None, None)
     fwmask, protocol = _number(message, _FRA_FWMASK), message.number(_FRA_PROTOCOL)
     l3mdev = message.number(_FRA_L3MDEV)
     tun_id = message.get(_FRA_TUN_ID)
@@ -150,7 +150,7 @@ def _ports(message: RtnetlinkMessage, kind: int) -> PortRange | None:
     value = message.get(kind)
     if value is None:
         return None
-    first, last = struct.unpack_from("=HH", value)
+    first, last = codec.unpack("=HH", value)
     return PortRange(first=first, last=last)
 
 
