@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from viacheck.model.snapshot import Address, Link, Neighbour, Nexthop, PortRange, Route, Rule
 from viacheck.parsers.iproute import (
@@ -362,18 +364,18 @@ def test_nothing_to_read_is_an_empty_list(reader: Callable[[str], tuple[Any, ...
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a JSON list was expected, as iproute2 prints with -j; found nothing"),
+        ("", "expected a JSON list, as iproute2 prints with -j; found nothing"),
         ("[", "found '\\['"),
-        ("0:\tfrom all lookup local\n", "a JSON list was expected.*'0: from all lookup local"),
-        ('{"priority":0}', "a JSON list of objects was expected"),
-        ("[1,2]", "a JSON list of objects was expected"),
+        ("0:\tfrom all lookup local\n", "expected a JSON list.*'0: from all lookup local"),
+        ('{"priority":0}', "expected a JSON list of objects"),
+        ("[1,2]", "expected a JSON list of objects"),
         ('[{"src":"all"}]', "'priority' is missing.* in entry 1"),
         ('[{"priority":0,"src":"all","table":"main"}]', "entry 1 is not as expected .*'main'"),
-        ('[{"priority":0,"src":"all","action":"nat"}]', "'nat' is missing or no value of -N"),
+        ('[{"priority":0,"src":"all","action":"nat"}]', "'nat' is missing or not a value of -N"),
     ],
 )
 def test_a_text_that_is_no_list_of_rules_is_refused_with_what_was_expected(text: str, message: str) -> None:
-    with pytest.raises(ParseError, match=f"ip rule: .*{message}" if message[0] != "a" else message):
+    with pytest.raises(ParseError, match=f"ip rule: .*{message}" if message[0] != "e" else message):
         parse_rules(text, 4)
 
 
@@ -395,5 +397,45 @@ def test_an_entry_of_another_shape_is_refused_and_shown(reader: Callable[[str], 
 
 
 def test_a_route_get_without_an_answer_is_refused() -> None:
-    with pytest.raises(ParseError, match="one answer was expected, found 0"):
+    with pytest.raises(ParseError, match="expected a single answer, found 0"):
         parse_route_get("[]")
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-1, 300) | st.floats() | st.sampled_from(("all", "254", "inet", "x"))
+KEYS = st.sampled_from(
+    ("ifname", "ifindex", "mtu", "link", "flags", "linkinfo", "addr_info", "family", "local", "prefixlen", "scope",
+     "priority", "src", "srclen", "dst", "table", "type", "dev", "nexthops", "metrics", "via", "gateway", "state",
+     "tos", "fwmark", "goto", "protocol", "sport_start", "ipproto", "flags")
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=5
+)
+READERS: tuple[Callable[[str], Any], ...] = (
+    parse_links,
+    parse_addresses,
+    lambda text: parse_rules(text, 4),
+    lambda text: parse_routes(text, 6),
+    lambda text: parse_neighbours(text, 4),
+    parse_route_get,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(KEYS, VALUES, max_size=5), max_size=2) | VALUES | st.text(max_size=30))
+def test_any_output_is_read_or_refused_with_the_declared_error(document: Any) -> None:
+    text = document if isinstance(document, str) else json.dumps(document)
+    for reader in READERS:
+        try:
+            reader(text)
+        except ParseError:
+            continue
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"priority": st.integers(0, 9), "src": st.just("all")}, optional={
+    "table": st.integers(1, 300).map(str), "realms": st.just("5"), "dscp": st.text(max_size=3), "not": st.none(),
+}), max_size=5))  # fmt: skip
+def test_no_rule_is_dropped(entries: list[dict[str, Any]]) -> None:
+    rules = parse_rules(json.dumps(entries), 4)
+    assert [rule.priority for rule in rules] == [entry["priority"] for entry in entries]
+    assert [rule.invert for rule in rules] == ["not" in entry for entry in entries]

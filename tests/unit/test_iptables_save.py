@@ -6,14 +6,17 @@ rule of the operator's in DOCKER-USER.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
 from viacheck.model.snapshot import FilterChain, FilterMatch, PacketFilter
-from viacheck.parsers.iptables_save import parse_iptables_save, written_by_nft_backend
+from viacheck.parsers.iptables_save import NotIptablesSave, parse_iptables_save, written_by_nft_backend
 
 COMPOSE = "br-4c1f0a9be7d2"
 BACKENDS: list[tuple[str, Literal["iptables", "iptables-legacy"]]] = [
@@ -252,3 +255,41 @@ def test_absence_proves_nothing_while_something_is_unread() -> None:
     assert mark_after_prerouting(unread, outbound()) is None
     assert source_nat(PacketFilter(), outbound()).kind == "none"
     assert forwarding(PacketFilter(), outbound()).allowed is True
+
+
+PARTS = st.lists(
+    st.sampled_from(("-s 10.0.0.0/8", "! -d 10.0.0.9/32", "-i eth+", "-p tcp", "-m tcp", "--dport 1:9", "-m limit",
+                     "--limit 3/sec", "-m mark", "--mark 0x1/0xff", "--ctstate NEW", "!", "-m", "--dport", "--mark x")),
+    max_size=5,
+)  # fmt: skip
+TARGETS = st.sampled_from(
+    ("", "-j ACCEPT", "-j LOGGING", "-g LOGGING", "-j MARK --set-xmark 0x1/0x1", "-j SNAT --to-source 1.2.3.4:5", "-j",
+     "-j TPROXY --on-port 1", "-j MARK --set-xmark")
+)  # fmt: skip
+
+
+def quoted(comment: str) -> str:
+    """A comment as iptables-save prints it (xtables_save_string)."""
+    return '"' + re.sub(r"([\\\"'])", r"\\\1", comment) + '"'
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(PARTS, TARGETS), max_size=4), st.text(st.characters(exclude_characters="\n"), max_size=9))
+def test_a_rule_is_read_or_refused_with_the_declared_error_and_never_dropped(
+    rules: list[tuple[list[str], str]], comment: str
+) -> None:
+    lines = [f"-A FORWARD -m comment --comment {quoted(comment)} {' '.join(parts)} {target}" for parts, target in rules]
+    try:
+        packet_filter = parsed(*lines, declared=":FORWARD ACCEPT [0:0]\n:LOGGING - [0:0]")
+    except NotIptablesSave:
+        return
+    assert len(chain_of(packet_filter, "filter", "FORWARD").rules) == len(lines)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="*:-A FORWARD\nfilter nat[0:]mCOMIT#\"'\\", max_size=60))
+def test_any_text_is_read_or_refused_with_the_declared_error(text: str) -> None:
+    try:
+        parse_iptables_save(text, "ip", "iptables")
+    except NotIptablesSave:
+        return

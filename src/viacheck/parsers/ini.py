@@ -1,6 +1,6 @@
 """Sections, keys and values with their lines, for two dialects: systemd.syntax(7) and GLib's key files.
 
-Both are ini files; they differ in what may be continued and commented, which matters to neither's settings here.
+Both are ini files; they differ in continuation lines and comments, which does not affect the settings that are read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from viacheck.model.snapshot import HostFile
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One ``key=value``."""
+    """A line ``key=value``."""
 
     key: str
     value: str
@@ -23,62 +23,72 @@ class Setting:
 
 @dataclass(slots=True)
 class Section:
-    """One section; a name that comes again makes another one."""
+    """A section; a name that stands twice makes two sections."""
 
     name: str
     place: Place
     settings: list[Setting] = field(default_factory=list)
 
     def all(self, key: str) -> list[Setting]:
-        """Every setting of a key; an empty value resets what came before it (systemd.syntax(7))."""
-        found: list[Setting] = []
+        """Return every setting of a key; an empty value resets the settings before it (systemd.syntax(7))."""
+        settings: list[Setting] = []
         for setting in self.settings:
             if setting.key == key:
-                found = [*found, setting] if setting.value else []
-        return found
+                settings = [*settings, setting] if setting.value else []
+        return settings
 
     def get(self, key: str) -> str | None:
-        """The last value of a key."""
-        found = self.all(key)
-        return found[-1].value if found else None
+        """Return the last value of a key; None when it is not set."""
+        settings = self.all(key)
+        return settings[-1].value if settings else None
 
     def place_of(self, key: str) -> Place:
-        """Where a key stands; the section's own line where it does not."""
-        found = self.all(key)
-        return found[-1].place if found else self.place
+        """Return the line of a key; the section's own line when the key is not set."""
+        settings = self.all(key)
+        return settings[-1].place if settings else self.place
 
 
 def sections(file: HostFile, problems: list[ParseProblem]) -> list[Section]:
-    """Read a file; lines that are neither section nor setting are added to the problems and left out."""
-    found: list[Section] = []
-    lines = file.text.split("\n")
-    at = 0
-    while at < len(lines):
-        number, text = at + 1, lines[at].strip()
-        while text.endswith("\\") and at + 1 < len(lines):
-            at += 1
-            text = text[:-1] + " " + lines[at].strip()
-        at += 1
+    """Return the sections of a file; lines that are neither section nor setting are added to the problems."""
+    read: list[Section] = []
+    for number, text in _logical_lines(file.text):
         place = Place(file.path, number, text)
-        if not text or text[0] in "#;":
+        if not text:
             continue
         if text[0] == "[" and text[-1] == "]":
-            found.append(Section(text[1:-1], place))
-        elif "=" in text and found:
+            read.append(Section(text[1:-1], place))
+        elif "=" in text and read:
             key, _equals, value = text.partition("=")
-            found[-1].settings.append(Setting(key.strip(), value.strip(), place))
+            read[-1].settings.append(Setting(key.strip(), value.strip(), place))
         else:
-            problems.append(ParseProblem(file.path, number, "neither a [Section] nor a key=value inside one"))
-    return found
+            problems.append(ParseProblem(file.path, number, "not a [Section], and not a key=value inside a section"))
+    return read
 
 
-def named(found: Iterable[Section], name: str) -> Iterator[Section]:
-    """The sections of one name."""
-    return (section for section in found if section.name == name)
+def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each line with its number, continued lines joined; a comment does not continue, and may stand between."""
+    first, joined = 0, ""
+    for number, line in enumerate(text.split("\n"), 1):
+        stripped = line.strip()
+        if stripped[:1] in ("#", ";"):
+            continue
+        first, joined = first or number, joined + stripped
+        if joined.endswith("\\"):
+            joined = joined[:-1] + " "
+            continue
+        yield first, joined
+        first, joined = 0, ""
+    if joined:
+        yield first, joined
+
+
+def named(all_sections: Iterable[Section], name: str) -> Iterator[Section]:
+    """Return the sections of a name."""
+    return (section for section in all_sections if section.name == name)
 
 
 def is_yes(value: str | None, default: bool) -> bool:
-    """A boolean as systemd takes it (systemd.syntax(7)): 1, yes, y, true, t, on and their opposites."""
+    """Return a boolean as systemd reads it (systemd.syntax(7)): 1, yes, y, true, t, on and their opposites."""
     if value is None:
         return default
     lowered = value.lower()

@@ -1,8 +1,8 @@
-"""Reading what iproute2 prints: ``ip -N -j -d`` in, the snapshot's links, addresses, rules, routes, neighbours out.
+"""Links, addresses, rules, routes and neighbours from the output of ``ip -N -j -d``.
 
 With ``-N`` tables, protocols, scopes and route types are numbers, whatever the host's files call them; here the
-kernel's own ones get their names back (rtnetlink(7), linux/rtnetlink.h). Nothing is guessed: a text of another shape is
-an error, and a selector of a rule that this reader does not know is kept as unread.
+kernel's own ones get their names back (rtnetlink(7), linux/rtnetlink.h). Nothing is guessed: output of another form
+is an error, and a selector that this reader does not know is kept as unread.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROUTE_TYPES = {
     "10": "nat",
     "11": "xresolve",
 }
-WITHOUT_WAY_OUT = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
+WITHOUT_NEXTHOP = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
 SCOPES = {"0": "global", "200": "site", "253": "link", "254": "host", "255": "nowhere"}
 PROTOCOLS = {"1": "redirect", "2": "kernel", "3": "boot", "4": "static", "9": "ra", "16": "dhcp"}
 RULE_ACTIONS: dict[str, Literal["blackhole", "unreachable", "prohibit"]] = {
@@ -50,7 +50,7 @@ RULE_ACTIONS: dict[str, Literal["blackhole", "unreachable", "prohibit"]] = {
     "7": "unreachable",
     "8": "prohibit",
 }
-RULE_WORDS = frozenset(
+RULE_KEYS = frozenset(
     {
         "priority",
         "not",
@@ -88,19 +88,19 @@ RULE_WORDS = frozenset(
         "flow_to",
     }
 )
-"""Every word of ``ip -j rule`` up to iproute2 6.1; the realms are no selector and are left out on purpose."""
-FOR_EVER = 0xFFFFFFFF
+"""Every key of ``ip -j rule`` up to iproute2 6.1; the realms are not a selector, and are left out on purpose."""
+FOREVER = 0xFFFFFFFF
 EVERYTHING: dict[Family, str] = {4: "0.0.0.0/0", 6: "::/0"}
 HOST_LENGTH: dict[Family, int] = {4: 32, 6: 128}
 
 
 class ParseError(Exception):
-    """The text is not what ``ip`` prints; the message says what was expected and what was found."""
+    """The text is not output of ``ip``; the message says what was expected instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteAnswer:
-    """The kernel's own routing decision, as ``ip route get`` tells it."""
+    """The kernel's own routing decision, as ``ip route get`` prints it."""
 
     destination: str
     type: str = "unicast"
@@ -109,7 +109,7 @@ class RouteAnswer:
     source: str | None = None
     """The preferred source of a packet that the host itself sends."""
     asked_source: str | None = None
-    """The source that was asked about; a packet that is passed on keeps it."""
+    """The source in the question; a forwarded packet keeps it."""
     iif: str | None = None
     table: int = TABLE_MAIN
     mark: int = 0
@@ -123,7 +123,7 @@ def parse_links(text: str) -> tuple[Link, ...]:
         ParseError: when the text is something else.
     """
     entries = [entry for entry in _entries(text, "ip link") if entry]
-    index_of = {entry.get("ifname"): entry.get("ifindex") for entry in entries}
+    index_of = {str(entry.get("ifname")): entry.get("ifindex") for entry in entries}
 
     def link(entry: Entry) -> Link:
         kind: Entry = entry.get("linkinfo") or {}
@@ -136,8 +136,8 @@ def parse_links(text: str) -> tuple[Link, ...]:
             mac=entry.get("address"),
             mtu=int(entry["mtu"]),
             master=entry.get("master"),
-            # The other end is told by name when it is in the same namespace, and by index when it is not.
-            peer_index=entry["link_index"] if "link_index" in entry else index_of.get(entry.get("link")),
+            # ip names the other end in the same namespace, and gives the index of an end in another namespace.
+            peer_index=entry["link_index"] if "link_index" in entry else index_of.get(str(entry.get("link"))),
             peer_netnsid=entry.get("link_netnsid"),
             mode=(kind.get("info_data") or {}).get("mode") if kind.get("info_kind") in ("macvlan", "macvtap") else None,
         )
@@ -152,15 +152,18 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
         ParseError: when the text is something else.
     """
     families: dict[str, Family] = {"inet": 4, "inet6": 6}
-    pairs = [
-        {"interface": entry.get("ifname"), **one}
-        for entry in _entries(text, "ip address")
-        for one in entry.get("addr_info", ())
-        if one and one.get("family") in families
-    ]
+
+    def of_interface(entry: Entry) -> list[Entry]:
+        return [
+            {"interface": entry.get("ifname"), **info}
+            for info in entry.get("addr_info", ())
+            if info and str(info.get("family")) in families
+        ]
+
+    pairs = [pair for pairs in _read(_entries(text, "ip address"), of_interface, "ip address") for pair in pairs]
 
     def address(entry: Entry) -> Address:
-        lifetime = entry.get("valid_life_time", FOR_EVER)
+        lifetime = entry.get("valid_life_time", FOREVER)
         scope = _text(entry["scope"])
         return Address(
             interface=_text(entry["interface"]),
@@ -169,7 +172,7 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
             prefixlen=int(entry["prefixlen"]),
             scope=SCOPES.get(scope, scope),
             flags=tuple(key for key, value in entry.items() if value is True),
-            valid_lifetime=None if lifetime == FOR_EVER else int(lifetime),
+            valid_lifetime=None if lifetime == FOREVER else int(lifetime),
             peer=entry.get("address"),
         )
 
@@ -195,7 +198,7 @@ def parse_rules(text: str, family: Family) -> tuple[Rule, ...]:
         goto, table, ipproto = entry.get("goto"), entry.get("table"), entry.get("ipproto")
         group = entry.get("suppress_ifgroup")
         protocol = entry.get("protocol", "0")
-        unread = entry.keys() - RULE_WORDS
+        unread = entry.keys() - RULE_KEYS
         return Rule(
             family=family,
             priority=int(entry["priority"]),
@@ -223,7 +226,7 @@ def parse_rules(text: str, family: Family) -> tuple[Rule, ...]:
             suppress_prefixlength=entry.get("suppress_prefixlen"),
             suppress_ifgroup=None if group is None else int(group),
             protocol=None if protocol == "0" else PROTOCOLS.get(protocol, protocol),
-            unread=tuple(f"{word} {entry[word]}" for word in sorted(unread)) if unread else (),
+            unread=tuple(f"{key} {entry[key]}" for key in sorted(unread)) if unread else (),
         )
 
     return _read(_entries(text, "ip rule"), rule, "ip rule")
@@ -236,21 +239,21 @@ def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
         ParseError: when the text is something else.
     """
     default, host = EVERYTHING[family], f"/{HOST_LENGTH[family]}"
-    # On a large table most routes share their way out: one object for each way keeps the reading fast.
-    ways: dict[tuple[str | None, str | None, str], tuple[Nexthop, ...]] = {}
+    # On a large table most routes share their nexthop: a single object for each keeps the reading fast.
+    shared: dict[tuple[str | None, str | None, str], tuple[Nexthop, ...]] = {}
     tables: dict[str, int] = {}
 
     def route(entry: Entry) -> Route:
         type_ = ROUTE_TYPES[entry.get("type", "1")]
         nexthops: tuple[Nexthop, ...] = ()
-        if type_ not in WITHOUT_WAY_OUT:
+        if type_ not in WITHOUT_NEXTHOP:
             if "nexthops" in entry:
-                nexthops = tuple(_nexthop(one) for one in entry["nexthops"])
+                nexthops = tuple(_nexthop(hop) for hop in entry["nexthops"])
             elif "dev" in entry:
                 gateway = entry["via"]["host"] if "via" in entry else entry.get("gateway")
                 key = (gateway, entry["dev"], " ".join(entry["flags"]))
-                known = ways.get(key)
-                nexthops = known if known is not None else ways.setdefault(key, (_nexthop(entry),))
+                known = shared.get(key)
+                nexthops = known if known is not None else shared.setdefault(key, (_nexthop(entry),))
         table = entry.get("table", "254")
         number = tables.get(table)
         destination: str = entry["dst"]
@@ -268,7 +271,7 @@ def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
             tos=int(entry["tos"], 16) if "tos" in entry else 0,
             protocol=PROTOCOLS.get(protocol, protocol),
             source=entry.get("prefsrc"),
-            mtu=next((one["mtu"] for one in entry["metrics"] if "mtu" in one), None) if "metrics" in entry else None,
+            mtu=_mtu(entry["metrics"]) if "metrics" in entry else None,
             source_prefix=None if source_prefix is None else _prefix(source_prefix, host),
             preference=entry.get("pref", "medium"),
             nexthop_id=entry.get("nhid"),
@@ -297,7 +300,7 @@ def parse_route_get(text: str) -> RouteAnswer:
     """Read ``ip -N -j route get …`` (with or without ``-d``).
 
     Raises:
-        ParseError: when the text is something else, or holds no answer or more than one.
+        ParseError: when the text is something else, or does not hold exactly one answer.
     """
 
     def answer(entry: Entry) -> RouteAnswer:
@@ -317,19 +320,19 @@ def parse_route_get(text: str) -> RouteAnswer:
 
     answers = _read(_entries(text, "ip route get"), answer, "ip route get")
     if len(answers) != 1:
-        raise ParseError(f"ip route get: one answer was expected, found {len(answers)}")
+        raise ParseError(f"ip route get: expected a single answer, found {len(answers)}")
     return answers[0]
 
 
 def _entries(text: str, command: str) -> list[Entry]:
     try:
         document = json.loads(text, strict=False)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ParseError(
-            f"{command}: a JSON list was expected, as iproute2 prints with -j; found {_excerpt(text)}: {error}"
+            f"{command}: expected a JSON list, as iproute2 prints with -j; found {_excerpt(text)}: {error}"
         ) from None
     if not isinstance(document, list) or not all(isinstance(entry, dict) for entry in document):
-        raise ParseError(f"{command}: a JSON list of objects was expected, found {_excerpt(text)}")
+        raise ParseError(f"{command}: expected a JSON list of objects, found {_excerpt(text)}")
     return document
 
 
@@ -339,8 +342,9 @@ def _read(entries: list[Entry], reader: Callable[[Entry], T], command: str) -> t
         for entry in entries:
             done.append(reader(entry))
     except KeyError as error:
-        raise ParseError(f"{command}: {error} is missing or no value of -N in entry {len(done) + 1}: {entry}") from None
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        place = f"in entry {len(done) + 1}: {entry}"
+        raise ParseError(f"{command}: {error} is missing or not a value of -N {place}") from None
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise ParseError(f"{command}: entry {len(done) + 1} is not as expected ({error}): {entry}") from None
     return tuple(done)
 
@@ -351,7 +355,7 @@ def _excerpt(text: str) -> str:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a text was expected, found {value!r}")
+        raise TypeError(f"expected text, found {value!r}")
     return value
 
 
@@ -372,6 +376,10 @@ def _ports(entry: Entry, name: str) -> PortRange | None:
         return PortRange(first=entry[name], last=entry[name])
     first = entry.get(f"{name}_start")
     return None if first is None else PortRange(first=first, last=entry[f"{name}_end"])
+
+
+def _mtu(metrics: list[Entry]) -> int | None:
+    return next((metric["mtu"] for metric in metrics if "mtu" in metric), None)
 
 
 def _nexthop(entry: Entry) -> Nexthop:

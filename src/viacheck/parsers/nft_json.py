@@ -1,4 +1,4 @@
-"""What ``nft -j list ruleset`` prints, taken apart into chains and rules. Pure: text in, plain values out.
+"""Chains and rules from the output of ``nft -j list ruleset``.
 
 The format is libnftables-json(5). A condition that is not known here becomes ``unknown``, in nft's own JSON; a rule is
 never left out.
@@ -39,37 +39,37 @@ def parse_nft_json(text: str) -> tuple[FilterChain, ...]:
     try:
         entries = json.loads(text)["nftables"]
         rules: dict[tuple[str, str, str], list[FilterRule]] = {}
-        for one in (entry["rule"] for entry in entries if "rule" in entry):
-            rules.setdefault((one["family"], one["table"], one["chain"]), []).append(_rule(one))
+        for rule in (entry["rule"] for entry in entries if "rule" in entry):
+            rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(_rule(rule))
         return tuple(
-            _chain(one, tuple(rules.get((one["family"], one["table"], one["name"]), ())))
-            for one in (entry["chain"] for entry in entries if "chain" in entry)
+            _chain(chain, tuple(rules.get((chain["family"], chain["table"], chain["name"]), ())))
+            for chain in (entry["chain"] for entry in entries if "chain" in entry)
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise NotARuleset(f"not what nft prints with -j: {type(error).__name__}: {error}") from None
 
 
-def _chain(one: dict[str, Any], rules: tuple[FilterRule, ...]) -> FilterChain:
-    if one["family"] not in _FAMILIES:
-        raise NotARuleset(f"unknown family {one['family']!r}")
-    priority = one.get("prio")
+def _chain(chain: dict[str, Any], rules: tuple[FilterRule, ...]) -> FilterChain:
+    if chain["family"] not in _FAMILIES:
+        raise NotARuleset(f"unknown family {chain['family']!r}")
+    priority = chain.get("prio")
     return FilterChain(
         backend="nft",
-        family=one["family"],
-        table=str(one["table"]),
-        name=str(one["name"]),
-        type=one.get("type"),
-        hook=one.get("hook"),
+        family=chain["family"],
+        table=str(chain["table"]),
+        name=str(chain["name"]),
+        type=chain.get("type"),
+        hook=chain.get("hook"),
         priority=_PRIORITIES.get(priority, 0) if isinstance(priority, str) else priority,
-        policy=one.get("policy"),
+        policy=chain.get("policy"),
         rules=rules,
     )
 
 
-def _rule(one: dict[str, Any]) -> FilterRule:
+def _rule(rule: dict[str, Any]) -> FilterRule:
     matches: list[FilterMatch] = []
     verdict = argument = set_mark = packets = octets = None
-    for statement in one.get("expr", ()):
+    for statement in rule.get("expr", ()):
         (kind, value), *_ = statement.items()
         if kind == "match":
             matches += _matches(value)
@@ -92,8 +92,8 @@ def _rule(one: dict[str, Any]) -> FilterRule:
         set_mark=set_mark,
         packets=packets,
         bytes=octets,
-        handle=one.get("handle"),
-        text=json.dumps(one.get("expr", ()), ensure_ascii=False),
+        handle=rule.get("handle"),
+        text=json.dumps(rule.get("expr", ()), ensure_ascii=False),
     )
 
 
@@ -113,7 +113,7 @@ def _matches(condition: dict[str, Any]) -> Iterator[FilterMatch]:
 
 
 def _of_family(left: dict[str, Any]) -> Iterator[FilterMatch]:
-    """A field of the IPv4 or IPv6 header is asked of packets of that family alone."""
+    """Yield the family of a header field: the field exists in packets of that family alone."""
     payload = left.get("payload", {})
     if payload.get("field") not in ("saddr", "daddr") and payload.get("protocol") in _EVERYTHING:
         yield FilterMatch(field="source", values=(_EVERYTHING[payload["protocol"]],))
@@ -139,7 +139,7 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
         side = "dst-type" if "daddr" in key["flags"] else "src-type"
         yield FilterMatch(field=side, values=tuple(map(str, _values(right))), negated=negated)
     elif kind == "&" and key[0] == {"meta": {"key": "mark"}}:
-        yield FilterMatch(field="mark", values=(f"{_one(right):#x}/{_one(key[1]):#x}",), negated=negated)
+        yield FilterMatch(field="mark", values=(f"{_number(right):#x}/{_number(key[1]):#x}",), negated=negated)
     else:
         raise _Unknown
 
@@ -148,7 +148,7 @@ def _meta(key: str, right: Any, negated: bool) -> FilterMatch:
     if key in ("iif", "iifname", "oif", "oifname"):
         return FilterMatch(field=key.removesuffix("name"), values=_texts(right), negated=negated)
     if key == "mark":
-        return FilterMatch(field="mark", values=(f"{_one(right):#x}/{_ALL_BITS:#x}",), negated=negated)
+        return FilterMatch(field="mark", values=(f"{_number(right):#x}/{_ALL_BITS:#x}",), negated=negated)
     if key == "l4proto":
         return FilterMatch(field="protocol", values=_protocols(right), negated=negated)
     raise _Unknown
@@ -156,14 +156,14 @@ def _meta(key: str, right: Any, negated: bool) -> FilterMatch:
 
 def _payload(protocol: str, field: str, right: Any, negated: bool) -> Iterator[FilterMatch]:
     if protocol in ("ip", "ip6") and field in ("saddr", "daddr"):
-        values = tuple(_network(one) for one in _values(right))
+        values = tuple(_network(value) for value in _values(right))
         yield FilterMatch(field="source" if field == "saddr" else "destination", values=values, negated=negated)
     elif protocol in ("ip", "ip6") and field in ("protocol", "nexthdr"):
         yield FilterMatch(field="protocol", values=_protocols(right), negated=negated)
     elif field in ("sport", "dport") and (protocol in _PROTOCOLS or protocol == "th"):
         if protocol != "th":
             yield FilterMatch(field="protocol", values=(str(_PROTOCOLS[protocol]),))
-        yield FilterMatch(field=field, values=tuple(_ports(one) for one in _values(right)), negated=negated)
+        yield FilterMatch(field=field, values=tuple(_ports(value) for value in _values(right)), negated=negated)
     else:
         raise _Unknown
 
@@ -175,17 +175,17 @@ def _values(right: Any) -> list[Any]:
 
 
 def _texts(right: Any) -> tuple[str, ...]:
-    found = _values(right)
-    if not all(isinstance(one, str) and not one.startswith("@") for one in found):
+    texts = _values(right)
+    if not all(isinstance(text, str) and not text.startswith("@") for text in texts):
         raise _Unknown
-    return tuple(found)
+    return tuple(texts)
 
 
 def _protocols(right: Any) -> tuple[str, ...]:
-    return tuple(str(one if isinstance(one, int) else _PROTOCOLS[one]) for one in _values(right))
+    return tuple(str(protocol if isinstance(protocol, int) else _PROTOCOLS[protocol]) for protocol in _values(right))
 
 
-def _one(value: Any) -> int:
+def _number(value: Any) -> int:
     if not isinstance(value, int):
         raise _Unknown
     return value
@@ -202,5 +202,5 @@ def _network(value: Any) -> str:
 def _ports(value: Any) -> str:
     if isinstance(value, dict) and "range" in value:
         first, last = value["range"]
-        return f"{_one(first)}-{_one(last)}"
-    return str(_one(value))
+        return f"{_number(first)}-{_number(last)}"
+    return str(_number(value))

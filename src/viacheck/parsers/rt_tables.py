@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from viacheck.model.snapshot import HostFile
 
 @dataclass(frozen=True, slots=True)
 class TableEntry:
-    """One line that gives a number a name."""
+    """A line that gives a number a name."""
 
     path: str
     line: int
@@ -19,19 +20,24 @@ class TableEntry:
 
 
 def registered(files: Iterable[HostFile]) -> list[TableEntry]:
-    """Every entry of the given files. /etc overrides /usr/share as a whole, as iproute2 >= 6.5 does for each file."""
+    """Return every entry of the files. A file in /etc overrides its namesake in /usr/share, as in iproute2 >= 6.5."""
     files = [file for file in files if file.exists and "rt_tables" in file.path]
     own = {file.path.removeprefix("/etc/iproute2/") for file in files if file.path.startswith("/etc/")}
     entries = []
     for file in files:
         if file.path.startswith("/usr/") and file.path.removeprefix("/usr/share/iproute2/") in own:
             continue
-        for count, text in enumerate(file.text.splitlines(), 1):
-            words = text.split("#", 1)[0].split()
-            if len(words) >= 2:
-                try:
-                    number = int(words[0], 0)
-                except ValueError:
-                    continue
-                entries.append(TableEntry(file.path, count, number, words[1]))
+        for count, text in enumerate(file.text.split("\n"), 1):
+            columns = text.split("#", 1)[0].split()
+            if len(columns) >= 2:
+                number = _number(columns[0])
+                if number is not None:
+                    entries.append(TableEntry(file.path, count, number, columns[1]))
     return entries
+
+
+def _number(text: str) -> int | None:
+    """Return a number as iproute2 reads it: hexadecimal after 0x, otherwise decimal."""
+    if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", text):
+        return int(text, 16)
+    return int(text) if re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) else None
