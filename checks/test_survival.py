@@ -86,20 +86,20 @@ def test_it_survives_a_restart_of_the_engine(
     guide=GUIDE,
     needs="disruptive",
 )
-def test_nothing_leaks_while_the_uplink_is_away(
+def test_nothing_leaks_while_the_uplink_is_down(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
-    others = [way for way in resolved.egress_interfaces if way != resolved.uplink]
+    others = [interface for interface in resolved.egress_interfaces if interface != resolved.uplink]
     if not others:
-        expect.not_applicable(f"{resolved.uplink} is the only way out of this host")
+        expect.not_applicable(f"{resolved.uplink} is the only egress interface of this host")
     _leaves_as_intended(traffic, resolved, expect)
-    away: tuple[Survivable, ...] = ("link-flap", "carrier-loss", "ifupdown")
-    attempts = [disruptions.through(event) for event in away]
+    events: tuple[Survivable, ...] = ("link-flap", "carrier-loss", "ifupdown")
+    attempts = [disruptions.through(event) for event in events]
     made = [attempt for attempt in attempts if isinstance(attempt, DisruptionResult)]
     if not made:
         reasons = "; ".join(dict.fromkeys(attempt.text for attempt in attempts if isinstance(attempt, EventNotRun)))
         expect.not_run(f"{resolved.uplink} could not be taken down: {reasons}")
-    expected = f"while {resolved.uplink} is away none of the agent's packets leaves by {' or '.join(others)}"
+    expected = f"while {resolved.uplink} is down, none of the agent's packets leaves by {' or '.join(others)}"
     observed = "; ".join(f"{result.title}: {leak_text(result)}" for result in made)
     evidence: list[Evidence] = [result.timeline for result in made]
     leaked = any(result.leaked for result in made)
@@ -161,9 +161,9 @@ def _survives(
     *,
     also: EventName | None = None,
 ) -> None:
-    """The verdict on one event: a failure where the intent demands that it is survived, else an advisory.
+    """Record the verdict on one event: a failure if the intent says that it must be survived, else an advisory.
 
-    ``also`` is another side of the same event.
+    ``also`` is a second event of the same kind.
     """
     _leaves_as_intended(traffic, resolved, expect)
     names: list[EventName] = [event] if also is None else [event, also]
@@ -211,7 +211,7 @@ def _leaves_as_intended(traffic: TrafficTests, resolved: ResolvedIntent, expect:
     left = left_by(packets, resolved.egress_interfaces)
     if set(left) != {resolved.uplink}:
         expect.not_run(
-            "the agent's packets do not leave as intended before anything has happened (EGRESS-01): "
+            "the agent's packets do not leave as intended before the event (EGRESS-01): "
             + departures_text(left, packets.sent)
         )
 
