@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from ipaddress import IPv4Address
 
 import pytest
@@ -13,6 +14,7 @@ from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import _Request
 from viacheck.packets.classify import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ClassifiedFrame, Classifier
 from viacheck.packets.dhcp_discover import parse_offer
+from viacheck.packets.pcapng import LINKTYPE_ETHERNET, CapturedPacket, write_pcapng
 from viacheck.packets.scapy_packet import scapy_packet
 from viacheck.packets.tokens import TokenSpace
 
@@ -159,3 +161,31 @@ def test_any_frame_becomes_a_packet(octets: bytes, ethernet: bool, time_ns: int)
     )
     assert int(packet.time * 10**9) == time_ns
     assert packet.wirelen == len(octets)
+
+
+@given(
+    st.lists(
+        st.builds(
+            CapturedPacket,
+            interface=st.sampled_from(("eth0", "wlan0", "tun0")),
+            link_type=st.just(LINKTYPE_ETHERNET),
+            time_ns=st.integers(1, 2**60),
+            octets=st.binary(min_size=14, max_size=100),
+            length=st.integers(100, 2000),
+            outgoing=st.booleans(),
+            comment=st.text(st.characters(codec="utf-8"), max_size=20),
+        ),
+        max_size=5,
+    )
+)
+def test_scapy_reads_what_a_capture_file_holds(packets: list[CapturedPacket]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/capture.pcapng"
+        write_pcapng(path, ["eth0", "wlan0"], packets, snap_length=100)
+        with scapy.PcapNgReader(path) as reader:
+            read = [reader.read_packet() for _ in packets]
+    assert [(int(packet.time * 10**9), packet.original, packet.wirelen, packet.direction) for packet in read] == [
+        (packet.time_ns, packet.octets, packet.length, 2 if packet.outgoing else 1) for packet in packets
+    ]
+    assert [packet.sniffed_on for packet in read] == [packet.interface for packet in packets]
+    assert [packet.comments for packet in read] == [[packet.comment.encode()] for packet in packets]

@@ -1,1 +1,1 @@
-"""Probes and captures: what is sent on a wire, what was seen there, and the proof that nothing was missed."""
+"""Probes and captures: the packets sent and seen on a wire, with the proof that the capture missed none."""

@@ -36,7 +36,7 @@ class SegmentTests:
         self._resolved, self._host, self._agent, self._timeout = resolved, host, agent, timeout
 
     def measure(self) -> SegmentFacts:
-        """Run all tests. The result of a test that is not possible (parent down, no agent) is None."""
+        """Run all tests. A test that is not possible (parent down, no agent) has the result None."""
         with ThreadPoolExecutor(4, thread_name_prefix="segment") as pool:
             second_mac = pool.submit(self._second_mac)
             sides: dict[AddressHolder, Future[list[str] | None]] = {

@@ -43,7 +43,7 @@ _UNSAFE_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
 class TrafficSubject(Protocol):
-    """The part of a target that traffic tests need. ``agent`` is read anew for each test: a restart replaces it."""
+    """The part of a target that traffic tests need. Each test reads ``agent`` again: a restart replaces it."""
 
     @property
     def id(self) -> str:
