@@ -9,7 +9,14 @@ from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.classes import ClassPartition, TrafficClass, classes_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.sightings import answers_seen, departures, departures_text, errors_seen, left_by
+from viacheck.analysis.sightings import (
+    answers_by_other_interface,
+    answers_seen,
+    departures,
+    departures_text,
+    errors_seen,
+    left_by,
+)
 from viacheck.model.intent import TransportProtocol
 
 if TYPE_CHECKING:
@@ -84,6 +91,17 @@ def test_answers_reach_the_agent(
             expected=expected,
             evidence=[packets],
         )
+    astray = answers_by_other_interface(packets, resolved.uplink) if resolved.uplink in left else {}
+    astray = {name: probes for name, probes in astray.items() if name in resolved.egress_interfaces}
+    if astray and packets.answered == packets.sent:
+        by = ", ".join(f"{len(probes)} by {name}" for name, probes in astray.items())
+        expect.advises(
+            False,
+            expected=f"{expected}, by {resolved.uplink}",
+            observed=f"the probes left by {resolved.uplink}, and their answers came in: {by}",
+            evidence=[packets],
+        )
+        return
     expect.holds(packets.answered == packets.sent, expected=expected, observed=observed, evidence=[packets])
 
 
@@ -223,4 +241,32 @@ def _egress_text(astray: Sequence[TrafficClass]) -> str:
         f"{' or '.join(sorted(classes[0].path.egress)) or classes[0].path.fate.value}"
         f"{', depending on the flow' if classes[0].path.depends_on_flow else ''} ({reason})"
         for reason, classes in by_reason.items()
+    )
+
+
+@check(
+    "EGRESS-09",
+    "The agent's packets go to the MAC address of the intended gateway",
+    guide="NAT, steps 3-5",
+    needs="capture",
+)
+def test_packets_go_to_the_intended_gateway(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
+    uplink = resolved.uplink
+    probes = [traffic.agent(protocol) for protocol in resolved.intent.probe.protocols]
+    departed = [sighting for packets in probes for sighting in departures(packets, uplink) if sighting.destination_mac]
+    if not departed:
+        expect.not_run(f"no probe left by {uplink} (EGRESS-01)")
+    if resolved.on_link(resolved.target, uplink):
+        expect.not_applicable(
+            f"the probe target {resolved.target} is in the network of {uplink}, so no gateway is used"
+        )
+    gateways = traffic.gateways.get(uplink, [])
+    if not gateways:
+        expect.not_run(f"the MAC address of {uplink}'s gateway is not known: it does not answer ARP (HOST-03)")
+    others = sorted({sighting.destination_mac for sighting in departed} - set(gateways))
+    expect.holds(
+        not others,
+        expected=f"{len(departed)} of {len(departed)} probes go to {resolved.lan_gateway} ({', '.join(gateways)})",
+        observed=f"they go to {', '.join(others) or ', '.join(gateways)}",
+        evidence=probes,
     )

@@ -185,6 +185,16 @@ def address_conflict(lab: Lab) -> None:
     lab.neighbour(PARENT).hold_address("lan0", f"{address}/24")
 
 
+@fault("other-router", "The agent's default route uses another router of the segment", on="macvlan",
+       breaks={"MACVLAN-01", "EGRESS-09"}, diagnosis="GATEWAY_MISMATCH", flavour="netns")  # fmt: skip
+def other_router(lab: Lab) -> None:
+    router = lab.neighbour(PARENT)
+    router.hold_address("lan0", "10.10.40.2/24")
+    router.ip("route", "replace", "default", "via", _GATEWAY, "dev", "lan0")
+    router.sysctl("net/ipv4/ip_forward", "1")
+    lab.agent.ip("route", "replace", "default", "via", "10.10.40.2")
+
+
 # pipework's interface
 
 

@@ -38,6 +38,16 @@ def answers_seen(packets: PacketsEvidence, interface: str) -> set[int]:
     }
 
 
+def answers_by_other_interface(packets: PacketsEvidence, interface: str) -> dict[str, set[int]]:
+    """Return the probes whose answer came in on another interface than they left by, by the answer's interface."""
+    elsewhere: dict[str, set[int]] = {}
+    for sighting in packets.sightings:
+        if sighting.direction == "in" and sighting.role == "answer" and sighting.interface != interface:
+            elsewhere.setdefault(sighting.interface, set()).add(sighting.probe)
+    here = answers_seen(packets, interface)
+    return {name: probes - here for name, probes in elsewhere.items() if probes - here}
+
+
 def errors_seen(packets: PacketsEvidence) -> list[PacketSighting]:
     """Return the ICMP errors that quote one of the probes."""
     return [sighting for sighting in packets.sightings if sighting.role == "error"]

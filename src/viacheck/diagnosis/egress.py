@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from viacheck.analysis.agent_rules import FIXED_PRIORITY
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.sightings import answers_seen, departures, left_by
+from viacheck.analysis.sightings import answers_by_other_interface, answers_seen, departures, left_by
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent
 from viacheck.model.measurements import Measurements
@@ -45,6 +45,65 @@ def reverse_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
         Remedy((command("sysctl", "-w", f"{sysctl}=2"),), (command("sysctl", "-w", f"{sysctl}={old}"),)),
         frozenset({"EGRESS-05", "EGRESS-06"}),
         (CounterEvidence(name="TcpExt IPReversePathFilter", before=before, after=after),),
+    )  # fmt: skip
+
+
+def answers_elsewhere(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that answers come in by another uplink than the probes left by."""
+    uplink = resolved.uplink
+    for packets in measurements.traffic.packets.values():
+        astray = answers_by_other_interface(packets, uplink)
+        others = [name for name in astray if name in resolved.egress_interfaces]
+        if not others or not departures(packets, uplink):
+            continue
+        macs = {
+            sighting.destination_mac
+            for sighting in packets.sightings
+            if sighting.interface in others and sighting.role == "answer"
+        }
+        strict = [name for name in others if strict_reverse_path(resolved, name)]
+        drops = f"; the strict reverse-path check of {', '.join(strict)} drops them" if strict else ""
+        yield Cause(
+            "ANSWERS_BY_OTHER_UPLINK", "EGRESS-03",
+            f"probes leave by {uplink}, and their answers come in by {', '.join(others)} (to {', '.join(sorted(macs))})"
+            f"{drops}. The gateway holds another MAC address for {uplink}'s address, or another route to it: correct its "
+            f"ARP entry or route, and let only {uplink} answer ARP for its address (net.ipv4.conf.all.arp_ignore)",
+            also_affects=frozenset({"EGRESS-05", "EGRESS-06"}),
+        )  # fmt: skip
+        return
+
+
+def other_router(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that the agent's packets go to another router of the uplink's network than the intended gateway."""
+    uplink = resolved.uplink
+    gateways = measurements.traffic.gateway_macs.get(uplink, ())
+    macs = {
+        sighting.destination_mac
+        for name in PROBED
+        if name in measurements.traffic.packets
+        for sighting in departures(measurements.traffic.packets[name], uplink)
+        if sighting.destination_mac
+    }
+    if not gateways or not macs - set(gateways):
+        return
+    states = [resolved.snapshot.host, *([resolved.snapshot.agent] if resolved.snapshot.agent is not None else [])]
+    addresses = sorted(
+        {entry.address for state in states for entry in state.neighbours if entry.mac in macs and entry.family == 4}
+    )
+    router = f"{', '.join(sorted(macs - set(gateways)))}" + (f" ({', '.join(addresses)})" if addresses else "")
+    wanted, default = resolved.lan_gateway, resolved.agent_default
+    remedy, route = NO_REMEDY, ""
+    if resolved.bridged and default is not None and default.nexthops[0].gateway not in (None, wanted):
+        route = f": the agent's default route is '{default}'"
+        old = default.nexthops[0]
+        remedy = Remedy(
+            (in_agent(resolved.intent, "ip", "route", "replace", "default", "via", wanted, "dev", old.interface),),
+            (in_agent(resolved.intent, "ip", "route", "replace", "default", "via", old.gateway, "dev", old.interface),),
+        )
+    yield Cause(
+        "GATEWAY_MISMATCH", "EGRESS-09",
+        f"the agent's packets go to {router} instead of the gateway {wanted} ({', '.join(gateways)}){route}",
+        remedy, frozenset({"PIPEWORK-04"}),
     )  # fmt: skip
 
 

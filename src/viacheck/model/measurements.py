@@ -436,6 +436,8 @@ class TrafficMeasurements:
     """
     silent_gateways: tuple[str, ...] = ()
     """Uplinks with carrier whose gateway did not answer ARP."""
+    gateway_macs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By uplink, the MAC addresses that answered ARP for its gateway."""
     reverse_path_drops: tuple[int, int] = (0, 0)
     """TcpExt IPReversePathFilter of the host, before and after the agent's probes."""
     segment: SegmentFacts | None = None

@@ -90,6 +90,7 @@ class TrafficTests:
         return TrafficMeasurements(
             packets=dict(self._packets),
             silent_gateways=self._silent_gateways(made.get("gateways", {})),
+            gateway_macs={name: tuple(macs) for name, macs in made.get("gateways", {}).items()},
             reverse_path_drops=self._reverse_path_drops,
             segment=made.get("segment"),
             offers=tuple(made.get("offers") or ()),
