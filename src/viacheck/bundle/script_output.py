@@ -217,7 +217,7 @@ def _engine(host: _Place, container: str) -> DockerEngine | None:
         return None
     options = _json(host, DOCKER_INFO)
     networks = [_without_ends(network) for network in _lines(host.output(DOCKER_NETWORKS))]
-    inspected = [_without_ends(container_) for container_ in _lines(host.output(DOCKER_CONTAINER))]
+    inspected = [_without_ends(answer) for answer in _lines(host.output(DOCKER_CONTAINER))]
     try:
         engine = engine_from_answers(
             version, {"SecurityOptions": options}, networks, inspected[0] if inspected else None

@@ -17,7 +17,7 @@ _BUSYBOX = "busybox"
 
 
 def dhcp_clients(namespace: Namespace, proc: str = "/proc") -> tuple[str, ...]:
-    """Return the programs that may renew leases in a namespace, by name; empty when there are none.
+    """Return the programs that may renew leases in a namespace, by name; empty without such programs.
 
     Args:
         namespace: where the leased address is.

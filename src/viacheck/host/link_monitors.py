@@ -23,7 +23,7 @@ BYSTANDERS = frozenset({
 
 
 def link_monitors(namespace: Namespace, proc: str = "/proc") -> tuple[str, ...]:
-    """Return the programs that may act on events of a namespace's links, by name; empty when there are none.
+    """Return the programs that may act on events of a namespace's links, by name; empty without such programs.
 
     Args:
         namespace: where the links are.
