@@ -25,7 +25,7 @@ from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Link
 
-_GATEWAY_LOST = EGRESS | REACHES_GATEWAY
+_GATEWAY_LOST = EGRESS | REACHES_GATEWAY | {"EGRESS-09"}
 """The checks that fail when the agent's frames do not reach its LAN's gateway."""
 
 
