@@ -1,7 +1,7 @@
 """Verifies remedies in labs: apply the remedy, judge the lab again, roll the remedy back, and compare the states.
 
-All remedies of a target are verified in one lab, one after another: each is rolled back, and applied again for the
-next. Several labs run in processes of their own.
+All remedies of a target are verified in one lab: each is applied on top of those before it, and all are rolled back in
+reverse order. Several labs run in processes of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,44 +95,51 @@ def verify_lab(remedy_lab: RemedyLab, judge: Judge) -> dict[str, RemedyCheck]:
 
 
 def _verify_in(lab: Lab, remedy_lab: RemedyLab, judge: Judge, captures: Path) -> dict[str, RemedyCheck]:
+    """Apply one remedy after another and judge the lab after each; then roll them back, the last one first."""
     checks: dict[str, RemedyCheck] = {}
     applied: list[Script] = []
-    for place, remedy in enumerate(remedy_lab.remedies):
+    states: list[Snapshot] = []
+    for remedy in remedy_lab.remedies:
+        states.append(_state(lab, remedy_lab.spec))
         script = Script(f"remedy of {remedy.code}", "\n".join(remedy.commands))
-        before = _state(lab, remedy_lab.spec)
         try:
             apply_script(lab, script)
         except ScriptFailed as error:
-            failed = RemedyCheck(verified=False, reason=str(error), rollback_reason="the remedy was not applied")
-            # The lab is in no known state, and the next remedies build on this one.
-            return checks | {left.code: failed for left in remedy_lab.remedies[place:]}
+            # The script may have changed the lab in part: neither the next remedies nor a rollback prove anything.
+            return _not_applied(remedy_lab.remedies, checks, str(error))
         applied.append(script)
         target = remedy_lab.spec.with_scripts(*applied).target_of(lab, ends_lab=False)
         try:
-            check = compare(remedy_lab.results, judge(target, captures), remedy.code)
+            checks[remedy.code] = compare(remedy_lab.results, judge(target, captures), remedy.code)
         finally:
             target.close()
-        checks[remedy.code] = _roll_back(lab, remedy_lab.spec, remedy, before, check)
-        if place + 1 < len(remedy_lab.remedies):
-            try:
-                apply_script(lab, script)
-            except ScriptFailed as error:
-                failed = RemedyCheck(verified=False, reason=f"applied a second time, {error}")
-                return checks | {left.code: failed for left in remedy_lab.remedies[place + 1 :]}
+    failure: str | None = None
+    for remedy, before in reversed(list(zip(remedy_lab.remedies, states, strict=True))):
+        failure = failure or _rollback_failure(lab, remedy_lab.spec, remedy, before)
+        rollback = {"rollback_verified": failure is None, "rollback_reason": failure}
+        checks[remedy.code] = checks[remedy.code].model_copy(update=rollback)
     return checks
 
 
-def _roll_back(
-    lab: Lab, spec: LabSpec | ReplicaSpec, remedy: RemedyCandidate, before: Snapshot, check: RemedyCheck
-) -> RemedyCheck:
-    """Run the rollback, and complete the check of the remedy with the comparison of the states."""
+def _not_applied(
+    remedies: Sequence[RemedyCandidate], checks: Mapping[str, RemedyCheck], reason: str
+) -> dict[str, RemedyCheck]:
+    """Return the checks of the remedies that were applied, and of those from the one that failed on."""
+    failed = RemedyCheck(verified=False, reason=reason)
+    no_rollback = {"rollback_verified": False, "rollback_reason": f"a remedy after it failed: {reason}"}
+    return {
+        remedy.code: checks[remedy.code].model_copy(update=no_rollback) if remedy.code in checks else failed
+        for remedy in remedies
+    }
+
+
+def _rollback_failure(lab: Lab, spec: LabSpec | ReplicaSpec, remedy: RemedyCandidate, before: Snapshot) -> str | None:
+    """Roll a remedy back; return why the lab's state is not the one before the remedy, None if it is."""
     try:
         apply_script(lab, Script(f"rollback of {remedy.code}", "\n".join(remedy.rollback)))
     except ScriptFailed as error:
-        return check.model_copy(update={"rollback_verified": False, "rollback_reason": str(error)})
-    differences = _differences(before, _state(lab, spec))
-    reason = "; ".join(differences) or None
-    return check.model_copy(update={"rollback_verified": not differences, "rollback_reason": reason})
+        return str(error)
+    return "; ".join(_differences(before, _state(lab, spec))) or None
 
 
 def _state(lab: Lab, spec: LabSpec | ReplicaSpec) -> Snapshot:
