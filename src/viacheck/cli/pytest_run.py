@@ -12,7 +12,7 @@ from viacheck.installation import IS_CHECKOUT, ROOT
 
 def run_pytest(folder: Path, arguments: list[str]) -> int:
     """Run pytest with viacheck's own configuration; return the exit status."""
-    configuration = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "viacheck.cli.default_folder"]
+    configuration = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "viacheck.cli.pytest_plugin"]
     if not (IS_CHECKOUT and os.access(ROOT, os.W_OK)):
         configuration += ["-p", "no:cacheprovider"]
     return int(pytest.main([*configuration, str(folder), *arguments]))

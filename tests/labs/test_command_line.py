@@ -1,0 +1,152 @@
+"""The command line as a whole: help, version, unknown words, paths, and what of the caller's environment is ignored."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.bundles import members_of, packed
+from tests.helpers.front_door import VIACHECK, finished, sub_command
+from tests.helpers.paths import ROOT
+from viacheck import __version__
+from viacheck.cli.main import CHECKOUT_COMMANDS, COMMANDS
+
+HEAVY = ("scapy", "pyroute2", "docker", "jinja2", "pytest", "testinfra", "xdist")
+ONE_SCREEN = 45
+"""Lines."""
+
+
+def test_help_is_one_screen_that_names_every_command() -> None:
+    done = sub_command("--help", env={"COLUMNS": "100"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) <= ONE_SCREEN
+    for name in (*COMMANDS, *CHECKOUT_COMMANDS, "--local", "--bundle", "viacheck run --help"):
+        assert name in done.stdout
+
+
+def test_version() -> None:
+    done = sub_command("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"viacheck {__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *CHECKOUT_COMMANDS])
+def test_every_command_has_help(name: str) -> None:
+    done = sub_command(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: viacheck {name}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("exlain", "--lab", "nat"), "viacheck: unknown command 'exlain'; did you mean explain? "),
+        (("colect-script",), "viacheck: unknown command 'colect-script'; did you mean collect-script? "),
+        (("\x1b[31m",), "viacheck: unknown command '\\x1b[31m'; allowed: run, "),
+        (("explain", "--lab", "nat", "--too", "x"), "viacheck explain: the following arguments are required: --to"),
+        (("diff", "a.json", "b.json", "c.json"), "viacheck diff: unrecognized arguments: c.json"),
+        (("collect", "--site", "nowhere.toml"), "viacheck collect: nowhere.toml: cannot be read: No such file"),
+        (("explain", "--bundle", "nowhere", "--to", "203.0.113.9"), "viacheck explain: nowhere: cannot be read: "),
+        (("report", "nowhere.json"), "viacheck report: nowhere.json: cannot be read: No such file or directory"),
+        (("site",), "viacheck site: the following arguments are required: schema|init"),
+        (("site", "init", "--forse"), "viacheck site init: unrecognized arguments: --forse"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = sub_command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (4, ""), done.stderr
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_mistakes_in_a_site_file_are_a_line_each(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text("schema = 2\n[hots]\n")
+    done = sub_command("collect", "--site", "site.toml", cwd=tmp_path)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 4
+    assert len(lines) > 1
+    assert all(line.startswith("viacheck collect: site.toml: ") for line in lines)
+
+
+def test_run_is_the_same_as_no_command(tmp_path: Path) -> None:
+    collect = ("--lab", "nat", "--collect-only", "-q")
+    named, unnamed = sub_command("run", *collect, cwd=tmp_path), sub_command(*collect, cwd=tmp_path)
+    assert named.returncode == unnamed.returncode == 0
+    tests = [line for line in named.stdout.splitlines() if "::" in line]
+    assert tests == [line for line in unnamed.stdout.splitlines() if "::" in line]
+    assert len(tests) > 40
+
+
+def test_a_named_check_is_run_alone(tmp_path: Path) -> None:
+    arguments = ("--lab", "policy-routing", "--collect-only", "-q")
+    file = ROOT / "checks" / "test_nat.py"
+    tests = [line for line in sub_command(*arguments, file, cwd=tmp_path).stdout.splitlines() if "::" in line]
+    assert {line.partition("::")[0] for line in tests} == {"checks/test_nat.py"}
+    name = tests[0].partition("::")[2]
+    alone = sub_command(*arguments, f"{file}::{name}", cwd=tmp_path).stdout.splitlines()
+    assert [line for line in alone if "::" in line] == [tests[0]]
+
+
+@pytest.mark.parametrize("arguments", [("--lab", "list"), ("--lab=list",), ("run", "-q", "--lab", "list")])
+def test_the_list_of_labs_needs_no_pytest_and_equals_the_plugins(arguments: tuple[str, ...]) -> None:
+    done = sub_command(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    by_plugin = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "checks", "--lab", "list"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == by_plugin.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--lab", "list"], ["--version"], ["--help"], ["explain", "--bundle", "case.tar.gz", "--to", "203.0.113.9"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_quick_command_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    if "explain" in arguments:
+        (tmp_path / "case.tar.gz").write_bytes(packed(members_of("policy-routing")))
+    code = (
+        "import sys\nfrom viacheck.cli.main import main\n"
+        "try:\n    status = main(sys.argv[1:])\nexcept SystemExit as ended:\n    status = ended.code\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "print('\\n' + repr([status or 0, loaded]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[0, []]"
+
+
+def test_the_callers_settings_of_python_and_pytest_are_ignored(tmp_path: Path) -> None:
+    """In the process itself, and in pytest-xdist's workers."""
+    trap = "import os\nos.abort()\n"
+    for name in ("trap.py", "json.py", "sitecustomize.py", "conftest.py", "pytest.py"):
+        (tmp_path / name).write_text(trap)
+    caller = {
+        "PYTEST_ADDOPTS": "--no-such-option", "PYTEST_PLUGINS": "trap", "PYTHONPATH": str(tmp_path),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "LD_PRELOAD": "/nowhere/trap.so",
+        "PYTHONSTARTUP": str(tmp_path / "trap.py"),
+    }  # fmt: skip
+    report = tmp_path / "report"
+    argv = [*VIACHECK, "--lab", "nat,policy-routing", "-k", "EGRESS-01", "-n", "2", "--report-dir", str(report)]
+    done = finished(argv, report, cwd=tmp_path, env=caller)
+    assert done.exit_code == 0, done.said
+    # The dynamic loader reads LD_PRELOAD before any Python: it complains once, in the process that the caller started.
+    assert done.stderr.count("/nowhere/trap.so") <= 1, done.stderr
+
+
+def test_the_installed_scripts_path_ignores_pythonpath(tmp_path: Path) -> None:
+    """A console script is not isolated by its interpreter: the folders of PYTHONPATH are dropped before the checks."""
+    code = (
+        "import sys, json; from viacheck.cli.main import ignore_callers_settings as f; f(); print(json.dumps(sys.path))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": f"{tmp_path}:{tmp_path / 'other'}"},
+    )  # fmt: skip
+    assert not [entry for entry in json.loads(done.stdout) if entry.startswith(str(tmp_path))]
