@@ -132,7 +132,9 @@ def test_the_callers_settings_of_python_and_pytest_are_ignored(tmp_path: Path) -
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "LD_PRELOAD": "/nowhere/trap.so",
         "PYTHONSTARTUP": str(tmp_path / "trap.py"),
     }  # fmt: skip
+    # A value of an option that exists as a path: pytest would import the conftest.py beside it.
     report = tmp_path / "report"
+    report.mkdir()
     argv = [*VIACHECK, "--lab", "nat,policy-routing", "-k", "EGRESS-01", "-n", "2", "--report-dir", str(report)]
     done = finished(argv, report, cwd=tmp_path, env=caller)
     assert done.exit_code == 0, done.said

@@ -25,7 +25,7 @@ from viacheck.model.result import Verdict
 OFFLINE = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
-def succeed(argv: Sequence[str | Path], cwd: Path, env: dict[str, str] | None = None) -> str:
+def succeed(argv: Sequence[object], cwd: Path, env: dict[str, str] | None = None) -> str:
     """Run a command that must succeed; return its output."""
     done = subprocess.run(
         [str(word) for word in argv], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True,
@@ -38,7 +38,7 @@ def succeed(argv: Sequence[str | Path], cwd: Path, env: dict[str, str] | None = 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
-    succeed([sys.executable, "-I", "-m", "hatchling", "build", "-t", "sdist", "-d", folder], ROOT)
+    succeed([sys.executable, "-I", "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)], ROOT)
     (archive,) = folder.glob("*.tar.gz")
     return archive
 
@@ -115,6 +115,6 @@ def test_the_sub_commands_of_an_installed_command(installed: Path, tmp_path: Pat
     assert "on wire    by eth0" in succeed([installed, "explain", "--lab", "nat", "--to", "203.0.113.9"], tmp_path)
     assert __version__ in succeed([installed, "collect-script"], tmp_path)
     assert "policy-routing" in succeed([installed, "--lab", "list"], tmp_path)
-    refused = subprocess.run([installed, "docs"], cwd=tmp_path, capture_output=True, text=True)
+    refused = subprocess.run([str(installed), "docs"], cwd=tmp_path, capture_output=True, text=True)
     assert (refused.returncode, refused.stderr.count("\n")) == (4, 1)
     assert list(tmp_path.iterdir()) == []

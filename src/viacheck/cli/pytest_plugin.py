@@ -11,7 +11,7 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite("fixtures.expect")
-pytest_plugins = ["fixtures.plugin"]
+pytest_plugins = ["fixtures.checks", "fixtures.plugin"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -15,17 +15,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import MODES, Intent
 from viacheck.model.intent_rules import contradictions
 from viacheck.model.intent_values import Allowed
 from viacheck.model.toml_text import shortened, shown, toml_key, toml_text
 
 
-class IntentError(Exception):
+class IntentError(UsageError):
     """The intent cannot be used. ``mistakes`` has one line for each mistake, ready to be shown."""
 
     def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
+        super().__init__(*mistakes)
         self.mistakes = mistakes
 
 
