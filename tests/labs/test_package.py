@@ -90,16 +90,8 @@ def test_an_installed_command_checks_a_lab_and_reports_in_the_callers_folder(ins
 
 
 def test_workers_and_remedies_of_an_installed_command_run_its_own_files(installed: Path, tmp_path: Path) -> None:
-    argv = [
-        installed,
-        "--lab",
-        "nat,policy-routing+rule-missing",
-        "-n",
-        "2",
-        "--mend-in-lab",
-        "-k",
-        "ROUTE or EGRESS-01",
-    ]
+    selection = ["--lab", "nat,policy-routing+rule-missing", "-k", "ROUTE or EGRESS-01", "-n", "2"]
+    argv = [str(installed), *selection, "--mend-in-lab"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1, done.stdout + done.stderr
     outcome = read_outcome(tmp_path / "viacheck-reports" / "latest" / "result.json")
