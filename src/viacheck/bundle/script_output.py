@@ -198,7 +198,8 @@ def _link_monitors(host: _Place) -> tuple[str, ...]:
 
 def _sysctls(text: str, links: tuple[Link, ...]) -> dict[str, str]:
     """Read lines ``net/ipv4/ip_forward = 1``, without those of interfaces that are not among the links."""
-    names = {"all", "default", *(link.name for link in links)}
+    # A bundle from outside may hold any JSON value as a name.
+    names = {"all", "default", *(str(link.name) for link in links)}
     values = {}
     for line in text.splitlines():
         path, equals, value = line.partition(" = ")
