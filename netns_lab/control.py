@@ -11,7 +11,7 @@ from dataclasses import replace
 from netns_lab import pipework_host, rtnetlink_batch
 from netns_lab.dhcp_server_control import LabDhcpServerControl
 from netns_lab.docker_engine.daemon import DockerEngine, EngineFailed
-from netns_lab.docker_engine.engine_builder import apply_pipework, hold_agents_lease
+from netns_lab.docker_engine.engine_builder import apply_pipework, start_agents_dhcp_client
 from netns_lab.lab import Lab, LabMachine, wait_for_carrier
 from netns_lab.networkd_daemon import NetworkdFailed
 from netns_lab.plan import HOST, Cable
@@ -134,7 +134,7 @@ class NetnsLabControl:
         if lab.plan.intent.mode.startswith("pipework") and lab.host.namespace.run(ENABLED).ok:
             apply_pipework(lab)
             if lab.plan.intent.mode == "pipework-dhcp":
-                hold_agents_lease(lab, pipework_host.INTERFACE)
+                start_agents_dhcp_client(lab, pipework_host.INTERFACE)
 
 
 def _index(machine: LabMachine, cable: Cable) -> int:

@@ -87,7 +87,7 @@ class MachineDraft:
         via: str | None = None,
         dev: str | None = None,
         table: int = TABLE_MAIN,
-        type: str = "unicast",  # noqa: A002 - the word of ip-route(8)
+        type: str = "unicast",  # noqa: A002 - the keyword of ip-route(8)
         metric: int = 0,
     ) -> None:
         """Add a route; the family of a ``default`` route follows from ``via``."""

@@ -22,8 +22,7 @@ _OVERLAID = ("/etc", "/usr/local")
 def private_files(plan: LabPlan) -> Callable[[], None]:
     """Return the function that mounts the private folders and writes the plan's files.
 
-    It must run in a new mount namespace. It raises PermissionError for a file that would be written outside of the
-    private folders.
+    It must run in a new mount namespace. It raises PermissionError for a file outside of the private folders.
     """
 
     def prepare() -> None:
@@ -51,7 +50,7 @@ def private_files(plan: LabPlan) -> Callable[[], None]:
 def _write(plan: LabPlan, private: Sequence[str]) -> None:
     for path in (*plan.files, *plan.file_links):
         if not _is_below(os.path.realpath(os.path.dirname(path)), private):
-            raise PermissionError(errno.EPERM, "would be written outside of the lab", path)
+            raise PermissionError(errno.EPERM, "is outside of the lab's private folders", path)
     for path, text in plan.files.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         # /etc/resolv.conf is often a link into /run, which is empty here.

@@ -125,11 +125,11 @@ class NetworkdDaemon:
         from viacheck.host import persistence_files
 
         files = persistence_files.collect(self._host)
-        named = {one.interface for one in networkd.read(files, self._links).links if not one.active}
-        asked = [word for name in sorted(named) for word in ("-i", _NO_CARRIER_NEEDED if name == "lo" else name)]
-        done = self._host.run([_find(WAIT_ONLINE), *asked, f"--timeout={TIMEOUT:g}"], TIMEOUT + 1)
-        if not done.ok:
-            raise NetworkdFailed(f"{PROGRAM} has not configured {', '.join(sorted(named))}: {self._last_log_line()}")
+        names = sorted({link.interface for link in networkd.read(files, self._links).links if not link.active})
+        options = [f"--interface={_NO_CARRIER_NEEDED if name == 'lo' else name}" for name in names]
+        result = self._host.run([_find(WAIT_ONLINE), *options, f"--timeout={TIMEOUT:g}"], TIMEOUT + 1)
+        if not result.ok:
+            raise NetworkdFailed(f"{PROGRAM} has not configured {', '.join(names)}: {self._last_log_line()}")
 
     def close(self) -> None:
         """End networkd and its bus."""

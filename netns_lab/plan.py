@@ -80,7 +80,7 @@ class LabPlan:
     """Private files of the host, by absolute path."""
     intent: Intent
     segments: dict[str, SegmentMachines]
-    """By uplink."""
+    """The machines on each uplink's segment."""
     neighbours: tuple[Machine, ...] = ()
     """Machines on the host's segments, besides the gateways."""
     switches: tuple[Machine, ...] = ()

@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 
-from netns_lab.faults import FAULTS
-from netns_lab.scenarios import SCENARIOS
 from tests.helpers.durations import duration_lines
-from tests.helpers.front_door import Finished, viacheck
+from tests.helpers.fault_matrix import LABS, OPTIONS
+from tests.helpers.front_door import Finished, run_once, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.scheduling import TestFileScheduling, place
 
 TESTS = str(ROOT / "tests")
 QUICK = str(ROOT / "tests" / "unit")
-BROKEN = [f"{lab}+{fault.name}" for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,6 +58,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One run over every lab and every fault that needs no engine, events included, with two workers."""
-    labs = ",".join([*SCENARIOS, *BROKEN])
-    return viacheck("--lab", labs, "-n", "2", "-q", report_dir=tmp_path_factory.mktemp("matrix"))
+    """The run over every lab and every fault that needs no engine; the workers of pytest-xdist share one run."""
+    labs = ",".join(LABS)
+    return run_once(tmp_path_factory, "matrix", lambda folder: viacheck("--lab", labs, *OPTIONS, report_dir=folder))

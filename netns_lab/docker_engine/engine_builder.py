@@ -17,7 +17,7 @@ from viacheck.model.intent_file import parse_intent
 
 
 def engine_intent(plan: LabPlan) -> Intent:
-    """The scenario's intent, with a container in place of the bare namespace."""
+    """Return the scenario's intent, with a container as the agent instead of a namespace."""
     document = plan.intent.as_json()
     attach = {"mode": "nat", "network": "bridge"} if plan.intent.mode == "nat" else document["agent"]["attach"]
     document["agent"] = {"container": AGENT_CONTAINER, "attach": attach}
@@ -47,12 +47,12 @@ def build_with_engine(plan: LabPlan) -> Lab:
 
 
 def _host_alone(plan: LabPlan) -> LabPlan:
-    """What is there before the engine starts."""
+    """Return the description of the lab before the engine starts."""
     alone = replace(without_agent(plan, BRIDGE), intent=engine_intent(plan))
     if not plan.intent.mode.startswith("pipework"):
         return alone
-    # The container's name stands for a container now, and a pipework that is installed for itself.
-    links = {path: leads_to for path, leads_to in plan.file_links.items() if not path.startswith("/run/netns/")}
+    # pipework finds a real container by its name, and an installed pipework needs no stand-in.
+    links = {path: target for path, target in plan.file_links.items() if not path.startswith("/run/netns/")}
     files = {
         path: text for path, text in plan.files.items() if path != pipework_host.PATH or not pipework_host.installed()
     }
@@ -77,30 +77,30 @@ def _attach_agent(lab: Lab, plan: LabPlan) -> None:
     if intent.mode.startswith("pipework"):
         apply_pipework(lab)
     if plan.leased is not None:
-        hold_agents_lease(lab, plan.leased)
+        start_agents_dhcp_client(lab, plan.leased)
 
 
-def hold_agents_lease(lab: Lab, interface: str) -> None:
-    """Let a DHCP client of the lab's hold a lease for the agent's interface.
+def start_agents_dhcp_client(lab: Lab, interface: str) -> None:
+    """Start the lab's own DHCP client on the agent's interface.
 
     Raises:
-        NoLease: when no server gives one.
+        NoLease: when no server gives a lease.
     """
     lab.agent.ip("link", "set", "dev", interface, "up")
     lab.add_dhcp_client(DHCPClient.start(lab.agent.namespace, interface))
 
 
 def apply_pipework(lab: Lab) -> None:
-    """Attach the agent by pipework as the lab's intent says; in the DHCP mode without an address yet.
+    """Attach the agent by pipework according to the lab's intent; in the DHCP mode without an address yet.
 
     Raises:
-        LabBuildError: when pipework does not succeed, with what it said.
+        LabBuildError: when pipework fails, with its error output.
     """
     attach = lab.plan.intent.agent.attach
     assert isinstance(attach, PipeworkStaticAttach | PipeworkDhcpAttach)
     address = pipework_host.NO_ADDRESS
     if isinstance(attach, PipeworkStaticAttach):
         address = f"{attach.address}@{attach.gateway}"
-    done = pipework_host.run(lab, attach.parent, lab.agent_container, address)
-    if not done.ok:
-        raise LabBuildError(f"lab {lab.plan.name}: {done.command}: exit {done.exit_code}: {done.stderr.strip()}")
+    result = pipework_host.run(lab, attach.parent, lab.agent_container, address)
+    if not result.ok:
+        raise LabBuildError(f"lab {lab.plan.name}: {result.command}: exit {result.exit_code}: {result.stderr.strip()}")

@@ -354,9 +354,9 @@ def _behind_docker0(lab: Lab, metric: int = 0) -> None:
 
 
 def _run_pipework(lab: Lab, address: str, parent: str = PARENT) -> None:
-    done = pipework_host.run(lab, parent, CONTAINER, address)
-    if not done.ok:
-        raise LabCommandError(f"host: {done.command}: exit {done.exit_code}: {done.stderr.strip()}")
+    result = pipework_host.run(lab, parent, CONTAINER, address)
+    if not result.ok:
+        raise LabCommandError(f"host: {result.command}: exit {result.exit_code}: {result.stderr.strip()}")
 
 
 def _run_pipework_again(lab: Lab, address: str, parent: str = PARENT) -> None:

@@ -30,7 +30,7 @@ WATCHER_NOTE = (
     "whenever an interface comes up"
 )
 
-LEASE_HOOK = "/etc/dhcp/dhclient-exit-hooks.d/agent-way"
+LEASE_HOOK = "/etc/dhcp/dhclient-exit-hooks.d/agent-route"
 LEASE_ROUTER = "/run/agent-router"
 FIXED_ADDRESS = ("address 10.10.50.9/24",)
 

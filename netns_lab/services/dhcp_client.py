@@ -4,8 +4,8 @@ Like a host's client it sets the address with the lease's lifetime and the defau
 renews at half of the lease time. While it runs, port 68 is open in the namespace; when it is closed, the address stays
 until its lifetime ends, as after the kill of a client.
 
-pyroute2's own client (0.9.7) binds in 56 ms, but was found unfit: its hooks set the address without a lifetime and keep
-the old router at a renewal, its end releases the lease, and it opens no port 68, which is how viacheck finds a client.
+pyroute2's own client (0.9.7) binds in 56 ms, but does not fit: its hooks set the address without a lifetime and keep
+the old router at a renewal, its end releases the lease, and it opens no port 68, by which viacheck finds a client.
 """
 
 from __future__ import annotations

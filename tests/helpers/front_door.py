@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from reports.report_files import read_outcome
 from tests.helpers.paths import ROOT
@@ -71,6 +75,27 @@ def finished(
         argv, capture_output=True, text=True, check=False, cwd=cwd, timeout=600, env={**os.environ, **(env or {})}
     )
     return Finished(done.returncode, done.stdout, done.stderr, report_dir)
+
+
+def run_once(tmp_path_factory: pytest.TempPathFactory, name: str, run: Callable[[Path], Finished]) -> Finished:
+    """Make a run that the workers of pytest-xdist share: the first worker makes it, the others wait and read it.
+
+    Args:
+        tmp_path_factory: pytest's.
+        name: of the run, in the folder of the whole session.
+        run: makes the run in a report directory.
+    """
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    saved = session / f"{name}.json"
+    with open(session / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not saved.exists():
+            done = run(session / name)
+            saved.write_text(json.dumps([done.exit_code, done.stdout, done.stderr]))
+    exit_code, stdout, stderr = json.loads(saved.read_text())
+    return Finished(exit_code, stdout, stderr, session / name)
 
 
 def by_check(outcome: RunResult, target: str) -> dict[str, list[CheckResult]]:

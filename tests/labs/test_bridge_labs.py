@@ -1,4 +1,4 @@
-"""The labs of the bridge modes on a real kernel: they build, carry the agent's own frames, break as told, and go."""
+"""The labs of the bridge modes on a real kernel: they carry the agent's own frames, and break by faults."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def lab(name: str, *faults: str, engine: bool = False) -> Iterator[Lab]:
 
 
 def answers(namespace: Namespace, target: str, within: float = ANSWER_WITHIN) -> bool:
-    """Send one ICMP echo request (RFC 792) and wait for its answer."""
+    """Send an ICMP echo request (RFC 792) and wait for its answer."""
 
     def ping() -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as one:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
             number = os.getpid() & 0xFFFF
             echo = struct.pack("!BBHHH", 8, 0, 0, number, 1)
             checksum = 0xFFFF - sum(struct.unpack("!4H", echo)) % 0xFFFF
             try:
-                one.sendto(struct.pack("!BBHHH", 8, 0, checksum, number, 1), (target, 0))
+                icmp.sendto(struct.pack("!BBHHH", 8, 0, checksum, number, 1), (target, 0))
             except OSError:
                 return False
             deadline = time.monotonic() + within
-            while (left := deadline - time.monotonic()) > 0 and select.select([one], [], [], left)[0]:
-                packet = one.recv(2048)
+            while (left := deadline - time.monotonic()) > 0 and select.select([icmp], [], [], left)[0]:
+                packet = icmp.recv(2048)
                 if packet[20] == 0 and packet[24:26] == echo[4:6]:
                     return True
         return False
@@ -87,22 +87,22 @@ class Seen:
 
 
 def seen_on(namespace: Namespace, interface: str, act: Callable[[], object]) -> list[Seen]:
-    """What IPv4 packets leave by an interface while something is done."""
+    """Return the IPv4 packets on an interface during an action."""
 
     def open_socket() -> socket.socket:
-        one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        one.bind((interface, 3))
-        return one
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        opened.bind((interface, 3))
+        return opened
 
-    with contextlib.closing(namespace.call(open_socket)) as one:
+    with contextlib.closing(namespace.call(open_socket)) as capture:
         act()
-        found = []
-        while select.select([one], [], [], 0)[0]:
-            frame = one.recv(2048)
+        packets = []
+        while select.select([capture], [], [], 0)[0]:
+            frame = capture.recv(2048)
             if frame[12:14] == b"\x08\x00":
                 addresses = [socket.inet_ntoa(frame[start : start + 4]) for start in (26, 30)]
-                found.append(Seen(frame[6:12].hex(":"), *addresses))
-        return found
+                packets.append(Seen(frame[6:12].hex(":"), *addresses))
+        return packets
 
 
 def state(namespace: Namespace) -> NetworkState:
@@ -112,7 +112,7 @@ def state(namespace: Namespace) -> NetworkState:
 
 
 def own_address(built: Lab) -> tuple[str, str]:
-    """The agent's MAC and IPv4 address."""
+    """Return the agent's MAC and IPv4 address."""
     read = state(built.agent.namespace)
     link = next(link for link in read.links if link.kind == "macvlan")
     assert link.mac is not None
@@ -130,24 +130,24 @@ def test_the_agent_is_on_the_lan_with_its_own_mac(name: str) -> None:
         for target in (GATEWAY, NEIGHBOUR, PROBE_TARGET):
             on_parent = seen_on(built.host.namespace, PARENT, lambda t=target: answers(built.agent.namespace, t))  # type: ignore[misc]
             assert Seen(mac, address, target) in on_parent, f"{target}: {on_parent}"
-            assert target in {one.source for one in on_parent}
+            assert target in {packet.source for packet in on_parent}
 
 
 @pytest.mark.parametrize("name", LABS)
-def test_nothing_of_the_agents_leaves_by_the_other_uplink(name: str) -> None:
+def test_no_packet_of_the_agent_leaves_by_the_other_uplink(name: str) -> None:
     with lab(name) as built:
         assert not seen_on(built.host.namespace, "wlan0", lambda: answers(built.agent.namespace, PROBE_TARGET))
 
 
 @pytest.mark.parametrize("name", LABS)
-def test_host_and_agent_cannot_talk(name: str) -> None:
+def test_host_and_agent_cannot_reach_each_other(name: str) -> None:
     with lab(name) as built:
         assert not answers(built.agent.namespace, HOST, within=SILENT_AFTER)
         assert answers(built.host.namespace, NEIGHBOUR)
 
 
 @pytest.mark.parametrize("name", LABS)
-def test_the_interface_is_as_docker_and_pipework_leave_it(name: str) -> None:
+def test_the_interface_equals_that_of_docker_and_pipework(name: str) -> None:
     with lab(name) as built:
         host, agent = state(built.host.namespace), state(built.agent.namespace)
         (link,) = (link for link in agent.links if link.kind == "macvlan")
@@ -171,7 +171,7 @@ def test_a_lease_is_held_in_the_dhcp_lab() -> None:
 
 
 @pytest.mark.parametrize("name", LABS[1:])
-def test_pipework_is_written_down_in_the_labs_own_files_only(name: str) -> None:
+def test_only_the_labs_own_files_run_pipework(name: str) -> None:
     with lab(name) as built:
         line = built.host.read(pipework_host.RC_LOCAL).splitlines()[1]
         assert line.startswith("pipework eth0 te-agent ")
@@ -210,8 +210,8 @@ def test_pipework_gets_a_lease_where_busybox_is() -> None:
     if shutil.which("busybox") is None:
         pytest.skip("busybox is not installed")
     with lab("pipework-dhcp", "lost-on-restart") as built:
-        done = pipework_host.run(built, PARENT, AGENT_CONTAINER, "dhclient")
-        assert done.ok, done
+        result = pipework_host.run(built, PARENT, AGENT_CONTAINER, "dhclient")
+        assert result.ok, result
         (address,) = state(built.agent.namespace).addresses_of("eth1")
         assert address.valid_lifetime is not None
         assert answers(built.agent.namespace, GATEWAY)
@@ -233,7 +233,7 @@ ARP_PROBES = ((False, False), (False, True), (True, False), (True, True))
 
 
 def arp_matrix(built: Lab) -> list[bool]:
-    """Which of the four probes the gateway answers. The foreign MAC is the agent's."""
+    """Return which of the four probes the gateway answers. The foreign MAC is the agent's."""
     parent = built.plan.host.state.link(PARENT)
     assert parent is not None
     foreign = own_address(built)[0]
@@ -262,7 +262,7 @@ def arp_matrix(built: Lab) -> list[bool]:
         ("foreign-data-dropped", [True, True, True, True]),
     ],
 )
-def test_the_four_arp_probes_tell_the_port_apart(fault: str | None, answered: list[bool]) -> None:
+def test_the_four_arp_probes_distinguish_the_kinds_of_port_security(fault: str | None, answered: list[bool]) -> None:
     with lab("macvlan", *([fault] if fault else [])) as built:
         assert arp_matrix(built) == answered
         assert answers(built.host.namespace, GATEWAY)
@@ -274,9 +274,9 @@ def test_the_four_arp_probes_tell_the_port_apart(fault: str | None, answered: li
 def test_a_second_machine_can_hold_the_agents_address() -> None:
     with lab("macvlan", "address-conflict") as built:
         _, address = own_address(built)
-        found = arp.arp_request(built.gateway(PARENT).namespace, "lan0", address, count=1, timeout=ANSWER_WITHIN)
-        found += arp.arp_request(built.gateway(PARENT).namespace, "lan0", address, count=2, timeout=ANSWER_WITHIN)
-        assert len({answer.mac for answer in found}) == 2
+        replies = arp.arp_request(built.gateway(PARENT).namespace, "lan0", address, count=1, timeout=ANSWER_WITHIN)
+        replies += arp.arp_request(built.gateway(PARENT).namespace, "lan0", address, count=2, timeout=ANSWER_WITHIN)
+        assert len({reply.mac for reply in replies}) == 2
 
 
 # Faults
@@ -326,7 +326,7 @@ def test_the_agent_still_reaches_the_gateway(name: str, fault: str) -> None:
 @pytest.mark.parametrize(
     ("name", "fault"), [("macvlan", "gateway-mismatch"), ("pipework-static", "pipework-wrong-gateway")]
 )
-def test_a_wrong_gateway_leads_nowhere(name: str, fault: str) -> None:
+def test_with_a_wrong_gateway_no_probe_is_answered(name: str, fault: str) -> None:
     with lab(name, fault) as built:
         assert not answers(built.agent.namespace, PROBE_TARGET, within=SILENT_AFTER)
 
@@ -334,10 +334,10 @@ def test_a_wrong_gateway_leads_nowhere(name: str, fault: str) -> None:
 def test_an_agent_behind_docker0_leaves_with_the_hosts_address() -> None:
     with lab("macvlan", "not-attached") as built:
         on_parent = seen_on(built.host.namespace, PARENT, lambda: answers(built.agent.namespace, PROBE_TARGET))
-        assert [one.source for one in on_parent if one.destination == PROBE_TARGET] == [HOST]
+        assert [packet.source for packet in on_parent if packet.destination == PROBE_TARGET] == [HOST]
 
 
-def test_a_wrong_parent_leads_out_by_the_other_uplink() -> None:
+def test_with_the_wrong_parent_the_agent_is_on_the_other_uplink() -> None:
     with lab("macvlan", "wrong-parent") as built:
         links = state(built.agent.namespace).links, state(built.host.namespace).link("wlan0")
         assert links[1] is not None
@@ -348,11 +348,11 @@ def test_no_macvlan_can_be_made_on_a_bridge_port() -> None:
     with lab("macvlan", "parent-in-bridge") as built:
         refused = built.host.namespace.run(["ip", "link", "add", "link", PARENT, "name", "mv0", "type", "macvlan"])
         assert "busy" in refused.stderr
-        assert answers(built.host.namespace, GATEWAY), "the host itself goes on by its bridge"
+        assert answers(built.host.namespace, GATEWAY), "the host itself still reaches the gateway by its bridge"
 
 
 @pytest.mark.parametrize("name", LABS)
-def test_a_wireless_parent_is_read_as_one(name: str) -> None:
+def test_a_wireless_parent_is_read_as_wireless(name: str) -> None:
     with lab(name) as built:
         assert not any(link.wireless for link in state(built.host.namespace).links)
         FAULTS["wireless-parent"].apply(built)
@@ -378,7 +378,7 @@ def test_the_agents_mtu_stays_low() -> None:
     ],
 )
 @pytest.mark.parametrize("name", LABS[1:])
-def test_a_file_lacks_what_the_fault_takes(name: str, fault: str, path: str, gone: str | None) -> None:
+def test_a_fault_removes_a_file_or_its_line(name: str, fault: str, path: str, gone: str | None) -> None:
     with lab(name, fault) as built:
         if gone is None:
             assert not built.host.namespace.run(["test", "-e", path]).ok
@@ -390,7 +390,7 @@ def test_a_file_lacks_what_the_fault_takes(name: str, fault: str, path: str, gon
     ("fault", "path"),
     [("pipework-not-executable", pipework_host.PATH), ("rc-local-not-executable", pipework_host.RC_LOCAL)],
 )
-def test_a_program_may_not_be_executed(fault: str, path: str) -> None:
+def test_a_program_is_not_executable(fault: str, path: str) -> None:
     with lab("pipework-static", fault) as built:
         assert "rw-r--r--" in built.host.run("ls", "-l", path).stdout
 
@@ -423,11 +423,11 @@ def test_the_container_is_on_the_lan_with_its_own_mac(engine_lab: Lab) -> None:
             lambda t=target: answers(engine_lab.agent.namespace, t),  # type: ignore[misc]
         )
         assert Seen(mac, address, target) in on_parent
-        assert target in {one.source for one in on_parent}
+        assert target in {packet.source for packet in on_parent}
     assert not answers(engine_lab.agent.namespace, HOST, within=SILENT_AFTER)
 
 
-def test_the_engine_says_what_it_made(engine_lab: Lab) -> None:
+def test_the_engine_reports_the_network_that_it_made(engine_lab: Lab) -> None:
     assert engine_lab.engine is not None
     facts = read_engine(engine_lab.engine.base_url, AGENT_CONTAINER)
     assert facts.container is not None
@@ -454,8 +454,8 @@ def test_the_hook_attaches_a_restarted_container_again() -> None:
         assert built.engine is not None
         client = built.engine.client
         unit = built.host.read(pipework_host.WATCH_ENABLED)
-        words = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2].split()
-        argv = pipework_host.host_command(built, *words)
+        command = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).partition("=")[2].split()
+        argv = pipework_host.host_command(built, *command)
         hook = built.host.namespace.call(lambda: subprocess.Popen(argv, stderr=subprocess.PIPE))
         try:
             wait_until(lambda: client.info()["NEventsListener"] > 0)
@@ -468,11 +468,11 @@ def test_the_hook_attaches_a_restarted_container_again() -> None:
             hook.communicate()
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    """Ask until something is true, for at most ten seconds."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, for at most ten seconds."""
     deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, "it has not become true"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold within ten seconds"
 
 
 @needs_engine

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from netns_lab.scenarios import SCENARIOS
-from tests.conftest import BROKEN
+from tests.helpers.fault_matrix import LABS
 from tests.helpers.front_door import Finished
 from viacheck.bundle.manifest import MODES
 from viacheck.bundle.reader import read_bundle
@@ -49,7 +48,7 @@ def _judged(path: Path) -> tuple[object, ...]:
     return found, predicted, decided
 
 
-@pytest.mark.parametrize("lab", [*SCENARIOS, *BROKEN])
+@pytest.mark.parametrize("lab", LABS)
 def test_redaction_changes_no_verdict(outcome: RunResult, lab: str, tmp_path: Path) -> None:
     target = next(one for one in outcome.targets if one.id == f"lab:{lab}")
     if target.snapshot is None:

@@ -1,4 +1,4 @@
-"""A real Docker engine in a lab's host namespace: it runs, it can be read, and nothing of it stays."""
+"""A real Docker engine in a lab's host namespace: it runs, it can be read, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GONE_WITHIN = 10.0
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Namespace]:
-    """A host with an uplink to a far end that is never asked anything."""
+    """A host with an uplink whose other end is silent."""
     namespace = Namespace.create("host")
     for argv in (
         ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0"],
@@ -71,7 +71,7 @@ def read_agent(engine: DockerEngine, name: str = "te-agent") -> DockerContainer:
 
 
 @needs_engine
-def test_the_agent_reaches_its_bridge_and_is_read_as_it_is(engine: DockerEngine, host: Namespace) -> None:
+def test_the_agent_reaches_its_bridge_and_its_facts_are_read(engine: DockerEngine, host: Namespace) -> None:
     with agent(engine, environment={"TEAGENT_ACCOUNT_TOKEN": "s3cret"}):
         facts = read_engine(engine.base_url, "te-agent")
         assert facts.container is not None
@@ -105,10 +105,10 @@ def test_the_agents_namespace_is_found_from_outside(engine: DockerEngine) -> Non
     with agent(engine) as pid, contextlib.closing(engine.containers.namespace("te-agent")) as namespace:
         assert os.path.samestat(os.fstat(namespace.net_fd), os.stat(f"/proc/{pid}/ns/net"))
         assert "172.17.0.2" in namespace.run(["ip", "-brief", "address", "show", "dev", "eth0"]).stdout
-        # What a target does: the number that the engine tells, in the /proc where it is true.
-        told = read_agent(engine).pid
-        assert told != pid
-        with contextlib.closing(container_namespace(told, "te-agent", engine.proc)) as again:
+        # A target opens the process number of the engine's answer in the engine's own /proc.
+        inner = read_agent(engine).pid
+        assert inner != pid
+        with contextlib.closing(container_namespace(inner, "te-agent", engine.proc)) as again:
             assert os.path.samestat(os.fstat(again.net_fd), os.fstat(namespace.net_fd))
 
 
@@ -135,7 +135,7 @@ def test_a_stopped_agent_has_no_namespace(engine: DockerEngine) -> None:
 
 
 @needs_engine
-def test_network_none_gives_no_way_out(engine: DockerEngine) -> None:
+def test_network_none_has_no_route(engine: DockerEngine) -> None:
     with agent(engine, network="none"):
         container = read_agent(engine)
         assert container.network_mode == "none"
@@ -159,7 +159,7 @@ def test_a_macvlan_network_on_the_uplink(engine: DockerEngine) -> None:
 
 
 @needs_engine
-def test_a_bridge_network_of_ones_own(engine: DockerEngine, host: Namespace) -> None:
+def test_a_user_defined_bridge_network(engine: DockerEngine, host: Namespace) -> None:
     engine.networks.create_bridge("measure", "172.30.0.0/24", "172.30.0.254", bridge="br-measure")
     network = read_engine(engine.base_url).network("measure")
     assert network is not None
@@ -175,7 +175,7 @@ def test_a_bridge_network_of_ones_own(engine: DockerEngine, host: Namespace) -> 
 
 
 @needs_engine
-def test_an_agent_comes_back_after_an_engine_restart_if_its_policy_says_so(engine: DockerEngine) -> None:
+def test_the_restart_policy_decides_whether_an_agent_comes_back_after_an_engine_restart(engine: DockerEngine) -> None:
     with agent(engine, "stays", restart="unless-stopped") as before, agent(engine, "goes"):
         engine.restart()
         assert read_agent(engine, "stays").running
@@ -211,7 +211,7 @@ def test_several_engines_do_not_see_each_other(engine: DockerEngine) -> None:
 
 
 @needs_engine
-def test_a_host_with_files_of_its_own_gives_them_to_the_engine(tmp_path: Path) -> None:
+def test_the_engine_sees_the_hosts_private_files(tmp_path: Path) -> None:
     resolver = tmp_path / "resolv.conf"
     resolver.write_text("nameserver 10.10.40.53\n")
 
@@ -229,7 +229,7 @@ def test_a_host_with_files_of_its_own_gives_them_to_the_engine(tmp_path: Path) -
 
 
 @needs_engine
-def test_a_daemon_that_does_not_start_says_why_and_leaves_nothing() -> None:
+def test_a_daemon_that_does_not_start_reports_why_and_leaves_nothing() -> None:
     before = own_cgroups(os.getpid()), descendants(os.getpid())
     with contextlib.closing(Namespace.create("host")) as namespace, pytest.raises(EngineFailed) as failed:
         DockerEngine.start(namespace, settings={"storage-driver": "no-such-driver"})
@@ -238,7 +238,7 @@ def test_a_daemon_that_does_not_start_says_why_and_leaves_nothing() -> None:
     assert (own_cgroups(os.getpid()), descendants(os.getpid())) == before
 
 
-# Nothing stays
+# Leftovers
 
 
 HARNESS = """
@@ -257,7 +257,7 @@ sys.stdin.readline()
 
 @contextlib.contextmanager
 def harness() -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
-    """Another process that runs an engine with two containers, and everything below it."""
+    """Start another process that runs an engine with two containers; yield it and its descendants."""
     process = subprocess.Popen(
         [sys.executable, "-c", HARNESS],
         stdin=subprocess.PIPE,
@@ -266,10 +266,10 @@ def harness() -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
     )
     try:
         assert process.stdout is not None
-        told = {int(pid) for pid in process.stdout.readline().split()}
+        pids = {int(pid) for pid in process.stdout.readline().split()}
         family = descendants(process.pid)
-        assert len(told) == 3
-        assert told <= family
+        assert len(pids) == 3
+        assert pids <= family
         yield process, family
     finally:
         process.kill()
@@ -277,7 +277,7 @@ def harness() -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
 
 
 def own_cgroups(pid: int) -> int:
-    """How many cgroup folders of the process's engines there are."""
+    """Return the number of cgroup folders of a process's engines."""
     return sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"{cgroups.PREFIX}{pid}-*"))
 
 
@@ -287,21 +287,21 @@ def descendants(pid: int) -> set[int]:
         with contextlib.suppress(OSError):
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             parents.setdefault(parent, []).append(int(stat.parent.name))
-    found, waiting = set(), [pid]
+    descendants, waiting = set(), [pid]
     while waiting:
         children = parents.get(waiting.pop(), [])
-        found.update(children)
+        descendants.update(children)
         waiting += children
-    return found
+    return descendants
 
 
 def namespaces_of(pids: set[int]) -> set[tuple[str, int]]:
-    found = set()
+    namespaces = set()
     for pid in pids:
         for kind in ("net", "mnt", "pid"):
             with contextlib.suppress(OSError):
-                found.add((kind, os.stat(f"/proc/{pid}/ns/{kind}").st_ino))
-    return found
+                namespaces.add((kind, os.stat(f"/proc/{pid}/ns/{kind}").st_ino))
+    return namespaces
 
 
 def all_processes() -> set[int]:
@@ -309,7 +309,7 @@ def all_processes() -> set[int]:
 
 
 class Departure:
-    """Watches processes end, by descriptors that no later process with the same number can take over."""
+    """Waits for processes to end, by descriptors that no later process with the same number can take over."""
 
     def __init__(self, pids: set[int]) -> None:
         self._pidfds: dict[int, int] = {}
@@ -318,7 +318,7 @@ class Departure:
                 self._pidfds[os.pidfd_open(pid)] = pid
 
     def still_there(self) -> set[int]:
-        """Wait with a bound until all are gone; returns those that are not."""
+        """Wait until all have ended or the time is up; return the processes that have not."""
         deadline = time.monotonic() + GONE_WITHIN
         poll = select.poll()
         for fd in self._pidfds:
@@ -332,11 +332,11 @@ class Departure:
 
 
 def commands_of(pids: set[int]) -> set[str]:
-    found = set()
+    commands = set()
     for pid in pids:
         with contextlib.suppress(OSError):
-            found.add(Path(f"/proc/{pid}/comm").read_text().strip())
-    return found
+            commands.add(Path(f"/proc/{pid}/comm").read_text().strip())
+    return commands
 
 
 @needs_engine
@@ -350,9 +350,9 @@ def test_nothing_stays_after_sigkill() -> None:
         process.send_signal(signal.SIGKILL)
         assert departure.still_there() == set()
         process.wait()
-        # Mounts have no life but that of the mount namespace that holds them.
+        # A mount ends with the mount namespace that holds it.
         assert not theirs & namespaces_of(all_processes())
-        assert own_cgroups(process.pid) > 0, "an engine's cgroup folders are what SIGKILL leaves for the next to sweep"
+        assert own_cgroups(process.pid) > 0, "after SIGKILL only cgroup folders stay, for the next start to sweep"
         cgroups.sweep()
         assert own_cgroups(process.pid) == 0
 
@@ -369,7 +369,7 @@ def test_nothing_stays_after_close() -> None:
         assert process.stdout.readline() == b"closed\n"
         assert departure.still_there() == set()
         assert own_cgroups(process.pid) == 0
-        # The host's namespace is the harness's own, which still runs.
+        # The host's namespace belongs to the other process, which still runs.
         assert {kind for kind, _ in theirs & namespaces_of(all_processes())} <= {"net"}
         assert process.poll() is None
 
@@ -383,7 +383,7 @@ def test_sweeping_leaves_running_engines_alone(engine: DockerEngine) -> None:
 
 
 @needs_engine
-def test_closing_twice_is_closing_once(host: Namespace) -> None:
+def test_a_second_close_does_nothing(host: Namespace) -> None:
     with contextlib.closing(Namespace.create("short")) as namespace:
         engine = DockerEngine.start(namespace)
         engine.close()
@@ -392,10 +392,10 @@ def test_closing_twice_is_closing_once(host: Namespace) -> None:
             engine.containers.run("te-agent")
 
 
-# Where no engine can run
+# Machines that cannot run an engine
 
 
-def test_an_ordinary_user_is_told_that_root_is_needed() -> None:
+def test_an_ordinary_user_needs_root() -> None:
     ourselves = os.geteuid()
     if ourselves == 0:
         os.seteuid(65534)

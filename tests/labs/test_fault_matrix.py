@@ -1,6 +1,7 @@
-"""Every fault breaks exactly the checks that it declares, each with the declared diagnosis; healthy labs break none.
+"""Every fault breaks exactly the checks that it declares, each with the declared diagnosis; a healthy lab breaks none.
 
-All labs are judged through the front door, in one run with two workers, and the outcome is read from result.json.
+All labs are judged through the front door, and the outcome is read from result.json. :mod:`tests.helpers.fault_matrix`
+chooses the labs that go through events.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from netns_lab.docker_engine.engine_builder import engine_intent
 from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
+from tests.helpers.fault_matrix import EVENTS, LABS_WITH_EVENTS, PRECEDE_EVENTS
 from tests.helpers.front_door import Finished, by_check, severity, viacheck
 from viacheck.cli.docs import all_checks
 from viacheck.model.check import Check
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult, Verdict
 
 NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
 ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
@@ -26,7 +28,7 @@ NO_ENGINE = missing_requirement()
 def engine_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     healthy = {lab for lab, _fault in ENGINE}
     labs = [*(f"engine:{lab}" for lab in healthy), *(f"engine:{lab}+{fault.name}" for lab, fault in ENGINE)]
-    return viacheck("--lab", ",".join(labs), "-q", report_dir=tmp_path_factory.mktemp("engine"))
+    return viacheck("--lab", ",".join(labs), "-n", "2", "-q", report_dir=tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +51,21 @@ def test_a_healthy_lab_breaks_no_check(netns_outcome: RunResult, lab: str) -> No
 
 @pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in NETNS])
 def test_a_fault_breaks_what_it_declares(netns_outcome: RunResult, lab: str, name: str) -> None:
-    _holds_its_word(netns_outcome, lab, name, "")
+    _assert_declaration_holds(netns_outcome, lab, name, "")
 
 
 @pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
 @pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in ENGINE])
 def test_an_engine_fault_breaks_what_it_declares(engine_outcome: RunResult, lab: str, name: str) -> None:
-    _holds_its_word(engine_outcome, lab, name, "engine:")
+    _assert_declaration_holds(engine_outcome, lab, name, "engine:")
 
 
-def _holds_its_word(outcome: RunResult, lab: str, name: str, flavour: str) -> None:
+def _assert_declaration_holds(outcome: RunResult, lab: str, name: str, flavour: str) -> None:
     fault = FAULTS[name]
     healthy = by_check(outcome, f"lab:{flavour}{lab}")
     broken = by_check(outcome, f"lab:{flavour}{lab}+{name}")
     assert broken, f"lab:{flavour}{lab}+{name} was not judged"
-    # A fault may belong to labs of several modes, in each of which some of its checks do not apply.
+    # A fault may belong to labs of several modes; in each mode some of its checks do not apply.
     plan = SCENARIOS[lab]()
     intent = engine_intent(plan) if flavour else plan.intent
     breaks = {check.id for check in all_checks() if check.id in fault.breaks and check.applies.to(intent)}
@@ -72,30 +74,47 @@ def _holds_its_word(outcome: RunResult, lab: str, name: str, flavour: str) -> No
         for check, results in broken.items()
         if severity(results) > severity(healthy.get(check, [])) or (check in breaks and severity(results))
     }
-    told = {
-        (
-            check,
-            result.case,
-        ): f"{result.verdict}: {result.observed} [{result.diagnosis.code if result.diagnosis else ''}]"
+    differing = {
+        (check, result.case): f"{result.verdict}: {result.observed} [{_code_of(result)}]"
         for check in worse ^ breaks
         for result in broken.get(check, [])
     }
-    assert worse == breaks, told
+    assert worse == breaks, differing
     codes = {
-        (check, result.case): result.diagnosis.code if result.diagnosis else None
+        (check, result.case): _code_of(result)
         for check in worse
         for result in broken[check]
         if result.verdict in (Verdict.FAIL, Verdict.ADVISORY)
     }
-    for code, checks in fault.diagnoses.items():
-        assert {told for (check, _case), told in codes.items() if check in checks} == {code}, codes
-        tellers = [
+    for expected, checks in fault.diagnoses.items():
+        assert {code for (check, _case), code in codes.items() if check in checks} == {expected}, codes
+        reporting = {
             check
             for check in checks
             for result in broken[check]
             if result.diagnosis and not result.diagnosis.reported_by
-        ]
-        assert len(set(tellers)) == 1, f"the cause must be told once, not by {tellers}"
+        }
+        assert len(reporting) == 1, f"one check must report the cause, not {reporting}"
+
+
+def _code_of(result: CheckResult) -> str | None:
+    return result.diagnosis.code if result.diagnosis else None
+
+
+def test_every_fault_that_breaks_events_goes_through_them() -> None:
+    breaking = [(lab, fault) for lab, fault in NETNS if any(check.startswith(EVENTS) for check in fault.breaks)]
+    assert {f"{lab}+{fault.name}" for lab, fault in breaking} <= LABS_WITH_EVENTS
+
+
+def test_a_fault_that_leaves_egress_alone_goes_through_events_on_each_scenario() -> None:
+    faults = [(lab, f"{lab}+{fault.name}") for lab, fault in NETNS if not fault.breaks & PRECEDE_EVENTS]
+    assert {lab for lab, _name in faults} == {lab for lab, name in faults if name in LABS_WITH_EVENTS}
+
+
+@pytest.mark.parametrize("lab", sorted(LABS_WITH_EVENTS))
+def test_a_lab_with_events_went_through_them(netns_outcome: RunResult, lab: str) -> None:
+    checks = by_check(netns_outcome, f"lab:{lab}")
+    assert {check.id for check in all_checks() if check.id.startswith(EVENTS)} <= checks.keys()
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)

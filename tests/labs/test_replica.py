@@ -12,15 +12,13 @@ from pathlib import Path
 import pytest
 
 from netns_lab.docker_engine.requirements import missing_requirement
-from netns_lab.scenarios import SCENARIOS
-from tests.conftest import BROKEN
 from tests.helpers.bundles import case_of
+from tests.helpers.fault_matrix import LABS, OPTIONS
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.bundle.writer import write_bundle
 from viacheck.model.result import RunResult, TargetRecord, Verdict, VerdictChange
 
-LABS = [*SCENARIOS, *BROKEN]
 OUTSIDE = {
     "foreign-source-dropped": "a rule of the switch",
     "delivery-filtered": "a rule of the switch",
@@ -53,8 +51,8 @@ Told = dict[tuple[str, str | None], tuple[Verdict, str | None]]
 
 @pytest.fixture(scope="module")
 def twins(matrix: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    words = ("--twin", str(matrix.report_dir / "result.json"), "-n", "2", "-q")
-    return viacheck(*words, report_dir=tmp_path_factory.mktemp("twins"))
+    saved = str(matrix.report_dir / "result.json")
+    return viacheck("--twin", saved, *OPTIONS, report_dir=tmp_path_factory.mktemp("twins"))
 
 
 @pytest.fixture(scope="module")
