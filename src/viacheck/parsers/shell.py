@@ -94,7 +94,7 @@ def tokens(line: str) -> Iterator[Token]:
             yield word
 
 
-def words(line: str) -> list[str]:
+def first_command(line: str) -> list[str]:
     """Return the words of a line's first command, without quotes and without redirections.
 
     Raises:

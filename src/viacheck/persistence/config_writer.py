@@ -6,7 +6,7 @@ route behind the real one, so that no other route takes the agent's packets whil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from viacheck.analysis.agent_rules import (
     BACKSTOP_METRIC,
@@ -16,6 +16,9 @@ from viacheck.analysis.agent_rules import (
     selects_agent,
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.model.iproute_text import route_command, rule_arguments, rule_text
+from viacheck.model.snapshot import TABLE_MAIN, Nexthop, Route, Rule
+from viacheck.parsers.iproute import EVERYTHING
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.file_edit import Arguments, ReversibleEdit, insert_lines, new_file
 from viacheck.persistence.manager_config import ManagedLink, Manager
@@ -54,24 +57,27 @@ class Recipe:
     """The routes are to be written."""
 
     @property
-    def rules(self) -> tuple[tuple[int, str], ...]:
-        """The rules: each priority, and its selector and table as ``ip rule add`` takes them."""
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in the order of their priorities."""
         if not self.with_rule:
             return ()
-        rule = (self.priority, f"from {self.source} lookup {self.table}")
+        rule = Rule(family=4, priority=self.priority, source=self.source, table=self.table)
         if self.local_priority is None:
             return (rule,)
-        return (self.local_priority, f"from {self.source} lookup main suppress_prefixlength 0"), rule
+        return replace(rule, priority=self.local_priority, table=TABLE_MAIN, suppress_prefixlength=0), rule
 
     @property
-    def route(self) -> str:
-        """The default route by the uplink, as ``ip route`` takes it."""
-        return f"default via {self.gateway} dev {self.uplink} table {self.table}"
+    def route(self) -> Route:
+        """The default route by the uplink."""
+        hop = Nexthop(gateway=self.gateway, interface=self.uplink)
+        return Route(family=4, table=self.table, destination=EVERYTHING[4], nexthops=(hop,))
 
     @property
-    def backstop(self) -> str:
+    def backstop(self) -> Route:
         """The unreachable route that decides while the default route is missing."""
-        return f"unreachable default metric {self.backstop_metric} table {self.table}"
+        return Route(
+            family=4, table=self.table, destination=EVERYTHING[4], type="unreachable", metric=self.backstop_metric
+        )
 
 
 def recipe_for(resolved: ResolvedIntent) -> Recipe | None:
@@ -125,20 +131,21 @@ def config_change(
     return _netplan(resolved, wanted)
 
 
-def _ifupdown_rule(priority: int, selector: str) -> list[str]:
+def _ifupdown_rule(rule: Rule) -> list[str]:
     """Return a rule for ifupdown: two lines that can run any number of times."""
+    table = "main" if rule.table == TABLE_MAIN else None
     return [
-        f"post-up ip rule del priority {priority} 2>/dev/null || true",
-        f"post-up ip rule add priority {priority} {selector}",
+        f"post-up ip rule del priority {rule.priority} 2>/dev/null || true",
+        f"post-up ip rule add {rule_text(rule, table=table)}",
     ]
 
 
 def _ifupdown(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None) -> ConfigChange:
     files = resolved.snapshot.files
     uplink, loopback = ifupdown.last_line(files, wanted.uplink), ifupdown.last_line(files, LOOPBACK)
-    rules = [line for rule in wanted.rules for line in _ifupdown_rule(*rule)]
-    rules += [f"post-up ip route replace {wanted.backstop}"] if wanted.with_route else []
-    route = [f"post-up ip route replace {wanted.route}"] if wanted.with_route else []
+    rules = [line for rule in wanted.rules for line in _ifupdown_rule(rule)]
+    rules += [f"post-up {route_command('replace', wanted.backstop)}"] if wanted.with_route else []
+    route = [f"post-up {route_command('replace', wanted.route)}"] if wanted.with_route else []
     if uplink is None:
         # How the uplink gets its address is a person's choice.
         text = _indented([*rules, *route])
@@ -180,10 +187,10 @@ def loopback_config(manager: Manager, resolved: ResolvedIntent, wanted: Recipe) 
         lines = ["network:", "  version: 2", "  ethernets:", f"    {LOOPBACK}:"]
         return _netplan_path(wanted, f"-{LOOPBACK}"), _text([*lines, *_netplan_loopback(wanted)])
     sections = []
-    for priority, _selector in wanted.rules:
-        is_local = priority == wanted.local_priority
+    for rule in wanted.rules:
+        is_local = rule.table == TABLE_MAIN
         table = "Table=main\nSuppressPrefixLength=0" if is_local else f"Table={wanted.table}"
-        sections.append(f"[RoutingPolicyRule]\nPriority={priority}\nFrom={wanted.source}\n{table}\n")
+        sections.append(f"[RoutingPolicyRule]\nPriority={rule.priority}\nFrom={wanted.source}\n{table}\n")
     if wanted.with_route:
         sections.append(
             f"[Route]\nDestination=0.0.0.0/0\nType=unreachable\nMetric={wanted.backstop_metric}\nTable={wanted.table}\n"
@@ -226,10 +233,11 @@ def _networkmanager(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink 
     profile = networkmanager.profile_of(resolved.snapshot.files, resolved.snapshot.host.links, wanted.uplink)
     lines: list[str] = []
     values: list[tuple[str, str]] = []
-    for number, (priority, selector) in enumerate(wanted.rules, 1):
-        rule = f"priority {priority} {selector}".replace("lookup main", "table 254").replace("lookup", "table")
-        lines.append(f"routing-rule{number}={rule}")
-        values.append(("ipv4.routing-rules", rule))
+    for number, rule in enumerate(wanted.rules, 1):
+        # NetworkManager takes the keywords of ip rule, and "table" for "lookup".
+        value = " ".join("table" if word == "lookup" else word for word in rule_arguments(rule))
+        lines.append(f"routing-rule{number}={value}")
+        values.append(("ipv4.routing-rules", value))
     if wanted.with_route:
         lines += [
             f"route1=0.0.0.0/0,{wanted.gateway}",

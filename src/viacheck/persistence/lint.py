@@ -12,7 +12,9 @@ from collections.abc import Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import Place, WrittenRemoval, WrittenRoute, WrittenRule
+from viacheck.model.iproute_text import route_command, rule_command
 from viacheck.model.measurements import ReplayResult
+from viacheck.model.snapshot import Rule
 from viacheck.persistence import netplan, networkd_lint
 from viacheck.persistence.assess import Persistence, is_the_table
 from viacheck.persistence.config_writer import Recipe, recipe_for
@@ -127,10 +129,8 @@ def _idempotent_rule(rule: WrittenRule, recipe: Recipe) -> str:
     """
     priority = rule.rule.priority if rule.has_priority else recipe.priority
     hook = "post-up " if rule.interface is not None else ""
-    return (
-        f"{hook}ip rule add priority {priority} from {rule.rule.source or recipe.source} lookup {recipe.table} "
-        "2>/dev/null || true"
-    )
+    repeatable = Rule(family=4, priority=priority, source=rule.rule.source or recipe.source, table=recipe.table)
+    return f"{hook}{rule_command('add', repeatable)} 2>/dev/null || true"
 
 
 def _removals(config: ManagerConfig, rule: WrittenRule) -> Iterator[tuple[WrittenRemoval, bool]]:
@@ -180,7 +180,7 @@ def _route(resolved: ResolvedIntent, config: ManagerConfig, route: WrittenRoute,
 
 def _idempotent_route(route: WrittenRoute, recipe: Recipe) -> str:
     """Return the line that can run any number of times."""
-    return f"{'post-up ' if route.interface is not None else ''}ip route replace {recipe.route}"
+    return f"{'post-up ' if route.interface is not None else ''}{route_command('replace', recipe.route)}"
 
 
 def _before_the_lease(resolved: ResolvedIntent, route: WrittenRoute, method: str, line: str) -> Iterator[Finding]:
@@ -244,7 +244,7 @@ def _backstop(
 def _backstop_text(config: ManagerConfig, real: WrittenRoute, recipe: Recipe) -> str:
     if real.typed:
         hook = "post-up " if real.interface else ""
-        return f"{real.place.text}\n{hook}ip route replace {recipe.backstop}"
+        return f"{real.place.text}\n{hook}{route_command('replace', recipe.backstop)}"
     return {
         "ifupdown": "",
         "networkd": f"[Route]\nDestination=0.0.0.0/0\nType=unreachable\nMetric={recipe.backstop_metric}\n"

@@ -7,7 +7,6 @@ line that names pipework gets the occasion on which it runs, or the reason why i
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +16,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import Place
 from viacheck.model.intent import PipeworkStaticAttach
 from viacheck.model.snapshot import HostFile, Snapshot
+from viacheck.parsers.shell import ShellError, first_command
 from viacheck.persistence import ifupdown
 from viacheck.persistence.allowlist import RC_LOCAL
 from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
@@ -180,12 +180,11 @@ def arguments_of(text: str) -> list[str] | None:
     program = _PROGRAM.search(text)
     if program is None:
         return None
-    command = re.split(r"[;&|>]|\s\d?>", text[program.end() :])[0]
     try:
-        return shlex.split(command)
-    except ValueError:
+        return first_command(text[program.end() :])
+    except ShellError:
         # A quote that began before pipework ends behind it: sh -c "… || pipework …".
-        return command.rstrip("\"' ").split()
+        return re.split(r"[;&|>]", text[program.end() :])[0].rstrip("\"' ").split()
 
 
 def _add(
