@@ -66,8 +66,8 @@ def answers_elsewhere(resolved: ResolvedIntent, measurements: Measurements) -> I
         yield Cause(
             "ANSWERS_BY_OTHER_UPLINK", "EGRESS-03",
             f"probes leave by {uplink}, and their answers come in by {', '.join(others)} (to {', '.join(sorted(macs))})"
-            f"{drops}. The gateway holds another MAC address for {uplink}'s address, or another route to it: correct its "
-            f"ARP entry or route, and let only {uplink} answer ARP for its address (net.ipv4.conf.all.arp_ignore)",
+            f"{drops}. The gateway holds another MAC address for {uplink}'s address, or another route to it: correct "
+            f"its ARP entry or route, and let only {uplink} answer ARP for its address (net.ipv4.conf.all.arp_ignore)",
             also_affects=frozenset({"EGRESS-05", "EGRESS-06"}),
         )  # fmt: skip
         return

@@ -140,17 +140,18 @@ def nft_policy_commands(chain: FilterChain) -> Remedy:
 def iptables_rule_commands(table: str, rule: FilterRule) -> Remedy:
     """Return the remedy that deletes a rule, given as iptables-save prints it; its rollback inserts it first.
 
-    It is empty where the text is no ``-A CHAIN …`` that splits into arguments.
+    It is empty where the text is not ``-A CHAIN …``, or does not split into arguments.
     """
     try:
-        words = shlex.split(rule.text)
+        arguments = shlex.split(rule.text)
     except ValueError:
         return NO_REMEDY
-    if words[:1] != ["-A"]:
+    if arguments[:1] != ["-A"]:
         return NO_REMEDY
     return Remedy(
-        (command("iptables", "-t", table, "-D", *words[1:]),), (command("iptables", "-t", table, "-I", *words[1:]),)
-    )  # fmt: skip
+        (command("iptables", "-t", table, "-D", *arguments[1:]),),
+        (command("iptables", "-t", table, "-I", *arguments[1:]),),
+    )
 
 
 # --- shell text -------------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ def shell_text(step: Step) -> str:
 
 
 def here_document(arguments: Sequence[str], text: str) -> str:
-    """Return a command that reads a text from a here-document, whose delimiter is no line of the text."""
+    """Return a command that reads a text from a here-document, whose delimiter is not a line of the text."""
     lines = text.split("\n")
     delimiter = next((name for name in _DELIMITERS if not any(_spoils(line, name) for line in lines)), "EOF")
     while delimiter in lines:

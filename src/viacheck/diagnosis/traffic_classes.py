@@ -22,8 +22,8 @@ def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> It
     yield Cause(
         "EGRESS_DEPENDS_ON_FLOW", "EGRESS-08",
         f"depending on the flow, {classes_text(depending, CLASSES_NAMED)} leave by {interfaces}: "
-        f"{depending[0].path.reason}. A route by {resolved.uplink} alone, in a table that a rule selects for the agent, "
-        "sends every flow there",
+        f"{depending[0].path.reason}. A route by {resolved.uplink} alone, in a table that a rule selects for the "
+        "agent, sends every flow there",
         also_affects=frozenset({"EGRESS-01", "EGRESS-04", "EGRESS-05", "ROUTE-05", "ROUTE-07"}),
     )  # fmt: skip
 
@@ -39,7 +39,8 @@ def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> It
     yield Cause(
         "CLASS_BYPASSES_UPLINK", "EGRESS-08",
         f"{classes_text(bypassing, CLASSES_NAMED)}: by {interfaces} instead of {first.intended}, because of "
-        f"{first.path.reason}. Remove that rule or route, or allow it in the site file: {_exception(first, interfaces)}",
+        f"{first.path.reason}. Remove that rule or route, or allow it in the site file: "
+        f"{_exception(first, interfaces)}",
     )  # fmt: skip
 
 

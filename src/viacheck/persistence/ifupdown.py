@@ -142,11 +142,11 @@ class _InterfacesReader:
         for line in logical_lines(file.text):
             place = Place(path, line.number, " ".join(line.text.split()))
             word, *rest = line.text.split(None, 1)
-            words = rest[0].split() if rest else []
+            values = rest[0].split() if rest else []
             if keyword(line) is None:
                 if current is None and not self._in_mapping:
                     return self._mistake(place, f"'{word}' stands outside every stanza", refused=True)
-                if not words:
+                if not values:
                     return self._mistake(place, f"'{word}' has no value", refused=True)
                 if current is not None:
                     current.last_line = line.last
@@ -155,11 +155,11 @@ class _InterfacesReader:
                 continue
             current, self._in_mapping = None, word == "mapping"
             if word == "iface":
-                current = self._iface(place, words, line.last)
+                current = self._iface(place, values, line.last)
                 if current is None:
                     return None
             elif word == "auto" or word.startswith("allow-"):
-                self.started += [(name.partition("=")[0].lstrip("/"), name.startswith("/")) for name in words]
+                self.started += [(name.partition("=")[0].lstrip("/"), name.startswith("/")) for name in values]
             elif word in ("source", "source-directory"):
                 self._follow(place, file, line.number, (*above, path))
         return None
@@ -178,17 +178,17 @@ class _InterfacesReader:
                 else:
                     self.read(path, above)
 
-    def _iface(self, place: Place, words: list[str], last: int) -> _Stanza | None:
-        if not words:
+    def _iface(self, place: Place, values: list[str], last: int) -> _Stanza | None:
+        if not values:
             self._mistake(place, "iface without a name", refused=True)
             return None
-        inherits = words[words.index("inherits") + 1] if "inherits" in words[:-1] else None
-        plain = words[: words.index("inherits")] if inherits else words
+        inherits = values[values.index("inherits") + 1] if "inherits" in values[:-1] else None
+        plain = values[: values.index("inherits")] if inherits else values
         if len(plain) < 3 and inherits is None:
-            self._mistake(place, f"iface {words[0]} has no family and method", refused=True)
+            self._mistake(place, f"iface {values[0]} has no family and method", refused=True)
             return None
         family, method = (*plain[1:3], "", "")[:2]
-        stanza = _Stanza(place, words[0], family, method, inherits, last)
+        stanza = _Stanza(place, values[0], family, method, inherits, last)
         self.stanzas.append(stanza)
         return stanza
 

@@ -122,9 +122,9 @@ def _state(files: Sequence[HostFile], links: Sequence[Link], collector: ConfigCo
         link = by_index.get(file.path.rpartition("/")[2])
         if link is None or not collector.readable(file):
             continue
-        said = dict(line.partition("=")[::2] for line in file.text.splitlines())
-        if said.get("ADMIN_STATE", "unmanaged") not in ("unmanaged", "pending", "initialized"):
-            network = said.get("NETWORK_FILE", "")
+        state = dict(line.partition("=")[::2] for line in file.text.splitlines())
+        if state.get("ADMIN_STATE", "unmanaged") not in ("unmanaged", "pending", "initialized"):
+            network = state.get("NETWORK_FILE", "")
             collector.links.append(
                 ManagedLink(link.name, Place(network or file.path, 1, "networkd's own state"), active=True)
             )

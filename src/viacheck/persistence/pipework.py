@@ -108,9 +108,9 @@ def _redact_script_line(line: str) -> str:
 
 def programs_of(unit: HostFile) -> Iterator[str]:
     """Return the programs that a unit runs, by absolute path."""
-    for _place, _key, words in _unit_commands(unit):
-        if words and words[0].startswith("/"):
-            yield words[0]
+    for _place, _key, arguments in _unit_commands(unit):
+        if arguments and arguments[0].startswith("/"):
+            yield arguments[0]
 
 
 def reruns(snapshot: Snapshot, parent: str, container: str | None, address: str | None) -> Reruns:
@@ -148,10 +148,10 @@ class _Wanted:
     container: str | None
     address: str | None
 
-    def objection(self, words: Sequence[str]) -> str | None:
+    def objection(self, arguments: Sequence[str]) -> str | None:
         """Return why pipework with these arguments does not attach this agent as intended; None when it does."""
         plain: list[str] = []
-        waiting = list(words)
+        waiting = list(arguments)
         while waiting:
             word = waiting.pop(0)
             if word in _WITH_VALUE:
@@ -190,10 +190,10 @@ def arguments_of(text: str) -> list[str] | None:
 def _add(
     text: str, place: Place, occasions: Sequence[Occasion], wanted: _Wanted, result: Reruns, *, repeats: bool
 ) -> None:
-    words = arguments_of(text)
-    if words is None:
+    arguments = arguments_of(text)
+    if arguments is None:
         return
-    objection = wanted.objection(words)
+    objection = wanted.objection(arguments)
     if objection is not None:
         result.ineffective.append((place, objection))
         return
@@ -272,19 +272,19 @@ def _units(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> None:
         wants = {path.rpartition("/")[0].rpartition("/")[2] for path in paths if path.endswith(f".wants/{name}")}
         timer = name.removesuffix(".service") + ".timer"
         timed = any(path.endswith(f".wants/{timer}") for path in paths)
-        for place, key, words in _unit_commands(unit):
-            program = by_path.get(words[0]) if words else None
+        for place, key, arguments in _unit_commands(unit):
+            program = by_path.get(arguments[0]) if arguments else None
             written = [line for line in program.text.split("\n") if arguments_of(line)] if program is not None else []
-            if not written and not _MENTION.search(" ".join(words)):
+            if not written and not _MENTION.search(" ".join(arguments)):
                 continue
             if program is not None and not program.mode & 0o111:
-                result.ineffective.append((place, f"{words[0]} is not executable"))
+                result.ineffective.append((place, f"{arguments[0]} is not executable"))
                 continue
             lines = [line for line in written if "$" not in line]
             if not lines:
                 # A program that passes its own arguments on: pipework "$@".
-                own = arguments_of(" ".join(words)) is not None
-                lines = [" ".join(words) if own else f"pipework {' '.join(words[1:])}"]
+                own = arguments_of(" ".join(arguments)) is not None
+                lines = [" ".join(arguments) if own else f"pipework {' '.join(arguments[1:])}"]
             if not wants and not timed:
                 result.ineffective.append((place, "the unit is not enabled"))
                 continue

@@ -102,7 +102,7 @@ def replayable_files(files: Sequence[HostFile], devices: Collection[str], leasab
     configured = [file for file in texts if file.path.startswith(FOLDER)]
     scripts = [file for file in configured if file.path.rpartition("/")[0] in SCRIPT_FOLDERS]
     configured = [file for file in configured if file not in scripts]
-    templates = {words[words.index("inherits") + 1] for file in configured for words in _inheriting(file.text)}
+    templates = {fields[fields.index("inherits") + 1] for file in configured for fields in _inheriting(file.text)}
     for file in configured:
         _find_stanzas(copy, file, templates)
     kept = [HostFile(path=file.path, exists=True, text=_interfaces(copy, file), mode=0o644) for file in configured]
@@ -112,26 +112,26 @@ def replayable_files(files: Sequence[HostFile], devices: Collection[str], leasab
 
 def _inheriting(text: str) -> list[list[str]]:
     lines = (line.text.split() for line in logical_lines(text))
-    return [words for words in lines if words[0] == "iface" and "inherits" in words[:-1]]
+    return [fields for fields in lines if fields[0] == "iface" and "inherits" in fields[:-1]]
 
 
 def _find_stanzas(copy: _Copy, file: HostFile, templates: Collection[str]) -> None:
     for line in logical_lines(file.text):
-        words = line.text.split()
-        if words[0] != "iface" or len(words) < 2:
+        fields = line.text.split()
+        if fields[0] != "iface" or len(fields) < 2:
             continue
-        reason = _objection_to_stanza(copy, words, templates)
+        reason = _objection_to_stanza(copy, fields, templates)
         if reason is not None:
-            copy.left_out.append(LeftOut(_place(file, line), f"the stanza is left out: {reason}", words[1]))
+            copy.left_out.append(LeftOut(_place(file, line), f"the stanza is left out: {reason}", fields[1]))
         else:
-            method = words[3] if len(words) > 3 and words[2] != "inherits" else ""
-            copy.methods[words[1]] = (*copy.methods.get(words[1], ()), method)
+            method = fields[3] if len(fields) > 3 and fields[2] != "inherits" else ""
+            copy.methods[fields[1]] = (*copy.methods.get(fields[1], ()), method)
 
 
-def _objection_to_stanza(copy: _Copy, words: list[str], templates: Collection[str]) -> str | None:
-    name, family, method = words[1], *(*words[2:4], "", "")[:2]
+def _objection_to_stanza(copy: _Copy, fields: list[str], templates: Collection[str]) -> str | None:
+    name, family, method = fields[1], *(*fields[2:4], "", "")[:2]
     device = name.partition(":")[0]
-    if not all(map(_PLAIN.fullmatch, words)):
+    if not all(map(_PLAIN.fullmatch, fields)):
         return "its name is not plain text"
     if not method:
         # ifupdown must find this mistake as well.
