@@ -187,6 +187,14 @@ def test_a_batch_is_taken_whole_or_not_at_all(host: Namespace) -> None:
         assert nfnetlink.dump(NftMessageType.GETTABLE) == []
 
 
+def test_a_large_table_is_one_transaction(host: Namespace) -> None:
+    """A batch larger than a socket's usual buffer was once refused with "Message too long"."""
+    apply(host, "lab", [Forward(verdict="drop", source=f"10.0.{i // 256}.{i % 256}/32") for i in range(1500)])
+    (chain,) = read_packet_filter(host).chains
+    assert len(chain.rules) == 1500
+    assert chain.rules[-1].matches[-1].values == ("10.0.5.219/32",)
+
+
 def test_a_table_is_not_applied_over_another(host: Namespace) -> None:
     apply(host, "lab", [Masquerade(source="10.0.0.0/8")])
     with pytest.raises(FileExistsError):
