@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
+from viacheck.analysis.container_facts import agent_fault
 from viacheck.analysis.macvlan_facts import macvlan_supported
 from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, overlapping_networks
 from viacheck.analysis.packet_filter.evaluate import forwarding
@@ -136,15 +137,18 @@ def test_the_default_exit_is_the_intended_one(resolved: ResolvedIntent, intent: 
 
 
 @check("HOST-07", "The agent exists and runs, and its network namespace can be opened", guide="Bridge, step 2")
-def test_the_agent_runs(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
+def test_the_agent_runs(snapshot: Snapshot, resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
     problem = snapshot.problem("container") or snapshot.problem("agent") or snapshot.problem("engine")
     if snapshot.agent is None and problem is not None and problem.missing:
         expect.unread(problem)
     observed = "it runs, and its network namespace is open"
-    if snapshot.agent is None:
+    fault = agent_fault(resolved)
+    if fault is not None:
+        observed = fault.text
+    elif snapshot.agent is None:
         observed = problem.reason if problem is not None else "cannot open the agent's network namespace"
     expect.holds(
-        snapshot.agent is not None,
+        snapshot.agent is not None and fault is None,
         expected=f"{intent.agent.name} runs, and its namespace can be opened",
         observed=observed,
     )

@@ -17,6 +17,8 @@ MOUNT_POINT = "/sys/fs/cgroup"
 PREFIX = "viacheck-engine-"
 REMOVED_WITHIN = 2.0
 _RETRY_EVERY = 0.002
+_THAWED = {"freezer.state": "THAWED", "cgroup.freeze": "0"}
+"""The freezer's file and its value for running processes: cgroup version 1, version 2."""
 
 _engine_numbers = itertools.count(1)
 
@@ -85,6 +87,16 @@ def _folders(name: str) -> list[str]:
 def _remove_tree(folder: str) -> bool:
     # A cgroup's files go with its folder; the kernel refuses to remove a folder with processes in it (EBUSY).
     for below, _, _ in os.walk(folder, topdown=False):
+        _thaw(below)
         with contextlib.suppress(OSError):
             os.rmdir(below)
     return not os.path.isdir(folder)
+
+
+def _thaw(folder: str) -> None:
+    """Let frozen processes run, so that the SIGKILL that waits for them ends them (a paused container's)."""
+    for name, running in _THAWED.items():
+        with contextlib.suppress(OSError), open(f"{folder}/{name}", "r+") as file:
+            if file.read().strip() != running:
+                file.seek(0)
+                file.write(running)

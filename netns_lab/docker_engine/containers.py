@@ -89,6 +89,10 @@ class EngineContainers:
         self._get(name).restart()
         return self.pid(name)
 
+    def pause(self, name: str) -> None:
+        """Freeze the processes of a container (docker pause)."""
+        self._get(name).pause()
+
     def remove(self, name: str) -> None:
         """Stop and remove a container (docker rm --force)."""
         self._get(name).remove(force=True)

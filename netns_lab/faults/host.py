@@ -87,6 +87,13 @@ def agent_stopped(lab: Lab) -> None:
     lab.engine.containers.stop(lab.agent_container)
 
 
+@fault("agent-paused", "The agent's container is paused", on="nat",
+       breaks={"HOST-07"}, diagnosis="AGENT_NOT_RUNNING", flavour="engine")  # fmt: skip
+def agent_paused(lab: Lab) -> None:
+    assert lab.engine is not None
+    lab.engine.containers.pause(lab.agent_container)
+
+
 @fault("engine-stopped", "The Docker engine does not answer", on=("nat", "policy-routing"),
        breaks={"HOST-01", "HOST-07"}, diagnosis="ENGINE_UNREACHABLE", flavour="engine")  # fmt: skip
 def engine_stopped(lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from viacheck.analysis.container_facts import AgentFault, agent_fault
 from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, overlapping_networks
 from viacheck.analysis.packet_filter.evaluate import forwarding
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -42,6 +43,11 @@ def engine_or_agent_away(resolved: ResolvedIntent, _measured: Measurements) -> I
             Remedy((command("systemctl", "start", "docker"),), (command("systemctl", "stop", "docker"),)),
             _AGENT_AWAY | {"HOST-07"},
         )  # fmt: skip
+    elif (fault := agent_fault(resolved)) is not None:
+        yield Cause(
+            "AGENT_NOT_RUNNING", "HOST-07", fault.text, _start_agent(fault.fault, agent.container),
+            _AGENT_AWAY | REACHES_GATEWAY | {"MACVLAN-02", "PIPEWORK-03"},
+        )  # fmt: skip
     elif resolved.snapshot.agent is None:
         unread = resolved.snapshot.problem("container") or agent_problem
         why = f": {unread.reason}" if unread is not None else ""
@@ -54,6 +60,17 @@ def engine_or_agent_away(resolved: ResolvedIntent, _measured: Measurements) -> I
             "AGENT_NOT_RUNNING", "HOST-07",
             f"the agent {agent.name} does not run, or its network namespace cannot be opened{why}", remedy, _AGENT_AWAY,
         )  # fmt: skip
+
+
+def _start_agent(fault: AgentFault, container: str | None) -> Remedy:
+    """Return the command that lets the agent run; a program that ends by itself needs its own correction."""
+    if container is None or fault is AgentFault.CRASH_LOOP:
+        return NO_REMEDY
+    if fault is AgentFault.PAUSED:
+        return Remedy((command("docker", "unpause", container),), (command("docker", "pause", container),))
+    if fault is AgentFault.NO_INTERFACE:
+        return Remedy((command("docker", "restart", container),), ())
+    return Remedy((command("docker", "start", container),), (command("docker", "stop", container),))
 
 
 def uplink_unusable(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from viacheck.model.snapshot import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
+from viacheck.model.snapshot import Attachment, ContainerState, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
 
 T = TypeVar("T")
 DEFAULT_BRIDGE = "docker0"
@@ -161,6 +161,16 @@ def container_from_answer(answer: Any) -> DockerContainer:
         dns=host_config.texts("Dns"),
         environment_names=tuple(entry.partition("=")[0] for entry in config.texts("Env")),
         attachments=tuple(_attachment(name, endpoint) for name, endpoint in networks.items()),
+        state=ContainerState(
+            status=state.text("Status"),
+            exit_code=state.number("ExitCode"),
+            out_of_memory=state.flag("OOMKilled"),
+            error=state.text("Error"),
+            restarts=container.number("RestartCount"),
+            started=state.text("StartedAt"),
+            finished=state.text("FinishedAt"),
+            health=state.part("Health").text("Status"),
+        ),
     )
 
 
