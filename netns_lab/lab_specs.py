@@ -18,7 +18,6 @@ from netns_lab.plan import LabPlan
 from netns_lab.scenarios import BLANK, SCENARIOS
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import IntentError, parse_intent
-from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import read_snapshot
 from viacheck.targets.specs import SelectionError
@@ -26,6 +25,7 @@ from viacheck.targets.specs import SelectionError
 if TYPE_CHECKING:
     from netns_lab.lab import Lab
     from netns_lab.lab_targets import LabTarget, ReplicaTarget
+    from viacheck.model.result import TargetRecord
 
 Flavour = Literal["netns", "engine"]
 REPLICA = "twin:"
@@ -111,6 +111,8 @@ class LabSpec:
 
     def unopened(self, reason: str) -> TargetRecord:
         """Return the record of a lab that could not be built."""
+        from viacheck.model.result import TargetRecord
+
         return TargetRecord(
             id=self.id, kind="lab", flavour=self.flavour, verdict="inconclusive", title=self.plan().title,
             intent=self.intent.as_json(), notes=[reason],
@@ -165,6 +167,8 @@ class ReplicaSpec:
 
     def unopened(self, reason: str) -> TargetRecord:
         """Return the record of a replica that could not be built."""
+        from viacheck.model.result import TargetRecord
+
         return TargetRecord(
             id=self.id, kind="lab", flavour="netns", verdict="inconclusive", title=f"replica of {self.host}",
             intent=self.intent.as_json(), notes=[reason],

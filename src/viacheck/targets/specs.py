@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, NatAttach
-from viacheck.model.result import TargetRecord
 
 if TYPE_CHECKING:
     from viacheck.bundle.reader import Bundle
+    from viacheck.model.result import TargetRecord
     from viacheck.targets.base import Target
     from viacheck.targets.bundle import BundleTarget
     from viacheck.targets.local import LocalTarget
@@ -102,6 +102,8 @@ class LocalSpec:
 
     def unopened(self, reason: str) -> TargetRecord:
         """Return the record of a host that could not be opened."""
+        from viacheck.model.result import TargetRecord
+
         return TargetRecord(
             id=self.id, kind="local", verdict="inconclusive", intent=self.intent.as_json(), notes=[reason]
         )
@@ -138,6 +140,8 @@ class BundleSpec:
 
     def unopened(self, reason: str) -> TargetRecord:
         """Return the record of a bundle that could not be judged."""
+        from viacheck.model.result import TargetRecord
+
         return TargetRecord(
             id=self.id, kind="bundle", verdict="inconclusive", intent=self.intent.as_json(), notes=[reason]
         )
