@@ -238,7 +238,7 @@ def _egress_text(astray: Sequence[TrafficClass]) -> str:
         by_reason.setdefault(traffic_class.path.reason, []).append(traffic_class)
     return "; ".join(
         f"{classes_text(classes, CLASSES_NAMED)}: "
-        f"{' or '.join(sorted(classes[0].path.egress)) or classes[0].path.fate.value}"
+        f"{' or '.join(sorted(classes[0].path.egress)) or classes[0].path.end.value}"
         f"{', depending on the flow' if classes[0].path.depends_on_flow else ''} ({reason})"
         for reason, classes in by_reason.items()
     )

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 
-from viacheck.analysis.paths import Fate, Path, PathTracer, Traffic
+from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.model.intent import EgressException
 from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
@@ -188,16 +188,20 @@ class ClassPartition:
         return None
 
     def _verdict(self, address: IPv4Address, path: Path, intended: str) -> ClassVerdict:
-        if path.fate is Fate.UNKNOWN and not path.egress:
+        if path.end is PathEnd.UNKNOWN and not path.egress:
             return ClassVerdict.UNKNOWN
-        if path.fate is Fate.LOCAL or self._is_local(address):
+        if path.end is PathEnd.LOCAL or self._is_local(address):
             return ClassVerdict.LOCAL
         # A filter that cannot be evaluated may drop the packets; it does not send them elsewhere.
-        if path.fate in (Fate.LEAVES, Fate.UNKNOWN) and path.egress == {intended}:
+        if path.end in (PathEnd.LEAVES, PathEnd.UNKNOWN) and path.egress == {intended}:
             return ClassVerdict.INTENDED
         if path.depends_on_flow:
             return ClassVerdict.DEPENDS
-        return ClassVerdict.ELSEWHERE if path.fate in (Fate.LEAVES, Fate.UNKNOWN, Fate.TUNNEL) else ClassVerdict.BLOCKED
+        return (
+            ClassVerdict.ELSEWHERE
+            if path.end in (PathEnd.LEAVES, PathEnd.UNKNOWN, PathEnd.TUNNEL)
+            else ClassVerdict.BLOCKED
+        )
 
     def _is_local(self, address: IPv4Address) -> bool:
         """Whether an address lies in a network that the host or the agent is attached to."""

@@ -21,14 +21,14 @@ def disruption_text(result: DisruptionResult) -> str:
     if result.failure is not None:
         return result.failure
     parts = [_flows_text(result)]
-    for things, noun, fate in (
+    for things, noun, change in (
         (result.rules_lost, "rule", "missing"),
         (result.rules_added, "rule", "more than before"),
         (result.routes_lost, "route", "missing"),
         (result.stale_routes, "route", "still by the old router"),
     ):
         if things:
-            parts.append(f"{_count(len(things), noun)} {fate}")
+            parts.append(f"{_count(len(things), noun)} {change}")
     if result.failed_commands:
         parts.append("failed: " + ", ".join(sorted({evidence.command for evidence in result.failed_commands})))
     return "; ".join(parts)

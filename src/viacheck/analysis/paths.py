@@ -16,15 +16,15 @@ from viacheck.analysis.resolved_intent import ON_PARENT, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.model import RoutingModel
 from viacheck.analysis.routing.packet import Packet
-from viacheck.model.path import PathHop, Place, Stage
+from viacheck.model.path import HopStage, PathHop, Place
 from viacheck.model.snapshot import Family, Link
 
 TUNNEL_KINDS = frozenset({"tun", "wireguard", "ipip", "gre", "sit", "vti", "xfrm", "ppp", "geneve", "vxlan"})
 """Kinds of interfaces behind which the agent's own packets continue inside other packets."""
 
 
-class Fate(StrEnum):
-    """The end of a packet's way out."""
+class PathEnd(StrEnum):
+    """Where the path of a packet out of the agent ends."""
 
     LEAVES = "leaves"
     LOCAL = "local"
@@ -57,7 +57,7 @@ class Path:
     """The path of a packet out, and of its answer back."""
 
     traffic: Traffic
-    fate: Fate
+    end: PathEnd
     out: tuple[PathHop, ...]
     egress: frozenset[str] = frozenset()
     """The host's interfaces by which it leaves; several where the choice depends on the flow."""
@@ -65,7 +65,7 @@ class Path:
     """The source address on the wire."""
     gateway: str | None = None
     reason: str = ""
-    """Why the fate is what it is: the rule, route or filter that decides."""
+    """The reason for the end: the rule, route or filter that decides."""
     answer: tuple[PathHop, ...] = ()
     answer_returns: bool | None = None
     """Whether the answer reaches the agent; None where the model cannot say, or no answer is expected."""
@@ -97,24 +97,26 @@ class PathTracer:
         hops: list[PathHop] = []
         if self._agent_model is None:
             hops.append(_hop("agent", None, "route", None, "unknown"))
-            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason="the agent's routing is not known")
+            return Path(
+                traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="the agent's routing is not known"
+            )
         packet = Packet(
             source=traffic.source, destination=traffic.destination, protocol=traffic.protocol, dport=traffic.dport
         )
         decision = self._agent_model.decide(packet)
         hops.append(_route_hop("agent", decision))
         if (ended := _undelivered(decision, "the agent's")) is not None:
-            return Path(traffic=traffic, fate=ended[0], out=tuple(hops), reason=ended[1])
+            return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
         agent = self.resolved.snapshot.agent
         assert agent is not None
         interfaces = {exit_.interface for exit_ in decision.exits}
         if len(interfaces) > 1:
             reason = f"the agent's route {decision.route} chooses among interfaces by flow"
-            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+            return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         link = agent.link(decision.interface or "")
         traffic = replace(traffic, source=decision.source or traffic.source)
         if link is None:
-            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason="its interface is not known")
+            return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="its interface is not known")
         return self._attached(traffic, link, decision, hops)
 
     def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
@@ -125,11 +127,11 @@ class PathTracer:
             arriving = self._arrival(link)
             if arriving is None:
                 reason = f"the other end of the agent's {link.name} is not on this host"
-                return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+                return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
             if (uplink := self._bridged_to(arriving, decision)) is not None:
                 hops.append(_hop("wire", uplink, "link", f"bridge {arriving}", f"leaves by {uplink}"))
                 return Path(
-                    traffic=traffic, fate=Fate.LEAVES, out=tuple(hops), egress=frozenset({uplink}),
+                    traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({uplink}),
                     source=traffic.source, gateway=decision.gateway, reason=f"the agent is a port of {arriving}",
                 )  # fmt: skip
             return self._through_host(traffic, arriving, hops)
@@ -137,10 +139,12 @@ class PathTracer:
             tunnel = link.kind in TUNNEL_KINDS
             hops.append(_hop("agent", link.name, "link", None, f"enters {link.name}" if tunnel else "unknown"))
             reason = f"the agent's own route {decision.route} leads into {link.name} ({link.kind})"
-            return Path(traffic=traffic, fate=Fate.TUNNEL if tunnel else Fate.UNKNOWN, out=tuple(hops), reason=reason)
+            return Path(
+                traffic=traffic, end=PathEnd.TUNNEL if tunnel else PathEnd.UNKNOWN, out=tuple(hops), reason=reason
+            )
         hops.append(_hop("wire", link.name, "link", None, f"leaves by {link.name}"))
         return Path(
-            traffic=traffic, fate=Fate.LEAVES, out=tuple(hops), egress=frozenset({link.name}), source=decision.source,
+            traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}), source=decision.source,
             gateway=decision.gateway, reason=f"{link.name} is an interface of the agent's own",
         )  # fmt: skip
 
@@ -148,14 +152,14 @@ class PathTracer:
         parent = self.resolved.parent_of(link)
         if parent is None:
             reason = f"the parent of the agent's {link.name} is not on this host"
-            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+            return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         if self._is_hosts_own(traffic.destination):
             reason = f"{link.kind} on {parent.name} isolates the agent from its own host's {traffic.destination}"
             hops.append(_hop("host", None, "link", link.kind, "dropped"))
-            return Path(traffic=traffic, fate=Fate.DROPPED, out=tuple(hops), reason=reason)
+            return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
         hops.append(_hop("wire", parent.name, "link", f"{link.kind} on {parent.name}", f"leaves by {parent.name}"))
         return Path(
-            traffic=traffic, fate=Fate.LEAVES, out=tuple(hops), egress=frozenset({parent.name}), source=decision.source,
+            traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({parent.name}), source=decision.source,
             gateway=decision.gateway, reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
             answer_returns=True,
         )  # fmt: skip
@@ -191,7 +195,7 @@ class PathTracer:
         hops.append(_hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
         if mark is None:
             reason = "the mark that prerouting sets cannot be evaluated"
-            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+            return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         packet = Packet(
             source=traffic.source, destination=traffic.destination, iif=arriving, mark=mark,
             protocol=traffic.protocol, dport=traffic.dport,
@@ -200,9 +204,9 @@ class PathTracer:
         hops.append(_route_hop("host", decision))
         if not decision.certain:
             reason = "a rule has a selector that the model cannot evaluate"
-            return Path(traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), reason=reason)
+            return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         if (ended := _undelivered(decision, "the host's")) is not None:
-            return Path(traffic=traffic, fate=ended[0], out=tuple(hops), reason=ended[1])
+            return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
         return self._filtered(traffic, arriving, replace(filtered, mark=mark), decision, hops)
 
     def _filtered(
@@ -220,17 +224,17 @@ class PathTracer:
             if passage.allowed is not True:
                 model = "unknown" if passage.allowed is None else "dropped"
                 hops.append(_hop("host", exit_.interface, "forward", decider, model))
-                fate = Fate.UNKNOWN if passage.allowed is None else Fate.DROPPED
+                end = PathEnd.UNKNOWN if passage.allowed is None else PathEnd.DROPPED
                 reason = f"the forward hook: {decider or 'not readable'}"
-                egress = decision.interfaces if fate is Fate.UNKNOWN else frozenset()
-                return Path(traffic=traffic, fate=fate, out=tuple(hops), egress=egress, reason=reason)
+                egress = decision.interfaces if end is PathEnd.UNKNOWN else frozenset()
+                return Path(traffic=traffic, end=end, out=tuple(hops), egress=egress, reason=reason)
             hops.append(_hop("host", exit_.interface, "forward", decider, "accepted"))
             translation = source_nat(host.packet_filter, packet)
             if translation.kind == "unknown":
                 hops.append(_hop("host", exit_.interface, "source-nat", None, "unknown"))
                 reason = "source NAT cannot be evaluated"
                 return Path(
-                    traffic=traffic, fate=Fate.UNKNOWN, out=tuple(hops), egress=decision.interfaces, reason=reason
+                    traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), egress=decision.interfaces, reason=reason
                 )
             source = {
                 "none": traffic.source,
@@ -243,7 +247,7 @@ class PathTracer:
             hops.append(_hop("wire", exit_.interface, "link", None, f"leaves by {exit_.interface}"))
         by = f"rule {decision.rule}, " if decision.rule is not None else ""
         path = Path(
-            traffic=traffic, fate=Fate.LEAVES, out=tuple(hops), egress=decision.interfaces,
+            traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=decision.interfaces,
             source=sources.pop() if len(sources) == 1 else None, gateway=decision.gateway,
             reason=f"{by}route {decision.route}",
         )  # fmt: skip
@@ -291,7 +295,7 @@ class PathTracer:
         return replace(path, answer=tuple(hops), answer_returns=passage.allowed, answer_reason=reason)
 
 
-def _hop(place: Place, interface: str | None, stage: Stage, decides: str | None, model: str) -> PathHop:
+def _hop(place: Place, interface: str | None, stage: HopStage, decides: str | None, model: str) -> PathHop:
     return PathHop(place=place, interface=interface, stage=stage, decides=decides, model=model)
 
 
@@ -313,12 +317,12 @@ def _deciders(decision: Decision) -> Iterator[str]:
         yield f"route {decision.route}"
 
 
-def _undelivered(decision: Decision, whose: str) -> tuple[Fate, str] | None:
-    """Return the fate of a packet that routing does not send on, and why; None for a packet that is sent on."""
+def _undelivered(decision: Decision, whose: str) -> tuple[PathEnd, str] | None:
+    """Return the end of a packet that routing does not send on, and why; None for a packet that is sent on."""
     if decision.outcome == "unicast":
         return None
     by = "; ".join(_deciders(decision)) or "no route"
     if decision.outcome in ("local", "broadcast", "multicast", "anycast"):
-        return Fate.LOCAL, f"{whose} routing delivers it locally: {by}"
+        return PathEnd.LOCAL, f"{whose} routing delivers it locally: {by}"
     note = f" ({decision.note})" if decision.note else ""
-    return Fate.NO_ROUTE, f"{whose} routing: {decision.outcome}, {by}{note}"
+    return PathEnd.NO_ROUTE, f"{whose} routing: {decision.outcome}, {by}{note}"

@@ -35,7 +35,7 @@ def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> It
     if not bypassing:
         return
     first = bypassing[0]
-    interfaces = ", ".join(sorted(first.path.egress)) or first.path.fate.value
+    interfaces = ", ".join(sorted(first.path.egress)) or first.path.end.value
     yield Cause(
         "CLASS_BYPASSES_UPLINK", "EGRESS-08",
         f"{classes_text(bypassing, CLASSES_NAMED)}: by {interfaces} instead of {first.intended}, because of "

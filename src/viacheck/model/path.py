@@ -12,7 +12,7 @@ from pydantic import Field
 from viacheck.model.plain import Plain
 
 Place = Literal["agent", "host", "wire"]
-Stage = Literal["route", "raw", "mangle", "nat", "forward", "filter", "source-nat", "link"]
+HopStage = Literal["route", "raw", "mangle", "nat", "forward", "filter", "source-nat", "link"]
 
 
 class PathClass(Plain):
@@ -47,7 +47,7 @@ class PathHop(Plain):
     place: Place
     interface: str | None = None
     """The interface by which the packet goes on; None where it does not go on."""
-    stage: Stage
+    stage: HopStage
     decides: str | None = None
     """The rule or route that decides, as ip or nft prints it."""
     model: str
