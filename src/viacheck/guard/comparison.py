@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from viacheck.guard.network_state import LinkState, NetworkState
+from viacheck.guard.network_state import KernelState, LinkState
 from viacheck.guard.saved_state import SavedState
 from viacheck.netlink.route_message import KernelRoute
 
@@ -37,7 +37,7 @@ class StateComparison:
         interfaces: names of the interfaces that the change is about.
     """
 
-    def __init__(self, saved: SavedState, current: NetworkState) -> None:
+    def __init__(self, saved: SavedState, current: KernelState) -> None:
         self.saved, self.current = saved, current
         self.elapsed = saved.elapsed()
         self.saved_names = {link.index: link.name for link in saved.links}

@@ -61,7 +61,7 @@ class LinkState:
         return bool(self.flags & _IFF_RUNNING)
 
 
-class NetworkState(Protocol):
+class KernelState(Protocol):
     """The network state of a namespace, saved or current."""
 
     @property
