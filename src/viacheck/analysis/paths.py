@@ -159,8 +159,8 @@ class PathTracer:
             return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
         hops.append(_hop("wire", parent.name, "link", f"{link.kind} on {parent.name}", f"leaves by {parent.name}"))
         return Path(
-            traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({parent.name}), source=decision.source,
-            gateway=decision.gateway, reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
+            traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({parent.name}),
+            source=decision.source, gateway=decision.gateway, reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
             answer_returns=True,
         )  # fmt: skip
 

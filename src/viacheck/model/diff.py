@@ -101,8 +101,8 @@ class Change:
         """The change in one line: ``-`` for what is gone, ``+`` for what is new."""
         if self.before is not None and self.after is not None:
             return f"{self.heading}: {value_text(self.before)} -> {value_text(self.after)}"
-        value = self.after if self.before is None else self.before
-        return f"{'+' if self.before is None else '-'} {self.heading}: {value_text(value)}"
+        sign, value = ("+", self.after) if self.before is None else ("-", self.before)
+        return f"{sign} {self.heading}: {value_text(value)}"
 
 
 def changes(before: Snapshot, after: Snapshot) -> list[Change]:

@@ -368,7 +368,8 @@ def _selector(address: str, length: int | None, family: Family) -> str | None:
         return None
     if address == "0":
         address = EVERYTHING[family].removesuffix("/0")
-    return f"{address}/{HOST_LENGTH[family] if length is None else length}"
+    length = HOST_LENGTH[family] if length is None else length
+    return f"{address}/{length}"
 
 
 def _ports(entry: Entry, name: str) -> PortRange | None:

@@ -1,4 +1,4 @@
-"""The one tokenizer of shell lines: words with their quotes, operators and redirections.
+"""The tokenizer of shell lines: words with their quotes, operators and redirections.
 
 A line is split as POSIX.1-2017, section 2.3, says; nothing is expanded and nothing is run. What may stand in a word is
 for the caller to judge, which is why each piece of a word keeps its quotes.
@@ -36,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a line."""
+    """A word in a line."""
 
     pieces: tuple[Piece, ...]
 
@@ -58,7 +58,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Redirection:
-    """A redirection with its target; ``target`` is None where no word follows."""
+    """A redirection with its target; None when no word follows."""
 
     operator: str
     """With the file descriptor before it: ``2>``."""
@@ -95,7 +95,7 @@ def tokens(line: str) -> Iterator[Token]:
 
 
 def first_command(line: str) -> list[str]:
-    """Return the words of a line's first command, without quotes and without redirections.
+    """Return the first command of a line: its words, without quotes and without redirections.
 
     Raises:
         ShellError: when a quote is not closed, or nothing follows a backslash.
