@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from netns_lab import pipework_host, rtnetlink_batch
 from netns_lab.dhcp_server_control import LabDhcpServerControl
-from netns_lab.docker_engine.daemon import DockerEngine, EngineFailed
+from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
 from netns_lab.docker_engine.engine_builder import apply_pipework, start_agents_dhcp_client
 from netns_lab.lab import Lab, LabMachine, wait_for_carrier
 from netns_lab.networkd_daemon import NetworkdFailed
@@ -103,7 +103,7 @@ class NetnsLabControl:
         except NetworkdFailed as error:
             raise EventFailed(str(error)) from error
 
-    def _engine(self) -> DockerEngine:
+    def _engine(self) -> DockerDaemon:
         if self._lab.engine is None:
             raise EventNotPossible("the lab has no Docker engine: its agent is a namespace without a container")
         return self._lab.engine

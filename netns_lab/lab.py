@@ -16,7 +16,7 @@ from viacheck.model.snapshot import Snapshot
 from viacheck.netlink.rtnetlink import IFF_LOWER_UP, ChangeListener, RouteSocket
 
 if TYPE_CHECKING:
-    from netns_lab.docker_engine.daemon import DockerEngine
+    from netns_lab.docker_engine.daemon import DockerDaemon
     from netns_lab.networkd_daemon import NetworkdDaemon
     from netns_lab.services.dhcp_client import DHCPClient
     from netns_lab.services.dhcp_server import DHCPServer
@@ -95,7 +95,7 @@ class Lab:
     """
 
     def __init__(
-        self, plan: LabPlan, machines: dict[str, LabMachine], responders: Responders, engine: DockerEngine | None
+        self, plan: LabPlan, machines: dict[str, LabMachine], responders: Responders, engine: DockerDaemon | None
     ) -> None:
         self.plan = plan
         self.machines = machines

@@ -40,7 +40,7 @@ class EngineLeftovers(Exception):
     """Part of an engine is still there after it was closed; the message names it."""
 
 
-class DockerEngine:
+class DockerDaemon:
     """A running dockerd. Made by :meth:`start`, ended by :meth:`close` or by the end of this process.
 
     Attributes:

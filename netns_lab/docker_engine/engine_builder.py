@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from netns_lab import macvlan_network, pipework_host
 from netns_lab.builder import build
-from netns_lab.docker_engine.daemon import DockerEngine, EngineFailed
+from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
 from netns_lab.lab import AGENT_CONTAINER, Lab
 from netns_lab.plan import LabPlan, without_agent
 from netns_lab.rtnetlink_batch import LabBuildError
@@ -35,7 +35,7 @@ def build_with_engine(plan: LabPlan) -> Lab:
     if plan.intent.probe.target6 is not None:
         settings = {"ipv6": True, "fixed-cidr-v6": AGENT_SUBNET6}
     try:
-        lab.engine = DockerEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings)
+        lab.engine = DockerDaemon.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings)
         _attach_agent(lab, plan)
     except (EngineFailed, NoLease) as error:
         lab.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine.daemon import DockerEngine
+from netns_lab.docker_engine.daemon import DockerDaemon
 from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.front_door import Finished, command, finished
 from tests.helpers.hand_made import UPLINKS, HandMadeHost, write_site
@@ -28,7 +28,7 @@ needs_engine = [
 class EngineHost:
     """The host, and a shell in the engine's namespaces."""
 
-    def __init__(self, host: HandMadeHost, engine: DockerEngine) -> None:
+    def __init__(self, host: HandMadeHost, engine: DockerDaemon) -> None:
         """Take both over."""
         self.host, self.engine = host, engine
         self._inside = [
@@ -61,5 +61,5 @@ def engine_host() -> Iterator[EngineHost]:
         for name, network in UPLINKS.items():
             made.uplink(name, network)
         made.ip("route add default via 10.10.40.1 dev eth0")
-        engine = ending.enter_context(DockerEngine.start(made.namespace))
+        engine = ending.enter_context(DockerDaemon.start(made.namespace))
         yield EngineHost(made, engine)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from netns_lab.docker_engine import cgroups
-from netns_lab.docker_engine.daemon import DockerEngine, EngineFailed
+from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
 from netns_lab.docker_engine.requirements import missing_packages, missing_requirement
 from netns_lab.pid_namespace import contain_processes
 from tests.helpers.paths import ROOT
@@ -50,13 +50,13 @@ def host() -> Iterator[Namespace]:
 
 
 @pytest.fixture(scope="module")
-def engine(host: Namespace) -> Iterator[DockerEngine]:
-    with DockerEngine.start(host) as running:
+def engine(host: Namespace) -> Iterator[DockerDaemon]:
+    with DockerDaemon.start(host) as running:
         yield running
 
 
 @contextlib.contextmanager
-def agent(engine: DockerEngine, name: str = "te-agent", network: str = "bridge", **more: object) -> Iterator[int]:
+def agent(engine: DockerDaemon, name: str = "te-agent", network: str = "bridge", **more: object) -> Iterator[int]:
     pid = engine.containers.run(name, network=network, **more)  # type: ignore[arg-type]
     try:
         yield pid
@@ -64,14 +64,14 @@ def agent(engine: DockerEngine, name: str = "te-agent", network: str = "bridge",
         engine.containers.remove(name)
 
 
-def read_agent(engine: DockerEngine, name: str = "te-agent") -> DockerContainer:
+def read_agent(engine: DockerDaemon, name: str = "te-agent") -> DockerContainer:
     container = read_engine(engine.base_url, name).container
     assert container is not None
     return container
 
 
 @needs_engine
-def test_the_agent_reaches_its_bridge_and_its_facts_are_read(engine: DockerEngine, host: Namespace) -> None:
+def test_the_agent_reaches_its_bridge_and_its_facts_are_read(engine: DockerDaemon, host: Namespace) -> None:
     with agent(engine, environment={"TEAGENT_ACCOUNT_TOKEN": "s3cret"}):
         facts = read_engine(engine.base_url, "te-agent")
         assert facts.container is not None
@@ -89,19 +89,19 @@ def test_the_agent_reaches_its_bridge_and_its_facts_are_read(engine: DockerEngin
 
 
 @needs_engine
-def test_the_engine_masquerades_in_the_labs_namespace(engine: DockerEngine, host: Namespace) -> None:
+def test_the_engine_masquerades_in_the_labs_namespace(engine: DockerDaemon, host: Namespace) -> None:
     rules = host.run(["iptables-save", "-t", "nat"]).stdout
     assert "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE" in rules
 
 
 @needs_engine
 @pytest.mark.parametrize("folder", ["/run", "/etc/docker"])
-def test_the_engine_writes_beside_the_machines_files(folder: str, engine: DockerEngine) -> None:
+def test_the_engine_writes_beside_the_machines_files(folder: str, engine: DockerDaemon) -> None:
     assert os.stat(f"{engine.root}{folder}").st_dev != os.stat(folder).st_dev
 
 
 @needs_engine
-def test_the_agents_namespace_is_found_from_outside(engine: DockerEngine) -> None:
+def test_the_agents_namespace_is_found_from_outside(engine: DockerDaemon) -> None:
     with agent(engine) as pid, contextlib.closing(engine.containers.namespace("te-agent")) as namespace:
         assert os.path.samestat(os.fstat(namespace.net_fd), os.stat(f"/proc/{pid}/ns/net"))
         assert "172.17.0.2" in namespace.run(["ip", "-brief", "address", "show", "dev", "eth0"]).stdout
@@ -113,7 +113,7 @@ def test_the_agents_namespace_is_found_from_outside(engine: DockerEngine) -> Non
 
 
 @needs_engine
-def test_a_restarted_agent_has_another_process_and_another_namespace(engine: DockerEngine) -> None:
+def test_a_restarted_agent_has_another_process_and_another_namespace(engine: DockerDaemon) -> None:
     with agent(engine) as before, contextlib.closing(engine.containers.namespace("te-agent")) as old:
         after = engine.containers.restart("te-agent")
         assert after != before
@@ -123,7 +123,7 @@ def test_a_restarted_agent_has_another_process_and_another_namespace(engine: Doc
 
 
 @needs_engine
-def test_a_stopped_agent_has_no_namespace(engine: DockerEngine) -> None:
+def test_a_stopped_agent_has_no_namespace(engine: DockerDaemon) -> None:
     with agent(engine):
         engine.containers.stop("te-agent")
         assert not read_agent(engine).running
@@ -135,7 +135,7 @@ def test_a_stopped_agent_has_no_namespace(engine: DockerEngine) -> None:
 
 
 @needs_engine
-def test_network_none_has_no_route(engine: DockerEngine) -> None:
+def test_network_none_has_no_route(engine: DockerDaemon) -> None:
     with agent(engine, network="none"):
         container = read_agent(engine)
         assert container.network_mode == "none"
@@ -146,7 +146,7 @@ def test_network_none_has_no_route(engine: DockerEngine) -> None:
 
 
 @needs_engine
-def test_a_macvlan_network_on_the_uplink(engine: DockerEngine) -> None:
+def test_a_macvlan_network_on_the_uplink(engine: DockerDaemon) -> None:
     engine.networks.create_macvlan("macvlan0", "eth0", "10.10.40.0/24", "10.10.40.1", "10.10.40.192/27")
     network = read_engine(engine.base_url).network("macvlan0")
     assert network is not None
@@ -159,7 +159,7 @@ def test_a_macvlan_network_on_the_uplink(engine: DockerEngine) -> None:
 
 
 @needs_engine
-def test_a_user_defined_bridge_network(engine: DockerEngine, host: Namespace) -> None:
+def test_a_user_defined_bridge_network(engine: DockerDaemon, host: Namespace) -> None:
     engine.networks.create_bridge("measure", "172.30.0.0/24", "172.30.0.254", bridge="br-measure")
     network = read_engine(engine.base_url).network("measure")
     assert network is not None
@@ -175,7 +175,7 @@ def test_a_user_defined_bridge_network(engine: DockerEngine, host: Namespace) ->
 
 
 @needs_engine
-def test_the_restart_policy_decides_whether_an_agent_comes_back_after_an_engine_restart(engine: DockerEngine) -> None:
+def test_the_restart_policy_decides_whether_an_agent_comes_back_after_an_engine_restart(engine: DockerDaemon) -> None:
     with agent(engine, "stays", restart="unless-stopped") as before, agent(engine, "goes"):
         engine.restart()
         assert read_agent(engine, "stays").running
@@ -184,7 +184,7 @@ def test_the_restart_policy_decides_whether_an_agent_comes_back_after_an_engine_
 
 
 @needs_engine
-def test_a_stopped_engine_is_unreachable_and_comes_back(engine: DockerEngine) -> None:
+def test_a_stopped_engine_is_unreachable_and_comes_back(engine: DockerDaemon) -> None:
     engine.stop_daemon()
     with pytest.raises(EngineUnreachable) as unreachable:
         read_engine(engine.base_url)
@@ -196,10 +196,10 @@ def test_a_stopped_engine_is_unreachable_and_comes_back(engine: DockerEngine) ->
 
 
 @needs_engine
-def test_several_engines_do_not_see_each_other(engine: DockerEngine) -> None:
+def test_several_engines_do_not_see_each_other(engine: DockerDaemon) -> None:
     with (
         contextlib.closing(Namespace.create("other")) as other,
-        DockerEngine.start(
+        DockerDaemon.start(
             other, subnet="172.18.0.0/24", gateway="172.18.0.254", settings={"iptables": False}
         ) as second,
         agent(engine),
@@ -222,7 +222,7 @@ def test_the_engine_sees_the_hosts_private_files(tmp_path: Path) -> None:
 
     with (
         contextlib.closing(Namespace.create("host", prepare)) as namespace,
-        DockerEngine.start(namespace) as running,
+        DockerDaemon.start(namespace) as running,
         agent(running),
     ):
         assert "10.10.40.53" in running.containers.execute("te-agent", ["cat", "/etc/resolv.conf"]).stdout
@@ -232,7 +232,7 @@ def test_the_engine_sees_the_hosts_private_files(tmp_path: Path) -> None:
 def test_a_daemon_that_does_not_start_reports_why_and_leaves_nothing() -> None:
     before = own_cgroups(os.getpid()), descendants(os.getpid())
     with contextlib.closing(Namespace.create("host")) as namespace, pytest.raises(EngineFailed) as failed:
-        DockerEngine.start(namespace, settings={"storage-driver": "no-such-driver"})
+        DockerDaemon.start(namespace, settings={"storage-driver": "no-such-driver"})
     assert "exit code 1" in str(failed.value)
     assert "no-such-driver" in str(failed.value)
     assert (own_cgroups(os.getpid()), descendants(os.getpid())) == before
@@ -244,9 +244,9 @@ def test_a_daemon_that_does_not_start_reports_why_and_leaves_nothing() -> None:
 HARNESS = """
 import sys
 from viacheck.host.namespace import Namespace
-from netns_lab.docker_engine.daemon import DockerEngine
+from netns_lab.docker_engine.daemon import DockerDaemon
 host = Namespace.create("host")
-engine = DockerEngine.start(host)
+engine = DockerDaemon.start(host)
 print(engine.pid, engine.containers.run("te-agent"), engine.containers.run("second", network="none"), flush=True)
 sys.stdin.readline()
 engine.close()
@@ -375,7 +375,7 @@ def test_nothing_stays_after_close() -> None:
 
 
 @needs_engine
-def test_sweeping_leaves_running_engines_alone(engine: DockerEngine) -> None:
+def test_sweeping_leaves_running_engines_alone(engine: DockerDaemon) -> None:
     with agent(engine) as pid:
         cgroups.sweep()
         assert cgroups.PREFIX in Path(f"/proc/{pid}/cgroup").read_text()
@@ -385,7 +385,7 @@ def test_sweeping_leaves_running_engines_alone(engine: DockerEngine) -> None:
 @needs_engine
 def test_a_second_close_does_nothing(host: Namespace) -> None:
     with contextlib.closing(Namespace.create("short")) as namespace:
-        engine = DockerEngine.start(namespace)
+        engine = DockerDaemon.start(namespace)
         engine.close()
         engine.close()
         with pytest.raises(EngineFailed):
@@ -415,7 +415,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_it_runs_and_ends_where_the_host_has_a_process_namespace_of_its_own() -> None:
     with contextlib.closing(Namespace.create("daemons")) as host:
         end = contain_processes(host)
-        with DockerEngine.start(host) as nested, agent(nested) as pid:
+        with DockerDaemon.start(host) as nested, agent(nested) as pid:
             assert nested.containers.pid("te-agent") == pid
             with contextlib.closing(nested.containers.namespace("te-agent")) as namespace:
                 assert os.path.samestat(os.fstat(namespace.net_fd), os.stat(f"/proc/{pid}/ns/net"))

@@ -160,8 +160,8 @@ class PathTracer:
         hops.append(_hop("wire", parent.name, "link", f"{link.kind} on {parent.name}", f"leaves by {parent.name}"))
         return Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({parent.name}),
-            source=decision.source, gateway=decision.gateway, reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
-            answer_returns=True,
+            source=decision.source, gateway=decision.gateway, answer_returns=True,
+            reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
         )  # fmt: skip
 
     def _arrival(self, link: Link) -> str | None:
