@@ -58,7 +58,7 @@ class LabByNetlink:
             links = [rtnetlink_batch.add_link(link) for link in machine.state.links if link.kind != "veth"]
             for cable in plan.cables:
                 if cable.machine == machine.name:
-                    other = next(one for one in plan.machines if one.name == cable.other_machine)
+                    other = next(end for end in plan.machines if end.name == cable.other_machine)
                     ends = machine.state.link(cable.interface), other.state.link(cable.other_interface)
                     assert ends[0] is not None
                     assert ends[1] is not None
@@ -94,9 +94,9 @@ class LabByNetlink:
             finally:
                 agent.close()
         finally:
-            for one in self._encoded.values():
+            for encoded in self._encoded.values():
                 with contextlib.suppress(OSError):
-                    os.close(one.descriptor)
+                    os.close(encoded.descriptor)
 
     def _build(self) -> None:
         with contextlib.ExitStack() as closing:
@@ -109,8 +109,8 @@ class LabByNetlink:
                 sockets[name] = closing.enter_context(NetlinkSocket(socket.NETLINK_ROUTE))
                 for path, value in self._encoded[name].sysctls.items():
                     write_sysctl(path, value)
-            for name, one in self._encoded.items():
-                _send(sockets[name], one.links, one.link_count)
+            for name, encoded in self._encoded.items():
+                _send(sockets[name], encoded.links, encoded.link_count)
             for name in self._names:
                 _send(sockets[name], self._encoded[name].rest, self._encoded[name].rest_count)
             nft_rules.apply(_Here("host", -1), "lab", self._plan.host.packet_filter)
