@@ -60,7 +60,7 @@ def judge_replay(
     relevant = failed if failed_in_cycles or not_up else []
     fault, sentence = _fault(boot, cycles, uplink, relevant, route_written=route_written)
     count = len(failed_in_cycles)
-    parts = [figures, f"{count or 'no'} command{'' if count == 1 else 's'} failed"]
+    parts = [figures, f"{count or 'no'} command{'' if count < 2 else 's'} failed"]
     if boot.not_up:
         parts.append(f"{', '.join(boot.not_up)} did not come up at boot")
     if left_out:
