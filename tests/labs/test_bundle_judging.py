@@ -236,7 +236,7 @@ def test_every_mistake_of_a_site_file_has_a_line_of_its_own(tmp_path: Path, word
         (("--site",), "--site needs a value"),
         (("--redact", "some", "--site", "/dev/null"), "--redact: unknown 'some'; allowed: none, default"),
         (("--redact", "strict", "--site", "/dev/null"), "--redact strict needs viacheck itself"),
-        (("--what",), "unknown word '--what'"),
+        (("--what",), "unknown argument '--what'"),
     ],
 )
 def test_the_script_tells_wrong_words_in_one_line(words: tuple[str, ...], said: str) -> None:

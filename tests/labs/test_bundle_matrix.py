@@ -1,4 +1,4 @@
-"""What is blackened and renamed in a bundle changes no verdict: every lab and fault, from each kind of bundle."""
+"""The redaction of a bundle changes no verdict: every lab and fault, from each kind of bundle."""
 
 from __future__ import annotations
 

@@ -311,7 +311,7 @@ sh {script} --site {file} -o {tmp_path}/script.tar.gz
         f'{{"ifname": "eth0", "ifalias": "{CANARY}"}}',
     ],
 )
-def test_a_secret_is_blackened_wherever_it_stands(text: str) -> None:
+def test_a_secret_is_redacted_everywhere(text: str) -> None:
     assert CANARY not in without_secrets(text)
 
 

@@ -1,8 +1,7 @@
-"""Takes a gzipped tar archive apart that a stranger has made: in memory, nothing extracted, every size bounded.
+"""Read a gzipped tar archive from an untrusted source: in memory, nothing extracted, every size bounded.
 
-Only what a bundle needs is understood: regular files (and the folders around them) of the ustar format (POSIX.1-1988,
-tar(5)). Links, devices, names that lead elsewhere, extended headers and sparse files are refused, as is every archive
-that says of itself one thing and holds another.
+The reader accepts regular files and folders of the ustar format (POSIX.1-1988, tar(5)). It refuses links, devices,
+names that lead outside, extended headers and sparse files, and every archive whose headers do not match its content.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _KINDS = {
 
 
 class ArchiveRefused(Exception):
-    """The archive cannot be used; the message says in one line why."""
+    """The archive cannot be used; the message gives the reason in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Member:
     size: int
     sha256: str
     content: bytes
-    """Empty for a capture, of which only size and digest are kept."""
+    """Empty for a capture, of which only the size and the digest are kept."""
 
 
 def members(stream: BinaryIO) -> dict[str, Member]:
@@ -55,24 +54,24 @@ def members(stream: BinaryIO) -> dict[str, Member]:
         stream: the archive, gzipped or plain, at its beginning.
 
     Raises:
-        ArchiveRefused: for anything that is no plain archive of modest size.
-        OSError: when the stream cannot be read.
+        ArchiveRefused: the stream is not an archive that the reader accepts.
+        OSError: the stream cannot be read.
     """
     octets = _Octets(stream)
-    found: dict[str, Member] = {}
+    archive: dict[str, Member] = {}
     while True:
         header = octets.take(BLOCK, "a header")
         if not any(header):
             octets.only_zeros_follow()
-            return found
+            return archive
         name, size, kind = _header(header)
         if kind == b"5":
             if size:
                 raise ArchiveRefused(f"member {name!r}: a folder with content")
             continue
-        if name in found:
-            raise ArchiveRefused(f"member {name!r} is there twice")
-        if len(found) >= MOST_MEMBERS:
+        if name in archive:
+            raise ArchiveRefused(f"member {name!r} occurs twice")
+        if len(archive) >= MOST_MEMBERS:
             raise ArchiveRefused(f"more than {MOST_MEMBERS} members")
         if size > LARGEST_MEMBER:
             raise ArchiveRefused(f"member {name!r} is larger than {LARGEST_MEMBER >> 20} MiB")
@@ -82,14 +81,14 @@ def members(stream: BinaryIO) -> dict[str, Member]:
             if not name.startswith(CAPTURES):
                 kept.append(chunk)
         octets.take(-size % BLOCK, f"member {name!r}")
-        found[name] = Member(name, size, digest.hexdigest(), b"".join(kept))
+        archive[name] = Member(name, size, digest.hexdigest(), b"".join(kept))
 
 
 def _header(header: bytes) -> tuple[str, int, bytes]:
-    """Name, size in bytes and type of a member (tar(5), struct posix_header)."""
-    told = _octal(header[148:156])
-    if told is None or told != sum(header) - sum(header[148:156]) + 8 * 0x20:
-        raise ArchiveRefused("no tar archive: a header's checksum is wrong")
+    """Return name, size in bytes and type of a member (tar(5), struct posix_header)."""
+    checksum = _octal(header[148:156])
+    if checksum is None or checksum != sum(header) - sum(header[148:156]) + 8 * 0x20:
+        raise ArchiveRefused("not a tar archive: the checksum of a header is wrong")
     prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
     raw = header[0:100].split(b"\0")[0]
     shown = (prefix + b"/" + raw if prefix else raw).decode("ascii", "backslashreplace")
@@ -98,10 +97,10 @@ def _header(header: bytes) -> tuple[str, int, bytes]:
         raise ArchiveRefused(f"member {shown!r} is {_KINDS.get(kind, 'of unknown type')}; allowed: regular files")
     name = shown.removeprefix("./").rstrip("/") if kind == b"5" else shown.removeprefix("./")
     if not plain_name(name) and not (kind == b"5" and name in ("", ".")):
-        raise ArchiveRefused(f"member {shown!r}: its name is absolute, leads elsewhere or is not plain")
+        raise ArchiveRefused(f"member {shown!r}: its name is absolute, leads outside or has unusual characters")
     size = _octal(header[124:136])
     if size is None:
-        raise ArchiveRefused(f"member {name!r}: its size is no number")
+        raise ArchiveRefused(f"member {name!r}: its size is not a number")
     return name, size, kind
 
 
@@ -130,20 +129,20 @@ class _Octets:
         return chunk
 
     def take(self, count: int, what: str) -> bytes:
-        """Exactly so many octets.
+        """Return exactly so many octets.
 
         Raises:
-            ArchiveRefused: when fewer are left, and as :meth:`_more` does.
+            ArchiveRefused: fewer octets are left, and as :meth:`_more`.
         """
         while len(self._ready) < count:
             if not self._more():
-                raise ArchiveRefused(f"it ends within {what}: cut short, or no tar archive")
+                raise ArchiveRefused(f"it ends within {what}: cut short, or not a tar archive")
         taken = bytes(self._ready[:count])
         del self._ready[:count]
         return taken
 
     def chunks(self, count: int, what: str) -> Iterator[bytes]:
-        """So many octets in pieces."""
+        """Yield so many octets in pieces."""
         while count:
             piece = self.take(min(count, CHUNK), what)
             count -= len(piece)
@@ -153,7 +152,7 @@ class _Octets:
         """Read to the end, which tar fills with zeros.
 
         Raises:
-            ArchiveRefused: when something else is there.
+            ArchiveRefused: other octets follow.
         """
         while True:
             if any(self._ready):
@@ -163,7 +162,7 @@ class _Octets:
                 return
 
     def _more(self) -> bool:
-        """Unpack a little more; False at the end."""
+        """Unpack one more piece; return False at the end."""
         if self._ended:
             return False
         if not self._waiting:

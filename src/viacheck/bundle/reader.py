@@ -1,4 +1,4 @@
-"""Reads a bundle that somebody sent: all of it is checked before any is believed, and nothing touches the disk."""
+"""Read a bundle from an untrusted source: all of it is checked before any of it is used, and nothing is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PORTS_FIELDS = ("sport", "dport")
 
 
 class BundleUnreadable(UsageError):
-    """The file is no bundle that can be used; the message says in one line which file and why."""
+    """The file is not a usable bundle; the message gives the file and the reason in one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +48,15 @@ class Bundle:
     snapshot: Snapshot
     commands: tuple[Recorded, ...]
     result: RunResult | None
-    """What the run that made it had found; None where no run was made."""
+    """The result of the run that wrote the bundle; None for a bundle without a run."""
 
     @property
     def name(self) -> str:
-        """The file's name, for people."""
+        """Return the file's name, for people."""
         return Path(self.path).name
 
     def outcome(self) -> RunResult:
-        """The result that it holds, or one with the host's state alone."""
+        """Return the result in the bundle, or a result with the host's state alone."""
         if self.result is not None:
             return self.result
         state = snapshot_adapter().dump_python(self.snapshot, mode="json")
@@ -70,10 +70,10 @@ class Bundle:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is to be read as a bundle, and not as a saved result, which is JSON.
+    """Return whether a file is a bundle, and not a saved result, which is JSON.
 
     Raises:
-        BundleUnreadable: when it cannot be read.
+        BundleUnreadable: the file cannot be read.
     """
     try:
         with path.open("rb") as stream:
@@ -86,7 +86,7 @@ def read_bundle(path: Path) -> Bundle:
     """Read a bundle from a file.
 
     Raises:
-        BundleUnreadable: when it cannot be read, or anything about it is not as a bundle is.
+        BundleUnreadable: the file cannot be read, or is not a valid bundle.
     """
     try:
         with path.open("rb") as stream:
@@ -96,10 +96,10 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def read_stream(stream: BinaryIO, name: str) -> Bundle:
-    """Read a bundle from an open file; ``name`` is what messages call it.
+    """Read a bundle from an open file; messages call it ``name``.
 
     Raises:
-        BundleUnreadable, OSError: as :func:`read_bundle` does.
+        BundleUnreadable, OSError: as :func:`read_bundle`.
     """
     try:
         return _read(stream, name)
@@ -108,14 +108,14 @@ def read_stream(stream: BinaryIO, name: str) -> Bundle:
 
 
 class _Refused(Exception):
-    """Something in the archive is not as it must be."""
+    """The archive's content is not valid."""
 
 
 def _read(stream: BinaryIO, name: str) -> Bundle:
-    found = members(stream)
-    manifest = _manifest(found)
-    _compare(manifest, found)
-    contents = {member.name: member.content for member in found.values()}
+    archive = members(stream)
+    manifest = _manifest(archive)
+    _compare(manifest, archive)
+    contents = {member.name: member.content for member in archive.values()}
     intent = _intent(contents)
     try:
         commands = tuple(commands_in(contents))
@@ -133,10 +133,10 @@ def _read(stream: BinaryIO, name: str) -> Bundle:
     return Bundle(name, manifest, intent, snapshot, commands, _result(contents))
 
 
-def _manifest(found: Mapping[str, Member]) -> Manifest:
-    if MANIFEST not in found:
+def _manifest(archive: Mapping[str, Member]) -> Manifest:
+    if MANIFEST not in archive:
         raise _Refused(f"it has no {MANIFEST}")
-    document = _json(found[MANIFEST].content, MANIFEST)
+    document = _json(archive[MANIFEST].content, MANIFEST)
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise _Refused(f"{MANIFEST}: schema {_one_line(repr(schema))}; known: {SCHEMA}")
@@ -146,15 +146,15 @@ def _manifest(found: Mapping[str, Member]) -> Manifest:
         raise _Refused(f"{MANIFEST}: {_first(error)}") from None
 
 
-def _compare(manifest: Manifest, found: Mapping[str, Member]) -> None:
-    """What the manifest says of each member must be true, and of nothing else."""
-    listed = {one.name: one for one in manifest.files}
+def _compare(manifest: Manifest, archive: Mapping[str, Member]) -> None:
+    """Check that the manifest lists exactly the members, with their sizes and digests."""
+    listed = {digest.name: digest for digest in manifest.files}
     if len(listed) != len(manifest.files):
         raise _Refused(f"{MANIFEST} names a member twice")
     for name in listed:
-        if name not in found or name == MANIFEST:
-            raise _Refused(f"{MANIFEST} names {name!r}, which is not there")
-    for name, member in found.items():
+        if name not in archive or name == MANIFEST:
+            raise _Refused(f"{MANIFEST} names {name!r}, which is missing")
+    for name, member in archive.items():
         if name == MANIFEST:
             continue
         if name not in listed:
@@ -172,7 +172,7 @@ def _intent(contents: Mapping[str, bytes]) -> Intent:
     try:
         document = _json(contents[name], name) if name == INTENT else tomllib.loads(contents[name].decode())
         if not isinstance(document, dict):
-            raise _Refused(f"{name}: no table")
+            raise _Refused(f"{name}: not a table")
         return parse_intent(document, source=name)
     except IntentError as error:
         raise _Refused("; ".join(error.mistakes)) from None
@@ -191,7 +191,7 @@ def _snapshot(content: bytes) -> Snapshot:
 
 
 def _typed(snapshot: Snapshot) -> Snapshot:
-    """What readers of tools' outputs have made, with every value's type checked: they trust the tools, this may not."""
+    """Return a snapshot with every value's type checked: the readers of tools' output trust the tools."""
     reader = snapshot_adapter()
     try:
         checked = reader.validate_python(reader.dump_python(snapshot, warnings=False))
@@ -202,14 +202,14 @@ def _typed(snapshot: Snapshot) -> Snapshot:
 
 
 def _try(resolved: ResolvedIntent) -> None:
-    """Ask of a state what every run asks: values that fit their types may still make no host together."""
+    """Evaluate a state as every run does: values of the right types may still contradict one another."""
     try:
         for protocol in PROTOCOLS:
             predict(resolved, protocol)
         for _ in causes(resolved, Measurements()):
             continue
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
-        raise _Refused(f"its state is none that a host can have: {type(error).__name__}: {error}") from None
+        raise _Refused(f"no host can have its state: {type(error).__name__}: {error}") from None
 
 
 def _result(contents: Mapping[str, bytes]) -> RunResult | None:
@@ -225,7 +225,7 @@ def _json(content: bytes, name: str) -> Any:
     try:
         return pydantic_core.from_json(content)
     except ValueError as error:
-        raise _Refused(f"{name}: no JSON: {error}") from None
+        raise _Refused(f"{name}: not JSON: {error}") from None
 
 
 def _first(error: ValidationError) -> str:
@@ -235,10 +235,10 @@ def _first(error: ValidationError) -> str:
 
 
 def _mistakes(snapshot: Snapshot) -> Iterator[str]:
-    """Values whose type is right and that are nothing all the same: an address that is none, a prefix too long."""
+    """Yield the values of the right type that are invalid all the same: an invalid address, a prefix too long."""
     for place, state in (("host", snapshot.host), ("agent", snapshot.agent)):
         if state is not None:
-            yield from (f"{place}.{mistake}" for mistake in _misread(state))
+            yield from (f"{place}.{mistake}" for mistake in _invalid(state))
     engine = snapshot.engine
     if engine is not None:
         pools = [pool for network in engine.networks for pool in network.pools]
@@ -248,7 +248,7 @@ def _mistakes(snapshot: Snapshot) -> Iterator[str]:
             yield from _bad("engine.attachments", "address", [attachment.address, attachment.ipv6_address])
 
 
-def _misread(state: NetworkState) -> Iterator[str]:
+def _invalid(state: NetworkState) -> Iterator[str]:
     for address in state.addresses:
         network = f"{address.peer or address.address}/{address.prefixlen}"
         yield from _bad("addresses", "address", [address.address, address.peer], address.family)
@@ -269,17 +269,17 @@ def _misread(state: NetworkState) -> Iterator[str]:
 def _bad(
     where: str, what: str, values: Iterable[str | None], family: int | None = None, *, strict: bool = False
 ) -> Iterator[str]:
-    """What is wrong with addresses (``address``, ``gateway``, ``source``) or networks (``prefix``, ``subnet``)."""
+    """Yield the mistakes in addresses (``address``, ``gateway``, ``source``) or networks (``prefix``, ``subnet``)."""
     for value in values:
         if value is None:
             continue
         try:
             read = ip_network(value, strict=strict) if what in ("prefix", "subnet") else ip_address(value)
         except ValueError:
-            yield f"{where}: {value!r} is no {what}"
+            yield f"{where}: {value!r} is not a valid {what}"
             continue
         if "%" in value or (family is not None and read.version != family):
-            yield f"{where}: {value!r} is no {what} of IPv{family}"
+            yield f"{where}: {value!r} is not a valid {what} of IPv{family}"
 
 
 def _bad_match(match: FilterMatch) -> Iterator[str]:
@@ -294,7 +294,7 @@ def _bad_match(match: FilterMatch) -> Iterator[str]:
             elif match.field == "protocol":
                 int(value)
         except ValueError:
-            yield f"packet_filter: {value!r} is no {match.field}"
+            yield f"packet_filter: {value!r} is not a valid {match.field}"
 
 
 def _one_line(text: str) -> str:

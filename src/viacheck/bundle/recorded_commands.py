@@ -1,7 +1,7 @@
-"""The commands that a snapshot was read with, as they stand in a bundle: what was asked, where, when, and the answer.
+"""The commands that a snapshot was read with, as members of a bundle: each command, its place, its time and its output.
 
-Each is three members: ``raw/001.command`` (lines ``key: value``), ``raw/001.stdout`` and ``raw/001.stderr``. Lines and
-numbers are all that a shell script can write without a tool of its own.
+Each command is three members: ``raw/001.command`` (lines ``key: value``), ``raw/001.stdout`` and ``raw/001.stderr``. A
+shell script can write this format without a tool.
 """
 
 from __future__ import annotations
@@ -24,42 +24,47 @@ class Recorded(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     place: str
-    """``host`` or ``agent``: the namespace that it was run in."""
+    """``host`` or ``agent``: the namespace that the command was run in."""
     command: str
     time: str
-    """ISO 8601 with offset; when it had ended."""
+    """When the command ended, as ISO 8601 with offset."""
     exit_code: int
     stdout: str
     stderr: str
 
     @classmethod
-    def of(cls, one: RecordedCommand) -> Recorded:
-        """A command as it was recorded while it was run."""
-        result = one.result
+    def of(cls, command: RecordedCommand) -> Recorded:
+        """Return a command as it was recorded while it was run."""
+        result = command.result
         return cls(
-            place=HOST if one.place == HOST else AGENT, command=result.command, time=one.time,
+            place=HOST if command.place == HOST else AGENT, command=result.command, time=command.time,
             exit_code=result.exit_code, stdout=result.stdout, stderr=result.stderr,
         )  # fmt: skip
 
 
 def members_of(commands: Sequence[Recorded]) -> Iterator[tuple[str, str]]:
-    """Name and text of each member that holds these commands."""
+    """Yield the name and the text of each member that holds these commands."""
     width = max(3, len(str(len(commands))))
-    for number, one in enumerate(commands, start=1):
+    for number, command in enumerate(commands, start=1):
         stem = f"{RAW}{number:0{width}d}"
-        head = {"place": one.place, "command": one.command, "time": one.time, "exit": str(one.exit_code)}
+        head = {
+            "place": command.place,
+            "command": command.command,
+            "time": command.time,
+            "exit": str(command.exit_code),
+        }
         yield f"{stem}.command", "".join(f"{key}: {_one_line(value)}\n" for key, value in head.items())
-        yield f"{stem}.stdout", one.stdout
-        yield f"{stem}.stderr", one.stderr
+        yield f"{stem}.stdout", command.stdout
+        yield f"{stem}.stderr", command.stderr
 
 
 def commands_in(members: Mapping[str, bytes]) -> list[Recorded]:
-    """The commands that a bundle holds, in their order.
+    """Return the commands of a bundle, in their order.
 
     Raises:
-        ValueError: when one is not whole.
+        ValueError: a command is incomplete.
     """
-    found = []
+    commands = []
     for name in sorted(members):
         match = _HEAD.fullmatch(name)
         if match is None:
@@ -68,7 +73,7 @@ def commands_in(members: Mapping[str, bytes]) -> list[Recorded]:
         head = dict(line.split(": ", 1) for line in lines if ": " in line)
         stem = f"{RAW}{match[1]}"
         try:
-            found.append(
+            commands.append(
                 Recorded(
                     place=head["place"],
                     command=head["command"],
@@ -80,7 +85,7 @@ def commands_in(members: Mapping[str, bytes]) -> list[Recorded]:
             )
         except (KeyError, ValueError) as error:
             raise ValueError(f"{name}: {error} is missing or wrong") from None
-    return found
+    return commands
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes a bundle: everything redacted in one manner, a manifest over all of it, there whole or not at all."""
+"""Write a bundle, whole or not at all: redact everything in one manner, and list it in a manifest."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports.report_page import render
 from viacheck.atomic_file import write_file
 from viacheck.bundle.manifest import (
     CAPTURES,
@@ -34,45 +33,47 @@ from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.model.snapshot_json import read_snapshot
 
 MODE = 0o600
-"""A bundle tells how a network is built: its owner decides who reads it."""
+"""A bundle shows how a network is built: its owner decides who reads it."""
 STRICT_CAPTURES = "--with-captures does not go with --redact strict: packets hold the addresses that strict maps"
 PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
 
 
 @dataclass(frozen=True)
 class Case:
-    """What goes into a bundle, as it was found."""
+    """The content of a bundle, before the redaction."""
 
     version: str
-    """viacheck's own."""
+    """The version of viacheck."""
     intent: dict[str, Any]
     snapshot: dict[str, Any]
-    """As it stands in result.json."""
+    """The snapshot as in result.json."""
     commands: Sequence[Recorded]
     outcome: RunResult | None = None
+    render: Callable[[RunResult], str] | None = None
+    """Returns the report page of the redacted result; None for a bundle without a page."""
     captures: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenBundle:
     """A bundle that was written."""
 
     path: Path
     could_not: list[str]
-    """What could not be collected."""
+    """One line for each thing that could not be collected."""
     map_path: Path | None
-    """Where the map of ``strict`` was left."""
+    """The file with the map of ``strict``."""
 
 
-def write_bundle(path: Path, case: Case, mode: Redaction) -> Written:
-    """Write a bundle, and beside it for ``strict`` the map by which things were renamed.
+def write_bundle(path: Path, case: Case, mode: Redaction) -> WrittenBundle:
+    """Write a bundle, and beside it for ``strict`` the map of the renamed values.
 
     Raises:
-        OSError: when it cannot be written; an older file of that name then stands as it was.
+        OSError: when it cannot be written; an older file of that name is unchanged.
     """
     snapshot = read_snapshot(case.snapshot)
     redactor = Redactor(mode, _names(case, snapshot))
-    could_not = [f"{one.what}: {one.reason}" for one in snapshot.problems]
+    could_not = [f"{problem.what}: {problem.reason}" for problem in snapshot.problems]
     could_not += [f"file {file.path}: {file.error}" for file in snapshot.files if file.error]
     contents = dict(_contents(case, snapshot, redactor))
     digests = [
@@ -92,13 +93,13 @@ def write_bundle(path: Path, case: Case, mode: Redaction) -> Written:
     if mode == "strict":
         map_path = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar") + ".map.json")
         write_file(map_path, json.dumps(redactor.map, indent=1, sort_keys=True) + "\n", mode=MODE)
-    return Written(path, could_not, map_path)
+    return WrittenBundle(path, could_not, map_path)
 
 
 def _contents(case: Case, snapshot: Snapshot, redactor: Redactor) -> Iterator[tuple[str, bytes]]:
     yield INTENT, _json(redactor.document(case.intent))
     yield SNAPSHOT, _json(redactor.document(case.snapshot))
-    for name, text in members_of([_redacted(one, redactor) for one in case.commands]):
+    for name, text in members_of([_redacted(command, redactor) for command in case.commands]):
         yield name, text.encode()
     for file in snapshot.files:
         name = redactor.plain(FILES + file.path.lstrip("/"))
@@ -107,24 +108,25 @@ def _contents(case: Case, snapshot: Snapshot, redactor: Redactor) -> Iterator[tu
     if case.outcome is not None:
         outcome = RunResult.model_validate(redactor.document(case.outcome.model_dump(mode="json", by_alias=True)))
         yield RESULT, outcome.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
-        yield REPORT, render(outcome).encode(errors="backslashreplace")
+        if case.render is not None:
+            yield REPORT, case.render(outcome).encode(errors="backslashreplace")
     for capture in case.captures:
         yield CAPTURES + capture.name, capture.read_bytes()
 
 
-def _redacted(one: Recorded, redactor: Redactor) -> Recorded:
-    streams = redactor.file if "cat -- " in one.command else redactor.output
-    return one.model_copy(
+def _redacted(command: Recorded, redactor: Redactor) -> Recorded:
+    redact = redactor.file if "cat -- " in command.command else redactor.output
+    return command.model_copy(
         update={
-            "command": redactor.output(one.command),
-            "stdout": streams(one.stdout),
-            "stderr": redactor.output(one.stderr),
+            "command": redactor.output(command.command),
+            "stdout": redact(command.stdout),
+            "stderr": redactor.output(command.stderr),
         }
     )
 
 
 def _text(file: HostFile, redactor: Redactor) -> str:
-    """A snapshot keeps only what matters of a file; the whole of it is taken when nothing is to be left out."""
+    """Return a file's text: the part that the snapshot keeps, or all of it when nothing is redacted."""
     if redactor.mode != "none":
         return file.text
     try:
@@ -134,7 +136,7 @@ def _text(file: HostFile, redactor: Redactor) -> str:
 
 
 def _names(case: Case, snapshot: Snapshot) -> dict[str, str]:
-    """The names that ``strict`` maps, with what stands for each."""
+    """Return the names that ``strict`` maps, each with its stand-in."""
     engine = snapshot.engine
     container = engine.container if engine is not None else None
     site = case.intent.get("site", {}).get("name", "")
@@ -142,7 +144,7 @@ def _names(case: Case, snapshot: Snapshot) -> dict[str, str]:
     containers = [case.intent.get("agent", {}).get("container") or ""]
     containers += [container.name, container.id, container.id[:12], container.image] if container is not None else []
     networks = [network.name for network in engine.networks] if engine is not None else []
-    # An interface's name is what everything hangs on, and it stays.
+    # Interface names stay: everything refers to them.
     kept = {"", *PREDEFINED_NETWORKS, *(link.name for link in snapshot.host.links), *case.intent.get("uplinks", ())}
     return stand_ins(*([name for name in names if name not in kept] for names in (hosts, containers, networks)))
 

@@ -1,9 +1,9 @@
-"""What of a bundle is blackened before it leaves the host, and by which map the rest is renamed.
+"""Redact a bundle before it leaves the host: remove secrets, and in ``strict`` map addresses and names.
 
-By default every value that may be a secret goes: environment values, keys, tokens, and comments, where people keep old
-passwords. ``strict`` also maps public addresses, MAC addresses and names, each to the same stand-in wherever it stands.
-Addresses are mapped bit by bit under a key, so that two of them share as many leading bits as before (after Xu, Fan,
-Ammar and Moon, "Prefix-preserving IP address anonymization", 2002). The key is made anew for each bundle and never
+By default every value that may be a secret is removed: environment values, keys, tokens, and comments, which often hold
+old passwords. ``strict`` also maps public addresses, MAC addresses and names, each to the same stand-in everywhere.
+Addresses are mapped bit by bit under a key, so that two addresses share as many leading bits as before (after Xu, Fan,
+Ammar and Moon, "Prefix-preserving IP address anonymization", 2002). Each bundle has its own key, which is never
 written; the map stays on the host.
 """
 
@@ -31,16 +31,16 @@ KEPT4 = tuple(
         "192.168.0.0/16", "224.0.0.0/3",
     )
 )  # fmt: skip
-"""What is no public address stays as it is (RFC 6890), and nothing else is mapped into it."""
+"""Networks without public addresses (RFC 6890). Their addresses stay, and no other address is mapped into them."""
 HOST_BITS4 = 8
-"""Bits at the end that stay, so that network, broadcast and gateway addresses stay what they are."""
+"""Bits at the end that stay, so that network, broadcast and gateway addresses keep their form."""
 HOST_BITS6 = 64
 COMMON_NAMES = frozenset({
     *MODES, *PROTOCOLS, *get_args(Survivable), *get_args(Manager), *(verdict.value for verdict in Verdict),
     "agent", "bridge", "container", "default", "docker", "global", "host", "kernel", "lab", "link", "local",
     "localhost", "main", "network", "none", "root", "site", "static", "unicast", "veth", "viacheck",
 })  # fmt: skip
-"""Names that identify nobody, and are words of the format too."""
+"""Names that identify no host, and are terms of the format too."""
 SHORTEST_NAME = 3
 
 _ADDRESSES = (
@@ -59,37 +59,37 @@ class Redactor:
 
         Args:
             mode: how much is redacted.
-            names: what stands for the names of hosts, containers and networks, in ``strict``.
-            key: 32 octets that the map follows from; left out, new random ones.
+            names: the stand-ins for the names of hosts, containers and networks, in ``strict``.
+            key: 32 octets that determine the map; None for new random octets.
         """
         self.mode: Redaction = mode
         self.map: dict[str, str] = {}
-        """What was mapped to what so far."""
+        """The values that were mapped so far, with their stand-ins."""
         self._names = dict(names or {})
         self._key = key or secrets.token_bytes(32)
 
     def output(self, text: str) -> str:
-        """A command's output."""
+        """Redact a command's output."""
         return self.plain(text if self.mode == "none" else without_secrets(text))
 
     def file(self, text: str) -> str:
-        """A file of the host."""
+        """Redact a file of the host."""
         return self.plain(text if self.mode == "none" else without_secrets(without_comments(text)))
 
     def plain(self, text: str) -> str:
-        """Any text that holds no secrets: mapped in ``strict``, else as it is."""
+        """Map a text without secrets in ``strict``; return it unchanged otherwise."""
         return self._pattern.sub(self._stand_in, text) if self.mode == "strict" else text
 
     def document(self, value: Any) -> Any:
-        """A JSON value: every text in it mapped, the keys left alone."""
+        """Map every text in a JSON value; the keys stay."""
         if self.mode != "strict":
             return value
         if isinstance(value, str):
             return self.plain(value)
         if isinstance(value, dict):
-            return {key: self.document(one) for key, one in value.items()}
+            return {key: self.document(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.document(one) for one in value]
+            return [self.document(item) for item in value]
         return value
 
     @cached_property
@@ -104,14 +104,14 @@ class Redactor:
         original = match[0]
         if original in self.map:
             return self.map[original]
-        found = match.groupdict()
-        if found.get("name"):
+        groups = match.groupdict()
+        if groups.get("name"):
             mapped = self._names[original]
-        elif found["bridge_id"]:
+        elif groups["bridge_id"]:
             priority, _dot, mac = original.partition(".")
             full = ":".join(part.rjust(2, "0") for part in mac.split(":"))
             mapped = f"{priority}." + ":".join(f"{int(part, 16):x}" for part in self._mac(full).split(":"))
-        elif found["mac"]:
+        elif groups["mac"]:
             mapped = self._mac(original.lower())
         else:
             mapped = self._address(original)
@@ -120,7 +120,7 @@ class Redactor:
         return mapped
 
     def _address(self, text: str) -> str:
-        """An address, with or without prefix length; what only looks like one stays."""
+        """Map an address, with or without prefix length; a text that is not a valid address stays."""
         bare, _slash, length = text.partition("/")
         try:
             number = int(IPv6Address(bare)) if ":" in bare else int(IPv4Address(bare))
@@ -162,12 +162,12 @@ class Redactor:
         return IPv6Address(number)
 
     def _mac(self, mac: str) -> str:
-        """A MAC address; what is no single machine's stays."""
+        """Map a MAC address; a group address and the zero address stay."""
         octets = bytes.fromhex(mac.replace(":", ""))
         if octets[0] & 1 or not any(octets):
             return mac
         digest = hashlib.blake2b(octets, key=self._key, digest_size=6, person=b"mac").digest()
-        # Whether it is a machine's own or made up is kept: it tells a container's from a card's.
+        # The bit for a locally administered address stays: it separates a container's address from a card's.
         return bytes((digest[0] & 0xFC | octets[0] & 2, *digest[1:])).hex(":")
 
     def _flips(self, family: int, depth: int, prefix: int) -> bool:
@@ -184,9 +184,9 @@ def _identifies(name: str) -> bool:
 
 
 def stand_ins(hosts: Iterable[str], containers: Iterable[str], networks: Iterable[str]) -> dict[str, str]:
-    """What stands for each name, such as ``host-1``, ``container-1``, ``network-1``."""
-    found: dict[str, str] = {}
+    """Return a stand-in for each name, such as ``host-1``, ``container-1``, ``network-1``."""
+    mapping: dict[str, str] = {}
     for kind, names in (("host", hosts), ("container", containers), ("network", networks)):
         for place, name in enumerate(dict.fromkeys(names), start=1):
-            found.setdefault(name, f"{kind}-{place}")
-    return found
+            mapping.setdefault(name, f"{kind}-{place}")
+    return mapping
