@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 LONGEST_FIRST = (
     "labs/test_fault_matrix.py",
+    "labs/test_remedies.py",
     "labs/test_replica.py",
     "labs/test_ifupdown_replay.py",
     "labs/test_bundle_judging.py",
@@ -37,10 +38,7 @@ INDEPENDENT = {
     "labs/test_local_bridge.py",
 }
 """Files whose tests share no costly fixture: their tests may run on different workers."""
-SHARING = {
-    "labs/test_bundle_matrix.py": "labs/test_fault_matrix.py",
-    "labs/test_remedies.py": "labs/test_fault_matrix.py",
-}
+SHARING = {"labs/test_bundle_matrix.py": "labs/test_fault_matrix.py"}
 """Files that read a session fixture of another file's worker."""
 
 

@@ -176,8 +176,8 @@ def packets_sent(spec: LocalSpec) -> list[str]:
         f"  from the agent {intent.agent.name} and from the host, to {probe.target}: {probe.count} each of {protocols}",
         f"  from the agent: {probe.count} DNS queries to its resolver, 1 or 2 full-size packets to {probe.target}, "
         f"{pings}{probe.count} IPv6 probes if it has an address",
-        "  from the agent: 1 packet for each class of traffic that the model sees leave elsewhere (at most 50): ICMP, UDP "
-        "or TCP to an address and a port that the deciding rule or route selects",
+        "  from the agent: 1 packet for each class of traffic that the model sees leave elsewhere (at most 50): ICMP, "
+        "UDP or TCP to an address and a port that the deciding rule or route selects",
         *segment,
         f"  from the host: 1 ARP request each for {uplinks}; a frame to itself on every interface that it watches",
     ]
