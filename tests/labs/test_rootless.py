@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import Finished, command, finished
+from tests.helpers.front_door import VIACHECK, Finished, command, finished
 from tests.helpers.hand_made import NOBODY, nobodys_folder
 from tests.helpers.paths import ROOT
 from viacheck.model.result import Verdict
@@ -21,37 +21,40 @@ from viacheck.model.result import Verdict
 AS_NOBODY = (*NOBODY, "sh", "-c", 'exec "$@"', "sh")
 """setpriv(1) would start a program with its own rights; sh starts it with nobody's."""
 NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+RUN_MODULE = (
+    "import runpy, sys; sys.path[:0] = {path!r}; sys.argv = sys.argv[1:]; "
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that an ordinary user may start, with what it needs to find the libraries."""
+    """A Python that an ordinary user may start, with the folders where it finds the libraries."""
 
-    path: str
-    environment: Mapping[str, str]
+    executable: str
+    path: tuple[str, ...]
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """Return a command line of the test's own Python (``-m MODULE ARGUMENT ...``) for this one."""
+        module = argv.index("-m") + 1
+        return [self.executable, "-I", "-c", RUN_MODULE.format(path=list(self.path)), *argv[module:]]
 
 
 def _interpreter() -> Interpreter | None:
     system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    for one in (
-        Interpreter(sys.executable, {}),
-        Interpreter(system, {"PYTHONPATH": sysconfig.get_path("purelib")}),
-    ):
-        disruption_result = [*AS_NOBODY, one.path, "-P", "-c", "import pytest, pydantic, pyroute2, scapy"]
-        if (
-            subprocess.run(
-                disruption_result, env={**os.environ, **one.environment}, capture_output=True, check=False
-            ).returncode
-            == 0
-        ):
-            return one
+    path = (str(ROOT), str(ROOT / "src"), sysconfig.get_path("purelib"))
+    for interpreter in (Interpreter(sys.executable, path), Interpreter(system, path)):
+        probe = f"import sys; sys.path[:0] = {path!r}; import pytest, pydantic, pyroute2, scapy"
+        argv = [*AS_NOBODY, interpreter.executable, "-I", "-c", probe]
+        if subprocess.run(argv, capture_output=True, check=False).returncode == 0:
+            return interpreter
     return None
 
 
 def _forbidden() -> str | None:
-    """Why nothing can be tried here as an ordinary user; None when it can."""
+    """Return why these tests cannot run as an ordinary user; None when they can."""
     if os.geteuid() != 0:
-        return "needs root, to become somebody who is not"
+        return "needs root, to become another user"
     if subprocess.run([*AS_NOBODY, "test", "-r", str(ROOT / "conftest.py")], check=False).returncode != 0:
         return f"{ROOT} cannot be read by ordinary users"
     if INTERPRETER is None:
@@ -69,7 +72,7 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder of nobody's. pytest's own are for their owner alone."""
+    """A folder that belongs to the user nobody; the folders of pytest are closed to other users."""
     with nobodys_folder() as folder:
         yield folder
 
@@ -77,22 +80,16 @@ def place() -> Iterator[Path]:
 def as_nobody(argv: Sequence[str], place: Path, path: str | None = None) -> Finished:
     """Run a Python command line as nobody; the report goes to ``place``."""
     assert INTERPRETER is not None
-    environment = {**INTERPRETER.environment, "HOME": str(place)}
-    if path is not None:
-        environment["PATH"] = path
-    return finished([*AS_NOBODY, INTERPRETER.path, *argv[1:]], place / "report", cwd=place, env=environment)
+    environment = {"HOME": str(place), **({"PATH": path} if path is not None else {})}
+    return finished([*AS_NOBODY, *INTERPRETER.command(argv)], place / "report", cwd=place, env=environment)
 
 
 def checks(place: Path, *arguments: str) -> list[str]:
     return command(*arguments, "--report-dir", str(place / "report"))
 
 
-def words(*arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "viacheck.cli.main", *arguments]
-
-
 def without(program: str, place: Path, script: str) -> str:
-    """A PATH on which a program is one that does something else."""
+    """Return a PATH on which a program is replaced by a script."""
     folder = place.parent / "bin"
     folder.mkdir()
     (folder / program).write_text(f"#!/bin/sh\n{script}\n")
@@ -129,20 +126,17 @@ def test_what_lies_in_the_callers_directory_is_not_imported_on_the_second_start(
 
 
 def test_a_shell_works_too(place: Path) -> None:
-    argv = words("shell", "policy-routing", "sh", "-c", "id -u; ip rule; agent ip route get 198.51.100.1")
-    assert INTERPRETER is not None
-    known = INTERPRETER.environment.get("PYTHONPATH")
-    done = finished(
-        [*AS_NOBODY, INTERPRETER.path, *argv[1:]], place, cwd=place,
-        env={**INTERPRETER.environment, "PYTHONPATH": f"{ROOT}:{known}" if known else str(ROOT)},
-    )  # fmt: skip
+    script = "id -u; ip rule; agent ip route get 198.51.100.1"
+    done = as_nobody([*VIACHECK, "shell", "policy-routing", "sh", "-c", script], place)
     assert done.exit_code == 0, done.said
     assert done.stdout.startswith("0\n")
     assert "from 172.17.0.0/16 lookup wlan0rt" in done.stdout
     assert "198.51.100.1 via 172.17.0.1 dev eth0 src 172.17.0.2" in done.stdout
 
 
-@pytest.mark.parametrize("reason", ["unshare: unshare failed: Operation not permitted", ""], ids=["told", "silent"])
+@pytest.mark.parametrize(
+    "reason", ["unshare: unshare failed: Operation not permitted", ""], ids=["reason", "silent"]
+)
 def test_where_the_system_forbids_it_one_line_says_so_and_what_to_do(place: Path, reason: str) -> None:
     path = without("unshare", place, f"[ -z '{reason}' ] || echo '{reason}' >&2; exit 1")
     done = as_nobody(checks(place, "--lab", "nat"), place, path)
