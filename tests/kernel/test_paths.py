@@ -1,0 +1,194 @@
+"""The path model against real packets: random rules, routes, marks, NAT and forward chains on a lab's host.
+
+Each random host is a lab with random commands typed on it. Its snapshot is read, the model traces random packets of the
+agent, and the same packets are sent and watched on every interface. The model's egress, source and answer must equal
+what the captures saw. VIACHECK_RANDOM_HOSTS sets how many hosts a run tries; a seed that ever differed is in SEEDS.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+
+from netns_lab.builder import build
+from netns_lab.lab import Lab
+from netns_lab.lab_specs import LabSpec
+from netns_lab.lab_targets import LabTarget
+from viacheck.analysis.paths import Fate, Path, PathTracer, Traffic
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.model.intent import TransportProtocol
+from viacheck.model.result import PacketsEvidence
+from viacheck.packets.agent_probes import AgentProbes, PacketWatch
+from viacheck.packets.tokens import TokenSpace
+
+RANDOM_HOSTS = int(os.environ.get("VIACHECK_RANDOM_HOSTS", "12"))
+PACKETS = 12
+"""Packets for each host."""
+SEEDS: tuple[int, ...] = ()
+"""Seeds at which the model once differed from the packets."""
+ANSWERING = "198.51.100.1"
+TIMEOUT = 0.25
+"""Seconds for an answer: every answer of a lab takes less than a hundredth of it."""
+LABS = ("policy-routing", "policy-routing-hardened", "nat-multihomed", "macvlan")
+DESTINATIONS = (ANSWERING, "203.0.113.9", "203.0.113.200", "192.0.2.55", "10.10.40.1", "10.10.50.1", "100.64.3.3")
+PREFIXES = ("203.0.113.0/24", "203.0.113.128/25", "192.0.2.0/24", "198.51.100.0/24", "100.64.0.0/10", "0.0.0.0/1")
+GATEWAYS = {"eth0": "10.10.40.1", "wlan0": "10.10.50.1"}
+PORTS = (443, 33434, 5201)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One random command on the lab's host or in the agent."""
+
+    machine: str
+    argv: tuple[str, ...]
+
+
+def _rule(random: Random) -> tuple[str, ...]:
+    selectors: list[str] = []
+    if random.random() < 0.5:
+        selectors += ["from", random.choice(["172.17.0.0/16", "172.17.0.2", "10.0.0.0/8", "0.0.0.0/0"])]
+    if random.random() < 0.5:
+        selectors += ["to", random.choice(PREFIXES)]
+    if random.random() < 0.4:
+        protocol = random.choice(["tcp", "udp", "icmp"])
+        selectors += ["ipproto", protocol]
+        if protocol != "icmp" and random.random() < 0.7:
+            selectors += ["dport", str(random.choice(PORTS))]
+    if random.random() < 0.3:
+        selectors += ["fwmark", random.choice(["0x1", "0x2", "0x1/0x3"])]
+    if random.random() < 0.2:
+        selectors += ["iif", random.choice(["docker0", "eth0"])]
+    action = random.choice(
+        [("lookup", "main"), ("lookup", "200"), ("lookup", "300"), ("lookup", "main", "suppress_prefixlength", "0"),
+         ("unreachable",), ("blackhole",)]
+    )  # fmt: skip
+    return ("ip", "rule", "add", "priority", str(random.randrange(10, 32000)), *selectors, *action)
+
+
+def _route(random: Random) -> tuple[str, ...]:
+    table = random.choice(["main", "200", "300"])
+    if random.random() < 0.15:
+        kind = random.choice(["unreachable", "blackhole", "throw"])
+        return ("ip", "route", "replace", kind, random.choice(PREFIXES), "table", table)
+    uplink = random.choice(list(GATEWAYS))
+    prefix = random.choice([*PREFIXES, "default"])
+    return ("ip", "route", "replace", prefix, "via", GATEWAYS[uplink], "dev", uplink, "table", table)
+
+
+def _filter(random: Random) -> tuple[str, ...]:
+    mark = random.choice(["1", "2"])
+    protocol = random.choice(["tcp", "udp"])
+    port, prefix = random.choice(PORTS), random.choice(PREFIXES)
+    uplink = random.choice(list(GATEWAYS))
+    return random.choice(
+        [
+            ("nft", "add", "rule", "ip", "rnd", "pre", "ip", "saddr", "172.17.0.0/16", protocol, "dport", str(port),
+             "meta", "mark", "set", mark),
+            ("nft", "add", "rule", "ip", "rnd", "pre", "ip", "daddr", prefix, "meta", "mark", "set", mark),
+            ("nft", "add", "rule", "ip", "rnd", "fwd", "ip", "daddr", prefix, "drop"),
+            ("nft", "add", "rule", "ip", "rnd", "fwd", protocol, "dport", str(port), "drop"),
+            ("nft", "add", "rule", "ip", "rnd", "fwd", "iifname", uplink, "ip", "saddr", prefix, "drop"),
+            ("nft", "add", "rule", "ip", "rnd", "fwd", "iifname", uplink, "ct", "state", "established", "accept"),
+            ("nft", "add", "rule", "ip", "rnd", "post", "oifname", uplink, "ip", "daddr", prefix, "accept"),
+            ("nft", "add", "rule", "ip", "rnd", "post", "oifname", uplink, "ip", "saddr", "172.17.0.0/16",
+             "snat", "to", f"{GATEWAYS[uplink][:-1]}9"),
+        ]
+    )  # fmt: skip
+
+
+def _sysctl(random: Random) -> tuple[str, ...]:
+    interface = random.choice(["all", "eth0", "wlan0"])
+    return ("sysctl", "-q", "-w", f"net.ipv4.conf.{interface}.rp_filter={random.choice([0, 1, 2])}")
+
+
+def changes(random: Random, lab: str) -> list[Change]:
+    """Return random commands for a lab."""
+    if lab == "macvlan":
+        return [Change("agent", ("ip", "route", "replace", random.choice(PREFIXES), "via", GATEWAYS["eth0"]))]
+    chosen = [
+        Change("host", argv)
+        for argv in (
+            ("nft", "add", "table", "ip", "rnd"),
+            ("nft", "add", "chain", "ip", "rnd", "pre", "{ type filter hook prerouting priority -150; }"),
+            ("nft", "add", "chain", "ip", "rnd", "fwd", "{ type filter hook forward priority 5; }"),
+            ("nft", "add", "chain", "ip", "rnd", "post", "{ type nat hook postrouting priority 90; }"),
+        )
+    ]
+    for make, most in ((_rule, 4), (_route, 4), (_filter, 3), (_sysctl, 1)):
+        chosen += [Change("host", make(random)) for _ in range(random.randrange(most + 1))]
+    return chosen
+
+
+def packets(random: Random) -> list[Traffic]:
+    """Return random packets of the agent; at least a third can be answered."""
+    chosen = []
+    for number in range(PACKETS):
+        destination = ANSWERING if number % 3 == 0 else random.choice(DESTINATIONS)
+        protocol: TransportProtocol = random.choice(["icmp", "udp", "tcp"])
+        port = None if protocol == "icmp" else random.choice(PORTS)
+        chosen.append(Traffic(destination=destination, protocol=PROTOCOL_NUMBERS[protocol], dport=port))
+    return chosen
+
+
+def differs(path: Path, evidence: PacketsEvidence, egress_interfaces: tuple[str, ...]) -> str | None:
+    """Return how a path differs from what the captures saw; None when both agree, or the model does not know."""
+    left = {
+        sighting.interface: sighting.source
+        for sighting in evidence.sightings
+        if sighting.role == "probe" and sighting.direction == "out" and sighting.interface in egress_interfaces
+    }
+    if path.fate is Fate.UNKNOWN:
+        return None
+    if path.fate is not Fate.LEAVES:
+        return f"the model says {path.fate} ({path.reason}), it left by {sorted(left)}" if left else None
+    if len(left) != 1 or not set(left) <= path.egress:
+        return f"the model says it leaves by {sorted(path.egress)} ({path.reason}), it left by {sorted(left)}"
+    (source,) = left.values()
+    if path.source is not None and source != path.source:
+        return f"the model says source {path.source}, it was {source}"
+    if path.traffic.destination == ANSWERING and path.answer_returns is not None and not path.depends_on_flow:
+        # An answer is due only where the far end can send it back: to an address of the uplink.
+        due = path.answer_returns and source.rpartition(".")[0] in ("10.10.40", "10.10.50")
+        if due and not evidence.answered:
+            return f"the model says that the answer returns ({path.answer_reason}), none came"
+        if evidence.answered and not path.answer_returns:
+            return f"the model says that no answer returns ({path.answer_reason}), one came"
+    return None
+
+
+@pytest.mark.parametrize("seed", [*SEEDS, *range(RANDOM_HOSTS)])
+def test_the_model_says_what_packets_do(seed: int) -> None:
+    random = Random(seed)
+    name = LABS[seed % len(LABS)]
+    spec = LabSpec(name)
+    lab = build(spec.plan())
+    target = LabTarget(spec, lab)
+    try:
+        typed = changes(random, name)
+        for change in typed:
+            _type(lab, change)
+        resolved = ResolvedIntent(target.intent, target.read_state())
+        tracer, tokens = PathTracer(resolved), TokenSpace()
+        assert target.agent is not None
+        namespace = target.agent
+        agent, watch = AgentProbes(lambda: namespace, tokens, TIMEOUT), PacketWatch(lab.host.namespace, tokens)
+        names = {number: protocol for protocol, number in PROTOCOL_NUMBERS.items()}
+        for traffic in packets(random):
+            path = tracer.trace(traffic)
+            with watch(resolved.watchable) as seen:
+                exchange = agent.send(names[traffic.protocol or 0], to=traffic.destination, count=1, port=traffic.dport)
+            difference = differs(path, seen.evidence(exchange), resolved.egress_interfaces)
+            commands = "\n".join(" ".join(change.argv) for change in typed)
+            assert difference is None, f"seed {seed}, {name}: {traffic}: {difference}\n{commands}"
+    finally:
+        target.close()
+
+
+def _type(lab: Lab, change: Change) -> None:
+    """Run a random command; one that the kernel refuses, such as a second equal rule, changes nothing."""
+    machine = lab.host if change.machine == "host" else lab.agent
+    machine.namespace.run(change.argv)
