@@ -17,7 +17,7 @@ from netns_lab.builder import build
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import LabSpec
 from netns_lab.lab_targets import LabTarget
-from viacheck.analysis.paths import Fate, Path, PathTracer, Traffic
+from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.result import PacketsEvidence
@@ -141,10 +141,10 @@ def differs(path: Path, evidence: PacketsEvidence, egress_interfaces: tuple[str,
         for sighting in evidence.sightings
         if sighting.role == "probe" and sighting.direction == "out" and sighting.interface in egress_interfaces
     }
-    if path.fate is Fate.UNKNOWN:
+    if path.end is PathEnd.UNKNOWN:
         return None
-    if path.fate is not Fate.LEAVES:
-        return f"the model says {path.fate} ({path.reason}), it left by {sorted(left)}" if left else None
+    if path.end is not PathEnd.LEAVES:
+        return f"the model says {path.end} ({path.reason}), it left by {sorted(left)}" if left else None
     if len(left) != 1 or not set(left) <= path.egress:
         return f"the model says it leaves by {sorted(path.egress)} ({path.reason}), it left by {sorted(left)}"
     (source,) = left.values()

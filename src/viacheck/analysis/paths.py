@@ -186,7 +186,9 @@ class PathTracer:
     def _through_host(self, traffic: Traffic, arriving: str, hops: list[PathHop]) -> Path:
         """Route, filter and translate the packet on the host."""
         host = self.resolved.snapshot.host
-        assert traffic.source is not None
+        if traffic.source is None:
+            reason = "the agent has no source address for it"
+            return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         filtered = FilteredPacket(
             family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
             protocol=traffic.protocol, dport=traffic.dport,
