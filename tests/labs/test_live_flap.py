@@ -1,4 +1,4 @@
-"""A live host's link is flapped only with both consents, behind the guard, and is afterwards as it was before."""
+"""A live host's link is flapped only with both consents, under the guard, which restores the state."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ CONSENTING = SITE.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n
 
 @pytest.fixture
 def host() -> Iterator[HandMadeHost]:
-    with hand_made_host() as made:
-        apply_the_guides_recipe(made)
-        yield made
+    with hand_made_host() as host:
+        apply_the_guides_recipe(host)
+        yield host
 
 
 def state(host: HandMadeHost) -> list[str]:
-    """What a person compares: addresses, rules and the routes of every table, as ``ip`` prints them."""
+    """Return addresses, rules and the routes of every table, as ``ip`` prints them."""
     return [host.ip("-br address"), host.ip("rule"), host.ip("route show table all")]
 
 
@@ -29,7 +29,7 @@ def link_flap(outcome: RunResult) -> CheckResult:
     return next(result for result in outcome.results if result.check == "FLAP-01")
 
 
-def test_the_flap_is_shown_and_the_host_put_back(host: HandMadeHost, tmp_path: Path) -> None:
+def test_the_flap_is_shown_and_the_host_restored(host: HandMadeHost, tmp_path: Path) -> None:
     before = state(host)
     site = write_site(tmp_path, CONSENTING)
     done = host.viacheck("--allow-disruptive", "-k", "FLAP-01", site=site, report_dir=tmp_path / "report")
@@ -40,7 +40,7 @@ def test_the_flap_is_shown_and_the_host_put_back(host: HandMadeHost, tmp_path: P
     assert any(isinstance(evidence, TimelineEvidence) for evidence in flap.evidence)
     assert "  wlan0: link down, then up" in done.stdout
     (target,) = done.outcome.targets
-    assert any("the host was put back" in note and "equals its saved state" in note for note in target.notes)
+    assert any("the host was restored" in note and "equals its saved state" in note for note in target.notes)
     assert done.outcome.run.disruptive
     assert state(host) == before
 

@@ -1,4 +1,4 @@
-"""A live host's container is restarted only with both consents; the host's own way is afterwards as it was before."""
+"""A live host's container is restarted only with both consents, and the guard restores the host's state."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ ONLY = ("-k", "EGRESS-01 or FLAP-04 or FLAP-05 or EGRESS-06")
 
 @pytest.fixture
 def host() -> Iterator[EngineHost]:
-    with engine_host() as made:
-        made.run_agent("bridge")
-        yield made
+    with engine_host() as host:
+        host.run_agent("bridge")
+        yield host
 
 
-def told(done: Finished, check: str) -> CheckResult:
+def result_of(done: Finished, check: str) -> CheckResult:
     return by_check(done.outcome, "local:restarted")[check][0]
 
 
@@ -53,31 +53,31 @@ def process(host: EngineHost) -> str:
 
 
 def state(host: EngineHost) -> list[str]:
-    return [host.host.ip(words) for words in ("rule", "route show table all", "-br address show dev eth0")]
+    return [host.host.ip(arguments) for arguments in ("rule", "route show table all", "-br address show dev eth0")]
 
 
 def test_the_container_is_restarted_and_its_packets_watched(host: EngineHost, tmp_path: Path) -> None:
-    before, ran_as = state(host), process(host)
+    before, pid_before = state(host), process(host)
     done = host.judge(SITE, tmp_path, "--allow-disruptive", *ONLY)
-    restart = told(done, "FLAP-04")
+    restart = result_of(done, "FLAP-04")
     assert restart.verdict is Verdict.PASS, (restart.observed, done.said)
     assert "recovers in" in restart.observed
-    assert any(isinstance(one, TimelineEvidence) for one in restart.evidence)
-    assert process(host) != ran_as
+    assert any(isinstance(evidence, TimelineEvidence) for evidence in restart.evidence)
+    assert process(host) != pid_before
     assert state(host) == before
     assert "  te-agent: docker restart, at most" in done.stdout
-    assert any("after the container te-agent is restarted: the host was put back" in note
+    assert any("after the container te-agent is restarted: the host was restored" in note
                for note in done.outcome.targets[0].notes)  # fmt: skip
 
 
-def test_an_engine_that_systemd_does_not_run_is_left_alone(host: EngineHost, tmp_path: Path) -> None:
+def test_an_engine_that_systemd_does_not_run_is_not_restarted(host: EngineHost, tmp_path: Path) -> None:
     done = host.judge(SITE, tmp_path, "--allow-disruptive", *ONLY)
-    restart = told(done, "FLAP-05")
+    restart = result_of(done, "FLAP-05")
     assert restart.verdict is Verdict.NOT_RUN
     assert "systemd does not run the Docker engine here" in restart.observed
 
 
-def test_without_the_option_the_container_goes_on(host: EngineHost, tmp_path: Path) -> None:
-    ran_as = process(host)
+def test_without_the_option_the_container_is_not_restarted(host: EngineHost, tmp_path: Path) -> None:
+    pid_before = process(host)
     done = host.judge(SITE, tmp_path, *ONLY)
-    assert (told(done, "FLAP-04").verdict, process(host)) == (Verdict.NOT_RUN, ran_as)
+    assert (result_of(done, "FLAP-04").verdict, process(host)) == (Verdict.NOT_RUN, pid_before)
