@@ -1,8 +1,9 @@
 """The matrix of labs: every scenario, and every fault on each of its scenarios, judged in one run.
 
 Events take two thirds of a run's time. As a plugin of that run (``-p tests.helpers.fault_matrix``) this module leaves
-them out where they show nothing. They run in every healthy lab, in every lab whose fault breaks a check of events, and
-for each scenario in the lab of one other fault, which shows that such faults leave the verdicts on events alone.
+them out where they show nothing, in labs and in their replicas. They run in every healthy lab, in every lab whose fault
+breaks a check of events, and for each scenario in the lab of one other fault, which shows that such faults leave the
+verdicts on events alone.
 """
 
 from __future__ import annotations
@@ -51,4 +52,5 @@ def _is_needless(item: pytest.Item) -> bool:
     check = getattr(getattr(item, "function", None), "check", None)
     if check is None or not check.id.startswith(EVENTS):
         return False
-    return item.callspec.params["target"].name not in LABS_WITH_EVENTS  # type: ignore[attr-defined]
+    name = item.callspec.params["target"].name  # type: ignore[attr-defined]
+    return name.removeprefix("twin:") not in LABS_WITH_EVENTS
