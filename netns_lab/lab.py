@@ -87,6 +87,7 @@ class Lab:
         engine: the Docker engine that works on the host, in the engine flavour.
         change_output: the name and the output of each change that was run on the host.
         agent_container: the name of the agent's container.
+        responders: the services behind its gateways.
         dhcp_servers: the DHCP servers of its segments.
         dhcp_client: the client that holds the agent's lease, where the agent has a lease.
         networkd: the systemd-networkd that configures the host, where the host has it.
@@ -107,6 +108,7 @@ class Lab:
         self.networkd: NetworkdDaemon | None = None
         self.notes = list(plan.notes)
         self.replica_of: Snapshot | None = None
+        self.responders = responders
         self._endings: list[Callable[[], None]] = [responders.close]
 
     @property

@@ -46,3 +46,9 @@ def mirrored_copy(lab: Lab) -> None:
 def dns_other_path(lab: Lab) -> None:
     lab.on_close(start_forwarder(lab.host.namespace, listen="172.17.0.1", upstream=RESOLVER))
     lab.host.write("/etc/resolv.conf", "nameserver 172.17.0.1\n")
+
+
+@fault("answers-lost", "A third of the UDP probes gets no answer", on="policy-routing",
+       breaks={"EGRESS-03"}, diagnosis="PACKETS_LOST", flavour="netns")  # fmt: skip
+def answers_lost(lab: Lab) -> None:
+    lab.responders.ignored_share = 1 / 3

@@ -24,6 +24,9 @@ class Responders:
 
     def __init__(self, gateways: Iterable[tuple[Namespace, Sequence[str]]]) -> None:
         """Open the sockets on the given addresses of each gateway's namespace, and start to answer."""
+        self.ignored_share = 0.0
+        """The share of the UDP probes that get no answer."""
+        self._unanswered = 0.0
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = []
         for namespace, addresses in gateways:
@@ -45,12 +48,22 @@ class Responders:
                 assert isinstance(listener, socket.socket)
                 try:
                     request, sender = listener.recvfrom(65535)
+                    if not key.data and self._ignores():
+                        continue
                     if key.data:
                         request = request[:2] + _DNS_ANSWER_NAME_ERROR + request[4:]
                     listener.sendto(request, sender)
                 except OSError:
                     # A fault may have removed the route to the sender, on purpose; the probe then gets no answer.
                     continue
+
+    def _ignores(self) -> bool:
+        """Return whether this probe is among those without an answer; they are spread evenly over all probes."""
+        self._unanswered += self.ignored_share
+        if self._unanswered < 1:
+            return False
+        self._unanswered -= 1
+        return True
 
     def close(self) -> None:
         """Stop answering."""

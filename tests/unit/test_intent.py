@@ -173,6 +173,12 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
          "allowed: a whole number from 1 to 100"),
         ('"198.51.100.1"', '"198.51.100.1"\nport = 65536', "probe.port: found 65536; "
          "allowed: a whole number from 1 to 65535"),
+        ('"198.51.100.1"', '"198.51.100.1"\nloss_allowed = "2"', "probe.loss_allowed: found '2'; "
+         "a share is a number with %: '2%', '0.5%'"),
+        ('"198.51.100.1"', '"198.51.100.1"\nloss_allowed = "101%"', "probe.loss_allowed: found '101%'; "
+         "a share is from 0% to 100%"),
+        ('"198.51.100.1"', '"198.51.100.1"\nloss_allowed = 2', "probe.loss_allowed: found 2; "
+         "allowed: a number from 0 to 100 with %: '2%', '0.5%'"),
         ("schema = 1", 'schema = 1\nallow_disruptive = "yes"', "allow_disruptive: found 'yes'; allowed: true or false"),
         ("schema = 1", "schema = 1\n[egres]", "egres: unknown key, did you mean 'egress'?; allowed here: agent, "
          "allow_disruptive, egress, host, probe, schema, site, uplinks"),

@@ -67,6 +67,20 @@ def seconds(text: str) -> float:
     return float(number) * {"ms": 0.001, "s": 1.0, "m": 60.0}[unit]
 
 
+def share_text(value: str) -> str:
+    """Accept a percentage."""
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)? ?%", value):
+        raise ValueError("a share is a number with %: '2%', '0.5%'")
+    if not 0 <= share(value) <= 1:
+        raise ValueError("a share is from 0% to 100%")
+    return value
+
+
+def share(text: str) -> float:
+    """Return a percentage of the intent (``2%``) as a number from 0 to 1."""
+    return float(text.rstrip("% ")) / 100
+
+
 def schema_number(value: object) -> object:
     """Refuse what merely equals a whole number: Literal[1] takes True and 1.0."""
     if isinstance(value, bool | float):
@@ -106,6 +120,7 @@ InterfaceName = Annotated[str, AfterValidator(interface_name), Allowed("the name
 DockerName = Annotated[str, AfterValidator(docker_name), Allowed("a Docker name or id, such as 'te-agent'")]
 NamespacePath = Annotated[str, AfterValidator(namespace_path), Allowed("a path such as '/proc/123/ns/net'")]
 Duration = Annotated[str, AfterValidator(duration), Allowed("a number with its unit: '500ms', '5s', '2m'")]
+Percentage = Annotated[str, AfterValidator(share_text), Allowed("a number from 0 to 100 with %: '2%', '0.5%'")]
 MachineAddress = Annotated[
     IPv4Address,
     BeforeValidator(address_text),

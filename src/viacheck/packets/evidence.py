@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from viacheck.analysis.loss import latency_figures, loss_figure
 from viacheck.model.result import PacketsEvidence, PacketSighting
 from viacheck.packets.capture import Observation
 from viacheck.packets.probes import Exchange
@@ -26,6 +27,9 @@ def packets_evidence(
     numbers = numbers_of(exchanges)
     first_ns = min((probe.time_ns for exchange in exchanges for probe in exchange.probes), default=0)
     frames = [frame for frame in observation.frames if frame.number in numbers]
+    sent = sum(exchange.sent - len(exchange.refused) for exchange in exchanges)
+    missing = sum(exchange.missing for exchange in exchanges)
+    measurable = missing > 0 and not any(exchange.rate_limited for exchange in exchanges)
     return PacketsEvidence(
         title=title,
         sent=sum(exchange.sent for exchange in exchanges),
@@ -55,4 +59,6 @@ def packets_evidence(
             if frame.number is not None
         ],
         capture=capture,
+        loss=loss_figure(missing, sent) if measurable else None,
+        latency=latency_figures([seconds for exchange in exchanges for seconds in exchange.round_trips]),
     )

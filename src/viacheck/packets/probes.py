@@ -12,6 +12,7 @@ import random
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,8 @@ class Answer:
     """The address that the answer came from."""
     role: Literal["answer", "error"]
     note: str = ""
+    icmp_error: bool = False
+    """An ICMP error is the answer: machines limit their rate (RFC 1812, 4.3.2.8)."""
 
 
 @dataclass(slots=True)
@@ -123,9 +126,33 @@ class Exchange:
         return [probe.refused for probe in self.probes if probe.refused is not None]
 
     @property
+    def missing(self) -> int:
+        """How many probes were sent and not answered."""
+        return self.sent - len(self.refused) - self.answered
+
+    @property
+    def rate_limited(self) -> bool:
+        """Whether the answers are ICMP errors: a missing one shows no loss."""
+        return any(answer.icmp_error for answer in self.answers if answer.role == "answer")
+
+    @property
+    def round_trips(self) -> list[float]:
+        """The seconds from each answered probe to its first answer."""
+        first: dict[Token, int] = {}
+        for answer in self.answers:
+            if answer.role == "answer":
+                first[answer.token] = min(answer.time_ns, first.get(answer.token, answer.time_ns))
+        return [(first[probe.token] - probe.time_ns) / 1e9 for probe in self.probes if probe.token in first]
+
+    @property
     def errors(self) -> list[Answer]:
         """The ICMP errors that reached the sender."""
         return [answer for answer in self.answers if answer.role == "error"]
+
+    def add(self, further: Exchange) -> None:
+        """Take over the probes and answers of a further exchange of the same kind."""
+        self.probes += further.probes
+        self.answers += further.answers
 
 
 class Prober:
@@ -146,12 +173,17 @@ class Prober:
         """
         return self.send_many([request], timeout)[0]
 
-    def send_many(self, requests: Sequence[ProbeRequest], timeout: float = ANSWER_TIMEOUT) -> list[Exchange]:
-        """Send several requests' probes at once and wait for all together; as ``send``."""
-        with self.launch(requests) as batch:
+    def send_many(
+        self, requests: Sequence[ProbeRequest], timeout: float = ANSWER_TIMEOUT, *, spread: float = 0.0
+    ) -> list[Exchange]:
+        """Send several requests' probes and wait for all together; as ``send``.
+
+        They leave at once, or evenly over ``spread`` seconds; the last one has ``timeout`` seconds for its answer.
+        """
+        with self.launch(requests, spread=spread) as batch:
             return batch.wait(timeout)
 
-    def launch(self, requests: Sequence[ProbeRequest]) -> ProbeBatch:
+    def launch(self, requests: Sequence[ProbeRequest], *, spread: float = 0.0) -> ProbeBatch:
         """Send several requests' probes and do not wait. The caller closes the batch.
 
         Raises:
@@ -163,7 +195,7 @@ class Prober:
         batch = ProbeBatch(self._tokens, requests)
         try:
             self.namespace.call(lambda: batch.open(self._program))
-            batch.send()
+            batch.send(spread)
         except BaseException:
             batch.close()
             raise
@@ -252,12 +284,16 @@ class ProbeBatch:
             sender.refused = _errno_name(error)
         return sender
 
-    def send(self) -> None:
-        """Send every probe."""
+    def send(self, spread: float = 0.0) -> None:
+        """Send every probe: at once, or evenly over so many seconds."""
+        pause = threading.Event()
+        count = sum(exchange.request.count for exchange in self.exchanges)
         for sender in self._senders:
             request = sender.exchange.request
             for _ in range(1 if _one_socket_each(request) else request.count):
                 self._send_probe(sender)
+                if spread:
+                    pause.wait(spread / count)
 
     def _send_probe(self, sender: _Sender) -> None:
         request = sender.exchange.request
@@ -361,7 +397,8 @@ class ProbeBatch:
         if sender is not None and all(probe.token is not classified.token for probe in sender.probes):
             return
         if classified.role == "answer" or classified.role == "error":
-            answer = Answer(classified.token, time_ns, classified.source, classified.role, classified.note)
+            icmp_error = sender is None and classified.token.protocol != "icmp"
+            answer = Answer(classified.token, time_ns, classified.source, classified.role, classified.note, icmp_error)
             self._settle(answer, final=classified.final)
 
     def _settle(self, answer: Answer, *, final: bool) -> None:

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +38,10 @@ ARP_TIMEOUT = 1.0
 FAR_END_INTERFACE = "lan0"
 GATEWAY_PINGS = 4
 """The guide's own proof uses the same number."""
+LOSS_PROBES = 50
+"""Probes of each protocol from which a loss is measured, once an answer is missing."""
+LOSS_SPREAD = 0.25
+"""The share of the probes' timeout over which the further probes are spread: a burst may be lost by itself."""
 SMALLEST_MTU = 68
 """RFC 791: every link carries this many bytes. A router that reports less is not believed."""
 _UNSAFE_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.+-]+")
@@ -263,7 +268,10 @@ class TrafficTests:
 
     def _sized(self, octets: int) -> ProbeRequest:
         protocol: ProbeProtocol = "icmp" if "icmp" in self._probe.protocols else "udp"
-        return ProbeRequest(protocol=protocol, destination=str(self._probe.target), size=octets)
+        # One lost probe must not look like a path that is too narrow.
+        return ProbeRequest(
+            protocol=protocol, destination=str(self._probe.target), size=octets, count=self._probe.count
+        )
 
     def ipv6(self) -> PacketsEvidence:
         """Send the agent's IPv6 probes."""
@@ -274,7 +282,7 @@ class TrafficTests:
         return self._packets["ipv6"]
 
     def _agent_test(self, name: str, title: str, request: ProbeRequest) -> PacketsEvidence:
-        exchanges, observation, capture = self._observe(name, [request], self._agent)
+        exchanges, observation, capture = self._observe(name, [request], self._agent, measure_loss=True)
         self._packets[name] = packets_evidence(exchanges, observation, title=title, capture=capture)
         return self._packets[name]
 
@@ -319,25 +327,44 @@ class TrafficTests:
     def _exchange(self, prefix: str, prober: Prober, requests: Sequence[ProbeRequest]) -> None:
         """Send and watch; keep the evidence of each protocol under the prefix and its name."""
         name = (prefix + "-".join(request.protocol for request in requests)).replace(" ", "-")
-        exchanges, observation, capture = self._observe(name, requests, prober)
+        exchanges, observation, capture = self._observe(name, requests, prober, measure_loss=True)
         for exchange in exchanges:
             protocol = exchange.request.protocol
             evidence = packets_evidence([exchange], observation, title=protocol, capture=capture)
             self._packets[prefix + protocol] = evidence
 
     def _observe(
-        self, name: str, requests: Sequence[ProbeRequest], prober: Prober
+        self, name: str, requests: Sequence[ProbeRequest], prober: Prober, *, measure_loss: bool = False
     ) -> tuple[list[Exchange], Observation, str]:
         """Send and watch, here and at the far end, and write the frames to a file of their own."""
         with contextlib.ExitStack() as watching:
             far = {gateway: watching.enter_context(watch()) for gateway, watch in self._far_watches.items()}
             with self._watch() as here:
                 exchanges = prober.send_many(requests, self._timeout)
+                if measure_loss:
+                    self._measure_loss(exchanges, prober)
         far_observations = {gateway: period.observation for gateway, period in far.items()}
         self._record_far_end(exchanges, far_observations)
         file = f"{_UNSAFE_IN_FILE_NAMES.sub('-', self._subject.id)}-{name}.pcapng"
         here.observation.write_capture(str(self._captures / file), numbers_of(exchanges))
         return exchanges, here.observation, f"{self._captures.name}/{file}"
+
+    def _measure_loss(self, exchanges: Sequence[Exchange], prober: Prober) -> None:
+        """Send further probes where some answers are missing. Where no probe is answered there is no loss to measure.
+
+        A missing ICMP error shows no loss: machines limit their rate.
+        """
+        lossy = [
+            exchange
+            for exchange in exchanges
+            if exchange.missing and not exchange.rate_limited and exchange.sent < LOSS_PROBES
+        ]
+        if not lossy or not any(exchange.answered for exchange in exchanges):
+            return
+        requests = [replace(exchange.request, count=LOSS_PROBES - exchange.sent) for exchange in lossy]
+        further = prober.send_many(requests, self._timeout, spread=self._timeout * LOSS_SPREAD)
+        for exchange, more in zip(lossy, further, strict=True):
+            exchange.add(more)
 
     def _record_far_end(self, exchanges: Sequence[Exchange], observations: Mapping[str, Observation]) -> None:
         for exchange in exchanges:

@@ -168,14 +168,15 @@ def packets_sent(spec: LocalSpec) -> list[str]:
             f"  on {attach.parent}'s segment: 4 pings of the agent and 1 of the host to the gateway, 1 ping of the "
             "agent to the host; 4 ARP requests for the gateway, 2 of them from the agent's MAC address; up to 3 ARP "
             "probes from either side for the agent's own address"
-            + ("; up to 4 DHCPDISCOVER, never a DHCPREQUEST" if attach.mode == "macvlan" else "")
+            + ("; up to 8 DHCPDISCOVER, never a DHCPREQUEST" if attach.mode == "macvlan" else "")
         ]
     pings = "" if segment else "1 ping to each gateway, "
     return [
         f"{about}:",
         f"  from the agent {intent.agent.name} and from the host, to {probe.target}: {probe.count} each of {protocols}",
-        f"  from the agent: {probe.count} DNS queries to its resolver, 1 or 2 full-size packets to {probe.target}, "
-        f"{pings}{probe.count} IPv6 probes if it has an address",
+        f"  from the agent: {probe.count} DNS queries to each resolver, {probe.count} or {2 * probe.count} full-size "
+        f"packets to {probe.target}, {pings}{probe.count} IPv6 probes if it has an address",
+        "  where only some of these are answered: up to 50 of each kind, to measure the loss",
         "  from the agent: 1 packet for each class of traffic that the model sees leave elsewhere (at most 50): ICMP, "
         "UDP or TCP to an address and a port that the deciding rule or route selects",
         *segment,
