@@ -9,7 +9,7 @@ NO_VALUE = ""
 
 
 def page(bench: Bench) -> str:
-    """The machine, and one table: what was measured, the median, its ratio to viacheck's own, what is to be reached."""
+    """Return the page: the machine, and a table of medians, ratios to viacheck's own figure, and limits."""
     machine = "; ".join(f"{name} {value}" for name, value in bench.machine.items())
     rows = ["| measured | median | spread | ratio | to reach | |", "| --- | --- | --- | --- | --- | --- |"]
     remarks: list[str] = []
@@ -25,8 +25,8 @@ def page(bench: Bench) -> str:
     lines = ["# Speed", "", f"Measured by `./viacheck bench` on {bench.taken[:10]}{quick}. Machine: {machine}.", ""]
     lines += [*rows, ""]
     lines += [
-        "Spread is the least and the greatest of the repetitions, whose number stands behind it. The ratio is to the "
-        "first line of its group, measured in the same run; it carries over to other machines better than a time does.",
+        "Spread is the least and the greatest value, with the number of repetitions. The ratio is to the first line of "
+        "the group, measured in the same run; on another machine a ratio is more alike than a time.",
         "",
     ]
     lines += [f"{number}. {remark}" for number, remark in enumerate(remarks, 1)]
@@ -46,12 +46,12 @@ def _cells(figure: Figure) -> tuple[str, ...]:
 def _limit(figure: Figure) -> str:
     if figure.limit is None:
         return NO_VALUE
-    words = []
+    limits = []
     for sign, value in (("≤", figure.limit.at_most), ("≥", figure.limit.at_least)):
         if value is not None:
             shown = f"{value:g} times" if figure.limit.of == "ratio" else _with_unit(value, figure.unit)
-            words.append(f"{sign} {shown}")
-    return ", ".join(words)
+            limits.append(f"{sign} {shown}")
+    return ", ".join(limits)
 
 
 def _with_unit(value: float, unit: Unit) -> str:
@@ -59,7 +59,7 @@ def _with_unit(value: float, unit: Unit) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, never in scientific notation."""
+    """Return three digits, never in scientific notation."""
     if value >= 10 ** (_DIGITS - 1):
         return f"{value:,.0f}"
     return f"{float(f'{value:.{_DIGITS}g}'):g}"

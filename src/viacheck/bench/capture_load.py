@@ -1,4 +1,4 @@
-"""Capture under load: a hundred tagged probes among 200,000 background packets a second, beside scapy's lfilter."""
+"""Capture under load: a hundred tagged probes among 200,000 background packets per second, beside scapy's lfilter."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ RATE = 200_000
 """Background packets per second."""
 BURSTS, PROBES_EACH, BETWEEN = 20, 5, 5_000
 CATCHING_UP = 0.5
-"""Seconds that scapy is left to work through what it has received."""
+"""Seconds for scapy to process the packets that it has received."""
 
 
 def measure(quick: bool) -> Measurement:
-    """Count the probes seen by each, several times over."""
+    """Count the probes that viacheck's watch and scapy see, several times."""
     rounds = 1 if quick else 5
     target = LAB.open()
     own = Figure(what="viacheck's watch: probes seen", unit="of 100", limit=Limit(at_least=100))
@@ -40,13 +40,13 @@ def measure(quick: bool) -> Measurement:
                 with watch() as period:
                     rates.append(_under_load(target, target.agent, tokens))
                 own.values.append(len(period.observation.seen(target.intent.egress.uplink)))
-                lost[own.what] += sum(one.frames_lost for one in period.observation.watched)
+                lost[own.what] += sum(watched.frames_lost for watched in period.observation.watched)
                 sniffer.begin()
                 rates.append(_under_load(target, target.agent, tokens))
                 time.sleep(CATCHING_UP)
-                found = sniffer.end()
-                scapy.values.append(found[target.intent.egress.uplink])
-                lost[scapy.what] += found["lost"]
+                counts = sniffer.end()
+                scapy.values.append(counts[target.intent.egress.uplink])
+                lost[scapy.what] += counts["lost"]
         finally:
             watch.close()
             sniffer.close()
@@ -62,7 +62,7 @@ def measure(quick: bool) -> Measurement:
 
 
 def _under_load(target: NamespaceTarget, agent: Namespace, tokens: TokenSpace) -> float:
-    """Send the probes among background traffic; returns its rate."""
+    """Send the probes among background traffic; return its rate."""
     prober = Prober(agent, tokens)
     request = ProbeRequest(protocol="udp", destination=str(target.intent.probe.target), count=PROBES_EACH)
     with BackgroundLoad(target.host, target.intent.egress.uplink, RATE) as load:

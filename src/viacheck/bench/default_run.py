@@ -8,16 +8,16 @@ from viacheck.bench.front_door import report_folder, run
 
 
 def measure(quick: bool) -> Measurement:
-    """Run ``./viacheck``, and beside it what of that is start and stop alone."""
+    """Run viacheck on all labs, on a single lab, and without any lab."""
     rounds = 1 if quick else 5
     labs = default_labs()
     whole = Figure(what=f"`./viacheck`: {len(labs)} labs", unit="s", limit=Limit(at_most=6))
-    one = Figure(what="`./viacheck --lab policy-routing`: one lab", unit="s")
+    single = Figure(what="`./viacheck --lab policy-routing`: one lab", unit="s")
     start = Figure(what="`./viacheck --lab list`: start and stop alone", unit="s")
     with report_folder() as folder:
         for _ in range(rounds):
-            to = ("--report-dir", str(folder))
-            whole.values.append(run(*to))
-            one.values.append(run("--lab", "policy-routing", *to))
+            report = ("--report-dir", str(folder))
+            whole.values.append(run(*report))
+            single.values.append(run("--lab", "policy-routing", *report))
             start.values.append(run("--lab", "list"))
-    return Measurement(name="run", title="The whole default run", figures=[whole, one, start])
+    return Measurement(name="run", title="The whole default run", figures=[whole, single, start])

@@ -1,4 +1,4 @@
-"""One egress verdict: three protocols sent, answers back, every interface proven; beside it scapy's own sniffer."""
+"""One egress verdict: probes of three protocols, their answers, the proof on every interface; beside scapy's sniffer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WARM_UP = 2
 
 
 class _Judge:
-    """Sends the intent's probes and judges where they left."""
+    """Sends the probes of the intent and judges where they left."""
 
     def __init__(self, target: NamespaceTarget, agent: Namespace) -> None:
         self.resolved: ResolvedIntent = target.resolved
@@ -44,7 +44,7 @@ class _Judge:
             raise BenchFailed(f"{answered} of {self.probes} probes were answered")
 
     def judge(self, watch: Watch) -> None:
-        """Send, watch, and prove that all left by the uplink and none by another interface."""
+        """Send, watch, and prove that every probe left by the uplink and by no other interface."""
         with watch() as period:
             exchanges = self._prober.send_many(self.requests, self._timeout)
         others = [way for way in self.resolved.egress_interfaces if way != self.resolved.uplink]
@@ -57,7 +57,7 @@ class _Judge:
 
 
 def measure(quick: bool) -> Measurement:
-    """Judge the policy-routing lab again and again: with captures that are open, with new ones, with scapy's."""
+    """Judge the policy-routing lab repeatedly: with open captures, with new captures, with scapy's sniffer."""
     rounds = 5 if quick else 51
     target = LAB.open()
     try:
@@ -69,23 +69,23 @@ def measure(quick: bool) -> Measurement:
             what=f"{count}, {len(names)} interfaces watched, captures open", unit="ms", limit=Limit(at_most=30)
         )
         cold = Figure(what="the same, captures opened for it", unit="ms")
-        alone = Figure(what="the probes and their answers alone, nothing watched", unit="ms")
+        alone = Figure(what="the probes and their answers alone, without captures", unit="ms")
         scapy = Figure(
             what="the probes with scapy's AsyncSniffer and lfilter on both uplinks", unit="ms",
-            remark="Without a fence, and with nothing known of lost frames, the sniffer proves no absence.",
+            remark="Without a fence and a count of lost frames, the sniffer proves no absence.",
         )  # fmt: skip
         sniffer = ScapySniffer(target.host, str(target.intent.probe.target), list(target.intent.uplinks))
         watch = Watch(target.host, names, judge.tokens)
         try:
             for number in range(rounds + WARM_UP):
-                took = {
+                durations = {
                     warm.what: milliseconds(lambda: judge.judge(watch)),
                     cold.what: milliseconds(lambda: _cold(judge, target.host, names)),
                     alone.what: milliseconds(judge.send),
                     scapy.what: milliseconds(lambda: _with_scapy(judge, sniffer)),
                 }
                 for figure in (warm, cold, alone, scapy):
-                    figure.values += [took[figure.what]] if number >= WARM_UP else []
+                    figure.values += [durations[figure.what]] if number >= WARM_UP else []
         finally:
             watch.close()
             sniffer.close()

@@ -1,4 +1,4 @@
-"""The engine flavour of a lab through the front door: a dockerd is started, a container run, every check made."""
+"""A run of an engine lab: start a dockerd, run a container, make every check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LAB = "policy-routing"
 
 
 def measure(quick: bool) -> Measurement:
-    """Run the lab with an engine, and beside it the same lab without one."""
+    """Run the lab with an engine, and the same lab without an engine."""
     rounds = 1 if quick else 5
     own = Figure(what=f"`./viacheck --lab engine:{LAB}`", unit="s", limit=Limit(at_most=8))
     without = Figure(what=f"`./viacheck --lab {LAB}`: no engine", unit="s")

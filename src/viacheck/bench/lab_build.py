@@ -1,4 +1,4 @@
-"""Building the policy-routing lab until it is ready, beside the same lab by other means."""
+"""The time to build the policy-routing lab until it is ready, beside the same lab by other means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from viacheck.host.namespace import Namespace
 
 SCENARIO = "policy-routing"
 TEARDOWN = 0.15
-"""Seconds that the kernel is given to take a lab apart, so that no lab pays for the one before it."""
+"""Seconds for the kernel to remove a lab, so that its removal does not slow down the next lab."""
 
 Builder = Callable[[], AbstractContextManager[Namespace]]
 
@@ -33,26 +33,26 @@ def _by_viacheck(plan: LabPlan) -> Iterator[Namespace]:
 
 
 def measure(quick: bool) -> Measurement:
-    """Build the lab by each means in turn, several times over."""
+    """Build the lab by each means in turn, several times."""
     rounds = 3 if quick else 21
     plan = SCENARIOS[SCENARIO]()
     floor = LabByNetlink(plan)
-    own = Figure(what="viacheck, with private files and the far end's services", unit="ms", limit=Limit(at_most=25))
+    own = Figure(what="viacheck, with private files and services of the far end", unit="ms", limit=Limit(at_most=25))
     raw = Figure(what="its network alone, by netlink messages encoded beforehand (the floor)", unit="ms")
     by_ip = Figure(
-        what="its network alone, by one `ip` command for each thing", unit="ms", limit=Limit(of="ratio", at_least=4)
+        what="its network alone, by an `ip` command for each object", unit="ms", limit=Limit(of="ratio", at_least=4)
     )
     builders: list[tuple[Figure, Builder]] = [(own, lambda: _by_viacheck(plan)), (raw, floor.built)]
-    lacking = lab_by_ip.unavailable()
-    if lacking is None:
+    missing = lab_by_ip.unavailable()
+    if missing is None:
         builders.append((by_ip, lambda: lab_by_ip.built(plan)))
     else:
-        by_ip.remark = f"not measured: {lacking}"
+        by_ip.remark = f"not measured: {missing}"
     pings: dict[str, list[float]] = {}
     for _ in range(rounds):
         for figure, builder in builders:
-            took, waited = _once(builder, figure.what)
-            figure.values.append(took)
+            duration, waited = _once(builder, figure.what)
+            figure.values.append(duration)
             pings.setdefault(figure.what, []).append(waited)
     own.remark = f"The agent's first ping was answered after at most {max(pings[own.what]):.1f} ms."
     return Measurement(
@@ -61,13 +61,13 @@ def measure(quick: bool) -> Measurement:
 
 
 def _once(builder: Builder, what: str) -> tuple[float, float]:
-    """Milliseconds that building took, and those until the first ping was answered."""
+    """Return the milliseconds of the build, and those until the first ping was answered."""
     begin = time.perf_counter()
     with builder() as agent:
-        took = (time.perf_counter() - begin) * 1000
+        duration = (time.perf_counter() - begin) * 1000
         waited = first_ping(agent, what)
     time.sleep(TEARDOWN)
-    return took, waited
+    return duration, waited
 
 
 def _mininet(rounds: int) -> Figure:

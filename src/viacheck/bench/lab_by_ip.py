@@ -1,4 +1,4 @@
-"""The way labs are built by hand and by most scripts: named namespaces, and one ``ip`` command for each thing."""
+"""The lab as most scripts build it: named namespaces, and an ``ip`` command for each object."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from viacheck.model.iproute_text import route_arguments, rule_arguments
 
 
 def unavailable() -> str | None:
-    """What is missing here; None when nothing is."""
+    """Return which programs are missing; None when all are there."""
     missing = [name for name in ("ip", "nft", "sysctl") if shutil.which(name) is None]
     return f"needs {', '.join(missing)}" if missing else None
 
 
 def commands(plan: LabPlan) -> Iterator[Sequence[str]]:
-    """Every command that makes the lab, in an order that works."""
+    """Yield every command that builds the lab, in an order that works."""
     for machine in plan.machines:
         yield "ip", "netns", "add", machine.name
     for cable in plan.cables:
@@ -32,7 +32,7 @@ def commands(plan: LabPlan) -> Iterator[Sequence[str]]:
         for link in machine.state.links:
             if link.kind is not None and link.kind != "veth":
                 yield "ip", "-n", machine.name, "link", "add", link.name, "type", link.kind
-    # The far ends first, as viacheck itself does it.
+    # The far ends first, as viacheck does.
     for machine in reversed(plan.machines):
         yield from _configuration(machine)
 
@@ -53,9 +53,9 @@ def _configuration(machine: Machine) -> Iterator[Sequence[str]]:
         yield *ip, "route", "add", *route_arguments(route)
     for rule in state.rules:
         yield *ip, "rule", "add", *rule_arguments(rule)
-    for one in machine.packet_filter:
-        assert isinstance(one, Masquerade)
-        yield "ip", "netns", "exec", machine.name, "nft", _masquerade(one)
+    for filter_rule in machine.packet_filter:
+        assert isinstance(filter_rule, Masquerade)
+        yield "ip", "netns", "exec", machine.name, "nft", _masquerade(filter_rule)
 
 
 def _masquerade(rule: Masquerade) -> str:
@@ -67,7 +67,7 @@ def _masquerade(rule: Masquerade) -> str:
 
 @contextlib.contextmanager
 def built(plan: LabPlan) -> Iterator[Namespace]:
-    """Build the lab; yields the agent's namespace. The names live in a mount namespace that ends with the lab.
+    """Build the lab; yield the agent's namespace. The names are in a mount namespace that ends with the lab.
 
     Raises:
         BenchFailed: naming the command that failed.

@@ -1,6 +1,6 @@
-"""The same lab by mininet, where somebody has installed it: run by the Python that has it, in a namespace of its own.
+"""The same lab by mininet, if it is installed: run by the Python that has mininet, in a namespace of its own.
 
-mininet's own start-up would change limits and sysctls of the whole machine, so that part of it is left out.
+mininet's start-up changes limits and sysctls of the whole machine, so that part is left out.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ for _ in sys.stdin:
                  "nft 'add table ip nat; add chain ip nat postrouting "
                  "{ type nat hook postrouting priority srcnat; }; "
                  "add rule ip nat postrouting ip saddr 172.17.0.0/16 oifname != docker0 masquerade'"):
-        said = host.cmd(line)
-        if said.strip():
-            sys.exit(line + ": " + said)
+        output = host.cmd(line)
+        if output.strip():
+            sys.exit(line + ": " + output)
     agent.cmd("ip address add 172.17.0.2/16 dev agent-eth0")
     agent.cmd("ip route add default via 172.17.0.1")
     print((time.perf_counter() - begin) * 1000, agent.pid, flush=True)
     sys.stdin.readline()
     net.stop()
 """
-"""For each line read it builds a lab, and says how long it took and the agent's pid; the next line ends the lab."""
+"""For each line of input it builds a lab, and prints the duration and the agent's pid; the next line ends the lab."""
 
 
 def interpreter() -> str | None:
-    """A Python on this machine that has mininet."""
+    """Return a Python on this machine that has mininet; None when there is no such Python."""
     for name in ("/usr/bin/python3", shutil.which("python3")):
         if name is not None and os.path.exists(name):
-            found = subprocess.run([name, "-c", "import mininet.net"], capture_output=True, check=False)
-            if found.returncode == 0:
+            probe = subprocess.run([name, "-I", "-c", "import mininet.net"], capture_output=True, check=False)
+            if probe.returncode == 0:
                 return name
     return None
 
@@ -70,10 +70,10 @@ def milliseconds(python: str, rounds: int) -> list[float]:
     """Build the lab several times; the start of Python and mininet's import are not counted.
 
     Raises:
-        BenchFailed: with the last line that mininet said.
+        BenchFailed: with the last line of mininet's output.
     """
     place = Namespace.create("by-mininet", lambda: syscalls.mount("tmpfs", "/run", "tmpfs", options="mode=755"))
-    argv = [python, "-c", _SCRIPT.replace("PROBE_TARGET", PROBE_TARGET)]
+    argv = [python, "-I", "-c", _SCRIPT.replace("PROBE_TARGET", PROBE_TARGET)]
     try:
         with place.call(
             lambda: subprocess.Popen(
@@ -98,9 +98,9 @@ def _once(process: subprocess.Popen[str]) -> float:
     answer = process.stdout.readline().split()
     if len(answer) != 2:
         process.kill()
-        said = process.stderr.read().strip().splitlines() or ["ended without a word"]
-        raise BenchFailed(f"mininet: {said[-1]}")
-    took, pid = answer
+        lines = process.stderr.read().strip().splitlines() or ["ended without a message"]
+        raise BenchFailed(f"mininet: {lines[-1]}")
+    duration, pid = answer
     agent = Namespace.from_path(f"/proc/{pid}/ns/net")
     try:
         first_ping(agent, "mininet")
@@ -108,4 +108,4 @@ def _once(process: subprocess.Popen[str]) -> float:
         agent.close()
     process.stdin.write("end\n")
     process.stdin.flush()
-    return float(took)
+    return float(duration)

@@ -1,7 +1,7 @@
-"""The floor for building a lab: the same interfaces, addresses, rules and routes, encoded beforehand, sent and no more.
+"""The least time to build a lab: the same interfaces, addresses, rules and routes, encoded in advance and sent.
 
-One thread makes every namespace and leaves a socket behind in each, so that nothing is entered twice. What makes a lab
-comfortable (private files, a far end, error messages) is missing on purpose.
+One thread creates every namespace and keeps a socket in each, so that it enters no namespace twice. Private files, the
+services of the far end and error messages are missing on purpose.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from viacheck.netlink.codec import NetlinkSocket, decode_messages, raise_error
 
 T = TypeVar("T")
 FIRST_DESCRIPTOR = 900
-"""Encoded messages name namespaces by descriptor: each gets its fixed one before they are sent."""
+"""Encoded messages name namespaces by descriptor: each namespace gets a fixed descriptor before they are sent."""
 
 
 class _Here(Namespace):
@@ -45,7 +45,7 @@ class _Encoded:
 
 
 class LabByNetlink:
-    """A plan, encoded once, that can be built many times, one lab at a time."""
+    """An encoded plan, from which labs are built one after the other."""
 
     def __init__(self, plan: LabPlan) -> None:
         """Encode every message."""
@@ -73,7 +73,7 @@ class LabByNetlink:
 
     @contextlib.contextmanager
     def built(self) -> Iterator[Namespace]:
-        """Build the lab; yields the agent's namespace, and takes the lab apart afterwards."""
+        """Build the lab; yield the agent's namespace, and remove the lab at the end."""
         failed: list[BaseException] = []
 
         def build() -> None:
@@ -103,9 +103,9 @@ class LabByNetlink:
             sockets: dict[str, NetlinkSocket] = {}
             for name in self._names:
                 syscalls.unshare(syscalls.CLONE_NEWNET)
-                made = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-                os.dup2(made, self._encoded[name].descriptor, inheritable=False)
-                os.close(made)
+                namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+                os.dup2(namespace, self._encoded[name].descriptor, inheritable=False)
+                os.close(namespace)
                 sockets[name] = closing.enter_context(NetlinkSocket(socket.NETLINK_ROUTE))
                 for path, value in self._encoded[name].sysctls.items():
                     write_sysctl(path, value)

@@ -1,4 +1,4 @@
-"""A host with 10,000 rules and 100,000 routes: reading its state, judging its routing, and other readers beside it."""
+"""A host with 10,000 rules and 100,000 routes: read its state, check its routing, and compare other readers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from viacheck.targets.namespace_target import NamespaceTarget
 SCENARIO = "policy-routing"
 RULES, ROUTES = 10_000, 100_000
 FIRST_PRIORITY = 1000
-"""The rules come before the lab's own, so that each is asked before the one that decides."""
+"""The rules come before the lab's own, so that the kernel evaluates each of them before the rule that decides."""
 OTHER_TABLES, FULL_TABLE = 50, 300
-"""Tables that the rules lead to, from 1000 on; half of the routes are in a table of their own, half in main."""
+"""The rules look up tables from 1000 on; half of the routes are in the table 300, half in main."""
 JUDGED = frozenset({"ROUTE-01", "ROUTE-02", "ROUTE-03", "ROUTE-04", "ROUTE-05", "ROUTE-07"})
 BATCH_TIMEOUT = 300.0
 SITE = """\
@@ -58,15 +58,15 @@ timeout = "400ms"
 
 
 def measure(quick: bool) -> Measurement:
-    """Read and judge the host several times; the slowest reader is asked once, and with ``--quick`` not at all."""
+    """Read and check the host several times; the slowest reader runs once, and with ``--quick`` not at all."""
     rounds = 1 if quick else 5
     checks = "ROUTE-01 to 05 and 07"
     whole = Figure(what=f"snapshot, model and {checks}", unit="ms", limit=Limit(at_most=3000))
     snapshot = Figure(what="of that, the snapshot", unit="ms")
     model = Figure(what="of that, the model's index and first decision", unit="ms")
     judging = Figure(what="of that, the checks", unit="ms")
-    listing = Figure(what="`ip -json` of rules and routes, read by Python's json, no more", unit="ms")
-    dump = Figure(what="pyroute2's dump of rules and routes, no more", unit="ms")
+    listing = Figure(what="`ip -json` of rules and routes, read by Python's json", unit="ms")
+    dump = Figure(what="pyroute2's dump of rules and routes", unit="ms")
     front = Figure(what="`./viacheck --local --site …`: every check, real probes, the report", unit="ms")
     with large_host() as (host, intent):
         for _ in range(rounds):
@@ -83,8 +83,8 @@ def measure(quick: bool) -> Measurement:
             site = folder / "site.toml"
             site.write_text(SITE)
             for _ in range(rounds):
-                took = run("--local", "--site", str(site), "--report-dir", str(folder / "report"), namespace=host)
-                front.values.append(took * 1000)
+                duration = run("--local", "--site", str(site), "--report-dir", str(folder / "report"), namespace=host)
+                front.values.append(duration * 1000)
             front.remark = _size_of_report(folder / "report")
         if quick:
             dump.remark = "left out by --quick"
@@ -136,8 +136,8 @@ def _judge(target: NamespaceTarget) -> None:
 
 
 def _list(host: Namespace) -> None:
-    for words in ("rule show", "route show table all"):
-        json.loads(host.run(["ip", "-N", "-j", *words.split()]).stdout)
+    for command in ("rule show", "route show table all"):
+        json.loads(host.run(["ip", "-N", "-j", *command.split()]).stdout)
 
 
 def _dump() -> None:

@@ -1,4 +1,4 @@
-"""Whether a lab that was just built is ready: the agent's very first ping is answered at once."""
+"""A test whether a new lab is ready: the agent's very first ping is answered at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from viacheck.packets.probes import Prober, ProbeRequest
 from viacheck.packets.tokens import TokenSpace
 
 PATIENCE = 3.0
-"""Seconds after which a lab is not ready but broken."""
+"""Seconds after which a lab counts as broken."""
 
 
 def first_ping(agent: Namespace, what: str) -> float:
-    """Milliseconds until the agent's first ping of the probe target is answered.
+    """Return the milliseconds until the agent's first ping of the probe target is answered.
 
     Raises:
-        BenchFailed: when it is not.
+        BenchFailed: when the ping is not answered.
     """
     exchange = Prober(agent, TokenSpace()).send(ProbeRequest(protocol="icmp", destination=PROBE_TARGET), PATIENCE)
     if not exchange.answered:

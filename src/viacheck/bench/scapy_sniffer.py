@@ -1,7 +1,7 @@
-"""Scapy as its manual shows it, for comparison: sniff on interfaces and keep what a Python function lets through.
+"""Scapy as its manual shows it, for comparison: sniff on interfaces, and keep the packets that a function accepts.
 
-Run as a program of its own inside the watched namespace, so that scapy's look-ups by name are right and its work
-competes with nobody's interpreter lock. A line on standard input begins, the next one ends and is answered.
+It is a program of its own inside the watched namespace, so that scapy's look-ups by name are right and it has an
+interpreter lock of its own. A line of standard input begins a period; the next line ends it and is answered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 from viacheck.bench.figures import BenchFailed
 from viacheck.host.namespace import Namespace
-from viacheck.installation import ROOT
 from viacheck.packets.probes import DEFAULT_PORT
 from viacheck.packets.scapy_import import ICMP, IP, TCP, UDP, Packet
 
@@ -24,12 +23,12 @@ _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 
 
 class ScapySniffer:
-    """The program, as the benchmark drives it."""
+    """The program, as the benchmark controls it."""
 
     def __init__(self, namespace: Namespace, target: str, interfaces: Sequence[str]) -> None:
-        """Start it inside a namespace; ``target`` is the address that probes are sent to."""
-        argv = [sys.executable, "-P", "-m", __name__, target, *interfaces]
-        environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent"}
+        """Start the program inside a namespace; ``target`` is the destination of the probes."""
+        argv = [sys.executable, "-I", "-m", __name__, target, *interfaces]
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent"}
         self._process = namespace.call(
             lambda: subprocess.Popen(
                 argv, text=True, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -38,19 +37,19 @@ class ScapySniffer:
         self._answer()
 
     def begin(self) -> None:
-        """Sniff, and return once it does."""
-        self._say("begin")
+        """Begin to sniff, and return once the sockets are open."""
+        self._write("begin")
         self._answer()
 
     def end(self) -> dict[str, int]:
-        """Stop; by interface, how many probes left, and under ``lost`` what the kernel could not hand over."""
-        self._say("end")
-        found: dict[str, int] = json.loads(self._answer())
-        return found
+        """Stop; return how many probes left by each interface, and as ``lost`` how many packets the kernel dropped."""
+        self._write("end")
+        counts: dict[str, int] = json.loads(self._answer())
+        return counts
 
-    def _say(self, word: str) -> None:
+    def _write(self, line: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(word + "\n")
+        self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
     def _answer(self) -> str:
@@ -58,8 +57,8 @@ class ScapySniffer:
         assert self._process.stderr is not None
         line = self._process.stdout.readline()
         if not line:
-            said = self._process.stderr.read().strip().splitlines() or ["ended without a word"]
-            raise BenchFailed(f"scapy: {said[-1]}")
+            lines = self._process.stderr.read().strip().splitlines() or ["ended without a message"]
+            raise BenchFailed(f"scapy: {lines[-1]}")
         return line
 
     def close(self) -> None:
@@ -69,7 +68,7 @@ class ScapySniffer:
 
 
 def main(target: str, interfaces: Sequence[str]) -> None:
-    """Sniff whenever asked to."""
+    """Sniff for a period at each two lines of standard input."""
     from scapy.config import conf
     from scapy.sendrecv import AsyncSniffer
 
@@ -94,14 +93,14 @@ def main(target: str, interfaces: Sequence[str]) -> None:
         _answer("sniffing")
         sys.stdin.readline()
         sniffer.stop()
-        lost = sum(_lost(one.ins) for one in sockets)
-        for one in sockets:
-            one.close()
+        lost = sum(_lost(listener.ins) for listener in sockets)
+        for listener in sockets:
+            listener.close()
         _answer(json.dumps({name: len(probes) for name, probes in seen.items()} | {"lost": lost}))
 
 
-def _lost(one: object) -> int:
-    statistics: bytes = one.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)  # type: ignore[attr-defined]
+def _lost(packet_socket: object) -> int:
+    statistics: bytes = packet_socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)  # type: ignore[attr-defined]
     return int(struct.unpack("@II", statistics)[1])
 
 

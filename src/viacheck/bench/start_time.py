@@ -1,4 +1,4 @@
-"""How long a command takes that has next to nothing to do, beside the start of Python and of pytest alone."""
+"""The start of a command with next to nothing to do, beside the start of Python and of pytest alone."""
 
 from __future__ import annotations
 
