@@ -1,4 +1,4 @@
-"""The intent file: what is accepted, and the exact line that each mistake is told with.
+"""The intent file: what is accepted, and the exact line that reports each mistake.
 
 The lines are part of what a person meets first, so they are held word for word.
 """
@@ -184,7 +184,7 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
          "allow_disruptive, egress, host, probe, schema, site, uplinks"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_one_line(old: str, new: str, line: str) -> None:
+def test_a_mistake_is_reported_in_one_line(old: str, new: str, line: str) -> None:
     assert old in GOOD
     assert mistakes(GOOD.replace(old, new)) == [f"site.toml: {line}"]
 
@@ -226,7 +226,7 @@ def test_a_mistake_is_told_in_one_line(old: str, new: str, line: str) -> None:
         ),
     ],
 )
-def test_a_mistake_of_a_bridged_agent_is_told_in_one_line(text: str, line: str) -> None:
+def test_a_mistake_of_a_bridged_agent_is_reported_in_one_line(text: str, line: str) -> None:
     assert mistakes(text) == [f"site.toml: {line}"]
 
 
@@ -269,7 +269,7 @@ def test_a_mistake_in_one_place_hides_none_in_another() -> None:
     ]
 
 
-def test_an_empty_file_is_told_all_that_is_missing() -> None:
+def test_an_empty_file_lists_all_that_is_missing() -> None:
     assert mistakes("") == [
         "site.toml: schema: missing; allowed: 1",
         "site.toml: site: missing; allowed: a table",
@@ -279,7 +279,7 @@ def test_an_empty_file_is_told_all_that_is_missing() -> None:
     ]
 
 
-def test_parts_of_the_wrong_type_are_told_and_stop_nothing() -> None:
+def test_parts_of_the_wrong_type_are_reported_and_stop_nothing() -> None:
     assert mistakes(
         "schema = 1\nagent = 3\nsite = []\nuplinks = {}\negress = { uplink = 7 }\nhost = []\nprobe = 1"
     ) == [
@@ -304,7 +304,7 @@ def test_an_intent_made_in_code_is_held_to_the_same_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (b"schema = = 1", "not TOML: Invalid value (at line 1, column 10)"),
         (b"schema = 1\n# \xff", "not UTF-8 text (byte 13); a site file is TOML in UTF-8"),
@@ -312,15 +312,15 @@ def test_an_intent_made_in_code_is_held_to_the_same_rules() -> None:
     ],
     ids=["no-toml", "no-utf8", "no-file"],
 )
-def test_a_file_that_cannot_be_understood_is_told_in_one_line(
-    tmp_path: Path, content: bytes | None, words: str
+def test_a_file_that_cannot_be_read_is_reported_in_one_line(
+    tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     path = tmp_path / "site.toml"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(IntentError) as caught:
         load_intent(path)
-    assert caught.value.mistakes == [f"{path}: {words}"]
+    assert caught.value.mistakes == [f"{path}: {message}"]
 
 
 @pytest.mark.parametrize(("text", "number"), [("500ms", 0.5), ("2.5s", 2.5), ("2m", 120.0)])

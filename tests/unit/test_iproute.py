@@ -195,7 +195,7 @@ def test_a_link_whose_other_end_is_in_another_namespace_has_its_index_and_that_n
 
 def test_addresses_of_both_families_keep_order_flags_lifetime_and_peer() -> None:
     addresses = parse_addresses(ADDRESSES)
-    assert [(one.interface, one.family, one.address, one.prefixlen, one.scope, one.flags) for one in addresses] == [
+    assert [(a.interface, a.family, a.address, a.prefixlen, a.scope, a.flags) for a in addresses] == [
         ("lo", 4, "127.0.0.1", 8, "host", ()),
         ("lo", 6, "::1", 128, "host", ()),
         ("v0", 4, "10.1.0.1", 24, "global", ()),
@@ -205,7 +205,7 @@ def test_addresses_of_both_families_keep_order_flags_lifetime_and_peer() -> None
         ("v1", 4, "10.9.0.1", 32, "global", ()),
         ("v1", 4, "10.8.0.1", 24, "global", ("dynamic",)),
     ]
-    assert [one.valid_lifetime for one in addresses] == [None] * 7 + [100]
+    assert [address.valid_lifetime for address in addresses] == [None] * 7 + [100]
     assert addresses[6] == Address(interface="v1", family=4, address="10.9.0.1", prefixlen=32, peer="10.9.0.2")
     assert str(addresses[6].network) == "10.9.0.2/32"
 
@@ -262,7 +262,7 @@ def test_ipv6_rules_have_ipv6_prefixes() -> None:
     assert parse_rules(RULES6, 6)[1] == Rule(family=6, priority=100, source="fd00::/8", table=201)
 
 
-def test_a_rule_whose_priority_was_the_target_of_a_goto_is_told_as_none() -> None:
+def test_a_goto_rule_without_its_target_has_no_target() -> None:
     (rule,) = parse_rules('[{"priority":5,"src":"0","srclen":1,"goto":"none","unresolved":null}]', 4)
     assert (rule.action, rule.goto, rule.source) == ("goto", None, "0.0.0.0/1")
 

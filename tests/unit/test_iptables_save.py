@@ -49,7 +49,7 @@ def outbound(**changes: object) -> FilteredPacket:
     return FilteredPacket(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def test_both_backends_are_told_apart() -> None:
+def test_the_backends_are_distinguished() -> None:
     assert written_by_nft_backend((RECORDED / BACKENDS[0][0]).read_text())
     assert not written_by_nft_backend((RECORDED / BACKENDS[1][0]).read_text())
 
@@ -59,7 +59,10 @@ def test_both_backends_parse_to_the_same_chains() -> None:
     for name, backend in BACKENDS:
         chains = parse_iptables_save((RECORDED / name).read_text(), "ip", backend)
         contents.append(
-            {(one.table, one.name): (one.type, one.hook, one.priority, one.policy, one.rules) for one in chains}
+            {
+                (chain.table, chain.name): (chain.type, chain.hook, chain.priority, chain.policy, chain.rules)
+                for chain in chains
+            }
         )
     assert contents[0] == contents[1]
 
@@ -76,7 +79,7 @@ def test_no_condition_of_docker_is_unknown(docker_host: PacketFilter) -> None:
 
 
 def test_base_chains_get_the_kernels_hooks(docker_host: PacketFilter) -> None:
-    hooks = {(one.table, one.name): (one.type, one.hook, one.priority) for one in docker_host.chains if one.hook}
+    hooks = {(c.table, c.name): (c.type, c.hook, c.priority) for c in docker_host.chains if c.hook}
     assert hooks["nat", "POSTROUTING"] == ("nat", "postrouting", 100)
     assert hooks["nat", "PREROUTING"] == ("nat", "prerouting", -100)
     assert hooks["filter", "FORWARD"] == ("filter", "forward", 0)
@@ -168,7 +171,7 @@ def test_counters_are_read() -> None:
         ("-m addrtype --dst-type LOCAL --limit-iface-in", "--limit-iface-in"),
     ],
 )
-def test_what_is_not_known_is_told_as_unknown(rule: str, expected: str) -> None:
+def test_an_unknown_condition_is_kept_as_unknown(rule: str, expected: str) -> None:
     matches = parsed(f"-A FORWARD {rule} -j DROP").chains[0].rules[0].matches
     assert [match.values for match in matches if match.field == "unknown"] == [(expected,)]
 

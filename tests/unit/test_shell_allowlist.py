@@ -1,4 +1,4 @@
-"""What may be run in a lab is what is understood whole: whatever could reach beyond rules and routes is not."""
+"""A lab runs the shell that is understood whole, and nothing that could reach beyond rules and routes."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ NET=172.17.0.0/16
 ip rule add priority 1000 from $NET lookup 200
 """
     assert objection_to_script(script) is None
-    found = objection_to_script(script + "logger done\n")
-    assert found is not None
-    assert (found.line, found.reason) == (7, "it runs a program other than ip")
-    found = objection_to_script("NET=$(cat /etc/x)\n")
-    assert found is not None
-    assert found.line == 1
+    objection = objection_to_script(script + "logger done\n")
+    assert objection is not None
+    assert (objection.line, objection.reason) == (7, "it runs a program other than ip")
+    objection = objection_to_script("NET=$(cat /etc/x)\n")
+    assert objection is not None
+    assert objection.line == 1
