@@ -139,8 +139,10 @@ def test_a_script_is_run_when_it_is_ip_alone(host: HandMadeHost, tmp_path: Path)
         (f"{LOOPBACK}{RULES}{ETH0}{WLAN0}{ROUTE.rstrip()} && touch {CANARY}\n",
          f"{INTERFACES}:13 concerns rules or routes, and is left out (not run: it runs a program other than ip)"),
         (f"{LOOPBACK}{ETH0}{WLAN0}{ROUTE}iface wlan0 inet6 auto\n{RULES}",
-         f"{INTERFACES}:12 concerns rules or routes, and is left out (the stanza is left out: the effect of 'inet6 auto'"),
-        (f"{LOOPBACK}{RULES}{ETH0}{WLAN0.replace('static', 'ppp')}{ROUTE}", "the effect of 'inet ppp' may leave the lab"),
+         f"{INTERFACES}:12 concerns rules or routes, and is left out (the stanza is left out: "
+         "the effect of 'inet6 auto'"),
+        (f"{LOOPBACK}{RULES}{ETH0}{WLAN0.replace('static', 'ppp')}{ROUTE}",
+         "the effect of 'inet ppp' may leave the lab"),
         (f"{LOOPBACK}{RULES}{ETH0}auto wlan0\niface wlan0 inet manual\n{ROUTE}",
          "wlan0 gets its address from something else than ifupdown"),
     ],
