@@ -134,9 +134,7 @@ def test_a_shell_works_too(place: Path) -> None:
     assert "198.51.100.1 via 172.17.0.1 dev eth0 src 172.17.0.2" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "reason", ["unshare: unshare failed: Operation not permitted", ""], ids=["reason", "silent"]
-)
+@pytest.mark.parametrize("reason", ["unshare: unshare failed: Operation not permitted", ""], ids=["reason", "silent"])
 def test_where_the_system_forbids_it_one_line_says_so_and_what_to_do(place: Path, reason: str) -> None:
     path = without("unshare", place, f"[ -z '{reason}' ] || echo '{reason}' >&2; exit 1")
     done = as_nobody(checks(place, "--lab", "nat"), place, path)
