@@ -26,7 +26,7 @@ OPTIONS = (SAID / "ifquery-wlan0").read_text()
 IFQUERY = "ifquery wlan0"
 
 
-def heeding(host: str | dict[str, str], *words: ManagerAnswer) -> Persistence:
+def assessed(host: str | dict[str, str], *words: ManagerAnswer) -> Persistence:
     """How a recorded host is judged when its managers say this."""
     case = resolved(recorded(host) if isinstance(host, str) else host)
     snapshot = dataclasses.replace(case.snapshot, manager_answers=words)
@@ -70,7 +70,7 @@ def test_of_links_only_who_manages_them_is_kept() -> None:
 def test_garbage_is_not_kept_and_says_nothing(command: str, text: str) -> None:
     found = manager_answers.redact_answer(command, text)
     assert "CANARY" not in found
-    assert heeding("networkd-healthy", ManagerAnswer(command, 0, found)).manager == "networkd"
+    assert assessed("networkd-healthy", ManagerAnswer(command, 0, found)).manager == "networkd"
 
 
 # ---- what is made of it ----------------------------------------------------------------------------------------------
@@ -78,39 +78,39 @@ def test_garbage_is_not_kept_and_says_nothing(command: str, text: str) -> None:
 
 def test_words_that_agree_change_nothing() -> None:
     agreeing = networkctl(wlan0=("configured", "/etc/systemd/network/20-wlan0.network"))
-    assert heeding("networkd-healthy", agreeing) == heeding("networkd-healthy")
+    assert assessed("networkd-healthy", agreeing) == assessed("networkd-healthy")
     for host, words in (
         ("ifupdown-healthy", (word(STATE, "wlan0=wlan0\nlo=lo\n"), word(AUTO, "lo\nwlan0\n"), word(HOTPLUG, ""),
                               word(IFQUERY, OPTIONS))),
         ("netplan-healthy", (word(NETPLAN, MERGED), networkctl(wlan0=("configured", "")))),
     ):  # fmt: skip
-        found = heeding(host, *words)
-        assert found.differences == ()
-        assert found.holds
+        persistence = assessed(host, *words)
+        assert persistence.differences == ()
+        assert persistence.holds
 
 
 def test_who_says_that_it_holds_the_uplink_holds_it() -> None:
     # Its state below /run is not there to be read.
     files = {path: text for path, text in recorded("networkd-healthy").items() if "/netif/" not in path}
     both = files | {ifupdown.INTERFACES: "auto wlan0\niface wlan0 inet dhcp\n"}
-    assert heeding(both).manager == "ifupdown"
-    found = heeding(both, networkctl(wlan0=("configured", "/etc/systemd/network/20-wlan0.network")))
-    assert found.manager == "networkd"
-    assert found.differences == (
+    assert assessed(both).manager == "ifupdown"
+    persistence = assessed(both, networkctl(wlan0=("configured", "/etc/systemd/network/20-wlan0.network")))
+    assert persistence.manager == "networkd"
+    assert persistence.differences == (
         f"'{NETWORKCTL}' says that systemd-networkd manages wlan0; its files say otherwise",
     )  # fmt: skip
 
 
 def test_who_says_that_it_does_not_hold_it_does_not() -> None:
     files = recorded("networkd-healthy") | {ifupdown.INTERFACES: "auto wlan0\niface wlan0 inet dhcp\n"}
-    found = heeding(files, networkctl(wlan0=("unmanaged", "")))
-    assert found.manager == "ifupdown"
-    assert "does not manage wlan0" in found.differences[0]
+    persistence = assessed(files, networkctl(wlan0=("unmanaged", "")))
+    assert persistence.manager == "ifupdown"
+    assert "does not manage wlan0" in persistence.differences[0]
 
 
 def test_what_networkd_goes_by_may_be_older_than_its_files() -> None:
-    found = heeding("networkd-healthy", networkctl(wlan0=("configured", "/etc/systemd/network/90-old.network")))
-    (difference,) = found.differences
+    persistence = assessed("networkd-healthy", networkctl(wlan0=("configured", "/etc/systemd/network/90-old.network")))
+    (difference,) = persistence.differences
     assert "uses /etc/systemd/network/90-old.network for wlan0" in difference
     assert "/etc/systemd/network/20-wlan0.network" in difference
 
@@ -118,16 +118,16 @@ def test_what_networkd_goes_by_may_be_older_than_its_files() -> None:
 def test_what_brings_it_up_at_boot_ifupdown_knows() -> None:
     files = {ifupdown.INTERFACES: "iface wlan0 inet dhcp\n    up ip rule add prio 1 from 172.17.0.0/16 lookup 200\n"
              "    up ip route replace default via 10.10.50.1 dev wlan0 table 200\n"}  # fmt: skip
-    assert not heeding(files).holds
-    found = heeding(files, word(AUTO, "wlan0\n"), word(HOTPLUG, ""))
-    assert found.holds
-    assert "brings up wlan0 at boot" in found.differences[0]
+    assert not assessed(files).holds
+    persistence = assessed(files, word(AUTO, "wlan0\n"), word(HOTPLUG, ""))
+    assert persistence.holds
+    assert "brings up wlan0 at boot" in persistence.differences[0]
 
 
-def test_an_interface_that_its_manager_cannot_read_is_told() -> None:
-    found = heeding("ifupdown-healthy", ManagerAnswer(IFQUERY, 1, ""))
-    assert found.differences == (f"'{IFQUERY}' says that ifupdown does not know wlan0; its files say otherwise",)
-    nothing = heeding("netplan-healthy", word(NETPLAN, "network: {version: 2}\n"))
+def test_an_interface_that_its_manager_cannot_read_is_reported() -> None:
+    persistence = assessed("ifupdown-healthy", ManagerAnswer(IFQUERY, 1, ""))
+    assert persistence.differences == (f"'{IFQUERY}' says that ifupdown does not know wlan0; its files say otherwise",)
+    nothing = assessed("netplan-healthy", word(NETPLAN, "network: {version: 2}\n"))
     assert "netplan does not know wlan0" in nothing.differences[0]
 
 

@@ -25,18 +25,18 @@ BOTH = f"{LOOPBACK}auto wlan0\niface wlan0 inet dhcp\n{RULE}{ROUTE}"
 
 
 def test_the_guides_stanza_is_written_down() -> None:
-    found = assess_persistence(resolved(recorded("ifupdown-guide")))
-    assert found.manager == "ifupdown"
-    assert [str(place) for place in found.places] == [f"{INTERFACES}:18", f"{INTERFACES}:19"]
-    assert found.holds
+    persistence = assess_persistence(resolved(recorded("ifupdown-guide")))
+    assert persistence.manager == "ifupdown"
+    assert [str(place) for place in persistence.places] == [f"{INTERFACES}:18", f"{INTERFACES}:19"]
+    assert persistence.holds
 
 
 def test_sourced_files_continued_lines_and_other_stanzas_are_read() -> None:
-    found = assess_persistence(resolved(recorded("ifupdown-healthy")))
+    persistence = assess_persistence(resolved(recorded("ifupdown-healthy")))
     folder = "/etc/network/interfaces.d"
-    assert [str(place) for place in found.places] == [f"{folder}/10-rules.conf:5", f"{folder}/radio:4"]
-    assert found.holds
-    assert found.ineffective == ()  # radio.dpkg-old is no name that source-directory takes
+    assert [str(place) for place in persistence.places] == [f"{folder}/10-rules.conf:5", f"{folder}/radio:4"]
+    assert persistence.holds
+    assert persistence.ineffective == ()  # radio.dpkg-old is no name that source-directory takes
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_sourced_files_continued_lines_and_other_stanzas_are_read() -> None:
 )
 def test_a_rule_is_found_however_it_is_typed(line: str) -> None:
     text = BOTH.replace(RULE, f"    up {line}\n")
-    found = assess_persistence(resolved({INTERFACES: text}))
-    assert [place.line for place in found.places] == [5, 6], found.ineffective
+    persistence = assess_persistence(resolved({INTERFACES: text}))
+    assert [place.line for place in persistence.places] == [5, 6], persistence.ineffective
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_a_rule_is_found_however_it_is_typed(line: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(change: tuple[str, str], missing: str, reason: str | None) -> None:
-    found = assess_persistence(resolved({INTERFACES: BOTH.replace(*change)}))
-    assert not found.holds
-    assert any(missing in sentence for sentence in found.missing), found.missing
+    persistence = assess_persistence(resolved({INTERFACES: BOTH.replace(*change)}))
+    assert not persistence.holds
+    assert any(missing in sentence for sentence in persistence.missing), persistence.missing
     if reason is not None:
-        assert any(reason in why for _place, why in found.ineffective), found.ineffective
+        assert any(reason in why for _place, why in persistence.ineffective), persistence.ineffective
 
 
 def test_nothing_manages_the_uplink() -> None:
@@ -88,8 +88,8 @@ def test_nothing_manages_the_uplink() -> None:
 
 
 def test_the_intent_names_another_manager() -> None:
-    found = assess_persistence(resolved({INTERFACES: BOTH}, persist="networkmanager"))
-    assert found.missing[0] == "NetworkManager does not manage wlan0: its files do not name it"
+    persistence = assess_persistence(resolved({INTERFACES: BOTH}, persist="networkmanager"))
+    assert persistence.missing[0] == "NetworkManager does not manage wlan0: its files do not name it"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_intent_names_another_manager() -> None:
         BOTH.replace(RULE, "").removesuffix("\n"),
     ],
 )
-def test_the_remedy_mends_and_its_undo_restores(tmp_path: Path, text: str) -> None:
+def test_the_remedy_corrects_and_its_rollback_restores(tmp_path: Path, text: str) -> None:
     """The commands are run by a shell, on a copy."""
     copy = tmp_path / "interfaces"
     copy.write_text(text)
@@ -120,15 +120,15 @@ def test_the_remedy_mends_and_its_undo_restores(tmp_path: Path, text: str) -> No
     assert copy.read_text().rstrip("\n") == text.rstrip("\n")
 
 
-def test_files_that_source_themselves_are_told() -> None:
+def test_files_that_source_themselves_is_reported() -> None:
     files = {
         INTERFACES: f"source interfaces.d/*\n{BOTH}",
         "/etc/network/interfaces.d/a": "source /etc/network/interfaces.d/b\n",
         "/etc/network/interfaces.d/b": "source ../network/x /etc/network/interfaces.d/a\n",
     }
-    found = assess_persistence(resolved(files))
-    assert found.holds
-    assert any("sources itself" in problem.reason for problem in found.problems)
+    persistence = assess_persistence(resolved(files))
+    assert persistence.holds
+    assert any("sources itself" in problem.reason for problem in persistence.problems)
 
 
 def test_a_chain_of_sources_ends() -> None:
@@ -154,7 +154,7 @@ def test_a_chain_of_sources_ends() -> None:
         (BOTH + "    up ip rule add from $NET lookup 200\n", 7, "known only when the command runs"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(text: str, line: int, reason: str) -> None:
+def test_a_mistake_is_reported_with_its_line(text: str, line: int, reason: str) -> None:
     problems = assess_persistence(resolved({INTERFACES: text}, persist="ifupdown")).problems
     assert [(p.path, p.line) for p in problems] == [(INTERFACES, line)], problems
     assert reason in problems[0].reason
@@ -169,7 +169,7 @@ def test_garbage_is_no_traceback(text: str) -> None:
     assess_persistence(resolved((HostFile(path=INTERFACES, exists=True, text=text),), persist="ifupdown"))
 
 
-def test_a_file_that_could_not_be_read_is_told() -> None:
+def test_a_file_that_could_not_be_read_is_reported() -> None:
     file = HostFile(path=INTERFACES, exists=True, error="Permission denied")
     assert assess_persistence(resolved((file,), persist="ifupdown")).problems[0].reason == "Permission denied"
 

@@ -117,7 +117,7 @@ def test_an_interfaces_file_that_ifup_stops_reading() -> None:
     assert codes(files) == [("NOT_IDEMPOTENT", True)]
 
 
-def test_mends_make_the_guides_stanza_repeatable_and_are_undone(tmp_path: Path) -> None:
+def test_remedies_make_the_guides_stanza_idempotent_and_roll_back(tmp_path: Path) -> None:
     """Each cause's commands are run by a shell on a copy, one after the other, until nothing is found."""
     files = recorded("ifupdown-guide")
     copy = tmp_path / "interfaces"

@@ -26,10 +26,10 @@ def changed(old: str, new: str) -> dict[str, str]:
 
 def test_a_healthy_host_is_netplans_whatever_works_below_it() -> None:
     case = resolved(HEALTHY)
-    found = assess_persistence(case)
-    assert found.manager == "netplan"
-    assert [str(place) for place in found.places] == [f"{YAML}:9", f"{YAML}:24"]
-    assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
+    persistence = assess_persistence(case)
+    assert persistence.manager == "netplan"
+    assert [str(place) for place in persistence.places] == [f"{YAML}:9", f"{YAML}:24"]
+    assert (persistence.missing, persistence.problems, findings_of(case, persistence)) == ((), (), [])
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_healthy_host_is_netplans_whatever_works_below_it() -> None:
         ("to: default", "to: 10.0.0.0/8", "a route default"),
     ],
 )
-def test_what_is_missing_is_named_and_mended(tmp_path: Path, old: str, new: str, missing: str) -> None:
+def test_what_is_missing_is_named_and_remedied(tmp_path: Path, old: str, new: str, missing: str) -> None:
     files = changed(old, new)
     assert [missing in sentence for sentence in assess_persistence(resolved(files)).missing] == [True]
     (cause,) = not_written_down(resolved(files), Measurements())

@@ -27,10 +27,10 @@ def changed(old: str, new: str) -> dict[str, str]:
 
 def test_a_healthy_host() -> None:
     case = resolved(HEALTHY)
-    found = assess_persistence(case)
-    assert found.manager == "networkd"
-    assert [str(place) for place in found.places] == [f"{LOOPBACK}:6", f"{NETWORK}:11"]
-    assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
+    persistence = assess_persistence(case)
+    assert persistence.manager == "networkd"
+    assert [str(place) for place in persistence.places] == [f"{LOOPBACK}:6", f"{NETWORK}:11"]
+    assert (persistence.missing, persistence.problems, findings_of(case, persistence)) == ((), (), [])
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_a_file_in_run_is_gone_after_a_reboot() -> None:
     files = dict(HEALTHY)
     for path in (NETWORK, LOOPBACK):
         files[path.replace("/etc/", "/run/")] = files.pop(path)
-    found = assess_persistence(resolved(files))
-    assert len(found.missing) == 2
-    assert {why for _place, why in found.ineffective} == {"/run is empty after a reboot"}
+    persistence = assess_persistence(resolved(files))
+    assert len(persistence.missing) == 2
+    assert {why for _place, why in persistence.ineffective} == {"/run is empty after a reboot"}
 
 
 def test_an_earlier_file_that_matches_hides_a_later_one() -> None:
@@ -97,7 +97,7 @@ def test_unmanaged_links_are_not_held() -> None:
     assert assess_persistence(resolved(files)).manager is None
 
 
-def mended(tmp_path: Path, files: dict[str, str], cause: Cause) -> dict[str, str]:
+def remedied(tmp_path: Path, files: dict[str, str], cause: Cause) -> dict[str, str]:
     """The host's files after the remedy's commands were run by a shell, below a folder of our own."""
     for command in cause.remedy.lines:
         if "/etc/" in command:
@@ -109,7 +109,7 @@ def mended(tmp_path: Path, files: dict[str, str], cause: Cause) -> dict[str, str
 def test_the_remedy_is_what_is_missing(tmp_path: Path) -> None:
     files = changed("From=172.17.0.0/16", "From=172.18.0.0/16")
     (cause,) = not_written_down(resolved(files), Measurements())
-    assert assess_persistence(resolved(mended(tmp_path, files, cause))).holds
+    assert assess_persistence(resolved(remedied(tmp_path, files, cause))).holds
 
 
 def test_rule_and_backstop_go_under_the_loopback_and_the_route_under_the_uplink(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_rule_and_backstop_go_under_the_loopback_and_the_route_under_the_uplink(
     files = {path: text for path, text in changed("[Route]", "[Rout]").items() if "10-lo" not in path}
     files["/run/systemd/netif/links/1"] = "ADMIN_STATE=unmanaged\n"
     (cause,) = not_written_down(resolved(files, rules=()), Measurements())
-    after = mended(tmp_path, files, cause)
+    after = remedied(tmp_path, files, cause)
     assert set(after) - set(files) == {
         "/etc/systemd/network/viacheck-lo.network", f"{NETWORK}.d/viacheck.conf",
     }  # fmt: skip
@@ -133,7 +133,7 @@ def test_what_stands_under_the_uplink_goes_with_it(tmp_path: Path) -> None:
     case = resolved(files)
     (cause,) = (one for one in cannot_run_twice(case, Measurements()) if one.code == "LEAK_WHILE_DOWN")
     assert {finding.breaks for finding in findings_of(case, assess_persistence(case))} == {False}
-    case = resolved(mended(tmp_path, files, cause))
+    case = resolved(remedied(tmp_path, files, cause))
     assert findings_of(case, assess_persistence(case)) == []
 
 

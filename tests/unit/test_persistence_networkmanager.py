@@ -24,10 +24,10 @@ def changed(old: str, new: str) -> dict[str, str]:
 
 def test_a_healthy_profile() -> None:
     case = resolved(HEALTHY)
-    found = assess_persistence(case)
-    assert found.manager == "networkmanager"
-    assert [str(place) for place in found.places] == [f"{PROFILE}:26", f"{PROFILE}:22"]
-    assert (found.missing, found.problems, findings_of(case, found)) == ((), (), [])
+    persistence = assess_persistence(case)
+    assert persistence.manager == "networkmanager"
+    assert [str(place) for place in persistence.places] == [f"{PROFILE}:26", f"{PROFILE}:22"]
+    assert (persistence.missing, persistence.problems, findings_of(case, persistence)) == ((), (), [])
 
 
 def test_a_profile_is_found_by_the_device_that_uses_it() -> None:
@@ -55,22 +55,22 @@ def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
 
 def test_route_table_moves_the_leases_own_default() -> None:
     text = HEALTHY[PROFILE].replace("route1=0.0.0.0/0,10.10.50.1\nroute1_options=table=200\n", "route-table=200\n")
-    found = assess_persistence(resolved(HEALTHY | {PROFILE: text}))
-    assert found.holds
-    assert found.routes[0].gateway_computed
+    persistence = assess_persistence(resolved(HEALTHY | {PROFILE: text}))
+    assert persistence.holds
+    assert persistence.routes[0].gateway_computed
 
 
 def test_a_profile_that_others_may_read_is_ignored() -> None:
-    found = assess_persistence(resolved((host_file(PROFILE, HEALTHY[PROFILE], 0o644),), persist="networkmanager"))
-    assert not found.holds
-    assert "its mode is 644" in found.problems[0].reason
+    persistence = assess_persistence(resolved((host_file(PROFILE, HEALTHY[PROFILE], 0o644),), persist="networkmanager"))
+    assert not persistence.holds
+    assert "its mode is 644" in persistence.problems[0].reason
 
 
 def test_dispatcher_scripts_count() -> None:
     case = resolved(recorded("networkmanager-dispatcher"))
-    found = assess_persistence(case)
-    assert [str(place) for place in found.places] == [f"{SCRIPT}:8", f"{SCRIPT}:5"]
-    assert [(f.code, f.breaks) for f in findings_of(case, found)] == [("FAIL_OPEN", False)]
+    persistence = assess_persistence(case)
+    assert [str(place) for place in persistence.places] == [f"{SCRIPT}:8", f"{SCRIPT}:5"]
+    assert [(f.code, f.breaks) for f in findings_of(case, persistence)] == [("FAIL_OPEN", False)]
 
 
 @pytest.mark.parametrize("text", ["[ipv4]\nroute1=,\n", "[ipv4]\nroute1=x/y,z\n", "[ipv4]\nrouting-rule1=priority x\n",

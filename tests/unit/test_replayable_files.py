@@ -21,8 +21,8 @@ def text_of(copy: ReplayableFiles, path: str = INTERFACES) -> str:
     return next(file.text for file in copy.files if file.path == path)
 
 
-def told(copy: ReplayableFiles) -> list[str]:
-    return [str(one) for one in copy.left_out]
+def left_out_lines(copy: ReplayableFiles) -> list[str]:
+    return [str(part) for part in copy.left_out]
 
 
 def test_harmless_lines_stay_in_their_places() -> None:
@@ -35,10 +35,10 @@ def test_harmless_lines_stay_in_their_places() -> None:
     assert not copied(text).left_out
 
 
-def test_what_is_left_out_is_named_and_nothing_of_it_is_copied_or_told() -> None:
+def test_what_is_left_out_is_named_and_nothing_of_it_is_copied_or_reported() -> None:
     text = f"{HEAD}{WLAN0}    wpa-psk CANARY\n    post-up touch /tmp/CANARY\n    down ip rule del prio 9\n"
     copy = copied(text)
-    assert told(copy) == [f"{INTERFACES}:7: not run: it runs a program other than ip"]
+    assert left_out_lines(copy) == [f"{INTERFACES}:7: not run: it runs a program other than ip"]
     assert "CANARY" not in repr(copy)
     assert "down ip rule del prio 9" in text_of(copy)
 
@@ -59,7 +59,7 @@ def test_what_is_left_out_is_named_and_nothing_of_it_is_copied_or_told() -> None
 )
 def test_stanzas_that_would_reach_out_are_left_out(stanza: str, reason: str) -> None:
     copy = copied(f"{HEAD}{WLAN0}auto {stanza.split()[1]}\n{stanza}auto lo\n")
-    assert any(reason in words for words in told(copy)), told(copy)
+    assert any(reason in words for words in left_out_lines(copy)), left_out_lines(copy)
     assert "/home" not in text_of(copy)
     assert "touch" not in text_of(copy)
     assert text_of(copy).count("auto lo") == 2
@@ -109,7 +109,7 @@ def test_scripts_run_whole_or_not_at_all() -> None:
     )
     assert [file.path for file in copy.files] == [INTERFACES, "/etc/network/if-up.d/agent"]
     assert text_of(copy, "/etc/network/if-up.d/agent").startswith("#!/bin/sh -e\n[")
-    assert told(copy) == [
+    assert left_out_lines(copy) == [
         "/etc/network/if-up.d/ntp:3: the script is not run: it runs a program other than ip",
         "/etc/network/if-up.d/python:1: the script is not run: it is not a shell script",
     ]
