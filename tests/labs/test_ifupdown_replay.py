@@ -144,7 +144,7 @@ def test_a_script_is_run_when_it_is_ip_alone(host: HandMadeHost, tmp_path: Path)
         (f"{LOOPBACK}{RULES}{ETH0}{WLAN0.replace('static', 'ppp')}{ROUTE}",
          "the effect of 'inet ppp' may leave the lab"),
         (f"{LOOPBACK}{RULES}{ETH0}auto wlan0\niface wlan0 inet manual\n{ROUTE}",
-         "wlan0 gets its address from something else than ifupdown"),
+         "wlan0 gets its address from something other than ifupdown"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_whole_is_read_and_why_is_told(
