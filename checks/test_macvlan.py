@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
-from viacheck.analysis.dhcp_offers import colliding, offers_evidence
+from viacheck.analysis.dhcp_offers import colliding, discovery_text, offers_evidence
 from viacheck.analysis.macvlan_facts import address_in_pool, data_filtered, intended_network, network_faults
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, host_and_agent_evidence
@@ -119,24 +119,33 @@ def test_the_agent_reaches_the_gateway(traffic: TrafficTests, resolved: Resolved
     guide="Bridging with macvlan, step 1",
     needs="probe",
     applies=MACVLAN,
+    waits=True,
 )
 def test_no_dhcp_server_hands_out_the_pool(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
-    offers, pool, parent = traffic.offers, resolved.agent_pool, resolved.parent
+    discovery, pool, parent = traffic.dhcp_discovery, resolved.agent_pool, resolved.parent
     assert pool is not None
-    if offers is None:
+    if discovery is None:
         expect.not_run(f"{parent} is not up (HOST-02), so no DHCP server can answer on it")
+    offers = discovery.offers
     inside = colliding(offers, pool)
+    listened = discovery_text(discovery)
     expected = f"no server on {parent} offers an address of {pool}"
     if inside:
-        expect.holds(False, expected=expected, observed="; ".join(map(str, inside)), evidence=offers_evidence(offers))
+        expect.holds(
+            False,
+            expected=expected,
+            observed=f"{'; '.join(map(str, inside))} ({listened})",
+            evidence=offers_evidence(offers),
+        )
         return
     servers = ", ".join(dict.fromkeys(offer.server for offer in offers))
     expect.advises(
         not offers,
         expected=expected,
-        observed=f"{servers} offers {', '.join(dict.fromkeys(offer.address for offer in offers))}, outside of {pool}"
+        observed=f"{servers} offers {', '.join(dict.fromkeys(offer.address for offer in offers))}, outside of {pool} "
+        f"({listened})"
         if offers
-        else "no answer to DHCPDISCOVER",
+        else f"no answer to DHCPDISCOVER ({listened})",
         evidence=offers_evidence(offers),
     )
 

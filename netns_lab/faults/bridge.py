@@ -175,6 +175,12 @@ def dhcp_beside_pool(lab: Lab) -> None:
     _serve_dhcp(lab, "10.10.40.100", "10.10.40.150")
 
 
+@fault("dhcp-slow", "A DHCP server of the agent's pool pings each address for 3 s before it offers it", on="macvlan",
+       breaks={"MACVLAN-04"}, diagnosis="DHCP_COLLISION", flavour="netns")  # fmt: skip
+def dhcp_slow(lab: Lab) -> None:
+    _serve_dhcp(lab, "10.10.40.200", "10.10.40.220", offer_delay=3.0)
+
+
 @fault("address-conflict", "Another machine holds the agent's address", on="macvlan",
        breaks={"MACVLAN-05"}, diagnosis="ADDRESS_CONFLICT")  # fmt: skip
 def address_conflict(lab: Lab) -> None:
@@ -371,6 +377,6 @@ def _parent_mac(lab: Lab) -> str:
     return link.mac
 
 
-def _serve_dhcp(lab: Lab, first: str, last: str) -> None:
-    pool = DHCPPool(subnet=LAN, first=first, last=last, router=_GATEWAY)
+def _serve_dhcp(lab: Lab, first: str, last: str, offer_delay: float = 0.0) -> None:
+    pool = DHCPPool(subnet=LAN, first=first, last=last, router=_GATEWAY, offer_delay=offer_delay)
     lab.add_dhcp_server(DHCPServer(lab.gateway(PARENT).namespace, "lan0", _GATEWAY, pool))

@@ -11,6 +11,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -42,6 +43,8 @@ class DHCPPool:
     lease_seconds: int = 3600
     renew_after: int | None = None
     """Seconds after which clients must renew (T1 of RFC 2131, 4.4.5); None leaves T1 to the clients."""
+    offer_delay: float = 0.0
+    """Seconds between a DHCPDISCOVER and its offer: servers ping the address meanwhile."""
 
     def addresses(self) -> Iterator[str]:
         """Yield the pool's addresses in order."""
@@ -77,6 +80,8 @@ class DHCPServer:
         self.leases: dict[str, str] = {}
         self.namespace = namespace
         self._address = pool.server or address
+        self._delayed: list[tuple[float, dict[str, Any], str]] = []
+        """When an offer is due, the DHCPDISCOVER that it answers, and the offered address."""
         self._leased = threading.Condition()
         self._leased_from: DHCPPool | None = None
         self._socket = namespace.call(lambda: open_port(interface, SERVER_PORT))
@@ -89,10 +94,20 @@ class DHCPServer:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._stop_reader, selectors.EVENT_READ)
             while True:
-                for key, _events in selector.select():
+                due = min((due for due, _request, _address in self._delayed), default=None)
+                for key, _events in selector.select(None if due is None else max(due - time.monotonic(), 0)):
                     if key.fileobj is self._stop_reader:
                         return
                     self._answer(self._socket.recv(2048))
+                self._send_delayed()
+
+    def _send_delayed(self) -> None:
+        """Send the offers that are due."""
+        now = time.monotonic()
+        for due, request, address in self._delayed:
+            if due <= now:
+                self._reply(request, OFFER, address)
+        self._delayed = [entry for entry in self._delayed if entry[0] > now]
 
     def _answer(self, received: bytes) -> None:
         request = decode(received)
@@ -103,7 +118,7 @@ class DHCPServer:
             case kind if kind == DISCOVER:
                 offered = self._address_for(client, options.get("requested_ip"))
                 if offered is not None:
-                    self._reply(request, OFFER, offered)
+                    self._delayed.append((time.monotonic() + self.pool.offer_delay, request, offered))
             case kind if kind == REQUEST:
                 # A request that names another server accepts the other server's offer.
                 if options.get("server_id", self._address) == self._address:

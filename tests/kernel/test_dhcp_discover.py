@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 
 import pytest
@@ -12,8 +14,9 @@ from netns_lab.lab import Lab
 from netns_lab.scenarios import PARENT, SCENARIOS
 from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
 from viacheck.analysis.dhcp_offers import addresses_to_request
+from viacheck.model.measurements import DiscoveryResult
 from viacheck.packets.arp import InterfaceNotUp
-from viacheck.packets.dhcp_discover import discover
+from viacheck.packets.dhcp_discover import DHCPDiscovery
 
 LAN = IPv4Network("10.10.40.0/24")
 POOL = IPv4Network("10.10.40.192/27")
@@ -26,11 +29,16 @@ def lab() -> Iterator[Lab]:
     lab.close()
 
 
+def discover(lab: Lab, requested: Sequence[str] = (), *, seconds: float) -> DiscoveryResult:
+    with contextlib.closing(DHCPDiscovery(lab.host.namespace, PARENT, requested, seconds=seconds)) as discovery:
+        return discovery.result()
+
+
 def test_a_server_offers_the_requested_addresses_and_assigns_no_lease(lab: Lab) -> None:
     pool = DHCPPool(subnet=str(LAN), first="10.10.40.200", last="10.10.40.220", router="10.10.40.1")
     server = DHCPServer(lab.gateway(PARENT).namespace, "lan0", "10.10.40.1", pool)
     lab.add_dhcp_server(server)
-    offers = discover(lab.host.namespace, PARENT, addresses_to_request(POOL, []), timeout=0.5)
+    offers = discover(lab, addresses_to_request(POOL, []), seconds=2.0).offers
     assert {offer.requested for offer in offers} == {None, "10.10.40.193", "10.10.40.208", "10.10.40.222"}
     assert all(offer.address in pool for offer in offers)
     assert "10.10.40.208" in {offer.address for offer in offers}, "a server offers a requested address if it can"
@@ -40,10 +48,28 @@ def test_a_server_offers_the_requested_addresses_and_assigns_no_lease(lab: Lab) 
 
 
 def test_without_a_server_discovery_ends_at_the_timeout(lab: Lab) -> None:
-    assert discover(lab.host.namespace, PARENT, timeout=0.05) == []
+    result = discover(lab, seconds=0.05)
+    assert result.offers == ()
+    assert result.listened == pytest.approx(0.05, abs=0.2)
+
+
+def test_a_server_that_pings_first_is_heard_and_the_message_is_repeated(lab: Lab) -> None:
+    pool = DHCPPool(subnet=str(LAN), first="10.10.40.200", last="10.10.40.220", router="10.10.40.1", offer_delay=4.5)
+    lab.add_dhcp_server(DHCPServer(lab.gateway(PARENT).namespace, "lan0", "10.10.40.1", pool))
+    with contextlib.closing(DHCPDiscovery(lab.host.namespace, PARENT, enough=lambda _offer: True)) as discovery:
+        result = discovery.result()
+    assert [offer.address for offer in result.offers][:1] == ["10.10.40.200"]
+    assert [round(moment) for moment in result.sent_at] == [0, 4]
+    assert 4.5 <= result.listened <= 6.0, "an offer that is enough ends the discovery after a short time"
+
+
+def test_discovery_can_be_ended_before_its_time(lab: Lab) -> None:
+    began = time.monotonic()
+    DHCPDiscovery(lab.host.namespace, PARENT).close()
+    assert time.monotonic() - began < 1.0
 
 
 def test_discovery_by_an_interface_that_is_down_raises(lab: Lab) -> None:
     lab.host.ip("link", "set", "dev", PARENT, "down")
     with pytest.raises(InterfaceNotUp, match="eth0 is down"):
-        discover(lab.host.namespace, PARENT, timeout=0.05)
+        DHCPDiscovery(lab.host.namespace, PARENT)

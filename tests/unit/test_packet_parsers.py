@@ -124,8 +124,10 @@ def test_tokens_are_looked_for_in_any_octets(octets: bytes) -> None:
 
 @given(st.one_of(st.binary(max_size=400), damaged(OFFER)))
 def test_a_damaged_offer_is_an_offer_or_none(octets: bytes) -> None:
-    offer = parse_offer(octets, {XID: REQUESTED})
-    if offer is not None:
+    answer = parse_offer(octets, {XID: REQUESTED})
+    if answer is not None:
+        xid, offer = answer
+        assert xid == XID
         assert IPv4Address(offer.address)
         assert IPv4Address(offer.server)
         assert offer.router is None or IPv4Address(offer.router)
@@ -142,8 +144,9 @@ def test_any_options_leave_a_whole_offer_or_none(options: bytes) -> None:
 
 
 def test_an_offer_is_read() -> None:
-    assert parse_offer(OFFER, {XID: None}) == Offer(
-        REQUESTED, "10.10.40.1", "02:00:00:00:00:01", requested=None, router="10.10.40.1", lease_seconds=3600
+    assert parse_offer(OFFER, {XID: None}) == (
+        XID,
+        Offer(REQUESTED, "10.10.40.1", "02:00:00:00:00:01", requested=None, router="10.10.40.1", lease_seconds=3600),
     )
     assert parse_offer(OFFER, {XID + 1: None}) is None, "an offer to another client"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from viacheck.model.measurements import Offer
+from viacheck.model.measurements import DiscoveryResult, Offer
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Address, Snapshot
 
@@ -52,6 +52,12 @@ def colliding(offers: Iterable[Offer], pool: IPv4Network) -> list[Offer]:
 def offers_evidence(offers: Sequence[Offer]) -> list[StateEvidence]:
     """Return the offers as evidence, one line each."""
     return [StateEvidence(title="DHCP offers", lines=[str(offer) for offer in offers])] if offers else []
+
+
+def discovery_text(discovery: DiscoveryResult) -> str:
+    """Return how long servers had to answer: ``listened for 10.0 s, DHCPDISCOVER sent at 0 and 4 s``."""
+    moments = " and ".join(f"{moment:.0f}" for moment in discovery.sent_at)
+    return f"listened for {discovery.listened:.1f} s, DHCPDISCOVER sent at {moments} s"
 
 
 def spare_range(subnet: IPv4Network, offers: Iterable[Offer], taken: Iterable[str]) -> IPv4Network | None:

@@ -13,3 +13,5 @@ CHAPTERS = {
     "FLAP": "Which events the egress survives",
 }
 """Title of each chapter, by the letters with which its check ids begin."""
+INTERRUPTIONS = "FLAP"
+"""The chapter whose checks interrupt the network."""

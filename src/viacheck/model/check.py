@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from viacheck.model.chapters import CHAPTERS
+from viacheck.model.chapters import CHAPTERS, INTERRUPTIONS
 from viacheck.model.intent import Intent
 
 Need = Literal["snapshot", "docker", "probe", "capture", "disruptive"]
@@ -44,6 +44,8 @@ class Check:
     """The chapter of the vendor's guide that the check belongs to."""
     needs: Need
     applies: Applies
+    waits: bool = False
+    """Its measurement takes seconds and runs beside other checks: it is judged last before the interruptions."""
     module: str = ""
     """The module that declares the check."""
 
@@ -53,7 +55,11 @@ class Check:
         return self.needs in ("probe", "capture", "disruptive")
 
     @property
-    def order(self) -> tuple[int, str]:
-        """The sort key: checks run by chapter and number. A user's own chapters come last."""
-        chapter = self.id.partition("-")[0]
-        return list(CHAPTERS).index(chapter) if chapter in CHAPTERS else len(CHAPTERS), self.id
+    def order(self) -> tuple[int, bool, str]:
+        """The sort key: checks run by chapter and number. A user's own chapters come last.
+
+        A check that waits runs right before the chapter of the interruptions.
+        """
+        chapters, chapter = list(CHAPTERS), self.id.partition("-")[0]
+        place = chapters.index(chapter) if chapter in CHAPTERS else len(chapters)
+        return (chapters.index(INTERRUPTIONS) - 1 if self.waits else place), self.waits, self.id

@@ -62,6 +62,18 @@ class Offer:
         return f"{self.server} ({self.server_mac}) offers {self.address}{lease}{asked}"
 
 
+@dataclass(frozen=True, slots=True)
+class DiscoveryResult:
+    """The offers of DHCP servers on a segment, and how long they were listened for."""
+
+    offers: tuple[Offer, ...]
+    """In order of arrival. A server that answers several messages has several offers."""
+    listened: float
+    """Seconds from the first DHCPDISCOVER."""
+    sent_at: tuple[float, ...]
+    """When DHCPDISCOVER messages were sent, in seconds from the first one."""
+
+
 AddressHolder = Literal["parent", "agent"]
 Upstream = Literal["accepted", "foreign-source", "delivery", "unknown"]
 

@@ -10,14 +10,17 @@ one offer, this module four. It only logs that an interface is down, and its imp
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from viacheck.host.namespace import Namespace
-from viacheck.model.measurements import Offer
+from viacheck.model.measurements import DiscoveryResult, Offer
 from viacheck.packets import bpf
 from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import usable_interface
@@ -31,46 +34,115 @@ _BROADCAST_FLAG = 0x8000
 _OFFER = 2
 _PARAMETERS = [1, 3, 51, 54]
 """Subnet mask, router, lease time, server."""
+LISTENING_TIME = 10.0
+"""Seconds from the first DHCPDISCOVER: longer than any known server pings an address before it offers it."""
+REPEATED_AFTER = 4.0
+"""Seconds until the first retransmission (RFC 2131, 4.1)."""
+SETTLING_TIME = 0.5
+"""Seconds for further offers once one is enough."""
 _LONGEST = 2048
 _UDP_NUMBER = 17
 
 
-def discover(
-    namespace: Namespace, interface: str, requested: Sequence[str] = (), *, timeout: float = 1.0
-) -> list[Offer]:
-    """Broadcast one DHCPDISCOVER, and one more for each requested address; collect the offers until the timeout.
+class DHCPDiscovery:
+    """A discovery that listens in a thread of its own, so that other tests run meanwhile.
 
-    Args:
-        namespace: where the interface is.
-        interface: the interface to send by; its own MAC address is the frames' source.
-        requested: addresses to request (option 50).
-        timeout: seconds to listen.
-
-    Returns:
-        Every offer in order of arrival. A server that answers several messages has several offers.
-
-    Raises:
-        InterfaceNotUp: when the interface is missing, down, without carrier, or not Ethernet.
-        OSError: EPERM without CAP_NET_RAW.
+    Servers may ping an address before they offer it: 1 s (ISC dhcpd), 3 s (dnsmasq), up to 5 s (Windows).
     """
-    sender = namespace.call(PacketSender)
-    try:
-        state = usable_interface(namespace, sender, interface)
-        transactions = {secrets.randbits(32): address for address in (None, *requested)}
-        listener = namespace.call(
-            lambda: PacketSocket(
-                state.index, state.hardware_type, _answer_filter(), snap_length=_LONGEST, outgoing=False
-            )
-        )
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        interface: str,
+        requested: Sequence[str] = (),
+        *,
+        enough: Callable[[Offer], bool] = lambda _offer: False,
+        seconds: float = LISTENING_TIME,
+    ) -> None:
+        """Broadcast one DHCPDISCOVER, and one more for each requested address; begin to listen for the offers.
+
+        Args:
+            namespace: where the interface is.
+            interface: the interface to send by; its own MAC address is the frames' source.
+            requested: addresses to request (option 50).
+            enough: returns whether an offer ends the discovery soon.
+            seconds: how long to listen from the first DHCPDISCOVER.
+
+        Raises:
+            InterfaceNotUp: when the interface is missing, down, without carrier, or not Ethernet.
+            OSError: EPERM without CAP_NET_RAW.
+        """
+        self._enough, self._seconds = enough, seconds
+        self._sender = namespace.call(PacketSender)
         try:
-            for xid, address in transactions.items():
-                client = state.mac if address is None else _random_mac()
-                sender.send(state.index, ETH_P_IP, _discover_frame(state.mac, client, xid, address))
-            return _collect_offers(listener, transactions, timeout)
-        finally:
-            close_in_background([listener])
-    finally:
-        close_in_background([sender])
+            self._state = usable_interface(namespace, self._sender, interface)
+            self._transactions = {secrets.randbits(32): address for address in (None, *requested)}
+            self._clients = {
+                xid: self._state.mac if address is None else _random_mac()
+                for xid, address in self._transactions.items()
+            }
+            self._listener = namespace.call(
+                lambda: PacketSocket(
+                    self._state.index, self._state.hardware_type, _answer_filter(), snap_length=_LONGEST, outgoing=False
+                )
+            )
+        except BaseException:
+            close_in_background([self._sender])
+            raise
+        self._stop = os.eventfd(0)
+        self._answered: set[int] = set()
+        self._began = time.monotonic()
+        self._sent_at: list[float] = []
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="dhcp")
+        self._discover()
+        self._offers = self._pool.submit(self._listen)
+
+    def result(self) -> DiscoveryResult:
+        """Wait until the discovery has ended, and return what it heard."""
+        return self._offers.result()
+
+    def close(self) -> None:
+        """End the discovery, also before its time."""
+        os.eventfd_write(self._stop, 1)
+        self._pool.shutdown()
+        os.close(self._stop)
+        close_in_background([self._listener, self._sender])
+
+    def _discover(self) -> None:
+        """Send every DHCPDISCOVER that has no offer yet."""
+        self._sent_at.append(time.monotonic() - self._began)
+        for xid, address in self._transactions.items():
+            if xid not in self._answered:
+                frame = _discover_frame(self._state.mac, self._clients[xid], xid, address)
+                self._sender.send(self._state.index, ETH_P_IP, frame)
+
+    def _listen(self) -> DiscoveryResult:
+        offers: list[Offer] = []
+        poll = select.poll()
+        for descriptor in (self._listener.fileno(), self._stop):
+            poll.register(descriptor, select.POLLIN)
+        deadline, repeat_at = self._began + self._seconds, self._began + REPEATED_AFTER
+        while (now := time.monotonic()) < deadline:
+            if now >= repeat_at:
+                self._repeat()
+                repeat_at = deadline
+            ready = dict(poll.poll((min(deadline, repeat_at) - now) * 1000))
+            if self._stop in ready:
+                break
+            for received in self._listener.receive():
+                answer = parse_offer(received.octets, self._transactions)
+                if answer is not None:
+                    xid, offer = answer
+                    self._answered.add(xid)
+                    offers.append(offer)
+                    if self._enough(offer):
+                        deadline = min(deadline, time.monotonic() + SETTLING_TIME)
+        return DiscoveryResult(tuple(offers), time.monotonic() - self._began, tuple(self._sent_at))
+
+    def _repeat(self) -> None:
+        # The interface went down since the first DHCPDISCOVER: HOST-02 reports that.
+        with contextlib.suppress(OSError):
+            self._discover()
 
 
 def _random_mac() -> bytes:
@@ -114,19 +186,8 @@ def _answer_filter() -> bytes:
     )
 
 
-def _collect_offers(listener: PacketSocket, transactions: Mapping[int, str | None], timeout: float) -> list[Offer]:
-    offers: list[Offer] = []
-    poll = select.poll()
-    poll.register(listener.fileno(), select.POLLIN)
-    deadline = time.monotonic() + timeout
-    while (remaining := deadline - time.monotonic()) > 0 and poll.poll(remaining * 1000):
-        answers = (parse_offer(received.octets, transactions) for received in listener.receive())
-        offers += [offer for offer in answers if offer is not None]
-    return offers
-
-
-def parse_offer(octets: bytes, transactions: Mapping[int, str | None]) -> Offer | None:
-    """Return the DHCPOFFER in an Ethernet frame; None for any other frame.
+def parse_offer(octets: bytes, transactions: Mapping[int, str | None]) -> tuple[int, Offer] | None:
+    """Return the DHCPOFFER in an Ethernet frame, with its transaction id; None for any other frame.
 
     Args:
         octets: the frame.
@@ -141,11 +202,12 @@ def parse_offer(octets: bytes, transactions: Mapping[int, str | None]) -> Offer 
         return None
     if options.get("message-type") != _OFFER:
         return None
-    return Offer(
+    xid = int(frame[scapy.BOOTP].xid)
+    return xid, Offer(
         address=frame[scapy.BOOTP].yiaddr,
         server=options.get("server_id", frame[scapy.IP].src),
         server_mac=frame.src,
-        requested=transactions[frame[scapy.BOOTP].xid],
+        requested=transactions[xid],
         router=options.get("router"),
         lease_seconds=options.get("lease_time"),
     )

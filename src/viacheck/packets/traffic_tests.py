@@ -10,23 +10,22 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from viacheck.analysis.classes import TrafficClass
-from viacheck.analysis.dhcp_offers import addresses_to_request
+from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Probe, TransportProtocol
 from viacheck.model.intent_values import seconds
-from viacheck.model.measurements import Offer, SegmentFacts, TrafficMeasurements
+from viacheck.model.measurements import DiscoveryResult, SegmentFacts, TrafficMeasurements
 from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.capture import Observation, Watch
-from viacheck.packets.dhcp_discover import discover
+from viacheck.packets.dhcp_discover import DHCPDiscovery
 from viacheck.packets.evidence import numbers_of, packets_evidence
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
 from viacheck.packets.segment_tests import SegmentTests
@@ -92,13 +91,14 @@ class TrafficTests:
     def measurements(self) -> TrafficMeasurements:
         """Every measurement that was made by now. Reading this sends nothing."""
         made = vars(self)
+        discovery: DiscoveryResult | None = made.get("dhcp_discovery")
         return TrafficMeasurements(
             packets=dict(self._packets),
             silent_gateways=self._silent_gateways(made.get("gateways", {})),
             gateway_macs={name: tuple(macs) for name, macs in made.get("gateways", {}).items()},
             reverse_path_drops=self._reverse_path_drops,
             segment=made.get("segment"),
-            offers=tuple(made.get("offers") or ()),
+            offers=discovery.offers if discovery is not None else (),
         )
 
     def measure_for_diagnosis(self) -> TrafficMeasurements:
@@ -246,14 +246,14 @@ class TrafficTests:
             self.gateway_pings()
             if self.resolvers:
                 self.dns()
-        with ThreadPoolExecutor(1, thread_name_prefix="dhcp") as pool:
-            # In a healthy network neither test gets an answer, and both wait for their timeout: run them together.
-            pool.submit(lambda: self.offers)
-            return SegmentTests(self._subject.resolved, self._host, agent, self._timeout).measure()
+        return SegmentTests(self._subject.resolved, self._host, agent, self._timeout).measure()
+
+    def begin_dhcp_discovery(self) -> None:
+        """Send the DHCPDISCOVER messages, if the agent has a pool; their answers may take seconds."""
+        _ = self._dhcp_discovery
 
     @cached_property
-    def offers(self) -> list[Offer] | None:
-        """What DHCP servers on the parent's segment offer, asked for Docker's addresses; None: the parent is not up."""
+    def _dhcp_discovery(self) -> DHCPDiscovery | None:
         resolved = self._subject.resolved
         pool, parent = resolved.agent_pool, resolved.parent
         if pool is None or parent is None:
@@ -262,9 +262,19 @@ class TrafficTests:
         if resolved.agent_address is not None:
             taken.append(resolved.agent_address)
         try:
-            return discover(self._subject.host, parent, addresses_to_request(pool, taken), timeout=self._timeout)
+            discovery = DHCPDiscovery(
+                self._subject.host, parent, addresses_to_request(pool, taken),
+                enough=lambda offer: bool(colliding([offer], pool)),
+            )  # fmt: skip
         except InterfaceNotUp:
             return None
+        self._closers.append(discovery.close)
+        return discovery
+
+    @cached_property
+    def dhcp_discovery(self) -> DiscoveryResult | None:
+        """What DHCP servers on the parent's segment offer, asked for Docker's addresses; None: the parent is not up."""
+        return self._dhcp_discovery.result() if self._dhcp_discovery is not None else None
 
     def _sized(self, octets: int) -> ProbeRequest:
         protocol: ProbeProtocol = "icmp" if "icmp" in self._probe.protocols else "udp"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +22,19 @@ if TYPE_CHECKING:
     from viacheck.packets.traffic_tests import TrafficTests
 
 
+DHCP_CHECK = "MACVLAN-04"
+"""The check whose servers may take seconds to answer."""
+
+
 class TargetTests:
     """The tests of one target. A test runs when a check asks for it, and its result is kept for all other checks."""
 
     def __init__(
-        self, target: Target, captures: Path, run_replay: Callable[[Target], ReplayResult | NotReplayed]
+        self,
+        target: Target,
+        captures: Path,
+        run_replay: Callable[[Target], ReplayResult | NotReplayed],
+        selected: Collection[str],
     ) -> None:
         """Run nothing yet.
 
@@ -34,14 +42,19 @@ class TargetTests:
             target: the target that is tested.
             captures: the folder for pcapng files.
             run_replay: runs the target's network configuration in a lab.
+            selected: the ids of the checks that will be judged: tests that take seconds begin early, for those alone.
         """
         self.target = target
+        self._selected = selected
         self._captures, self._run_replay = captures, run_replay
 
     @cached_property
     def traffic(self) -> TrafficTests:
         """The tests that send packets."""
-        return self.target.traffic_tests(self._captures)
+        traffic = self.target.traffic_tests(self._captures)
+        if DHCP_CHECK in self._selected and self.target.intent.mode == "macvlan":
+            traffic.begin_dhcp_discovery()
+        return traffic
 
     @cached_property
     def classes(self) -> ClassPartition:
