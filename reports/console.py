@@ -102,8 +102,8 @@ class _Summary:
         yield from self._prose(sentence(cause.text), "   ")
         yield from self._commands("fix", cause.remedy)
         yield from self._commands("roll back", cause.undo)
-        if cause.mend:
-            yield from self._prose(cause.mend, "   ")
+        if cause.verification:
+            yield from self._prose(cause.verification, "   ")
         for observation in cause.event_observations:
             yield from self._wrapped(f"seen by {observation}", "   ", "       ")
         if cause.also_affects:

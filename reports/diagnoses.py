@@ -28,7 +28,8 @@ class ReportedCause:
     text: str
     remedy: tuple[str, ...] = ()
     undo: tuple[str, ...] = ()
-    mend: str = ""
+    verification: str = ""
+    """The verification of the remedy as text; empty if it was not verified."""
     """The outcome of trying the remedy in a lab, where it was tried."""
     results: list[CheckResult] = field(default_factory=list)
     """The results that report it: several cases, several targets."""
@@ -132,5 +133,5 @@ def _cause(result: CheckResult, verdict: Verdict) -> ReportedCause:
         diagnosis.cause,
         tuple(diagnosis.remedy),
         tuple(diagnosis.undo),
-        diagnosis.mend or "",
+        diagnosis.remedy_check.text if diagnosis.remedy_check is not None else "",
     )
