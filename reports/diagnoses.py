@@ -29,8 +29,7 @@ class ReportedCause:
     remedy: tuple[str, ...] = ()
     undo: tuple[str, ...] = ()
     verification: str = ""
-    """The verification of the remedy as text; empty if it was not verified."""
-    """The outcome of trying the remedy in a lab, where it was tried."""
+    """The verification of the remedy as text; empty if the run did not verify remedies."""
     results: list[CheckResult] = field(default_factory=list)
     """The results that report it: several cases, several targets."""
     affected: list[CheckResult] = field(default_factory=list)
