@@ -75,12 +75,19 @@ def not_verified(diagnosis: Diagnosis, obstacle: RemedyObstacle) -> RemedyCheck:
 
 def _needs_docker(commands: Sequence[str]) -> bool:
     """Return whether commands ask the Docker engine; its name in a file that they write does not count."""
-    argvs = [shlex.split(command) for command in commands]
+    argvs = [_arguments(command) for command in commands]
     return any(argv[:1] == ["docker"] or "$(docker" in argv or {"systemctl", "docker"} <= set(argv) for argv in argvs)
 
 
 def _needs_systemd(commands: Sequence[str]) -> bool:
-    return any(shlex.split(command)[:1] == ["systemctl"] for command in commands)
+    """Return whether commands need a running systemd; enabling and disabling a unit alone changes only files."""
+    systemctl = [argv for argv in map(_arguments, commands) if argv[:1] == ["systemctl"]]
+    return any(argv[1:2] not in (["enable"], ["disable"]) or "--now" in argv for argv in systemctl)
+
+
+def _arguments(command: str) -> list[str]:
+    """Return the arguments of a command, without the text of its here-document."""
+    return shlex.split(command.partition(" <<'")[0])
 
 
 def compare(before: Iterable[CheckResult], after: Iterable[CheckResult], code: str) -> RemedyCheck:
