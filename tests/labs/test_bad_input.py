@@ -300,7 +300,7 @@ def test_an_interface_whose_name_is_no_text_cannot_be_watched_and_that_is_said(t
         done = host.viacheck(site=write_site(tmp_path), report_dir=tmp_path / "report")
     assert done.exit_code == 1
     assert not any(r.verdict.decided for r in done.outcome.results)
-    assert "is no UTF-8, so it cannot be watched" in " ".join(done.stdout.split())
+    assert "is not UTF-8, so that it cannot be watched" in " ".join(done.stdout.split())
     _is_harmless(done)
 
 

@@ -1,4 +1,4 @@
-"""One egress verdict: probes of three protocols, their answers, the proof on every interface; beside scapy's sniffer."""
+"""One egress verdict: probes of three protocols, their answers, the proof on every interface; beside scapy's own."""
 
 from __future__ import annotations
 
