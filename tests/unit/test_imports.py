@@ -21,7 +21,7 @@ HOST = BASE | PURE | {"netlink", "packets", "host"}
 TARGETS = HOST | {"guard", "disruption", "bundle", "targets"}
 ABOVE = TARGETS | {"netns_lab", "reports"}
 BELOW: dict[str, set[str]] = {
-    "viacheck": {"fixtures"},
+    "viacheck": {"fixtures", "installation"},
     "model": set(),
     "installation": set(),
     "atomic_file": set(),

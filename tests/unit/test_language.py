@@ -26,9 +26,9 @@ NAMES = re.compile(
 ALLOWED_NAMES = {"twin"}
 """The option ``--twin`` keeps its name."""
 PHRASES = re.compile(
-    r"\bfor ever\b|\banew\b|\bnobody\b|\bsomebody\b|\bwhoever\b|\btold\b|\btells?\b|\bin words\b|\bis none\b|\bare none\b"
-    r"|\bby hand and meant so\b|\bwhat is not meant\b|\bmade to be\b|\bblackened\b|\brehears\w+\b|(?<!-)\bmends?\b|\bmended\b"
-    r"|\bfinds back\b|\bit is said\b|\bwords? of\b|\bfare[sd]?\b|\bteller\b",
+    r"\bfor ever\b|\banew\b|\bnobody\b|\bsomebody\b|\bwhoever\b|\btold\b|\btells?\b|\bin words\b|\bis none\b"
+    r"|\bare none\b|\bby hand and meant so\b|\bwhat is not meant\b|\bmade to be\b|\bblackened\b|\brehears\w+\b"
+    r"|(?<!-)\bmends?\b|\bmended\b|\bfinds back\b|\bit is said\b|\bwords? of\b|\bfare[sd]?\b|\bteller\b",
     re.IGNORECASE,
 )
 """Phrases in docstrings, comments, messages and documentation."""

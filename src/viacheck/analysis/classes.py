@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
@@ -254,6 +254,12 @@ class ClassPartition:
                 Selector(protocol=number, dport=port) for number in numbers for port in exception.ports or ()
             )
         yield from sorted(selectors, key=lambda selector: (selector.protocol or 0, selector.dport or 0))
+
+
+@lru_cache(maxsize=4)
+def class_partition(resolved: ResolvedIntent) -> ClassPartition:
+    """Return the classes of a host; each failing check asks for them again."""
+    return ClassPartition(resolved)
 
 
 def representative(prefix: IPv4Network, prefixes: Sequence[IPv4Network]) -> IPv4Address | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.classes import PROTOCOL_NAMES, ClassPartition, ClassVerdict, TrafficClass, classes_text
+from viacheck.analysis.classes import PROTOCOL_NAMES, ClassVerdict, TrafficClass, class_partition, classes_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.model.measurements import Measurements
@@ -14,7 +14,7 @@ CLASSES_NAMED = 4
 
 def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
     """Find a multipath route that spreads the agent's flows over several interfaces."""
-    astray = ClassPartition(resolved).astray()
+    astray = class_partition(resolved).astray()
     depending = [traffic_class for traffic_class in astray if traffic_class.verdict is ClassVerdict.DEPENDS]
     if not depending:
         return
@@ -30,7 +30,7 @@ def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> It
 
 def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
     """Find a rule or route that sends part of the agent's traffic by another uplink than intended."""
-    astray = ClassPartition(resolved).astray()
+    astray = class_partition(resolved).astray()
     bypassing = [traffic_class for traffic_class in astray if traffic_class.verdict is ClassVerdict.ELSEWHERE]
     if not bypassing:
         return

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viacheck.analysis.classes import ClassPartition
+from viacheck.analysis.classes import ClassPartition, class_partition
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
 from viacheck.model.check import Check
@@ -59,7 +59,7 @@ class TargetTests:
     @cached_property
     def classes(self) -> ClassPartition:
         """The classes of the agent's traffic, by the model alone."""
-        return ClassPartition(self.target.resolved)
+        return class_partition(self.target.resolved)
 
     @cached_property
     def disruptions(self) -> DisruptionTests:
