@@ -123,7 +123,7 @@ def test_a_run_that_is_cut_short_tells_what_it_knows(
     assert "HOST-02" in judged
     assert "inconclusive" in {target.verdict for target in run.outcome.targets}
     assert {target.id for target in run.outcome.targets} >= {result.target for result in run.outcome.results}
-    assert f"This run was cut short by {number.name}" in run.said
+    assert f"This run was interrupted by {number.name}" in run.said
     assert f"report: {tmp_path / 'report' / 'report.html'}\n" in run.said
     assert number.name in (tmp_path / "report" / "report.html").read_text()
 
@@ -134,7 +134,7 @@ def test_what_a_terminals_interrupt_key_does(workers: tuple[str, ...], tmp_path:
     run.wait_for("HOST-02")
     nothing_is_left(run, run.interrupt(signal.SIGINT, everybody=True))
     assert run.process.returncode == 130, run.said
-    assert "This run was cut short by SIGINT" in run.said
+    assert "This run was interrupted by SIGINT" in run.said
     assert "Traceback" not in run.said
 
 
