@@ -72,6 +72,13 @@ def test_several_mistakes_in_a_site_file_are_a_line_each(tmp_path: Path) -> None
     assert all(line.startswith("viacheck collect: site.toml: ") for line in lines)
 
 
+def test_a_reader_that_ends_early_is_no_error_message() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" | head -n 1', "sh", *VIACHECK, "--lab", "list"], capture_output=True, text=True
+    )
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+
+
 def test_run_is_the_same_as_no_command(tmp_path: Path) -> None:
     collect = ("--lab", "nat", "--collect-only", "-q")
     named, unnamed = sub_command("run", *collect, cwd=tmp_path), sub_command(*collect, cwd=tmp_path)

@@ -59,9 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     ignore_callers_settings()
     add_to_import_path()
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output has ended, as `head` does. Python would complain when it flushes at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.FAILED
+    return status
 
 
 def ignore_callers_settings() -> None:
