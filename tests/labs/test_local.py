@@ -71,7 +71,9 @@ def test_the_verdicts_are_those_of_the_lab(host: HandMadeHost, site: Path, tmp_p
     assert told(live.outcome) == told(lab.outcome)
     (target,) = live.outcome.targets
     assert (target.id, target.kind, target.flavour, target.verdict) == ("local:by-hand", "local", None, "pass")
-    assert "The agent's packets leave by wlan0: proven by 9 of 9 probes, none elsewhere" in " ".join(live.stdout.split())
+    assert "The agent's packets leave by wlan0: proven by 9 of 9 probes, none elsewhere" in " ".join(
+        live.stdout.split()
+    )
 
 
 def test_without_the_rule_it_fails_as_the_lab_does(host: HandMadeHost, site: Path, tmp_path: Path) -> None:
