@@ -9,7 +9,7 @@ from fixtures.expect import Expect
 from viacheck.analysis.dhcp_offers import colliding, discovery_text, offers_evidence
 from viacheck.analysis.macvlan_facts import address_in_pool, data_filtered, intended_network, network_faults
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, host_and_agent_evidence
+from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, claim_text, host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
 from viacheck.model.check import BRIDGED, MACVLAN
 from viacheck.model.intent import Intent, MacvlanAttach
@@ -156,24 +156,26 @@ def test_no_dhcp_server_hands_out_the_pool(traffic: TrafficTests, resolved: Reso
     guide="Bridging with macvlan, step 1",
     needs="probe",
     applies=BRIDGED,
+    waits=True,
 )
 def test_no_other_machine_holds_the_agents_address(
     traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect
 ) -> None:
-    address, facts = resolved.bridged_address, traffic.segment
+    address, facts = resolved.bridged_address, traffic.address
     if address is None:
         expect.not_run("the agent has no address on its parent")
-    if facts.claims is None:
+    if facts is None:
         expect.not_run(f"{resolved.parent} is not up (HOST-02), so no machine can answer ARP on it")
     own = [local.interface for local in resolved.snapshot.host.addresses if local.address == address.address]
-    others = [f"{claim.mac} (asked from the side of {' and '.join(claim.heard_by)})" for claim in facts.claims]
-    others += [f"this host's own {interface}" for interface in own]
+    holders = [claim_text(claim) for claim in facts.claims]
+    holders += [f"this host's own {interface} holds the address" for interface in own]
     expect.holds(
-        not others,
-        expected=f"only {resolved.agent_mac} answers ARP for {address.address}",
-        observed=f"{', '.join(others)} holds it as well"
-        if others
-        else f"no answer, asked from the side of {' and '.join(facts.asked_from)}",
+        not holders,
+        expected=f"only the agent ({resolved.agent_mac}) holds {address.address}",
+        observed="; ".join(holders)
+        if holders
+        else f"no answer to {facts.asked} ARP requests from the side of {' and '.join(facts.asked_from)}, "
+        f"listened for {facts.seconds:.1f} s",
     )
 
 

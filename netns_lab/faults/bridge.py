@@ -185,10 +185,16 @@ def dhcp_slow(lab: Lab) -> None:
        breaks={"MACVLAN-05"}, diagnosis="ADDRESS_CONFLICT")  # fmt: skip
 def address_conflict(lab: Lab) -> None:
     address = macvlan_network.intended(lab.plan.intent).first_address
-    # Two machines race to answer the gateway's ARP request; the fault must break the same checks each time.
-    mac = json.loads(lab.agent.ip("-json", "link", "show", "dev", macvlan_network.INTERFACE).stdout)[0]["address"]
-    lab.gateway(PARENT).ip("neigh", "replace", address, "lladdr", mac, "dev", "lan0", "nud", "permanent")
+    _settle_address(lab)
     lab.neighbour(PARENT).hold_address("lan0", f"{address}/24")
+
+
+@fault("mac-conflict", "Another machine holds the agent's address and its MAC address", on="macvlan",
+       breaks={"MACVLAN-05"}, diagnosis="ADDRESS_CONFLICT", flavour="netns")  # fmt: skip
+def mac_conflict(lab: Lab) -> None:
+    neighbour, mac = lab.neighbour(PARENT), _settle_address(lab)
+    neighbour.ip("link", "set", "dev", "lan0", "address", mac)
+    neighbour.hold_address("lan0", f"{macvlan_network.intended(lab.plan.intent).first_address}/24")
 
 
 @fault("other-router", "The agent's default route uses another router of the segment", on="macvlan",
@@ -368,6 +374,17 @@ def _run_pipework(lab: Lab, address: str, parent: str = PARENT) -> None:
 def _run_pipework_again(lab: Lab, address: str, parent: str = PARENT) -> None:
     lab.agent.ip("link", "del", "dev", pipework_host.INTERFACE)
     _run_pipework(lab, address, parent)
+
+
+def _settle_address(lab: Lab) -> str:
+    """Write the agent's MAC address into the gateway's ARP table, and return it.
+
+    Two machines race to answer the gateway's ARP request; a fault must break the same checks each time.
+    """
+    address = macvlan_network.intended(lab.plan.intent).first_address
+    mac: str = json.loads(lab.agent.ip("-json", "link", "show", "dev", macvlan_network.INTERFACE).stdout)[0]["address"]
+    lab.gateway(PARENT).ip("neigh", "replace", address, "lladdr", mac, "dev", "lan0", "nud", "permanent")
+    return mac
 
 
 def _parent_mac(lab: Lab) -> str:

@@ -15,7 +15,8 @@ from viacheck.packets.tokens import TokenSpace
 AGENT_MAC, AGENT, GATEWAY, HOST = "02:42:0a:0a:28:c0", "10.10.40.192", "10.10.40.1", "10.10.40.9"
 BROKEN = (
     "wrong-parent", "gateway-mismatch", "wireless-parent", "foreign-source-dropped", "delivery-filtered",
-    "foreign-data-dropped", "dhcp-in-pool", "dhcp-beside-pool", "address-conflict", "parent-down", "mtu-kept",
+    "foreign-data-dropped", "dhcp-in-pool", "dhcp-beside-pool", "address-conflict", "mac-conflict", "parent-down",
+    "mtu-kept",
 )  # fmt: skip
 
 
@@ -137,10 +138,26 @@ def test_both_holders_of_the_address_are_named(outcome: RunResult) -> None:
     assert result.diagnosis is not None
     assert AGENT_MAC in result.diagnosis.cause
     (line,) = state(result, f"ARP answers for {AGENT}")
-    other = line.partition(",")[0]
+    other = line.partition(" ")[0]
     assert other in result.diagnosis.cause
     assert other != AGENT_MAC
-    assert "answered the ARP request of the parent and the agent" in line
+    assert "that the side of the parent and of the agent heard" in line
+    assert other in told(outcome, "MACVLAN-05", "address-conflict").observed
+
+
+def test_a_machine_with_the_agents_own_mac_is_found(outcome: RunResult) -> None:
+    result = told(outcome, "MACVLAN-05", "mac-conflict")
+    assert result.verdict is Verdict.FAIL
+    assert result.diagnosis is not None
+    assert result.diagnosis.code == "ADDRESS_CONFLICT"
+    assert "both its address and its MAC address" in result.diagnosis.cause
+    assert "answered an ARP request that the agent cannot hear" in result.observed
+
+
+def test_an_address_without_conflict_is_asked_for_at_the_times_of_the_rfc(outcome: RunResult) -> None:
+    observed = told(outcome, "MACVLAN-05").observed
+    assert observed.startswith("no answer to 3 ARP requests from the side of parent and agent, listened for ")
+    assert 4.0 <= float(observed.split()[-2]) <= 7.0
 
 
 @pytest.mark.parametrize(
@@ -203,8 +220,6 @@ def test_measuring_changes_nobodys_neighbour_table() -> None:
         facts = segment.measure()
         assert facts.second_mac is not None
         assert facts.second_mac.upstream == "accepted"
-        assert facts.claims == ()
-        assert facts.asked_from == ("parent", "agent")
         assert (facts.gateway_answers_host, facts.host_answers_agent) == (True, False)
         known = gateway.run(["ip", "-4", "neigh", "show"]).stdout
         assert AGENT not in known, "the gateway learned of the agent from a probe with an empty sender"

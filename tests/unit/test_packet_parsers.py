@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from viacheck.model.measurements import Offer
 from viacheck.packets import scapy_import as scapy
-from viacheck.packets.arp import _Request
+from viacheck.packets.arp import ARPRequest
 from viacheck.packets.classify import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ClassifiedFrame, Classifier
 from viacheck.packets.dhcp_discover import parse_offer
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, CapturedPacket, write_pcapng
@@ -153,7 +153,7 @@ def test_an_offer_is_read() -> None:
 
 @given(st.one_of(st.binary(max_size=80), damaged(bytes(14) + PACKETS["arp"][1])))
 def test_any_frame_answers_an_arp_request_or_not(octets: bytes) -> None:
-    mac = _Request("02:00:00:00:00:02", "0.0.0.0", "10.0.0.1").answered_by(octets)
+    mac = ARPRequest("02:00:00:00:00:02", "0.0.0.0", "10.0.0.1").answered_by(octets)
     assert mac is None or len(bytes.fromhex(mac.replace(":", ""))) == 6
 
 

@@ -6,7 +6,7 @@ ARP sender. The pattern of answers shows what upstream drops (RFC 826; RFC 5227 
 
 from __future__ import annotations
 
-from viacheck.model.measurements import AddressHolder, SecondMAC, SegmentFacts, Upstream
+from viacheck.model.measurements import AddressClaim, AddressHolder, ClaimSign, SecondMAC, SegmentFacts, Upstream
 from viacheck.model.result import StateEvidence
 
 UPSTREAM_TEXTS: dict[Upstream, str] = {
@@ -15,6 +15,20 @@ UPSTREAM_TEXTS: dict[Upstream, str] = {
     "delivery": "frames to a second MAC address are not delivered",
     "unknown": "the gateway does not answer the parent itself",
 }
+
+
+SIGN_TEXTS: dict[ClaimSign, str] = {
+    ClaimSign.OTHER_MAC: "claimed the address in an ARP packet that the side of the {heard_by} heard",
+    ClaimSign.AGENT_NOT_ASKED: "answered an ARP request that the agent cannot hear, so another machine has its MAC",
+    ClaimSign.ANSWERED_TWICE: "answered one ARP request twice: another machine has the agent's MAC address",
+    ClaimSign.FRAMES_FROM_OUTSIDE: "sent frames that came in from outside, and the agent had not sent them",
+}
+
+
+def claim_text(claim: AddressClaim) -> str:
+    """Return how another machine showed that it holds the agent's address."""
+    heard_by = " and of the ".join(claim.heard_by)
+    return f"{claim.mac} {' and '.join(SIGN_TEXTS[sign].format(heard_by=heard_by) for sign in claim.signs)}"
 
 
 def arp_probe_evidence(second_mac: SecondMAC) -> StateEvidence:

@@ -15,7 +15,7 @@ from viacheck.analysis.macvlan_facts import (
     network_faults,
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence
+from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, claim_text
 from viacheck.diagnosis.attachment import attach_remedy, correct_network, recreate_network
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent
@@ -227,17 +227,21 @@ def _intended_parent(resolved: ResolvedIntent) -> list[str]:
 
 def address_conflict(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that another machine on the segment, or the host itself, holds the agent's address."""
-    segment, address = measurements.traffic.segment, resolved.bridged_address
-    if segment is None or address is None:
+    facts, address = measurements.traffic.address, resolved.bridged_address
+    if facts is None or address is None:
         return
-    claims = segment.claims or ()
+    claims = facts.claims
     owners = [own.interface for own in resolved.snapshot.host.addresses if own.address == address.address]
     if not claims and not owners:
         return
     who = f"this host's own {owners[0]} has it as well" if owners else ""
     if claims:
         who = f"{', '.join(claim.mac for claim in claims)} answers ARP for it as well"
-    lines = [f"{claim.mac}, answered the ARP request of the {' and the '.join(claim.heard_by)}" for claim in claims]
+    if any(claim.mac == resolved.agent_mac for claim in claims):
+        who = (
+            f"another machine has both its address and its MAC address (before version 28, Docker derives the MAC "
+            f"address from the address: two hosts with the same pool collide): {claim_text(claims[0])}"
+        )
     yield Cause(
         "ADDRESS_CONFLICT", "MACVLAN-05",
         f"the agent ({resolved.agent_mac}) shares its address {address.address}: {who}, so a part of the replies goes "
@@ -245,7 +249,8 @@ def address_conflict(resolved: ResolvedIntent, measurements: Measurements) -> It
         also_affects=_GATEWAY_LOST,
         evidence=(
             StateEvidence(
-                title=f"ARP answers for {address.address}", lines=lines, machines=[claim.mac for claim in claims]
+                title=f"ARP answers for {address.address}", lines=[claim_text(claim) for claim in claims],
+                machines=[claim.mac for claim in claims],
             ),
         ),
     )  # fmt: skip

@@ -102,13 +102,40 @@ class SecondMAC:
         return "accepted"
 
 
+class ClaimSign(StrEnum):
+    """How another machine showed that it holds the agent's address."""
+
+    OTHER_MAC = "other-mac"
+    """It announced the address, or answered ARP for it, with a MAC address of its own."""
+    AGENT_NOT_ASKED = "agent-not-asked"
+    """The agent's MAC address answered a request that the agent cannot hear."""
+    ANSWERED_TWICE = "answered-twice"
+    """The agent's MAC address answered one request twice."""
+    FRAMES_FROM_OUTSIDE = "frames-from-outside"
+    """Frames with the agent's MAC address as their source came in from outside, and the agent had not sent them."""
+
+
 @dataclass(frozen=True, slots=True)
 class AddressClaim:
-    """Another machine that answered ARP for the agent's address."""
+    """Another machine that holds the agent's address."""
 
     mac: str
     heard_by: tuple[AddressHolder, ...]
-    """The askers whose ARP request it answered."""
+    """The interfaces that heard it."""
+    signs: tuple[ClaimSign, ...] = (ClaimSign.OTHER_MAC,)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressFacts:
+    """The result of the test for an address conflict."""
+
+    claims: tuple[AddressClaim, ...]
+    asked_from: tuple[AddressHolder, ...]
+    """The interfaces that sent ARP requests for the agent's address."""
+    asked: int
+    """How many requests each of them sent."""
+    seconds: float
+    """How long answers were listened for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +143,6 @@ class SegmentFacts:
     """The measurements on the parent's segment. None stands for a measurement that was not possible."""
 
     second_mac: SecondMAC | None = None
-    claims: tuple[AddressClaim, ...] | None = None
-    asked_from: tuple[AddressHolder, ...] = ()
-    """The interfaces that sent ARP requests for the agent's address."""
     gateway_answers_host: bool | None = None
     """Whether the gateway answers the host's own ping."""
     host_answers_agent: bool | None = None
@@ -454,6 +478,8 @@ class TrafficMeasurements:
     """TcpExt IPReversePathFilter of the host, before and after the agent's probes."""
     segment: SegmentFacts | None = None
     """The parent's segment, for a bridged agent."""
+    address: AddressFacts | None = None
+    """Who else holds a bridged agent's address."""
     offers: tuple[Offer, ...] = ()
     """The offers of DHCP servers on the parent's segment."""
 

@@ -25,7 +25,7 @@ from viacheck.packets.packet_socket import (
 
 NO_ADDRESS = "0.0.0.0"  # noqa: S104 - RFC 5227's empty sender, not a socket address
 _BROADCAST = "ff:ff:ff:ff:ff:ff"
-_REQUEST, _REPLY = 1, 2
+ARP_REQUEST, ARP_REPLY = 1, 2
 
 
 class InterfaceNotUp(Exception):
@@ -76,7 +76,7 @@ def arp_request(
     try:
         state = usable_interface(namespace, packets, interface)
         own = state.mac.hex(":")
-        request = _Request(sender_mac or own, sender, target)
+        request = ARPRequest(sender_mac or own, sender, target)
         replies = namespace.call(lambda: PacketSocket(state.index, state.hardware_type, _reply_filter()))
         try:
             frame = request.frame(frame_source or own)
@@ -109,7 +109,7 @@ def usable_interface(namespace: Namespace, packets: PacketSender, interface: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class ARPRequest:
     """The addresses of an ARP request."""
 
     sender_mac: str
@@ -118,7 +118,7 @@ class _Request:
 
     def frame(self, source: str) -> bytes:
         """Build the broadcast frame."""
-        arp = scapy.ARP(op=_REQUEST, hwsrc=self.sender_mac, psrc=self.sender, pdst=self.target)
+        arp = scapy.ARP(op=ARP_REQUEST, hwsrc=self.sender_mac, psrc=self.sender, pdst=self.target)
         return bytes(scapy.Ether(src=source, dst=_BROADCAST) / arp).ljust(SHORTEST_FRAME, b"\0")
 
     def answered_by(self, octets: bytes) -> str | None:
@@ -139,7 +139,7 @@ def _reply_filter() -> bytes:
             bpf.load(2, bpf.PROTOCOL),
             bpf.if_equal(ETH_P_ARP, false="refuse"),
             bpf.load(2, bpf.NETWORK + 6),
-            bpf.if_equal(_REPLY, false="refuse"),
+            bpf.if_equal(ARP_REPLY, false="refuse"),
             bpf.accept(SHORTEST_FRAME),
             "refuse",
             bpf.accept(0),
@@ -148,7 +148,7 @@ def _reply_filter() -> bytes:
 
 
 def _receive_replies(
-    replies: PacketSocket, request: _Request, count: int, timeout: float, sent_ns: int
+    replies: PacketSocket, request: ARPRequest, count: int, timeout: float, sent_ns: int
 ) -> list[ARPAnswer]:
     answers: list[ARPAnswer] = []
     poll = select.poll()

@@ -1,4 +1,4 @@
-"""Tests of the parent's segment: who holds the agent's address, whether a second MAC gets through, who answers pings.
+"""Tests of the parent's segment: whether a second MAC address gets through, and who answers pings.
 
 ARP requests have an empty sender address (RFC 5227), so that no other machine's neighbour table changes. The gateway's
 answer to the agent's MAC address may complete the agent's own entry: run these tests after the agent's packets were
@@ -7,18 +7,15 @@ sent. In a healthy network some requests get no answer: all tests run at once, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.measurements import AddressClaim, AddressHolder, SecondMAC, SegmentFacts
+from viacheck.model.measurements import AddressHolder, SecondMAC, SegmentFacts
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.probes import Prober, ProbeRequest
 
 ARP_TIMEOUT = 1.0
 """Seconds that a machine may take to answer ARP on a live network."""
-ADDRESS_PROBES = 3
-"""PROBE_NUM of RFC 5227."""
 
 
 class SegmentTests:
@@ -37,26 +34,13 @@ class SegmentTests:
 
     def measure(self) -> SegmentFacts:
         """Run all tests. A test that is not possible (parent down, no agent) has the result None."""
-        with ThreadPoolExecutor(4, thread_name_prefix="segment") as pool:
-            second_mac = pool.submit(self._second_mac)
-            sides: dict[AddressHolder, Future[list[str] | None]] = {
-                "parent": pool.submit(lambda: self._claims(self._host, self._resolved.parent)),
-                "agent": pool.submit(lambda: self._claims(self._agent, self._agent_interface)),
-            }
-            pings = pool.submit(self._pings)
-            claimants = {side: macs.result() for side, macs in sides.items()}
+        with ThreadPoolExecutor(2, thread_name_prefix="segment") as pool:
+            second_mac, pings = pool.submit(self._second_mac), pool.submit(self._pings)
             return SegmentFacts(
                 second_mac=second_mac.result(),
-                claims=_claims_of(claimants),
-                asked_from=tuple(side for side, macs in claimants.items() if macs is not None),
                 gateway_answers_host=pings.result()[0],
                 host_answers_agent=pings.result()[1],
             )
-
-    @property
-    def _agent_interface(self) -> str | None:
-        link = self._resolved.bridged_link
-        return link.name if link is not None else None
 
     def _second_mac(self) -> SecondMAC | None:
         """Send the gateway an ARP request for each of the four pairs of frame source and ARP sender."""
@@ -87,24 +71,6 @@ class SegmentTests:
             return None
         return SecondMAC(parent.mac, agent_mac, gateway, frozenset(answered))
 
-    def _claims(self, prober: Prober | None, interface: str | None) -> list[str] | None:
-        """Return the foreign MAC addresses that answer ARP requests from one side for the agent's address."""
-        address, own = self._resolved.bridged_address, self._resolved.agent_mac
-        if prober is None or interface is None or address is None:
-            return None
-        claimants: list[str] = []
-        try:
-            for _ in range(ADDRESS_PROBES):
-                answers = prober.arp_request(
-                    interface, address.address, timeout=min(ARP_TIMEOUT, self._timeout) / ADDRESS_PROBES
-                )
-                claimants += [answer.mac for answer in answers if answer.mac not in (own, *claimants)]
-                if claimants:
-                    break
-        except InterfaceNotUp:
-            return None
-        return claimants
-
     def _pings(self) -> tuple[bool | None, bool | None]:
         """Return whether the gateway answers the host, and whether the host answers the agent."""
         resolved = self._resolved
@@ -115,12 +81,3 @@ class SegmentTests:
             return gateway, None
         to_host = ProbeRequest(protocol="icmp", destination=own)
         return gateway, self._agent.send(to_host, self._timeout).answered > 0
-
-
-def _claims_of(claimants: Mapping[AddressHolder, list[str] | None]) -> tuple[AddressClaim, ...] | None:
-    if all(macs is None for macs in claimants.values()):
-        return None
-    every_mac = dict.fromkeys(mac for macs in claimants.values() for mac in macs or ())
-    return tuple(
-        AddressClaim(mac, tuple(side for side, macs in claimants.items() if mac in (macs or ()))) for mac in every_mac
-    )

@@ -21,8 +21,9 @@ from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Probe, TransportProtocol
 from viacheck.model.intent_values import seconds
-from viacheck.model.measurements import DiscoveryResult, SegmentFacts, TrafficMeasurements
+from viacheck.model.measurements import AddressFacts, AddressHolder, DiscoveryResult, SegmentFacts, TrafficMeasurements
 from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
+from viacheck.packets.address_conflict import AddressConflictTest, Side
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.capture import Observation, Watch
 from viacheck.packets.dhcp_discover import DHCPDiscovery
@@ -98,6 +99,7 @@ class TrafficTests:
             gateway_macs={name: tuple(macs) for name, macs in made.get("gateways", {}).items()},
             reverse_path_drops=self._reverse_path_drops,
             segment=made.get("segment"),
+            address=made.get("address"),
             offers=discovery.offers if discovery is not None else (),
         )
 
@@ -108,7 +110,7 @@ class TrafficTests:
         """
         _ = self.gateways
         if self._subject.resolved.bridged:
-            _ = self.segment
+            _ = self.segment, self.address
         return self.measurements
 
     @cached_property
@@ -237,7 +239,7 @@ class TrafficTests:
 
     @cached_property
     def segment(self) -> SegmentFacts:
-        """Test who holds the agent's address on its parent's segment, and whether a second MAC address gets through."""
+        """Test whether a second MAC address gets through on the parent's segment; begin the test for a conflict."""
         agent: Prober | None = None
         if self._subject.agent is not None:
             agent = self._agent
@@ -246,7 +248,31 @@ class TrafficTests:
             self.gateway_pings()
             if self.resolvers:
                 self.dns()
-        return SegmentTests(self._subject.resolved, self._host, agent, self._timeout).measure()
+        facts = SegmentTests(self._subject.resolved, self._host, agent, self._timeout).measure()
+        # A machine with the agent's MAC address diverts the agent's frames when it answers: its test comes last.
+        _ = self._conflict_test
+        return facts
+
+    @cached_property
+    def _conflict_test(self) -> AddressConflictTest | None:
+        resolved = self._subject.resolved
+        address, mac, link = resolved.bridged_address, resolved.agent_mac, resolved.bridged_link
+        if address is None or mac is None or link is None or resolved.parent is None:
+            return None
+        sides: dict[AddressHolder, Side] = {"parent": Side(self._subject.host, resolved.parent)}
+        if self._subject.agent is not None:
+            sides["agent"] = Side(self._subject.agent, link.name)
+        # A switch with a reflective relay returns the parent's broadcasts to an interface in VEPA mode (IEEE 802.1Qbg).
+        apart = link.kind in ("macvlan", "macvtap") and link.mode != "vepa"
+        test = AddressConflictTest(address.address, mac, sides, agent_is_apart=apart)
+        self._closers.append(test.close)
+        return test
+
+    @cached_property
+    def address(self) -> AddressFacts | None:
+        """Who else holds a bridged agent's address; None: the agent has none, or neither side is up."""
+        _ = self.segment
+        return self._conflict_test.result() if self._conflict_test is not None else None
 
     def begin_dhcp_discovery(self) -> None:
         """Send the DHCPDISCOVER messages, if the agent has a pool; their answers may take seconds."""
