@@ -64,9 +64,9 @@ def test_agent_packets_carry_the_right_source(
         addresses = (resolved.uplink_address(interface) or "none" for interface in left)
         expected = f"the uplink's address: {', '.join(addresses)}"
         wrong = {
-            f"{sighting.source} on {sighting.interface}"
+            f"{sighting.source} on {sighting.path_interface}"
             for sighting in seen
-            if sighting.source not in resolved.uplink_addresses(sighting.interface)
+            if sighting.source not in resolved.uplink_addresses(sighting.path_interface)
         }
         right = {sighting.source for sighting in seen}
     expect.holds(

@@ -80,8 +80,11 @@ def egress_summary(target: TargetRecord, results: Sequence[CheckResult]) -> Egre
                 if known is None or _unsoundness(watched) > _unsoundness(known):
                     summary.watched[watched.interface] = watched
             for sighting in evidence.sightings:
-                if sighting.role == "probe" and (sighting.direction == "out" or sighting.interface not in uplinks):
-                    probes.setdefault(sighting.interface, set()).add((result.case or "", number, sighting.probe))
+                name = sighting.path_interface
+                if sighting.role != "probe" or sighting.same_frame_on is not None:
+                    continue
+                if sighting.direction == "out" or name not in uplinks:
+                    probes.setdefault(name, set()).add((result.case or "", number, sighting.probe))
     summary.seen = {name: len(seen) for name, seen in probes.items()}
     summary.cases = {name: sorted({case for case, _, _ in seen if case}) for name, seen in probes.items()}
     return summary

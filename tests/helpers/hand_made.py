@@ -121,6 +121,13 @@ class HandMadeHost:
         with contextlib.closing(Namespace.from_path(path, gateway)) as namespace:
             self._endings.callback(Responders([(namespace, [PROBE_TARGET, RESOLVER])]).close)
 
+    def uplink_on(self, parent: str, name: str, network: str) -> None:
+        """Put an uplink as a macvlan child on another uplink, on whose wire the second gateway is too."""
+        self.ip(f"-n gw0 address add {network}.1/24 dev lan0")
+        self.ip("link add link {} name {} type macvlan mode bridge", parent, name)
+        self.ip(f"address add {network}.9/24 dev {{}}", name)
+        self.ip("link set {} up", name)
+
     def agent(self) -> None:
         """Put an agent behind docker0, as Docker does."""
         self._namespace("agent")

@@ -12,6 +12,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 
+from viacheck.analysis.link_layers import LinkLayers, link_layers
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, mark_after_prerouting
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
@@ -303,23 +304,51 @@ class ResolvedIntent:
 
     @cached_property
     def watchable(self) -> tuple[str, ...]:
-        """Every interface on which the agent's packets could show: all but loopback and the ports of bridges."""
+        """Every interface on which the agent's packets could show: all but loopback and the inner ports of bridges."""
         present = [link.name for link in self.snapshot.host.links if link.name != "lo" and link.master is None]
         enslaved = [
             link.name
             for link in self.snapshot.host.links
-            if link.master is not None and link.name in self.intent.uplinks
+            if link.master is not None and (link.name in self.intent.uplinks or link.name in self.layers.counts_for)
         ]
         missing = [uplink for uplink in self.intent.uplinks if uplink not in present and uplink not in enslaved]
         return tuple(present + enslaved + missing)
 
     @cached_property
     def egress_interfaces(self) -> tuple[str, ...]:
-        """The interfaces by which a packet could leave the host: all watched ones but the agent's bridge."""
-        return tuple(name for name in self.watchable if name != self.bridge and not self._is_container_bridge(name))
+        """The interfaces by which a packet could leave the host: all watched ones but the agent's bridge.
+
+        A port of a LAN bridge is part of the bridge.
+        """
+        return tuple(
+            name
+            for name in self.watchable
+            if name != self.bridge and name not in self.layers.counts_for and not self._is_container_bridge(name)
+        )
+
+    @cached_property
+    def layers(self) -> LinkLayers:
+        """How the host's interfaces stand on each other."""
+        return link_layers(self.snapshot.host, self.intent.uplinks, self.agent_ports)
+
+    @cached_property
+    def agent_ports(self) -> tuple[str, ...]:
+        """The host's ends of the agent's veth interfaces."""
+        host, agent = self.snapshot.host, self.snapshot.agent
+        ends = [
+            host.link_by_index(link.peer_index)
+            for link in (agent.links if agent is not None else ())
+            if link.kind == "veth" and link.peer_index is not None
+        ]
+        return tuple(port.name for port in ends if port is not None and port.kind == "veth")
 
     def _is_container_bridge(self, name: str) -> bool:
-        """Return whether a bridge leads to other namespaces only: Docker's, or with ports that all end there."""
+        """Return whether a bridge leads to other namespaces only: Docker's, or with ports that all end there.
+
+        A bridge that the intent names as uplink is an uplink.
+        """
+        if name in self.intent.uplinks:
+            return False
         networks = self.snapshot.engine.networks if self.snapshot.engine else ()
         if any(network.bridge == name for network in networks):
             return True

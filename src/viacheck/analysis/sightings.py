@@ -11,13 +11,17 @@ from viacheck.model.result import PacketsEvidence, PacketSighting, WatchedInterf
 
 
 def departures(packets: PacketsEvidence, interface: str | None = None) -> list[PacketSighting]:
-    """Return the probes seen leaving, in order of time, by one interface or by all."""
+    """Return the probes seen leaving, in order of time, by one interface or by all.
+
+    A frame that an interface and its parent show is one departure: by the interface on top.
+    """
     return [
         sighting
         for sighting in packets.sightings
         if sighting.direction == "out"
         and sighting.role == "probe"
-        and (interface is None or sighting.interface == interface)
+        and sighting.same_frame_on is None
+        and (interface is None or sighting.path_interface == interface)
     ]
 
 
@@ -34,7 +38,7 @@ def answers_seen(packets: PacketsEvidence, interface: str) -> set[int]:
     return {
         sighting.probe
         for sighting in packets.sightings
-        if sighting.interface == interface and sighting.direction == "in" and sighting.role == "answer"
+        if sighting.path_interface == interface and sighting.direction == "in" and sighting.role == "answer"
     }
 
 
@@ -42,8 +46,9 @@ def answers_by_other_interface(packets: PacketsEvidence, interface: str) -> dict
     """Return the probes whose answer came in on another interface than they left by, by the answer's interface."""
     elsewhere: dict[str, set[int]] = {}
     for sighting in packets.sightings:
-        if sighting.direction == "in" and sighting.role == "answer" and sighting.interface != interface:
-            elsewhere.setdefault(sighting.interface, set()).add(sighting.probe)
+        arrives = sighting.direction == "in" and sighting.role == "answer" and sighting.same_frame_on is None
+        if arrives and sighting.path_interface != interface:
+            elsewhere.setdefault(sighting.path_interface, set()).add(sighting.probe)
     here = answers_seen(packets, interface)
     return {name: probes - here for name, probes in elsewhere.items() if probes - here}
 
@@ -60,15 +65,17 @@ def sound(watched: WatchedInterface) -> bool:
 
 def unsound(packets: PacketsEvidence, interfaces: Iterable[str]) -> list[str]:
     """Return why absence is not proven on some of these interfaces, one phrase each; empty when it is proven on all."""
-    watched = {interface.interface: interface for interface in packets.watched}
+    watched: dict[str, list[WatchedInterface]] = {}
+    for interface in packets.watched:
+        watched.setdefault(interface.counts_for or interface.interface, []).append(interface)
     reasons = []
     for name in interfaces:
-        interface = watched.get(name)
-        if interface is None:
+        if name not in watched:
             reasons.append(f"{name} was not watched")
-        elif not sound(interface):
-            lost = f"{interface.frames_lost} frames were lost" if interface.frames_lost else None
-            reasons.append(f"{name}: {lost or 'the fence frame was not seen'}")
+        for interface in watched.get(name, ()):
+            if not sound(interface):
+                lost = f"{interface.frames_lost} frames were lost" if interface.frames_lost else None
+                reasons.append(f"{interface.interface}: {lost or 'the fence frame was not seen'}")
     return reasons
 
 

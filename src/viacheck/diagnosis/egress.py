@@ -61,7 +61,7 @@ def answers_elsewhere(resolved: ResolvedIntent, measurements: Measurements) -> I
         macs = {
             sighting.destination_mac
             for sighting in packets.sightings
-            if sighting.interface in others and sighting.role == "answer"
+            if sighting.path_interface in others and sighting.role == "answer"
         }
         strict = [name for name in others if strict_reverse_path(resolved, name)]
         drops = f"; the strict reverse-path check of {', '.join(strict)} drops them" if strict else ""
@@ -189,9 +189,9 @@ def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) ->
     others = [interface for interface in left_by(packets, resolved.egress_interfaces) if interface != resolved.uplink]
     if not others and not foreign_departures(resolved, packets):
         return
-    queries = [query for query in departures(packets) if query.interface in (others or [resolved.uplink])]
+    queries = [query for query in departures(packets) if query.path_interface in (others or [resolved.uplink])]
     sources = ", ".join(sorted({query.source for query in queries}))
-    interfaces = ", ".join(sorted({query.interface for query in queries}))
+    interfaces = ", ".join(sorted({query.path_interface for query in queries}))
     container = resolved.intent.agent.container or "the container"
     why = "not as the agent's own packets" if resolved.bridged else "where the agent's rule does not match"
     yield Cause(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from viacheck.analysis.link_layers import LinkLayers
 from viacheck.disruption.flow_results import probe_result
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.measurements import LATE, Departure, FlowAge, ProbeResult
@@ -70,6 +71,7 @@ class ProbeStream:
         flows: Sequence[StreamFlow],
         egress_interfaces: Sequence[str],
         tick: float = TICK,
+        layers: LinkLayers | None = None,
     ) -> None:
         """Begin to watch.
 
@@ -81,11 +83,13 @@ class ProbeStream:
             flows: the flows to send.
             egress_interfaces: those that a probe leaves the host by; other watched interfaces do not count.
             tick: seconds from tick to tick.
+            layers: how the host's interfaces stand on each other: a frame on several of them leaves once.
         """
         self.prober: Prober | None = prober
         self.flows = tuple(flows)
         self.ticks = 0
         self._monitor, self._egress_interfaces, self._tick = monitor, frozenset(egress_interfaces), tick
+        self._layers = layers or LinkLayers()
         self._sent: list[list[_Sent]] = [[] for _ in flows]
         self._departures: dict[int, list[tuple[int, str, str]]] = {}
         self._period = watch()
@@ -123,9 +127,10 @@ class ProbeStream:
 
     def _note(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
-            leaves = frame.direction == "out" and frame.role == "probe" and frame.interface in self._egress_interfaces
+            interface = self._layers.counts_for.get(frame.interface, frame.interface)
+            leaves = frame.direction == "out" and frame.role == "probe" and interface in self._egress_interfaces
             if leaves and frame.number is not None:
-                self._departures.setdefault(frame.number, []).append((frame.time_ns, frame.interface, frame.source))
+                self._departures.setdefault(frame.number, []).append((frame.time_ns, interface, frame.source))
 
     def reopen(self) -> None:
         """Watch interfaces that were recreated."""
@@ -152,9 +157,12 @@ class ProbeStream:
         results = []
         for probe in sent if last is None else sent[-last:]:
             at = (probe.time_ns - begin_ns) / 1e9
+            seen = self._departures.get(probe.number, ())
+            by_source = {(interface, source) for _time_ns, interface, source in seen}
             departures = [
                 Departure((time_ns - begin_ns) / 1e9, interface, source)
-                for time_ns, interface, source in self._departures.get(probe.number, ())
+                for time_ns, interface, source in seen
+                if not any((upper, source) in by_source for upper in self._layers.above.get(interface, ()))
             ]
             results.append(probe_result(at, flow.flow, flow.family, departures, uplink, sources(at)))
         return results

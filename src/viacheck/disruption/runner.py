@@ -116,8 +116,10 @@ class DisruptionRun:
             self.monitor.close()
 
     def _stream(self, flows: tuple[StreamFlow, ...]) -> ProbeStream:
-        egress_interfaces = self.judged.resolved.egress_interfaces
-        return ProbeStream(self._prober(), self.host.watch, self.monitor, flows, egress_interfaces)
+        resolved = self.judged.resolved
+        return ProbeStream(
+            self._prober(), self.host.watch, self.monitor, flows, resolved.egress_interfaces, layers=resolved.layers
+        )
 
     def _flows(self) -> tuple[StreamFlow, ...]:
         intent = self.judged.intent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from viacheck.analysis.link_layers import LinkLayers
 from viacheck.analysis.loss import latency_figures, loss_figure
 from viacheck.model.result import PacketsEvidence, PacketSighting
 from viacheck.packets.capture import Observation
@@ -17,13 +18,19 @@ def numbers_of(exchanges: Iterable[Exchange]) -> dict[int, int]:
 
 
 def packets_evidence(
-    exchanges: Iterable[Exchange], observation: Observation, *, title: str = "", capture: str | None = None
+    exchanges: Iterable[Exchange],
+    observation: Observation,
+    *,
+    title: str = "",
+    capture: str | None = None,
+    layers: LinkLayers | None = None,
 ) -> PacketsEvidence:
     """Return where the probes of these exchanges, their answers and errors were seen, and how sound the watching was.
 
-    ``capture`` names the pcapng file below the report directory. Frames of other exchanges are left out.
+    ``capture`` names the pcapng file below the report directory, ``layers`` say which interfaces show the same frame.
+    Frames of other exchanges are left out.
     """
-    exchanges = list(exchanges)
+    exchanges, layers = list(exchanges), layers or LinkLayers()
     numbers = numbers_of(exchanges)
     first_ns = min((probe.time_ns for exchange in exchanges for probe in exchange.probes), default=0)
     frames = [frame for frame in observation.frames if frame.number in numbers]
@@ -36,10 +43,15 @@ def packets_evidence(
         answered=sum(exchange.answered for exchange in exchanges),
         refused=[name for exchange in exchanges for name in exchange.refused],
         watched=[
-            watched.model_copy(update={"frames": sum(frame.interface == watched.interface for frame in frames)})
+            watched.model_copy(
+                update={
+                    "frames": sum(frame.interface == watched.interface for frame in frames),
+                    "counts_for": layers.counts_for.get(watched.interface),
+                }
+            )
             for watched in observation.watched
         ],
-        sightings=[
+        sightings=layers.mark(
             PacketSighting(
                 time=(frame.time_ns - first_ns) / 1e9,
                 interface=frame.interface,
@@ -57,7 +69,7 @@ def packets_evidence(
             )
             for frame in frames
             if frame.number is not None
-        ],
+        ),
         capture=capture,
         loss=loss_figure(missing, sent) if measurable else None,
         latency=latency_figures([seconds for exchange in exchanges for seconds in exchange.round_trips]),

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from viacheck.analysis.classes import TrafficClass
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
+from viacheck.analysis.link_layers import LinkLayers
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Probe, TransportProtocol
@@ -116,6 +117,10 @@ class TrafficTests:
     @cached_property
     def _probe(self) -> Probe:
         return self._subject.resolved.intent.probe
+
+    @property
+    def _layers(self) -> LinkLayers:
+        return self._subject.resolved.layers
 
     @cached_property
     def _timeout(self) -> float:
@@ -225,7 +230,7 @@ class TrafficTests:
             return []
         exchanges, observation, capture = self._observe("classes", requests, self._agent)
         return [
-            packets_evidence([exchange], observation, title=traffic_class.text, capture=capture)
+            packets_evidence([exchange], observation, title=traffic_class.text, capture=capture, layers=self._layers)
             for traffic_class, exchange in zip(sendable, exchanges, strict=True)
         ]
 
@@ -319,7 +324,9 @@ class TrafficTests:
 
     def _agent_test(self, name: str, title: str, request: ProbeRequest) -> PacketsEvidence:
         exchanges, observation, capture = self._observe(name, [request], self._agent, measure_loss=True)
-        self._packets[name] = packets_evidence(exchanges, observation, title=title, capture=capture)
+        self._packets[name] = packets_evidence(
+            exchanges, observation, title=title, capture=capture, layers=self._layers
+        )
         return self._packets[name]
 
     def local_networks(self) -> Mapping[str, tuple[str, bool]]:
@@ -366,7 +373,7 @@ class TrafficTests:
         exchanges, observation, capture = self._observe(name, requests, prober, measure_loss=True)
         for exchange in exchanges:
             protocol = exchange.request.protocol
-            evidence = packets_evidence([exchange], observation, title=protocol, capture=capture)
+            evidence = packets_evidence([exchange], observation, title=protocol, capture=capture, layers=self._layers)
             self._packets[prefix + protocol] = evidence
 
     def _observe(
