@@ -236,12 +236,13 @@ def test_every_class_of_traffic_leaves_as_intended(
     if not astray and (unknown := traffic_classes.unknown):
         reasons = sorted({traffic_class.path.reason for traffic_class in unknown})
         expect.inconclusive(f"{len(unknown)} classes cannot be evaluated: {'; '.join(reasons)}", expected=expected)
+    left_out = f"; {traffic_classes.left_out}" if traffic_classes.left_out else ""
     witnesses = traffic.class_witnesses(astray[:WITNESSED_CLASSES])
     record = expect.holds if traffic_classes.target_is_astray or resolved.intent.egress.all_traffic else expect.advises
     record(
         not astray,
         expected=expected,
-        observed=_egress_text(astray) if astray else f"all {len(traffic_classes.classes)} classes do",
+        observed=(_egress_text(astray) if astray else f"all {len(traffic_classes.classes)} classes do") + left_out,
         evidence=[*(traffic_class.evidence for traffic_class in astray[:PATHS_SHOWN]), *witnesses],
     )
 

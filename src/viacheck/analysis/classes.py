@@ -8,6 +8,7 @@ packet; one probe of a class is a witness for the whole class.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,8 +26,12 @@ WITH_PORTS = frozenset({6, 17})
 UNNAMED_PORT = 33434
 """A port that stands for all ports that no selector names."""
 EVERYTHING = IPv4Network("0.0.0.0/0")
-MOST_PREFIXES = 256
-"""Prefixes of one table that are traced for each interface and type of route; a full table has the same few."""
+PREFIXES_OF_ONE_END = 16
+"""Prefixes that are traced of those routes of one table that lead the same way: all of them end alike."""
+MOST_PREFIXES, MOST_SELECTORS = 256, 48
+"""Prefixes and selectors that are traced: a host with more of them is judged by the widest, and the rest is counted."""
+LOCAL_TYPES = frozenset({"local", "broadcast", "multicast", "anycast"})
+MAX_ADDRESS = 0xFFFFFFFF
 EXAMPLE = IPv4Address("192.0.2.1")
 """An address for documentation (RFC 5737), preferred as the representative of a prefix that holds it."""
 NEVER_SENT = tuple(
@@ -115,9 +120,18 @@ class ClassPartition:
     resolved: ResolvedIntent
 
     @cached_property
-    def tracer(self) -> PathTracer:
-        """The tracer over the host."""
-        return PathTracer(self.resolved)
+    def _tracer(self) -> PathTracer:
+        """The tracer over the host. Where a class leaves does not depend on its answers."""
+        return PathTracer(self.resolved, answers=False)
+
+    @cached_property
+    def left_out(self) -> str | None:
+        """What a very large host has too much of to be traced; None when every class is traced."""
+        prefixes, selectors = len(self._all_prefixes), len(self._all_selectors)
+        if prefixes <= MOST_PREFIXES and selectors <= MOST_SELECTORS:
+            return None
+        traced = f"{min(prefixes, MOST_PREFIXES)} and {min(selectors, MOST_SELECTORS)} are traced"
+        return f"of {prefixes} prefixes and {selectors} selectors the widest {traced}"
 
     @cached_property
     def classes(self) -> tuple[TrafficClass, ...]:
@@ -152,12 +166,17 @@ class ClassPartition:
             for traffic_class in self.classes
         )
 
+    @cached_property
+    def _states(self) -> tuple[NetworkState, ...]:
+        """The namespaces on the agent's paths."""
+        agent = self.resolved.snapshot.agent
+        return (self.resolved.snapshot.host, *([agent] if agent is not None else []))
+
     def _classes(self) -> Iterator[TrafficClass]:
-        prefixes = sorted(self._prefixes(), key=lambda prefix: (prefix.prefixlen, prefix.network_address))
-        apart = [*prefixes, *NEVER_SENT]
-        selectors = list(self._selectors())
-        for prefix in prefixes:
-            address = representative(prefix, apart)
+        space = PrefixSpace([*self._all_prefixes, *self._routed, *NEVER_SENT])
+        selectors = self._all_selectors[:MOST_SELECTORS]
+        for prefix in self._all_prefixes[:MOST_PREFIXES]:
+            address = space.representative(prefix)
             if address is None or any(address in never for never in NEVER_SENT):
                 continue
             for selector in selectors:
@@ -166,7 +185,7 @@ class ClassPartition:
                     protocol=selector.protocol,
                     dport=selector.dport if selector.protocol not in WITH_PORTS else selector.dport or UNNAMED_PORT,
                 )
-                path = self.tracer.trace(traffic)
+                path = self._tracer.trace(traffic)
                 exception = self._exception(address, selector)
                 intended = self.resolved.uplink if exception is None else exception.uplink
                 verdict = self._verdict(address, path, intended)
@@ -209,39 +228,42 @@ class ClassPartition:
 
     @cached_property
     def _local_networks(self) -> tuple[IPv4Network, ...]:
-        states = [
-            self.resolved.snapshot.host,
-            *([self.resolved.snapshot.agent] if self.resolved.snapshot.agent else []),
-        ]
         return tuple(
             IPv4Network(str(address.network))
-            for state in states
+            for state in self._states
             for address in state.addresses
             if address.family == 4 and address.prefixlen > 0
         )
 
-    def _prefixes(self) -> set[IPv4Network]:
-        """Return every destination prefix that a rule, a route or a filter condition on the path distinguishes."""
-        prefixes = {EVERYTHING, IPv4Network(f"{self.resolved.target}/32")}
-        states = [
-            self.resolved.snapshot.host,
-            *([self.resolved.snapshot.agent] if self.resolved.snapshot.agent else []),
-        ]
-        for state in states:
-            prefixes.update(_prefixes_of_rules(state))
-            prefixes.update(_prefixes_of_routes(state))
-            prefixes.update(_prefixes_of_filter(state.packet_filter.chains))
-        prefixes.update(exception.to for exception in self.resolved.intent.egress.except_ if exception.to is not None)
-        return prefixes
+    @cached_property
+    def _routed(self) -> frozenset[IPv4Network]:
+        """Every destination of a route in a table that the agent's packets may reach."""
+        source = self.resolved.agent_source
+        return frozenset(
+            IPv4Network(route.destination)
+            for state in self._states
+            for routes in _routes_by_end(state, source).values()
+            for route in routes
+        )
 
-    def _selectors(self) -> Iterator[Selector]:
-        """Return the protocols and ports that any selector on the path distinguishes, and those for the rest."""
+    @cached_property
+    def _all_prefixes(self) -> tuple[IPv4Network, ...]:
+        """Every destination prefix that a rule, a route or a filter condition distinguishes, the widest first."""
+        prefixes = {EVERYTHING, IPv4Network(f"{self.resolved.target}/32")}
+        for state in self._states:
+            prefixes.update(IPv4Network(rule.destination) for rule in state.rules_of(4) if rule.destination)
+            prefixes.update(_prefixes_of_filter(state.packet_filter.chains))
+            for routes in _routes_by_end(state, self.resolved.agent_source).values():
+                widest = sorted(routes, key=lambda route: int(route.destination.rpartition("/")[2]))
+                prefixes.update(IPv4Network(route.destination) for route in widest[:PREFIXES_OF_ONE_END])
+        prefixes.update(exception.to for exception in self.resolved.intent.egress.except_ if exception.to is not None)
+        return tuple(sorted(prefixes, key=lambda prefix: (prefix.prefixlen, prefix.network_address)))
+
+    @cached_property
+    def _all_selectors(self) -> tuple[Selector, ...]:
+        """The protocols and ports that any selector on the path distinguishes, those for the rest first."""
         selectors = {Selector(protocol=protocol) for protocol in (1, 6, 17)}
-        states = [
-            self.resolved.snapshot.host,
-            *([self.resolved.snapshot.agent] if self.resolved.snapshot.agent else []),
-        ]
-        for state in states:
+        for state in self._states:
             for rule in state.rules_of(4):
                 protocols = [rule.ipproto] if rule.ipproto else [6, 17] if rule.dport or rule.sport else []
                 ports = [rule.dport.first, rule.dport.last] if rule.dport else [None]
@@ -253,29 +275,41 @@ class ClassPartition:
             selectors.update(
                 Selector(protocol=number, dport=port) for number in numbers for port in exception.ports or ()
             )
-        yield from sorted(selectors, key=lambda selector: (selector.protocol or 0, selector.dport or 0))
+        order = sorted(
+            selectors, key=lambda selector: (selector.dport is not None, selector.protocol or 0, selector.dport or 0)
+        )
+        return tuple(order)
+
+
+class PrefixSpace:
+    """Many prefixes, sorted once, to find an address of one of them that lies in no longer prefix."""
+
+    def __init__(self, prefixes: Iterable[IPv4Network]) -> None:
+        """Sort the prefixes by their first address."""
+        self._ranges = sorted(
+            {(int(prefix.network_address), int(prefix.broadcast_address), prefix.prefixlen) for prefix in prefixes}
+        )
+
+    def representative(self, prefix: IPv4Network) -> IPv4Address | None:
+        """Return an address of a prefix that lies in no longer prefix; None when longer prefixes cover it."""
+        first, last = int(prefix.network_address), int(prefix.broadcast_address)
+        start, end = bisect_left(self._ranges, (first, 0, 0)), bisect_right(self._ranges, (last, MAX_ADDRESS, 32))
+        longer = [(low, high) for low, high, length in self._ranges[start:end] if length > prefix.prefixlen]
+        example = int(EXAMPLE)
+        if EXAMPLE in prefix and not any(low <= example <= high for low, high in longer):
+            return EXAMPLE
+        candidate = first + (1 if prefix.prefixlen < 31 else 0)
+        # The ranges are in order, so that each that holds the candidate moves it behind itself.
+        for low, high in longer:
+            if low <= candidate <= high:
+                candidate = high + 1
+        return IPv4Address(candidate) if candidate <= last else None
 
 
 @lru_cache(maxsize=4)
 def class_partition(resolved: ResolvedIntent) -> ClassPartition:
     """Return the classes of a host; each failing check asks for them again."""
     return ClassPartition(resolved)
-
-
-def representative(prefix: IPv4Network, prefixes: Sequence[IPv4Network]) -> IPv4Address | None:
-    """Return an address of a prefix that lies in no longer prefix of the list; None when these cover it."""
-    inside = [other for other in prefixes if other.prefixlen > prefix.prefixlen and other.subnet_of(prefix)]
-    if EXAMPLE in prefix and not any(EXAMPLE in other for other in inside):
-        return EXAMPLE
-    if not inside:
-        return prefix.network_address if prefix.prefixlen == 32 else prefix.network_address + 1
-    candidate = int(prefix.network_address) + (1 if prefix.prefixlen < 31 else 0)
-    last = int(prefix.broadcast_address)
-    # Each covering prefix moves the candidate behind itself, so that the loop ends after one pass over the list.
-    for other in sorted(inside, key=lambda network: (network.network_address, network.prefixlen)):
-        if int(other.network_address) <= candidate <= int(other.broadcast_address):
-            candidate = int(other.broadcast_address) + 1
-    return IPv4Address(candidate) if candidate <= last else None
 
 
 def classes_text(classes: Sequence[TrafficClass], limit: int) -> str:
@@ -301,23 +335,19 @@ def _covers(wider: TrafficClass, narrower: TrafficClass) -> bool:
     return selectors and same_end and narrower.prefix.subnet_of(wider.prefix)
 
 
-def _prefixes_of_rules(state: NetworkState) -> Iterator[IPv4Network]:
-    for rule in state.rules_of(4):
-        if rule.destination:
-            yield IPv4Network(rule.destination, strict=False)
-
-
-def _prefixes_of_routes(state: NetworkState) -> Iterator[IPv4Network]:
-    """Yield the prefixes of routes; of many that lead the same way only the widest: the others end alike."""
-    by_end: dict[tuple[object, ...], list[Route]] = {}
+def _routes_by_end(state: NetworkState, source: str | None) -> dict[tuple[object, ...], list[Route]]:
+    """Group the routes that the agent's packets may meet by table, type and interfaces: a group ends alike."""
+    tables = {
+        rule.table
+        for rule in state.rules_of(4)
+        if rule.source is None or source is None or IPv4Address(source) in IPv4Network(rule.source, strict=False)
+    }
+    groups: dict[tuple[object, ...], list[Route]] = {}
     for route in state.routes:
-        if route.family == 4 and route.type not in ("local", "broadcast", "multicast", "anycast"):
+        if route.family == 4 and route.table in tables and route.type not in LOCAL_TYPES:
             interfaces = tuple(hop.interface for hop in route.nexthops)
-            by_end.setdefault((route.table, route.type, interfaces), []).append(route)
-    for routes in by_end.values():
-        routes.sort(key=lambda route: int(route.destination.rpartition("/")[2]))
-        for route in routes[:MOST_PREFIXES]:
-            yield IPv4Network(route.destination)
+            groups.setdefault((route.table, route.type, interfaces), []).append(route)
+    return groups
 
 
 def _prefixes_of_filter(chains: Iterable[FilterChain]) -> Iterator[IPv4Network]:

@@ -82,6 +82,8 @@ class PathTracer:
     """Traces packets through one host, whose models are indexed once."""
 
     resolved: ResolvedIntent
+    answers: bool = True
+    """Whether the answers are traced as well."""
 
     @cached_property
     def _agent_model(self) -> RoutingModel | None:
@@ -253,7 +255,7 @@ class PathTracer:
             source=sources.pop() if len(sources) == 1 else None, gateway=decision.gateway,
             reason=f"{by}route {decision.route}",
         )  # fmt: skip
-        if len(decision.interfaces) != 1:
+        if len(decision.interfaces) != 1 or not self.answers:
             return path
         return self._answered(path, arriving, traffic.source != path.source)
 
