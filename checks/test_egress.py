@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fixtures.check import check
@@ -20,7 +20,7 @@ from viacheck.analysis.sightings import (
 )
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.intent_values import share
-from viacheck.model.result import LossVerdict
+from viacheck.model.result import LossVerdict, PacketsEvidence
 
 if TYPE_CHECKING:
     from viacheck.packets.traffic_tests import TrafficTests
@@ -140,27 +140,66 @@ def test_dns_queries_leave_by_the_intended_uplink(
 ) -> None:
     if not traffic.resolvers:
         expect.not_applicable("the agent's resolv.conf names no resolver")
-    packets = traffic.dns()
-    if not left_by(packets, resolved.egress_interfaces) and not packets.refused and packets.answered:
-        expect.not_applicable(f"{', '.join(traffic.resolvers)} answers on this host, so no query leaves")
-    if not left_by(packets, resolved.egress_interfaces) and not left_by(
-        traffic.agent("udp"), resolved.egress_interfaces
-    ):
+    interfaces, has_ipv6 = resolved.egress_interfaces, resolved.agent_address6 is not None
+    left = {resolver: left_by(packets, interfaces) for resolver, packets in traffic.dns.items()}
+    # A resolver on this host answers without a query that leaves; an agent without IPv6 cannot query an IPv6 resolver.
+    judged = {
+        resolver: packets
+        for resolver, packets in traffic.dns.items()
+        if left[resolver] or not (packets.answered or (":" in resolver and packets.refused and not has_ipv6))
+    }
+    if not judged:
+        expect.not_applicable(f"{_resolver_texts(traffic, interfaces)}: no query leaves")
+    if not any(left.values()) and not left_by(traffic.agent("udp"), interfaces):
         expect.not_run("none of the agent's packets leaves (EGRESS-01)")
-    departed = departures(packets, resolved.uplink)
-    foreign = {sighting.source for sighting in departed if not resolved.is_agents_own(sighting)}
-    if resolved.bridged and foreign and list(left_by(packets, resolved.egress_interfaces)) == [resolved.uplink]:
+    evidence = list(traffic.dns.values())
+    foreign = {
+        resolver: sorted({query.source for query in departures(packets) if not resolved.is_agents_own(query)})
+        for resolver, packets in judged.items()
+        if resolved.bridged and ":" not in resolver and list(left[resolver]) == [resolved.uplink]
+    }
+    elsewhere = [resolver for resolver in judged if set(left[resolver]) - {resolved.uplink}]
+    expected = f"all queries to {', '.join(judged)} leave by {resolved.uplink}, none by another interface"
+    observed = _resolver_texts(traffic, interfaces)
+    if any(foreign.values()) and not elsewhere:
         others = departures(traffic.agent(resolved.intent.probe.protocols[0]), resolved.uplink)
         # EGRESS-02 reports a wrong source of all packets of the agent.
         expect.advises(
             not all(map(resolved.is_agents_own, others)),
             expected=f"the agent's queries leave by {resolved.uplink} with its own address {resolved.agent_address}",
-            observed=f"{', '.join(traffic.resolvers)} forwards them from this host: they leave by "
-            f"{resolved.uplink} as {', '.join(sorted(foreign))}",
-            evidence=[packets],
+            observed="; ".join(
+                f"{resolver} forwards them from this host: they leave by {resolved.uplink} as {', '.join(sources)}"
+                for resolver, sources in foreign.items()
+                if sources
+            ),
+            evidence=evidence,
         )
         return
-    expect.only_by(resolved.uplink, packets, resolved.egress_interfaces, who="the agent's resolver")
+    if not elsewhere:
+        for packets in evidence:
+            expect.proven_absent(packets, [name for name in interfaces if name != resolved.uplink], expected=expected)
+    missing = [
+        resolver
+        for resolver, packets in judged.items()
+        if packets.refused or len(left[resolver].get(resolved.uplink, ())) < packets.sent
+    ]
+    expect.holds(not elsewhere and not missing, expected=expected, observed=observed, evidence=evidence)
+
+
+def _resolver_texts(traffic: TrafficTests, interfaces: Sequence[str]) -> str:
+    """Return where the queries to each resolver left."""
+    return "; ".join(
+        f"{resolver}: {_queries_text(packets, left_by(packets, interfaces))}"
+        for resolver, packets in traffic.dns.items()
+    )
+
+
+def _queries_text(packets: PacketsEvidence, left: Mapping[str, set[int]]) -> str:
+    if not left and packets.refused:
+        return f"refused by the agent's own kernel ({', '.join(sorted(set(packets.refused)))})"
+    if not left and packets.answered:
+        return "answers on this host"
+    return departures_text(left, packets.sent)
 
 
 @check(

@@ -7,7 +7,7 @@ from netns_lab.faults.fault import FAULT_TABLE, fault
 from netns_lab.faults.routing import rule_missing
 from netns_lab.lab import Lab
 from netns_lab.nft_rules import DropICMPErrors, Duplicate, SetMark
-from netns_lab.plan import RESOLVER
+from netns_lab.plan import PROBE_TARGET6, RESOLVER
 from netns_lab.scenarios import AGENT_SUBNET, TABLE
 from netns_lab.services.dns_forwarder import start_forwarder
 
@@ -46,6 +46,21 @@ def mirrored_copy(lab: Lab) -> None:
 def dns_other_path(lab: Lab) -> None:
     lab.on_close(start_forwarder(lab.host.namespace, listen="172.17.0.1", upstream=RESOLVER))
     lab.host.write("/etc/resolv.conf", "nameserver 172.17.0.1\n")
+
+
+@fault("dns-second-resolver", "The second resolver is on the host and forwards the agent's DNS queries",
+       on="policy-routing", breaks={"EGRESS-05"}, diagnosis="DNS_OTHER_PATH", flavour="netns")  # fmt: skip
+def dns_second_resolver(lab: Lab) -> None:
+    lab.on_close(start_forwarder(lab.host.namespace, listen="172.17.0.1", upstream=RESOLVER))
+    lab.host.write("/etc/resolv.conf", f"nameserver {RESOLVER}\nnameserver 172.17.0.1\n")
+
+
+@fault("dns-ipv6-escapes", "The second resolver has an IPv6 address, and no IPv6 rule sends the agent's queries to it",
+       on="policy-routing-hardened", breaks={"EGRESS-05", "EGRESS-07"}, diagnosis="IPV6_ESCAPES",
+       flavour="netns")  # fmt: skip
+def dns_ipv6_escapes(lab: Lab) -> None:
+    ipv6_escapes(lab)
+    lab.host.write("/etc/resolv.conf", f"nameserver {RESOLVER}\nnameserver {PROBE_TARGET6}\n")
 
 
 @fault("answers-lost", "A third of the UDP probes gets no answer", on="policy-routing",

@@ -92,6 +92,7 @@ def resolvers_of(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
         resolvers = container.dns
     if resolvers is None:
         return (RESOLVER,), (f"the snapshot does not hold the agent's resolvers: the replica uses {RESOLVER}",)
+    ipv6 = [address for address in resolvers if not _is_ipv4(address)]
     resolvers = tuple(address for address in resolvers if _is_ipv4(address))
     outside = tuple(address for address in resolvers if not address.startswith(LOCAL_RESOLVERS))
     notes = [
@@ -101,6 +102,7 @@ def resolvers_of(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for address in resolvers
         if address not in outside
     ]
+    notes += [f"the IPv6 DNS server at {address} is not reproduced in the replica" for address in ipv6]
     return outside, tuple(notes)
 
 

@@ -43,14 +43,14 @@ def answers_seen(packets: PacketsEvidence, interface: str) -> set[int]:
 
 
 def answers_by_other_interface(packets: PacketsEvidence, interface: str) -> dict[str, set[int]]:
-    """Return the probes whose answer came in on another interface than they left by, by the answer's interface."""
+    """Return the probes that left by an interface, with their answer on another one, by the answer's interface."""
     elsewhere: dict[str, set[int]] = {}
     for sighting in packets.sightings:
         arrives = sighting.direction == "in" and sighting.role == "answer" and sighting.same_frame_on is None
         if arrives and sighting.path_interface != interface:
             elsewhere.setdefault(sighting.path_interface, set()).add(sighting.probe)
-    here = answers_seen(packets, interface)
-    return {name: probes - here for name, probes in elsewhere.items() if probes - here}
+    astray = {probe.probe for probe in departures(packets, interface)} - answers_seen(packets, interface)
+    return {name: probes & astray for name, probes in elsewhere.items() if probes & astray}
 
 
 def errors_seen(packets: PacketsEvidence) -> list[PacketSighting]:

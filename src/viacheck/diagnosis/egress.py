@@ -186,10 +186,11 @@ def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) ->
     packets = measurements.traffic.packets.get("dns")
     if packets is None:
         return
-    others = [interface for interface in left_by(packets, resolved.egress_interfaces) if interface != resolved.uplink]
+    away = [query for query in departures(packets) if query.source != resolved.agent_address6]
+    others = {query.path_interface for query in away} & set(resolved.egress_interfaces) - {resolved.uplink}
     if not others and not foreign_departures(resolved, packets):
         return
-    queries = [query for query in departures(packets) if query.path_interface in (others or [resolved.uplink])]
+    queries = [query for query in away if query.path_interface in (others or {resolved.uplink})]
     sources = ", ".join(sorted({query.source for query in queries}))
     interfaces = ", ".join(sorted({query.path_interface for query in queries}))
     container = resolved.intent.agent.container or "the container"
@@ -206,16 +207,26 @@ def foreign_departures(resolved: ResolvedIntent, packets: PacketsEvidence) -> li
     """Return a bridged agent's probes that left by its uplink with a MAC or IPv4 address that is not the agent's."""
     if not resolved.bridged:
         return []
-    return [sighting for sighting in departures(packets, resolved.uplink) if not resolved.is_agents_own(sighting)]
+    return [
+        sighting
+        for sighting in departures(packets, resolved.uplink)
+        if ":" not in sighting.source and not resolved.is_agents_own(sighting)
+    ]
 
 
 def ipv6_escapes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that IPv6 packets leave by another uplink, because the rule is for IPv4 only."""
-    packets = measurements.traffic.packets.get("ipv6")
-    if packets is None or resolved.agent_address6 is None:
-        return
-    others = [interface for interface in left_by(packets, resolved.egress_interfaces) if interface != resolved.uplink]
-    if not others:
+    others = sorted(
+        {
+            sighting.path_interface
+            for name in ("ipv6", "dns")
+            if name in measurements.traffic.packets
+            for sighting in departures(measurements.traffic.packets[name])
+            if ":" in sighting.source and sighting.path_interface in resolved.egress_interfaces
+        }
+        - {resolved.uplink}
+    )
+    if not others or resolved.agent_address6 is None:
         return
     state, table = resolved.snapshot.host, resolved.table
     addresses = state.addresses_of(resolved.bridge or "", 6)
@@ -231,7 +242,7 @@ def ipv6_escapes(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
     yield Cause(
         "IPV6_ESCAPES", "EGRESS-07",
         f"the agent's IPv6 packets leave by {', '.join(others)}: no IPv6 rule sends {subnet} to table {table}",
-        Remedy(tuple(steps), tuple(rollback)),
+        Remedy(tuple(steps), tuple(rollback)), frozenset({"EGRESS-05"}),
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class TrafficSubject(Protocol):
 
     @property
     def resolvers(self) -> tuple[str, ...] | None:
-        """The IPv4 resolvers in the agent's resolv.conf; None when the file cannot be read."""
+        """The resolvers in the agent's resolv.conf; None when the file cannot be read."""
 
 
 class TrafficTests:
@@ -177,16 +177,30 @@ class TrafficTests:
             for protocol in self._probe.protocols
         ]  # fmt: skip
 
-    def dns(self) -> PacketsEvidence:
-        """Send the agent's queries to the first resolver of its resolv.conf."""
-        if "dns" not in self._packets:
-            request = ProbeRequest(protocol="dns", destination=self.resolvers[0], count=self._probe.count)
-            self._exchange("", self._agent, [request])
-        return self._packets["dns"]
+    @cached_property
+    def dns(self) -> Mapping[str, PacketsEvidence]:
+        """The agent's queries to every resolver of its resolv.conf, sent together, by resolver."""
+        requests = [
+            ProbeRequest(protocol="dns", destination=self._with_scope_index(resolver), count=self._probe.count)
+            for resolver in self.resolvers
+        ]
+        exchanges, observation, capture = self._observe("dns", requests, self._agent)
+        self._packets["dns"] = packets_evidence(exchanges, observation, title="dns", capture=capture)
+        return {
+            resolver: packets_evidence([exchange], observation, title=f"dns to {resolver}", capture=capture)
+            for resolver, exchange in zip(self.resolvers, exchanges, strict=True)
+        }
+
+    def _with_scope_index(self, address: str) -> str:
+        """Return an address whose scope, if it has one, is the index of the agent's interface and not its name."""
+        plain, _, scope = address.partition("%")
+        agent = self._subject.resolved.snapshot.agent
+        link = agent.link(scope) if agent is not None and scope else None
+        return f"{plain}%{link.index}" if link is not None else plain
 
     @cached_property
     def resolvers(self) -> tuple[str, ...]:
-        """The IPv4 resolvers that the agent queries."""
+        """The resolvers that the agent queries."""
         return self._subject.resolvers or ()
 
     def full_size(self) -> PacketsEvidence:
@@ -252,7 +266,7 @@ class TrafficTests:
             self.agent(self._probe.protocols[0])
             self.gateway_pings()
             if self.resolvers:
-                self.dns()
+                _ = self.dns
         facts = SegmentTests(self._subject.resolved, self._host, agent, self._timeout).measure()
         # A machine with the agent's MAC address diverts the agent's frames when it answers: its test comes last.
         _ = self._conflict_test

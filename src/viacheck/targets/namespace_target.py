@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,13 +33,13 @@ from viacheck.model.measurements import KernelDecision
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
+from viacheck.parsers.resolv_conf import nameservers
 from viacheck.targets.base import Forecast, Services
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
     from viacheck.packets.traffic_tests import TrafficTests
 
-NAMESERVER = r"^\s*nameserver\s+(\d+(?:\.\d+){3})\s*$"
 RETURNS_WITHIN, ASK_AGAIN_AFTER = 5.0, 0.02
 """Seconds: the engine reports that a container was started, but not when it runs."""
 
@@ -176,9 +175,9 @@ class NamespaceTarget:
 
     @property
     def resolvers(self) -> tuple[str, ...] | None:
-        """The IPv4 resolvers in the agent's resolv.conf (resolv.conf(5)); None when it cannot be read."""
+        """The resolvers in the agent's resolv.conf; None when it cannot be read."""
         text = self.read_agent_file("/etc/resolv.conf")
-        return None if text is None else tuple(re.findall(NAMESERVER, text, re.MULTILINE))
+        return None if text is None else nameservers(text)
 
     @cached_property
     def resolved(self) -> ResolvedIntent:
