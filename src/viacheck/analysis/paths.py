@@ -136,6 +136,11 @@ class PathTracer:
                     traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({uplink}),
                     source=traffic.source, gateway=decision.gateway, reason=f"the agent is a port of {arriving}",
                 )  # fmt: skip
+            unanswered = self._unanswered_arp(traffic, arriving, link, decision)
+            if unanswered is not None:
+                hops.append(_hop("host", arriving, "link", unanswered, "no ARP answer"))
+                reason = f"the host does not answer the agent's ARP request for {decision.gateway}: {unanswered}"
+                return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
             return self._through_host(traffic, arriving, hops)
         if link.kind is not None:
             tunnel = link.kind in TUNNEL_KINDS
@@ -149,6 +154,26 @@ class PathTracer:
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}), source=decision.source,
             gateway=decision.gateway, reason=f"{link.name} is an interface of the agent's own",
         )  # fmt: skip
+
+    def _unanswered_arp(self, traffic: Traffic, arriving: str, link: Link, decision: Decision) -> str | None:
+        """Return why the host leaves the agent's ARP request unanswered; None when it answers, or none is sent.
+
+        The kernel answers a request only if routing accepts it as a packet for the host (arp_process, net/ipv4/arp.c):
+        the same rules and reverse-path check apply to it.
+        """
+        gateway, agent = decision.gateway, self.resolved.snapshot.agent
+        if gateway is None or traffic.family != 4 or agent is None or not self._is_hosts_own(gateway):
+            return None
+        permanent = any(
+            entry.address == gateway and entry.interface == link.name and entry.state == "PERMANENT"
+            for entry in agent.neighbours
+        )
+        if permanent:
+            return None
+        request = self.resolved.model.decide(Packet(source=traffic.source, destination=gateway, iif=arriving))
+        if request.outcome == "local" or not request.certain:
+            return None
+        return "; ".join([*_deciders(request), *([request.note] if request.note else [])]) or request.outcome
 
     def _on_parent(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
         parent = self.resolved.parent_of(link)
