@@ -41,10 +41,10 @@ def apply_script(lab: Lab, script: Script) -> str:
     output = _TRACE.sub("+ ", result.stderr)
     if not result.ok:
         raise ScriptFailed(f"{script.name}: {_line_of(script, result)}: exit {result.exit_code}: {_last_line(output)}")
-    return result.stdout + output + _settle(lab)
+    return result.stdout + output + settle(lab)
 
 
-def _settle(lab: Lab) -> str:
+def settle(lab: Lab) -> str:
     """Wait until systemd-networkd, if it runs, has done the work that ``networkctl reload`` only starts."""
     if lab.networkd is None:
         return ""

@@ -17,6 +17,8 @@ from netns_lab.plan import LabPlan
 from viacheck.host import syscalls
 
 _OVERLAID = ("/etc", "/usr/local")
+_NETWORK_SYSCTLS = "/proc/sys/net"
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 - folders to cover, not files to write
 
 
 def private_files(plan: LabPlan) -> Callable[[], None]:
@@ -26,6 +28,8 @@ def private_files(plan: LabPlan) -> Callable[[], None]:
     """
 
     def prepare() -> None:
+        if plan.untrusted:
+            _protect_machine()
         syscalls.mount("tmpfs", "/run", "tmpfs", options="mode=755")
         os.makedirs("/run/netns")
         private = ["/run"]
@@ -45,6 +49,18 @@ def private_files(plan: LabPlan) -> Callable[[], None]:
         _write(plan, private)
 
     return prepare
+
+
+def _protect_machine() -> None:
+    """Make every mount read-only, with empty folders for temporary files; sysctls of the network stay writable.
+
+    The private folders are mounted on top of it afterwards.
+    """
+    syscalls.mount(_NETWORK_SYSCTLS, _NETWORK_SYSCTLS, flags=syscalls.MS_BIND)
+    syscalls.mount_setattr("/", add=syscalls.MOUNT_ATTR_RDONLY, below=True)
+    syscalls.mount_setattr(_NETWORK_SYSCTLS, clear=syscalls.MOUNT_ATTR_RDONLY)
+    for folder in _TEMPORARY:
+        syscalls.mount("tmpfs", folder, "tmpfs", options="mode=1777")
 
 
 def _write(plan: LabPlan, private: Sequence[str]) -> None:

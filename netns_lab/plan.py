@@ -90,6 +90,8 @@ class LabPlan:
     """Symbolic links among the host's files: the target by the link's path."""
     hidden: tuple[str, ...] = ()
     """Folders and files of this machine that the lab's host must not see; a folder is empty there, and private."""
+    untrusted: bool = False
+    """The plan holds values of another host: every file of this machine is read-only on the lab's host."""
     leased: str | None = None
     """The agent's interface that a DHCP client holds a lease for."""
     daemons: bool = False

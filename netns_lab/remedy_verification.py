@@ -14,11 +14,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from netns_lab.apply_script import ScriptFailed, apply_script
+from netns_lab.apply_script import ScriptFailed
 from netns_lab.comparable_state import comparable
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, Script, parse_labs, replica_of
 from netns_lab.open_lab import open_lab
+from netns_lab.remedy_steps import run_steps
 from viacheck.model.diff import changes
 from viacheck.model.result import CheckResult, RemedyCheck, RunResult, TargetRecord
 from viacheck.model.snapshot import Snapshot
@@ -101,9 +102,9 @@ def _verify_in(lab: Lab, remedy_lab: RemedyLab, judge: Judge, captures: Path) ->
     states: list[Snapshot] = []
     for remedy in remedy_lab.remedies:
         states.append(_state(lab, remedy_lab.spec))
-        script = Script(f"remedy of {remedy.code}", "\n".join(remedy.commands))
+        script = Script(f"remedy of {remedy.code}", remedy.text)
         try:
-            apply_script(lab, script)
+            run_steps(lab, script.name, remedy.steps)
         except ScriptFailed as error:
             # The script may have changed the lab in part: neither the next remedies nor a rollback prove anything.
             return _not_applied(remedy_lab.remedies, checks, str(error))
@@ -136,7 +137,7 @@ def _not_applied(
 def _rollback_failure(lab: Lab, spec: LabSpec | ReplicaSpec, remedy: RemedyCandidate, before: Snapshot) -> str | None:
     """Roll a remedy back; return why the lab's state is not the one before the remedy, None if it is."""
     try:
-        apply_script(lab, Script(f"rollback of {remedy.code}", "\n".join(remedy.rollback)))
+        run_steps(lab, f"rollback of {remedy.code}", remedy.rollback)
     except ScriptFailed as error:
         return str(error)
     return "; ".join(_differences(before, _state(lab, spec))) or None

@@ -101,6 +101,7 @@ def _lab_plan(
         executables=files.executables,
         file_links=files.links,
         hidden=files.hidden,
+        untrusted=True,
         notes=(*notes, *files.notes),
     )
 

@@ -19,7 +19,16 @@ from pydantic import BaseModel
 from tests.helpers.persistence_hosts import recorded, resolved
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import causes
-from viacheck.diagnosis.remedy import CommandOutput, Step, command, container_pid, remedy_of, shell_text
+from viacheck.diagnosis.remedy import (
+    CommandOutput,
+    Step,
+    command,
+    container_pid,
+    execution_of,
+    iptables_rule_commands,
+    remedy_of,
+    shell_text,
+)
 from viacheck.diagnosis.remedy import systemd_exec_shell as exec_shell
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import DisruptionResult, EgressState, Measurements, Offer, TrafficMeasurements
@@ -113,18 +122,28 @@ LINES = st.lists(
 NAMES = st.text(st.sampled_from([*string.ascii_letters, *" $;'\"`-*&|\\#(){}!~"]), min_size=1, max_size=12)
 
 
-def run(step: Step) -> None:
+def run_by_shell(step: Step) -> None:
     subprocess.run(["/bin/sh", "-ec", shell_text(step)], check=True, capture_output=True)
+
+
+def run_without_shell(step: Step) -> None:
+    execution = execution_of(step)
+    argv = [argument for argument in execution.argv if isinstance(argument, str)]
+    subprocess.run(argv, input=(execution.stdin or "").encode(), check=True, capture_output=True)
+
+
+RUNNERS = pytest.mark.parametrize("run", [run_by_shell, run_without_shell])
 
 
 def content(path: str) -> list[str]:
     return Path(path).read_bytes().decode().split("\n")
 
 
-@given(NAMES, LINES, LINES, st.data())
-@settings(max_examples=25, deadline=None)
+@RUNNERS
+@given(name=NAMES, old=LINES, new=LINES, data=st.data())
+@settings(max_examples=15, deadline=None)
 def test_an_edit_does_what_it_says_and_is_undone(
-    name: str, old: list[str], new: list[str], data: st.DataObject
+    run: Callable[[Step], None], name: str, old: list[str], new: list[str], data: st.DataObject
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/{name}"
@@ -151,9 +170,12 @@ def test_an_edit_does_what_it_says_and_is_undone(
             assert content(path) == [*old, ""]
 
 
-@given(NAMES, LINES, LINE.filter(bool))
-@settings(max_examples=20, deadline=None)
-def test_a_file_is_written_and_a_line_appended(name: str, lines: list[str], line: str) -> None:
+@RUNNERS
+@given(name=NAMES, lines=LINES, line=LINE.filter(bool))
+@settings(max_examples=15, deadline=None)
+def test_a_file_is_written_and_a_line_appended(
+    run: Callable[[Step], None], name: str, lines: list[str], line: str
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, text = f"{folder}/new/{name}", "".join(f"{line}\n" for line in lines)
         edit = new_file(path, text)
@@ -165,6 +187,12 @@ def test_a_file_is_written_and_a_line_appended(name: str, lines: list[str], line
         assert content(path) == [*(other for other in lines if other != line), ""]
         run(edit.rollback)
         assert not Path(path).exists()
+
+
+@pytest.mark.parametrize("option", ["--modprobe=/etc/x", "--modprobe /etc/x", "--mod /etc/x", "-M /etc/x", "-nM/etc/x"])
+def test_a_rule_that_names_a_program_has_no_remedy(option: str) -> None:
+    assert iptables_rule_commands("filter", FilterRule(text="-A FORWARD -m mark -j DROP"))
+    assert not iptables_rule_commands("filter", FilterRule(text=f"-A FORWARD {option} -m missing -j DROP"))
 
 
 def test_edits_are_rolled_back_in_reverse() -> None:

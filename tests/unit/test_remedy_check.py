@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -11,15 +12,21 @@ from viacheck.model.result import (
     CheckResult,
     Diagnosis,
     OtherCause,
+    OutputOf,
     RemedyCheck,
+    RemedyStep,
     Verdict,
     VerdictChange,
     add_affected_checks,
 )
-from viacheck.targets.remedy_check import candidates, compare, not_verified, obstacle_to
+from viacheck.targets.remedy_check import candidates, compare, not_verified, obstacle_to, runs_in_replica
 
 FIX = ["ip rule add priority 1000 from 172.17.0.0/16 lookup 200"]
 ROLLBACK = ["ip rule del priority 1000 from 172.17.0.0/16 lookup 200"]
+
+
+def steps_of(commands: list[str]) -> list[RemedyStep]:
+    return [RemedyStep(argv=list(shlex.split(command))) for command in commands]
 
 
 def result(
@@ -35,7 +42,10 @@ def result(
     diagnosis = None
     if code is not None:
         commands = FIX if remedy is None else remedy
-        diagnosis = Diagnosis(code=code, cause="a cause", remedy=commands, undo=ROLLBACK, reported_by=reported_by)
+        diagnosis = Diagnosis(
+            code=code, cause="a cause", remedy=commands, undo=ROLLBACK, remedy_steps=steps_of(commands),
+            undo_steps=steps_of(ROLLBACK), reported_by=reported_by,
+        )  # fmt: skip
     return CheckResult(
         check=check, target=target, case=case, title="a title", verdict=verdict, observed=f"{check} seen",
         diagnosis=diagnosis,
@@ -109,14 +119,34 @@ def test_failures_are_repaired_before_advisories_and_each_diagnosis_once() -> No
         (["docker start te-agent"], True, None),
         (["docker start te-agent"], False, "needs-docker"),
         (["systemctl start docker"], False, "needs-docker"),
-        (["printf 'docker start te-agent' > /etc/rc.local"], False, None),
+        (["tee -a 'docker start te-agent'"], False, None),
+        (["ifdown wlan0", "ifup wlan0"], True, None),
+        (["ifdown wlan0", "ifup wlan0"], False, "runs-host-files"),
+        (["kill 4711"], False, "runs-host-files"),
+        (["nsenter --net=/run/netns/agent ip link set dev eth0 up"], False, None),
+        (["nsenter --net=/run/netns/agent sh -c id"], False, "runs-host-files"),
+        (["nsenter --mount=/proc/1/ns/mnt ip link"], False, "runs-host-files"),
     ],
 )
 def test_a_remedy_that_a_lab_cannot_run_has_an_obstacle(
     commands: list[str], has_docker: bool, obstacle: str | None
 ) -> None:
-    diagnosis = Diagnosis(code="RULE_MISSING", cause="a cause", remedy=commands)
+    diagnosis = Diagnosis(code="RULE_MISSING", cause="a cause", remedy_steps=steps_of(commands))
     assert obstacle_to(diagnosis, has_docker=has_docker) == obstacle
+
+
+def test_the_output_of_docker_needs_docker() -> None:
+    step = RemedyStep(argv=["nsenter", "--net", "--target", OutputOf(command=["docker", "inspect", "x"]), "ip", "link"])
+    diagnosis = Diagnosis(code="RULE_MISSING", cause="a cause", remedy_steps=[step])
+    assert obstacle_to(diagnosis, has_docker=False) == "needs-docker"
+    assert not runs_in_replica(step)
+
+
+def test_the_rollback_of_a_replica_runs_no_file_of_the_host_either() -> None:
+    diagnosis = Diagnosis(
+        code="RULE_MISSING", cause="a cause", remedy_steps=steps_of(FIX), undo_steps=steps_of(["kill 4711"])
+    )
+    assert obstacle_to(diagnosis, has_docker=False) == "runs-host-files"
 
 
 def test_an_obstacle_says_why_the_remedy_is_not_verified() -> None:

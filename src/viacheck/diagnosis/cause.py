@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from viacheck.diagnosis.codes import CODES
-from viacheck.diagnosis.remedy import NO_REMEDY, Remedy
+from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, execution_of
 from viacheck.model.result import Diagnosis, Evidence
 
 EGRESS = frozenset({"EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-06"})
@@ -38,5 +38,7 @@ class Cause:
             cause=self.sentence,
             remedy=self.remedy.lines,
             undo=self.remedy.rollback_lines,
+            remedy_steps=[execution_of(step) for step in self.remedy.steps],
+            undo_steps=[execution_of(step) for step in self.remedy.rollback],
             reported_by=None if check == self.reported_by else self.reported_by,
         )

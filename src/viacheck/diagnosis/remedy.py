@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from viacheck.model.intent import Intent
+from viacheck.model.result import OutputOf, RemedyStep
 from viacheck.model.snapshot import FilterChain, FilterRule
 from viacheck.persistence.file_edit import (
     AppendLine,
@@ -29,6 +30,8 @@ from viacheck.persistence.file_edit import (
 
 _NFT_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_/.-]*")
 _DELIMITERS = ("EOF", "END", *(f"{letter}_EOF" for letter in "ABCDFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"))
+_MODPROBE = re.compile(r"-[A-Za-z0-9]*M.*", re.DOTALL)
+"""A cluster of short options, the last of which is ``-M``."""
 _BASIC_REGEX_SPECIAL = re.compile(r"[\\/.*\[\]^$]")
 
 
@@ -140,18 +143,24 @@ def nft_policy_commands(chain: FilterChain) -> Remedy:
 def iptables_rule_commands(table: str, rule: FilterRule) -> Remedy:
     """Return the remedy that deletes a rule, given as iptables-save prints it; its rollback inserts it first.
 
-    It is empty where the text is not ``-A CHAIN …``, or does not split into arguments.
+    It is empty where the text is not ``-A CHAIN …``, does not split into arguments, or names a program to run.
     """
     try:
         arguments = shlex.split(rule.text)
     except ValueError:
         return NO_REMEDY
-    if arguments[:1] != ["-A"]:
+    if arguments[:1] != ["-A"] or any(_names_program(argument) for argument in arguments[1:]):
         return NO_REMEDY
     return Remedy(
         (command("iptables", "-t", table, "-D", *arguments[1:]),),
         (command("iptables", "-t", table, "-I", *arguments[1:]),),
     )
+
+
+def _names_program(argument: str) -> bool:
+    """Return whether iptables may take an argument as ``-M`` or ``--modprobe``, which name a program that it runs."""
+    option = argument.partition("=")[0]
+    return _MODPROBE.fullmatch(argument) is not None or (len(option) > 3 and "--modprobe".startswith(option))
 
 
 # --- shell text -------------------------------------------------------------------------------------------------------
@@ -161,38 +170,58 @@ def shell_text(step: Step) -> str:
     """Return a step as a person types it into a POSIX shell."""
     if isinstance(step, tuple):
         return " ".join(str(part) if isinstance(part, CommandOutput) else shlex.quote(part) for part in step)
-    path = shlex.quote(step.path)
-    match step:
+    if isinstance(step, AppendLine):
+        return f"printf '%s\\n' {shlex.quote(step.line)} >> {shlex.quote(step.path)}"
+    arguments, text = _edit_command(step)
+    return shlex.join(arguments) if text is None else here_document(arguments, text)
+
+
+def execution_of(step: Step) -> RemedyStep:
+    """Return a step as a program runs it, without a shell."""
+    if isinstance(step, tuple):
+        return RemedyStep(
+            argv=[OutputOf(command=list(part.command)) if isinstance(part, CommandOutput) else part for part in step]
+        )
+    arguments, text = _edit_command(step)
+    return RemedyStep(argv=list(arguments), stdin=text if text is None else _whole_lines(text))
+
+
+def _edit_command(edit: FileEdit) -> tuple[tuple[str, ...], str | None]:
+    """Return the command of an edit, and the text that the command reads from standard input."""
+    path = edit.path
+    match edit:
         case WriteFile():
-            return here_document(("install", "-D", "-m", step.mode, "/dev/stdin", step.path), step.text)
+            return ("install", "-D", "-m", edit.mode, "/dev/stdin", path), edit.text
         case RemoveFile():
-            return f"rm {path}"
+            return ("rm", path), None
         case InsertLines(after=0):
             # 'r' writes behind a line only; 'e' writes the output of a command before it.
-            return here_document(("sed", "-i", "1e cat", step.path), step.text)
+            return ("sed", "-i", "1e cat", path), edit.text
         case InsertLines():
-            return here_document(("sed", "-i", f"{step.after}r /dev/stdin", step.path), step.text)
+            return ("sed", "-i", f"{edit.after}r /dev/stdin", path), edit.text
         case DeleteLines():
-            lines = f"{step.first}" if step.first == step.last else f"{step.first},{step.last}"
-            return f"sed -i '{lines}d' {path}"
+            return ("sed", "-i", f"{_lines(edit.first, edit.last)}d", path), None
         case ReplaceLines():
-            lines = f"{step.first}" if step.first == step.last else f"{step.first},{step.last}"
-            edit = ("sed", "-i", "-e", f"{step.last}r /dev/stdin", "-e", f"{lines}d", step.path)
-            return here_document(edit, step.text)
+            delete = f"{_lines(edit.first, edit.last)}d"
+            return ("sed", "-i", "-e", f"{edit.last}r /dev/stdin", "-e", delete, path), edit.text
         case CommentLine(following=""):
-            return f"sed -i '{step.line}s/^/# /' {path}"
+            return ("sed", "-i", f"{edit.line}s/^/# /", path), None
         case CommentLine():
-            edit = ("sed", "-i", "-e", f"{step.line}r /dev/stdin", "-e", f"{step.line}s/^/# /", step.path)
-            return here_document(edit, step.following)
+            comment = f"{edit.line}s/^/# /"
+            return ("sed", "-i", "-e", f"{edit.line}r /dev/stdin", "-e", comment, path), edit.following
         case UncommentLine(following=0):
-            return f"sed -i '{step.line}s/^# //' {path}"
+            return ("sed", "-i", f"{edit.line}s/^# //", path), None
         case UncommentLine():
-            first, last = step.line + 1, step.line + step.following
-            return f"sed -i -e '{first},{last}d' -e '{step.line}s/^# //' {path}"
+            delete = f"{_lines(edit.line + 1, edit.line + edit.following)}d"
+            return ("sed", "-i", "-e", delete, "-e", f"{edit.line}s/^# //", path), None
         case AppendLine():
-            return f"printf '%s\\n' {shlex.quote(step.line)} >> {path}"
+            return ("tee", "-a", path), f"{edit.line}\n"
         case DeleteMatchingLines():
-            return shlex.join(("sed", "-i", f"/^{_BASIC_REGEX_SPECIAL.sub(_escaped, step.line)}$/d", step.path))
+            return ("sed", "-i", f"/^{_BASIC_REGEX_SPECIAL.sub(_escaped, edit.line)}$/d", path), None
+
+
+def _lines(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first},{last}"
 
 
 def here_document(arguments: Sequence[str], text: str) -> str:
@@ -201,8 +230,12 @@ def here_document(arguments: Sequence[str], text: str) -> str:
     delimiter = next((name for name in _DELIMITERS if not any(_spoils(line, name) for line in lines)), "EOF")
     while delimiter in lines:
         delimiter += "_"
-    end = "" if text.endswith("\n") or not text else "\n"
-    return f"{shlex.join(arguments)} <<'{delimiter}'\n{text}{end}{delimiter}"
+    return f"{shlex.join(arguments)} <<'{delimiter}'\n{_whole_lines(text)}{delimiter}"
+
+
+def _whole_lines(text: str) -> str:
+    """Return a text whose last line has a line end, as a here-document gives it to a command."""
+    return text if text.endswith("\n") or not text else f"{text}\n"
 
 
 def _spoils(line: str, delimiter: str) -> bool:

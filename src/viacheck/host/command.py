@@ -53,15 +53,22 @@ class RecordedCommand:
     result: CommandResult
 
 
-def start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a command in the calling thread's namespaces, with both streams captured and without standard input."""
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(argv: Sequence[str], *, with_input: bool = False) -> subprocess.Popen[bytes]:
+    """Start a command in the calling thread's namespaces, with both streams captured.
+
+    Standard input is empty, or a pipe that :func:`finish` fills.
+    """
+    stdin = subprocess.PIPE if with_input else subprocess.DEVNULL
+    return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def finish(argv: Sequence[str], process: subprocess.Popen[bytes], timeout: float) -> CommandResult:
-    """Wait for a started command. After ``timeout`` seconds the command is killed, and its exit code is 124."""
+def finish(
+    argv: Sequence[str], process: subprocess.Popen[bytes], timeout: float, text: str | None = None
+) -> CommandResult:
+    """Wait for a started command that reads ``text``. After ``timeout`` seconds the command is killed, and its exit code is 124."""
     try:
-        stdout, stderr = process.communicate(timeout=timeout)
+        octets = None if text is None else text.encode(errors="surrogateescape")
+        stdout, stderr = process.communicate(octets, timeout=timeout)
         code = process.returncode
     except subprocess.TimeoutExpired:
         process.kill()

@@ -111,21 +111,27 @@ class Namespace:
         return self.submit(function).result()
 
     def run(
-        self, argv: Sequence[str], timeout: float = COMMAND_TIMEOUT, *, kept: Callable[[str], str] | None = None
+        self,
+        argv: Sequence[str],
+        timeout: float = COMMAND_TIMEOUT,
+        *,
+        stdin: str | None = None,
+        kept: Callable[[str], str] | None = None,
     ) -> CommandResult:
         """Run a command inside the namespace. A command that does not exist has the exit code 127.
 
         Args:
             argv: the command.
             timeout: seconds after which the command is killed.
+            stdin: the text of standard input, which is empty without it.
             kept: returns the part of the output that may be kept. Standard error, which may quote a secret, is dropped.
         """
         try:
-            process = self.call(lambda: start(argv))
+            process = self.call(lambda: start(argv, with_input=stdin is not None))
         except FileNotFoundError as error:
             result = CommandResult(tuple(argv), NOT_FOUND, "", f"{error.filename}: {error.strerror}")
         else:
-            result = finish(argv, process, timeout)
+            result = finish(argv, process, timeout, stdin)
         if kept is not None:
             result = replace(result, stdout=kept(result.stdout), stderr="")
         if self.recorder is not None:

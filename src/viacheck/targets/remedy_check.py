@@ -5,7 +5,6 @@ A remedy is verified if every check of its diagnosis has another verdict or anot
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,10 @@ from viacheck.model.result import (
     CheckResult,
     Diagnosis,
     OtherCause,
+    OutputOf,
     RemedyCheck,
     RemedyObstacle,
+    RemedyStep,
     Verdict,
     VerdictChange,
 )
@@ -25,7 +26,12 @@ _SEVERITY = {Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}
 _OBSTACLES = {
     "needs-docker": "the remedy needs the host's Docker engine, which a replica does not have",
     "needs-systemd": "the remedy needs systemd, which this lab does not run",
+    "runs-host-files": "the remedy runs a program or lines of the host's own files, which a replica never executes",
 }
+REPLICA_PROGRAMS = frozenset(
+    ("chmod", "conntrack", "install", "ip", "iptables", "nft", "nsenter", "rm", "sed", "sysctl", "systemctl", "tee")
+)
+"""The programs of remedies that read their arguments and standard input alone: no hook, script or unit of a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +40,10 @@ class RemedyCandidate:
 
     code: str
     """The code of the diagnosis."""
-    commands: tuple[str, ...]
-    rollback: tuple[str, ...]
+    steps: tuple[RemedyStep, ...]
+    rollback: tuple[RemedyStep, ...]
+    text: str
+    """The steps as shell text, for people."""
 
 
 def candidates(results: Iterable[CheckResult], *, has_docker: bool) -> list[RemedyCandidate]:
@@ -51,20 +59,41 @@ def candidates(results: Iterable[CheckResult], *, has_docker: bool) -> list[Reme
             if result.verdict is not verdict or diagnosis is None or diagnosis.reported_by is not None:
                 continue
             if obstacle_to(diagnosis, has_docker=has_docker) is None:
-                candidate = RemedyCandidate(diagnosis.code, tuple(diagnosis.remedy), tuple(diagnosis.undo))
+                candidate = RemedyCandidate(
+                    diagnosis.code, tuple(diagnosis.remedy_steps), tuple(diagnosis.undo_steps),
+                    "\n".join(diagnosis.remedy),
+                )  # fmt: skip
                 remedies.setdefault(diagnosis.code, candidate)
     return list(remedies.values())
 
 
 def obstacle_to(diagnosis: Diagnosis, *, has_docker: bool) -> RemedyObstacle | None:
-    """Return why a remedy cannot be run in a lab; ``has_docker``: the lab is one in which Docker's commands work."""
-    if not diagnosis.remedy:
+    """Return why a remedy cannot be run in a lab.
+
+    Args:
+        diagnosis: the diagnosis with the remedy.
+        has_docker: the lab is of this checkout, where Docker's commands work; without it the lab is a replica.
+    """
+    if not diagnosis.remedy_steps:
         return "no-command"
-    if not has_docker and _needs_docker(diagnosis.remedy):
+    if not has_docker and _needs_docker(diagnosis.remedy_steps):
         return "needs-docker"
-    if _needs_systemd(diagnosis.remedy):
+    if _needs_systemd(diagnosis.remedy_steps):
         return "needs-systemd"
+    steps = (*diagnosis.remedy_steps, *diagnosis.undo_steps)
+    if not has_docker and not all(runs_in_replica(step) for step in steps):
+        return "runs-host-files"
     return None
+
+
+def runs_in_replica(step: RemedyStep) -> bool:
+    """Return whether a step's program, also behind ``nsenter``, executes nothing that a bundle brings."""
+    arguments = [argument if isinstance(argument, str) else "" for argument in step.argv]
+    while arguments[:1] == ["nsenter"]:
+        arguments = arguments[1:]
+        while arguments and arguments[0].startswith("--net="):
+            arguments = arguments[1:]
+    return bool(arguments) and arguments[0] in REPLICA_PROGRAMS
 
 
 def not_verified(diagnosis: Diagnosis, obstacle: RemedyObstacle) -> RemedyCheck:
@@ -73,21 +102,20 @@ def not_verified(diagnosis: Diagnosis, obstacle: RemedyObstacle) -> RemedyCheck:
     return RemedyCheck(obstacle=obstacle, reason=reason)
 
 
-def _needs_docker(commands: Sequence[str]) -> bool:
-    """Return whether commands ask the Docker engine; its name in a file that they write does not count."""
-    argvs = [_arguments(command) for command in commands]
-    return any(argv[:1] == ["docker"] or "$(docker" in argv or {"systemctl", "docker"} <= set(argv) for argv in argvs)
+def _needs_docker(steps: Sequence[RemedyStep]) -> bool:
+    """Return whether steps ask the Docker engine; its name in a file that they write does not count."""
+    return any(
+        step.argv[:1] == ["docker"]
+        or any(isinstance(argument, OutputOf) and argument.command[:1] == ["docker"] for argument in step.argv)
+        or (step.argv[:1] == ["systemctl"] and "docker" in step.argv)
+        for step in steps
+    )
 
 
-def _needs_systemd(commands: Sequence[str]) -> bool:
-    """Return whether commands need a running systemd; enabling and disabling a unit alone changes only files."""
-    systemctl = [argv for argv in map(_arguments, commands) if argv[:1] == ["systemctl"]]
+def _needs_systemd(steps: Sequence[RemedyStep]) -> bool:
+    """Return whether steps need a running systemd; enabling and disabling a unit alone changes only files."""
+    systemctl = [step.argv for step in steps if step.argv[:1] == ["systemctl"]]
     return any(argv[1:2] not in (["enable"], ["disable"]) or "--now" in argv for argv in systemctl)
-
-
-def _arguments(command: str) -> list[str]:
-    """Return the arguments of a command, without the text of its here-document."""
-    return shlex.split(command.partition(" <<'")[0])
 
 
 def compare(before: Iterable[CheckResult], after: Iterable[CheckResult], code: str) -> RemedyCheck:
