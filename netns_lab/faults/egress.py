@@ -67,3 +67,9 @@ def dns_ipv6_escapes(lab: Lab) -> None:
        breaks={"EGRESS-03"}, diagnosis="PACKETS_LOST", flavour="netns")  # fmt: skip
 def answers_lost(lab: Lab) -> None:
     lab.responders.ignored_share = 1 / 3
+
+
+@fault("strict-on-all", "The reverse-path check is strict on all interfaces, the agent's bridge included",
+       on="policy-routing", breaks={"EGRESS-01"}, diagnosis="RP_FILTER_DROP")  # fmt: skip
+def strict_on_all(lab: Lab) -> None:
+    lab.host.sysctl("net/ipv4/conf/all/rp_filter", "1")

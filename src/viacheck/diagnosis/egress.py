@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from viacheck.analysis.agent_rules import FIXED_PRIORITY
 from viacheck.analysis.loss import loss_text, loss_verdict
+from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_by_other_interface, answers_seen, departures, left_by
-from viacheck.diagnosis.cause import Cause
+from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent
 from viacheck.model.intent_values import share
 from viacheck.model.measurements import Measurements
@@ -47,6 +48,27 @@ def reverse_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
         Remedy((command("sysctl", "-w", f"{sysctl}=2"),), (command("sysctl", "-w", f"{sysctl}={old}"),)),
         frozenset({"EGRESS-05", "EGRESS-06"}),
         (CounterEvidence(name="TcpExt IPReversePathFilter", before=before, after=after),),
+    )  # fmt: skip
+
+
+def arp_unanswered(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
+    """Find that the host's strict reverse-path check leaves the agent's ARP request for its gateway unanswered."""
+    if resolved.bridge is None or not strict_reverse_path(resolved, resolved.bridge):
+        return
+    path = PathTracer(resolved, answers=False).trace(Traffic(destination=resolved.target))
+    if path.end is not PathEnd.DROPPED or path.out[-1].stage != "link":
+        return
+    sysctls = resolved.snapshot.host.sysctls
+    old = sysctls.get("net/ipv4/conf/all/rp_filter", "0")
+    yield Cause(
+        "RP_FILTER_DROP", "EGRESS-01",
+        f"{path.reason}; the reverse-path check of {resolved.bridge} is strict, and a rule for the agent's subnet also "
+        "takes the host's own answers",
+        Remedy(
+            (command("sysctl", "-w", "net.ipv4.conf.all.rp_filter=2"),),
+            (command("sysctl", "-w", f"net.ipv4.conf.all.rp_filter={old}"),),
+        ),
+        EGRESS | {"ROUTE-06"},
     )  # fmt: skip
 
 

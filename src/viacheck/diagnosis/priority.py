@@ -43,6 +43,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     host.default_exit_wrong,
     host.subnet_overlaps,
     host.forwarding_off,
+    egress.arp_unanswered,
     host.forward_dropped,
     routing.rule_faulty,
     routing.rule_shadowed,
