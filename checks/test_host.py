@@ -8,8 +8,8 @@ from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.container_facts import agent_fault
 from viacheck.analysis.macvlan_facts import macvlan_supported
-from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, overlapping_networks
-from viacheck.analysis.packet_filter.evaluate import forwarding
+from viacheck.analysis.nat_facts import forwarded_probes, forwarding_sysctls_off, overlapping_networks
+from viacheck.analysis.packet_filter.evaluate import Passage
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import CONTAINER, NAT
 from viacheck.model.intent import Intent
@@ -86,27 +86,40 @@ def test_gateways_answer_arp(traffic: TrafficTests, intent: Intent, expect: Expe
 @check("HOST-04", "The host forwards IPv4 between the agent's bridge and the uplink", guide="NAT", applies=NAT)
 def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
     off = forwarding_sysctls_off(resolved)
-    passage = forwarding(snapshot.host.packet_filter, agent_flow(resolved, resolved.uplink))
-    unread = snapshot.problem("packet filter")
-    if not off and passage.allowed is None and unread is not None:
-        expect.unread(unread)
-    observed = f"off: {', '.join(off)}" if off else "forwarding is on"
-    if passage.allowed is False and passage.chain is not None:
-        observed += f"; dropped by {passage.chain.name}: {passage.rule.text if passage.rule else 'policy'}"
-    elif passage.allowed is None:
-        observed += "; the model skipped a packet filter rule that it cannot evaluate: EGRESS-01 decides"
-    else:
-        observed += ", the packet filter accepts the agent's packets"
-    expect.holds(
-        not off and passage.allowed is not False,
-        expected=f"forwarding from {resolved.bridge} to {resolved.uplink} is on, nothing drops the agent's packets",
-        observed=observed,
-        evidence=[
-            StateEvidence(
-                title="sysctls", lines=[f"{k} = {v}" for k, v in snapshot.host.sysctls.items() if "forward" in k]
-            )
-        ],
+    probes = list(forwarded_probes(resolved))
+    dropped = next((probe for probe in probes if probe.passage.allowed is False), None)
+    unknown = next((probe for probe in probes if probe.passage.allowed is None), None)
+    expected = (
+        f"forwarding from {resolved.bridge} to {resolved.uplink} is on, and nothing drops the agent's packets or their "
+        "answers"
     )
+    evidence = StateEvidence(
+        title="sysctls", lines=[f"{k} = {v}" for k, v in snapshot.host.sysctls.items() if "forward" in k]
+    )
+    if unknown is not None and dropped is None and not off:
+        unread = snapshot.problem("packet filter")
+        if unread is not None:
+            expect.unread(unread)
+        by = _decider(unknown.passage)
+        expect.inconclusive(
+            f"the model cannot evaluate what the packet filter does to the agent's {unknown.protocol} "
+            f"{unknown.direction}: {by}",
+            expected=expected, evidence=[evidence],
+        )  # fmt: skip
+    observed = f"off: {', '.join(off)}" if off else "forwarding is on"
+    if dropped is not None:
+        observed += f"; {_decider(dropped.passage)} drops the agent's {dropped.protocol} {dropped.direction}"
+    elif unknown is None:
+        observed += ", the packet filter accepts the agent's packets and their answers"
+    expect.holds(not off and dropped is None, expected=expected, observed=observed, evidence=[evidence])
+
+
+def _decider(passage: Passage) -> str:
+    """Return the rule or policy that decides, as text."""
+    if passage.chain is None:
+        return "a part of it could not be read"
+    rule = f"the rule '{passage.rule.text}'" if passage.rule is not None else "the policy"
+    return f"{rule} of chain {passage.chain.name}"
 
 
 @check("HOST-05", "The agent's subnet overlaps no uplink's subnet and no other route", guide="NAT, step 2", applies=NAT)

@@ -42,7 +42,7 @@ def test_source_nat_covers_the_agent(resolved: ResolvedIntent, snapshot: Snapsho
         or (translation.kind == "snat" and translation.address in resolved.uplink_addresses(resolved.uplink)),
         expected=expected,
         observed={
-            "none": "no rule translates it",
+            "none": f"excluded{by}" if by else "no rule translates it",
             "masquerade": f"masqueraded{by}",
             "snat": f"translated to {translation.address}{by}",
         }[translation.kind],

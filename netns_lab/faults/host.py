@@ -5,8 +5,9 @@ from __future__ import annotations
 from netns_lab import nft_rules
 from netns_lab.faults.fault import FAULT_TABLE, LEAVES_ELSEWHERE, fault
 from netns_lab.lab import Lab
-from netns_lab.nft_rules import ForwardPolicy
+from netns_lab.nft_rules import Forward, ForwardPolicy
 from netns_lab.plan import AGENT_PATH
+from netns_lab.scenarios import AGENT_SUBNET
 
 
 @fault("forwarding-off", "The kernel does not forward IPv4", on=("nat", "policy-routing"),
@@ -19,6 +20,21 @@ def forwarding_off(lab: Lab) -> None:
        breaks={"HOST-04", "EGRESS-01", "ROUTE-06"}, diagnosis="FORWARD_DROPPED")  # fmt: skip
 def forward_dropped(lab: Lab) -> None:
     nft_rules.apply(lab.host.namespace, FAULT_TABLE, [ForwardPolicy(verdict="drop")])
+
+
+@fault("answers-dropped", "A rule of the forward hook drops the answers to the agent", on=("nat", "policy-routing"),
+       breaks={"HOST-04", "EGRESS-03"}, diagnosis="FORWARD_DROPPED")  # fmt: skip
+def answers_dropped(lab: Lab) -> None:
+    answers = Forward(verdict="drop", source="198.51.100.0/24", destination=AGENT_SUBNET)
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [answers])
+
+
+@fault("drop-beside-the-path", "The rule is lost, and the uplink that is no longer used drops the agent's packets",
+       on="policy-routing", breaks={"RULE_MISSING": {"ROUTE-02", *LEAVES_ELSEWHERE}, "FORWARD_DROPPED": {"HOST-04"}},
+       diagnosis="RULE_MISSING")  # fmt: skip
+def drop_beside_the_path(lab: Lab) -> None:
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [Forward(verdict="drop", oif="wlan0")])
+    lab.host.ip("rule", "del", "from", AGENT_SUBNET)
 
 
 @fault("uplink-missing", "The uplink does not exist", on="policy-routing",

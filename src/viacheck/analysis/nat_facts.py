@@ -5,10 +5,21 @@ The checks of the chapters host and NAT and the causes of their failures both re
 
 from __future__ import annotations
 
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, Translation, source_nat
-from viacheck.analysis.resolved_intent import ResolvedIntent, subnets_overlap
-from viacheck.model.intent import NatAttach
-from viacheck.model.snapshot import TABLE_MAIN
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from viacheck.analysis.packet_filter.evaluate import (
+    FilteredPacket,
+    Passage,
+    Translation,
+    forwarding,
+    mark_after_prerouting,
+    source_nat,
+)
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, subnets_overlap
+from viacheck.model.intent import NatAttach, TransportProtocol
+from viacheck.model.snapshot import TABLE_MAIN, PacketFilter
 
 MOST_OVERLAPS = 8
 """How many overlapping subnets and routes are named."""
@@ -59,6 +70,57 @@ def agent_flow(resolved: ResolvedIntent, uplink: str) -> FilteredPacket:
         family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
         iif=resolved.bridge, oif=uplink, mark=resolved.agent_mark,
     )  # fmt: skip
+
+
+class Direction(StrEnum):
+    """A direction in which the host forwards the agent's traffic."""
+
+    OUT = "packets"
+    """From the agent to the uplink."""
+    ANSWER = "answers"
+    """From the uplink to the agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedProbe:
+    """One probe, or its answer, at the forward hook: whether it passes, and the rule that decides."""
+
+    direction: Direction
+    protocol: TransportProtocol
+    passage: Passage
+
+
+def forwarded_probes(resolved: ResolvedIntent, packet_filter: PacketFilter | None = None) -> Iterator[ForwardedProbe]:
+    """Yield what the forward hook does to a probe of each protocol towards the uplink, then to each answer.
+
+    Args:
+        resolved: the intent and the snapshot.
+        packet_filter: the packet filter to ask in place of the host's own.
+    """
+    if packet_filter is None:
+        packet_filter = resolved.snapshot.host.packet_filter
+    for direction in Direction:
+        for protocol in resolved.intent.probe.protocols:
+            packet = _probe(resolved, protocol) if direction is Direction.OUT else _answer(resolved, protocol)
+            yield ForwardedProbe(direction, protocol, forwarding(packet_filter, packet))
+
+
+def _probe(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPacket:
+    return FilteredPacket(
+        family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
+        iif=resolved.bridge, oif=resolved.uplink, protocol=PROTOCOL_NUMBERS[protocol],
+        dport=None if protocol == "icmp" else resolved.intent.probe.port, mark=resolved.agent_mark_for(protocol),
+    )  # fmt: skip
+
+
+def _answer(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPacket:
+    arriving = FilteredPacket(
+        family=4, source=resolved.target, destination=resolved.agent_source or "0.0.0.0",  # noqa: S104
+        iif=resolved.uplink, oif=None, protocol=PROTOCOL_NUMBERS[protocol],
+        sport=None if protocol == "icmp" else resolved.intent.probe.port, ctstate="established",
+    )  # fmt: skip
+    mark = mark_after_prerouting(resolved.snapshot.host.packet_filter, arriving)
+    return replace(arriving, oif=resolved.bridge, mark=mark)
 
 
 def source_translation(resolved: ResolvedIntent) -> Translation:

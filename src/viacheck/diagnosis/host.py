@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.container_facts import AgentFault, agent_fault
-from viacheck.analysis.nat_facts import agent_flow, forwarding_sysctls_off, overlapping_networks
-from viacheck.analysis.packet_filter.evaluate import forwarding
+from viacheck.analysis.nat_facts import Direction, forwarded_probes, forwarding_sysctls_off, overlapping_networks
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.sightings import left_by
+from viacheck.diagnosis.accept_remedy import accept_agent
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
-from viacheck.diagnosis.remedy import (
-    NO_REMEDY,
-    Remedy,
-    command,
-    nft_policy_commands,
-    nft_rule_commands,
-)
+from viacheck.diagnosis.egress import PROBED
+from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.model.intent import Uplink
 from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import FilterChain, FilterRule
 
 _AGENT_AWAY = EGRESS | {"ROUTE-05", "ROUTE-06", "EGRESS-07"}
 _UPLINK_AWAY = EGRESS | REACHES_GATEWAY | {"HOST-03", "ROUTE-04", "ROUTE-05", "ROUTE-06", "NAT-02", "EGRESS-07"}
+_ANSWERS_DROPPED = frozenset({"EGRESS-03", "EGRESS-05", "EGRESS-06", "EGRESS-07"})
 _DEFAULT_AWAY = frozenset({"HOST-03", "HOST-06", "EGRESS-04", "ROUTE-06"})
 
 
@@ -196,34 +192,32 @@ def _dotted(path: str) -> str:
     return ".".join(part.replace(".", "/") for part in path.split("/"))
 
 
-def forward_dropped(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """Find a packet filter rule or policy that drops the agent's packets on their path through the host."""
+def forward_dropped(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find a packet filter rule or policy that drops the agent's packets, or their answers, inside the host."""
     if resolved.agent_source is None:
         return
-    passage = forwarding(resolved.snapshot.host.packet_filter, agent_flow(resolved, resolved.uplink))
-    if passage.allowed is not False or passage.chain is None:
+    dropped = next((probe for probe in forwarded_probes(resolved) if probe.passage.allowed is False), None)
+    if dropped is None or dropped.passage.chain is None:
         return
-    chain, rule = passage.chain, passage.rule
+    chain, rule = dropped.passage.chain, dropped.passage.rule
     what = f"the rule '{rule.text}'" if rule is not None else "the policy"
     where = f"chain {chain.name} of table {chain.table} ({chain.backend})"
-    yield Cause(
-        "FORWARD_DROPPED", "HOST-04", f"{what} of {where} drops the agent's packets", _accept(resolved, chain, rule),
-        EGRESS | {"ROUTE-06", "EGRESS-07"},
-    )  # fmt: skip
-
-
-def _accept(resolved: ResolvedIntent, chain: FilterChain, rule: FilterRule | None) -> Remedy:
-    """Return the remedy that lets the agent's packets pass a chain: an earlier iptables rule, or nft's own changed."""
-    if chain.backend == "nft":
-        return nft_rule_commands(chain, rule, first=False) if rule is not None else nft_policy_commands(chain)
-    subnet = resolved.agent_subnet or resolved.agent_source
-    chains = resolved.snapshot.host.packet_filter.chains
-    has_user_chain = any(candidate.name == "DOCKER-USER" for candidate in chains)
-    into = "DOCKER-USER" if has_user_chain else "FORWARD"
-    matches: list[tuple[object, ...]] = [("-s", subnet)]
-    if not has_user_chain:
-        matches.append(("-d", subnet, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"))
-    return Remedy(
-        tuple(command("iptables", "-I", into, *match, "-j", "ACCEPT") for match in matches),
-        tuple(command("iptables", "-D", into, *match, "-j", "ACCEPT") for match in matches),
+    also_affects = (
+        _ANSWERS_DROPPED if dropped.direction is Direction.ANSWER else _ANSWERS_DROPPED | EGRESS | {"ROUTE-06"}
     )
+    if _takes_uplink(resolved, measurements):
+        sentence = f"{what} of {where} drops the agent's {dropped.direction}"
+    else:
+        sentence = (
+            f"{what} of {where} will drop the agent's {dropped.direction} once the packets leave by {resolved.uplink}"
+        )
+        also_affects = frozenset()
+    yield Cause("FORWARD_DROPPED", "HOST-04", sentence, accept_agent(resolved), also_affects)
+
+
+def _takes_uplink(resolved: ResolvedIntent, measurements: Measurements) -> bool:
+    """Whether the agent's packets take the path by the uplink, so that a drop on this path can stop them."""
+    elsewhere = set(resolved.egress_interfaces) - {resolved.uplink}
+    if any(left_by(packets, elsewhere) for name, packets in measurements.traffic.packets.items() if name in PROBED):
+        return False
+    return resolved.agent_decision().interface in (resolved.uplink, None)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation
+from viacheck.analysis.nat_facts import agent_flow, enslaved_uplinks, source_translation
+from viacheck.analysis.packet_filter.evaluate import Translation, source_nat
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause
-from viacheck.diagnosis.remedy import Remedy, command, iptables_rule_commands, nft_rule_commands
+from viacheck.diagnosis.remedy import (
+    NO_REMEDY,
+    Command,
+    Remedy,
+    command,
+    iptables_rule_commands,
+    nft_rule_commands,
+)
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
+from viacheck.model.snapshot import FilterChain, FilterRule
 
 
 def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -34,27 +44,58 @@ def source_nat_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iter
     if not isinstance(resolved.intent.agent.attach, NatAttach) or resolved.agent_source is None:
         return
     translation = source_translation(resolved)
-    chain, rule = translation.chain, translation.rule
-    subnet = resolved.agent_subnet or resolved.agent_source
-    masquerade = ("-s", subnet, "!", "-o", resolved.bridge or "docker0", "-j", "MASQUERADE")
-    add = command("iptables", "-t", "nat", "-A", "POSTROUTING", *masquerade)
-    delete = command("iptables", "-t", "nat", "-D", "POSTROUTING", *masquerade)
     if translation.kind == "none":
-        yield Cause(
-            "MASQUERADE_MISSING", "NAT-02",
-            f"no rule translates the source of {subnet} on {resolved.uplink}: packets would leave with "
-            f"{resolved.agent_source}, so replies cannot come back",
-            Remedy((add,), (delete,)), EGRESS | {"ROUTE-06"},
-        )  # fmt: skip
+        yield _untranslated(resolved, translation)
     elif translation.kind == "snat" and translation.address not in resolved.uplink_addresses(resolved.uplink):
-        removal = Remedy()
-        if rule is not None:
-            is_nft = chain is not None and chain.backend == "nft"
-            removal = nft_rule_commands(chain, rule, first=True) if is_nft else iptables_rule_commands("nat", rule)  # type: ignore[arg-type]
+        removal = _removal(translation)
+        add, delete = _masquerade(resolved)
         remedy = Remedy((*removal.steps, add), (delete, *removal.rollback)) if removal else Remedy()
+        rule = translation.rule
         yield Cause(
             "SOURCE_NOT_UPLINK", "NAT-02",
             f"the rule '{rule.text if rule is not None else ''}' gives the agent's packets the source "
             f"{translation.address}, which is not an address of {resolved.uplink}",
             remedy, EGRESS | {"ROUTE-06"},
         )  # fmt: skip
+
+
+def _untranslated(resolved: ResolvedIntent, translation: Translation) -> Cause:
+    """Return the cause of packets that no rule translates: a rule excludes them, or there is no rule."""
+    add, delete = _masquerade(resolved)
+    remedy = Remedy((add,), (delete,))
+    sentence = f"no rule translates the source of {resolved.agent_subnet or resolved.agent_source} on {resolved.uplink}"
+    chain, rule = translation.chain, translation.rule
+    if chain is not None and rule is not None:
+        sentence = f"the rule '{rule.text}' of chain {chain.name} excludes the agent's packets from source NAT"
+        remedy = _removal(translation)
+        if remedy and _translation_without(resolved, chain, rule).kind == "none":
+            remedy = Remedy((*remedy.steps, add), (delete, *remedy.rollback))
+    return Cause(
+        "MASQUERADE_MISSING", "NAT-02",
+        f"{sentence}: packets would leave with {resolved.agent_source}, so replies cannot come back",
+        remedy, EGRESS | {"ROUTE-06"},
+    )  # fmt: skip
+
+
+def _masquerade(resolved: ResolvedIntent) -> tuple[Command, Command]:
+    """Return the commands that add Docker's own masquerade rule, and delete it."""
+    subnet = resolved.agent_subnet or resolved.agent_source
+    rule = ("-s", subnet, "!", "-o", resolved.bridge or "docker0", "-j", "MASQUERADE")
+    table = ("iptables", "-t", "nat")
+    return command(*table, "-A", "POSTROUTING", *rule), command(*table, "-D", "POSTROUTING", *rule)
+
+
+def _removal(translation: Translation) -> Remedy:
+    """Return the remedy that deletes the rule that decides; empty without a rule."""
+    chain, rule = translation.chain, translation.rule
+    if chain is None or rule is None:
+        return NO_REMEDY
+    return nft_rule_commands(chain, rule) if chain.backend == "nft" else iptables_rule_commands(chain, rule)
+
+
+def _translation_without(resolved: ResolvedIntent, chain: FilterChain, rule: FilterRule) -> Translation:
+    """Return the source NAT of the agent's packets once a rule is deleted."""
+    packet_filter = resolved.snapshot.host.packet_filter
+    shorter = replace(chain, rules=tuple(other for other in chain.rules if other is not rule))
+    chains = tuple(shorter if other is chain else other for other in packet_filter.chains)
+    return source_nat(replace(packet_filter, chains=chains), agent_flow(resolved, resolved.uplink))

@@ -115,33 +115,37 @@ def agent_netns(intent: Intent) -> Argument:
     return intent.agent.netns if intent.agent.netns is not None else container_pid(str(intent.agent.container))
 
 
-def nft_rule_commands(chain: FilterChain, rule: FilterRule, *, first: bool) -> Remedy:
-    """Return the remedy that deletes a rule of nftables; its rollback adds the rule again, at the chain's end or start.
+def nft_names(chain: FilterChain) -> tuple[str, str, str] | None:
+    """Return family, table and chain as nft takes them; None where nft's own grammar cannot express the names."""
+    names = (chain.family, chain.table, chain.name)
+    return names if all(_NFT_IDENTIFIER.fullmatch(name) for name in names) else None
+
+
+def nft_rule_commands(chain: FilterChain, rule: FilterRule) -> Remedy:
+    """Return the remedy that deletes a rule of nftables; its rollback adds the rule again, at the same place.
 
     It is empty where nft's own grammar cannot express the names of the table and the chain.
     """
-    names = (chain.family, chain.table, chain.name)
-    if rule.handle is None or not all(_NFT_IDENTIFIER.fullmatch(name) for name in names):
+    names = nft_names(chain)
+    if rule.handle is None or names is None:
         return NO_REMEDY
-    verb = "insert" if first else "add"
+    place = f"add rule {' '.join(names)}"
+    following = [later.handle for later in _after(chain, rule) if later.handle not in (None, rule.handle)]
+    if following:
+        place = f"insert rule {' '.join(names)} position {following[0]}"
     # nft parses its arguments again, as one text: a rule with quotes in it must be one argument.
-    restore = command("nft", f"{verb} rule {' '.join(names)} {rule.text}")
+    restore = command("nft", f"{place} {rule.text}")
     return Remedy((command("nft", "delete", "rule", *names, "handle", rule.handle),), (restore,))
 
 
-def nft_policy_commands(chain: FilterChain) -> Remedy:
-    """Return the remedy that lets a base chain of nftables accept by policy; its rollback lets it drop again."""
-    names = (chain.family, chain.table, chain.name)
-    if not all(_NFT_IDENTIFIER.fullmatch(name) for name in names):
-        return NO_REMEDY
-    return Remedy(
-        (command("nft", "chain", *names, "{ policy accept ; }"),),
-        (command("nft", "chain", *names, "{ policy drop ; }"),),
-    )
+def _after(chain: FilterChain, rule: FilterRule) -> tuple[FilterRule, ...]:
+    """Return the rules of a chain after a rule."""
+    position = next((number for number, other in enumerate(chain.rules) if other is rule), len(chain.rules))
+    return chain.rules[position + 1 :]
 
 
-def iptables_rule_commands(table: str, rule: FilterRule) -> Remedy:
-    """Return the remedy that deletes a rule, given as iptables-save prints it; its rollback inserts it first.
+def iptables_rule_commands(chain: FilterChain, rule: FilterRule) -> Remedy:
+    """Return the remedy that deletes a rule, given as iptables-save prints it; its rollback inserts it at its place.
 
     It is empty where the text is not ``-A CHAIN …``, does not split into arguments, or names a program to run.
     """
@@ -151,9 +155,10 @@ def iptables_rule_commands(table: str, rule: FilterRule) -> Remedy:
         return NO_REMEDY
     if arguments[:1] != ["-A"] or any(_names_program(argument) for argument in arguments[1:]):
         return NO_REMEDY
+    place = (arguments[1], str(len(chain.rules) - len(_after(chain, rule))))
     return Remedy(
-        (command("iptables", "-t", table, "-D", *arguments[1:]),),
-        (command("iptables", "-t", table, "-I", *arguments[1:]),),
+        (command("iptables", "-t", chain.table, "-D", *arguments[1:]),),
+        (command("iptables", "-t", chain.table, "-I", *place, *arguments[2:]),),
     )
 
 

@@ -43,7 +43,10 @@ class FilteredPacket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """The source NAT of a packet, and the rule that decides; for ``unknown`` the rule that cannot be evaluated."""
+    """The source NAT of a packet, and the rule that decides.
+
+    For ``unknown`` that is the rule that cannot be evaluated; for ``none`` a rule that excludes the packet, if any.
+    """
 
     kind: Literal["none", "masquerade", "snat", "unknown"]
     address: str | None = None
@@ -81,11 +84,20 @@ def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translati
         if packet_filter.unread:
             possible.append(Translation(kind="unknown"))
         else:
-            possible.append(Translation(kind="none"))
+            possible.append(_untranslated(packet_filter, packet))
     first = possible[-1]
     if all((other.kind, other.address) == (first.kind, first.address) for other in possible):
         return first
     return Translation(kind="unknown", chain=doubt.chain if doubt else None, rule=doubt.rule if doubt else None)
+
+
+def _untranslated(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
+    """Return that no rule translates a packet, with the rule that accepts it before a later rule can."""
+    for chain in base_chains(packet_filter, packet.family, "postrouting", "nat"):
+        for end in _walk(packet_filter, chain, packet):
+            if end.rule is not None:
+                return Translation(kind="none", chain=end.chain, rule=end.rule)
+    return Translation(kind="none")
 
 
 def forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
@@ -150,69 +162,97 @@ class _End:
 
 def _walk(packet_filter: PacketFilter, base: FilterChain, packet: FilteredPacket) -> list[_End]:
     """Return all possible ends of a base chain, in order; its policy replaces an end without a verdict."""
-    neighbours = {
-        chain.name: chain
-        for chain in packet_filter.chains
-        if (chain.backend, chain.family, chain.table) == (base.backend, base.family, base.table)
-    }
     ends = []
-    for end in _ends(base, neighbours, packet, certain=True, depth=0):
+    for end in _TableWalk(chains_of_table(packet_filter, base)).ends(base, packet):
         if end.verdict == "fall" and base.policy not in (None, "accept"):
             ends.append(replace(end, verdict=base.policy, chain=base, rule=None))
-        elif end.verdict == "fall":
-            ends.append(replace(end, chain=base, rule=None))
+        elif end.rule is None:
+            ends.append(replace(end, chain=base))
         else:
             ends.append(end)
     return ends
 
 
-def _ends(
-    chain: FilterChain, neighbours: dict[str, FilterChain], packet: FilteredPacket, certain: bool, depth: int
-) -> Iterator[_End]:
-    for rule in chain.rules:
-        answer = matches(rule, packet)
-        if answer is False:
-            continue
-        sure = certain and answer is True
-        if rule.set_mark is not None:
-            marked = _marked(packet.mark, rule.set_mark)
-            packet = replace(packet, mark=marked if answer or marked == packet.mark else None)
-        if rule.verdict is None:
-            continue
-        if rule.verdict in ("jump", "goto"):
-            called = neighbours.get(rule.argument or "")
-            if called is None or depth >= _DEPTH:
-                yield _End("unknown", chain, rule, packet.mark, False)
+def chains_of_table(packet_filter: PacketFilter, base: FilterChain) -> dict[str, FilterChain]:
+    """Return the chains of a chain's table by name: those that it can jump to."""
+    return {
+        chain.name: chain
+        for chain in packet_filter.chains
+        if (chain.backend, chain.family, chain.table) == (base.backend, base.family, base.table)
+    }
+
+
+_WalkState = tuple[str, FilteredPacket, bool, int]
+"""A chain, the packet that enters it, whether the walk is certain so far, and the depth of the jumps."""
+
+
+class _TableWalk:
+    """The walk of one packet through the chains of a table.
+
+    Each chain is walked once for each state of the packet: chains that jump to each other several times would take a
+    time that grows exponentially.
+    """
+
+    def __init__(self, chains: dict[str, FilterChain]) -> None:
+        self._chains = chains
+        self._walked: dict[_WalkState, list[_End]] = {}
+
+    def ends(self, chain: FilterChain, packet: FilteredPacket, certain: bool = True, depth: int = 0) -> list[_End]:
+        """Return the possible ends of a chain, in order, each once."""
+        state = (chain.name, packet, certain, depth)
+        if state not in self._walked:
+            distinct = {
+                (end.verdict, end.chain.name, id(end.rule), end.mark, end.certain): end
+                for end in self._through(chain, packet, certain, depth)
+            }
+            self._walked[state] = list(distinct.values())
+        return self._walked[state]
+
+    def _through(self, chain: FilterChain, packet: FilteredPacket, certain: bool, depth: int) -> Iterator[_End]:
+        for rule in chain.rules:
+            answer = matches(rule, packet)
+            if answer is False:
                 continue
-            fallen, decided = [], False
-            for end in _ends(called, neighbours, packet, sure, depth + 1):
-                if end.verdict == "fall":
-                    fallen.append(end)
-                else:
-                    decided = True
-                    yield end
-            if rule.verdict == "goto":
-                yield from fallen
-                decided = decided or bool(fallen)
-            elif fallen:
-                after = {end.mark for end in fallen} | ({packet.mark} if answer is None else set())
-                packet = replace(packet, mark=after.pop() if len(after) == 1 else None)
-            if answer and (rule.verdict == "goto" or not fallen):
+            sure = certain and answer is True
+            if rule.set_mark is not None:
+                marked = _marked(packet.mark, rule.set_mark)
+                packet = replace(packet, mark=marked if answer or marked == packet.mark else None)
+            if rule.verdict is None:
+                continue
+            if rule.verdict in ("jump", "goto"):
+                called = self._chains.get(rule.argument or "")
+                if called is None or depth >= _DEPTH:
+                    yield _End("unknown", chain, rule, packet.mark, False)
+                    continue
+                fallen, decided = [], False
+                for end in self.ends(called, packet, sure, depth + 1):
+                    if end.verdict == "fall":
+                        fallen.append(end)
+                    else:
+                        decided = True
+                        yield end
+                if rule.verdict == "goto":
+                    yield from fallen
+                    decided = decided or bool(fallen)
+                elif fallen:
+                    after = {end.mark for end in fallen} | ({packet.mark} if answer is None else set())
+                    packet = replace(packet, mark=after.pop() if len(after) == 1 else None)
+                if answer and (rule.verdict == "goto" or not fallen):
+                    return
+                certain = certain and not decided
+                continue
+            if rule.verdict == "return":
+                yield _End("fall", chain, rule, packet.mark, sure)
+            elif rule.verdict in TERMINAL:
+                yield _End(rule.verdict, chain, rule, packet.mark, sure)
+            else:
+                yield _End("unknown", chain, rule, packet.mark, False)
+                certain = False
+                continue
+            if answer:
                 return
-            certain = certain and not decided
-            continue
-        if rule.verdict == "return":
-            yield _End("fall", chain, rule, packet.mark, sure)
-        elif rule.verdict in TERMINAL:
-            yield _End(rule.verdict, chain, rule, packet.mark, sure)
-        else:
-            yield _End("unknown", chain, rule, packet.mark, False)
             certain = False
-            continue
-        if answer:
-            return
-        certain = False
-    yield _End("fall", chain, None, packet.mark, certain)
+        yield _End("fall", chain, None, packet.mark, certain)
 
 
 def _translation(end: _End) -> Translation | None:
@@ -232,7 +272,9 @@ def _passage(ends: list[_End]) -> Passage:
     verdicts = {_allows(end.verdict) for end in ends}
     last = ends[-1]
     if len(verdicts) == 1 and None not in verdicts:
-        return Passage(allowed=verdicts.pop(), chain=last.chain, rule=last.rule, policy=last.rule is None)
+        by_policy = last.rule is None or last.verdict == "fall"
+        rule = None if by_policy else last.rule
+        return Passage(allowed=verdicts.pop(), chain=last.chain, rule=rule, policy=by_policy)
     # Where the ends differ, the first uncertain end names the rule that a person must look at.
     doubt = next((end for end in ends if not end.certain), last)
     return Passage(allowed=None, chain=doubt.chain, rule=doubt.rule)

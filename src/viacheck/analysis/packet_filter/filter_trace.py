@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from viacheck.analysis.packet_filter.evaluate import TERMINAL, FilteredPacket, base_chains, matches
+from viacheck.analysis.packet_filter.evaluate import TERMINAL, FilteredPacket, base_chains, chains_of_table, matches
 from viacheck.model.snapshot import FilterChain, FilterRule, PacketFilter
 
 _DEEPEST = 16
@@ -33,12 +33,7 @@ def rules_met(packet_filter: PacketFilter, packet: FilteredPacket, hook: str, ki
     """Return the rules of a hook that a packet meets, up to the rule or policy that decides."""
     met: list[RuleMet] = []
     for base in base_chains(packet_filter, packet.family, hook, kind):
-        chains = {
-            chain.name: chain
-            for chain in packet_filter.chains
-            if (chain.backend, chain.family, chain.table) == (base.backend, base.family, base.table)
-        }
-        decided = _through(base, chains, packet, met, 0)
+        decided = _Trace(chains_of_table(packet_filter, base), packet, met).through(base, 0)
         if decided is None and base.policy not in (None, "accept"):
             met.append(RuleMet(base.name, f"policy {base.policy}", True))
             break
@@ -48,22 +43,35 @@ def rules_met(packet_filter: PacketFilter, packet: FilteredPacket, hook: str, ki
     return met
 
 
-def _through(
-    chain: FilterChain, chains: dict[str, FilterChain], packet: FilteredPacket, met: list[RuleMet], depth: int
-) -> FilterRule | None:
-    """Return the rule that decides in a chain; None when no rule decides."""
-    for rule in chain.rules:
-        matched = matches(rule, packet)
-        met.append(RuleMet(chain.name, rule.text, matched))
-        if not matched or rule.verdict is None:
-            continue
-        if rule.verdict == "return":
-            return None
-        if rule.verdict in TERMINAL:
-            return rule
-        called = chains.get(rule.argument or "") if rule.verdict in ("jump", "goto") else None
-        if called is not None and depth < _DEEPEST:
-            decided = _through(called, chains, packet, met, depth + 1)
-            if decided is not None or rule.verdict == "goto":
-                return decided
-    return None
+class _Trace:
+    """The trace of one packet through the chains of a table. Rules of a chain that is met again are listed once."""
+
+    def __init__(self, chains: dict[str, FilterChain], packet: FilteredPacket, met: list[RuleMet]) -> None:
+        self._chains = chains
+        self._packet = packet
+        self._met = met
+        self._walked: dict[str, FilterRule | None] = {}
+
+    def through(self, chain: FilterChain, depth: int) -> FilterRule | None:
+        """Return the rule that decides in a chain; None when no rule decides."""
+        if chain.name not in self._walked:
+            self._walked[chain.name] = None
+            self._walked[chain.name] = self._through(chain, depth)
+        return self._walked[chain.name]
+
+    def _through(self, chain: FilterChain, depth: int) -> FilterRule | None:
+        for rule in chain.rules:
+            matched = matches(rule, self._packet)
+            self._met.append(RuleMet(chain.name, rule.text, matched))
+            if not matched or rule.verdict is None:
+                continue
+            if rule.verdict == "return":
+                return None
+            if rule.verdict in TERMINAL:
+                return rule
+            called = self._chains.get(rule.argument or "") if rule.verdict in ("jump", "goto") else None
+            if called is not None and depth < _DEEPEST:
+                decided = self.through(called, depth + 1)
+                if decided is not None or rule.verdict == "goto":
+                    return decided
+        return None

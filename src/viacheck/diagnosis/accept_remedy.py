@@ -1,0 +1,188 @@
+"""The remedy for a packet filter that drops the agent's packets or answers: rules that accept them before the drop.
+
+The model tries each rule on the snapshot: a remedy is returned only when packets and answers pass with it in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from viacheck.analysis.nat_facts import Direction, ForwardedProbe, forwarded_probes
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.remedy import (
+    NO_REMEDY,
+    Command,
+    CommandOutput,
+    Remedy,
+    command,
+    nft_names,
+)
+from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
+
+_MOST_ROUNDS = 8
+"""Most rules or policies that may drop one after the other."""
+_USER_CHAIN = "DOCKER-USER"
+_FIREWALLD = "firewalld"
+"""The table of firewalld's own rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One step of the remedy, its rollback, and the packet filter with the step in it."""
+
+    steps: tuple[Command, ...]
+    rollback: tuple[Command, ...]
+    packet_filter: PacketFilter
+
+
+def accept_agent(resolved: ResolvedIntent) -> Remedy:
+    """Return the remedy that lets the agent's packets and answers pass the forward hook; empty where no rule helps."""
+    packet_filter = resolved.snapshot.host.packet_filter
+    steps: list[Command] = []
+    rollback: list[Command] = []
+    for _ in range(_MOST_ROUNDS):
+        probes = list(forwarded_probes(resolved, packet_filter))
+        if all(probe.passage.allowed for probe in probes):
+            return Remedy(tuple(steps), tuple(rollback))
+        dropped = next((probe for probe in probes if probe.passage.allowed is False), None)
+        change = _accepted(resolved, packet_filter, dropped) if dropped is not None else None
+        if change is None:
+            return NO_REMEDY
+        steps += change.steps
+        rollback[:0] = change.rollback
+        packet_filter = change.packet_filter
+    return NO_REMEDY
+
+
+def _accepted(resolved: ResolvedIntent, packet_filter: PacketFilter, dropped: ForwardedProbe) -> _Change | None:
+    """Return the change that lets a dropped probe or answer pass the rule or policy that drops it."""
+    chain, rule = dropped.passage.chain, dropped.passage.rule
+    if chain is None:
+        return None
+    if chain.table == _FIREWALLD:
+        return _by_firewalld(resolved, packet_filter, chain)
+    if chain.backend == "nft":
+        return _by_nft(resolved, packet_filter, dropped, chain, rule)
+    return _by_iptables(resolved, packet_filter, dropped, chain, rule)
+
+
+def _by_firewalld(resolved: ResolvedIntent, packet_filter: PacketFilter, chain: FilterChain) -> _Change:
+    """Return firewalld's own change: it would remove a rule that is typed into its table."""
+    bound = f"--add-source={resolved.agent_subnet or resolved.agent_source}"
+    removed = bound.replace("--add-", "--remove-", 1)
+    accepting = FilterRule(verdict="accept")
+    chains = [
+        replace(other, policy="accept", rules=(accepting, *other.rules))
+        if other.table == chain.table and other.hook == "forward"
+        else other
+        for other in packet_filter.chains
+    ]
+    permanent = ("firewall-cmd", "--permanent", "--zone=trusted")
+    return _Change(
+        (command("firewall-cmd", "--zone=trusted", bound), command(*permanent, bound)),
+        (command(*permanent, removed), command("firewall-cmd", "--zone=trusted", removed)),
+        replace(packet_filter, chains=tuple(chains)),
+    )
+
+
+def _by_nft(
+    resolved: ResolvedIntent,
+    packet_filter: PacketFilter,
+    dropped: ForwardedProbe,
+    chain: FilterChain,
+    rule: FilterRule | None,
+) -> _Change | None:
+    """Return the change of nftables: a rule that accepts, right before the rule that drops or before the policy.
+
+    Its comment identifies the rule for the rollback, because the kernel assigns the handle.
+    """
+    names = nft_names(chain)
+    if names is None or (rule is not None and rule.handle is None):
+        return None
+    subnet = str(resolved.agent_subnet or resolved.agent_source)
+    comment = f"viacheck-{dropped.direction}"
+    condition = f"ip saddr {subnet}"
+    if dropped.direction is Direction.ANSWER:
+        condition = f"ip daddr {subnet} ct state established,related"
+    place = ("add", "rule", *names) if rule is None else ("insert", "rule", *names, "position", str(rule.handle))
+    listed = f"nft -a list chain {' '.join(names)} | sed -n 's/.*comment \"{comment}\" # handle //p'"
+    position = len(chain.rules) if rule is None else _position(chain, rule)
+    accepting = FilterRule(matches=_matches(dropped.direction, subnet), verdict="accept")
+    changed = replace(chain, rules=(*chain.rules[:position], accepting, *chain.rules[position:]))
+    return _Change(
+        (command("nft", f'{" ".join(place)} {condition} accept comment "{comment}"'),),
+        (command("nft", "delete", "rule", *names, "handle", CommandOutput(("sh", "-c", listed))),),
+        _with_chain(packet_filter, chain, changed),
+    )
+
+
+def _by_iptables(
+    resolved: ResolvedIntent,
+    packet_filter: PacketFilter,
+    dropped: ForwardedProbe,
+    chain: FilterChain,
+    rule: FilterRule | None,
+) -> _Change | None:
+    """Return the change of iptables: a rule that accepts, right before the rule that drops."""
+    subnet = str(resolved.agent_subnet or resolved.agent_source)
+    options: tuple[str, ...] = ("-s", subnet)
+    if dropped.direction is Direction.ANSWER:
+        options = ("-d", subnet, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+    accepting = FilterRule(matches=_matches(dropped.direction, subnet), verdict="accept")
+    for into, position in _places(packet_filter, chain, rule):
+        changed = replace(into, rules=(*into.rules[:position], accepting, *into.rules[position:]))
+        candidate = _with_chain(packet_filter, into, changed)
+        if not _drops_still(resolved, candidate, dropped):
+            table = () if into.table == "filter" else ("-t", into.table)
+            arguments = (*options, "-j", "ACCEPT")
+            place = (into.name,) if position == 0 else (into.name, str(position + 1))
+            return _Change(
+                (command("iptables", *table, "-I", *place, *arguments),),
+                (command("iptables", *table, "-D", into.name, *arguments),),
+                candidate,
+            )
+    return None
+
+
+def _places(
+    packet_filter: PacketFilter, chain: FilterChain, rule: FilterRule | None
+) -> Iterator[tuple[FilterChain, int]]:
+    """Yield the chains and the numbers of rules before an accepting rule, the best place first.
+
+    Before a rule that drops is the only place. For a policy Docker's chain for the operator comes first, because
+    Docker keeps its rules; otherwise the end of the base chain.
+    """
+    if rule is not None:
+        yield chain, _position(chain, rule)
+        return
+    for user_chain in packet_filter.chains:
+        if (user_chain.name, user_chain.table, user_chain.family) == (_USER_CHAIN, chain.table, chain.family):
+            yield user_chain, 0
+    yield chain, len(chain.rules)
+
+
+def _position(chain: FilterChain, rule: FilterRule) -> int:
+    """Return the number of rules before a rule."""
+    return next(number for number, other in enumerate(chain.rules) if other is rule)
+
+
+def _matches(direction: Direction, subnet: str) -> tuple[FilterMatch, ...]:
+    """Return the conditions of an accepting rule: the agent's packets, or the answers to them."""
+    if direction is Direction.OUT:
+        return (FilterMatch(field="source", values=(subnet,)),)
+    states = FilterMatch(field="ctstate", values=("related", "established"))
+    return (FilterMatch(field="destination", values=(subnet,)), states)
+
+
+def _drops_still(resolved: ResolvedIntent, packet_filter: PacketFilter, dropped: ForwardedProbe) -> bool:
+    """Whether the same rule or policy still drops the same probe."""
+    for probe in forwarded_probes(resolved, packet_filter):
+        if (probe.direction, probe.protocol) == (dropped.direction, dropped.protocol):
+            return probe.passage.allowed is False and probe.passage.rule is dropped.passage.rule
+    return False
+
+
+def _with_chain(packet_filter: PacketFilter, chain: FilterChain, changed: FilterChain) -> PacketFilter:
+    chains = tuple(changed if other is chain else other for other in packet_filter.chains)
+    return replace(packet_filter, chains=chains)
