@@ -191,8 +191,11 @@ def test_a_file_is_written_and_a_line_appended(
 
 @pytest.mark.parametrize("option", ["--modprobe=/etc/x", "--modprobe /etc/x", "--mod /etc/x", "-M /etc/x", "-nM/etc/x"])
 def test_a_rule_that_names_a_program_has_no_remedy(option: str) -> None:
-    assert iptables_rule_commands("filter", FilterRule(text="-A FORWARD -m mark -j DROP"))
-    assert not iptables_rule_commands("filter", FilterRule(text=f"-A FORWARD {option} -m missing -j DROP"))
+    plain = FilterRule(text="-A FORWARD -m mark -j DROP")
+    hostile_rule = FilterRule(text=f"-A FORWARD {option} -m missing -j DROP")
+    chain = FilterChain(backend="iptables", family="ip", table="filter", name="FORWARD", rules=(plain, hostile_rule))
+    assert iptables_rule_commands(chain, plain)
+    assert not iptables_rule_commands(chain, hostile_rule)
 
 
 def test_edits_are_rolled_back_in_reverse() -> None:
