@@ -102,6 +102,9 @@ class _Summary:
         yield from self._prose(sentence(cause.text), "   ")
         yield from self._commands("fix", cause.remedy)
         yield from self._commands("roll back", cause.undo)
+        if cause.decision:
+            yield from self._wrapped(f"decide: {cause.decision}", "   ", "       ")
+        yield from self._commands("site file", cause.site_file)
         if cause.verification:
             yield from self._prose(cause.verification, "   ")
         for observation in cause.event_observations:

@@ -28,6 +28,9 @@ class ReportedCause:
     text: str
     remedy: tuple[str, ...] = ()
     undo: tuple[str, ...] = ()
+    site_file: tuple[str, ...] = ()
+    decision: str = ""
+    """What a person must decide; empty when the commands can be typed as they are."""
     verification: str = ""
     """The verification of the remedy as text; empty if the run did not verify remedies."""
     results: list[CheckResult] = field(default_factory=list)
@@ -132,5 +135,7 @@ def _cause(result: CheckResult, verdict: Verdict) -> ReportedCause:
         diagnosis.cause,
         tuple(diagnosis.remedy),
         tuple(diagnosis.undo),
+        tuple(diagnosis.site_file),
+        diagnosis.decision or "",
         diagnosis.remedy_check.text if diagnosis.remedy_check is not None else "",
     )

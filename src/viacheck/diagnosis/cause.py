@@ -26,6 +26,10 @@ class Cause:
     also_affects: frozenset[str] = frozenset()
     """Ids of the other checks that may fail because of it."""
     evidence: tuple[Evidence, ...] = ()
+    site_file: tuple[str, ...] = ()
+    """Lines of the site file that make it say what the host does."""
+    decision: str | None = None
+    """What a person must decide."""
 
     def __post_init__(self) -> None:
         if self.code not in CODES:
@@ -40,5 +44,7 @@ class Cause:
             undo=self.remedy.rollback_lines,
             remedy_steps=[execution_of(step) for step in self.remedy.steps],
             undo_steps=[execution_of(step) for step in self.remedy.rollback],
+            site_file=list(self.site_file),
+            decision=self.decision,
             reported_by=None if check == self.reported_by else self.reported_by,
         )

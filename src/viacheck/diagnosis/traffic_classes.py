@@ -22,9 +22,10 @@ def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> It
     yield Cause(
         "EGRESS_DEPENDS_ON_FLOW", "EGRESS-08",
         f"depending on the flow, {classes_text(depending, CLASSES_NAMED)} leave by {interfaces}: "
-        f"{depending[0].path.reason}. A route by {resolved.uplink} alone, in a table that a rule selects for the "
-        "agent, sends every flow there",
+        f"{depending[0].path.reason}",
         also_affects=frozenset({"EGRESS-01", "EGRESS-04", "EGRESS-05", "ROUTE-05", "ROUTE-07"}),
+        decision=f"set a route by {resolved.uplink} alone, in a table that a rule selects for the agent; or drop the "
+        "other next hop, which moves the host's own packets as well",
     )  # fmt: skip
 
 
@@ -39,13 +40,14 @@ def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> It
     yield Cause(
         "CLASS_BYPASSES_UPLINK", "EGRESS-08",
         f"{classes_text(bypassing, CLASSES_NAMED)}: by {interfaces} instead of {first.intended}, because of "
-        f"{first.path.reason}. Remove that rule or route, or allow it in the site file: "
-        f"{_exception(first, interfaces)}",
+        f"{first.path.reason}",
+        site_file=_exception(first, interfaces),
+        decision="remove that rule or route if it is a mistake; if it is meant, allow it in the site file",
     )  # fmt: skip
 
 
-def _exception(traffic_class: TrafficClass, uplink: str) -> str:
-    """Return the exception of the intent that allows a class, as one line of TOML."""
+def _exception(traffic_class: TrafficClass, uplink: str) -> tuple[str, ...]:
+    """Return the exception of the intent that allows a class, as lines of the site file."""
     selector, values = traffic_class.selector, []
     if traffic_class.prefix.prefixlen:
         values.append(f'to = "{traffic_class.prefix}"')
@@ -54,5 +56,4 @@ def _exception(traffic_class: TrafficClass, uplink: str) -> str:
         values.append(f'protocol = "{name}"')
     if selector.dport is not None:
         values.append(f"ports = [{selector.dport}]")
-    values.append(f'uplink = "{uplink}"')
-    return f"[[egress.except]] {', '.join(values)}"
+    return ("[[egress.except]]", *values, f'uplink = "{uplink}"')
