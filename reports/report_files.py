@@ -12,6 +12,7 @@ from reports.report_page import render
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import UsageError
 from viacheck.model.result import RunResult
+from viacheck.user_file import read_file
 
 RESULT, REPORT, JUNIT, LATEST = "result.json", "report.html", "junit.xml", "latest"
 CAPTURES, BUNDLE = "captures", "bundle.tar.gz"
@@ -65,7 +66,7 @@ def read_outcome(path: Path) -> RunResult:
         ResultUnreadable: when it is missing, is not JSON, or does not follow viacheck.result/1.
     """
     try:
-        return RunResult.model_validate_json(path.read_bytes())
+        return RunResult.model_validate_json(read_file(path))
     except OSError as error:
         raise ResultUnreadable(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

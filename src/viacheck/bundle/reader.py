@@ -28,6 +28,7 @@ from viacheck.model.result import Run, RunResult, TargetRecord
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
 from viacheck.model.snapshot import FilterMatch, NetworkState, Snapshot
 from viacheck.model.snapshot_json import snapshot_adapter
+from viacheck.user_file import open_file
 
 SHOWN = 200
 """Characters of one reason."""
@@ -76,7 +77,7 @@ def is_archive(path: Path) -> bool:
         BundleUnreadable: the file cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             return stream.read(1) != b"{"
     except OSError as error:
         raise BundleUnreadable(f"{path}: cannot be read: {error.strerror}") from None
@@ -89,7 +90,7 @@ def read_bundle(path: Path) -> Bundle:
         BundleUnreadable: the file cannot be read, or is not a valid bundle.
     """
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             return read_stream(stream, str(path))
     except OSError as error:
         raise BundleUnreadable(f"{path}: cannot be read: {error.strerror}") from None

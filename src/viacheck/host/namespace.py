@@ -156,13 +156,13 @@ class Namespace:
 
 
 def open_netns(path: str) -> int:
-    """Open a path that must be a network namespace.
+    """Open a path that must be a network namespace; a FIFO is not waited for.
 
     Raises:
         NotANamespace: when it cannot be opened, or is not a network namespace.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise NotANamespace(f"{path}: {error.strerror}") from None
     if not _is_net_namespace(fd):

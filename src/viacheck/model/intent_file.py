@@ -20,6 +20,10 @@ from viacheck.model.intent import MODES, Intent
 from viacheck.model.intent_rules import contradictions
 from viacheck.model.intent_values import Allowed
 from viacheck.model.toml_text import shortened, shown, toml_key, toml_text
+from viacheck.user_file import read_file, special_kind_of
+
+LARGEST_SITE = 1 << 20
+"""Bytes of a site file."""
 
 
 class IntentError(UsageError):
@@ -37,14 +41,18 @@ def load_intent(path: Path) -> Intent:
         IntentError: with every mistake of the file.
     """
     try:
-        document = tomllib.loads(path.read_bytes().decode())
+        document = tomllib.loads(read_file(path, LARGEST_SITE).decode())
     except OSError as error:
         raise IntentError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise IntentError([f"{path}: not UTF-8 text (byte {error.start}); a site file is TOML in UTF-8"]) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise IntentError([f"{path}: not TOML: {error}"]) from None
-    return parse_intent(document, source=str(path))
+    intent = parse_intent(document, source=str(path))
+    kind = special_kind_of(intent.agent.netns) if intent.agent.netns is not None else None
+    if kind is not None:
+        raise IntentError([f"{path}: agent.netns: {intent.agent.netns} is {kind}, not a network namespace"])
+    return intent
 
 
 def parse_intent(document: dict[str, Any], *, source: str) -> Intent:

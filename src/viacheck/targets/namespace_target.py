@@ -24,6 +24,7 @@ from viacheck.host.docker import (
     container_namespace,
     read_engine,
 )
+from viacheck.host.files import read_text
 from viacheck.host.kernel_route import ask_kernel
 from viacheck.host.manager_status import ask
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
@@ -191,8 +192,7 @@ class NamespaceTarget:
 
         def read() -> str | None:
             try:
-                with open(root + path, encoding="utf-8", errors="replace") as file:
-                    return file.read()
+                return read_text(root + path)[0]
             except OSError:
                 return None
 
