@@ -8,7 +8,7 @@ from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.container_facts import agent_fault
 from viacheck.analysis.macvlan_facts import macvlan_supported
-from viacheck.analysis.nat_facts import forwarded_probes, forwarding_sysctls_off, overlapping_networks
+from viacheck.analysis.nat_facts import forwarded_probes, forwarding_sysctls_off, internal_network, overlapping_networks
 from viacheck.analysis.packet_filter.evaluate import Passage
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import CONTAINER, NAT
@@ -96,7 +96,8 @@ def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect:
     evidence = StateEvidence(
         title="sysctls", lines=[f"{k} = {v}" for k, v in snapshot.host.sysctls.items() if "forward" in k]
     )
-    if unknown is not None and dropped is None and not off:
+    internal = internal_network(resolved)
+    if unknown is not None and dropped is None and not off and internal is None:
         unread = snapshot.problem("packet filter")
         if unread is not None:
             expect.unread(unread)
@@ -107,11 +108,15 @@ def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect:
             expected=expected, evidence=[evidence],
         )  # fmt: skip
     observed = f"off: {', '.join(off)}" if off else "forwarding is on"
-    if dropped is not None:
+    if internal is not None:
+        observed += f"; the Docker network {internal} is internal, so Docker isolates the agent"
+    elif dropped is not None:
         observed += f"; {_decider(dropped.passage)} drops the agent's {dropped.protocol} {dropped.direction}"
     elif unknown is None:
         observed += ", the packet filter accepts the agent's packets and their answers"
-    expect.holds(not off and dropped is None, expected=expected, observed=observed, evidence=[evidence])
+    expect.holds(
+        not off and dropped is None and internal is None, expected=expected, observed=observed, evidence=[evidence]
+    )
 
 
 def _decider(passage: Passage) -> str:

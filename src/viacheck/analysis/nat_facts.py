@@ -64,6 +64,15 @@ def forwarding_sysctls_off(resolved: ResolvedIntent) -> list[str]:
     return [path for path in paths if sysctls.get(path) == "0"]
 
 
+def internal_network(resolved: ResolvedIntent) -> str | None:
+    """Return the agent's Docker network if it is internal: Docker isolates it from everything outside the host."""
+    attach, engine = resolved.intent.agent.attach, resolved.snapshot.engine
+    if not isinstance(attach, NatAttach) or engine is None:
+        return None
+    network = engine.network(attach.network)
+    return network.name if network is not None and network.internal else None
+
+
 def agent_flow(resolved: ResolvedIntent, uplink: str) -> FilteredPacket:
     """Return the agent's packet as it crosses the host towards an uplink."""
     return FilteredPacket(

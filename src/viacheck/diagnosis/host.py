@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.container_facts import AgentFault, agent_fault
-from viacheck.analysis.nat_facts import Direction, forwarded_probes, forwarding_sysctls_off, overlapping_networks
+from viacheck.analysis.nat_facts import (
+    Direction,
+    forwarded_probes,
+    forwarding_sysctls_off,
+    internal_network,
+    overlapping_networks,
+)
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import left_by
 from viacheck.diagnosis.accept_remedy import accept_agent
@@ -192,9 +198,22 @@ def _dotted(path: str) -> str:
     return ".".join(part.replace(".", "/") for part in path.split("/"))
 
 
+def network_internal(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find that the agent's Docker network is internal; no rule of the packet filter changes that."""
+    network = internal_network(resolved)
+    if network is not None:
+        yield Cause(
+            "NETWORK_INTERNAL", "HOST-04",
+            f"the Docker network {network} is internal (docker network create --internal, 'internal: true' in a "
+            "compose file): Docker gives its containers no default route and drops their packets. Opening the packet "
+            "filter does not help; create the network again without this option, or attach the agent to another one",
+            also_affects=EGRESS | {"ROUTE-05", "ROUTE-06", "NAT-02", "EGRESS-07"},
+        )  # fmt: skip
+
+
 def forward_dropped(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find a packet filter rule or policy that drops the agent's packets, or their answers, inside the host."""
-    if resolved.agent_source is None:
+    if resolved.agent_source is None or internal_network(resolved) is not None:
         return
     dropped = next((probe for probe in forwarded_probes(resolved) if probe.passage.allowed is False), None)
     if dropped is None or dropped.passage.chain is None:

@@ -37,6 +37,7 @@ DISRUPTION_FINDERS: tuple[Finder, ...] = (
 """The causes that only an event shows."""
 NAT_FINDERS: tuple[Finder, ...] = (
     host.engine_or_agent_away,
+    host.network_internal,
     host.uplink_unusable,
     nat.uplink_in_bridge,
     host.gateway_silent,
