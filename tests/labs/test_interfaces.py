@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.helpers.front_door import Finished
@@ -50,3 +51,82 @@ def test_a_frame_on_an_uplink_and_on_its_parent_is_one_frame(tmp_path: Path) -> 
         if isinstance(evidence, PacketsEvidence)
     )
     assert {sighting.same_frame_on for sighting in packets.sightings if sighting.interface == "eth0"} == {"wlan0"}
+
+
+LAN_BRIDGE_SITE = """\
+schema = 1
+[site]
+name = "by-hand"
+[agent]
+netns = "/run/netns/agent"
+[agent.attach]
+mode = "pipework-static"
+parent = "br0"
+address = "10.10.40.200/24"
+gateway = "10.10.40.1"
+[uplinks.br0]
+gateway = "10.10.40.1"
+[uplinks.wlan0]
+gateway = "10.10.50.1"
+[egress]
+uplink = "br0"
+persist = "none"
+survives = []
+[host]
+default_exit = "br0"
+[probe]
+target = "198.51.100.1"
+timeout = "400ms"
+"""
+
+
+def lan_bridge(host: HandMadeHost) -> None:
+    """Put eth0 into a bridge that takes its address over, and the agent as a port of it, as pipework does."""
+    host.ip("link del docker0")
+    host.ip("-n agent link del eth0")
+    host.ip("link add br0 type bridge")
+    host.ip("address del 10.10.40.9/24 dev eth0")
+    host.ip("link set eth0 master br0")
+    host.ip("link set br0 up")
+    host.ip("address add 10.10.40.9/24 dev br0")
+    host.ip("route add default via 10.10.40.1 dev br0")
+    host.ip("link add veth1pl1 type veth peer name eth1 netns agent")
+    host.ip("link set veth1pl1 up master br0")
+    host.ip("-n agent address add 10.10.40.200/24 dev eth1")
+    host.ip("-n agent link set eth1 up")
+    host.ip("-n agent route add default via 10.10.40.1")
+
+
+def with_pipework(folder: Path) -> tuple[str, ...]:
+    """Return the start of a command line with a pipework program on its PATH."""
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "pipework"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return ("env", f"PATH={folder / 'bin'}:{os.environ['PATH']}")
+
+
+def test_pipework_on_a_lan_bridge_passes(tmp_path: Path) -> None:
+    with hand_made_host() as host:
+        lan_bridge(host)
+        site = write_site(tmp_path, LAN_BRIDGE_SITE)
+        done = host.viacheck(site=site, report_dir=tmp_path / "report", by=with_pipework(tmp_path))
+    assert done.exit_code == 0, done.said
+    judged = verdicts(done)
+    for check in ("EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-04", "EGRESS-09", "PIPEWORK-02", "PIPEWORK-03"):
+        assert judged[check] == PASS, done.said
+    assert "left by br0" in done.said or "leave by br0" in done.said
+
+
+def test_a_second_interface_behind_docker0_is_still_found_on_a_lan_bridge(tmp_path: Path) -> None:
+    with hand_made_host() as host:
+        lan_bridge(host)
+        host.ip("link add docker0 type bridge")
+        host.ip("link set docker0 up")
+        host.ip("link add veth2 type veth peer name eth0 netns agent")
+        host.ip("link set veth2 up master docker0")
+        host.ip("-n agent link set eth0 up")
+        site = write_site(tmp_path, LAN_BRIDGE_SITE)
+        done = host.viacheck(site=site, report_dir=tmp_path / "report", by=with_pipework(tmp_path))
+    assert verdicts(done)["PIPEWORK-02"] == {(Verdict.FAIL, "DEFAULT_NETWORK_PRESENT")}, done.said
+    assert "dev eth1 down" not in done.said

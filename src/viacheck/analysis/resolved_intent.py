@@ -12,7 +12,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 
-from viacheck.analysis.link_layers import LinkLayers, link_layers
+from viacheck.analysis.link_layers import LinkLayers, link_layers, outer_ports
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, mark_after_prerouting
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
@@ -123,10 +123,27 @@ class ResolvedIntent:
         return self.snapshot.host.link(self.parent) if self.parent is not None else None
 
     def parent_of(self, link: Link) -> Link | None:
-        """Return the host's interface that an interface of the agent sits on; None when its parent is elsewhere."""
-        if link.kind not in ON_PARENT or link.peer_index is None or link.peer_netnsid is None:
+        """Return the host's interface that an interface of the agent sits on; None when its parent is elsewhere.
+
+        A veth interface whose other end is a port of a LAN bridge (pipework on a bridge) sits on that bridge, or on the
+        outer port that the intent names.
+        """
+        if link.peer_index is None or link.peer_netnsid is None:
             return None
-        return self.snapshot.host.link_by_index(link.peer_index)
+        below = self.snapshot.host.link_by_index(link.peer_index)
+        if link.kind in ON_PARENT:
+            return below
+        if link.kind != "veth" or below is None or below.master is None:
+            return None
+        if self.parent_link is not None and self.parent_link.master == below.master:
+            return self.parent_link
+        bridge = self.snapshot.host.link(below.master)
+        is_lan = bridge is not None and bridge.kind == "bridge" and bool(self.outer_ports(bridge.name))
+        return bridge if is_lan else None
+
+    def outer_ports(self, bridge: str) -> tuple[str, ...]:
+        """Return the ports by which a bridge leads to a LAN."""
+        return outer_ports(self.snapshot.host, bridge, self.intent.uplinks, self.agent_ports)
 
     @cached_property
     def bridged_link(self) -> Link | None:
@@ -134,12 +151,21 @@ class ResolvedIntent:
         if not self.bridged or self.snapshot.agent is None:
             return None
         agent = self.snapshot.agent
-        candidates = [link for link in agent.links if link.kind in ON_PARENT and not is_leftover(link)]
+        candidates = [
+            link
+            for link in agent.links
+            if (link.kind in ON_PARENT or self.parent_of(link) is not None) and not is_leftover(link)
+        ]
 
         def likeness(link: Link) -> tuple[bool, bool, bool]:
             return self.parent_of(link) == self.parent_link, bool(agent.addresses_of(link.name)), link.up
 
         return max(candidates, key=likeness, default=None)
+
+    @property
+    def on_bridge(self) -> bool:
+        """Whether the bridged agent is a port of a LAN bridge, rather than on a macvlan interface."""
+        return self.bridged_link is not None and self.bridged_link.kind == "veth"
 
     @cached_property
     def bridged_address(self) -> Address | None:

@@ -49,8 +49,10 @@ class SegmentTests:
             return None
         macs: dict[AddressHolder, str] = {"parent": parent.mac, "agent": agent_mac}
         gateway = self._resolved.lan_gateway
+        # A bridge hands an answer to the agent's MAC address to the agent's port: only its outer port shows the answer.
+        outer = self._resolved.outer_ports(parent.name) if self._resolved.on_bridge else ()
+        name = outer[0] if outer else parent.name
         answered: set[tuple[AddressHolder, AddressHolder]] = set()
-        name = parent.name
 
         def is_answered(frame: AddressHolder, sender: AddressHolder) -> bool:
             answers = self._host.arp_request(
