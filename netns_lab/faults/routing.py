@@ -35,6 +35,20 @@ def rule_after_main(lab: Lab) -> None:
     lab.host.ip("rule", "add", "priority", "40000", "from", AGENT_SUBNET, "lookup", str(TABLE))
 
 
+@fault("half-defaults", "A default in two halves, as a VPN adds, passes the rule for local networks",
+       on="policy-routing-hardened", breaks={"ROUTE-03", "ROUTE-07", *LEAVES_ELSEWHERE}, diagnosis="RULE_SHADOWED")  # fmt: skip
+def half_defaults(lab: Lab) -> None:
+    for half in ("0.0.0.0/1", "128.0.0.0/1"):
+        lab.host.ip("route", "add", half, "via", "10.10.40.1", "dev", "eth0")
+
+
+@fault("rule-for-one-address", "The rule selects the agent's present address alone", on="policy-routing",
+       breaks={"ROUTE-02"}, diagnosis="RULE_FOR_ONE_ADDRESS")  # fmt: skip
+def rule_for_one_address(lab: Lab) -> None:
+    rule_missing(lab)
+    lab.host.ip("rule", "add", "from", "172.17.0.2", "lookup", str(TABLE))
+
+
 @fault("rule-wrong-subnet", "The rule is for another subnet", on="policy-routing",
        breaks={"ROUTE-02", *LEAVES_ELSEWHERE}, diagnosis="RULE_WRONG_SUBNET")  # fmt: skip
 def rule_wrong_subnet(lab: Lab) -> None:

@@ -130,3 +130,22 @@ def test_a_second_interface_behind_docker0_is_still_found_on_a_lan_bridge(tmp_pa
         done = host.viacheck(site=site, report_dir=tmp_path / "report", by=with_pipework(tmp_path))
     assert verdicts(done)["PIPEWORK-02"] == {(Verdict.FAIL, "DEFAULT_NETWORK_PRESENT")}, done.said
     assert "dev eth1 down" not in done.said
+
+
+MACVLAN_ON_BRIDGE_SITE = LAN_BRIDGE_SITE.replace(
+    'mode = "pipework-static"', 'mode = "macvlan"\nnetwork = "macvlan0"'
+).replace('address = "10.10.40.200/24"', 'subnet = "10.10.40.0/24"')
+
+
+def test_a_bridge_whose_only_port_is_a_veth_is_an_uplink(tmp_path: Path) -> None:
+    with hand_made_host() as host:
+        lan_bridge(host)
+        host.ip("link del veth1pl1")
+        host.ip("link add link br0 name agent0 type macvlan mode bridge")
+        host.ip("link set agent0 netns agent name eth0")
+        host.ip("-n agent address add 10.10.40.200/24 dev eth0")
+        host.ip("-n agent link set eth0 up")
+        host.ip("-n agent route add default via 10.10.40.1")
+        done = judge(host, tmp_path, MACVLAN_ON_BRIDGE_SITE)
+    assert done.exit_code == 0, done.said
+    assert verdicts(done)["EGRESS-01"] == PASS

@@ -396,6 +396,7 @@ CASES: dict[str, Callable[[], ResolvedIntent]] = {
     "two rules": lambda: nat(with_rules(RULE, dataclasses.replace(RULE, priority=9))),
     "shadowed": lambda: nat(with_rules(EARLIER, RULE)),
     "other subnet": lambda: nat(with_rules(dataclasses.replace(RULE, source="10.8.0.0/16"))),
+    "one address": lambda: nat(with_rules(dataclasses.replace(RULE, source="172.17.0.2/32"))),
     "detached": lambda: nat(with_rules(dataclasses.replace(RULE, iif="gone0", iif_detached=True))),
     "no table": lambda: nat(with_routes(HOST.routes[0])),
     "wrong uplink": lambda: nat(with_routes(HOST.routes[0], default("10.10.40.1", "eth0", 200))),
@@ -479,6 +480,7 @@ DEVICES = ("eth0", "wlan0", "docker0", "eth9", "gone0", "br0")
 OTHERS = ("te-agent", "mac0", "bridge", "/run/netns/agent")
 COVERED = {
     "RULE_MISSING", "RULE_DUPLICATED", "RULE_SHADOWED", "RULE_WRONG_SUBNET", "RULE_DETACHED", "TABLE_EMPTY",
+    "RULE_FOR_ONE_ADDRESS",
     "TABLE_WRONG_UPLINK", "TABLE_WRONG_GATEWAY", "TABLE_NAME_MISSING", "TABLE_ID_CLASH", "LOCAL_NETS_LOST", "FAIL_OPEN",
     "MASQUERADE_MISSING", "SOURCE_NOT_UPLINK", "FORWARDING_OFF", "FORWARD_DROPPED", "BRIDGED_UPLINK", "RP_FILTER_DROP",
     "MTU_TRAP", "IPV6_ESCAPES", "DEFAULT_EXIT_WRONG", "DEFAULT_EXIT_MISSING", "UPLINK_DOWN", "ENGINE_UNREACHABLE",

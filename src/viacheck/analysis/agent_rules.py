@@ -30,12 +30,12 @@ class ShadowingRule:
 
 
 def selects_agent(resolved: ResolvedIntent, rule: Rule) -> bool:
-    """Whether a rule's source covers the agent's whole subnet, or the packet's mark or interface selects it."""
+    """Whether a rule's source covers the agent's subnet or address, or the packet's mark or interface selects it."""
     if rule.iif_detached or rule.oif_detached:
         return False
-    if rule.source is not None:
-        covered = resolved.agent_subnet or resolved.agent_source
-        if covered is None or not ip_network(str(covered)).subnet_of(ip_network(rule.source)):  # type: ignore[arg-type]
+    if rule.source is not None and not covers_subnet(resolved, rule):
+        own = resolved.agent_address
+        if own is None or ip_address(own) not in ip_network(rule.source):
             return False
     if rule.iif is not None and rule.iif != resolved.bridge:
         return False
@@ -43,6 +43,14 @@ def selects_agent(resolved: ResolvedIntent, rule: Rule) -> bool:
         mask = rule.fwmask if rule.fwmask is not None else 0xFFFFFFFF
         return resolved.agent_mark & mask == rule.fwmark & mask
     return rule.source is not None or rule.iif is not None
+
+
+def covers_subnet(resolved: ResolvedIntent, rule: Rule) -> bool:
+    """Whether a rule selects every address that the agent may get: its source covers the agent's whole subnet."""
+    covered = resolved.agent_subnet or resolved.agent_source
+    if rule.source is None or covered is None:
+        return rule.source is None
+    return ip_network(str(covered)).subnet_of(ip_network(rule.source))  # type: ignore[arg-type]
 
 
 def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:

@@ -27,8 +27,7 @@ class LinkLayers:
     """By port of a LAN bridge, the bridge; where the intent names the port as uplink, by bridge, the port."""
 
     def mark(self, sightings: Iterable[PacketSighting]) -> list[PacketSighting]:
-        """Return the sightings, with those marked that show a frame of an interface on top, and those that count for
-        another interface.
+        """Return the sightings, marked where they show a frame of an interface on top, or count for another interface.
 
         Frames are matched one by one, so that a second frame on the parent stays a copy.
         """

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from viacheck.analysis.default_routes import default_pieces
 from viacheck.analysis.packet_filter.evaluate import (
     FilteredPacket,
     Passage,
@@ -43,10 +44,12 @@ def overlapping_networks(resolved: ResolvedIntent) -> list[str]:
         for address in state.addresses
         if address.family == 4 and address.interface not in own and subnets_overlap(str(subnet), str(address.network))
     ]
-    agents = str(subnet)
+    agents, pieces = str(subnet), default_pieces(state.table(TABLE_MAIN))
     for route in state.table(TABLE_MAIN):
         # This test comes first: on a large host nearly every route ends here.
         if route.is_default or not subnets_overlap(agents, route.destination):
+            continue
+        if route in pieces:
             continue
         interfaces = {hop.interface for hop in route.nexthops}
         is_connected = any(f"{hop.interface}'s subnet {route.destination}" in overlaps for hop in route.nexthops)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from viacheck.analysis.agent_rules import (
     BACKSTOP_METRIC,
     FIXED_PRIORITY,
     LOCAL_PRIORITY,
+    covers_subnet,
     deciding_route,
     egress_without_uplink,
     free_priority,
     rules_for_agent,
     shadowing_rule,
 )
+from viacheck.analysis.default_routes import local_prefixlength, reaches_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.table_names import clashes, number_of
 from viacheck.diagnosis.cause import EGRESS, Cause
@@ -26,7 +29,7 @@ from viacheck.diagnosis.remedy import (
 )
 from viacheck.model.iproute_text import route_argv, rule_argv
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import Rule
+from viacheck.model.snapshot import TABLE_MAIN, Rule
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence.file_edit import (
     AppendLine,
@@ -66,6 +69,14 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         )  # fmt: skip
         return
     if matching:
+        rule = matching[0]
+        if not covers_subnet(resolved, rule):
+            yield Cause(
+                "RULE_FOR_ONE_ADDRESS", "ROUTE-02",
+                f"the rule '{rule}' selects the agent's present address {resolved.agent_address} and not its subnet "
+                f"{subnet}: an agent that gets another address leaves by the main table",
+                Remedy((add, _delete(rule)), (_add(rule), delete)),
+            )  # fmt: skip
         return
     detached = [rule for rule in others if rule.iif_detached or rule.oif_detached]
     if detached:
@@ -99,6 +110,18 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     if shadowing is None:
         return
     rule, intended = shadowing.rule, rules_for_agent(resolved)[0]
+    if rule.suppress_prefixlength is not None and rule.table is not None:
+        suppressed = local_prefixlength(resolved.snapshot.host.table(rule.table))
+        if rule.suppress_prefixlength < suppressed:
+            mended = replace(rule, suppress_prefixlength=suppressed)
+            yield Cause(
+                "RULE_SHADOWED", "ROUTE-03",
+                f"the rule '{rule}' comes before '{intended}' and lets a default in pieces through (0.0.0.0/1 and "
+                f"128.0.0.0/1, as a VPN adds): its suppress_prefixlength {rule.suppress_prefixlength} stops shorter "
+                "prefixes only",
+                Remedy((_delete(rule), _add(mended)), (_delete(mended), _add(rule))), _DECIDES | {"ROUTE-07"},
+            )  # fmt: skip
+            return
     if rule.priority > 1:
         before = free_priority(resolved, min(FIXED_PRIORITY, rule.priority - 1))
         selector = ("priority", before, "from", resolved.agent_subnet, "lookup", resolved.table)
@@ -123,17 +146,19 @@ def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[
     table, uplink, gateway = resolved.table, resolved.uplink, str(resolved.intent.gateway)
     route = deciding_route(resolved)
     default = ("default", "via", gateway, "dev", uplink, "table", table)
-    replace = command("ip", "route", "replace", *default)
+    # The kernel refuses a gateway outside the subnets of its interface without this word.
+    off_subnet = () if resolved.on_link(gateway, uplink) else ("onlink",)
+    set_default = command("ip", "route", "replace", *default, *off_subnet)
     if route is None or not route.nexthops:
         backstop = f" except the backstop '{route}'" if route is not None else ""
         yield Cause(
             "TABLE_EMPTY", "ROUTE-04",
             f"table {table} has no default route{backstop}: a link that went down, a lost lease or a recreated device "
             "removes the route, and nothing restores it",
-            Remedy((replace,), (command("ip", "route", "del", *default),)), _DECIDES,
+            Remedy((set_default,), (command("ip", "route", "del", *default),)), _DECIDES,
         )  # fmt: skip
         return
-    remedy = Remedy((replace,), (command(*route_argv("replace", route)),))
+    remedy = Remedy((set_default,), (command(*route_argv("replace", route)),))
     if {hop.interface for hop in route.nexthops} != {uplink}:
         interfaces = " and ".join(sorted({str(hop.interface) for hop in route.nexthops}))
         yield Cause(
@@ -141,14 +166,18 @@ def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[
             f"the default route of table {table} leaves by {interfaces}, not by {uplink} alone: {route}",
             remedy, _DECIDES | EGRESS,
         )  # fmt: skip
-    elif any(hop.gateway != gateway for hop in route.nexthops) or not resolved.on_link(gateway, uplink):
-        gateways = sorted(str(hop.gateway) for hop in route.nexthops)
-        on_link = all(hop.gateway and resolved.on_link(hop.gateway, uplink) for hop in route.nexthops)
+    elif any(hop.gateway != gateway or not reaches_gateway(resolved, hop) for hop in route.nexthops):
+        gateways = sorted({hop.gateway for hop in route.nexthops if hop.gateway is not None})
+        on_link = all(reaches_gateway(resolved, hop) for hop in route.nexthops)
         off_link = "" if on_link else f", which is not in {uplink}'s subnet"
+        uses = (
+            f"uses gateway {', '.join(gateways)}{off_link}"
+            if gateways
+            else ("has no gateway, so the kernel asks by ARP for every destination itself")
+        )
         yield Cause(
             "TABLE_WRONG_GATEWAY", "ROUTE-04",
-            f"the default route of table {table} uses gateway {', '.join(gateways)}{off_link}; the intent says "
-            f"{gateway}", remedy, _DECIDES | EGRESS,
+            f"the default route of table {table} {uses}; the intent says {gateway}", remedy, _DECIDES | EGRESS,
         )  # fmt: skip
 
 
@@ -191,7 +220,10 @@ def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> It
     shadowing = shadowing_rule(resolved)
     # The remedy of a shadowing rule adds a rule right before it; this rule must come before that.
     priority = min(LOCAL_PRIORITY, shadowing.rule.priority - 2) if shadowing is not None else LOCAL_PRIORITY
-    selector = ("priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength", 0)
+    selector = (
+        "priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength",
+        local_prefixlength(resolved.snapshot.host.table(TABLE_MAIN)),
+    )  # fmt: skip
     yield Cause(
         "LOCAL_NETS_LOST", "ROUTE-06",
         f"the rule sends all traffic from {resolved.agent_subnet} to table {resolved.table}, and table "
