@@ -125,7 +125,7 @@ def test_it_says_beforehand_what_it_sends(
     announced, _first_check, _rest = said.partition("HOST-0") if more != ("-q",) else (said, "", "")
     assert f"viacheck judges this host for site 'by-hand' ({site}); it changes nothing, and sends:\n" in announced
     assert "to 198.51.100.1: 3 each of ICMP, UDP port 33434, TCP port 33434\n" in announced
-    assert "1 ARP request each for 10.10.40.1 on eth0, 10.10.50.1 on wlan0" in announced
+    assert "1 to 3 ARP requests each for 10.10.40.1 on eth0, 10.10.50.1 on wlan0" in announced
 
 
 def test_a_change_during_the_run_is_told(host: HandMadeHost, tmp_path: Path) -> None:

@@ -54,9 +54,12 @@ def arp_request(
     sender_mac: str | None = None,
     frame_source: str | None = None,
     count: int = 1,
+    tries: int = 1,
     timeout: float = 1.0,
 ) -> list[ARPAnswer]:
     """Broadcast ``count`` ARP requests at once; wait for as many replies, or until the timeout.
+
+    Broadcasts get lost on radio links: several tries are spread evenly over the timeout.
 
     Args:
         namespace: where the interface is.
@@ -66,7 +69,8 @@ def arp_request(
         sender_mac: the sender's hardware address; the interface's own by default.
         frame_source: the frame's source MAC address; the interface's own by default.
         count: how many requests to send, and how many replies are enough.
-        timeout: seconds to wait at most.
+        tries: how often the requests are sent, until enough replies have come.
+        timeout: seconds to wait at most, over all tries.
 
     Raises:
         InterfaceNotUp: when the interface is missing, down, without carrier, or not Ethernet.
@@ -81,9 +85,12 @@ def arp_request(
         try:
             frame = request.frame(frame_source or own)
             sent_ns = time.time_ns()
-            for _ in range(count):
-                packets.send(state.index, ETH_P_ARP, frame)
-            return _receive_replies(replies, request, count, timeout, sent_ns)
+            answers: list[ARPAnswer] = []
+            for _ in range(tries):
+                for _ in range(count - len(answers)):
+                    packets.send(state.index, ETH_P_ARP, frame)
+                answers += _receive_replies(replies, request, count - len(answers), timeout / tries, sent_ns)
+            return answers
         finally:
             close_in_background([replies])
     finally:

@@ -210,6 +210,7 @@ class Prober:
         sender_mac: str | None = None,
         frame_source: str | None = None,
         count: int = 1,
+        tries: int = 1,
         timeout: float = 1.0,
     ) -> list[ARPAnswer]:
         """Send ARP requests from this namespace; see ``arp.arp_request``."""
@@ -221,6 +222,7 @@ class Prober:
             sender_mac=sender_mac,
             frame_source=frame_source,
             count=count,
+            tries=tries,
             timeout=timeout,
         )
 

@@ -16,6 +16,8 @@ from viacheck.packets.probes import Prober, ProbeRequest
 
 ARP_TIMEOUT = 1.0
 """Seconds that a machine may take to answer ARP on a live network."""
+TRIES = 3
+"""Requests until a machine counts as silent: a single one may be lost on a radio link."""
 
 
 class SegmentTests:
@@ -57,7 +59,7 @@ class SegmentTests:
         def is_answered(frame: AddressHolder, sender: AddressHolder) -> bool:
             answers = self._host.arp_request(
                 name, gateway, sender=NO_ADDRESS, sender_mac=macs[sender], frame_source=macs[frame],
-                timeout=min(ARP_TIMEOUT, self._timeout / 2),
+                tries=TRIES, timeout=min(ARP_TIMEOUT, self._timeout / 2),
             )  # fmt: skip
             return bool(answers)
 
@@ -76,10 +78,10 @@ class SegmentTests:
     def _pings(self) -> tuple[bool | None, bool | None]:
         """Return whether the gateway answers the host, and whether the host answers the agent."""
         resolved = self._resolved
-        to_gateway = ProbeRequest(protocol="icmp", destination=resolved.lan_gateway)
+        to_gateway = ProbeRequest(protocol="icmp", destination=resolved.lan_gateway, count=TRIES)
         own = resolved.uplink_address(resolved.parent) if resolved.parent is not None else None
         gateway = self._host.send(to_gateway, self._timeout).answered > 0 if own is not None else None
         if self._agent is None or own is None or resolved.bridged_address is None:
             return gateway, None
-        to_host = ProbeRequest(protocol="icmp", destination=own)
+        to_host = ProbeRequest(protocol="icmp", destination=own, count=TRIES)
         return gateway, self._agent.send(to_host, self._timeout).answered > 0

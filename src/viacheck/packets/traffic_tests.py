@@ -30,7 +30,7 @@ from viacheck.packets.capture import Observation, Watch
 from viacheck.packets.dhcp_discover import DHCPDiscovery
 from viacheck.packets.evidence import numbers_of, packets_evidence
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
-from viacheck.packets.segment_tests import SegmentTests
+from viacheck.packets.segment_tests import TRIES, SegmentTests
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
 
 DEFAULT_TARGET6 = "2001:db8:ffff::1"
@@ -349,8 +349,8 @@ class TrafficTests:
         addresses = {name: str(uplink.gateway) for name, uplink in resolved.intent.uplinks.items()}
         if resolved.bridge is not None and (own := resolved.snapshot.host.addresses_of(resolved.bridge)):
             addresses = {resolved.bridge: own[0].address, **addresses}
-        requests = [ProbeRequest(protocol="icmp", destination=address) for address in addresses.values()]
-        answers = [exchange.answered == 1 for exchange in self._agent.send_many(requests, self._timeout)]
+        requests = [ProbeRequest(protocol="icmp", destination=address, count=TRIES) for address in addresses.values()]
+        answers = [exchange.answered > 0 for exchange in self._agent.send_many(requests, self._timeout)]
         return {name: (addresses[name], answered) for name, answered in zip(addresses, answers, strict=True)}
 
     @cached_property
@@ -362,7 +362,7 @@ class TrafficTests:
             sender = resolved.uplink_address(name) or NO_ADDRESS
             timeout = min(ARP_TIMEOUT, self._timeout)
             try:
-                answers = self._host.arp_request(name, str(uplink.gateway), sender=sender, timeout=timeout)
+                answers = self._host.arp_request(name, str(uplink.gateway), sender=sender, tries=TRIES, timeout=timeout)
             except InterfaceNotUp:
                 answers = []
             answered[name] = [answer.mac for answer in answers]

@@ -165,12 +165,12 @@ def packets_sent(spec: LocalSpec) -> list[str]:
     segment = []
     if not isinstance(attach, NatAttach):
         segment = [
-            f"  on {attach.parent}'s segment: 4 pings of the agent and 1 of the host to the gateway, 1 ping of the "
-            "agent to the host; 4 ARP requests for the gateway, 2 of them from the agent's MAC address; up to 3 ARP "
-            "probes from either side for the agent's own address"
+            f"  on {attach.parent}'s segment: 4 pings of the agent and 3 of the host to the gateway, 3 pings of the "
+            "agent to the host; 4 to 12 ARP requests for the gateway, half of them from the agent's MAC address; up to "
+            "3 ARP probes from either side for the agent's own address"
             + ("; up to 8 DHCPDISCOVER, never a DHCPREQUEST" if attach.mode == "macvlan" else "")
         ]
-    pings = "" if segment else "1 ping to each gateway, "
+    pings = "" if segment else "3 pings to each gateway, "
     return [
         f"{about}:",
         f"  from the agent {intent.agent.name} and from the host, to {probe.target}: {probe.count} each of {protocols}",
@@ -180,5 +180,6 @@ def packets_sent(spec: LocalSpec) -> list[str]:
         "  from the agent: 1 packet for each class of traffic that the model sees leave elsewhere (at most 50): ICMP, "
         "UDP or TCP to an address and a port that the deciding rule or route selects",
         *segment,
-        f"  from the host: 1 ARP request each for {uplinks}; a frame to itself on every interface that it watches",
+        f"  from the host: 1 to 3 ARP requests each for {uplinks}; a frame to itself on every interface "
+        "that it watches",
     ]
