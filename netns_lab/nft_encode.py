@@ -21,6 +21,7 @@ _REGISTER_VERDICT, REGISTER_1, _REGISTER_2, _REGISTER_3 = 0, 1, 2, 3
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 """The headers from which the offset of a payload is counted."""
 META_ETHERTYPE, META_MARK, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_PROTOCOL = 1, 3, 6, 7, 15, 16
+_CT_STATE, _CT_STATUS = 0, 2
 _NAME_SIZE = 16
 _FIB_TYPE, _FIB_SOURCE, _FIB_DESTINATION = 3, 1, 2
 
@@ -164,7 +165,16 @@ def set_mark(value: int, bits: int) -> Iterator[bytes]:
 
 def connection_state(bits: int, negated: bool = False) -> Iterator[bytes]:
     """Require that conntrack has the packet in one of the states whose bits are set."""
-    yield expression("ct", number(1, REGISTER_1), number(2, 0))
+    yield from _conntrack_bits(_CT_STATE, bits, negated)
+
+
+def connection_status(bits: int, negated: bool = False) -> Iterator[bytes]:
+    """Require that conntrack has set one of these status bits of the packet's flow."""
+    yield from _conntrack_bits(_CT_STATUS, bits, negated)
+
+
+def _conntrack_bits(key: int, bits: int, negated: bool) -> Iterator[bytes]:
+    yield expression("ct", number(1, REGISTER_1), number(2, key))
     yield mask(_host_order(bits))
     yield compare(bytes(4), EQ if negated else NEQ)
 

@@ -11,6 +11,7 @@ from netns_lab import nft_encode as nft
 from viacheck.analysis.packet_filter.replica_filter import (
     ADDRESS_TYPES,
     CONNECTION_STATES,
+    CONNECTION_STATUS,
     HOOKS,
     raw_condition,
     translated_port,
@@ -80,6 +81,12 @@ def _condition(match: FilterMatch, family: NftFamily) -> Iterator[bytes]:
             yield from nft.mark(int(number_, 16), int(bits or "0xffffffff", 16), operator)
         case "ctstate":
             yield from nft.connection_state(sum(CONNECTION_STATES[state] for state in match.values), match.negated)
+        case "ctstatus":
+            bits_set = sum(CONNECTION_STATUS[status] for status in match.values)
+            yield from nft.connection_status(bits_set, match.negated)
+        case "icmp-type" | "icmp-code" as part:
+            yield nft.payload(nft.TRANSPORT, 0 if part == "icmp-type" else 1, 1)
+            yield nft.compare(bytes((int(value),)), operator)
         case "src-type" | "dst-type" as side:
             yield from nft.address_type(side, ADDRESS_TYPES[value], operator)
         case _:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.snapshot import FilterMatch, FilterRule, PacketFilter
 from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, attribute, nested, string
 from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType
+from viacheck.parsers.nft_json import parse_nft_json
 
 TIMEOUT = 5.0
 FLOW = FilteredPacket(
@@ -276,13 +277,67 @@ def test_a_ruleset_of_nfts_own_is_taken_apart(host: Namespace) -> None:
         match("ctstate", "new", "untracked"),
     )
     assert (rules[6].verdict, rules[6].argument) == ("goto", "input")
-    assert rules[7].matches == (match("destination", "2001:db8::/47"), match("unknown", "limit"))
+    assert rules[7].matches == (match("destination", "2001:db8::/47"), match("limit", "within"))
     assert (rules[7].packets, rules[7].bytes) == (7, 900)
     assert rules[8].matches == (match("source", "0.0.0.0/0"), match("dst-type", "local"))
-    assert rules[9].matches[-1] == match("unknown", "icmp type 8")
+    assert rules[9].matches[-1] == match("icmp-type", "8")
     assert (rules[10].verdict, rules[10].set_mark) == (None, "0x300/0xff00")
     assert rules[11].matches[-1].field == "unknown"
     assert chains["site", "forward"].policy == "drop"
+
+
+FIREWALLD = """
+table inet firewalld {
+    chain filter_FORWARD {
+        type filter hook forward priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        iifname "lo" accept
+        ct state invalid drop
+        jump filter_FORWARD_ZONES
+        icmp type echo-request limit rate 5/second accept
+        reject with icmpx admin-prohibited
+    }
+    chain filter_FORWARD_ZONES {
+        iifname "eth0" goto filter_FWD_public
+    }
+    chain filter_FWD_public {
+        meta l4proto { icmp, ipv6-icmp } accept
+    }
+}
+"""
+
+
+def nft_printed(namespace: Namespace) -> PacketFilter:
+    """Return the packet filter as ``nft -j`` prints it."""
+    return PacketFilter(chains=parse_nft_json(namespace.run(["nft", "-j", "list", "ruleset"]).stdout))
+
+
+@pytest.mark.parametrize("read", [read_packet_filter, nft_printed])
+def test_firewallds_chain_rejects_the_agent(host: Namespace, read: Callable[[Namespace], PacketFilter]) -> None:
+    """Each reader of nftables understands every rule of firewalld's chain."""
+    nft(host, FIREWALLD)
+    packet_filter = read(host)
+    rules = [rule for chain in packet_filter.chains for rule in chain.rules]
+    assert not [match for rule in rules for match in rule.matches if match.field == "unknown"]
+    passage = forwarding(packet_filter, FLOW)
+    assert passage.allowed is False
+    assert passage.rule
+    assert passage.rule.verdict == "reject"
+    assert "admin-prohibited" in passage.rule.text
+    ping = replace(FLOW, protocol=1, sport=None, dport=None, icmp_type=8, icmp_code=0)
+    assert forwarding(packet_filter, ping).allowed is True
+    assert forwarding(packet_filter, replace(ping, icmp_type=13)).allowed is False
+    answer = replace(FLOW, source=FLOW.destination, destination=FLOW.source, iif="wlan0", oif="docker0")
+    assert forwarding(packet_filter, replace(answer, ctstate="established")).allowed is True
+
+
+def test_destination_nat_of_the_flow_is_a_status_of_conntrack(host: Namespace) -> None:
+    nft(host, FIREWALLD)
+    apply(host, "lab", [DestinationNAT(to="172.17.0.9", iif="docker0", protocol=17, dport=53)])
+    packet_filter = read_packet_filter(host)
+    assert forwarding(packet_filter, FLOW).allowed is True
+    assert forwarding(packet_filter, replace(FLOW, dport=123)).allowed is False
 
 
 def test_a_dormant_table_is_at_no_hook(host: Namespace) -> None:

@@ -93,6 +93,7 @@ table inet firewall {
     ip saddr @inside tcp dport { 22, 80, 8000-8100 } counter accept
     iifname "eth*" ip6 saddr 2001:db8::/32 drop
     icmp type 5 drop
+    ct status dnat accept
     meta mark & 0xff == 0x20 drop
     fib daddr type local accept
     ip saddr != 10.0.0.0/8 udp dport != 53 reject
@@ -119,6 +120,7 @@ IPTABLES = """
 -A FORWARD -i docker0 ! -o docker0 -j ACCEPT
 -A DOCKER-USER -j RETURN
 -A INPUT -p icmp --icmp-type 3/4 -j DROP
+-A INPUT -p icmp ! --icmp-type 3/1 -j DROP
 -A INPUT -p tcp -m multiport --dports 22,80,443 -j ACCEPT
 -A OUTPUT -p udp --dport 1000:2000 -j REJECT
 -t mangle -A PREROUTING -i docker0 -j MARK --set-mark 0x10/0xf0

@@ -164,9 +164,9 @@ def test_counters_are_read() -> None:
     [
         ("-m recent --update --seconds 60 --name x --rsource", "-m recent --update --seconds 60 --name x --rsource"),
         ("-m physdev ! --physdev-in veth1", "-m physdev '!' --physdev-in veth1"),
-        ("-p icmp -m icmp --icmp-type 8", "--icmp-type 8"),
+        ("-p icmp -m icmp ! --icmp-type 3/4", "'!' --icmp-type 3/4"),
         ("-p tcp -m tcp --tcp-flags SYN,RST SYN", "--tcp-flags SYN,RST SYN"),
-        ("-m conntrack ! --ctstate DNAT", "'!' --ctstate DNAT"),
+        ("-m conntrack ! --ctstatus NONE", "'!' --ctstatus NONE"),
         ("-s 10.0.0.1/255.0.255.0", "-s 10.0.0.1/255.0.255.0"),
         ("-m addrtype --dst-type LOCAL --limit-iface-in", "--limit-iface-in"),
     ],
@@ -174,6 +174,21 @@ def test_counters_are_read() -> None:
 def test_an_unknown_condition_is_kept_as_unknown(rule: str, expected: str) -> None:
     matches = parsed(f"-A FORWARD {rule} -j DROP").chains[0].rules[0].matches
     assert [match.values for match in matches if match.field == "unknown"] == [(expected,)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("-p icmp -m icmp --icmp-type 3/4", [("protocol", ("1",)), ("icmp-code", ("4",)), ("icmp-type", ("3",))]),
+        ("-p ipv6-icmp -m icmp6 --icmpv6-type 128", [("protocol", ("58",)), ("icmp-type", ("128",))]),
+        ("-m conntrack --ctstatus SEEN_REPLY,ASSURED", [("ctstatus", ("seen-reply", "assured"))]),
+        ("-m conntrack --ctstate ESTABLISHED,DNAT", [("ctstate", ("established", "dnat"))]),
+        ("-m limit --limit 3/min --limit-burst 10", [("limit", ("within",))]),
+    ],
+)
+def test_conditions_on_icmp_conntrack_and_rate_are_read(rule: str, expected: list[tuple[str, tuple[str, ...]]]) -> None:
+    matches = parsed(f"-A FORWARD {rule} -j DROP").chains[0].rules[0].matches
+    assert [(match.field, match.values) for match in matches] == expected
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, 
 from viacheck.model.intent import NatAttach, TransportProtocol
 from viacheck.model.snapshot import TABLE_MAIN, PacketFilter
 
+_ECHO_REPLY, _ECHO_REQUEST = 0, 8
+"""Types of ICMP (RFC 792)."""
 MOST_OVERLAPS = 8
 """How many overlapping subnets and routes are named."""
 
@@ -122,6 +124,7 @@ def _probe(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPac
         family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
         iif=resolved.bridge, oif=resolved.uplink, protocol=PROTOCOL_NUMBERS[protocol],
         dport=None if protocol == "icmp" else resolved.intent.probe.port, mark=resolved.agent_mark_for(protocol),
+        icmp_type=_ECHO_REQUEST if protocol == "icmp" else None, icmp_code=0 if protocol == "icmp" else None,
     )  # fmt: skip
 
 
@@ -130,6 +133,7 @@ def _answer(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPa
         family=4, source=resolved.target, destination=resolved.agent_source or "0.0.0.0",  # noqa: S104
         iif=resolved.uplink, oif=None, protocol=PROTOCOL_NUMBERS[protocol],
         sport=None if protocol == "icmp" else resolved.intent.probe.port, ctstate="established",
+        icmp_type=_ECHO_REPLY if protocol == "icmp" else None, icmp_code=0 if protocol == "icmp" else None,
     )  # fmt: skip
     mark = mark_after_prerouting(resolved.snapshot.host.packet_filter, arriving)
     return replace(arriving, oif=resolved.bridge, mark=mark)

@@ -25,6 +25,12 @@ ADDRESS_TYPES = (
 )  # fmt: skip
 """RTN_* of rtnetlink(7), by number."""
 CT_STATES = {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}
+CT_STATUS = {
+    1: "expected", 2: "seen-reply", 4: "assured", 8: "confirmed", 16: "snat", 32: "dnat", 512: "dying",
+}  # fmt: skip
+"""IPS_* of linux/netfilter/nf_conntrack_common.h, by the names of nft."""
+CT_BITS = {"ctstate": CT_STATES, "ctstatus": CT_STATUS}
+"""By field, the names of its bits."""
 _ADDRESSES = frozenset({"source", "destination"})
 _PORTS = frozenset({"sport", "dport"})
 _INTERFACES = frozenset({"iif", "oif"})
@@ -59,7 +65,7 @@ def values_equal(key: PacketField, octets: bytes, name_of: InterfaceName) -> Val
         return (mark_text(value, ALL_BITS if key.mask is None else key.mask),)
     if key.mask is not None:
         return None
-    if key.field == "protocol" or key.field in _PORTS:
+    if key.field in ("protocol", "icmp-type", "icmp-code") or key.field in _PORTS:
         return (str(value),)
     if key.field in ("dst-type", "src-type"):
         return (ADDRESS_TYPES[value],) if value < len(ADDRESS_TYPES) else None

@@ -233,9 +233,37 @@ class RedirExpression:
     """Translate the destination to this host."""
 
 
+LIMIT_INVERTED = 1
+"""NFT_LIMIT_F_INV: the condition holds over the rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExpression:
+    """Match up to a rate, or over it."""
+
+    flags: int = _field(5, as_number, 0)
+
+
+_ICMPX_CODES = {0: "no-route", 1: "port-unreachable", 2: "host-unreachable", 3: "admin-prohibited"}
+"""NFT_REJECT_ICMPX_*, by the names of nft."""
+_REJECT_RESET, _REJECT_ICMPX = 1, 2
+
+
 @dataclass(frozen=True, slots=True)
 class RejectExpression:
     """Refuse the packet with an error."""
+
+    kind: int = _field(1, as_number, 0)
+    code: int = _field(2, as_number, 0)
+
+
+def reject_text(reject: RejectExpression) -> str:
+    """Return the error of a reject as nft prints it; empty for an error of one address family, whose names differ."""
+    if reject.kind == _REJECT_RESET:
+        return " with tcp reset"
+    if reject.kind == _REJECT_ICMPX:
+        return f" with icmpx {_ICMPX_CODES.get(reject.code, reject.code)}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +293,8 @@ class OtherExpression:
 
 Expression = (
     BitwiseExpression | ByteorderExpression | CmpExpression | CounterExpression | CtExpression | DupExpression
-    | FibExpression | ImmediateExpression | LookupExpression | MasqExpression | MetaExpression | NatExpression
+    | FibExpression | ImmediateExpression | LimitExpression | LookupExpression | MasqExpression | MetaExpression
+    | NatExpression
     | PayloadExpression | QueueExpression | RangeExpression | RedirExpression | RejectExpression
     | MatchExpression | TargetExpression | OtherExpression
 )  # fmt: skip
@@ -279,6 +308,7 @@ EXPRESSIONS: dict[str, type[Expression]] = {
     "dup": DupExpression,
     "fib": FibExpression,
     "immediate": ImmediateExpression,
+    "limit": LimitExpression,
     "lookup": LookupExpression,
     "masq": MasqExpression,
     "match": MatchExpression,

@@ -68,7 +68,7 @@ _META_FIELDS = {
 }
 _FIB_TYPE = 3
 _FIB_FIELDS = {1: ("src-type", "saddr"), 2: ("dst-type", "daddr")}
-_CT_STATE_KEY = 0
+_CT_STATE_KEY, _CT_STATUS_KEY = 0, 2
 _WITH_PORTS = frozenset({"6", "17", "33", "132", "136"})
 _ICMP = {("1",): "icmp", ("58",): "icmpv6"}
 
@@ -107,7 +107,8 @@ def _transport_field(protocol: FilterMatch | None, offset: int, length: int) -> 
         text = protocol_text(protocol.values) if len(protocol.values) == 1 else "th"
         return PacketField(name, f"{text} {name}", 2, 2)
     if length == 1 and offset in (0, 1) and protocol.values in _ICMP:
-        return unknown_field(f"{_ICMP[protocol.values]} {('type', 'code')[offset]}", 1)
+        part = ("type", "code")[offset]
+        return PacketField(f"icmp-{part}", f"{_ICMP[protocol.values]} {part}", 1, 1)
     return None
 
 
@@ -120,6 +121,8 @@ def tracking_field(tracking: CtExpression) -> PacketField:
     """Return the field of conntrack."""
     if tracking.key == _CT_STATE_KEY:
         return PacketField("ctstate", "ct state", 4, 4, host_order=True)
+    if tracking.key == _CT_STATUS_KEY:
+        return PacketField("ctstatus", "ct status", 4, 4, host_order=True)
     return unknown_field(f"ct {tracking.key}", 4, host_order=True)
 
 

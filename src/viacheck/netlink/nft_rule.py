@@ -19,7 +19,7 @@ from viacheck.netlink.codec import MalformedMessage, as_string
 from viacheck.netlink.nfnetlink import as_number
 from viacheck.netlink.nft_conditions import (
     ALL_BITS,
-    CT_STATES,
+    CT_BITS,
     EQ,
     GTE,
     IP_VERSIONS,
@@ -206,7 +206,10 @@ def _apply(state: RuleState, expression: nft.Expression) -> None:
         case nft.RedirExpression():
             state.decide("redirect")
         case nft.RejectExpression():
-            state.decide("reject")
+            state.decide("reject", text=f"reject{nft.reject_text(expression)}")
+        case nft.LimitExpression(flags=flags):
+            rate = "over" if flags & nft.LIMIT_INVERTED else "within"
+            state.match(FilterMatch(field="limit", values=(rate,)), f"limit rate {rate}")
         case nft.TargetExpression():
             _xtables_target(state, expression)
         case nft.OtherExpression(name=name):
@@ -264,8 +267,8 @@ def _compare(state: RuleState, comparison: nft.CmpExpression) -> None:
         state.unknown(f"{key.text} operator {operator}")
     elif key.field in IP_VERSIONS:
         _compare_version(state, key, operator, comparison.constant)
-    elif (states := _ct_states(key, operator, comparison.constant)) is not None:
-        state.match(states, f"ct state {'!= ' if states.negated else ''}{','.join(states.values)}")
+    elif (names := _ct_names(key, operator, comparison.constant)) is not None:
+        state.match(names, f"{key.text} {'!= ' if names.negated else ''}{','.join(names.values)}")
     elif operator in (EQ, NEQ):
         values = values_equal(key, comparison.constant, state.name_of)
         _add(state, key, operator, values, octets_text(key, comparison.constant))
@@ -294,14 +297,15 @@ def _compare_version(state: RuleState, key: PacketField, operator: int, octets: 
         state.unknown(f"{key.text} {SIGNS[operator]}0x{value:x}")
 
 
-def _ct_states(key: PacketField, operator: int, octets: bytes) -> FilterMatch | None:
-    """Return the condition that conntrack has the packet in one of the masked states; None for another comparison."""
-    if key.field != "ctstate" or key.mask is None or key.xor or any(octets) or operator not in (EQ, NEQ):
+def _ct_names(key: PacketField, operator: int, octets: bytes) -> FilterMatch | None:
+    """Return the condition that conntrack has set one of the masked bits; None for another comparison."""
+    bits = CT_BITS.get(key.field)
+    if bits is None or key.mask is None or key.xor or any(octets) or operator not in (EQ, NEQ):
         return None
-    if key.mask & ~sum(CT_STATES):
+    if key.mask & ~sum(bits):
         return None
-    states = tuple(name for bit, name in CT_STATES.items() if key.mask & bit)
-    return FilterMatch(field="ctstate", values=states, negated=operator == EQ)
+    names = tuple(name for bit, name in bits.items() if key.mask & bit)
+    return FilterMatch(field=key.field, values=names, negated=operator == EQ)
 
 
 def _range(state: RuleState, bounds: nft.RangeExpression) -> None:

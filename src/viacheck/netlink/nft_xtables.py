@@ -15,7 +15,9 @@ from viacheck.model.snapshot import FilterMatch
 from viacheck.netlink.nft_conditions import ADDRESS_TYPES, mark_text
 from viacheck.netlink.nft_expressions import MatchExpression, TargetExpression
 
-_CT_STATES = {1: "invalid", 2: "established", 4: "related", 8: "new", 256: "untracked"}
+_CT_STATES = {
+    1: "invalid", 2: "established", 4: "related", 8: "new", 64: "snat", 128: "dnat", 256: "untracked",
+}  # fmt: skip
 _WITHOUT_VERDICT = frozenset(
     {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "IDLETIMER", "LED", "LOG", "NFLOG"}
     | {"NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL"}
@@ -87,6 +89,10 @@ def _connection_tracking(blob: bytes) -> Iterator[FilterMatch]:
         yield FilterMatch(field="ctstate", values=states, negated=bool(inverted & 1))
 
 
+def _limit(_blob: bytes) -> Iterator[FilterMatch]:
+    yield FilterMatch(field="limit", values=("within",))
+
+
 def _mark(blob: bytes) -> Iterator[FilterMatch]:
     value, mask, inverted = struct.unpack_from("=IIB", blob)
     yield FilterMatch(field="mark", values=(mark_text(value, mask),), negated=bool(inverted))
@@ -113,6 +119,7 @@ def _ports(source: tuple[int, int], destination: tuple[int, int], inverted: int)
 _MATCHES: dict[tuple[str, int], Callable[[bytes], Iterator[FilterMatch]]] = {
     ("addrtype", 1): _address_type,
     ("conntrack", 3): _connection_tracking,
+    ("limit", 0): _limit,
     ("mark", 1): _mark,
     ("tcp", 0): _tcp,
     ("udp", 0): _udp,

@@ -45,10 +45,13 @@ _WITHOUT_VERDICT = frozenset(
     {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "IDLETIMER", "LED", "LOG", "NFLOG"}
     | {"NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL", "ULOG"}
 )
-_CT_STATES = frozenset({"new", "established", "related", "invalid", "untracked"})
+_CT_STATES = frozenset({"new", "established", "related", "invalid", "untracked", "snat", "dnat"})
+_CT_STATUS = {
+    "EXPECTED": "expected", "SEEN_REPLY": "seen-reply", "ASSURED": "assured", "CONFIRMED": "confirmed",
+}  # fmt: skip
 _KNOWN_MATCHES = frozenset(
     {"tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "icmpv6", "multiport", "comment", "conntrack", "state"}
-    | {"mark", "addrtype"}
+    | {"mark", "addrtype", "limit"}
 )
 """Matches that add no condition to their options; every other match is a condition itself."""
 _COUNTERS = re.compile(r"\[(\d+):(\d+)\]")
@@ -215,8 +218,11 @@ def _condition(option: str, values: list[str], negated: bool) -> Iterator[Filter
     fields = {
         "-s": "source", "-d": "destination", "-i": "iif", "-o": "oif", "-p": "protocol", "--sport": "sport",
         "--dport": "dport", "--sports": "sport", "--dports": "dport", "--ctstate": "ctstate", "--state": "ctstate",
-        "--mark": "mark", "--src-type": "src-type", "--dst-type": "dst-type",
+        "--mark": "mark", "--src-type": "src-type", "--dst-type": "dst-type", "--ctstatus": "ctstatus",
+        "--icmp-type": "icmp-type", "--icmpv6-type": "icmp-type", "--limit": "limit",
     }  # fmt: skip
+    if option == "--limit-burst":
+        return
     name = fields.get(option)
     if name in ("source", "destination"):
         accepted = _network(value)
@@ -232,6 +238,17 @@ def _condition(option: str, values: list[str], negated: bool) -> Iterator[Filter
     elif name == "ctstate":
         states = tuple(value.lower().split(","))
         accepted = states if _CT_STATES.issuperset(states) else None
+    elif name == "ctstatus":
+        names = [_CT_STATUS.get(status) for status in value.split(",")]
+        accepted = tuple(status for status in names if status) if None not in names else None
+    elif name == "limit":
+        accepted = ("within",)
+    elif name == "icmp-type":
+        kind, _, code = value.partition("/")
+        if kind.isdigit() and (not code or (code.isdigit() and not negated)):
+            accepted = (kind,)
+            if code:
+                yield FilterMatch(field="icmp-code", values=(code,))
     elif name == "mark":
         accepted = (_mark(value),)
     elif name in ("src-type", "dst-type"):

@@ -16,7 +16,21 @@ _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "icmpv6": 58,
               "sctp": 132, "udplite": 136}  # fmt: skip
 _SIMPLE = ("accept", "drop", "reject", "return", "queue", "masquerade", "redirect")
-_WITHOUT_EFFECT = frozenset({"counter", "log", "limit", "quota", "notrack", "flow"})
+_WITHOUT_EFFECT = frozenset({"counter", "log", "quota", "notrack", "flow"})
+_ICMP_TYPES = {
+    "icmp": {
+        "echo-reply": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5, "echo-request": 8,
+        "router-advertisement": 9, "router-solicitation": 10, "time-exceeded": 11, "parameter-problem": 12,
+        "timestamp-request": 13, "timestamp-reply": 14,
+    },
+    "icmpv6": {
+        "destination-unreachable": 1, "packet-too-big": 2, "time-exceeded": 3, "parameter-problem": 4,
+        "echo-request": 128, "echo-reply": 129, "mld-listener-query": 130, "mld-listener-report": 131,
+        "nd-router-solicit": 133, "nd-router-advert": 134, "nd-neighbor-solicit": 135, "nd-neighbor-advert": 136,
+        "nd-redirect": 137,
+    },
+}  # fmt: skip
+"""By protocol, the types of ICMP by the names of nft."""
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _EVERYTHING = {"ip": "0.0.0.0/0", "ip6": "::/0"}
 _ALL_BITS = 0xFFFFFFFF
@@ -83,6 +97,9 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
             verdict, argument = kind, value["addr"] if isinstance(value.get("addr"), str) else None
         elif kind == "mangle":
             set_mark = _mark_set(value) or set_mark
+        elif kind == "limit":
+            over = isinstance(value, dict) and bool(value.get("inv"))
+            matches.append(FilterMatch(field="limit", values=("over" if over else "within",)))
         elif kind == "xt" or kind not in _WITHOUT_EFFECT:
             matches.append(_unknown(statement))
     return FilterRule(
@@ -133,8 +150,8 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
         yield _meta(key["key"], right, negated)
     elif kind == "payload":
         yield from _payload(key["protocol"], key["field"], right, negated)
-    elif kind == "ct" and key.get("key") == "state":
-        yield FilterMatch(field="ctstate", values=tuple(map(str, _values(right))), negated=negated)
+    elif kind == "ct" and key.get("key") in ("state", "status"):
+        yield FilterMatch(field=f"ct{key['key']}", values=tuple(map(str, _values(right))), negated=negated)
     elif kind == "fib" and key.get("result") == "type" and key.get("flags") in ("daddr", ["daddr"], "saddr", ["saddr"]):
         side = "dst-type" if "daddr" in key["flags"] else "src-type"
         yield FilterMatch(field=side, values=tuple(map(str, _values(right))), negated=negated)
@@ -164,6 +181,11 @@ def _payload(protocol: str, field: str, right: Any, negated: bool) -> Iterator[F
         if protocol != "th":
             yield FilterMatch(field="protocol", values=(str(_PROTOCOLS[protocol]),))
         yield FilterMatch(field=field, values=tuple(_ports(value) for value in _values(right)), negated=negated)
+    elif protocol in _ICMP_TYPES and field in ("type", "code"):
+        names = _ICMP_TYPES[protocol] if field == "type" else {}
+        numbers = tuple(str(value if isinstance(value, int) else names[value]) for value in _values(right))
+        yield FilterMatch(field="protocol", values=(str(_PROTOCOLS[protocol]),))
+        yield FilterMatch(field=f"icmp-{field}", values=numbers, negated=negated)
     else:
         raise _Unknown
 

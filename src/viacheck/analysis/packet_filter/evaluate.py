@@ -17,6 +17,7 @@ _FAMILIES: dict[Family, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet"
 TERMINAL = frozenset({"accept", "drop", "reject", "masquerade", "snat", "dnat", "redirect", "queue"})
 """Verdicts after which no later rule of the chain is evaluated."""
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
+_ICMP = frozenset({1, 58})
 _MARK_BITS = 0xFFFFFFFF
 _DEPTH = 16
 """The kernel's own limit on jumps (NFT_JUMP_STACK_SIZE)."""
@@ -39,6 +40,11 @@ class FilteredPacket:
     dport: int | None = None
     mark: int | None = 0
     ctstate: str = "new"
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    destination_translated: bool | None = None
+    """Whether the flow has destination NAT; None until it is evaluated."""
+    source_translated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +107,45 @@ def _untranslated(packet_filter: PacketFilter, packet: FilteredPacket) -> Transl
 
 
 def forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
-    """Return whether a packet passes the forward hook: every base chain must accept, and each drop is final."""
+    """Return whether a packet passes the forward hook: every base chain must accept, and each drop is final.
+
+    A packet that is not new is taken as an answer: NAT of its flow is that of the packet in the other direction.
+    """
+    passage = _forwarding(packet_filter, packet)
+    if passage.allowed is not None or packet.destination_translated is not None or packet_filter.unread:
+        return passage
+    # The status of NAT is evaluated only where a rule may ask for it.
+    first = packet if packet.ctstate == "new" else _other_direction(packet)
+    translation = source_nat(packet_filter, first).kind
+    return _forwarding(
+        packet_filter,
+        replace(
+            packet,
+            destination_translated=_has_destination_nat(packet_filter, first),
+            source_translated=None if translation == "unknown" else translation != "none",
+        ),
+    )
+
+
+def _other_direction(packet: FilteredPacket) -> FilteredPacket:
+    return replace(
+        packet, source=packet.destination, destination=packet.source, iif=packet.oif, oif=packet.iif,
+        sport=packet.dport, dport=packet.sport, ctstate="new",
+    )  # fmt: skip
+
+
+def _has_destination_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> bool | None:
+    """Return whether the flow of its first packet gets destination NAT; None when that cannot be evaluated."""
+    for chain in base_chains(packet_filter, packet.family, "prerouting", "nat"):
+        verdicts = {end.verdict for end in _walk(packet_filter, chain, replace(packet, oif=None))}
+        if verdicts <= {"dnat", "redirect"}:
+            return True
+        if verdicts - {"accept", "fall"}:
+            return None
+    return False
+
+
+def _forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
     undecided: Passage | None = None
     accepted = Passage(allowed=True)
     for chain in base_chains(packet_filter, packet.family, "forward", "filter"):
@@ -144,6 +188,9 @@ def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
     answers = [_holds(match, packet) for match in rule.matches]
     if False in answers:
         return False
+    if rule.verdict in ("drop", "reject") and any(match.field == "limit" for match in rule.matches):
+        # A rule that drops up to a rate drops some packets and lets the others pass.
+        return None
     return None if None in answers else True
 
 
@@ -328,12 +375,40 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         number, mask = _value_and_mask(value)
         return None if packet.mark is None else packet.mark & mask == number
     if field == "ctstate":
-        return packet.ctstate == value
+        return _status_holds(value, packet) if value in ("snat", "dnat") else packet.ctstate == value
+    if field == "ctstatus":
+        return _status_holds(value, packet)
+    if field in ("icmp-type", "icmp-code"):
+        return _icmp_holds(packet.protocol, packet.icmp_type if field == "icmp-type" else packet.icmp_code, value)
+    if field == "limit":
+        # A few packets stay within every rate.
+        return value == "within"
     if field == "dst-type":
         return _destination_type(packet) == value
     if field == "src-type":
         return value == ("local" if packet.iif is None else "unicast")
     return None
+
+
+def _status_holds(status: str, packet: FilteredPacket) -> bool | None:
+    """Return whether conntrack has set a status bit of the packet's flow when the packet is forwarded."""
+    if packet.ctstate not in ("new", "established"):
+        return None
+    is_answered = packet.ctstate == "established"
+    if status == "dnat":
+        return packet.destination_translated
+    if status == "snat":
+        # The first packet is forwarded before source NAT.
+        return packet.source_translated if is_answered else False
+    if status == "assured":
+        return None if is_answered else False
+    return {"seen-reply": is_answered, "confirmed": is_answered, "expected": False, "dying": False}.get(status)
+
+
+def _icmp_holds(protocol: int | None, number: int | None, value: str) -> bool | None:
+    if protocol is not None and protocol not in _ICMP:
+        return False
+    return None if number is None else number == int(value)
 
 
 def _is_named(interface: str, value: str) -> bool:

@@ -21,13 +21,17 @@ ADDRESS_TYPES = {
 """RTN_* of rtnetlink(7)."""
 CONNECTION_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
 """Bits of nft's ct state."""
+CONNECTION_STATUS = {
+    "expected": 1, "seen-reply": 2, "assured": 4, "confirmed": 8, "snat": 16, "dnat": 32, "dying": 512,
+}  # fmt: skip
+"""Bits of nft's ct status."""
 HEADERS = {"ll": 0, "nh": 1, "th": 2}
 MOST_VALUES = 256
 """Most rules that a rule with sets may become."""
 _IP_FAMILIES = ("ip", "ip6", "inet")
 _RAW = re.compile(r"@(ll|nh|th),(\d+),(\d+) (!= )?(?:& 0x([0-9a-f]+) == )?0x([0-9a-f]+)")
-_ICMP = re.compile(r"icmp(?:v6)? (type|code) (!= )?(\d+)")
-_ICMP_OPTION = re.compile(r"(! )?--icmp(v6|6)?-type (\d+)(?:/(\d+))?")
+_NOT_ICMP = re.compile(r"'!' --icmp(?:v6)?-type (\d+)/(\d+)")
+"""The condition of iptables that a packet has not both a type and a code."""
 _BEYOND_VERDICT = re.compile(
     r"\b(dup to|TEE|TCPMSS|TTL|HL|DSCP|TOS|CLASSIFY|CT|NOTRACK|notrack|(payload|ct|meta) \d* ?set)\b"
 )
@@ -46,10 +50,8 @@ class RawCondition:
 
 
 def raw_condition(text: str) -> RawCondition | None:
-    """Return the condition of nft's raw expression, or of the type and code of ICMP; None for other text."""
-    raw, icmp = _RAW.fullmatch(text), _ICMP.fullmatch(text)
-    if icmp is not None and int(icmp[3]) < 256:
-        return RawCondition(HEADERS["th"], 0 if icmp[1] == "type" else 1, None, bytes((int(icmp[3]),)), bool(icmp[2]))
+    """Return the condition of nft's raw expression; None for other text."""
+    raw = _RAW.fullmatch(text)
     if raw is None:
         return None
     header, offset, length = HEADERS[raw[1]], int(raw[2]), int(raw[3])
@@ -112,7 +114,8 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
         return "a snapshot does not hold its address"
     for match in rule.matches:
         known = {
-            "ctstate": CONNECTION_STATES.keys(), "src-type": ADDRESS_TYPES.keys(), "dst-type": ADDRESS_TYPES.keys(),
+            "ctstate": CONNECTION_STATES.keys(), "ctstatus": CONNECTION_STATUS.keys(), "limit": frozenset[str](),
+            "src-type": ADDRESS_TYPES.keys(), "dst-type": ADDRESS_TYPES.keys(),
         }.get(match.field)  # fmt: skip
         if match.field == "unknown" and raw_condition(_nft_text(match.values[0])) is None:
             return f"condition {match.values[0]}"
@@ -131,9 +134,10 @@ def _variants(rule: FilterRule) -> Iterator[FilterRule]:
         single = [replace(match, values=(value,)) for value in match.values]
         if match.field == "unknown":
             alternatives.append([(replace(match, values=(_nft_text(match.values[0]),)),)])
-        elif match.field == "ctstate":
+        elif match.field in ("ctstate", "ctstatus"):
             # A condition may hold several states; their order does not count.
-            states = tuple(state for state in CONNECTION_STATES if state in match.values)
+            known = CONNECTION_STATES if match.field == "ctstate" else CONNECTION_STATUS
+            states = tuple(state for state in known if state in match.values)
             alternatives.append([(replace(match, values=states),)])
         elif match.negated:
             alternatives.append([tuple(single)])
@@ -144,11 +148,8 @@ def _variants(rule: FilterRule) -> Iterator[FilterRule]:
 
 
 def _nft_text(text: str) -> str:
-    """Return an ICMP type and code of iptables as nft writes them."""
-    icmp = _ICMP_OPTION.fullmatch(text)
-    if icmp is None or max(int(icmp[3]), int(icmp[4] or 0)) > 255:
+    """Return a negated ICMP type and code of iptables as nft writes them; other text as it is."""
+    icmp = _NOT_ICMP.fullmatch(text)
+    if icmp is None or max(int(icmp[1]), int(icmp[2])) > 255:
         return text
-    sign = "!= " if icmp[1] else ""
-    if icmp[4] is None:
-        return f"icmp{'v6' if icmp[2] else ''} type {sign}{icmp[3]}"
-    return f"@th,0,16 {sign}0x{int(icmp[3]):02x}{int(icmp[4]):02x}"
+    return f"@th,0,16 != 0x{int(icmp[1]):02x}{int(icmp[2]):02x}"
