@@ -12,6 +12,7 @@ from reports.report_page import render
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import UsageError
 from viacheck.model.result import RunResult
+from viacheck.private_folder import make_private_folder
 from viacheck.user_file import read_file
 
 RESULT, REPORT, JUNIT, LATEST = "result.json", "report.html", "junit.xml", "latest"
@@ -25,17 +26,19 @@ class ResultUnreadable(UsageError):
 def write_outcome(outcome: RunResult, directory: Path) -> Path:
     """Write result.json, junit.xml and report.html into a report directory, and create it if it is missing.
 
+    The directory must be this user's own and no link; the files are closed to other users.
+
     Returns:
         The path of report.html.
 
     Raises:
         OSError: when the directory cannot be written to.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    write_file(directory / RESULT, outcome.model_dump_json(by_alias=True, indent=1) + "\n")
-    write_file(directory / JUNIT, junit(outcome))
+    make_private_folder(directory)
+    write_file(directory / RESULT, outcome.model_dump_json(by_alias=True, indent=1) + "\n", private=True)
+    write_file(directory / JUNIT, junit(outcome), private=True)
     report = directory / REPORT
-    write_file(report, render(outcome))
+    write_file(report, render(outcome), private=True)
     return report
 
 

@@ -21,13 +21,14 @@ _KINDS = {
 }
 
 
-def open_file(path: str | os.PathLike[str], largest: int = LARGEST) -> BinaryIO:
+def open_file(path: str | os.PathLike[str], largest: int = LARGEST, *, follow_links: bool = True) -> BinaryIO:
     """Open a regular file for reading.
 
     Raises:
         OSError: the file cannot be opened, is not a regular file, or is larger than ``largest`` bytes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
     try:
         status = os.fstat(descriptor)
         kind = special_kind(status)
@@ -41,13 +42,13 @@ def open_file(path: str | os.PathLike[str], largest: int = LARGEST) -> BinaryIO:
         raise
 
 
-def read_file(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
+def read_file(path: str | os.PathLike[str], largest: int = LARGEST, *, follow_links: bool = True) -> bytes:
     """Return the content of a regular file.
 
     Raises:
         OSError: as :func:`open_file`.
     """
-    with open_file(path, largest) as file:
+    with open_file(path, largest, follow_links=follow_links) as file:
         return file.read(largest)
 
 

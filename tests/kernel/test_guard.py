@@ -363,6 +363,7 @@ def test_the_watchdog_needs_the_standard_library_only() -> None:
         "viacheck.host",
         "viacheck.model",
         "viacheck.netlink",
+        "viacheck.private_folder",
     }
 
 

@@ -178,7 +178,7 @@ def test_two_bundles_are_compared(cases: Path) -> None:
     same = commands("diff", cases / "broken.tar.gz", cases / "broken.tar.gz")
     assert same.returncode == 0
     assert same.stdout.splitlines()[-1] == "nothing changed: the same state"
-    assert f"{cases / 'broken.tar.gz'}: holds no verdicts, so the state alone is compared" in same.stdout
+    assert f"{cases / 'broken.tar.gz'}: holds no verdicts, so only the state is compared" in same.stdout
 
 
 def test_a_bundle_is_compared_with_a_run_whatever_it_is_called(cases: Path, tmp_path: Path) -> None:

@@ -15,16 +15,18 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-BASE = {"model", "installation", "atomic_file"}
+BASE = {"model", "installation", "atomic_file", "private_folder", "user_file"}
 PURE = {"model", "parsers", "analysis", "persistence", "diagnosis"}
 HOST = BASE | PURE | {"netlink", "packets", "host"}
 TARGETS = HOST | {"guard", "disruption", "bundle", "targets"}
 ABOVE = TARGETS | {"netns_lab", "reports"}
 BELOW: dict[str, set[str]] = {
     "viacheck": {"fixtures", "installation"},
-    "model": set(),
+    "model": {"user_file"},
     "installation": set(),
-    "atomic_file": set(),
+    "atomic_file": {"private_folder"},
+    "private_folder": set(),
+    "user_file": set(),
     "parsers": {"model"},
     "analysis": {"model", "parsers"},
     "persistence": {"model", "parsers", "analysis"},
@@ -37,7 +39,7 @@ BELOW: dict[str, set[str]] = {
     "bundle": HOST,
     "targets": TARGETS - {"targets"},
     "netns_lab": TARGETS,
-    "reports": {"model", "atomic_file"},
+    "reports": {"model", "atomic_file", "private_folder", "user_file"},
     "fixtures": ABOVE,
     "bench": ABOVE | {"fixtures", "checks"},
     "cli": ABOVE | {"bench"},

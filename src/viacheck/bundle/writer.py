@@ -31,6 +31,7 @@ from viacheck.bundle.redaction.mapping import Redactor, stand_ins
 from viacheck.model.result import RunResult
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.model.snapshot_json import read_snapshot
+from viacheck.user_file import read_file
 
 MODE = 0o600
 """A bundle shows how a network is built: its owner decides who reads it."""
@@ -65,8 +66,14 @@ class WrittenBundle:
     """The file with the map of ``strict``."""
 
 
-def write_bundle(path: Path, case: Case, mode: Redaction) -> WrittenBundle:
+def write_bundle(path: Path, case: Case, mode: Redaction, *, private: bool = False) -> WrittenBundle:
     """Write a bundle, and beside it for ``strict`` the map of the renamed values.
+
+    Args:
+        path: the bundle.
+        case: the content.
+        mode: what is redacted.
+        private: the folder is a report's: it must be this user's own, and decides who reads the bundle.
 
     Raises:
         OSError: when it cannot be written; an older file of that name is unchanged.
@@ -88,7 +95,7 @@ def write_bundle(path: Path, case: Case, mode: Redaction) -> WrittenBundle:
         could_not=[redactor.plain(line) for line in could_not],
     )
     first = {MANIFEST: manifest.model_dump_json(by_alias=True, indent=1).encode() + b"\n"}
-    write_file(path, _archive({**first, **contents}), mode=MODE)
+    write_file(path, _archive({**first, **contents}), mode=MODE, private=private)
     map_path = None
     if mode == "strict":
         map_path = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar") + ".map.json")
@@ -111,7 +118,7 @@ def _contents(case: Case, snapshot: Snapshot, redactor: Redactor) -> Iterator[tu
         if case.render is not None:
             yield REPORT, case.render(outcome).encode(errors="backslashreplace")
     for capture in case.captures:
-        yield CAPTURES + capture.name, capture.read_bytes()
+        yield CAPTURES + capture.name, read_file(capture, follow_links=False)
 
 
 def _redacted(command: Recorded, redactor: Redactor) -> Recorded:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from reports.report_files import BUNDLE, CAPTURES
+from reports.report_files import BUNDLE, CAPTURES, LATEST
 from reports.text import escape_unprintable
 from viacheck import __version__
 from viacheck.bundle.manifest import DEFAULT, MODES
@@ -16,6 +17,7 @@ from viacheck.cli.command import opened
 from viacheck.installation import reports_folder
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_file import load_intent
+from viacheck.private_folder import open_private_folder
 from viacheck.targets.specs import LocalSpec
 
 
@@ -37,14 +39,14 @@ def run(options: argparse.Namespace) -> ExitStatus:
     """
     if options.with_captures and options.redact == "strict":
         raise UsageError(STRICT_CAPTURES)
-    latest = reports_folder() / "latest" / CAPTURES
+    captures = _latest_captures() if options.with_captures else []
     with opened(LocalSpec(load_intent(options.site), str(options.site))) as target:
         record = target.record()
         assert record.snapshot is not None, "a live host has a snapshot"
         case = Case(
             version=__version__, intent=record.intent, snapshot=record.snapshot,
             commands=list(map(Recorded.of, target.recorded)),
-            captures=sorted(latest.glob("*.pcapng")) if options.with_captures else (),
+            captures=captures,
         )  # fmt: skip
         try:
             written = write_bundle(options.output, case, options.redact)
@@ -56,3 +58,19 @@ def run(options: argparse.Namespace) -> ExitStatus:
     lines.append(f"{written.path}: redaction {options.redact}; nothing was sent, nothing changed")
     sys.stdout.writelines(escape_unprintable(line) + "\n" for line in lines)
     return ExitStatus.OK
+
+
+def _latest_captures() -> list[Path]:
+    """Return the captures of the latest run, which must be in a folder of this user's own.
+
+    Raises:
+        UsageError: when the folder belongs to another user, or is a link.
+    """
+    folder = (reports_folder() / LATEST).resolve() / CAPTURES
+    try:
+        os.close(open_private_folder(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"--with-captures: {folder}: {error.strerror}") from None
+    return sorted(folder.glob("*.pcapng"))

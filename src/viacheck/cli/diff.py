@@ -13,6 +13,7 @@ from viacheck.atomic_file import write_file
 from viacheck.bundle.reader import is_archive, read_bundle
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.result import RunResult
+from viacheck.private_folder import FILE_MODE
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
         from reports.run_diff_page import render
 
         try:
-            write_file(options.html, render(before, after, changed))
+            write_file(options.html, render(before, after, changed), mode=FILE_MODE)
         except OSError as error:
             raise UsageError(f"{options.html}: cannot be written: {error.strerror}") from None
     return ExitStatus.FAILED if changed else ExitStatus.OK

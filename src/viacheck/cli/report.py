@@ -11,6 +11,7 @@ from reports.report_files import REPORT, read_outcome
 from reports.report_page import render
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import ExitStatus, UsageError
+from viacheck.private_folder import FILE_MODE
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
     output: Path = options.output or options.result.with_name(REPORT)
     outcome = read_outcome(options.result)
     try:
-        write_file(output, render(outcome))
+        write_file(output, render(outcome), mode=FILE_MODE)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from None
     if not options.quiet:

@@ -65,7 +65,10 @@ def start(argv: Sequence[str], *, with_input: bool = False) -> subprocess.Popen[
 def finish(
     argv: Sequence[str], process: subprocess.Popen[bytes], timeout: float, text: str | None = None
 ) -> CommandResult:
-    """Wait for a started command that reads ``text``. After ``timeout`` seconds the command is killed, and its exit code is 124."""
+    """Wait for a started command, which reads ``text``.
+
+    After ``timeout`` seconds the command is killed, and its exit code is 124.
+    """
     try:
         octets = None if text is None else text.encode(errors="surrogateescape")
         stdout, stderr = process.communicate(octets, timeout=timeout)
