@@ -332,6 +332,35 @@ def test_firewallds_chain_rejects_the_agent(host: Namespace, read: Callable[[Nam
     assert forwarding(packet_filter, replace(answer, ctstate="established")).allowed is True
 
 
+VERDICT_MAPS = """
+table ip docker-bridges {
+    map forward-in { type ifname : verdict; elements = { "docker0" : jump from_docker0, "br-lan" : accept } }
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        ct state vmap { established : accept, related : accept }
+        iifname vmap @forward-in
+        oifname vmap { "eth0" : drop, "wlan*" : accept }
+        counter drop
+    }
+    chain from_docker0 {
+        oifname "tun0" drop
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("read", [read_packet_filter, nft_printed])
+def test_verdict_maps_by_interface_are_followed(host: Namespace, read: Callable[[Namespace], PacketFilter]) -> None:
+    nft(host, VERDICT_MAPS)
+    packet_filter = read(host)
+    verdicts = {
+        oif: forwarding(packet_filter, replace(FLOW, oif=oif)).allowed for oif in ("wlan0", "eth0", "tun0", "eth1")
+    }
+    assert verdicts == {"wlan0": True, "eth0": False, "tun0": False, "eth1": False}
+    assert forwarding(packet_filter, replace(FLOW, iif="br-lan", oif="eth1")).allowed is True
+    assert forwarding(packet_filter, replace(FLOW, oif="eth0", ctstate="established")).allowed is True
+
+
 def test_destination_nat_of_the_flow_is_a_status_of_conntrack(host: Namespace) -> None:
     nft(host, FIREWALLD)
     apply(host, "lab", [DestinationNAT(to="172.17.0.9", iif="docker0", protocol=17, dport=53)])

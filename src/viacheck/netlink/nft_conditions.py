@@ -107,6 +107,11 @@ def values_between(key: PacketField, first: bytes, last: bytes | None, name_of: 
             return tuple(str(network) for network in summarize_address_range(low, high))
         if isinstance(low, IPv6Address) and isinstance(high, IPv6Address):
             return tuple(str(network) for network in summarize_address_range(low, high))
+    if key.field in _INTERFACES and not key.host_order:
+        # A set of intervals holds a wildcard as all names with its beginning.
+        beginning = first.rstrip(b"\0")
+        is_wildcard = last == beginning.ljust(len(first), b"\xff") and len(beginning) < len(first)
+        return (f"{as_string(beginning)}*",) if beginning and is_wildcard else None
     begin, end = key.value(first[: key.held]), key.value(last[: key.held])
     if key.field in _PORTS:
         return (f"{begin}-{end}",)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
@@ -16,7 +17,7 @@ _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "icmpv6": 58,
               "sctp": 132, "udplite": 136}  # fmt: skip
 _SIMPLE = ("accept", "drop", "reject", "return", "queue", "masquerade", "redirect")
-_WITHOUT_EFFECT = frozenset({"counter", "log", "quota", "notrack", "flow"})
+_WITHOUT_EFFECT = frozenset({"counter", "log", "quota", "vmap", "notrack", "flow"})
 _ICMP_TYPES = {
     "icmp": {
         "echo-reply": 0, "destination-unreachable": 3, "source-quench": 4, "redirect": 5, "echo-request": 8,
@@ -52,9 +53,13 @@ def parse_nft_json(text: str) -> tuple[FilterChain, ...]:
     """
     try:
         entries = json.loads(text)["nftables"]
+        maps: dict[tuple[str, str], dict[str, list[Any]]] = {}
+        for listed in (entry["map"] for entry in entries if "map" in entry):
+            maps.setdefault((listed["family"], listed["table"]), {})[f"@{listed['name']}"] = listed.get("elem", [])
         rules: dict[tuple[str, str, str], list[FilterRule]] = {}
         for rule in (entry["rule"] for entry in entries if "rule" in entry):
-            rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(_rule(rule))
+            named = maps.get((rule["family"], rule["table"]), {})
+            rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).extend(_rules(rule, named))
         return tuple(
             _chain(chain, tuple(rules.get((chain["family"], chain["table"], chain["name"]), ())))
             for chain in (entry["chain"] for entry in entries if "chain" in entry)
@@ -78,6 +83,29 @@ def _chain(chain: dict[str, Any], rules: tuple[FilterRule, ...]) -> FilterChain:
         policy=chain.get("policy"),
         rules=rules,
     )
+
+
+def _rules(rule: dict[str, Any], maps: dict[str, list[Any]]) -> Iterator[FilterRule]:
+    """Yield a rule; for a verdict map one rule for each entry."""
+    whole = _rule(rule)
+    verdict_map = next((statement["vmap"] for statement in rule.get("expr", ()) if "vmap" in statement), None)
+    if verdict_map is None:
+        yield whole
+        return
+    data = verdict_map["data"]
+    entries = maps.get(data) if isinstance(data, str) else data["set"]
+    if entries is None:
+        yield replace(whole, matches=(*whole.matches, _unknown({"vmap": verdict_map})), verdict="unknown")
+        return
+    for key, verdict in entries:
+        (kind, target), *_ = verdict.items()
+        argument = str(target["target"]) if kind in ("jump", "goto") else None
+        others = [other for other, _ in entries if other != "*"]
+        condition = {"left": verdict_map["key"], "op": "==", "right": key}
+        if key == "*":
+            condition = {**condition, "op": "!=", "right": {"set": others}}
+        matches = tuple(_matches(condition)) if key != "*" or others else ()
+        yield replace(whole, matches=(*whole.matches, *matches), verdict=kind, argument=argument)
 
 
 def _rule(rule: dict[str, Any]) -> FilterRule:
