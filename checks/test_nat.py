@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fixtures.check import check
 from fixtures.expect import Expect
+from viacheck.analysis.agent_network import beside_nat
 from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import NAT
@@ -22,6 +23,9 @@ def test_the_bridge_stays_inside(resolved: ResolvedIntent, expect: Expect) -> No
 
 @check("NAT-02", "Source NAT covers the agent's subnet on the intended uplink", guide="NAT", applies=NAT)
 def test_source_nat_covers_the_agent(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
+    network = beside_nat(resolved)
+    if network is not None:
+        expect.not_applicable(f"{network.text}; no source NAT applies to them here")
     translation = source_translation(resolved)
     unread = snapshot.problem("packet filter")
     expected = f"{resolved.agent_subnet} is translated to an address of {resolved.uplink}"

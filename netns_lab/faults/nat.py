@@ -37,3 +37,12 @@ def snat_other_uplink(lab: Lab) -> None:
        breaks={"NAT-01", "EGRESS-01", "ROUTE-06"}, diagnosis="BRIDGED_UPLINK")  # fmt: skip
 def uplink_in_bridge(lab: Lab) -> None:
     lab.host.ip("link", "set", "dev", "wlan0", "master", BRIDGE)
+
+
+@fault("tunnel-in-agent", "The agent's own default route leads into a tunnel in its namespace", on="policy-routing",
+       breaks={"EGRESS-01", "EGRESS-08", "ROUTE-05"}, diagnosis="AGENT_USES_TUNNEL")  # fmt: skip
+def tunnel_in_agent(lab: Lab) -> None:
+    lab.agent.ip("tuntap", "add", "tun0", "mode", "tun")
+    lab.agent.ip("address", "add", "10.99.0.2/24", "dev", "tun0")
+    lab.agent.ip("link", "set", "tun0", "up")
+    lab.agent.ip("route", "replace", "default", "dev", "tun0")

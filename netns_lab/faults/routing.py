@@ -36,7 +36,8 @@ def rule_after_main(lab: Lab) -> None:
 
 
 @fault("half-defaults", "A default in two halves, as a VPN adds, passes the rule for local networks",
-       on="policy-routing-hardened", breaks={"ROUTE-03", "ROUTE-07", *LEAVES_ELSEWHERE}, diagnosis="RULE_SHADOWED")  # fmt: skip
+       on="policy-routing-hardened", diagnosis="RULE_SHADOWED",
+       breaks={"ROUTE-03", "ROUTE-07", *LEAVES_ELSEWHERE})  # fmt: skip
 def half_defaults(lab: Lab) -> None:
     for half in ("0.0.0.0/1", "128.0.0.0/1"):
         lab.host.ip("route", "add", half, "via", "10.10.40.1", "dev", "eth0")

@@ -110,3 +110,25 @@ def test_a_rule_for_the_agents_one_address_holds_until_it_changes(host: HandMade
     assert done.exit_code == 0, done.said
     assert code_of(done, "ROUTE-02") == (Verdict.ADVISORY, "RULE_FOR_ONE_ADDRESS"), done.said
     assert code_of(done, "EGRESS-01") == (Verdict.PASS, None)
+
+
+def test_a_tunnel_in_the_agent_is_the_cause_and_no_masquerade_is_missed(host: HandMadeHost, tmp_path: Path) -> None:
+    host.ip("netns exec agent ip tuntap add tun0 mode tun")
+    host.ip("-n agent address add 10.99.0.2/24 dev tun0")
+    host.ip("-n agent link set tun0 up")
+    host.ip("-n agent route replace default dev tun0")
+    done = judge(host, tmp_path)
+    assert code_of(done, "EGRESS-01") == (Verdict.FAIL, "AGENT_USES_TUNNEL"), done.said
+    assert code_of(done, "NAT-02") == (Verdict.NOT_APPLICABLE, None)
+    assert "leads into tun0" in " ".join(done.said.split())
+    assert "MASQUERADE" not in done.said
+
+
+def test_an_agent_on_the_hosts_network_is_named(host: HandMadeHost, tmp_path: Path) -> None:
+    host.run("touch", "/run/netns/same")
+    host.run("mount", "--bind", "/proc/self/ns/net", "/run/netns/same")
+    done = judge(host, tmp_path, SITE.replace("/run/netns/agent", "/run/netns/same"))
+    assert code_of(done, "EGRESS-01") == (Verdict.FAIL, "AGENT_ON_HOST_NETWORK"), done.said
+    assert "shares the host's network" in " ".join(done.said.split())
+    assert "MASQUERADE" not in done.said
+    assert {result.diagnosis.code for result in done.outcome.results if result.diagnosis} == {"AGENT_ON_HOST_NETWORK"}

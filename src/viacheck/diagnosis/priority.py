@@ -39,6 +39,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     host.engine_or_agent_away,
     host.network_internal,
     host.uplink_unusable,
+    nat.beside_hosts_nat,
     nat.uplink_in_bridge,
     host.gateway_silent,
     host.default_exit_wrong,
