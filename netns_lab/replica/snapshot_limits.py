@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from netns_lab.replica.cabling import PEER_INDEX
+from viacheck.bundle.manifest import beyond_limits
 from viacheck.model.snapshot import NetworkState, Snapshot, StateSubject
 
 MOST_LINKS = 256
@@ -36,6 +37,9 @@ def check_limits(snapshot: Snapshot) -> None:
 def _check_links(place: str, state: NetworkState) -> None:
     if len(state.links) > MOST_LINKS:
         raise SnapshotImpossible(f"the {place} has {len(state.links)} interfaces; a replica has {MOST_LINKS} at most")
+    excess = beyond_limits(state)
+    if excess is not None:
+        raise SnapshotImpossible(f"the {place} has {excess}")
     names = [link.name for link in state.links]
     indexes = [link.index for link in state.links]
     for name in names:

@@ -61,7 +61,7 @@ def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:
 def free_priority(resolved: ResolvedIntent, wanted: int) -> int:
     """Return the highest priority up to ``wanted`` that no IPv4 rule of the host has."""
     taken = {rule.priority for rule in resolved.snapshot.host.rules_of(4)}
-    return next(priority for priority in range(wanted, 0, -1) if priority not in taken)
+    return next((priority for priority in range(wanted, 0, -1) if priority not in taken), wanted)
 
 
 def shadowing_rule(resolved: ResolvedIntent) -> ShadowingRule | None:

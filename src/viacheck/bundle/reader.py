@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError
 from viacheck.analysis.predict import predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.archive import ArchiveRefused, Member, members
-from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNAPSHOT, Manifest
+from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNAPSHOT, Manifest, beyond_limits
 from viacheck.bundle.recorded_commands import Recorded, commands_in
 from viacheck.bundle.script_output import snapshot_of
 from viacheck.diagnosis import causes
@@ -128,6 +128,9 @@ def _read(stream: BinaryIO, name: str) -> Bundle:
         snapshot = _typed(snapshot_of(commands, contents, taken=manifest.created, container=intent.agent.container))
     else:
         raise _Refused(f"it has neither {SNAPSHOT} nor recorded commands")
+    for place, state in (("host", snapshot.host), ("agent", snapshot.agent)):
+        if state is not None and (excess := beyond_limits(state)) is not None:
+            raise _Refused(f"the {place} has {excess}")
     for mistake in _mistakes(snapshot):
         raise _Refused(f"{SNAPSHOT}: {mistake}")
     _try(ResolvedIntent(intent, snapshot))

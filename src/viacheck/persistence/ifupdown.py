@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from viacheck.model.config_entry import ConfigEntry, ParseProblem, Phase, Place, TableNumberOf
 from viacheck.model.snapshot import HostFile
+from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ip_command import entries, ip_commands
 from viacheck.parsers.shell import ShellError
 from viacheck.persistence.hook_scripts import read_script
@@ -117,7 +117,7 @@ def sourced(pattern: str, folder: bool, paths: Sequence[str]) -> list[str]:
         hidden = any(
             part.startswith(".") and not want.startswith(".") for part, want in zip(parts, wanted, strict=False)
         )
-        if len(parts) == len(wanted) and not hidden and all(map(fnmatchcase, parts, wanted)):
+        if len(parts) == len(wanted) and not hidden and all(map(glob_matches, parts, wanted)):
             if folder and not re.fullmatch(r"[a-zA-Z0-9_-]+", parts[-1]):
                 continue
             matching.append(path)
@@ -199,7 +199,7 @@ class _InterfacesReader:
 
     def starts(self, interface: str) -> bool:
         """Whether an ``auto`` or ``allow-`` line brings an interface up."""
-        return any(fnmatchcase(interface, name) if pattern else interface == name for name, pattern in self.started)
+        return any(glob_matches(interface, name) if pattern else interface == name for name, pattern in self.started)
 
 
 def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfig:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 
 import yaml
 
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import HostFile, Link, Nexthop, Route, Rule
+from viacheck.parsers.glob import glob_matches
 from viacheck.persistence.manager_config import (
     PREDEFINED_TABLES,
     ConfigCollector,
@@ -132,7 +132,7 @@ def _device(
             pattern, mac = text_of(match, "name"), text_of(match, "macaddress")
             fits = renamed == link.name or bool(
                 (pattern or mac)
-                and (pattern is None or fnmatchcase(link.name, pattern))
+                and (pattern is None or glob_matches(link.name, pattern))
                 and (mac is None or mac.lower() == (link.mac or "").lower())
             )
         if fits:

@@ -8,11 +8,11 @@ of tables from RouteTable= in networkd.conf(5) only, not from rt_tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from ipaddress import ip_network
 
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route, Rule
+from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ini import Section, is_yes, named, sections
 from viacheck.persistence.manager_config import (
     PREDEFINED_TABLES,
@@ -149,7 +149,7 @@ def _matches_value(pattern: str, value: str, key: str) -> bool:
         patterns[0] = patterns[0][1:]
     if key.endswith("MACAddress"):
         patterns = [address.lower().replace("-", ":") for address in patterns]
-    return any(fnmatchcase(value, alternative) for alternative in patterns if alternative) != inverted
+    return any(glob_matches(value, alternative) for alternative in patterns if alternative) != inverted
 
 
 def _network(

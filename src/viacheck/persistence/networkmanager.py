@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 
 from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
+from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ini import Section, named, sections
 from viacheck.parsers.ip_command import IPCommand, rule_of
 from viacheck.persistence.hook_scripts import read_script
@@ -95,7 +95,7 @@ def _names(profile: Sequence[Section], link: Link) -> bool:
     names = [section.get("interface-name") for section in named(profile, "connection")]
     matches = [section.get("interface-name") or "" for section in named(profile, "match")]
     patterns = [pattern for value in matches for pattern in value.split(";")]
-    return link.name in names or any(fnmatchcase(link.name, pattern) for pattern in patterns if pattern)
+    return link.name in names or any(glob_matches(link.name, pattern) for pattern in patterns if pattern)
 
 
 def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) -> tuple[Place, str] | None:

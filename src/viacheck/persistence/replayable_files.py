@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from viacheck.model.config_entry import Place
 from viacheck.model.snapshot import HostFile
+from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.shell_allowlist import objection_to_hook, objection_to_script
 from viacheck.persistence.ifupdown import (
     HOOKS,
@@ -202,7 +202,7 @@ def _is_started(copy: _Copy, name: str) -> bool:
     if not _PATTERN.fullmatch(name):
         return False
     if physical.startswith("/"):
-        return any(fnmatchcase(interface, physical[1:]) for interface in copy.methods)
+        return any(glob_matches(interface, physical[1:]) for interface in copy.methods)
     return wanted in copy.methods
 
 

@@ -1,0 +1,96 @@
+"""No small bundle costs more than bounded time and memory: each is read in a process of its own with hard limits."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.bundles import members_of, packed, signed
+from tests.helpers.paths import ROOT
+from viacheck.bundle.manifest import INTENT, SNAPSHOT
+from viacheck.parsers.glob import LONGEST_PATTERN, glob_matches
+
+SECONDS, OCTETS = 5, 1 << 30
+READ = """
+import sys
+from pathlib import Path
+from viacheck.bundle.reader import BundleUnreadable, read_bundle
+try:
+    read_bundle(Path(sys.argv[1]))
+except BundleUnreadable as error:
+    print(error)
+"""
+
+
+def snapshot() -> dict[str, Any]:
+    saved: dict[str, Any] = json.loads(members_of("policy-routing")[SNAPSHOT])
+    return saved
+
+
+def many_rules() -> bytes:
+    saved = snapshot()
+    saved["host"]["rules"] = [{**saved["host"]["rules"][0], "priority": number} for number in range(300_000)]
+    return json.dumps(saved).encode()
+
+
+def many_routes() -> bytes:
+    saved = snapshot()
+    saved["host"]["routes"] = saved["host"]["routes"][:1] * 200_000
+    return json.dumps(saved).encode()
+
+
+def no_free_priority() -> bytes:
+    saved = snapshot()
+    saved["host"]["rules"] = [{**saved["host"]["rules"][0], "priority": number} for number in range(2_000)]
+    return json.dumps(saved).encode()
+
+
+def patterns(path: str, line: str) -> bytes:
+    saved = snapshot()
+    saved["files"] = [{"path": path, "exists": True, "text": line.format("[" * 500_000), "mode": 0o644}]
+    return json.dumps(saved).encode()
+
+
+INPUTS: dict[str, tuple[Any, str]] = {
+    "deep list": (lambda: b"[" * 500_000, "Invalid JSON: recursion limit exceeded"),
+    "deep object": (lambda: b'{"host":' * 100_000, "Invalid JSON: recursion limit exceeded"),
+    "300,000 rules": (many_rules, "the host has 300000 rules; the limit is 20000"),
+    "200,000 routes": (many_routes, "the host has 200000 routes; the limit is 150000"),
+    "no free priority": (no_free_priority, ""),
+    "networkd pattern": (lambda: patterns("/etc/systemd/network/10-a.network", "[Match]\nName={}\n"), ""),
+    "ifupdown pattern": (lambda: patterns("/etc/network/interfaces", "auto lo\nsource {}\n"), ""),
+}
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (OCTETS, OCTETS))
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_small_bundle_costs_bounded_time_and_memory(tmp_path: Path, name: str) -> None:
+    make, said = INPUTS[name]
+    bundle = tmp_path / "case.tar.gz"
+    bundle.write_bytes(packed(signed({INTENT: members_of("policy-routing")[INTENT], SNAPSHOT: make()})))
+    assert bundle.stat().st_size < 1 << 20
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", READ, str(bundle)],
+        capture_output=True, text=True, check=False, preexec_fn=limited, cwd=ROOT, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout
+    assert done.stdout.count("\n") <= 1
+
+
+def test_a_pattern_of_open_brackets_is_matched_at_once() -> None:
+    assert glob_matches("[[", "[[")
+    assert glob_matches("eth0", "eth[0-9]")
+    assert not glob_matches("eth0", "[" * LONGEST_PATTERN)
+    assert glob_matches("a[", "[ab][")
+    assert not glob_matches("eth0", "*" * (LONGEST_PATTERN + 1))
