@@ -82,6 +82,12 @@ def static_route_bypass(lab: Lab) -> None:
     lab.host.ip("route", "add", "203.0.113.0/24", "via", "10.10.40.1", "dev", "eth0")
 
 
+@fault("static-route-to-target", "The main table, which the agent's rule precedes, has a route to the probe target",
+       on="policy-routing", breaks={"ROUTE-06"}, diagnosis="LOCAL_NETS_LOST")  # fmt: skip
+def static_route_to_target(lab: Lab) -> None:
+    lab.host.ip("route", "add", "198.51.100.0/24", "via", "10.10.40.1", "dev", "eth0")
+
+
 @fault("load-balanced-default", "The host's default route uses both uplinks (multipath)", on="nat-multihomed",
        breaks={"EGRESS-04", "ROUTE-07", *LEAVES_ELSEWHERE}, diagnosis="EGRESS_DEPENDS_ON_FLOW")  # fmt: skip
 def load_balanced_default(lab: Lab) -> None:

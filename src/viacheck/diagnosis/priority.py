@@ -19,6 +19,7 @@ from viacheck.diagnosis import (
     traffic_classes,
 )
 from viacheck.diagnosis.cause import Cause
+from viacheck.diagnosis.remedy_effect import withheld
 from viacheck.model.measurements import Measurements
 
 Finder = Callable[[ResolvedIntent, Measurements], Iterator[Cause]]
@@ -112,7 +113,8 @@ def causes(resolved: ResolvedIntent, measurements: Measurements) -> list[Cause]:
 def diagnose(check: str, resolved: ResolvedIntent, measurements: Measurements) -> Cause | None:
     """Return the cause of a check's failure: the deepest one that this check reports, or that also affects it."""
     in_order = _causes(resolved, measurements)
-    return next((cause for cause in in_order if _explains(cause, check)), None)
+    cause = next((cause for cause in in_order if _explains(cause, check)), None)
+    return withheld(cause, resolved) if cause is not None else None
 
 
 def _explains(cause: Cause, check: str) -> bool:

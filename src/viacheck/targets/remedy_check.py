@@ -98,7 +98,7 @@ def runs_in_replica(step: RemedyStep) -> bool:
 
 def not_verified(diagnosis: Diagnosis, obstacle: RemedyObstacle) -> RemedyCheck:
     """Return the check of a remedy that cannot be run in a lab."""
-    reason = NO_COMMAND.get(diagnosis.code) if obstacle == "no-command" else _OBSTACLES[obstacle]
+    reason = _OBSTACLES.get(obstacle) or diagnosis.decision or NO_COMMAND.get(diagnosis.code)
     return RemedyCheck(obstacle=obstacle, reason=reason)
 
 
