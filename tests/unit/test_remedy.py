@@ -351,9 +351,9 @@ def traffic(**packets: PacketsEvidence) -> Measurements:
     return Measurements(traffic=TrafficMeasurements(packets=renamed_keys))
 
 
-def seen(interface: str, direction: Any, role: Any) -> PacketsEvidence:
+def seen(interface: str, direction: Any, role: Any, source: str = "1.1.1.1") -> PacketsEvidence:
     sighting = PacketSighting(
-        time=0.0, interface=interface, direction=direction, probe=1, role=role, protocol="icmp", source="1.1.1.1",
+        time=0.0, interface=interface, direction=direction, probe=1, role=role, protocol="icmp", source=source,
         destination="2.2.2.2",
     )  # fmt: skip
     return PacketsEvidence(sent=1, answered=0, watched=[], sightings=[sighting])
@@ -467,7 +467,7 @@ CASES: dict[str, Callable[[], ResolvedIntent]] = {
 MEASURED: dict[str, Measurements] = {
     "reverse path": traffic(icmp=seen("wlan0", "in", "answer")),
     "mtu": traffic(full_size=seen("wlan0", "out", "probe")),
-    "ipv6": traffic(ipv6=seen("eth0", "out", "probe")),
+    "ipv6": traffic(ipv6=seen("eth0", "out", "probe", source="2001:db8::2")),
     "offers": Measurements(traffic=TrafficMeasurements(offers=(OFFER,))),
     "networkd purges": disrupted("networkd-restart", STATE, EMPTY),
     "lease hook": disrupted("dhcp-renew", STATE, STATE, moved_router=("10.10.50.1", "10.10.50.3")),
