@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import Finished
+from tests.helpers.bundles import COMMANDS
+from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.model.result import CheckResult, Verdict
 
@@ -92,6 +93,10 @@ def test_a_default_route_without_its_gateway_is_named(host: HandMadeHost, tmp_pa
     diagnosis = result_of(done, "ROUTE-04").diagnosis
     assert diagnosis is not None
     assert "has no gateway" in diagnosis.cause
+    bundle = str(tmp_path / "case.tar.gz")
+    host.run(*COMMANDS, "collect", "--site", str(tmp_path / "site.toml"), "-o", bundle)
+    of_bundle = viacheck("--bundle", bundle, "-q", report_dir=tmp_path / "bundle")
+    assert code_of(of_bundle, "ROUTE-04") == (Verdict.FAIL, "TABLE_WRONG_GATEWAY"), of_bundle.said
 
 
 def test_two_gateways_on_one_uplink_are_one_uplink(host: HandMadeHost, tmp_path: Path) -> None:
