@@ -17,7 +17,6 @@ from typing import Protocol
 
 from viacheck.analysis.classes import TrafficClass
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
-from viacheck.analysis.link_layers import LinkLayers
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Probe, TransportProtocol
@@ -118,10 +117,6 @@ class TrafficTests:
     def _probe(self) -> Probe:
         return self._subject.resolved.intent.probe
 
-    @property
-    def _layers(self) -> LinkLayers:
-        return self._subject.resolved.layers
-
     @cached_property
     def _timeout(self) -> float:
         return seconds(self._probe.timeout)
@@ -185,9 +180,9 @@ class TrafficTests:
             for resolver in self.resolvers
         ]
         exchanges, observation, capture = self._observe("dns", requests, self._agent)
-        self._packets["dns"] = packets_evidence(exchanges, observation, title="dns", capture=capture)
+        self._packets["dns"] = self._evidence(exchanges, observation, "dns", capture)
         return {
-            resolver: packets_evidence([exchange], observation, title=f"dns to {resolver}", capture=capture)
+            resolver: self._evidence([exchange], observation, f"dns to {resolver}", capture)
             for resolver, exchange in zip(self.resolvers, exchanges, strict=True)
         }
 
@@ -244,7 +239,7 @@ class TrafficTests:
             return []
         exchanges, observation, capture = self._observe("classes", requests, self._agent)
         return [
-            packets_evidence([exchange], observation, title=traffic_class.text, capture=capture, layers=self._layers)
+            self._evidence([exchange], observation, traffic_class.text, capture)
             for traffic_class, exchange in zip(sendable, exchanges, strict=True)
         ]
 
@@ -338,9 +333,7 @@ class TrafficTests:
 
     def _agent_test(self, name: str, title: str, request: ProbeRequest) -> PacketsEvidence:
         exchanges, observation, capture = self._observe(name, [request], self._agent, measure_loss=True)
-        self._packets[name] = packets_evidence(
-            exchanges, observation, title=title, capture=capture, layers=self._layers
-        )
+        self._packets[name] = self._evidence(exchanges, observation, title, capture)
         return self._packets[name]
 
     def local_networks(self) -> Mapping[str, tuple[str, bool]]:
@@ -387,8 +380,15 @@ class TrafficTests:
         exchanges, observation, capture = self._observe(name, requests, prober, measure_loss=True)
         for exchange in exchanges:
             protocol = exchange.request.protocol
-            evidence = packets_evidence([exchange], observation, title=protocol, capture=capture, layers=self._layers)
+            evidence = self._evidence([exchange], observation, protocol, capture)
             self._packets[prefix + protocol] = evidence
+
+    def _evidence(
+        self, exchanges: Sequence[Exchange], observation: Observation, title: str, capture: str
+    ) -> PacketsEvidence:
+        """Return where the probes were seen, as evidence in which a frame on several interfaces counts once."""
+        layers = self._subject.resolved.layers
+        return packets_evidence(exchanges, observation, title=title, capture=capture, layers=layers)
 
     def _observe(
         self, name: str, requests: Sequence[ProbeRequest], prober: Prober, *, measure_loss: bool = False
