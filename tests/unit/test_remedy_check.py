@@ -176,3 +176,9 @@ def test_a_diagnosis_names_the_other_checks_that_its_cause_affects() -> None:
     add_affected_checks([*results, elsewhere])
     affected = {entry.check: entry.diagnosis.also_affects for entry in results if entry.diagnosis is not None}
     assert affected == {"ROUTE-02": ["EGRESS-01"], "EGRESS-01": [], "EGRESS-02": []}
+
+
+def test_a_replica_runs_no_shell_for_a_part_of_a_step() -> None:
+    handle = OutputOf(command=["sh", "-c", "nft -a list chain inet t c | sed -n 's/x//p'"])
+    assert not runs_in_replica(RemedyStep(argv=["nft", "delete", "rule", "inet", "t", "c", "handle", handle]))
+    assert runs_in_replica(RemedyStep(argv=["nft", "delete", "rule", "inet", "t", "c", "handle", "4"]))

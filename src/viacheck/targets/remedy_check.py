@@ -26,7 +26,8 @@ _SEVERITY = {Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}
 _OBSTACLES = {
     "needs-docker": "the remedy needs the host's Docker engine, which a replica does not have",
     "needs-systemd": "the remedy needs systemd, which this lab does not run",
-    "runs-host-files": "the remedy runs a program or lines of the host's own files, which a replica never executes",
+    "runs-host-files": "the remedy runs a shell, or a program or lines of the host's own files, which a replica never "
+    "executes",
 }
 REPLICA_PROGRAMS = frozenset(
     ("chmod", "conntrack", "install", "ip", "iptables", "nft", "nsenter", "rm", "sed", "sysctl", "systemctl", "tee")
@@ -88,6 +89,8 @@ def obstacle_to(diagnosis: Diagnosis, *, has_docker: bool) -> RemedyObstacle | N
 
 def runs_in_replica(step: RemedyStep) -> bool:
     """Return whether a step's program, also behind ``nsenter``, executes nothing that a bundle brings."""
+    if any(isinstance(argument, OutputOf) and argument.command[:1] == ["sh"] for argument in step.argv):
+        return False
     arguments = [argument if isinstance(argument, str) else "" for argument in step.argv]
     while arguments[:1] == ["nsenter"]:
         arguments = arguments[1:]
