@@ -93,6 +93,8 @@ PrivateKey={CANARY}
 docker run -d -e TEAGENT_ACCOUNT_TOKEN={CANARY} --label owner={CANARY} agent {CANARY}
 TEAGENT_ACCOUNT_TOKEN={CANARY}
 export TEAGENT_ACCOUNT_TOKEN
+NOTE={CANARY}
+ip link set dev wlan0 alias $NOTE
 ip rule add priority 1000 from 172.17.0.0/16 lookup 200; echo {CANARY}
 pipework eth0 te-agent dhclient
 exit 0

@@ -114,6 +114,28 @@ def test_no_canary_is_kept(path: str) -> None:
     assert kept.count("\n") == FILES[path].count("\n")
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "NOTE=CANARY\nip link set dev wlan0 alias $NOTE\n",
+        "X=CANARY\nip route get 10.0.0.1 mark ${X}\n",
+        "TOKEN=CANARY\nip route add default via $TOKEN\n",
+        "WIFI_PSK=CANARY\nip rule add from $WIFI_PSK table 200\n",
+        "API_KEY=CANARY ip route add default via 10.0.0.1; curl $API_KEY\n",
+    ],
+)
+@pytest.mark.parametrize("path", ["/etc/rc.local", "/etc/network/if-up.d/agent"])
+def test_a_variable_that_is_no_value_of_the_network_is_not_kept(path: str, script: str) -> None:
+    assert "CANARY" not in redact_to_allowlist(path, script)
+
+
+def test_a_variable_that_is_a_value_of_the_network_is_kept() -> None:
+    script = 'IF=wlan0\nNET=172.17.0.0 BITS=16\nGW="10.0.0.1"\nT=200\n'
+    script += 'ip rule add from $NET/$BITS table "$T"\nip route add default via ${GW} dev $IF table $T\n'
+    kept = redact_to_allowlist("/etc/rc.local", script)
+    assert all(line in kept for line in ("IF=wlan0", 'GW="10.0.0.1"', "T=200"))
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in RECORDED_HOSTS.iterdir()))
 def test_no_canary_of_a_recorded_host_is_kept(name: str) -> None:
     for path, text in recorded(name).items():

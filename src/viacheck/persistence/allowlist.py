@@ -65,6 +65,12 @@ _SHELL_WORDS = frozenset({
 _IP_OBJECTS = re.compile(r"(-\S+\s+)*(ro?u?t?e?|rul?e?|a(ddr?(ess)?)?|li?n?k?|neigh\w*)\b")
 _SUBSTITUTION = re.compile(r"\$\([^()]*\)|`[^`]*`")
 _PROPERTIES = re.compile(r"([&!]\S*\s+)+")
+_VALUE_OF_IP = re.compile(
+    r"(?:^|\s)(?:dev|oif|iif|table|lookup|via|from|to|src|priority|pref|preference|metric|fwmark|mtu|add|del|delete"
+    r"|replace|change|append)\s+[\"']?\$\{?(\w+)\}?(?:/(?:\d+|\$\{?(\w+)))?"
+)
+"""An argument of ``ip`` that is a device, an address, a table or a number. An alias, for example, holds any text."""
+_NAME_OF_SECRET = re.compile(r"(?i)pass|secret|token|psk|key|cred|auth|identity")
 _PLAIN_VALUE = re.compile(r"[\"']?[\w.:/-]{1,64}[\"']?")
 
 
@@ -173,13 +179,13 @@ def _script(text: str) -> str:
 
 
 def _referenced(lines: Iterator[str] | list[str]) -> frozenset[str]:
-    """Return the variables that ``ip`` commands use."""
+    """Return the variables that ``ip`` commands use as a device, an address, a table or a number."""
     variables: set[str] = set()
     for line in lines:
         for piece, _operator in _pieces(line):
             if _is_kept_ip(piece.strip()):
-                variables |= set(re.findall(r"\$\{?(\w+)", piece))
-    return frozenset(variables)
+                variables |= {name for names in _VALUE_OF_IP.findall(piece) for name in names}
+    return frozenset(name for name in variables if name and not _NAME_OF_SECRET.search(name))
 
 
 def _pieces(line: str) -> list[tuple[str, str]]:
