@@ -95,7 +95,7 @@ def parent_no_carrier(lab: Lab) -> None:
 
 
 @fault("parent-in-bridge", "The parent is a port of the host's own bridge, so it cannot have a macvlan",
-       on="macvlan", breaks={"HOST-02", "HOST-06", "HOST-07", "EGRESS-04", "MACVLAN-01", "MACVLAN-02", *_NO_GATEWAY},
+       on="macvlan", breaks={"HOST-02", "HOST-06", "HOST-07", "MACVLAN-01", "MACVLAN-02", *_NO_GATEWAY},
        diagnosis="BRIDGED_UPLINK", flavour="netns")  # fmt: skip
 def parent_in_bridge(lab: Lab) -> None:
     network = macvlan_network.intended(lab.plan.intent)
