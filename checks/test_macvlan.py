@@ -138,6 +138,10 @@ def test_no_dhcp_server_hands_out_the_pool(traffic: TrafficTests, resolved: Reso
             evidence=offers_evidence(offers),
         )
         return
+    if discovery.frames_lost:
+        expect.inconclusive(
+            f"{discovery.frames_lost} frames were lost by the capture: an offer may be among them", expected=expected
+        )
     servers = ", ".join(dict.fromkeys(offer.server for offer in offers))
     expect.advises(
         not offers,
@@ -169,6 +173,8 @@ def test_no_other_machine_holds_the_agents_address(
     own = [local.interface for local in resolved.snapshot.host.addresses if local.address == address.address]
     holders = [claim_text(claim) for claim in facts.claims]
     holders += [f"this host's own {interface} holds the address" for interface in own]
+    if facts.frames_lost and not holders:
+        expect.inconclusive(f"{facts.frames_lost} frames were lost by the capture: an answer may be among them")
     expect.holds(
         not holders,
         expected=f"only the agent ({resolved.agent_mac}) holds {address.address}",

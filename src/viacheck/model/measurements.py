@@ -72,6 +72,8 @@ class DiscoveryResult:
     """Seconds from the first DHCPDISCOVER."""
     sent_at: tuple[float, ...]
     """When DHCPDISCOVER messages were sent, in seconds from the first one."""
+    frames_lost: int = 0
+    """Frames that the kernel dropped before they were read: an offer may be among them."""
 
 
 AddressHolder = Literal["parent", "agent"]
@@ -136,6 +138,8 @@ class AddressFacts:
     """How many requests each of them sent."""
     seconds: float
     """How long answers were listened for."""
+    frames_lost: int = 0
+    """Frames that the kernel dropped before they were read: an answer may be among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

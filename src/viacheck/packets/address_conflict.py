@@ -159,7 +159,8 @@ class AddressConflictTest:
             for mac, heard in self._heard.items()
         )
         asked_from = tuple(side.holder for side in self._sides)
-        return AddressFacts(claims, asked_from, asked, time.monotonic() - self._began)
+        lost = sum(side.listener.frames_lost() for side in self._sides)
+        return AddressFacts(claims, asked_from, asked, time.monotonic() - self._began, lost)
 
     def _ask(self) -> None:
         for side in self._sides:

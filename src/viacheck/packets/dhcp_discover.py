@@ -137,7 +137,8 @@ class DHCPDiscovery:
                     offers.append(offer)
                     if self._enough(offer):
                         deadline = min(deadline, time.monotonic() + SETTLING_TIME)
-        return DiscoveryResult(tuple(offers), time.monotonic() - self._began, tuple(self._sent_at))
+        listened, lost = time.monotonic() - self._began, self._listener.frames_lost()
+        return DiscoveryResult(tuple(offers), listened, tuple(self._sent_at), lost)
 
     def _repeat(self) -> None:
         # The interface went down since the first DHCPDISCOVER: HOST-02 reports that.
