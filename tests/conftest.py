@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers.durations import duration_lines
 from tests.helpers.fault_matrix import LABS, OPTIONS
@@ -16,6 +17,10 @@ from tests.helpers.scheduling import TestFileScheduling, place
 
 TESTS = str(ROOT / "tests")
 QUICK = str(ROOT / "tests" / "unit")
+
+# A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
+settings.register_profile("viacheck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("viacheck")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,7 +48,7 @@ def routes(namespace: Namespace, like: Route) -> list[Route]:
     return [route for route in dumped if (route.destination, route.table) == (like.destination, like.table)]
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rule=routing_strategies.rules())
 def test_the_kernel_holds_the_rule_that_the_command_names(host: Namespace, rule: Rule) -> None:
     before = rules(host, rule.family)
@@ -61,7 +61,7 @@ def test_the_kernel_holds_the_rule_that_the_command_names(host: Namespace, rule:
     assert rules(host, rule.family) == before
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(route=routing_strategies.routes())
 def test_the_kernel_holds_the_route_that_the_command_names(host: Namespace, route: Route) -> None:
     before = routes(host, route)

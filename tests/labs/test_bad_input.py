@@ -196,7 +196,6 @@ def test_an_uplink_that_does_not_exist_is_a_verdict(host: HandMadeHost, tmp_path
         ("/run/netns/nobody", "/run/netns/nobody: No such file or directory"),
         ("/etc/hostname", "/etc/hostname: is not a network namespace"),
         ("/proc/self/ns/mnt", "/proc/self/ns/mnt: is not a network namespace"),
-        ("/run", "/run: is not a network namespace"),
     ],
 )
 def test_a_path_that_is_no_namespace_is_a_verdict(host: HandMadeHost, path: str, reason: str, tmp_path: Path) -> None:
@@ -208,6 +207,12 @@ def test_a_path_that_is_no_namespace_is_a_verdict(host: HandMadeHost, path: str,
     assert result.diagnosis is not None
     assert result.diagnosis.code == "AGENT_NOT_RUNNING"
     assert {r.verdict for r in done.outcome.results if r.check == "EGRESS-01"} == {Verdict.NOT_RUN}
+
+
+def test_a_directory_as_a_namespace_is_a_mistake_of_the_site_file(host: HandMadeHost, tmp_path: Path) -> None:
+    site = write_site(tmp_path, SITE.replace("/run/netns/agent", "/run"))
+    (line,) = refused(host.viacheck(site=site, report_dir=tmp_path / "report"))
+    assert line == f"{site}: agent.netns: /run is a directory, not a network namespace"
 
 
 def _refusing_socket(path: Path) -> str:

@@ -243,6 +243,8 @@ def test_a_daemon_that_does_not_start_reports_why_and_leaves_nothing() -> None:
 
 HARNESS = """
 import sys
+from viacheck.installation import add_to_import_path
+add_to_import_path()
 from viacheck.host.namespace import Namespace
 from netns_lab.docker_engine.daemon import DockerDaemon
 host = Namespace.create("host")

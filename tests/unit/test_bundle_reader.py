@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.bundles import case_of, members_of, packed, plain, quick_tar, read, signed, tar_of
@@ -269,7 +269,6 @@ def test_mutated_archives_are_read_or_refused_in_one_line(kind: str) -> None:
 
 # ---- any manifest ----------------------------------------------------------------------------------------------------
 
-ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """On a busy machine generation and writing take their time."""
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -278,7 +277,6 @@ JSON = st.recursive(
 )
 
 
-@ANY_SPEED
 @given(st.sampled_from(["schema", "made_by", "created", "redaction", "files", "could_not", "more"]), JSON)
 def test_any_value_in_the_manifest_is_accepted_or_refused(key: str, value: Any) -> None:
     members = signed({name: members_of(LAB)[name] for name in (INTENT, SNAPSHOT)})

@@ -344,7 +344,7 @@ def any_mistakes(document: dict[str, object]) -> list[str]:
     return []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(("schema", "site", "agent", "uplinks", "egress", "host", "probe", "x")), VALUES))
 def test_any_document_is_refused_with_a_line_for_each_mistake(document: dict[str, object]) -> None:
     mistakes = any_mistakes(document)
@@ -352,7 +352,7 @@ def test_any_document_is_refused_with_a_line_for_each_mistake(document: dict[str
     assert all(line.startswith("site.toml: ") for line in mistakes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(key=st.sampled_from(("container", "name", "gateway", "uplink", "target")), text=st.text(max_size=20))
 def test_any_text_is_accepted_or_refused_with_its_key(key: str, text: str) -> None:
     file = re.sub(rf"(?m)^{key} = .*$", lambda _match: f"{key} = {toml_text(text)}", GOOD)

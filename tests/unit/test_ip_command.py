@@ -32,20 +32,20 @@ def installed(command: str) -> Rule | Route:
     return entry.rule if isinstance(entry, WrittenRule) else entry.route
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(routing_strategies.rules())
 def test_a_rule_is_read_back_from_its_command(rule: Rule) -> None:
     assert installed(rule_command("add", rule)) == rule
     assert installed(f"ip {'-6 ' if rule.family == 6 else ''}rule add {rule_text(rule)}") == rule
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(routing_strategies.routes())
 def test_a_route_is_read_back_from_its_command(route: Route) -> None:
     assert installed(route_command("add", route)) == route
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SHELL)
 def test_any_line_is_read_or_refused_with_the_declared_error(line: str) -> None:
     dict(assignments(line))
@@ -55,7 +55,7 @@ def test_any_line_is_read_or_refused_with_the_declared_error(line: str) -> None:
         return
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text("ab 'é\\\"$;&|()<>#\n`", min_size=1, max_size=12), min_size=1, max_size=6))
 def test_quoted_words_are_split_as_the_shell_splits_them(quoted: list[str]) -> None:
     assert first_command(shlex.join(quoted)) == quoted

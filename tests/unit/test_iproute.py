@@ -420,7 +420,7 @@ READERS: tuple[Callable[[str], Any], ...] = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.dictionaries(KEYS, VALUES, max_size=5), max_size=2) | VALUES | st.text(max_size=30))
 def test_any_output_is_read_or_refused_with_the_declared_error(document: Any) -> None:
     text = document if isinstance(document, str) else json.dumps(document)
@@ -431,7 +431,7 @@ def test_any_output_is_read_or_refused_with_the_declared_error(document: Any) ->
             continue
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.fixed_dictionaries({"priority": st.integers(0, 9), "src": st.just("all")}, optional={
     "table": st.integers(1, 300).map(str), "realms": st.just("5"), "dscp": st.text(max_size=3), "not": st.none(),
 }), max_size=5))  # fmt: skip

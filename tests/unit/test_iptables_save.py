@@ -291,7 +291,7 @@ def quoted(comment: str) -> str:
     return '"' + re.sub(r"([\\\"'])", r"\\\1", comment) + '"'
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(PARTS, TARGETS), max_size=4), st.text(st.characters(exclude_characters="\n"), max_size=9))
 def test_a_rule_is_read_or_refused_with_the_declared_error_and_never_dropped(
     rules: list[tuple[list[str], str]], comment: str
@@ -304,7 +304,7 @@ def test_a_rule_is_read_or_refused_with_the_declared_error_and_never_dropped(
     assert len(chain_of(packet_filter, "filter", "FORWARD").rules) == len(lines)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet="*:-A FORWARD\nfilter nat[0:]mCOMIT#\"'\\", max_size=60))
 def test_any_text_is_read_or_refused_with_the_declared_error(text: str) -> None:
     try:

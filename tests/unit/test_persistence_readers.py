@@ -101,7 +101,7 @@ def check(config: ManagerConfig, file: HostFile) -> None:
 
 
 @given(text(INTERFACES_LINE))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_ifupdown(content: str) -> None:
     for file in files(ifupdown.INTERFACES, content):
         check(ifupdown.read([file], PREDEFINED_TABLES.get), file)
@@ -109,7 +109,7 @@ def test_ifupdown(content: str) -> None:
 
 
 @given(text(IP | NOISE), st.sampled_from(["/etc/network/if-up.d/x", f"{ifupdown.LEASE_HOOKS}/x"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_scripts_of_ifupdown_and_of_the_dhcp_client(content: str, path: str) -> None:
     interfaces = HostFile(path=ifupdown.INTERFACES, exists=True, text="iface wlan0 inet dhcp\n")
     for file in files(path, content):
@@ -120,7 +120,7 @@ def test_scripts_of_ifupdown_and_of_the_dhcp_client(content: str, path: str) -> 
 @given(
     text(INI_LINE), st.sampled_from(["/etc/systemd/network/a.network", networkd.CONF, "/run/systemd/netif/links/12"])
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_networkd(content: str, path: str) -> None:
     for file in files(path, content):
         check(networkd.read([file], LINKS), file)
@@ -129,7 +129,7 @@ def test_networkd(content: str, path: str) -> None:
 
 
 @given(text(INI_LINE), st.sampled_from(["/etc/NetworkManager/system-connections/a", "/run/NetworkManager/devices/12"]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_networkmanager(content: str, path: str) -> None:
     for file in files(path, content):
         check(networkmanager.read([file], LINKS, PREDEFINED_TABLES.get), file)
@@ -137,7 +137,7 @@ def test_networkmanager(content: str, path: str) -> None:
 
 
 @given(text(YAML_LINE))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_netplan(content: str) -> None:
     for file in files("/etc/netplan/a.yaml", content):
         check(netplan.read([file], LINKS), file)
@@ -146,7 +146,7 @@ def test_netplan(content: str) -> None:
 
 @pytest.mark.parametrize("path", ["/etc/systemd/system/a.service", RC_LOCAL, "/etc/crontab", "/usr/local/sbin/watch"])
 @given(content=text(UNIT_LINE))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_runs_pipework_again(path: str, content: str) -> None:
     redacted = redact_to_pipework_lines(path, content)
     assert len(redacted.split("\n")) == len(content.split("\n"))
@@ -162,7 +162,7 @@ def test_what_runs_pipework_again(path: str, content: str) -> None:
 
 
 @given(text(INTERFACES_LINE), text(INI_LINE), text(YAML_LINE))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_all_together(interfaces: str, network: str, plan: str) -> None:
     content = {ifupdown.INTERFACES: interfaces, "/etc/systemd/network/a.network": network, "/etc/netplan/a.yaml": plan,
                "/etc/iproute2/rt_tables": network}  # fmt: skip

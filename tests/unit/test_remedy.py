@@ -98,7 +98,7 @@ def _substitution(argument: CommandOutput) -> list[str]:
 
 
 @given(ARGUMENTS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_shell_gets_exactly_the_arguments(arguments: list[str]) -> None:
     text = shell_text(command(*arguments))
     assert shlex.split(text) == arguments
@@ -141,7 +141,7 @@ def content(path: str) -> list[str]:
 
 @RUNNERS
 @given(name=NAMES, old=LINES, new=LINES, data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_an_edit_does_what_it_says_and_is_undone(
     run: Callable[[Step], None], name: str, old: list[str], new: list[str], data: st.DataObject
 ) -> None:
@@ -172,7 +172,7 @@ def test_an_edit_does_what_it_says_and_is_undone(
 
 @RUNNERS
 @given(name=NAMES, lines=LINES, line=LINE.filter(bool))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_file_is_written_and_a_line_appended(
     run: Callable[[Step], None], name: str, lines: list[str], line: str
 ) -> None:

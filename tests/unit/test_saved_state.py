@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from viacheck.guard.network_state import LinkState
@@ -31,7 +31,6 @@ STATE = SavedState(
     links=(LinkState(2, "wl0", None, 1, 1500, 1000, "020000000001", None, None),),
     sysctls={"net/ipv4/ip_forward": "1"},
 )  # fmt: skip
-ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """On a busy machine generation and writing take their time."""
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -62,14 +61,12 @@ def test_a_state_is_read_as_it_was_written() -> None:
     assert read(json.dumps(DOCUMENT).encode()) == STATE
 
 
-@ANY_SPEED
 @given(st.sampled_from([*DOCUMENT, "more"]), JSON)
 def test_any_value_of_a_key_is_accepted_or_refused(key: str, value: Any) -> None:
     with contextlib.suppress(NoSavedState):
         read(json.dumps(DOCUMENT | {key: value}).encode())
 
 
-@ANY_SPEED
 @given(st.sampled_from(["links", "rules"]), st.text(max_size=8) | st.sampled_from(["message", "flags", "mac"]), JSON)
 def test_any_value_in_an_object_is_accepted_or_refused(key: str, name: str, value: Any) -> None:
     entry = {**DOCUMENT[key][0], name: value}
@@ -77,7 +74,6 @@ def test_any_value_in_an_object_is_accepted_or_refused(key: str, name: str, valu
         read(json.dumps(DOCUMENT | {key: [entry]}).encode())
 
 
-@ANY_SPEED
 @given(st.binary(max_size=200) | st.integers(0, 100_000).map(lambda depth: b"[" * depth))
 def test_any_bytes_are_refused(content: bytes) -> None:
     with contextlib.suppress(NoSavedState):

@@ -47,7 +47,7 @@ def test_a_recorded_snapshot_is_read_and_written_as_it_was(name: str) -> None:
     assert len(snapshot.host.rules) == len(target["snapshot"]["host"]["rules"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(routing_strategies.rules(), max_size=3), st.lists(routing_strategies.routes(), max_size=3))
 def test_any_rules_and_routes_are_read_again(rules: list[Rule], routes: list[Route]) -> None:
     snapshot = replace(SNAPSHOT, host=NetworkState(rules=tuple(rules), routes=tuple(routes)))

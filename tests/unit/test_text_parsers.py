@@ -71,7 +71,7 @@ def ruleset(rules: list[list[Any]]) -> str:
     return json.dumps({"nftables": [{"chain": chain}, *({"rule": {**place, "expr": expr}} for expr in rules)]})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(RULES, max_size=4))
 def test_a_rule_of_nft_is_read_or_refused_and_never_dropped(rules: list[list[Any]]) -> None:
     try:
@@ -84,7 +84,7 @@ def test_a_rule_of_nft_is_read_or_refused_and_never_dropped(rules: list[list[Any
         assert len(rule.matches) >= len(conditions), "an unknown condition is kept as unknown"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JSON)
 def test_any_json_is_a_ruleset_or_refused(document: Any) -> None:
     try:
@@ -93,7 +93,7 @@ def test_any_json_is_a_ruleset_or_refused(document: Any) -> None:
         return
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.text(alphabet="[]Mat= ch#;\\\\Né0x1\t", max_size=12), max_size=6))
 def test_every_line_of_an_ini_file_is_a_setting_a_section_or_a_problem(lines: list[str]) -> None:
     problems: list[ParseProblem] = []
@@ -121,7 +121,7 @@ def test_a_comment_that_ends_in_a_backslash_hides_no_setting() -> None:
     ]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(TABLES, max_size=5))
 def test_every_entry_of_rt_tables_is_read(entries: list[tuple[int, bool, str]]) -> None:
     path = "/etc/iproute2/rt_tables"
@@ -130,7 +130,7 @@ def test_every_entry_of_rt_tables_is_read(entries: list[tuple[int, bool, str]]) 
     assert read == [TableEntry(path, line, number, name) for line, (number, _, name) in enumerate(entries, 2)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=60))
 def test_any_text_of_rt_tables_is_read(text: str) -> None:
     for entry in registered([HostFile(path="/etc/iproute2/rt_tables.d/x.conf", exists=True, text=text)]):
