@@ -25,7 +25,10 @@ def make_private_folder(path: str | os.PathLike[str], group: int | None = None) 
         OSError: when the folder cannot be made, is a link, or belongs to another user.
     """
     path = os.fspath(path)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, MODE)
     descriptor = open_private_folder(path)

@@ -137,7 +137,7 @@ def test_a_file_stands_in_the_way_of_the_report(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         (line,) = refused(viacheck("--lab", "nat", report_dir=place))
-        assert line == f"--report-dir: {place}: Not a directory; name a directory that can be written"
+        assert line == f"--report-dir: {tmp_path / 'file'}: Not a directory; name a directory that can be written"
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two workers"])
@@ -158,7 +158,7 @@ def test_a_report_that_does_not_fit_on_the_disk_is_still_told(tmp_path: Path) ->
     done = finished(argv, place)
     assert done.exit_code == 1
     assert "PASS  lab:policy-routing" in done.stdout
-    assert f"the report could not be written: {place}: No space left on device\n" in done.stdout
+    assert f"the report could not be written: {place}/result.json: No space left on device\n" in done.stdout
     assert "\nreport: " not in done.stdout
 
 

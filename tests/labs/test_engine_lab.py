@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -306,6 +307,16 @@ def namespaces_of(pids: set[int]) -> set[tuple[str, int]]:
     return namespaces
 
 
+@contextlib.contextmanager
+def pinned(pids: set[int]) -> Iterator[set[tuple[str, int]]]:
+    """Yield the namespaces of some processes that are not this process'; held open, none gives its number away."""
+    with contextlib.ExitStack() as pins:
+        for kind, pid in itertools.product(("net", "mnt", "pid"), pids):
+            with contextlib.suppress(OSError):
+                pins.enter_context(open(f"/proc/{pid}/ns/{kind}", "rb"))
+        yield namespaces_of(pids) - namespaces_of({os.getpid()})
+
+
 def all_processes() -> set[int]:
     return {int(name) for name in os.listdir("/proc") if name.isdecimal()}
 
@@ -343,10 +354,9 @@ def commands_of(pids: set[int]) -> set[str]:
 
 @needs_engine
 def test_nothing_stays_after_sigkill() -> None:
-    with harness() as (process, family):
+    with harness() as (process, family), pinned(family) as theirs:
         running = {"dockerd", "containerd", "containerd-shim", "sleep"}
         assert running <= commands_of(family)
-        theirs = namespaces_of(family) - namespaces_of({os.getpid()})
         assert {kind for kind, _ in theirs} == {"net", "mnt", "pid"}
         departure = Departure(family)
         process.send_signal(signal.SIGKILL)
@@ -361,8 +371,7 @@ def test_nothing_stays_after_sigkill() -> None:
 
 @needs_engine
 def test_nothing_stays_after_close() -> None:
-    with harness() as (process, family):
-        theirs = namespaces_of(family) - namespaces_of({os.getpid()})
+    with harness() as (process, family), pinned(family) as theirs:
         departure = Departure(family)
         assert process.stdin is not None
         assert process.stdout is not None

@@ -41,6 +41,7 @@ class Started:
             start_new_session=True,
         )  # fmt: skip
         self.said = ""
+        self._pins: list[int] = []
 
     def wait_for(self, start: str) -> None:
         """Read until a line begins so."""
@@ -56,7 +57,15 @@ class Started:
 
         Returns the namespaces that the run had held before.
         """
-        held = {name for pid in self._processes() for name in namespaces_of(pid)} - set(namespaces_of("self"))
+        paths = {name: path for pid in self._processes() for name, path in namespaces_of(pid).items()}
+        own = namespaces_of("self")
+        held = set()
+        for name, path in paths.items():
+            with contextlib.suppress(OSError):
+                if name not in own:
+                    # Pinned, so that no other lab gets a namespace of the same number meanwhile.
+                    self._pins.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                    held.add(os.readlink(f"/proc/self/fd/{self._pins[-1]}"))
         assert held, self.said
         if everybody:
             os.killpg(self.process.pid, number)
@@ -82,8 +91,14 @@ class Started:
         """Its processes, and whoever still holds one of its namespaces."""
         processes = [f"process {pid}" for pid in self._processes()]
         for pid in filter(str.isdecimal, os.listdir("/proc")):
-            processes += [f"process {pid} holds {name}" for name in held & set(namespaces_of(pid))]
+            if int(pid) != os.getpid():
+                processes += [f"process {pid} holds {name}" for name in held & namespaces_of(pid).keys()]
         return processes
+
+    def forget(self) -> None:
+        """Let the namespaces go that :meth:`interrupt` pinned."""
+        while self._pins:
+            os.close(self._pins.pop())
 
     @property
     def outcome(self) -> RunResult:
@@ -91,22 +106,27 @@ class Started:
         return read_outcome(self.report_dir / "result.json")
 
 
-def namespaces_of(pid: str) -> list[str]:
-    """The network namespaces that a process' threads are in, and those that it holds by descriptor."""
-    found = []
+def namespaces_of(pid: str) -> dict[str, str]:
+    """Return the network namespaces that a process' threads are in or that it holds, with their paths."""
+    paths = []
     with contextlib.suppress(OSError):
-        found += [os.readlink(f"/proc/{pid}/task/{task}/ns/net") for task in os.listdir(f"/proc/{pid}/task")]
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    return [name for name in found if name.startswith("net:")]
+        paths += [f"/proc/{pid}/task/{task}/ns/net" for task in os.listdir(f"/proc/{pid}/task")]
+        paths += [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
+    names = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            names[os.readlink(path)] = path
+    return {name: path for name, path in names.items() if name.startswith("net:")}
 
 
 def nothing_is_left(run: Started, held: set[str]) -> None:
     deadline = time.monotonic() + GONE_WITHIN
-    while left := run.leftovers(held):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.01)
+    try:
+        while left := run.leftovers(held):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.01)
+    finally:
+        run.forget()
 
 
 @WORKERS

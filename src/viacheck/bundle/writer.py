@@ -28,6 +28,7 @@ from viacheck.bundle.manifest import (
 )
 from viacheck.bundle.recorded_commands import Recorded, members_of
 from viacheck.bundle.redaction.mapping import Redactor, stand_ins
+from viacheck.model.intent import DEFAULT_TARGET
 from viacheck.model.result import RunResult
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.model.snapshot_json import read_snapshot
@@ -103,8 +104,13 @@ def write_bundle(path: Path, case: Case, mode: Redaction, *, private: bool = Fal
     return WrittenBundle(path, could_not, map_path)
 
 
+def _with_probe_target(intent: dict[str, Any]) -> dict[str, Any]:
+    """Return the intent with a probe target: ``strict`` maps a default too where it is named."""
+    return {**intent, "probe": {"target": str(DEFAULT_TARGET), **intent.get("probe", {})}}
+
+
 def _contents(case: Case, snapshot: Snapshot, redactor: Redactor) -> Iterator[tuple[str, bytes]]:
-    yield INTENT, _json(redactor.document(case.intent))
+    yield INTENT, _json(redactor.document(_with_probe_target(case.intent)))
     yield SNAPSHOT, _json(redactor.document(case.snapshot))
     for name, text in members_of([_redacted(command, redactor) for command in case.commands]):
         yield name, text.encode()

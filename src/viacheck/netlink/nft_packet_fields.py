@@ -70,6 +70,7 @@ _FIB_TYPE = 3
 _FIB_FIELDS = {1: ("src-type", "saddr"), 2: ("dst-type", "daddr")}
 _CT_STATE_KEY, _CT_STATUS_KEY = 0, 2
 _WITH_PORTS = frozenset({"6", "17", "33", "132", "136"})
+ICMP_TYPE_AND_CODE = "icmp-type-and-code"
 _ICMP = {("1",): "icmp", ("58",): "icmpv6"}
 
 
@@ -106,6 +107,9 @@ def _transport_field(protocol: FilterMatch | None, offset: int, length: int) -> 
         name = "sport" if offset == 0 else "dport"
         text = protocol_text(protocol.values) if len(protocol.values) == 1 else "th"
         return PacketField(name, f"{text} {name}", 2, 2)
+    if (offset, length) == (0, 2) and not protocol.negated and protocol.values in _ICMP:
+        # nft and iptables load type and code at once.
+        return PacketField(ICMP_TYPE_AND_CODE, "@th,0,16", 2, 2)
     if length == 1 and offset in (0, 1) and protocol.values in _ICMP:
         part = ("type", "code")[offset]
         return PacketField(f"icmp-{part}", f"{_ICMP[protocol.values]} {part}", 1, 1)

@@ -37,6 +37,7 @@ from viacheck.netlink.nft_conditions import (
     values_text,
 )
 from viacheck.netlink.nft_packet_fields import (
+    ICMP_TYPE_AND_CODE,
     META_MARK,
     PacketField,
     lookup_field,
@@ -267,6 +268,9 @@ def _compare(state: RuleState, comparison: nft.CmpExpression) -> None:
         state.unknown(f"{key.text} operator {operator}")
     elif key.field in IP_VERSIONS:
         _compare_version(state, key, operator, comparison.constant)
+    elif key.field == ICMP_TYPE_AND_CODE and operator == EQ and key.mask is None and not key.xor:
+        for part, value in zip(("type", "code"), comparison.constant, strict=False):
+            state.match(FilterMatch(field=f"icmp-{part}", values=(str(value),)), f"icmp {part} {value}")
     elif (names := _ct_names(key, operator, comparison.constant)) is not None:
         state.match(names, f"{key.text} {'!= ' if names.negated else ''}{','.join(names.values)}")
     elif operator in (EQ, NEQ):
