@@ -84,8 +84,8 @@ class LabSpec:
 
     @property
     def slow(self) -> bool:
-        """A real network manager runs in the lab, which takes time."""
-        return bool(self.plan().boot)
+        """A real network manager runs in the lab, or a check listens for DHCP offers; both take time."""
+        return bool(self.plan().boot) or self.intent.mode == "macvlan"
 
     def with_scripts(self, *scripts: Script) -> LabSpec:
         """Return the same lab, with more scripts to run."""

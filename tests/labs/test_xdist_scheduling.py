@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import viacheck
+from tests.helpers.front_door import finished, viacheck
+from tests.helpers.paths import ROOT
 
 LABS = ("nat", "nat-multihomed", "policy-routing", "policy-routing-hardened")
 
@@ -45,7 +46,8 @@ def test_two_workers_find_what_one_process_finds(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")
 def test_the_main_job_is_shared_among_the_cores_unless_it_is_told_not_to_be(tmp_path: Path) -> None:
-    shared = viacheck("-v", "-k", "HOST-06", report_dir=tmp_path / "shared")
+    place = tmp_path / "shared"
+    shared = finished([str(ROOT / "viacheck"), "-v", "-k", "HOST-06", "--report-dir", str(place)], place)
     alone = viacheck("-v", "-k", "HOST-06", "-n", "0", report_dir=tmp_path / "alone")
     assert (shared.exit_code, alone.exit_code) == (0, 0), shared.said
     assert len(set(re.findall(r"^\[(gw\d+)\]", shared.stdout, re.MULTILINE))) > 1
