@@ -23,7 +23,9 @@ LONGEST_FIRST = (
     "labs/test_launcher.py",
     "labs/test_local_bridge.py",
     "labs/test_disruption_events.py",
+    "unit/test_bundle_reader.py",
     "unit/test_house_style.py",
+    "unit/test_bundle_cost.py",
     "kernel/test_guard.py",
     "labs/test_bridge_labs.py",
     "labs/test_pipework_checks.py",
@@ -36,6 +38,7 @@ INDEPENDENT = {
     "labs/test_interrupt.py",
     "labs/test_local.py",
     "labs/test_local_bridge.py",
+    "unit/test_bundle_reader.py",
 }
 """Files whose tests share no costly fixture: their tests may run on different workers."""
 SHARING = {"labs/test_bundle_matrix.py": "labs/test_fault_matrix.py"}
