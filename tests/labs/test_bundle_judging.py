@@ -19,6 +19,7 @@ from tests.helpers.bundles import COMMANDS, case_of, in_lab, site
 from tests.helpers.front_door import Finished, by_check, command, finished, viacheck
 from tests.helpers.hand_made import NOBODY, SITE, apply_the_guides_recipe, hand_made_host
 from tests.helpers.paths import ROOT
+from viacheck import __version__
 from viacheck.bundle.manifest import RESULT
 from viacheck.bundle.reader import read_bundle
 from viacheck.bundle.writer import write_bundle
@@ -277,4 +278,4 @@ def test_the_script_leaves_nothing_behind_and_names_its_maker(cases: Path, tmp_p
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["here.tar.gz"]
-    assert read_bundle(tmp_path / "here.tar.gz").manifest.made_by == "viacheck 0.1.0 (collect.sh)"
+    assert read_bundle(tmp_path / "here.tar.gz").manifest.made_by == f"viacheck {__version__} (collect.sh)"
