@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fixtures.xdist_scheduling import start_workers
 from tests.helpers.durations import duration_lines
 from tests.helpers.fault_matrix import LABS, OPTIONS
 from tests.helpers.front_door import Finished, run_once, viacheck
@@ -34,12 +34,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option = config.option
     if option.quick and config.args == [TESTS]:
         config.args[:] = [QUICK]
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if hasattr(config, "workerinput"):
         return
     alone = option.usepdb or option.collectonly or option.capture == "no" or option.numprocesses is not None
     if config.args in ([TESTS], [QUICK]) and not alone:
-        # A further worker uses the time in which the others wait for events.
-        option.numprocesses = len(os.sched_getaffinity(0)) + 1
+        start_workers(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

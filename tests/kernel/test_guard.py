@@ -86,11 +86,17 @@ def test_a_child_that_keeps_the_channel_open_does_not_keep_the_watchdog_waiting(
     host: GuardedHost, folder: Path
 ) -> None:
     before = host.state()
-    fork = "import threading; reader, writer = os.pipe(); os.fork() or os.read(reader, 1) or os._exit(0)"
-    with guarded_run(host, folder, pause_at=1, before=f"{fork}; os.close(reader)") as run:
-        run.reach(1)
-        run.end_with(signal.SIGKILL)
-        assert host.state() == before, run.log()
+    # The child ends with the pipe, whose other end is this test's.
+    reader, writer = os.pipe()
+    try:
+        fork = f"os.fork() or os.read({reader}, 1) or os._exit(0)"
+        with guarded_run(host, folder, pause_at=1, before=fork, pass_fds=[reader]) as run:
+            run.reach(1)
+            run.end_with(signal.SIGKILL)
+            assert host.state() == before, run.log()
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_the_commands_of_a_killed_run_are_undone_when_they_have_ended(host: GuardedHost, folder: Path) -> None:
