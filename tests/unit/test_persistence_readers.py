@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from viacheck.model.config_entry import ParseProblem
@@ -101,6 +101,8 @@ def check(config: ManagerConfig, file: HostFile) -> None:
 
 
 @given(text(INTERFACES_LINE))
+@example("\\\nup 0")
+@example("u\\\np 0")
 @settings(max_examples=80)
 def test_ifupdown(content: str) -> None:
     for file in files(ifupdown.INTERFACES, content):

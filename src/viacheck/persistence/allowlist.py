@@ -151,7 +151,9 @@ def _interfaces(text: str) -> str:
             if commands == rest[0]:
                 kept[line.number - 1 : line.last] = line.raw.split("\n")
             else:
-                kept[line.number - 1] = line.raw[: line.raw.index(word) + len(word)] + f" {commands}"
+                # The word itself may be continued over lines.
+                indentation = line.raw[: len(line.raw) - len(line.raw.lstrip(" \t"))]
+                kept[line.number - 1] = f"{indentation}{word} {commands}"
         elif rest:
             # ifupdown refuses a file with an option outside a stanza, or without a value: the line must stay visible.
             kept[line.number - 1] = f"    {LEFT_OUT} {LEFT_OUT}"
