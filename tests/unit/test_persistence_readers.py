@@ -103,6 +103,7 @@ def check(config: ManagerConfig, file: HostFile) -> None:
 @given(text(INTERFACES_LINE))
 @example("\\\nup 0")
 @example("u\\\np 0")
+@example("\\\n")
 @settings(max_examples=80)
 def test_ifupdown(content: str) -> None:
     for file in files(ifupdown.INTERFACES, content):
@@ -139,6 +140,7 @@ def test_networkmanager(content: str, path: str) -> None:
 
 
 @given(text(YAML_LINE))
+@example("\x85:")
 @settings(max_examples=80)
 def test_netplan(content: str) -> None:
     for file in files("/etc/netplan/a.yaml", content):

@@ -86,7 +86,8 @@ def logical_lines(text: str) -> Iterator[LogicalLine]:
             at += 1
             joined = joined[:-1] + lines[at]
         raw = "\n".join(lines[first : at + 1])
-        yield LogicalLine(first + 1, at + 1, joined.strip(), raw)
+        if joined.strip():
+            yield LogicalLine(first + 1, at + 1, joined.strip(), raw)
         at += 1
 
 

@@ -48,6 +48,11 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def _line_at(text: str, index: int) -> int:
+    """Return the number of a line as an editor counts; YAML also ends a line at CR, NEL, LS and PS."""
+    return text.count("\n", 0, index) + 1
+
+
 def compose(text: str) -> yaml.Node | None:
     """Return the syntax tree of a YAML document; None for an empty one.
 
@@ -57,7 +62,7 @@ def compose(text: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        line = _line_at(text, error.problem_mark.index) if error.problem_mark else 0
         raise YAMLProblem(line, "not YAML: " + re.sub(r"'[^']*'|\"[^\"]*\"", "…", error.problem or "")) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise YAMLProblem(0, f"not YAML: {type(error).__name__}") from None
@@ -152,9 +157,8 @@ def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, co
 
 
 def _place(file: HostFile, node: yaml.Node) -> Place:
-    line = node.start_mark.line + 1
     first, last = node.start_mark.index, node.end_mark.index
-    return Place(file.path, line, " ".join(file.text[first:last].split()))
+    return Place(file.path, _line_at(file.text, first), " ".join(file.text[first:last].split()))
 
 
 def _rule(item: yaml.Node, place: Place, link: Link) -> WrittenRule:
