@@ -6,9 +6,10 @@ The checks of the routing chapter, the causes of their failures and the persiste
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_network
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.routing.table import RoutingTable, read_address
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.snapshot import Route, Rule
 
@@ -35,7 +36,7 @@ def selects_agent(resolved: ResolvedIntent, rule: Rule) -> bool:
         return False
     if rule.source is not None and not covers_subnet(resolved, rule):
         own = resolved.agent_address
-        if own is None or ip_address(own) not in ip_network(rule.source):
+        if own is None or IPv4Address(own) not in ip_network(rule.source):
             return False
     if rule.iif is not None and rule.iif != resolved.bridge:
         return False
@@ -84,9 +85,12 @@ def shadowing_rule(resolved: ResolvedIntent) -> ShadowingRule | None:
 
 def deciding_route(resolved: ResolvedIntent) -> Route | None:
     """Return the route of the intent's table to the probe target: the longest prefix, then the lowest metric."""
-    target = ip_address(resolved.target)
-    covering = [route for route in resolved.table_routes if target in route.network and route.type != "throw"]
-    return min(covering, key=lambda route: (-route.network.prefixlen, route.metric), default=None)
+    target = read_address(resolved.target, 4)
+    for routes in RoutingTable(resolved.table_routes, 4).covering(target):
+        deciding = [route for route in routes if route.type != "throw"]
+        if deciding:
+            return min(deciding, key=lambda route: route.metric)
+    return None
 
 
 def egress_without_uplink(resolved: ResolvedIntent) -> str | None:

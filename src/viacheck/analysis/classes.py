@@ -239,12 +239,13 @@ class ClassPartition:
     def _routed(self) -> frozenset[IPv4Network]:
         """Every destination of a route in a table that the agent's packets may reach."""
         source = self.resolved.agent_source
-        return frozenset(
-            IPv4Network(route.destination)
+        destinations = {
+            route.destination
             for state in self._states
             for routes in _routes_by_end(state, source).values()
             for route in routes
-        )
+        }
+        return frozenset(map(IPv4Network, destinations))
 
     @cached_property
     def _all_prefixes(self) -> tuple[IPv4Network, ...]:

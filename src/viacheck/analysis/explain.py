@@ -13,7 +13,7 @@ from typing import Any, Literal
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, Passage, Translation, forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import RuleMet, rules_met
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
+from viacheck.analysis.routing.model import Decision, Packet, RoutingModel
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import KernelAnswer
 from viacheck.model.snapshot import NetworkState
@@ -175,7 +175,7 @@ def _filtered_packet(packet: Packet, decision: Decision) -> FilteredPacket | Non
 def _losses(resolved: ResolvedIntent, packet: Packet) -> dict[str, UplinkLoss]:
     losses = {}
     for name in resolved.intent.uplinks:
-        decision = RoutingModel(without_interface(resolved.snapshot.host, name)).decide(packet)
+        decision = resolved.models_without_uplink[name].decide(packet)
         traversal = _traversal(resolved, _filtered_packet(packet, decision))
         losses[name] = UplinkLoss(LossEffect.REROUTED, decision, traversal)
     return losses

@@ -7,6 +7,7 @@ and checks, diagnoses and predictions read the result.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, ip_address
@@ -294,7 +295,13 @@ class ResolvedIntent:
     @cached_property
     def decision_without_uplink(self) -> Decision:
         """What the routing model says of the agent's packet while the intended uplink is down."""
-        return RoutingModel(without_interface(self.snapshot.host, self.uplink)).decide(self.agent_packet())
+        return self.models_without_uplink[self.uplink].decide(self.agent_packet())
+
+    @cached_property
+    def models_without_uplink(self) -> Mapping[str, RoutingModel]:
+        """The routing models over the host's state while one uplink is down, by the uplink's name."""
+        host = self.snapshot.host
+        return {name: RoutingModel(without_interface(host, name)) for name in self.intent.uplinks}
 
     @cached_property
     def default_exit(self) -> str | None:
