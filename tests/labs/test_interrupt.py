@@ -20,6 +20,8 @@ from tests.helpers.front_door import command
 from viacheck.model.result import RunResult
 
 LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
+ENDS_WITHIN = 60.0
+"""Seconds that a busy machine may need to close the labs and to write the report."""
 GONE_WITHIN = 10.0
 """Seconds after which what should be gone is a leftover."""
 MARK = "VIACHECK_TEST_RUN"
@@ -72,14 +74,23 @@ class Started:
         else:
             self.process.send_signal(number)
         assert self.process.stdout is not None
-        # Not communicate(): a leftover that holds the pipe open is to be found, not waited for.
-        while select.select([self.process.stdout], [], [], GONE_WITHIN)[0]:
-            text = os.read(self.process.stdout.fileno(), 1 << 16).decode()
-            self.said += text
-            if not text:
-                break
-        self.process.wait(GONE_WITHIN)
+        self._read_until_it_ends(self.process.stdout.fileno())
         return held
+
+    def _read_until_it_ends(self, stream: int) -> None:
+        """Not communicate(): a leftover that holds the pipe open is to be found, not waited for."""
+        deadline = time.monotonic() + ENDS_WITHIN
+        end = os.pidfd_open(self.process.pid)
+        try:
+            while True:
+                ready, _, _ = select.select([stream, end], [], [], max(0.0, deadline - time.monotonic()))
+                text = os.read(stream, 1 << 16).decode() if stream in ready else ""
+                self.said += text
+                if not text:
+                    break
+        finally:
+            os.close(end)
+        self.process.wait(max(0.0, deadline - time.monotonic()))
 
     def _processes(self) -> Iterator[str]:
         for name in filter(str.isdecimal, os.listdir("/proc")):
