@@ -29,7 +29,8 @@ from viacheck.targets.specs import TargetNotOpened, TargetUnavailable
 
 Judge = Callable[[Target, Path], list[CheckResult]]
 """Runs checks on a target and returns their results; the path is the folder for pcapng files."""
-MOST_PROCESSES = 2
+LABS_PER_CORE = 2
+"""Labs in which remedies are verified at the same time: a lab mostly waits for answers that do not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def verify_remedies(run_result: RunResult, judge: Judge) -> None:
         judge: runs the checks again. It is sent to other processes, so it must be picklable.
     """
     labs = [lab for target in run_result.targets if (lab := _remedies_of(target, run_result)) is not None]
-    processes = min(MOST_PROCESSES, len(labs), os.cpu_count() or 1)
+    processes = min(LABS_PER_CORE * len(os.sched_getaffinity(0)), len(labs))
     if processes > 1:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             verified = list(pool.map(verify_lab, labs, [judge] * len(labs)))

@@ -17,7 +17,7 @@ from netns_lab.scenarios import SCENARIOS
 
 BROKEN = [f"{lab}+{fault.name}" for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
 LABS = [*SCENARIOS, *BROKEN]
-OPTIONS = ("-p", "tests.helpers.fault_matrix", "-n", "4", "-q")
+OPTIONS = ("-p", "tests.helpers.fault_matrix", "-n", "6", "-q")
 """More workers than cores: a lab mostly waits for its events."""
 EVENTS = "FLAP-"
 """The ids of the checks of events begin so."""

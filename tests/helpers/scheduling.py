@@ -1,7 +1,8 @@
 """How pytest-xdist shares the harness's own tests among workers.
 
 A test file stays on one worker, so that its module and session fixtures are made once. Files whose tests share nothing
-are shared test by test. The longest files are started first: at the end no worker waits for another.
+are shared test by test. The longest files are started first, so that no worker waits for another at the end, and the
+readers of the fault matrix after others, so that no worker waits for its result.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-LONGEST_FIRST = (
+IN_ORDER = (
     "labs/test_fault_matrix.py",
+    "labs/test_engine_remedies.py",
+    "labs/test_launcher.py",
+    "labs/test_bad_input.py",
+    "labs/test_interrupt.py",
     "labs/test_remedies.py",
     "labs/test_replica.py",
-    "labs/test_ifupdown_replay.py",
     "labs/test_bundle_judging.py",
-    "labs/test_interrupt.py",
     "labs/test_local.py",
-    "labs/test_bad_input.py",
-    "labs/test_launcher.py",
     "labs/test_local_bridge.py",
+    "labs/test_ifupdown_replay.py",
     "labs/test_disruption_events.py",
     "unit/test_bundle_reader.py",
     "unit/test_house_style.py",
@@ -31,7 +33,7 @@ LONGEST_FIRST = (
     "labs/test_pipework_checks.py",
     "labs/test_macvlan_checks.py",
 )
-"""Files below tests/ that take longest, as the summary at the end of a run shows them."""
+"""Files below tests/ that are started first. The summary at the end of a run shows how long each takes."""
 INDEPENDENT = {
     "labs/test_bad_input.py",
     "labs/test_ifupdown_replay.py",
@@ -69,4 +71,4 @@ def place(nodeid: str) -> int:
     """Return a test's rank in the order of a run that is shared among workers."""
     name = file_of(nodeid)
     name = SHARING.get(name, name)
-    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+    return IN_ORDER.index(name) if name in IN_ORDER else len(IN_ORDER)
