@@ -265,6 +265,27 @@ def test_a_foreign_change_is_reported_and_not_touched(host: GuardedHost, folder:
     assert host.state() == meanwhile
 
 
+def test_the_veth_of_a_restarted_container_is_not_restored(host: GuardedHost, folder: Path) -> None:
+    """Its routes by fe80::/64 are under the same key as those of the uplink."""
+    host.ip("link add veth1 type veth peer name inner1")
+    host.ip("address add fe80::1:1/64 dev veth1 nodad")
+    host.ip("address add fe80::9:9/64 dev wl0 nodad")
+    for name in ("veth1", "inner1"):
+        host.ip(f"link set {name} up")
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
+        host.ip("link del veth1")
+        host.ip("link add veth2 type veth peer name inner2")
+        host.ip("address add fe80::2:2/64 dev veth2 nodad")
+        for name in ("veth2", "inner2"):
+            host.ip(f"link set {name} up")
+        meanwhile = host.state()
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
+    assert {f"{sign} route: -6 fe80::/64 dev {name} metric 256 proto kernel"
+            for sign, name in (("-", "veth1"), ("+", "veth2"))} <= set(armed.result.foreign)  # fmt: skip
+    assert host.state() == meanwhile
+
+
 def test_another_lease_stays(host: GuardedHost, folder: Path) -> None:
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         host.ip("address del 10.10.52.9/24 dev wl0")
@@ -295,11 +316,12 @@ def test_a_recreated_interface_gets_the_old_ones_routes_and_rules(host: GuardedH
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder)) as armed:
         before = host.ip("route show table all"), host.ip("rule show")
         host.ip("link del wl0")
-        host.ip("link add wl0 type veth peer name wl0-again")
-        host.ip("link set wl0-again up")
+        host.ip("link add wl0 type veth peer name other")
+        host.ip("link set other up")
     assert armed.result is not None
     assert armed.result.equal, armed.result.difference
-    assert (host.ip("route show table all"), host.ip("rule show")) == before
+    routes = [line for line in host.ip("route show table all").splitlines(keepends=True) if " dev other " not in line]
+    assert ("".join(routes), host.ip("rule show")) == before
 
 
 def test_a_second_run_names_the_holder_of_the_lock(host: GuardedHost, folder: Path) -> None:

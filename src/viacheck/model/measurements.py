@@ -348,14 +348,17 @@ class DisruptionResult:
 
     @property
     def rules_added(self) -> list[Rule]:
-        """Return the rules that the event left behind, copies of old rules among them.
+        """Return the rules that the event left behind: copies of others, at whatever priority.
 
         An event that repeats its steps added no rules if they are the same after the first cycle and after the last:
-        the rules that the host's files make may differ, once, from the rules that were present.
+        the rules that the host's files make may differ, once, from the rules that were present. A rule that is a copy
+        of none was added by something else meanwhile, such as an operator.
         """
         if not self.states or not self._missing(self.states[-1].rules, self._first_cycle.rules):
             return []
-        return self._missing(self.states[-1].rules, self.states[0].rules)
+        copies = Counter(replace(rule, priority=0) for rule in self.states[-1].rules)
+        added = self._missing(self.states[-1].rules, self.states[0].rules)
+        return [rule for rule in added if copies[replace(rule, priority=0)] > 1]
 
     @property
     def routes_lost(self) -> list[Route]:

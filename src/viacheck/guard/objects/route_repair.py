@@ -7,7 +7,7 @@ counts. Routes that need other routes (those by a gateway) are restored last, an
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from viacheck.guard.comparison import DAEMON_PROTOCOLS, InterfaceGone, StateComparison
 from viacheck.guard.difference import ListEntry, StateDifference, add_lines, ordered_changes, unordered_changes
@@ -84,15 +84,33 @@ def _foreign_changes(
     added = [
         route
         for route in after
-        if route.identity not in saved and (route.protocol in DAEMON_PROTOCOLS or route.follows(addresses))
+        if route.identity not in saved
+        and (
+            route.protocol in DAEMON_PROTOCOLS
+            or route.follows(addresses)
+            or _by_another_interface(comparison, route, known=comparison.saved_names.values())
+        )
     ]
     replaced = {route.protocol for route in added}
     removed = []
     for route in before:
         expired = route.seconds_left is not None and route.seconds_left <= comparison.elapsed
-        if route.identity not in current and (route.protocol in replaced or route.follows(addresses) or expired):
+        gone = _by_another_interface(comparison, route, known=comparison.index)
+        if route.identity not in current and (
+            route.protocol in replaced or route.follows(addresses) or expired or gone
+        ):
             removed.append(route)
     return removed, added
+
+
+def _by_another_interface(comparison: StateComparison, route: KernelRoute, known: Collection[str]) -> bool:
+    """Whether a route is by an interface that is not known, and not one of the change's.
+
+    A container's restart removes the veth of its old namespace, whose routes by fe80::/64 are under the same key as
+    those of the uplink, and brings another one.
+    """
+    unknown = route.interfaces - set(known)
+    return bool(unknown) and unknown.isdisjoint(comparison.interfaces)
 
 
 def _entries(routes: Iterable[KernelRoute]) -> list[ListEntry]:
