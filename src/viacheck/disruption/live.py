@@ -109,7 +109,8 @@ class LiveDisruption:
         except (GuardRefused, LockHeld) as error:
             raise EventNotPossible(str(error)) from None
         if armed.result is not None:
-            self._target.notes.append(f"after {event.title}: {_restore_text(armed.result)}")
+            remarks = self._target.notes if armed.result.equal else self._target.alerts
+            remarks.append(f"after {event.title}: {_restore_text(armed.result)}")
 
 
 def _restore_text(result: RestoreResult) -> str:

@@ -25,7 +25,7 @@ class LocalTarget(NamespaceTarget):
         return f"a lab needs {self.missing_capability}" if self.missing_capability is not None else None
 
     def note_changes(self) -> bool:
-        """Read the state once more, and note every difference from the snapshot."""
+        """Read the state once more; every difference from the snapshot is an alert."""
         differences = changes(self.snapshot, self.read_state())
         if not differences:
             self.notes.append("nothing on this host was changed")
@@ -33,7 +33,7 @@ class LocalTarget(NamespaceTarget):
         shown = [str(difference) for difference in differences[:CHANGES_SHOWN]]
         if len(differences) > len(shown):
             shown.append(f"and {len(differences) - len(shown)} more")
-        self.notes.append(f"the state changed during the run: {'; '.join(shown)}")
+        self.alerts.append(f"the state changed during the run: {'; '.join(shown)}")
         return True
 
     def close(self) -> None:
