@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import struct
-import subprocess
-import termios
-from fcntl import ioctl
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.front_door import command, viacheck
+from tests.helpers.terminal import at_a_terminal
 
 LABS = ("--lab", "nat,policy-routing+rule-missing")
 SELECTION = (*LABS, "-k", "ROUTE or HOST")
@@ -46,30 +41,10 @@ def test_rows_with_v_are_not_cut_either(tmp_path: Path) -> None:
     assert route.endswith(f"fail  {result.observed}")
 
 
-def on_a_terminal(argv: list[str], columns: int) -> str:
-    """Run a command on a terminal of its own; return all that it wrote there."""
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {**os.environ, "TERM": "xterm"}
-    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    written = b""
-    try:
-        while text := os.read(ours, 1 << 16):
-            written += text
-    except OSError:
-        # EIO: the last process on the terminal has ended.
-        pass
-    finally:
-        os.close(ours)
-    process.wait(60)
-    return written.decode()
-
-
 def test_on_a_terminal_a_bar_says_how_much_is_done_and_what_takes_long(tmp_path: Path) -> None:
     columns = 100
     argv = command(*LABS, "-k", "ROUTE or FLAP-01", "--report-dir", str(tmp_path / "report"))
-    written = on_a_terminal(argv, columns)
+    _status, written = at_a_terminal(argv, columns=columns)
     bars = re.findall(r"\r\x1b\[K(\[[#.]{20}\] [^\r\x1b]+)", written)
     first = re.match(r"\[\.+\] 0 of (\d+) checks", bars[0])
     assert first is not None, bars
