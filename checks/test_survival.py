@@ -28,6 +28,7 @@ GUIDE = "NAT, step 6"
     "The agent's egress recovers after its uplink is set down and up",
     guide=GUIDE,
     needs="disruptive",
+    event="link-flap",
 )
 def test_it_survives_a_link_flap(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
@@ -35,7 +36,13 @@ def test_it_survives_a_link_flap(
     _survives("link-flap", disruptions, traffic, resolved, intent, expect)
 
 
-@check("FLAP-02", "The agent's egress recovers after a loss of carrier", guide=GUIDE, needs="disruptive")
+@check(
+    "FLAP-02",
+    "The agent's egress recovers after a loss of carrier",
+    guide=GUIDE,
+    needs="disruptive",
+    event="carrier-loss",
+)
 def test_it_survives_a_loss_of_carrier(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
@@ -47,6 +54,7 @@ def test_it_survives_a_loss_of_carrier(
     "The agent's egress recovers after ifdown and ifup, several times, and no duplicate rule is left",
     guide=GUIDE,
     needs="disruptive",
+    event="ifupdown",
 )
 def test_it_survives_ifdown_and_ifup(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
@@ -59,6 +67,7 @@ def test_it_survives_ifdown_and_ifup(
     "The agent's egress recovers after a restart of its container",
     guide=GUIDE,
     needs="disruptive",
+    event="container-restart",
     applies=CONTAINER,
 )
 def test_it_survives_a_restart_of_the_container(
@@ -72,6 +81,7 @@ def test_it_survives_a_restart_of_the_container(
     "The agent's egress recovers after a restart of the Docker engine",
     guide=GUIDE,
     needs="disruptive",
+    event="engine-restart",
     applies=CONTAINER,
 )
 def test_it_survives_a_restart_of_the_engine(
@@ -85,6 +95,7 @@ def test_it_survives_a_restart_of_the_engine(
     "While the uplink is down, none of the agent's packets leaks by another interface",
     guide=GUIDE,
     needs="disruptive",
+    event="link-flap",
 )
 def test_nothing_leaks_while_the_uplink_is_down(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
@@ -118,6 +129,7 @@ def test_nothing_leaks_while_the_uplink_is_down(
     "The agent's egress recovers after DHCP changes the uplink's address or gateway",
     guide=GUIDE,
     needs="disruptive",
+    event="dhcp-renew",
 )
 def test_it_survives_a_change_of_its_lease(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
@@ -125,12 +137,18 @@ def test_it_survives_a_change_of_its_lease(
     _survives("dhcp-renew", disruptions, traffic, resolved, intent, expect, also="address-change")
 
 
-@check("FLAP-08", "The agent's egress recovers after a reboot", guide=GUIDE, needs="disruptive")
+@check("FLAP-08", "The agent's egress recovers after a reboot", guide=GUIDE, needs="disruptive", event="reboot")
 def test_it_survives_a_reboot(disruptions: DisruptionTests, intent: Intent, expect: Expect) -> None:
     _judge([_carried_out(disruptions.after_reboot(), expect)], "reboot", intent, expect)
 
 
-@check("FLAP-09", "The agent's egress recovers after a restart of systemd-networkd", guide=GUIDE, needs="disruptive")
+@check(
+    "FLAP-09",
+    "The agent's egress recovers after a restart of systemd-networkd",
+    guide=GUIDE,
+    needs="disruptive",
+    event="networkd-restart",
+)
 def test_it_survives_a_restart_of_networkd(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
 ) -> None:
@@ -142,6 +160,7 @@ def test_it_survives_a_restart_of_networkd(
     "The agent's egress recovers after its uplink's device is recreated or renamed",
     guide=GUIDE,
     needs="disruptive",
+    event="device-change",
 )
 def test_it_survives_a_change_of_its_device(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect

@@ -18,7 +18,7 @@ from netns_lab.rtnetlink_batch import LabBuildError
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.local import LocalTarget
-from viacheck.targets.specs import TargetNotOpened, TargetUnavailable
+from viacheck.targets.specs import LocalSpec, TargetNotOpened, TargetUnavailable
 
 PATH = ":".join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *PROGRAM_FOLDERS))
 """The folders of a lab's programs: an ordinary user's own PATH may lack root's, and no PATH has systemd's."""
@@ -99,7 +99,7 @@ def build_replica_of(spec: ReplicaSpec) -> Lab:
 
 
 def _state_of_this_host(intent: Intent) -> Snapshot:
-    host = LocalTarget("local", intent)
+    host = LocalTarget(LocalSpec(intent, ""))
     try:
         return host.snapshot
     finally:

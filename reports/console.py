@@ -8,7 +8,6 @@ name can control the terminal.
 from __future__ import annotations
 
 import os
-import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,24 +27,25 @@ def colour_wanted(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def summary(outcome: RunResult, report: Path | None, *, colour: bool, width: int | None = None) -> str:
+def summary(outcome: RunResult, report: Path | None, *, colour: bool, width: int | None) -> str:
     """Write the short form of a run.
 
     Args:
         outcome: the run.
         report: path of the page, or of its report directory, as shown to the user; None when it was not written.
         colour: whether to use SGR colour sequences (ECMA-48); the text says everything without them.
-        width: columns to wrap prose at; the terminal's own when left out. Commands are never wrapped.
+        width: columns of the terminal, to wrap prose at; None when there is no terminal: nothing is wrapped or cut
+            then. Commands are never wrapped.
 
     Returns:
         Lines ended by a newline each.
     """
-    columns = min(max(width or shutil.get_terminal_size((100, 24)).columns, NARROWEST), WIDEST)
+    columns = min(max(width, NARROWEST), WIDEST) if width is not None else None
     return "".join(f"{line}\n" for line in _Summary(outcome, report, colour, columns).lines())
 
 
 class _Summary:
-    def __init__(self, outcome: RunResult, report: Path | None, colour: bool, width: int) -> None:
+    def __init__(self, outcome: RunResult, report: Path | None, colour: bool, width: int | None) -> None:
         self.outcome, self.report, self.colour, self.width = outcome, report, colour, width
         self.sentences: dict[str, VerdictSentence] = {}
         """The verdict sentences, by target."""
@@ -62,7 +62,8 @@ class _Summary:
         advisories = self._advisories()
         if advisories:
             yield ""
-            yield self._paint("strong", "Works now, at risk")
+            strict = ": counted as failures by --strict" if self.outcome.run.strict else ""
+            yield self._paint("strong", f"Works now, at risk{strict}")
             yield from advisories
         yield ""
         yield from self._undecided()
@@ -76,11 +77,18 @@ class _Summary:
             )
         if not self.outcome.targets:
             yield f"{self._paint('inconclusive', 'INCONCLUSIVE')}  Nothing was decided: no target was opened."
+        several = len(self.outcome.targets) > 1
         for target in self.outcome.targets:
             results = [result for result in self.outcome.results if result.target == target.id]
             verdict = self._paint(target.verdict, target.verdict.upper())
-            yield f"{verdict}  {self._paint('strong', escape_unprintable(target.id))}"
             verdict_text = self.sentences[target.id] = verdict_sentence(target, results)
+            name = escape_unprintable(target.id)
+            if several and target.verdict == "pass":
+                first, *more = self._wrapped(f"{name}: {verdict_text.text}", "PASS  ", "      ")
+                yield first.replace("PASS", verdict, 1).replace(name, self._paint("strong", name), 1)
+                yield from more
+                continue
+            yield f"{verdict}  {self._paint('strong', name)}"
             yield from self._prose(verdict_text.text, "  ")
             for note in (note for note in target.notes if note != verdict_text.undecided_because):
                 yield from self._prose(f"note: {note}", "  ")
@@ -152,7 +160,7 @@ class _Summary:
                 yield from self._shortened(f"  {ids_shortened(ids)}: {why}")
 
     def _shortened(self, text: str) -> list[str]:
-        """Return the first two lines of a text that the report gives in full."""
+        """Return the first two lines of a text on a terminal; the report gives it in full."""
         indent = text[: len(text) - len(text.lstrip())]
         return self._wrapped(text, indent, indent + "    ", max_lines=2)
 
@@ -160,6 +168,8 @@ class _Summary:
         return self._wrapped(text, indent, indent)
 
     def _wrapped(self, text: str, first: str, others: str, max_lines: int | None = None) -> list[str]:
+        if self.width is None:
+            return [first + one_line(text)]
         return textwrap.wrap(
             one_line(text),
             self.width,

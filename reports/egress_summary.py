@@ -7,7 +7,7 @@ holds: the packets use the intended uplink, they use another uplink, or neither 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reports.text import chapter, counted, ids_shortened, listed, reason, sentence
 from viacheck.model.result import CheckResult, PacketsEvidence, TargetRecord, Verdict, WatchedInterface
@@ -33,6 +33,8 @@ class EgressSummary:
     """Frames that the captures lost."""
     seen: dict[str, int] = field(default_factory=dict)
     """Distinct probes seen by interface: leaving, on an uplink; in either direction on other interfaces."""
+    left: dict[str, int] = field(default_factory=dict)
+    """Distinct probes seen leaving by interface, also by one that the site file does not name."""
     cases: dict[str, list[str]] = field(default_factory=dict)
     """Cases (protocols) seen by interface."""
     watched: dict[str, WatchedInterface] = field(default_factory=dict)
@@ -43,10 +45,15 @@ class EgressSummary:
         """Distinct probes seen leaving by the intended uplink."""
         return self.seen.get(self.intended or "", 0)
 
+    def named(self, interface: str) -> str:
+        """Return an interface for prose: one that the site file does not name is unknown to the reader."""
+        return interface if interface in self.uplinks else f"{interface} (not named in the site file)"
+
     @property
     def elsewhere(self) -> dict[str, int]:
-        """Distinct probes seen leaving by any other uplink, by uplink."""
-        return {name: self.seen[name] for name in self.uplinks if name != self.intended and self.seen.get(name)}
+        """Distinct probes seen leaving by any other interface, those of the site file first."""
+        names = dict.fromkeys([*self.uplinks, *self.left])
+        return {name: self.left[name] for name in names if name != self.intended and self.left.get(name)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ def egress_summary(target: TargetRecord, results: Sequence[CheckResult]) -> Egre
     uplinks = tuple(target.intent.get("uplinks", {}))
     summary = EgressSummary(intended=target.intent.get("egress", {}).get("uplink"), uplinks=uplinks)
     probes: dict[str, set[tuple[str, int, int]]] = {}
+    departed: dict[str, set[tuple[str, int, int]]] = {}
     for result in results:
         if result.check != EGRESS_CHECK:
             continue
@@ -83,9 +91,13 @@ def egress_summary(target: TargetRecord, results: Sequence[CheckResult]) -> Egre
                 name = sighting.path_interface
                 if sighting.role != "probe" or sighting.same_frame_on is not None:
                     continue
+                probe = result.case or "", number, sighting.probe
+                if sighting.direction == "out":
+                    departed.setdefault(name, set()).add(probe)
                 if sighting.direction == "out" or name not in uplinks:
-                    probes.setdefault(name, set()).add((result.case or "", number, sighting.probe))
+                    probes.setdefault(name, set()).add(probe)
     summary.seen = {name: len(seen) for name, seen in probes.items()}
+    summary.left = {name: len(seen) for name, seen in departed.items()}
     summary.cases = {name: sorted({case for case, _, _ in seen if case}) for name, seen in probes.items()}
     return summary
 
@@ -100,6 +112,12 @@ def verdict_sentence(target: TargetRecord, results: Sequence[CheckResult]) -> Ve
     ``results`` are those of this target. The text may hold names from outside: show it through
     :func:`reports.text.escape_unprintable`.
     """
+    verdict = _on_results(target, results)
+    alerts = "".join(f" {sentence(alert[:1].upper() + alert[1:])}" for alert in target.alerts)
+    return replace(verdict, text=verdict.text + alerts)
+
+
+def _on_results(target: TargetRecord, results: Sequence[CheckResult]) -> VerdictSentence:
     if not any(result.verdict.decided for result in results):
         # An obstacle to every check says more than what a single check was missing.
         obstacles = {reason(result) for result in results if result.verdict is Verdict.INCONCLUSIVE}
@@ -112,6 +130,9 @@ def verdict_sentence(target: TargetRecord, results: Sequence[CheckResult]) -> Ve
     failed = {result.check for result in others if result.verdict is Verdict.FAIL}
     undecided = {result.check for result in others if result.verdict is Verdict.INCONCLUSIVE}
     text = _egress_sentence(egress_summary(target, results), egress, results, failed)
+    advisories = {result.check for result in results if result.verdict is Verdict.ADVISORY}
+    if target.verdict == "fail" and not any(result.verdict is Verdict.FAIL for result in results):
+        text += f" Advisories count as failures (--strict): {ids_shortened(advisories)}."
     if undecided:
         text += f" {counted(len(undecided), 'check')} could not be decided: {ids_shortened(undecided)}."
     return VerdictSentence(text)
@@ -159,7 +180,7 @@ def _passed(summary: EgressSummary, uplink: str, failed: set[str]) -> str:
 
 
 def _failed(summary: EgressSummary, uplink: str, first: CheckResult) -> str:
-    others = list(summary.elsewhere)
+    others = list(map(summary.named, summary.elsewhere))
     if not summary.sent:
         return f"The agent's packets do not leave by {uplink}: {sentence(reason(first))}"
     if others and not summary.on_intended:

@@ -1,15 +1,16 @@
 """junit.xml: the run as CI systems read it, one suite for each target and one case for each check and case.
 
-A fail is a failure, an inconclusive check an error, and a check that did not run is skipped; an advisory passes, with
-its text in the case's output. XML 1.0 allows no control characters, so every text passes `text.escape_unprintable`.
+A fail is a failure, an inconclusive check an error, and a check that did not run is skipped. An advisory passes, with
+its text in the case's output, unless the run is strict: it is a failure then. XML 1.0 allows no control characters, so
+every text passes `text.escape_unprintable`.
 """
 
 from __future__ import annotations
 
 from xml.etree import ElementTree as Xml
 
-from reports.text import escape_unprintable, reason
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from reports.text import chapter, escape_unprintable, reason
+from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord, Verdict
 
 _ELEMENTS = {
     Verdict.FAIL: "failure",
@@ -17,37 +18,57 @@ _ELEMENTS = {
     Verdict.NOT_RUN: "skipped",
     Verdict.NOT_APPLICABLE: "skipped",
 }
-_COUNTED = (("failures", Verdict.FAIL), ("errors", Verdict.INCONCLUSIVE))
+_COUNTED = (("failures", "failure"), ("errors", "error"), ("skipped", "skipped"))
 
 
 def junit(outcome: RunResult) -> str:
     """Write a run in the form that CI systems share (testsuites, testsuite, testcase)."""
-    suites = Xml.Element("testsuites", {"name": "viacheck", **_numbers(outcome.results)})
+    strict = outcome.run.strict
+    suites = Xml.Element("testsuites", {"name": "viacheck", **_numbers(outcome.results, strict)})
     for target in outcome.targets:
         results = [result for result in outcome.results if result.target == target.id]
-        about = {"name": _text(target.id), "timestamp": outcome.run.started, **_numbers(results)}
+        about = {"name": _text(target.id), "timestamp": outcome.run.started, **_numbers(results, strict)}
         suite = Xml.SubElement(suites, "testsuite", about)
-        suite.extend(_case(result) for result in results)
+        suite.append(_properties(outcome.run, target))
+        suite.extend(_case(result, strict) for result in results)
     Xml.indent(suites)
     return Xml.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _numbers(results: list[CheckResult]) -> dict[str, str]:
-    numbers = {name: sum(result.verdict is verdict for result in results) for name, verdict in _COUNTED}
-    skipped = sum(_ELEMENTS.get(result.verdict) == "skipped" for result in results)
-    seconds = sum(result.seconds for result in results)
+def _numbers(results: list[CheckResult], strict: bool) -> dict[str, str]:
+    elements = [_element(result.verdict, strict) for result in results]
     return {
         "tests": str(len(results)),
-        **{name: str(number) for name, number in numbers.items()},
-        "skipped": str(skipped),
-        "time": f"{seconds:.4f}",
+        **{name: str(elements.count(element)) for name, element in _COUNTED},
+        "time": f"{sum(result.seconds for result in results):.4f}",
     }
 
 
-def _case(result: CheckResult) -> Xml.Element:
-    name = f"{result.check}[{result.case}]" if result.case else result.check
-    case = Xml.Element("testcase", classname=_text(result.target), name=_text(name), time=f"{result.seconds:.4f}")
-    element = _ELEMENTS.get(result.verdict)
+def _element(verdict: Verdict, strict: bool) -> str | None:
+    """Return the element that marks a case as not passed; None for a case that passed."""
+    return "failure" if strict and verdict is Verdict.ADVISORY else _ELEMENTS.get(verdict)
+
+
+def _properties(run: Run, target: TargetRecord) -> Xml.Element:
+    """Return where the target was judged, and by which version."""
+    properties = Xml.Element("properties")
+    about = {
+        "host": str((target.snapshot or {}).get("hostname", "")),
+        "version": run.versions.get("viacheck", ""),
+        "verdict": target.verdict,
+    }
+    for name, value in about.items():
+        if value:
+            Xml.SubElement(properties, "property", name=name, value=_text(value))
+    return properties
+
+
+def _case(result: CheckResult, strict: bool) -> Xml.Element:
+    name = f"{result.check} {result.title}" + (f" [{result.case}]" if result.case else "")
+    case = Xml.Element(
+        "testcase", classname=_text(chapter(result.check)), name=_text(name), time=f"{result.seconds:.4f}"
+    )
+    element = _element(result.verdict, strict)
     if element is not None:
         kind = result.diagnosis.code if result.diagnosis else result.verdict.value
         child = Xml.SubElement(case, element, type=_text(kind), message=_text(reason(result)))

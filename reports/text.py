@@ -6,7 +6,10 @@ before a person sees it, so that neither a terminal nor a browser obeys it.
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from viacheck.model.chapters import CHAPTERS
 from viacheck.model.result import CheckResult, Verdict
@@ -34,6 +37,20 @@ def escape_unprintable(text: str, *, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else f"\u2039U+{ord(c):04X}\u203a" for c in text)
 
 
+def columns_of(stream: TextIO) -> int | None:
+    """Return the width of the terminal that a stream writes to; None when it writes to something else.
+
+    Text that goes to a file or to another program is neither cut nor wrapped.
+    """
+    if not stream.isatty():
+        return None
+    try:
+        # A new pseudoterminal has no columns.
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
 def one_line(text: str) -> str:
     """Return a text as one printable line. Unusual spaces are escaped, so only ordinary ones separate words."""
     return " ".join(escape_unprintable(text, keep="\n\t").split())
@@ -52,6 +69,12 @@ def listed(names: Sequence[str], last: str = "and") -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Write a number with its noun: ``1 check``, ``1,200 checks``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def tally(verdicts: Iterable[Verdict]) -> str:
+    """Count verdicts, the worst first: ``1 fail, 30 pass, 2 not-run, 23 not-applicable``."""
+    numbers = Counter(verdicts)
+    return ", ".join(f"{numbers[verdict]} {verdict.value}" for verdict in SEVERITY if numbers[verdict])
 
 
 def sentence(text: str) -> str:

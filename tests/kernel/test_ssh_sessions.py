@@ -134,8 +134,12 @@ def test_both_consents_are_needed(site_allows: bool, asked: bool, line: str | No
 
 
 def test_a_plan_names_event_interface_and_time() -> None:
-    events = PlannedEvent("link down, then up", "wl0", 5), PlannedEvent("ifdown and ifup, three times", "wl0", 30)
-    plan = DisruptionPlan(events)
+    plan = DisruptionPlan(
+        (
+            PlannedEvent("link-flap", "link down, then up", "wl0", 5),
+            PlannedEvent("ifupdown", "ifdown and ifup, three times", "wl0", 30),
+        )
+    )
     assert plan.timeout == 45
     assert plan.lines() == [
         "this host's network will be interrupted and then restored to its present state:",

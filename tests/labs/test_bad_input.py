@@ -115,14 +115,32 @@ def test_a_mistake_about_a_hostile_name_steers_no_terminal(name: str, tmp_path: 
         (("--local", "--lab", "nat", "--site", "x"), "--local and --lab exclude each other"),
         (("--local",), "--local needs --site FILE ('./viacheck site init' writes a draft)"),
         (("--site", "x"), "--site goes with --local; a lab carries its own intent"),
+        (("--local", "--site", "x", "--events", "link-flap"), "--events goes with --allow-disruptive"),
+        (("--yes",), "--yes goes with --allow-disruptive"),
     ],
     ids=[
         "lab", "fault", "fault of another lab", "flavour", "no lab", "escape", "local and lab", "local without site",
-        "site without local",
+        "site without local", "events without consent", "yes without consent",
     ],
 )  # fmt: skip
 def test_a_selection_that_names_nothing(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     (line,) = refused(viacheck(*arguments, report_dir=tmp_path / "report"))
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--events", "link-flp"), "--events: 'link-flp' is no event of a live host; did you mean link-flap?"),
+        (("--events", "reboot"), "--events: 'reboot' is no event of a live host; allowed: link-flap, ifupdown, "),
+        (("-n", "2"), "--allow-disruptive excludes -n: one process interrupts a host, event by event"),
+    ],
+    ids=["mistyped", "not on a live host", "workers"],
+)
+def test_an_interruption_that_cannot_be(more: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    site = write_site(tmp_path, "allow_disruptive = true\n" + SITE)
+    words = ("--local", "--site", str(site), "--allow-disruptive", *more)
+    (line,) = refused(viacheck(*words, report_dir=tmp_path / "report"))
     assert line.startswith(said)
 
 

@@ -103,7 +103,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     (folder / "test_cases.py").write_text(CHECKS)
     report_dir = folder / "report"
     argv = [str(folder / "test_cases.py") if word == str(ROOT / "checks") else word for word in command()]
-    argv += ["-p", "fixtures.plugin", "-p", "fixtures.checks", "--lab", "nat", *request.param]
+    argv += ["-p", "fixtures.plugin", "-p", "fixtures.checks", "-v", "--lab", "nat", *request.param]
     return finished([*argv, "--report-dir", str(report_dir)], report_dir, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 

@@ -145,7 +145,7 @@ def nothing_is_left(run: Started, held: set[str]) -> None:
 def test_a_run_that_is_cut_short_tells_what_it_knows(
     number: signal.Signals, status: int, workers: tuple[str, ...], tmp_path: Path
 ) -> None:
-    run = Started(tmp_path / "report", "--lab", LABS, *workers)
+    run = Started(tmp_path / "report", "-v", "--lab", LABS, *workers)
     run.wait_for("HOST-02")
     nothing_is_left(run, run.interrupt(number))
     assert run.process.returncode == status, run.said
@@ -161,7 +161,7 @@ def test_a_run_that_is_cut_short_tells_what_it_knows(
 
 @WORKERS
 def test_what_a_terminals_interrupt_key_does(workers: tuple[str, ...], tmp_path: Path) -> None:
-    run = Started(tmp_path / "report", "--lab", LABS, *workers)
+    run = Started(tmp_path / "report", "-v", "--lab", LABS, *workers)
     run.wait_for("HOST-02")
     nothing_is_left(run, run.interrupt(signal.SIGINT, everybody=True))
     assert run.process.returncode == 130, run.said
@@ -170,7 +170,7 @@ def test_what_a_terminals_interrupt_key_does(workers: tuple[str, ...], tmp_path:
 
 
 def test_a_cut_short_run_has_fewer_results_than_a_whole_one(tmp_path: Path) -> None:
-    run = Started(tmp_path / "report", "--lab", LABS)
+    run = Started(tmp_path / "report", "-v", "--lab", LABS)
     run.wait_for("HOST-02")
     nothing_is_left(run, run.interrupt(signal.SIGINT))
     targets = {result.target for result in run.outcome.results}
@@ -180,7 +180,7 @@ def test_a_cut_short_run_has_fewer_results_than_a_whole_one(tmp_path: Path) -> N
 
 @WORKERS
 def test_nothing_stays_after_sigkill(workers: tuple[str, ...], tmp_path: Path) -> None:
-    run = Started(tmp_path / "report", "--lab", LABS, *workers)
+    run = Started(tmp_path / "report", "-v", "--lab", LABS, *workers)
     run.wait_for("HOST-02")
     nothing_is_left(run, run.interrupt(signal.SIGKILL))
     assert run.process.returncode == -signal.SIGKILL
@@ -189,7 +189,7 @@ def test_nothing_stays_after_sigkill(workers: tuple[str, ...], tmp_path: Path) -
 @pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
 @pytest.mark.parametrize(("number", "status"), [*SIGNALS, (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_engine_ends_with_its_run(number: signal.Signals, status: int, tmp_path: Path) -> None:
-    run = Started(tmp_path / "report", "--lab", "engine:policy-routing")
+    run = Started(tmp_path / "report", "-v", "--lab", "engine:policy-routing")
     run.wait_for("HOST-02")
     nothing_is_left(run, run.interrupt(number))
     assert run.process.returncode == status, run.said

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from reports.report_files import read_outcome
+from tests.helpers.front_door import Finished, command
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from tests.helpers.terminal import at_a_terminal
 from viacheck.model.result import CheckResult, RunResult, TimelineEvidence, Verdict
 
 CONSENTING = SITE.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")
@@ -29,6 +32,12 @@ def link_flap(outcome: RunResult) -> CheckResult:
     return next(result for result in outcome.results if result.check == "FLAP-01")
 
 
+def planned(done: Finished) -> list[str]:
+    """Return the events of the plan that was printed."""
+    plan = done.stdout.partition("restored to its present state:\n")[2].partition("  a watchdog")[0]
+    return [line.partition(": ")[2].rpartition(", at most ")[0] for line in plan.splitlines()]
+
+
 def test_the_flap_is_shown_and_the_host_restored(host: HandMadeHost, tmp_path: Path) -> None:
     before = state(host)
     site = write_site(tmp_path, CONSENTING)
@@ -38,7 +47,7 @@ def test_the_flap_is_shown_and_the_host_restored(host: HandMadeHost, tmp_path: P
     assert flap.verdict is Verdict.ADVISORY, flap.observed
     assert "leak" in flap.observed
     assert any(isinstance(evidence, TimelineEvidence) for evidence in flap.evidence)
-    assert "  wlan0: link down, then up" in done.stdout
+    assert planned(done) == ["link down, then up"], "the checks that -k leaves out interrupt nothing"
     (target,) = done.outcome.targets
     assert any("the host was restored" in note and "equals its saved state" in note for note in target.notes)
     assert done.outcome.run.disruptive
@@ -65,3 +74,41 @@ def test_the_operators_own_session_is_not_cut(host: HandMadeHost, tmp_path: Path
     assert flap.verdict is Verdict.NOT_RUN
     assert "wlan0 carries the SSH session from 10.10.50.1" in flap.observed
     assert "--flap-management" in flap.observed
+
+
+def test_the_command_line_chooses_the_events(host: HandMadeHost, tmp_path: Path) -> None:
+    site = write_site(tmp_path, CONSENTING)
+    events = ("--allow-disruptive", "--events", "networkd-restart", "-k", "FLAP-01 or FLAP-09 or ROUTE-02")
+    done = host.viacheck(*events, site=site, report_dir=tmp_path / "report")
+    assert planned(done) == ["restart of the service, if systemd runs it and it manages a link"]
+    flap = link_flap(done.outcome)
+    assert (flap.verdict, flap.observed) == (
+        Verdict.NOT_RUN, "not chosen by --events or egress.survives; --events link-flap tries it",
+    )  # fmt: skip
+
+
+def test_what_must_be_survived_is_what_is_tried(host: HandMadeHost, tmp_path: Path) -> None:
+    site = write_site(tmp_path, CONSENTING.replace("survives = []", 'survives = ["ifupdown"]'))
+    done = host.viacheck("--allow-disruptive", "-k", "FLAP", site=site, report_dir=tmp_path / "report")
+    assert planned(done) == ["ifdown and ifup, three times, if ifupdown manages the interface"]
+    assert link_flap(done.outcome).verdict is Verdict.NOT_RUN
+
+
+def test_a_selection_without_events_interrupts_nothing(host: HandMadeHost, tmp_path: Path) -> None:
+    site = write_site(tmp_path, CONSENTING)
+    done = host.viacheck("--allow-disruptive", "-k", "ROUTE-02", site=site, report_dir=tmp_path / "report")
+    assert done.exit_code == 0, done.said
+    assert "no selected check interrupts this host's network\n" in done.stdout
+
+
+@pytest.mark.parametrize(("key", "status"), [("n", 1), ("\x03", 130), ("y", 0)], ids=["n", "Ctrl-C", "y"])
+def test_a_person_at_the_terminal_can_refuse(host: HandMadeHost, key: str, status: int, tmp_path: Path) -> None:
+    site = write_site(tmp_path, CONSENTING)
+    words = ["--local", "--site", str(site), "--allow-disruptive", "-k", "FLAP-01"]
+    argv = host.inside(*command(*words, "--report-dir", str(tmp_path / "report")))
+    ended, written = at_a_terminal(argv, "starting in 5 s", key)
+    assert ended == status, written
+    assert "starting in 5 s: press n or Ctrl-C to refuse, y to start now" in written
+    assert ("nothing was interrupted" in written) == (key == "n")
+    result = tmp_path / "report" / "result.json"
+    assert (result.exists() and read_outcome(result).results != []) == (key == "y")

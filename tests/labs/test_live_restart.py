@@ -61,6 +61,7 @@ def test_the_container_is_restarted_and_its_packets_watched(host: EngineHost, tm
     done = host.judge(SITE, tmp_path, "--allow-disruptive", *ONLY)
     restart = result_of(done, "FLAP-04")
     assert restart.verdict is Verdict.PASS, (restart.observed, done.said)
+    assert (done.exit_code, done.outcome.targets[0].alerts) == (0, []), done.said
     assert "recovers in" in restart.observed
     assert any(isinstance(evidence, TimelineEvidence) for evidence in restart.evidence)
     assert process(host) != pid_before
@@ -71,7 +72,7 @@ def test_the_container_is_restarted_and_its_packets_watched(host: EngineHost, tm
 
 
 def test_an_engine_that_systemd_does_not_run_is_not_restarted(host: EngineHost, tmp_path: Path) -> None:
-    done = host.judge(SITE, tmp_path, "--allow-disruptive", *ONLY)
+    done = host.judge(SITE, tmp_path, "--allow-disruptive", "--events", "engine-restart", *ONLY)
     restart = result_of(done, "FLAP-05")
     assert restart.verdict is Verdict.NOT_RUN
     assert "systemd does not run the Docker engine here" in restart.observed

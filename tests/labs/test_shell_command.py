@@ -55,6 +55,11 @@ def test_a_command_by_the_agent() -> None:
     assert (done.returncode, done.stdout) == (0, "172.17.0.2\n"), done.stderr
 
 
+def test_a_command_in_quotes_is_a_line_for_the_shell() -> None:
+    done = shell("nat", "agent ip -4 -o address show dev eth0 | wc -l; exit 7")
+    assert (done.returncode, done.stdout) == (7, "1\n"), done.stderr
+
+
 def test_what_is_written_in_the_lab_stays_there() -> None:
     mine = Path("/etc/viacheck-was-here")
     done = shell("nat", "sh", "-c", f"echo lab >{mine} && cat {mine} && echo 300 x >>/etc/iproute2/rt_tables")

@@ -15,8 +15,8 @@ LABS = ("nat", "nat-multihomed", "policy-routing", "policy-routing-hardened")
 
 
 def test_a_target_stays_on_one_worker_and_keeps_its_order(tmp_path: Path) -> None:
-    alone = viacheck("--lab", ",".join(LABS), "-v", "-k", "not FLAP", report_dir=tmp_path / "alone")
-    done = viacheck("--lab", ",".join(LABS), "-v", "-k", "not FLAP", "-n", "2", report_dir=tmp_path / "two")
+    alone = viacheck("--lab", ",".join(LABS), "-vv", "-k", "not FLAP", report_dir=tmp_path / "alone")
+    done = viacheck("--lab", ",".join(LABS), "-vv", "-k", "not FLAP", "-n", "2", report_dir=tmp_path / "two")
     assert (alone.exit_code, done.exit_code) == (0, 0), done.said
     workers: dict[str, set[str]] = {}
     ran: dict[str, list[str]] = {}
@@ -47,8 +47,8 @@ def test_two_workers_find_what_one_process_finds(tmp_path: Path) -> None:
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")
 def test_the_main_job_is_shared_among_the_cores_unless_it_is_told_not_to_be(tmp_path: Path) -> None:
     place = tmp_path / "shared"
-    shared = finished([str(ROOT / "viacheck"), "-v", "-k", "HOST-06", "--report-dir", str(place)], place)
-    alone = viacheck("-v", "-k", "HOST-06", "-n", "0", report_dir=tmp_path / "alone")
+    shared = finished([str(ROOT / "viacheck"), "-vv", "-k", "HOST-06", "--report-dir", str(place)], place)
+    alone = viacheck("-vv", "-k", "HOST-06", "-n", "0", report_dir=tmp_path / "alone")
     assert (shared.exit_code, alone.exit_code) == (0, 0), shared.said
     assert len(set(re.findall(r"^\[(gw\d+)\]", shared.stdout, re.MULTILINE))) > 1
     assert not re.search(r"^\[gw\d+\]", alone.stdout, re.MULTILINE)

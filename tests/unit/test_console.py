@@ -11,7 +11,8 @@ import pytest
 
 from reports.console import colour_wanted, summary
 from tests.helpers.sample_outcomes import SAMPLES, many, rule_missing
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.exit_status import ExitStatus
+from viacheck.model.result import RunResult, Verdict, exit_status, overall
 
 REPORT = Path("reports/out/latest/report.html")
 
@@ -21,7 +22,7 @@ def _sample(name: str) -> RunResult:
     return SAMPLES[name]()
 
 
-def _lines(outcome: RunResult, *, width: int = 100, colour: bool = False) -> list[str]:
+def _lines(outcome: RunResult, *, width: int | None = 100, colour: bool = False) -> list[str]:
     return summary(outcome, REPORT, colour=colour, width=width).splitlines()
 
 
@@ -89,6 +90,45 @@ def test_an_interrupted_run_says_so_first() -> None:
 def test_a_run_without_targets_decided_nothing() -> None:
     outcome = rule_missing().model_copy(update={"targets": [], "results": []})
     assert _lines(outcome)[0] == "INCONCLUSIVE  Nothing was decided: no target was opened."
+
+
+def test_without_a_terminal_nothing_is_cut_or_wrapped() -> None:
+    lines = _lines(many(), width=None)
+    whole = [line for line in lines if line.startswith("FAIL_OPEN (ROUTE-07 on 4 targets): ")]
+    assert [line for line in lines if "…" in line] == []
+    assert len(whole) == 1
+    assert whole[0].endswith(".")
+    assert any(line.startswith("PASS  lab:policy-routing-1: The agent's packets leave by wlan0: ") for line in lines)
+
+
+def test_an_interface_that_the_site_file_does_not_name_is_named_in_the_verdict() -> None:
+    outcome = rule_missing()
+    del outcome.targets[0].intent["uplinks"]["eth0"]
+    assert _lines(outcome, width=None)[1] == (
+        "  The agent's packets leave by eth0 (not named in the site file) instead of wlan0: 9 of 9 probes seen on "
+        "eth0, none on wlan0."
+    )
+
+
+def test_what_changed_meanwhile_stands_in_the_verdict_and_is_no_success() -> None:
+    outcome = SAMPLES["healthy"]()
+    assert exit_status(outcome) == ExitStatus.OK
+    outcome.targets[0].alerts = ["the state changed during the run: + host route: 203.0.113.0/24"]
+    assert _lines(outcome, width=None)[1].endswith(
+        "0 frames lost. The state changed during the run: + host route: 203.0.113.0/24."
+    )
+    assert exit_status(outcome) == ExitStatus.FAILED
+
+
+def test_with_strict_an_advisory_is_a_failure_in_every_place() -> None:
+    outcome = SAMPLES["healthy"]()
+    outcome.run.strict = True
+    assert exit_status(outcome) == ExitStatus.FAILED
+    outcome.targets[0].verdict = overall([result.verdict for result in outcome.results], strict=True)
+    lines = _lines(outcome, width=None)
+    assert lines[0].startswith("FAIL  ")
+    assert " Advisories count as failures (--strict): " in lines[1]
+    assert "Works now, at risk: counted as failures by --strict" in lines
 
 
 @pytest.mark.parametrize("sample", SAMPLES)

@@ -31,6 +31,30 @@ def test_nothing_in_it_is_a_control_character(sample: str) -> None:
     assert [c for c in junit(SAMPLES[sample]()) if not c.isprintable() and c not in "\n\t"] == []
 
 
+def test_a_case_is_named_for_a_person_and_grouped_by_chapter() -> None:
+    outcome = SAMPLES["healthy"]()
+    (result,) = (result for result in outcome.results if (result.check, result.case) == ("EGRESS-01", "icmp"))
+    suite = Xml.fromstring(junit(outcome)).find("testsuite")
+    assert suite is not None
+    names = {(case.attrib["classname"], case.attrib["name"]) for case in suite.iter("testcase")}
+    assert ("EGRESS", f"EGRESS-01 {result.title} [icmp]") in names
+    properties = {entry.attrib["name"]: entry.attrib["value"] for entry in suite.iter("property")}
+    assert outcome.targets[0].snapshot is not None
+    assert properties["host"] == outcome.targets[0].snapshot["hostname"]
+    assert properties["version"] == outcome.run.versions["viacheck"]
+
+
+def test_an_advisory_is_output_or_with_strict_a_failure() -> None:
+    outcome = SAMPLES["healthy"]()
+    advisories = sum(result.verdict is Verdict.ADVISORY for result in outcome.results)
+    lenient = Xml.fromstring(junit(outcome))
+    assert (len(lenient.findall(".//system-out")), lenient.attrib["failures"]) == (advisories, "0")
+    outcome.run.strict = True
+    strict = Xml.fromstring(junit(outcome))
+    assert (len(strict.findall(".//failure")), strict.attrib["failures"]) == (advisories, str(advisories))
+    assert strict.findall(".//system-out") == []
+
+
 def test_a_failure_says_what_mends_it() -> None:
     root = Xml.fromstring(junit(SAMPLES["rule-missing"]()))
     failures = root.findall("testsuite/testcase/failure")

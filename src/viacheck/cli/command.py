@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,15 +30,32 @@ class CommandFailed(Exception):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that raises its errors, so that one place prints them, and returns ``prog`` among the options."""
+    """A parser that raises its errors, so that one place prints them, and is itself among the options it returns."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.set_defaults(prog=self.prog)
+        self.set_defaults(prog=self.prog, parser=self)
 
     def error(self, message: str) -> NoReturn:
         """Raise the error instead of printing the usage."""
         raise CommandLineError(self.prog, message)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that a mistyped word resembles most; None when none is near."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+
+
+def unknown_arguments(unknown: Sequence[str], parser: argparse.ArgumentParser, prog: str) -> str:
+    """Return in one line what is wrong with arguments that a parser does not know, with the nearest option of each."""
+    known = re.findall(r"(?<![\w-])--[a-z][\w-]*", parser.format_help())
+    mistakes = []
+    for argument in unknown:
+        word = argument.partition("=")[0]
+        kind = "option" if word.startswith("-") else "argument"
+        near = nearest(word, known) if kind == "option" else None
+        mistakes.append(f"unknown {kind} {word!r}" + (f", did you mean {near}?" if near else ""))
+    return f"{'; '.join(mistakes)} ('{prog} --help' shows what is allowed)"
 
 
 def print_error(prog: str, *lines: str) -> None:

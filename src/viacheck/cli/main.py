@@ -6,7 +6,6 @@ A sub-command is a module of this package with ``configure(parser)`` and ``run(o
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,14 @@ from importlib import import_module
 from itertools import pairwise
 
 from viacheck import __version__
-from viacheck.cli.command import CommandFailed, CommandLineError, CommandParser, print_error
+from viacheck.cli.command import (
+    CommandFailed,
+    CommandLineError,
+    CommandParser,
+    nearest,
+    print_error,
+    unknown_arguments,
+)
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT, add_to_import_path
 from viacheck.model.exit_status import ExitStatus, UsageError
 
@@ -40,15 +46,18 @@ DROPPED_VARIABLES = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_
 DESCRIPTION = """\
 Verify which way the packets of a containerised agent take, with proof.
 
-  viacheck                                  check every lab, and write a report
-  viacheck --lab NAME[,NAME]                check these labs ('--lab list' prints all labs and faults)
-  viacheck --local --site site.toml         check this host
-  viacheck --bundle case.tar.gz             check what a bundle of a host can show
-  viacheck --local --site site.toml DIR     run your own checks in DIR instead
-  viacheck run --help                       all options of a run, pytest's included
+  viacheck                                       check every lab, and write a report
+  viacheck --lab NAME[,NAME]                     check these labs ('--lab list' prints all labs and faults)
+  viacheck site init                             write a draft of site.toml from what this host shows
+  viacheck --local --site site.toml              check this host; nothing on it is changed
+  viacheck --local --site site.toml --twin       try link flaps on a replica of this host
+  viacheck --local --site site.toml --allow-disruptive
+                                                 interrupt this host's network, and restore it
+  viacheck --bundle case.tar.gz                  check what a bundle of a host shows ('viacheck collect' writes one)
+  viacheck explain --lab nat --to 203.0.113.9    show where a packet goes, and why
 """
 EPILOG = """\
-'viacheck COMMAND --help' shows the options of a command. 'viacheck run ...' is the same as 'viacheck ...'.
+'viacheck run --help' shows the options of a check, pytest's included; 'viacheck COMMAND --help' those of a command.
 Exit status: 0 nothing is bad, 1 a check fails or is inconclusive, 4 the command line or an input is wrong.
 """
 
@@ -96,8 +105,8 @@ def _dispatch(arguments: list[str]) -> int:
         return _run_command(commands, arguments)
     if not first or first.startswith(("-", "@")) or _is_path(first):
         return _run_pytest("run", arguments)
-    near = difflib.get_close_matches(first, [*commands, *pytest_commands], n=1)
-    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join([*pytest_commands, *commands])}"
+    near = nearest(first, [*commands, *pytest_commands])
+    hint = f"did you mean {near}?" if near else f"allowed: {', '.join([*pytest_commands, *commands])}"
     print_error("viacheck", f"unknown command {first!r}; {hint} ('viacheck --help' describes them)")
     return ExitStatus.USAGE
 
@@ -129,7 +138,7 @@ def _run_command(commands: dict[str, str], arguments: list[str]) -> int:
         options, unknown = parser.parse_known_args(arguments)
         prog = options.prog
         if unknown:
-            raise UsageError(f"unrecognized arguments: {' '.join(unknown)}")
+            raise UsageError(unknown_arguments(unknown, options.parser, prog))
         return int(options.run(options))
     except CommandLineError as error:
         print_error(error.prog, *error.lines)

@@ -8,10 +8,24 @@ paths, so this decides after pytest has parsed them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from viacheck.cli.command import unknown_arguments
 
 pytest.register_assert_rewrite("fixtures.expect")
 pytest_plugins = ["fixtures.checks", "fixtures.plugin"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Iterator[None]:
+    """Refuse unknown options in one line, after a folder of a person's own checks has added its options."""
+    parser.prog = "viacheck"
+    yield
+    _options, unknown = parser.parse_known_and_unknown_args(args)
+    if unknown:
+        raise pytest.UsageError(unknown_arguments(unknown, parser.optparser, "viacheck run"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from reports.console import colour_wanted, summary
 from reports.report_files import REPORT, read_outcome
 from reports.report_page import render
+from reports.text import columns_of
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.private_folder import FILE_MODE
@@ -36,5 +37,5 @@ def run(options: argparse.Namespace) -> ExitStatus:
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error.strerror}") from None
     if not options.quiet:
-        sys.stdout.write(summary(outcome, output, colour=colour_wanted(sys.stdout)))
+        sys.stdout.write(summary(outcome, output, colour=colour_wanted(sys.stdout), width=columns_of(sys.stdout)))
     return ExitStatus.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,7 +33,10 @@ exec nsenter --net=/proc/{pid}/fd/{fd} -- "$@"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Define the options."""
     parser.usage = "viacheck shell [engine:]LAB[+FAULT...] [COMMAND ...]"
-    parser.epilog = "'viacheck --lab list' prints all labs and faults. The lab is removed when the shell ends."
+    parser.epilog = (
+        "A COMMAND in quotes is a line for the shell: viacheck shell nat 'ip rule; ip route'. "
+        "'viacheck --lab list' prints all labs and faults. The lab is removed when the shell ends."
+    )
     parser.add_argument("lab", metavar="LAB", help="the lab, and faults to add to it")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this instead of a shell")
 
@@ -65,7 +69,8 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
         del environment[name]
     if lab.engine is not None:
         environment["DOCKER_HOST"] = lab.engine.base_url
-    argv = command or ["/bin/bash", "--norc", "--noprofile", "-i"]
+    line = command[0] if len(command) == 1 and shlex.quote(command[0]) != command[0] else None
+    argv = ["/bin/sh", "-c", line] if line else command or ["/bin/bash", "--norc", "--noprofile", "-i"]
     if not command and not Path("/bin/bash").exists():
         argv = ["/bin/sh", "-i"]
     if not command:

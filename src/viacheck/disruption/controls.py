@@ -246,6 +246,10 @@ class DisruptionTarget(Protocol):
     def notes(self) -> list[str]:
         """Return the notes for a reader of the report, to which a guard adds its own."""
 
+    @property
+    def alerts(self) -> list[str]:
+        """Return what must be known beside every verdict, such as a restore that did not finish."""
+
     def leave_agent(self) -> None:
         """Close the agent's namespace, so that it can end with the agent."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from viacheck.disruption.consent import consent_missing, cuts_management
@@ -12,7 +12,7 @@ from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld
 from viacheck.guard.restore import RestoreResult
 from viacheck.guard.ssh_sessions import ManagementUnknown, ssh_sessions
-from viacheck.model.intent import Intent
+from viacheck.model.intent import Intent, Survivable
 from viacheck.model.intent_values import seconds
 
 _EVENT_MARGIN = 15.0
@@ -25,6 +25,7 @@ _PLAN_MARGIN = 10.0
 class PlannedEvent:
     """One event of a live host's plan."""
 
+    name: Survivable
     text: str
     """The event for people: ``link down, then up``."""
     subject: str
@@ -46,6 +47,8 @@ class DisruptionPlan:
 
     def lines(self) -> list[str]:
         """Return the plan for people: each event, its interface and its longest time."""
+        if not self.events:
+            return ["no selected check interrupts this host's network"]
         return [
             "this host's network will be interrupted and then restored to its present state:",
             *(f"  {event.subject}: {event.text}, at most {event.seconds:g} s" for event in self.events),
@@ -53,34 +56,70 @@ class DisruptionPlan:
         ]
 
 
-def plan_of(intent: Intent) -> DisruptionPlan:
-    """Return the plan for a host: each event that is possible on it, and the longest time of each."""
+LIVE_EVENTS: tuple[Survivable, ...] = (
+    "link-flap", "ifupdown", "networkd-restart", "container-restart", "engine-restart",
+)  # fmt: skip
+"""The events that can be carried out on a live host, in their order."""
+
+
+def plan_of(intent: Intent, events: Container[str] = LIVE_EVENTS) -> DisruptionPlan:
+    """Return the plan for a host: those of the events that are possible on it, and the longest time of each."""
     limit = seconds(intent.egress.recover_within) + _EVENT_MARGIN
-    uplink = intent.egress.uplink
-    events = [
-        PlannedEvent("link down, then up", uplink, limit),
-        PlannedEvent("ifdown and ifup, three times, if ifupdown manages the interface", uplink, limit),
-        PlannedEvent("restart of the service, if systemd runs it and it manages a link", "systemd-networkd", limit),
+    uplink, container = intent.egress.uplink, intent.agent.container
+    texts: dict[Survivable, tuple[str, str | None]] = {
+        "link-flap": ("link down, then up", uplink),
+        "ifupdown": ("ifdown and ifup, three times, if ifupdown manages the interface", uplink),
+        "networkd-restart": ("restart of the service, if systemd runs it and it manages a link", "systemd-networkd"),
+        "container-restart": ("docker restart", container),
+        "engine-restart": (
+            "restart of the service and of every container, if systemd runs it", "docker" if container else None
+        ),
+    }  # fmt: skip
+    planned = [
+        PlannedEvent(name, text, subject, limit)
+        for name in LIVE_EVENTS
+        for text, subject in [texts[name]]
+        if subject is not None and name in events
     ]
-    if intent.agent.container is not None:
-        events += [
-            PlannedEvent("docker restart", intent.agent.container, limit),
-            PlannedEvent("restart of the service and of every container, if systemd runs it", "docker", limit),
-        ]
-    return DisruptionPlan(tuple(events))
+    return DisruptionPlan(tuple(planned))
+
+
+def events_chosen(intent: Intent, named: Sequence[str]) -> tuple[str, ...]:
+    """Return the events to carry out on a live host: those of ``--events``, else those that must be survived.
+
+    A site file that names no event in ``egress.survives`` leaves the choice open: all of them.
+    """
+    wanted = named or intent.egress.survives or LIVE_EVENTS
+    return tuple(name for name in LIVE_EVENTS if name in wanted)
 
 
 class LiveDisruption:
     """The consent to interrupt a live host, and the guard around each event."""
 
-    def __init__(self, target: DisruptionTarget, site: str, *, asked: bool, flap_management: bool) -> None:
-        """``asked``: ``--allow-disruptive`` was given; ``flap_management``: ``--flap-management`` was given."""
-        self._target, self._site = target, site
+    def __init__(
+        self, target: DisruptionTarget, site: str, events: Container[str], *, asked: bool, flap_management: bool
+    ) -> None:
+        """Interrupt nothing yet.
+
+        Args:
+            target: the host.
+            site: path of the site file.
+            events: the names of the events that may be carried out.
+            asked: whether ``--allow-disruptive`` was given.
+            flap_management: whether ``--flap-management`` was given.
+        """
+        self._target, self._site, self._events = target, site, events
         self._asked, self._flap_management = asked, flap_management
 
     def refused(self) -> str | None:
         """Return why nothing may be interrupted, in one line with the missing consent; None when it may."""
         return consent_missing(self._site, self._target.intent.allow_disruptive, self._asked)
+
+    def obstacle_to(self, event: str) -> str | None:
+        """Return why an event is not carried out here; None if it is chosen, or cannot be chosen."""
+        if event in self._events or event not in LIVE_EVENTS:
+            return None
+        return f"not chosen by --events or egress.survives; --events {event} tries it"
 
     def _cuts_operator_off(self, interfaces: Sequence[str]) -> str | None:
         try:
@@ -104,12 +143,15 @@ class LiveDisruption:
         interfaces = event.touches or (intent.egress.uplink,)
         tables = (intent.egress.table,) if intent.egress.table is not None else ()
         try:
-            with guard(self._target.host, interfaces, timeout=plan_of(intent).timeout, tables=tables) as armed:
+            with guard(
+                self._target.host, interfaces, timeout=plan_of(intent, self._events).timeout, tables=tables
+            ) as armed:
                 yield
         except (GuardRefused, LockHeld) as error:
             raise EventNotPossible(str(error)) from None
         if armed.result is not None:
-            self._target.notes.append(f"after {event.title}: {_restore_text(armed.result)}")
+            remarks = self._target.notes if armed.result.equal else self._target.alerts
+            remarks.append(f"after {event.title}: {_restore_text(armed.result)}")
 
 
 def _restore_text(result: RestoreResult) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from viacheck.model.chapters import CHAPTERS, INTERRUPTIONS
-from viacheck.model.intent import Intent
+from viacheck.model.intent import Intent, Survivable
 
 Need = Literal["snapshot", "docker", "probe", "capture", "disruptive"]
 """The strongest capability that a check needs. ``snapshot`` and ``docker`` checks send no packet."""
@@ -44,6 +44,8 @@ class Check:
     """The chapter of the vendor's guide that the check belongs to."""
     needs: Need
     applies: Applies
+    event: Survivable | None = None
+    """The event that it watches the agent's packets through; None in a check without, or with another one."""
     waits: bool = False
     """Its measurement takes seconds and runs beside other checks: it is judged last before the interruptions."""
     module: str = ""

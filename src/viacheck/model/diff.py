@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -92,6 +92,23 @@ class Change:
     """None when the object is gone."""
 
     @property
+    def interfaces(self) -> frozenset[str]:
+        """The interfaces that the object belongs to; empty for an object of the whole namespace."""
+        names: set[str | None] = set()
+        for value in (self.before, self.after):
+            match value:
+                case Link():
+                    names.add(value.name)
+                case Address():
+                    names.add(value.interface)
+                case Route():
+                    names |= {hop.interface for hop in value.nexthops}
+                case SysctlValue():
+                    # net/ipv4/conf/eth0/rp_filter
+                    names |= set(value.path.split("/")[3:4])
+        return frozenset(name for name in names if name is not None)
+
+    @property
     def heading(self) -> str:
         """The subject with its namespace, as text: ``host route``."""
         path = f" {self.before.path}" if isinstance(self.before, HostFile) else ""
@@ -120,6 +137,31 @@ def changes(before: Snapshot, after: Snapshot) -> list[Change]:
         if file.path in earlier and earlier[file.path].text != file.text
     ]
     return changed
+
+
+def moving_packets(changed: Iterable[Change], needed: Set[str]) -> list[Change]:
+    """Return the changes that may change where packets go.
+
+    Left out are files and the engine, which act through others, and interfaces that came or went with all that is on
+    them, as every start of a container makes some.
+
+    Args:
+        changed: of :func:`changes`.
+        needed: interfaces of the host whose coming and going matters.
+    """
+    changed = list(changed)
+    before, after = (
+        {(change.where, value.name) for change in changed if isinstance(value := getattr(change, side), Link)}
+        for side in ("before", "after")
+    )
+    passing = {(where, name) for where, name in before ^ after if where == "agent" or name not in needed}
+    return [
+        change
+        for change in changed
+        if change.subject not in (Subject.ENGINE, Subject.FILE)
+        and (change.subject is not Subject.LINK or (change.where == "host" and change.interfaces & needed))
+        and not (change.interfaces and all((change.where, name) in passing for name in change.interfaces))
+    ]
 
 
 def _network(before: NetworkState, after: NetworkState, where: Where) -> Iterator[Change]:

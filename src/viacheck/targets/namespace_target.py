@@ -51,6 +51,7 @@ class NamespaceTarget:
     Attributes:
         services: what the target offers beyond its namespaces.
         notes: what a reader of the report must know about this target.
+        alerts: what must be known beside every verdict on it.
         engine: the Docker engine's answers; None without a container or without an engine that answers.
     """
 
@@ -84,6 +85,7 @@ class NamespaceTarget:
         self.title, self.flavour = title, flavour
         self.services = services or Services()
         self.notes: list[str] = []
+        self.alerts: list[str] = []
         self.recorded: list[RecordedCommand] = []
         self._problems: list[Problem] = []
         self.engine = self._read_engine(self._problems)
@@ -234,6 +236,7 @@ class NamespaceTarget:
         return TargetRecord(
             id=self.id, kind=self.kind, flavour=self.flavour, verdict="inconclusive", title=self.title,
             intent=self.intent.as_json(), snapshot=self._saved_snapshot, notes=self.notes,
+            alerts=self.alerts,
         )  # fmt: skip
 
     def obstacle_to(self, event: str) -> str | None:  # noqa: ARG002 - a replica's answer depends on the event

@@ -74,6 +74,8 @@ class LocalSpec:
     """The site file, as the command line names it."""
     allow_disruptive: bool = False
     flap_management: bool = False
+    events: tuple[str, ...] = ()
+    """The events that may be carried out on the host; empty without ``allow_disruptive``."""
     slow: bool = False
 
     @property
@@ -89,16 +91,13 @@ class LocalSpec:
     @property
     def announcement(self) -> list[str]:
         """The packets that a run sends on this host: how many, where to, and from where."""
-        from viacheck.disruption.live import plan_of
-
-        plan = list(plan_of(self.intent).lines()) if self.allow_disruptive else []
-        return [*packets_sent(self), *plan]
+        return packets_sent(self)
 
     def open(self) -> LocalTarget:
         """Open the host's and the agent's network namespaces."""
-        from viacheck.targets.local import open_local
+        from viacheck.targets.local import LocalTarget
 
-        return open_local(self)
+        return LocalTarget(self)
 
     def unopened(self, reason: str) -> TargetRecord:
         """Return the record of a host that could not be opened."""
