@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 
 from reports.egress_summary import EGRESS_CHECK
 from reports.text import chapter, check_order, ids_shortened, named, reason
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from viacheck.model.result import CheckResult, OutputOf, RemedyStep, RunResult, Verdict
 
 REPORTED = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
 """Verdicts whose cause is reported, the worst first."""
+RUNTIME_PROGRAMS = frozenset({"conntrack", "ip", "ip6tables", "iptables", "kill", "nft", "sysctl"})
+"""Programs that change the running system and, with the options that remedies give them, no file."""
 EVENT_CHECKS = "FLAP"
 """The chapter of checks that measure an event: their observation says more than their cause alone."""
 
@@ -31,6 +33,8 @@ class ReportedCause:
     site_file: tuple[str, ...] = ()
     decision: str = ""
     """What a person must decide; empty when the commands can be typed as they are."""
+    runtime_only: bool = False
+    """The remedy changes the running system and no file: a reboot undoes it."""
     verification: str = ""
     """The verification of the remedy as text; empty if the run did not verify remedies."""
     results: list[CheckResult] = field(default_factory=list)
@@ -137,5 +141,19 @@ def _cause(result: CheckResult, verdict: Verdict) -> ReportedCause:
         tuple(diagnosis.undo),
         tuple(diagnosis.site_file),
         diagnosis.decision or "",
+        _is_runtime_only(diagnosis.remedy_steps),
         diagnosis.remedy_check.text if diagnosis.remedy_check is not None else "",
     )
+
+
+def _is_runtime_only(steps: Sequence[RemedyStep]) -> bool:
+    programs = [_program(step.argv) for step in steps]
+    return bool(programs) and all(isinstance(program, str) and program in RUNTIME_PROGRAMS for program in programs)
+
+
+def _program(argv: Sequence[str | OutputOf]) -> str | OutputOf | None:
+    """Return the program of a command, for ``nsenter`` the one that it starts."""
+    if argv[:1] != ["nsenter"]:
+        return argv[0] if argv else None
+    # Options of nsenter come first; a process id that follows one is the output of a command.
+    return next((text for text in argv[1:] if isinstance(text, str) and not text.startswith("--")), None)

@@ -35,6 +35,10 @@ class EgressSummary:
     """Distinct probes seen by interface: leaving, on an uplink; in either direction on other interfaces."""
     left: dict[str, int] = field(default_factory=dict)
     """Distinct probes seen leaving by interface, also by one that the site file does not name."""
+    answers: dict[str, int] = field(default_factory=dict)
+    """Distinct answers seen by interface: arriving, on an uplink; in either direction on other interfaces."""
+    sources: dict[str, list[str]] = field(default_factory=dict)
+    """Source addresses of the probes seen by interface."""
     cases: dict[str, list[str]] = field(default_factory=dict)
     """Cases (protocols) seen by interface."""
     watched: dict[str, WatchedInterface] = field(default_factory=dict)
@@ -55,6 +59,18 @@ class EgressSummary:
         names = dict.fromkeys([*self.uplinks, *self.left])
         return {name: self.left[name] for name in names if name != self.intended and self.left.get(name)}
 
+    @property
+    def answers_differ(self) -> bool:
+        """Whether answers were seen that did not take the probes' path back: by another uplink, or not to the agent."""
+        arrived = {name: self.answers[name] for name in self.uplinks if self.answers.get(name)}
+        left = {name for name in self.uplinks if self.seen.get(name)}
+        return bool(arrived) and (not arrived.keys() <= left or sum(arrived.values()) > self.answered)
+
+    def sound(self, interface: str) -> bool:
+        """Return whether the capture on an interface proves that no other packet left there."""
+        watched = self.watched.get(interface)
+        return watched is not None and watched.fence_seen and not watched.frames_lost
+
 
 @dataclass(frozen=True, slots=True)
 class VerdictSentence:
@@ -74,6 +90,8 @@ def egress_summary(target: TargetRecord, results: Sequence[CheckResult]) -> Egre
     summary = EgressSummary(intended=target.intent.get("egress", {}).get("uplink"), uplinks=uplinks)
     probes: dict[str, set[tuple[str, int, int]]] = {}
     departed: dict[str, set[tuple[str, int, int]]] = {}
+    answers: dict[str, set[tuple[str, int, int]]] = {}
+    sources: dict[str, set[str]] = {}
     for result in results:
         if result.check != EGRESS_CHECK:
             continue
@@ -89,15 +107,21 @@ def egress_summary(target: TargetRecord, results: Sequence[CheckResult]) -> Egre
                     summary.watched[watched.interface] = watched
             for sighting in evidence.sightings:
                 name = sighting.path_interface
-                if sighting.role != "probe" or sighting.same_frame_on is not None:
+                if sighting.same_frame_on is not None:
                     continue
                 probe = result.case or "", number, sighting.probe
-                if sighting.direction == "out":
-                    departed.setdefault(name, set()).add(probe)
-                if sighting.direction == "out" or name not in uplinks:
-                    probes.setdefault(name, set()).add(probe)
+                if sighting.role == "probe":
+                    if sighting.direction == "out":
+                        departed.setdefault(name, set()).add(probe)
+                    if sighting.direction == "out" or name not in uplinks:
+                        probes.setdefault(name, set()).add(probe)
+                        sources.setdefault(name, set()).add(sighting.source)
+                elif sighting.role == "answer" and (sighting.direction == "in" or name not in uplinks):
+                    answers.setdefault(name, set()).add(probe)
     summary.seen = {name: len(seen) for name, seen in probes.items()}
     summary.left = {name: len(seen) for name, seen in departed.items()}
+    summary.answers = {name: len(seen) for name, seen in answers.items()}
+    summary.sources = {name: sorted(seen) for name, seen in sources.items()}
     summary.cases = {name: sorted({case for case, _, _ in seen if case}) for name, seen in probes.items()}
     return summary
 

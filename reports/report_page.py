@@ -1,17 +1,17 @@
 """The page: one self-contained HTML file that says where the packets left, what to fix, and what proves it.
 
-It loads nothing and runs nothing: the style sheet is in the file, and a content security policy (CSP level 3) allows
-it by its hash and nothing else. Names from outside are escaped by Jinja2 and by `text.escape_unprintable`, at the one
-place that every value passes.
+What passed, and what does not apply, is folded to a line for each check; what failed is open, and in print all is.
+The page loads nothing and runs nothing: the style sheet is in the file, and a content security policy (CSP level 3)
+allows it by its hash and nothing else. Names from outside are escaped by Jinja2 and by `text.escape_unprintable`, at
+the one place that every value passes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -20,137 +20,27 @@ from markupsafe import Markup
 from reports import document
 from reports.diagnoses import ReportedCause, reported_causes
 from reports.document import TEXT_SHOWN
-from reports.egress_summary import EGRESS_CHECK, EgressSummary, VerdictSentence, egress_summary, verdict_sentence
-from reports.host_facts import Facts, facts
-from reports.text import chapter, check_order, counted, ids_shortened, listed, reasons, worst
-from reports.timeline import MARKS, timeline
+from reports.target_view import MEANINGS, TargetView
+from reports.text import chapter, check_order, counted
+from reports.timeline import MARKS, STEPS_DESCRIBED, timeline
 from reports.timeline_drawing import draw_timeline, key
-from reports.topology import KINDS, Topology, draw, topology
-from viacheck.model.chapters import CHAPTERS
+from reports.topology import KINDS
 from viacheck.model.result import (
     CheckResult,
     CommandEvidence,
     DecisionEvidence,
     PacketsEvidence,
-    PacketSighting,
     RunResult,
-    TargetRecord,
     TimelineEvidence,
     Verdict,
 )
 
 ROWS_SHOWN = 60
 """Rows of one table or list of evidence."""
+BAD_TARGETS_SHOWN = 12
+"""Targets whose verdict sentence is under the headline of a page of several targets."""
 EVIDENCE_SHOWN = 2_000_000
 """Characters of evidence on the whole page; further evidence is in result.json only."""
-
-MEANINGS = {
-    Verdict.PASS: "true, and shown to be",
-    Verdict.FAIL: "not true",
-    Verdict.ADVISORY: "works now, at risk",
-    Verdict.INCONCLUSIVE: "could not be proven either way",
-    Verdict.NOT_RUN: "did not run",
-    Verdict.NOT_APPLICABLE: "does not apply to this kind of attachment",
-}
-
-
-@dataclass(slots=True)
-class CheckGroup:
-    """One check with its cases."""
-
-    id: str
-    title: str
-    results: list[CheckResult]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of its cases."""
-        return worst(result.verdict for result in self.results)
-
-    @property
-    def opened(self) -> CheckResult | None:
-        """The case whose evidence is unfolded: the first bad case; the others are usually alike."""
-        return next((result for result in self.results if result.verdict.bad), None)
-
-
-@dataclass
-class TargetView:
-    """One target as the page shows it."""
-
-    record: TargetRecord
-    ident: str
-    results: list[CheckResult]
-    groups: dict[str, CheckGroup] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for result in self.results:
-            self.groups.setdefault(result.check, CheckGroup(result.check, result.title, [])).results.append(result)
-
-    @cached_property
-    def verdict(self) -> VerdictSentence:
-        """The verdict sentence."""
-        return verdict_sentence(self.record, self.results)
-
-    @property
-    def sentence(self) -> str:
-        """The text of the verdict sentence."""
-        return self.verdict.text
-
-    @cached_property
-    def notes(self) -> list[str]:
-        """The notes that the verdict sentence does not contain."""
-        return [note for note in self.record.notes if note != self.verdict.undecided_because]
-
-    @cached_property
-    def egress(self) -> EgressSummary:
-        """Where the agent's packets left."""
-        return egress_summary(self.record, self.results)
-
-    @cached_property
-    def topology(self) -> Topology | None:
-        """The topology that is drawn."""
-        return topology(self.record, self.egress, self.results)
-
-    @cached_property
-    def chapters(self) -> list[tuple[str, str, list[CheckGroup]]]:
-        """The checks that were judged: chapter, its title, its checks."""
-        judged = [
-            self.groups[check]
-            for check in sorted(self.groups, key=check_order)
-            if self.groups[check].verdict not in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE)
-        ]
-        names = dict.fromkeys(chapter(group.id) for group in judged)
-        return [(name, CHAPTERS.get(name, ""), [g for g in judged if chapter(g.id) == name]) for name in names]
-
-    @cached_property
-    def not_judged(self) -> list[tuple[Verdict, str, list[str]]]:
-        """The checks that were not judged: verdict, reason, ids."""
-        return [
-            (verdict, why, sorted(set(ids), key=check_order))
-            for verdict in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE)
-            for why, ids in reasons(self.results, verdict).items()
-        ]
-
-    @cached_property
-    def facts(self) -> list[Facts]:
-        """Host facts from the snapshot."""
-        return facts(self.record.snapshot, self.record.intent) if self.record.snapshot else []
-
-    def drawing(self, standing: bool) -> Markup:
-        """The topology as SVG, from left to right or, when ``standing``, from top to bottom."""
-        if self.topology is None:
-            return Markup()
-        return draw(self.topology, f"{self.ident}-{'s' if standing else 'l'}", standing=standing)
-
-    def leaks(self, result: CheckResult, sighting: PacketSighting) -> bool:
-        """Return whether a sighting is a probe of the agent on an uplink that it should not use."""
-        return (
-            result.check == EGRESS_CHECK
-            and sighting.role == "probe"
-            and sighting.direction == "out"
-            and sighting.interface in self.egress.uplinks
-            and sighting.interface != self.egress.intended
-        )
 
 
 @dataclass(slots=True)
@@ -178,7 +68,7 @@ class _Allowance:
 def render(outcome: RunResult) -> str:
     """Render the whole page from an outcome."""
     environment, numbers = document.environment(), count(1)
-    environment.filters.update(ids=ids_shortened, listed=listed, evidence_summary=evidence_summary, anchor=_anchor)
+    environment.filters.update(evidence_summary=evidence_summary, anchor=_anchor, moment=_moment)
     targets = [
         TargetView(record, f"t{number}", [result for result in outcome.results if result.target == record.id])
         for number, record in enumerate(outcome.targets, 1)
@@ -188,9 +78,13 @@ def render(outcome: RunResult) -> str:
     )
     return environment.get_template("report.html").render(
         run=outcome.run,
+        started=_moment(outcome.run.started),
         seconds=_seconds(outcome),
         targets=targets,
-        worst_first=sorted(targets, key=lambda target: ("fail", "inconclusive", "pass").index(target.record.verdict)),
+        bad_targets=[
+            target for verdict in ("fail", "inconclusive") for target in targets if target.record.verdict == verdict
+        ],
+        bad_shown=BAD_TARGETS_SHOWN,
         verdict=_overall(outcome),
         many=len(targets) > 1,
         fixes=fixes,
@@ -199,6 +93,7 @@ def render(outcome: RunResult) -> str:
         cause_links=_cause_links((("fix", fixes), ("open", unproven), ("advisory", advisories))),
         columns=_columns(targets),
         counts=_counts(outcome),
+        advisory_count=sum(result.verdict is Verdict.ADVISORY for result in outcome.results),
         meanings=MEANINGS,
         kinds=KINDS,
         **document.style(),
@@ -208,6 +103,7 @@ def render(outcome: RunResult) -> str:
         mark=_marks().__getitem__,
         marks=MARKS,
         key=key,
+        steps_shown=STEPS_DESCRIBED,
         timeline_of=timeline,
         drawing_of=lambda rows: draw_timeline(rows, f"timeline-{next(numbers)}"),
     )
@@ -288,6 +184,17 @@ def _cause_links(lists: Iterable[tuple[str, list[ReportedCause]]]) -> Callable[[
         for result in (*cause.results, *cause.affected)
     }
     return lambda result: places.get(id(result))
+
+
+def _moment(text: str) -> str:
+    """Return a moment for people, with its zone: ``2026-11-27 06:07:57 UTC+01:00``; other text as it is."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    offset = moment.strftime("%z")
+    zone = "" if not offset else " UTC" if moment.utcoffset() == timedelta() else f" UTC{offset[:3]}:{offset[3:5]}"
+    return f"{moment:%Y-%m-%d %H:%M:%S}{zone}"
 
 
 def _seconds(outcome: RunResult) -> float | None:

@@ -1,44 +1,37 @@
-"""The topology as inline SVG: agent, bridge, uplinks, gateways and probe target, with the path that the probes took.
-
-The shape of a line shows its meaning as well as its colour does, and a description says the same to a screen reader.
-There are two drawings, from left to right and from top to bottom, so that one of them fits a phone; the style sheet
-shows one.
-"""
+"""The topology: agent, bridge, routing, uplinks, gateways and probe target, each with the evidence of the probes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from markupsafe import Markup
+from reports.egress_summary import EGRESS_CHECK, KERNEL_CHECK, EgressSummary
+from reports.text import counted, listed, sentence
+from viacheck.model.result import (
+    CheckResult,
+    DecisionEvidence,
+    PacketsEvidence,
+    StateEvidence,
+    TargetRecord,
+    Verdict,
+)
 
-from reports.egress_summary import EgressSummary
-from reports.text import clip, counted, escape_unprintable, listed, sentence
-from viacheck.model.result import CheckResult, PacketsEvidence, StateEvidence, TargetRecord
-
-Kind = Literal["taken", "leak", "missed", "idle"]
+Kind = Literal["taken", "leak", "missed", "answer", "idle"]
 
 KINDS: dict[Kind, str] = {
     "taken": "the packets went here, as intended",
     "leak": "the packets went here and should not have",
     "missed": "intended, but no packet was seen",
+    "answer": "the answers came back here",
     "idle": "no packet of the agent was seen here",
 }
 UPLINKS_SHOWN = 8
 
-_WIDTH, _HEIGHT = 153, 78
-_GAP_ALONG, _GAP_ACROSS = 50, 26
-_MARGIN = 13
-_INSET = 12
-_LETTER = {"role": 6.5, "name": 9.2, "more": 7.0}
-"""Width of a wide letter by style, in units of the drawing: longer texts are clipped, then squeezed."""
-_SQUEEZE = 1.35
-
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One box: its role, its name, and two lines of facts."""
+    """One box: its role, its name, and three lines of facts and evidence."""
 
     stage: int
     lane: float
@@ -84,19 +77,27 @@ def topology(target: TargetRecord, egress: EgressSummary, results: Sequence[Chec
     ranked = sorted(uplinks, key=lambda name: (name != egress.intended, not egress.seen.get(name)))
     shown = [name for name in uplinks if name in ranked[:UPLINKS_SHOWN]]
     host: dict[str, Any] = snapshot.get("host") or {}
+    decisions = routing_decisions(results)
     attach: dict[str, Any] = intent.get("agent", {}).get("attach", {})
     moving = any(egress.seen.values())
     middle = (len(shown) - 1) / 2
     bridged = "parent" in attach
     role = f"agent · {attach.get('mode')}" if bridged else "agent"
-    nodes = [Node(0, middle, role, _agent_name(intent), _agent_lines(target), "taken" if moving else "idle")]
+    busy: Kind = "taken" if moving else "idle"
+    text = f"{egress.sent} sent, {egress.answered} answers back" if egress.answers_differ else ""
+    sent = (text or f"{counted(egress.sent, 'probe')} sent",) if egress.sent else ()
+    agent_lines = _agent_lines(target)
+    nodes = [Node(0, middle, role, _agent_name(intent), (*agent_lines, *sent), busy, host=True)]
     edges: list[tuple[int, int, Kind]] = []
     if not bridged:
         bridge = _bridge(attach, snapshot, egress)
-        nodes.append(
-            Node(1, middle, "bridge", bridge, _addresses(host, bridge), "taken" if moving else "idle", host=True)
-        )
-        edges.append((0, 1, "taken" if moving else "idle"))
+        seen = (f"{egress.seen.get(bridge, 0)} of {egress.sent} probes",) if bridge in egress.watched else ()
+        nodes.append(Node(1, middle, "bridge", bridge, (*_addresses(host, bridge)[:1], *seen), busy, host=True))
+        edges.append((0, 1, busy))
+    if decisions:
+        departs = any(result.check == KERNEL_CHECK and result.verdict is Verdict.FAIL for result in results)
+        nodes.append(_routing_node(decisions, departs, len(nodes), middle, busy))
+        edges.append((len(nodes) - 2, len(nodes) - 1, busy))
     entry, stage = len(nodes) - 1, len(nodes)
     target_node = len(nodes) + 2 * len(shown)
     exit_uplink = _default_exit(host)
@@ -114,13 +115,16 @@ def topology(target: TargetRecord, egress: EgressSummary, results: Sequence[Chec
         if not bridged or name == attach["parent"]:
             edges.append((entry, entry + 1 + lane, kind))
         edges.append((entry + 1 + lane, entry + 1 + len(shown) + lane, kind))
-        beyond: Kind = kind if kind == "missed" or (kind != "idle" and egress.answered) else "idle"
+        reached = egress.answered or egress.answers.get(name)
+        beyond: Kind = kind if kind == "missed" or (kind != "idle" and reached) else "idle"
         edges.append((entry + 1 + len(shown) + lane, target_node, beyond))
     nodes += gateways
-    answered = (f"{egress.answered} of {egress.sent} answered",) if egress.sent else ()
+    arrived = max(egress.answered, sum(egress.answers.get(name, 0) for name in egress.uplinks))
+    answered = (f"{arrived} of {egress.sent} answered",) if egress.sent else ()
     destination = str(intent.get("probe", {}).get("target", "198.51.100.1"))
-    reached: Kind = "taken" if moving and egress.answered else "idle"
-    nodes.append(Node(stage + 2, middle, "probe target", destination, answered, reached))
+    nodes.append(Node(stage + 2, middle, "probe target", destination, answered, "taken" if arrived else "idle"))
+    if egress.answers_differ:
+        edges += _answer_edges(nodes, egress)
     parent = str(attach.get("parent", ""))
     others = _others_on_segment(snapshot, uplinks[parent], parent, results) if parent in shown else ()
     if others:
@@ -129,108 +133,12 @@ def topology(target: TargetRecord, egress: EgressSummary, results: Sequence[Chec
         edges.append((entry + 1 + shown.index(parent), len(nodes) - 1, "idle"))
     hostname = str(snapshot.get("hostname") or intent.get("site", {}).get("name") or "host")
     return Topology(
-        tuple(nodes), tuple(edges), hostname, _description(nodes, egress, bridged, attach), len(uplinks) - len(shown)
+        tuple(nodes),
+        tuple(edges),
+        hostname,
+        _description(nodes, egress, bridged, attach, agent_lines),
+        len(uplinks) - len(shown),
     )
-
-
-def draw(plan: Topology, ident: str, *, standing: bool) -> Markup:
-    """Draw a topology as one ``<svg>``, from left to right or, when ``standing``, from top to bottom.
-
-    ``ident`` becomes part of ids, which must be unique on the page.
-    """
-    places = [_place(node, standing) for node in plan.nodes]
-    width = max(x for x, _ in places) + _WIDTH + _MARGIN
-    height = max(y for _, y in places) + _HEIGHT + _MARGIN
-    parts = [
-        Markup(
-            '<svg class="topology {shape}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
-            'role="img" aria-labelledby="{ident}-title {ident}-desc">'
-            '<title id="{ident}-title">The path of the agent\'s packets</title>'
-            '<desc id="{ident}-desc">{description}</desc>'
-        ).format(
-            shape=("standing pair" if plan.lanes == 2 else "standing") if standing else "lying",
-            width=width,
-            height=height,
-            ident=ident,
-            description=escape_unprintable(plan.description),
-        )
-    ]
-    parts.append(_frame(plan, places))
-    # Lines with packets are drawn over lines without.
-    order: list[Kind] = ["idle", "missed", "taken", "leak"]
-    for start, end, kind in sorted(plan.edges, key=lambda edge: order.index(edge[2])):
-        parts.append(_line(places[start], places[end], kind, standing))
-    parts += [_box(node, place) for node, place in zip(plan.nodes, places, strict=True)]
-    parts.append(Markup("</svg>"))
-    return Markup("").join(parts)
-
-
-def _place(node: Node, standing: bool) -> tuple[float, float]:
-    top = _MARGIN + 22
-    if standing:
-        return _MARGIN + node.lane * (_WIDTH + 10), top + node.stage * (_HEIGHT + _GAP_ALONG)
-    return _MARGIN + node.stage * (_WIDTH + _GAP_ALONG), top + node.lane * (_HEIGHT + _GAP_ACROSS)
-
-
-def _frame(plan: Topology, places: list[tuple[float, float]]) -> Markup:
-    inside = [place for node, place in zip(plan.nodes, places, strict=True) if node.host]
-    left, top = min(x for x, _ in inside) - 9, min(y for _, y in inside) - 27
-    right, bottom = max(x for x, _ in inside) + _WIDTH + 9, max(y for _, y in inside) + _HEIGHT + 11
-    return Markup(
-        '<rect class="frame" x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="10"/>'
-        '<text class="role" x="{tx:g}" y="{ty:g}">host {name}</text>'
-    ).format(
-        x=left,
-        y=top,
-        w=right - left,
-        h=bottom - top,
-        tx=left + 10,
-        ty=top + 18,
-        name=clip(escape_unprintable(plan.host), 30),
-    )
-
-
-def _line(start: tuple[float, float], end: tuple[float, float], kind: Kind, standing: bool) -> Markup:
-    if standing:
-        x1, y1, x2, y2 = start[0] + _WIDTH / 2, start[1] + _HEIGHT, end[0] + _WIDTH / 2, end[1]
-        bend = (y1 + y2) / 2
-        curve = f"M{x1:g} {y1:g}C{x1:g} {bend:g} {x2:g} {bend:g} {x2:g} {y2 - 8:g}"
-        head = f"M{x2 - 5:g} {y2 - 9:g}L{x2 + 5:g} {y2 - 9:g}L{x2:g} {y2:g}Z"
-    else:
-        x1, y1, x2, y2 = start[0] + _WIDTH, start[1] + _HEIGHT / 2, end[0], end[1] + _HEIGHT / 2
-        bend = (x1 + x2) / 2
-        curve = f"M{x1:g} {y1:g}C{bend:g} {y1:g} {bend:g} {y2:g} {x2 - 8:g} {y2:g}"
-        head = f"M{x2 - 9:g} {y2 - 5:g}L{x2 - 9:g} {y2 + 5:g}L{x2:g} {y2:g}Z"
-    return Markup('<g class="way {}"><path class="line" d="{}"/><path class="head" d="{}"/></g>').format(
-        kind, curve, head
-    )
-
-
-def _box(node: Node, place: tuple[float, float]) -> Markup:
-    x, y = place
-    parts = [
-        Markup('<g class="node {}{}"><rect x="{:g}" y="{:g}" width="{}" height="{}" rx="6"/>').format(
-            node.kind, " intended" if node.intended else "", x, y, _WIDTH, _HEIGHT
-        )
-    ]
-    if node.intended:
-        parts.append(
-            Markup('<rect class="inner" x="{:g}" y="{:g}" width="{}" height="{}" rx="3.5"/>').format(
-                x + 3, y + 3, _WIDTH - 6, _HEIGHT - 6
-            )
-        )
-    texts = [("role", node.role), ("name", node.name), *(("more", line) for line in node.lines[:2])]
-    room = _WIDTH - 2 * _INSET
-    for number, (style, text) in enumerate(texts):
-        fitting = room / _LETTER[style]
-        shown = clip(escape_unprintable(text), int(fitting * _SQUEEZE))
-        squeezed = Markup(' textLength="{}" lengthAdjust="spacingAndGlyphs"').format(room)
-        parts.append(
-            Markup('<text class="{}" x="{:g}" y="{:g}"{}>{}</text>').format(
-                style, x + _INSET, y + 19 + number * 16.5, squeezed if len(shown) > fitting else "", shown
-            )
-        )
-    return Markup("").join(parts) + Markup("</g>")
 
 
 def _kind(name: str, egress: EgressSummary) -> Kind:
@@ -244,10 +152,53 @@ def _probes(name: str, egress: EgressSummary) -> str:
         return "not watched"
     number = egress.seen.get(name, 0)
     if not number:
-        watched = egress.watched.get(name)
-        sound = watched and watched.fence_seen and not watched.frames_lost
-        return "no probe seen" if sound else "capture unsound"
+        return "no probe seen" if egress.sound(name) else "capture unsound"
     return f"{number} of {egress.sent} probes" if name == egress.intended else f"leak: {number} of {egress.sent}"
+
+
+def routing_decisions(results: Sequence[CheckResult]) -> list[DecisionEvidence]:
+    """Return the host's routing decisions for the probes, each one once: protocols may be routed differently."""
+    decisions = [
+        evidence
+        for result in results
+        if result.check == KERNEL_CHECK
+        for evidence in result.evidence
+        if isinstance(evidence, DecisionEvidence)
+    ]
+    return list({(decision.model, decision.kernel): decision for decision in reversed(decisions)}.values())[::-1]
+
+
+def agreement(decision: DecisionEvidence) -> str:
+    """Say whether the kernel's routing decision is the model's."""
+    return {True: "kernel and model agree", False: "kernel and model differ", None: "model only"}[decision.agree]
+
+
+def _routing_node(decisions: Sequence[DecisionEvidence], departs: bool, stage: int, lane: float, busy: Kind) -> Node:
+    texts = [decision.kernel or decision.model for decision in decisions]
+    name, _, route = texts[0].partition(": ")
+    rule = next((step.rule.partition(" from ")[0] for step in decisions[0].steps if step.chosen), "")
+    witness = {True: "kernel agrees", False: "kernel differs", None: "kernel not asked"}[decisions[0].agree]
+    lines = [line for line in (route, f"rule {rule}" if rule else "", witness) if line]
+    if len(decisions) > 1:
+        name, lines = counted(len(decisions), "decision"), texts
+    role = "routing · departs here" if departs else "routing"
+    return Node(stage, lane, role, name, tuple(lines), "leak" if departs and busy == "taken" else busy, host=True)
+
+
+def _answer_edges(nodes: Sequence[Node], egress: EgressSummary) -> Iterator[tuple[int, int, Kind]]:
+    """Return the lines of the answers, from the probe target back to where they were last seen."""
+    target = next(number for number, node in enumerate(nodes) if node.role == "probe target")
+    gateways = [number for number, node in enumerate(nodes) if node.role == "gateway"]
+    for gateway in gateways:
+        uplink = gateway - len(gateways)
+        if egress.answers.get(nodes[uplink].name):
+            yield target, gateway, "answer"
+            yield gateway, uplink, "answer"
+            if egress.answered:
+                bridge = next((number for number, node in enumerate(nodes) if node.role == "bridge"), 0)
+                yield uplink, bridge, "answer"
+                if bridge:
+                    yield bridge, 0, "answer"
 
 
 def _agent_name(intent: Mapping[str, Any]) -> str:
@@ -274,7 +225,7 @@ def _agent_lines(target: TargetRecord) -> tuple[str, ...]:
 
 
 def _mac_of(address: str, interface: str, host: Mapping[str, Any], results: Sequence[CheckResult]) -> tuple[str, ...]:
-    """Return the MAC address of a gateway: from a frame that it sent, else from the host's neighbour table."""
+    """Return the MAC address of a gateway: from a frame that it sent, the host's neighbour table, or frames to it."""
     seen = [
         sighting.source_mac
         for result in results
@@ -288,7 +239,16 @@ def _mac_of(address: str, interface: str, host: Mapping[str, Any], results: Sequ
         for neighbour in host.get("neighbours", ())
         if neighbour.get("address") == address and neighbour.get("mac")
     ]
-    return tuple(str(mac) for mac in (*seen, *known)[:1])
+    next_hops = dict.fromkeys(
+        f"to {sighting.destination_mac}"
+        for result in results
+        for evidence in result.evidence
+        if result.check == EGRESS_CHECK and isinstance(evidence, PacketsEvidence)
+        for sighting in evidence.sightings
+        if (sighting.path_interface, sighting.direction, sighting.role) == (interface, "out", "probe")
+        and sighting.destination_mac
+    )
+    return tuple(str(mac) for mac in (*seen, *known, *next_hops)[:1])
 
 
 def _others_on_segment(
@@ -349,9 +309,11 @@ def _default_exit(host: Mapping[str, Any]) -> str | None:
     return best["nexthops"][0].get("interface") if best else None
 
 
-def _description(nodes: list[Node], egress: EgressSummary, bridged: bool, attach: Mapping[str, Any]) -> str:
+def _description(
+    nodes: list[Node], egress: EgressSummary, bridged: bool, attach: Mapping[str, Any], addresses: tuple[str, ...]
+) -> str:
     agent = nodes[0]
-    address = f" ({', '.join(agent.lines if bridged else agent.lines[:1])})" if agent.lines else ""
+    address = f" ({', '.join(addresses if bridged else addresses[:1])})" if addresses else ""
     by = f"sits on {attach['parent']}'s network" if bridged else f"reaches the host by {nodes[1].name}"
     sentences = [f"The agent {agent.name}{address} {by}."]
     for node, gateway in zip(
@@ -367,8 +329,16 @@ def _description(nodes: list[Node], egress: EgressSummary, bridged: bool, attach
             sentences.append(f"On {attach['parent']}'s segment there are also: {listed(list(node.lines))}.")
     if bridged:
         sentences.append(f"Host and agent cannot reach each other by {attach['parent']}: macvlan isolates them.")
+    for node in nodes:
+        if node.role.startswith("routing"):
+            sentences.append(
+                sentence(f"{node.role.capitalize()}: {node.name}, {', '.join(node.lines)}".replace(" ·", ","))
+            )
     if egress.elsewhere:
         sentences.append(f"The packets left by {listed(list(egress.elsewhere))}, which is not the intended uplink.")
+    if egress.answers_differ:
+        back = [f"{egress.answers[name]} by {name}" for name in egress.uplinks if egress.answers.get(name)]
+        sentences.append(f"Answers came back: {listed(back)}; {egress.answered} reached the agent.")
     if egress.sent:
         destination = next(node.name for node in nodes if node.role == "probe target")
         sentences.append(sentence(f"{counted(egress.sent, 'probe')} sent to {destination}, {egress.answered} answered"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,13 @@ def test_run_is_the_same_as_no_command(tmp_path: Path) -> None:
     tests = [line for line in named.stdout.splitlines() if "::" in line]
     assert tests == [line for line in unnamed.stdout.splitlines() if "::" in line]
     assert len(tests) > 40
+
+
+def test_the_command_is_recorded_as_it_was_typed(tmp_path: Path) -> None:
+    typed = ("run", "--lab", "nat", str(ROOT / "checks" / "test_nat.py"), "--report-dir", "a report")
+    sub_command(*typed, cwd=tmp_path)
+    run = json.loads((tmp_path / "a report" / "result.json").read_text())["run"]
+    assert run["command"] == shlex.join(["./viacheck", *typed])
 
 
 def test_a_named_check_is_run_alone(tmp_path: Path) -> None:

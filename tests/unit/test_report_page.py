@@ -22,7 +22,15 @@ from reports.text import escape_unprintable, ids_shortened
 from tests.helpers.front_door import sub_command
 from tests.helpers.paths import RECORDED
 from tests.helpers.sample_outcomes import HOSTILE, SAMPLES, egress, healthy, many, rule_missing, snapshot, timeline
-from viacheck.model.result import CheckResult, Diagnosis, PacketsEvidence, RunResult, Verdict
+from viacheck.model.result import (
+    CheckResult,
+    Diagnosis,
+    OutputOf,
+    PacketsEvidence,
+    RemedyStep,
+    RunResult,
+    Verdict,
+)
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "use", "path", "rect", "circle"}
 
@@ -153,8 +161,7 @@ def test_one_cause_is_told_once_with_what_it_takes_along() -> None:
     assert "Also caused by this: ROUTE-05, EGRESS-01 (icmp, udp, tcp), EGRESS-02." in card
     assert not any(a.get("id") == "fix-2" for a, _ in page.all("article"))
     order = [
-        page.source.index(mark)
-        for mark in ("<h1", 'id="fixes"', 'id="t1-path"', 'id="t1-checks"', 'id="t1-not-judged"')
+        page.source.index(mark) for mark in ("<h1", 'id="t1-path"', 'id="fixes"', 'id="t1-checks"', 'id="t1-facts"')
     ]
     assert order == sorted(order)
 
@@ -187,7 +194,7 @@ def test_a_bridged_agent_is_drawn_on_its_parent() -> None:
     target.intent["agent"]["attach"] = attach
     page = Page(render(outcome))
     assert "sits on wlan0's network" in page.text("desc")
-    assert "bridge" not in page.text("svg", **{"class": "topology lying"}).replace("bridged", "").split("probes")[-1]
+    assert "docker0" not in page.text("svg", **{"class": "topology lying"})
 
 
 def test_several_targets_have_a_matrix_that_says_words() -> None:
@@ -197,10 +204,145 @@ def test_several_targets_have_a_matrix_that_says_words() -> None:
     assert "3 targets: 1 fail, 1 inconclusive, 1 pass." in " ".join(page.text("h1").split())
 
 
+def lines(page: Page, prefix: str = "t1-") -> dict[str, tuple[bool, str]]:
+    """The checks of a target: whether each one is open, and its text."""
+    return {
+        attributes["id"].removeprefix(prefix): ("open" in attributes, " ".join(text.split()))
+        for attributes, text in page.all("details")
+        if attributes["class"].startswith("check ") and attributes["id"].startswith(prefix)
+    }
+
+
 def test_what_was_not_run_says_why() -> None:
-    rows = [text for _, text in sample_page("healthy").all("tr")]
-    assert any("FLAP-01 to FLAP-08" in row and "--allow-disruptive" in row for row in rows)
-    assert any("MACVLAN-01 to MACVLAN-05" in row and "not-applicable" in row for row in rows)
+    page = sample_page("healthy")
+    checks = lines(page)
+    assert "Why it changes the target: --allow-disruptive" in checks["FLAP-03"][1]
+    assert "Why belongs to macvlan" in checks["MACVLAN-05"][1]
+    chapters = [" ".join(t.split()) for a, t in page.all("summary") if "chapter-title" not in a.get("class", "")]
+    assert any(
+        text.startswith("FLAP ") and "8 not-run: it changes the target: --allow-disruptive" in text for text in chapters
+    ), "a chapter without a judged check is one line, with the reason that its checks share"
+
+
+def test_what_passed_is_a_line_and_what_failed_is_open() -> None:
+    assert not any(opened for opened, _ in lines(sample_page("healthy")).values())
+    checks = lines(sample_page("rule-missing"))
+    assert [check for check, (opened, _) in checks.items() if opened] == ["ROUTE-02"], "the check that found the cause"
+    assert "(RULE_MISSING, see fix 1)" in checks["ROUTE-05"][1], "what follows from it is a line that names the fix"
+    everything = {result.check for result in rule_missing().results}
+    assert set(checks) == everything, "each check has its line"
+
+
+def test_cases_that_say_the_same_are_shown_once() -> None:
+    text = lines(sample_page("rule-missing"))["EGRESS-01"][1]
+    assert text.count("Expected") == 1
+    assert "fail icmp, udp, tcp" in text
+    assert text.count("Evidence of EGRESS-01") == 0
+    assert all(f"Evidence of {case}:" in text.replace("  ", " ") for case in ("icmp", "udp", "tcp"))
+
+
+def test_the_head_says_where_when_and_by_which_command() -> None:
+    outcome = healthy()
+    outcome.run.started, outcome.run.command = "2025-03-04T02:11:07+01:00", "./viacheck --lab 'a b'"
+    head = " ".join(Page(render(outcome)).text("header").split())
+    for part in ("Site berlin-7", "Host berlin-7", "2025-03-04 02:11:07 UTC+01:00", "Command ./viacheck --lab 'a b'"):
+        assert part in head, head
+    assert f"viacheck {outcome.run.versions['viacheck']}" in head
+    assert "pass with 2 advisories" in head
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("2026-11-27T06:07:57.929+00:00", "Started 2026-11-27 06:07:57 UTC "),
+        ("2026-11-27T06:07:57-03:30", "Started 2026-11-27 06:07:57 UTC-03:30 "),
+        ("2026-11-27T06:07:57", "Started 2026-11-27 06:07:57 Command"),
+        ("yesterday", "Started yesterday "),
+    ],
+)
+def test_a_moment_is_shown_with_the_zone_that_it_has(text: str, shown: str) -> None:
+    outcome = healthy()
+    outcome.run.started = text
+    assert shown in " ".join(Page(render(outcome)).text("header").split())
+
+
+def test_the_drawing_is_right_under_the_headline_with_the_agent_in_the_host() -> None:
+    page = sample_page("healthy")
+    between = page.source[page.source.index("</h1>") : page.source.index('id="t1-path"')]
+    assert not re.search(r"<(section|article|nav|h2|ul)", between)
+    svg = page.source[page.source.index('class="topology lying"') :]
+    left, width = map(float, re.findall(r'class="frame" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)[0])
+    boxes = re.findall(r'class="node[^"]*"><rect x="([\d.]+)".*?class="role"[^>]*>([^<]*)', svg)
+    inside = [role for x, role in boxes if left <= float(x) <= left + width]
+    assert {role.partition(" ")[0] for role in inside[: len(inside) // 2]} == {"agent", "bridge", "routing", "uplink"}
+
+
+def test_each_hop_has_its_evidence() -> None:
+    rows = [
+        " ".join(text.split())
+        for _, text in Page(sample_page("rule-missing").source).all("tr")
+        if text.strip() and ("EGRESS-0" in text or "ROUTE-05" in text or "NAT-02" in text)
+    ]
+    table = "\n".join(rows)
+    assert "bridge docker0" in table
+    assert re.search(r"routing, departs here.*lookup 254; table 254.*kernel and model agree", table)
+    assert re.search(r"uplink eth0.*source 10.10.40.9, capture sound ?9 of 9 ?9", table)
+    assert re.search(r"uplink wlan0, intended.*capture sound ?0 of 9 ?0", table)
+    svg = sample_page("rule-missing").text("svg", **{"class": "topology lying"})
+    for part in ("9 probes sent", "9 of 9 probes", "routing · departs here", "table 254", "kernel agrees"):
+        assert part in svg
+
+
+def _answers(interface: str, answered: int) -> RunResult:
+    """A run in which the probes leave by wlan0, and the answers are seen on another interface."""
+    outcome = healthy()
+    for result in outcome.results:
+        for evidence in result.evidence if result.check == "EGRESS-01" else ():
+            if isinstance(evidence, PacketsEvidence):
+                evidence.answered = answered
+                for sighting in evidence.sightings:
+                    if sighting.role == "answer":
+                        sighting.interface = interface
+    return outcome
+
+
+def test_the_way_of_the_answers_is_drawn_where_it_differs() -> None:
+    drawn = [
+        [a["class"] for a, _ in Page(render(outcome)).all("g")].count("way answer")
+        for outcome in (_answers("wlan0", 3), _answers("wlan0", 0), _answers("eth0", 3))
+    ]
+    # Each drawing is there twice, and the legend has a line.
+    assert drawn == [0, 2 * 2 + 1, 2 * 4 + 1]
+    page = Page(render(_answers("eth0", 3)))
+    assert "Answers came back: 9 by eth0; 9 reached the agent." in page.text("desc")
+    page = Page(render(_answers("wlan0", 0)))
+    assert "9 sent, 0 answers back" in page.text("svg", **{"class": "topology lying"})
+    assert "9 of 9 answered" in page.text("svg", **{"class": "topology lying"}), "the target did answer"
+
+
+def test_a_fix_at_runtime_says_so_and_a_fix_in_a_file_does_not() -> None:
+    ip = RemedyStep(argv=["ip", "rule", "add", "priority", "1000"])
+    inside = RemedyStep(argv=["nsenter", "--net", "--target", OutputOf(command=["docker"]), "ip", "link", "del", "x"])
+    file = RemedyStep(argv=["tee", "-a", "/etc/iproute2/rt_tables"], stdin="200 wlan0rt\n")
+    told = []
+    for steps in ([ip], [inside], [ip, file], [RemedyStep(argv=["docker", "network", "create"])]):
+        bad = _bad("ROUTE-02", None)
+        assert bad.diagnosis is not None
+        bad.diagnosis.remedy_steps, bad.diagnosis.remedy = steps, ["a command"]
+        told.append("Runtime only" in Page(render(_with(bad))).text("main"))
+    assert told == [True, True, False, False]
+
+
+def test_fix_and_rollback_are_in_one_box() -> None:
+    box = next(text for a, text in sample_page("rule-missing").all("div") if a.get("class") == "remedy")
+    assert "ip rule add priority 1000" in box
+    assert "ip rule del priority 1000" in box
+
+
+def test_a_note_has_a_label() -> None:
+    outcome = healthy()
+    outcome.targets[0].notes = ["the restore did not finish"]
+    assert "Note: the restore did not finish" in Page(render(outcome)).text("main")
 
 
 def test_an_interrupted_run_says_so() -> None:

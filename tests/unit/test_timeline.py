@@ -122,6 +122,19 @@ def test_the_intended_way_stays_first_when_nothing_was_seen_on_it() -> None:
     ]  # fmt: skip
 
 
+def test_the_drawing_for_a_phone_counts_the_same_and_fits() -> None:
+    drawing = draw_timeline(timeline(FLAP), "one")
+    assert drawing is not None
+    wide, narrow = Page(str(drawing.svg)), Page(str(drawing.narrow))
+    rows = [row for lane in timeline(FLAP).lanes for row in lane.rows]
+    assert texts(narrow, "count") == [f"{row.label}: {row.counts}" for row in rows]
+    assert texts(narrow, "name") == texts(wide, "name")
+    assert texts(narrow, "step-name") == ["1", "2"], "the list of steps under the drawing has their names"
+    assert float(next(narrow.all("svg"))[0]["width"]) <= 310
+    steps = [text for _, text in page_of(FLAP).all("ol", **{"class": "flap-steps"})]
+    assert steps == ["ip link set dev wlan0 downip link set dev wlan0 up"]
+
+
 def test_absence_that_is_not_proven_is_not_called_absence() -> None:
     shown = evidence(*probes("rrrr"), unproven={"eth0": "no fence was seen"})
     assert "absence not proven" in texts(drawn(shown), "count")
@@ -159,12 +172,12 @@ def test_the_table_and_the_drawing_say_the_same() -> None:
     rows = [row for row in rows if len(row) == 5]
     for _, where, kind, number, _ in (row for row in rows if row[3].isdigit()):
         told[where, kind] += int(number)
-    svg = page.text("svg", **{"class": "flap"})
+    svg = page.text("svg", **{"class": "flap wide"})
     assert told == {
         ("wlan0", "right"): 18, ("eth0", "leak"): 8, ("wlan0", "lost"): 2, ("wlan0", "late"): 1,
         ("wlan0", "wrong source"): 3,
     }  # fmt: skip
-    assert {"9 right, 1 late, 2 lost", "9 right, 3 wrong source", "4 leaked"} == set(texts(page, "count"))
+    assert {"9 right, 1 late, 2 lost", "9 right, 3 wrong source", "4 leaked"} == set(texts(drawn(FLAP), "count"))
     assert "new flows, IPv4: 4 leaked" in svg
     assert sum(row[4].startswith("new flows, IPv4: left by") for row in rows) == 4
     assert "the old flow, IPv4: leaks, then recovers" in page.text("ul", **{"class": "figures"})
