@@ -109,8 +109,8 @@ def verdict_sentence(target: TargetRecord, results: Sequence[CheckResult]) -> Ve
             return VerdictSentence(f"Nothing was decided: {sentence(why)}", why)
     egress = [result for result in results if result.check == EGRESS_CHECK]
     others = [result for result in results if result.check != EGRESS_CHECK]
-    failed = {result.check for result in others if result.verdict is Verdict.FAIL}
-    undecided = {result.check for result in others if result.verdict is Verdict.INCONCLUSIVE}
+    failed = {result.check for result in others if result.counted is Verdict.FAIL}
+    undecided = {result.check for result in others if result.counted is Verdict.INCONCLUSIVE}
     text = _egress_sentence(egress_summary(target, results), egress, results, failed)
     if undecided:
         text += f" {counted(len(undecided), 'check')} could not be decided: {ids_shortened(undecided)}."

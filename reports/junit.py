@@ -1,7 +1,8 @@
 """junit.xml: the run as CI systems read it, one suite for each target and one case for each check and case.
 
 A fail is a failure, an inconclusive check an error, and a check that did not run is skipped; an advisory passes, with
-its text in the case's output. XML 1.0 allows no control characters, so every text passes `text.escape_unprintable`.
+its text in the case's output, and a waived check is skipped. XML 1.0 allows no control characters, so every text passes
+`text.escape_unprintable`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ def junit(outcome: RunResult) -> str:
 
 
 def _numbers(results: list[CheckResult]) -> dict[str, str]:
-    numbers = {name: sum(result.verdict is verdict for result in results) for name, verdict in _COUNTED}
-    skipped = sum(_ELEMENTS.get(result.verdict) == "skipped" for result in results)
+    numbers = {name: sum(result.counted is verdict for result in results) for name, verdict in _COUNTED}
+    skipped = sum(
+        result.waiver is not None or result.verdict in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE) for result in results
+    )
     seconds = sum(result.seconds for result in results)
     return {
         "tests": str(len(results)),
@@ -48,7 +51,10 @@ def _case(result: CheckResult) -> Xml.Element:
     name = f"{result.check}[{result.case}]" if result.case else result.check
     case = Xml.Element("testcase", classname=_text(result.target), name=_text(name), time=f"{result.seconds:.4f}")
     element = _ELEMENTS.get(result.verdict)
-    if element is not None:
+    if result.waiver is not None:
+        Xml.SubElement(case, "skipped", type="waived", message=_text(result.waiver.text))
+        Xml.SubElement(case, "system-out").text = _details(result)
+    elif element is not None:
         kind = result.diagnosis.code if result.diagnosis else result.verdict.value
         child = Xml.SubElement(case, element, type=_text(kind), message=_text(reason(result)))
         child.text = _details(result) if element != "skipped" else None

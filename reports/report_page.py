@@ -22,7 +22,7 @@ from reports.diagnoses import ReportedCause, reported_causes
 from reports.document import TEXT_SHOWN
 from reports.egress_summary import EGRESS_CHECK, EgressSummary, VerdictSentence, egress_summary, verdict_sentence
 from reports.host_facts import Facts, facts
-from reports.text import chapter, check_order, counted, ids_shortened, listed, reasons, worst
+from reports.text import chapter, check_order, counted, ids_shortened, listed, reasons, waivers, worst
 from reports.timeline import MARKS, timeline
 from reports.timeline_drawing import draw_timeline, key
 from reports.topology import KINDS, Topology, draw, topology
@@ -196,6 +196,7 @@ def render(outcome: RunResult) -> str:
         fixes=fixes,
         unproven=unproven,
         advisories=advisories,
+        waived=waivers(outcome.results),
         cause_links=_cause_links((("fix", fixes), ("open", unproven), ("advisory", advisories))),
         columns=_columns(targets),
         counts=_counts(outcome),

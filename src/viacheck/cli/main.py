@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "show where a packet goes, and why",
     "diff": "show what changed between two runs",
     "report": "render a saved result.json again",
+    "export": "print a saved result in the format of another tool",
     "collect": "write a bundle of this host, for analysis elsewhere",
     "collect-script": "print a shell script that writes a bundle",
     "restore": "restore this host's network after an interrupted run",
