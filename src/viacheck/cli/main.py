@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "show where a packet goes, and why",
     "diff": "show what changed between two runs",
     "report": "render a saved result.json again",
+    "fleet": "check many hosts, or make one report of their results",
     "export": "print a saved result in the format of another tool",
     "collect": "write a bundle of this host, for analysis elsewhere",
     "collect-script": "print a shell script that writes a bundle",
