@@ -29,7 +29,7 @@ CONTROLLER_ONLY = {"nornir"}
 SHIPPED = ("checks", "fixtures", "netns_lab", "reports")
 """Folders of a checkout that an installed package carries below ``viacheck/tree``, as pyproject.toml says."""
 SHIPPED_FILES = ("conftest.py", "pyproject.toml")
-_LEFT_OUT = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL|INSTALLER|REQUESTED|direct_url\.json)")
+_LEFT_OUT = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL|INSTALLER|REQUESTED|direct_url\.json|sboms/.*)")
 """Files of a wheel that differ between its builds, and that no program reads here."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _DIGEST_LENGTH = 32
