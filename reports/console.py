@@ -15,7 +15,7 @@ from typing import TextIO
 
 from reports.diagnoses import ReportedCause, reported_causes
 from reports.egress_summary import VerdictSentence, verdict_sentence
-from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence
+from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence, waivers
 from viacheck.model.result import RunResult, Verdict
 
 NARROWEST, WIDEST = 40, 120
@@ -65,6 +65,12 @@ class _Summary:
             strict = ": counted as failures by --strict" if self.outcome.run.strict else ""
             yield self._paint("strong", f"Works now, at risk{strict}")
             yield from advisories
+        waived = waivers(self.outcome.results)
+        if waived:
+            yield ""
+            yield self._paint("strong", "Waived by the site file")
+            for text, ids in waived.items():
+                yield from self._prose(f"{ids_shortened(ids)}: {text}", "  ")
         yield ""
         yield from self._undecided()
         if self.report is not None:

@@ -73,9 +73,10 @@ class ReportedCause:
 def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]:
     """Return the causes of one verdict: first those that move the agent's packets, then those that affect most checks.
 
-    A cause has the worst verdict among the checks that report it and those that it also affects.
+    A cause has the worst verdict among the checks that report it and those that it also affects. Waived results are
+    left out.
     """
-    bad = [result for result in outcome.results if result.verdict in REPORTED]
+    bad = [result for result in outcome.results if result.verdict in REPORTED and result.waiver is None]
     reporters = _reporters(bad)
     worst: dict[tuple[str, str], Verdict] = {}
     for result in bad:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ TEXT_SHOWN = 6_000
 """Characters shown of one text: an output, a file, a value."""
 
 
+@cache
 def environment() -> Environment:
-    """Return the templates' environment: escaping always on, control characters escaped, undefined names refused."""
+    """Return the templates' environment, which compiles each template once.
+
+    Escaping is always on, control characters are escaped, and undefined names are refused.
+    """
     jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

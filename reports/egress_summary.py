@@ -151,8 +151,8 @@ def _on_results(target: TargetRecord, results: Sequence[CheckResult]) -> Verdict
             return VerdictSentence(f"Nothing was decided: {sentence(why)}", why)
     egress = [result for result in results if result.check == EGRESS_CHECK]
     others = [result for result in results if result.check != EGRESS_CHECK]
-    failed = {result.check for result in others if result.verdict is Verdict.FAIL}
-    undecided = {result.check for result in others if result.verdict is Verdict.INCONCLUSIVE}
+    failed = {result.check for result in others if result.counted is Verdict.FAIL}
+    undecided = {result.check for result in others if result.counted is Verdict.INCONCLUSIVE}
     text = _egress_sentence(egress_summary(target, results), egress, results, failed)
     advisories = {result.check for result in results if result.verdict is Verdict.ADVISORY}
     if target.verdict == "fail" and not any(result.verdict is Verdict.FAIL for result in results):

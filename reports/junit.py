@@ -1,8 +1,8 @@
 """junit.xml: the run as CI systems read it, one suite for each target and one case for each check and case.
 
-A fail is a failure, an inconclusive check an error, and a check that did not run is skipped. An advisory passes, with
-its text in the case's output, unless the run is strict: it is a failure then. XML 1.0 allows no control characters, so
-every text passes `text.escape_unprintable`.
+A fail is a failure, an inconclusive check an error, and a check that did not run or is waived is skipped. An advisory
+passes, with its text in the case's output, unless the run is strict: it is a failure then. XML 1.0 allows no control
+characters, so every text passes `text.escape_unprintable`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def junit(outcome: RunResult) -> str:
 
 
 def _numbers(results: list[CheckResult], strict: bool) -> dict[str, str]:
-    elements = [_element(result.verdict, strict) for result in results]
+    elements = [_element(result, strict) for result in results]
     return {
         "tests": str(len(results)),
         **{name: str(elements.count(element)) for name, element in _COUNTED},
@@ -44,9 +44,11 @@ def _numbers(results: list[CheckResult], strict: bool) -> dict[str, str]:
     }
 
 
-def _element(verdict: Verdict, strict: bool) -> str | None:
+def _element(result: CheckResult, strict: bool) -> str | None:
     """Return the element that marks a case as not passed; None for a case that passed."""
-    return "failure" if strict and verdict is Verdict.ADVISORY else _ELEMENTS.get(verdict)
+    if result.waiver is not None:
+        return "skipped"
+    return "failure" if strict and result.verdict is Verdict.ADVISORY else _ELEMENTS.get(result.verdict)
 
 
 def _properties(run: Run, target: TargetRecord) -> Xml.Element:
@@ -68,8 +70,11 @@ def _case(result: CheckResult, strict: bool) -> Xml.Element:
     case = Xml.Element(
         "testcase", classname=_text(chapter(result.check)), name=_text(name), time=f"{result.seconds:.4f}"
     )
-    element = _element(result.verdict, strict)
-    if element is not None:
+    element = _element(result, strict)
+    if result.waiver is not None:
+        Xml.SubElement(case, "skipped", type="waived", message=_text(result.waiver.text))
+        Xml.SubElement(case, "system-out").text = _details(result)
+    elif element is not None:
         kind = result.diagnosis.code if result.diagnosis else result.verdict.value
         child = Xml.SubElement(case, element, type=_text(kind), message=_text(reason(result)))
         child.text = _details(result) if element != "skipped" else None

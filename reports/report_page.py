@@ -21,7 +21,7 @@ from reports import document
 from reports.diagnoses import ReportedCause, reported_causes
 from reports.document import TEXT_SHOWN
 from reports.target_view import MEANINGS, TargetView
-from reports.text import chapter, check_order, counted
+from reports.text import chapter, check_order, counted, ids_shortened, waivers
 from reports.timeline import MARKS, STEPS_DESCRIBED, timeline
 from reports.timeline_drawing import draw_timeline, key
 from reports.topology import KINDS
@@ -68,7 +68,7 @@ class _Allowance:
 def render(outcome: RunResult) -> str:
     """Render the whole page from an outcome."""
     environment, numbers = document.environment(), count(1)
-    environment.filters.update(evidence_summary=evidence_summary, anchor=_anchor, moment=_moment)
+    environment.filters.update(ids=ids_shortened, evidence_summary=evidence_summary, anchor=_anchor, moment=_moment)
     targets = [
         TargetView(record, f"t{number}", [result for result in outcome.results if result.target == record.id])
         for number, record in enumerate(outcome.targets, 1)
@@ -90,6 +90,7 @@ def render(outcome: RunResult) -> str:
         fixes=fixes,
         unproven=unproven,
         advisories=advisories,
+        waived=waivers(outcome.results),
         cause_links=_cause_links((("fix", fixes), ("open", unproven), ("advisory", advisories))),
         columns=_columns(targets),
         counts=_counts(outcome),

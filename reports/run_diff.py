@@ -1,7 +1,8 @@
 """The differences between two saved runs: verdicts first, then the state of the host.
 
 It needs the two results alone. A target is compared with the target of the same id; if each run has a single target,
-these two are compared whatever their ids.
+these two are compared whatever their ids. What is another value after every boot is left out, see
+:mod:`viacheck.model.lasting_state`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from viacheck.model.diff import changes, value_text
+from viacheck.model.lasting_state import lasting
 from viacheck.model.result import CheckResult, RunResult, TargetRecord
 from viacheck.model.snapshot_json import read_snapshot
 
@@ -32,7 +34,7 @@ def differences(before: RunResult, after: RunResult) -> list[RunDifference]:
 
     Verdicts are compared only where both runs have results; a bundle may have been collected without a run.
     """
-    pairs = _pairs(before.targets, after.targets)
+    pairs = paired_targets(before.targets, after.targets)
     result: list[RunDifference] = []
     for old, new in pairs:
         if old is None or new is None:
@@ -47,9 +49,10 @@ def differences(before: RunResult, after: RunResult) -> list[RunDifference]:
     return result
 
 
-def _pairs(
+def paired_targets(
     before: list[TargetRecord], after: list[TargetRecord]
 ) -> list[tuple[TargetRecord | None, TargetRecord | None]]:
+    """Return the targets that are compared with each other; None where a run has no such target."""
     if len(before) == len(after) == 1:
         return [(before[0], after[0])]
     old, new = {target.id: target for target in before}, {target.id: target for target in after}
@@ -57,18 +60,20 @@ def _pairs(
 
 
 def _verdicts(before: RunResult, after: RunResult, old: TargetRecord, new: TargetRecord) -> Iterator[RunDifference]:
-    first, second = _by_check(before, old.id), _by_check(after, new.id)
+    first, second = results_by_check(before, old.id), results_by_check(after, new.id)
     for key in dict.fromkeys([*first, *second]):
-        was, now = _verdict_text(first.get(key)), _verdict_text(second.get(key))
+        was, now = verdict_text(first.get(key)), verdict_text(second.get(key))
         if was != now:
             yield RunDifference(new.id, " ".join(filter(None, key)), was, now)
 
 
-def _by_check(outcome: RunResult, target: str) -> dict[tuple[str, str | None], CheckResult]:
+def results_by_check(outcome: RunResult, target: str) -> dict[tuple[str, str | None], CheckResult]:
+    """Return the results of a target by check and case."""
     return {(result.check, result.case): result for result in outcome.results if result.target == target}
 
 
-def _verdict_text(result: CheckResult | None) -> str:
+def verdict_text(result: CheckResult | None) -> str:
+    """Return a verdict with its diagnosis as text."""
     if result is None:
         return "no result"
     code = f" ({result.diagnosis.code})" if result.diagnosis is not None else ""
@@ -78,5 +83,5 @@ def _verdict_text(result: CheckResult | None) -> str:
 def _states(old: TargetRecord, new: TargetRecord) -> Iterator[RunDifference]:
     if old.snapshot is None or new.snapshot is None:
         return
-    for change in changes(read_snapshot(old.snapshot), read_snapshot(new.snapshot)):
+    for change in changes(lasting(read_snapshot(old.snapshot)), lasting(read_snapshot(new.snapshot))):
         yield RunDifference(new.id, change.heading, value_text(change.before), value_text(change.after))

@@ -135,6 +135,15 @@ def reason(result: CheckResult) -> str:
     return text.strip() or "no reason was recorded"
 
 
+def waivers(results: Iterable[CheckResult]) -> dict[str, list[str]]:
+    """Group the waived checks by their waiver: its text -> check ids."""
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        if result.waiver is not None:
+            groups.setdefault(result.waiver.text, []).append(result.check)
+    return {text: list(dict.fromkeys(ids)) for text, ids in groups.items()}
+
+
 def reasons(results: Iterable[CheckResult], verdict: Verdict) -> dict[str, list[str]]:
     """Group the checks of one verdict by their reason: reason -> check ids."""
     groups: dict[str, list[str]] = {}

@@ -178,7 +178,7 @@ def test_two_bundles_are_compared(cases: Path) -> None:
     assert "host rule: priority 32765 from 172.17.0.0/16 lookup 200 -> absent" in done.stdout
     same = commands("diff", cases / "broken.tar.gz", cases / "broken.tar.gz")
     assert same.returncode == 0
-    assert same.stdout.splitlines()[-1] == "nothing changed: the same state"
+    assert same.stdout.splitlines()[-1] == "no change: the same state"
     assert f"{cases / 'broken.tar.gz'}: holds no verdicts, so only the state is compared" in same.stdout
 
 

@@ -41,8 +41,9 @@ BELOW: dict[str, set[str]] = {
     "netns_lab": TARGETS,
     "reports": {"model", "atomic_file", "private_folder", "user_file"},
     "fixtures": ABOVE,
+    "fleet": ABOVE,
     "bench": ABOVE | {"fixtures", "checks"},
-    "cli": ABOVE | {"bench"},
+    "cli": ABOVE | {"bench", "fleet"},
     "checks": {"model", "analysis", "persistence", "fixtures"},
 }
 """What each room may import of the others. A room is a folder of src/viacheck/ or of the checkout."""
@@ -54,10 +55,11 @@ HOMES = {
     "testinfra": {"host"},
     "pyroute2": {"host", "netns_lab", "bench"},
     "scapy": {"packets", "bench"},
-    "jinja2": {"reports"},
+    "jinja2": {"reports", "fleet"},
+    "nornir": {"fleet"},
 }
 """The rooms that use a library."""
-COSTLY = {"docker", "scapy"}
+COSTLY = {"docker", "scapy", "nornir"}
 """Libraries that are imported where they are used, so that a run without them does not pay for them."""
 ACTING = {"subprocess", "os", "shutil", "tempfile", "select", "selectors", "threading", "fcntl", "ctypes", "time"}
 """Modules that pure rooms do not need."""
@@ -233,7 +235,7 @@ def test_no_two_modules_have_one_name() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("viacheck.cli.main", ["pytest", "docker", "scapy", "pyroute2", "jinja2", "pydantic"]),
+        ("viacheck.cli.main", ["pytest", "docker", "scapy", "pyroute2", "jinja2", "pydantic", "nornir"]),
         ("fixtures.plugin", ["docker", "scapy", "pyroute2"]),
         ("netns_lab.builder", ["pytest", "docker", "scapy", "jinja2"]),
         ("reports.report_files", ["pytest", "docker", "scapy", "pyroute2", "testinfra", "viacheck.host", "netns_lab"]),

@@ -181,7 +181,7 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
          "allowed: a number from 0 to 100 with %: '2%', '0.5%'"),
         ("schema = 1", 'schema = 1\nallow_disruptive = "yes"', "allow_disruptive: found 'yes'; allowed: true or false"),
         ("schema = 1", "schema = 1\n[egres]", "egres: unknown key, did you mean 'egress'?; allowed here: agent, "
-         "allow_disruptive, egress, host, probe, schema, site, uplinks"),
+         "allow_disruptive, egress, host, probe, schema, site, uplinks, waive"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_in_one_line(old: str, new: str, line: str) -> None:

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
         _print(str(difference))
     if not changed:
         verdicts = "the same verdicts, and " if before.results and after.results else ""
-        _print(f"nothing changed: {verdicts}the same state")
+        _print(f"no change: {verdicts}the same state")
     if options.html is not None:
         from reports.run_diff_page import render
 

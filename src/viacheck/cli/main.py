@@ -30,8 +30,11 @@ COMMANDS = {
     "explain": "show where a packet goes, and why",
     "diff": "show what changed between two runs",
     "report": "render a saved result.json again",
+    "fleet": "check many hosts, or make one report of their results",
+    "export": "print a saved result in the format of another tool",
     "collect": "write a bundle of this host, for analysis elsewhere",
     "collect-script": "print a shell script that writes a bundle",
+    "pack": "write viacheck with its libraries to one file",
     "restore": "restore this host's network after an interrupted run",
     "bench": "measure the parts of a run",
 }

@@ -151,6 +151,14 @@ def other_machines_are_outside_the_agents_subnet(site: SiteDocument) -> Iterator
             yield f"{key}: {machine} lies inside the agent's subnet; allowed: an address outside {site.subnet}"
 
 
+def waiver_is_of_a_check_or_of_a_diagnosis(site: SiteDocument) -> Iterator[str]:
+    """[[waive]]: exactly one of check and diagnosis."""
+    for number, waiver in enumerate(site.valid(list[dict[str, Any]], "waive") or [], 1):
+        if ("check" in waiver) == ("diagnosis" in waiver):
+            given = "both check and diagnosis are" if "check" in waiver else "neither check nor diagnosis is"
+            yield f"waive[{number}]: {given} given; allowed: exactly one of them"
+
+
 RULES: tuple[Callable[[SiteDocument], Iterator[str]], ...] = (
     agent_is_a_container_or_a_namespace,
     ip_range_is_part_of_the_subnet,
@@ -161,6 +169,7 @@ RULES: tuple[Callable[[SiteDocument], Iterator[str]], ...] = (
     bridged_agent_has_no_table,
     table_name_names_a_table,
     other_machines_are_outside_the_agents_subnet,
+    waiver_is_of_a_check_or_of_a_diagnosis,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
@@ -88,6 +89,15 @@ def schema_number(value: object) -> object:
     return value
 
 
+def date_alone(value: object) -> object:
+    """Refuse a date with a time of day, and a number, which would be seconds since 1970."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        return value
+    if not isinstance(value, datetime.date) or isinstance(value, datetime.datetime):
+        raise ValueError("a date is year, month and day: 2026-12-31")
+    return value
+
+
 def address_text(value: object) -> object:
     """Refuse a number in place of an address: ipaddress takes 10 for 0.0.0.10."""
     if isinstance(value, int | bytes):
@@ -121,6 +131,13 @@ DockerName = Annotated[str, AfterValidator(docker_name), Allowed("a Docker name 
 NamespacePath = Annotated[str, AfterValidator(namespace_path), Allowed("a path such as '/proc/123/ns/net'")]
 Duration = Annotated[str, AfterValidator(duration), Allowed("a number with its unit: '500ms', '5s', '2m'")]
 Percentage = Annotated[str, AfterValidator(share_text), Allowed("a number from 0 to 100 with %: '2%', '0.5%'")]
+CheckId = Annotated[
+    str, Field(pattern=r"^[A-Z][A-Z0-9]*(-[A-Z0-9]+)*-[0-9]+$"), Allowed("the id of a check, such as 'ROUTE-07'")
+]
+DiagnosisCode = Annotated[
+    str, Field(pattern=r"^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$"), Allowed("the code of a diagnosis, such as 'FAIL_OPEN'")
+]
+Day = Annotated[datetime.date, BeforeValidator(date_alone), Allowed("a date, such as 2026-12-31")]
 MachineAddress = Annotated[
     IPv4Address,
     BeforeValidator(address_text),

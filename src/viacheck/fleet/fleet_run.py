@@ -1,0 +1,162 @@
+"""A run over many hosts: Nornir's threaded runner judges each host, and each host's result is written as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from reports.egress_summary import verdict_sentence
+from reports.fleet_report import HOSTS
+from reports.report_files import RESULT, ResultUnreadable, read_outcome, write_outcome
+from viacheck import __version__
+from viacheck.fleet.inventory import FleetHost
+from viacheck.fleet.remote_host import HostNotJudged, RemoteProgram, SSHConnections, judge
+from viacheck.fleet.site_files import HostSite
+from viacheck.model.result import Run, RunResult, TargetRecord
+
+if TYPE_CHECKING:
+    from nornir.core.task import Result, Task
+
+
+@dataclass(frozen=True, slots=True)
+class HostDone:
+    """A host that is finished."""
+
+    name: str
+    verdict: str
+    """``pass``, ``fail``, ``inconclusive`` or ``not-run``."""
+    sentence: str
+
+
+@dataclass(slots=True)
+class FleetRun:
+    """A run over many hosts."""
+
+    folder: Path
+    """The folder of the results."""
+    sites: Mapping[str, HostSite]
+    program: RemoteProgram
+    connections: SSHConnections
+    on_done: Callable[[HostDone], None]
+    """Called for each host that is finished, from the thread that judged it."""
+    unwritten: list[str] = field(default_factory=list)
+    """Results that could not be written."""
+
+    def run(self, hosts: Sequence[FleetHost], parallel: int) -> str | None:
+        """Judge the hosts; return the name of the signal that interrupted the run, or None.
+
+        Nornir ends when every host is finished. SIGINT and SIGTERM end the connections, so that all are.
+        """
+        from nornir.core import Nornir
+        from nornir.core.inventory import Defaults, Groups, Host, Hosts, Inventory
+        from nornir.plugins.runners import ThreadedRunner
+
+        by_name = {host.name: host for host in hosts}
+        inventory = Inventory(
+            hosts=Hosts({name: Host(name=name, hostname=host.address) for name, host in by_name.items()}),
+            groups=Groups(),
+            defaults=Defaults(),
+        )
+        nornir = Nornir(inventory=inventory, runner=ThreadedRunner(num_workers=parallel))
+        with _signals_stop(self.connections) as received:
+            nornir.run(task=lambda task: self._host(task, by_name[task.host.name]))
+        return received[0] if received else None
+
+    def _host(self, task: Task, host: FleetHost) -> Result:
+        """Judge a host and write its result: a task of Nornir."""
+        from nornir.core.task import Result
+
+        started = _now()
+        try:
+            outcome = judge(host, self.sites[host.name].text, self.program, self.connections)
+            _rename(outcome, host)
+        except HostNotJudged as error:
+            outcome = self._not_judged(host, started, error.words)
+        try:
+            write_outcome(outcome, self.folder / HOSTS / folder_name(host.name))
+        except OSError as error:
+            self.unwritten.append(f"{error.filename or host.name}: cannot be written: {error.strerror}")
+        target = outcome.targets[0]
+        judged = any(result.verdict.decided or result.verdict.bad for result in outcome.results)
+        verdict = target.verdict if judged else "not-run"
+        self.on_done(HostDone(host.name, verdict, str(verdict_sentence(target, outcome.results))))
+        return Result(host=task.host)
+
+    def _not_judged(self, host: FleetHost, started: str, words: list[str]) -> RunResult:
+        target = TargetRecord(
+            id=target_id(host),
+            kind="remote",
+            verdict="inconclusive",
+            intent=self.sites[host.name].intent.as_json(),
+            notes=words,
+        )
+        run = Run(
+            id=f"{started}-{host.name}",
+            started=started,
+            finished=_now(),
+            command=shlex.join(["viacheck", *sys.argv[1:]]),
+            versions={"viacheck": __version__},
+        )
+        return RunResult(run=run, targets=[target], results=[])
+
+
+def target_id(host: FleetHost) -> str:
+    """Return the id of a remote host in result.json."""
+    return f"remote:{host.name}"
+
+
+def folder_name(name: str) -> str:
+    """Return a host's name as the name of a folder."""
+    quoted = quote(name, safe="")
+    return quoted.replace(".", "%2E", 1) if quoted.startswith(".") else quoted
+
+
+def judged_before(folder: Path, hosts: Sequence[FleetHost]) -> set[str]:
+    """Return the names of the hosts that have a result with verdicts in an earlier run's folder."""
+    return {host.name for host in hosts if _has_verdicts(folder / HOSTS / folder_name(host.name) / RESULT)}
+
+
+def _has_verdicts(path: Path) -> bool:
+    try:
+        outcome = read_outcome(path)
+    except ResultUnreadable:
+        return False
+    return outcome.run.interrupted is None and any(result.verdict.decided for result in outcome.results)
+
+
+def _rename(outcome: RunResult, host: FleetHost) -> None:
+    """Give the target the host's name in the inventory; on the host itself it is ``local``."""
+    target = outcome.targets[0]
+    target.id, target.kind = target_id(host), "remote"
+    for result in outcome.results:
+        result.target = target.id
+
+
+@contextlib.contextmanager
+def _signals_stop(connections: SSHConnections) -> Iterator[list[str]]:
+    """Let SIGINT and SIGTERM end the connections for the time of a block; yield the names of those that came."""
+    received: list[str] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        received.append(signal.Signals(number).name)
+        connections.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")

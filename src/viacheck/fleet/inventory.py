@@ -1,0 +1,260 @@
+"""Reads the hosts of a fleet from what people have: a list of names, an ssh_config, Ansible's or Nornir's inventory."""
+
+from __future__ import annotations
+
+import configparser
+import fnmatch
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from viacheck.model.exit_status import UsageError
+from viacheck.user_file import read_file
+
+LARGEST_INVENTORY = 64 << 20
+"""Bytes of an inventory file."""
+_ADDRESS = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*")
+"""What OpenSSH may be given as a destination; a name that begins with a hyphen would be an option."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetHost:
+    """A host of the inventory, as OpenSSH reaches it."""
+
+    name: str
+    address: str
+    """What ssh is given: a name of ssh_config, a DNS name, an address."""
+    port: int | None = None
+    user: str | None = None
+    groups: tuple[str, ...] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """The inventory's variables of the host, for a template of site files."""
+
+
+def read_inventory(path: Path, limit: str | None = None) -> list[FleetHost]:
+    """Return the hosts of an inventory, by name.
+
+    Args:
+        path: a file. YAML with a key ``inventory`` is a configuration of Nornir, which may name any of its plug-ins.
+        limit: shell patterns of names or groups, separated by commas.
+
+    Raises:
+        UsageError: it cannot be read, a host cannot be addressed, or no host is left.
+    """
+    hosts = {host.name: host for host in _read(path)}
+    for host in hosts.values():
+        if not _ADDRESS.fullmatch(host.address) or not host.name.isprintable():
+            raise UsageError(f"{path}: {host.name!r}: {host.address!r} is not a name or an address of a host")
+        if host.user is not None and (host.user.startswith("-") or not host.user.isprintable()):
+            raise UsageError(f"{path}: {host.name!r}: {host.user!r} is not a name of a user")
+    chosen = [hosts[name] for name in sorted(hosts) if limit is None or _is_chosen(hosts[name], limit)]
+    if not chosen:
+        raise UsageError(f"{path}: holds no host" if limit is None else f"--limit: no host of {path} matches {limit!r}")
+    return chosen
+
+
+def _is_chosen(host: FleetHost, limit: str) -> bool:
+    patterns = [pattern.strip() for pattern in limit.split(",")]
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (host.name, *host.groups) for pattern in patterns)
+
+
+def _read(path: Path) -> Iterator[FleetHost]:
+    try:
+        text = read_file(path, LARGEST_INVENTORY).decode()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    if path.suffix in (".yml", ".yaml"):
+        return _from_yaml(path, text)
+    if re.search(r"^\s*Host\s", text, re.MULTILINE | re.IGNORECASE):
+        return _from_ssh_config(text)
+    if re.search(r"^\s*\[", text, re.MULTILINE) and shutil.which("ansible-inventory"):
+        return _from_ansible(path)
+    return _from_ini(path, text)
+
+
+def _from_ssh_config(text: str) -> Iterator[FleetHost]:
+    """Yield the names of ssh_config(5) that are no patterns."""
+    for line in re.findall(r"^\s*Host\s+(.+)$", text, re.MULTILINE | re.IGNORECASE):
+        for name in line.split():
+            if not set("*?!") & set(name):
+                yield FleetHost(name=name, address=name)
+
+
+def _from_yaml(path: Path, text: str) -> Iterator[FleetHost]:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: is not an inventory of Ansible or Nornir")
+    if "inventory" in document:
+        return _from_nornir_config(path)
+    if any(isinstance(group, dict) and {"hosts", "children"} & group.keys() for group in document.values()):
+        return _from_ansible(path) if shutil.which("ansible-inventory") else _from_ansible_groups(path, document)
+    return _from_nornir_hosts(path)
+
+
+def _from_ansible(path: Path) -> Iterator[FleetHost]:
+    """Yield the hosts that ansible-inventory lists, with all its variables merged."""
+    argv = ["ansible-inventory", "--inventory", str(path), "--list"]
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        errors = done.stderr.split("\n")
+        raise UsageError(f"{path}: ansible-inventory: {next(filter(None, map(str.strip, errors)), 'it failed')}")
+    listed = json.loads(done.stdout)
+    groups: dict[str, list[str]] = {}
+    for group, content in listed.items():
+        for name in content.get("hosts", []) if isinstance(content, dict) else []:
+            groups.setdefault(name, []).append(group)
+    variables = listed.get("_meta", {}).get("hostvars", {})
+    for name, group_names in groups.items():
+        yield _ansible_host(name, variables.get(name, {}), group_names)
+
+
+def _from_ansible_groups(path: Path, document: Mapping[str, Any]) -> Iterator[FleetHost]:
+    """Yield the hosts of Ansible's YAML inventory without ansible-inventory: variables of groups go to their hosts."""
+    hosts: dict[str, tuple[dict[str, Any], list[str]]] = {}
+
+    def visit(name: str, group: Any, above: dict[str, Any]) -> None:
+        group = group if isinstance(group, dict) else {}
+        inherited = above | (group.get("vars") or {})
+        for host, own in (group.get("hosts") or {}).items():
+            variables, groups = hosts.setdefault(str(host), ({}, []))
+            variables.update(inherited | (own or {}))
+            groups.append(name)
+        for child, content in (group.get("children") or {}).items():
+            visit(str(child), content, inherited)
+
+    for name, group in document.items():
+        visit(str(name), group, {})
+    for name, (variables, groups) in hosts.items():
+        _refuse_ranges(path, name)
+        yield _ansible_host(name, variables, groups)
+
+
+def _from_ini(path: Path, text: str) -> Iterator[FleetHost]:
+    """Yield the hosts of Ansible's INI inventory, of which a list of names is the simplest form."""
+    parser = configparser.ConfigParser(
+        allow_no_value=True, delimiters=("\0",), comment_prefixes=("#", ";"), interpolation=None, strict=False,
+        default_section="\0",
+    )  # fmt: skip
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        # An indented line would continue the line before it.
+        lines = "\n".join(line.strip() for line in text.splitlines())
+        parser.read_string(f"[ungrouped]\n{lines}", source=str(path))
+    except configparser.Error as error:
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from None
+    hosts: dict[str, tuple[dict[str, str], list[str]]] = {}
+    for section in parser.sections():
+        if section.endswith((":children", ":vars")):
+            continue
+        for line in parser.options(section):
+            name, *words = shlex.split(line, comments=True)
+            _refuse_ranges(path, name)
+            variables, groups = hosts.setdefault(name, ({}, []))
+            groups.append(section)
+            variables.update({key: value for key, equals, value in (word.partition("=") for word in words) if equals})
+    parents = _ini_parents(parser)
+    group_variables = _ini_group_variables(parser)
+    for name, (variables, groups) in hosts.items():
+        for group in groups:
+            # The list grows while it is read: a group's parents have parents.
+            groups += [parent for parent in parents.get(group, ()) if parent not in groups]
+        inherited: dict[str, str] = {}
+        for group in ("all", *reversed(groups)):
+            inherited |= group_variables.get(group, {})
+        yield _ansible_host(name, inherited | variables, groups)
+
+
+def _ini_parents(parser: configparser.ConfigParser) -> dict[str, list[str]]:
+    """Return the groups that name a group among their children."""
+    parents: dict[str, list[str]] = {}
+    for section in parser.sections():
+        if section.endswith(":children"):
+            for child in parser.options(section):
+                parents.setdefault(child, []).append(section.removesuffix(":children"))
+    return parents
+
+
+def _ini_group_variables(parser: configparser.ConfigParser) -> dict[str, dict[str, str]]:
+    return {
+        section.removesuffix(":vars"): {
+            key.strip(): value.strip()
+            for key, separator, value in (line.partition("=") for line in parser.options(section))
+            if separator
+        }
+        for section in parser.sections()
+        if section.endswith(":vars")
+    }
+
+
+def _refuse_ranges(path: Path, name: str) -> None:
+    if re.search(r"\[[^\]]*:[^\]]*\]", name):
+        raise UsageError(
+            f"{path}: {name!r} is a range of hosts: install ansible-core, whose ansible-inventory reads it"
+        )
+
+
+def _ansible_host(name: str, variables: Mapping[str, Any], groups: list[str]) -> FleetHost:
+    port = variables.get("ansible_port") or variables.get("ansible_ssh_port")
+    user = variables.get("ansible_user") or variables.get("ansible_ssh_user")
+    address = variables.get("ansible_host") or variables.get("ansible_ssh_host") or name
+    return FleetHost(
+        name=name,
+        address=str(address),
+        port=_port(name, port),
+        user=None if user is None else str(user),
+        groups=tuple(groups),
+        variables=variables,
+    )
+
+
+def _port(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not str(value).isdecimal() or not 0 < int(value) < 65536:
+        raise UsageError(f"inventory: {name!r}: {value!r} is not a port")
+    return int(value)
+
+
+def _from_nornir_config(path: Path) -> Iterator[FleetHost]:
+    from nornir import InitNornir
+
+    try:
+        return _nornir_hosts(InitNornir(config_file=str(path), logging={"enabled": False}).inventory)
+    except Exception as error:  # a plug-in may raise anything
+        raise UsageError(f"{path}: Nornir: {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _from_nornir_hosts(path: Path) -> Iterator[FleetHost]:
+    from nornir.plugins.inventory import SimpleInventory
+
+    beside = {name: str(path.with_name(f"{name}.yaml")) for name in ("groups", "defaults")}
+    try:
+        inventory = SimpleInventory(str(path), beside["groups"], beside["defaults"]).load()
+    except (OSError, AttributeError, TypeError, KeyError, ValueError) as error:
+        raise UsageError(f"{path}: is not an inventory of Ansible or Nornir: {error}") from None
+    return _nornir_hosts(inventory)
+
+
+def _nornir_hosts(inventory: Any) -> Iterator[FleetHost]:
+    for name, host in inventory.hosts.items():
+        yield FleetHost(
+            name=str(name),
+            address=str(host.hostname or name),
+            port=_port(name, host.port),
+            user=host.username,
+            groups=tuple(group.name for group in host.groups),
+            variables=dict(host.items()),
+        )

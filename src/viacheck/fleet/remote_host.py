@@ -1,0 +1,217 @@
+"""Judges one remote host over one connection of the user's own OpenSSH.
+
+OpenSSH brings its configuration, known hosts, jump hosts, agents and keys; its own messages say why a host was not
+reached. The host sends its result on standard output. What comes from the host is data: it is bounded, validated, and
+never part of a command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
+
+from viacheck.fleet.inventory import FleetHost
+from viacheck.model.result import RunResult
+
+SCRIPT = Path(__file__).with_name("remote.sh")
+LARGEST_RESULT = 128 << 20
+"""Bytes of a result."""
+LARGEST_GREETING = 1 << 16
+"""Bytes that a host may print before the script speaks, as a shell's start-up file does."""
+STDERR_KEPT = 4_000
+CONNECT_TIMEOUT = 15
+"""Seconds until OpenSSH gives up to connect, the server's greeting included."""
+_MARK = b"viacheck-fleet "
+_AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec "$@"; fi; exec sudo -n -- "$@"'
+_AS_ROOT_BY_PASSWORD = 'if [ "$(id -u)" = 0 ]; then read -r _; exec "$@"; fi; exec sudo -S -p "" -- "$@"'
+"""Without sudo's own use of the line, root reads the password away."""
+
+
+class HostNotJudged(Exception):
+    """A host has no result. ``words`` are the words of OpenSSH, sudo or the host; the first line says the most."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(*words)
+        self.words = list(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteProgram:
+    """What is run on each host."""
+
+    packed: bytes
+    """The content of viacheck.pyz."""
+    digest: str
+    options: tuple[str, ...] = ()
+    """Options of the run."""
+    seconds: float = 300.0
+    """How long a host may take, connection and transfer included."""
+
+
+@dataclass(slots=True)
+class SSHConnections:
+    """The connections of a fleet run: how they are opened, and all that are open."""
+
+    ssh_config: Path | None = None
+    """The file of ``ssh -F``; None for the user's own."""
+    become_password: str | None = None
+    """The password for sudo; None where sudo asks for none."""
+    _open: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def argv(self, host: FleetHost, command: str) -> list[str]:
+        """Return the command line of ssh."""
+        return [
+            "ssh", "-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_TIMEOUT}",
+            "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
+            *(["-F", str(self.ssh_config)] if self.ssh_config is not None else []),
+            *(["-p", str(host.port)] if host.port is not None else []),
+            *(["-l", host.user] if host.user is not None else []),
+            "--", host.address, command,
+        ]  # fmt: skip
+
+    def stop(self) -> None:
+        """End every connection, and open no other."""
+        self.stopped.set()
+        with self._lock:
+            for process in self._open:
+                _end(process)
+
+    @contextlib.contextmanager
+    def opened(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Note an open connection for the time of a block, and end it after that."""
+        with self._lock:
+            self._open.add(process)
+        try:
+            if self.stopped.is_set():
+                _end(process)
+            yield
+        finally:
+            _end(process)
+            process.wait()
+            with self._lock:
+                self._open.discard(process)
+
+
+def judge(host: FleetHost, site: str, program: RemoteProgram, connections: SSHConnections) -> RunResult:
+    """Judge a host with its site file, and return its result as the host wrote it.
+
+    Raises:
+        HostNotJudged: the host has no result, or what it sent is none.
+    """
+    if connections.stopped.is_set():
+        raise HostNotJudged("interrupted before this host was reached")
+    password = connections.become_password
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            connections.argv(host, _remote_command(program, by_password=password is not None)),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+        )  # fmt: skip
+        timer = threading.Timer(program.seconds, _end, [process])
+        timer.start()
+        try:
+            with connections.opened(process):
+                status, sent = _converse(process, site, program, password)
+                process.wait()
+        finally:
+            in_time = timer.is_alive()
+            timer.cancel()
+        words = _words(stderr)
+    if connections.stopped.is_set() and not sent:
+        raise HostNotJudged("interrupted while this host was judged", *words)
+    if not in_time:
+        raise HostNotJudged(f"no result within {program.seconds:g} s", *words)
+    if not sent:
+        fallback = f"the host ended with status {status or process.returncode} and sent no result"
+        raise HostNotJudged(*(words or [fallback]))
+    return _result(sent)
+
+
+def _remote_command(program: RemoteProgram, *, by_password: bool) -> str:
+    """Return the command for the remote user's shell."""
+    limit = max(int(program.seconds) - 5, 1)
+    script = ["sh", "-c", SCRIPT.read_text(encoding="utf-8"), "viacheck-fleet",
+              program.digest, str(len(program.packed)), str(limit), *program.options]  # fmt: skip
+    return shlex.join(["exec", "sh", "-c", _AS_ROOT_BY_PASSWORD if by_password else _AS_ROOT, "sh", *script])
+
+
+def _converse(
+    process: subprocess.Popen[bytes], site: str, program: RemoteProgram, password: str | None
+) -> tuple[str, bytes]:
+    """Send what the host needs, and return the status and the result that it sends; empty when it sends none."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if password is not None:
+            process.stdin.write(f"{password}\n".encode())
+            process.stdin.flush()
+        answer = _marked_line(process.stdout)
+        if not answer:
+            return "", b""
+        if answer == "need":
+            process.stdin.write(program.packed)
+        process.stdin.write(site.encode())
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # the host's own words say why it ended
+    finally:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    status = _marked_line(process.stdout).removeprefix("status ")
+    sent = process.stdout.read(LARGEST_RESULT + 1)
+    if len(sent) > LARGEST_RESULT:
+        raise HostNotJudged(f"the host sent a result of more than {LARGEST_RESULT >> 20} MiB")
+    return status, sent
+
+
+def _marked_line(stream: IO[bytes]) -> str:
+    """Return the next line of the script without its mark; empty at the stream's end, or when others print too much."""
+    allowance = LARGEST_GREETING
+    while allowance > 0:
+        line = stream.readline(allowance)
+        if not line:
+            return ""
+        if line.startswith(_MARK):
+            return line[len(_MARK) :].decode(errors="replace").strip()
+        allowance -= len(line)
+    return ""
+
+
+def _words(stderr: IO[bytes]) -> list[str]:
+    """Return the last lines of standard error, the last line first: it says why a program ended."""
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(size - STDERR_KEPT, 0))
+    lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines()]
+    lines = [line for line in lines if line]
+    return [lines[-1], *lines[:-1]] if lines else []
+
+
+def _result(sent: bytes) -> RunResult:
+    try:
+        outcome = RunResult.model_validate_json(sent)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the result as a whole"
+        raise HostNotJudged(f"the host sent no result of viacheck.result/1: {where}: {first['msg']}") from None
+    if len(outcome.targets) != 1:
+        raise HostNotJudged(f"the host sent a result of {len(outcome.targets)} targets")
+    return outcome
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End ssh with its helpers (a ProxyCommand); it is the leader of their session."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)

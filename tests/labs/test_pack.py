@@ -1,0 +1,118 @@
+"""viacheck in one file: the same bytes each time, run where nothing is installed, from a cache that is private."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from reports.report_files import read_outcome
+from tests.helpers.front_door import sub_command
+from viacheck import __version__
+from viacheck.fleet import pack, unpack
+from viacheck.model.result import Verdict
+
+HERE = f"3.{sys.version_info.minor}-{platform.machine()}"
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheels that this Python runs with; pip may ask the package index for them."""
+    folder = tmp_path_factory.mktemp("wheelhouse") / "wheels"
+    pack._download(pack.Platform.parse(HERE), folder, None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(wheelhouse: Path) -> Path:
+    path = wheelhouse.parent / "viacheck.pyz"
+    done = sub_command("pack", "--only", HERE, "--wheelhouse", wheelhouse, "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert pack.digest_of(path.read_bytes()) in done.stdout
+    return path
+
+
+def start(packed: Path, cache: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Start the file by sh, with a cache of its own and without this Python's environment."""
+    clean = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(cache), **env}
+    return subprocess.run(
+        ["/bin/sh", packed, *arguments], env=clean, cwd=cache.parent, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_same_inputs_give_the_same_bytes(packed: Path, wheelhouse: Path) -> None:
+    os.utime(next(wheelhouse.glob("*.whl")))
+    assert pack.build([pack.Platform.parse(HERE)], wheelhouse) == packed.read_bytes()
+    assert packed.stat().st_size < 12_000_000
+
+
+def test_it_judges_a_lab_from_a_private_cache(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    cache = tmp_path_factory.mktemp("cache") / "cache"
+    report = cache.parent / "report"
+    done = start(packed, cache, "--lab", "policy-routing", "-q", "-k", "ROUTE-05", "--report-dir", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [r.verdict for r in read_outcome(report / "result.json").results] == [Verdict.PASS]
+    (folder,) = (cache / "viacheck").iterdir()
+    assert folder.name == pack.digest_of(packed.read_bytes())
+    assert {path.stat().st_mode & 0o777 for path in (cache / "viacheck", folder)} == {0o700}
+    # A later start runs what is there, also where no Python is on PATH.
+    warm = start(packed, cache, "--version", PATH="/nonexistent")
+    assert (warm.returncode, warm.stdout) == (0, f"viacheck {__version__}\n")
+
+
+def test_a_planted_folder_is_not_run(packed: Path, tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+    (planted / "bin").mkdir(parents=True)
+    (planted / "bin" / "python").write_text("#!/bin/sh\necho planted\n")
+    (planted / "bin" / "python").chmod(0o755)
+    cache = tmp_path / "cache"
+    (cache / "viacheck").mkdir(parents=True)
+    (cache / "viacheck" / pack.digest_of(packed.read_bytes())).symlink_to(planted)
+    done = start(packed, cache, "--version")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert "is not a folder of this user" in done.stderr
+
+
+def test_a_host_without_python_is_one_line(packed: Path, tmp_path: Path) -> None:
+    done = start(packed, tmp_path / "cache", "--version", PATH=str(tmp_path))
+    assert done.returncode == 4
+    assert done.stderr == "viacheck: needs Python 3.11 or newer on PATH; python3 is: missing\n"
+
+
+def test_a_python_without_libraries_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "other.pyz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(Path(unpack.__file__), "__main__.py")
+        archive.writestr(unpack.PLATFORMS, "3.14-riscv64\n")
+    done = subprocess.run([sys.executable, "-I", path, tmp_path / "c", "d"], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert done.stderr == f"viacheck: this file has no libraries for Python {HERE}; it has: 3.14-riscv64\n"
+    assert not (tmp_path / "c").exists()
+
+
+def test_wheels_that_do_not_fit_together_are_refused() -> None:
+    entries: dict[str, bytes] = {}
+    pack._add(entries, [("a.py", b"1")], "a.whl")
+    pack._add(entries, [("a.py", b"1")], "b.whl")
+    with pytest.raises(pack.PackFailed, match=r"c\.whl: holds another a\.py"):
+        pack._add(entries, [("a.py", b"2")], "c.whl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("--only", "2.7-x86_64"), 4, "--only: unknown platform '2.7-x86_64'; allowed: 3.11-x86_64"),
+        (("--wheelhouse", "none"), 4, "--wheelhouse: none is not a directory"),
+        (("--only", HERE, "--wheelhouse", "."), 1, f"pip found no wheels for {HERE}: ERROR: "),
+    ],
+)
+def test_what_cannot_be_packed_is_one_line(arguments: tuple[str, ...], status: int, text: str, tmp_path: Path) -> None:
+    done = sub_command("pack", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stderr
+    assert text in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,152 @@
+"""Inventories as people have them, and the site files of their hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.hand_made import SITE
+from viacheck.fleet.fleet_run import folder_name
+from viacheck.fleet.inventory import FleetHost, read_inventory
+from viacheck.fleet.site_files import site_files
+from viacheck.model.exit_status import UsageError
+
+PLAIN = "# a comment\nberlin-7\n  bonn-2   # a name of ssh_config\n"
+INI = """\
+lone ansible_host=192.0.2.9
+[agents]
+berlin-7 ansible_host=192.0.2.7 ansible_port=2222 uplink="wlan 0"
+bonn-2
+[germany:children]
+agents
+[germany:vars]
+ansible_user=probe
+[all:vars]
+gateway = 10.0.0.1
+"""
+ANSIBLE_YAML = """\
+all:
+  vars: {gateway: 10.0.0.1}
+  hosts: {lone: {ansible_host: 192.0.2.9}}
+  children:
+    germany:
+      vars: {ansible_user: probe}
+      children:
+        agents:
+          hosts:
+            berlin-7: {ansible_host: 192.0.2.7, ansible_port: 2222, uplink: wlan 0}
+            bonn-2:
+"""
+NORNIR = (
+    "berlin-7:\n  hostname: 192.0.2.7\n  port: 2222\n  username: probe\n  groups: [agents]\n  data: {uplink: wlan0}\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def without_ansible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask no ansible-inventory, also where there is one."""
+    monkeypatch.setattr("viacheck.fleet.inventory.shutil.which", lambda _name: None)
+
+
+def written(folder: Path, text: str, name: str = "hosts") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_list_of_names(tmp_path: Path) -> None:
+    hosts = read_inventory(written(tmp_path, PLAIN))
+    assert [(host.name, host.address, host.port, host.user) for host in hosts] == [
+        ("berlin-7", "berlin-7", None, None), ("bonn-2", "bonn-2", None, None),
+    ]  # fmt: skip
+
+
+def test_an_ssh_config_gives_its_names_without_patterns(tmp_path: Path) -> None:
+    text = "Host berlin-7 bonn-2\n  User probe\nHost *.example.net !x\n  Port 2222\nhost cologne\n"
+    assert [host.name for host in read_inventory(written(tmp_path, text))] == ["berlin-7", "bonn-2", "cologne"]
+
+
+@pytest.mark.parametrize(("text", "name"), [(INI, "hosts.ini"), (ANSIBLE_YAML, "hosts.yml")])
+def test_ansibles_inventory(text: str, name: str, tmp_path: Path) -> None:
+    hosts = {host.name: host for host in read_inventory(written(tmp_path, text, name))}
+    assert set(hosts) == {"berlin-7", "bonn-2", "lone"}
+    berlin = hosts["berlin-7"]
+    assert (berlin.address, berlin.port, berlin.user) == ("192.0.2.7", 2222, "probe")
+    assert (berlin.variables["uplink"], berlin.variables["gateway"]) == ("wlan 0", "10.0.0.1")
+    assert (hosts["bonn-2"].address, hosts["bonn-2"].user) == ("bonn-2", "probe")
+    assert hosts["lone"].user is None
+
+
+def test_nornirs_hosts_and_its_configuration(tmp_path: Path) -> None:
+    written(tmp_path, "agents: {}\n", "groups.yaml")
+    path = written(tmp_path, NORNIR, "hosts.yaml")
+    config = written(
+        tmp_path,
+        "inventory:\n  plugin: SimpleInventory\n  options:\n"
+        f"    host_file: {path}\n    group_file: {tmp_path}/groups.yaml\n",
+        "config.yaml",
+    )
+    for source in (path, config):
+        (host,) = read_inventory(source)
+        assert (host.address, host.port, host.user, host.groups) == ("192.0.2.7", 2222, "probe", ("agents",))
+        assert host.variables["uplink"] == "wlan0"
+
+
+@pytest.mark.parametrize(
+    ("limit", "names"),
+    [("b*", ["berlin-7", "bonn-2"]), ("agents", ["berlin-7", "bonn-2"]), ("lone,bonn-?", ["bonn-2", "lone"])],
+)  # fmt: skip
+def test_a_limit_names_hosts_or_groups(limit: str, names: list[str], tmp_path: Path) -> None:
+    assert [host.name for host in read_inventory(written(tmp_path, INI), limit)] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "line"),
+    [
+        ("-oProxyCommand=reboot\n", "hosts", "is not a name or an address of a host"),
+        ("a ansible_host=-oProxyCommand=reboot\n", "hosts", "'-oProxyCommand=reboot' is not a name"),
+        ("a ansible_user=-oX\n", "hosts", "'-oX' is not a name of a user"),
+        ("a ansible_host='b; reboot'\n", "hosts", "'b; reboot' is not a name"),
+        ("a ansible_port=0\n", "hosts", "'0' is not a port"),
+        ("web[01:10].example.net\n[x]\n", "hosts", "is a range of hosts: install ansible-core"),
+        ("\n", "hosts", "holds no host"),
+        ("a: [1\n", "hosts.yaml", "not YAML"),
+        ("- a\n", "hosts.yaml", "is not an inventory of Ansible or Nornir"),
+        ("inventory: {plugin: none}\n", "hosts.yaml", "Nornir: PluginNotRegistered"),
+    ],
+)
+def test_a_wrong_inventory_is_one_line(text: str, name: str, line: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        read_inventory(written(tmp_path, text, name))
+    assert line in str(raised.value)
+    assert len(raised.value.lines) == 1
+
+
+def test_a_template_is_filled_with_the_variables_of_each_host(tmp_path: Path) -> None:
+    template = written(
+        tmp_path, SITE.replace('"by-hand"', "{{ inventory_hostname | toml }}").replace("10.10.50.1", "{{ gateway }}")
+    )
+    hosts = [FleetHost(name='b"7', address="b", variables={"gateway": "10.10.50.2"})]
+    site = site_files(hosts, None, template)['b"7']
+    assert site.intent.site.name == 'b"7'
+    assert str(site.intent.gateway) == "10.10.50.2"
+
+
+def test_every_mistake_of_every_site_file_is_reported(tmp_path: Path) -> None:
+    written(tmp_path, SITE, "a.toml")
+    written(tmp_path, SITE.replace('"nat"', '"nta"'), "b.toml")
+    hosts = [FleetHost(name=name, address=name) for name in "abc"]
+    with pytest.raises(UsageError) as raised:
+        site_files(hosts, tmp_path, None)
+    assert raised.value.lines == [
+        f"{tmp_path}/b.toml: agent.attach.mode: found 'nta'; allowed: nat, macvlan, pipework-static, pipework-dhcp",
+        f"{tmp_path}/c.toml: cannot be read: No such file or directory",
+    ]
+    with pytest.raises(UsageError, match="'uplink' is undefined"):
+        site_files(hosts[:1], None, written(tmp_path, "{{ uplink }}", "t"))
+
+
+@pytest.mark.parametrize(("name", "folder"), [("a.b", "a.b"), ("../x", "%2E.%2Fx"), (".", "%2E"), ("a b", "a%20b")])
+def test_a_name_is_one_folder(name: str, folder: str) -> None:
+    assert folder_name(name) == folder

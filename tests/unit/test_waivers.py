@@ -1,0 +1,89 @@
+"""[[waive]] of a site file: what it accepts, until when, and how its mistakes are reported."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+
+from reports.console import summary
+from reports.junit import junit
+from reports.report_page import render
+from tests.helpers.sample_outcomes import intent, rule_missing
+from viacheck.model.exit_status import ExitStatus
+from viacheck.model.intent_file import IntentError, parse_intent
+from viacheck.model.result import CheckResult, RunResult, exit_status, overall
+from viacheck.model.waivers import ended_waivers, waiver_of
+
+UNTIL = datetime.date(2026, 12, 31)
+
+
+def waiving(**keys: Any) -> dict[str, Any]:
+    return intent() | {"waive": [{"reason": "the new cable comes in January", "until": UNTIL, **keys}]}
+
+
+def judged(document: dict[str, Any], today: datetime.date) -> RunResult:
+    """A run with a missing rule, with the waivers of a site file."""
+    outcome, site = rule_missing(), parse_intent(document, source="site.toml")
+    for result in outcome.results:
+        result.waiver = waiver_of(result, site, today)
+    return outcome
+
+
+def bad(outcome: RunResult) -> list[CheckResult]:
+    return [result for result in outcome.results if result.counted.bad]
+
+
+def test_a_diagnosis_is_waived_wherever_it_shows_until_its_date() -> None:
+    document = waiving(diagnosis="RULE_MISSING")
+    outcome = judged(document, UNTIL)
+    assert bad(outcome) == []
+    assert exit_status(outcome) is ExitStatus.OK
+    assert overall([result.counted for result in outcome.results]) == "pass"
+    later = judged(document, UNTIL + datetime.timedelta(days=1))
+    assert exit_status(later) is ExitStatus.FAILED
+    assert bad(later)
+
+
+def test_a_check_is_waived_alone() -> None:
+    outcome = judged(waiving(check="ROUTE-02"), UNTIL)
+    assert {result.check for result in outcome.results if result.waiver} == {"ROUTE-02"}
+    assert exit_status(outcome) is ExitStatus.FAILED
+
+
+def test_a_waived_result_is_shown_as_waived() -> None:
+    outcome = judged(waiving(diagnosis="RULE_MISSING"), UNTIL)
+    text = "waived until 2026-12-31: the new cable comes in January"
+    console = " ".join(summary(outcome, None, colour=False, width=None).split())
+    assert text in console
+    assert "Fix first" not in console
+    page = render(outcome)
+    assert text in page
+    assert 'id="fixes"' not in page
+    assert text in junit(outcome)
+    assert "<failure" not in junit(outcome)
+
+
+def test_an_ended_waiver_is_named() -> None:
+    saved = parse_intent(waiving(check="ROUTE-02"), source="site.toml").as_json()
+    assert list(ended_waivers(saved, UNTIL)) == []
+    (line,) = ended_waivers(saved, UNTIL + datetime.timedelta(days=1))
+    assert line == "the waiver of ROUTE-02 ended on 2026-12-31; it counts again"
+
+
+@pytest.mark.parametrize(
+    ("keys", "mistake"),
+    [
+        ({}, "site.toml: waive[1]: neither check nor diagnosis is given; allowed: exactly one of them"),
+        ({"check": "ROUTE-02", "diagnosis": "X"}, "site.toml: waive[1]: both check and diagnosis are given"),
+        ({"check": "route-2"}, "waive[0].check: found 'route-2'; allowed: the id of a check, such as 'ROUTE-07'"),
+        ({"check": "ROUTE-02", "until": 20261231}, "a date is year, month and day: 2026-12-31"),
+        ({"check": "ROUTE-02", "until": datetime.datetime(2026, 12, 31, 9)}, "a date is year, month and day"),
+        ({"check": "ROUTE-02", "reason": ""}, "allowed: 1 to 500 characters"),
+    ],
+)
+def test_a_wrong_waiver_is_one_line(keys: dict[str, Any], mistake: str) -> None:
+    with pytest.raises(IntentError) as raised:
+        parse_intent(waiving(**keys), source="site.toml")
+    assert [line for line in raised.value.mistakes if mistake in line], raised.value.mistakes
