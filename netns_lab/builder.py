@@ -73,9 +73,8 @@ def build(plan: LabPlan) -> Lab:
             rtnetlink_batch.send(namespaces[machine.name], configuration(machine))
             if machine.packet_filter:
                 nft_rules.apply(namespaces[machine.name], PACKET_FILTER_TABLE, machine.packet_filter)
-        if plan.switches:
-            for machine in (*plan.switches, plan.host, plan.agent, *plan.gateways, *plan.neighbours):
-                rtnetlink_batch.settle(namespaces[machine.name], machine.state.links)
+        for machine in (*plan.switches, plan.host, plan.agent, *plan.gateways, *plan.neighbours):
+            rtnetlink_batch.settle(namespaces[machine.name], machine.state.links)
         responders = Responders([(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways])
         undo.callback(responders.close)
         lab = Lab(plan, machines, responders, None)
