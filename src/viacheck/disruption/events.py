@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from viacheck.disruption.controls import CableControl, DhcpServerControl, EventContext, Restarts
+from viacheck.disruption.controls import CableControl, DhcpServerControl, EventContext, PowerControl, Restarts
 from viacheck.host.namespace import Namespace
 
 DOWN_TICKS = 15
@@ -281,3 +281,33 @@ class EngineRestart:
         context.agent_stops()
         context.act("the Docker engine is restarted", self.restarts.restart_engine)
         context.agent_returns(self.agent())
+
+
+@dataclass(frozen=True, slots=True)
+class Reboot:
+    """The host is really rebooted: the agent sends until it is stopped, and again as soon as it is there."""
+
+    power: PowerControl
+    name: str = "reboot"
+
+    @property
+    def title(self) -> str:
+        """Return the event as text."""
+        return "a reboot"
+
+    @property
+    def touches(self) -> Sequence[str]:
+        """Return no interface: all of them are gone, and others are there after it."""
+        return ()
+
+    def apply(self, context: EventContext) -> None:
+        """Reboot it; the captures are open before its init runs again."""
+        context.act("systemctl reboot", self.power.reboot)
+        context.agent_stops()
+        context.host_stops()
+        context.act("the host is off, and gets new interfaces", self.power.plug_in)
+        context.host_starts()
+        context.act("the host is powered on", self.power.power_on)
+        context.agent_returns(self.power.wait_for_agent())
+        self.power.wait_until_booted()
+        context.act("the boot is complete", lambda: None)
