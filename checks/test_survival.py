@@ -152,6 +152,30 @@ def test_it_survives_a_change_of_its_device(
     _survives("device-change", disruptions, traffic, resolved, intent, expect, also="rename")
 
 
+@check(
+    "FLAP-11",
+    "The agent's egress recovers after a restart of NetworkManager, and after netplan is applied",
+    guide=GUIDE,
+    needs="disruptive",
+)
+def test_it_survives_a_restart_of_its_manager(
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
+) -> None:
+    _leaves_as_intended(traffic, resolved, expect)
+    events: tuple[Survivable, ...] = ("networkmanager-restart", "netplan-apply")
+    attempts = [disruptions.through(event) for event in events]
+    # A host may have both: netplan can generate NetworkManager's profiles.
+    made = {
+        event: result for event, result in zip(events, attempts, strict=True) if isinstance(result, DisruptionResult)
+    }
+    if not made:
+        obstacles = [attempt for attempt in attempts if isinstance(attempt, EventNotRun)]
+        possible = [attempt for attempt in obstacles if attempt.obstacle is not EventObstacle.NOT_APPLICABLE]
+        _carried_out((possible or obstacles)[0], expect)
+    required = [event for event in made if intent.egress.must_survive(event)]
+    _judge(list(made.values()), (required or list(made))[0], intent, expect)
+
+
 def _survives(
     event: Survivable,
     disruptions: DisruptionTests,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,7 +41,7 @@ def scenario(
     guide: str,
     *,
     blank: bool = False,
-    flavours: Collection[Flavour] = ("netns", "engine"),
+    flavours: tuple[Flavour, ...] = ("netns", "engine"),
 ) -> Callable[[Callable[[LabDraft], LabPlan]], Callable[[], LabPlan]]:
     """Register a scenario under its name; ``--lab list`` shows the guide's chapter."""
 

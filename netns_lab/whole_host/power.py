@@ -14,7 +14,7 @@ from netns_lab.whole_host.first_process import FIRST_PROCESS, LAYERS, READY, REM
 from netns_lab.whole_host.root_files import RootFile
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
-from viacheck.host.pid_sandbox import child_of, read_line
+from viacheck.host.pid_sandbox import PATH, child_of, read_line
 
 REBOOTS, POWERS_OFF = -signal.SIGHUP, -signal.SIGINT
 """The signals that end unshare(1) when init has called reboot(2) in its process namespace (pid_namespaces(7))."""
@@ -78,7 +78,11 @@ class WholeHost:
             raise WholeHostFailed(f"init was not started: {output.decode(errors='replace').strip() or 'no answer'}")
         init = child_of(self._process.pid)
         self.host.enter_copy_of_mounts(f"/proc/{init}/ns/mnt", _show_machines_processes)
-        self.host.prefix = ("nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup")
+        # What this process has in its environment may break the host's own programs.
+        self.host.prefix = (
+            "nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup",
+            "env", "--ignore-environment", f"PATH={PATH}", "HOME=/root",
+        )  # fmt: skip
 
     def wait_until_booted(self) -> str:
         """Return systemd's state once every job of the boot is done: ``running``, or ``degraded``.

@@ -28,7 +28,7 @@ from viacheck.model.measurements import FlowKind
 from viacheck.model.result import CheckResult, Verdict
 from viacheck.targets.namespace_target import NamespaceTarget
 
-NETWORKD, IFUPDOWN = "host:policy-routing-networkd", "host:policy-routing-ifupdown"
+NETWORKD, IFUPDOWN, NM = (f"host:policy-routing-{manager}" for manager in ("networkd", "ifupdown", "nm"))
 _BASE = BaseRoot(DEFAULT_RELEASE)
 _MISSING = missing_for(_BASE)
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
@@ -107,13 +107,14 @@ def boots(lab: Lab) -> int:
 
 
 WITHOUT_RULE, TOO_EARLY = f"{IFUPDOWN}+no-post-up", f"{IFUPDOWN}+agent-before-network"
+NETPLAN_WITHOUT_RULE = "host:policy-routing-netplan+netplan-without-rule"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One run through the front door: a healthy lab and two with a fault."""
-    labs = ",".join((IFUPDOWN, WITHOUT_RULE, TOO_EARLY))
-    options = ("--lab", labs, "-k", "EGRESS-01 or PERSIST or FLAP-08")
+    """One run through the front door: two healthy labs and three with a fault."""
+    labs = ",".join((IFUPDOWN, NM, WITHOUT_RULE, TOO_EARLY, NETPLAN_WITHOUT_RULE))
+    options = ("--lab", labs, "-k", "EGRESS-01 or PERSIST or FLAP-08 or FLAP-11", "-n", "2")
     return run_once(tmp_path_factory, "whole-hosts", lambda folder: viacheck(*options, report_dir=folder))
 
 
@@ -124,8 +125,10 @@ def worse(run: Finished, lab: str) -> dict[str, CheckResult]:
     return {check: case for check, cases in results.items() for case in cases if severity([case])}
 
 
-def test_a_healthy_host_passes_through_the_front_door(run: Finished) -> None:
-    assert worse(run, IFUPDOWN) == {}
+def test_healthy_hosts_pass_through_the_front_door(run: Finished) -> None:
+    assert worse(run, IFUPDOWN) == worse(run, NM) == {}
+    (restart,) = by_check(run.outcome, f"lab:{NM}")["FLAP-11"]
+    assert restart.verdict is Verdict.PASS, "NetworkManager was restarted"
     assert {target.flavour for target in run.outcome.targets} == {"host"}
     assert run.exit_code == 1
 
@@ -147,6 +150,16 @@ def test_an_agent_that_starts_before_its_rule_leaks_at_boot(run: Finished) -> No
     assert results["FLAP-08"].diagnosis is not None
     assert results["FLAP-08"].diagnosis.code == "LEAK_AT_BOOT"
     assert "leaks" in results["FLAP-08"].observed
+
+
+def test_a_rule_that_netplan_does_not_know_is_gone_once_netplan_is_applied(run: Finished) -> None:
+    results = worse(run, NETPLAN_WITHOUT_RULE)
+    assert results.keys() == {"PERSIST-01", "FLAP-08", "FLAP-11"}
+    for check in results:
+        diagnosis = results[check].diagnosis
+        assert diagnosis is not None
+        assert diagnosis.code == "NOT_PERSISTENT", results[check]
+    assert "4 rules missing" in results["FLAP-11"].observed
 
 
 def test_a_shell_is_on_the_host_and_its_agent_is_the_hosts() -> None:

@@ -19,6 +19,7 @@ from netns_lab.whole_host.power_control import WholeHostPower
 from reports.text import escape_unprintable
 from viacheck.cli.command import lab_events, lab_failures, print_error
 from viacheck.host.namespace import Namespace
+from viacheck.host.pid_sandbox import PATH as HOST_PATH
 from viacheck.host.user_namespace import enter_user_namespace_if_needed
 from viacheck.model.exit_status import UsageError
 
@@ -72,6 +73,10 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
     if not command:
         sys.stdout.write(map_of(lab, spec))
         sys.stdout.flush()
+    if lab.whole_host is not None:
+        # Its commands do not get this process's environment.
+        kept = {"PATH": f"{SCRIPTS}:{HOST_PATH}", "PS1": prompt, "TERM": os.environ.get("TERM", "dumb")}
+        argv = ["env", *(f"{name}={value}" for name, value in kept.items()), *argv]
     # Ctrl-C is for the program in the shell.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     # In a whole host this process has no number; its agent has a path instead.

@@ -41,6 +41,8 @@ CHECK_OF = {
     "networkd-restart": "FLAP-09",
     "device-change": "FLAP-10",
     "rename": "FLAP-10",
+    "networkmanager-restart": "FLAP-11",
+    "netplan-apply": "FLAP-11",
 }
 """By event, the check that carries it out."""
 REBOOT = "reboot"

@@ -18,6 +18,8 @@ DOWN_TICKS = 15
 PAUSE_TICKS = 5
 """Ticks between the steps of an event that repeats its steps."""
 NETWORKD_SERVICE = "systemd-networkd.service"
+MANAGER_TIMEOUT = 20
+"""Seconds that NetworkManager may take to configure its links after a start."""
 CYCLES = 3
 """How often ifupdown takes an interface down and up: one cycle does not prove that the next succeeds."""
 
@@ -124,6 +126,55 @@ class NetworkdRestart:
             context.run("systemctl", "restart", NETWORKD_SERVICE)
         else:
             context.act("systemd-networkd is restarted", self.restart)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkManagerRestart:
+    """NetworkManager is restarted, as by an upgrade of its package, and applies the uplink's profile once more."""
+
+    links: tuple[str, ...]
+    """The links that it manages."""
+    uplink: str
+    name: str = "networkmanager-restart"
+
+    @property
+    def title(self) -> str:
+        """Return the event as text."""
+        return "a restart of NetworkManager"
+
+    @property
+    def touches(self) -> Sequence[str]:
+        """Return every link of NetworkManager: it configures them again."""
+        return self.links
+
+    def apply(self, context: EventContext) -> None:
+        """Restart the service, wait until it has configured its links, and apply the profile."""
+        context.run("systemctl", "restart", "NetworkManager.service")
+        context.run("nm-online", "--wait-for-startup", "--quiet", f"--timeout={MANAGER_TIMEOUT}")
+        context.run("nmcli", "device", "reapply", self.uplink)
+
+
+@dataclass(frozen=True, slots=True)
+class NetplanApply:
+    """netplan generates the files of the manager below it again, and has that manager read them (netplan-apply(8))."""
+
+    links: tuple[str, ...]
+    """The links that its files name."""
+    name: str = "netplan-apply"
+
+    @property
+    def title(self) -> str:
+        """Return the event as text."""
+        return "netplan apply"
+
+    @property
+    def touches(self) -> Sequence[str]:
+        """Return every link of netplan."""
+        return self.links
+
+    def apply(self, context: EventContext) -> None:
+        """Apply its files."""
+        context.run("netplan", "apply")
 
 
 @dataclass(frozen=True, slots=True)
