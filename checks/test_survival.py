@@ -139,7 +139,8 @@ def test_it_survives_a_change_of_its_lease(
 
 @check("FLAP-08", "The agent's egress recovers after a reboot", guide=GUIDE, needs="disruptive", event="reboot")
 def test_it_survives_a_reboot(disruptions: DisruptionTests, intent: Intent, expect: Expect) -> None:
-    _judge([_carried_out(disruptions.after_reboot(), expect)], "reboot", intent, expect)
+    fails_closed = intent.egress.leak == "forbid"
+    _judge([_carried_out(disruptions.after_reboot(), expect)], "reboot", intent, expect, fails_closed=fails_closed)
 
 
 @check(
@@ -170,6 +171,30 @@ def test_it_survives_a_change_of_its_device(
     _survives("device-change", disruptions, traffic, resolved, intent, expect, also="rename")
 
 
+@check(
+    "FLAP-11",
+    "The agent's egress recovers after a restart of NetworkManager, and after netplan is applied",
+    guide=GUIDE,
+    needs="disruptive",
+)
+def test_it_survives_a_restart_of_its_manager(
+    disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
+) -> None:
+    _leaves_as_intended(traffic, resolved, expect)
+    events: tuple[Survivable, ...] = ("networkmanager-restart", "netplan-apply")
+    attempts = [disruptions.through(event) for event in events]
+    # A host may have both: netplan can generate NetworkManager's profiles.
+    made = {
+        event: result for event, result in zip(events, attempts, strict=True) if isinstance(result, DisruptionResult)
+    }
+    if not made:
+        obstacles = [attempt for attempt in attempts if isinstance(attempt, EventNotRun)]
+        possible = [attempt for attempt in obstacles if attempt.obstacle is not EventObstacle.NOT_APPLICABLE]
+        _carried_out((possible or obstacles)[0], expect)
+    required = [event for event in made if intent.egress.must_survive(event)]
+    _judge(list(made.values()), (required or list(made))[0], intent, expect)
+
+
 def _survives(
     event: Survivable,
     disruptions: DisruptionTests,
@@ -197,14 +222,19 @@ def _carried_out(result: DisruptionResult | EventNotRun, expect: Expect) -> Disr
     return result
 
 
-def _judge(made: Sequence[DisruptionResult], event: Survivable, intent: Intent, expect: Expect) -> None:
+def _judge(
+    made: Sequence[DisruptionResult], event: Survivable, intent: Intent, expect: Expect, *, fails_closed: bool = False
+) -> None:
+    """Record the verdict on events that were carried out; with ``fails_closed``, no packet may leak meanwhile."""
     uplink, within = intent.egress.uplink, intent.egress.recover_within
-    survived = all(result.survived(seconds(within)) for result in made)
+    survived = all(result.survived(seconds(within)) and not (fails_closed and result.leaked) for result in made)
     events = " and after ".join(result.title for result in made)
     expected = (
         f"after {events} the agent's packets leave by {uplink} again within {within}, those of the old flow and of new "
         "flows, and rules and routes are as before"
     )
+    if fails_closed:
+        expected += "; meanwhile none leaves by another interface"
     observed = "; ".join(f"{result.title}: {disruption_text(result)}" for result in made)
     evidence = [evidence for result in made for evidence in _evidence(result)]
     doubts = [

@@ -6,7 +6,7 @@ Each machine's configuration goes to the kernel in one batch; the host also gets
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from netns_lab import nft_rules, rtnetlink_batch
@@ -69,7 +69,7 @@ def build(plan: LabPlan) -> Lab:
             rtnetlink_batch.send(namespaces[machine.name], _links(machine, plan.cables, machines))
         # The switches last: a port comes up with the carrier of a machine that is up already.
         for machine in (*plan.neighbours, *reversed((plan.host, plan.agent, *plan.gateways)), *plan.switches):
-            set_sysctls(namespaces[machine.name], _quick_neighbours(machine) | machine.state.sysctls)
+            set_sysctls(namespaces[machine.name], quick_neighbours(machine.state.links) | machine.state.sysctls)
             rtnetlink_batch.send(namespaces[machine.name], configuration(machine))
             if machine.packet_filter:
                 nft_rules.apply(namespaces[machine.name], PACKET_FILTER_TABLE, machine.packet_filter)
@@ -113,7 +113,8 @@ def _start_networkd(lab: Lab) -> None:
         networkd = NetworkdDaemon.start(lab.host.namespace, lab.plan.host.state.links)
     except NetworkdFailed as error:
         raise LabBuildError(f"lab {lab.plan.name}: {error}") from error
-    lab.add_networkd(networkd)
+    lab.networkd = networkd
+    lab.on_close(networkd.close)
     try:
         networkd.settle()
     except NetworkdFailed as error:
@@ -136,9 +137,9 @@ def _hold_lease(lab: Lab) -> None:
             raise LabBuildError(f"lab {lab.plan.name}: {error}") from error
 
 
-def _quick_neighbours(machine: Machine) -> dict[str, str]:
-    names = [link.name for link in machine.state.links]
-    return {pattern.format(name): RETRANSMIT_MS for pattern in QUICK_NEIGHBOURS for name in names}
+def quick_neighbours(links: Iterable[Link]) -> dict[str, str]:
+    """Return the sysctls by which interfaces give a silent neighbour up soon."""
+    return {pattern.format(link.name): RETRANSMIT_MS for pattern in QUICK_NEIGHBOURS for link in links}
 
 
 def _links(machine: Machine, cables: Sequence[Cable], machines: dict[str, LabMachine]) -> list[LabRequest]:

@@ -17,6 +17,8 @@ from netns_lab.networkd_daemon import NetworkdFailed
 from netns_lab.plan import HOST, Cable
 from netns_lab.rtnetlink_batch import LabRequest, request
 from viacheck.disruption.controls import EventFailed, EventNotPossible
+from viacheck.host.namespace import Namespace
+from viacheck.model.snapshot import Link
 
 ENABLED = ("test", "-e", pipework_host.WATCH_ENABLED)
 NEW_INDEX = 500
@@ -58,17 +60,9 @@ class NetnsLabControl:
         """Remove the device and create it again, down and without an address; its cable ends at the same port."""
         cable, other = self._cable(uplink)
         self._lab.host.ip("link", "del", "dev", uplink)
-        link, port = self._lab.plan.host.state.link(uplink), other.plan.state.link(cable.other_interface)
+        link = self._lab.plan.host.state.link(uplink)
         assert link is not None
-        assert port is not None
-        recreated = replace(link, index=link.index + NEW_INDEX)
-        rtnetlink_batch.send(self._lab.host.namespace, [rtnetlink_batch.add_veth(recreated, port, other.namespace)])
-        master = other.plan.state.link(port.master) if port.master else None
-        requests = [request("link", "set", index=port.index, master=master.index)] if master else []
-        requests.append(request("link", "set", index=port.index, state="up"))
-        addresses = [address for address in other.plan.state.addresses if address.interface == port.name]
-        requests += [rtnetlink_batch.add_address(address, port.index) for address in addresses]
-        rtnetlink_batch.send(other.namespace, [*requests, *_routes(other, cable, "add")])
+        plug_in(self._lab.host.namespace, replace(link, index=link.index + NEW_INDEX), other, cable)
 
     def restart_container(self) -> None:
         """Restart the agent's container, and run the units that its start triggers."""
@@ -135,6 +129,19 @@ class NetnsLabControl:
             apply_pipework(lab)
             if lab.plan.intent.mode == "pipework-dhcp":
                 start_agents_dhcp_client(lab, pipework_host.INTERFACE)
+
+
+def plug_in(host: Namespace, link: Link, other: LabMachine, cable: Cable) -> None:
+    """Give a host a new device, down and without an address, with its cable plugged in at the other machine."""
+    port = other.plan.state.link(cable.other_interface)
+    assert port is not None
+    rtnetlink_batch.send(host, [rtnetlink_batch.add_veth(link, port, other.namespace)])
+    master = other.plan.state.link(port.master) if port.master else None
+    requests = [request("link", "set", index=port.index, master=master.index)] if master else []
+    requests.append(request("link", "set", index=port.index, state="up"))
+    addresses = [address for address in other.plan.state.addresses if address.interface == port.name]
+    requests += [rtnetlink_batch.add_address(address, port.index) for address in addresses]
+    rtnetlink_batch.send(other.namespace, [*requests, *_routes(other, cable, "add")])
 
 
 def _index(machine: LabMachine, cable: Cable) -> int:

@@ -159,6 +159,7 @@ class LabDraft:
         self.leased: str | None = None
         self.daemons = False
         self.networkd = False
+        self.network_manager = False
         self.notes: list[str] = []
         self.boot: list[tuple[str, ...]] = []
         self.needs: dict[str, str] = {}
@@ -299,6 +300,7 @@ class LabDraft:
             leased=self.leased,
             daemons=self.daemons,
             networkd=self.networkd,
+            network_manager=self.network_manager,
             notes=tuple(self.notes),
             boot=tuple(self.boot),
             needs=dict(self.needs),

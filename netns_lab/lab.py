@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from netns_lab.plan import LabPlan, Machine
 from viacheck.host.command import CommandResult
@@ -17,13 +17,31 @@ from viacheck.netlink.rtnetlink import IFF_LOWER_UP, ChangeListener, RouteSocket
 
 if TYPE_CHECKING:
     from netns_lab.docker_engine.daemon import DockerDaemon
-    from netns_lab.networkd_daemon import NetworkdDaemon
     from netns_lab.services.dhcp_client import DHCPClient
     from netns_lab.services.dhcp_server import DHCPServer
     from netns_lab.services.responders import Responders
+    from netns_lab.whole_host.power import WholeHost
 
 AGENT_CONTAINER = "te-agent"
 CARRIER_TIMEOUT = 2.0
+
+
+class Networkd(Protocol):
+    """The systemd-networkd that configures a lab's host."""
+
+    def restart(self) -> None:
+        """Restart it; return when it is up.
+
+        Raises:
+            netns_lab.networkd_daemon.NetworkdFailed: it does not end, or does not come up again.
+        """
+
+    def settle(self) -> None:
+        """Wait until every link that its files name is configured.
+
+        Raises:
+            netns_lab.networkd_daemon.NetworkdFailed: a link is not.
+        """
 
 
 class LabCommandError(Exception):
@@ -91,6 +109,7 @@ class Lab:
         dhcp_servers: the DHCP servers of its segments.
         dhcp_client: the client that holds the agent's lease, where the agent has a lease.
         networkd: the systemd-networkd that configures the host, where the host has it.
+        whole_host: the power of a host that has an init of its own.
         notes: remarks for the reader of the report.
         replica_of: the snapshot that this lab is a replica of, if it is a replica.
     """
@@ -105,7 +124,8 @@ class Lab:
         self.change_output: list[tuple[str, str]] = []
         self.dhcp_servers: list[DHCPServer] = []
         self.dhcp_client: DHCPClient | None = None
-        self.networkd: NetworkdDaemon | None = None
+        self.networkd: Networkd | None = None
+        self.whole_host: WholeHost | None = None
         self.notes = list(plan.notes)
         self.replica_of: Snapshot | None = None
         self.responders = responders
@@ -159,11 +179,6 @@ class Lab:
     def add_dhcp_client(self, client: DHCPClient) -> None:
         """Add the DHCP client of the agent, which closes with the lab unless it is stopped before."""
         self.dhcp_client = client
-
-    def add_networkd(self, networkd: NetworkdDaemon) -> None:
-        """Add the host's systemd-networkd, which closes with the lab."""
-        self.networkd = networkd
-        self.on_close(networkd.close)
 
     def stop_dhcp_client(self) -> None:
         """Kill the agent's DHCP client: the agent keeps its address until the lease ends."""

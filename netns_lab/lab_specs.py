@@ -9,13 +9,14 @@ import difflib
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from netns_lab.faults import FAULTS, Fault
 from netns_lab.plan import LabPlan
-from netns_lab.scenarios import BLANK, SCENARIOS
+from netns_lab.scenarios import BLANK, SCENARIOS, WHOLE_HOSTS, Flavour
+from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.snapshot import Snapshot
@@ -25,9 +26,9 @@ from viacheck.targets.specs import SelectionError
 if TYPE_CHECKING:
     from netns_lab.lab import Lab
     from netns_lab.lab_targets import LabTarget, ReplicaTarget
+    from netns_lab.scenarios.register import Scenario
     from viacheck.model.result import TargetRecord
 
-Flavour = Literal["netns", "engine"]
 REPLICA = "twin:"
 """The beginning of a replica's id, after the option --twin."""
 
@@ -42,9 +43,14 @@ class Script:
 
 
 @functools.cache
-def _intent_of(scenario: str) -> Intent:
+def _intent_of(scenario: str, flavour: Flavour) -> Intent:
     """Return a scenario's intent, validated once: a run over all labs asks for it 8,000 times while it collects."""
-    return SCENARIOS[scenario]().intent
+    return _scenarios(flavour)[scenario]().intent
+
+
+def _scenarios(flavour: Flavour) -> dict[str, Scenario]:
+    """Return the scenarios that a flavour can build."""
+    return WHOLE_HOSTS if flavour == "host" else SCENARIOS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,15 @@ class LabSpec:
     scripts: tuple[Script, ...] = ()
     """The scripts to run on its host before the checks."""
     announcement: tuple[str, ...] = ()
+    release: str = DEFAULT_RELEASE
+    """The Debian release of a whole host."""
 
     @property
     def name(self) -> str:
         """The name, as the command line writes it."""
-        return ("engine:" if self.flavour == "engine" else "") + "+".join((self.scenario, *self.faults))
+        prefix = "" if self.flavour == "netns" else f"{self.flavour}:"
+        release = "" if self.release == DEFAULT_RELEASE else f"@{self.release}"
+        return prefix + "+".join((self.scenario + release, *self.faults))
 
     @property
     def id(self) -> str:
@@ -75,17 +85,17 @@ class LabSpec:
 
     def plan(self) -> LabPlan:
         """Return the lab's description."""
-        return SCENARIOS[self.scenario]()
+        return _scenarios(self.flavour)[self.scenario]()
 
     @property
     def intent(self) -> Intent:
         """The intent of the scenario."""
-        return _intent_of(self.scenario)
+        return _intent_of(self.scenario, self.flavour)
 
     @property
     def slow(self) -> bool:
         """A real network manager runs in the lab, or a check listens for DHCP offers; both take time."""
-        return bool(self.plan().boot) or self.intent.mode == "macvlan"
+        return self.flavour == "host" or bool(self.plan().boot) or self.intent.mode == "macvlan"
 
     def with_scripts(self, *scripts: Script) -> LabSpec:
         """Return the same lab, with more scripts to run."""
@@ -205,7 +215,7 @@ def default_labs() -> list[LabSpec]:
 
 
 def parse_labs(text: str) -> list[LabSpec]:
-    """Parse the value of ``--lab``: a comma list of ``[engine:]SCENARIO[+FAULT…]``, or ``all``.
+    """Parse the value of ``--lab``: a comma list of ``[engine:|host:]SCENARIO[@RELEASE][+FAULT…]``, or ``all``.
 
     Raises:
         SelectionError: a name is unknown; the message holds the nearest known names.
@@ -226,12 +236,22 @@ def _parse_lab(text: str) -> LabSpec:
     name = text
     if ":" in text:
         prefix, name = text.split(":", 1)
-        if prefix not in ("engine", "netns"):
-            raise SelectionError(f"--lab: unknown flavour {prefix!r} in {text!r}; allowed: netns, engine")
-        flavour = "engine" if prefix == "engine" else "netns"
-    scenario, *faults = name.split("+")
-    if scenario not in SCENARIOS:
-        raise SelectionError(_unknown("lab", scenario, SCENARIOS))
+        flavours: dict[str, Flavour] = {"netns": "netns", "engine": "engine", "host": "host"}
+        if prefix not in flavours:
+            raise SelectionError(f"--lab: unknown flavour {prefix!r} in {text!r}; allowed: {', '.join(flavours)}")
+        flavour = flavours[prefix]
+    name, *faults = name.split("+")
+    scenario, at, release = name.partition("@")
+    if scenario not in _scenarios(flavour):
+        if scenario in SCENARIOS or scenario in WHOLE_HOSTS:
+            raise SelectionError(
+                f"--lab: lab {scenario!r} has no flavour {flavour!r}; with it: {', '.join(_scenarios(flavour))}"
+            )
+        raise SelectionError(_unknown("lab", scenario, _scenarios(flavour)))
+    if at and flavour != "host":
+        raise SelectionError(f"--lab: {text!r} names a release, which only a whole host has (host:LAB@{release})")
+    if at and release not in RELEASES:
+        raise SelectionError(f"--lab: unknown release {release!r} in {text!r}; allowed: {', '.join(RELEASES)}")
     for fault in faults:
         if fault not in FAULTS:
             raise SelectionError(_unknown("fault", fault, FAULTS))
@@ -240,7 +260,13 @@ def _parse_lab(text: str) -> LabSpec:
                 f"--lab: fault {fault!r} does not belong to lab {scenario!r}; it goes with "
                 + ", ".join(FAULTS[fault].on)
             )
-    return LabSpec(scenario, flavour, tuple(faults))
+        if FAULTS[fault].flavour == "host" and flavour != "host":
+            raise SelectionError(f"--lab: fault {fault!r} needs a whole host: host:{text.rpartition(':')[2]}")
+    if flavour != "host":
+        return LabSpec(scenario, flavour, tuple(faults))
+    base = BaseRoot(release or DEFAULT_RELEASE)
+    first = () if base.built else (f"lab {text} first builds the {base.release} base root: once, about a minute",)
+    return LabSpec(scenario, flavour, tuple(faults), announcement=first, release=base.release)
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -251,11 +277,14 @@ def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 def catalogue() -> Iterator[str]:
     """Yield the lines of ``--lab list``: name, flavour, chapter of the guide; then the faults of each lab."""
-    width = max(len(name) for name in SCENARIOS) + len("engine:")
+    width = max(len(name) for name in (*SCENARIOS, *WHOLE_HOSTS)) + len("engine:")
     for name, scenario in SCENARIOS.items():
         for flavour in ("netns", "engine"):
             shown = name if flavour == "netns" else f"engine:{name}"
             yield f"{shown:<{width}}  {flavour:<6}  {scenario.guide}"
+    for name, scenario in WHOLE_HOSTS.items():
+        shown = f"host:{name}"
+        yield f"{shown:<{width}}  host    {scenario.guide}"
     yield ""
     yield "Faults (LAB+FAULT):"
     for fault in FAULTS.values():

@@ -15,6 +15,7 @@ from netns_lab.lab import Lab
 from netns_lab.lab_specs import LabSpec, ReplicaSpec
 from netns_lab.plan import AGENT_PATH
 from netns_lab.reboot import rebooted_plan
+from netns_lab.whole_host.power_control import WholeHostPower
 from viacheck.analysis.replica_diff import differences
 from viacheck.disruption.replica_events import obstacle
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
@@ -43,6 +44,7 @@ class LabTarget(NamespaceTarget):
                 gateways=_gateways(lab),
                 control=NetnsLabControl(lab),
                 clone=spec.open,
+                power=WholeHostPower(lab, lab.whole_host) if lab.whole_host is not None else None,
                 rebooted=(lambda: LabTarget(spec, build(rebooted_plan(lab)))) if reboots else None,
             ),
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 
 from netns_lab.apply_script import ScriptFailed, apply_script
 from netns_lab.builder import build
@@ -15,6 +16,9 @@ from netns_lab.lab_targets import ReplicaTarget
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
 from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from netns_lab.rtnetlink_batch import LabBuildError
+from netns_lab.whole_host.base_root import BaseRoot, BaseRootFailed
+from netns_lab.whole_host.host_lab import build_whole_host
+from netns_lab.whole_host.host_requirements import missing_for
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.local import LocalTarget
@@ -53,6 +57,8 @@ def build_lab(spec: LabSpec) -> Lab:
         LabCommandError: a fault's command failed.
     """
     plan = spec.plan()
+    if spec.flavour == "host":
+        return _with_faults(_build_host(spec), spec)
     needs = dict(plan.needs)
     for fault in faults_of(spec):
         needs |= fault.needs
@@ -68,6 +74,21 @@ def build_lab(spec: LabSpec) -> Lab:
         lab = build_with_engine(plan)
     else:
         lab = build(plan)
+    return _with_faults(lab, spec)
+
+
+def _build_host(spec: LabSpec) -> Lab:
+    base = BaseRoot(spec.release)
+    if (reason := missing_for(base)) is not None:
+        raise TargetUnavailable(reason)
+    try:
+        base.build(lambda line: sys.stderr.write(f"viacheck: {line}\n"))
+    except BaseRootFailed as error:
+        raise TargetUnavailable(str(error)) from error
+    return build_whole_host(spec.plan(), base)
+
+
+def _with_faults(lab: Lab, spec: LabSpec) -> Lab:
     try:
         for fault in faults_of(spec):
             fault.apply(lab)

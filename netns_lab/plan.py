@@ -98,6 +98,8 @@ class LabPlan:
     """Commands of the host leave daemons running."""
     networkd: bool = False
     """systemd-networkd configures the host from its files; such a host has daemons."""
+    network_manager: bool = False
+    """NetworkManager configures the host from its files; only a whole host can run it."""
     notes: tuple[str, ...] = ()
     """Remarks for the reader of the report."""
     boot: tuple[tuple[str, ...], ...] = ()

@@ -15,7 +15,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from netns_lab.docker_engine import cgroups
+from netns_lab import cgroups
 from netns_lab.docker_engine.containers import EngineContainers
 from netns_lab.docker_engine.networks import EngineNetworks
 from netns_lab.docker_engine.sandbox import ENVIRONMENT, STOP_TIMEOUT, EngineSandbox, SandboxFailed

@@ -6,19 +6,19 @@ import os
 import shutil
 from pathlib import Path
 
-from netns_lab.docker_engine import cgroups
+from netns_lab import cgroups
 from netns_lab.docker_engine.image import BUSYBOX
 from netns_lab.docker_engine.sandbox import SEARCH_PATH
 
 PACKAGES = {"dockerd": "docker.io", "docker-init": "docker.io", "iptables": "iptables"}
-_ALL_USER_IDS = ["0", "0", "4294967295"]
+ALL_USER_IDS = ["0", "0", "4294967295"]
 
 
 def missing_requirement() -> str | None:
     """Return why no engine can run here, in one line with the remedy, or None when an engine can run."""
     if os.geteuid() != 0:
         return "an engine lab needs root: dockerd mounts file systems and makes cgroups"
-    if Path("/proc/self/uid_map").read_text().split() != _ALL_USER_IDS:
+    if Path("/proc/self/uid_map").read_text().split() != ALL_USER_IDS:
         return "an engine lab needs the machine's root; this is root of a user namespace only"
     missing = missing_packages()
     if missing:

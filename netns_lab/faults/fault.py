@@ -28,7 +28,7 @@ class Fault:
     diagnosis: str
     """The main diagnosis."""
     apply: Break
-    flavour: Literal["any", "netns", "engine"] = "any"
+    flavour: Literal["any", "netns", "engine", "host"] = "any"
     needs: Mapping[str, str] = field(default_factory=dict)
     """Programs that must be installed besides those of the lab, and the Debian package of each."""
     diagnoses: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ def fault(
     on: str | tuple[str, ...],
     breaks: set[str] | Mapping[str, set[str]],
     diagnosis: str,
-    flavour: Literal["any", "netns", "engine"] = "any",
+    flavour: Literal["any", "netns", "engine", "host"] = "any",
     needs: Mapping[str, str] | None = None,
 ) -> Callable[[Break], Break]:
     """Register a fault under its name.

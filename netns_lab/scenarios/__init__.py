@@ -8,8 +8,9 @@ from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, TABLE, 
 # isort: split
 # The NAT chapter comes first in the guide, and so in every list of labs.
 from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
+from netns_lab.scenarios.managers import policy_routing_netplan, policy_routing_nm
 from netns_lab.scenarios.networkd import policy_routing_networkd
-from netns_lab.scenarios.register import BLANK, SCENARIOS, scenario
+from netns_lab.scenarios.register import BLANK, SCENARIOS, WHOLE_HOSTS, Flavour, scenario
 from netns_lab.scenarios.survival import policy_routing_ifupdown
 
 __all__ = [
@@ -22,7 +23,11 @@ __all__ = [
     "SCENARIOS",
     "TABLE",
     "TABLE_NAME",
+    "WHOLE_HOSTS",
+    "Flavour",
     "policy_routing_ifupdown",
+    "policy_routing_netplan",
     "policy_routing_networkd",
+    "policy_routing_nm",
     "scenario",
 ]

@@ -56,6 +56,7 @@ def uplink(*sections: str) -> str:
     "policy-routing-networkd",
     "Hardened policy routing in systemd-networkd's files: it survives every event",
     "NAT, host with multiple physical interfaces, steps 1-6",
+    flavours=("netns", "engine", "host"),
 )
 def policy_routing_networkd(lab: LabDraft) -> LabPlan:
     """Describe rules and backstop under lo and the route under wlan0; a real systemd-networkd reads private files."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from netns_lab.draft import LabDraft
 from netns_lab.plan import LabPlan
@@ -24,20 +25,34 @@ class Scenario:
         return self.describe(LabDraft(self.name, self.title, self.guide))
 
 
+Flavour = Literal["netns", "engine", "host"]
+
 SCENARIOS: dict[str, Scenario] = {}
+"""Scenarios that run in namespaces, with or without a Docker engine."""
+WHOLE_HOSTS: dict[str, Scenario] = {}
+"""Scenarios that run as a whole host with an init of its own; some of them are in SCENARIOS too."""
 BLANK: set[str] = set()
 """Scenarios to start from: their intent holds only after a person's own commands have run."""
 
 
 def scenario(
-    name: str, title: str, guide: str, *, blank: bool = False
+    name: str,
+    title: str,
+    guide: str,
+    *,
+    blank: bool = False,
+    flavours: tuple[Flavour, ...] = ("netns", "engine"),
 ) -> Callable[[Callable[[LabDraft], LabPlan]], Callable[[], LabPlan]]:
     """Register a scenario under its name; ``--lab list`` shows the guide's chapter."""
 
     def register(describe: Callable[[LabDraft], LabPlan]) -> Callable[[], LabPlan]:
-        SCENARIOS[name] = Scenario(name, title, guide, describe)
+        registered = Scenario(name, title, guide, describe)
+        if "netns" in flavours:
+            SCENARIOS[name] = registered
+        if "host" in flavours:
+            WHOLE_HOSTS[name] = registered
         if blank:
             BLANK.add(name)
-        return SCENARIOS[name]
+        return registered
 
     return register

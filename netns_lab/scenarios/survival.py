@@ -77,6 +77,7 @@ def _options(*lines: str) -> list[str]:
     "policy-routing-ifupdown",
     "Hardened policy routing in ifupdown's files: it survives every event",
     "NAT, host with multiple physical interfaces, steps 1-6",
+    flavours=("netns", "engine", "host"),
 )
 def policy_routing_ifupdown(lab: LabDraft) -> LabPlan:
     """Describe rules and backstop under lo and the route under wlan0; real ifup and ifdown read private files."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.docker_engine import cgroups
+from netns_lab import cgroups
 from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
 from netns_lab.docker_engine.requirements import missing_packages, missing_requirement
 from netns_lab.pid_namespace import contain_processes

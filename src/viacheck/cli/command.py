@@ -78,6 +78,17 @@ def lab_failures() -> Iterator[None]:
 
 
 @contextmanager
+def lab_events() -> Iterator[None]:
+    """Turn the errors of an event in a lab into :class:`CommandFailed`."""
+    from viacheck.disruption.controls import EventFailed
+
+    try:
+        yield
+    except EventFailed as error:
+        raise CommandFailed(str(error)) from error
+
+
+@contextmanager
 def opened(spec: TargetSpec) -> Iterator[Target]:
     """Open a target for the time of a block.
 

@@ -7,7 +7,7 @@ import importlib
 import inspect
 
 from netns_lab.faults import FAULTS
-from netns_lab.scenarios import SCENARIOS
+from netns_lab.scenarios import SCENARIOS, WHOLE_HOSTS
 from viacheck.atomic_file import write_file
 from viacheck.diagnosis.codes import CODES
 from viacheck.installation import CHECKS, ROOT
@@ -38,7 +38,7 @@ def faults_page() -> str:
     """Return docs/faults.md: the fault matrix."""
     rows = ["| fault | what is broken | on | checks that get worse | diagnosis |", "| --- | --- | --- | --- | --- |"]
     for fault in FAULTS.values():
-        flavour = " (engine)" if fault.flavour == "engine" else ""
+        flavour = f" ({fault.flavour})" if fault.flavour in ("engine", "host") else ""
         rows.append(
             f"| `{fault.name}` | {fault.title} | {', '.join(fault.on)}{flavour} | {', '.join(sorted(fault.breaks))} | "
             f"`{fault.diagnosis}` |"
@@ -49,9 +49,11 @@ def faults_page() -> str:
 def labs_page() -> str:
     """Return docs/labs.md: every lab."""
     rows = ["| lab | what it is | guide | leaves by |", "| --- | --- | --- | --- |"]
-    for name, describe in SCENARIOS.items():
+    for name, describe in (SCENARIOS | WHOLE_HOSTS).items():
         plan = describe()
-        rows.append(f"| `{name}`, `engine:{name}` | {plan.title} | {plan.guide} | {plan.intent.egress.uplink} |")
+        names = [f"`{name}`", f"`engine:{name}`"] if name in SCENARIOS else []
+        names += [f"`host:{name}`"] if name in WHOLE_HOSTS else []
+        rows.append(f"| {', '.join(names)} | {plan.title} | {plan.guide} | {plan.intent.egress.uplink} |")
     return "# Labs\n\n" + HEADER + "\n".join(rows) + "\n"
 
 

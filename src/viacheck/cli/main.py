@@ -26,6 +26,7 @@ from viacheck.model.exit_status import ExitStatus, UsageError
 
 COMMANDS = {
     "site": "write a draft of site.toml, or print its JSON Schema",
+    "lab": "build or remove the base roots of whole-host labs",
     "shell": "open a root shell on a lab's host",
     "explain": "show where a packet goes, and why",
     "diff": "show what changed between two runs",

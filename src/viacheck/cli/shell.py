@@ -12,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from netns_lab.docker_engine.engine_builder import engine_intent
-from netns_lab.lab import Lab
+from netns_lab.lab import Lab, LabMachine
 from netns_lab.lab_specs import LabSpec, parse_labs
 from netns_lab.open_lab import open_lab
+from netns_lab.plan import AGENT_PATH
+from netns_lab.whole_host.power_control import WholeHostPower
 from reports.text import escape_unprintable
-from viacheck.cli.command import lab_failures, print_error
+from viacheck.cli.command import lab_events, lab_failures, print_error
 from viacheck.host.namespace import Namespace
+from viacheck.host.pid_sandbox import PATH as HOST_PATH
 from viacheck.host.user_namespace import enter_user_namespace_if_needed
 from viacheck.model.exit_status import UsageError
 
@@ -26,13 +29,13 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127
 SCRIPTS = Path("/run/viacheck")
 _AGENT_SCRIPT = """#!/bin/sh
 # Runs a command in the agent's network namespace.
-exec nsenter --net=/proc/{pid}/fd/{fd} -- "$@"
+exec nsenter --net={path} -- "$@"
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Define the options."""
-    parser.usage = "viacheck shell [engine:]LAB[+FAULT...] [COMMAND ...]"
+    parser.usage = "viacheck shell [engine:|host:]LAB[@RELEASE][+FAULT...] [COMMAND ...]"
     parser.epilog = (
         "A COMMAND in quotes is a line for the shell: viacheck shell nat 'ip rule; ip route'. "
         "'viacheck --lab list' prints all labs and faults. The lab is removed when the shell ends."
@@ -61,7 +64,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
-    lab.host.namespace.call(lambda: _write_agent_script(lab.agent.namespace.net_fd))
     path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
     prompt = f"[viacheck {spec.name} host] \\w \\$ "
     environment = {**os.environ, "PATH": f"{SCRIPTS}:{path}", "PS1": prompt}
@@ -76,25 +78,52 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
     if not command:
         sys.stdout.write(map_of(lab, spec))
         sys.stdout.flush()
+    if lab.whole_host is not None:
+        # Its commands do not get this process's environment.
+        kept = {"PATH": f"{SCRIPTS}:{HOST_PATH}", "PS1": prompt, "TERM": os.environ.get("TERM", "dumb")}
+        argv = ["env", *(f"{name}={value}" for name, value in kept.items()), *argv]
     # Ctrl-C is for the program in the shell.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # In a whole host this process has no number; its agent has a path instead.
+    agent = AGENT_PATH if lab.whole_host is not None else lab.agent.namespace.path
     try:
-        return _run_inside(lab.host.namespace, argv, environment)
+        while True:
+            lab.host.namespace.call(lambda: _write_agent_script(agent))
+            status = _run_inside(lab.host.namespace, argv, environment)
+            if command or not _boots_again(lab):
+                return status
+            sys.stdout.write(f"{spec.name} has rebooted\n")
+            sys.stdout.flush()
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
-def _write_agent_script(agent_fd: int) -> None:
+def _boots_again(lab: Lab) -> bool:
+    """Return whether the host has rebooted, as its user asked; the boot is complete then."""
+    if lab.whole_host is None or not lab.whole_host.goes_down():
+        return False
+    power = WholeHostPower(lab, lab.whole_host)
+    with lab_events():
+        if not power.wait_until_off():
+            return False
+        power.plug_in()
+        power.power_on()
+        lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, power.wait_for_agent())
+        power.wait_until_booted()
+    return True
+
+
+def _write_agent_script(agent: str) -> None:
     """Write the command `agent` into the lab's own /run."""
     SCRIPTS.mkdir()
     script = SCRIPTS / "agent"
-    script.write_text(_AGENT_SCRIPT.format(pid=os.getpid(), fd=agent_fd))
+    script.write_text(_AGENT_SCRIPT.format(path=agent))
     script.chmod(0o755)
 
 
 def _run_inside(namespace: Namespace, argv: list[str], environment: dict[str, str]) -> int:
     start: Callable[[], subprocess.Popen[bytes]] = lambda: subprocess.Popen(  # noqa: E731 - run in the worker thread
-        argv, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        [*namespace.prefix, *argv], env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     )
     try:
         return namespace.call(start).wait()
@@ -118,5 +147,7 @@ def map_of(lab: Lab, spec: LabSpec) -> str:
         for line in lab.agent.namespace.run(["ip", "-br", "address"]).stdout.splitlines()
     ]
     lines += ["", f"  'agent CMD' runs CMD as the agent, such as: agent ping -c 1 {intent.probe.target}"]
+    if lab.whole_host is not None:
+        lines.append("  'reboot' really reboots the host, and a new shell follows")
     lines += ["  the lab is removed when this shell ends", ""]
     return "\n".join(lines) + "\n"

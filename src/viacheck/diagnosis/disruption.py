@@ -41,8 +41,11 @@ CHECK_OF = {
     "networkd-restart": "FLAP-09",
     "device-change": "FLAP-10",
     "rename": "FLAP-10",
+    "networkmanager-restart": "FLAP-11",
+    "netplan-apply": "FLAP-11",
 }
 """By event, the check that carries it out."""
+REBOOT = "reboot"
 LEASE_EVENTS = ("dhcp-renew", "address-change")
 LEAK_CHECK = "FLAP-06"
 
@@ -227,7 +230,7 @@ def _keeps_source(result: DisruptionResult) -> bool:
 
 def leaks_while_down(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that packets leave by another uplink although the host's routing fails closed."""
-    leaking = _disruptions(measurements, lambda result: result.leaked)
+    leaking = _disruptions(measurements, lambda result: result.leaked and result.event != REBOOT)
     if not leaking or egress_without_uplink(resolved) is not None:
         return
     first, routes = leaking[0], _routes_when_down(resolved)
@@ -238,6 +241,20 @@ def leaks_while_down(resolved: ResolvedIntent, measurements: Measurements) -> It
         remedy_of(delete_line(route.place.path, route.place.line, line) for route, line in routes),
         frozenset(CHECK_OF[result.event] for result in leaking), (state_changes(first),),
     )  # fmt: skip
+
+
+def leaks_at_boot(_resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that packets leave by another uplink during a reboot, after which the rules and routes are there."""
+    for result in _disruptions(measurements, lambda result: result.event == REBOOT and result.leaked):
+        if result.rules_lost or result.routes_lost:
+            # The boot does not end with the leak, and the missing rule or route is the cause.
+            return
+        yield Cause(
+            "LEAK_AT_BOOT", CHECK_OF[REBOOT],
+            f"during {result.title} {leak_text(result)}: the agent runs while a default route is there and its rule is "
+            "not",
+            evidence=(state_changes(result),),
+        )  # fmt: skip
 
 
 def _routes_when_down(resolved: ResolvedIntent) -> list[tuple[WrittenRoute, str]]:

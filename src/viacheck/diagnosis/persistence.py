@@ -19,7 +19,7 @@ from viacheck.persistence.lint import findings_of, replay_findings
 from viacheck.persistence.manager_config import OWN_NAMES
 
 _ALSO_AFFECTS = {
-    "NOT_PERSISTENT": frozenset({"FLAP-03", "FLAP-08", "FLAP-09"}),
+    "NOT_PERSISTENT": frozenset({"FLAP-03", "FLAP-08", "FLAP-09", "FLAP-11"}),
     "NOT_IDEMPOTENT": frozenset({"FLAP-03"}),
     "RULES_ACCUMULATE": frozenset({"FLAP-03"}),
     "RULE_LOST": frozenset({"FLAP-03"}),

@@ -34,6 +34,7 @@ DISRUPTION_FINDERS: tuple[Finder, ...] = (
     disruption.route_not_restored,
     disruption.source_kept,
     disruption.leaks_while_down,
+    disruption.leaks_at_boot,
 )
 """The causes that only an event shows."""
 NAT_FINDERS: tuple[Finder, ...] = (

@@ -55,6 +55,12 @@ class EventContext(Protocol):
     def reopen(self) -> None:
         """Watch an interface that was recreated."""
 
+    def host_stops(self) -> None:
+        """End the watch: the host is off, and its interfaces are about to be gone."""
+
+    def host_starts(self) -> None:
+        """Watch the interfaces that the host has from now on; it is powered on after this."""
+
     def router_moves(self, old: str, new: str) -> None:
         """Expect routes by the router's old address to follow it to the new one."""
 
@@ -124,6 +130,41 @@ class Restarts(Protocol):
         Raises:
             EventFailed: the engine does not answer again.
             EventNotPossible: no engine runs.
+        """
+
+
+class PowerControl(Protocol):
+    """The power of a host with an init of its own; a lab's, as it is started again from outside of it."""
+
+    def reboot(self) -> None:
+        """Reboot the host as a person would; return when it is off.
+
+        Raises:
+            EventFailed: it does not shut down, or does not ask to be started again.
+        """
+
+    def plug_in(self) -> None:
+        """Give the host that is off new interfaces, with their cables plugged in and nothing configured."""
+
+    def power_on(self) -> None:
+        """Start the host's init.
+
+        Raises:
+            EventFailed: it does not start.
+        """
+
+    def wait_for_agent(self) -> Namespace:
+        """Return the agent's namespace as soon as it exists; the caller closes it.
+
+        Raises:
+            EventFailed: the host starts no agent.
+        """
+
+    def wait_until_booted(self) -> None:
+        """Return when every job of the boot is done.
+
+        Raises:
+            EventFailed: the boot does not end.
         """
 
 
@@ -202,6 +243,10 @@ class DisruptionServices(Protocol):
     @property
     def clone(self) -> Callable[[], DisruptionTarget] | None:
         """Return the function that builds another target like this one; labs only."""
+
+    @property
+    def power(self) -> PowerControl | None:
+        """Return the control over the host's power; only labs whose host has an init of its own."""
 
     @property
     def rebooted(self) -> Callable[[], DisruptionTarget] | None:

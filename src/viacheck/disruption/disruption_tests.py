@@ -7,7 +7,7 @@ restores the state after the event.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from viacheck.disruption.controls import (
     DisruptionTarget,
@@ -20,6 +20,7 @@ from viacheck.disruption.controls import (
     NoGuard,
 )
 from viacheck.disruption.event_registry import event_for
+from viacheck.disruption.events import Reboot
 from viacheck.disruption.runner import DisruptionRun, HostUnderTest
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle
 from viacheck.packets.capture import Watch
@@ -77,11 +78,13 @@ class DisruptionTests:
             raise EventNotApplicable("rule and route are typed by hand on purpose (egress.persist)")
         if (obstacle := self.target.obstacle_to(REBOOT)) is not None:
             raise EventNotPossible(obstacle)
+        if self.target.services.power is not None:
+            return replace(self.run(_reboot), only_table=self.target.resolved.table)
         if self.target.services.rebooted is None:
             raise EventNotPossible("only labs of NAT whose host runs a network manager replay a boot")
         host = self._watched(self.target.services.rebooted())
         try:
-            return DisruptionRun(host, self.target, _Reboot()).after_boot()
+            return DisruptionRun(host, self.target, _ReplayedBoot()).after_boot()
         finally:
             host.close()
 
@@ -117,8 +120,13 @@ class DisruptionTests:
         return HostUnderTest(target, target.agent, tokens, watch, own)
 
 
+def _reboot(target: DisruptionTarget) -> Event:
+    assert target.services.power is not None
+    return Reboot(target.services.power)
+
+
 @dataclass(frozen=True, slots=True)
-class _Reboot:
+class _ReplayedBoot:
     """The host boots from its files alone. The boot has happened when the run begins."""
 
     name: str = REBOOT

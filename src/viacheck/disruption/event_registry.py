@@ -19,12 +19,14 @@ from viacheck.disruption.events import (
     IfUpDown,
     LeaseMoved,
     LinkFlap,
+    NetplanApply,
     NetworkdRestart,
+    NetworkManagerRestart,
     Renamed,
     RouterMoved,
 )
 from viacheck.model.measurements import EventName
-from viacheck.persistence.assess import networkd_links
+from viacheck.persistence.assess import netplan_links, networkd_links, networkmanager_links
 
 
 def event_for(name: EventName, target: DisruptionTarget) -> Event:
@@ -63,7 +65,20 @@ def event_for(name: EventName, target: DisruptionTarget) -> Event:
         return _lease_event(name, target)
     if name == "networkd-restart":
         return _networkd_restart(target)
+    if name == "networkmanager-restart":
+        return NetworkManagerRestart(_links_of("NetworkManager", networkmanager_links(target.snapshot), target), uplink)
+    if name == "netplan-apply":
+        return NetplanApply(_links_of("netplan", netplan_links(target.snapshot), target))
     raise EventNotPossible(f"there is no event with the name {name}")
+
+
+def _links_of(manager: str, links: tuple[str, ...], target: DisruptionTarget) -> tuple[str, ...]:
+    """Return a manager's links, where the manager can be interrupted."""
+    if not links:
+        raise EventNotApplicable(f"{manager} manages no link of this host")
+    if target.services.power is None:
+        raise EventNotPossible(f"only a whole-host lab interrupts {manager}")
+    return links
 
 
 def _restart(name: EventName, container: str, target: DisruptionTarget) -> Event:

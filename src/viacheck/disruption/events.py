@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from viacheck.disruption.controls import CableControl, DhcpServerControl, EventContext, Restarts
+from viacheck.disruption.controls import CableControl, DhcpServerControl, EventContext, PowerControl, Restarts
 from viacheck.host.namespace import Namespace
 
 DOWN_TICKS = 15
@@ -18,6 +18,8 @@ DOWN_TICKS = 15
 PAUSE_TICKS = 5
 """Ticks between the steps of an event that repeats its steps."""
 NETWORKD_SERVICE = "systemd-networkd.service"
+MANAGER_TIMEOUT = 20
+"""Seconds that NetworkManager may take to configure its links after a start."""
 CYCLES = 3
 """How often ifupdown takes an interface down and up: one cycle does not prove that the next succeeds."""
 
@@ -124,6 +126,55 @@ class NetworkdRestart:
             context.run("systemctl", "restart", NETWORKD_SERVICE)
         else:
             context.act("systemd-networkd is restarted", self.restart)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkManagerRestart:
+    """NetworkManager is restarted, as by an upgrade of its package, and applies the uplink's profile once more."""
+
+    links: tuple[str, ...]
+    """The links that it manages."""
+    uplink: str
+    name: str = "networkmanager-restart"
+
+    @property
+    def title(self) -> str:
+        """Return the event as text."""
+        return "a restart of NetworkManager"
+
+    @property
+    def touches(self) -> Sequence[str]:
+        """Return every link of NetworkManager: it configures them again."""
+        return self.links
+
+    def apply(self, context: EventContext) -> None:
+        """Restart the service, wait until it has configured its links, and apply the profile."""
+        context.run("systemctl", "restart", "NetworkManager.service")
+        context.run("nm-online", "--wait-for-startup", "--quiet", f"--timeout={MANAGER_TIMEOUT}")
+        context.run("nmcli", "device", "reapply", self.uplink)
+
+
+@dataclass(frozen=True, slots=True)
+class NetplanApply:
+    """netplan generates the files of the manager below it again, and has that manager read them (netplan-apply(8))."""
+
+    links: tuple[str, ...]
+    """The links that its files name."""
+    name: str = "netplan-apply"
+
+    @property
+    def title(self) -> str:
+        """Return the event as text."""
+        return "netplan apply"
+
+    @property
+    def touches(self) -> Sequence[str]:
+        """Return every link of netplan."""
+        return self.links
+
+    def apply(self, context: EventContext) -> None:
+        """Apply its files."""
+        context.run("netplan", "apply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,3 +332,33 @@ class EngineRestart:
         context.agent_stops()
         context.act("the Docker engine is restarted", self.restarts.restart_engine)
         context.agent_returns(self.agent())
+
+
+@dataclass(frozen=True, slots=True)
+class Reboot:
+    """The host is really rebooted: the agent sends until it is stopped, and again as soon as it is there."""
+
+    power: PowerControl
+    name: str = "reboot"
+
+    @property
+    def title(self) -> str:
+        """Return the event as text."""
+        return "a reboot"
+
+    @property
+    def touches(self) -> Sequence[str]:
+        """Return no interface: all of them are gone, and others are there after it."""
+        return ()
+
+    def apply(self, context: EventContext) -> None:
+        """Reboot it; the captures are open before its init runs again."""
+        context.act("systemctl reboot", self.power.reboot)
+        context.agent_stops()
+        context.host_stops()
+        context.act("the host is off, and gets new interfaces", self.power.plug_in)
+        context.host_starts()
+        context.act("the host is powered on", self.power.power_on)
+        context.agent_returns(self.power.wait_for_agent())
+        self.power.wait_until_booted()
+        context.act("the boot is complete", lambda: None)

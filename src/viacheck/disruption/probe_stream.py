@@ -18,7 +18,7 @@ from viacheck.model.intent import TransportProtocol
 from viacheck.model.measurements import LATE, Departure, FlowAge, ProbeResult
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
-from viacheck.packets.capture import Frame, Observation, Watch
+from viacheck.packets.capture import Frame, Observation, Period, Watch
 from viacheck.packets.probes import Prober, ProbeRequest
 
 TICK = 0.01
@@ -92,7 +92,8 @@ class ProbeStream:
         self._layers = layers or LinkLayers()
         self._sent: list[list[_Sent]] = [[] for _ in flows]
         self._departures: dict[int, list[tuple[int, str, str]]] = {}
-        self._period = watch()
+        self._earlier: list[Observation] = []
+        self._period: Period | None = watch()
         self._next = time.monotonic()
 
     def run(self, until: Callable[[], bool], timeout: float) -> bool:
@@ -115,7 +116,7 @@ class ProbeStream:
                 for sent, exchange in zip(self._sent, batch.exchanges, strict=True):
                     sent += [_Sent(probe.time_ns, probe.token.number) for probe in exchange.probes]
         self.ticks += 1
-        self._note(self._period.read())
+        self._read()
 
     def _wait(self) -> None:
         """Wait until the next tick is due. Missed ticks are left out and not made up for."""
@@ -124,6 +125,10 @@ class ProbeStream:
         while (remaining := self._next - time.monotonic()) > 0:
             if select.select([self._monitor], [], [], remaining)[0]:
                 self._monitor.read()
+
+    def _read(self) -> None:
+        if self._period is not None:
+            self._note(self._period.read())
 
     def _note(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
@@ -134,7 +139,18 @@ class ProbeStream:
 
     def reopen(self) -> None:
         """Watch interfaces that were recreated."""
+        assert self._period is not None, "no interface of a host that is off is recreated"
         self._period.reopen()
+
+    def leave(self) -> None:
+        """End the watch period: the interfaces are about to be gone, with their host."""
+        assert self._period is not None
+        self._earlier.append(self._period.end())
+        self._period = None
+
+    def enter(self, watch: Watch) -> None:
+        """Go on with a watch on other interfaces, those of the host that is about to boot."""
+        self._period = watch()
 
     def probe_results(
         self,
@@ -167,16 +183,19 @@ class ProbeStream:
             results.append(probe_result(at, flow.flow, flow.family, departures, uplink, sources(at)))
         return results
 
-    def end(self) -> Observation:
-        """Wait for the last probes, end the watch, and return its observation."""
+    def end(self) -> Mapping[str, str]:
+        """Wait for the last probes and end the watch; return why absence is not proven, by interface."""
         deadline = time.monotonic() + LATE
         while self._under_way() and time.monotonic() < deadline:
             self._wait()
-            self._note(self._period.read())
-        observation = self._period.end()
+            self._read()
+        observations = [*self._earlier, *([self._period.end()] if self._period is not None else [])]
         self._departures.clear()
-        self._note(observation.frames)
-        return observation
+        unproven: dict[str, str] = {}
+        for observation in observations:
+            self._note(observation.frames)
+            unproven |= observation.unproven
+        return unproven
 
     def _under_way(self) -> bool:
         """Return whether a recent probe has not been seen leaving."""

@@ -32,7 +32,7 @@ from viacheck.packets.capture import Watch
 from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
 
-LAB_TICKS: Mapping[str | None, int] = {"netns": 200, "engine": 300}
+LAB_TICKS: Mapping[str | None, int] = {"netns": 200, "engine": 300, "host": 300}
 """By flavour, the ticks for which packets are watched after an event in a lab, where a recovery follows at once. Ticks
 and not seconds, because a busy machine is slow in everything. A container asks for its gateway's MAC address once a
 second (retrans_time_ms), a namespace of a lab more often."""
@@ -84,6 +84,11 @@ class DisruptionRun:
     ticked: threading.Condition = field(default_factory=threading.Condition)
     over: bool = False
     moved_router: tuple[str, str] | None = None
+    figures: list[str] = field(default_factory=list)
+    powered_on: float | None = None
+    """Seconds since the event began, when the host was powered on again."""
+    _waiting: tuple[Callable[[], object], Future[None]] | None = None
+    """What is to be done between two ticks of the stream."""
 
     def result(self) -> DisruptionResult:
         """Carry the event out, and return the result.
@@ -179,6 +184,15 @@ class DisruptionRun:
 
     def _tick(self, done: Future[None]) -> bool:
         """Notify the event of one more tick; return whether the event is over."""
+        if self._waiting is not None:
+            (action, answer), self._waiting = self._waiting, None
+            try:
+                action()
+            except Exception as error:
+                # It belongs to the event, whose thread raises it again.
+                answer.set_exception(error)
+            else:
+                answer.set_result(None)
         with self.ticked:
             self.ticked.notify_all()
         return done.done()
@@ -194,14 +208,12 @@ class DisruptionRun:
             self.stream.run(lambda: self._recovered(judged, ended) or self.stream.ticks >= last, within)
         watched = (time.time_ns() - self.begin_ns) / 1e9 - ended
         self._read_host_state("after")
-        observation = self.stream.end()
+        not_proven = self.stream.end()
         resolved = self.judged.resolved
         probe_results = [self._probe_results(flow) for flow in judged]
         flow_results = tuple(flow_result(results, ended) for results in probe_results)
         unproven = {
-            interface: reason
-            for interface, reason in observation.unproven.items()
-            if interface in resolved.egress_interfaces
+            interface: reason for interface, reason in not_proven.items() if interface in resolved.egress_interfaces
         }
         others = [interface for interface in resolved.egress_interfaces if interface != resolved.uplink]
         return DisruptionResult(
@@ -218,7 +230,7 @@ class DisruptionRun:
                 self._announcements(),
                 probe_results,
                 [resolved.uplink, *others],
-                figures=[*map(flow_text, flow_results), *not_judged],
+                figures=[*self._boot_figures(probe_results), *map(flow_text, flow_results), *not_judged],
                 unproven=unproven,
             ),
             failed_commands=tuple(self.failed_commands),
@@ -301,6 +313,40 @@ class DisruptionRun:
     def reopen(self) -> None:
         """Watch an interface that was recreated."""
         self.stream.reopen()
+
+    def host_stops(self) -> None:
+        """End the watch: the host is off, and its interfaces are about to be gone."""
+        self._between_ticks(self.stream.leave)
+
+    def host_starts(self) -> None:
+        """Watch the interfaces that the host has from now on; it is powered on after this."""
+
+        def watch() -> None:
+            self.host.watch.close()
+            self.host.watch = Watch(self.host.target.host, self.judged.resolved.watchable, self.host.tokens)
+            self.stream.enter(self.host.watch)
+            self.monitor.move(self.host.target.host)
+
+        self._between_ticks(watch)
+        self.powered_on = self._since(time.time_ns())
+
+    def _between_ticks(self, action: Callable[[], object]) -> None:
+        """Do something in the thread of the stream, which alone uses the watch."""
+        answer: Future[None] = Future()
+        self._waiting = (action, answer)
+        answer.result(EVENT_TIMEOUT)
+
+    def _boot_figures(self, flows: Sequence[Sequence[ProbeResult]]) -> list[str]:
+        """Return when the host was off and when the agent's first packet left after it was powered on."""
+        if self.powered_on is None:
+            return []
+        left = sorted((result for flow in flows for result in flow if result.interface), key=lambda result: result.time)
+        last = max((result.time for result in left if result.time < self.powered_on), default=0.0)
+        first = next((result for result in left if result.time > self.powered_on), None)
+        text = "none left after the host was powered on"
+        if first is not None:
+            text = f"the first after power-on left {first.time - self.powered_on:.2f} s after it by {first.interface}"
+        return [f"the agent's last packet before power-off left {max(last, 0.0):.2f} s after the event began; {text}"]
 
     def router_moves(self, old: str, new: str) -> None:
         """Expect routes by the router's old address to follow it to the new one."""

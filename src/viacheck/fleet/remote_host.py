@@ -39,7 +39,7 @@ _AS_ROOT_BY_PASSWORD = 'if [ "$(id -u)" = 0 ]; then read -r _; exec "$@"; fi; ex
 
 
 class HostNotJudged(Exception):
-    """A host has no result. ``words`` are the words of OpenSSH, sudo or the host; the first line says the most."""
+    """A host has no result. ``words``: what OpenSSH, sudo or the host printed; the first line says the most."""
 
     def __init__(self, *words: str) -> None:
         super().__init__(*words)
@@ -109,7 +109,7 @@ def judge(host: FleetHost, site: str, program: RemoteProgram, connections: SSHCo
     """Judge a host with its site file, and return its result as the host wrote it.
 
     Raises:
-        HostNotJudged: the host has no result, or what it sent is none.
+        HostNotJudged: the host has no result, or sent something else.
     """
     if connections.stopped.is_set():
         raise HostNotJudged("interrupted before this host was reached")

@@ -36,6 +36,8 @@ class Namespace:
         self.name = name
         self.net_fd = net_fd
         self.mount_fd = mount_fd
+        self.prefix: tuple[str, ...] = ()
+        """The command that takes each command into further namespaces, which no thread of this process can enter."""
         self.recorder: list[RecordedCommand] | None = None
         """The list to which every command that runs here is added; None while none is kept."""
         self._worker: ThreadPoolExecutor | None = None
@@ -127,7 +129,7 @@ class Namespace:
             kept: returns the part of the output that may be kept. Standard error, which may quote a secret, is dropped.
         """
         try:
-            process = self.call(lambda: start(argv, with_input=stdin is not None))
+            process = self.call(lambda: start((*self.prefix, *argv), with_input=stdin is not None))
         except FileNotFoundError as error:
             result = CommandResult(tuple(argv), NOT_FOUND, "", f"{error.filename}: {error.strerror}")
         else:
@@ -138,6 +140,40 @@ class Namespace:
             ended = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
             self.recorder.append(RecordedCommand(self.name, ended, result))
         return result
+
+    def enter_copy_of_mounts(self, path: str, prepare: Callable[[], None]) -> None:
+        """Move into a copy of another mount namespace, in which ``prepare`` runs; what is mounted there later shows.
+
+        Args:
+            path: the other mount namespace, such as /proc/123/ns/mnt.
+            prepare: mounts that only the copy has.
+
+        Raises:
+            OSError: when the system forbids it.
+        """
+
+        def enter() -> int:
+            other = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                syscalls.unshare(syscalls.CLONE_FS)
+                syscalls.setns(other, syscalls.CLONE_NEWNS)
+            finally:
+                os.close(other)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+            prepare()
+            return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+        previous, self.mount_fd = self.mount_fd, self.call(enter)
+        if previous is not None:
+            os.close(previous)
+
+    def become(self, other: Namespace) -> None:
+        """Take another namespace's place, which must not be used further: a host that boots again is in a new one."""
+        self.close()
+        self.net_fd, self.mount_fd, self.prefix, self._worker = (
+            other.net_fd, other.mount_fd, other.prefix, other._worker,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Release the namespace; an anonymous namespace ends when nothing else holds it."""

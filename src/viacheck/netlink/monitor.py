@@ -48,9 +48,7 @@ class RouteMonitor:
         Raises:
             OSError: with the kernel's errno.
         """
-        self._socket = namespace.call(
-            lambda: NetlinkSocket(socket.NETLINK_ROUTE, timeout=0, groups=rtnetlink.CHANGE_GROUPS)
-        )
+        self._socket = _listen(namespace)
         self._received: list[tuple[int, bytes]] = []
         self.address_ns = 0
         """Since the epoch, when the last change of an address was received; 0 when there was none."""
@@ -74,6 +72,12 @@ class RouteMonitor:
             if int.from_bytes(datagram[4:6], codec.BYTE_ORDER) in (rtnetlink.RTM_NEWADDR, rtnetlink.RTM_DELADDR):
                 self.address_ns = time.time_ns()
 
+    def move(self, namespace: EnterableNamespace) -> None:
+        """Go on listening in another namespace, that of the host that is about to boot."""
+        self.read()
+        self._socket.close()
+        self._socket = _listen(namespace)
+
     def announcements(self) -> Iterator[Announcement]:
         """Yield everything that was received."""
         self.read()
@@ -85,6 +89,10 @@ class RouteMonitor:
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
+
+
+def _listen(namespace: EnterableNamespace) -> NetlinkSocket:
+    return namespace.call(lambda: NetlinkSocket(socket.NETLINK_ROUTE, timeout=0, groups=rtnetlink.CHANGE_GROUPS))
 
 
 def announced(datagram: bytes, names: dict[int, str]) -> Iterator[str]:

@@ -352,18 +352,19 @@ class Watch:
         if stale:
             close_in_background(stale)
         if opening:
-            self._namespace.call(lambda: self._open_all(opening))
+            # Not at the top: the class is scapy's, and scapy is imported for the first capture, not for the first
+            # import. Nor in the namespace, where this program's files may be missing.
+            from viacheck.packets.scapy_socket import CaptureSocket
+
+            self._namespace.call(lambda: self._open_all(CaptureSocket, opening))
             # The first fence proves that the capture works; where it does not, the last fence will show that.
             self._fence({capture.name: _PeriodEnd(capture.begin) for capture in opening})
 
-    def _open_all(self, opening: Sequence[_Capture]) -> None:
-        # Not at the top: the class is scapy's, and scapy is imported for the first capture, not for the first import.
-        from viacheck.packets.scapy_socket import CaptureSocket
-
+    def _open_all(self, kind: type[CaptureSocket], opening: Sequence[_Capture]) -> None:
         for capture in opening:
             state = capture.begin
             try:
-                capture.socket = CaptureSocket(state.index, state.hardware_type, self._program, interface=capture.name)
+                capture.socket = kind(state.index, state.hardware_type, self._program, interface=capture.name)
             except OSError as error:
                 # The interface was removed since its state was read: missing until the next period begins.
                 if error.errno not in (errno.ENODEV, errno.ENXIO):

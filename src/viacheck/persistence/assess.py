@@ -111,6 +111,17 @@ def networkd_links(snapshot: Snapshot) -> tuple[str, ...]:
     return tuple(link.interface for link in links if link.active)
 
 
+def networkmanager_links(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the links that NetworkManager manages at this moment."""
+    links = networkmanager.read(snapshot.files, snapshot.host.links, lambda _name: None).links
+    return tuple(link.interface for link in links if link.active)
+
+
+def netplan_links(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the links that netplan's files name."""
+    return tuple(link.interface for link in netplan.read(snapshot.files, snapshot.host.links).links)
+
+
 def manager_of(configs: Mapping[Manager, ManagerConfig], uplink: str) -> Manager | None:
     """Return the manager of an interface: the one that manages it at this moment, else the one whose files name it.
 

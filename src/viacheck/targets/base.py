@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.disruption.controls import Disruption, LabControl
+from viacheck.disruption.controls import Disruption, LabControl, PowerControl
 from viacheck.host.command import RecordedCommand
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Intent, TransportProtocol
@@ -36,6 +36,8 @@ class Services:
     """The control over cables, container and engine; labs only."""
     clone: Callable[[], NamespaceTarget] | None = None
     """Builds another target like this one, faults included; labs only."""
+    power: PowerControl | None = None
+    """The control over the host's power; only labs whose host has an init of its own."""
     rebooted: Callable[[], NamespaceTarget] | None = None
     """Builds the target as it comes up from its files alone; only labs that run a network manager."""
 

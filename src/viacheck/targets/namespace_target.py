@@ -66,7 +66,7 @@ class NamespaceTarget:
         host: Namespace,
         *,
         title: str = "",
-        flavour: Literal["netns", "engine"] | None = None,
+        flavour: Literal["netns", "engine", "host"] | None = None,
         services: Services | None = None,
     ) -> None:
         """Open the agent's namespace.

@@ -1,4 +1,4 @@
-"""The cgroups of the labs' engines. Only these folders outlive a killed engine, so the next start sweeps them.
+"""The cgroups of engines and whole hosts. Only these folders outlive a killed lab, so the next start sweeps them.
 
 The name of a cgroup holds the process that owns it, with its start time: a later process with the same number is not
 taken for the owner.
@@ -14,18 +14,18 @@ import time
 from netns_lab.docker_engine.pid_translation import start_time
 
 MOUNT_POINT = "/sys/fs/cgroup"
-PREFIX = "viacheck-engine-"
+PREFIX = "viacheck-lab-"
 REMOVED_WITHIN = 2.0
 _RETRY_EVERY = 0.002
 _THAWED = {"freezer.state": "THAWED", "cgroup.freeze": "0"}
 """The freezer's file and its value for running processes: cgroup version 1, version 2."""
 
-_engine_numbers = itertools.count(1)
+_numbers = itertools.count(1)
 
 
 def new_name() -> str:
-    """Return the name of a cgroup for another engine of this process."""
-    return f"{PREFIX}{_owner()}-{next(_engine_numbers)}"
+    """Return the name of a cgroup for another lab of this process."""
+    return f"{PREFIX}{_owner()}-{next(_numbers)}"
 
 
 def try_to_write() -> bool:
@@ -57,12 +57,17 @@ def remove(name: str, within: float = REMOVED_WITHIN) -> list[str]:
 
 
 def sweep() -> None:
-    """Remove the empty cgroups of engines whose owner was killed; those of running owners stay."""
+    """Remove the empty cgroups of labs whose owner was killed; those of running owners stay."""
     names = {name for place in _hierarchies() for name in os.listdir(place) if name.startswith(PREFIX)}
     for name in names:
         pid, _, started = name.removeprefix(PREFIX).rpartition("-")[0].partition("-")
         if not pid.isdecimal() or start_time(int(pid)) != started:
             remove(name, within=0)
+
+
+def unified_hierarchy() -> str | None:
+    """Return where the hierarchy of version 2 is mounted, or None."""
+    return next((place for place, kind in _mounted() if kind == "cgroup2"), None)
 
 
 def _owner() -> str:
@@ -71,10 +76,14 @@ def _owner() -> str:
 
 def _hierarchies() -> list[str]:
     """Return the mount points: one of version 2, or one for each controller of version 1."""
+    return [place for place, _kind in _mounted()]
+
+
+def _mounted() -> list[tuple[str, str]]:
     with open("/proc/self/mounts") as mounts:
         entries = [line.split() for line in mounts]
     return [
-        place
+        (place, kind)
         for _, place, kind, *_ in entries
         if kind in ("cgroup", "cgroup2") and (place == MOUNT_POINT or place.startswith(f"{MOUNT_POINT}/"))
     ]

@@ -1,0 +1,77 @@
+"""Builds the lab of a whole host: the machines around it, then its disk, then its boot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netns_lab.builder import build
+from netns_lab.lab import Lab
+from netns_lab.plan import AGENT_PATH, LabPlan, without_agent
+from netns_lab.rtnetlink_batch import LabBuildError
+from netns_lab.scenarios import BRIDGE
+from netns_lab.whole_host.base_root import BaseRoot
+from netns_lab.whole_host.networkd_service import NetworkdService
+from netns_lab.whole_host.power import WholeHost, WholeHostFailed
+from netns_lab.whole_host.root_files import root_files
+from viacheck.host.namespace import Namespace, NotANamespace, open_netns
+
+NOTE = (
+    "the host is a Debian {release} with systemd as PID 1 in namespaces; a unit attaches the agent, a network "
+    "namespace, in the order in which Docker's unit would start a container"
+)
+
+
+def build_whole_host(plan: LabPlan, base: BaseRoot) -> Lab:
+    """Build a lab whose host boots from a disk of its own.
+
+    Args:
+        plan: the lab; its files are written on the host's disk.
+        base: a base root that is built.
+
+    Raises:
+        LabBuildError: the host does not boot, or attaches no agent.
+    """
+    notes = (NOTE.format(release=base.release),)
+    lab = build(_before_boot(replace(plan, notes=notes)))
+    try:
+        whole_host = WholeHost(lab.host.namespace, base.path, root_files(plan))
+        lab.whole_host = whole_host
+        lab.on_close(whole_host.close)
+        whole_host.power_on()
+        if whole_host.wait_until_booted() != "running":
+            lab.notes.append(f"units that failed at boot: {failed_units(lab.host.namespace)}")
+        if plan.networkd:
+            lab.networkd = NetworkdService(lab.host.namespace, [link.name for link in plan.host.state.links])
+        lab.set_agent_namespace(open_agent(lab.host.namespace))
+    except (WholeHostFailed, NotANamespace, OSError) as error:
+        lab.close()
+        raise LabBuildError(f"lab host:{plan.name}: {error}") from error
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+def _before_boot(plan: LabPlan) -> LabPlan:
+    """Return the description of the lab before its host boots: cards and cables, and nothing configured on the host."""
+    alone = without_agent(plan, BRIDGE)
+    host = replace(alone.host, state=replace(alone.host.state, sysctls={}))
+    return replace(
+        alone, host=host, files={}, executables=frozenset(), file_links={}, hidden=(), boot=(), daemons=False,
+        networkd=False, link_hook=None,
+    )  # fmt: skip
+
+
+def open_agent(host: Namespace) -> Namespace:
+    """Open the namespace of the agent that the host has attached.
+
+    Raises:
+        NotANamespace: the host has attached none.
+    """
+    return Namespace("agent", host.call(lambda: open_netns(AGENT_PATH)))
+
+
+def failed_units(host: Namespace) -> str:
+    """Return the names of the units that failed, as systemd lists them."""
+    listing = host.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).stdout
+    return ", ".join(line.split()[0] for line in listing.splitlines()) or "none that systemd still lists"

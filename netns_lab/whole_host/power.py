@@ -1,0 +1,159 @@
+"""The power of a whole host: its disk, its network cards, and the namespaces that it runs in from boot to boot."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from netns_lab import cgroups
+from netns_lab.whole_host.first_process import FIRST_PROCESS, LAYERS, READY, REMOVE_CGROUP, START
+from netns_lab.whole_host.root_files import RootFile
+from viacheck.host import syscalls
+from viacheck.host.namespace import Namespace
+from viacheck.host.pid_sandbox import PATH, child_of, read_line
+
+REBOOTS, POWERS_OFF = -signal.SIGHUP, -signal.SIGINT
+"""The signals that end unshare(1) when init has called reboot(2) in its process namespace (pid_namespaces(7))."""
+STARTED_WITHIN = 20.0
+BOOTED_WITHIN = 60.0
+OFF_WITHIN = 60.0
+ENDED_WITHIN = 20.0
+ASK_AGAIN_AFTER = 0.02
+
+
+class WholeHostFailed(Exception):
+    """The host did not boot, or did not end; the message says how far it came."""
+
+
+class WholeHost:
+    """A host's disk and power. Everything of it ends when it is closed, and with this process, SIGKILL included.
+
+    Attributes:
+        host: where the host runs: each boot gives this object other namespaces.
+    """
+
+    def __init__(self, host: Namespace, base: Path, files: Mapping[str, RootFile]) -> None:
+        """Write the host's files on a disk of its own, over the base root.
+
+        Args:
+            host: a network namespace with the host's network cards in it.
+            base: the root that the disk's files lie over, never written to.
+            files: the files by absolute path.
+
+        Raises:
+            OSError: the system forbids it.
+        """
+        self.host = host
+        self._process: subprocess.Popen[bytes] | None = None
+        self._disk = Namespace.create("disk", lambda: _make_disk(base, files))
+        cgroups.sweep()
+        self._cgroup = f"{cgroups.unified_hierarchy()}/{cgroups.new_name()}"
+        # A session of its own: what the terminal sends to this program must not end it.
+        self._remover = subprocess.Popen(
+            ["sh", "-c", REMOVE_CGROUP, "sh", self._cgroup], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        os.mkdir(self._cgroup)
+
+    def power_on(self) -> None:
+        """Start init; return when it runs.
+
+        Raises:
+            WholeHostFailed: it does not.
+        """
+        disk = f"/proc/{os.getpid()}/fd/{self._disk.mount_fd}"
+        # unshare ends with the thread that started it, which is the namespace's worker, and init with unshare.
+        argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--mount={disk}", "sh", "-ec", START, "sh", self._cgroup]
+        argv += [FIRST_PROCESS, LAYERS]
+        self._process = self.host.call(
+            lambda: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        )
+        output = read_line(self._process, STARTED_WITHIN)
+        if output != READY:
+            self._end()
+            raise WholeHostFailed(f"init was not started: {output.decode(errors='replace').strip() or 'no answer'}")
+        init = child_of(self._process.pid)
+        self.host.enter_copy_of_mounts(f"/proc/{init}/ns/mnt", _show_machines_processes)
+        # What this process has in its environment may break the host's own programs.
+        self.host.prefix = (
+            "nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup",
+            "env", "--ignore-environment", f"PATH={PATH}", "HOME=/root",
+        )  # fmt: skip
+
+    def wait_until_booted(self) -> str:
+        """Return systemd's state once every job of the boot is done: ``running``, or ``degraded``.
+
+        Raises:
+            WholeHostFailed: the boot takes more than a minute.
+        """
+        deadline = time.monotonic() + BOOTED_WITHIN
+        while True:
+            # Until systemd has its socket, systemctl fails at once.
+            state = self.host.run(["systemctl", "is-system-running", "--wait"], BOOTED_WITHIN).stdout.strip()
+            if state in ("running", "degraded"):
+                return state
+            if time.monotonic() > deadline:
+                raise WholeHostFailed(f"it has not booted within {BOOTED_WITHIN:g} s: {state or 'systemd is silent'}")
+            time.sleep(ASK_AGAIN_AFTER)
+
+    def goes_down(self) -> bool:
+        """Return whether the host is off, or shutting down."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            return True
+        return self.host.run(["systemctl", "is-system-running"]).stdout.strip() in ("stopping", "")
+
+    def wait_until_off(self) -> bool:
+        """Return when the last process of the host has ended: True if it asked to be powered on again.
+
+        Raises:
+            WholeHostFailed: it does not end within a minute, or was killed.
+        """
+        assert self._process is not None
+        try:
+            code = self._process.wait(OFF_WITHIN)
+        except subprocess.TimeoutExpired:
+            raise WholeHostFailed(f"it has not shut down within {OFF_WITHIN:g} s") from None
+        self.host.prefix = ()
+        if code not in (REBOOTS, POWERS_OFF):
+            raise WholeHostFailed(f"its init ended with exit code {code}")
+        return code == REBOOTS
+
+    def close(self) -> None:
+        """End every process of the host at once, and with them its disk and its cgroup; ``host`` stays open."""
+        self._end()
+        self._disk.close()
+        assert self._remover.stdin is not None
+        self._remover.stdin.close()
+        self._remover.wait(ENDED_WITHIN)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(ENDED_WITHIN)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+
+def _make_disk(base: Path, files: Mapping[str, RootFile]) -> None:
+    """Make the layers of the host's root on a tmpfs of this mount namespace; no path of the machine has it."""
+    root = os.open(base, os.O_PATH | os.O_DIRECTORY)
+    try:
+        syscalls.mount("tmpfs", LAYERS, "tmpfs", options="mode=755")
+        for name in ("base", "upper", "work", "root"):
+            os.mkdir(f"{LAYERS}/{name}")
+        syscalls.mount(f"/proc/self/fd/{root}", f"{LAYERS}/base", flags=syscalls.MS_BIND)
+    finally:
+        os.close(root)
+    for path, file in files.items():
+        file.write(Path(f"{LAYERS}/upper{path}"))
+
+
+def _show_machines_processes() -> None:
+    """Mount a /proc that knows this process: in the host's own it has no number, so /proc/thread-self is missing."""
+    syscalls.mount("proc", "/proc", "proc")

@@ -1,0 +1,100 @@
+"""The power of a whole host as an event uses it: the reboot, the cables, the boot, the agent that is back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+from netns_lab import rtnetlink_batch
+from netns_lab.builder import QUIET_SYSCTLS, quick_neighbours, set_sysctls
+from netns_lab.control import plug_in
+from netns_lab.lab import Lab, LabMachine
+from netns_lab.plan import HOST, Cable
+from netns_lab.whole_host.host_lab import failed_units, open_agent
+from netns_lab.whole_host.power import BOOTED_WITHIN, WholeHost, WholeHostFailed
+from viacheck.disruption.controls import EventFailed
+from viacheck.host.namespace import Namespace, NotANamespace
+from viacheck.model.snapshot import Link
+
+LOOK_AGAIN_AFTER = 0.002
+"""Seconds: as soon as the agent is there, its packets count."""
+
+
+class WholeHostPower:
+    """The power of one lab's whole host. See :class:`viacheck.disruption.controls.PowerControl`."""
+
+    def __init__(self, lab: Lab, whole_host: WholeHost) -> None:
+        """Change nothing yet."""
+        self._lab, self._whole_host = lab, whole_host
+
+    def reboot(self) -> None:
+        """Reboot the host by systemctl; return when its last process has ended."""
+        lab, host = self._lab, self._lab.host.namespace
+        host.run(["systemctl", "reboot"])
+        if not self.wait_until_off():
+            raise EventFailed("the host powered itself off instead of rebooting")
+        # Nothing of the host can send any more, and a fence frame needs an interface that is up to prove it.
+        for link, _cable, _other in self._cards():
+            rtnetlink_batch.send(host, [rtnetlink_batch.request("link", "set", index=link.index, state="up")])
+            lab.wait_for_carrier(link.name, present=True)
+
+    def wait_until_off(self) -> bool:
+        """Return when the host's last process has ended: True if it asked to be powered on again.
+
+        Raises:
+            EventFailed: it does not end, or was killed.
+        """
+        try:
+            again = self._whole_host.wait_until_off()
+        except WholeHostFailed as error:
+            raise EventFailed(str(error)) from error
+        self._lab.machines.pop(self._lab.plan.agent.name).namespace.close()
+        return again
+
+    def plug_in(self) -> None:
+        """Take the cards of the last boot out, and give the host new ones in a network namespace of the next boot."""
+        lab, cards = self._lab, list(self._cards())
+        for _link, cable, other in cards:
+            other.ip("link", "del", "dev", cable.other_interface)
+        fresh = Namespace.create(lab.host.namespace.name)
+        set_sysctls(fresh, QUIET_SYSCTLS)
+        for link, cable, other in cards:
+            plug_in(fresh, link, other, cable)
+            set_sysctls(other.namespace, quick_neighbours(other.plan.state.links))
+        set_sysctls(fresh, quick_neighbours(link for link, _cable, _other in cards))
+        lab.host.namespace.become(fresh)
+
+    def power_on(self) -> None:
+        """Start the host's init."""
+        try:
+            self._whole_host.power_on()
+        except WholeHostFailed as error:
+            raise EventFailed(str(error)) from error
+
+    def wait_for_agent(self) -> Namespace:
+        """Return the agent's namespace as soon as the host's unit has made it."""
+        deadline, pause = time.monotonic() + BOOTED_WITHIN, threading.Event()
+        while True:
+            try:
+                return open_agent(self._lab.host.namespace)
+            except NotANamespace as error:
+                if time.monotonic() > deadline:
+                    raise EventFailed(f"the host started no agent within {BOOTED_WITHIN:g} s: {error}") from error
+            pause.wait(LOOK_AGAIN_AFTER)
+
+    def wait_until_booted(self) -> None:
+        """Return when every job of the boot is done."""
+        try:
+            state = self._whole_host.wait_until_booted()
+        except WholeHostFailed as error:
+            raise EventFailed(str(error)) from error
+        if state != "running":
+            self._lab.notes.append(f"units that failed at a boot: {failed_units(self._lab.host.namespace)}")
+
+    def _cards(self) -> Iterator[tuple[Link, Cable, LabMachine]]:
+        plan = self._lab.plan
+        for cable in plan.cables:
+            link = plan.host.state.link(cable.interface)
+            if cable.machine == HOST and link is not None:
+                yield link, cable, self._lab.machines[cable.other_machine]

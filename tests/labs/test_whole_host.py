@@ -1,0 +1,234 @@
+"""Whole hosts: a Debian with systemd as PID 1 boots, is judged from outside, is really rebooted, and leaves nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from netns_lab import cgroups
+from netns_lab.lab import Lab
+from netns_lab.lab_specs import parse_labs
+from netns_lab.open_lab import open_lab
+from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
+from netns_lab.whole_host.host_requirements import missing_for
+from tests.helpers.disruptions import carried_out, through
+from tests.helpers.front_door import Finished, by_check, run_once, severity, sub_command, viacheck
+from tests.helpers.guarded_host import until
+from tests.helpers.paths import ROOT
+from viacheck.analysis.disruption_text import disruption_text
+from viacheck.disruption.disruption_tests import DisruptionTests
+from viacheck.model.measurements import FlowKind
+from viacheck.model.result import CheckResult, Verdict
+from viacheck.targets.namespace_target import NamespaceTarget
+
+NETWORKD, IFUPDOWN, NM = (f"host:policy-routing-{manager}" for manager in ("networkd", "ifupdown", "nm"))
+_BASE = BaseRoot(DEFAULT_RELEASE)
+_MISSING = missing_for(_BASE)
+pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
+SYSCTLS = ("fs", "kernel", "net", "vm")
+CHANGES_BY_ITSELF = ("nf_conntrack_count", "random", "pty/nr", "inode", "dentry", "file-nr", "ns_last_pid", "aio-nr")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _base_root() -> None:
+    _BASE.build(lambda _line: None)
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[str], NamespaceTarget]]:
+    with contextlib.ExitStack() as closing:
+
+        def open_host(name: str) -> NamespaceTarget:
+            (spec,) = parse_labs(name)
+            target = spec.open()
+            closing.callback(target.close)
+            return target
+
+        yield open_host
+
+
+def test_systemd_is_the_first_process_and_every_unit_runs(opened: Callable[[str], NamespaceTarget]) -> None:
+    target = opened(NETWORKD)
+    assert target.flavour == "host"
+    assert target.host.run(["cat", "/proc/1/comm"]).stdout == "systemd\n"
+    assert target.host.run(["systemctl", "is-system-running"]).stdout == "running\n"
+    assert target.host.run(["stat", "-fc", "%T", "/sys/fs/cgroup"]).stdout == "cgroup2fs\n"
+    assert target.host.run(["sh", "-c", "echo 1 >/proc/sys/fs/file-max"]).exit_code != 0, "the machine's own sysctl"
+    assert target.host.run(["no-such-program"]).exit_code == 127
+
+
+def test_the_reboot_is_real_and_nothing_leaks(opened: Callable[[str], NamespaceTarget]) -> None:
+    target = opened(NETWORKD)
+    disruptions = DisruptionTests(target)
+    reboot = carried_out(disruptions.after_reboot())
+    assert reboot.survived(1), disruption_text(reboot)
+    assert reboot.leaked == 0, disruption_text(reboot)
+    assert not reboot.unproven
+    steps = [event.what for event in reboot.timeline.events if event.lane == "event"]
+    off = "the host is off, and gets new interfaces"
+    assert steps == ["systemctl reboot", off, "the host is powered on", "the boot is complete"]
+    assert " after power-on left " in reboot.timeline.figures[0]
+    # Between the boots the agent is away, and the rules are gone with the kernel's network state.
+    assert all(flow.kind is FlowKind.RECOVERS and flow.lost > 0 for flow in reboot.flow_results)
+    assert any("gone: rule priority 1000" in event.what for event in reboot.timeline.events)
+    restart = through(disruptions, "networkd-restart")
+    assert restart.survived(1), disruption_text(restart)
+
+
+def test_the_disk_outlives_a_boot_and_nothing_else_does() -> None:
+    with contextlib.closing(open_lab(*parse_labs(NETWORKD))) as lab:
+        lab.host.write("/root/kept", "")
+        lab.host.write("/run/lost", "")
+        lab.host.ip("rule", "add", "priority", "7", "from", "10.99.0.0/16", "lookup", "201")
+        before = boots(lab)
+        (spec,) = parse_labs(NETWORKD)
+        power = spec.target_of(lab, ends_lab=False).services.power
+        assert power is not None
+        power.reboot()
+        power.plug_in()
+        power.power_on()
+        power.wait_for_agent().close()
+        power.wait_until_booted()
+        assert lab.host.run("ls", "/root").stdout == "kept\n"
+        assert "lost" not in lab.host.run("ls", "/run").stdout
+        assert lab.host.namespace.run(["ip", "rule", "show", "priority", "7"]).stdout == ""
+        assert boots(lab) == before + 1
+
+
+def boots(lab: Lab) -> int:
+    return len(lab.host.run("journalctl", "--list-boots", "--quiet", "--no-pager").stdout.splitlines())
+
+
+WITHOUT_RULE, TOO_EARLY = f"{IFUPDOWN}+no-post-up", f"{IFUPDOWN}+agent-before-network"
+NETPLAN_WITHOUT_RULE = "host:policy-routing-netplan+netplan-without-rule"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One run through the front door: two healthy labs and three with a fault."""
+    labs = ",".join((IFUPDOWN, NM, WITHOUT_RULE, TOO_EARLY, NETPLAN_WITHOUT_RULE))
+    options = ("--lab", labs, "-k", "EGRESS-01 or PERSIST or FLAP-08 or FLAP-11", "-n", "2")
+    return run_once(tmp_path_factory, "whole-hosts", lambda folder: viacheck(*options, report_dir=folder))
+
+
+def worse(run: Finished, lab: str) -> dict[str, CheckResult]:
+    """The results of a lab that are a reason to act."""
+    results = by_check(run.outcome, f"lab:{lab}")
+    assert results, run.said
+    return {check: case for check, cases in results.items() for case in cases if severity([case])}
+
+
+def test_healthy_hosts_pass_through_the_front_door(run: Finished) -> None:
+    assert worse(run, IFUPDOWN) == worse(run, NM) == {}
+    (restart,) = by_check(run.outcome, f"lab:{NM}")["FLAP-11"]
+    assert restart.verdict is Verdict.PASS, "NetworkManager was restarted"
+    assert {target.flavour for target in run.outcome.targets} == {"host"}
+    assert run.exit_code == 1
+
+
+def test_a_rule_that_is_not_written_down_is_gone_after_the_reboot(run: Finished) -> None:
+    results = worse(run, WITHOUT_RULE)
+    assert results.keys() == {"PERSIST-01", "FLAP-08"}
+    reboot = results["FLAP-08"]
+    assert reboot.verdict is Verdict.FAIL
+    assert "1 rule missing" in reboot.observed
+    assert "left by eth0" in reboot.observed
+    assert reboot.diagnosis is not None
+    assert reboot.diagnosis.code == "NOT_PERSISTENT"
+
+
+def test_an_agent_that_starts_before_its_rule_leaks_at_boot(run: Finished) -> None:
+    results = worse(run, TOO_EARLY)
+    assert results.keys() == {"FLAP-08"}
+    assert results["FLAP-08"].diagnosis is not None
+    assert results["FLAP-08"].diagnosis.code == "LEAK_AT_BOOT"
+    assert "leaks" in results["FLAP-08"].observed
+
+
+def test_a_rule_that_netplan_does_not_know_is_gone_once_netplan_is_applied(run: Finished) -> None:
+    results = worse(run, NETPLAN_WITHOUT_RULE)
+    assert results.keys() == {"PERSIST-01", "FLAP-08", "FLAP-11"}
+    for check in results:
+        diagnosis = results[check].diagnosis
+        assert diagnosis is not None
+        assert diagnosis.code == "NOT_PERSISTENT", results[check]
+    assert "4 rules missing" in results["FLAP-11"].observed
+
+
+def test_a_shell_is_on_the_host_and_its_agent_is_the_hosts() -> None:
+    host = sub_command("shell", NETWORKD, "cat", "/proc/1/comm")
+    assert (host.returncode, host.stdout) == (0, "systemd\n"), host.stderr
+    agent = sub_command("shell", NETWORKD, "agent", "ip", "-br", "address", "show", "dev", "eth0")
+    assert "172.17.0.2/16" in agent.stdout, agent.stderr
+
+
+HELD = f"""
+import sys
+from netns_lab.lab_specs import parse_labs
+from netns_lab.open_lab import open_lab
+lab = open_lab(*parse_labs({NETWORKD!r}))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def machine() -> dict[str, str]:
+    """What a host must not change of the machine that it runs on: sysctls, the resolver, mounts."""
+    files = [path for top in SYSCTLS for path in Path("/proc/sys", top).rglob("*") if not path.is_dir()]
+    state = {}
+    for path in (*files, Path("/etc/resolv.conf"), Path("/etc/hostname"), Path("/etc/machine-id")):
+        if not any(name in str(path) for name in CHANGES_BY_ITSELF):
+            with contextlib.suppress(OSError):
+                state[str(path)] = path.read_text(errors="replace")
+    # Other labs may run meanwhile: their folders are theirs.
+    return state | {"mounts": "".join(sorted(Path("/proc/self/mounts").read_text().splitlines(keepends=True)))}
+
+
+def own_cgroups(pid: int) -> list[Path]:
+    return list(Path(cgroups.MOUNT_POINT).rglob(f"{cgroups.PREFIX}{pid}-*"))
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes below a process, systemd and its services among them."""
+    children: dict[int, set[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, set()).add(int(path.parent.name))
+    below, waiting = set[int](), [pid]
+    while waiting:
+        new = children.get(waiting.pop(), set()) - below
+        below |= new
+        waiting += new
+    return below
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGKILL], ids=["closed", "killed"])
+def test_nothing_is_left_of_it_and_nothing_of_the_machine_has_changed(number: signal.Signals | None) -> None:
+    before = machine()
+    text = HELD if number is not None else f"{HELD}lab.close()\n"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdin is not None
+    with process.stdout, process.stdin:
+        assert process.stdout.readline() == b"ready\n"
+        ours = descendants(process.pid)
+        commands = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in ours}
+        assert {"systemd", "systemd-network", "dbus-daemon"} <= commands
+        assert own_cgroups(process.pid)
+        if number is not None:
+            process.send_signal(number)
+    process.wait()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours), "the host ends with its program", 20)
+    until(lambda: not own_cgroups(process.pid), "the folders of its cgroup are removed", 20)
+    assert machine() == before
