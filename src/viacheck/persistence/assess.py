@@ -218,8 +218,8 @@ def _route_fault(resolved: ResolvedIntent, config: ManagerConfig, entry: Written
         return _UNRELATED
     gateways = {hop.gateway for hop in route.nexthops}
     interfaces = {hop.interface for hop in route.nexthops if hop.interface}
-    if not entry.gateway_computed and not all(map(resolved.accepts_gateway, gateways)):
-        actual = ", ".join(sorted(gateway or "no gateway" for gateway in gateways))
+    if not entry.gateway_computed and not (gateways and all(map(resolved.accepts_gateway, gateways))):
+        actual = ", ".join(sorted(gateway or "no gateway" for gateway in gateways)) or "no gateway"
         return f"the route leads to {actual}, not to {resolved.intent.gateway or 'a gateway'}"
     if interfaces - {uplink}:
         return f"the route leads out by {', '.join(sorted(interfaces))}, not by {uplink}"
