@@ -71,16 +71,29 @@ def test_uplinks_are_usable(snapshot: Snapshot, intent: Intent, expect: Expect) 
 
 
 @check("HOST-03", "Every uplink's gateway answers ARP on that uplink", guide="NAT, step 5", needs="probe")
-def test_gateways_answer_arp(traffic: TrafficTests, intent: Intent, expect: Expect) -> None:
+def test_gateways_answer_arp(traffic: TrafficTests, intent: Intent, resolved: ResolvedIntent, expect: Expect) -> None:
+    asked = resolved.arp_gateways
+    unnamed = [
+        name
+        for name, uplink in intent.uplinks.items()
+        if uplink.gateway is None and not resolved.is_point_to_point(name)
+    ]
+    if not asked and not unnamed:
+        expect.not_applicable(f"{', '.join(intent.uplinks)}: a point-to-point link, on which no ARP is asked")
     answered = {name: answers for name, answers in traffic.gateways.items() if answers}
-    expect.holds(
-        set(answered) == set(intent.uplinks),
-        expected="; ".join(f"{uplink.gateway} answers on {name}" for name, uplink in intent.uplinks.items()),
-        observed="; ".join(
-            f"{uplink.gateway} on {name}: " + (f"is at {answered[name][0]}" if name in answered else "no answer")
-            for name, uplink in intent.uplinks.items()
-        ),
-    )
+    expected = "; ".join(f"{gateway} answers on {name}" for name, gateway in asked.items())
+    observed = [
+        f"{gateway} on {name}: " + (f"is at {answered[name][0]}" if name in answered else "no answer")
+        for name, gateway in asked.items()
+    ]
+    observed += [f"{name}: point to point, not asked" for name in intent.uplinks if resolved.is_point_to_point(name)]
+    if unnamed and set(answered) == set(asked):
+        names = ", ".join(unnamed)
+        expect.inconclusive(
+            f"{names}: the site file names no gateway, and this is no point-to-point link: add the line 'gateway = …'",
+            expected=expected,
+        )
+    expect.holds(set(answered) == set(asked), expected=expected, observed="; ".join(observed))
 
 
 @check("HOST-04", "The host forwards IPv4 between the agent's bridge and the uplink", guide="NAT", applies=NAT)

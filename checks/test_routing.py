@@ -102,15 +102,18 @@ def test_no_earlier_rule_decides(resolved: ResolvedIntent, expect: Expect) -> No
     applies=POLICY_ROUTING,
 )
 def test_the_table_leads_to_the_intended_gateway(resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
-    route, gateway = deciding_route(resolved), str(intent.gateway)
-    by = {(hop.gateway, hop.interface) for hop in route.nexthops} if route is not None else set()
-    on_link = route is not None and all(reaches_gateway(resolved, hop) for hop in route.nexthops)
+    route, gateway = deciding_route(resolved), intent.gateway
+    hops = route.nexthops if route is not None else ()
+    by_uplink = bool(hops) and {hop.interface for hop in hops} == {resolved.uplink}
+    accepted = by_uplink and all(resolved.accepts_gateway(hop.gateway) for hop in hops)
+    on_link = all(reaches_gateway(resolved, hop) for hop in hops)
     observed = str(route) if route is not None else f"table {resolved.table} has no route to {resolved.target}"
-    if not on_link and by == {(gateway, resolved.uplink)}:
-        observed += f"; {gateway} is in no subnet of {resolved.uplink}"
+    if accepted and not on_link:
+        observed += f"; {gateway or 'its gateway'} is in no subnet of {resolved.uplink}"
+    via, there = (f"via {gateway} ", f", with {gateway} on that link") if gateway is not None else ("", "")
     expect.holds(
-        by == {(gateway, resolved.uplink)} and on_link,
-        expected=f"default via {gateway} dev {resolved.uplink} table {resolved.table}, with {gateway} on that link",
+        accepted and on_link,
+        expected=f"default {via}dev {resolved.uplink} table {resolved.table}{there}",
         observed=observed,
         evidence=[_excerpt(f"table {resolved.table}", resolved.table_routes, [route] if route is not None else [])],
     )
@@ -124,7 +127,7 @@ def test_the_table_leads_to_the_intended_gateway(resolved: ResolvedIntent, inten
     applies=NAT,
 )
 def test_the_kernel_decides_as_intended(
-    resolved: ResolvedIntent, kernel_decisions: Mapping[str, KernelDecision], expect: Expect
+    resolved: ResolvedIntent, intent: Intent, kernel_decisions: Mapping[str, KernelDecision], expect: Expect
 ) -> None:
     expected = f"table {resolved.table}, by {resolved.uplink}, for {', '.join(kernel_decisions)}"
     evidence: list[Evidence] = [decision.evidence for decision in kernel_decisions.values()]
@@ -137,8 +140,13 @@ def test_the_kernel_decides_as_intended(
     if disagreeing:
         observed += f"; the routing model disagrees for {', '.join(disagreeing)}"
     answers = [decision.answer for decision in kernel_decisions.values()]
+    by_protocol = [resolved.agent_decision(protocol).interfaces for protocol in intent.probe.protocols]
+    split = next((interfaces for interfaces in by_protocol if len(interfaces) > 1), None)
+    if split is not None:
+        observed += f"; the route leads by {' or '.join(sorted(split))}, depending on the flow"
     expect.holds(
-        all(answer.interface == resolved.uplink and answer.table == resolved.table for answer in answers),
+        split is None
+        and all(answer.interface == resolved.uplink and answer.table == resolved.table for answer in answers),
         expected=expected,
         observed=observed,
         evidence=evidence,

@@ -36,18 +36,25 @@ class Cabling:
         gateways: the gateways, by the host's interface.
         open_ends: the machine of the cables that lead to no gateway.
         silent: the uplinks whose gateway did not answer ARP.
+        point_to_point: the host's interfaces that lead to one other end.
         notes: the differences from the original host.
     """
 
     def __init__(
-        self, host: NetworkState, agent: NetworkState | None, intent: Intent, resolvers: tuple[str, ...]
+        self,
+        host: NetworkState,
+        agent: NetworkState | None,
+        intent: Intent,
+        resolvers: tuple[str, ...],
+        routed: str | None = None,
     ) -> None:
-        """Connect every interface of host and agent; ``resolvers`` are the agent's DNS servers."""
+        """Connect every interface of host and agent; see :class:`Upstream` for ``resolvers`` and ``routed``."""
         self._host, self._agent, self._intent = host, agent, intent
-        self._upstream = Upstream(host, intent, resolvers)
+        self._upstream = Upstream(host, intent, resolvers, routed)
         self.cables: list[Cable] = []
         self.gateways = {uplink: self._upstream.gateway(uplink) for uplink in intent.uplinks}
         self.open_ends = MachineDraft(OPEN_ENDS)
+        self.point_to_point = [link.name for link in host.links if link.point_to_point and link.name != "lo"]
         self.silent = [uplink for uplink in intent.uplinks if self._upstream.is_silent(uplink)]
         self.notes = [
             f"the gateway on {uplink} did not answer ARP on the host, and does not answer here"
@@ -62,6 +69,8 @@ class Cabling:
 
     def _host_link(self, link: Link) -> Link:
         veth = _veth(link, self._master(link))
+        if link.point_to_point:
+            veth = replace(veth, mac=_shared_mac(link))
         if link.kind == "bridge":
             return replace(veth, kind="bridge")
         if link.kind == "macvlan" and link.peer_netnsid is None and self._can_be_parent(link.peer_index):
@@ -138,7 +147,8 @@ class Cabling:
             return
         port = _peer(link, PEER_INDEX + link.index, GATEWAY_PORT)
         mac = self._upstream.mac_of_gateway(name)
-        gateway.links.append(replace(port, mac=mac if _is_mac(mac) and mac != link.mac else None))
+        mac = mac if _is_mac(mac) and mac != link.mac else None
+        gateway.links.append(replace(port, mac=_shared_mac(link) if link.point_to_point else mac))
         self.cables.append(Cable(HOST, link.name, gateway.name, GATEWAY_PORT))
 
     def _outer_port(self, bridge: str) -> Link | None:
@@ -170,6 +180,11 @@ def _veth(link: Link, master: str | None) -> Link:
 
 def _peer(link: Link, index: int, name: str) -> Link:
     return Link(index=index, name=name, kind="veth", flags=("UP",) if _has_carrier(link) else (), mtu=_mtu(link))
+
+
+def _shared_mac(link: Link) -> str:
+    """Return the MAC address of both ends of a point-to-point cable: without ARP each end sends to its own address."""
+    return f"02:00:00:00:{link.index >> 8 & 0xFF:02x}:{link.index & 0xFF:02x}"
 
 
 def _has_carrier(link: Link) -> bool:

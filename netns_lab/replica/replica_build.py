@@ -7,7 +7,7 @@ import re
 from netns_lab import rtnetlink_batch
 from netns_lab.builder import build
 from netns_lab.lab import Lab
-from netns_lab.plan import AGENT_PATH
+from netns_lab.plan import AGENT_PATH, HOST
 from netns_lab.replica.replica_plan import ReplicaPlan
 from netns_lab.replica.replica_state import restore_state
 from netns_lab.replica.upstream import GATEWAY_PORT
@@ -36,6 +36,8 @@ def build_replica(replica: ReplicaPlan) -> Lab:
         lab.notes += restore_state(lab.host.namespace, replica.host)
         for uplink in replica.silent:
             lab.gateway(uplink).ip("link", "set", "dev", GATEWAY_PORT, "arp", "off")
+        for interface in replica.point_to_point:
+            _without_arp(lab, interface)
         for interface in replica.wireless:
             _show_wireless(lab, interface)
         for machine in (lab.host, lab.agent, *lab.gateways):
@@ -44,6 +46,14 @@ def build_replica(replica: ReplicaPlan) -> Lab:
         lab.close()
         raise
     return lab
+
+
+def _without_arp(lab: Lab, interface: str) -> None:
+    """Turn ARP off at both ends of a cable."""
+    for cable in lab.plan.cables:
+        if (cable.machine, cable.interface) == (HOST, interface):
+            for machine, name in ((cable.machine, cable.interface), (cable.other_machine, cable.other_interface)):
+                lab.machines[machine].ip("link", "set", "dev", name, "arp", "off")
 
 
 def _show_wireless(lab: Lab, interface: str) -> None:

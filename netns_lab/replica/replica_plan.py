@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netns_lab.plan import HOST, LabPlan, Machine, SegmentMachines
 from netns_lab.replica.assumed_agent import AgentUnknown, was_hidden, with_assumed_agent
 from netns_lab.replica.cabling import AGENT, Cabling
 from netns_lab.replica.replica_files import ReplicaFiles, replica_files, resolvers_of
 from netns_lab.replica.snapshot_limits import SnapshotImpossible, check_limits
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.intent_values import seconds
@@ -38,6 +39,8 @@ class ReplicaPlan:
     """The snapshot does not hold the agent's own state."""
     silent: tuple[str, ...]
     """Uplinks whose gateway did not answer ARP when the snapshot was taken."""
+    point_to_point: tuple[str, ...]
+    """The host's interfaces that lead to one other end, and use no ARP."""
     wireless: tuple[str, ...]
     """Interfaces that are wireless by the host's /sys."""
 
@@ -63,7 +66,9 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         snapshot = with_assumed_agent(snapshot, intent)
         notes.append("the snapshot does not hold the agent's namespace: the replica assumes it from engine and intent")
     resolvers, resolver_notes = resolvers_of(snapshot)
-    cabling = Cabling(snapshot.host, snapshot.agent, intent, resolvers)
+    host = replace(snapshot.host, neighbours=snapshot.known_neighbours)
+    routed = str(ResolvedIntent(intent, snapshot).agent_subnet) if snapshot.subnet_routed else None
+    cabling = Cabling(host, snapshot.agent, intent, resolvers, routed)
     host_addresses = {address.address for address in snapshot.host.addresses}
     notes += [*resolver_notes, *cabling.notes]
     notes += [
@@ -79,6 +84,7 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         agent=snapshot.agent,
         agent_assumed=original.agent is None,
         silent=tuple(cabling.silent),
+        point_to_point=tuple(cabling.point_to_point),
         wireless=tuple(link.name for link in snapshot.host.links if link.wireless),
     )
 

@@ -26,9 +26,18 @@ _LEASE_SECONDS = 3600
 class Upstream:
     """The gateways of one host."""
 
-    def __init__(self, host: NetworkState, intent: Intent, resolvers: tuple[str, ...]) -> None:
-        """Assume nothing yet; ``resolvers`` are the addresses that the agent sends DNS queries to."""
-        self._host, self._intent = host, intent
+    def __init__(
+        self, host: NetworkState, intent: Intent, resolvers: tuple[str, ...], routed: str | None = None
+    ) -> None:
+        """Assume nothing yet.
+
+        Args:
+            host: the host's state.
+            intent: the intent.
+            resolvers: the addresses that the agent sends DNS queries to.
+            routed: the agent's subnet, if the intended uplink's gateway routes it to the host.
+        """
+        self._host, self._intent, self._routed = host, intent, routed
         self._own = {address.address for address in host.addresses}
         self._answering = dict.fromkeys(
             (str(intent.probe.target), str(intent.probe.target6 or PROBE_TARGET6), *resolvers)
@@ -46,6 +55,16 @@ class Upstream:
                 continue
             interfaces.setdefault(address, GATEWAY_PORT if on_link else "lo")
             gateway.answers_on = (*gateway.answers_on, address)
+        link = self._host.link(interface)
+        for own in self._host.addresses_of(interface):
+            # Such an address shares no subnet with its gateway.
+            if own.prefixlen == 32 or (link is not None and link.point_to_point):
+                gateway.route(f"{own.address}/32", dev=GATEWAY_PORT)
+            if own.peer is not None:
+                interfaces.setdefault(own.peer, GATEWAY_PORT)
+        is_egress = interface == self._intent.egress.uplink
+        if self._routed is not None and is_egress and (hosts := self._host.addresses_of(interface)):
+            gateway.route(self._routed, via=hosts[0].address, dev=GATEWAY_PORT)
         for address, port in interfaces.items():
             length = _length(address, subnets) if port == GATEWAY_PORT else ip_address(address).max_prefixlen
             gateway.address(port, f"{address}/{length}")
@@ -56,9 +75,13 @@ class Upstream:
         return gateway
 
     def is_silent(self, interface: str) -> bool:
-        """Return whether the intent's gateway on an uplink did not answer the host's ARP requests."""
-        uplink = self._intent.uplinks.get(interface)
-        return uplink is not None and self._neighbour_state(str(uplink.gateway), interface) in _SILENT
+        """Return whether no gateway on an uplink answers: the intent's did not, and no route has another one."""
+        return self._is_failed(interface, 4) and not list(self._other_routers(interface, 4))
+
+    def _is_failed(self, interface: str, family: int) -> bool:
+        """Return whether the intent's gateway on an uplink did not answer the host."""
+        gateway = self._intended(interface, family)
+        return gateway is not None and self._neighbour_state(gateway, interface) in _SILENT
 
     def mac_of_gateway(self, interface: str) -> str | None:
         """Return the MAC address of an interface's gateway in the host's neighbour table."""
@@ -72,9 +95,11 @@ class Upstream:
         return next((mac for mac in macs if mac), None)
 
     def has_gateway(self, interface: str) -> bool:
-        """Return whether the host has a route by a gateway on that interface."""
+        """Return whether the host has a route by a gateway on that interface, or a default route by it to one end."""
+        link = self._host.link(interface)
+        one_end = link is not None and link.point_to_point
         return any(
-            hop.gateway is not None and hop.interface == interface
+            hop.interface == interface and (hop.gateway is not None or (one_end and route.is_default))
             for route in self._host.routes
             for hop in route.nexthops
         )
@@ -90,23 +115,33 @@ class Upstream:
 
     def _routers(self, interface: str, family: int) -> Iterator[str]:
         """Yield the addresses of gateways on a segment, the intent's gateway first."""
-        uplink = self._intent.uplinks.get(interface)
-        intended = None if uplink is None else str(uplink.gateway) if family == 4 else uplink.gateway6
-        if intended is not None:
-            yield str(intended)
-        segment = self._segment(interface)
+        intended, others = self._intended(interface, family), list(self._other_routers(interface, family))
+        # A silent gateway of the intent, beside one that answers, is a wrong address in the site file.
+        if intended is not None and not (others and self._is_failed(interface, family)):
+            yield intended
+        yield from others
+
+    def _other_routers(self, interface: str, family: int) -> Iterator[str]:
+        """Yield the gateways of the host's routes on a segment, but the intent's."""
+        segment, intended = self._segment(interface), self._intended(interface, family)
         for address in dict.fromkeys(
             hop.gateway
             for route in self._host.routes
             for hop in route.nexthops
             if hop.gateway is not None and hop.interface in segment
         ):
-            if ip_address(address).version != family or address == str(intended) or address in self._own:
+            if ip_address(address).version != family or address == intended or address in self._own:
                 continue
             state = self._neighbour_state(address, interface)
             # Where the intent names a gateway, another gateway exists only if the neighbour table has it.
             if state in _ALIVE or (intended is None and state not in _SILENT):
                 yield address
+
+    def _intended(self, interface: str, family: int) -> str | None:
+        """Return the intent's gateway on an uplink; None without one."""
+        uplink = self._intent.uplinks.get(interface)
+        gateway = None if uplink is None else uplink.gateway if family == 4 else uplink.gateway6
+        return None if gateway is None else str(gateway)
 
     def _neighbour_state(self, address: str, interface: str) -> str | None:
         segment = self._segment(interface)

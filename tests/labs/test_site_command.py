@@ -6,6 +6,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -277,6 +278,19 @@ def test_a_container_on_a_macvlan_network_is_drafted_with_its_parent_and_pool() 
 def test_an_interface_without_a_default_route_is_offered_as_an_uplink() -> None:
     text = draft(engine_host(None, network_mode="none"), {}, container="te-agent")
     assert "# [uplinks.eth1]  # no default route names its gateway; an uplink too?\n# gateway =\n" in text
+
+
+def test_a_point_to_point_uplink_is_drafted_without_a_gateway() -> None:
+    snapshot = engine_host(DockerNetwork(name="bridge", id="1" * 64, driver="bridge", bridge="docker0"))
+    link = Link(index=5, name="ppp0", flags=("POINTOPOINT", "NOARP", "UP"))
+    route = Route(
+        family=4, table=200, destination="0.0.0.0/0", nexthops=(Nexthop(gateway=None, interface="ppp0"),)
+    )  # fmt: skip
+    rule = Rule(family=4, priority=100, iif="docker0", table=200)
+    host = replace(snapshot.host, links=(*snapshot.host.links, link), routes=(route,), rules=(rule,))
+    intent = loaded(replace(snapshot, host=host))
+    assert intent.egress.uplink == "ppp0"
+    assert intent.gateway is None
 
 
 def test_names_from_the_host_cannot_break_out_of_the_draft() -> None:

@@ -125,8 +125,6 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
         ('"10.10.50.1"', "10", "uplinks.wlan0.gateway: found 10; an address is text between quotes"),
         ('"10.10.50.1"', '"127.0.0.1"', "uplinks.wlan0.gateway: found '127.0.0.1'; the address of another machine "
          "is needed: not loopback, multicast, broadcast or 0.0.0.0"),
-        ('[uplinks.eth0]\ngateway = "10.10.40.1"', "[uplinks.eth0]",
-         "uplinks.eth0.gateway: missing; allowed: an IPv4 address, such as '10.10.50.1'"),
         ("[uplinks.eth0]", '[uplinks."wlan0.100"]\ngateway = 1\n[uplinks.eth0]',
          'uplinks."wlan0.100".gateway: found 1; an address is text between quotes'),
         ("[uplinks.eth0]", '[uplinks.nat]\ngateway = 1\n[uplinks.eth0]',
@@ -219,6 +217,10 @@ def test_a_mistake_is_reported_in_one_line(old: str, new: str, line: str) -> Non
         (
             attached(STATIC + 'bridge = "br0"\n'),
             "agent.attach.bridge: unknown key; allowed here: address, gateway, mode, parent",
+        ),
+        (
+            attached(STATIC).replace('[uplinks.wlan0]\ngateway = "10.10.50.1"', "[uplinks.wlan0]"),
+            "uplinks.wlan0.gateway: missing; allowed: an IPv4 address, because a bridged agent's parent is a LAN",
         ),
         (
             attached('mode = "pipework-dhcp"\nparent = "wlan0"\ngateway = "10.10.50.1"\n'),

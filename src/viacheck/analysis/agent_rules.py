@@ -55,8 +55,12 @@ def covers_subnet(resolved: ResolvedIntent, rule: Rule) -> bool:
 
 
 def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:
-    """Return the rules that send the agent's packets to the intent's table, in order."""
-    return [rule for rule in resolved.rules_to_the_table if selects_agent(resolved, rule)]
+    """Return the rules that send the agent's packets to the intent's table, in order.
+
+    A rule for a part of its packets (a destination, a port) counts only where no rule is for all of them.
+    """
+    selecting = [rule for rule in resolved.rules_to_the_table if selects_agent(resolved, rule)]
+    return [rule for rule in selecting if not rule.narrowed] or selecting
 
 
 def free_priority(resolved: ResolvedIntent, wanted: int) -> int:

@@ -15,6 +15,8 @@ from viacheck.model.snapshot import Nexthop, Route
 LONGEST_PIECE = 4
 """The longest prefix of a piece of a default route: longer prefixes name networks."""
 EVERYWHERE = IPv4Network("0.0.0.0/0")
+MOST_ROUTERS = 3
+"""Gateways of one uplink's routes that are asked by ARP at most."""
 
 
 def default_pieces(routes: Iterable[Route]) -> tuple[Route, ...]:
@@ -38,14 +40,42 @@ def local_prefixlength(routes: Iterable[Route]) -> int:
     return max((int(piece.destination.rpartition("/")[2]) for piece in default_pieces(routes)), default=0)
 
 
+def default_route_by(resolved: ResolvedIntent, uplink: str) -> tuple[str, ...] | None:
+    """Return the default route by an uplink of the intent, as arguments of ip; None without the gateway that it needs.
+
+    The kernel refuses a gateway outside the subnets of its interface without ``onlink``.
+    """
+    gateway = resolved.intent.uplinks[uplink].gateway
+    if gateway is None:
+        return ("default", "dev", uplink) if resolved.is_point_to_point(uplink) else None
+    outside = not resolved.on_link(str(gateway), uplink) and not resolved.is_point_to_point(uplink)
+    return ("default", "via", str(gateway), "dev", uplink, *(("onlink",) if outside else ()))
+
+
+def other_routers(resolved: ResolvedIntent, uplink: str) -> tuple[str, ...]:
+    """Return the gateways of the host's IPv4 default routes by an uplink, of all tables, but the intent's gateway."""
+    intended = str(resolved.intent.uplinks[uplink].gateway)
+    routers = [
+        hop.gateway
+        for route in resolved.snapshot.host.routes
+        if route.family == 4 and route.is_default
+        for hop in route.nexthops
+        if hop.interface == uplink and hop.gateway not in (None, intended)
+    ]
+    return tuple(dict.fromkeys(router for router in routers if router is not None))[:MOST_ROUTERS]
+
+
 def reaches_gateway(resolved: ResolvedIntent, nexthop: Nexthop) -> bool:
     """Return whether a nexthop's gateway is a neighbour on its interface.
 
-    It is in a subnet of the interface, the route says ``onlink``, or a route without gateway leads to it.
+    It is in a subnet of the interface, the route says ``onlink``, or a route without gateway leads to it. A
+    point-to-point link has one neighbour, with or without a gateway in the route.
     """
     gateway, interface = nexthop.gateway, nexthop.interface
-    if gateway is None or interface is None:
+    if interface is None:
         return False
+    if gateway is None or resolved.is_point_to_point(interface):
+        return resolved.is_point_to_point(interface)
     return (
         resolved.on_link(gateway, interface)
         or "onlink" in nexthop.flags

@@ -19,7 +19,9 @@ from viacheck.analysis.packet_filter.evaluate import (
     source_nat,
 )
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, subnets_overlap
+from viacheck.analysis.sightings import departures
 from viacheck.model.intent import NatAttach, TransportProtocol
+from viacheck.model.measurements import TrafficMeasurements
 from viacheck.model.snapshot import TABLE_MAIN, PacketFilter
 
 _ECHO_REPLY, _ECHO_REQUEST = 0, 8
@@ -137,6 +139,18 @@ def _answer(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPa
     )  # fmt: skip
     mark = mark_after_prerouting(resolved.snapshot.host.packet_filter, arriving)
     return replace(arriving, oif=resolved.bridge, mark=mark)
+
+
+def subnet_is_routed(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> bool:
+    """Return whether probes with the agent's own address were answered: the network upstream routes its subnet."""
+    if resolved.snapshot.subnet_routed:
+        return True
+    return not resolved.bridged and any(
+        packets.answered
+        and any(sighting.source == resolved.agent_source for sighting in departures(packets, resolved.uplink))
+        for name, packets in traffic.packets.items()
+        if name in PROTOCOL_NUMBERS
+    )
 
 
 def source_translation(resolved: ResolvedIntent) -> Translation:

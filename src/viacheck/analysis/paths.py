@@ -70,6 +70,8 @@ class Path:
     answer_returns: bool | None = None
     """Whether the answer reaches the agent; None where the model cannot say, or no answer is expected."""
     answer_reason: str = ""
+    misrouted: Decision | None = None
+    """The host's look-up for the answer, where it does not lead to the agent."""
 
     @property
     def depends_on_flow(self) -> bool:
@@ -315,7 +317,10 @@ class PathTracer:
             return replace(path, answer=tuple(hops), answer_reason="a rule cannot be evaluated for the answer")
         if decision.outcome != "unicast" or decision.interfaces != {arriving}:
             reason = f"the host's look-up for the answer: {decision}"
-            return replace(path, answer=tuple(hops), answer_returns=False, answer_reason=reason)
+            return replace(
+                path, answer=tuple(hops), answer_returns=False, answer_reason=reason,
+                misrouted=decision if decision.outcome != "martian" else None,
+            )  # fmt: skip
         passage = forwarding(host.packet_filter, replace(reply, oif=arriving, mark=mark))
         decider = passage.rule.text if passage.rule else f"policy of {passage.chain.name}" if passage.chain else None
         model = {True: "accepted", False: "dropped", None: "unknown"}[passage.allowed]

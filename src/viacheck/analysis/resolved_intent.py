@@ -329,6 +329,26 @@ class ResolvedIntent:
         """Every address of an uplink."""
         return tuple(a.address for a in self.snapshot.host.addresses_of(uplink, family))
 
+    def is_point_to_point(self, uplink: str) -> bool:
+        """Whether an uplink leads to one other end, so that no ARP is asked on it (PPP, LTE, WireGuard, tun)."""
+        link = self.snapshot.host.link(uplink)
+        return link is not None and link.point_to_point
+
+    @cached_property
+    def arp_gateways(self) -> dict[str, str]:
+        """By uplink, the gateway that must answer ARP: that of every uplink but point-to-point ones."""
+        return {
+            name: str(uplink.gateway)
+            for name, uplink in self.intent.uplinks.items()
+            if uplink.gateway is not None and not self.is_point_to_point(name)
+        }
+
+    def accepts_gateway(self, gateway: str | None) -> bool:
+        """Whether a default route by the intended uplink may have a gateway; None stands for a route without one."""
+        if gateway is None:
+            return self.is_point_to_point(self.uplink)
+        return self.intent.gateway is None or gateway == str(self.intent.gateway)
+
     def on_link(self, address: str, interface: str) -> bool:
         """Whether an address lies in a subnet of an interface."""
         wanted = ip_address(address)

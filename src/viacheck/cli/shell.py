@@ -140,7 +140,7 @@ def map_of(lab: Lab, spec: LabSpec) -> str:
     lines += [f"    {escape_unprintable(line)}" for line in listing]
     for name, uplink in intent.uplinks.items():
         mark = "  <- the agent's packets must leave here" if name == intent.egress.uplink else ""
-        lines.append(f"    gateway by {name}: {uplink.gateway}{mark}")
+        lines.append(f"    gateway by {name}: {uplink.gateway or 'none, point to point'}{mark}")
     lines.append("  agent")
     lines += [
         f"    {escape_unprintable(line)}"

@@ -51,9 +51,13 @@ def reverse_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
     )  # fmt: skip
 
 
-def arp_unanswered(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
+def arp_unanswered(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that the host's strict reverse-path check leaves the agent's ARP request for its gateway unanswered."""
     if resolved.bridge is None or not strict_reverse_path(resolved, resolved.bridge):
+        return
+    packets = measurements.traffic.packets
+    if any(left_by(packets[name], resolved.egress_interfaces) for name in PROBED if name in packets):
+        # The agent still holds the answer to an earlier request.
         return
     path = PathTracer(resolved, answers=False).trace(Traffic(destination=resolved.target))
     if path.end is not PathEnd.DROPPED or path.out[-1].stage != "link":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.container_facts import AgentFault, agent_fault
+from viacheck.analysis.default_routes import default_route_by
+from viacheck.analysis.gateway_facts import gateway_facts
 from viacheck.analysis.nat_facts import (
     Direction,
     forwarded_probes,
@@ -18,8 +20,7 @@ from viacheck.diagnosis.accept_remedy import accept_agent
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.egress import PROBED
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
-from viacheck.model.intent import Uplink
-from viacheck.model.iproute_text import route_argv
+from viacheck.diagnosis.site_file import CORRECT_GATEWAY, gateway_line
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
 
@@ -93,7 +94,7 @@ def uplink_unusable(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
             yield Cause(
                 "UPLINK_DOWN", "HOST-02",
                 f"{name} is administratively down, so the kernel has removed every IPv4 route by it",
-                _bring_up(resolved, name, uplink), also_affects,
+                _bring_up(resolved, name), also_affects,
             )  # fmt: skip
         elif not link.carrier:
             yield Cause(
@@ -104,17 +105,17 @@ def uplink_unusable(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         elif link.master is None and not resolved.snapshot.host.addresses_of(name):
             yield Cause(
                 "NO_ADDRESS", "HOST-02",
-                f"{name} has no IPv4 address, so its gateway {uplink.gateway} cannot be reached; add an address by "
+                f"{name} has no IPv4 address, so {uplink.gateway or 'nothing'} can be reached by it; add an address by "
                 "hand, or start its DHCP client", also_affects=also_affects,
             )  # fmt: skip
 
 
-def _bring_up(resolved: ResolvedIntent, name: str, uplink: Uplink) -> Remedy:
+def _bring_up(resolved: ResolvedIntent, name: str) -> Remedy:
     """Return the commands that bring an uplink up and set the default route that the kernel has removed."""
-    default = ("ip", "route", "replace", "default", "via", uplink.gateway, "dev", name)
-    routes = [command(*default)]
-    if name == resolved.uplink and resolved.intent.policy_routed:
-        routes = [command(*default, "table", resolved.table)]
+    default = default_route_by(resolved, name)
+    routes = [command("ip", "route", "replace", *default)] if default else []
+    if default and name == resolved.uplink and resolved.intent.policy_routed:
+        routes = [command("ip", "route", "replace", *default, "table", resolved.table)]
     elif name != resolved.default_exit and resolved.default_exit is not None:
         routes = []
     up = command("ip", "link", "set", "dev", name, "up")
@@ -124,41 +125,26 @@ def _bring_up(resolved: ResolvedIntent, name: str, uplink: Uplink) -> Remedy:
 def gateway_silent(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find a gateway that does not answer ARP although the uplink is usable."""
     for name in measurements.traffic.silent_gateways:
+        gateway = resolved.arp_gateways[name]
+        facts = gateway_facts(resolved, measurements.traffic, name)
         also_affects = frozenset({"ROUTE-06"})
-        if name == resolved.uplink:
+        if facts.router_in_use is not None:
+            yield Cause(
+                "GATEWAY_SILENT", "HOST-03",
+                f"gateway {gateway} of the site file does not answer ARP on {name}; {facts.router_in_use}, which this "
+                f"host's default route by {name} uses, answers: the site file is wrong",
+                also_affects=also_affects | ({"ROUTE-04"} if name == resolved.uplink else set()),
+                site_file=gateway_line(name, facts.router_in_use), decision=CORRECT_GATEWAY,
+            )  # fmt: skip
+            continue
+        if name == resolved.uplink and _takes_uplink(resolved, measurements):
             also_affects |= EGRESS | REACHES_GATEWAY
         if name == resolved.default_exit:
             also_affects |= {"EGRESS-04"}
         yield Cause(
             "GATEWAY_SILENT", "HOST-03",
-            f"gateway {resolved.intent.uplinks[name].gateway} does not answer ARP on {name}: it is off, it is on "
-            "another network, or the uplink's address is not in its network", also_affects=also_affects,
-        )  # fmt: skip
-
-
-def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """Find that the main table sends the host's own packets by another uplink than intended, or has no route."""
-    wanted = resolved.intent.host.default_exit
-    actual = resolved.host_decision.interface
-    also_affects = frozenset({"EGRESS-04"})
-    if not resolved.intent.policy_routed and not resolved.bridged:
-        also_affects |= EGRESS | {"ROUTE-05"}
-    if actual is None:
-        uplink = wanted or resolved.uplink
-        default = ("default", "via", resolved.intent.uplinks[uplink].gateway, "dev", uplink)
-        yield Cause(
-            "DEFAULT_EXIT_MISSING", "HOST-06", f"the host itself has no route to {resolved.target}: no default route",
-            Remedy((command("ip", "route", "add", *default),), (command("ip", "route", "del", *default),)),
-            also_affects,
-        )  # fmt: skip
-    elif wanted is not None and actual != wanted:
-        route = resolved.host_decision.route
-        default = ("default", "via", resolved.intent.uplinks[wanted].gateway, "dev", wanted)
-        restore = (command(*route_argv("replace", route)),) if route is not None else ()
-        yield Cause(
-            "DEFAULT_EXIT_WRONG", "HOST-06",
-            f"the host's own packets leave by {actual}, not by {wanted}: {route}",
-            Remedy((command("ip", "route", "replace", *default),), restore), also_affects,
+            f"gateway {gateway} does not answer ARP on {name}: it is off, it is on another network, or the uplink's "
+            "address is not in its network", also_affects=also_affects,
         )  # fmt: skip
 
 

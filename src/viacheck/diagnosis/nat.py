@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from viacheck.analysis.agent_network import BesideNAT, beside_nat
-from viacheck.analysis.nat_facts import agent_flow, enslaved_uplinks, source_translation
+from viacheck.analysis.nat_facts import agent_flow, enslaved_uplinks, source_translation, subnet_is_routed
 from viacheck.analysis.packet_filter.evaluate import Translation, source_nat
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause
@@ -69,12 +69,21 @@ def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Itera
         )  # fmt: skip
 
 
-def source_nat_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+def source_nat_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that the agent's packets would leave the uplink with a source to which replies cannot come back."""
     if not isinstance(resolved.intent.agent.attach, NatAttach) or resolved.agent_source is None:
         return
     translation = source_translation(resolved)
-    if translation.kind == "none":
+    if translation.kind == "none" and subnet_is_routed(resolved, measurements.traffic):
+        subnet = resolved.agent_subnet or resolved.agent_source
+        yield Cause(
+            "SUBNET_ROUTED", "NAT-02",
+            f"no rule translates the source of {subnet}, and answers to {resolved.agent_source} come back: the network "
+            f"beyond {resolved.uplink} routes {subnet} to this host",
+            also_affects=frozenset({"EGRESS-02"}),
+            decision=f"nothing, if that is meant; each router on the way must keep a route to {subnet}",
+        )  # fmt: skip
+    elif translation.kind == "none":
         yield _untranslated(resolved, translation)
     elif translation.kind == "snat" and translation.address not in resolved.uplink_addresses(resolved.uplink):
         removal = _removal(translation)

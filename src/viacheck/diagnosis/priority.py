@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import (
+    answer_route,
+    default_exit,
     disruption,
     egress,
     foreign_rules,
@@ -44,7 +46,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     nat.beside_hosts_nat,
     nat.uplink_in_bridge,
     host.gateway_silent,
-    host.default_exit_wrong,
+    default_exit.default_exit_wrong,
     host.subnet_overlaps,
     host.forwarding_off,
     egress.arp_unanswered,
@@ -56,6 +58,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     traffic_classes.depends_on_flow,
     nat.source_nat_faulty,
     egress.copied,
+    answer_route.answers_misrouted,
     egress.reverse_path,
     egress.answers_elsewhere,
     egress.other_router,
@@ -88,7 +91,7 @@ BRIDGED_FINDERS: tuple[Finder, ...] = (
     macvlan.upstream_drops,
     macvlan.address_conflict,
     macvlan.dhcp_collision,
-    host.default_exit_wrong,
+    default_exit.default_exit_wrong,
     pipework.lease_without_client,
     pipework.second_run,
     egress.copied,
@@ -115,7 +118,7 @@ def diagnose(check: str, resolved: ResolvedIntent, measurements: Measurements) -
     """Return the cause of a check's failure: the deepest one that this check reports, or that also affects it."""
     in_order = _causes(resolved, measurements)
     cause = next((cause for cause in in_order if _explains(cause, check)), None)
-    return withheld(cause, resolved) if cause is not None else None
+    return withheld(cause, resolved, measurements.traffic) if cause is not None else None
 
 
 def _explains(cause: Cause, check: str) -> bool:

@@ -9,6 +9,7 @@ from viacheck.analysis.agent_rules import (
     BACKSTOP_METRIC,
     FIXED_PRIORITY,
     LOCAL_PRIORITY,
+    ShadowingRule,
     covers_subnet,
     deciding_route,
     egress_without_uplink,
@@ -16,9 +17,16 @@ from viacheck.analysis.agent_rules import (
     rules_for_agent,
     shadowing_rule,
 )
-from viacheck.analysis.default_routes import local_prefixlength, reaches_gateway
+from viacheck.analysis.default_routes import (
+    default_pieces,
+    default_route_by,
+    local_prefixlength,
+    reaches_gateway,
+)
+from viacheck.analysis.gateway_facts import gateway_facts
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.table_names import clashes, number_of
+from viacheck.diagnosis.answer_route import correcting_answers
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import (
     NO_REMEDY,
@@ -27,9 +35,11 @@ from viacheck.diagnosis.remedy import (
     command,
     remedy_of,
 )
+from viacheck.diagnosis.remedy_effect import after_steps
+from viacheck.diagnosis.site_file import CORRECT_GATEWAY, gateway_line
 from viacheck.model.iproute_text import route_argv, rule_argv
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import TABLE_MAIN, Rule
+from viacheck.model.snapshot import TABLE_MAIN, Route, Rule
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence.file_edit import (
     AppendLine,
@@ -110,6 +120,7 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     if shadowing is None:
         return
     rule, intended = shadowing.rule, rules_for_agent(resolved)[0]
+    specific = _specific_route(resolved, shadowing)
     if rule.suppress_prefixlength is not None and rule.table is not None:
         suppressed = local_prefixlength(resolved.snapshot.host.table(rule.table))
         if rule.suppress_prefixlength < suppressed:
@@ -122,6 +133,22 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
                 Remedy((_delete(rule), _add(mended)), (_delete(mended), _add(rule))), _DECIDES | {"ROUTE-07"},
             )  # fmt: skip
             return
+    if specific is not None and rule.priority > 1:
+        before = free_priority(resolved, rule.priority - 1)
+        to_prefix = (
+            "priority", before, "from", resolved.agent_subnet, "to", specific.destination, "lookup", resolved.table
+        )  # fmt: skip
+        yield Cause(
+            "RULE_SHADOWED", "ROUTE-03",
+            f"the rule '{rule}' comes before '{intended}', and the route {specific} that it finds leads past "
+            f"{resolved.uplink}",
+            correcting_answers(
+                resolved,
+                Remedy((command("ip", "rule", "add", *to_prefix),), (command("ip", "rule", "del", *to_prefix),)),
+            ),
+            _DECIDES | {"ROUTE-07"},
+        )  # fmt: skip
+        return
     if rule.priority > 1:
         before = free_priority(resolved, min(FIXED_PRIORITY, rule.priority - 1))
         selector = ("priority", before, "from", resolved.agent_subnet, "lookup", resolved.table)
@@ -135,30 +162,65 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     yield Cause(
         "RULE_SHADOWED", "ROUTE-03",
         f"the rule '{rule}' comes before '{intended}' and decides for the agent's packets first{only}",
-        remedy, _DECIDES,
+        correcting_answers(resolved, _keeping_local_networks(resolved, remedy)), _DECIDES,
     )  # fmt: skip
 
 
-def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+def _keeping_local_networks(resolved: ResolvedIntent, remedy: Remedy) -> Remedy:
+    """Return a remedy that keeps the agent's way to the host's own networks, where the remedy alone would move it."""
+    after = after_steps(resolved, remedy.steps)
+    gateways = [str(uplink.gateway) for uplink in resolved.intent.uplinks.values() if uplink.gateway is not None]
+    if after is None or all(_way(resolved, gateway) in (None, _way(after, gateway)) for gateway in gateways):
+        return remedy
+    selector = _local_selector(after, free_priority(after, LOCAL_PRIORITY))
+    return Remedy(
+        (command("ip", "rule", "add", *selector), *remedy.steps),
+        (*remedy.rollback, command("ip", "rule", "del", *selector)),
+    )
+
+
+def _way(resolved: ResolvedIntent, address: str) -> str | None:
+    """Return the interface by which the agent's packets reach an address of a local network; None when they do not."""
+    decision = resolved.model.decide(resolved.agent_packet(destination=address))
+    local = decision.interface is not None and resolved.on_link(address, decision.interface)
+    return decision.interface if local and decision.gateway is None else None
+
+
+def _local_selector(resolved: ResolvedIntent, priority: int) -> tuple[object, ...]:
+    """Return the rule that keeps local networks local, as arguments of ip."""
+    return (
+        "priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength",
+        local_prefixlength(resolved.snapshot.host.table(TABLE_MAIN)),
+    )  # fmt: skip
+
+
+def _specific_route(resolved: ResolvedIntent, shadowing: ShadowingRule) -> Route | None:
+    """Return the route that a rule for local networks lets through to the probe target, if it is no default."""
+    if shadowing.rule.suppress_prefixlength is None or shadowing.rule.table is None:
+        return None
+    route = resolved.agent_decision(shadowing.protocols[0] if shadowing.protocols else None).route
+    pieces = default_pieces(resolved.snapshot.host.table(shadowing.rule.table))
+    return None if route is None or route.is_default or route in pieces else route
+
+
+def table_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that the table has no default route, or one by another uplink or gateway."""
     if not resolved.intent.policy_routed:
         return
-    table, uplink, gateway = resolved.table, resolved.uplink, str(resolved.intent.gateway)
-    route = deciding_route(resolved)
-    default = ("default", "via", gateway, "dev", uplink, "table", table)
-    # The kernel refuses a gateway outside the subnets of its interface without this word.
-    off_subnet = () if resolved.on_link(gateway, uplink) else ("onlink",)
-    set_default = command("ip", "route", "replace", *default, *off_subnet)
+    table, uplink, intended = resolved.table, resolved.uplink, resolved.intent.gateway
+    route, default = deciding_route(resolved), default_route_by(resolved, uplink)
+    set_default = command("ip", "route", "replace", *(default or ()), "table", table)
     if route is None or not route.nexthops:
         backstop = f" except the backstop '{route}'" if route is not None else ""
+        add_default = Remedy((set_default,), (command("ip", "route", "del", *(default or ()), "table", table),))
         yield Cause(
             "TABLE_EMPTY", "ROUTE-04",
             f"table {table} has no default route{backstop}: a link that went down, a lost lease or a recreated device "
             "removes the route, and nothing restores it",
-            Remedy((set_default,), (command("ip", "route", "del", *default),)), _DECIDES,
+            add_default if default else NO_REMEDY, _DECIDES,
         )  # fmt: skip
         return
-    remedy = Remedy((set_default,), (command(*route_argv("replace", route)),))
+    remedy = Remedy((set_default,), (command(*route_argv("replace", route)),)) if default else NO_REMEDY
     if {hop.interface for hop in route.nexthops} != {uplink}:
         interfaces = " and ".join(sorted({str(hop.interface) for hop in route.nexthops}))
         yield Cause(
@@ -166,7 +228,7 @@ def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[
             f"the default route of table {table} leaves by {interfaces}, not by {uplink} alone: {route}",
             remedy, _DECIDES | EGRESS,
         )  # fmt: skip
-    elif any(hop.gateway != gateway or not reaches_gateway(resolved, hop) for hop in route.nexthops):
+    elif not all(resolved.accepts_gateway(hop.gateway) and reaches_gateway(resolved, hop) for hop in route.nexthops):
         gateways = sorted({hop.gateway for hop in route.nexthops if hop.gateway is not None})
         on_link = all(reaches_gateway(resolved, hop) for hop in route.nexthops)
         off_link = "" if on_link else f", which is not in {uplink}'s subnet"
@@ -175,9 +237,15 @@ def table_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[
             if gateways
             else ("has no gateway, so the kernel asks by ARP for every destination itself")
         )
+        facts = gateway_facts(resolved, measurements.traffic, uplink)
+        in_file = facts.router_in_use if facts.site_file_is_wrong and facts.router_in_use in gateways else None
+        if in_file is not None:
+            uses += ", which answers ARP"
         yield Cause(
             "TABLE_WRONG_GATEWAY", "ROUTE-04",
-            f"the default route of table {table} {uses}; the intent says {gateway}", remedy, _DECIDES | EGRESS,
+            f"the default route of table {table} {uses}; the intent says {intended or 'no gateway'}",
+            NO_REMEDY if in_file else remedy, _DECIDES | EGRESS,
+            site_file=gateway_line(uplink, in_file) if in_file else (), decision=CORRECT_GATEWAY if in_file else None,
         )  # fmt: skip
 
 
@@ -220,10 +288,7 @@ def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> It
     shadowing = shadowing_rule(resolved)
     # The remedy of a shadowing rule adds a rule right before it; this rule must come before that.
     priority = min(LOCAL_PRIORITY, shadowing.rule.priority - 2) if shadowing is not None else LOCAL_PRIORITY
-    selector = (
-        "priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength",
-        local_prefixlength(resolved.snapshot.host.table(TABLE_MAIN)),
-    )  # fmt: skip
+    selector = _local_selector(resolved, priority)
     yield Cause(
         "LOCAL_NETS_LOST", "ROUTE-06",
         f"the rule sends all traffic from {resolved.agent_subnet} to table {resolved.table}, and table "
@@ -233,16 +298,26 @@ def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> It
     )  # fmt: skip
 
 
-def fails_open(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+def fails_open(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that the agent's packets would leave by another uplink while the intended one is down."""
     other = egress_without_uplink(resolved)
     if other is None:
         return
     backstop = ("unreachable", "default", "metric", BACKSTOP_METRIC, "table", resolved.table)
     remedy = Remedy((command("ip", "route", "add", *backstop),), (command("ip", "route", "del", *backstop),))
+    closed = any(route.is_default and not route.nexthops for route in resolved.table_routes)
+    # With the backstop alone an agent that leaves elsewhere now would not leave at all.
+    route_first = deciding_route(resolved) is None and (
+        gateway_facts(resolved, measurements.traffic, resolved.uplink).answers is False
+    )
+    decision = resolved.decision_without_uplink
+    by = f", by the rule {decision.rule} and the route {decision.route}" if closed else ""
     yield Cause(
         "FAIL_OPEN", "ROUTE-07",
         f"when {resolved.uplink} goes down, the kernel removes its routes and keeps the rules: the agent's packets "
-        f"would leave by {other}",
-        remedy if resolved.intent.policy_routed else NO_REMEDY, frozenset({"FLAP-06"}),
+        f"would leave by {other}{by}",
+        remedy if resolved.intent.policy_routed and not closed and not route_first else NO_REMEDY,
+        frozenset({"FLAP-06"}),
+        decision=f"table {resolved.table} fails closed already; that rule or route decides before it: remove it, or "
+        "let it be" if closed else f"set the default route of table {resolved.table} first" if route_first else None,
     )  # fmt: skip

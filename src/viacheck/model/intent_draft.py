@@ -55,9 +55,10 @@ def draft(
     """
     exits = default_exits(snapshot.host)
     attached = _attachment(snapshot)
-    gateways: dict[str, str] = {}
+    gateways: dict[str, str | None] = {}
     for default_exit in exits:
-        if default_exit.gateway is not None:
+        link = snapshot.host.link(default_exit.interface)
+        if default_exit.gateway is not None or (link is not None and link.point_to_point):
             gateways.setdefault(default_exit.interface, default_exit.gateway)
     if attached.parent and attached.gateway:
         gateways[attached.parent] = attached.gateway
@@ -200,7 +201,7 @@ def _on_interface(host: NetworkState, agent: NetworkState) -> DraftedAttachment:
     return DraftedAttachment(lines, subnet=IPv4Network(str(address.network)), bridge=bridge)
 
 
-def _uplink_lines(host: NetworkState, gateways: dict[str, str], exits: list[DefaultExit]) -> Iterator[str]:
+def _uplink_lines(host: NetworkState, gateways: dict[str, str | None], exits: list[DefaultExit]) -> Iterator[str]:
     yield "# Every interface that leads to a physical network."
     for name, gateway in gateways.items():
         tables = sorted(
@@ -208,6 +209,9 @@ def _uplink_lines(host: NetworkState, gateways: dict[str, str], exits: list[Defa
         )
         where = " and ".join("main" if table == TABLE_MAIN else str(table) for table in tables)
         yield f"[uplinks.{toml_key(name)}]"
+        if gateway is None:
+            yield f"# point to point, so without a gateway; the default route of table {where}. A VPN is no uplink"
+            continue
         yield f"gateway = {toml_text(gateway)}" + (f"  # the default route of table {where}" if tables else "")
         others = {exit_.gateway for exit_ in exits if exit_.interface == name and exit_.gateway} - {gateway}
         for other in sorted(others):
@@ -231,7 +235,7 @@ def _egress_lines(
     host: NetworkState,
     table_names: Mapping[int, str],
     attached: DraftedAttachment,
-    gateways: dict[str, str],
+    gateways: dict[str, str | None],
     exits: list[DefaultExit],
 ) -> Iterator[str]:
     yield "[egress]"

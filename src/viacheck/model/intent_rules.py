@@ -125,6 +125,14 @@ def bridged_agent_leaves_by_its_parent(site: SiteDocument) -> Iterator[str]:
         yield f"egress.uplink: {shown(uplink)} is not the agent's parent; allowed: {toml_key(site.parent)}"
 
 
+def bridged_agents_parent_has_a_gateway(site: SiteDocument) -> Iterator[str]:
+    """[uplinks]: the parent of a bridged agent is no point-to-point link, so it has a gateway."""
+    uplink = site.table("uplinks").get(site.parent or "")
+    if isinstance(uplink, dict) and "gateway" not in uplink:
+        key = f"uplinks.{toml_key(site.parent or '')}.gateway"
+        yield f"{key}: missing; allowed: an IPv4 address, because a bridged agent's parent is a LAN"
+
+
 def bridged_agent_has_no_table(site: SiteDocument) -> Iterator[str]:
     """[egress]: table belongs to NAT."""
     if site.mode in BRIDGED and "table" in site.table("egress"):
@@ -166,6 +174,7 @@ RULES: tuple[Callable[[SiteDocument], Iterator[str]], ...] = (
     interfaces_are_configured_uplinks,
     exceptions_name_configured_uplinks,
     bridged_agent_leaves_by_its_parent,
+    bridged_agents_parent_has_a_gateway,
     bridged_agent_has_no_table,
     table_name_names_a_table,
     other_machines_are_outside_the_agents_subnet,

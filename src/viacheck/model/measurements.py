@@ -479,6 +479,8 @@ class TrafficMeasurements:
     """
     silent_gateways: tuple[str, ...] = ()
     """Uplinks with carrier whose gateway did not answer ARP."""
+    routers_in_use: Mapping[str, str] = field(default_factory=dict)
+    """By uplink whose gateway is silent, the gateway of the host's default routes by it that did answer ARP."""
     gateway_macs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By uplink, the MAC addresses that answered ARP for its gateway."""
     reverse_path_drops: tuple[int, int] = (0, 0)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from viacheck.analysis.classes import TrafficClass
+from viacheck.analysis.default_routes import other_routers
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
@@ -23,6 +24,7 @@ from viacheck.model.intent import Probe, TransportProtocol
 from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import AddressFacts, AddressHolder, DiscoveryResult, SegmentFacts, TrafficMeasurements
 from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
+from viacheck.model.snapshot import Neighbour
 from viacheck.packets.address_conflict import AddressConflictTest, Side
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.capture import Observation, Watch
@@ -96,6 +98,7 @@ class TrafficTests:
         return TrafficMeasurements(
             packets=dict(self._packets),
             silent_gateways=self._silent_gateways(made.get("gateways", {})),
+            routers_in_use=dict(made.get("routers_in_use", {})),
             gateway_macs={name: tuple(macs) for name, macs in made.get("gateways", {}).items()},
             reverse_path_drops=self._reverse_path_drops,
             segment=made.get("segment"),
@@ -108,7 +111,7 @@ class TrafficTests:
 
         Return every measurement that was made by now.
         """
-        _ = self.gateways
+        _ = self.routers_in_use
         if self._subject.resolved.bridged:
             _ = self.segment, self.address
         return self.measurements
@@ -337,9 +340,15 @@ class TrafficTests:
         return self._packets[name]
 
     def local_networks(self) -> Mapping[str, tuple[str, bool]]:
-        """Ping an address of each network that is local to the host; return address and answer by network."""
+        """Ping an address of each network that is local to the host; return address and answer by network.
+
+        The probes to the target go first: whether they leave shows why a ping has no answer.
+        """
+        self.agent(self._probe.protocols[0])
         resolved = self._subject.resolved
-        addresses = {name: str(uplink.gateway) for name, uplink in resolved.intent.uplinks.items()}
+        addresses = {
+            name: str(uplink.gateway) for name, uplink in resolved.intent.uplinks.items() if uplink.gateway is not None
+        }
         if resolved.bridge is not None and (own := resolved.snapshot.host.addresses_of(resolved.bridge)):
             addresses = {resolved.bridge: own[0].address, **addresses}
         requests = [ProbeRequest(protocol="icmp", destination=address, count=TRIES) for address in addresses.values()]
@@ -349,17 +358,48 @@ class TrafficTests:
     @cached_property
     def gateways(self) -> Mapping[str, list[str]]:
         """By uplink, the MAC addresses that answered ARP for its gateway."""
-        resolved = self._subject.resolved
-        answered: dict[str, list[str]] = {}
-        for name, uplink in resolved.intent.uplinks.items():
-            sender = resolved.uplink_address(name) or NO_ADDRESS
-            timeout = min(ARP_TIMEOUT, self._timeout)
-            try:
-                answers = self._host.arp_request(name, str(uplink.gateway), sender=sender, tries=TRIES, timeout=timeout)
-            except InterfaceNotUp:
-                answers = []
-            answered[name] = [answer.mac for answer in answers]
-        return answered
+        return {name: self._ask_by_arp(name, gateway) for name, gateway in self._subject.resolved.arp_gateways.items()}
+
+    @cached_property
+    def routers_in_use(self) -> Mapping[str, str]:
+        """By uplink whose gateway is silent, the gateway of the host's own default routes by it, if that one answers.
+
+        It is asked by ARP as well: its answer shows that the site file has a wrong address, and no gateway is off.
+        """
+        answering: dict[str, str] = {}
+        for name in self._silent_gateways(self.gateways):
+            for router in other_routers(self._subject.resolved, name):
+                if name not in answering and self._ask_by_arp(name, router):
+                    answering[name] = router
+        return answering
+
+    @property
+    def gateway_answers(self) -> tuple[Neighbour, ...]:
+        """What the ARP requests so far showed, as neighbour entries. Reading this sends nothing."""
+        asked = self._subject.resolved.arp_gateways
+        made: Mapping[str, list[str]] = vars(self).get("gateways", {})
+        silent = self._silent_gateways(made)
+        answers = [
+            Neighbour(interface=name, family=4, address=asked[name], mac=macs[0], state="REACHABLE")
+            for name, macs in made.items()
+            if macs
+        ]
+        answers += [Neighbour(interface=name, family=4, address=asked[name], state="FAILED") for name in silent]
+        in_use: Mapping[str, str] = vars(self).get("routers_in_use", {})
+        answers += [
+            Neighbour(interface=name, family=4, address=router, state="REACHABLE") for name, router in in_use.items()
+        ]
+        return tuple(answers)
+
+    def _ask_by_arp(self, interface: str, address: str) -> list[str]:
+        """Return the MAC addresses that answer ARP for an address on an interface."""
+        sender = self._subject.resolved.uplink_address(interface) or NO_ADDRESS
+        timeout = min(ARP_TIMEOUT, self._timeout)
+        try:
+            answers = self._host.arp_request(interface, address, sender=sender, tries=TRIES, timeout=timeout)
+        except InterfaceNotUp:
+            return []
+        return [answer.mac for answer in answers]
 
     def _silent_gateways(self, answered: Mapping[str, list[str]]) -> tuple[str, ...]:
         host = self._subject.resolved.snapshot.host

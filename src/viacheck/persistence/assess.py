@@ -167,7 +167,8 @@ def assess_persistence(resolved: ResolvedIntent) -> Persistence:
         source = resolved.agent_subnet or resolved.agent_source
         lacking.append(f"a rule from {source} to table {name} is not in the files of {OWN_NAMES[manager]}")
     if not routes:
-        route = f"a route default via {resolved.intent.gateway} dev {uplink} in table {resolved.table}"
+        via = f"via {resolved.intent.gateway} " if resolved.intent.gateway is not None else ""
+        route = f"a route default {via}dev {uplink} in table {resolved.table}"
         lacking.append(f"{route} is not in the files of {OWN_NAMES[manager]}")
     return Persistence(
         manager, link, configs, tuple(rules), tuple(routes), tuple(lacking),
@@ -228,9 +229,9 @@ def _route_fault(resolved: ResolvedIntent, config: ManagerConfig, entry: Written
         return _UNRELATED
     gateways = {hop.gateway for hop in route.nexthops}
     interfaces = {hop.interface for hop in route.nexthops if hop.interface}
-    if not entry.gateway_computed and gateways != {str(resolved.intent.gateway)}:
-        actual = ", ".join(sorted(str(gateway) for gateway in gateways)) or "no gateway"
-        return f"the route leads to {actual}, not to {resolved.intent.gateway}"
+    if not entry.gateway_computed and not (gateways and all(map(resolved.accepts_gateway, gateways))):
+        actual = ", ".join(sorted(gateway or "no gateway" for gateway in gateways)) or "no gateway"
+        return f"the route leads to {actual}, not to {resolved.intent.gateway or 'a gateway'}"
     if interfaces - {uplink}:
         return f"the route leads out by {', '.join(sorted(interfaces))}, not by {uplink}"
     if entry.interface not in (None, uplink):

@@ -44,7 +44,8 @@ class Recipe:
     source: str
     table: int
     uplink: str
-    gateway: str
+    gateway: str | None
+    """None: a point-to-point uplink."""
     priority: int
     """The priority of the rule that sends the agent's packets to the table."""
     backstop_metric: int
@@ -91,9 +92,9 @@ def recipe_for(resolved: ResolvedIntent) -> Recipe | None:
         for rule in resolved.snapshot.host.rules_of(4)
         if rule.suppress_prefixlength == 0 and selects_agent(resolved, rule)
     ]
-    priority = fixed[0] if fixed else FIXED_PRIORITY
+    priority, gateway = fixed[0] if fixed else FIXED_PRIORITY, resolved.intent.gateway
     return Recipe(
-        str(source), resolved.table, resolved.uplink, str(resolved.intent.gateway),
+        str(source), resolved.table, resolved.uplink, str(gateway) if gateway is not None else None,
         priority=priority, backstop_metric=BACKSTOP_METRIC,
         local_priority=(local[0] if local[0] < priority else min(LOCAL_PRIORITY, priority - 1)) if local else None,
     )  # fmt: skip
@@ -204,7 +205,8 @@ def loopback_config(manager: Manager, resolved: ResolvedIntent, wanted: Recipe) 
 def _networkd(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
     files = dict([loopback_config("networkd", resolved, wanted)])
     network = networkd.file_of(resolved.snapshot.files, resolved.snapshot.host.links, wanted.uplink)
-    route = f"[Route]\nDestination=0.0.0.0/0\nGateway={wanted.gateway}\nTable={wanted.table}\n"
+    via = f"Gateway={wanted.gateway}\n" if wanted.gateway is not None else ""
+    route = f"[Route]\nDestination=0.0.0.0/0\n{via}Table={wanted.table}\n"
     if network is None:
         # How the uplink gets its address is a person's choice.
         path = f"/etc/systemd/network/10-{wanted.uplink}.network"
@@ -240,12 +242,13 @@ def _networkmanager(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink 
         values.append(("ipv4.routing-rules", value))
     if wanted.with_route:
         lines += [
-            f"route1=0.0.0.0/0,{wanted.gateway}",
+            f"route1=0.0.0.0/0{f',{wanted.gateway}' if wanted.gateway is not None else ''}",
             f"route1_options=table={wanted.table}",
             f"route2=0.0.0.0/0,,{wanted.backstop_metric}",
             f"route2_options=table={wanted.table},type=unreachable",
         ]
-        values.append(("ipv4.routes", f"0.0.0.0/0 {wanted.gateway} table={wanted.table}"))
+        via = f"{wanted.gateway} " if wanted.gateway is not None else ""
+        values.append(("ipv4.routes", f"0.0.0.0/0 {via}table={wanted.table}"))
         values.append(("ipv4.routes", f"0.0.0.0/0 {wanted.backstop_metric} table={wanted.table} type=unreachable"))
     text = _text(["[ipv4]", *lines])
     if profile is None:
@@ -266,7 +269,8 @@ def _netplan(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
     kind = kind or ("wifis" if link is not None and link.wireless else "ethernets")
     persistent, route = _netplan_loopback(wanted), []
     if wanted.with_route:
-        route = ["        - to: 0.0.0.0/0", f"          via: {wanted.gateway}", f"          table: {wanted.table}"]
+        via = "scope: link" if wanted.gateway is None else f"via: {wanted.gateway}"
+        route = ["        - to: 0.0.0.0/0", f"          {via}", f"          table: {wanted.table}"]
     lines = ["network:", "  version: 2"]
     if networkd.at_work(files, resolved.snapshot.host.links):
         head = [] if kind == "ethernets" else [f"  {kind}:"]

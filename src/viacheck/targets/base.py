@@ -14,7 +14,7 @@ from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import KernelDecision
 from viacheck.model.result import TargetRecord
-from viacheck.model.snapshot import Snapshot
+from viacheck.model.snapshot import Neighbour, Snapshot
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
@@ -114,6 +114,14 @@ class Target(Protocol):
 
     def note_changes(self) -> bool:
         """Add a note about the changes since the snapshot to a host that others may change; return whether it did."""
+
+    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool) -> None:
+        """Add to the record what the run's packets showed of the network upstream.
+
+        Args:
+            gateways: the gateways that were asked by ARP, answering or silent.
+            subnet_routed: probes with the agent's own address were answered, so the network routes its subnet.
+        """
 
     def record(self) -> TargetRecord:
         """Return the target's part of result.json. Its verdict is set when all results are known."""

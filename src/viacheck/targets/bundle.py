@@ -6,6 +6,7 @@ cannot prove that there are no faults.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,7 @@ from viacheck.host.command import RecordedCommand
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.measurements import KernelAnswer, KernelDecision
 from viacheck.model.result import TargetRecord
-from viacheck.model.snapshot import Snapshot
+from viacheck.model.snapshot import Neighbour, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
 from viacheck.targets.base import Forecast
 
@@ -80,6 +81,9 @@ class BundleTarget:
     def note_changes(self) -> bool:
         """Return False: a bundle does not change."""
         return False
+
+    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool) -> None:
+        """Note nothing: no packet is sent for a bundle."""
 
     def record(self) -> TargetRecord:
         """Return the target's part of result.json. Its verdict is set when all results are known."""

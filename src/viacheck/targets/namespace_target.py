@@ -7,7 +7,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +32,7 @@ from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import KernelDecision
 from viacheck.model.result import TargetRecord
-from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
+from viacheck.model.snapshot import DockerEngine, Neighbour, Problem, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
 from viacheck.parsers.resolv_conf import nameservers
 from viacheck.targets.base import Forecast, Services
@@ -88,6 +88,7 @@ class NamespaceTarget:
         self.alerts: list[str] = []
         self.recorded: list[RecordedCommand] = []
         self._problems: list[Problem] = []
+        self._upstream: dict[str, Any] = {}
         self.engine = self._read_engine(self._problems)
         self.agent = self._open_agent()
 
@@ -231,12 +232,19 @@ class NamespaceTarget:
         """The snapshot as JSON. Made once, as the state before the first probe does not change."""
         return snapshot_json(self.snapshot)
 
+    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool) -> None:
+        """Add to the record what the run's packets showed of the network upstream: a bundle of it holds that."""
+        self._upstream = {
+            "gateway_answers": [dataclasses.asdict(neighbour) for neighbour in gateways],
+            "subnet_routed": subnet_routed,
+        }
+
     def record(self) -> TargetRecord:
         """Return the target's part of result.json. Its verdict is set when all results are known."""
         return TargetRecord(
             id=self.id, kind=self.kind, flavour=self.flavour, verdict="inconclusive", title=self.title,
-            intent=self.intent.as_json(), snapshot=self._saved_snapshot, notes=self.notes,
-            alerts=self.alerts,
+            intent=self.intent.as_json(), notes=self.notes, alerts=self.alerts,
+            snapshot={**self._saved_snapshot, **self._upstream},
         )  # fmt: skip
 
     def obstacle_to(self, event: str) -> str | None:  # noqa: ARG002 - a replica's answer depends on the event

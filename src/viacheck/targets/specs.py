@@ -159,7 +159,10 @@ def packets_sent(spec: LocalSpec) -> list[str]:
         protocol.upper() if protocol == "icmp" else f"{protocol.upper()} port {probe.port}"
         for protocol in probe.protocols
     )
-    uplinks = ", ".join(f"{uplink.gateway} on {name}" for name, uplink in intent.uplinks.items())
+    uplinks = ", ".join(
+        f"{uplink.gateway} on {name}" for name, uplink in intent.uplinks.items() if uplink.gateway is not None
+    )
+    arp = [f"1 to 3 ARP requests each for {uplinks}, and as many for the gateway of a route where one is silent"]
     attach = intent.agent.attach
     segment = []
     if not isinstance(attach, NatAttach):
@@ -179,6 +182,6 @@ def packets_sent(spec: LocalSpec) -> list[str]:
         "  from the agent: 1 packet for each class of traffic that the model sees leave elsewhere (at most 50): ICMP, "
         "UDP or TCP to an address and a port that the deciding rule or route selects",
         *segment,
-        f"  from the host: 1 to 3 ARP requests each for {uplinks}; a frame to itself on every interface "
-        "that it watches",
+        f"  from the host: {'; '.join([*(arp if uplinks else []), 'a frame to itself on every interface'])} that it "
+        "watches",
     ]

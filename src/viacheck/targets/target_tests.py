@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from viacheck.analysis.classes import ClassPartition, class_partition
+from viacheck.analysis.nat_facts import subnet_is_routed
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
 from viacheck.model.check import Check
@@ -132,7 +133,17 @@ class TargetTests:
             self.traffic.measure_for_diagnosis()
         return diagnose(check.id, self.target.resolved, self.measurements)
 
+    def subnet_is_routed(self) -> bool:
+        """Return whether answers to the agent's own, untranslated address come back; send its probes to see it."""
+        target = self.target
+        if target.host is not None and target.agent is not None and target.missing_capability is None:
+            for protocol in target.intent.probe.protocols:
+                self.traffic.agent(protocol)
+        return subnet_is_routed(target.resolved, self.measurements.traffic)
+
     def close(self) -> None:
         """Close captures and sockets."""
         if "traffic" in vars(self):
+            routed = subnet_is_routed(self.target.resolved, self.traffic.measurements)
+            self.target.note_upstream(self.traffic.gateway_answers, subnet_routed=routed)
             self.traffic.close()

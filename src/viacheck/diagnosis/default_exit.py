@@ -1,0 +1,88 @@
+"""Causes in the way that the host's own packets take: a missing default route, or one by another uplink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from viacheck.analysis.default_routes import default_route_by
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import EGRESS, Cause
+from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
+from viacheck.diagnosis.remedy_effect import after_steps
+from viacheck.model.iproute_text import route_argv
+from viacheck.model.measurements import Measurements
+from viacheck.model.snapshot import TABLE_MAIN, Route
+
+_NETWORKMANAGER_PENALTY = 20000
+"""What NetworkManager adds to the metrics of a connection whose connectivity check fails (NetworkManager.conf(5))."""
+
+
+def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find that the host's own packets leave by another uplink than intended, or have no route."""
+    wanted = resolved.intent.host.default_exit
+    actual = resolved.host_decision.interface
+    also_affects = frozenset({"EGRESS-04"})
+    if not resolved.intent.policy_routed and not resolved.bridged:
+        also_affects |= EGRESS | {"ROUTE-05"}
+    if actual is None:
+        default = default_route_by(resolved, wanted or resolved.uplink)
+        yield Cause(
+            "DEFAULT_EXIT_MISSING", "HOST-06", f"the host itself has no route to {resolved.target}: no default route",
+            _set_default(resolved, default) if default else NO_REMEDY, also_affects,
+        )  # fmt: skip
+    elif wanted is not None and actual != wanted:
+        default = default_route_by(resolved, wanted)
+        remedy = _set_default(resolved, default) if default else NO_REMEDY
+        after = after_steps(resolved, remedy.steps)
+        helps = after is not None and after.host_decision.interface == wanted
+        yield Cause(
+            "DEFAULT_EXIT_WRONG", "HOST-06",
+            f"the host's own packets leave by {actual}, not by {wanted}: {_decider(resolved, wanted)}",
+            remedy if helps else NO_REMEDY, also_affects,
+            decision=None if helps else f"a default route by {wanted} does not change this, because that rule or route "
+            f"comes first (a VPN that takes over the default route, for one): remove it, or let the site file say "
+            f"where the host's own packets must leave (host.default_exit = \"{actual}\", with a table for {actual} in "
+            "[uplinks]), or leave host.default_exit out",
+        )  # fmt: skip
+
+
+def _set_default(resolved: ResolvedIntent, default: tuple[str, ...]) -> Remedy:
+    """Return the remedy that sets a default route of the main table with metric 0.
+
+    The rollback restores the route of the same metric; without one, the new route is deleted.
+    """
+    replaced = next(
+        (
+            route
+            for route in resolved.snapshot.host.table(TABLE_MAIN, 4)
+            if route.is_default and not route.metric and not route.tos
+        ),
+        None,
+    )
+    # Of several routes by this gateway, the kernel deletes that of the lowest metric.
+    delete = command("ip", "route", "del", *default)
+    restore = delete if replaced is None else command(*route_argv("replace", replaced))
+    return Remedy((command("ip", "route", "replace", *default),), (restore,))
+
+
+def _decider(resolved: ResolvedIntent, wanted: str) -> str:
+    """Return the rule and the route that decide for the host's own packets, and why the wanted one does not."""
+    decision = resolved.host_decision
+    by_rule = f"rule {decision.rule}, " if decision.rule is not None and decision.table != TABLE_MAIN else ""
+    route = decision.route
+    other = _default_by(resolved, wanted)
+    text = f"{by_rule}route {route}"
+    if route is None or other is None or other.metric <= route.metric or not route.is_default or by_rule:
+        return text
+    text += f", whose metric is lower than {other.metric}, the metric of the default route by {wanted}"
+    if other.metric >= _NETWORKMANAGER_PENALTY:
+        text += " (NetworkManager adds 20000 while its connectivity check fails there)"
+    return text
+
+
+def _default_by(resolved: ResolvedIntent, uplink: str) -> Route | None:
+    """Return the default route of the main table by an uplink."""
+    routes = resolved.snapshot.host.table(TABLE_MAIN, 4)
+    return next(
+        (route for route in routes if route.is_default and any(hop.interface == uplink for hop in route.nexthops)), None
+    )

@@ -1,0 +1,218 @@
+"""Situations that users of such hosts report, built by hand, judged, and corrected by what the report says.
+
+Each row is a host of the guide with a few commands more. A printed remedy is typed literally: what failed passes then,
+what passed still passes, and the rollback restores rules, routes and packet filter exactly. A kind of its own is a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.front_door import Finished, viacheck
+from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from viacheck.model.result import CheckResult, Verdict
+
+OWN_DEFAULT_SITE = SITE.replace('[host]\ndefault_exit = "eth0"\n', "")
+"""The main table decides for the host's own packets."""
+STATE = "ip rule; ip route show table all; nft list ruleset 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//'"
+PASS, FAIL, ADVISORY = (Verdict.PASS, None), Verdict.FAIL, Verdict.ADVISORY
+Judgement = tuple[Verdict, str | None]
+
+CLOSED_RECIPE = (
+    "ip rule del from 172.17.0.0/16 lookup 200",
+    "ip rule add pref 990 from 172.17.0.0/16 lookup main suppress_prefixlength 0",
+    "ip rule add pref 1000 from 172.17.0.0/16 lookup 200",
+    "ip route add unreachable default metric 4278198272 table 200",
+)
+EXIT_NODE = (
+    "ip rule add pref 5210 fwmark 0x80000/0xff0000 lookup main",
+    "ip rule add pref 5270 lookup 52",
+    "ip route add default via 10.8.0.1 dev tun0 table 52",
+)
+"""What Tailscale adds for an exit node, behind the uplink of a tunnel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """One host: the commands that make it of the guide's host, and the right answer."""
+
+    commands: tuple[str, ...]
+    expected: Mapping[str, Judgement]
+    """Verdict and code of the checks that are judged."""
+    site: str = SITE
+    tunnel: bool = False
+    """The host has a third interface, tun0, behind which the probe target answers as well."""
+    named: tuple[str, ...] = ()
+    """Texts of the causes."""
+    remedy: bool = False
+    """The report prints commands for a failing check."""
+    still: Mapping[str, Judgement] = field(default_factory=dict)
+    """What the remedies leave: by default every check passes."""
+    site_file: tuple[str, ...] = ()
+    """The lines of the site file that the report asks to correct."""
+    in_bundle: Mapping[str, Judgement] = field(default_factory=dict)
+    """Verdict and code of checks that the bundle shows."""
+
+
+SITUATIONS = {
+    "point-to-point-uplink": Situation(
+        commands=(
+            # Without ARP each end sends to its own MAC address, so both have the same.
+            "ip link set dev wlan0 address 02:00:00:00:00:01 arp off",
+            "ip -n gw1 link set dev lan0 address 02:00:00:00:00:01 arp off",
+            "ip route replace default dev wlan0 table 200",
+        ),
+        site=SITE.replace('[uplinks.wlan0]\ngateway = "10.10.50.1"', "[uplinks.wlan0]"),
+        expected={
+            "HOST-03": PASS, "ROUTE-04": PASS, "EGRESS-01": PASS, "EGRESS-03": PASS,
+            "EGRESS-09": (Verdict.NOT_APPLICABLE, None),
+        },
+        in_bundle={"ROUTE-04": PASS},
+    ),
+    "gateway-typo": Situation(
+        commands=("ip neigh replace 10.10.50.1 lladdr 02:00:00:00:00:01 dev wlan0 nud stale",),
+        site=SITE.replace("10.10.50.1", "10.10.50.11"),
+        expected={"HOST-03": (FAIL, "GATEWAY_SILENT"), "ROUTE-04": (FAIL, "GATEWAY_SILENT")},
+        named=("10.10.50.1, which this host's default route by wlan0 uses, answers: the site file is wrong",),
+        site_file=("[uplinks.wlan0]", 'gateway = "10.10.50.1"'),
+        in_bundle={"ROUTE-04": (FAIL, "TABLE_WRONG_GATEWAY")},
+    ),
+    "silent-gateway-and-empty-table": Situation(
+        commands=("ip route flush table 200",),
+        site=SITE.replace("10.10.50.1", "10.10.50.11"),
+        expected={
+            "HOST-03": (FAIL, "GATEWAY_SILENT"), "ROUTE-04": (FAIL, "TABLE_EMPTY"), "ROUTE-07": (ADVISORY, "FAIL_OPEN"),
+            "EGRESS-01": (FAIL, "TABLE_EMPTY"),
+        },
+    ),
+    "exit-node": Situation(
+        commands=EXIT_NODE, tunnel=True, site=OWN_DEFAULT_SITE,
+        expected={
+            "ROUTE-03": (FAIL, "RULE_SHADOWED"), "EGRESS-01": (FAIL, "RULE_SHADOWED"),
+            "EGRESS-03": (FAIL, "RULE_SHADOWED"),
+        },
+        named=("priority 5270",),
+        remedy=True,
+    ),
+    "answers-taken-by-an-exit-node": Situation(
+        commands=(*CLOSED_RECIPE, *EXIT_NODE), tunnel=True, site=OWN_DEFAULT_SITE,
+        expected={"ROUTE-03": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+        named=("rule priority 5270",),
+        remedy=True,
+        in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+    ),
+    "static-route-to-the-target": Situation(
+        commands=(*CLOSED_RECIPE, "ip route add 198.51.100.0/24 via 10.10.40.1 dev eth0"),
+        expected={
+            "ROUTE-02": PASS, "ROUTE-03": (FAIL, "RULE_SHADOWED"), "ROUTE-06": PASS,
+            "ROUTE-07": (ADVISORY, "RULE_SHADOWED"), "EGRESS-01": (FAIL, "RULE_SHADOWED"),
+        },
+        named=("198.51.100.0/24 via 10.10.40.1 dev eth0",),
+        remedy=True,
+    ),
+    "vpn-owns-the-default": Situation(
+        commands=(
+            "ip route add default via 10.8.0.1 dev tun0 table 51820",
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 32765 from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 32764 not fwmark 0xca6c lookup 51820",
+            "ip rule add pref 32763 lookup main suppress_prefixlength 0",
+        ),
+        tunnel=True,
+        expected={
+            "HOST-06": (FAIL, "DEFAULT_EXIT_WRONG"), "ROUTE-03": (FAIL, "RULE_SHADOWED"), "ROUTE-06": PASS,
+            "EGRESS-01": (FAIL, "RULE_SHADOWED"),
+        },
+        named=("rule priority 32764 not from all fwmark 0xca6c lookup 51820",),
+        remedy=True,
+        still={"HOST-06": (FAIL, "DEFAULT_EXIT_WRONG")},
+    ),
+    "metric-penalty": Situation(
+        commands=(
+            "ip route del default",
+            "ip route add default via 10.10.40.1 dev eth0 metric 20100",
+            "ip route add default via 10.10.50.1 dev wlan0 metric 600",
+        ),
+        expected={"HOST-06": (FAIL, "DEFAULT_EXIT_WRONG"), "EGRESS-04": (FAIL, "DEFAULT_EXIT_WRONG")},
+        named=("metric 600, whose metric is lower than 20100",),
+        remedy=True,
+    ),
+    "routed-on-purpose": Situation(
+        commands=("nft delete table inet nat", "ip -n gw1 route add 172.17.0.0/16 via 10.10.50.9"),
+        expected={
+            "NAT-02": (ADVISORY, "SUBNET_ROUTED"), "EGRESS-01": PASS, "EGRESS-02": (ADVISORY, "SUBNET_ROUTED"),
+            "EGRESS-03": PASS,
+        },
+        in_bundle={"NAT-02": (ADVISORY, "SUBNET_ROUTED")},
+    ),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def built(situation: Situation) -> Iterator[HandMadeHost]:
+    with hand_made_host() as host:
+        apply_the_guides_recipe(host)
+        if situation.tunnel:
+            host.uplink("tun0", "10.8.0")
+        for command in situation.commands:
+            host.run("sh", "-ec", command)
+        yield host
+
+
+def judged(host: HandMadeHost, situation: Situation, folder: Path) -> Finished:
+    checks = " or ".join(situation.expected)
+    folder.mkdir(exist_ok=True)
+    return host.viacheck("-q", "-k", checks, site=write_site(folder, situation.site), report_dir=folder / "report")
+
+
+def judgements(done: Finished) -> dict[str, Judgement]:
+    """Return the worst verdict of each check, and its code."""
+    worst: dict[str, CheckResult] = {}
+    for result in done.outcome.results:
+        if result.check not in worst or result.verdict.bad:
+            worst[result.check] = result
+    return {
+        check: (result.verdict, result.diagnosis.code if result.diagnosis else None) for check, result in worst.items()
+    }
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_a_situation_is_judged_and_corrected(name: str, tmp_path: Path) -> None:
+    situation = SITUATIONS[name]
+    with built(situation) as host:
+        before = host.run("sh", "-c", STATE)
+        done = judged(host, situation, tmp_path)
+        found = judgements(done)
+        assert {check: found[check] for check in situation.expected} == dict(situation.expected), done.said
+        causes = [r.diagnosis for r in done.outcome.results if r.diagnosis and r.diagnosis.reported_by is None]
+        for text in situation.named:
+            assert any(text in diagnosis.cause for diagnosis in causes), causes
+        assert situation.site_file in ((), *(tuple(diagnosis.site_file) for diagnosis in causes))
+        remedies = {tuple(diagnosis.remedy): diagnosis for diagnosis in causes if diagnosis.remedy}
+        assert bool(remedies) == situation.remedy, list(remedies)
+        if remedies:
+            assert_corrects(host, situation, tmp_path, [list(d.remedy) for d in remedies.values()])
+            for diagnosis in reversed(remedies.values()):
+                host.run("sh", "-ec", "\n".join(diagnosis.undo))
+            assert host.run("sh", "-c", STATE) == before
+    if situation.in_bundle:
+        of_bundle = judgements(
+            viacheck("--bundle", str(tmp_path / "report" / "bundle.tar.gz"), "-q", report_dir=tmp_path / "bundle")
+        )
+        assert {check: of_bundle[check] for check in situation.in_bundle} == dict(situation.in_bundle)
+
+
+def assert_corrects(host: HandMadeHost, situation: Situation, folder: Path, remedies: list[list[str]]) -> None:
+    """Type the remedies in the order of the report, and judge again."""
+    for lines in remedies:
+        host.run("sh", "-ec", "\n".join(lines))
+    after = judged(host, situation, folder / "corrected")
+    found = judgements(after)
+    assert {check: found[check] for check in situation.expected} == {
+        check: situation.still.get(check, PASS) for check in situation.expected
+    }, after.said
