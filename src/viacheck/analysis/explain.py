@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, Passage, Translation, forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import RuleMet, rules_met
+from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel
 from viacheck.model.intent import NatAttach
@@ -117,6 +118,7 @@ def explain(
     state = resolved.snapshot.agent if in_agent else resolved.snapshot.host
     decision = RoutingModel(state or NetworkState()).decide(packet)
     filtered = _filtered_packet(packet, decision) if not in_agent else None
+    egress = _own_egress(resolved, packet) if in_agent else None
     filters = resolved.snapshot.host.packet_filter
     return Explanation(
         packet=packet,
@@ -125,8 +127,8 @@ def explain(
         traversal=_traversal(resolved, filtered),
         forward_rules=tuple(rules_met(filters, filtered, "forward", "filter")) if filtered else (),
         nat_rules=tuple(rules_met(filters, filtered, "postrouting", "nat")) if filtered else (),
-        uplink=_parent_of(resolved) if in_agent and decision.delivered else decision.interface,
-        losses=_losses_for_parent(resolved) if in_agent else _losses(resolved, packet),
+        uplink=egress if in_agent else decision.interface,
+        losses=_losses_for_parent(resolved, egress) if in_agent else _losses(resolved, packet),
     )
 
 
@@ -143,9 +145,11 @@ def packet_from(
     return Packet(source=source or None, iif=resolved.bridge, mark=resolved.agent_mark, **values)
 
 
-def _parent_of(resolved: ResolvedIntent) -> str | None:
-    attach = resolved.intent.agent.attach
-    return None if isinstance(attach, NatAttach) else attach.parent
+def _own_egress(resolved: ResolvedIntent, packet: Packet) -> str | None:
+    """Return the host's interface by which a bridged agent's packet leaves: its own routing and attachment decide."""
+    traffic = Traffic(destination=packet.destination, protocol=packet.protocol, dport=packet.dport)
+    path = PathTracer(resolved, answers=False).trace(traffic)
+    return next(iter(path.egress)) if path.end is PathEnd.LEAVES and len(path.egress) == 1 else None
 
 
 def _traversal(resolved: ResolvedIntent, filtered: FilteredPacket | None) -> Traversal | None:
@@ -181,10 +185,9 @@ def _losses(resolved: ResolvedIntent, packet: Packet) -> dict[str, UplinkLoss]:
     return losses
 
 
-def _losses_for_parent(resolved: ResolvedIntent) -> dict[str, UplinkLoss]:
+def _losses_for_parent(resolved: ResolvedIntent, egress: str | None) -> dict[str, UplinkLoss]:
     """Return the same for a bridged agent, whose packets leave by its parent alone."""
-    parent = _parent_of(resolved)
     return {
-        name: UplinkLoss(LossEffect.NOTHING_LEAVES if name == parent else LossEffect.NO_DIFFERENCE)
+        name: UplinkLoss(LossEffect.NOTHING_LEAVES if name == egress else LossEffect.NO_DIFFERENCE)
         for name in resolved.intent.uplinks
     }

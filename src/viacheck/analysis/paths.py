@@ -123,6 +123,13 @@ class PathTracer:
 
     def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
         """Continue behind the agent's interface."""
+        if self.resolved.shares_host_network:
+            hops.append(_hop("wire", link.name, "link", None, f"leaves by {link.name}"))
+            return Path(
+                traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}),
+                source=decision.source, gateway=decision.gateway,
+                reason=f"the agent shares the host's network: {'; '.join(_deciders(decision))}",
+            )  # fmt: skip
         if link.kind in ON_PARENT:
             return self._on_parent(traffic, link, decision, hops)
         if link.kind == "veth":

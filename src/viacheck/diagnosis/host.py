@@ -48,19 +48,23 @@ def engine_or_agent_away(resolved: ResolvedIntent, _measured: Measurements) -> I
     elif (fault := agent_fault(resolved)) is not None:
         yield Cause(
             "AGENT_NOT_RUNNING", "HOST-07", fault.text, _start_agent(fault.fault, agent.container),
-            _AGENT_AWAY | REACHES_GATEWAY | {"MACVLAN-02", "PIPEWORK-03"},
+            _AGENT_AWAY | REACHES_GATEWAY | {"MACVLAN-02", "PIPEWORK-03", "NAT-03"},
         )  # fmt: skip
     elif resolved.snapshot.agent is None:
         unread = resolved.snapshot.problem("container") or agent_problem
         why = f": {unread.reason}" if unread is not None else ""
-        remedy = NO_REMEDY
-        if agent.container:
+        remedy, decision, missing = NO_REMEDY, None, resolved.snapshot.problem("container") is not None
+        if missing:
+            decision = f"create the container {agent.name}, or correct the site file ([agent] container)"
+        elif agent.container:
             remedy = Remedy(
                 (command("docker", "start", agent.container),), (command("docker", "stop", agent.container),)
             )
         yield Cause(
             "AGENT_NOT_RUNNING", "HOST-07",
-            f"the agent {agent.name} does not run, or its network namespace cannot be opened{why}", remedy, _AGENT_AWAY,
+            f"there is no agent: {unread.reason}" if missing and unread is not None
+            else f"the agent {agent.name} does not run, or its network namespace cannot be opened{why}",
+            remedy, _AGENT_AWAY | {"MACVLAN-02", "NAT-03"}, decision=decision,
         )  # fmt: skip
 
 

@@ -16,14 +16,22 @@ from viacheck.analysis.macvlan_facts import (
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, claim_text
-from viacheck.diagnosis.attachment import attach_remedy, correct_network, recreate_network
+from viacheck.diagnosis.attachment import (
+    attach_remedy,
+    correct_network,
+    obstacle_to_recreation,
+    recreate_network,
+)
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent
 from viacheck.model.intent import MacvlanAttach
+from viacheck.model.intent_draft import attachment_lines
+from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import Link
+from viacheck.model.snapshot import DockerNetwork, Link
+from viacheck.model.toml_text import toml_text
 
 _GATEWAY_LOST = EGRESS | REACHES_GATEWAY | {"EGRESS-09"}
 """The checks that fail when the agent's frames do not reach its LAN's gateway."""
@@ -135,9 +143,10 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
         return
     network = intended_network(resolved)
     if network is None and resolved.snapshot.engine is not None:
+        decision = None if resolved.snapshot.engine.container is not None else _no_container(resolved)
         yield Cause(
             "AGENT_NOT_ATTACHED", "MACVLAN-01", f"there is no Docker network {attach.network}",
-            attach_remedy(resolved), _GATEWAY_LOST | {"MACVLAN-02"},
+            attach_remedy(resolved), _GATEWAY_LOST | {"MACVLAN-02"}, decision=decision,
         )  # fmt: skip
         return
     faults = network_faults(resolved)
@@ -146,17 +155,46 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     deepest = faults[0]
     has_parent = network is None or network.parent is not None
     expectations = {
-        "NETWORK_WRONG_DRIVER": f"; only macvlan puts the agent on {attach.parent}'s LAN",
+        "NETWORK_WRONG_DRIVER": f", not {attach.mode}",
         "PARENT_WRONG": f", not {attach.parent}"
         + ("" if has_parent else "; without a parent Docker creates an isolated dummy interface"),
         "SUBNET_MISMATCH": f"; the intent says {attach.subnet}",
         "GATEWAY_MISMATCH": f"; the intent says {attach.gateway}",
     }
+    obstacle = obstacle_to_recreation(resolved, network, attach) if network is not None else None
+    decision = None
+    if obstacle is not None and network is not None:
+        decision = (
+            f"{network.name} must be created again with what the site file says, or the file corrected; no "
+            f"commands are given, as they would lose something: {obstacle}"
+        )
+    site_file = _lines_for(resolved, attach, network, deepest.code)
+    remedy = correct_network(resolved, network, deepest.code)
+    if site_file and deepest.code == "NETWORK_WRONG_DRIVER":
+        # Nothing is wrong with the network: the two drivers serve the same purpose.
+        remedy, decision = NO_REMEDY, "correct the site file, unless the other driver is wanted"
     yield Cause(
-        deepest.code, "MACVLAN-01", deepest.text + expectations[deepest.code],
-        correct_network(resolved, network, deepest.code), _GATEWAY_LOST | {"MACVLAN-02"},
-        (StateEvidence(title="the network", lines=[fault.text for fault in faults]),),
+        deepest.code, "MACVLAN-01", deepest.text + expectations[deepest.code], remedy, _GATEWAY_LOST | {"MACVLAN-02"},
+        (StateEvidence(title="the network", lines=[fault.text for fault in faults]),), site_file, decision,
     )  # fmt: skip
+
+
+def _lines_for(
+    resolved: ResolvedIntent, attach: MacvlanAttach, network: DockerNetwork | None, code: str
+) -> tuple[str, ...]:
+    """Return the line of the site file that says what the host has, where that may be what is meant."""
+    link = resolved.bridged_link
+    if code == "NETWORK_WRONG_DRIVER":
+        actual = network.driver if network is not None else link.kind if link is not None else None
+        return ("[agent.attach]", f"mode = {toml_text(actual)}") if actual in BY_DRIVER else ()
+    if network is None or obstacle_to_recreation(resolved, network, attach) is None:
+        return ()
+    lines = attachment_lines(network)
+    return ("[agent.attach]", *lines) if lines else ()
+
+
+def _no_container(resolved: ResolvedIntent) -> str:
+    return f"the container {resolved.intent.agent.container} is not known (HOST-07): create the network with it"
 
 
 def not_attached(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
