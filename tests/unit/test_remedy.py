@@ -406,7 +406,8 @@ def on_two_networks() -> NetworkState:
     agent = macvlan_agent()
     return dataclasses.replace(
         agent, links=(*agent.links, link(3, "eth1", kind="veth")),
-        addresses=(*agent.addresses, address("eth1", "172.18.0.2")), routes=(default("172.18.0.1", "eth1"),),
+        addresses=(*agent.addresses, address("eth1", "172.18.0.2")),
+        rules=(Rule(family=4, priority=32766, table=254),), routes=(default("172.18.0.1", "eth1"),),
     )  # fmt: skip
 
 

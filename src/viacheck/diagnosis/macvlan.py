@@ -31,7 +31,7 @@ from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import DockerNetwork, Link
-from viacheck.model.toml_text import toml_text
+from viacheck.model.toml_text import toml_key, toml_text
 
 _GATEWAY_LOST = EGRESS | REACHES_GATEWAY | {"EGRESS-09"}
 """The checks that fail when the agent's frames do not reach its LAN's gateway."""
@@ -104,13 +104,29 @@ def parent_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     parent = resolved.parent_link
     if parent is None or parent.master is None:
         return
+    others = [link.name for link in resolved.snapshot.host.links if link.master == parent.master and link != parent]
+    bridge = parent.master
+    needed = resolved.on_bridge or bool(others)
+    why = "the agent is on it" if resolved.on_bridge else f"{', '.join(others)} {'are' if others[1:] else 'is'} on it"
     yield Cause(
-        "BRIDGED_UPLINK", "MACVLAN-01" if resolved.intent.mode == "macvlan" else "PIPEWORK-03",
-        f"{parent.name} is a port of the bridge {parent.master}, and the kernel creates no macvlan interface on a port "
-        f"(device or resource busy): use {parent.master} as the parent, or take {parent.name} out of it",
-        _take_out_of_bridge(resolved, parent, parent.master),
+        "BRIDGED_UPLINK", "PIPEWORK-03" if resolved.intent.mode.startswith("pipework") else "MACVLAN-01",
+        f"{parent.name} is a port of the bridge {bridge}, and the kernel creates no macvlan interface on a port "
+        f"(device or resource busy): use {bridge} as the parent, or take {parent.name} out of it",
+        NO_REMEDY if needed else _take_out_of_bridge(resolved, parent, bridge),
         _GATEWAY_LOST | {"HOST-02", "HOST-03", "HOST-06", "HOST-07", "EGRESS-04", "MACVLAN-02", "PIPEWORK-03"},
+        site_file=_bridge_as_parent(resolved, parent.name, bridge),
+        decision=f"correct the site file: {bridge} is the interface of this LAN, and {why}, so that it must keep "
+        f"{parent.name}" if needed else None,
     )  # fmt: skip
+
+
+def _bridge_as_parent(resolved: ResolvedIntent, parent: str, bridge: str) -> tuple[str, ...]:
+    """Return the lines of the site file that name a bridge in place of its port."""
+    name = toml_text(bridge)
+    gateway = toml_text(str(resolved.intent.uplinks[parent].gateway))
+    lines = ("[agent.attach]", f"parent = {name}", f"[uplinks.{toml_key(bridge)}]", f"gateway = {gateway}", "[egress]",
+             f"uplink = {name}")  # fmt: skip
+    return (*lines, *(["[host]", f"default_exit = {name}"] if resolved.intent.host.default_exit == parent else []))
 
 
 def _take_out_of_bridge(resolved: ResolvedIntent, parent: Link, bridge: str) -> Remedy:

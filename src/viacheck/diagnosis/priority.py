@@ -90,6 +90,7 @@ BRIDGED_FINDERS: tuple[Finder, ...] = (
     pipework.wrong_address,
     pipework.wrong_gateway,
     pipework.default_network,
+    host.bridged_frames_dropped,
     agent_network.default_by_other_network,
     agent_network.no_route,
     host.gateway_silent,
