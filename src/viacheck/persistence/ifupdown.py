@@ -7,14 +7,15 @@ mistake, and a mistake in the first file makes every ifup fail.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from viacheck.model.config_entry import ConfigEntry, ParseProblem, Phase, Place, TableNumberOf
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ip_command import entries, ip_commands
 from viacheck.parsers.shell import ShellError
+from viacheck.persistence.boot_files import called_scripts
 from viacheck.persistence.hook_scripts import read_script
 from viacheck.persistence.manager_config import ConfigCollector, ManagedLink, ManagerConfig, below
 
@@ -219,7 +220,7 @@ def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfi
         collector.links.append(
             ManagedLink(stanza.interface, stanza.place, at_boot=reader.starts(stanza.interface), method=stanza.method)
         )
-    collector.entries += _in_running_order(reader.stanzas, collector, table_number)
+    collector.entries += _in_running_order(reader.stanzas, collector, table_number, reader.files)
     for folder, phase in SCRIPT_FOLDERS.items():
         for script in sorted(below(files, folder), key=lambda file: file.path):
             if re.fullmatch(r"[a-zA-Z0-9_-]+", script.path.rpartition("/")[2]):
@@ -241,7 +242,7 @@ def _ifstate(files: Sequence[HostFile], collector: ConfigCollector) -> None:
 
 
 def _in_running_order(
-    stanzas: list[_Stanza], collector: ConfigCollector, table_number: TableNumberOf
+    stanzas: list[_Stanza], collector: ConfigCollector, table_number: TableNumberOf, files: Mapping[str, HostFile]
 ) -> list[ConfigEntry]:
     by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
     in_order: list[ConfigEntry] = []
@@ -259,6 +260,12 @@ def _in_running_order(
                 in_order += entries(ip_commands(text, names), place, stanza.interface, phase, table_number)
             except ShellError as error:
                 collector.problems.append(ParseProblem(place.path, place.line, str(error)))
+            for path in called_scripts(text):
+                if path in files:
+                    called = ConfigCollector("ifupdown")
+                    read_script(files[path], called, phase, table_number)
+                    in_order += [replace(entry, interface=stanza.interface) for entry in called.entries]
+                    collector.problems += called.problems
     return in_order
 
 
