@@ -14,6 +14,8 @@ from viacheck.persistence.manager_answers import answers_about
 from viacheck.persistence.manager_config import OWN_NAMES
 from viacheck.persistence.replay_result import Replay
 
+MOST_NAMED = 3
+"""Lines that resemble the rule or route, and do not count."""
 MUST_PERSIST = Applies(
     must_persist,
     'the intent has no policy routing (egress.table), or does not want it to persist (egress.persist = "none")',
@@ -33,6 +35,8 @@ def test_the_managers_files_hold_rule_and_route(resolved: ResolvedIntent, expect
     name = OWN_NAMES[persistence.manager] if persistence.manager else "its manager"
     by = "other files of the host" if persistence.elsewhere else name
     observed = "; ".join(persistence.missing) or f"{by}: {', '.join(map(str, persistence.places))}"
+    if persistence.missing:
+        observed += "".join(f"; {place}: {reason}" for place, reason in persistence.ineffective[:MOST_NAMED])
     unread = [str(problem) for problem in persistence.problems]
     expected = f"rule and route of table {resolved.table} are in the files of the manager of {resolved.uplink}"
     at_boot = ", ".join(map(str, persistence.at_boot_only))

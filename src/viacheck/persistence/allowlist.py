@@ -113,8 +113,13 @@ def _redactor(path: str) -> Callable[[str], str]:
 
 
 def redact_script(text: str) -> str:
-    """Return the part of a script that a snapshot may hold, wherever the script lies."""
-    return _script(text)
+    """Return the part of a script that a snapshot may hold, wherever the script lies.
+
+    The first line becomes ``set -e`` where the interpreter gets this option: comments are not kept.
+    """
+    first, newline, rest = text.partition("\n")
+    option = "set -e" if re.fullmatch(r"#!\S+\s+-\w*e\w*\s*", first) else ""
+    return option + newline + _script(rest)
 
 
 def _unit(text: str) -> str:
@@ -206,8 +211,9 @@ def _script(text: str) -> str:
         at += 1
         commands = _commands(line, names)
         called = next(boot_files.called_scripts(commands), None)
-        if called or re.search(r"\b(ip|pipework)\b|\w=", commands) or commands.strip().startswith("exit"):
-            kept[first] = commands
+        stops = re.fullmatch(r"\s*set\s+-\w*e\w*", line)
+        if called or stops or re.search(r"\b(ip|pipework)\b|\w=", commands) or commands.strip().startswith("exit"):
+            kept[first] = line if stops else commands
     return "\n".join(kept)
 
 

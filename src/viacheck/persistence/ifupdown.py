@@ -35,6 +35,7 @@ DEEPEST = 8
 HOOKS: dict[str, Phase] = {
     "pre-up": "pre-up", "up": "up", "post-up": "up", "down": "down", "pre-down": "down", "post-down": "post-down",
 }  # fmt: skip
+_STOPS_AT_ERROR = re.compile(r"^\s*set\s+-\w*e", re.MULTILINE)
 _KEYWORDS = (
     "iface",
     "auto",
@@ -264,9 +265,17 @@ def _in_running_order(
                 if path in files:
                     called = ConfigCollector("ifupdown")
                     read_script(files[path], called, phase, table_number)
-                    in_order += [replace(entry, interface=stanza.interface) for entry in called.entries]
+                    in_order += _of_script(files[path], called.entries, stanza.interface)
                     collector.problems += called.problems
     return in_order
+
+
+def _of_script(script: HostFile, written: Sequence[ConfigEntry], interface: str) -> Iterator[ConfigEntry]:
+    """Yield the entries of a script that a hook runs: without ``-e`` it goes on after a command that fails."""
+    goes_on = _STOPS_AT_ERROR.search(script.text) is None
+    for number, entry in enumerate(written, 1):
+        tolerated = entry.failure_tolerated or (goes_on and number < len(written))
+        yield replace(entry, interface=interface, failure_tolerated=tolerated)
 
 
 def last_line(files: Sequence[HostFile], interface: str) -> Place | None:
