@@ -125,7 +125,7 @@ def test_the_table_of_a_lease(path: str, text: str, holds: bool) -> None:
 
 
 def test_nothing_but_routing_is_kept_of_units_and_called_scripts() -> None:
-    unit = "[Service]\nEnvironment=TOKEN=CANARY\nExecStart=/usr/local/sbin/x.sh --psk CANARY\nExecStartPost=/bin/x CANARY\n"
+    unit = "[Service]\nEnvironment=TOKEN=CANARY\nExecStart=/usr/local/sbin/x.sh --psk CANARY\nExecStop=x CANARY\n"
     kept = redact_to_allowlist("/etc/systemd/system/x.service", unit)
     assert "CANARY" not in kept
     assert "/usr/local/sbin/x.sh" in kept
