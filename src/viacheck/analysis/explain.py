@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, Passage, Translation, forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import RuleMet, rules_met
-from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
+from viacheck.analysis.paths import Path, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel
 from viacheck.model.intent import NatAttach
@@ -76,6 +76,8 @@ class Explanation:
     uplink: str | None
     losses: dict[str, UplinkLoss]
     """By uplink."""
+    own_path: Path | None = None
+    """The whole path of a packet that the agent's own routing decides; None where the host decides."""
     kernel: KernelAnswer | None = None
     """The kernel's own answer; None where no kernel was asked."""
 
@@ -87,7 +89,14 @@ class Explanation:
     @property
     def source_on_wire(self) -> str | None:
         """The source address that the packet leaves with."""
+        if self.own_path is not None and self.own_path.source is not None:
+            return self.own_path.source
         return (self.traversal.source if self.traversal is not None else None) or self.decision.source
+
+    @property
+    def gateway(self) -> str | None:
+        """The gateway on the uplink."""
+        return self.decision.gateway if self.own_path is None else self.own_path.gateway
 
     @property
     def agreement(self) -> Agreement:
@@ -118,7 +127,8 @@ def explain(
     state = resolved.snapshot.agent if in_agent else resolved.snapshot.host
     decision = RoutingModel(state or NetworkState()).decide(packet)
     filtered = _filtered_packet(packet, decision) if not in_agent else None
-    egress = _own_egress(resolved, packet) if in_agent else None
+    own_path = _own_path(resolved, packet) if in_agent else None
+    egress = own_path.egress_interface if own_path is not None else None
     filters = resolved.snapshot.host.packet_filter
     return Explanation(
         packet=packet,
@@ -129,6 +139,7 @@ def explain(
         nat_rules=tuple(rules_met(filters, filtered, "postrouting", "nat")) if filtered else (),
         uplink=egress if in_agent else decision.interface,
         losses=_losses_for_parent(resolved, egress) if in_agent else _losses(resolved, packet),
+        own_path=own_path,
     )
 
 
@@ -145,11 +156,10 @@ def packet_from(
     return Packet(source=source or None, iif=resolved.bridge, mark=resolved.agent_mark, **values)
 
 
-def _own_egress(resolved: ResolvedIntent, packet: Packet) -> str | None:
-    """Return the host's interface by which a bridged agent's packet leaves: its own routing and attachment decide."""
+def _own_path(resolved: ResolvedIntent, packet: Packet) -> Path:
+    """Return the path of a bridged agent's packet, for which its own routing and its real attachment decide."""
     traffic = Traffic(destination=packet.destination, protocol=packet.protocol, dport=packet.dport)
-    path = PathTracer(resolved, answers=False).trace(traffic)
-    return next(iter(path.egress)) if path.end is PathEnd.LEAVES and len(path.egress) == 1 else None
+    return PathTracer(resolved, answers=False).trace(traffic)
 
 
 def _traversal(resolved: ResolvedIntent, filtered: FilteredPacket | None) -> Traversal | None:

@@ -73,6 +73,11 @@ class Path:
     answer_reason: str = ""
 
     @property
+    def egress_interface(self) -> str | None:
+        """The host's interface by which it leaves; None where it does not leave, or depends on the flow."""
+        return next(iter(self.egress)) if self.end is PathEnd.LEAVES and len(self.egress) == 1 else None
+
+    @property
     def depends_on_flow(self) -> bool:
         """Whether different flows of the class leave by different interfaces."""
         return len(self.egress) > 1

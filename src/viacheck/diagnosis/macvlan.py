@@ -30,7 +30,7 @@ from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import DockerNetwork, Link
+from viacheck.model.snapshot import Attachment, DockerNetwork, Link
 from viacheck.model.toml_text import toml_key, toml_text
 
 _GATEWAY_LOST = EGRESS | REACHES_GATEWAY | {"EGRESS-09"}
@@ -319,11 +319,15 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
     collisions = colliding(offers, pool)
     servers = ", ".join(dict.fromkeys(offer.server for offer in offers))
     network, remedy = intended_network(resolved), NO_REMEDY
+    site_file: tuple[str, ...] = ()
     if collisions:
         taken = [str(attach.gateway), *resolved.uplink_addresses(attach.parent)]
         spare = spare_range(attach.subnet, offers, taken)
-        if spare is not None and spare != attach.ip_range and network is not None:
+        fixed = any(on.fixed_address for on in _attachments_to(resolved, attach.network))
+        if spare is not None and spare != attach.ip_range and network is not None and not fixed:
             remedy = recreate_network(resolved, network, attach, spare)
+        if remedy:
+            site_file = ("[agent.attach]", f"ip_range = {toml_text(str(spare))}")
         addresses = ", ".join(dict.fromkeys(offer.address for offer in collisions))
         sentence = (
             f"the DHCP server {servers} offers {addresses}, which {attach.network} assigns as well (its pool is "
@@ -336,4 +340,12 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
             f"{attach.network}'s pool {pool}, but only its own configuration prevents that. Exclude {pool} on the "
             "server"
         )
-    yield Cause("DHCP_COLLISION", "MACVLAN-04", sentence, remedy, evidence=tuple(offers_evidence(offers)))
+    yield Cause(
+        "DHCP_COLLISION", "MACVLAN-04", sentence, remedy, evidence=tuple(offers_evidence(offers)), site_file=site_file
+    )
+
+
+def _attachments_to(resolved: ResolvedIntent, network: str) -> Iterator[Attachment]:
+    engine = resolved.snapshot.engine
+    container = engine.container if engine is not None else None
+    yield from (on for on in container.attachments if on.network == network) if container is not None else ()
