@@ -12,7 +12,7 @@ from viacheck.analysis.nat_facts import forwarded_probes, forwarding_sysctls_off
 from viacheck.analysis.packet_filter.evaluate import Passage
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import CONTAINER, NAT
-from viacheck.model.intent import Intent
+from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Snapshot
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     applies=CONTAINER,
 )
 def test_the_engine_answers_and_allows_the_mode(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
-    engine = snapshot.engine
-    expected = "the Docker engine answers" + (", version 1.12 or later" if intent.mode == "macvlan" else "")
+    engine, by_driver = snapshot.engine, isinstance(intent.agent.attach, MacvlanAttach)
+    expected = "the Docker engine answers" + (", version 1.12 or later" if by_driver else "")
     if engine is None:
         problem = snapshot.problem("engine")
         if problem is not None and problem.missing:
@@ -37,7 +37,7 @@ def test_the_engine_answers_and_allows_the_mode(snapshot: Snapshot, intent: Inte
         expect.holds(False, expected=expected, observed=problem.reason if problem else "it does not answer")
         return
     version = f"version {engine.version}, API {engine.api_version}" + (", rootless" if engine.rootless else "")
-    allowed = intent.mode != "macvlan" or (macvlan_supported(engine.version) and not engine.rootless)
+    allowed = not by_driver or (macvlan_supported(engine.version) and not engine.rootless)
     expect.holds(allowed, expected=expected, observed=version)
 
 

@@ -11,7 +11,7 @@ from viacheck.analysis.macvlan_facts import address_in_pool, data_filtered, inte
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, claim_text, host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
-from viacheck.model.check import BRIDGED, MACVLAN
+from viacheck.model.check import BRIDGED, MACVLAN, OWN_MAC
 from viacheck.model.intent import Intent, MacvlanAttach
 from viacheck.model.snapshot import Snapshot
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def test_the_network_is_the_parents_lan(resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
     attach, engine, network = intent.agent.attach, resolved.snapshot.engine, intended_network(resolved)
     assert isinstance(attach, MacvlanAttach)
-    expected = f"{attach.network}: macvlan on {attach.parent}, subnet {attach.subnet}, gateway {attach.gateway}"
+    expected = f"{attach.network}: {attach.mode} on {attach.parent}, subnet {attach.subnet}, gateway {attach.gateway}"
     parent = resolved.parent_link
     if parent is not None and parent.master is not None:
         expect.holds(False, expected=expected, observed=f"{attach.parent} is a port of the bridge {parent.master}")
@@ -190,7 +190,7 @@ def test_no_other_machine_holds_the_agents_address(
     "The parent and the network upstream of it accept a second MAC address",
     guide="Bridge, warning",
     needs="capture",
-    applies=BRIDGED,
+    applies=OWN_MAC,
 )
 def test_a_second_mac_is_accepted(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
     parent = resolved.parent_link

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 from fixtures.check import check
 from fixtures.expect import Expect
-from viacheck.analysis.agent_network import beside_nat
+from viacheck.analysis.agent_network import (
+    apart_from_attachment,
+    attached_elsewhere,
+    intended_docker_network,
+)
 from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import NAT
@@ -27,7 +31,7 @@ def test_the_bridge_stays_inside(resolved: ResolvedIntent, expect: Expect) -> No
 def test_source_nat_covers_the_agent(
     resolved: ResolvedIntent, snapshot: Snapshot, subnet_is_routed: Callable[[], bool], expect: Expect
 ) -> None:
-    network = beside_nat(resolved)
+    network = apart_from_attachment(resolved)
     if network is not None:
         expect.not_applicable(f"{network.text}; no source NAT applies to them here")
     translation = source_translation(resolved)
@@ -55,4 +59,26 @@ def test_source_nat_covers_the_agent(
             "masquerade": f"masqueraded{by}",
             "snat": f"translated to {translation.address}{by}",
         }[translation.kind],
+    )
+
+
+@check(
+    "NAT-03",
+    "The agent is on the Docker network that the intent names",
+    guide="NAT",
+    needs="docker",
+    applies=NAT,
+)
+def test_the_agent_is_on_its_network(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
+    container, wanted = snapshot.engine.container if snapshot.engine else None, intended_docker_network(resolved)
+    if container is None:
+        expect.not_applicable("the agent is not a container, or the engine does not show it (HOST-07)")
+    elsewhere = attached_elsewhere(resolved)
+    observed = ", ".join(attachment.network for attachment in container.attachments) or container.network_mode
+    if container.network_mode.startswith("container:") and container.namespace_of is None:
+        expect.not_run(f"the container shares the network of another one ({observed}), whose networks are not known")
+    expect.holds(
+        elsewhere is None and not resolved.shares_host_network,
+        expected=f"{container.name} is on {wanted}",
+        observed=f"on {observed}" if elsewhere is None else elsewhere.text,
     )

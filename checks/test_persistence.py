@@ -14,6 +14,8 @@ from viacheck.persistence.manager_answers import answers_about
 from viacheck.persistence.manager_config import OWN_NAMES
 from viacheck.persistence.replay_result import Replay
 
+MOST_NAMED = 3
+"""Lines that resemble the rule or route, and do not count."""
 MUST_PERSIST = Applies(
     must_persist,
     'the intent has no policy routing (egress.table), or does not want it to persist (egress.persist = "none")',
@@ -31,13 +33,19 @@ def test_the_managers_files_hold_rule_and_route(resolved: ResolvedIntent, expect
         expect.not_run("the agent's subnet is not known (HOST-07)")
     persistence = assess_persistence(resolved)
     name = OWN_NAMES[persistence.manager] if persistence.manager else "its manager"
-    observed = "; ".join(persistence.missing) or f"{name}: {', '.join(map(str, persistence.places))}"
+    by = "other files of the host" if persistence.elsewhere else name
+    observed = "; ".join(persistence.missing) or f"{by}: {', '.join(map(str, persistence.places))}"
+    if persistence.missing:
+        observed += "".join(f"; {place}: {reason}" for place, reason in persistence.ineffective[:MOST_NAMED])
     unread = [str(problem) for problem in persistence.problems]
     expected = f"rule and route of table {resolved.table} are in the files of the manager of {resolved.uplink}"
-    expect.holds(
-        persistence.holds,
+    at_boot = ", ".join(map(str, persistence.at_boot_only))
+    late = (f"{at_boot} sets the route at boot, and not when {resolved.uplink} comes up again",) if at_boot else ()
+    record = expect.advises if persistence.holds else expect.holds
+    record(
+        persistence.holds and not at_boot,
         expected=expected,
-        observed="; ".join((observed, *unread, *persistence.differences)),
+        observed="; ".join((observed, *late, *unread, *persistence.differences)),
         evidence=[
             *(FileEvidence(path=place.path, line=place.line, text=place.text) for place in persistence.places),
             *(
@@ -59,7 +67,7 @@ def test_the_managers_files_can_run_twice(resolved: ResolvedIntent, replay: Repl
         expect.not_run("the agent's subnet is not known (HOST-07)")
     persistence = assess_persistence(resolved)
     if not persistence.rules and not persistence.routes:
-        expect.not_applicable("no file holds a rule or a route (PERSIST-01)")
+        expect.not_applicable("no file of the uplink's manager holds a rule or a route (PERSIST-01)")
     idempotence = assess_idempotence(findings_of(resolved, persistence), replay())
     expected = "each line can run again with the same result, in the order of a boot"
     if idempotence.holds and idempotence.advice:

@@ -110,6 +110,16 @@ def agent_paused(lab: Lab) -> None:
     lab.engine.containers.pause(lab.agent_container)
 
 
+@fault("other-docker-network", "The container is on a network that docker compose made, not on the intended one",
+       on="nat", breaks={"NAT-03"}, diagnosis="AGENT_NOT_ATTACHED", flavour="engine")  # fmt: skip
+def other_docker_network(lab: Lab) -> None:
+    assert lab.engine is not None
+    lab.engine.containers.remove(lab.agent_container)
+    lab.engine.networks.create_bridge("te_default", "172.30.0.0/24")
+    lab.engine.containers.run(lab.agent_container, network="te_default")
+    lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
+
+
 @fault("engine-stopped", "The Docker engine does not answer", on=("nat", "policy-routing"),
        breaks={"HOST-01", "HOST-07"}, diagnosis="ENGINE_UNREACHABLE", flavour="engine")  # fmt: skip
 def engine_stopped(lab: Lab) -> None:

@@ -17,7 +17,8 @@ from netns_lab.plan import AGENT_PATH, RESOLVER
 from viacheck.host import persistence_files, pipework_files
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import HostFile, Snapshot
-from viacheck.persistence.pipework import CRON_FOLDERS, CRONTAB, PROGRAM, UNIT_FOLDERS
+from viacheck.persistence.boot_files import UNIT_FOLDERS
+from viacheck.persistence.pipework import CRON_FOLDERS, CRONTAB, PROGRAM
 
 _TABLE_FOLDERS = ("/etc/iproute2", "/usr/share/iproute2")
 _FOLDERS = (

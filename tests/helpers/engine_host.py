@@ -42,6 +42,12 @@ class EngineHost:
         assert done.ok, f"{words}: {done.stderr}"
         return done.stdout.strip()
 
+    def shell(self, line: str) -> str:
+        """Type a line of shell on this host, as a remedy prints it; it must succeed."""
+        done = self.engine.host.run([*self._inside, "sh", "-ec", line])
+        assert done.ok, f"{line}: {done.stderr}"
+        return done.stdout.strip()
+
     def run_agent(self, network: str) -> None:
         """Run the container with ``--net``, as the guide's step 3 does with the real image."""
         self.engine.containers.run("te-agent", network=network)

@@ -56,7 +56,7 @@ parent = "wlan0"
 address = "10.10.50.200/24"
 gateway = "10.10.50.1"
 """
-MODES = "nat, macvlan, pipework-static, pipework-dhcp"
+MODES = "nat, macvlan, ipvlan, pipework-static, pipework-dhcp"
 UNTABLED = GOOD.replace('table = 200\ntable_name = "wlan0rt"\n', "")
 
 

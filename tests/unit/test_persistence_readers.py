@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from viacheck.model.config_entry import ParseProblem
 from viacheck.model.snapshot import HostFile, Link, NetworkState, Snapshot
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
-from viacheck.persistence.allowlist import RC_LOCAL, redact_to_allowlist
+from viacheck.persistence.allowlist import redact_to_allowlist
 from viacheck.persistence.assess import networkd_links, read_all
+from viacheck.persistence.boot_files import RC_LOCAL
 from viacheck.persistence.manager_config import PREDEFINED_TABLES, ManagerConfig
 from viacheck.persistence.netplan import YAMLProblem
 from viacheck.persistence.pipework import programs_of, redact_to_pipework_lines, reruns

@@ -388,7 +388,29 @@ HOOKS = HostFile(
 NETWORK = DockerNetwork(
     name="mac0", id="1", driver="macvlan", parent="eth0",
     pools=(IPAMPool(subnet="10.10.40.0/24", gateway="10.10.40.1"),), options={"parent": "eth0"},
+    containers=("te-agent",),
 )  # fmt: skip
+TWO_NETWORKS = DockerEngine(
+    version="28.5.2", api_version="1.51", networks=(NETWORK,),
+    container=dataclasses.replace(
+        CONTAINER,
+        attachments=(
+            Attachment(network="mac0", address="10.10.40.200", fixed_address="10.10.40.200", aliases=("probe",)),
+            Attachment(network="backend", address="172.18.0.2"),
+        ),
+    ),
+)  # fmt: skip
+
+
+def on_two_networks() -> NetworkState:
+    agent = macvlan_agent()
+    return dataclasses.replace(
+        agent, links=(*agent.links, link(3, "eth1", kind="veth")),
+        addresses=(*agent.addresses, address("eth1", "172.18.0.2")),
+        rules=(Rule(family=4, priority=32766, table=254),), routes=(default("172.18.0.1", "eth1"),),
+    )  # fmt: skip
+
+
 OFFER = Offer(address="10.10.40.195", server="10.10.40.2", server_mac="02:00:00:00:00:99")
 
 CASES: dict[str, Callable[[], ResolvedIntent]] = {
@@ -419,7 +441,9 @@ CASES: dict[str, Callable[[], ResolvedIntent]] = {
     "agent": lambda: nat(agent=None),
     "old engine": lambda: bridged("macvlan", None, engine=DockerEngine(version="1.11", api_version="1.20")),
     "no network": lambda: bridged("macvlan", AGENT),
-    "wrong driver": lambda: bridged("macvlan", macvlan_agent(), dataclasses.replace(NETWORK, driver="ipvlan")),
+    "wrong driver": lambda: bridged("macvlan", macvlan_agent(), dataclasses.replace(NETWORK, driver="bridge")),
+    "other network": lambda: bridged("macvlan", on_two_networks(), NETWORK, engine=TWO_NETWORKS),
+    "no route": lambda: bridged("macvlan", dataclasses.replace(macvlan_agent(), routes=()), NETWORK),
     "wrong parent": lambda: bridged("macvlan", macvlan_agent(), dataclasses.replace(NETWORK, parent="wlan0")),
     "wrong parent by hand": lambda: bridged("macvlan", macvlan_agent(peer_index=12), engine=None),
     "wrong subnet by hand": lambda: bridged("macvlan", macvlan_agent(text="10.10.99.7"), engine=None),
@@ -480,7 +504,7 @@ DEVICES = ("eth0", "wlan0", "docker0", "eth9", "gone0", "br0")
 OTHERS = ("te-agent", "mac0", "bridge", "/run/netns/agent")
 COVERED = {
     "RULE_MISSING", "RULE_DUPLICATED", "RULE_SHADOWED", "RULE_WRONG_SUBNET", "RULE_DETACHED", "TABLE_EMPTY",
-    "RULE_FOR_ONE_ADDRESS",
+    "RULE_FOR_ONE_ADDRESS", "DEFAULT_BY_OTHER_NETWORK", "AGENT_NO_ROUTE",
     "TABLE_WRONG_UPLINK", "TABLE_WRONG_GATEWAY", "TABLE_NAME_MISSING", "TABLE_ID_CLASH", "LOCAL_NETS_LOST", "FAIL_OPEN",
     "MASQUERADE_MISSING", "SOURCE_NOT_UPLINK", "FORWARDING_OFF", "FORWARD_DROPPED", "BRIDGED_UPLINK", "RP_FILTER_DROP",
     "MTU_TRAP", "IPV6_ESCAPES", "DEFAULT_EXIT_WRONG", "DEFAULT_EXIT_MISSING", "UPLINK_DOWN", "ENGINE_UNREACHABLE",

@@ -1,6 +1,7 @@
-"""Whether an agent that the intent puts behind NAT really is there: it may share the host's network, or use a tunnel.
+"""Where the agent's packets go by its own routing, and whether its attachment is the one that the intent says.
 
-The host's rules and source NAT see nothing of such an agent's packets, so they are not blamed for where these leave.
+The agent's namespace is a router like any other: it may share the host's network, lead into a tunnel, prefer another
+network, or have no default route. The host's rules and source NAT decide nothing for such packets.
 """
 
 from __future__ import annotations
@@ -8,13 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
+from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
-from viacheck.model.intent import NatAttach
+from viacheck.analysis.routing.model import Packet, RoutingModel
+from viacheck.model.intent import MacvlanAttach, NatAttach
+from viacheck.model.intent_draft import attachment_lines
+from viacheck.model.snapshot import Attachment, DockerContainer, DockerNetwork, Link, Route
+from viacheck.model.toml_text import toml_text
+
+NO_NETWORK = "none"
+"""Docker's network of a container without one."""
 
 
-class BesideNAT(StrEnum):
-    """Why the agent's packets do not pass the host's NAT."""
+class ApartBy(StrEnum):
+    """Why the agent's packets do not pass its intended attachment."""
 
     HOST_NETWORK = "host-network"
     TUNNEL = "tunnel"
@@ -22,36 +30,144 @@ class BesideNAT(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AgentNetwork:
-    """An agent whose packets do not pass the host's NAT."""
+    """An agent whose packets do not pass its intended attachment."""
 
-    kind: BesideNAT
+    kind: ApartBy
     text: str
 
 
-def beside_nat(resolved: ResolvedIntent) -> AgentNetwork | None:
-    """Return why the packets of an agent behind NAT do not pass the host's NAT; None when they do."""
-    if not isinstance(resolved.intent.agent.attach, NatAttach) or resolved.snapshot.agent is None:
+@dataclass(frozen=True, slots=True)
+class AttachedElsewhere:
+    """The Docker networks that the agent's container is on, none of which the intent names."""
+
+    text: str
+    networks: tuple[DockerNetwork, ...]
+    site_file: tuple[str, ...]
+    """The lines of the site file that say what Docker says; empty where no mode fits."""
+
+    @property
+    def named_by_person(self) -> bool:
+        """Whether a person or a compose file made one of the networks, so that the agent is there on purpose."""
+        return any(network.name != "bridge" for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherDefault:
+    """The agent's route by another of its networks than the intended one."""
+
+    interface: str
+    network: str | None
+    """The Docker network; None for an interface that Docker did not make."""
+    route: Route
+    intended: Link
+
+
+def own_path(resolved: ResolvedIntent) -> Path:
+    """Return the path of the agent's packet to the probe target."""
+    protocol = resolved.intent.probe.protocols[0]
+    dport = None if protocol == "icmp" else resolved.intent.probe.port
+    traffic = Traffic(destination=resolved.target, protocol=PROTOCOL_NUMBERS[protocol], dport=dport)
+    return PathTracer(resolved, answers=False).trace(traffic)
+
+
+def apart_from_attachment(resolved: ResolvedIntent) -> AgentNetwork | None:
+    """Return why the agent's packets do not pass its attachment; None when they may."""
+    if resolved.snapshot.agent is None:
         return None
-    if shares_host_network(resolved):
-        return AgentNetwork(
-            BesideNAT.HOST_NETWORK, "the agent shares the host's network: its packets are the host's own"
-        )
-    protocol = PROTOCOL_NUMBERS[resolved.intent.probe.protocols[0]]
-    path = PathTracer(resolved).trace(Traffic(destination=resolved.target, protocol=protocol))
-    if path.end is PathEnd.TUNNEL:
-        return AgentNetwork(BesideNAT.TUNNEL, path.reason)
-    return None
+    if resolved.shares_host_network:
+        return AgentNetwork(ApartBy.HOST_NETWORK, "the agent shares the host's network: its packets are the host's own")
+    path = own_path(resolved)
+    return AgentNetwork(ApartBy.TUNNEL, path.reason) if path.end is PathEnd.TUNNEL else None
 
 
-def shares_host_network(resolved: ResolvedIntent) -> bool:
-    """Return whether the agent is in the host's own network namespace, as with ``docker run --network host``."""
-    snapshot = resolved.snapshot
-    container = snapshot.engine.container if snapshot.engine is not None else None
-    if container is not None:
-        return container.network_mode == "host"
-    if snapshot.agent is None:
-        return False
-    here, there = (
-        {(link.index, link.name, link.mac) for link in state.links} for state in (snapshot.host, snapshot.agent)
-    )
-    return here == there and len(here) > 1
+def _container(resolved: ResolvedIntent) -> DockerContainer | None:
+    engine = resolved.snapshot.engine
+    return engine.container if engine is not None else None
+
+
+def intended_docker_network(resolved: ResolvedIntent) -> str | None:
+    """Return the name of the Docker network that the intent names; None for pipework, which wants none."""
+    attach = resolved.intent.agent.attach
+    return attach.network if isinstance(attach, NatAttach | MacvlanAttach) else None
+
+
+def attached_elsewhere(resolved: ResolvedIntent) -> AttachedElsewhere | None:
+    """Return the networks of an agent that is not on the Docker network of the intent; None when it is, or not known.
+
+    A container that shares another container's namespace has that one's networks.
+    """
+    engine, container, wanted = resolved.snapshot.engine, _container(resolved), intended_docker_network(resolved)
+    if engine is None or container is None or wanted is None or resolved.shares_host_network:
+        return None
+    if container.network_mode.startswith("container:") and container.namespace_of is None:
+        return None
+    names = [on.network for on in container.attachments if on.network != NO_NETWORK]
+    if wanted in names:
+        return None
+    shared = f" (it shares the network of {container.namespace_of})" if container.namespace_of else ""
+    networks = tuple(network for name in names if (network := engine.network(name)) is not None)
+    text = f"{container.name} is on {', '.join(names) or 'no Docker network'}{shared}, not on {wanted}"
+    return AttachedElsewhere(text, networks, next((_site_file(resolved, network) for network in networks), ()))
+
+
+def _site_file(resolved: ResolvedIntent, network: DockerNetwork) -> tuple[str, ...]:
+    """Return the lines of the site file that say that the agent is on a Docker network."""
+    lines = attachment_lines(network)
+    uplink = network.parent if network.parent not in (None, resolved.uplink) else None
+    egress = ("[egress]", f"uplink = {toml_text(uplink)}") if uplink is not None else ()
+    return ("[agent.attach]", *lines, *egress) if lines else ()
+
+
+def attachment_to(resolved: ResolvedIntent, network: str) -> Attachment | None:
+    """Return the container's attachment to a Docker network."""
+    container = _container(resolved)
+    return next((on for on in container.attachments if on.network == network), None) if container is not None else None
+
+
+def intended_link(resolved: ResolvedIntent) -> Link | None:
+    """Return the agent's interface on its intended network; None where it does not differ from others."""
+    agent, wanted = resolved.snapshot.agent, intended_docker_network(resolved)
+    if agent is None:
+        return None
+    if resolved.bridged:
+        return resolved.bridged_link
+    attachment = attachment_to(resolved, wanted) if wanted is not None else None
+    own = attachment.address if attachment is not None else None
+    return next((agent.link(address.interface) for address in agent.addresses if address.address == own), None)
+
+
+def other_default(resolved: ResolvedIntent) -> OtherDefault | None:
+    """Return the other network by which the agent's own routing sends its packets; None when it is the intended one."""
+    agent, intended = resolved.snapshot.agent, intended_link(resolved)
+    if agent is None or intended is None:
+        return None
+    decision = RoutingModel(agent).decide(Packet(source=None, destination=resolved.target))
+    interface, route = decision.interface, decision.route
+    if interface in (None, intended.name, "lo") or route is None or interface is None:
+        return None
+    addresses = {address.address for address in agent.addresses_of(interface)}
+    container = _container(resolved)
+    attachments = container.attachments if container is not None else ()
+    network = next((on.network for on in attachments if on.address in addresses), None)
+    return OtherDefault(interface, network, route, intended)
+
+
+def no_own_route(resolved: ResolvedIntent) -> str | None:
+    """Return why the agent's own routing refuses packets to the probe target; None when it sends them somewhere."""
+    agent = resolved.snapshot.agent
+    if agent is None or resolved.shares_host_network:
+        return None
+    path = own_path(resolved)
+    if path.end is not PathEnd.NO_ROUTE or len(path.out) != 1:
+        return None
+    down = [link.name for link in agent.links if link.name != "lo" and not link.up]
+    if down and not any(route.is_default for route in agent.routes if route.family == 4):
+        return f"the agent's {', '.join(down)} is down, and its default route is gone"
+    if not any(route.is_default for route in agent.routes if route.family == 4):
+        return "the agent has no default route"
+    return path.reason
+
+
+def own_interface_of(resolved: ResolvedIntent, address: str) -> str | None:
+    """Return the host's interface that has an address; None for an address of another machine."""
+    return next((own.interface for own in resolved.snapshot.host.addresses if own.address == address), None)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, Passage, Translation, forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import RuleMet, rules_met
+from viacheck.analysis.paths import Path, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel
 from viacheck.model.intent import NatAttach
@@ -75,6 +76,8 @@ class Explanation:
     uplink: str | None
     losses: dict[str, UplinkLoss]
     """By uplink."""
+    own_path: Path | None = None
+    """The whole path of a packet that the agent's own routing decides; None where the host decides."""
     kernel: KernelAnswer | None = None
     """The kernel's own answer; None where no kernel was asked."""
 
@@ -86,7 +89,14 @@ class Explanation:
     @property
     def source_on_wire(self) -> str | None:
         """The source address that the packet leaves with."""
+        if self.own_path is not None and self.own_path.source is not None:
+            return self.own_path.source
         return (self.traversal.source if self.traversal is not None else None) or self.decision.source
+
+    @property
+    def gateway(self) -> str | None:
+        """The gateway on the uplink."""
+        return self.decision.gateway if self.own_path is None else self.own_path.gateway
 
     @property
     def agreement(self) -> Agreement:
@@ -117,6 +127,8 @@ def explain(
     state = resolved.snapshot.agent if in_agent else resolved.snapshot.host
     decision = RoutingModel(state or NetworkState()).decide(packet)
     filtered = _filtered_packet(packet, decision) if not in_agent else None
+    own_path = _own_path(resolved, packet) if in_agent else None
+    egress = own_path.egress_interface if own_path is not None else None
     filters = resolved.snapshot.host.packet_filter
     return Explanation(
         packet=packet,
@@ -125,8 +137,9 @@ def explain(
         traversal=_traversal(resolved, filtered),
         forward_rules=tuple(rules_met(filters, filtered, "forward", "filter")) if filtered else (),
         nat_rules=tuple(rules_met(filters, filtered, "postrouting", "nat")) if filtered else (),
-        uplink=_parent_of(resolved) if in_agent and decision.delivered else decision.interface,
-        losses=_losses_for_parent(resolved) if in_agent else _losses(resolved, packet),
+        uplink=egress if in_agent else decision.interface,
+        losses=_losses_for_parent(resolved, egress) if in_agent else _losses(resolved, packet),
+        own_path=own_path,
     )
 
 
@@ -143,9 +156,10 @@ def packet_from(
     return Packet(source=source or None, iif=resolved.bridge, mark=resolved.agent_mark, **values)
 
 
-def _parent_of(resolved: ResolvedIntent) -> str | None:
-    attach = resolved.intent.agent.attach
-    return None if isinstance(attach, NatAttach) else attach.parent
+def _own_path(resolved: ResolvedIntent, packet: Packet) -> Path:
+    """Return the path of a bridged agent's packet, for which its own routing and its real attachment decide."""
+    traffic = Traffic(destination=packet.destination, protocol=packet.protocol, dport=packet.dport)
+    return PathTracer(resolved, answers=False).trace(traffic)
 
 
 def _traversal(resolved: ResolvedIntent, filtered: FilteredPacket | None) -> Traversal | None:
@@ -181,10 +195,9 @@ def _losses(resolved: ResolvedIntent, packet: Packet) -> dict[str, UplinkLoss]:
     return losses
 
 
-def _losses_for_parent(resolved: ResolvedIntent) -> dict[str, UplinkLoss]:
+def _losses_for_parent(resolved: ResolvedIntent, egress: str | None) -> dict[str, UplinkLoss]:
     """Return the same for a bridged agent, whose packets leave by its parent alone."""
-    parent = _parent_of(resolved)
     return {
-        name: UplinkLoss(LossEffect.NOTHING_LEAVES if name == parent else LossEffect.NO_DIFFERENCE)
+        name: UplinkLoss(LossEffect.NOTHING_LEAVES if name == egress else LossEffect.NO_DIFFERENCE)
         for name in resolved.intent.uplinks
     }

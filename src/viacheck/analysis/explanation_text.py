@@ -67,7 +67,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "nat_kind": traversal.translation.kind if traversal else None,
         "nat_rules": [str(rule) for rule in explanation.nat_rules],
         "uplink": explanation.uplink,
-        "gateway": decision.gateway,
+        "gateway": explanation.gateway,
         "source_on_wire": explanation.source_on_wire,
         "without": {name: loss_text(loss) for name, loss in explanation.losses.items()},
         "kernel": kernel.text if kernel else None,
@@ -95,8 +95,10 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
         yield from _numbered([str(rule) for rule in explanation.nat_rules])
     if explanation.dropped:
         yield "on wire    nothing: the host drops the packet"
+    elif explanation.own_path is not None and explanation.uplink is None and decision.outcome == "unicast":
+        yield f"on wire    by no interface of this host: {explanation.own_path.reason}"
     elif decision.outcome == "unicast":
-        via = f" via {decision.gateway}" if decision.gateway else ""
+        via = f" via {explanation.gateway}" if explanation.gateway else ""
         yield f"on wire    by {explanation.uplink}{via}, source {explanation.source_on_wire}"
     else:
         yield f"outcome    {decision.outcome}"

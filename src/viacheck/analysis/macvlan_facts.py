@@ -14,6 +14,7 @@ from typing import Literal
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import left_by
 from viacheck.model.intent import MacvlanAttach
+from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.measurements import TrafficMeasurements
 from viacheck.model.snapshot import DockerNetwork, Link
 
@@ -56,23 +57,39 @@ def network_faults(resolved: ResolvedIntent) -> list[NetworkFault]:
     network, link = intended_network(resolved), resolved.bridged_link
     gateways: list[str | None]
     if network is not None:
-        if network.driver != "macvlan":
+        if network.driver != attach.mode:
             faults.append(NetworkFault("NETWORK_WRONG_DRIVER", f"the driver of {network.name} is {network.driver}"))
+        elif parent_hidden(resolved):
+            faults += _parent_fault(resolved, attach, link) if link is not None else []
         elif network.parent != attach.parent:
             faults.append(NetworkFault("PARENT_WRONG", f"the parent of {network.name} is {network.parent or 'none'}"))
         pools = [pool for pool in network.pools if ":" not in pool.subnet]
         subnets, gateways = [pool.subnet for pool in pools], [pool.gateway for pool in pools]
     elif link is not None:
-        parent = resolved.parent_of(link)
-        if parent is None or parent.name != attach.parent:
-            on = parent.name if parent is not None else "no interface of this host"
-            faults.append(NetworkFault("PARENT_WRONG", f"the agent's {link.name} sits on {on}"))
+        if link.kind in BY_DRIVER and link.kind != attach.mode:
+            faults.append(NetworkFault("NETWORK_WRONG_DRIVER", f"the agent's {link.name} is a {link.kind} interface"))
+        faults += _parent_fault(resolved, attach, link)
         subnets = [str(resolved.bridged_address.network)] if resolved.bridged_address is not None else []
         default = resolved.agent_default
         gateways = [hop.gateway for hop in default.nexthops] if default is not None else []
     else:
         return faults
     return faults + _address_faults(resolved, attach, subnets, gateways)
+
+
+def parent_hidden(resolved: ResolvedIntent) -> bool:
+    """Whether the engine's answer leaves out the parent of a network, as podman's does; the kernel knows it."""
+    engine, network = resolved.snapshot.engine, intended_network(resolved)
+    return engine is not None and engine.podman and network is not None and network.parent is None
+
+
+def _parent_fault(resolved: ResolvedIntent, attach: MacvlanAttach, link: Link) -> list[NetworkFault]:
+    """Compare the interface that the agent's interface sits on, as the kernel says, with the intended parent."""
+    parent = resolved.parent_of(link)
+    if parent is not None and parent.name == attach.parent:
+        return []
+    on = parent.name if parent is not None else "no interface of this host"
+    return [NetworkFault("PARENT_WRONG", f"the agent's {link.name} sits on {on}")]
 
 
 def _address_faults(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
+from viacheck.analysis.bridged_frames import CALLS_IPTABLES, bridge_passages
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
 from viacheck.analysis.resolved_intent import ON_PARENT, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
@@ -74,6 +75,11 @@ class Path:
     """The host's look-up for the answer, where it does not lead to the agent."""
 
     @property
+    def egress_interface(self) -> str | None:
+        """The host's interface by which it leaves; None where it does not leave, or depends on the flow."""
+        return next(iter(self.egress)) if self.end is PathEnd.LEAVES and len(self.egress) == 1 else None
+
+    @property
     def depends_on_flow(self) -> bool:
         """Whether different flows of the class leave by different interfaces."""
         return len(self.egress) > 1
@@ -125,6 +131,13 @@ class PathTracer:
 
     def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
         """Continue behind the agent's interface."""
+        if self.resolved.shares_host_network:
+            hops.append(_hop("wire", link.name, "link", None, f"leaves by {link.name}"))
+            return Path(
+                traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}),
+                source=decision.source, gateway=decision.gateway,
+                reason=f"the agent shares the host's network: {'; '.join(_deciders(decision))}",
+            )  # fmt: skip
         if link.kind in ON_PARENT:
             return self._on_parent(traffic, link, decision, hops)
         if link.kind == "veth":
@@ -133,6 +146,9 @@ class PathTracer:
                 reason = f"the other end of the agent's {link.name} is not on this host"
                 return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
             if (uplink := self._bridged_to(arriving, decision)) is not None:
+                if (dropped := self._dropped_on(arriving, traffic)) is not None:
+                    hops.append(_hop("host", arriving, "forward", dropped, "dropped"))
+                    return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=dropped)
                 hops.append(_hop("wire", uplink, "link", f"bridge {arriving}", f"leaves by {uplink}"))
                 return Path(
                     traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({uplink}),
@@ -208,6 +224,18 @@ class PathTracer:
         ports = [link.name for link in self.resolved.snapshot.host.links if link.master == bridge]
         uplinks = [name for name in self.resolved.intent.uplinks if name == bridge or name in ports]
         return uplinks[0] if uplinks else None
+
+    def _dropped_on(self, bridge: str, traffic: Traffic) -> str | None:
+        """Return the rule or policy of the forward hook that drops frames which a bridge forwards; None without one."""
+        if traffic.family != 4 or traffic.source is None:
+            return None
+        protocols = (traffic.protocol,)
+        host = self.resolved.snapshot.host
+        for passage in bridge_passages(host, bridge, traffic.source, traffic.destination, protocols):
+            if passage.allowed is False and passage.chain is not None:
+                what = f"the rule '{passage.rule.text}'" if passage.rule is not None else "the policy"
+                return f"{what} of chain {passage.chain.name} drops what {bridge} forwards ({CALLS_IPTABLES} = 1)"
+        return None
 
     def _is_hosts_own(self, address: str) -> bool:
         return any(own.address == address for own in self.resolved.snapshot.host.addresses)

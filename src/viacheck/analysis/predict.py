@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from viacheck.analysis.explain import explain
 from viacheck.analysis.explanation_text import passage_text
+from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.model.intent import TransportProtocol
 
@@ -30,11 +31,15 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
     if not resolved.bridged and resolved.agent_source is None:
         return Prediction(None, "not predicted: the agent's subnet is not known (HOST-07)")
     port = None if protocol == "icmp" else resolved.intent.probe.port
+    if resolved.bridged or resolved.shares_host_network:
+        return _by_own_routing(resolved, Traffic(
+            destination=resolved.target, protocol=PROTOCOL_NUMBERS[protocol], dport=port
+        ))  # fmt: skip
     explanation = explain(resolved, resolved.target, PROTOCOL_NUMBERS[protocol], port)
     decision = resolved.agent_decision(protocol)
-    if not resolved.bridged and not decision.certain:
+    if not decision.certain:
         return Prediction(None, "not predicted: the model skipped a rule it cannot evaluate")
-    if not resolved.bridged and len(decision.interfaces) > 1:
+    if len(decision.interfaces) > 1:
         return Prediction(False, f"leaves by {' or '.join(sorted(decision.interfaces))}")
     if explanation.decision.outcome != "unicast" or explanation.uplink is None:
         return Prediction(False, f"leaves by no interface: {explanation.decision.outcome}")
@@ -48,3 +53,32 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
     if passage is not None and passage.allowed is None:
         return Prediction(True, f"{text}, unless a rule drops it that cannot be evaluated")
     return Prediction(True, text)
+
+
+def _by_own_routing(resolved: ResolvedIntent, traffic: Traffic) -> Prediction:
+    """Predict by the agent's own routing and its real attachment, which alone decide for an agent without NAT."""
+    path = PathTracer(resolved, answers=False).trace(traffic)
+    if path.end is PathEnd.UNKNOWN:
+        return Prediction(None, f"not predicted: {path.reason}")
+    if path.end is not PathEnd.LEAVES:
+        return Prediction(False, f"leaves by no interface: {path.reason}")
+    by = " or ".join(sorted(path.egress))
+    text = f"leaves by {by}" + (f", source {path.source}" if path.source else "")
+    if path.egress != {resolved.uplink}:
+        return Prediction(False, f"{text}: {path.reason}")
+    if resolved.bridged and path.source != resolved.agent_address:
+        return Prediction(False, f"{text}, not the agent's own {resolved.agent_address}: {path.reason}")
+    return Prediction(True, text)
+
+
+def other_gateway(resolved: ResolvedIntent) -> str | None:
+    """Return the router that the agent's own routing sends its packets to in place of the intended gateway.
+
+    None where it is the intended one, or the agent does not choose the gateway.
+    """
+    if not resolved.bridged or resolved.snapshot.agent is None:
+        return None
+    path = PathTracer(resolved, answers=False).trace(Traffic(destination=resolved.target))
+    if path.end is not PathEnd.LEAVES or path.source != resolved.agent_address:
+        return None
+    return path.gateway if path.gateway not in (None, resolved.lan_gateway) else None

@@ -82,7 +82,7 @@ class ResolvedIntent:
         container = self.snapshot.engine.container if self.snapshot.engine else None
         if container is not None:
             attach = self.intent.agent.attach
-            wanted = attach.network if attach.mode in ("nat", "macvlan") else None
+            wanted = attach.network if isinstance(attach, NatAttach | MacvlanAttach) else None
             for attachment in container.attachments:
                 if attachment.address and attachment.network == wanted:
                     return attachment.address
@@ -106,6 +106,20 @@ class ResolvedIntent:
         if address is not None:
             return agent.link(address.interface)
         return next((link for link in agent.links if link.name != "lo"), None)
+
+    @cached_property
+    def shares_host_network(self) -> bool:
+        """Whether the agent is in the host's own network namespace, as with ``docker run --network host``."""
+        snapshot = self.snapshot
+        container = snapshot.engine.container if snapshot.engine is not None else None
+        if container is not None:
+            return container.network_mode == "host" or any(on.network == "host" for on in container.attachments)
+        if snapshot.agent is None:
+            return False
+        here, there = (
+            {(link.index, link.name, link.mac) for link in state.links} for state in (snapshot.host, snapshot.agent)
+        )
+        return here == there and len(here) > 1
 
     @property
     def bridged(self) -> bool:
@@ -149,7 +163,7 @@ class ResolvedIntent:
     @cached_property
     def bridged_link(self) -> Link | None:
         """The agent's interface that sits on an interface of the host; of several, the most like the intent."""
-        if not self.bridged or self.snapshot.agent is None:
+        if not self.bridged or self.snapshot.agent is None or self.shares_host_network:
             return None
         agent = self.snapshot.agent
         candidates = [
@@ -263,11 +277,12 @@ class ResolvedIntent:
         return mark_after_prerouting(self.snapshot.host.packet_filter, filtered) or 0
 
     def agent_packet(self, protocol: TransportProtocol | None = None, destination: str | None = None) -> Packet:
-        """The agent's packet as the host's routing sees it arrive."""
+        """The agent's packet as the host's routing sees it arrive, or as the host's own where the two share it."""
+        own = self.shares_host_network
         return Packet(
-            source=self.agent_source,
+            source=None if own else self.agent_source,
             destination=destination or self.target,
-            iif=self.bridge,
+            iif=None if own else self.bridge,
             mark=self.agent_mark_for(protocol),
             protocol=PROTOCOL_NUMBERS[protocol] if protocol else None,
             dport=self.intent.probe.port if protocol in ("udp", "tcp") else None,

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from viacheck.analysis.bridged_frames import bridge_passages
 from viacheck.analysis.nat_facts import Direction, ForwardedProbe, forwarded_probes
-from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.diagnosis.remedy import (
     NO_REMEDY,
     Command,
@@ -65,6 +66,32 @@ def _accepted(resolved: ResolvedIntent, packet_filter: PacketFilter, dropped: Fo
     if chain.backend == "nft":
         return _by_nft(resolved, packet_filter, dropped, chain, rule)
     return _by_iptables(resolved, packet_filter, dropped, chain, rule)
+
+
+def accept_bridge(resolved: ResolvedIntent, bridge: str, chain: FilterChain) -> Remedy:
+    """Return the remedy that lets frames pass which a bridge forwards; empty where no rule of iptables helps.
+
+    Docker keeps the rules of its chain for the operator, so that the rule goes there where there is one.
+    """
+    packet_filter, host = resolved.snapshot.host.packet_filter, resolved.snapshot.host
+    if chain.backend == "nft":
+        return NO_REMEDY
+    matches = tuple(FilterMatch(field=field, values=(bridge,)) for field in ("iif", "oif"))
+    accepting = FilterRule(matches=matches, verdict="accept")
+    protocols = tuple(PROTOCOL_NUMBERS[protocol] for protocol in resolved.intent.probe.protocols)
+    users = [
+        other
+        for other in packet_filter.chains
+        if (other.name, other.table, other.family) == (_USER_CHAIN, chain.table, chain.family)
+    ]
+    for into in (*users, chain):
+        candidate = _with_chain(packet_filter, into, replace(into, rules=(accepting, *into.rules)))
+        passages = bridge_passages(host, bridge, str(resolved.agent_address), resolved.target, protocols, candidate)
+        if all(passage.allowed for passage in passages):
+            table = () if into.table == "filter" else ("-t", into.table)
+            rule = (into.name, "-i", bridge, "-o", bridge, "-j", "ACCEPT")
+            return Remedy((command("iptables", *table, "-I", *rule),), (command("iptables", *table, "-D", *rule),))
+    return NO_REMEDY
 
 
 def _by_firewalld(resolved: ResolvedIntent, packet_filter: PacketFilter, chain: FilterChain) -> _Change:

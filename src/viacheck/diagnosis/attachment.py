@@ -7,7 +7,7 @@ of the chapters macvlan and pipework make their remedies of these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 
 from viacheck.analysis.macvlan_facts import address_in_pool, intended_network, unbridged_links
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -21,7 +21,7 @@ from viacheck.diagnosis.remedy import (
 )
 from viacheck.model.intent import MacvlanAttach
 from viacheck.model.iproute_text import route_argv
-from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, IPAMPool, Link
+from viacheck.model.snapshot import TABLE_MAIN, Attachment, DockerContainer, DockerNetwork, IPAMPool, Link
 
 PIPEWORK_INTERFACE = "eth1"
 """The name that pipework gives the agent's interface unless its options say otherwise."""
@@ -35,15 +35,31 @@ def attach_remedy(resolved: ResolvedIntent) -> Remedy:
         return Remedy((pipework_command(resolved),), (delete,))
     if container is None:
         return _attach_namespace(resolved, attach)
-    others = _other_networks(resolved, attach.network)
-    steps = [command("docker", "network", "disconnect", network, container) for network in others]
+    others = _other_attachments(resolved, attach.network)
+    back = [connect_command(container, attachment, attachment.gateway_priority) for attachment in others]
+    if _container(resolved) is None or any(again is None for again in back):
+        return NO_REMEDY
+    steps = [command("docker", "network", "disconnect", other.network, container) for other in others]
     rollback = [command("docker", "network", "disconnect", attach.network, container)]
     if intended_network(resolved) is None:
         steps.append(create_network(attach))
         rollback.append(command("docker", "network", "rm", attach.network))
     steps.append(command("docker", "network", "connect", attach.network, container))
-    rollback += [command("docker", "network", "connect", network, container) for network in others]
+    rollback += [again for again in back if again is not None]
     return Remedy(tuple(steps), tuple(rollback))
+
+
+def connect_command(container: str, attachment: Attachment, priority: int = 0) -> Command | None:
+    """Return the command that connects a container as it is connected; None where no command keeps its MAC address.
+
+    ``docker network connect`` has no option for a MAC address: the container must be created again for that.
+    """
+    if attachment.fixed_mac is not None:
+        return None
+    options = [f"--ip={attachment.fixed_address}"] if attachment.fixed_address else []
+    options += [f"--alias={alias}" for alias in attachment.aliases]
+    options += [f"--gw-priority={priority}"] if priority else []
+    return command("docker", "network", "connect", *options, attachment.network, container)
 
 
 def _attach_namespace(resolved: ResolvedIntent, attach: MacvlanAttach) -> Remedy:
@@ -92,15 +108,18 @@ def create_network(attach: MacvlanAttach, ip_range: IPv4Network | None = None) -
     """Return the ``docker network create`` of the intended network."""
     wanted = ip_range or attach.ip_range
     pool = IPAMPool(subnet=str(attach.subnet), gateway=str(attach.gateway), ip_range=str(wanted) if wanted else None)
-    return _create("macvlan", [pool], {"parent": attach.parent}, attach.network)
+    return _create(attach.mode, [pool], {"parent": attach.parent}, attach.network)
 
 
-def _create(driver: str, pools: Sequence[IPAMPool], options: dict[str, str], name: str) -> Command:
-    arguments = ["docker", "network", "create", "-d", driver]
+def _create(
+    driver: str, pools: Sequence[IPAMPool], options: dict[str, str], name: str, flags: Sequence[str] = ()
+) -> Command:
+    arguments = ["docker", "network", "create", "-d", driver, *flags]
     for pool in pools:
         arguments.append(f"--subnet={pool.subnet}")
         arguments += [f"--gateway={pool.gateway}"] if pool.gateway else []
         arguments += [f"--ip-range={pool.ip_range}"] if pool.ip_range else []
+        arguments += [f"--aux-address={name}={address}" for name, address in pool.reserved.items()]
     for key, value in options.items():
         arguments += ["-o", f"{key}={value}"]
     return command(*arguments, name)
@@ -109,17 +128,57 @@ def _create(driver: str, pools: Sequence[IPAMPool], options: dict[str, str], nam
 def recreate_network(
     resolved: ResolvedIntent, network: DockerNetwork, attach: MacvlanAttach, ip_range: IPv4Network | None = None
 ) -> Remedy:
-    """Return the commands that disconnect the agent, create its network again as intended, and connect it."""
-    container = resolved.intent.agent.container
-    attached = network.name in _networks(resolved)
+    """Return the commands that disconnect the agent, create its network again as intended, and connect it.
+
+    Every option of the network and of the agent's connection is kept. The remedy is empty where that is not possible:
+    :func:`obstacle_to_recreation` says why.
+    """
+    container, attachment = resolved.intent.agent.container, _attachment_to(resolved, network.name)
+    if obstacle_to_recreation(resolved, network, attach) is not None:
+        return NO_REMEDY
     disconnect = command("docker", "network", "disconnect", network.name, container)
-    connect = command("docker", "network", "connect", network.name, container)
+    again = connect_command(str(container), attachment or Attachment(network=network.name))
+    assert again is not None
     remove = command("docker", "network", "rm", network.name)
-    before = _create(network.driver, network.pools, network.options, network.name)
+    flags = [*(["--ipv6"] if network.ipv6 else []), *(["--internal"] if network.internal else [])]
+    before = _create(network.driver, network.pools, network.options, network.name, flags)
+    wanted = ip_range or attach.ip_range
+    old = next((pool for pool in network.pools if pool.subnet == str(attach.subnet)), None)
+    pool = IPAMPool(
+        subnet=str(attach.subnet), gateway=str(attach.gateway),
+        ip_range=str(wanted) if wanted else old.ip_range if old else None, reserved=old.reserved if old else {},
+    )  # fmt: skip
+    options = {**(network.options if network.driver == attach.mode else {}), "parent": attach.parent}
+    beside = [other for other in network.pools if ":" in other.subnet]
+    create = _create(attach.mode, [pool, *beside], options, network.name, flags)
+    attached = attachment is not None
     return Remedy(
-        (*((disconnect,) if attached else ()), remove, create_network(attach, ip_range), connect),
-        (disconnect, remove, before, *((connect,) if attached else ())),
+        (*((disconnect,) if attached else ()), remove, create, again),
+        (disconnect, remove, before, *((again,) if attached else ())),
     )
+
+
+def obstacle_to_recreation(resolved: ResolvedIntent, network: DockerNetwork, attach: MacvlanAttach) -> str | None:
+    """Return what would be lost if the network was created again; None when nothing is lost."""
+    container, attachment = _container(resolved), _attachment_to(resolved, network.name)
+    if container is None:
+        return "the agent's container is not known"
+    if network.containers is None:
+        return f"it is not known which other containers are on {network.name}"
+    if others := [name for name in network.containers if name not in (container.name, resolved.intent.agent.container)]:
+        return f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} on {network.name} as well"
+    if network.not_kept:
+        return f"{network.name} has settings that are not known here: {', '.join(network.not_kept)}"
+    if container.namespace_of is not None:
+        return f"{network.name} is the network of {container.namespace_of}, which the agent shares"
+    if attachment is not None and attachment.fixed_mac is not None:
+        return f"no 'docker network connect' keeps the MAC address {attachment.fixed_mac} of {container.name}"
+    old = next((pool for pool in network.pools if ":" not in pool.subnet), None)
+    addresses = list(old.reserved.values()) if old is not None else []
+    addresses += [attachment.fixed_address] if attachment is not None and attachment.fixed_address else []
+    if outside := [address for address in addresses if ip_address(address) not in attach.subnet]:
+        return f"{', '.join(outside)}, reserved or fixed on {network.name}, is outside {attach.subnet}"
+    return None
 
 
 def correct_network(resolved: ResolvedIntent, network: DockerNetwork | None, code: str) -> Remedy:
@@ -193,15 +252,23 @@ def _configure(resolved: ResolvedIntent, name: str, address: str | None, gateway
     return commands
 
 
-def _networks(resolved: ResolvedIntent) -> list[str]:
-    """Return the Docker networks that the agent's container is attached to."""
+def _container(resolved: ResolvedIntent) -> DockerContainer | None:
     engine = resolved.snapshot.engine
-    container = engine.container if engine is not None else None
-    return [attachment.network for attachment in container.attachments] if container is not None else []
+    return engine.container if engine is not None else None
 
 
-def _other_networks(resolved: ResolvedIntent, wanted: str) -> list[str]:
-    return [network for network in _networks(resolved) if network != wanted]
+def _attachments(resolved: ResolvedIntent) -> tuple[Attachment, ...]:
+    """Return the connections of the agent's container to Docker networks."""
+    container = _container(resolved)
+    return container.attachments if container is not None else ()
+
+
+def _attachment_to(resolved: ResolvedIntent, network: str) -> Attachment | None:
+    return next((attachment for attachment in _attachments(resolved) if attachment.network == network), None)
+
+
+def _other_attachments(resolved: ResolvedIntent, wanted: str) -> list[Attachment]:
+    return [attachment for attachment in _attachments(resolved) if attachment.network != wanted]
 
 
 def _free_name(resolved: ResolvedIntent) -> str:

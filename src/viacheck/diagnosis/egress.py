@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from viacheck.analysis.agent_rules import FIXED_PRIORITY
 from viacheck.analysis.loss import loss_text, loss_verdict
 from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
+from viacheck.analysis.predict import other_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_by_other_interface, answers_seen, departures, left_by
 from viacheck.diagnosis.cause import EGRESS, Cause
@@ -146,14 +147,18 @@ def other_router(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
         for sighting in departures(measurements.traffic.packets[name], uplink)
         if sighting.destination_mac
     }
-    if not gateways or not macs - set(gateways):
+    predicted = other_gateway(resolved) if not measurements.traffic.packets else None
+    if predicted is None and (not gateways or not macs - set(gateways)):
         return
     states = [resolved.snapshot.host, *([resolved.snapshot.agent] if resolved.snapshot.agent is not None else [])]
     addresses = sorted(
         {entry.address for state in states for entry in state.neighbours if entry.mac in macs and entry.family == 4}
     )
-    router = f"{', '.join(sorted(macs - set(gateways)))}" + (f" ({', '.join(addresses)})" if addresses else "")
+    router = predicted or f"{', '.join(sorted(macs - set(gateways)))}" + (
+        f" ({', '.join(addresses)})" if addresses else ""
+    )
     wanted, default = resolved.lan_gateway, resolved.agent_default
+    known = f" ({', '.join(gateways)})" if gateways else ""
     remedy, route = NO_REMEDY, ""
     if resolved.bridged and default is not None and default.nexthops[0].gateway not in (None, wanted):
         route = f": the agent's default route is '{default}'"
@@ -164,7 +169,7 @@ def other_router(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
         )
     yield Cause(
         "GATEWAY_MISMATCH", "EGRESS-09",
-        f"the agent's packets go to {router} instead of the gateway {wanted} ({', '.join(gateways)}){route}",
+        f"the agent's packets go to {router} instead of the gateway {wanted}{known}{route}",
         remedy, frozenset({"PIPEWORK-04"}),
     )  # fmt: skip
 

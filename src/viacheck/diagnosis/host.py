@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from viacheck.analysis.bridged_frames import bridge_passages
 from viacheck.analysis.container_facts import AgentFault, agent_fault
 from viacheck.analysis.default_routes import default_route_by
 from viacheck.analysis.gateway_facts import gateway_facts
@@ -14,9 +15,9 @@ from viacheck.analysis.nat_facts import (
     internal_network,
     overlapping_networks,
 )
-from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.sightings import left_by
-from viacheck.diagnosis.accept_remedy import accept_agent
+from viacheck.diagnosis.accept_remedy import accept_agent, accept_bridge
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.egress import PROBED
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
@@ -49,19 +50,23 @@ def engine_or_agent_away(resolved: ResolvedIntent, _measured: Measurements) -> I
     elif (fault := agent_fault(resolved)) is not None:
         yield Cause(
             "AGENT_NOT_RUNNING", "HOST-07", fault.text, _start_agent(fault.fault, agent.container),
-            _AGENT_AWAY | REACHES_GATEWAY | {"MACVLAN-02", "PIPEWORK-03"},
+            _AGENT_AWAY | REACHES_GATEWAY | {"MACVLAN-02", "PIPEWORK-03", "NAT-03"},
         )  # fmt: skip
     elif resolved.snapshot.agent is None:
         unread = resolved.snapshot.problem("container") or agent_problem
         why = f": {unread.reason}" if unread is not None else ""
-        remedy = NO_REMEDY
-        if agent.container:
+        remedy, decision, missing = NO_REMEDY, None, resolved.snapshot.problem("container") is not None
+        if missing:
+            decision = f"create the container {agent.name}, or correct the site file ([agent] container)"
+        elif agent.container:
             remedy = Remedy(
                 (command("docker", "start", agent.container),), (command("docker", "stop", agent.container),)
             )
         yield Cause(
             "AGENT_NOT_RUNNING", "HOST-07",
-            f"the agent {agent.name} does not run, or its network namespace cannot be opened{why}", remedy, _AGENT_AWAY,
+            f"there is no agent: {unread.reason}" if missing and unread is not None
+            else f"the agent {agent.name} does not run, or its network namespace cannot be opened{why}",
+            remedy, _AGENT_AWAY | {"MACVLAN-02", "NAT-03"}, decision=decision,
         )  # fmt: skip
 
 
@@ -218,6 +223,27 @@ def forward_dropped(resolved: ResolvedIntent, measurements: Measurements) -> Ite
         )
         also_affects = frozenset()
     yield Cause("FORWARD_DROPPED", "HOST-04", sentence, accept_agent(resolved), also_affects)
+
+
+def bridged_frames_dropped(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find that the packet filter drops the frames of an agent that is a port of a LAN bridge."""
+    link, address = resolved.bridged_link, resolved.agent_address
+    port = resolved.snapshot.host.link_by_index(link.peer_index) if link is not None and link.peer_index else None
+    if not resolved.on_bridge or port is None or port.master is None or address is None:
+        return
+    protocols = tuple(PROTOCOL_NUMBERS[protocol] for protocol in resolved.intent.probe.protocols)
+    passages = bridge_passages(resolved.snapshot.host, port.master, address, resolved.target, protocols)
+    dropped = next((passage for passage in passages if passage.allowed is False and passage.chain is not None), None)
+    if dropped is None or dropped.chain is None:
+        return
+    what = f"the rule '{dropped.rule.text}'" if dropped.rule is not None else "the policy"
+    yield Cause(
+        "FORWARD_DROPPED", "EGRESS-01",
+        f"{what} of chain {dropped.chain.name} of table {dropped.chain.table} ({dropped.chain.backend}) drops what "
+        f"{port.master} forwards: the packet filter sees a bridge's frames as well "
+        "(net.bridge.bridge-nf-call-iptables = 1, br_netfilter)",
+        accept_bridge(resolved, port.master, dropped.chain), EGRESS | REACHES_GATEWAY | {"EGRESS-08", "EGRESS-09"},
+    )  # fmt: skip
 
 
 def _takes_uplink(resolved: ResolvedIntent, measurements: Measurements) -> bool:

@@ -16,14 +16,22 @@ from viacheck.analysis.macvlan_facts import (
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import UPSTREAM_TEXTS, arp_probe_evidence, claim_text
-from viacheck.diagnosis.attachment import attach_remedy, correct_network, recreate_network
+from viacheck.diagnosis.attachment import (
+    attach_remedy,
+    correct_network,
+    obstacle_to_recreation,
+    recreate_network,
+)
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent
 from viacheck.model.intent import MacvlanAttach
+from viacheck.model.intent_draft import attachment_lines
+from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import Link
+from viacheck.model.snapshot import Attachment, DockerNetwork, Link
+from viacheck.model.toml_text import toml_key, toml_text
 
 _GATEWAY_LOST = EGRESS | REACHES_GATEWAY | {"EGRESS-09"}
 """The checks that fail when the agent's frames do not reach its LAN's gateway."""
@@ -96,13 +104,29 @@ def parent_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     parent = resolved.parent_link
     if parent is None or parent.master is None:
         return
+    others = [link.name for link in resolved.snapshot.host.links if link.master == parent.master and link != parent]
+    bridge = parent.master
+    needed = resolved.on_bridge or bool(others)
+    why = "the agent is on it" if resolved.on_bridge else f"{', '.join(others)} {'are' if others[1:] else 'is'} on it"
     yield Cause(
-        "BRIDGED_UPLINK", "MACVLAN-01" if resolved.intent.mode == "macvlan" else "PIPEWORK-03",
-        f"{parent.name} is a port of the bridge {parent.master}, and the kernel creates no macvlan interface on a port "
-        f"(device or resource busy): use {parent.master} as the parent, or take {parent.name} out of it",
-        _take_out_of_bridge(resolved, parent, parent.master),
+        "BRIDGED_UPLINK", "PIPEWORK-03" if resolved.intent.mode.startswith("pipework") else "MACVLAN-01",
+        f"{parent.name} is a port of the bridge {bridge}, and the kernel creates no macvlan interface on a port "
+        f"(device or resource busy): use {bridge} as the parent, or take {parent.name} out of it",
+        NO_REMEDY if needed else _take_out_of_bridge(resolved, parent, bridge),
         _GATEWAY_LOST | {"HOST-02", "HOST-03", "HOST-06", "HOST-07", "EGRESS-04", "MACVLAN-02", "PIPEWORK-03"},
+        site_file=_bridge_as_parent(resolved, parent.name, bridge),
+        decision=f"correct the site file: {bridge} is the interface of this LAN, and {why}, so that it must keep "
+        f"{parent.name}" if needed else None,
     )  # fmt: skip
+
+
+def _bridge_as_parent(resolved: ResolvedIntent, parent: str, bridge: str) -> tuple[str, ...]:
+    """Return the lines of the site file that name a bridge in place of its port."""
+    name = toml_text(bridge)
+    gateway = toml_text(str(resolved.intent.uplinks[parent].gateway))
+    lines = ("[agent.attach]", f"parent = {name}", f"[uplinks.{toml_key(bridge)}]", f"gateway = {gateway}", "[egress]",
+             f"uplink = {name}")  # fmt: skip
+    return (*lines, *(["[host]", f"default_exit = {name}"] if resolved.intent.host.default_exit == parent else []))
 
 
 def _take_out_of_bridge(resolved: ResolvedIntent, parent: Link, bridge: str) -> Remedy:
@@ -135,9 +159,10 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
         return
     network = intended_network(resolved)
     if network is None and resolved.snapshot.engine is not None:
+        decision = None if resolved.snapshot.engine.container is not None else _no_container(resolved)
         yield Cause(
             "AGENT_NOT_ATTACHED", "MACVLAN-01", f"there is no Docker network {attach.network}",
-            attach_remedy(resolved), _GATEWAY_LOST | {"MACVLAN-02"},
+            attach_remedy(resolved), _GATEWAY_LOST | {"MACVLAN-02"}, decision=decision,
         )  # fmt: skip
         return
     faults = network_faults(resolved)
@@ -146,17 +171,46 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     deepest = faults[0]
     has_parent = network is None or network.parent is not None
     expectations = {
-        "NETWORK_WRONG_DRIVER": f"; only macvlan puts the agent on {attach.parent}'s LAN",
+        "NETWORK_WRONG_DRIVER": f", not {attach.mode}",
         "PARENT_WRONG": f", not {attach.parent}"
         + ("" if has_parent else "; without a parent Docker creates an isolated dummy interface"),
         "SUBNET_MISMATCH": f"; the intent says {attach.subnet}",
         "GATEWAY_MISMATCH": f"; the intent says {attach.gateway}",
     }
+    obstacle = obstacle_to_recreation(resolved, network, attach) if network is not None else None
+    decision = None
+    if obstacle is not None and network is not None:
+        decision = (
+            f"{network.name} must be created again with what the site file says, or the file corrected; no "
+            f"commands are given, as they would lose something: {obstacle}"
+        )
+    site_file = _lines_for(resolved, attach, network, deepest.code)
+    remedy = correct_network(resolved, network, deepest.code)
+    if site_file and deepest.code == "NETWORK_WRONG_DRIVER":
+        # Nothing is wrong with the network: the two drivers serve the same purpose.
+        remedy, decision = NO_REMEDY, "correct the site file, unless the other driver is wanted"
     yield Cause(
-        deepest.code, "MACVLAN-01", deepest.text + expectations[deepest.code],
-        correct_network(resolved, network, deepest.code), _GATEWAY_LOST | {"MACVLAN-02"},
-        (StateEvidence(title="the network", lines=[fault.text for fault in faults]),),
+        deepest.code, "MACVLAN-01", deepest.text + expectations[deepest.code], remedy, _GATEWAY_LOST | {"MACVLAN-02"},
+        (StateEvidence(title="the network", lines=[fault.text for fault in faults]),), site_file, decision,
     )  # fmt: skip
+
+
+def _lines_for(
+    resolved: ResolvedIntent, attach: MacvlanAttach, network: DockerNetwork | None, code: str
+) -> tuple[str, ...]:
+    """Return the line of the site file that says what the host has, where that may be what is meant."""
+    link = resolved.bridged_link
+    if code == "NETWORK_WRONG_DRIVER":
+        actual = network.driver if network is not None else link.kind if link is not None else None
+        return ("[agent.attach]", f"mode = {toml_text(actual)}") if actual in BY_DRIVER else ()
+    if network is None or obstacle_to_recreation(resolved, network, attach) is None:
+        return ()
+    lines = attachment_lines(network)
+    return ("[agent.attach]", *lines) if lines else ()
+
+
+def _no_container(resolved: ResolvedIntent) -> str:
+    return f"the container {resolved.intent.agent.container} is not known (HOST-07): create the network with it"
 
 
 def not_attached(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -265,11 +319,15 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
     collisions = colliding(offers, pool)
     servers = ", ".join(dict.fromkeys(offer.server for offer in offers))
     network, remedy = intended_network(resolved), NO_REMEDY
+    site_file: tuple[str, ...] = ()
     if collisions:
         taken = [str(attach.gateway), *resolved.uplink_addresses(attach.parent)]
         spare = spare_range(attach.subnet, offers, taken)
-        if spare is not None and spare != attach.ip_range and network is not None:
+        fixed = any(on.fixed_address for on in _attachments_to(resolved, attach.network))
+        if spare is not None and spare != attach.ip_range and network is not None and not fixed:
             remedy = recreate_network(resolved, network, attach, spare)
+        if remedy:
+            site_file = ("[agent.attach]", f"ip_range = {toml_text(str(spare))}")
         addresses = ", ".join(dict.fromkeys(offer.address for offer in collisions))
         sentence = (
             f"the DHCP server {servers} offers {addresses}, which {attach.network} assigns as well (its pool is "
@@ -282,4 +340,12 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
             f"{attach.network}'s pool {pool}, but only its own configuration prevents that. Exclude {pool} on the "
             "server"
         )
-    yield Cause("DHCP_COLLISION", "MACVLAN-04", sentence, remedy, evidence=tuple(offers_evidence(offers)))
+    yield Cause(
+        "DHCP_COLLISION", "MACVLAN-04", sentence, remedy, evidence=tuple(offers_evidence(offers)), site_file=site_file
+    )
+
+
+def _attachments_to(resolved: ResolvedIntent, network: str) -> Iterator[Attachment]:
+    engine = resolved.snapshot.engine
+    container = engine.container if engine is not None else None
+    yield from (on for on in container.attachments if on.network == network) if container is not None else ()

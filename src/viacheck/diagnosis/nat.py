@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from viacheck.analysis.agent_network import BesideNAT, beside_nat
 from viacheck.analysis.nat_facts import agent_flow, enslaved_uplinks, source_translation, subnet_is_routed
 from viacheck.analysis.packet_filter.evaluate import Translation, source_nat
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -21,35 +20,6 @@ from viacheck.diagnosis.remedy import (
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import FilterChain, FilterRule
-
-_PAST_NAT = EGRESS | {
-    "HOST-04", "HOST-05", "NAT-01", "NAT-02", "ROUTE-02", "ROUTE-03", "ROUTE-05", "ROUTE-06", "ROUTE-07", "EGRESS-07",
-    "EGRESS-08", "EGRESS-09",
-}  # fmt: skip
-
-
-def beside_hosts_nat(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """Find an agent that shares the host's network, or whose own default route leads into a tunnel."""
-    network = beside_nat(resolved)
-    if network is None:
-        return
-    if network.kind is BesideNAT.HOST_NETWORK:
-        yield Cause(
-            "AGENT_ON_HOST_NETWORK", "EGRESS-01",
-            f"{network.text} and leave by {resolved.default_exit or 'no interface'}; no rule for "
-            f"{resolved.agent_subnet or 'a subnet'} and no source NAT applies to them",
-            also_affects=_PAST_NAT,
-            decision="create the container again on a Docker network (not '--network host'), or accept that the host's "
-            "own routing decides for it",
-        )  # fmt: skip
-    else:
-        yield Cause(
-            "AGENT_USES_TUNNEL", "EGRESS-01",
-            f"{network.text}: the agent's packets leave this host inside the tunnel's own packets",
-            also_affects=_PAST_NAT,
-            decision="if the tunnel is meant, judge where its own packets go: probe the tunnel's far end; if not, end "
-            "the program that makes the tunnel",
-        )  # fmt: skip
 
 
 def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.remedy import remedy_of
+from viacheck.model.config_entry import WrittenRoute, WrittenRule
 from viacheck.model.measurements import Measurements, ReplayResult
 from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.persistence.allowlist import LEFT_OUT
-from viacheck.persistence.assess import assess_persistence, must_persist
+from viacheck.persistence.assess import Persistence, assess_persistence, must_persist
 from viacheck.persistence.config_writer import PRIVATE, config_change, recipe_for
 from viacheck.persistence.file_edit import ReversibleEdit, comment_line, new_file, replace_line
 from viacheck.persistence.finding import Finding
@@ -37,7 +38,14 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     if recipe is None:
         return
     persistence = assess_persistence(resolved)
-    if persistence.holds:
+    if persistence.holds and not persistence.at_boot_only:
+        return
+    if persistence.holds and persistence.manager is None:
+        yield Cause(
+            "NOT_PERSISTENT", "PERSIST-01",
+            f"{_at_boot(resolved, persistence)}; a script of networkd-dispatcher, or a manager's own file, does both",
+            decision=f"choose what sets the route again when {resolved.uplink} comes up",
+        )  # fmt: skip
         return
     if persistence.manager is None:
         yield Cause(
@@ -46,12 +54,19 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
             'manager of the uplink, or set egress.persist = "none" if they are typed by hand on purpose',
         )  # fmt: skip
         return
-    recipe = replace(recipe, with_rule=not persistence.rules, with_route=not persistence.routes)
+    kept = {type(entry) for entry in persistence.elsewhere if entry.place not in persistence.at_boot_only}
+    recipe = replace(
+        recipe, with_rule=not persistence.rules and WrittenRule not in kept,
+        with_route=not persistence.routes and WrittenRoute not in kept,
+    )  # fmt: skip
+    if persistence.holds:
+        recipe = replace(recipe, with_rule=False)
     change = config_change(persistence.manager, resolved, recipe, persistence.link)
     where = f" ({persistence.link.place} names {resolved.uplink})" if persistence.link is not None else ""
     yield Cause(
         "NOT_PERSISTENT", "PERSIST-01",
-        f"{'; '.join(persistence.missing)}{where}: lost after a reboot and after the interface's next change",
+        _at_boot(resolved, persistence) if persistence.holds
+        else f"{'; '.join(persistence.missing)}{where}: lost after a reboot and after the interface's next change",
         remedy_of(change.edits, change.reload, change.reload_after_rollback), _ALSO_AFFECTS["NOT_PERSISTENT"],
         (
             StateEvidence(
@@ -63,6 +78,15 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
             ),
         ),
     )  # fmt: skip
+
+
+def _at_boot(resolved: ResolvedIntent, persistence: Persistence) -> str:
+    """Say that the route comes back at boot, but not with its interface."""
+    places = ", ".join(map(str, persistence.at_boot_only))
+    return (
+        f"{places} sets the route at boot, so a reboot keeps it; the kernel removes it when {resolved.uplink} goes "
+        "down, and nothing sets it again when it comes up"
+    )
 
 
 def cannot_run_twice(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:

@@ -12,7 +12,7 @@ from viacheck.diagnosis.remedy import Command, in_agent, remedy_of, run_unless, 
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.persistence import ifupdown
-from viacheck.persistence.allowlist import RC_LOCAL
+from viacheck.persistence.boot_files import RC_LOCAL
 from viacheck.persistence.file_edit import ReversibleEdit, insert_lines, new_file, replace_line
 from viacheck.persistence.pipework import OCCASIONS, Occasion, Rerun, Reruns, reruns_of
 

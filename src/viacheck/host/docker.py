@@ -9,22 +9,32 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import errno
+import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException, RemoteDisconnected
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from viacheck.host.namespace import Namespace, NotANamespace
-from viacheck.model.snapshot import DockerEngine
-from viacheck.parsers.docker_api import NotAnEngineAnswer, container_from_answer, engine_from_answers
+from viacheck.model.snapshot import DockerContainer, DockerEngine
+from viacheck.parsers.docker_api import (
+    NotAnEngineAnswer,
+    container_from_answer,
+    engine_from_answers,
+    last_exit_code,
+    networks_of_containers,
+)
 
 if TYPE_CHECKING:
     from docker import APIClient
 
 TIMEOUT = 5.0
 """Seconds that the engine may take for each answer."""
+EVENTS_SINCE = 3600
+"""Seconds of the engine's events that are read for the last end of a container that runs again."""
 
 Unreachable = Literal[
     "socket-missing",
@@ -144,7 +154,41 @@ def _read(client: APIClient, container: str | None) -> DockerEngine:
         containers = _get(client, f"{api}/containers/json?all=1")
         names = [name.removeprefix("/") for listed in containers for name in listed.get("Names") or ()]
         raise ContainerMissing(container, nearest_names(container, names), engine)
-    return dataclasses.replace(engine, container=container_from_answer(answer))
+    agent = _with_last_end(client, api, _in_namespace(client, api, container_from_answer(answer)))
+    members = networks_of_containers(_get(client, f"{api}/containers/json?all=1"))
+    if members is None:
+        return dataclasses.replace(engine, container=agent)
+    networks = tuple(
+        dataclasses.replace(network, containers=tuple(name for name, on in members.items() if network.name in on))
+        for network in engine.networks
+    )
+    return dataclasses.replace(engine, networks=networks, container=agent)
+
+
+def _in_namespace(client: APIClient, api: str, container: DockerContainer) -> DockerContainer:
+    """Return a container that shares the network namespace of another one with that one's networks."""
+    kind, _colon, owner = container.network_mode.partition(":")
+    answer = _get(client, f"{api}/containers/{quote(owner, safe='')}/json", may_be_missing=True) if owner else None
+    if kind != "container" or answer is None:
+        return container
+    other = container_from_answer(answer)
+    return dataclasses.replace(container, attachments=other.attachments, namespace_of=other.name)
+
+
+def _with_last_end(client: APIClient, api: str, container: DockerContainer) -> DockerContainer:
+    """Return a container that runs again with the exit code of its last end, which only the engine's events hold."""
+    if not container.running or not container.state.restarts:
+        return container
+    now = int(time.time())
+    filters = quote(json.dumps({"container": [container.id], "event": ["die"]}))
+    response = client.get(
+        f"{client.base_url}/{api}/events?since={now - EVENTS_SINCE}&until={now}&filters={filters}",
+        timeout=client.timeout,
+    )
+    code = last_exit_code(response.text) if response.ok else None
+    if code is None:
+        return container
+    return dataclasses.replace(container, state=dataclasses.replace(container.state, exit_code=code))
 
 
 def _version(client: APIClient) -> Mapping[str, Any]:

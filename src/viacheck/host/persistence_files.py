@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from glob import glob
@@ -11,7 +12,14 @@ from viacheck.host.files import MOST_NAMES, names_in, read_text
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
-from viacheck.persistence.allowlist import RC_LOCAL, redact_to_allowlist
+from viacheck.persistence.allowlist import redact_script, redact_to_allowlist
+from viacheck.persistence.boot_files import (
+    NETWORK_SCRIPTS,
+    NETWORKD_DISPATCHER,
+    RC_LOCAL,
+    UNIT_FOLDERS,
+    called_scripts,
+)
 from viacheck.persistence.netplan import YAMLProblem
 
 ALWAYS = (ifupdown.INTERFACES, RC_LOCAL)
@@ -24,9 +32,12 @@ FOLDERS: dict[str, str] = {
     **dict.fromkeys(networkmanager.PROFILE_FOLDERS, "*"),
     networkmanager.STATE_FOLDER: "*",
     **dict.fromkeys(netplan.FOLDERS, "*.yaml"),
+    NETWORK_SCRIPTS: "r[uo]*e-*",
 }
 """Folders, and the pattern of the files in them that matter."""
-SCRIPTS = (*ifupdown.SCRIPT_FOLDERS, ifupdown.LEASE_HOOKS, *networkmanager.DISPATCHER_FOLDERS)
+SCRIPTS = (
+    *ifupdown.SCRIPT_FOLDERS, ifupdown.LEASE_HOOKS, *networkmanager.DISPATCHER_FOLDERS, *NETWORKD_DISPATCHER
+)  # fmt: skip
 """Folders of scripts. Only the scripts that change routing matter."""
 
 
@@ -35,7 +46,65 @@ def collect(namespace: Namespace) -> tuple[HostFile, ...]:
 
     A file that exists and cannot be read has the reason in ``error``. Lines that may not be kept are blank.
     """
-    return namespace.call(lambda: tuple(_files()))
+    return namespace.call(lambda: tuple(_with_called(_files())))
+
+
+def _with_called(files: Iterator[HostFile]) -> Iterator[HostFile]:
+    """Yield the files, systemd's units that change routing, and the scripts that any of them runs."""
+    called: dict[str, HostFile] = {}
+
+    def scripts_of(file: HostFile) -> list[HostFile]:
+        scripts = []
+        for path in dict.fromkeys(path for line in file.text.split("\n") for path in _called(line)):
+            script = called.get(path) or _called_script(path)
+            if script is not None:
+                called[path] = script
+                scripts.append(script)
+        return scripts
+
+    for file in files:
+        yield file
+        if file.exists and file.error is None:
+            scripts_of(file)
+    for folder in UNIT_FOLDERS:
+        for name in names_in(folder):
+            unit = _read(f"{folder}/{name}") if name.endswith(".service") else None
+            if unit is not None and unit.error is None and (_CHANGES.search(unit.text) or scripts_of(unit)):
+                yield unit
+                yield from _enabled(name)
+    yield from called.values()
+
+
+_CHANGES = re.compile(r"\bip\b.*\b(ru\w*|ro\w*)\b")
+_ENABLES = (".wants", ".requires")
+
+
+def _called(line: str) -> Iterator[str]:
+    """Yield the scripts that a line runs: a command, a hook of interfaces(5), or ExecStart= of a unit."""
+    word, _space, rest = line.strip().partition(" ")
+    key, equals, value = line.strip().partition("=")
+    yield from called_scripts(value.lstrip("-+!:@") if equals and key.startswith("Exec") else line)
+    if word in ifupdown.HOOKS:
+        yield from called_scripts(rest)
+
+
+def _called_script(path: str) -> HostFile | None:
+    """Return a script that changes routing; None for any other program."""
+    try:
+        text, mode = read_text(path)
+    except OSError:
+        return None
+    kept = redact_script(text) if text.startswith("#!") else ""
+    return HostFile(path=path, exists=True, text=kept, mode=mode) if _CHANGES.search(kept) else None
+
+
+def _enabled(unit: str) -> Iterator[HostFile]:
+    """Yield the links by which systemctl(1) enables a unit."""
+    for folder in UNIT_FOLDERS:
+        for wanting in names_in(folder):
+            path = f"{folder}/{wanting}/{unit}"
+            if wanting.endswith(_ENABLES) and os.path.lexists(path):
+                yield HostFile(path=path, exists=True)
 
 
 def ifupdown_files(namespace: Namespace) -> tuple[HostFile, ...]:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from viacheck.host.files import names_in, read_file
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import HostFile
+from viacheck.persistence.boot_files import UNIT_FOLDERS
 from viacheck.persistence.pipework import (
     CRON_FOLDERS,
     CRONTAB,
     PROGRAM,
-    UNIT_FOLDERS,
     programs_of,
     redact_to_pipework_lines,
 )

@@ -8,6 +8,7 @@ from typing import Literal
 
 from viacheck.model.chapters import CHAPTERS, INTERRUPTIONS
 from viacheck.model.intent import Intent, Survivable
+from viacheck.model.intent_rules import BY_DRIVER
 
 Need = Literal["snapshot", "docker", "probe", "capture", "disruptive"]
 """The strongest capability that a check needs. ``snapshot`` and ``docker`` checks send no packet."""
@@ -24,7 +25,13 @@ class Applies:
 EVERYWHERE = Applies(lambda _intent: True, "")
 NAT = Applies(lambda intent: intent.mode == "nat", "the agent is bridged, not NATed")
 BRIDGED = Applies(lambda intent: intent.mode != "nat", "the agent is NATed, not bridged")
-MACVLAN = Applies(lambda intent: intent.mode == "macvlan", "the agent is not attached by Docker's macvlan driver")
+MACVLAN = Applies(
+    lambda intent: intent.mode in BY_DRIVER, "the agent is not attached by Docker's macvlan or ipvlan driver"
+)
+OWN_MAC = Applies(
+    lambda intent: intent.mode not in ("nat", "ipvlan"),
+    "the agent is NATed, or shares its parent's MAC address (ipvlan)",
+)
 PIPEWORK = Applies(lambda intent: intent.mode.startswith("pipework"), "the agent is not attached by pipework")
 PIPEWORK_PERSISTENT = Applies(
     lambda intent: intent.mode.startswith("pipework") and intent.egress.persist != "none",

@@ -16,6 +16,8 @@ from viacheck.model.toml_text import toml_key, toml_text
 
 CORRECT = "CORRECT THIS"
 KERNEL_TABLES = (0, 252, 253, 254, 255)
+DRAFTED_DRIVERS = ("bridge", "macvlan", "ipvlan")
+"""Docker's drivers that a mode of the site file stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def _attachment(snapshot: Snapshot) -> DraftedAttachment:
     if engine is not None and engine.container is not None:
         for attachment in engine.container.attachments:
             network = engine.network(attachment.network)
-            if network is not None and network.driver in ("bridge", "macvlan"):
+            if network is not None and network.driver in DRAFTED_DRIVERS:
                 return _on_network(network)
     if snapshot.agent is not None:
         return _on_interface(snapshot.host, snapshot.agent)
@@ -152,6 +154,12 @@ def _attachment(snapshot: Snapshot) -> DraftedAttachment:
     )
 
 
+def attachment_lines(network: DockerNetwork) -> tuple[str, ...]:
+    """Return the lines of [agent.attach] for a Docker network; none for a driver that no mode stands for."""
+    lines = _on_network(network).lines if network.driver in DRAFTED_DRIVERS else ()
+    return tuple(line for line in lines if not line.startswith("#"))
+
+
 def _on_network(network: DockerNetwork) -> DraftedAttachment:
     pool = next((pool for pool in network.pools if ip_network(pool.subnet).version == 4), None)
     subnet = IPv4Network(pool.subnet) if pool is not None else None
@@ -159,7 +167,7 @@ def _on_network(network: DockerNetwork) -> DraftedAttachment:
     if network.driver == "bridge":
         subnet_line = (f"# subnet = {toml_text(pool.subnet)}  # without it, each run asks Docker",) if pool else ()
         return DraftedAttachment(('mode = "nat"', named, *subnet_line), subnet=subnet, bridge=network.bridge)
-    lines = ['mode = "macvlan"', named]
+    lines = [f"mode = {toml_text(network.driver)}", named]
     if network.parent is not None:
         lines.append(f"parent = {toml_text(network.parent)}")
     if pool is not None:

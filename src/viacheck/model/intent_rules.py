@@ -16,7 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from viacheck.model.intent_values import AddressOnSubnet, InterfaceName, MachineAddress, Subnet
 from viacheck.model.toml_text import shown, toml_key
 
-BRIDGED = ("macvlan", "pipework-static", "pipework-dhcp")
+BY_DRIVER = ("macvlan", "ipvlan")
+"""Modes in which a driver of Docker puts the agent on the parent's LAN."""
+BRIDGED = (*BY_DRIVER, "pipework-static", "pipework-dhcp")
 """Modes in which the agent sits on the parent's LAN."""
 
 
@@ -59,12 +61,12 @@ class SiteDocument:
     @property
     def subnet(self) -> IPv4Network | None:
         """The subnet of [agent.attach]."""
-        return self.valid(Subnet, "agent", "attach", "subnet") if self.mode in ("nat", "macvlan") else None
+        return self.valid(Subnet, "agent", "attach", "subnet") if self.mode in ("nat", *BY_DRIVER) else None
 
     @property
     def lan(self) -> IPv4Network | None:
         """The parent LAN's subnet, where the file says it."""
-        if self.mode == "macvlan":
+        if self.mode in BY_DRIVER:
             return self.subnet
         address = self.valid(AddressOnSubnet, "agent", "attach", "address") if self.mode == "pipework-static" else None
         return address.network if address is not None else None
@@ -79,14 +81,14 @@ def agent_is_a_container_or_a_namespace(site: SiteDocument) -> Iterator[str]:
 
 
 def ip_range_is_part_of_the_subnet(site: SiteDocument) -> Iterator[str]:
-    """[agent.attach], macvlan: ip_range lies in subnet."""
+    """[agent.attach], macvlan and ipvlan: ip_range lies in subnet."""
     ip_range = site.valid(Subnet, "agent", "attach", "ip_range")
-    if site.mode == "macvlan" and site.subnet and ip_range is not None and not ip_range.subnet_of(site.subnet):
+    if site.mode in BY_DRIVER and site.subnet and ip_range is not None and not ip_range.subnet_of(site.subnet):
         yield f"agent.attach.ip_range: {ip_range} is outside the subnet; allowed: a part of {site.subnet}"
 
 
 def gateway_is_on_the_lan(site: SiteDocument) -> Iterator[str]:
-    """[agent.attach], macvlan and pipework-static: the gateway lies in the LAN's subnet."""
+    """[agent.attach], macvlan, ipvlan and pipework-static: the gateway lies in the LAN's subnet."""
     gateway = site.valid(MachineAddress, "agent", "attach", "gateway")
     if site.lan is not None and gateway is not None and gateway not in site.lan:
         yield f"agent.attach.gateway: {gateway} is outside the subnet; allowed: an address in {site.lan}"

@@ -7,7 +7,8 @@ hold its account token. The same functions read a live engine and saved ``docker
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from viacheck.model.snapshot import Attachment, ContainerState, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
@@ -101,6 +102,7 @@ def engine_from_answers(version: Any, info: Any, networks: Any, container: Any =
         version=engine.required_text("Version"),
         api_version=engine.required_text("ApiVersion"),
         rootless=_is_rootless(_Answer(info, "the answer to /info")),
+        podman=any(part.text("Name").startswith("Podman") for part in engine.parts("Components")),
         networks=tuple(_network(_Answer(network, "a network")) for network in networks),
         container=container_from_answer(container) if container is not None else None,
     )
@@ -125,6 +127,7 @@ def _network(network: _Answer) -> DockerNetwork:
                 subnet=pool.text("Subnet"),
                 gateway=pool.text("Gateway") or None,
                 ip_range=pool.text("IPRange") or None,
+                reserved=pool.options("AuxiliaryAddresses"),
             )
             for pool in network.part("IPAM").parts("Config")
             if pool.text("Subnet")
@@ -132,7 +135,19 @@ def _network(network: _Answer) -> DockerNetwork:
         parent=options.get("parent") or None,
         bridge=_bridge_name(name, identifier, options) if driver == "bridge" else None,
         options={option: value for option, value in options.items() if option.startswith(KEPT_OPTIONS)},
+        not_kept=tuple(_not_kept(network, options)),
     )
+
+
+def _not_kept(network: _Answer, options: Mapping[str, str]) -> Iterator[str]:
+    """Yield the settings of a network that are not kept, so that it cannot be created again from a snapshot."""
+    if network.options("Labels"):
+        yield "labels"
+    yield from (f"the option {option}" for option in options if not option.startswith(KEPT_OPTIONS))
+    if network.flag("Attachable"):
+        yield "--attachable"
+    if network.part("IPAM").text("Driver") not in ("", "default") or network.part("IPAM").options("Options"):
+        yield "its address management (--ipam-driver)"
 
 
 def _bridge_name(name: str, network_id: str, options: Mapping[str, str]) -> str:
@@ -150,17 +165,21 @@ def container_from_answer(answer: Any) -> DockerContainer:
     container = _Answer(answer, "the container")
     state, config, host_config = container.part("State"), container.part("Config"), container.part("HostConfig")
     networks = container.part("NetworkSettings").parts_by_name("Networks")
+    own, identifier = container.required_text("Name").removeprefix("/"), container.required_text("Id")
+    # Before API 1.44 a container has one MAC address of its own, for its first network.
+    mode, mac = host_config.text("NetworkMode"), config.text("MacAddress")
+    macs = {name: mac for name in networks if mac and name in (mode, *(["bridge"] if mode == "default" else []))}
     return DockerContainer(
-        name=container.required_text("Name").removeprefix("/"),
-        id=container.required_text("Id"),
+        name=own,
+        id=identifier,
         running=state.flag("Running"),
         pid=state.number("Pid"),
         image=config.text("Image"),
-        network_mode=host_config.text("NetworkMode"),
+        network_mode=mode,
         restart_policy=host_config.part("RestartPolicy").text("Name") or "no",
         dns=host_config.texts("Dns"),
         environment_names=tuple(entry.partition("=")[0] for entry in config.texts("Env")),
-        attachments=tuple(_attachment(name, endpoint) for name, endpoint in networks.items()),
+        attachments=tuple(_attachment(name, end, own, identifier, macs.get(name)) for name, end in networks.items()),
         state=ContainerState(
             status=state.text("Status"),
             exit_code=state.number("ExitCode"),
@@ -174,7 +193,8 @@ def container_from_answer(answer: Any) -> DockerContainer:
     )
 
 
-def _attachment(network: str, endpoint: _Answer) -> Attachment:
+def _attachment(network: str, endpoint: _Answer, own: str, container: str, fixed_mac: str | None) -> Attachment:
+    asked = endpoint.part("IPAMConfig")
     return Attachment(
         network=network,
         address=endpoint.text("IPAddress") or None,
@@ -182,4 +202,45 @@ def _attachment(network: str, endpoint: _Answer) -> Attachment:
         gateway=endpoint.text("Gateway") or None,
         mac=endpoint.text("MacAddress") or None,
         ipv6_address=endpoint.text("GlobalIPv6Address") or None,
+        fixed_address=asked.text("IPv4Address") or None,
+        fixed_mac=fixed_mac,
+        # The engine adds the container's name and the first characters of its id by itself.
+        aliases=tuple(name for name in endpoint.texts("Aliases") if name != own and not container.startswith(name)),
+        gateway_priority=endpoint.number("GwPriority"),
     )
+
+
+def last_exit_code(events: str) -> int | None:
+    """Return the exit code in the last ``die`` event of ``GET /events``, one JSON object per line; None without one."""
+    code: int | None = None
+    for line in events.splitlines():
+        try:
+            event = _Answer(json.loads(line), "an event")
+            attributes = event.part("Actor").options("Attributes")
+        except ValueError:
+            continue
+        text = attributes.get("exitCode", "")
+        code = int(text) if text.isdecimal() else code
+    return code
+
+
+def networks_of_containers(answer: Any) -> dict[str, tuple[str, ...]] | None:
+    """Return the networks of each container, stopped ones too, from the body of ``GET /containers/json?all=1``.
+
+    None where the engine does not list them.
+
+    Raises:
+        NotAnEngineAnswer: when a field is missing or has another type.
+    """
+    if not isinstance(answer, list | tuple):
+        raise NotAnEngineAnswer("the answer to /containers/json is not a list")
+    if not all(isinstance(value, Mapping) and "NetworkSettings" in value for value in answer):
+        return None
+    listed = [_Answer(value, "a listed container") for value in answer]
+    return {
+        container.texts("Names")[0].removeprefix("/"): tuple(
+            container.part("NetworkSettings").parts_by_name("Networks")
+        )
+        for container in listed
+        if container.texts("Names")
+    }

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 
 import yaml
 
-from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
+from viacheck.persistence import boot_files, ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.netplan import compose, items, pairs
 
-RC_LOCAL = "/etc/rc.local"
 LEFT_OUT = "…"
 _IFUPDOWN_OPTIONS = frozenset({
     "address", "netmask", "broadcast", "gateway", "metric", "pointopoint", "scope", "mtu", "hwaddress",
@@ -55,7 +54,7 @@ _NETPLAN_LISTS: dict[str, frozenset[str]] = {
 }
 _NETPLAN_MAPS: dict[str, frozenset[str]] = {
     "match": frozenset({"name", "macaddress", "driver"}),
-    "dhcp4-overrides": frozenset({"use-routes", "route-metric"}),
+    "dhcp4-overrides": frozenset({"use-routes", "route-metric", "route-table"}),
 }
 _KEPT_WHOLE = frozenset({"ip", "pipework", "ifup", "ifdown", "true", ":", "exit", "[", "test"})
 _KEPT_NAMES = frozenset({"grep", "sleep", "logger", "sysctl", "iptables", "nft", "conntrack"})
@@ -99,13 +98,49 @@ def _redactor(path: str) -> Callable[[str], str]:
         return lambda text: _ini(text, _NETWORKD_KEYS, None, "#;")
     if path == ifupdown.IFSTATE:
         return _ifstate
-    if path == RC_LOCAL or folder in (
+    if path.endswith(".service"):
+        return _unit
+    if folder == boot_files.NETWORK_SCRIPTS:
+        return _arguments
+    if path == boot_files.RC_LOCAL or folder in (
         *networkmanager.DISPATCHER_FOLDERS,
+        *boot_files.NETWORKD_DISPATCHER,
         *ifupdown.SCRIPT_FOLDERS,
         ifupdown.LEASE_HOOKS,
     ):
         return _script
     return _interfaces
+
+
+def redact_script(text: str) -> str:
+    """Return the part of a script that a snapshot may hold, wherever the script lies.
+
+    The first line becomes ``set -e`` where the interpreter gets this option: comments are not kept.
+    """
+    first, newline, rest = text.partition("\n")
+    option = "set -e" if re.fullmatch(r"#!\S+\s+-\w*e\w*\s*", first) else ""
+    return option + newline + _script(rest)
+
+
+def _unit(text: str) -> str:
+    """Return the lines of a systemd unit that say when it runs, and the commands that concern routing."""
+    kept = []
+    for line in text.split("\n"):
+        key, equals, value = line.strip().partition("=")
+        if re.fullmatch(r"\[[\w ]+\]", line.strip()):
+            kept.append(line.strip())
+        elif not equals or key.strip() not in boot_files.UNIT_KEYS:
+            kept.append("")
+        elif key.startswith("Exec"):
+            kept.append(f"{key}={_commands(value, frozenset())}")
+        else:
+            kept.append(line.strip())
+    return "\n".join(kept)
+
+
+def _arguments(text: str) -> str:
+    """Return lines that hold arguments of ip alone, without comments."""
+    return "\n".join(line if re.fullmatch(r"[\w./: -]+", line) else "" for line in text.split("\n"))
 
 
 def _ifstate(text: str) -> str:
@@ -175,8 +210,10 @@ def _script(text: str) -> str:
             line = line[:-1] + lines[at]
         at += 1
         commands = _commands(line, names)
-        if re.search(r"\b(ip|pipework)\b|\w=", commands) or commands.strip().startswith("exit"):
-            kept[first] = commands
+        called = next(boot_files.called_scripts(commands), None)
+        stops = re.fullmatch(r"\s*set\s+-\w*e\w*", line)
+        if called or stops or re.search(r"\b(ip|pipework)\b|\w=", commands) or commands.strip().startswith("exit"):
+            kept[first] = line if stops else commands
     return "\n".join(kept)
 
 
@@ -251,6 +288,10 @@ def _command(piece: str, names: frozenset[str]) -> str:
     if equals and variable in names and first == bare and _PLAIN_VALUE.fullmatch(value):
         return piece
     trail = " " if piece.endswith(" ") else ""
+    called = next(boot_files.called_scripts(bare), None)
+    if called is not None:
+        # Its arguments may be anything.
+        return f"{lead}{called}{f' {LEFT_OUT}' if bare != called else ''}{trail}"
     if name in _KEPT_NAMES or name == "ip":
         return f"{lead}{first} {LEFT_OUT}{trail}"
     unclosed = bare[1:] if bare in (f"{LEFT_OUT}'", f'{LEFT_OUT}"') else ""

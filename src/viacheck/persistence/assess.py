@@ -15,7 +15,7 @@ from viacheck.model.intent import Intent
 from viacheck.model.iproute_text import rule_text
 from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import registered
-from viacheck.persistence import ifupdown, manager_answers, netplan, networkd, networkmanager
+from viacheck.persistence import boot_files, ifupdown, manager_answers, netplan, networkd, networkmanager
 from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, ManagerConfig
 
 EntryT = TypeVar("EntryT", WrittenRule, WrittenRoute)
@@ -43,6 +43,10 @@ class Persistence:
     """What the files lack, in one sentence each."""
     ineffective: tuple[tuple[Place, str], ...]
     """The lines that resemble the rule or route, each with the reason why it does not count."""
+    elsewhere: tuple[WrittenRule | WrittenRoute, ...] = ()
+    """What the manager's files lack and other files of the host set: rc.local, units, dispatchers (boot_files)."""
+    at_boot_only: tuple[Place, ...] = ()
+    """The lines of ``elsewhere`` that set a route at boot, and not when its interface comes up again."""
     differences: tuple[str, ...] = ()
     """The differences between the managers' own answers and their files, in one sentence each."""
 
@@ -59,7 +63,7 @@ class Persistence:
     @property
     def entries(self) -> tuple[WrittenRule | WrittenRoute, ...]:
         """The rules and the routes."""
-        return (*self.rules, *self.routes)
+        return (*self.rules, *self.routes, *self.elsewhere)
 
     def config_of(self, rule: WrittenRule) -> ManagerConfig:
         """Return the configuration that contains a rule."""
@@ -144,9 +148,18 @@ def assess_persistence(resolved: ResolvedIntent) -> Persistence:
     files = read_all(resolved.snapshot)
     configs, differences = manager_answers.prefer_manager_answers(files, resolved.snapshot, uplink)
     manager: Manager | None = manager_of(configs, uplink) if wanted is None or wanted == "none" else wanted
+    boot = boot_files.read(resolved.snapshot.files, table_names(resolved.snapshot))
+    if manager is None and wanted is None:
+        kept_rule, kept_route = _kept_elsewhere(resolved, boot, rules=True, routes=True)
+        if kept_rule is not None and kept_route is not None:
+            at_boot_only = (kept_route.place,) if kept_route in boot.entries["boot"] else ()
+            return Persistence(
+                None, None, configs, (), (), (), tuple(boot.ineffective), (kept_rule, kept_route), at_boot_only,
+                differences,
+            )  # fmt: skip
     if manager is None:
         missing = f"nothing manages {uplink}: neither ifupdown, systemd-networkd, NetworkManager nor netplan names it"
-        return Persistence(None, None, configs, (), (), (missing,), (), differences)
+        return Persistence(None, None, configs, (), (), (missing,), tuple(boot.ineffective), differences=differences)
     config = configs[manager]
     link = config.configured_link(uplink) or config.link(uplink)
     rules, ineffective_rules = _part(config.rules, lambda rule: _rule_fault(resolved, config, rule))
@@ -160,20 +173,49 @@ def assess_persistence(resolved: ResolvedIntent) -> Persistence:
             for rule in configs[other].rules
             if _rule_fault(resolved, configs[other], rule) is None
         ]
+    elsewhere_rule, elsewhere_route = _kept_elsewhere(resolved, boot, rules=not rules, routes=not routes)
+    elsewhere = tuple(entry for entry in (elsewhere_rule, elsewhere_route) if entry is not None)
     lacking = list(_link_faults(manager, link, uplink))
-    if not rules:
+    if not rules and elsewhere_rule is None:
         table = resolved.intent.egress.table_name
         name = f"{resolved.table} ({table})" if table else f"{resolved.table}"
         source = resolved.agent_subnet or resolved.agent_source
         lacking.append(f"a rule from {source} to table {name} is not in the files of {OWN_NAMES[manager]}")
-    if not routes:
+    if not routes and elsewhere_route is None:
         via = f"via {resolved.intent.gateway} " if resolved.intent.gateway is not None else ""
         route = f"a route default {via}dev {uplink} in table {resolved.table}"
         lacking.append(f"{route} is not in the files of {OWN_NAMES[manager]}")
     return Persistence(
         manager, link, configs, tuple(rules), tuple(routes), tuple(lacking),
-        (*ineffective_rules, *ineffective_routes), differences,
+        (*ineffective_rules, *ineffective_routes, *boot.ineffective), elsewhere,
+        tuple(entry.place for entry in elsewhere if entry is elsewhere_route and entry in boot.entries["boot"]),
+        differences,
     )  # fmt: skip
+
+
+def _kept_elsewhere(
+    resolved: ResolvedIntent, boot: boot_files.BootFiles, *, rules: bool, routes: bool
+) -> tuple[WrittenRule | None, WrittenRoute | None]:
+    """Return the rule and the route that other files than the manager's set, those first that run at each change."""
+    any_config = ManagerConfig(manager="ifupdown")
+    entries = [*boot.entries["interface"], *boot.entries["boot"]]
+    rule = next(
+        (
+            entry
+            for entry in entries
+            if rules and isinstance(entry, WrittenRule) and _rule_fault(resolved, any_config, entry) is None
+        ),
+        None,
+    )
+    route = next(
+        (
+            entry
+            for entry in entries
+            if routes and isinstance(entry, WrittenRoute) and _route_fault(resolved, any_config, entry) is None
+        ),
+        None,
+    )
+    return rule, route
 
 
 def _part(

@@ -7,14 +7,15 @@ mistake, and a mistake in the first file makes every ifup fail.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from viacheck.model.config_entry import ConfigEntry, ParseProblem, Phase, Place, TableNumberOf
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ip_command import entries, ip_commands
 from viacheck.parsers.shell import ShellError
+from viacheck.persistence.boot_files import called_scripts
 from viacheck.persistence.hook_scripts import read_script
 from viacheck.persistence.manager_config import ConfigCollector, ManagedLink, ManagerConfig, below
 
@@ -34,6 +35,7 @@ DEEPEST = 8
 HOOKS: dict[str, Phase] = {
     "pre-up": "pre-up", "up": "up", "post-up": "up", "down": "down", "pre-down": "down", "post-down": "post-down",
 }  # fmt: skip
+_STOPS_AT_ERROR = re.compile(r"^\s*set\s+-\w*e", re.MULTILINE)
 _KEYWORDS = (
     "iface",
     "auto",
@@ -219,7 +221,7 @@ def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfi
         collector.links.append(
             ManagedLink(stanza.interface, stanza.place, at_boot=reader.starts(stanza.interface), method=stanza.method)
         )
-    collector.entries += _in_running_order(reader.stanzas, collector, table_number)
+    collector.entries += _in_running_order(reader.stanzas, collector, table_number, reader.files)
     for folder, phase in SCRIPT_FOLDERS.items():
         for script in sorted(below(files, folder), key=lambda file: file.path):
             if re.fullmatch(r"[a-zA-Z0-9_-]+", script.path.rpartition("/")[2]):
@@ -241,7 +243,7 @@ def _ifstate(files: Sequence[HostFile], collector: ConfigCollector) -> None:
 
 
 def _in_running_order(
-    stanzas: list[_Stanza], collector: ConfigCollector, table_number: TableNumberOf
+    stanzas: list[_Stanza], collector: ConfigCollector, table_number: TableNumberOf, files: Mapping[str, HostFile]
 ) -> list[ConfigEntry]:
     by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
     in_order: list[ConfigEntry] = []
@@ -259,7 +261,21 @@ def _in_running_order(
                 in_order += entries(ip_commands(text, names), place, stanza.interface, phase, table_number)
             except ShellError as error:
                 collector.problems.append(ParseProblem(place.path, place.line, str(error)))
+            for path in called_scripts(text):
+                if path in files:
+                    called = ConfigCollector("ifupdown")
+                    read_script(files[path], called, phase, table_number)
+                    in_order += _of_script(files[path], called.entries, stanza.interface)
+                    collector.problems += called.problems
     return in_order
+
+
+def _of_script(script: HostFile, written: Sequence[ConfigEntry], interface: str) -> Iterator[ConfigEntry]:
+    """Yield the entries of a script that a hook runs: without ``-e`` it goes on after a command that fails."""
+    goes_on = _STOPS_AT_ERROR.search(script.text) is None
+    for number, entry in enumerate(written, 1):
+        tolerated = entry.failure_tolerated or (goes_on and number < len(written))
+        yield replace(entry, interface=interface, failure_tolerated=tolerated)
 
 
 def last_line(files: Sequence[HostFile], interface: str) -> Place | None:

@@ -15,7 +15,7 @@ from viacheck.model.config_entry import Place, WrittenRemoval, WrittenRoute, Wri
 from viacheck.model.iproute_text import route_command, rule_command
 from viacheck.model.measurements import ReplayResult
 from viacheck.model.snapshot import Rule
-from viacheck.persistence import netplan, networkd_lint
+from viacheck.persistence import ifupdown, netplan, networkd_lint
 from viacheck.persistence.assess import Persistence, is_the_table
 from viacheck.persistence.config_writer import Recipe, recipe_for
 from viacheck.persistence.finding import Finding
@@ -128,9 +128,13 @@ def _idempotent_rule(rule: WrittenRule, recipe: Recipe) -> str:
     An existing rule stays: between a deletion and an addition packets would leave by the main table.
     """
     priority = rule.rule.priority if rule.has_priority else recipe.priority
-    hook = "post-up " if rule.interface is not None else ""
     repeatable = Rule(family=4, priority=priority, source=rule.rule.source or recipe.source, table=recipe.table)
-    return f"{hook}{rule_command('add', repeatable)} 2>/dev/null || true"
+    return f"{_hook(rule)}{rule_command('add', repeatable)} 2>/dev/null || true"
+
+
+def _hook(entry: WrittenRule | WrittenRoute) -> str:
+    """Return the word before a command in interfaces(5); nothing in a script."""
+    return "post-up " if entry.place.text.partition(" ")[0] in ifupdown.HOOKS else ""
 
 
 def _removals(config: ManagerConfig, rule: WrittenRule) -> Iterator[tuple[WrittenRemoval, bool]]:
@@ -180,7 +184,7 @@ def _route(resolved: ResolvedIntent, config: ManagerConfig, route: WrittenRoute,
 
 def _idempotent_route(route: WrittenRoute, recipe: Recipe) -> str:
     """Return the line that can run any number of times."""
-    return f"{'post-up ' if route.interface is not None else ''}{route_command('replace', recipe.route)}"
+    return f"{_hook(route)}{route_command('replace', recipe.route)}"
 
 
 def _before_the_lease(resolved: ResolvedIntent, route: WrittenRoute, method: str, line: str) -> Iterator[Finding]:
@@ -243,8 +247,7 @@ def _backstop(
 
 def _backstop_text(config: ManagerConfig, real: WrittenRoute, recipe: Recipe) -> str:
     if real.typed:
-        hook = "post-up " if real.interface else ""
-        return f"{real.place.text}\n{hook}{route_command('replace', recipe.backstop)}"
+        return f"{real.place.text}\n{_hook(real)}{route_command('replace', recipe.backstop)}"
     return {
         "ifupdown": "",
         "networkd": f"[Route]\nDestination=0.0.0.0/0\nType=unreachable\nMetric={recipe.backstop_metric}\n"

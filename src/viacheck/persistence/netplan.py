@@ -147,6 +147,10 @@ def _device(
 def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, collector: ConfigCollector) -> None:
     dhcp = (text_of(device, "dhcp4") or "").lower() in ("true", "yes", "on")
     collector.links.append(ManagedLink(link.name, _place(file, name), method="dhcp" if dhcp else "static"))
+    overrides = value_of(device, "dhcp4-overrides")
+    table = text_of(overrides, "route-table")
+    if dhcp and table is not None and (text_of(overrides, "use-routes") or "true").lower() in ("true", "yes", "on"):
+        collector.entries.append(_leased_route(file, overrides, table, link))
     for key, make in (("routing-policy", _rule), ("routes", _route)):
         for item in items(value_of(device, key)):
             place = _place(file, item)
@@ -154,6 +158,17 @@ def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, co
                 collector.entries.append(make(item, place, link))
             except ValueError:
                 collector.problems.append(ParseProblem(file.path, place.line, f"an item of {key} that netplan refuses"))
+
+
+def _leased_route(file: HostFile, overrides: yaml.Node | None, table: str, link: Link) -> WrittenRoute:
+    """Return the default route of the lease, which ``route-table`` puts into a table of its own."""
+    node = value_of(overrides, "route-table")
+    assert node is not None
+    route = Route(
+        family=4, table=number(table, PREDEFINED_TABLES) or 0, destination="0.0.0.0/0",
+        nexthops=(Nexthop(interface=link.name),),
+    )  # fmt: skip
+    return WrittenRoute(place=_place(file, node), interface=link.name, route=route, table=table, gateway_computed=True)
 
 
 def _place(file: HostFile, node: yaml.Node) -> Place:

@@ -30,6 +30,7 @@ CONF_FOLDERS = (
     "/usr/lib/systemd/networkd.conf.d",
 )  # fmt: skip
 STATE_FOLDER = "/run/systemd/netif/links"
+_USE_KEYS = ("UseRoutes", "UseGateway")
 _MATCHED = frozenset({"Name", "MACAddress", "PermanentMACAddress", "Kind", "Type"})
 RULES_KEY, ROUTES_KEY = "ManageForeignRoutingPolicyRules", "ManageForeignRoutes"
 """Whether networkd removes the rules, or routes, that it finds when it starts and did not set (networkd.conf(5))."""
@@ -163,6 +164,9 @@ def _network(
     collector.links.append(
         ManagedLink(link.name, first.place if first else Place(file.path, 1), method="dhcp" if dhcp else "static")
     )
+    for section in named(file_sections, "DHCPv4") if dhcp else ():
+        if section.get("RouteTable") and all(is_yes(section.get(key), default=True) for key in _USE_KEYS):
+            collector.entries.append(_leased_route(section, link, names))
     for section in file_sections:
         try:
             if section.name == "RoutingPolicyRule":
@@ -231,6 +235,17 @@ def _route(section: Section, link: Link, names: dict[str, int]) -> WrittenRoute:
     )
     return WrittenRoute(
         place=section.place_of("Table"), interface=link.name, route=route, table=table, gateway_computed=computed
+    )
+
+
+def _leased_route(section: Section, link: Link, names: dict[str, int]) -> WrittenRoute:
+    """Return the default route of the lease, which RouteTable= of [DHCPv4] puts into a table of its own."""
+    table = section.get("RouteTable") or ""
+    route = Route(
+        family=4, table=number(table, names) or 0, destination="0.0.0.0/0", nexthops=(Nexthop(interface=link.name),)
+    )
+    return WrittenRoute(
+        place=section.place_of("RouteTable"), interface=link.name, route=route, table=table, gateway_computed=True
     )
 
 

@@ -18,7 +18,7 @@ from viacheck.model.intent import PipeworkStaticAttach
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.parsers.shell import ShellError, first_command
 from viacheck.persistence import ifupdown
-from viacheck.persistence.allowlist import RC_LOCAL
+from viacheck.persistence.boot_files import RC_LOCAL, UNIT_FOLDERS
 from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
 
 Occasion = Literal["reboot", "interface", "restart"]
@@ -28,7 +28,6 @@ OCCASIONS: dict[Occasion, str] = {
     "restart": "a restart of the container",
 }
 PROGRAM = "pipework"
-UNIT_FOLDERS = ("/etc/systemd/system", "/usr/local/lib/systemd/system")
 CRONTAB = "/etc/crontab"
 CRON_FOLDERS = ("/etc/cron.d", "/var/spool/cron/crontabs")
 BY_DHCP = ("dhclient", "dhcpcd", "udhcpc", "dhcp")

@@ -175,13 +175,23 @@ class NamespaceTarget:
         agent = self.agent if self.missing_capability is None else None
         snapshot = take_snapshot(self.host, agent, engine, problems)
         manager_answers = ask(self.host, self.intent.egress.uplink)
-        return dataclasses.replace(snapshot, manager_answers=manager_answers, resolvers=self.resolvers)
+        return dataclasses.replace(
+            snapshot, manager_answers=manager_answers, resolvers=self.resolvers, host_resolvers=self.host_resolvers
+        )
 
     @property
     def resolvers(self) -> tuple[str, ...] | None:
         """The resolvers in the agent's resolv.conf; None when it cannot be read."""
         text = self.read_agent_file("/etc/resolv.conf")
         return None if text is None else nameservers(text)
+
+    @property
+    def host_resolvers(self) -> tuple[str, ...] | None:
+        """The resolvers in the host's own resolv.conf; None when it cannot be read."""
+        try:
+            return nameservers(self.host.call(lambda: read_text("/etc/resolv.conf")[0]))
+        except OSError:
+            return None
 
     @cached_property
     def resolved(self) -> ResolvedIntent:

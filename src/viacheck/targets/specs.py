@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, NatAttach
+from viacheck.model.intent_rules import BY_DRIVER
 
 if TYPE_CHECKING:
     from viacheck.bundle.reader import Bundle
@@ -170,7 +171,7 @@ def packets_sent(spec: LocalSpec) -> list[str]:
             f"  on {attach.parent}'s segment: 4 pings of the agent and 3 of the host to the gateway, 3 pings of the "
             "agent to the host; 4 to 12 ARP requests for the gateway, half of them from the agent's MAC address; up to "
             "3 ARP probes from either side for the agent's own address"
-            + ("; up to 8 DHCPDISCOVER, never a DHCPREQUEST" if attach.mode == "macvlan" else "")
+            + ("; up to 8 DHCPDISCOVER, never a DHCPREQUEST" if attach.mode in BY_DRIVER else "")
         ]
     pings = "" if segment else "3 pings to each gateway, "
     return [

@@ -12,6 +12,7 @@ from viacheck.analysis.nat_facts import subnet_is_routed
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
 from viacheck.model.check import Check
+from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import KernelDecision, Measurements, NotReplayed, ReplayResult, TrafficMeasurements
 from viacheck.targets.base import Target
@@ -53,7 +54,7 @@ class TargetTests:
     def traffic(self) -> TrafficTests:
         """The tests that send packets."""
         traffic = self.target.traffic_tests(self._captures)
-        if DHCP_CHECK in self._selected and self.target.intent.mode == "macvlan":
+        if DHCP_CHECK in self._selected and self.target.intent.mode in BY_DRIVER:
             traffic.begin_dhcp_discovery()
         return traffic
 
