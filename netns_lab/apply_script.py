@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import Script
@@ -18,12 +19,23 @@ NO_ENGINE = "unix:///run/docker.sock"
 TIMEOUT = 120.0
 """Seconds that one script may take."""
 _TRACE = re.compile(r"^\++viacheck:(\d+): ", re.MULTILINE)
-_START = "PS4='+viacheck:${LINENO}: '; set -ex; "
-"""Stands on the script's first line, so that the shell's line numbers are the file's."""
+_START = "exec 2>&1; PS4='+viacheck:${LINENO}: '; set -ex; "
+"""Stands on the script's first line, so that the shell's line numbers are the file's.
+
+Both streams are one, so that a message stands below the command that it is from.
+"""
 
 
 class ScriptFailed(Exception):
-    """A command of the script failed; the message holds its line and its output."""
+    """A command of the script failed; the message holds its line and its output.
+
+    Attributes:
+        run: the whole transcript: each command with the number of its line, and what it wrote.
+    """
+
+    def __init__(self, message: str, run: CommandResult | None = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 def apply_script(lab: Lab, script: Script) -> str:
@@ -36,12 +48,13 @@ def apply_script(lab: Lab, script: Script) -> str:
     # In a lab without an engine no socket has this address: the script must not reach this machine's own engine.
     environment = [f"DOCKER_HOST={lab.engine.base_url if lab.engine is not None else NO_ENGINE}"]
     # The trace shows which line failed.
-    argv = ["env", *environment, shell, "-c", _START + script.text]
+    argv = ["env", "-C", script.folder, *environment, shell, "-c", _START + script.text, script.name]
     result = lab.host.namespace.run(argv, TIMEOUT)
-    output = _TRACE.sub("+ ", result.stderr)
     if not result.ok:
-        raise ScriptFailed(f"{script.name}: {_line_of(script, result)}: exit {result.exit_code}: {_last_line(output)}")
-    return result.stdout + output + settle(lab)
+        message = f"{script.name}: {_line_of(script, result)}: exit {result.exit_code}: {_last_output(result)}"
+        transcript = _TRACE.sub(r"line \1: ", result.stdout)
+        raise ScriptFailed(message, replace(result, argv=(script.name,), stdout=transcript))
+    return _TRACE.sub("+ ", result.stdout) + settle(lab)
 
 
 def settle(lab: Lab) -> str:
@@ -57,12 +70,16 @@ def settle(lab: Lab) -> str:
 
 def _line_of(script: Script, result: CommandResult) -> str:
     """Return the line of the script that ran last."""
-    lines = [int(number) for number in _TRACE.findall(result.stderr)]
+    lines = [int(number) for number in _TRACE.findall(result.stdout)]
     number = lines[-1] if lines else 1
     text = script.text.splitlines()
     return f"line {number}: {text[number - 1].strip()}" if number <= len(text) else f"line {number}"
 
 
-def _last_line(output: str) -> str:
-    lines = [line for line in output.splitlines() if line and not line.startswith("+ ")]
-    return lines[-1] if lines else "no output"
+def _last_output(result: CommandResult) -> str:
+    """Return the last line of output of the command that ran last, or the shell's own message."""
+    start = max((match.end() for match in _TRACE.finditer(result.stdout)), default=None)
+    # The rest of the trace's own line is the command.
+    lines = result.stdout.splitlines() if start is None else result.stdout[start:].splitlines()[1:]
+    lines += result.stderr.splitlines()
+    return next((line for line in reversed(lines) if line), "no output")

@@ -40,6 +40,8 @@ class Script:
     name: str
     """The name in messages: the file's, or the remedy's."""
     text: str
+    folder: str = "/"
+    """The folder of the file, in which the commands run."""
 
 
 @functools.cache

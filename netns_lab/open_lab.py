@@ -43,7 +43,9 @@ def open_lab(spec: LabSpec | ReplicaSpec) -> Lab:
         except BaseException:
             lab.close()
             raise
-    except (LabBuildError, LabCommandError, ScriptFailed) as error:
+    except ScriptFailed as error:
+        raise TargetNotOpened(str(error), error.run) from error
+    except (LabBuildError, LabCommandError) as error:
         raise TargetNotOpened(str(error)) from error
     return lab
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from reports.diagnoses import ReportedCause, reported_causes
 from reports.egress_summary import VerdictSentence, verdict_sentence
 from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence, waivers
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import CheckResult, CommandEvidence, RunResult, Verdict
 
 NARROWEST, WIDEST = 40, 120
 _COLOURS = {"pass": "32", "fail": "31", "inconclusive": "35", "advisory": "33", "strong": "1", "quiet": "2"}
@@ -96,8 +96,19 @@ class _Summary:
                 continue
             yield f"{verdict}  {self._paint('strong', name)}"
             yield from self._prose(verdict_text.text, "  ")
+            if verdict_text.undecided_because is not None:
+                yield from self._transcripts(results)
             for note in (note for note in target.notes if note != verdict_text.undecided_because):
                 yield from self._prose(f"note: {note}", "  ")
+
+    def _transcripts(self, results: Sequence[CheckResult]) -> Iterator[str]:
+        """Yield the whole output of the commands that left everything undecided."""
+        for result in results:
+            for evidence in result.evidence:
+                if result.verdict is Verdict.INCONCLUSIVE and isinstance(evidence, CommandEvidence):
+                    yield f"  {escape_unprintable(evidence.command)}: exit {evidence.exit_code}"
+                    for line in (evidence.stdout + evidence.stderr).splitlines():
+                        yield f"    {escape_unprintable(line, keep=chr(9))}"
 
     def _is_reported(self, cause: ReportedCause) -> bool:
         """Whether the verdict sentences of its targets have said the cause already, and no command fixes it."""

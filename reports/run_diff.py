@@ -7,12 +7,13 @@ these two are compared whatever their ids. What is another value after every boo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from viacheck.model.diff import changes, value_text
+from viacheck.model.diff import Change, Changed, Subject, SysctlValue, changes, passing_interfaces, value_text
 from viacheck.model.lasting_state import lasting
 from viacheck.model.result import CheckResult, RunResult, TargetRecord
+from viacheck.model.snapshot import HostFile, Link
 from viacheck.model.snapshot_json import read_snapshot
 
 
@@ -25,8 +26,11 @@ class RunDifference:
     before: str
     after: str
 
+    text: str
+    """The whole difference as a sentence."""
+
     def __str__(self) -> str:
-        return f"{self.target}: {self.what}: {self.before} -> {self.after}"
+        return f"{self.target}: {self.text}"
 
 
 def differences(before: RunResult, after: RunResult) -> list[RunDifference]:
@@ -40,7 +44,10 @@ def differences(before: RunResult, after: RunResult) -> list[RunDifference]:
         if old is None or new is None:
             known = new or old
             assert known is not None
-            sides = ("judged", "not judged") if new is None else ("not judged", "judged")
+            if new is None:
+                sides = "judged", "not judged", "was judged in the first run only."
+            else:
+                sides = "not judged", "judged", "was judged in the second run only."
             result.append(RunDifference(known.id, "target", *sides))
             continue
         if before.results and after.results:
@@ -64,7 +71,13 @@ def _verdicts(before: RunResult, after: RunResult, old: TargetRecord, new: Targe
     for key in dict.fromkeys([*first, *second]):
         was, now = verdict_text(first.get(key)), verdict_text(second.get(key))
         if was != now:
-            yield RunDifference(new.id, " ".join(filter(None, key)), was, now)
+            check, case = key
+            name = f"{check} ({case})" if case else check
+            text = f"{name} changed from {was} to {now}."
+            if key not in first or key not in second:
+                run = "second" if key not in first else "first"
+                text = f"{name} was judged in the {run} run only: {now if key not in first else was}."
+            yield RunDifference(new.id, " ".join(filter(None, key)), was, now, text)
 
 
 def results_by_check(outcome: RunResult, target: str) -> dict[tuple[str, str | None], CheckResult]:
@@ -83,5 +96,50 @@ def verdict_text(result: CheckResult | None) -> str:
 def _states(old: TargetRecord, new: TargetRecord) -> Iterator[RunDifference]:
     if old.snapshot is None or new.snapshot is None:
         return
-    for change in changes(lasting(read_snapshot(old.snapshot)), lasting(read_snapshot(new.snapshot))):
-        yield RunDifference(new.id, change.heading, value_text(change.before), value_text(change.after))
+    changed = changes(lasting(read_snapshot(old.snapshot)), lasting(read_snapshot(new.snapshot)))
+    passing = passing_interfaces(changed)
+    for change in _paired(changed):
+        if change.subject is Subject.SYSCTL and any((change.where, name) in passing for name in change.interfaces):
+            # The link that came or went says it.
+            continue
+        was, now = value_text(change.before), value_text(change.after)
+        yield RunDifference(new.id, change.heading, was, now, _state_text(change, was, now))
+
+
+def _state_text(change: Change, was: str, now: str) -> str:
+    what = f"The {change.where}'s {change.subject}" if change.where else change.heading.capitalize()
+    match change.before, change.after:
+        case None, _:
+            return f"{what} {now} is new."
+        case _, None:
+            return f"{what} {was} is gone."
+        case HostFile() as before, HostFile():
+            return f"The text of {before.path} changed."
+        case SysctlValue() as before, SysctlValue() as after:
+            return f"{what} {before.path} changed from {before.value} to {after.value}."
+        case Link() as before, Link():
+            return f"{what} {before.name} changed from '{was}' to '{now}'."
+    return f"{what}: {was} before, {now} now."
+
+
+def _paired(changed: Iterable[Change]) -> list[Change]:
+    """Return the changes with the two sides of one interface, and of one value below /proc/sys, as one change."""
+    result: list[Change] = []
+    gone: dict[object, int] = {}
+    for change in changed:
+        key = (change.where, _key(change.before)), (change.where, _key(change.after))
+        if change.after is None and key[0][1] is not None:
+            gone[key[0]] = len(result)
+        elif change.before is None and key[1] in gone:
+            place = gone.pop(key[1])
+            result[place] = replace(result[place], after=change.after)
+            continue
+        result.append(change)
+    return result
+
+
+def _key(value: Changed | None) -> str | None:
+    """Return the name of an object that stays the same object when it changes; None for any other."""
+    if isinstance(value, Link):
+        return f"link {value.name}"
+    return f"sysctl {value.path}" if isinstance(value, SysctlValue) else None

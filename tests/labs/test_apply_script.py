@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.front_door import viacheck
+from viacheck.model.result import CommandEvidence, Verdict
 
 RECIPE = """\
 # the guide's steps 1 to 5
@@ -45,6 +46,28 @@ def test_a_line_that_fails_is_named(tmp_path: Path) -> None:
     said = " ".join(done.stdout.split())
     assert "change.sh: line 2: ip route add default via 10.99.0.1 table 200: exit 2" in said
     assert "FAILURES" not in done.stdout, "the line that failed says it all"
+    (error,) = (result for result in done.outcome.results if result.verdict is Verdict.INCONCLUSIVE)
+    (transcript,) = error.evidence
+    assert isinstance(transcript, CommandEvidence)
+    assert transcript.stdout.splitlines() == [
+        "line 1: ip rule add from 172.17.0.0/16 lookup 200",
+        "line 2: ip route add default via 10.99.0.1 table 200",
+        "Error: Nexthop has invalid gateway.",
+    ]
+    assert "\n    line 1: ip rule add from 172.17.0.0/16 lookup 200\n    line 2: ip route add" in done.stdout
+    assert (done.report_dir / "junit.xml").read_text().count("<error ") == 1
+
+
+def test_a_script_runs_in_its_own_folder_under_its_own_name(tmp_path: Path) -> None:
+    folder = tmp_path / "change"
+    folder.mkdir()
+    (folder / "part.sh").write_text("echo part of $0\n")
+    (folder / "change.sh").write_text(". ./part.sh\npwd\n")
+    words = ("--lab", "multihomed-blank", "--apply", "change/change.sh", "-q", "-k", "HOST-02")
+    (target,) = viacheck(*words, report_dir=tmp_path / "report", cwd=tmp_path).outcome.targets
+    (note,) = (note for note in target.notes if "was run before the checks" in note)
+    assert "part of change/change.sh" in note.splitlines()
+    assert str(folder) in note.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_a_bundle_is_explained(cases: Path) -> None:
 def test_two_bundles_are_compared(cases: Path) -> None:
     done = commands("diff", cases / "healthy.tar.gz", cases / "broken.tar.gz")
     assert done.returncode == 1
-    assert "host rule: priority 32765 from 172.17.0.0/16 lookup 200 -> absent" in done.stdout
+    assert "The host's rule priority 32765 from 172.17.0.0/16 lookup 200 is gone." in done.stdout
     same = commands("diff", cases / "broken.tar.gz", cases / "broken.tar.gz")
     assert same.returncode == 0
     assert same.stdout.splitlines()[-1] == "no change: the same state"
@@ -188,7 +188,7 @@ def test_a_bundle_is_compared_with_a_run_whatever_it_is_called(cases: Path, tmp_
     run = viacheck("--lab", LAB, "-q", "-k", "ROUTE", report_dir=tmp_path / "report")
     done = commands("diff", run.report_dir / "result.json", renamed)
     assert done.returncode == 1
-    assert "host rule: priority 32765 from 172.17.0.0/16 lookup 200 -> absent" in done.stdout
+    assert "The host's rule priority 32765 from 172.17.0.0/16 lookup 200 is gone." in done.stdout
     assert "not there" not in done.stdout
 
 

@@ -31,8 +31,8 @@ def test_a_lost_rule_shows_in_verdicts_and_state(healthy: Finished, broken: Fini
     page = tmp_path / "diff.html"
     done = diff(healthy.report_dir / "result.json", broken.report_dir / "result.json", "--html", page)
     assert done.returncode == 1
-    assert "ROUTE-02: pass -> fail (RULE_MISSING)" in done.stdout
-    assert "host rule: priority 32765 from 172.17.0.0/16 lookup 200 -> absent" in done.stdout
+    assert "ROUTE-02 changed from pass to fail (RULE_MISSING).\n" in done.stdout
+    assert "The host's rule priority 32765 from 172.17.0.0/16 lookup 200 is gone.\n" in done.stdout
     assert "priority 32765 from 172.17.0.0/16 lookup 200" in page.read_text()
 
 

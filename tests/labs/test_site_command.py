@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,9 +14,12 @@ import pytest
 
 from tests.helpers.front_door import VIACHECK
 from viacheck.cli.main import main
+from viacheck.cli.site import agent_among
 from viacheck.host.command import CommandResult
+from viacheck.host.docker import RunningContainer
 from viacheck.host.namespace import Namespace
-from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkDhcpAttach, PipeworkStaticAttach
+from viacheck.model.exit_status import UsageError
+from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkDhcpAttach
 from viacheck.model.intent_draft import draft
 from viacheck.model.intent_file import load_intent, parse_intent
 from viacheck.model.intent_schema import intent_schema
@@ -104,7 +108,7 @@ def test_a_draft_of_a_plain_host_says_that_the_uplink_was_guessed(host: Namespac
     intent = load_intent(path)
     assert (intent.egress.uplink, intent.egress.table) == ("eth0", None)
     marked = [line for line in path.read_text().splitlines() if "CORRECT THIS" in line]
-    assert [line.split(" ")[0] for line in marked] == ["container", "network", "uplink"]
+    assert [line.split(" ")[0] for line in marked] == ["container", "network", "uplink", "target"]
 
 
 def test_a_rule_whose_table_is_empty_keeps_the_table_and_marks_the_uplink(host: Namespace, tmp_path: Path) -> None:
@@ -127,9 +131,9 @@ def test_a_bare_namespace_behind_a_bridge_is_drafted_as_nat(host: Namespace, age
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "kind"), [("", PipeworkStaticAttach), (" valid_lft 600 preferred_lft 600", PipeworkDhcpAttach)]
+    ("lifetime", "kind"), [("", MacvlanAttach), (" valid_lft 600 preferred_lft 600", PipeworkDhcpAttach)]
 )
-def test_an_agent_on_its_parents_lan_is_drafted_as_pipework(
+def test_an_agent_on_its_parents_lan_is_drafted_by_its_interface(
     host: Namespace, agent: Namespace, tmp_path: Path, lifetime: str, kind: type
 ) -> None:
     ip(host, f"link add link wlan0 name eth1 netns {agent.path} type macvlan mode bridge")
@@ -205,6 +209,10 @@ def test_a_folder_that_is_not_there_is_told(host: Namespace, tmp_path: Path) -> 
     assert result.stderr == f"viacheck site init: {path}: cannot be written: No such file or directory\n"
 
 
+def unmanaged(_interface: str) -> None:
+    """No network manager names an interface."""
+
+
 TABLE_NAMES = {200: "wlan0rt"}
 
 
@@ -240,7 +248,9 @@ def engine_host(network: DockerNetwork | None, *, rules: tuple[Rule, ...] = (), 
 
 
 def loaded(snapshot: Snapshot) -> Intent:
-    return parse_intent(tomllib.loads(draft(snapshot, TABLE_NAMES, container="te-agent")), source="site.toml")
+    return parse_intent(
+        tomllib.loads(draft(snapshot, TABLE_NAMES, unmanaged, container="te-agent").text), source="site.toml"
+    )
 
 
 def test_a_container_on_a_network_of_its_own_gets_the_rule_of_that_networks_subnet() -> None:
@@ -276,7 +286,7 @@ def test_a_container_on_a_macvlan_network_is_drafted_with_its_parent_and_pool() 
 
 
 def test_an_interface_without_a_default_route_is_offered_as_an_uplink() -> None:
-    text = draft(engine_host(None, network_mode="none"), {}, container="te-agent")
+    text = draft(engine_host(None, network_mode="none"), {}, unmanaged, container="te-agent").text
     assert "# [uplinks.eth1]  # no default route names its gateway; an uplink too?\n# gateway =\n" in text
 
 
@@ -293,6 +303,39 @@ def test_a_point_to_point_uplink_is_drafted_without_a_gateway() -> None:
     assert intent.gateway is None
 
 
+def test_an_agent_on_the_hosts_network_has_no_path_of_its_own() -> None:
+    with pytest.raises(UsageError, match="te-agent shares the host's network"):
+        loaded(engine_host(None, network_mode="host"))
+
+
+AGENT, WEB, OTHER = (
+    RunningContainer("te-agent", "thousandeyes/enterprise-agent"), RunningContainer("web", "nginx"),
+    RunningContainer("te-agent-2", "thousandeyes/enterprise-agent"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("running", "chosen"),
+    [([WEB, AGENT], (AGENT, "looks like an agent")), ([WEB], (WEB, "runs"))],
+    ids=["by its name", "the only one"],
+)
+def test_the_agents_container_is_found(running: list[RunningContainer], chosen: tuple[RunningContainer, str]) -> None:
+    assert agent_among(running) == chosen
+
+
+@pytest.mark.parametrize(
+    ("running", "listed"),
+    [
+        ([AGENT, WEB, OTHER], "te-agent (image thousandeyes/enterprise-agent), te-agent-2 (image thousandeyes/"),
+        ([WEB, RunningContainer("db", "postgres")], "web (image nginx), db (image postgres)"),
+    ],
+    ids=["two agents", "no agent"],
+)
+def test_several_containers_are_listed_to_choose_from(running: list[RunningContainer], listed: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"name the agent's container with --container: {listed}")):
+        agent_among(running)
+
+
 def test_names_from_the_host_cannot_break_out_of_the_draft() -> None:
     name = 'a"]\x1b[x'
     snapshot = Snapshot(
@@ -306,7 +349,7 @@ def test_names_from_the_host_cannot_break_out_of_the_draft() -> None:
         ),
         problems=(Problem(what="engine", reason="one\ntwo = 2"),),
     )
-    text = draft(snapshot, {})
+    text = draft(snapshot, {}, unmanaged).text
     assert list(parse_intent(tomllib.loads(text), source="site.toml").uplinks) == [name]
     assert "\x1b" not in text
 

@@ -6,19 +6,34 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import tomllib
+from collections.abc import Sequence
+from functools import partial
 
 from viacheck.atomic_file import write_file
-from viacheck.host.docker import ContainerMissing, EngineProblem, container_namespace, read_engine
+from viacheck.cli.command import print_error
+from viacheck.host.docker import (
+    ContainerMissing,
+    EngineProblem,
+    RunningContainer,
+    container_namespace,
+    read_engine,
+    running_containers,
+)
 from viacheck.host.namespace import Namespace, NotANamespace
 from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.intent_draft import draft
+from viacheck.model.intent_draft import CORRECT, draft
 from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.intent_schema import intent_schema
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.parsers.rt_tables import registered
+from viacheck.persistence.assess import manager_of, read_all
+
+LIKE_AN_AGENT = re.compile(r"agent|thousandeyes", re.IGNORECASE)
+"""What the name or the image of an agent's container holds."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,19 +70,53 @@ def _init(options: argparse.Namespace) -> ExitStatus:
     path: str = options.output
     if not options.force and os.path.lexists(path):
         raise _exists(path)
-    snapshot = _take_snapshot(options.container, options.netns)
+    remarks: list[str] = []
+    container = options.container
+    if container is None and options.netns is None:
+        container = _find_agent(remarks)
+    snapshot = _take_snapshot(container, options.netns)
     table_names = {entry.number: entry.name for entry in reversed(registered(snapshot.files))}
-    text = draft(snapshot, table_names, container=options.container, netns=options.netns)
+    manager = partial(manager_of, read_all(snapshot))
+    drafted = draft(snapshot, table_names, manager, container=container, netns=options.netns)
     try:
-        write_file(path, text, replace=options.force)
+        write_file(path, drafted.text, replace=options.force)
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
-    sys.stderr.write(f"{options.prog}: wrote {path}; review it; lines marked CORRECT THIS need you\n")
-    for mistake in _mistakes(text, path):
-        sys.stderr.write(f"{options.prog}: to correct: {mistake}\n")
+    problems = [f"could not be read: {problem.reason}" for problem in snapshot.problems]
+    mistakes = [f"to correct: {mistake}" for mistake in _mistakes(drafted.text, path)]
+    last = f"wrote {path}; review it" + ("; lines marked CORRECT THIS need you" if CORRECT in drafted.text else "")
+    print_error(options.prog, *remarks, *problems, *drafted.remarks, *mistakes, last)
     return ExitStatus.OK
+
+
+def _find_agent(remarks: list[str]) -> str | None:
+    """Return the name of the container that must be the agent; None without an engine or a container."""
+    try:
+        running = running_containers()
+    except EngineProblem:
+        # The snapshot says why.
+        return None
+    if not running:
+        return None
+    container, why = agent_among(running)
+    remarks.append(f"the agent is {container.name} (image {container.image}), the only container that {why}")
+    return container.name
+
+
+def agent_among(running: Sequence[RunningContainer]) -> tuple[RunningContainer, str]:
+    """Return the container that must be the agent, and what it alone does.
+
+    Raises:
+        UsageError: several containers may be the agent.
+    """
+    alike = [container for container in running if LIKE_AN_AGENT.search(f"{container.name} {container.image}")]
+    for group, why in ((alike, "looks like an agent"), (running, "runs")):
+        if len(group) == 1:
+            return group[0], why
+    names = ", ".join(f"{container.name} (image {container.image})" for container in alike or running)
+    raise UsageError(f"name the agent's container with --container: {names}")
 
 
 def _exists(path: str) -> UsageError:

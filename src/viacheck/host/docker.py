@@ -6,6 +6,7 @@ socket, no permission, no listener, no answer in time, another program than a Do
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import errno
@@ -103,6 +104,14 @@ class ContainerMissing(EngineProblem):
         self.engine = engine
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunningContainer:
+    """A container in the engine's list."""
+
+    name: str
+    image: str
+
+
 class ContainerNotRunning(EngineProblem):
     """The container has no process whose namespace could be entered."""
 
@@ -119,6 +128,28 @@ def read_engine(base_url: str | None = None, container: str | None = None, timeo
         EngineUnreachable: when no Docker engine answers, with the reason.
         ContainerMissing: when there is no such container.
     """
+    with _client(base_url, timeout) as client:
+        return _read(client, container)
+
+
+def running_containers(base_url: str | None = None, timeout: float = TIMEOUT) -> list[RunningContainer]:
+    """List the containers that run, in the engine's order: the newest first.
+
+    Raises:
+        EngineUnreachable: when no Docker engine answers, with the reason.
+    """
+    with _client(base_url, timeout) as client:
+        containers = _get(client, f"v{_version(client)['ApiVersion']}/containers/json")
+        return [
+            RunningContainer(str(name).removeprefix("/"), str(listed.get("Image", "")))
+            for listed in containers
+            for name in (listed.get("Names") or ())[:1]
+        ]
+
+
+@contextlib.contextmanager
+def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
+    """Open a client of the engine; every failure in the block is one of :class:`EngineProblem`."""
     # Imported here because it takes 145 ms, which a run without an engine need not spend.
     import docker
     from docker.constants import DEFAULT_DOCKER_API_VERSION, DEFAULT_UNIX_SOCKET
@@ -133,7 +164,7 @@ def read_engine(base_url: str | None = None, container: str | None = None, timeo
     except (docker.errors.DockerException, ValueError) as error:
         raise EngineUnreachable(address, "bad-address", one_line(error)) from error
     try:
-        return _read(client, container)
+        yield client
     except NotAnEngineAnswer as error:
         raise EngineUnreachable(address, "not-a-docker-engine", f"not a Docker engine: {error}") from error
     except (OSError, ValueError, docker.errors.DockerException) as error:

@@ -139,6 +139,17 @@ def changes(before: Snapshot, after: Snapshot) -> list[Change]:
     return changed
 
 
+def passing_interfaces(changed: Iterable[Change]) -> Set[tuple[Where | None, str]]:
+    """Return the interfaces that came or went, each with its network namespace."""
+    before: set[tuple[Where | None, str]] = set()
+    after: set[tuple[Where | None, str]] = set()
+    for change in changed:
+        for value, names in ((change.before, before), (change.after, after)):
+            if isinstance(value, Link):
+                names.add((change.where, value.name))
+    return before ^ after
+
+
 def moving_packets(changed: Iterable[Change], needed: Set[str]) -> list[Change]:
     """Return the changes that may change where packets go.
 
@@ -150,11 +161,7 @@ def moving_packets(changed: Iterable[Change], needed: Set[str]) -> list[Change]:
         needed: interfaces of the host whose coming and going matters.
     """
     changed = list(changed)
-    before, after = (
-        {(change.where, value.name) for change in changed if isinstance(value := getattr(change, side), Link)}
-        for side in ("before", "after")
-    )
-    passing = {(where, name) for where, name in before ^ after if where == "agent" or name not in needed}
+    passing = {(where, name) for where, name in passing_interfaces(changed) if where == "agent" or name not in needed}
     return [
         change
         for change in changed
@@ -236,7 +243,10 @@ def value_text(value: Changed | None) -> str:
 
 def _link_text(link: Link) -> str:
     flags = ",".join(link.flags)
-    return f"{link.name} index {link.index} <{flags}> mtu {link.mtu} mac {link.mac} master {link.master}"
+    of = "".join(
+        f" {name} {value}" for name, value in (("mac", link.mac), ("master", link.master)) if value is not None
+    )
+    return f"{link.name} index {link.index} <{flags}> mtu {link.mtu}{of}"
 
 
 def _route_text(route: Route) -> str:
@@ -248,7 +258,7 @@ def _chain_text(content: ChainContent) -> str:
     chain, rule = content.chain, content.rule
     name = f"{chain.backend} {chain.family} {chain.table} {chain.name}"
     if rule is None:
-        return f"{name} policy {chain.policy}"
+        return f"{name} policy {chain.policy}" if chain.policy is not None else name
     conditions = [f"{'not ' if match.negated else ''}{match.field} {','.join(match.values)}" for match in rule.matches]
     action = [part for part in (rule.verdict, rule.argument) if part]
     mark = [f"mark {rule.set_mark}"] if rule.set_mark else []
@@ -257,7 +267,7 @@ def _chain_text(content: ChainContent) -> str:
 
 def _engine_text(fact: EngineFact) -> str:
     if fact.kind == "network":
-        return f"network {fact.name} {fact.driver} on {fact.bridge}"
+        return f"network {fact.name} {fact.driver}" + (f" on {fact.bridge}" if fact.bridge is not None else "")
     return f"{fact.kind} {fact.name}" + (f", process {fact.pid}" if fact.kind == "container" else "")
 
 

@@ -6,9 +6,9 @@ what to confirm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 
 from viacheck.model.exit_status import UsageError
 from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, NetworkState, Nexthop, Rule, Snapshot
@@ -41,20 +41,40 @@ class DraftedAttachment:
     gateway: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A draft of site.toml, and what its reader must know beside it."""
+
+    text: str
+    remarks: tuple[str, ...] = ()
+
+
 def draft(
-    snapshot: Snapshot, table_names: Mapping[int, str], *, container: str | None = None, netns: str | None = None
-) -> str:
+    snapshot: Snapshot,
+    table_names: Mapping[int, str],
+    manager_of: Callable[[str], str | None],
+    *,
+    container: str | None = None,
+    netns: str | None = None,
+) -> Draft:
     """Return a draft of site.toml from what a snapshot shows.
 
     Args:
         snapshot: the state of the host.
         table_names: the registered names of routing tables.
+        manager_of: returns the network manager of an interface; None when no manager names it.
         container: the agent's container.
         netns: the agent's network namespace.
 
     Raises:
-        UsageError: when no default route shows an uplink.
+        UsageError: when no default route shows an uplink, or the agent has no network of its own.
     """
+    agent = snapshot.engine.container if snapshot.engine is not None else None
+    if agent is not None and agent.network_mode == "host":
+        raise UsageError(
+            f"{agent.name} shares the host's network (--network host): its packets are the host's own, and cannot be "
+            "judged apart; give the container a network"
+        )
     exits = default_exits(snapshot.host)
     attached = _attachment(snapshot)
     gateways: dict[str, str | None] = {}
@@ -69,10 +89,12 @@ def draft(
             "no default route of this host names a gateway, so no uplink is known: bring the uplinks up, "
             "or write the file by hand"
         )
+    others = _other_uplinks(snapshot.host, gateways, exits, attached)
     lines = [
         "# Drafted by `viacheck site init` from what this host shows now, which may not be what you want:",
         "# review it; the marked lines need you.",
         "schema = 1",
+        "# allow_disruptive = true  # lets --allow-disruptive interrupt this host's network",
         "",
         "[site]",
         f"name = {toml_text(snapshot.hostname or 'this-host')}  # the name of this installation in reports",
@@ -83,8 +105,9 @@ def draft(
         *attached.lines,
         "",
         *_uplink_lines(snapshot.host, gateways, exits),
+        *_offered_uplinks(others),
         "",
-        *_egress_lines(snapshot.host, table_names, attached, gateways, exits),
+        *_egress_lines(snapshot.host, table_names, manager_of, attached, gateways, exits),
     ]
     main = next((exit_ for exit_ in exits if exit_.table == TABLE_MAIN and exit_.interface in gateways), None)
     if main is not None:
@@ -93,14 +116,9 @@ def draft(
             "[host]",
             f"default_exit = {toml_text(main.interface)}  # where the host's own packets must leave",
         ]
-    lines += [
-        "",
-        "[probe]",
-        'target = "198.51.100.1"  # any address beyond the uplink; if it answers, round trips are tested as well',
-        'protocols = ["icmp", "udp", "tcp"]',
-        "",
-    ]
-    return "\n".join(lines)
+    lines += ["", *_probe_lines(snapshot), ""]
+    remarks = [f"{name} may be an uplink too, but no default route names its gateway" for name in others]
+    return Draft("\n".join(lines), tuple(remarks))
 
 
 def default_exits(host: NetworkState) -> list[DefaultExit]:
@@ -142,7 +160,7 @@ def _attachment(snapshot: Snapshot) -> DraftedAttachment:
             if network is not None and network.driver in DRAFTED_DRIVERS:
                 return _on_network(network)
     if snapshot.agent is not None:
-        return _on_interface(snapshot.host, snapshot.agent)
+        return _on_interface(snapshot.host, snapshot.agent, pipework="pipework" in snapshot.programs)
     network = engine.network("bridge") if engine is not None else None
     if network is not None:
         return _on_network(network)
@@ -177,7 +195,7 @@ def _on_network(network: DockerNetwork) -> DraftedAttachment:
     return DraftedAttachment(tuple(lines), parent=network.parent, gateway=pool.gateway if pool else None)
 
 
-def _on_interface(host: NetworkState, agent: NetworkState) -> DraftedAttachment:
+def _on_interface(host: NetworkState, agent: NetworkState, *, pipework: bool) -> DraftedAttachment:
     """Return the attachment by the interface of the agent's default route, or else of its only address."""
     lines: tuple[str, ...]
     exits = [exit_ for exit_ in default_exits(agent) if exit_.table == TABLE_MAIN]
@@ -195,6 +213,14 @@ def _on_interface(host: NetworkState, agent: NetworkState) -> DraftedAttachment:
         gateway = exits[0].gateway if exits else None
         if "dynamic" in address.flags:
             lines = ('mode = "pipework-dhcp"', parent)
+        elif gateway and not pipework:
+            lines = (
+                'mode = "macvlan"',
+                f'network = "macvlan0"  # {CORRECT}: the name of the Docker network',
+                parent,
+                f'subnet = "{address.network}"',
+                f'gateway = "{gateway}"',
+            )
         else:
             address_line = f'address = "{address.address}/{address.prefixlen}"'
             gateway_line = (
@@ -226,11 +252,55 @@ def _uplink_lines(host: NetworkState, gateways: dict[str, str | None], exits: li
             yield f"# {CORRECT}: another default route on it uses {other}"
         for gateway6 in [hop.gateway for hop in _default_hops6(host) if hop.interface == name and hop.gateway][:1]:
             yield f"gateway6 = {toml_text(gateway6)}"
+
+
+def _offered_uplinks(names: list[str]) -> Iterator[str]:
+    for name in names:
+        yield f"# [uplinks.{toml_key(name)}]  # no default route names its gateway; an uplink too?"
+        yield "# gateway ="
+
+
+def _other_uplinks(
+    host: NetworkState, gateways: Mapping[str, str | None], exits: list[DefaultExit], attached: DraftedAttachment
+) -> list[str]:
+    """Return the interfaces that may be uplinks too, although no default route names a gateway on them."""
+    by_route = {exit_.interface for exit_ in exits}
+    names = []
     for link in host.links:
-        physical = link.kind is None and "LOOPBACK" not in link.flags and link.master is None
-        if link.name not in gateways and (physical or any(exit_.interface == link.name for exit_ in exits)):
-            yield f"# [uplinks.{toml_key(link.name)}]  # no default route names its gateway; an uplink too?"
-            yield "# gateway ="
+        own = link.master is None and "LOOPBACK" not in link.flags and link.name != attached.bridge
+        outward = link.kind is None or (link.kind != "bridge" and bool(host.addresses_of(link.name)))
+        if link.name not in gateways and own and (outward or link.name in by_route):
+            names.append(link.name)
+    return names
+
+
+def _probe_lines(snapshot: Snapshot) -> Iterator[str]:
+    """Yield [probe]: a resolver beyond the host's networks is an address that most likely answers."""
+    networks = [
+        ip_network(f"{address.address}/{address.prefixlen}", strict=False) for address in snapshot.host.addresses
+    ]
+    target = next(
+        (
+            address
+            for resolver in snapshot.resolvers or ()
+            if (address := _ipv4(resolver)) is not None
+            and not (address.is_loopback or address.is_multicast or any(address in network for network in networks))
+        ),
+        None,
+    )
+    yield "[probe]"
+    if target is not None:
+        yield f'target = "{target}"  # the agent\'s resolver: any address beyond the uplink that answers ping'
+    else:
+        yield f'target = "198.51.100.1"  # {CORRECT}: an address beyond the uplink that answers ping'
+    yield 'protocols = ["icmp", "udp", "tcp"]'
+
+
+def _ipv4(text: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        return None
 
 
 def _default_hops6(host: NetworkState) -> Iterator[Nexthop]:
@@ -242,6 +312,7 @@ def _default_hops6(host: NetworkState) -> Iterator[Nexthop]:
 def _egress_lines(
     host: NetworkState,
     table_names: Mapping[int, str],
+    manager_of: Callable[[str], str | None],
     attached: DraftedAttachment,
     gateways: dict[str, str | None],
     exits: list[DefaultExit],
@@ -264,7 +335,11 @@ def _egress_lines(
     yield f"table = {rule.table}  # from the rule: {_comment(str(rule))}"
     if rule.table is not None and rule.table in table_names:
         yield f"table_name = {toml_text(table_names[rule.table])}"
-    yield '# persist = "ifupdown"  # without it: the manager of the uplink must restore the rule and the route'
+    manager = manager_of(chosen or first)
+    if manager is None:
+        yield f'persist = "none"  # {CORRECT}: no network manager names the uplink, so a reboot loses rule and route'
+    else:
+        yield f"persist = {toml_text(manager)}  # the manager of the uplink, which must restore rule and route"
 
 
 def _policy_rule(host: NetworkState, attached: DraftedAttachment) -> Rule | None:

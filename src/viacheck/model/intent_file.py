@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from viacheck.model.exit_status import UsageError
-from viacheck.model.intent import MODES, Intent
+from viacheck.model.intent import MODES, Attach, Intent
 from viacheck.model.intent_rules import contradictions
 from viacheck.model.intent_values import Allowed
 from viacheck.model.toml_text import shortened, shown, toml_key, toml_text
 from viacheck.user_file import read_file, special_kind_of
 
+IN_ATTACH = "in [agent.attach]"
 LARGEST_SITE = 1 << 20
 """Bytes of a site file."""
 
@@ -116,6 +117,10 @@ def _mistake(error: dict[str, Any]) -> str:
         return f"{_dotted(path)}: {value}; allowed: {', '.join(MODES)}"
     if error["type"] == "extra_forbidden":
         known = sorted(_fields(_bare(_type_at(path[:-1], mode), mode)))
+        places = _places(str(path[-1]))
+        # A key of another mode of [agent.attach] is in the right table.
+        if places and not (mode is not None and IN_ATTACH in places):
+            return f"{_dotted(path)}: in the wrong place; it belongs {' or '.join(places)}"
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
         return (
             f"{_dotted(path)}: unknown key{f', did you mean {near[0]!r}?' if near else ''}; "
@@ -125,6 +130,24 @@ def _mistake(error: dict[str, Any]) -> str:
     if error["type"] == "value_error":
         return f"{_dotted(path)}: {value}; {error['ctx']['error']}"
     return f"{_dotted(path)}: {value}; allowed: {_allowed(_type_at(path, mode))}"
+
+
+def _places(key: str) -> list[str]:
+    """Return where a key of the file belongs; empty for a key that no table has."""
+    places = []
+    if key in _fields(Intent):
+        is_table = _is_part(_bare(_fields(Intent)[key])) or typing.get_origin(_bare(_fields(Intent)[key])) is dict
+        places.append(f"under [{key}], a table of its own" if is_table else "at the top of the file, above every table")
+    for name, kind in _fields(Intent).items():
+        part = _bare(kind)
+        header = f"[{name}]"
+        if typing.get_origin(part) is dict:
+            part, header = _bare(typing.get_args(part)[1]), f"[{name}.NAME]"
+        if _is_part(part) and key in _fields(part):
+            places.append(f"in {header}")
+        if name == "agent" and any(key in _fields(mode) for mode in typing.get_args(typing.get_args(Attach)[0])):
+            places.append(IN_ATTACH)
+    return places
 
 
 def _dotted(path: list[str | int]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -480,7 +479,7 @@ class TrafficTests:
         """Read TcpExt IPReversePathFilter of the host (proc_net_netstat)."""
 
         def read() -> int:
-            with open(f"/proc/self/task/{threading.get_native_id()}/net/netstat") as file:
+            with open("/proc/thread-self/net/netstat") as file:
                 names, values = (line.split() for line in file if line.startswith("TcpExt:"))
             return int(values[names.index("IPReversePathFilter")])
 

@@ -13,6 +13,7 @@ from viacheck.model.intent_rules import BY_DRIVER
 
 if TYPE_CHECKING:
     from viacheck.bundle.reader import Bundle
+    from viacheck.host.command import CommandResult
     from viacheck.model.result import TargetRecord
     from viacheck.targets.base import Target
     from viacheck.targets.bundle import BundleTarget
@@ -28,7 +29,15 @@ class TargetUnavailable(Exception):
 
 
 class TargetNotOpened(Exception):
-    """Opening the target failed; the message is one line and says why."""
+    """Opening the target failed; the message is one line and says why.
+
+    Attributes:
+        command: the command that failed, with its whole output, if it was one.
+    """
+
+    def __init__(self, message: str, command: CommandResult | None = None) -> None:
+        super().__init__(message)
+        self.command = command
 
 
 class TargetSpec(Protocol):
