@@ -39,16 +39,29 @@ class SSHWorld:
         self, name: str, host: HandMadeHost, *, key: str = "host", path: str = "", cache: Path | None = None
     ) -> None:
         """Put an sshd on a host; ``path`` is the PATH of its sessions, ``cache`` the folder of their caches."""
-        environment = f"SetEnv XDG_CACHE_HOME={cache or self.folder / f'cache-{name}'}" + (
-            f" PATH={path}" if path else ""
-        )
+        environment = f"SetEnv XDG_CACHE_HOME={cache or self.folder / 'cache'}" + (f" PATH={path}" if path else "")
         settings = self.folder / f"sshd-{name}"
         settings.write_text(
-            f"HostKey {self.folder}/{key}\nAuthorizedKeysFile {self.folder}/user.pub\nStrictModes no\nUsePAM no\n"
+            f"HostKey {self.folder}/{key}\nAuthorizedKeysFile /run/sshd/user.pub\nStrictModes no\nUsePAM no\n"
             f"PermitRootLogin prohibit-password\nPidFile none\nPrintMotd no\n{environment}\n"
         )
         host.run("mkdir", "-p", "/run/sshd")
+        # An ordinary user's sshd reads it with that user's rights.
+        host.run("install", "-m", "0644", f"{self.folder}/user.pub", "/run/sshd/user.pub")
         self.proxy(name, *host.inside(str(SSHD), "-i", "-f", str(settings)))
+
+    def add_user(self, host: HandMadeHost, name: str, password: str) -> None:
+        """Make an ordinary user on a host who may use sudo with a password, in a private copy of /etc."""
+        host.run("sh", "-c", "mkdir /run/etc && cp -a /etc/. /run/etc && mount --bind /run/etc /etc")
+        host.run(
+            "sh", "-c", f"echo '{name}:x:4711:4711::/:/bin/sh' >>/etc/passwd; echo '{name}:*:::::::' >>/etc/shadow"
+        )
+        host.run(
+            "sh",
+            "-c",
+            f"echo '{name}:{password}' | chpasswd; cat >/etc/sudoers.d/{name} <<END\n{name} ALL=(ALL) ALL\n"
+            "Defaults env_keep += XDG_CACHE_HOME\nEND\n",
+        )
 
     def proxy(self, name: str, *argv: str) -> None:
         """Reach a host by a command."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe,
 from tests.helpers.ssh_host import SSHD, SSHWorld
 from viacheck.model.result import Verdict
 
+needs_sudo = pytest.mark.skipif(shutil.which("sudo") is None, reason="needs the package sudo")
 HERE = f"3.{sys.version_info.minor}-{platform.machine()}"
 pytestmark = [
     pytest.mark.skipif(not SSHD.exists(), reason="needs the package openssh-server"),
@@ -83,7 +85,7 @@ def fleet(good: HandMadeHost, broken: HandMadeHost, tmp_path_factory: pytest.Tem
     world.serve("good", good)
     world.serve("broken", broken)
     world.serve("other-key", good, key="other")
-    world.serve("no-python", good, path=str(bare))
+    world.serve("no-python", good, path=str(bare), cache=folder / "empty")
     full = folder / "full"
     good.run("mkdir", str(full))
     good.run("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(full))
@@ -144,7 +146,7 @@ def test_a_host_that_cannot_be_judged_says_why(
 
 def test_nothing_but_the_cache_stays_on_a_host(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> None:
     assert run.returncode == 1
-    cache = fleet.folder / "cache-good" / "viacheck"
+    cache = fleet.folder / "cache" / "viacheck"
     assert [len(path.name) for path in cache.iterdir()] == [32]
     assert cache.stat().st_mode & 0o777 == 0o700
 
@@ -166,6 +168,37 @@ def test_a_host_that_hangs_ends_with_its_time_limit(fleet: Fleet, tmp_path: Path
         done = fleet.run("--inventory", tmp_path / "hosts", "--report-dir", tmp_path / "report", "--host-timeout", "10")
     assert done.returncode == 1
     assert "hangs: Nothing was decided: no result within 10 s" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def by_sudo(fleet: Fleet, broken: HandMadeHost, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an inventory of a host that an ordinary user reaches, who may use sudo with a password."""
+    folder = tmp_path_factory.mktemp("sudo")
+    fleet.world.add_user(broken, "probe", "right")
+    fleet.world.serve("by-sudo", broken)
+    fleet.world.entry("by-sudo", "User probe")
+    (folder / "hosts").write_text("by-sudo\n")
+    (fleet.folder / "sites" / "by-sudo.toml").write_text(SITE)
+    return folder
+
+
+@needs_sudo
+def test_sudo_that_asks_is_named(fleet: Fleet, by_sudo: Path) -> None:
+    done = fleet.run("--inventory", by_sudo / "hosts", "--report-dir", by_sudo / "asks")
+    assert done.returncode == 1
+    assert "by-sudo: Nothing was decided: sudo: a password is required." in done.stdout
+
+
+@needs_sudo
+@pytest.mark.parametrize(("password", "verdict"), [("right", "fail"), ("wrong", "not-run")])
+def test_the_password_of_sudo_is_asked_for_once(password: str, verdict: str, fleet: Fleet, by_sudo: Path) -> None:
+    words = fleet.words("--inventory", by_sudo / "hosts", "--report-dir", by_sudo / password, "--ask-become-pass")
+    done = subprocess.run(
+        [*VIACHECK, *words], input=f"{password}\n", capture_output=True, text=True, start_new_session=True, timeout=120
+    )
+    assert f"[1/1] {verdict:<13} by-sudo: " in done.stdout, done.stdout + done.stderr
+    if verdict == "not-run":
+        assert "incorrect password attempt" in done.stdout
 
 
 def test_an_interrupted_run_ends_soon_and_reports_what_was_judged(fleet: Fleet, tmp_path: Path) -> None:

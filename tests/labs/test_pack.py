@@ -95,6 +95,19 @@ def test_a_python_without_libraries_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
+def test_starts_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "small.pyz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(Path(unpack.__file__), "__main__.py")
+        archive.writestr(unpack.PLATFORMS, f"{HERE}\n")
+        for number in range(200):
+            archive.writestr(f"{unpack.PACKAGES}m{number}.py", "x = 1\n")
+    starts = [subprocess.Popen([sys.executable, "-I", path, tmp_path / "c", "d"]) for _ in range(8)]
+    assert [process.wait(60) for process in starts] == [0] * 8
+    assert [entry.name for entry in (tmp_path / "c").iterdir()] == ["d"]
+    assert {entry.name for entry in (tmp_path / "c" / "d").iterdir()} == {"bin", "lib", "pyvenv.cfg", "site-packages"}
+
+
 def test_wheels_that_do_not_fit_together_are_refused() -> None:
     entries: dict[str, bytes] = {}
     pack._add(entries, [("a.py", b"1")], "a.whl")

@@ -34,12 +34,16 @@ CONNECT_TIMEOUT = 15
 """Seconds until OpenSSH gives up to connect, the server's greeting included."""
 _MARK = b"viacheck-fleet "
 _AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec "$@"; fi; exec sudo -n -- "$@"'
-_AS_ROOT_BY_PASSWORD = 'if [ "$(id -u)" = 0 ]; then read -r _; exec "$@"; fi; exec sudo -S -p "" -- "$@"'
-"""Without sudo's own use of the line, root reads the password away."""
+_AS_ROOT_BY_PASSWORD = (
+    'IFS= read -r password; if [ "$(id -u)" = 0 ]; then exec "$@"; fi; '
+    'printf "%s\\n" "$password" | sudo -S -p "" -v || exit 1; sudo -n -- "$@"'
+)
+"""Standard input begins with the password. sudo gets that one line: after a wrong password it would read another, which
+never comes. printf is part of the shell, so that the password is in no argument list."""
 
 
 class HostNotJudged(Exception):
-    """A host has no result. ``words``: what OpenSSH, sudo or the host printed; the first line says the most."""
+    """A host has no result. ``words`` are the lines of OpenSSH, sudo or the host; the first line says the most."""
 
     def __init__(self, *words: str) -> None:
         super().__init__(*words)
@@ -109,7 +113,7 @@ def judge(host: FleetHost, site: str, program: RemoteProgram, connections: SSHCo
     """Judge a host with its site file, and return its result as the host wrote it.
 
     Raises:
-        HostNotJudged: the host has no result, or sent something else.
+        HostNotJudged: the host sent nothing, or something that is no result.
     """
     if connections.stopped.is_set():
         raise HostNotJudged("interrupted before this host was reached")

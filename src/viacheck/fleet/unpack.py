@@ -7,6 +7,7 @@ complete: a start that is interrupted leaves nothing that a later one would run.
 from __future__ import annotations
 
 import compileall
+import errno
 import os
 import platform
 import shutil
@@ -77,11 +78,18 @@ def _unpack(packed: zipfile.ZipFile, cache: str, target: str) -> None:
             os.makedirs(folder)
             os.symlink("../../site-packages", os.path.join(folder, "site-packages"))
         os.mkdir(os.path.join(temporary, "bin"))
-        os.rename(temporary, target)
-    except FileExistsError:
-        _is_own_folder(target)  # another start was faster
+        _rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(temporary: str, target: str) -> None:
+    try:
+        os.rename(temporary, target)
+    except OSError as error:
+        # Another start was faster.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not _is_own_folder(target):
+            raise
 
 
 def _link_python(target: str) -> None:
@@ -90,13 +98,15 @@ def _link_python(target: str) -> None:
     ``bin/python`` comes last: a folder without it is not complete.
     """
     executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    with open(os.path.join(target, "pyvenv.cfg"), "w") as file:
+    own = f".{os.getpid()}"
+    settings = os.path.join(target, "pyvenv.cfg")
+    with open(settings + own, "w") as file:
         file.write(f"home = {os.path.dirname(executable)}\ninclude-system-site-packages = false\n")
+    os.replace(settings + own, settings)
     compileall.compile_dir(os.path.join(target, "site-packages"), quiet=2, workers=len(os.sched_getaffinity(0)))
     link = os.path.join(target, "bin", "python")
-    temporary = f"{link}.{os.getpid()}"
-    os.symlink(executable, temporary)
-    os.replace(temporary, link)
+    os.symlink(executable, link + own)
+    os.replace(link + own, link)
 
 
 def _fail(message: str) -> None:
