@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 IN_ORDER = (
     "labs/test_fault_matrix.py",
     "labs/test_engine_remedies.py",
+    "labs/test_whole_host.py",
     "labs/test_launcher.py",
     "labs/test_bad_input.py",
     "labs/test_interrupt.py",
@@ -25,6 +26,10 @@ IN_ORDER = (
     "labs/test_local_bridge.py",
     "labs/test_ifupdown_replay.py",
     "labs/test_disruption_events.py",
+    "labs/test_field_nat.py",
+    "labs/test_field_bridge.py",
+    "labs/test_fleet_run.py",
+    "labs/test_pack.py",
     "unit/test_bundle_reader.py",
     "unit/test_house_style.py",
     "unit/test_bundle_cost.py",
