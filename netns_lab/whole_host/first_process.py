@@ -29,12 +29,13 @@ cat /proc/sys/kernel/random/uuid >"$1/boot_id"
 mount --bind "$1/boot_id" "$root/proc/sys/kernel/random/boot_id"
 
 mount -t sysfs sysfs "$root/sys"
-for entry in "$root"/sys/* "$root"/sys/devices/* "$root"/sys/devices/virtual/*; do
-    case $entry in
-        "$root/sys/class" | "$root/sys/devices" | "$root/sys/devices/virtual" | "$root/sys/devices/virtual/net") ;;
-        *) mount -o bind,ro "$entry" "$entry" ;;
-    esac
+# The mount itself stays writable: udev does not run, and networkd behaves as in a container, where it is read-only.
+for entry in "$root"/sys/*; do
+    if [ "$entry" != "$root/sys/class" ]; then mount -o bind,ro "$entry" "$entry"; fi
 done
+mount -t sysfs sysfs "$root/mnt"
+mount --bind "$root/mnt/devices/virtual/net" "$root/sys/devices/virtual/net"
+umount --lazy "$root/mnt"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"

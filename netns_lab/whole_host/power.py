@@ -52,12 +52,12 @@ class WholeHost:
         self._disk = Namespace.create("disk", lambda: _make_disk(base, files))
         cgroups.sweep()
         self._cgroup = f"{cgroups.unified_hierarchy()}/{cgroups.new_name()}"
+        os.mkdir(self._cgroup)
         # A session of its own: what the terminal sends to this program must not end it.
         self._remover = subprocess.Popen(
             ["sh", "-c", REMOVE_CGROUP, "sh", self._cgroup], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        os.mkdir(self._cgroup)
 
     def power_on(self) -> None:
         """Start init; return when it runs.

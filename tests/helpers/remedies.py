@@ -21,7 +21,7 @@ def labs_with_a_fault(*, engine: bool, events: bool) -> list[str]:
     return [
         f"{'engine:' if engine else ''}{lab}+{fault.name}"
         for fault in FAULTS.values()
-        if (fault.flavour == "engine") == engine
+        if fault.flavour in (("engine",) if engine else ("any", "netns"))
         if all(check.startswith(EVENTS) for check in fault.breaks) == events
         for lab in fault.on
     ]

@@ -18,7 +18,7 @@ from viacheck.cli.docs import all_checks
 from viacheck.model.check import Check
 from viacheck.model.result import CheckResult, RunResult, Verdict
 
-NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour != "engine" for lab in fault.on]
+NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour in ("any", "netns") for lab in fault.on]
 ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
 HEALTHY = [lab for lab in SCENARIOS if lab not in BLANK]
 NO_ENGINE = missing_requirement()

@@ -60,7 +60,9 @@ def test_systemd_is_the_first_process_and_every_unit_runs(opened: Callable[[str]
     assert target.host.run(["cat", "/proc/1/comm"]).stdout == "systemd\n"
     assert target.host.run(["systemctl", "is-system-running"]).stdout == "running\n"
     assert target.host.run(["stat", "-fc", "%T", "/sys/fs/cgroup"]).stdout == "cgroup2fs\n"
-    assert target.host.run(["sh", "-c", "echo 1 >/proc/sys/fs/file-max"]).exit_code != 0, "the machine's own sysctl"
+    for path in ("/proc/sys/fs/file-max", "/sys/devices/system", "/sys/kernel", "/proc/sysrq-trigger"):
+        assert not target.host.run(["test", "-w", path]).ok, f"the machine's own {path} can be written"
+    assert target.host.run(["test", "-w", "/sys/class/net/eth0/mtu"]).ok, "udev cannot write the host's own devices"
     assert target.host.run(["no-such-program"]).exit_code == 127
 
 
