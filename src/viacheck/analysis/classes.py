@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network
+from itertools import pairwise
 
 from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
@@ -25,6 +26,7 @@ PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 WITH_PORTS = frozenset({6, 17})
 UNNAMED_PORT = 33434
 """A port that stands for all ports that no selector names."""
+LAST_PORT = 65535
 EVERYTHING = IPv4Network("0.0.0.0/0")
 PREFIXES_OF_ONE_END = 16
 """Prefixes that are traced of those routes of one table that lead the same way: all of them end alike."""
@@ -56,10 +58,23 @@ class ClassVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Protocol and destination port of a class; None stands for all that no other selector names."""
+    """Protocol and destination ports of a class; None stands for all that no other selector names."""
 
     protocol: int | None = None
     dport: int | None = None
+    last_dport: int | None = None
+    """The last port of a range that begins with ``dport``; None for one port."""
+
+    @property
+    def ports(self) -> range:
+        """The destination ports; empty for all that no other selector names."""
+        return range(0) if self.dport is None else range(self.dport, (self.last_dport or self.dport) + 1)
+
+    @property
+    def ports_text(self) -> str | None:
+        """The ports as text: ``443``, ``5000-6000``; None for all that no other selector names."""
+        last = f"-{self.last_dport}" if self.last_dport is not None else ""
+        return None if self.dport is None else f"{self.dport}{last}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +96,8 @@ class TrafficClass:
         name = PROTOCOL_NAMES.get(self.selector.protocol or -1, f"protocol {self.selector.protocol}")
         protocol = "packets" if self.selector.protocol is None else name
         to = "" if self.prefix == EVERYTHING else f" {self.prefix}"
-        port = f" port {self.selector.dport}" if self.selector.dport is not None else ""
+        name_of_ports = "ports" if len(self.selector.ports) > 1 else "port"
+        port = f" {name_of_ports} {self.selector.ports_text}" if self.selector.ports else ""
         return f"{protocol} to{to or ('' if port else ' any destination')}{port}"
 
     @property
@@ -108,7 +124,7 @@ class TrafficClass:
         return PathClass(
             to=str(self.prefix),
             protocol=None if protocol is None else PROTOCOL_NAMES.get(protocol, str(protocol)),
-            ports=None if self.selector.dport is None else str(self.selector.dport),
+            ports=self.selector.ports_text,
             source=self.traffic.source,
         )
 
@@ -161,10 +177,17 @@ class ClassPartition:
         return any(
             traffic_class.verdict in (ClassVerdict.ELSEWHERE, ClassVerdict.DEPENDS)
             and traffic_class.selector.protocol in protocols
-            and traffic_class.selector.dport is None
+            and self._holds_probe(traffic_class.selector)
             and traffic_class.traffic.destination == self.resolved.target
             for traffic_class in self.classes
         )
+
+    def _holds_probe(self, selector: Selector) -> bool:
+        """Whether the probes' own destination port is among the ports of a selector."""
+        port = self.resolved.intent.probe.port
+        if selector.protocol not in WITH_PORTS or selector.ports:
+            return selector.protocol not in WITH_PORTS or port in selector.ports
+        return not any(port in other.ports for other in self._all_selectors if other.protocol == selector.protocol)
 
     @cached_property
     def _states(self) -> tuple[NetworkState, ...]:
@@ -183,7 +206,7 @@ class ClassPartition:
                 traffic = Traffic(
                     destination=str(address),
                     protocol=selector.protocol,
-                    dport=selector.dport if selector.protocol not in WITH_PORTS else selector.dport or UNNAMED_PORT,
+                    dport=self._port_of(selector),
                 )
                 path = self._tracer.trace(traffic)
                 exception = self._exception(address, selector)
@@ -194,6 +217,15 @@ class ClassPartition:
                 yield TrafficClass(
                     prefix=prefix, selector=selector, traffic=traffic, path=path, verdict=verdict, intended=intended
                 )
+
+    def _port_of(self, selector: Selector) -> int | None:
+        """Return the destination port that stands for a selector; None for a protocol without ports."""
+        if selector.protocol not in WITH_PORTS or selector.dport is not None:
+            return selector.dport
+        named = [other.ports for other in self._all_selectors if other.protocol == selector.protocol]
+        candidates = (UNNAMED_PORT, *(ports[-1] + 1 for ports in named if ports), 1)
+        free = (port for port in candidates if port <= LAST_PORT and not any(port in ports for ports in named))
+        return next(free, UNNAMED_PORT)
 
     def _exception(self, address: IPv4Address, selector: Selector) -> EgressException | None:
         """Return the exception of the intent that covers a class; the first one counts."""
@@ -267,19 +299,37 @@ class ClassPartition:
         for state in self._states:
             for rule in state.rules_of(4):
                 protocols = [rule.ipproto] if rule.ipproto else [6, 17] if rule.dport or rule.sport else []
-                ports = [rule.dport.first, rule.dport.last] if rule.dport else [None]
-                selectors.update(Selector(protocol=number, dport=port) for number in protocols for port in ports)
+                ports = (rule.dport.first, rule.dport.last) if rule.dport else (None, None)
+                selectors.update(_selector(number, *ports) for number in protocols)
             for chain in state.packet_filter.chains:
                 selectors.update(_selectors_of_chain(chain))
         for exception in self.resolved.intent.egress.except_:
             numbers = [PROTOCOL_NUMBERS[exception.protocol]] if exception.protocol else [6, 17]
-            selectors.update(
-                Selector(protocol=number, dport=port) for number in numbers for port in exception.ports or ()
-            )
+            selectors.update(_selector(number, port, port) for number in numbers for port in exception.ports or ())
         order = sorted(
-            selectors, key=lambda selector: (selector.dport is not None, selector.protocol or 0, selector.dport or 0)
+            disjoint(selectors),
+            key=lambda selector: (selector.dport is not None, selector.protocol or 0, selector.dport or 0),
         )
         return tuple(order)
+
+
+def disjoint(selectors: Iterable[Selector]) -> Iterator[Selector]:
+    """Yield selectors of which no two of a protocol share a port, and whose borders are those of the given ones."""
+    by_protocol: dict[int | None, set[Selector]] = {}
+    for selector in selectors:
+        by_protocol.setdefault(selector.protocol, set()).add(selector)
+    for protocol, given in by_protocol.items():
+        ranges = [selector.ports for selector in given if selector.ports]
+        if len(ranges) < len(given):
+            yield Selector(protocol=protocol)
+        borders = sorted({border for ports in ranges for border in (ports.start, ports.stop)})
+        for first, stop in pairwise(borders):
+            if any(first in ports for ports in ranges):
+                yield _selector(protocol, first, stop - 1)
+
+
+def _selector(protocol: int | None, first: int | None, last: int | None) -> Selector:
+    return Selector(protocol=protocol, dport=first, last_dport=last if last != first else None)
 
 
 class PrefixSpace:
@@ -315,9 +365,9 @@ def class_partition(resolved: ResolvedIntent) -> ClassPartition:
 
 def classes_text(classes: Sequence[TrafficClass], limit: int) -> str:
     """Name traffic classes, those of one prefix together: ``all packets to 203.0.113.0/24, tcp to port 443``."""
-    protocols: dict[tuple[str, int | None], list[TrafficClass]] = {}
+    protocols: dict[tuple[str, str | None], list[TrafficClass]] = {}
     for traffic_class in classes:
-        key = (str(traffic_class.prefix), traffic_class.selector.dport)
+        key = (str(traffic_class.prefix), traffic_class.selector.ports_text)
         protocols.setdefault(key, []).append(traffic_class)
     names: list[str] = []
     for (prefix, dport), same in protocols.items():
@@ -372,4 +422,5 @@ def _selectors_of_chain(chain: FilterChain) -> Iterator[Selector]:
             yield Selector(protocol=number)
             if number in WITH_PORTS:
                 for port in ports:
-                    yield from (Selector(protocol=number, dport=int(end)) for end in port.split("-"))
+                    first, _, last = port.partition("-")
+                    yield _selector(number, int(first), int(last or first))

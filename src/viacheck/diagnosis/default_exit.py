@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.default_routes import default_route_by
-from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.routing.packet import Packet
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.diagnosis.remedy_effect import after_steps
@@ -24,17 +25,18 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
     also_affects = frozenset({"EGRESS-04"})
     if not resolved.intent.policy_routed and not resolved.bridged:
         also_affects |= EGRESS | {"ROUTE-05"}
+    default = default_route_by(resolved, wanted or resolved.uplink)
+    remedy = _set_default(resolved, default) if default else NO_REMEDY
+    after = after_steps(resolved, remedy.steps)
+    helps = after is not None and after.host_decision.interface == (wanted or resolved.uplink)
     if actual is None:
-        default = default_route_by(resolved, wanted or resolved.uplink)
+        why = "no default route" if helps or not resolved.host_decision.rule else str(resolved.host_decision)
         yield Cause(
-            "DEFAULT_EXIT_MISSING", "HOST-06", f"the host itself has no route to {resolved.target}: no default route",
-            _set_default(resolved, default) if default else NO_REMEDY, also_affects,
+            "DEFAULT_EXIT_MISSING", "HOST-06", f"the host itself has no route to {resolved.target}: {why}",
+            remedy if helps else NO_REMEDY, also_affects,
+            decision=None if helps else f"remove the rule '{resolved.host_decision.rule}' if it is a mistake",
         )  # fmt: skip
     elif wanted is not None and actual != wanted:
-        default = default_route_by(resolved, wanted)
-        remedy = _set_default(resolved, default) if default else NO_REMEDY
-        after = after_steps(resolved, remedy.steps)
-        helps = after is not None and after.host_decision.interface == wanted
         yield Cause(
             "DEFAULT_EXIT_WRONG", "HOST-06",
             f"the host's own packets leave by {actual}, not by {wanted}: {_decider(resolved, wanted)}",
@@ -44,6 +46,24 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
             f"where the host's own packets must leave (host.default_exit = \"{actual}\", with a table for {actual} in "
             "[uplinks]), or leave host.default_exit out",
         )  # fmt: skip
+
+
+def protocol_leaves_elsewhere(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find a rule for one protocol or port that takes the host's own packets of it."""
+    for protocol in resolved.intent.probe.protocols:
+        port = resolved.intent.probe.port if protocol != "icmp" else None
+        packet = Packet(
+            source=None, destination=resolved.target, protocol=PROTOCOL_NUMBERS[protocol], dport=port
+        )  # fmt: skip
+        decision = resolved.model.decide(packet)
+        if decision.rule is None or decision.interface in (resolved.default_exit, resolved.host_decision.interface):
+            continue
+        yield Cause(
+            "DEFAULT_EXIT_WRONG", "EGRESS-04",
+            f"the host's own {protocol} packets do not leave by {resolved.default_exit}: {decision}",
+            decision=f"remove the rule '{decision.rule}' if it is a mistake",
+        )  # fmt: skip
+        return
 
 
 def _set_default(resolved: ResolvedIntent, default: tuple[str, ...]) -> Remedy:

@@ -162,17 +162,20 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     yield Cause(
         "RULE_SHADOWED", "ROUTE-03",
         f"the rule '{rule}' comes before '{intended}' and decides for the agent's packets first{only}",
-        correcting_answers(resolved, _keeping_local_networks(resolved, remedy)), _DECIDES,
+        correcting_answers(resolved, _keeping_local_networks(resolved, remedy, rule.priority)), _DECIDES,
     )  # fmt: skip
 
 
-def _keeping_local_networks(resolved: ResolvedIntent, remedy: Remedy) -> Remedy:
-    """Return a remedy that keeps the agent's way to the host's own networks, where the remedy alone would move it."""
+def _keeping_local_networks(resolved: ResolvedIntent, remedy: Remedy, shadowing: int) -> Remedy:
+    """Return a remedy that keeps the agent's way to the host's own networks, where the remedy alone would move it.
+
+    Its rule comes before the agent's rule, which the remedy puts before the shadowing rule of that priority.
+    """
     after = after_steps(resolved, remedy.steps)
     gateways = [str(uplink.gateway) for uplink in resolved.intent.uplinks.values() if uplink.gateway is not None]
     if after is None or all(_way(resolved, gateway) in (None, _way(after, gateway)) for gateway in gateways):
         return remedy
-    selector = _local_selector(after, free_priority(after, LOCAL_PRIORITY))
+    selector = _local_selector(after, free_priority(after, min(LOCAL_PRIORITY, shadowing - 2)))
     return Remedy(
         (command("ip", "rule", "add", *selector), *remedy.steps),
         (*remedy.rollback, command("ip", "rule", "del", *selector)),

@@ -10,6 +10,8 @@ from viacheck.diagnosis.cause import Cause
 from viacheck.model.measurements import Measurements
 
 CLASSES_NAMED = 4
+MOST_PORTS = 32
+"""A larger range of ports is not written as lines of the site file."""
 
 
 def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
@@ -47,13 +49,15 @@ def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> It
 
 
 def _exception(traffic_class: TrafficClass, uplink: str) -> tuple[str, ...]:
-    """Return the exception of the intent that allows a class, as lines of the site file."""
+    """Return the exception of the intent that allows a class, as lines of the site file; empty for very many ports."""
     selector, values = traffic_class.selector, []
+    if len(selector.ports) > MOST_PORTS:
+        return ()
     if traffic_class.prefix.prefixlen:
         values.append(f'to = "{traffic_class.prefix}"')
     if selector.protocol is not None and (selector.dport is not None or not traffic_class.prefix.prefixlen):
         name = PROTOCOL_NAMES.get(selector.protocol, str(selector.protocol))
         values.append(f'protocol = "{name}"')
     if selector.dport is not None:
-        values.append(f"ports = [{selector.dport}]")
+        values.append(f"ports = [{', '.join(map(str, selector.ports))}]")
     return ("[[egress.except]]", *values, f'uplink = "{uplink}"')
