@@ -49,6 +49,11 @@ class CheckGroup:
         return list(alike.values())
 
     @property
+    def judged(self) -> bool:
+        """Whether the check ran and applies."""
+        return self.verdict not in (Verdict.NOT_RUN, Verdict.NOT_APPLICABLE)
+
+    @property
     def is_consequence(self) -> bool:
         """Whether other checks report the cause of every bad case."""
         bad = [result for result in self.results if result.verdict.bad]
@@ -78,7 +83,9 @@ class ChapterView:
 
     @property
     def reason(self) -> str:
-        """Why its worst checks have their verdict, if all of them have one reason; else empty."""
+        """Why none of its checks was judged, if all with the worst verdict have one reason; else empty."""
+        if any(group.judged for group in self.groups):
+            return ""
         texts = {reason(result) for group in self.groups for result in group.results if result.verdict is self.verdict}
         return texts.pop() if len(texts) == 1 else ""
 

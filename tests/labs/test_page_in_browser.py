@@ -174,6 +174,14 @@ def test_a_link_opens_what_it_leads_to(opened: Callable[..., Page]) -> None:
     page.locator(".case:visible").wait_for()
 
 
+def test_a_click_selects_the_commands_as_they_are_typed(opened: Callable[..., Page]) -> None:
+    page = opened("everything", PHONE)
+    page.locator("#fix-1 .commands").first.click()
+    results = (result for result in rule_missing().results if result.check == "ROUTE-02")
+    remedy = next(result.diagnosis.remedy for result in results if result.diagnosis)
+    assert page.evaluate("getSelection().toString()").splitlines() == remedy
+
+
 def test_a_keyboard_opens_a_check(opened: Callable[..., Page]) -> None:
     page = opened("healthy")
     line = page.locator("summary", has_text="EGRESS-01").first

@@ -233,6 +233,12 @@ def test_what_passed_is_a_line_and_what_failed_is_open() -> None:
     assert set(checks) == everything, "each check has its line"
 
 
+def test_a_folded_chapter_says_why_only_where_nothing_was_judged() -> None:
+    chapters = [" ".join(text.split()) for _, text in sample_page("unproven").all("summary")]
+    assert "HOST The host: 6 pass, 1 not-run" in chapters
+    assert any(text.startswith("PIPEWORK ") and "belongs to pipework" in text for text in chapters)
+
+
 def test_cases_that_say_the_same_are_shown_once() -> None:
     text = lines(sample_page("rule-missing"))["EGRESS-01"][1]
     assert text.count("Expected") == 1
