@@ -114,7 +114,7 @@ def test_a_mistake_about_a_hostile_name_steers_no_terminal(name: str, tmp_path: 
         (("--lab", "\x1b[31mred"), "--lab: unknown lab '\\x1b[31mred'; allowed: "),
         (("--local", "--lab", "nat", "--site", "x"), "--local and --lab exclude each other"),
         (("--local",), "--local needs --site FILE ('./viacheck site init' writes a draft)"),
-        (("--site", "x"), "--site goes with --local; a lab carries its own intent"),
+        (("--site", "x"), "--site goes with --local or --bundle; a lab carries its own intent"),
         (("--local", "--site", "x", "--events", "link-flap"), "--events goes with --allow-disruptive"),
         (("--yes",), "--yes goes with --allow-disruptive"),
     ],

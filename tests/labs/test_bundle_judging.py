@@ -17,7 +17,7 @@ from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.helpers.bundles import COMMANDS, case_of, in_lab, site
 from tests.helpers.front_door import Finished, by_check, command, finished, viacheck
-from tests.helpers.hand_made import NOBODY, SITE, apply_the_guides_recipe, hand_made_host
+from tests.helpers.hand_made import NOBODY, SITE, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.paths import ROOT
 from viacheck import __version__
 from viacheck.bundle.manifest import RESULT
@@ -206,7 +206,7 @@ def test_wrong_words_are_usage_errors(cases: Path, tmp_path: Path) -> None:
     bad.write_bytes(b"no archive")
     for words, said in (
         (("--bundle", str(bad)), "not a usable bundle"),
-        (("--bundle", str(cases / "broken.tar.gz"), "--lab", "nat"), "--bundle excludes --lab, --local and --site"),
+        (("--bundle", str(cases / "broken.tar.gz"), "--lab", "nat"), "--bundle excludes --lab and --local"),
     ):
         run = viacheck(*words, report_dir=tmp_path / "report")
         assert run.exit_code == 4
@@ -232,7 +232,6 @@ def test_every_mistake_of_a_site_file_has_a_line_of_its_own(tmp_path: Path, word
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "--site FILE is missing"),
         (("--site", "/absent.toml"), "/absent.toml: cannot be read"),
         (("--site",), "--site needs a value"),
         (("--redact", "some", "--site", "/dev/null"), "--redact: unknown 'some'; allowed: none, default"),
@@ -279,3 +278,53 @@ def test_the_script_leaves_nothing_behind_and_names_its_maker(cases: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["here.tar.gz"]
     assert read_bundle(tmp_path / "here.tar.gz").manifest.made_by == f"viacheck {__version__} (collect.sh)"
+
+
+@pytest.fixture(scope="module")
+def without_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle that the script made without a site file, and the site file of its host."""
+    folder = tmp_path_factory.mktemp("without-site")
+    script = ROOT / "src" / "viacheck" / "bundle" / "collect.sh"
+    with hand_made_host() as host:
+        host.run("sh", "-c", "echo 200 wlan0rt >> /etc/iproute2/rt_tables")
+        host.ip("route add default via 10.10.50.1 dev wlan0 table wlan0rt")
+        host.run("sh", str(script), "-o", f"{folder}/case.tar.gz")
+    write_site(folder)
+    return folder
+
+
+def test_a_bundle_without_a_site_file_is_judged_with_one(without_site: Path, tmp_path: Path) -> None:
+    words = ("--bundle", f"{without_site}/case.tar.gz", "--site", f"{without_site}/site.toml", "-q")
+    run = viacheck(*words, report_dir=tmp_path)
+    assert run.exit_code == 1, run.said
+    codes = {
+        result.diagnosis.code for result in run.outcome.results if result.verdict is Verdict.FAIL and result.diagnosis
+    }
+    assert codes == {"RULE_MISSING"}
+    snapshot = run.outcome.targets[0].snapshot
+    assert snapshot is not None
+    assert snapshot["agent"]["addresses"], "the agent's namespace is one of those that the script entered"
+    explained = commands("explain", *words[:4], "--to", "203.0.113.9")
+    assert explained.returncode == 0, explained.stderr
+    assert "eth0" in explained.stdout
+
+
+@pytest.mark.parametrize(
+    ("site_file", "line"),
+    [
+        (None, "it has neither intent.json nor site.toml; give the site file by --site FILE"),
+        ("missing.toml", "missing.toml: cannot be read: No such file or directory"),
+    ],
+)
+def test_a_bundle_without_a_site_file_asks_for_one(
+    site_file: str | None, line: str, without_site: Path, tmp_path: Path
+) -> None:
+    words = ["--bundle", f"{without_site}/case.tar.gz", *(["--site", site_file] if site_file else [])]
+    run = viacheck(*words, report_dir=tmp_path)
+    assert (run.exit_code, line in run.stderr) == (4, True), run.said
+
+
+def test_a_bundle_with_an_intent_takes_no_other(cases: Path, without_site: Path, tmp_path: Path) -> None:
+    run = viacheck("--bundle", f"{cases}/broken.tar.gz", "--site", f"{without_site}/site.toml", report_dir=tmp_path)
+    assert run.exit_code == 4
+    assert "it carries its own intent; leave out --site" in run.stderr

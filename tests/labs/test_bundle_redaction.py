@@ -22,6 +22,7 @@ from viacheck.bundle.reader import read_bundle
 from viacheck.bundle.redaction.mapping import KEPT4, Redactor
 from viacheck.bundle.redaction.patterns import without_secrets
 from viacheck.bundle.writer import write_bundle
+from viacheck.model.intent_file import load_intent
 
 needs_engine = pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
 
@@ -283,12 +284,14 @@ docker inspect canary-agent | grep -q {CANARY}
 {collect} -o {tmp_path}/default.tar.gz
 {collect} -o {tmp_path}/none.tar.gz --redact none
 sh {script} --site {file} -o {tmp_path}/script.tar.gz
+sh {script} -o {tmp_path}/without-site.tar.gz
 """,
         {},
     )
     assert not spoiled(tmp_path, sorted(tmp_path.glob("*.tar.gz")))
-    for name in ("default.tar.gz", "script.tar.gz"):
-        engine = read_bundle(tmp_path / name).snapshot.engine
+    for name in ("default.tar.gz", "script.tar.gz", "without-site.tar.gz"):
+        snapshot = read_bundle(tmp_path / name, load_intent(file) if name == "without-site.tar.gz" else None).snapshot
+        engine = snapshot.engine
         assert engine is not None
         assert engine.container is not None
         assert engine.container.name == "canary-agent"

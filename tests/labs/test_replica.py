@@ -212,7 +212,7 @@ def test_the_twin_of_an_engine_lab_takes_what_the_engine_said(tmp_path: Path) ->
     [
         (("--twin",), "--twin needs FILE, or --local for a twin of this host"),
         (("--twin", "FILE", "--lab", "nat"), "--twin excludes --lab and --bundle"),
-        (("--twin", "FILE", "--site", "site.toml"), "--site goes with --local"),
+        (("--twin", "FILE", "--site", "site.toml"), "site.toml: cannot be read: No such file or directory"),
         (("--twin", "FILE"), "not a usable bundle"),
         (("--twin", "nowhere"), "cannot be read"),
     ],

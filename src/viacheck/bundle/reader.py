@@ -20,7 +20,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.archive import ArchiveRefused, Member, members
 from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNAPSHOT, Manifest, beyond_limits
 from viacheck.bundle.recorded_commands import Recorded, commands_in
-from viacheck.bundle.script_output import snapshot_of
+from viacheck.bundle.script_output import agents_commands, snapshot_of
 from viacheck.diagnosis import causes
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import PROTOCOLS, Intent
@@ -85,20 +85,24 @@ def is_archive(path: Path) -> bool:
         raise BundleUnreadable(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_bundle(path: Path, intent: Intent | None = None) -> Bundle:
     """Read a bundle from a file.
+
+    Args:
+        path: the file.
+        intent: the intent for a bundle that carries none, as the shell script without a site file writes it.
 
     Raises:
         BundleUnreadable: the file cannot be read, or is not a valid bundle.
     """
     try:
         with open_file(path) as stream:
-            return read_stream(stream, str(path))
+            return read_stream(stream, str(path), intent)
     except OSError as error:
         raise BundleUnreadable(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def read_stream(stream: BinaryIO, name: str) -> Bundle:
+def read_stream(stream: BinaryIO, name: str, intent: Intent | None = None) -> Bundle:
     """Read a bundle from an open file; messages call it ``name``.
 
     Raises:
@@ -106,7 +110,7 @@ def read_stream(stream: BinaryIO, name: str) -> Bundle:
     """
     try:
         with _collector_paused():
-            return _read(stream, name)
+            return _read(stream, name, intent)
     except (ArchiveRefused, _Refused) as error:
         raise BundleUnreadable(f"{name}: not a usable bundle: {_one_line(str(error))}") from None
 
@@ -130,14 +134,14 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _read(stream: BinaryIO, name: str) -> Bundle:
+def _read(stream: BinaryIO, name: str, given: Intent | None) -> Bundle:
     archive = members(stream)
     manifest = _manifest(archive)
     _compare(manifest, archive)
     contents = {member.name: member.content for member in archive.values()}
-    intent = _intent(contents)
+    intent = _intent(contents, given)
     try:
-        commands = tuple(commands_in(contents))
+        commands = tuple(agents_commands(commands_in(contents), intent.agent))
     except ValueError as error:
         raise _Refused(str(error)) from None
     if SNAPSHOT in contents:
@@ -187,10 +191,14 @@ def _compare(manifest: Manifest, archive: Mapping[str, Member]) -> None:
             raise _Refused(f"member {name!r} is not what {MANIFEST} says: another size")
 
 
-def _intent(contents: Mapping[str, bytes]) -> Intent:
+def _intent(contents: Mapping[str, bytes], given: Intent | None) -> Intent:
     name = INTENT if INTENT in contents else SITE
     if name not in contents:
-        raise _Refused(f"it has neither {INTENT} nor {SITE}")
+        if given is None:
+            raise _Refused(f"it has neither {INTENT} nor {SITE}; give the site file by --site FILE")
+        return given
+    if given is not None:
+        raise _Refused("it carries its own intent; leave out --site")
     try:
         document = _json(contents[name], name) if name == INTENT else tomllib.loads(contents[name].decode())
         if not isinstance(document, dict):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from viacheck.bundle.manifest import FILES
-from viacheck.bundle.recorded_commands import Recorded
+from viacheck.bundle.recorded_commands import AGENT, Recorded
 from viacheck.host.link_monitors import monitor_names
+from viacheck.model.intent import Agent
 from viacheck.model.snapshot import (
     IN_AGENT,
     DockerEngine,
@@ -53,6 +54,8 @@ DOCKER_VERSION, DOCKER_INFO, DOCKER_NETWORKS, DOCKER_CONTAINER = (
     "docker version", "docker info", "docker network inspect", "docker inspect",
 )  # fmt: skip
 ENTER_AGENT = "nsenter"
+MANY_PLACES = ("container ", "netns ")
+"""How the places of a script begin that was started without a site file."""
 
 
 class _Place:
@@ -135,6 +138,46 @@ class _Place:
         except NotARuleset as error:
             unread.append(f"nftables: {error}")
             return None
+
+
+def agents_commands(commands: Iterable[Recorded], agent: Agent) -> Iterator[Recorded]:
+    """Yield the commands of the host and of the agent's namespace.
+
+    A script that was started without a site file enters every namespace: ``container ID`` and ``netns PATH``.
+    """
+    commands = list(commands)
+    container = None
+    if agent.container is not None:
+        inspected = [
+            answer for command in commands if command.command == DOCKER_CONTAINER for answer in _lines(command.stdout)
+        ]
+        container = _container_named(agent.container, inspected)
+    own_place = f"netns {_run_path(agent.netns)}" if agent.netns is not None else None
+    if container is not None:
+        own_place = f"container {container['Id']}"
+    for command in commands:
+        if command.place == own_place:
+            yield command.model_copy(update={"place": AGENT})
+        elif command.command == DOCKER_CONTAINER:
+            yield command.model_copy(update={"stdout": json.dumps(container) if container is not None else ""})
+        elif not command.place.startswith(MANY_PLACES):
+            yield command
+
+
+def _container_named(name: str, inspected: Iterable[Any]) -> dict[str, Any] | None:
+    """Return the answer of docker about a container, by its name or the beginning of its id."""
+    answers = (answer for answer in inspected if isinstance(answer, dict))
+    for answer in answers:
+        own_name, own_id = answer.get("Name"), answer.get("Id")
+        if not isinstance(own_name, str) or not isinstance(own_id, str):
+            continue
+        if own_name.lstrip("/") == name or own_id.startswith(name):
+            return answer
+    return None
+
+
+def _run_path(netns: str) -> str:
+    return netns.replace("/var/run/", "/run/", 1) if netns.startswith("/var/run/") else netns
 
 
 def _failure(recorded: Recorded | None) -> str:

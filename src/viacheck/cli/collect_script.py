@@ -15,7 +15,7 @@ VERSION_MARK = "@VERSION@"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Say how the script is used."""
-    parser.usage = "viacheck collect-script >collect.sh   (on the host: sh collect.sh --site site.toml)"
+    parser.usage = "viacheck collect-script >collect.sh   (on the host: sh collect.sh)"
 
 
 def run(_options: argparse.Namespace) -> ExitStatus:
