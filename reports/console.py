@@ -173,7 +173,10 @@ class _Summary:
                 yield self._paint("quiet", f"not applicable: {number}; the report says why")
                 continue
             yield self._paint("quiet", f"not run: {number}")
+            said = {verdict_text.undecided_because for verdict_text in self.sentences.values()}
             for why, ids in groups.items():
+                if why in said:
+                    continue
                 yield from self._shortened(f"  {ids_shortened(ids)}: {why}")
 
     def _shortened(self, text: str) -> list[str]:
