@@ -56,7 +56,8 @@ class _Summary:
             causes = [cause for cause in reported_causes(self.outcome, verdict) if not self._is_reported(cause)]
             if causes:
                 yield ""
-                yield self._paint("strong", title)
+                in_order = title == "Fix first" and len(causes) > 1
+                yield self._paint("strong", "Fix in this order" if in_order else title)
             for number, cause in enumerate(causes, 1):
                 yield from self._cause(number, cause)
         advisories = self._advisories()
@@ -173,7 +174,10 @@ class _Summary:
                 yield self._paint("quiet", f"not applicable: {number}; the report says why")
                 continue
             yield self._paint("quiet", f"not run: {number}")
+            said = {verdict_text.undecided_because for verdict_text in self.sentences.values()}
             for why, ids in groups.items():
+                if why in said:
+                    continue
                 yield from self._shortened(f"  {ids_shortened(ids)}: {why}")
 
     def _shortened(self, text: str) -> list[str]:

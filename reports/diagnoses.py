@@ -71,7 +71,10 @@ class ReportedCause:
 
 
 def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]:
-    """Return the causes of one verdict: first those that move the agent's packets, then those that affect most checks.
+    """Return the causes of one verdict, in the order in which to type their fixes.
+
+    Those that move the agent's packets come first. The chapters begin at the uplinks, so that a link is up before a route
+    needs it.
 
     A cause has the worst verdict among the checks that report it and those that it also affects. Waived results are
     left out.
@@ -104,8 +107,8 @@ def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]
         key=lambda cause: (
             not cause.moves_packets,
             cause.code is None,
-            -len({(result.target, result.check) for result in cause.affected}),
             check_order(cause.results[0].check),
+            -len({(result.target, result.check) for result in cause.affected}),
         ),
     )
 

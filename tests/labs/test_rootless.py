@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.front_door import VIACHECK, Finished, command, finished
 from tests.helpers.hand_made import NOBODY, nobodys_folder
 from tests.helpers.paths import ROOT
+from viacheck.host.user_namespace import CONTAINER_FLAGS
 from viacheck.model.result import Verdict
 
 AS_NOBODY = (*NOBODY, "sh", "-c", 'exec "$@"', "sh")
@@ -154,14 +156,40 @@ def test_an_engine_lab_is_not_run_for_want_of_root(place: Path) -> None:
     assert " ".join(done.stdout.split()).count(reason) == 1, done.stdout
 
 
-def test_root_without_capabilities_decides_nothing_and_the_reason_is_told_once(tmp_path: Path) -> None:
-    report_dir = tmp_path / "report"
-    argv = command("--lab", "nat,policy-routing", "--report-dir", str(report_dir))
-    done = finished([*NO_CAPABILITIES, *argv], report_dir)
-    assert done.exit_code == 1, done.said
-    assert {r.verdict for r in done.outcome.results} == {Verdict.INCONCLUSIVE}
-    summary = done.stdout.partition("\nINCONCLUSIVE")[2]
-    assert summary.count("labs need root or user namespaces") == 2, done.stdout
-    assert "Traceback" not in done.said
-    page = (report_dir / "report.html").read_text()
-    assert "Nothing was decided" in page
+def test_root_without_capabilities_is_told_what_a_container_needs(tmp_path: Path) -> None:
+    argv = command("--lab", "nat,policy-routing", "--report-dir", str(tmp_path / "report"))
+    done = finished([*NO_CAPABILITIES, *argv], tmp_path / "report")
+    assert (done.exit_code, done.stdout) == (4, "")
+    assert done.stderr.strip() == (
+        "ERROR: labs cannot be built: root lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN here. "
+        f"If this is a container, start it with: {CONTAINER_FLAGS}"
+    )
+
+
+CONTAINER = """
+for place; do volumes="$volumes -v $place:$place"; done
+judge() {
+    docker run --rm --net none "$@" $volumes viacheck-agent:lab "$VIACHECK" --lab nat -k 'HOST or EGRESS-01' \
+        --report-dir "$REPORT"
+}
+echo "without: $(judge 2>&1)"
+judge $FLAGS
+"""
+
+
+@pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
+@pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
+def test_a_container_is_told_its_flags_and_with_them_it_holds_labs(tmp_path: Path) -> None:
+    viacheck = Path(sys.prefix, "bin", "viacheck")
+    system = [path for path in ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc") if os.path.exists(path)]
+    own = [path for path in (sys.base_prefix, sys.prefix, str(ROOT), str(tmp_path)) if not path.startswith("/usr")]
+    environment = {"VIACHECK": str(viacheck), "REPORT": str(tmp_path / "report"), "FLAGS": CONTAINER_FLAGS}
+    done = finished(
+        [*VIACHECK, "shell", "engine:nat", "sh", "-c", CONTAINER, "sh", *system, *dict.fromkeys(own)],
+        tmp_path / "report", env=environment,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.said
+    without = done.stdout.partition("without: ")[2].splitlines()[0]
+    assert without.startswith("ERROR: labs cannot be built: ")
+    assert without.endswith(CONTAINER_FLAGS)
+    assert {target.verdict for target in done.outcome.targets} == {"pass"}

@@ -12,7 +12,7 @@ import pytest
 from reports.console import colour_wanted, summary
 from tests.helpers.sample_outcomes import SAMPLES, many, rule_missing
 from viacheck.model.exit_status import ExitStatus
-from viacheck.model.result import RunResult, Verdict, exit_status, overall
+from viacheck.model.result import Diagnosis, RunResult, Verdict, exit_status, overall
 
 REPORT = Path("reports/out/latest/report.html")
 
@@ -45,6 +45,20 @@ def test_a_cause_is_told_once_with_what_it_takes_along() -> None:
     lines = _lines(rule_missing())
     assert sum("RULE_MISSING" in line for line in lines) == 1
     assert "   also caused by this: ROUTE-05, EGRESS-01 (icmp, udp, tcp), EGRESS-02" in lines
+
+
+def test_several_fixes_stand_in_the_order_in_which_to_type_them() -> None:
+    outcome = rule_missing()
+    link = next(result for result in outcome.results if result.check == "HOST-02")
+    link.verdict, link.observed = Verdict.FAIL, "wlan0 is down"
+    link.diagnosis = Diagnosis(code="UPLINK_DOWN", cause="wlan0 is down", remedy=["ip link set dev wlan0 up"])
+    for result in outcome.results:
+        if result.check == "EGRESS-01":
+            result.verdict, result.diagnosis = Verdict.NOT_RUN, None
+    lines = _lines(outcome)
+    title = lines.index("Fix in this order")
+    numbered = [line.split()[1] for line in lines[title:] if line[:2] in ("1.", "2.")]
+    assert numbered == ["UPLINK_DOWN", "RULE_MISSING"], "the link first, although the rule explains more"
 
 
 def test_what_will_hurt_is_to_be_fixed_first_where_something_fails_because_of_it() -> None:

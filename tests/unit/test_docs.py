@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
+import tomllib
 
 import pytest
+import yaml
 
 from viacheck.cli.docs import PAGES
+from viacheck.host.user_namespace import CONTAINER_FLAGS
 from viacheck.installation import ROOT
+from viacheck.model.intent import MODES
+from viacheck.model.intent_file import parse_intent
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -22,6 +28,35 @@ def test_the_contributors_examples_are_real_code() -> None:
     assert len(examples) == 4
     for example in examples:
         assert any(example in source for source in product), f"no longer in the code:\n{example}"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page in one language."""
+    return re.findall(rf"```{language}\n(.*?)\n```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+def test_the_site_files_are_complete_and_cover_every_mode() -> None:
+    intents = [parse_intent(tomllib.loads(text), source="site-file.md") for text in blocks("site-file.md", "toml")]
+    assert {intent.mode for intent in intents} == set(MODES)
+    assert any(intent.policy_routed and intent.allow_disruptive for intent in intents)
+    assert any(intent.probe.target6 is not None for intent in intents)
+
+
+def test_the_jobs_run_a_command_line_that_exists() -> None:
+    github, gitlab = map(yaml.safe_load, blocks("ci.md", "yaml"))
+    commands = [step["run"] for step in github["jobs"]["verify"]["steps"] if "run" in step] + gitlab["egress"]["script"]
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command.removeprefix("sudo "))
+        assert words[0] == "./viacheck/viacheck"
+        assert words[1:3] == ["--lab", "multihomed-blank"]
+        options = [word for word in words if word.startswith("--")]
+        assert set(options) == {"--lab", "--apply", "--report-dir"}
+    assert CONTAINER_FLAGS in (ROOT / "docs" / "ci.md").read_text()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 200
 
 
 def test_every_page_is_in_the_index() -> None:
