@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
-from viacheck.analysis.container_facts import agent_fault
+from viacheck.analysis.container_facts import agent_fault, is_unhealthy
 from viacheck.analysis.macvlan_facts import macvlan_supported
 from viacheck.analysis.nat_facts import forwarded_probes, forwarding_sysctls_off, internal_network, overlapping_networks
 from viacheck.analysis.packet_filter.evaluate import Passage
@@ -178,8 +178,8 @@ def test_the_agent_runs(snapshot: Snapshot, resolved: ResolvedIntent, intent: In
         observed = fault.text
     elif snapshot.agent is None:
         observed = problem.reason if problem is not None else "cannot open the agent's network namespace"
-    expect.holds(
-        snapshot.agent is not None and fault is None,
-        expected=f"{intent.agent.name} runs, and its namespace can be opened",
-        observed=observed,
-    )
+    expected = f"{intent.agent.name} runs, and its namespace can be opened"
+    if fault is None and snapshot.agent is not None and is_unhealthy(resolved):
+        expect.advises(False, expected=f"{expected}, and is healthy", observed="it runs, and is unhealthy")
+        return
+    expect.holds(snapshot.agent is not None and fault is None, expected=expected, observed=observed)

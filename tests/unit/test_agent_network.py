@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.model.check import MACVLAN, OWN_MAC
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.measurements import Measurements, TrafficMeasurements
+from viacheck.model.measurements import Measurements, Offer, TrafficMeasurements
 from viacheck.model.result import PacketsEvidence
 from viacheck.model.snapshot import (
     Address,
@@ -174,6 +175,8 @@ def test_podman_hides_the_parent_and_the_kernel_knows_it() -> None:
         networks=[PODMAN_NETWORK], of=container("macvlan0", mode="bridge"), version=PODMAN, state=agent(parent=12)
     )
     assert [fault.text for fault in network_faults(wrong)] == ["the agent's eth9 sits on wlan0"]
+    assert "podman network inspect" in str(cause_of("MACVLAN-01", wrong).decision)
+    assert not cause_of("MACVLAN-01", wrong).remedy
     docker = resolved(networks=[PODMAN_NETWORK], of=container("macvlan0"))
     assert [fault.code for fault in network_faults(docker)] == ["PARENT_WRONG"]
 
@@ -268,6 +271,20 @@ def test_the_target_and_the_resolver_may_be_the_host_itself() -> None:
     )
     for asked in (by_option, by_host):
         assert cause_of("EGRESS-05", asked, measured).code == "RESOLVER_IS_HOST"
+
+
+def test_a_range_that_a_server_hands_out_moves_with_its_line_of_the_site_file() -> None:
+    offer = Offer(address="10.10.40.195", server="10.10.40.2", server_mac="02:00:00:00:00:99")
+    measured = Measurements(traffic=TrafficMeasurements(offers=(offer,)))
+    alone = {**MACVLAN0, "IPAM": {"Config": [{"Subnet": "10.10.40.0/24", "Gateway": "10.10.40.1"}]}}
+    place = resolved(networks=[alone], of=container("macvlan0"))
+    engine = place.snapshot.engine
+    assert engine is not None
+    known = replace(engine, networks=tuple(replace(one, containers=("te-agent",)) for one in engine.networks))
+    cause = cause_of("MACVLAN-04", ResolvedIntent(place.intent, replace(place.snapshot, engine=known)), measured)
+    assert cause.site_file[0] == "[agent.attach]"
+    assert cause.site_file[1].removeprefix("ip_range = ").strip('"') in "\n".join(cause.remedy.lines)
+    assert not cause_of("MACVLAN-04", place, measured).remedy
 
 
 def test_a_parent_in_a_bridge_that_others_need_stays_there() -> None:

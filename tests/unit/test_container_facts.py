@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from viacheck.analysis.container_facts import AgentFault, agent_fault
+from viacheck.analysis.container_facts import AgentFault, agent_fault, is_unhealthy
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis import diagnose
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
+from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import Link, NetworkState, Snapshot
 from viacheck.parsers.docker_api import engine_from_answers
 
@@ -83,3 +85,13 @@ def test_a_namespace_with_lo_alone_has_lost_its_interface() -> None:
 def test_pipework_reports_its_own_missing_interface() -> None:
     without = resolved(RUNNING, links=(LO,))
     assert agent_fault(replace(without, intent=intent("pipework-dhcp"))) is None
+
+
+def test_an_unhealthy_container_runs_all_the_same() -> None:
+    place = resolved({**RUNNING, "Health": {"Status": "unhealthy"}})
+    assert agent_fault(place) is None
+    assert is_unhealthy(place)
+    cause = diagnose("HOST-07", place, Measurements())
+    assert cause is not None
+    assert cause.code == "AGENT_UNHEALTHY"
+    assert not is_unhealthy(resolved({**RUNNING, "Health": {"Status": "healthy"}}))

@@ -58,6 +58,13 @@ def agent_fault(resolved: ResolvedIntent) -> AgentState | None:
     return None
 
 
+def is_unhealthy(resolved: ResolvedIntent) -> bool:
+    """Whether the container runs, and its own health check fails."""
+    engine = resolved.snapshot.engine
+    container = engine.container if engine is not None else None
+    return container is not None and container.running and container.state.health == "unhealthy"
+
+
 def _crash_loop(state: ContainerState, taken: str) -> bool:
     if state.restarting:
         return True

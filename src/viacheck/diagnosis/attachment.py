@@ -163,6 +163,8 @@ def obstacle_to_recreation(resolved: ResolvedIntent, network: DockerNetwork, att
     container, attachment = _container(resolved), _attachment_to(resolved, network.name)
     if container is None:
         return "the agent's container is not known"
+    if resolved.snapshot.engine is not None and resolved.snapshot.engine.podman:
+        return f"podman's answer leaves out options of {network.name}; 'podman network inspect {network.name}' has them"
     if network.containers is None:
         return f"it is not known which other containers are on {network.name}"
     if others := [name for name in network.containers if name not in (container.name, resolved.intent.agent.container)]:

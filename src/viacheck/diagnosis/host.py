@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.bridged_frames import bridge_passages
-from viacheck.analysis.container_facts import AgentFault, agent_fault
+from viacheck.analysis.container_facts import AgentFault, agent_fault, is_unhealthy
 from viacheck.analysis.default_routes import default_route_by
 from viacheck.analysis.gateway_facts import gateway_facts
 from viacheck.analysis.nat_facts import (
@@ -67,6 +67,16 @@ def engine_or_agent_away(resolved: ResolvedIntent, _measured: Measurements) -> I
             f"there is no agent: {unread.reason}" if missing and unread is not None
             else f"the agent {agent.name} does not run, or its network namespace cannot be opened{why}",
             remedy, _AGENT_AWAY | {"MACVLAN-02", "NAT-03"}, decision=decision,
+        )  # fmt: skip
+
+
+def agent_unhealthy(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find a container that runs and whose own health check fails."""
+    if is_unhealthy(resolved):
+        name = resolved.intent.agent.container
+        yield Cause(
+            "AGENT_UNHEALTHY", "HOST-07", f"the container {name} runs, and its own health check says unhealthy",
+            decision=f"read what it says: docker inspect --format '{{{{json .State.Health}}}}' {name}",
         )  # fmt: skip
 
 
