@@ -140,7 +140,8 @@ def test_every_mistake_of_every_site_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         site_files(hosts, tmp_path, None)
     assert raised.value.lines == [
-        f"{tmp_path}/b.toml: agent.attach.mode: found 'nta'; allowed: nat, macvlan, ipvlan, pipework-static, pipework-dhcp",
+        f"{tmp_path}/b.toml: agent.attach.mode: found 'nta'; "
+        "allowed: nat, macvlan, ipvlan, pipework-static, pipework-dhcp",
         f"{tmp_path}/c.toml: cannot be read: No such file or directory",
     ]
     with pytest.raises(UsageError, match="'uplink' is undefined"):
