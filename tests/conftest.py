@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fixtures.xdist_scheduling import start_workers
+from tests.helpers import long_runs
 from tests.helpers.durations import duration_lines
 from tests.helpers.fault_matrix import LABS, OPTIONS
 from tests.helpers.front_door import Finished, run_once, viacheck
@@ -26,12 +27,17 @@ settings.load_profile("viacheck")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("viacheck tests")
     group.addoption("--quick", action="store_true", help="run tests/unit only: no root, no labs")
+    long_runs.add_options(group)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Choose the folder, and share a run of all tests among workers unless the command line says how."""
     option = config.option
+    if option.fuzz is not None:
+        config.pluginmanager.register(long_runs.Fuzzing(option.fuzz))
+        # With workers each would have its own clock.
+        option.numprocesses = option.numprocesses or 0
     if option.quick and config.args == [TESTS]:
         config.args[:] = [QUICK]
     if hasattr(config, "workerinput"):

@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.guarded_host import STEPS, WITHIN, GuardedHost, guarded_run, locked_by_another, until, wait_for_end
+from tests.helpers.long_runs import KILLS, SOAK_KILLS
 from tests.helpers.paths import ROOT
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire
 from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED
+
+LATER = 0.05
+"""Seconds in which a run that is not paused gets through all steps, and restores the state."""
 
 
 @pytest.fixture
@@ -32,15 +38,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-@pytest.mark.parametrize("moment", range(2 * len(STEPS)))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "moment" in metafunc.fixturenames:
+        metafunc.parametrize("moment", range(SOAK_KILLS if metafunc.config.option.soak else KILLS))
+
+
 def test_killed_in_the_middle_of_a_flap_it_leaves_the_host_as_it_was(
     host: GuardedHost, folder: Path, moment: int
 ) -> None:
     before = host.state()
-    step, running_on = moment % len(STEPS), moment >= len(STEPS)
+    step, running_on = moment % len(STEPS), moment // len(STEPS) % 2 == 1
     with guarded_run(host, folder, pause_at=-1 if running_on else step) as run:
-        # Half of the runs are killed while they pause, the others while they begin the next step.
+        # Half of the runs are killed while they pause, the others while they begin the next step, or later.
         run.reach(step)
+        if moment >= KILLS:
+            time.sleep(random.uniform(0, LATER))
         run.end_with(signal.SIGKILL)
         assert host.state() == before, run.log()
     assert (folder / FINISHED).exists()

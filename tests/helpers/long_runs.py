@@ -1,0 +1,45 @@
+"""Runs of hours, which a scheduled job makes: ``--fuzz SECONDS`` and ``--soak``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import is_hypothesis_test
+
+KILLS, SOAK_KILLS = 20, 200
+"""How many runs are killed in the middle of an event, by default and with ``--soak``."""
+
+
+def add_options(group: pytest.OptionGroup) -> None:
+    """Define the options."""
+    group.addoption(
+        "--fuzz", type=float, metavar="SECONDS", help="run the tests with random inputs only, for so long in all"
+    )
+    group.addoption("--soak", action="store_true", help=f"kill {SOAK_KILLS} runs at random moments, not {KILLS}")
+
+
+class Fuzzing:
+    """Runs each test with random inputs (hypothesis) again and again, for an equal share of the time."""
+
+    def __init__(self, seconds: float) -> None:
+        """``seconds``: for all tests together."""
+        self._seconds, self._share = seconds, 0.0
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave out every other test."""
+        kept = [item for item in items if is_hypothesis_test(getattr(item, "obj", None))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+        self._share = self._seconds / max(len(kept), 1)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Iterator[None]:
+        """Repeat a test until its share is over; hypothesis draws other inputs each time."""
+        end = time.monotonic() + self._share
+        result = yield
+        names = pyfuncitem._fixtureinfo.argnames
+        while time.monotonic() < end:
+            pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+        return result
