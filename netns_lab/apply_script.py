@@ -47,8 +47,10 @@ def apply_script(lab: Lab, script: Script) -> str:
     shell = shutil.which("bash") or "/bin/sh"
     # In a lab without an engine no socket has this address: the script must not reach this machine's own engine.
     environment = [f"DOCKER_HOST={lab.engine.base_url if lab.engine is not None else NO_ENGINE}"]
+    # A whole host has a disk of its own, on which the script's folder is missing.
+    folder = "/" if lab.whole_host is not None else script.folder
     # The trace shows which line failed.
-    argv = ["env", "-C", script.folder, *environment, shell, "-c", _START + script.text, script.name]
+    argv = ["env", "-C", folder, *environment, shell, "-c", _START + script.text, script.name]
     result = lab.host.namespace.run(argv, TIMEOUT)
     if not result.ok:
         message = f"{script.name}: {_line_of(script, result)}: exit {result.exit_code}: {_last_output(result)}"

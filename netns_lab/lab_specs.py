@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -64,7 +64,7 @@ class LabSpec:
     faults: tuple[str, ...] = ()
     scripts: tuple[Script, ...] = ()
     """The scripts to run on its host before the checks."""
-    announcement: tuple[str, ...] = ()
+    announcement: tuple[str, ...] = field(default=(), compare=False)
     release: str = DEFAULT_RELEASE
     """The Debian release of a whole host."""
 
@@ -267,8 +267,16 @@ def _parse_lab(text: str) -> LabSpec:
     if flavour != "host":
         return LabSpec(scenario, flavour, tuple(faults))
     base = BaseRoot(release or DEFAULT_RELEASE)
-    first = () if base.built else (f"lab {text} first builds the {base.release} base root: once, about a minute",)
-    return LabSpec(scenario, flavour, tuple(faults), announcement=first, release=base.release)
+    return LabSpec(scenario, flavour, tuple(faults), announcement=_announced(text, base), release=base.release)
+
+
+def _announced(lab: str, base: BaseRoot) -> tuple[str, ...]:
+    """Return the line about the base root that a lab builds first."""
+    from netns_lab.whole_host.host_requirements import missing_for
+
+    if base.built or missing_for(base) is not None:
+        return ()
+    return (f"lab {lab} first builds the {base.release} base root: once, about a minute",)
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:

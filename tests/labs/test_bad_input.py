@@ -109,7 +109,7 @@ def test_a_mistake_about_a_hostile_name_steers_no_terminal(name: str, tmp_path: 
             ("--lab", "nat+rule-missing"),
             "--lab: fault 'rule-missing' does not belong to lab 'nat'; it goes with policy-routing",
         ),
-        (("--lab", "docker:nat"), "--lab: unknown flavour 'docker' in 'docker:nat'; allowed: netns, engine"),
+        (("--lab", "docker:nat"), "--lab: unknown flavour 'docker' in 'docker:nat'; allowed: netns, engine, host"),
         (("--lab", ""), "--lab: names no lab; '--lab list' prints them all"),
         (("--lab", "\x1b[31mred"), "--lab: unknown lab '\\x1b[31mred'; allowed: "),
         (("--local", "--lab", "nat", "--site", "x"), "--local and --lab exclude each other"),

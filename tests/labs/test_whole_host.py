@@ -14,7 +14,7 @@ import pytest
 
 from netns_lab import cgroups
 from netns_lab.lab import Lab
-from netns_lab.lab_specs import parse_labs
+from netns_lab.lab_specs import Script, parse_labs
 from netns_lab.open_lab import open_lab
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
@@ -84,13 +84,13 @@ def test_the_reboot_is_real_and_nothing_leaks(opened: Callable[[str], NamespaceT
     assert restart.survived(1), disruption_text(restart)
 
 
-def test_the_disk_outlives_a_boot_and_nothing_else_does() -> None:
-    with contextlib.closing(open_lab(*parse_labs(NETWORKD))) as lab:
-        lab.host.write("/root/kept", "")
+def test_the_disk_outlives_a_boot_and_nothing_else_does(tmp_path: Path) -> None:
+    (spec,) = parse_labs(NETWORKD)
+    changed = spec.with_scripts(Script("change.sh", "touch /root/kept\n", str(tmp_path)))
+    with contextlib.closing(open_lab(changed)) as lab:
         lab.host.write("/run/lost", "")
         lab.host.ip("rule", "add", "priority", "7", "from", "10.99.0.0/16", "lookup", "201")
         before = boots(lab)
-        (spec,) = parse_labs(NETWORKD)
         power = spec.target_of(lab, ends_lab=False).services.power
         assert power is not None
         power.reboot()
