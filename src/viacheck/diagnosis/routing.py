@@ -158,11 +158,12 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
         )
     else:
         remedy = Remedy((_delete(rule),), (_add(rule),))
+    keeping = _keeping_local_networks(resolved, remedy, rule.priority)
     only = f" ({', '.join(shadowing.protocols)} only)" if shadowing.protocols else ""
     yield Cause(
         "RULE_SHADOWED", "ROUTE-03",
         f"the rule '{rule}' comes before '{intended}' and decides for the agent's packets first{only}",
-        correcting_answers(resolved, _keeping_local_networks(resolved, remedy, rule.priority)), _DECIDES,
+        correcting_answers(resolved, keeping), _DECIDES | ({"ROUTE-06"} if keeping != remedy else set()),
     )  # fmt: skip
 
 
