@@ -73,8 +73,8 @@ class ReportedCause:
 def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]:
     """Return the causes of one verdict, in the order in which to type their fixes.
 
-    Those that move the agent's packets come first. The chapters begin at the uplinks, so that a link is up before a route
-    needs it.
+    Those that move the agent's packets come first. The chapters begin at the uplinks, so that a link is up before a
+    route needs it.
 
     A cause has the worst verdict among the checks that report it and those that it also affects. Waived results are
     left out.
