@@ -246,7 +246,9 @@ def _link_text(link: Link) -> str:
     of = "".join(
         f" {name} {value}" for name, value in (("mac", link.mac), ("master", link.master)) if value is not None
     )
-    return f"{link.name} index {link.index} <{flags}> mtu {link.mtu}{of}"
+    # An index that counts for nothing is left out: it is another one after every boot.
+    index = f" index {link.index}" if link.index else ""
+    return f"{link.name}{index} <{flags}> mtu {link.mtu}{of}"
 
 
 def _route_text(route: Route) -> str:
