@@ -48,6 +48,10 @@ class Upstream:
         gateway = MachineDraft(f"gw-{interface}")
         subnets = self._subnets(interface)
         interfaces = dict.fromkeys((*self._routers(interface, 4), *self._routers(interface, 6)), GATEWAY_PORT)
+        for child in self._children(interface):
+            # The gateway of an interface that stands on this one is on the same wire.
+            subnets += self._subnets(child)
+            interfaces |= dict.fromkeys((*self._routers(child, 4), *self._routers(child, 6)), GATEWAY_PORT)
         others = [subnet for name in self._intent.uplinks if name != interface for subnet in self._subnets(name)]
         for address in self._answering:
             on_link = _in_any(address, subnets)
@@ -73,6 +77,14 @@ class Upstream:
         if self._intent.mode == "pipework-dhcp" and interface == self._intent.egress.uplink:
             gateway.dhcp = self._pool(interface, subnets)
         return gateway
+
+    def _children(self, interface: str) -> Iterator[str]:
+        """Yield the uplinks that are macvlan interfaces on an interface of the host."""
+        parent = self._host.link(interface)
+        for link in self._host.links:
+            on_host = link.kind == "macvlan" and link.peer_netnsid is None
+            if parent is not None and on_host and link.peer_index == parent.index and link.name in self._intent.uplinks:
+                yield link.name
 
     def is_silent(self, interface: str) -> bool:
         """Return whether no gateway on an uplink answers: the intent's did not, and no route has another one."""

@@ -23,9 +23,8 @@ from viacheck.analysis.agent_network import (
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.attachment import connect_command
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
-from viacheck.diagnosis.remedy import NO_REMEDY, Command, Remedy, command, in_agent
+from viacheck.diagnosis.remedy import NO_REMEDY, Command, Remedy, command, in_agent, set_agent_default
 from viacheck.model.intent import NatAttach
-from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import TABLE_MAIN
 
@@ -119,11 +118,7 @@ def _prefer_intended(resolved: ResolvedIntent, other: OtherDefault, wanted: str 
     if not old.is_default:
         return now, f"the route '{old}' in the agent's namespace decides: remove it if it is a mistake"
     if gateway is not None:
-        default = ("default", "via", gateway, "dev", other.intended.name)
-        # With another metric the new route stands beside the old one.
-        back = ("ip", "route", "del", *default) if old.metric else route_argv("replace", old)
-        new = in_agent(resolved.intent, "ip", "route", "replace", *default)
-        now = Remedy((new,), (in_agent(resolved.intent, *back),))
+        now = set_agent_default(resolved.intent, gateway, other.intended.name, old)
     if engine is None or container is None or attachment is None or other.network is None:
         return now, None
     number = re.match(r"v?(\d+)", engine.version)

@@ -11,7 +11,7 @@ from viacheck.analysis.predict import other_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_by_other_interface, answers_seen, departures, left_by
 from viacheck.diagnosis.cause import EGRESS, Cause
-from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent
+from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent, set_agent_default
 from viacheck.model.intent_values import share
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import CounterEvidence, LossVerdict, PacketsEvidence, PacketSighting, StateEvidence
@@ -147,7 +147,7 @@ def other_router(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
         for sighting in departures(measurements.traffic.packets[name], uplink)
         if sighting.destination_mac
     }
-    predicted = other_gateway(resolved) if not measurements.traffic.packets else None
+    predicted = other_gateway(resolved) if not macs else None
     if predicted is None and (not gateways or not macs - set(gateways)):
         return
     states = [resolved.snapshot.host, *([resolved.snapshot.agent] if resolved.snapshot.agent is not None else [])]
@@ -162,15 +162,11 @@ def other_router(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
     remedy, route = NO_REMEDY, ""
     if resolved.bridged and default is not None and default.nexthops[0].gateway not in (None, wanted):
         route = f": the agent's default route is '{default}'"
-        old = default.nexthops[0]
-        remedy = Remedy(
-            (in_agent(resolved.intent, "ip", "route", "replace", "default", "via", wanted, "dev", old.interface),),
-            (in_agent(resolved.intent, "ip", "route", "replace", "default", "via", old.gateway, "dev", old.interface),),
-        )
+        remedy = set_agent_default(resolved.intent, wanted, default.nexthops[0].interface, default)
     yield Cause(
         "GATEWAY_MISMATCH", "EGRESS-09",
         f"the agent's packets go to {router} instead of the gateway {wanted}{known}{route}",
-        remedy, frozenset({"PIPEWORK-04"}),
+        remedy, frozenset({"PIPEWORK-04"}) | (frozenset() if macs else EGRESS),
     )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from viacheck.model.intent import Intent
+from viacheck.model.iproute_text import route_argv
 from viacheck.model.result import OutputOf, RemedyStep
-from viacheck.model.snapshot import FilterChain, FilterRule
+from viacheck.model.snapshot import FilterChain, FilterRule, Route
 from viacheck.persistence.file_edit import (
     AppendLine,
     CommentLine,
@@ -108,6 +109,14 @@ def in_agent(intent: Intent, *arguments: object) -> Command:
     if intent.agent.netns is not None:
         return command("nsenter", f"--net={intent.agent.netns}", *arguments)
     return command("nsenter", "--net", "--target", container_pid(str(intent.agent.container)), *arguments)
+
+
+def set_agent_default(intent: Intent, gateway: object, interface: object, old: Route) -> Remedy:
+    """Return the remedy that gives the agent another default route; ``old`` is the one that decides now."""
+    default = ("default", "via", gateway, "dev", interface)
+    # With another metric the new route stands beside the old one.
+    back = ("ip", "route", "del", *default) if old.metric else route_argv("replace", old)
+    return Remedy((in_agent(intent, "ip", "route", "replace", *default),), (in_agent(intent, *back),))
 
 
 def agent_netns(intent: Intent) -> Argument:
