@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from netns_lab.replica.upstream import Upstream
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.agent_network import attached_elsewhere
 from viacheck.analysis.macvlan_facts import network_faults
@@ -256,7 +257,7 @@ def test_another_router_shows_in_a_bundle_too() -> None:
         networks=[MACVLAN0], of=container("macvlan0"), state=agent(routes=(default("10.10.40.2", "eth9"),))
     )
     assert other_gateway(place) == "10.10.40.2"
-    assert cause_of("EGRESS-09", place).code == "GATEWAY_MISMATCH"
+    assert cause_of("EGRESS-09", place).code == cause_of("EGRESS-01", place).code == "GATEWAY_MISMATCH"
     assert other_gateway(resolved(networks=[MACVLAN0], of=container("macvlan0"))) is None
 
 
@@ -285,6 +286,21 @@ def test_a_range_that_a_server_hands_out_moves_with_its_line_of_the_site_file() 
     assert cause.site_file[0] == "[agent.attach]"
     assert cause.site_file[1].removeprefix("ip_range = ").strip('"') in "\n".join(cause.remedy.lines)
     assert not cause_of("MACVLAN-04", place, measured).remedy
+
+
+def test_a_replica_has_the_gateway_of_a_child_uplink_on_its_parents_wire() -> None:
+    child = Link(index=12, name="wlan0", kind="macvlan", flags=("UP", "LOWER_UP"), peer_index=11)
+    intent = parse_intent(
+        {
+            "schema": 1, "site": {"name": "x"}, "agent": {"container": "te-agent", "attach": {"mode": "nat"}},
+            "uplinks": {"eth0": {"gateway": "10.10.40.1"}, "wlan0": {"gateway": "10.10.50.1"}},
+            "egress": {"uplink": "wlan0"},
+        },
+        source="test",
+    )  # fmt: skip
+    for links, expected in ((HOST.links, False), ((*HOST.links[:2], child, *HOST.links[3:]), True)):
+        gateway = Upstream(replace(HOST, links=links), intent, ()).gateway("eth0")
+        assert any(address.address == "10.10.50.1" for address in gateway.addresses) == expected
 
 
 def test_a_parent_in_a_bridge_that_others_need_stays_there() -> None:
