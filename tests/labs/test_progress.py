@@ -68,3 +68,11 @@ def test_a_selection_of_no_check_is_said(workers: tuple[str, ...], hint: str, tm
     assert done.exit_code == 1
     assert f"-k 'EGRES-01' selects no check; {hint}" in done.stdout, done.said
     assert not (tmp_path / "report" / "result.json").exists()
+
+
+def test_with_strict_an_advisory_ends_the_run_as_a_failure(tmp_path: Path) -> None:
+    selection = ("--lab", "policy-routing", "-k", "ROUTE-07")
+    assert viacheck(*selection, report_dir=tmp_path / "lenient").exit_code == 0
+    done = viacheck(*selection, "--strict", report_dir=tmp_path / "strict")
+    assert (done.exit_code, done.outcome.targets[0].verdict, done.outcome.run.strict) == (1, "fail", True)
+    assert "<failure " in (done.report_dir / "junit.xml").read_text()
