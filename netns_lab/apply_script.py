@@ -19,10 +19,14 @@ NO_ENGINE = "unix:///run/docker.sock"
 TIMEOUT = 120.0
 """Seconds that one script may take."""
 _TRACE = re.compile(r"^\++viacheck:(\d+): ", re.MULTILINE)
-_START = "exec 2>&1; PS4='+viacheck:${LINENO}: '; set -ex; "
+_FOLDER = "VIACHECK_SCRIPT_FOLDER"
+_START = (
+    f"exec 2>&1; cd -- \"${_FOLDER}\" 2>/dev/null || cd /; unset {_FOLDER}; PS4='+viacheck:${{LINENO}}: '; set -ex; "
+)
 """Stands on the script's first line, so that the shell's line numbers are the file's.
 
-Both streams are one, so that a message stands below the command that it is from.
+Both streams are one, so that a message stands below the command that it is from. A replica's /tmp is its own and a
+whole host has a disk of its own: the script's folder is missing there.
 """
 
 
@@ -46,11 +50,10 @@ def apply_script(lab: Lab, script: Script) -> str:
     """
     shell = shutil.which("bash") or "/bin/sh"
     # In a lab without an engine no socket has this address: the script must not reach this machine's own engine.
-    environment = [f"DOCKER_HOST={lab.engine.base_url if lab.engine is not None else NO_ENGINE}"]
-    # A whole host has a disk of its own, on which the script's folder is missing.
-    folder = "/" if lab.whole_host is not None else script.folder
+    engine = lab.engine.base_url if lab.engine is not None else NO_ENGINE
+    environment = [f"DOCKER_HOST={engine}", f"{_FOLDER}={script.folder}"]
     # The trace shows which line failed.
-    argv = ["env", "-C", folder, *environment, shell, "-c", _START + script.text, script.name]
+    argv = ["env", *environment, shell, "-c", _START + script.text, script.name]
     result = lab.host.namespace.run(argv, TIMEOUT)
     if not result.ok:
         message = f"{script.name}: {_line_of(script, result)}: exit {result.exit_code}: {_last_output(result)}"
