@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-BASE = {"model", "installation", "atomic_file", "private_folder", "user_file"}
+BASE = {"model", "installation", "atomic_file", "collector_pause", "private_folder", "user_file"}
 PURE = {"model", "parsers", "analysis", "persistence", "diagnosis"}
 HOST = BASE | PURE | {"netlink", "packets", "host"}
 TARGETS = HOST | {"guard", "disruption", "bundle", "targets"}
@@ -25,6 +25,7 @@ BELOW: dict[str, set[str]] = {
     "model": {"user_file"},
     "installation": set(),
     "atomic_file": {"private_folder"},
+    "collector_pause": set(),
     "private_folder": set(),
     "user_file": set(),
     "parsers": {"model"},
@@ -33,7 +34,7 @@ BELOW: dict[str, set[str]] = {
     "diagnosis": {"model", "parsers", "analysis", "persistence"},
     "netlink": {"model", "parsers"},
     "packets": {"model", "parsers", "analysis", "netlink", "host", "atomic_file"},
-    "host": {"model", "parsers", "analysis", "persistence", "netlink"},
+    "host": {"model", "parsers", "analysis", "persistence", "netlink", "collector_pause"},
     "guard": HOST - {"diagnosis"},
     "disruption": HOST | {"guard"},
     "bundle": HOST,

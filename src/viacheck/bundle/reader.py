@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -21,6 +19,7 @@ from viacheck.bundle.archive import ArchiveRefused, Member, members
 from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNAPSHOT, Manifest, beyond_limits
 from viacheck.bundle.recorded_commands import Recorded, commands_in
 from viacheck.bundle.script_output import agents_commands, snapshot_of
+from viacheck.collector_pause import collector_paused
 from viacheck.diagnosis import causes
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import PROTOCOLS, Intent
@@ -109,7 +108,7 @@ def read_stream(stream: BinaryIO, name: str, intent: Intent | None = None) -> Bu
         BundleUnreadable, OSError: as :func:`read_bundle`.
     """
     try:
-        with _collector_paused():
+        with collector_paused():
             return _read(stream, name, intent)
     except (ArchiveRefused, _Refused) as error:
         raise BundleUnreadable(f"{name}: not a usable bundle: {_one_line(str(error))}") from None
@@ -117,21 +116,6 @@ def read_stream(stream: BinaryIO, name: str, intent: Intent | None = None) -> Bu
 
 class _Refused(Exception):
     """The archive's content is not valid."""
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep Python's cycle collector from searching what is being read, in which there are no cycles.
-
-    It takes most of the time: reading 150,000 routes takes 2.3 s with it and 0.7 s without.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _read(stream: BinaryIO, name: str, given: Intent | None) -> Bundle:

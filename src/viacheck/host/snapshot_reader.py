@@ -6,15 +6,14 @@ order of magnitude faster than decoding each message in Python, and a person can
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import gc
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from viacheck.collector_pause import collector_paused
 from viacheck.host import persistence_files, pipework_files
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.host.command import CommandResult
@@ -106,20 +105,8 @@ class _StateReader:
 def network_state(namespace: Namespace) -> tuple[NetworkState, tuple[Problem, ...]]:
     """Read the networking state of one namespace, and what could not be read of it."""
     reader = _StateReader(namespace)
-    with _collector_paused():
+    with collector_paused():
         return reader.network_state(), tuple(reader.problems)
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Pause Python's garbage collector, which would visit 100,000 new routes repeatedly and find no garbage."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def take_snapshot(
