@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,13 @@ QUICK = str(ROOT / "tests" / "unit")
 # A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
 settings.register_profile("viacheck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("viacheck")
+
+
+def pytest_configure() -> None:
+    # A shell starts its background jobs with these ignored, and what a test starts would inherit it.
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -116,7 +116,7 @@ def other_docker_network(lab: Lab) -> None:
     assert lab.engine is not None
     lab.engine.containers.remove(lab.agent_container)
     lab.engine.networks.create_bridge("te_default", "172.30.0.0/24")
-    lab.engine.containers.run(lab.agent_container, network="te_default")
+    lab.engine.containers.run(lab.agent_container, network="te_default", restart="unless-stopped")
     lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
 
 
