@@ -21,7 +21,7 @@ from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, Script, parse_lab
 from netns_lab.open_lab import open_lab
 from netns_lab.remedy_steps import run_steps
 from viacheck.model.diff import changes
-from viacheck.model.result import CheckResult, RemedyCheck, RunResult, TargetRecord
+from viacheck.model.result import CheckResult, Diagnosis, RemedyCheck, RunResult, TargetRecord
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.base import Target
 from viacheck.targets.remedy_check import RemedyCandidate, candidates, compare, not_verified, obstacle_to
@@ -60,13 +60,21 @@ def verify_remedies(run_result: RunResult, judge: Judge) -> None:
     for lab, checks in zip(labs, verified, strict=True):
         for result in run_result.results:
             if result.target == lab.spec.id and result.diagnosis is not None:
-                result.diagnosis.remedy_check = checks.get(result.diagnosis.code)
+                _add_verification(result.diagnosis, checks.get(result.diagnosis.code))
     for result in run_result.results:
-        if result.diagnosis is None or result.diagnosis.remedy_check is not None:
+        diagnosis = result.diagnosis
+        if diagnosis is None or (diagnosis.remedy_check is not None and diagnosis.remedy_check.was_tried):
             continue
-        obstacle = obstacle_to(result.diagnosis, has_docker=not result.target.startswith(REPLICA))
+        obstacle = obstacle_to(diagnosis, has_docker=not result.target.startswith(REPLICA))
         if obstacle is not None:
-            result.diagnosis.remedy_check = not_verified(result.diagnosis, obstacle)
+            _add_verification(diagnosis, not_verified(diagnosis, obstacle))
+
+
+def _add_verification(diagnosis: Diagnosis, verification: RemedyCheck | None) -> None:
+    """Add what was verified to what the model predicted."""
+    if verification is not None:
+        predicted = diagnosis.remedy_check.predicted if diagnosis.remedy_check is not None else None
+        diagnosis.remedy_check = verification.model_copy(update={"predicted": predicted})
 
 
 def _remedies_of(target: TargetRecord, run_result: RunResult) -> RemedyLab | None:

@@ -146,7 +146,7 @@ def _cause(result: CheckResult, verdict: Verdict) -> ReportedCause:
         tuple(diagnosis.site_file),
         diagnosis.decision or "",
         _is_runtime_only(diagnosis.remedy_steps),
-        diagnosis.remedy_check.text if diagnosis.remedy_check is not None else "",
+        diagnosis.mend or "",
     )
 
 

@@ -144,7 +144,7 @@ def test_the_twin_of_a_bundle_fails_with_packets_and_its_remedy_is_verified(tmp_
         if result.check == "ROUTE-02" and result.diagnosis is not None
     )
     assert check is not None
-    assert (check.verified, check.rollback_verified) == (True, True), check.text
+    assert (check.predicted, check.verified, check.rollback_verified) == (True, True, True), check.text
     for protocol in ("icmp", "udp", "tcp"):
         change = VerdictChange(check="EGRESS-01", case=protocol, before=Verdict.FAIL, after=Verdict.PASS)
         assert change in check.repaired

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from viacheck.diagnosis.codes import CODES
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, execution_of
-from viacheck.model.result import Diagnosis, Evidence
+from viacheck.model.result import Diagnosis, Evidence, RemedyCheck
 
 EGRESS = frozenset({"EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-06"})
 """The checks that watch the agent's own packets."""
@@ -30,6 +30,8 @@ class Cause:
     """Lines of the site file that make it say what the host does."""
     decision: str | None = None
     """What a person must decide."""
+    predicted: bool | None = None
+    """Whether the model shows the intended path with the remedy; None if it cannot apply the remedy."""
 
     def __post_init__(self) -> None:
         if self.code not in CODES:
@@ -46,5 +48,6 @@ class Cause:
             undo_steps=[execution_of(step) for step in self.remedy.rollback],
             site_file=list(self.site_file),
             decision=self.decision,
+            remedy_check=RemedyCheck(predicted=self.predicted) if self.predicted is not None else None,
             reported_by=None if check == self.reported_by else self.reported_by,
         )

@@ -22,7 +22,7 @@ from viacheck.diagnosis import (
     traffic_classes,
 )
 from viacheck.diagnosis.cause import Cause
-from viacheck.diagnosis.remedy_effect import withheld
+from viacheck.diagnosis.remedy_effect import predicted
 from viacheck.model.measurements import Measurements
 
 Finder = Callable[[ResolvedIntent, Measurements], Iterator[Cause]]
@@ -134,7 +134,7 @@ def diagnose(check: str, resolved: ResolvedIntent, measurements: Measurements) -
     """Return the cause of a check's failure: the deepest one that this check reports, or that also affects it."""
     in_order = _causes(resolved, measurements)
     cause = next((cause for cause in in_order if _explains(cause, check)), None)
-    return withheld(cause, resolved, measurements.traffic) if cause is not None else None
+    return predicted(cause, resolved, measurements.traffic) if cause is not None else None
 
 
 def _explains(cause: Cause, check: str) -> bool:

@@ -40,8 +40,11 @@ class RemedyEffect:
     """The classes that leave as intended now, and elsewhere or not at all after the remedy."""
 
 
-def withheld(cause: Cause, resolved: ResolvedIntent, traffic: TrafficMeasurements) -> Cause:
-    """Return a cause without its remedy if that routes to a silent gateway, or by the model sends packets astray."""
+def predicted(cause: Cause, resolved: ResolvedIntent, traffic: TrafficMeasurements) -> Cause:
+    """Return a cause with the model's prediction for its remedy.
+
+    A remedy that routes to a silent gateway, or by the model sends packets astray, is withheld.
+    """
     silent = _silent_gateway(cause.remedy, resolved, traffic)
     if silent is not None:
         usual = "; ".join(cause.remedy.lines)
@@ -52,8 +55,10 @@ def withheld(cause: Cause, resolved: ResolvedIntent, traffic: TrafficMeasurement
             "answer, or correct its address in the site file, first",
         )
     effect = remedy_effect(resolved, cause.remedy)
-    if effect is None or not effect.sent_astray:
+    if effect is None:
         return cause
+    if not effect.sent_astray:
+        return replace(cause, predicted=effect.reaches_intended)
     first = effect.sent_astray[0]
     interfaces = " or ".join(sorted(first.path.egress)) or "no interface"
     usual = "; ".join(cause.remedy.lines)
