@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
-from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.paths import Path, PathEnd, PathTracer, probe_traffic
+from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Packet, RoutingModel
 from viacheck.model.intent import MacvlanAttach, NatAttach
 from viacheck.model.intent_draft import attachment_lines
-from viacheck.model.snapshot import Attachment, DockerContainer, DockerNetwork, Link, Route
+from viacheck.model.snapshot import Attachment, DockerNetwork, Link, Route
 from viacheck.model.toml_text import toml_text
 
 NO_NETWORK = "none"
@@ -64,9 +64,7 @@ class OtherDefault:
 
 def own_path(resolved: ResolvedIntent) -> Path:
     """Return the path of the agent's packet to the probe target."""
-    protocol = resolved.intent.probe.protocols[0]
-    dport = None if protocol == "icmp" else resolved.intent.probe.port
-    traffic = Traffic(destination=resolved.target, protocol=PROTOCOL_NUMBERS[protocol], dport=dport)
+    traffic = probe_traffic(resolved, resolved.intent.probe.protocols[0])
     return PathTracer(resolved, answers=False).trace(traffic)
 
 
@@ -80,11 +78,6 @@ def apart_from_attachment(resolved: ResolvedIntent) -> AgentNetwork | None:
     return AgentNetwork(ApartBy.TUNNEL, path.reason) if path.end is PathEnd.TUNNEL else None
 
 
-def _container(resolved: ResolvedIntent) -> DockerContainer | None:
-    engine = resolved.snapshot.engine
-    return engine.container if engine is not None else None
-
-
 def intended_docker_network(resolved: ResolvedIntent) -> str | None:
     """Return the name of the Docker network that the intent names; None for pipework, which wants none."""
     attach = resolved.intent.agent.attach
@@ -96,7 +89,7 @@ def attached_elsewhere(resolved: ResolvedIntent) -> AttachedElsewhere | None:
 
     A container that shares another container's namespace has that one's networks.
     """
-    engine, container, wanted = resolved.snapshot.engine, _container(resolved), intended_docker_network(resolved)
+    engine, container, wanted = resolved.snapshot.engine, resolved.snapshot.container, intended_docker_network(resolved)
     if engine is None or container is None or wanted is None or resolved.shares_host_network:
         return None
     if container.network_mode.startswith("container:") and container.namespace_of is None:
@@ -120,7 +113,7 @@ def _site_file(resolved: ResolvedIntent, network: DockerNetwork) -> tuple[str, .
 
 def attachment_to(resolved: ResolvedIntent, network: str) -> Attachment | None:
     """Return the container's attachment to a Docker network."""
-    container = _container(resolved)
+    container = resolved.snapshot.container
     return next((on for on in container.attachments if on.network == network), None) if container is not None else None
 
 
@@ -146,7 +139,7 @@ def other_default(resolved: ResolvedIntent) -> OtherDefault | None:
     if interface in (None, intended.name, "lo") or route is None or interface is None:
         return None
     addresses = {address.address for address in agent.addresses_of(interface)}
-    container = _container(resolved)
+    container = resolved.snapshot.container
     attachments = container.attachments if container is not None else ()
     network = next((on.network for on in attachments if on.address in addresses), None)
     return OtherDefault(interface, network, route, intended)

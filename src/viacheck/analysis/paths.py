@@ -13,10 +13,11 @@ from functools import cached_property
 
 from viacheck.analysis.bridged_frames import CALLS_IPTABLES, bridge_passages
 from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
-from viacheck.analysis.resolved_intent import ON_PARENT, ResolvedIntent
+from viacheck.analysis.resolved_intent import ON_PARENT, PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.model import RoutingModel
 from viacheck.analysis.routing.packet import Packet
+from viacheck.model.intent import TransportProtocol
 from viacheck.model.path import HopStage, PathHop, Place
 from viacheck.model.snapshot import Family, Link
 
@@ -83,6 +84,12 @@ class Path:
     def depends_on_flow(self) -> bool:
         """Whether different flows of the class leave by different interfaces."""
         return len(self.egress) > 1
+
+
+def probe_traffic(resolved: ResolvedIntent, protocol: TransportProtocol) -> Traffic:
+    """Return the packet of a probe of one protocol."""
+    port = None if protocol == "icmp" else resolved.intent.probe.port
+    return Traffic(destination=resolved.target, protocol=PROTOCOL_NUMBERS[protocol], dport=port)
 
 
 @dataclass

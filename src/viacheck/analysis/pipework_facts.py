@@ -31,8 +31,7 @@ def pipework_attach(resolved: ResolvedIntent) -> PipeworkStaticAttach | Pipework
 
 def docker_networks_beside(resolved: ResolvedIntent) -> list[str]:
     """Return the Docker networks that the container is on, without ``none``."""
-    engine = resolved.snapshot.engine
-    container = engine.container if engine is not None else None
+    container = resolved.snapshot.container
     networks = [attachment.network for attachment in container.attachments] if container is not None else []
     return [network for network in networks if network != "none"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from viacheck.analysis.explain import explain
 from viacheck.analysis.explanation_text import passage_text
-from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
+from viacheck.analysis.paths import PathEnd, PathTracer, Traffic, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.model.intent import TransportProtocol
 
@@ -32,9 +32,7 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
         return Prediction(None, "not predicted: the agent's subnet is not known (HOST-07)")
     port = None if protocol == "icmp" else resolved.intent.probe.port
     if resolved.bridged or resolved.shares_host_network:
-        return _by_own_routing(resolved, Traffic(
-            destination=resolved.target, protocol=PROTOCOL_NUMBERS[protocol], dport=port
-        ))  # fmt: skip
+        return _by_own_routing(resolved, probe_traffic(resolved, protocol))
     explanation = explain(resolved, resolved.target, PROTOCOL_NUMBERS[protocol], port)
     decision = resolved.agent_decision(protocol)
     if not decision.certain:

@@ -79,7 +79,7 @@ class ResolvedIntent:
         address = self._agent_address(4)
         if address is not None:
             return address.address
-        container = self.snapshot.engine.container if self.snapshot.engine else None
+        container = self.snapshot.container
         if container is not None:
             attach = self.intent.agent.attach
             wanted = attach.network if isinstance(attach, NatAttach | MacvlanAttach) else None
@@ -111,7 +111,7 @@ class ResolvedIntent:
     def shares_host_network(self) -> bool:
         """Whether the agent is in the host's own network namespace, as with ``docker run --network host``."""
         snapshot = self.snapshot
-        container = snapshot.engine.container if snapshot.engine is not None else None
+        container = snapshot.container
         if container is not None:
             return container.network_mode == "host" or any(on.network == "host" for on in container.attachments)
         if snapshot.agent is None:

@@ -151,7 +151,7 @@ def _text(file: HostFile, redactor: Redactor) -> str:
 def _names(case: Case, snapshot: Snapshot) -> dict[str, str]:
     """Return the names that ``strict`` maps, each with its stand-in."""
     engine = snapshot.engine
-    container = engine.container if engine is not None else None
+    container = snapshot.container
     site = case.intent.get("site", {}).get("name", "")
     hosts = [snapshot.hostname, snapshot.hostname.partition(".")[0], site]
     containers = [case.intent.get("agent", {}).get("container") or ""]

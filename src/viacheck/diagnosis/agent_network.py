@@ -194,10 +194,10 @@ def target_on_host(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
 
 def resolver_on_host(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that the agent's resolver is the Docker host itself, from which macvlan and ipvlan isolate the agent."""
-    packets, engine = measurements.traffic.packets.get("dns"), resolved.snapshot.engine
+    packets = measurements.traffic.packets.get("dns")
     if packets is None or not _isolates(resolved):
         return
-    container = engine.container if engine is not None else None
+    container = resolved.snapshot.container
     named = [*(resolved.snapshot.resolvers or ()), *(container.dns if container is not None else ())]
     if EMBEDDED_RESOLVER in named and container is not None and not container.dns:
         # Docker's own resolver asks those of the host.

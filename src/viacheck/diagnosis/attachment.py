@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Network, ip_address
 
+from viacheck.analysis.agent_network import attachment_to
 from viacheck.analysis.macvlan_facts import address_in_pool, intended_network, unbridged_links
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.remedy import (
@@ -21,7 +22,7 @@ from viacheck.diagnosis.remedy import (
 )
 from viacheck.model.intent import MacvlanAttach
 from viacheck.model.iproute_text import route_argv
-from viacheck.model.snapshot import TABLE_MAIN, Attachment, DockerContainer, DockerNetwork, IPAMPool, Link
+from viacheck.model.snapshot import TABLE_MAIN, Attachment, DockerNetwork, IPAMPool, Link
 
 PIPEWORK_INTERFACE = "eth1"
 """The name that pipework gives the agent's interface unless its options say otherwise."""
@@ -37,7 +38,7 @@ def attach_remedy(resolved: ResolvedIntent) -> Remedy:
         return _attach_namespace(resolved, attach)
     others = _other_attachments(resolved, attach.network)
     back = [connect_command(container, attachment, attachment.gateway_priority) for attachment in others]
-    if _container(resolved) is None or any(again is None for again in back):
+    if resolved.snapshot.container is None or any(again is None for again in back):
         return NO_REMEDY
     steps = [command("docker", "network", "disconnect", other.network, container) for other in others]
     rollback = [command("docker", "network", "disconnect", attach.network, container)]
@@ -133,7 +134,7 @@ def recreate_network(
     Every option of the network and of the agent's connection is kept. The remedy is empty where that is not possible:
     :func:`obstacle_to_recreation` says why.
     """
-    container, attachment = resolved.intent.agent.container, _attachment_to(resolved, network.name)
+    container, attachment = resolved.intent.agent.container, attachment_to(resolved, network.name)
     if obstacle_to_recreation(resolved, network, attach) is not None:
         return NO_REMEDY
     disconnect = command("docker", "network", "disconnect", network.name, container)
@@ -160,7 +161,7 @@ def recreate_network(
 
 def obstacle_to_recreation(resolved: ResolvedIntent, network: DockerNetwork, attach: MacvlanAttach) -> str | None:
     """Return what would be lost if the network was created again; None when nothing is lost."""
-    container, attachment = _container(resolved), _attachment_to(resolved, network.name)
+    container, attachment = resolved.snapshot.container, attachment_to(resolved, network.name)
     if container is None:
         return "the agent's container is not known"
     if resolved.snapshot.engine is not None and resolved.snapshot.engine.podman:
@@ -254,23 +255,10 @@ def _configure(resolved: ResolvedIntent, name: str, address: str | None, gateway
     return commands
 
 
-def _container(resolved: ResolvedIntent) -> DockerContainer | None:
-    engine = resolved.snapshot.engine
-    return engine.container if engine is not None else None
-
-
-def _attachments(resolved: ResolvedIntent) -> tuple[Attachment, ...]:
-    """Return the connections of the agent's container to Docker networks."""
-    container = _container(resolved)
-    return container.attachments if container is not None else ()
-
-
-def _attachment_to(resolved: ResolvedIntent, network: str) -> Attachment | None:
-    return next((attachment for attachment in _attachments(resolved) if attachment.network == network), None)
-
-
 def _other_attachments(resolved: ResolvedIntent, wanted: str) -> list[Attachment]:
-    return [attachment for attachment in _attachments(resolved) if attachment.network != wanted]
+    """Return the connections of the agent's container to other Docker networks."""
+    container = resolved.snapshot.container
+    return [on for on in container.attachments if on.network != wanted] if container is not None else []
 
 
 def _free_name(resolved: ResolvedIntent) -> str:

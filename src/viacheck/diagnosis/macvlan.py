@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_interface
 
+from viacheck.analysis.agent_network import attachment_to
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence, spare_range
 from viacheck.analysis.macvlan_facts import (
     address_in_pool,
@@ -30,7 +31,7 @@ from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import Attachment, DockerNetwork, Link
+from viacheck.model.snapshot import DockerNetwork, Link
 from viacheck.model.toml_text import toml_key, toml_text
 
 _GATEWAY_LOST = EGRESS | REACHES_GATEWAY | {"EGRESS-09"}
@@ -323,7 +324,7 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
     if collisions:
         taken = [str(attach.gateway), *resolved.uplink_addresses(attach.parent)]
         spare = spare_range(attach.subnet, offers, taken)
-        fixed = any(on.fixed_address for on in _attachments_to(resolved, attach.network))
+        fixed = (on := attachment_to(resolved, attach.network)) is not None and on.fixed_address
         if spare is not None and spare != attach.ip_range and network is not None and not fixed:
             remedy = recreate_network(resolved, network, attach, spare)
         if remedy:
@@ -343,9 +344,3 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
     yield Cause(
         "DHCP_COLLISION", "MACVLAN-04", sentence, remedy, evidence=tuple(offers_evidence(offers)), site_file=site_file
     )
-
-
-def _attachments_to(resolved: ResolvedIntent, network: str) -> Iterator[Attachment]:
-    engine = resolved.snapshot.engine
-    container = engine.container if engine is not None else None
-    yield from (on for on in container.attachments if on.network == network) if container is not None else ()

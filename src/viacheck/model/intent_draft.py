@@ -69,7 +69,7 @@ def draft(
     Raises:
         UsageError: when no default route shows an uplink, or the agent has no network of its own.
     """
-    agent = snapshot.engine.container if snapshot.engine is not None else None
+    agent = snapshot.container
     if agent is not None and agent.network_mode == "host":
         raise UsageError(
             f"{agent.name} shares the host's network (--network host): its packets are the host's own, and cannot be "
