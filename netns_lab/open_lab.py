@@ -16,9 +16,9 @@ from netns_lab.lab_targets import ReplicaTarget
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
 from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from netns_lab.rtnetlink_batch import LabBuildError
-from netns_lab.whole_host.base_root import BaseRoot, BaseRootFailed
+from netns_lab.whole_host.base_root import BaseRootFailed
 from netns_lab.whole_host.host_lab import build_whole_host
-from netns_lab.whole_host.host_requirements import missing_for
+from netns_lab.whole_host.host_requirements import base_root
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.local import LocalTarget
@@ -80,11 +80,8 @@ def build_lab(spec: LabSpec) -> Lab:
 
 
 def _build_host(spec: LabSpec) -> Lab:
-    base = BaseRoot(spec.release)
-    if (reason := missing_for(base)) is not None:
-        raise TargetUnavailable(reason)
     try:
-        base.build(lambda line: sys.stderr.write(f"viacheck: {line}\n"))
+        base = base_root(spec.release, lambda line: sys.stderr.write(f"viacheck: {line}\n"))
     except BaseRootFailed as error:
         raise TargetUnavailable(str(error)) from error
     return build_whole_host(spec.plan(), base)

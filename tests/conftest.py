@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from fixtures.xdist_scheduling import start_workers
+from netns_lab.lab_specs import parse_labs
 from tests.helpers import long_runs
 from tests.helpers.durations import duration_lines
 from tests.helpers.fault_matrix import LABS, OPTIONS
 from tests.helpers.front_door import Finished, run_once, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.scheduling import TestFileScheduling, place
+
+if TYPE_CHECKING:
+    from viacheck.targets.namespace_target import NamespaceTarget
 
 TESTS = str(ROOT / "tests")
 QUICK = str(ROOT / "tests" / "unit")
@@ -79,3 +84,17 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The run over every lab and every fault that needs no engine; the workers of pytest-xdist share one run."""
     labs = ",".join(LABS)
     return run_once(tmp_path_factory, "matrix", lambda folder: viacheck("--lab", labs, *OPTIONS, report_dir=folder))
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[str], NamespaceTarget]]:
+    """Opens labs by name, and closes them after the test."""
+    with contextlib.ExitStack() as closing:
+
+        def open_one(name: str) -> NamespaceTarget:
+            (spec,) = parse_labs(name)
+            target = spec.open()
+            closing.callback(target.close)
+            return target
+
+        yield open_one

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from netns_lab import cgroups
 from netns_lab.docker_engine.requirements import ALL_USER_IDS
-from netns_lab.whole_host.base_root import TOOL, BaseRoot
+from netns_lab.whole_host.base_root import TOOL, BaseRoot, BaseRootFailed
+
+
+def base_root(release: str, progress: Callable[[str], object]) -> BaseRoot:
+    """Return the base root of a release, built if it is missing.
+
+    Args:
+        release: Debian's name of it.
+        progress: called with a line before a wait of about a minute.
+
+    Raises:
+        BaseRootFailed: something is missing on this machine, or the root cannot be built.
+    """
+    base = BaseRoot(release)
+    if (reason := missing_for(base)) is not None:
+        raise BaseRootFailed(reason)
+    base.build(progress)
+    return base
 
 
 def missing_for(base: BaseRoot) -> str | None:

@@ -51,19 +51,6 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture
-def opened() -> Iterator[Callable[[str], NamespaceTarget]]:
-    with contextlib.ExitStack() as closing:
-
-        def open_one(name: str) -> NamespaceTarget:
-            (spec,) = parse_labs(name)
-            target = spec.open()
-            closing.callback(target.close)
-            return target
-
-        yield open_one
-
-
 def restart(lab: Lab) -> None:
     assert lab.networkd is not None
     lab.networkd.restart()

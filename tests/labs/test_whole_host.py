@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,19 +39,6 @@ CHANGES_BY_ITSELF = ("nf_conntrack_count", "random", "pty/nr", "inode", "dentry"
 @pytest.fixture(scope="module", autouse=True)
 def _base_root() -> None:
     _BASE.build(lambda _line: None)
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[[str], NamespaceTarget]]:
-    with contextlib.ExitStack() as closing:
-
-        def open_host(name: str) -> NamespaceTarget:
-            (spec,) = parse_labs(name)
-            target = spec.open()
-            closing.callback(target.close)
-            return target
-
-        yield open_host
 
 
 def test_systemd_is_the_first_process_and_every_unit_runs(opened: Callable[[str], NamespaceTarget]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot, BaseRootFailed, remove_all
-from netns_lab.whole_host.host_requirements import missing_for
+from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRootFailed, remove_all
+from netns_lab.whole_host.host_requirements import base_root
 from viacheck.cli.command import CommandFailed
 from viacheck.model.exit_status import ExitStatus
 
@@ -32,11 +32,8 @@ def run(options: argparse.Namespace) -> ExitStatus:
 
 
 def _build(options: argparse.Namespace) -> ExitStatus:
-    base = BaseRoot(options.release)
-    if (reason := missing_for(base)) is not None:
-        raise CommandFailed(reason)
     try:
-        base.build(lambda line: sys.stderr.write(f"{options.prog}: {line}\n"))
+        base = base_root(options.release, lambda line: sys.stderr.write(f"{options.prog}: {line}\n"))
     except BaseRootFailed as error:
         raise CommandFailed(str(error)) from error
     sys.stdout.write(f"{base.path}\n")
