@@ -17,6 +17,7 @@ import pytest
 from netns_lab.docker_engine.requirements import missing_requirement
 from reports.report_files import read_outcome
 from tests.helpers.front_door import command
+from tests.helpers.namespaces import holders, pinned
 from viacheck.model.result import RunResult
 
 LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
@@ -43,7 +44,7 @@ class Started:
             start_new_session=True,
         )  # fmt: skip
         self.said = ""
-        self._pins: list[int] = []
+        self._pins = contextlib.ExitStack()
 
     def wait_for(self, start: str) -> None:
         """Read until a line begins so."""
@@ -59,15 +60,7 @@ class Started:
 
         Returns the namespaces that the run had held before.
         """
-        paths = {name: path for pid in self._processes() for name, path in namespaces_of(pid).items()}
-        own = namespaces_of("self")
-        held = set()
-        for name, path in paths.items():
-            with contextlib.suppress(OSError):
-                if name not in own:
-                    # Pinned, so that no other lab gets a namespace of the same number meanwhile.
-                    self._pins.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-                    held.add(os.readlink(f"/proc/self/fd/{self._pins[-1]}"))
+        held = self._pins.enter_context(pinned(self._processes()))
         assert held, self.said
         if everybody:
             os.killpg(self.process.pid, number)
@@ -100,34 +93,16 @@ class Started:
 
     def leftovers(self, held: set[str]) -> list[str]:
         """Its processes, and whoever still holds one of its namespaces."""
-        processes = [f"process {pid}" for pid in self._processes()]
-        for pid in filter(str.isdecimal, os.listdir("/proc")):
-            if int(pid) != os.getpid():
-                processes += [f"process {pid} holds {name}" for name in held & namespaces_of(pid).keys()]
-        return processes
+        return [f"process {pid}" for pid in self._processes()] + holders(held)
 
     def forget(self) -> None:
         """Let the namespaces go that :meth:`interrupt` pinned."""
-        while self._pins:
-            os.close(self._pins.pop())
+        self._pins.close()
 
     @property
     def outcome(self) -> RunResult:
         """Its result.json."""
         return read_outcome(self.report_dir / "result.json")
-
-
-def namespaces_of(pid: str) -> dict[str, str]:
-    """Return the network namespaces that a process' threads are in or that it holds, with their paths."""
-    paths = []
-    with contextlib.suppress(OSError):
-        paths += [f"/proc/{pid}/task/{task}/ns/net" for task in os.listdir(f"/proc/{pid}/task")]
-        paths += [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
-    names = {}
-    for path in paths:
-        with contextlib.suppress(OSError):
-            names[os.readlink(path)] = path
-    return {name: path for name, path in names.items() if name.startswith("net:")}
 
 
 def nothing_is_left(run: Started, held: set[str]) -> None:

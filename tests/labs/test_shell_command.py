@@ -17,7 +17,7 @@ import pytest
 
 from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.front_door import VIACHECK
-from tests.labs.test_interrupt import namespaces_of
+from tests.helpers.namespaces import assert_nobody_holds, pinned
 
 PATIENCE = 60.0
 NO_ENGINE = missing_requirement()
@@ -151,34 +151,28 @@ def test_a_shell_shows_a_map_and_says_where_one_is(terminal: Terminal) -> None:
 
 def test_a_session_at_a_terminal(terminal: Terminal) -> None:
     terminal.read_until(terminal.prompt)
-    held = set(namespaces_of(str(terminal.process.pid))) - set(namespaces_of("self"))
-    assert held
-    terminal.type("ip rule add priority 1000 from 172.17.0.0/16 lookup 200; ip rule\n")
-    assert "from 172.17.0.0/16 lookup wlan0rt" in terminal.read_until(terminal.prompt)
-    terminal.type("agent ip -br address\n")
-    assert "172.17.0.2/16" in terminal.read_until(terminal.prompt)
-    terminal.type("sh -c 'echo waits $((6 * 7)); exec cat'\n")
-    terminal.read_until("waits 42")
-    terminal.type("\x03")
-    terminal.read_until(terminal.prompt)
-    terminal.type("exit 3\n")
-    assert terminal.process.wait(PATIENCE) == 3
-    nobody_holds(held)
+    with pinned([str(terminal.process.pid)]) as held:
+        assert held
+        terminal.type("ip rule add priority 1000 from 172.17.0.0/16 lookup 200; ip rule\n")
+        assert "from 172.17.0.0/16 lookup wlan0rt" in terminal.read_until(terminal.prompt)
+        terminal.type("agent ip -br address\n")
+        assert "172.17.0.2/16" in terminal.read_until(terminal.prompt)
+        terminal.type("sh -c 'echo waits $((6 * 7)); exec cat'\n")
+        terminal.read_until("waits 42")
+        terminal.type("\x03")
+        terminal.read_until(terminal.prompt)
+        terminal.type("exit 3\n")
+        assert terminal.process.wait(PATIENCE) == 3
+        assert_nobody_holds(held, PATIENCE)
 
 
 def test_the_lab_goes_when_the_terminal_hangs_up(terminal: Terminal) -> None:
     terminal.read_until(terminal.prompt)
-    held = set(namespaces_of(str(terminal.process.pid))) - set(namespaces_of("self"))
-    os.killpg(terminal.process.pid, signal.SIGHUP)
-    terminal.process.wait(PATIENCE)
-    nobody_holds(held)
-
-
-def nobody_holds(namespaces: set[str]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while holding := [pid for pid in os.listdir("/proc") if pid.isdecimal() and namespaces & set(namespaces_of(pid))]:
-        assert time.monotonic() < deadline, holding
-        time.sleep(0.01)
+    with pinned([str(terminal.process.pid)]) as held:
+        assert held
+        os.killpg(terminal.process.pid, signal.SIGHUP)
+        terminal.process.wait(PATIENCE)
+        assert_nobody_holds(held, PATIENCE)
 
 
 @pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
