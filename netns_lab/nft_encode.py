@@ -21,7 +21,7 @@ _REGISTER_VERDICT, REGISTER_1, _REGISTER_2, _REGISTER_3 = 0, 1, 2, 3
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 """The headers from which the offset of a payload is counted."""
 META_ETHERTYPE, META_MARK, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_PROTOCOL = 1, 3, 6, 7, 15, 16
-_CT_STATE, _CT_STATUS = 0, 2
+_CT_STATE, _CT_STATUS, _CT_MARK = 0, 2, 3
 _NAME_SIZE = 16
 _FIB_TYPE, _FIB_SOURCE, _FIB_DESTINATION = 3, 1, 2
 
@@ -161,6 +161,42 @@ def set_mark(value: int, bits: int) -> Iterator[bytes]:
         yield meta(META_MARK)
         yield mask(_host_order(bits ^ 0xFFFFFFFF), _host_order(value))
     yield expression("meta", number(2, META_MARK), number(3, REGISTER_1))
+
+
+def flow_mark(value: int, bits: int, operator: int = EQ) -> Iterator[bytes]:
+    """Require the bits of the mark of the packet's flow."""
+    yield _load_flow_mark()
+    if bits != 0xFFFFFFFF:
+        yield mask(_host_order(bits))
+    yield compare(_host_order(value), operator)
+
+
+def set_flow_mark(value: int, bits: int) -> Iterator[bytes]:
+    """Change the mark of the packet's flow as :func:`set_mark` does the packet's."""
+    if bits == 0xFFFFFFFF:
+        yield immediate(_host_order(value))
+    else:
+        yield _load_flow_mark()
+        yield mask(_host_order(bits ^ 0xFFFFFFFF), _host_order(value))
+    yield expression("ct", number(2, _CT_MARK), number(4, REGISTER_1))
+
+
+def restore_mark(bits: int) -> Iterator[bytes]:
+    """Set the packet's mark to these bits of its flow's."""
+    yield _load_flow_mark()
+    yield mask(_host_order(bits))
+    yield expression("meta", number(2, META_MARK), number(3, REGISTER_1))
+
+
+def save_mark(bits: int) -> Iterator[bytes]:
+    """Set the mark of the packet's flow to these bits of the packet's."""
+    yield meta(META_MARK)
+    yield mask(_host_order(bits))
+    yield expression("ct", number(2, _CT_MARK), number(4, REGISTER_1))
+
+
+def _load_flow_mark() -> bytes:
+    return expression("ct", number(1, REGISTER_1), number(2, _CT_MARK))
 
 
 def connection_state(bits: int, negated: bool = False) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from netns_lab import nft_encode as nft
+from viacheck.analysis.packet_filter.marks import COPY, value_and_mask
 from viacheck.analysis.packet_filter.replica_filter import (
     ADDRESS_TYPES,
     CONNECTION_STATES,
@@ -77,8 +78,9 @@ def _condition(match: FilterMatch, family: NftFamily) -> Iterator[bytes]:
             first, _, last = value.partition("-")
             yield from nft.port(side, int(first), int(last or first), operator)
         case "mark":
-            number_, _, bits = value.partition("/")
-            yield from nft.mark(int(number_, 16), int(bits or "0xffffffff", 16), operator)
+            yield from nft.mark(*value_and_mask(value), operator)
+        case "ctmark":
+            yield from nft.flow_mark(*value_and_mask(value), operator)
         case "ctstate":
             yield from nft.connection_state(sum(CONNECTION_STATES[state] for state in match.values), match.negated)
         case "ctstatus":
@@ -99,9 +101,13 @@ def _condition(match: FilterMatch, family: NftFamily) -> Iterator[bytes]:
 
 
 def _effects(rule: FilterRule, family: NftFamily) -> Iterator[bytes]:
-    if rule.set_mark is not None:
-        value, _, bits = rule.set_mark.partition("/")
-        yield from nft.set_mark(int(value, 16), int(bits or "0xffffffff", 16))
+    for change, set_to, copy in (
+        (rule.set_mark, nft.set_mark, nft.restore_mark),
+        (rule.set_ctmark, nft.set_flow_mark, nft.save_mark),
+    ):
+        if change is not None:
+            value, bits = value_and_mask(change)
+            yield from copy(value) if change.startswith(COPY) else set_to(value, bits)
     match rule.verdict:
         case None:
             return

@@ -39,6 +39,9 @@ table inet filter {
         fib daddr type local accept
         ip6 saddr fd00::/8 reject
         ct mark 1 drop
+        ct mark & 0xff == 2 meta mark set ct mark
+        ct mark set meta mark & 0xff
+        ct mark set 0x9
         meta mark set 0x7
     }
 }
@@ -59,7 +62,7 @@ def shown(chain: FilterChain) -> list[object]:
         return (match.field, () if match.field == "unknown" else tuple(sorted(match.values)), match.negated)
 
     rules = [
-        ({condition(match) for match in rule.matches}, rule.verdict, rule.argument, rule.set_mark)
+        ({condition(match) for match in rule.matches}, rule.verdict, rule.argument, rule.set_mark, rule.set_ctmark)
         for rule in chain.rules
     ]
     return [chain.family, chain.table, chain.name, chain.type, chain.hook, chain.priority, chain.policy, rules]

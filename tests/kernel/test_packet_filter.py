@@ -240,6 +240,10 @@ table inet site {
         ip protocol icmp icmp type echo-request accept
         meta mark set meta mark & 0xffff00ff | 0x00000300
         ip daddr . tcp dport { 10.0.0.1 . 80 } accept
+        ct mark & 0xff == 0x1 meta mark set ct mark
+        ct mark set meta mark & 0xff
+        ct mark set ct mark & 0xffffff00 | 0x7
+        ct mark set 0x9 meta mark set ct mark
     }
 }
 table ip pool {
@@ -283,6 +287,13 @@ def test_a_ruleset_of_nfts_own_is_taken_apart(host: Namespace) -> None:
     assert rules[9].matches[-1] == match("icmp-type", "8")
     assert (rules[10].verdict, rules[10].set_mark) == (None, "0x300/0xff00")
     assert rules[11].matches[-1].field == "unknown"
+    assert rules[12].matches == (match("ctmark", "0x1/0xff"),)
+    assert [(rule.set_mark, rule.set_ctmark) for rule in rules[12:]] == [
+        ("copy 0xffffffff/0xffffffff", None),
+        (None, "copy 0xff/0xffffffff"),
+        (None, "0x7/0xff"),
+        ("0x9/0xffffffff", "0x9/0xffffffff"),
+    ]
     assert chains["site", "forward"].policy == "drop"
 
 
@@ -410,6 +421,9 @@ def test_nft_shows_what_was_written(host: Namespace) -> None:
 IPTABLES_RULES = (
     ("iptables", "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"),
     ("iptables", "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j MARK --set-mark 0x2/0xff"),
+    ("iptables", "-t mangle -A PREROUTING -m connmark --mark 0x2/0xff -j CONNMARK --restore-mark --mask 0xff"),
+    ("iptables", "-t mangle -A POSTROUTING -j CONNMARK --save-mark --nfmask 0x3 --ctmask 0xff"),
+    ("iptables", "-t mangle -A FORWARD -j CONNMARK --set-xmark 0x1/0x3"),
     ("iptables", "-A FORWARD -i docker0 -p tcp -m multiport --dports 22,8000:8010 -j DROP"),
     (
         "iptables",
@@ -434,7 +448,7 @@ def load_iptables(host: Namespace, variant: str) -> None:
 def decides(rule: FilterRule) -> tuple[object, ...]:
     """Return everything of a rule except its text."""
     matches = {(match.field, frozenset(match.values), match.negated) for match in rule.matches}
-    return matches, rule.verdict, rule.argument, rule.set_mark, rule.packets, rule.handle
+    return matches, rule.verdict, rule.argument, rule.set_mark, rule.set_ctmark, rule.packets, rule.handle
 
 
 def test_iptables_nft_appears_once_and_as_iptables_save_prints_it(host: Namespace) -> None:

@@ -1,5 +1,6 @@
 """The path model against real packets: random rules, routes, marks, NAT and forward chains on a lab's host.
 
+From seed FLOW_MARKS on, rules of nftables and iptables set and copy the marks of flows as well.
 Each random host is a lab with random commands typed on it. Its snapshot is read, the model traces random packets of the
 agent, and the same packets are sent and watched on every interface. The model's egress, source and answer must equal
 what the captures saw. VIACHECK_RANDOM_HOSTS sets how many hosts a run tries; a seed that ever differed is in SEEDS.
@@ -29,6 +30,8 @@ PACKETS = 12
 """Packets for each host."""
 SEEDS: tuple[int, ...] = (172,)
 """Seeds at which the model once differed from the packets."""
+FLOW_MARKS = 100_000
+"""The first of the seeds whose hosts mark flows, too."""
 ANSWERING = "198.51.100.1"
 TIMEOUT = 0.25
 """Seconds for an answer: every answer of a lab takes less than a hundredth of it."""
@@ -101,6 +104,29 @@ def _filter(random: Random) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _flow_mark(random: Random) -> tuple[str, ...]:
+    mark, port, uplink = random.choice(["0x1", "0x2"]), str(random.choice(PORTS)), random.choice(list(GATEWAYS))
+    mangle = ("iptables", "-t", "mangle", "-A")
+    pre = ("nft", "add", "rule", "ip", "rnd", "pre")
+    return random.choice(
+        [
+            (*mangle, "PREROUTING", "-j", "CONNMARK", "--restore-mark"),
+            (*mangle, "PREROUTING", "-i", uplink, "-j", "CONNMARK", "--restore-mark", "--mask", "0x1"),
+            (*mangle, "PREROUTING", "-p", "tcp", "--dport", port, "-j", "CONNMARK", "--set-mark", mark),
+            (*mangle, "PREROUTING", "-m", "connmark", "!", "--mark", "0", "-j", "MARK", "--set-mark", mark),
+            (*mangle, "FORWARD", "-m", "connmark", "--mark", f"{mark}/0x3", "-j", "DROP"),
+            (*mangle, "FORWARD", "-o", uplink, "-j", "CONNMARK", "--set-xmark", f"{mark}/0x3"),
+            (*mangle, "POSTROUTING", "-j", "CONNMARK", "--save-mark"),
+            (*mangle, "POSTROUTING", "-o", uplink, "-j", "CONNMARK", "--set-mark", mark),
+            (*pre, "ct", "mark", "!=", "0", "meta", "mark", "set", "ct", "mark"),
+            (*pre, "ct", "state", "new", "ip", "saddr", "172.17.0.0/16", "ct", "mark", "set", mark),
+            (*pre, "iifname", uplink, "ct", "mark", mark, "drop"),
+            ("nft", "add", "rule", "ip", "rnd", "passing", "oifname", uplink, "ct", "mark", "set", "meta", "mark"),
+            ("nft", "add", "rule", "ip", "rnd", "passing", "ct", "mark", "&", "0x3", "==", mark, "drop"),
+        ]
+    )  # fmt: skip
+
+
 def _sysctl(random: Random) -> tuple[str, ...]:
     interface = random.choice(["all", "eth0", "wlan0"])
     return ("sysctl", "-q", "-w", f"net.ipv4.conf.{interface}.rp_filter={random.choice([0, 1, 2])}")
@@ -163,7 +189,7 @@ def differs(path: Path, evidence: PacketsEvidence, egress_interfaces: tuple[str,
     return None
 
 
-@pytest.mark.parametrize("seed", [*SEEDS, *range(RANDOM_HOSTS)])
+@pytest.mark.parametrize("seed", [*SEEDS, *range(RANDOM_HOSTS), *range(FLOW_MARKS, FLOW_MARKS + RANDOM_HOSTS)])
 def test_the_model_says_what_packets_do(seed: int) -> None:
     random = Random(seed)
     name = LABS[seed % len(LABS)]
@@ -172,6 +198,8 @@ def test_the_model_says_what_packets_do(seed: int) -> None:
     target = LabTarget(spec, lab)
     try:
         typed = changes(random, name)
+        if seed >= FLOW_MARKS and name != "macvlan":
+            typed += [Change("host", _flow_mark(random)) for _ in range(random.randint(2, 4))]
         for change in typed:
             _type(lab, change)
         resolved = ResolvedIntent(target.intent, target.read_state())

@@ -124,6 +124,9 @@ IPTABLES = """
 -A INPUT -p tcp -m multiport --dports 22,80,443 -j ACCEPT
 -A OUTPUT -p udp --dport 1000:2000 -j REJECT
 -t mangle -A PREROUTING -i docker0 -j MARK --set-mark 0x10/0xf0
+-t mangle -A PREROUTING -i eth0 -m connmark --mark 0x2/0xff -j CONNMARK --restore-mark --ctmask 0xff
+-t mangle -A FORWARD -j CONNMARK --set-xmark 0x1/0x3
+-t mangle -A POSTROUTING -o wan0 -j CONNMARK --save-mark
 """
 ASSUMED_AGENT = "the snapshot does not hold the agent's namespace: the replica assumes it from engine and intent"
 NOT_REPRODUCIBLE = """

@@ -37,6 +37,17 @@ EXIT_NODE = (
 """What Tailscale adds for an exit node, behind the uplink of a tunnel."""
 
 
+MARKED_FLOWS = (
+    "iptables -t mangle -A PREROUTING -j CONNMARK --restore-mark",
+    "iptables -t mangle -A PREROUTING -i docker0 -m mark --mark 0 -j MARK --set-mark 0x200",
+    "iptables -t mangle -A POSTROUTING -j CONNMARK --save-mark",
+    "ip rule del from 172.17.0.0/16 lookup 200",
+    "ip rule add pref 1000 from 172.17.0.0/16 lookup 200",
+    "ip rule add pref 900 fwmark 0x200 lookup 200",
+)
+"""A host with several uplinks that keeps each flow on its own by a mark."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """One host: the commands that make it of the guide's host, and the right answer."""
@@ -103,6 +114,18 @@ SITUATIONS = {
         commands=(*CLOSED_RECIPE, *EXIT_NODE), tunnel=True, site=OWN_DEFAULT_SITE,
         expected={"ROUTE-03": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
         named=("rule priority 5270",),
+        remedy=True,
+        in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+    ),
+    "marked-flows": Situation(
+        commands=(*MARKED_FLOWS, "ip rule add pref 800 lookup main suppress_prefixlength 0"),
+        expected={"ROUTE-03": PASS, "ROUTE-05": PASS, "EGRESS-01": PASS, "EGRESS-03": PASS, "EGRESS-08": PASS},
+        in_bundle={"ROUTE-03": PASS},
+    ),
+    "answers-with-the-mark-of-their-flow": Situation(
+        commands=MARKED_FLOWS,
+        expected={"EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+        named=("rule priority 900",),
         remedy=True,
         in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
     ),

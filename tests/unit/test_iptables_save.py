@@ -200,8 +200,6 @@ def test_conditions_on_icmp_conntrack_and_rate_are_read(rule: str, expected: lis
         ("-j REJECT --reject-with icmp-port-unreachable", ("reject", None, None)),
         ("-j MARK --set-xmark 0xc8/0xffffffff", (None, None, "0xc8/0xffffffff")),
         ("-j MARK --set-mark 0x10/0xff0", (None, None, "0x10/0xff0")),
-        ("-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff", (None, None, "unknown")),
-        ("-j CONNMARK --save-mark", (None, None, None)),
         ('-j LOG --log-prefix "a -j DROP "', (None, None, None)),
         ("-j SOMETHINGNEW", ("unknown", None, None)),
         ("-g FORWARD", ("goto", "FORWARD", None)),
@@ -211,6 +209,26 @@ def test_conditions_on_icmp_conntrack_and_rate_are_read(rule: str, expected: lis
 def test_targets(target: str, expected: tuple[str | None, str | None, str | None]) -> None:
     rule = parsed(f"-A FORWARD -i eth0 {target}").chains[0].rules[0]
     assert (rule.verdict, rule.argument, rule.set_mark) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("--restore-mark --nfmask 0xffffffff --ctmask 0xff", ("copy 0xff/0xffffffff", None)),
+        ("--save-mark", (None, "copy 0xffffffff/0xffffffff")),
+        ("--save-mark --nfmask 0x3 --ctmask 0xf0", (None, "copy 0x3/0xf0")),
+        ("--save-mark --nfmask 0xff --ctmask 0xff --left-shift-mark 8", (None, "unknown")),
+        ("--set-xmark 0x1/0x3", (None, "0x1/0x3")),
+        ("--set-mark 0x4/0x3", (None, "0x4/0x7")),
+    ],
+)
+def test_the_mark_of_a_flow(target: str, expected: tuple[str | None, str | None]) -> None:
+    rule = parsed(f"-A FORWARD -m connmark ! --mark 0x1/0x3 -m mark --mark 0x2 -j CONNMARK {target}").chains[0].rules[0]
+    assert (rule.set_mark, rule.set_ctmark) == expected
+    assert rule.matches == (
+        FilterMatch(field="ctmark", values=("0x1/0x3",), negated=True),
+        FilterMatch(field="mark", values=("0x2/0xffffffff",)),
+    )
 
 
 def test_a_line_that_is_none_of_iptables_save_is_refused() -> None:

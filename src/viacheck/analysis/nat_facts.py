@@ -14,8 +14,9 @@ from viacheck.analysis.packet_filter.evaluate import (
     FilteredPacket,
     Passage,
     Translation,
+    after_prerouting,
     forwarding,
-    mark_after_prerouting,
+    mark_of_flow,
     source_nat,
 )
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, subnets_overlap
@@ -122,23 +123,17 @@ def forwarded_probes(resolved: ResolvedIntent, packet_filter: PacketFilter | Non
 
 
 def _probe(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPacket:
-    return FilteredPacket(
-        family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
-        iif=resolved.bridge, oif=resolved.uplink, protocol=PROTOCOL_NUMBERS[protocol],
-        dport=None if protocol == "icmp" else resolved.intent.probe.port, mark=resolved.agent_mark_for(protocol),
-        icmp_type=_ECHO_REQUEST if protocol == "icmp" else None, icmp_code=0 if protocol == "icmp" else None,
-    )  # fmt: skip
+    return replace(resolved.routed_probe(protocol), oif=resolved.uplink)
 
 
 def _answer(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPacket:
+    filters, probe = resolved.snapshot.host.packet_filter, _probe(resolved, protocol)
     arriving = FilteredPacket(
-        family=4, source=resolved.target, destination=resolved.agent_source or "0.0.0.0",  # noqa: S104
-        iif=resolved.uplink, oif=None, protocol=PROTOCOL_NUMBERS[protocol],
-        sport=None if protocol == "icmp" else resolved.intent.probe.port, ctstate="established",
-        icmp_type=_ECHO_REPLY if protocol == "icmp" else None, icmp_code=0 if protocol == "icmp" else None,
+        family=4, source=probe.destination, destination=probe.source, iif=resolved.uplink, oif=None,
+        protocol=probe.protocol, sport=probe.dport, ctmark=mark_of_flow(filters, probe), ctstate="established",
+        icmp_type=_ECHO_REPLY if protocol == "icmp" else None, icmp_code=probe.icmp_code,
     )  # fmt: skip
-    mark = mark_after_prerouting(resolved.snapshot.host.packet_filter, arriving)
-    return replace(arriving, oif=resolved.bridge, mark=mark)
+    return replace(after_prerouting(filters, arriving), oif=resolved.bridge)
 
 
 def subnet_is_routed(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> bool:

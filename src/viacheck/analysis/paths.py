@@ -12,7 +12,13 @@ from enum import StrEnum
 from functools import cached_property
 
 from viacheck.analysis.bridged_frames import CALLS_IPTABLES, bridge_passages
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
+from viacheck.analysis.packet_filter.evaluate import (
+    FilteredPacket,
+    after_prerouting,
+    forwarding,
+    mark_of_flow,
+    source_nat,
+)
 from viacheck.analysis.resolved_intent import ON_PARENT, PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.model import RoutingModel
@@ -257,7 +263,8 @@ class PathTracer:
             family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
             protocol=traffic.protocol, dport=traffic.dport,
         )  # fmt: skip
-        mark = mark_after_prerouting(host.packet_filter, filtered)
+        filtered = after_prerouting(host.packet_filter, filtered)
+        mark = filtered.mark
         hops.append(_hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
         if mark is None:
             reason = "the mark that prerouting sets cannot be evaluated"
@@ -273,7 +280,7 @@ class PathTracer:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         if (ended := _undelivered(decision, "the host's")) is not None:
             return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
-        return self._filtered(traffic, arriving, replace(filtered, mark=mark), decision, hops)
+        return self._filtered(traffic, arriving, filtered, decision, hops)
 
     def _filtered(
         self, traffic: Traffic, arriving: str, filtered: FilteredPacket, decision: Decision, hops: list[PathHop]
@@ -319,19 +326,30 @@ class PathTracer:
         )  # fmt: skip
         if len(decision.interfaces) != 1 or not self.answers:
             return path
-        return self._answered(path, arriving, traffic.source != path.source)
+        return self._answered(path, arriving, mark_of_flow(host.packet_filter, packet))
 
-    def _answered(self, path: Path, arriving: str, translated: bool) -> Path:
-        """Trace the answer: it arrives where the packet left, conntrack reverses NAT, and the host routes it."""
+    def _answered(self, path: Path, arriving: str, ctmark: int | None) -> Path:
+        """Trace the answer: it arrives where the packet left, conntrack reverses NAT, and the host routes it.
+
+        Args:
+            path: of the packet.
+            arriving: the interface by which the packet came from the agent.
+            ctmark: the mark of its flow.
+        """
         (uplink,) = path.egress
         host, traffic = self.resolved.snapshot.host, path.traffic
         assert traffic.source is not None
         hops = [_hop("wire", uplink, "link", None, f"arrives by {uplink}")]
+        translated = traffic.source != path.source
+        # Conntrack reverses NAT after these chains: until then the answer is one to the translated source, which is
+        # one of several where a rule translates to a range.
+        destination = path.source if path.source and "-" not in path.source else traffic.source
         reply = FilteredPacket(
-            family=traffic.family, source=traffic.destination, destination=traffic.source, iif=uplink, oif=None,
-            protocol=traffic.protocol, sport=traffic.dport, ctstate="established",
+            family=traffic.family, source=traffic.destination, destination=destination, iif=uplink, oif=None,
+            protocol=traffic.protocol, sport=traffic.dport, ctmark=ctmark, ctstate="established",
         )  # fmt: skip
-        mark = mark_after_prerouting(host.packet_filter, reply)
+        reply = replace(after_prerouting(host.packet_filter, reply), destination=traffic.source)
+        mark = reply.mark
         if mark is None:
             hops.append(_hop("host", uplink, "mangle", None, "unknown"))
             return replace(path, answer=tuple(hops), answer_reason="the answer's mark cannot be evaluated")
@@ -356,7 +374,7 @@ class PathTracer:
                 path, answer=tuple(hops), answer_returns=False, answer_reason=reason,
                 misrouted=decision if decision.outcome != "martian" else None,
             )  # fmt: skip
-        passage = forwarding(host.packet_filter, replace(reply, oif=arriving, mark=mark))
+        passage = forwarding(host.packet_filter, replace(reply, oif=arriving))
         decider = passage.rule.text if passage.rule else f"policy of {passage.chain.name}" if passage.chain else None
         model = {True: "accepted", False: "dropped", None: "unknown"}[passage.allowed]
         hops.append(_hop("host", arriving, "forward", decider, model))

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 
 from viacheck.analysis.link_layers import LinkLayers, link_layers, outer_ports
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, mark_after_prerouting
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, after_prerouting
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
 from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, TransportProtocol
@@ -22,6 +22,7 @@ from viacheck.model.result import PacketSighting
 from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, Route, Rule, Snapshot
 
 PROTOCOL_NUMBERS: dict[TransportProtocol, int] = {"icmp": IPPROTO_ICMP, "tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
+_ECHO_REQUEST = 8
 DEFAULT_BRIDGE = "docker0"
 ON_PARENT = ("macvlan", "macvtap", "ipvlan")
 """Kinds of interfaces that sit on a parent (IFLA_LINK)."""
@@ -269,12 +270,7 @@ class ResolvedIntent:
     @cached_property
     def agent_mark(self) -> int:
         """The mark that the host's packet filter gives to the agent's packets before they are routed."""
-        if self.agent_source is None:
-            return 0
-        filtered = FilteredPacket(
-            family=4, source=self.agent_source, destination=self.target, iif=self.bridge, oif=None
-        )
-        return mark_after_prerouting(self.snapshot.host.packet_filter, filtered) or 0
+        return self.agent_mark_for(None)
 
     def agent_packet(self, protocol: TransportProtocol | None = None, destination: str | None = None) -> Packet:
         """The agent's packet as the host's routing sees it arrive, or as the host's own where the two share it."""
@@ -290,13 +286,18 @@ class ResolvedIntent:
 
     def agent_mark_for(self, protocol: TransportProtocol | None) -> int:
         """Return the mark that the packet filter gives to the agent's packets of a protocol."""
-        if protocol is None or self.agent_source is None:
-            return self.agent_mark
-        filtered = FilteredPacket(
-            family=4, source=self.agent_source, destination=self.target, iif=self.bridge, oif=None,
-            protocol=PROTOCOL_NUMBERS[protocol], dport=self.intent.probe.port if protocol != "icmp" else None,
+        return self.routed_probe(protocol).mark or 0
+
+    def routed_probe(self, protocol: TransportProtocol | None) -> FilteredPacket:
+        """Return the agent's probe as the host routes it, with the marks of the packet and its flow."""
+        is_ping = protocol == "icmp"
+        probe = FilteredPacket(
+            family=4, source=self.agent_source or "0.0.0.0", destination=self.target, iif=self.bridge, oif=None,  # noqa: S104
+            protocol=PROTOCOL_NUMBERS[protocol] if protocol else None,
+            dport=self.intent.probe.port if protocol in ("udp", "tcp") else None,
+            icmp_type=_ECHO_REQUEST if is_ping else None, icmp_code=0 if is_ping else None,
         )  # fmt: skip
-        return mark_after_prerouting(self.snapshot.host.packet_filter, filtered) or 0
+        return after_prerouting(self.snapshot.host.packet_filter, probe)
 
     def agent_decision(self, protocol: TransportProtocol | None = None) -> Decision:
         """What the routing model says of the agent's packet to the probe target."""

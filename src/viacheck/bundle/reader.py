@@ -301,7 +301,7 @@ def _bad_match(match: FilterMatch) -> Iterator[str]:
         try:
             if match.field in ("source", "destination"):
                 ip_network(value, strict=False)
-            elif match.field == "mark":
+            elif match.field in ("mark", "ctmark"):
                 _ = [int(part, 16) for part in value.split("/")]
             elif match.field in _PORTS_FIELDS:
                 _ = [int(part) for part in value.split("-")]

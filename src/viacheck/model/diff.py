@@ -263,8 +263,8 @@ def _chain_text(content: ChainContent) -> str:
         return f"{name} policy {chain.policy}" if chain.policy is not None else name
     conditions = [f"{'not ' if match.negated else ''}{match.field} {','.join(match.values)}" for match in rule.matches]
     action = [part for part in (rule.verdict, rule.argument) if part]
-    mark = [f"mark {rule.set_mark}"] if rule.set_mark else []
-    return f"{name}: {' '.join([*conditions, *action, *mark]) or 'a rule without effect'}"
+    marks = [f"{what} {change}" for what, change in (("mark", rule.set_mark), ("ct mark", rule.set_ctmark)) if change]
+    return f"{name}: {' '.join([*conditions, *action, *marks]) or 'a rule without effect'}"
 
 
 def _engine_text(fact: EngineFact) -> str:

@@ -61,7 +61,7 @@ def values_equal(key: PacketField, octets: bytes, name_of: InterfaceName) -> Val
     if key.field in _INTERFACES:
         return _interface(key, octets, name_of)
     value = key.value(octets[: key.held])
-    if key.field == "mark":
+    if key.field in ("mark", "ctmark"):
         return (mark_text(value, ALL_BITS if key.mask is None else key.mask),)
     if key.mask is not None:
         return None

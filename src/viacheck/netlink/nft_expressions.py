@@ -137,6 +137,7 @@ class CtExpression:
 
     target: int | None = _field(1, _register, None)
     key: int = _field(2, as_number, 0)
+    source: int = _field(4, _register, 0)
 
 
 @dataclass(frozen=True, slots=True)

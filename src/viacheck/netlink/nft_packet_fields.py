@@ -68,7 +68,7 @@ _META_FIELDS = {
 }
 _FIB_TYPE = 3
 _FIB_FIELDS = {1: ("src-type", "saddr"), 2: ("dst-type", "daddr")}
-_CT_STATE_KEY, _CT_STATUS_KEY = 0, 2
+_CT_STATE_KEY, _CT_STATUS_KEY, CT_MARK = 0, 2, 3
 _WITH_PORTS = frozenset({"6", "17", "33", "132", "136"})
 ICMP_TYPE_AND_CODE = "icmp-type-and-code"
 _ICMP = {("1",): "icmp", ("58",): "icmpv6"}
@@ -127,6 +127,8 @@ def tracking_field(tracking: CtExpression) -> PacketField:
         return PacketField("ctstate", "ct state", 4, 4, host_order=True)
     if tracking.key == _CT_STATUS_KEY:
         return PacketField("ctstatus", "ct status", 4, 4, host_order=True)
+    if tracking.key == CT_MARK:
+        return PacketField("ctmark", "ct mark", 4, 4, host_order=True)
     return unknown_field(f"ct {tracking.key}", 4, host_order=True)
 
 

@@ -37,6 +37,7 @@ from viacheck.netlink.nft_conditions import (
     values_text,
 )
 from viacheck.netlink.nft_packet_fields import (
+    CT_MARK,
     ICMP_TYPE_AND_CODE,
     META_MARK,
     PacketField,
@@ -54,6 +55,7 @@ FindSet = Callable[[str], NftSet | None]
 
 _EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 _WITHOUT_EFFECT = frozenset({"flow_offload", "last", "log", "notrack"})
+_ALL_OF_IT = mark_text(ALL_BITS, ALL_BITS)
 _DECIDING = frozenset({"fwd", "synproxy", "tproxy"})
 
 
@@ -77,6 +79,7 @@ class RuleState:
     verdict: str | None = None
     argument: str | None = None
     set_mark: str | None = None
+    set_ctmark: str | None = None
     packets: int | None = None
     octets: int | None = None
     xtables: bool = False
@@ -135,6 +138,7 @@ def filter_rules(state: RuleState, handle: int, comment: str) -> Iterator[Filter
         verdict=state.verdict,
         argument=state.argument,
         set_mark=state.set_mark,
+        set_ctmark=state.set_ctmark,
         packets=state.packets,
         bytes=state.octets,
         handle=handle,
@@ -172,8 +176,11 @@ def _apply(state: RuleState, expression: nft.Expression) -> None:
         case nft.CounterExpression(octets=octets, packets=packets):
             state.octets, state.packets = octets, packets
             state.parts.append(f"counter packets {packets} bytes {octets}")
-        case nft.CtExpression(target=None, key=key_number):
-            state.parts.append(f"ct {key_number} set")
+        case nft.CtExpression(target=None, key=key_number, source=source):
+            if key_number == CT_MARK:
+                _set_flow_mark(state, source)
+            else:
+                state.parts.append(f"ct {key_number} set")
         case nft.CtExpression(target=int(target)):
             state.fields[target] = tracking_field(expression)
         case nft.DupExpression():
@@ -239,16 +246,38 @@ def _meta(state: RuleState, meta: nft.MetaExpression) -> None:
 
 
 def _set_mark(state: RuleState, register: int) -> None:
+    change = _mark_change(state, register, own="mark", other="ctmark")
+    if state.set_ctmark is not None:
+        # A rule is evaluated as setting the packet's mark first; here the flow's was set before.
+        if change.startswith("copy "):
+            change = state.set_ctmark if change == f"copy {_ALL_OF_IT}" and _is_whole(state.set_ctmark) else "unknown"
+        if state.set_ctmark.startswith("copy "):
+            state.set_ctmark = "unknown"
+    state.set_mark = change
+    state.parts.append(f"meta mark set {change}")
+
+
+def _set_flow_mark(state: RuleState, register: int) -> None:
+    state.set_ctmark = _mark_change(state, register, own="ctmark", other="mark")
+    state.parts.append(f"ct mark set {state.set_ctmark}")
+
+
+def _mark_change(state: RuleState, register: int, *, own: str, other: str) -> str:
+    """Return what a mark becomes that is set to a register, as :class:`FilterRule` holds it."""
     key = state.fields.get(register)
     if register in state.constants:
-        value = int.from_bytes(state.constants[register][:4], sys.byteorder)
-        state.set_mark = mark_text(value, ALL_BITS)
-    elif key is not None and key.field == "mark":
-        kept = ALL_BITS if key.mask is None else key.mask
-        state.set_mark = mark_text(key.xor, kept ^ ALL_BITS)
-    else:
-        state.set_mark = "unknown"
-    state.parts.append(f"meta mark set {state.set_mark}")
+        return mark_text(int.from_bytes(state.constants[register][:4], sys.byteorder), ALL_BITS)
+    if key is None:
+        return "unknown"
+    kept = ALL_BITS if key.mask is None else key.mask
+    if key.field == own:
+        return mark_text(key.xor, kept ^ ALL_BITS)
+    return f"copy {mark_text(kept, ALL_BITS)}" if key.field == other and not key.xor else "unknown"
+
+
+def _is_whole(change: str) -> bool:
+    """Return whether a change sets all bits to a constant."""
+    return change.endswith(f"/0x{ALL_BITS:x}") and not change.startswith("copy ")
 
 
 def _bitwise(state: RuleState, bitwise: nft.BitwiseExpression) -> None:
@@ -398,6 +427,7 @@ def _xtables_target(state: RuleState, target: nft.TargetExpression) -> None:
     state.xtables = True
     effect = target_effect(target, state.version)
     state.set_mark = effect.set_mark or state.set_mark
+    state.set_ctmark = effect.set_ctmark or state.set_ctmark
     if effect.verdict is None:
         state.parts.append(effect.text)
     else:

@@ -22,6 +22,7 @@ _WITHOUT_VERDICT = frozenset(
     {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "IDLETIMER", "LED", "LOG", "NFLOG"}
     | {"NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL"}
 )
+_CONNMARK_SET, _CONNMARK_SAVE = 0, 1
 _VERDICTS = {"MASQUERADE": "masquerade", "REDIRECT": "redirect", "REJECT": "reject", "NFQUEUE": "queue"}
 
 
@@ -33,6 +34,7 @@ class TargetEffect:
     verdict: str | None = None
     argument: str | None = None
     set_mark: str | None = None
+    set_ctmark: str | None = None
 
 
 def match_conditions(match: MatchExpression) -> tuple[FilterMatch, ...]:
@@ -68,8 +70,23 @@ def target_effect(target: TargetExpression, version: int | None) -> TargetEffect
         mark = mark_text(*struct.unpack_from("=II", blob))
         return TargetEffect(f"MARK xset {mark}", set_mark=mark)
     if name == "CONNMARK":
-        return TargetEffect(name, set_mark="unknown")
+        return _connection_mark(revision, blob)
     return TargetEffect(name, None if name in _WITHOUT_VERDICT else "unknown")
+
+
+def _connection_mark(revision: int, blob: bytes) -> TargetEffect:
+    """Read struct xt_connmark_tginfo1, or 2, which adds a shift before the mode (linux/netfilter/xt_connmark.h)."""
+    value, mask_of_flow, mask = struct.unpack_from("=III", blob)
+    shift, mode = struct.unpack_from("=13xBB", blob) if revision == 2 else (0, *struct.unpack_from("=12xB", blob))
+    is_known = revision in (1, 2) and not shift
+    if mode == _CONNMARK_SET:
+        change = mark_text(value, mask_of_flow) if is_known else "unknown"
+        return TargetEffect(f"CONNMARK xset {change}", set_ctmark=change)
+    if mode == _CONNMARK_SAVE:
+        change = f"copy {mark_text(mask, mask_of_flow)}" if is_known else "unknown"
+        return TargetEffect("CONNMARK save", set_ctmark=change)
+    change = f"copy {mark_text(mask_of_flow, mask)}" if is_known else "unknown"
+    return TargetEffect("CONNMARK restore", set_mark=change)
 
 
 def _address_type(blob: bytes) -> Iterator[FilterMatch]:
@@ -98,6 +115,11 @@ def _mark(blob: bytes) -> Iterator[FilterMatch]:
     yield FilterMatch(field="mark", values=(mark_text(value, mask),), negated=bool(inverted))
 
 
+def _flow_mark(blob: bytes) -> Iterator[FilterMatch]:
+    value, mask, inverted = struct.unpack_from("=IIB", blob)
+    yield FilterMatch(field="ctmark", values=(mark_text(value, mask),), negated=bool(inverted))
+
+
 def _tcp(blob: bytes) -> Iterator[FilterMatch]:
     first_source, last_source, first, last, option, mask, _compared, inverted = struct.unpack_from("=HHHHBBBB", blob)
     if not (option or mask or inverted & 12):
@@ -118,6 +140,7 @@ def _ports(source: tuple[int, int], destination: tuple[int, int], inverted: int)
 
 _MATCHES: dict[tuple[str, int], Callable[[bytes], Iterator[FilterMatch]]] = {
     ("addrtype", 1): _address_type,
+    ("connmark", 1): _flow_mark,
     ("conntrack", 3): _connection_tracking,
     ("limit", 0): _limit,
     ("mark", 1): _mark,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import ip_network
 from itertools import pairwise
 from typing import Literal
@@ -51,7 +52,7 @@ _CT_STATUS = {
 }  # fmt: skip
 _KNOWN_MATCHES = frozenset(
     {"tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "icmpv6", "multiport", "comment", "conntrack", "state"}
-    | {"mark", "addrtype", "limit"}
+    | {"mark", "connmark", "addrtype", "limit"}
 )
 """Matches that add no condition to their options; every other match is a condition itself."""
 _COUNTERS = re.compile(r"\[(\d+):(\d+)\]")
@@ -133,16 +134,15 @@ def _rule(line: str, chains: set[str]) -> FilterRule:
         arguments.take()
         matches = tuple(_matches(arguments))
         target = arguments.take() if arguments.more and (option := arguments.take()) else ""
-        verdict, argument, set_mark = (
-            _target(option, target, arguments.rest(), chains) if target else (None, None, None)
-        )
+        effect = _target(option, target, arguments.rest(), chains) if target else _Target()
     except (ValueError, IndexError) as error:
         raise NotIptablesSave(f"a rule that iptables-save does not print ({error}): {line!r}") from None
     return FilterRule(
         matches=matches,
-        verdict=verdict,
-        argument=argument,
-        set_mark=set_mark,
+        verdict=effect.verdict,
+        argument=effect.argument,
+        set_mark=effect.set_mark,
+        set_ctmark=effect.set_ctmark,
         packets=int(counters[1]) if counters else None,
         bytes=int(counters[2]) if counters else None,
         text=text,
@@ -186,7 +186,7 @@ class _Arguments:
 
 
 def _matches(arguments: _Arguments) -> Iterator[FilterMatch]:
-    negated = False
+    negated, module = False, ""
     while not arguments.at_target:
         option = arguments.take()
         if option == "!":
@@ -199,7 +199,7 @@ def _matches(arguments: _Arguments) -> Iterator[FilterMatch]:
         else:
             values = arguments.until_option()
             if option != "--comment":
-                yield from _condition(option, values, negated)
+                yield from _condition(module, option, values, negated)
         negated = False
 
 
@@ -207,8 +207,8 @@ def _unknown(arguments: list[str]) -> FilterMatch:
     return FilterMatch(field="unknown", values=(shlex.join(arguments),))
 
 
-def _condition(option: str, values: list[str], negated: bool) -> Iterator[FilterMatch]:
-    """Yield the condition of an option; ``-p all`` is no condition."""
+def _condition(module: str, option: str, values: list[str], negated: bool) -> Iterator[FilterMatch]:
+    """Yield the condition of an option of a match module; ``-p all`` is no condition."""
     unknown = _unknown([*(["!"] if negated else []), option, *values])
     if len(values) != 1:
         yield unknown
@@ -250,7 +250,7 @@ def _condition(option: str, values: list[str], negated: bool) -> Iterator[Filter
             if code:
                 yield FilterMatch(field="icmp-code", values=(code,))
     elif name == "mark":
-        accepted = (_mark(value),)
+        name, accepted = "ctmark" if module == "connmark" else name, (_mark(value),)
     elif name in ("src-type", "dst-type"):
         accepted = tuple(value.lower().split(","))
     yield FilterMatch(field=name, values=accepted, negated=negated) if name and accepted else unknown
@@ -278,26 +278,49 @@ def _mark(value: str) -> str:
     return f"0x{int(number, 0):x}/0x{int(mask, 0) if mask else 0xFFFFFFFF:x}"
 
 
-def _target(
-    option: str, target: str, options: list[str], chains: set[str]
-) -> tuple[str | None, str | None, str | None]:
-    """Return the verdict, its argument, and the mark that is set."""
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What the target of a rule does."""
+
+    verdict: str | None = None
+    argument: str | None = None
+    set_mark: str | None = None
+    set_ctmark: str | None = None
+
+
+def _target(option: str, target: str, options: list[str], chains: set[str]) -> _Target:
     values = dict(pairwise([*options, ""]))
     if target in chains:
-        return "goto" if option == "-g" else "jump", target, None
+        return _Target("goto" if option == "-g" else "jump", target)
     if target == "MARK":
-        for name in ("--set-xmark", "--set-mark"):
-            if name in values:
-                value, mask = (int(number, 16) for number in _mark(values[name]).split("/"))
-                # --set-mark ors the value in, --set-xmark xors it; both clear the mask's bits first.
-                return None, None, f"0x{value:x}/0x{mask | value if name == '--set-mark' else mask:x}"
-        return None, None, "unknown"
+        return _Target(set_mark=_set_mark(values))
     if target == "CONNMARK":
-        return None, None, "unknown" if "--restore-mark" in values else None
+        return _connection_mark(values)
     verdict = _VERDICTS.get(target)
     if verdict is None:
-        return None if target in _WITHOUT_VERDICT else "unknown", None, None
-    return verdict, _without_port(values.get("--to-source") or values.get("--to-destination")), None
+        return _Target(None if target in _WITHOUT_VERDICT else "unknown")
+    return _Target(verdict, _without_port(values.get("--to-source") or values.get("--to-destination")))
+
+
+def _set_mark(values: dict[str, str]) -> str:
+    for name in ("--set-xmark", "--set-mark"):
+        if name in values:
+            value, mask = (int(number, 16) for number in _mark(values[name]).split("/"))
+            # --set-mark ors the value in, --set-xmark xors it; both clear the mask's bits first.
+            return f"0x{value:x}/0x{mask | value if name == '--set-mark' else mask:x}"
+    return "unknown"
+
+
+def _connection_mark(values: dict[str, str]) -> _Target:
+    restores, saves = "--restore-mark" in values, "--save-mark" in values
+    if not (restores or saves):
+        return _Target(set_ctmark=_set_mark(values))
+    masks = {name: int(values.get(f"--{name}mask", "0xffffffff"), 0) for name in ("nf", "ct")}
+    # Marks that are shifted on the way: --left-shift-mark, --right-shift-mark.
+    shifted = any("shift" in name for name in values)
+    source, changed = ("ct", "nf") if restores else ("nf", "ct")
+    change = "unknown" if shifted else f"copy 0x{masks[source]:x}/0x{masks[changed]:x}"
+    return _Target(set_mark=change) if restores else _Target(set_ctmark=change)
 
 
 def _without_port(address: str | None) -> str | None:

@@ -35,6 +35,8 @@ _ICMP_TYPES = {
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _EVERYTHING = {"ip": "0.0.0.0/0", "ip6": "::/0"}
 _ALL_BITS = 0xFFFFFFFF
+_PACKET_MARK = {"meta": {"key": "mark"}}
+_FLOW_MARK = {"ct": {"key": "mark"}}
 
 
 class NotARuleset(ValueError):
@@ -110,7 +112,7 @@ def _rules(rule: dict[str, Any], maps: dict[str, list[Any]]) -> Iterator[FilterR
 
 def _rule(rule: dict[str, Any]) -> FilterRule:
     matches: list[FilterMatch] = []
-    verdict = argument = set_mark = packets = octets = None
+    verdict = argument = set_mark = set_ctmark = packets = octets = None
     for statement in rule.get("expr", ()):
         (kind, value), *_ = statement.items()
         if kind == "match":
@@ -124,7 +126,7 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
         elif kind in ("snat", "dnat"):
             verdict, argument = kind, value["addr"] if isinstance(value.get("addr"), str) else None
         elif kind == "mangle":
-            set_mark = _mark_set(value) or set_mark
+            set_mark, set_ctmark = _marks_set(value, set_mark, set_ctmark)
         elif kind == "limit":
             over = isinstance(value, dict) and bool(value.get("inv"))
             matches.append(FilterMatch(field="limit", values=("over" if over else "within",)))
@@ -135,6 +137,7 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
         verdict=verdict,
         argument=argument,
         set_mark=set_mark,
+        set_ctmark=set_ctmark,
         packets=packets,
         bytes=octets,
         handle=rule.get("handle"),
@@ -142,11 +145,27 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
     )
 
 
-def _mark_set(value: dict[str, Any]) -> str | None:
-    if value.get("key") != {"meta": {"key": "mark"}}:
-        return None
-    mark = value.get("value")
-    return f"{mark:#x}/{_ALL_BITS:#x}" if isinstance(mark, int) else "unknown"
+def _marks_set(value: dict[str, Any], set_mark: str | None, set_ctmark: str | None) -> tuple[str | None, str | None]:
+    """Return the changes of the packet's and the flow's mark after one more statement of the rule."""
+    if value.get("key") == _PACKET_MARK:
+        change = _mark_change(value.get("value"), other=_FLOW_MARK)
+        if set_ctmark is not None and (set_ctmark.startswith("copy ") or change.startswith("copy ")):
+            # A rule is evaluated as setting the packet's mark first.
+            return "unknown", "unknown"
+        return change, set_ctmark
+    if value.get("key") == _FLOW_MARK:
+        return set_mark, _mark_change(value.get("value"), other=_PACKET_MARK)
+    return set_mark, set_ctmark
+
+
+def _mark_change(value: Any, *, other: dict[str, Any]) -> str:
+    if isinstance(value, int):
+        return f"{value:#x}/{_ALL_BITS:#x}"
+    if value == other:
+        return f"copy {_ALL_BITS:#x}/{_ALL_BITS:#x}"
+    if isinstance(value, dict) and isinstance(operands := value.get("&"), list) and operands[0] == other:
+        return f"copy {operands[1]:#x}/{_ALL_BITS:#x}" if isinstance(operands[1], int) else "unknown"
+    return "unknown"
 
 
 def _matches(condition: dict[str, Any]) -> Iterator[FilterMatch]:
@@ -183,8 +202,11 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
     elif kind == "fib" and key.get("result") == "type" and key.get("flags") in ("daddr", ["daddr"], "saddr", ["saddr"]):
         side = "dst-type" if "daddr" in key["flags"] else "src-type"
         yield FilterMatch(field=side, values=tuple(map(str, _values(right))), negated=negated)
-    elif kind == "&" and key[0] == {"meta": {"key": "mark"}}:
-        yield FilterMatch(field="mark", values=(f"{_number(right):#x}/{_number(key[1]):#x}",), negated=negated)
+    elif kind == "ct" and key.get("key") == "mark":
+        yield FilterMatch(field="ctmark", values=(f"{_number(right):#x}/{_ALL_BITS:#x}",), negated=negated)
+    elif kind == "&" and key[0] in (_PACKET_MARK, _FLOW_MARK):
+        field = "mark" if key[0] == _PACKET_MARK else "ctmark"
+        yield FilterMatch(field=field, values=(f"{_number(right):#x}/{_number(key[1]):#x}",), negated=negated)
     else:
         raise _Unknown
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
+from viacheck.analysis.packet_filter.marks import changed, value_and_mask
 from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule, PacketFilter
 
 _FAMILIES: dict[Family, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet")}
@@ -18,7 +19,8 @@ TERMINAL = frozenset({"accept", "drop", "reject", "masquerade", "snat", "dnat", 
 """Verdicts after which no later rule of the chain is evaluated."""
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _ICMP = frozenset({1, 58})
-_MARK_BITS = 0xFFFFFFFF
+_CONNTRACK_PRIORITY = -200
+"""NF_IP_PRI_CONNTRACK: before it a packet has no flow yet, and no mark of it."""
 _DEPTH = 16
 """The kernel's own limit on jumps (NFT_JUMP_STACK_SIZE)."""
 
@@ -39,6 +41,8 @@ class FilteredPacket:
     sport: int | None = None
     dport: int | None = None
     mark: int | None = 0
+    ctmark: int | None = 0
+    """The mark of its flow: 0 for the first packet."""
     ctstate: str = "new"
     icmp_type: int | None = None
     icmp_code: int | None = None
@@ -163,14 +167,42 @@ def _forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
 
 def mark_after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> int | None:
     """Return the mark that a packet has when it is routed; None when it is unknown, or the packet is dropped before."""
-    mark = packet.mark
-    for chain in base_chains(packet_filter, packet.family, "prerouting", "filter"):
-        ends = _walk(packet_filter, chain, replace(packet, mark=mark))
-        marks = {end.mark for end in ends}
-        if len(marks) != 1 or any(end.verdict not in ("accept", "fall") for end in ends):
-            return None
-        mark = marks.pop()
-    return None if packet_filter.unread else mark
+    return after_prerouting(packet_filter, packet).mark
+
+
+def after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> FilteredPacket:
+    """Return a packet as it is routed, with the marks that prerouting leaves.
+
+    Returns a mark of None where it is unknown, or the packet is dropped before.
+    """
+    return _after_hook(packet_filter, "prerouting", packet)
+
+
+def mark_of_flow(packet_filter: PacketFilter, packet: FilteredPacket) -> int | None:
+    """Return the mark that a flow keeps for its answers, once its first packet has left; None when it is unknown.
+
+    Args:
+        packet_filter: the host's.
+        packet: the first packet as it is routed, with the interface by which it leaves.
+    """
+    for hook in ("forward", "postrouting"):
+        packet = _after_hook(packet_filter, hook, packet)
+    return packet.ctmark
+
+
+def _after_hook(packet_filter: PacketFilter, hook: str, packet: FilteredPacket) -> FilteredPacket:
+    for chain in base_chains(packet_filter, packet.family, hook, "filter"):
+        early = hook == "prerouting" and (chain.priority or 0) < _CONNTRACK_PRIORITY
+        ends = _walk(packet_filter, chain, replace(packet, ctmark=None) if early else packet)
+        if any(end.verdict not in ("accept", "fall") for end in ends):
+            return replace(packet, mark=None, ctmark=None)
+        marks, ctmarks = {end.mark for end in ends}, {end.ctmark for end in ends}
+        packet = replace(
+            packet,
+            mark=marks.pop() if len(marks) == 1 else None,
+            ctmark=packet.ctmark if early else ctmarks.pop() if len(ctmarks) == 1 else None,
+        )
+    return replace(packet, mark=None, ctmark=None) if packet_filter.unread else packet
 
 
 def base_chains(packet_filter: PacketFilter, family: Family, hook: str, kind: str) -> list[FilterChain]:
@@ -203,6 +235,7 @@ class _End:
     chain: FilterChain
     rule: FilterRule | None
     mark: int | None
+    ctmark: int | None
     certain: bool
     """False when a condition or verdict before this end could not be evaluated."""
 
@@ -249,7 +282,7 @@ class _TableWalk:
         state = (chain.name, packet, certain, depth)
         if state not in self._walked:
             distinct = {
-                (end.verdict, end.chain.name, id(end.rule), end.mark, end.certain): end
+                (end.verdict, end.chain.name, id(end.rule), end.mark, end.ctmark, end.certain): end
                 for end in self._through(chain, packet, certain, depth)
             }
             self._walked[state] = list(distinct.values())
@@ -261,15 +294,14 @@ class _TableWalk:
             if answer is False:
                 continue
             sure = certain and answer is True
-            if rule.set_mark is not None:
-                marked = _marked(packet.mark, rule.set_mark)
-                packet = replace(packet, mark=marked if answer or marked == packet.mark else None)
+            if rule.set_mark is not None or rule.set_ctmark is not None:
+                packet = _marked(packet, rule, answer)
             if rule.verdict is None:
                 continue
             if rule.verdict in ("jump", "goto"):
                 called = self._chains.get(rule.argument or "")
                 if called is None or depth >= _DEPTH:
-                    yield _End("unknown", chain, rule, packet.mark, False)
+                    yield _End("unknown", chain, rule, packet.mark, packet.ctmark, False)
                     continue
                 fallen, decided = [], False
                 for end in self.ends(called, packet, sure, depth + 1):
@@ -282,24 +314,24 @@ class _TableWalk:
                     yield from fallen
                     decided = decided or bool(fallen)
                 elif fallen:
-                    after = {end.mark for end in fallen} | ({packet.mark} if answer is None else set())
-                    packet = replace(packet, mark=after.pop() if len(after) == 1 else None)
+                    after = {(end.mark, end.ctmark) for end in fallen}
+                    packet = _joined(packet, after | ({(packet.mark, packet.ctmark)} if answer is None else set()))
                 if answer and (rule.verdict == "goto" or not fallen):
                     return
                 certain = certain and not decided
                 continue
             if rule.verdict == "return":
-                yield _End("fall", chain, rule, packet.mark, sure)
+                yield _End("fall", chain, rule, packet.mark, packet.ctmark, sure)
             elif rule.verdict in TERMINAL:
-                yield _End(rule.verdict, chain, rule, packet.mark, sure)
+                yield _End(rule.verdict, chain, rule, packet.mark, packet.ctmark, sure)
             else:
-                yield _End("unknown", chain, rule, packet.mark, False)
+                yield _End("unknown", chain, rule, packet.mark, packet.ctmark, False)
                 certain = False
                 continue
             if answer:
                 return
             certain = False
-        yield _End("fall", chain, None, packet.mark, certain)
+        yield _End("fall", chain, None, packet.mark, packet.ctmark, certain)
 
 
 def _translation(end: _End) -> Translation | None:
@@ -331,19 +363,24 @@ def _allows(verdict: str) -> bool | None:
     return {"accept": True, "fall": True, "drop": False, "reject": False}.get(verdict)
 
 
-def _marked(mark: int | None, change: str) -> int | None:
-    """Return a mark after ``VALUE/MASK``: the mask's bits are cleared, then the value's bits are flipped."""
-    if change == "unknown":
-        return None
-    value, mask = _value_and_mask(change)
-    if mask == _MARK_BITS:
-        return value
-    return None if mark is None else (mark & ~mask & _MARK_BITS) ^ value
+def _marked(packet: FilteredPacket, rule: FilterRule, answer: bool | None) -> FilteredPacket:
+    """Return a packet with the marks that a rule sets; for an ``answer`` of None it may not match it."""
+    mark, ctmark = packet.mark, packet.ctmark
+    if rule.set_mark is not None:
+        mark = changed(mark, ctmark, rule.set_mark)
+    if rule.set_ctmark is not None:
+        ctmark = changed(ctmark, mark, rule.set_ctmark)
+    return _joined(packet, {(mark, ctmark)} | ({(packet.mark, packet.ctmark)} if answer is None else set()))
 
 
-def _value_and_mask(text: str) -> tuple[int, int]:
-    value, _, mask = text.partition("/")
-    return int(value, 16), int(mask, 16) if mask else _MARK_BITS
+def _joined(packet: FilteredPacket, marks: set[tuple[int | None, int | None]]) -> FilteredPacket:
+    """Return a packet that has one of these pairs of marks: where they differ, a mark is unknown."""
+    own, of_flow = {mark for mark, _ in marks}, {ctmark for _, ctmark in marks}
+    return replace(
+        packet,
+        mark=own.pop() if len(own) == 1 else None,
+        ctmark=of_flow.pop() if len(of_flow) == 1 else None,
+    )
 
 
 def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
@@ -371,9 +408,10 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         return None if packet.protocol is None else packet.protocol == int(value)
     if field in ("sport", "dport"):
         return _port_holds(packet.protocol, packet.sport if field == "sport" else packet.dport, value)
-    if field == "mark":
-        number, mask = _value_and_mask(value)
-        return None if packet.mark is None else packet.mark & mask == number
+    if field in ("mark", "ctmark"):
+        number, mask = value_and_mask(value)
+        mark = packet.mark if field == "mark" else packet.ctmark
+        return None if mark is None else mark & mask == number
     if field == "ctstate":
         return _status_holds(value, packet) if value in ("snat", "dnat") else packet.ctstate == value
     if field == "ctstatus":

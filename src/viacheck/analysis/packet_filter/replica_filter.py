@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from viacheck.analysis.packet_filter.marks import ALL_BITS, COPY, value_and_mask
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
@@ -93,7 +94,8 @@ def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple
                 left_out.append(f"{where}: {rule.text or rule.verdict} ({reason})")
                 continue
             rules += variants
-            beyond = _BEYOND_VERDICT.search(rule.text) if rule.verdict is None and rule.set_mark is None else None
+            is_rebuilt = rule.verdict is not None or rule.set_mark is not None or rule.set_ctmark is not None
+            beyond = None if is_rebuilt else _BEYOND_VERDICT.search(rule.text)
             if beyond is not None:
                 left_out.append(f"{where}: {beyond[1]} of {rule.text}")
         legacy = chain.backend == "iptables-legacy"
@@ -108,8 +110,11 @@ def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple
 
 def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
     """Return why a rule cannot be rebuilt; None when it can."""
-    if rule.verdict in ("queue", "unknown") or rule.set_mark == "unknown":
+    changes = [change for change in (rule.set_mark, rule.set_ctmark) if change is not None]
+    if rule.verdict in ("queue", "unknown") or "unknown" in changes:
         return "a snapshot does not hold its action"
+    if any(change.startswith(COPY) and value_and_mask(change)[1] != ALL_BITS for change in changes):
+        return "nftables cannot copy a part of a mark"
     if rule.verdict in ("snat", "dnat") and rule.argument is None:
         return "a snapshot does not hold its address"
     for match in rule.matches:
