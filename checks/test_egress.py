@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.classes import ClassPartition, ClassVerdict, TrafficClass, classes_text
+from viacheck.analysis.coverage import coverage
 from viacheck.analysis.loss import latency_text, loss_text, loss_verdict
+from viacheck.analysis.paths import probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import (
     answers_by_other_interface,
@@ -292,11 +294,15 @@ def test_every_class_of_traffic_leaves_as_intended(
         observed += f", and this host drops {classes_text(blocked, CLASSES_NAMED)} ({blocked[0].path.reason})"
     witnesses = traffic.class_witnesses(astray[:WITNESSED_CLASSES])
     record = expect.holds if traffic_classes.target_is_astray or resolved.intent.egress.all_traffic else expect.advises
+    probes = [probe_traffic(resolved, protocol) for protocol in resolved.intent.probe.protocols]
+    probes += [traffic_class.traffic for traffic_class in astray[:WITNESSED_CLASSES]]
+    covered = coverage(traffic_classes, probes)
+    met = f"; probes meet {covered.covered} of {covered.of} rules and routes that decide on the way"
     record(
         not astray,
         expected=expected,
-        observed=(_egress_text(astray) if astray else observed) + left_out,
-        evidence=[*(traffic_class.evidence for traffic_class in astray[:PATHS_SHOWN]), *witnesses],
+        observed=(_egress_text(astray) if astray else observed) + left_out + met,
+        evidence=[*(traffic_class.evidence for traffic_class in astray[:PATHS_SHOWN]), *witnesses, covered],
     )
 
 

@@ -129,7 +129,7 @@ def evidence_summary(result: CheckResult) -> str:
     paths = sum(evidence.kind == "path" for evidence in result.evidence)
     if paths:
         parts.append(counted(paths, "path"))
-    rest = sum(evidence.kind in ("far-end", "file", "counter", "state") for evidence in result.evidence)
+    rest = sum(evidence.kind in ("far-end", "file", "counter", "state", "coverage") for evidence in result.evidence)
     if rest:
         parts.append(counted(rest, "record"))
     return ", ".join(parts)

@@ -66,3 +66,24 @@ class PathEvidence(Plain):
     answer: list[PathHop] = Field(default_factory=list)
     departs_at: int | None = None
     answer_departs_at: int | None = None
+
+
+class UncoveredDecision(Plain):
+    """A rule, route or policy that no probe of the run meets."""
+
+    place: Place
+    stage: HopStage
+    what: str
+    """As ip, nft or iptables prints it."""
+    reached_by: str
+    """The traffic class whose packets reach it."""
+
+
+class CoverageEvidence(Plain):
+    """How much of what decides on the agent's paths the probes of a run meet."""
+
+    kind: Literal["coverage"] = "coverage"
+    covered: int
+    of: int
+    """Rules, routes and filter rules that some packet of the agent reaches on its way out."""
+    uncovered: list[UncoveredDecision] = Field(default_factory=list)
