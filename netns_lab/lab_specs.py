@@ -20,7 +20,7 @@ from netns_lab.plan import LabPlan
 from netns_lab.scenarios import BLANK, SCENARIOS, WHOLE_HOSTS, Flavour
 from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE, plan_of_site
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
-from viacheck.model.intent import Intent
+from viacheck.model.intent import Intent, Survivable
 from viacheck.model.intent_file import IntentError, load_intent, parse_intent
 from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import read_snapshot
@@ -48,9 +48,9 @@ class Script:
 
 
 @functools.cache
-def _intent_of(scenario: str, flavour: Flavour) -> Intent:
+def _intent_of(scenario: str, flavour: Flavour, survives: tuple[Survivable, ...] | None) -> Intent:
     """Return a scenario's intent, validated once: a run over all labs asks for it 8,000 times while it collects."""
-    return _scenarios(flavour)[scenario]().intent
+    return _scenarios(flavour)[scenario]().intent.demanding(survives)
 
 
 def _scenarios(flavour: Flavour) -> dict[str, Scenario]:
@@ -72,6 +72,8 @@ class LabSpec:
     """The Debian release of a whole host."""
     site_plan: LabPlan | None = field(default=None, compare=False)
     """The description that follows from a site file; None for a scenario, which has its own."""
+    survives: tuple[Survivable, ...] | None = None
+    """The events that the egress must survive; None: those of the scenario's intent."""
 
     @property
     def name(self) -> str:
@@ -92,12 +94,15 @@ class LabSpec:
 
     def plan(self) -> LabPlan:
         """Return the lab's description."""
-        return self.site_plan or _scenarios(self.flavour)[self.scenario]()
+        plan = self.site_plan or _scenarios(self.flavour)[self.scenario]()
+        return plan if self.survives is None else replace(plan, intent=self.intent)
 
     @property
     def intent(self) -> Intent:
         """The intent of the scenario, or of the site file."""
-        return self.site_plan.intent if self.site_plan is not None else _intent_of(self.scenario, self.flavour)
+        if self.site_plan is not None:
+            return self.site_plan.intent.demanding(self.survives)
+        return _intent_of(self.scenario, self.flavour, self.survives)
 
     @property
     def slow(self) -> bool:
@@ -107,6 +112,10 @@ class LabSpec:
     def with_scripts(self, *scripts: Script) -> LabSpec:
         """Return the same lab, with more scripts to run."""
         return replace(self, scripts=(*self.scripts, *scripts))
+
+    def demanding(self, survives: tuple[Survivable, ...] | None) -> LabSpec:
+        """Return the same lab, whose egress must survive these events; None leaves it as it is."""
+        return replace(self, survives=survives)
 
     def build(self) -> Lab:
         """Build the lab; see :func:`netns_lab.open_lab.build_lab`."""
@@ -163,6 +172,10 @@ class ReplicaSpec:
     def with_scripts(self, *scripts: Script) -> ReplicaSpec:
         """Return the same replica, with more scripts to run."""
         return replace(self, scripts=(*self.scripts, *scripts))
+
+    def demanding(self, survives: tuple[Survivable, ...] | None) -> ReplicaSpec:
+        """Return the same replica, whose egress must survive these events; None leaves it as it is."""
+        return replace(self, intent=self.intent.demanding(survives))
 
     def build(self) -> Lab:
         """Build the replica; see :func:`netns_lab.open_lab.build_replica_of`."""
@@ -254,10 +267,10 @@ def parse_labs(text: str, site: Path | None = None) -> list[LabSpec]:
 
 def lab_of(target: TargetRecord) -> LabSpec:
     """Return the lab of a target that was judged."""
-    name = target.id.removeprefix("lab:")
+    name, intent = target.id.removeprefix("lab:"), parse_intent(target.intent, source=target.id)
     if name != SITE_LAB:
-        return parse_labs(name)[0]
-    return LabSpec(SITE_LAB, site_plan=plan_of_site(parse_intent(target.intent, source=target.id), target.id))
+        return parse_labs(name)[0].demanding(intent.egress.survives)
+    return LabSpec(SITE_LAB, site_plan=plan_of_site(intent, target.id))
 
 
 def _parse_lab(text: str) -> LabSpec:
