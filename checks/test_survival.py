@@ -96,6 +96,7 @@ def test_it_survives_a_restart_of_the_engine(
     guide=GUIDE,
     needs="disruptive",
     event="link-flap",
+    judges=(),
 )
 def test_nothing_leaks_while_the_uplink_is_down(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect
@@ -176,6 +177,7 @@ def test_it_survives_a_change_of_its_device(
     "The agent's egress recovers after a restart of NetworkManager, and after netplan is applied",
     guide=GUIDE,
     needs="disruptive",
+    judges=("networkmanager-restart", "netplan-apply"),
 )
 def test_it_survives_a_restart_of_its_manager(
     disruptions: DisruptionTests, traffic: TrafficTests, resolved: ResolvedIntent, intent: Intent, expect: Expect

@@ -15,6 +15,7 @@ from netns_lab.plan import (
     HOST_PORT,
     PROBE_TARGET,
     PROBE_TARGET6,
+    PROBE_TIMEOUT,
     RESOLVER,
     RT_TABLES,
     RT_TABLES_TEXT,
@@ -118,6 +119,10 @@ class LabSegment:
     name: str
     subnet: IPv4Network
     subnet6: IPv6Network | None = None
+    router: int = 1
+    """The gateway's host number."""
+    router6: int = 1
+    """The gateway's host number in the IPv6 subnet."""
 
     def __getitem__(self, number: int) -> IPv4Interface:
         """Return the segment's address with that host number, with its prefix."""
@@ -132,12 +137,12 @@ class LabSegment:
     @property
     def gateway(self) -> str:
         """The gateway's address."""
-        return str(self[1].ip)
+        return str(self[self.router].ip)
 
     @property
     def gateway6(self) -> str:
         """The gateway's IPv6 address."""
-        return str(self.v6(1).ip)
+        return str(self.v6(self.router6).ip)
 
 
 class LabDraft:
@@ -164,6 +169,7 @@ class LabDraft:
         self.boot: list[tuple[str, ...]] = []
         self.needs: dict[str, str] = {}
         self.link_hook: str | None = None
+        self.probe_target, self.probe_target6 = PROBE_TARGET, PROBE_TARGET6
 
     def uplink(
         self, interface: str, subnet: str, number: int = 9, subnet6: str | None = None, *, neighbour: int | None = None
@@ -173,18 +179,26 @@ class LabDraft:
         With the host number of a ``neighbour`` the cable ends at a switch, which joins host, gateway and neighbour.
         """
         segment = LabSegment(f"{interface}-net", IPv4Network(subnet), IPv6Network(subnet6) if subnet6 else None)
-        gateway = MachineDraft(f"gw-{interface}", answers_on=(PROBE_TARGET, RESOLVER))
+        return self.segment(interface, segment, number, neighbour=neighbour)
+
+    def segment(
+        self, interface: str, segment: LabSegment, number: int, number6: int = 9, *, neighbour: int | None = None
+    ) -> LabSegment:
+        """Give the host an uplink to a segment: the numbers are those of the host's addresses on it."""
+        gateway = MachineDraft(f"gw-{interface}", answers_on=(self.probe_target, RESOLVER))
         gateway.link("lan0")
-        gateway.address("lan0", str(segment[1]))
-        for address in (PROBE_TARGET, RESOLVER):
-            gateway.address("lo", f"{address}/32")
+        gateway.address("lan0", str(segment[segment.router]))
+        for address in dict.fromkeys((self.probe_target, RESOLVER)):
+            if address != segment.gateway:
+                gateway.address("lo", f"{address}/32")
         self.host.link(interface)
         self.host.address(interface, str(segment[number]))
         if segment.subnet6 is not None:
-            gateway.address("lan0", str(segment.v6(1)))
-            gateway.address("lo", f"{PROBE_TARGET6}/128")
-            gateway.answers_on = (*gateway.answers_on, PROBE_TARGET6)
-            self.host.address(interface, str(segment.v6(number)))
+            gateway.address("lan0", str(segment.v6(segment.router6)))
+            if self.probe_target6 != segment.gateway6:
+                gateway.address("lo", f"{self.probe_target6}/128")
+            gateway.answers_on = (*gateway.answers_on, self.probe_target6)
+            self.host.address(interface, str(segment.v6(number6)))
         if neighbour is None:
             self.cables.append(Cable("host", interface, gateway.name, "lan0"))
         else:
@@ -266,8 +280,16 @@ class LabDraft:
         self.cables.append(Cable("host", "veth-agent", "agent", "eth0"))
         return network
 
-    def finish(self, intent: dict[str, Any]) -> LabPlan:
-        """Return the finished description; ``intent`` is the document of a site file without schema and site."""
+    def finish(self, intent: dict[str, Any], source: str | None = None) -> LabPlan:
+        """Return the finished description.
+
+        Args:
+            intent: the document of a site file, without schema and site where the lab gives them.
+            source: what a message about a mistake in the intent begins with; None for the lab's name.
+
+        Raises:
+            IntentError: the intent is invalid.
+        """
         document = {"schema": 1, "site": {"name": self.name}, **intent}
         document.setdefault(
             "uplinks",
@@ -277,9 +299,9 @@ class LabDraft:
                 for interface, segment in self.uplinks.items()
             },
         )
-        probe: dict[str, Any] = {"target": PROBE_TARGET, "timeout": "400ms"}
+        probe: dict[str, Any] = {"target": self.probe_target, "timeout": PROBE_TIMEOUT}
         if any(segment.subnet6 is not None for segment in self.uplinks.values()):
-            probe["target6"] = PROBE_TARGET6
+            probe["target6"] = self.probe_target6
         document.setdefault("probe", probe)
         return LabPlan(
             name=self.name,
@@ -290,7 +312,7 @@ class LabDraft:
             gateways=tuple(gateway.freeze() for gateway in self.gateways.values()),
             cables=tuple(self.cables),
             files=dict(self.files),
-            intent=parse_intent(document, source=f"lab {self.name}"),
+            intent=parse_intent(document, source=source or f"lab {self.name}"),
             segments={interface: self._segment_machines(interface) for interface in self.uplinks},
             neighbours=tuple(neighbour.freeze() for neighbour in self.neighbours.values()),
             switches=tuple(switch.freeze() for switch in self.switches.values()),

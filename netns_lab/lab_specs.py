@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -16,9 +18,10 @@ from pydantic import ValidationError
 from netns_lab.faults import FAULTS, Fault
 from netns_lab.plan import LabPlan
 from netns_lab.scenarios import BLANK, SCENARIOS, WHOLE_HOSTS, Flavour
+from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE, plan_of_site
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
-from viacheck.model.intent import Intent
-from viacheck.model.intent_file import IntentError, parse_intent
+from viacheck.model.intent import Intent, Survivable
+from viacheck.model.intent_file import IntentError, load_intent, parse_intent
 from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import read_snapshot
 from viacheck.targets.specs import SelectionError
@@ -45,9 +48,9 @@ class Script:
 
 
 @functools.cache
-def _intent_of(scenario: str, flavour: Flavour) -> Intent:
+def _intent_of(scenario: str, flavour: Flavour, survives: tuple[Survivable, ...] | None) -> Intent:
     """Return a scenario's intent, validated once: a run over all labs asks for it 8,000 times while it collects."""
-    return _scenarios(flavour)[scenario]().intent
+    return _scenarios(flavour)[scenario]().intent.demanding(survives)
 
 
 def _scenarios(flavour: Flavour) -> dict[str, Scenario]:
@@ -67,6 +70,10 @@ class LabSpec:
     announcement: tuple[str, ...] = field(default=(), compare=False)
     release: str = DEFAULT_RELEASE
     """The Debian release of a whole host."""
+    site_plan: LabPlan | None = field(default=None, compare=False)
+    """The description that follows from a site file; None for a scenario, which has its own."""
+    survives: tuple[Survivable, ...] | None = None
+    """The events that the egress must survive; None: those of the scenario's intent."""
 
     @property
     def name(self) -> str:
@@ -87,12 +94,15 @@ class LabSpec:
 
     def plan(self) -> LabPlan:
         """Return the lab's description."""
-        return _scenarios(self.flavour)[self.scenario]()
+        plan = self.site_plan or _scenarios(self.flavour)[self.scenario]()
+        return plan if self.survives is None else replace(plan, intent=self.intent)
 
     @property
     def intent(self) -> Intent:
-        """The intent of the scenario."""
-        return _intent_of(self.scenario, self.flavour)
+        """The intent of the scenario, or of the site file."""
+        if self.site_plan is not None:
+            return self.site_plan.intent.demanding(self.survives)
+        return _intent_of(self.scenario, self.flavour, self.survives)
 
     @property
     def slow(self) -> bool:
@@ -102,6 +112,10 @@ class LabSpec:
     def with_scripts(self, *scripts: Script) -> LabSpec:
         """Return the same lab, with more scripts to run."""
         return replace(self, scripts=(*self.scripts, *scripts))
+
+    def demanding(self, survives: tuple[Survivable, ...] | None) -> LabSpec:
+        """Return the same lab, whose egress must survive these events; None leaves it as it is."""
+        return replace(self, survives=survives)
 
     def build(self) -> Lab:
         """Build the lab; see :func:`netns_lab.open_lab.build_lab`."""
@@ -158,6 +172,10 @@ class ReplicaSpec:
     def with_scripts(self, *scripts: Script) -> ReplicaSpec:
         """Return the same replica, with more scripts to run."""
         return replace(self, scripts=(*self.scripts, *scripts))
+
+    def demanding(self, survives: tuple[Survivable, ...] | None) -> ReplicaSpec:
+        """Return the same replica, whose egress must survive these events; None leaves it as it is."""
+        return replace(self, intent=self.intent.demanding(survives))
 
     def build(self) -> Lab:
         """Build the replica; see :func:`netns_lab.open_lab.build_replica_of`."""
@@ -216,12 +234,26 @@ def default_labs() -> list[LabSpec]:
     return [LabSpec(name) for name in SCENARIOS if name not in BLANK]
 
 
-def parse_labs(text: str) -> list[LabSpec]:
+def parse_labs(text: str, site: Path | None = None) -> list[LabSpec]:
     """Parse the value of ``--lab``: a comma list of ``[engine:|host:]SCENARIO[@RELEASE][+FAULT…]``, or ``all``.
 
+    Args:
+        text: the value.
+        site: the site file that the lab ``blank`` is built from.
+
     Raises:
-        SelectionError: a name is unknown; the message holds the nearest known names.
+        SelectionError: a name is unknown; the message holds the nearest known names. Or a site file is given to a lab
+            that has its own intent, or ``blank`` has none.
+        IntentError: the site file is invalid, or no lab can have what it says.
     """
+    if text.strip() == SITE_LAB:
+        if site is None:
+            raise SelectionError(f"--lab {SITE_LAB} needs --site FILE: the lab is built from the site file")
+        return [LabSpec(SITE_LAB, site_plan=plan_of_site(load_intent(site), str(site)))]
+    if site is not None and SITE_LAB not in re.split("[,:+@]", text):
+        raise SelectionError(
+            f"--site goes with --local, --bundle or --lab {SITE_LAB}; every other lab carries its own intent"
+        )
     labs: dict[LabSpec, None] = {}
     for name in filter(None, (name.strip() for name in text.split(","))):
         if name == "all":
@@ -231,6 +263,14 @@ def parse_labs(text: str) -> list[LabSpec]:
     if not labs:
         raise SelectionError("--lab: names no lab; '--lab list' prints them all")
     return list(labs)
+
+
+def lab_of(target: TargetRecord) -> LabSpec:
+    """Return the lab of a target that was judged."""
+    name, intent = target.id.removeprefix("lab:"), parse_intent(target.intent, source=target.id)
+    if name != SITE_LAB:
+        return parse_labs(name)[0].demanding(intent.egress.survives)
+    return LabSpec(SITE_LAB, site_plan=plan_of_site(intent, target.id))
 
 
 def _parse_lab(text: str) -> LabSpec:
@@ -244,12 +284,16 @@ def _parse_lab(text: str) -> LabSpec:
         flavour = flavours[prefix]
     name, *faults = name.split("+")
     scenario, at, release = name.partition("@")
+    if scenario == SITE_LAB:
+        raise SelectionError(
+            f"--lab: {SITE_LAB} stands alone, without a flavour, a fault or other labs; found {text!r}"
+        )
     if scenario not in _scenarios(flavour):
         if scenario in SCENARIOS or scenario in WHOLE_HOSTS:
             raise SelectionError(
                 f"--lab: lab {scenario!r} has no flavour {flavour!r}; with it: {', '.join(_scenarios(flavour))}"
             )
-        raise SelectionError(_unknown("lab", scenario, _scenarios(flavour)))
+        raise SelectionError(_unknown("lab", scenario, (*_scenarios(flavour), SITE_LAB)))
     if at and flavour != "host":
         raise SelectionError(f"--lab: {text!r} names a release, which only a whole host has (host:LAB@{release})")
     if at and release not in RELEASES:
@@ -295,6 +339,7 @@ def catalogue() -> Iterator[str]:
     for name, scenario in WHOLE_HOSTS.items():
         shown = f"host:{name}"
         yield f"{shown:<{width}}  host    {scenario.guide}"
+    yield f"{SITE_LAB:<{width}}  netns   {SITE_LAB_TITLE}: --lab {SITE_LAB} --site FILE"
     yield ""
     yield "Faults (LAB+FAULT):"
     for fault in FAULTS.values():

@@ -15,6 +15,8 @@ from viacheck.model.snapshot import NetworkState
 
 PROBE_TARGET = "198.51.100.1"
 PROBE_TARGET6 = "2001:db8:ffff::1"
+PROBE_TIMEOUT = "400ms"
+"""In a lab an answer comes at once."""
 RESOLVER = "198.51.100.53"
 RT_TABLES = "/etc/iproute2/rt_tables"
 HOST = "host"

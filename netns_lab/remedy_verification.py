@@ -17,7 +17,7 @@ from pathlib import Path
 from netns_lab.apply_script import ScriptFailed
 from netns_lab.comparable_state import comparable
 from netns_lab.lab import Lab
-from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, Script, parse_labs, replica_of
+from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, Script, lab_of, replica_of
 from netns_lab.open_lab import open_lab
 from netns_lab.remedy_steps import run_steps
 from viacheck.model.diff import changes
@@ -86,7 +86,7 @@ def _remedies_of(target: TargetRecord, run_result: RunResult) -> RemedyLab | Non
     remedies = tuple(candidates(results, has_docker=not is_replica))
     if not remedies:
         return None
-    spec = replica_of(target, "this run") if is_replica else parse_labs(target.id.removeprefix("lab:"))[0]
+    spec = replica_of(target, "this run") if is_replica else lab_of(target)
     assert spec is not None, "a replica that was judged has a snapshot"
     return RemedyLab(spec, results, remedies)
 

@@ -46,7 +46,7 @@ def refused(done: Finished) -> list[str]:
         (SITE.replace("table = 200", "table = 254"), "egress.table: found 254; tables 252 to 255 are the kernel's own"),
         (
             SITE.replace('gateway = "10.10.50.1"', 'gatway = "10.10.50.1"'),
-            "uplinks.wlan0.gatway: unknown key, did you mean 'gateway'?; allowed here: gateway, gateway6",
+            "uplinks.wlan0.gatway: unknown key, did you mean 'gateway'?; allowed here: address, gateway, gateway6",
         ),
         (SITE.replace("[uplinks.eth0]", "[uplinks.'eth 0']"), "uplinks.\"eth 0\": found 'eth 0'; an interface name"),
         (SITE.replace("[egress]", "[egres]"), "egres: unknown key, did you mean 'egress'?"),
@@ -114,13 +114,16 @@ def test_a_mistake_about_a_hostile_name_steers_no_terminal(name: str, tmp_path: 
         (("--lab", "\x1b[31mred"), "--lab: unknown lab '\\x1b[31mred'; allowed: "),
         (("--local", "--lab", "nat", "--site", "x"), "--local and --lab exclude each other"),
         (("--local",), "--local needs --site FILE ('./viacheck site init' writes a draft)"),
-        (("--site", "x"), "--site goes with --local or --bundle; a lab carries its own intent"),
+        (("--site", "x"), "--site goes with --local, --bundle or --lab blank"),
+        (("--lab", "blank"), "--lab blank needs --site FILE: the lab is built from the site file"),
         (("--local", "--site", "x", "--events", "link-flap"), "--events goes with --allow-disruptive"),
+        (("--local", "--site", "x", "--survives", "none"), "--survives goes with --allow-disruptive on this host, or"),
         (("--yes",), "--yes goes with --allow-disruptive"),
     ],
     ids=[
         "lab", "fault", "fault of another lab", "flavour", "no lab", "escape", "local and lab", "local without site",
-        "site without local", "events without consent", "yes without consent",
+        "site without local", "blank without site", "events without consent", "demand without consent",
+        "yes without consent",
     ],
 )  # fmt: skip
 def test_a_selection_that_names_nothing(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -133,9 +136,11 @@ def test_a_selection_that_names_nothing(arguments: tuple[str, ...], said: str, t
     [
         (("--events", "link-flp"), "--events: 'link-flp' is no event of a live host; did you mean link-flap?"),
         (("--events", "reboot"), "--events: 'reboot' is no event of a live host; allowed: link-flap, ifupdown, "),
+        (("--survives", "link-flp"), "--survives: 'link-flp' is no event; did you mean link-flap?"),
+        (("--survives", "reboot"), "--survives: 'reboot' is no event of a live host; allowed: link-flap, ifupdown, "),
         (("-n", "2"), "--allow-disruptive excludes -n: one process interrupts a host, event by event"),
     ],
-    ids=["mistyped", "not on a live host", "workers"],
+    ids=["mistyped", "not on a live host", "mistyped demand", "demand on a live host", "workers"],
 )
 def test_an_interruption_that_cannot_be(more: tuple[str, ...], said: str, tmp_path: Path) -> None:
     site = write_site(tmp_path, "allow_disruptive = true\n" + SITE)

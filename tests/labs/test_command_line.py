@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.bundles import members_of, packed
-from tests.helpers.front_door import VIACHECK, finished, sub_command
+from tests.helpers.front_door import VIACHECK, by_check, finished, sub_command, viacheck
 from tests.helpers.paths import ROOT
 from viacheck import __version__
 from viacheck.cli.main import CHECKOUT_COMMANDS, COMMANDS
+from viacheck.model.result import Verdict
 
 HEAVY = ("scapy", "pyroute2", "docker", "jinja2", "pytest", "testinfra", "xdist")
 ONE_SCREEN = 45
@@ -178,3 +179,14 @@ def test_the_installed_scripts_path_ignores_pythonpath(tmp_path: Path) -> None:
         env={"PYTHONPATH": f"{tmp_path}:{tmp_path / 'other'}"},
     )  # fmt: skip
     assert not [entry for entry in json.loads(done.stdout) if entry.startswith(str(tmp_path))]
+
+
+def test_the_command_line_demands_what_must_be_survived(tmp_path: Path) -> None:
+    demand = ("--lab", "nat", "--survives", "link-flap,reboot", "-k", "FLAP-01 or FLAP-06 or FLAP-08", "-q")
+    done = viacheck(*demand, report_dir=tmp_path / "report")
+    assert done.exit_code == 1
+    verdicts = {check: result.verdict for check, (result,) in by_check(done.outcome, "lab:nat").items()}
+    # The lab's route was typed by hand, so no reboot is tried; no packet can leak where there is one uplink.
+    assert verdicts == {
+        "FLAP-01": Verdict.FAIL, "FLAP-06": Verdict.NOT_APPLICABLE, "FLAP-08": Verdict.INCONCLUSIVE
+    }  # fmt: skip

@@ -94,6 +94,20 @@ def test_what_must_be_survived_is_what_is_tried(host: HandMadeHost, tmp_path: Pa
     assert link_flap(done.outcome).verdict is Verdict.NOT_RUN
 
 
+def test_the_command_line_demands_what_must_be_survived(host: HandMadeHost, tmp_path: Path) -> None:
+    site = write_site(tmp_path, CONSENTING)
+    demand = ("--allow-disruptive", "--survives", "networkd-restart", "-k", "FLAP-01 or FLAP-09 or ROUTE-02")
+    done = host.viacheck(*demand, site=site, report_dir=tmp_path / "report")
+    assert planned(done) == ["restart of the service, if systemd runs it and it manages a link"]
+    assert done.exit_code == 1, "nothing has shown that the egress survives it"
+    (target,) = done.outcome.targets
+    assert target.intent["egress"]["survives"] == ["networkd-restart"]
+    (restart,) = (result for result in done.outcome.results if result.check == "FLAP-09")
+    assert restart.verdict is Verdict.INCONCLUSIVE
+    assert restart.observed.startswith("demanded by --survives, not tried: ")
+    assert link_flap(done.outcome).verdict is Verdict.NOT_RUN
+
+
 def test_a_selection_without_events_interrupts_nothing(host: HandMadeHost, tmp_path: Path) -> None:
     site = write_site(tmp_path, CONSENTING)
     done = host.viacheck("--allow-disruptive", "-k", "ROUTE-02", site=site, report_dir=tmp_path / "report")

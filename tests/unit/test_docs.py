@@ -9,6 +9,7 @@ import tomllib
 import pytest
 import yaml
 
+from tests.helpers.markdown import blocks
 from viacheck.cli.docs import PAGES
 from viacheck.host.user_namespace import CONTAINER_FLAGS
 from viacheck.installation import ROOT
@@ -28,11 +29,6 @@ def test_the_contributors_examples_are_real_code() -> None:
     assert len(examples) == 4
     for example in examples:
         assert any(example in source for source in product), f"no longer in the code:\n{example}"
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """Return the code blocks of a page in one language."""
-    return re.findall(rf"```{language}\n(.*?)\n```", (ROOT / "docs" / page).read_text(), re.DOTALL)
 
 
 def test_the_site_files_are_complete_and_cover_every_mode() -> None:

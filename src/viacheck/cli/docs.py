@@ -8,6 +8,7 @@ import inspect
 
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import SCENARIOS, WHOLE_HOSTS
+from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE
 from viacheck.atomic_file import write_file
 from viacheck.diagnosis.codes import CODES
 from viacheck.installation import CHECKS, ROOT
@@ -54,6 +55,7 @@ def labs_page() -> str:
         names = [f"`{name}`", f"`engine:{name}`"] if name in SCENARIOS else []
         names += [f"`host:{name}`"] if name in WHOLE_HOSTS else []
         rows.append(f"| {', '.join(names)} | {plan.title} | {plan.guide} | {plan.intent.egress.uplink} |")
+    rows.append(f"| `{SITE_LAB}` with `--site FILE` | {SITE_LAB_TITLE} | | as the file says |")
     return "# Labs\n\n" + HEADER + "\n".join(rows) + "\n"
 
 

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--lab", metavar="LAB", help="in this lab")
     where.add_argument("--bundle", metavar="FILE", help="on the host of this bundle")
     where.add_argument("--local", action="store_true", help="on this host; needs --site")
-    parser.add_argument("--site", metavar="FILE", help="the site file, with --local, or with a bundle that has none")
+    parser.add_argument("--site", metavar="FILE", help="the site file, with --local, --lab blank, or a bundle without")
     parser.add_argument("--from", dest="sender", default="agent", help="agent (default), host, or an address")
     parser.add_argument("--to", required=True, metavar="ADDRESS", help="the destination")
     parser.add_argument("--proto", choices=PROTOCOLS, help="the protocol (default: any)")
@@ -72,8 +72,6 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--dport goes with --proto tcp or --proto udp")
     if options.dport is not None and not 1 <= options.dport <= LARGEST_PORT:
         raise UsageError(f"--dport: invalid port {options.dport}; allowed: 1 to {LARGEST_PORT}")
-    if options.site and options.lab:
-        raise UsageError("--site goes with --local or --bundle")
 
 
 def _address(option: str, text: str, others: str) -> IPv4Address | IPv6Address:
@@ -113,7 +111,7 @@ def _spec(options: argparse.Namespace) -> LabSpec | LocalSpec:
     from viacheck.targets.specs import LocalSpec
 
     if options.lab:
-        labs = parse_labs(options.lab)
+        labs = parse_labs(options.lab, Path(options.site) if options.site else None)
         if len(labs) != 1:
             raise UsageError(f"--lab: explain takes one lab, not {len(labs)}")
         enter_user_namespace_if_needed()

@@ -53,6 +53,8 @@ class Check:
     applies: Applies
     event: Survivable | None = None
     """The event that it watches the agent's packets through; None in a check without, or with another one."""
+    judges: tuple[Survivable, ...] = ()
+    """The events that it says the egress survives."""
     waits: bool = False
     """Its measurement takes seconds and runs beside other checks: it is judged last before the interruptions."""
     module: str = ""
