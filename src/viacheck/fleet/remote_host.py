@@ -32,6 +32,8 @@ LARGEST_ANSWER = 128 << 20
 LARGEST_GREETING = 1 << 16
 """Bytes that a host may print before the script speaks, as a shell's start-up file does."""
 STDERR_KEPT = 4_000
+TERMINATION_SECONDS = 1.0
+"""How long a process has after SIGTERM; then it is killed."""
 CONNECT_TIMEOUT = 15
 """Seconds until OpenSSH gives up to connect, the server's greeting included."""
 INTERRUPTED = "interrupted while this host was judged"
@@ -117,6 +119,7 @@ class SSHConnections:
             *(["-F", str(self.ssh_config)] if self.ssh_config is not None else []),
             *(["-p", str(host.port)] if host.port is not None else []),
             *(["-l", host.user] if host.user is not None else []),
+            *(["-i", host.key_file] if host.key_file is not None else []),
             "--", host.address, command,
         ]  # fmt: skip
 
@@ -268,7 +271,15 @@ def result_of(sent: bytes) -> RunResult:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End ssh with its helpers (a ProxyCommand); it is the leader of their session."""
+    """End ssh with its helpers (a ProxyCommand); it is the leader of their session. A process that stays is killed."""
+    _signal(process, signal.SIGTERM)
+    if process.poll() is None:
+        kill = threading.Timer(TERMINATION_SECONDS, _signal, [process, signal.SIGKILL])
+        kill.daemon = True
+        kill.start()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, number)
