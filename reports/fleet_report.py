@@ -225,7 +225,7 @@ def cause_groups(hosts: Iterable[HostSummary]) -> list[CauseGroup]:
 
 def outliers(hosts: Sequence[HostSummary]) -> list[Outlier]:
     """Return the hosts that have another value of a fact than most hosts: by fact, then by host."""
-    judged = [host for host in hosts if host.facts]
+    judged = [host for host in hosts if host.facts and host.verdict != "not-run"]
     return list(_outliers(judged)) if len(judged) >= FEWEST_HOSTS else []
 
 

@@ -34,12 +34,19 @@ def write_outcome(outcome: RunResult, directory: Path) -> Path:
     Raises:
         OSError: when the directory cannot be written to.
     """
-    make_private_folder(directory)
-    write_file(directory / RESULT, outcome.model_dump_json(by_alias=True, indent=1) + "\n", private=True)
+    write_result(outcome, directory)
     write_file(directory / JUNIT, junit(outcome), private=True)
     report = directory / REPORT
     write_file(report, render(outcome), private=True)
     return report
+
+
+def write_result(outcome: RunResult, directory: Path) -> Path:
+    """Write result.json alone, as :func:`write_outcome` does, and return its path."""
+    make_private_folder(directory)
+    result = directory / RESULT
+    write_file(result, outcome.model_dump_json(by_alias=True, indent=1) + "\n", private=True)
+    return result
 
 
 def link_latest(directory: Path) -> Path | None:

@@ -1,16 +1,17 @@
-"""A hand-made host with a real sshd in its namespaces, which the user's own ssh reaches by a ProxyCommand.
+"""A lab's host with a real sshd in its namespaces, which the user's own ssh reaches by a ProxyCommand.
 
 The sshd serves one connection on its standard streams (sshd -i), so that no packet leaves any namespace.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.helpers.hand_made import HandMadeHost
+from netns_lab.lab import Lab
 
 SSHD = Path("/usr/sbin/sshd")
 
@@ -36,32 +37,47 @@ class SSHWorld:
         return path
 
     def serve(
-        self, name: str, host: HandMadeHost, *, key: str = "host", path: str = "", cache: Path | None = None
+        self, name: str, lab: Lab, *, key: str = "host", user_key: str = "user", path: str = "", cache: str = "cache"
     ) -> None:
-        """Put an sshd on a host; ``path`` is the PATH of its sessions, ``cache`` the folder of their caches."""
-        environment = f"SetEnv XDG_CACHE_HOME={cache or self.folder / 'cache'}" + (f" PATH={path}" if path else "")
+        """Put an sshd on a lab's host.
+
+        Args:
+            name: of the host, for ssh.
+            lab: the lab.
+            key: the key by which the host proves itself.
+            user_key: the key that it lets in.
+            path: the PATH of its sessions; left out, sshd's own.
+            cache: the folder of their caches, below the world's folder.
+        """
         settings = self.folder / f"sshd-{name}"
+        environment = f"XDG_CACHE_HOME={self.folder}/{cache} TMPDIR={self.temporary}" + (
+            f" PATH={path}" if path else ""
+        )
         settings.write_text(
             f"HostKey {self.folder}/{key}\nAuthorizedKeysFile /run/sshd/user.pub\nStrictModes no\nUsePAM no\n"
-            f"PermitRootLogin prohibit-password\nPidFile none\nPrintMotd no\n{environment}\n"
+            f"PermitRootLogin prohibit-password\nPidFile none\nPrintMotd no\nSetEnv {environment}\n"
         )
-        host.run("mkdir", "-p", "/run/sshd")
+        lab.host.run("mkdir", "-p", "/run/sshd")
         # An ordinary user's sshd reads it with that user's rights.
-        host.run("install", "-m", "0644", f"{self.folder}/user.pub", "/run/sshd/user.pub")
-        self.proxy(name, *host.inside(str(SSHD), "-i", "-f", str(settings)))
+        lab.host.run("install", "-m", "0644", f"{self.folder}/{user_key}.pub", "/run/sshd/user.pub")
+        self.proxy(name, *_inside(lab), str(SSHD), "-i", "-f", str(settings))
 
-    def add_user(self, host: HandMadeHost, name: str, password: str) -> None:
-        """Make an ordinary user on a host who may use sudo with a password, in a private copy of /etc."""
-        host.run("sh", "-c", "mkdir /run/etc && cp -a /etc/. /run/etc && mount --bind /run/etc /etc")
-        host.run(
-            "sh", "-c", f"echo '{name}:x:4711:4711::/:/bin/sh' >>/etc/passwd; echo '{name}:*:::::::' >>/etc/shadow"
-        )
-        host.run(
-            "sh",
-            "-c",
+    @property
+    def temporary(self) -> Path:
+        """The folder of the sessions' temporary files."""
+        folder = self.folder / "tmp"
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o1777)
+        return folder
+
+    def add_user(self, lab: Lab, name: str, password: str) -> None:
+        """Make an ordinary user on a host who may use sudo with a password; its /etc is the lab's own."""
+        lab.host.run(
+            "sh", "-c",
+            f"echo '{name}:x:4711:4711::/:/bin/sh' >>/etc/passwd; echo '{name}:*:::::::' >>/etc/shadow; "
             f"echo '{name}:{password}' | chpasswd; cat >/etc/sudoers.d/{name} <<END\n{name} ALL=(ALL) ALL\n"
             "Defaults env_keep += XDG_CACHE_HOME\nEND\n",
-        )
+        )  # fmt: skip
 
     def proxy(self, name: str, *argv: str) -> None:
         """Reach a host by a command."""
@@ -80,3 +96,10 @@ class SSHWorld:
     def _know(self, pattern: str, key: str) -> None:
         public = (self.folder / f"{key}.pub").read_text()
         (self.folder / "known_hosts").write_text(f"{pattern} {public}")
+
+
+def _inside(lab: Lab) -> list[str]:
+    """Return the words that run a command on a lab's host, for any process while this one lives."""
+    namespace = lab.host.namespace
+    assert namespace.mount_fd is not None
+    return ["nsenter", f"--net={namespace.path}", f"--mount=/proc/{os.getpid()}/fd/{namespace.mount_fd}"]

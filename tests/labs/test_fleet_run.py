@@ -1,10 +1,11 @@
-"""A fleet over real sshds in namespaces: hosts that are good, that have faults, and that cannot be judged."""
+"""A fleet of 50 hosts over real sshds in namespaces: hosts that are good, that have faults, that cannot be judged."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -17,18 +18,88 @@ from pathlib import Path
 
 import pytest
 
+from netns_lab.faults import FAULTS
+from netns_lab.lab_specs import parse_labs
+from netns_lab.open_lab import open_lab
+from reports.fleet_report import HostSummary, outliers, summarise
 from reports.report_files import read_outcome
 from tests.helpers.front_door import VIACHECK, sub_command
-from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host
 from tests.helpers.ssh_host import SSHD, SSHWorld
-from viacheck.model.result import Verdict
+from tests.helpers.terminal import at_a_terminal
+from viacheck.model.result import RunResult, Verdict
 
-needs_sudo = pytest.mark.skipif(shutil.which("sudo") is None, reason="needs the package sudo")
 HERE = f"3.{sys.version_info.minor}-{platform.machine()}"
 pytestmark = [
     pytest.mark.skipif(not SSHD.exists(), reason="needs the package openssh-server"),
+    pytest.mark.skipif(shutil.which("sudo") is None, reason="needs the package sudo"),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
+
+SITE_TEMPLATE = """\
+schema = 1
+[site]
+name = {{ inventory_hostname | toml }}
+[agent]
+netns = "/run/netns/agent"
+[agent.attach]
+mode = "nat"
+bridge = "docker0"
+[uplinks.eth0]
+gateway = "10.10.40.1"
+{% if agent_uplink == "eth0" %}
+[egress]
+uplink = "eth0"
+{% else %}
+[uplinks.{{ agent_uplink }}]
+gateway = {{ agent_gateway | toml }}
+[egress]
+uplink = {{ agent_uplink | toml }}
+table = 200
+table_name = "wlan0rt"
+persist = "none"
+survives = []
+{% endif %}
+[host]
+default_exit = "eth0"
+[probe]
+target = "198.51.100.1"
+timeout = "1s"
+"""
+INVENTORY = """\
+all:
+  vars: {{agent_uplink: wlan0, agent_gateway: 10.10.50.1}}
+  hosts: {{{others}}}
+  children:
+    healthy: {{hosts: {{{healthy}}}}}
+    faulty: {{hosts: {{{faulty}}}}}
+    broken: {{hosts: {{{broken}}}}}
+"""
+HEALTHY = [f"good-{number:02}" for number in range(1, 26)]
+OTHER_RECIPE = "by-default-route"
+"""A good host whose agent has no uplink of its own."""
+KINDS = (
+    "rule-missing", "subnet-overlap", "table-empty", "table-wrong-uplink", "forwarding-off", "uplink-down",
+    "forward-dropped", "default-exit-wrong",
+)  # fmt: skip
+FAULTY = {f"{kind}-{number}": kind for kind in KINDS for number in (1, 2)}
+BROKEN = {
+    "down": "ssh: connect to host 127.0.0.1 port 1: Connection refused",
+    "hangs": "Connection timed out during banner exchange",
+    "no-name": "ssh: Could not resolve hostname none.invalid: ",
+    "other-key": "Host key verification failed.",
+    "not-let-in": "Permission denied (publickey",
+    "no-python": "viacheck: needs Python 3.11 or newer on PATH; python3 is: missing",
+    "no-space": "No space left on device",
+    "wrong-password": "sudo: 1 incorrect password attempt",
+}
+"""What each host says that cannot be judged, in the words of OpenSSH, sudo or the host."""
+TOOLS = (
+    "sh", "mkdir", "mktemp", "rm", "mv", "cat", "head", "tail", "id", "timeout", "dd", "tar", "gzip", "date", "uname",
+    "ls", "ip", "nsenter", "sha256sum", "readlink",
+)  # fmt: skip
+"""All that a host without Python has on its PATH."""
+PARALLEL = "4"
+"""The probes of more hosts at once would wait for the processors of a small machine."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +112,22 @@ class Fleet:
     def words(self, *options: str | Path) -> list[str]:
         """The command line of a run over it."""
         return [
-            "fleet", "run", "--inventory", f"{self.folder}/hosts", "--sites", f"{self.folder}/sites",
-            "--pack", f"{self.folder}/viacheck.pyz", "--ssh-config", str(self.world.config),
-            "-k", "HOST-02 or ROUTE-02 or EGRESS-01", *map(str, options),
+            "fleet", "run", "--inventory", f"{self.folder}/hosts.yml", "-P", PARALLEL,
+            "--site-template", f"{self.folder}/site.toml.j2", "--ssh-config", str(self.world.config),
+            "-k", "HOST or ROUTE or EGRESS-01", *map(str, options),
         ]  # fmt: skip
 
+    def judging(self, *options: str | Path) -> list[str]:
+        """The command line of a run in which viacheck itself is sent to the hosts."""
+        return self.words("--pack", self.folder / "viacheck.pyz", *options)
+
     def run(self, *options: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run over it."""
-        return sub_command(*self.words(*options))
+        """Judge hosts by viacheck on them."""
+        return sub_command(*self.judging(*options))
+
+    def outcome(self, name: str) -> RunResult:
+        """The saved result of a host, of the run over all hosts."""
+        return read_outcome(self.folder / "report" / "hosts" / name / "result.json")
 
 
 @contextlib.contextmanager
@@ -59,89 +138,117 @@ def silent_server() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def good() -> Iterator[HandMadeHost]:
-    with hand_made_host() as host:
-        apply_the_guides_recipe(host)
-        yield host
-
-
-@pytest.fixture(scope="module")
-def broken() -> Iterator[HandMadeHost]:
-    """A host on which no rule was typed."""
-    with hand_made_host() as host:
-        host.run("sh", "-c", "echo 200 wlan0rt >> /etc/iproute2/rt_tables")
-        host.ip("route add default via 10.10.50.1 dev wlan0 table wlan0rt")
-        yield host
-
-
-@pytest.fixture(scope="module")
-def fleet(good: HandMadeHost, broken: HandMadeHost, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
+    folder.chmod(0o755)
     world = SSHWorld(folder)
+    labs = {
+        **dict.fromkeys(HEALTHY, "policy-routing"), OTHER_RECIPE: "nat",
+        **{name: f"policy-routing+{kind}" for name, kind in FAULTY.items()},
+        **dict.fromkeys(("other-key", "not-let-in", "no-python", "no-space", "wrong-password"), "policy-routing"),
+    }  # fmt: skip
     bare = folder / "bare-path"
     bare.mkdir()
-    for program in ("sh", "mkdir", "mktemp", "rm", "cat", "head", "tail", "id", "timeout"):
-        (bare / program).symlink_to(f"/usr/bin/{program}")
-    world.serve("good", good)
-    world.serve("broken", broken)
-    world.serve("other-key", good, key="other")
-    world.serve("no-python", good, path=str(bare), cache=folder / "empty")
-    full = folder / "full"
-    good.run("mkdir", str(full))
-    good.run("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(full))
-    world.serve("no-space", good, cache=full)
-    world.entry("down", "HostName 127.0.0.1", "Port 1")
-    world.entry("no-name", "HostName none.invalid")
-    names = ["good", "broken", "other-key", "no-python", "no-space", "down", "no-name"]
-    (folder / "hosts").write_text("\n".join(names) + "\n")
-    sites = folder / "sites"
-    sites.mkdir()
-    for name in [*names, "hangs"]:
-        (sites / f"{name}.toml").write_text(SITE.replace("by-hand", name))
-    done = sub_command("pack", "--only", HERE, "-o", folder / "viacheck.pyz")
-    assert done.returncode == 0, done.stderr
-    return Fleet(folder, world)
+    for program in TOOLS:
+        (bare / program).symlink_to(str(shutil.which(program)))
+    special = {
+        "other-key": {"key": "other"}, "not-let-in": {"user_key": "other"}, "no-space": {"cache": "full"},
+        "no-python": {"path": str(bare), "cache": "empty"},
+    }  # fmt: skip
+    with contextlib.ExitStack() as closing:
+        for name, spec in labs.items():
+            lab = open_lab(parse_labs(spec)[0])
+            closing.callback(lab.close)
+            if name == "no-space":
+                (folder / "full").mkdir()
+                lab.host.run("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder / "full"))
+            if name == "wrong-password":
+                world.add_user(lab, "probe", "right")
+                world.entry(name, "User probe")
+            world.serve(name, lab, **special.get(name, {}))
+        world.entry("down", "HostName 127.0.0.1", "Port 1")
+        world.entry("no-name", "HostName none.invalid")
+        world.entry("hangs", "HostName 127.0.0.1", f"Port {closing.enter_context(silent_server())}")
+        (folder / "hosts.yml").write_text(
+            INVENTORY.format(
+                others=f"{OTHER_RECIPE}: {{agent_uplink: eth0}}", healthy=", ".join(f"{name}: " for name in HEALTHY),
+                faulty=", ".join(f"{name}: " for name in FAULTY), broken=", ".join(f"{name}: " for name in BROKEN),
+            )
+        )  # fmt: skip
+        (folder / "site.toml.j2").write_text(SITE_TEMPLATE)
+        done = sub_command("pack", "--only", HERE, "-o", folder / "viacheck.pyz")
+        assert done.returncode == 0, done.stderr
+        yield Fleet(folder, world)
 
 
 @pytest.fixture(scope="module")
-def run(fleet: Fleet) -> subprocess.CompletedProcess[str]:
-    return fleet.run("--report-dir", fleet.folder / "report")
+def first(fleet: Fleet) -> subprocess.CompletedProcess[str]:
+    """A run over one host, which has nothing in its cache; the later hosts find what it unpacked."""
+    return fleet.run("--limit", HEALTHY[0], "--report-dir", fleet.folder / "report")
 
 
-def test_each_host_has_its_own_verdict(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> None:
+@pytest.fixture(scope="module")
+def run(fleet: Fleet, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """The run over the other 49 hosts, with a password of sudo that one host refuses."""
+    assert first.returncode == 0, first.stdout + first.stderr
+    words = fleet.judging("--report-dir", fleet.folder / "report", "--resume", "--ask-become-pass")
+    return subprocess.run(
+        [*VIACHECK, *words], input="wrong\n", capture_output=True, text=True, start_new_session=True, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def hosts(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> dict[str, HostSummary]:
+    """The hosts as the report shows them."""
     assert run.returncode == 1, run.stderr
-    outcomes = {
-        name: read_outcome(fleet.folder / "report" / "hosts" / name / "result.json") for name in ("good", "broken")
-    }
-    assert {name: outcome.targets[0].verdict for name, outcome in outcomes.items()} == {
-        "good": "pass",
-        "broken": "fail",
-    }
-    assert [(t.id, t.kind) for t in outcomes["good"].targets] == [("remote:good", "remote")]
-    codes = {r.diagnosis.code for r in outcomes["broken"].results if r.verdict is Verdict.FAIL and r.diagnosis}
-    assert codes == {"RULE_MISSING"}
-    assert "RULE_MISSING on 1 host (fail)" in run.stdout
-    assert "1 of 7 hosts pass" in run.stdout
-    assert (fleet.folder / "report" / "index.html").exists()
+    return {host.name: host for host in summarise(fleet.folder / "report", processes=1)}
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("down", "ssh: connect to host 127.0.0.1 port 1: Connection refused"),
-        ("other-key", "Host key verification failed."),
-        ("no-python", "viacheck: needs Python 3.11 or newer on PATH; python3 is: missing"),
-        ("no-space", "No space left on device"),
-        ("no-name", "ssh: Could not resolve hostname none.invalid: "),
-    ],
-)
-def test_a_host_that_cannot_be_judged_says_why(
-    name: str, words: str, fleet: Fleet, run: subprocess.CompletedProcess[str]
-) -> None:
-    outcome = read_outcome(fleet.folder / "report" / "hosts" / name / "result.json")
+def test_50_hosts_have_their_own_verdicts(hosts: dict[str, HostSummary], run: subprocess.CompletedProcess[str]) -> None:
+    expected = {
+        **dict.fromkeys([*HEALTHY, OTHER_RECIPE], "pass"), **dict.fromkeys(FAULTY, "fail"),
+        **dict.fromkeys(BROKEN, "not-run"),
+    }  # fmt: skip
+    assert len(expected) == 50
+    assert {name: host.verdict for name, host in hosts.items()} == expected, run.stdout
+    assert "26 of 50 hosts pass" in run.stdout
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_fault_has_its_own_diagnosis(name: str, fleet: Fleet, hosts: dict[str, HostSummary]) -> None:
+    assert hosts[name].leading == FAULTS[FAULTY[name]].diagnosis
+    outcome = fleet.outcome(name)
+    assert [(target.id, target.kind) for target in outcome.targets] == [(f"remote:{name}", "remote")]
+    failed = {result.check for result in outcome.results if result.verdict is Verdict.FAIL}
+    assert failed
+    assert failed <= FAULTS[FAULTY[name]].breaks
+
+
+def test_failures_are_grouped_by_diagnosis(run: subprocess.CompletedProcess[str], fleet: Fleet) -> None:
+    page = (fleet.folder / "report" / "index.html").read_text()
+    for kind in KINDS:
+        code = FAULTS[kind].diagnosis
+        assert f"{code} on 2 hosts (fail)\n" in run.stdout
+        assert f"<code>{code}</code> on 2 hosts" in page
+
+
+def test_the_host_with_another_recipe_is_the_only_outlier(hosts: dict[str, HostSummary]) -> None:
+    found = {(outlier.host.name, outlier.fact, outlier.value) for outlier in outliers(list(hosts.values()))}
+    assert found == {(OTHER_RECIPE, "intended uplink", "eth0"), (OTHER_RECIPE, "table", "none")}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_host_that_cannot_be_judged_says_why(name: str, fleet: Fleet, run: subprocess.CompletedProcess[str]) -> None:
+    outcome = fleet.outcome(name)
     assert outcome.results == []
-    assert words in outcome.targets[0].notes[0]
-    assert f"not-run       {name}: Nothing was decided: " in run.stdout
+    assert BROKEN[name] in " ".join(outcome.targets[0].notes)
+    assert re.search(rf"^\[\d+/49\] not-run +{name}: Nothing was decided: ", run.stdout, re.MULTILINE)
+
+
+def test_a_password_is_in_no_file_and_no_output(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> None:
+    assert "wrong\n" not in run.stdout + run.stderr
+    outcome = fleet.outcome("wrong-password")
+    assert not any(word == "wrong" for note in outcome.targets[0].notes for word in note.split())
 
 
 def test_nothing_but_the_cache_stays_on_a_host(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> None:
@@ -149,71 +256,84 @@ def test_nothing_but_the_cache_stays_on_a_host(fleet: Fleet, run: subprocess.Com
     cache = fleet.folder / "cache" / "viacheck"
     assert [len(path.name) for path in cache.iterdir()] == [32]
     assert cache.stat().st_mode & 0o777 == 0o700
+    assert list(fleet.world.temporary.iterdir()) == []
 
 
 def test_resuming_judges_only_what_is_missing(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> None:
-    assert run.returncode == 1
-    before = (fleet.folder / "report" / "hosts" / "good" / "result.json").stat().st_mtime_ns
-    again = fleet.run("--report-dir", fleet.folder / "report", "--resume", "--limit", "good,broken,down")
+    assert "1 host judged before, 49 hosts to judge" in run.stdout
+    result = fleet.folder / "report" / "hosts" / HEALTHY[0] / "result.json"
+    before = result.stat().st_mtime_ns
+    limit = f"{HEALTHY[0]},{next(iter(FAULTY))},down"
+    again = fleet.run("--report-dir", fleet.folder / "report", "--resume", "--limit", limit)
     assert again.returncode == 1
     assert "2 hosts judged before, 1 host to judge" in again.stdout
     assert "[1/1] not-run       down" in again.stdout
-    assert (fleet.folder / "report" / "hosts" / "good" / "result.json").stat().st_mtime_ns == before
+    assert result.stat().st_mtime_ns == before
+
+
+def test_only_the_collect_script_runs_on_a_host(
+    fleet: Fleet, run: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    assert run.returncode == 1
+    limit = f"{HEALTHY[0]},rule-missing-1,no-python,down"
+    done = sub_command(*fleet.words("--collect-only", "--limit", limit, "--report-dir", tmp_path))
+    assert done.returncode == 1, done.stderr
+    outcomes = {path.parent.name: read_outcome(path) for path in tmp_path.glob("hosts/*/result.json")}
+    assert {name: outcome.targets[0].verdict for name, outcome in outcomes.items()} == {
+        HEALTHY[0]: "pass", "rule-missing-1": "fail", "no-python": "pass", "down": "inconclusive",
+    }  # fmt: skip
+    assert [host.name for host in summarise(tmp_path, processes=1) if host.leading == "RULE_MISSING"] == [
+        "rule-missing-1"
+    ]
+    target = outcomes["no-python"].targets[0]
+    assert (target.id, target.kind) == ("remote:no-python", "remote")
+    assert target.notes[0].startswith("judged from bundle.tar.gz, ")
+    assert (tmp_path / "hosts" / "no-python" / "bundle.tar.gz").stat().st_mode & 0o777 == 0o600
+    assert list(fleet.world.temporary.iterdir()) == []
+
+
+def test_a_terminal_shows_a_bar_and_keeps_a_line_for_each_host(fleet: Fleet, tmp_path: Path) -> None:
+    words = fleet.judging("--limit", "down,no-name", "--report-dir", tmp_path)
+    status, written = at_a_terminal([*VIACHECK, *words])
+    assert status == 1
+    assert re.search(r"━+.*2/2.* hosts .*0:00:0", written), written
+    assert sorted(re.findall(r"\[([12]/2)\] (?:\x1b\[\S+m)?not-run", written)) == ["1/2", "2/2"], written
 
 
 def test_a_host_that_hangs_ends_with_its_time_limit(fleet: Fleet, tmp_path: Path) -> None:
-    (tmp_path / "hosts").write_text("hangs\n")
-    with silent_server() as port:
-        fleet.world.entry("hangs", "HostName 127.0.0.1", f"Port {port}")
-        done = fleet.run("--inventory", tmp_path / "hosts", "--report-dir", tmp_path / "report", "--host-timeout", "10")
+    done = fleet.run("--limit", "hangs", "--report-dir", tmp_path, "--host-timeout", "10")
     assert done.returncode == 1
     assert "hangs: Nothing was decided: no result within 10 s" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def by_sudo(fleet: Fleet, broken: HandMadeHost, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an inventory of a host that an ordinary user reaches, who may use sudo with a password."""
-    folder = tmp_path_factory.mktemp("sudo")
-    fleet.world.add_user(broken, "probe", "right")
-    fleet.world.serve("by-sudo", broken)
-    fleet.world.entry("by-sudo", "User probe")
-    (folder / "hosts").write_text("by-sudo\n")
-    (fleet.folder / "sites" / "by-sudo.toml").write_text(SITE)
-    return folder
-
-
-@needs_sudo
-def test_sudo_that_asks_is_named(fleet: Fleet, by_sudo: Path) -> None:
-    done = fleet.run("--inventory", by_sudo / "hosts", "--report-dir", by_sudo / "asks")
+def test_sudo_that_asks_is_named(fleet: Fleet, tmp_path: Path) -> None:
+    done = fleet.run("--limit", "wrong-password", "--report-dir", tmp_path)
     assert done.returncode == 1
-    assert "by-sudo: Nothing was decided: sudo: a password is required." in done.stdout
+    assert "wrong-password: Nothing was decided: sudo: a password is required." in done.stdout
 
 
-@needs_sudo
-@pytest.mark.parametrize(("password", "verdict"), [("right", "fail"), ("wrong", "not-run")])
-def test_the_password_of_sudo_is_asked_for_once(password: str, verdict: str, fleet: Fleet, by_sudo: Path) -> None:
-    words = fleet.words("--inventory", by_sudo / "hosts", "--report-dir", by_sudo / password, "--ask-become-pass")
+def test_the_right_password_of_sudo_is_asked_for_once(fleet: Fleet, tmp_path: Path) -> None:
+    words = fleet.judging("--limit", f"wrong-password,{HEALTHY[0]}", "--report-dir", tmp_path, "--ask-become-pass")
     done = subprocess.run(
-        [*VIACHECK, *words], input=f"{password}\n", capture_output=True, text=True, start_new_session=True, timeout=120
+        [*VIACHECK, *words], input="right\n", capture_output=True, text=True, start_new_session=True, timeout=120
     )
-    assert f"[1/1] {verdict:<13} by-sudo: " in done.stdout, done.stdout + done.stderr
-    if verdict == "not-run":
-        assert "incorrect password attempt" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 hosts pass" in done.stdout
 
 
-def test_an_interrupted_run_ends_soon_and_reports_what_was_judged(fleet: Fleet, tmp_path: Path) -> None:
-    (tmp_path / "hosts").write_text("good\nhangs\n")
-    with silent_server() as port:
-        fleet.world.entry("hangs", "HostName 127.0.0.1", f"Port {port}")
-        argv = [*VIACHECK, *fleet.words("--inventory", tmp_path / "hosts", "--report-dir", tmp_path / "report")]
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, preexec_fn=_default_signals)
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert first.startswith("[1/2] pass          good: "), first
-        process.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        rest, _ = process.communicate(timeout=60)
-        took = time.monotonic() - began
+def test_an_interrupted_run_ends_soon_and_reports_what_was_judged(
+    fleet: Fleet, first: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    assert first.returncode == 0
+    argv = [*VIACHECK, *fleet.judging("--limit", f"{HEALTHY[0]},hangs", "--report-dir", tmp_path)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, preexec_fn=_default_signals)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith(f"[1/2] pass          {HEALTHY[0]}: "), line
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    rest, _ = process.communicate(timeout=60)
+    took = time.monotonic() - began
     assert process.returncode == 130
     assert took < 3, rest
     assert "[2/2] not-run       hangs: Nothing was decided: interrupted while this host was judged." in rest
@@ -228,9 +348,13 @@ def _default_signals() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--limit", "x*"), "viacheck fleet run: --limit: no host of {folder}/hosts matches 'x*'\n"),
+        (("--limit", "x*"), "viacheck fleet run: --limit: no host of {folder}/hosts.yml matches 'x*'\n"),
         (("--resume",), "viacheck fleet run: --resume: needs the --report-dir of the run that it continues\n"),
         (("--pack", "/dev/null"), "viacheck fleet run: --pack: /dev/null: is a device, not a regular file\n"),
+        (
+            ("--collect-only",),
+            "viacheck fleet run: --pack: with --collect-only nothing but the collect script is run on a host\n",
+        ),
         (("-P", "0"), "viacheck fleet run: argument -P/--parallel: '0' is not a number from 1 to 500\n"),
     ],
 )

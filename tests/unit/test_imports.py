@@ -58,9 +58,10 @@ HOMES = {
     "scapy": {"packets", "bench"},
     "jinja2": {"reports", "fleet"},
     "nornir": {"fleet"},
+    "rich": {"fleet"},
 }
 """The rooms that use a library."""
-COSTLY = {"docker", "scapy", "nornir"}
+COSTLY = {"docker", "scapy", "nornir", "rich"}
 """Libraries that are imported where they are used, so that a run without them does not pay for them."""
 ACTING = {"subprocess", "os", "shutil", "tempfile", "select", "selectors", "threading", "fcntl", "ctypes", "time"}
 """Modules that pure rooms do not need."""

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from viacheck import __version__
+from viacheck.bundle.script_file import collect_script
 from viacheck.model.exit_status import ExitStatus
-
-SCRIPT = Path(__file__).parent.parent / "bundle" / "collect.sh"
-VERSION_MARK = "@VERSION@"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,5 +16,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(_options: argparse.Namespace) -> ExitStatus:
     """Print the script."""
-    sys.stdout.write(SCRIPT.read_text(encoding="utf-8").replace(VERSION_MARK, __version__))
+    sys.stdout.write(collect_script())
     return ExitStatus.OK

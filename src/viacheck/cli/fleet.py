@@ -6,7 +6,6 @@ import argparse
 import datetime
 import getpass
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,8 @@ from viacheck.private_folder import FILE_MODE, make_private_folder
 
 if TYPE_CHECKING:
     from reports.fleet_report import HostSummary
-    from viacheck.fleet.fleet_run import HostDone
+    from viacheck.fleet.fleet_run import Judge
+    from viacheck.fleet.remote_host import SSHConnections
 
 SENTENCE_SHOWN = 100
 PARALLEL, MOST_PARALLEL = 20, 500
@@ -53,6 +53,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run_.add_argument("-k", dest="select", metavar="EXPRESSION", help="only checks that match, as pytest's -k")
     run_.add_argument("--report-dir", type=Path, metavar="DIR", help="where the results and the report go")
     run_.add_argument("--resume", action="store_true", help="judge only hosts that have no result in --report-dir yet")
+    run_.add_argument(
+        "--collect-only", action="store_true",
+        help="run only the collect script on the hosts (no Python, no packets), and judge its bundles here",
+    )  # fmt: skip
     run_.add_argument("--pack", type=Path, metavar="FILE", help="the file of 'viacheck pack' (default: packed now)")
     run_.add_argument("--ssh-config", type=Path, metavar="FILE", help="the ssh_config (default: the user's own)")
     run_.add_argument(
@@ -124,13 +128,15 @@ def fleet_summary(hosts: Sequence[HostSummary], notes: Sequence[str] = ()) -> li
 
 def _run_fleet(options: argparse.Namespace) -> ExitStatus:
     from viacheck.fleet.fleet_run import FleetRun, judged_before
+    from viacheck.fleet.host_progress import HostProgress
     from viacheck.fleet.inventory import read_inventory
-    from viacheck.fleet.pack import digest_of
-    from viacheck.fleet.remote_host import RemoteProgram, SSHConnections
+    from viacheck.fleet.remote_host import SSHConnections
     from viacheck.fleet.site_files import site_files
 
     if options.resume and options.report_dir is None:
         raise UsageError("--resume: needs the --report-dir of the run that it continues")
+    if options.collect_only and options.pack is not None:
+        raise UsageError("--pack: with --collect-only nothing but the collect script is run on a host")
     hosts = read_inventory(options.inventory, options.limit)
     folder = options.report_dir or _new_folder()
     if options.resume:
@@ -138,27 +144,41 @@ def _run_fleet(options: argparse.Namespace) -> ExitStatus:
         hosts = [host for host in hosts if host.name not in done_before]
         _say(f"{counted(len(done_before), 'host')} judged before, {counted(len(hosts), 'host')} to judge")
     sites = site_files(hosts, options.sites, options.site_template)
-    password = getpass.getpass("sudo password: ") if options.ask_become_pass else None
-    packed = _packed(options.pack) if hosts else b""
-    try:
-        make_private_folder(folder)
-    except OSError as error:
-        raise UsageError(f"--report-dir: {error.filename or folder}: {error.strerror}") from None
-    program = RemoteProgram(
-        packed=packed,
-        digest=digest_of(packed) if hosts else "",
-        options=("-q", *(("-k", options.select) if options.select else ())),
-        seconds=options.host_timeout,
-    )
-    fleet = FleetRun(folder, sites, program, SSHConnections(options.ssh_config, password), _Progress(len(hosts)).add)
-    interrupted = fleet.run(hosts, options.parallel) if hosts else None
+    interrupted, unwritten = None, list[str]()
+    if hosts:
+        password = getpass.getpass("sudo password: ") if options.ask_become_pass else None
+        connections = SSHConnections(options.ssh_config, password)
+        judge = _judge(options, connections)
+        try:
+            make_private_folder(folder)
+        except OSError as error:
+            raise UsageError(f"--report-dir: {error.filename or folder}: {error.strerror}") from None
+        with HostProgress(len(hosts), sys.stdout) as progress:
+            fleet = FleetRun(folder, sites, judge, connections, progress.add)
+            interrupted, unwritten = fleet.run(hosts, options.parallel), fleet.unwritten
     notes = (
         [f"This run was interrupted by {interrupted}: hosts that are not-run were not judged."] if interrupted else []
     )
-    status = report_of(folder, [*notes, *fleet.unwritten])
+    status = report_of(folder, [*notes, *unwritten])
     if interrupted:
         return STATUS_BY_SIGNAL[interrupted]
-    return ExitStatus.FAILED if fleet.unwritten else status
+    return ExitStatus.FAILED if unwritten else status
+
+
+def _judge(options: argparse.Namespace, connections: SSHConnections) -> Judge:
+    """Return the way in which the hosts are judged: by viacheck on each host, or by its bundle here."""
+    from viacheck.fleet.pack import digest_of
+    from viacheck.fleet.remote_bundle import BundleJudge
+    from viacheck.fleet.remote_host import RemoteCollection, RemoteProgram, judge
+
+    selection = ("-k", options.select) if options.select else ()
+    if options.collect_only:
+        return BundleJudge(RemoteCollection(seconds=options.host_timeout), connections, selection)
+    packed = _packed(options.pack)
+    program = RemoteProgram(
+        packed=packed, digest=digest_of(packed), options=("-q", *selection), seconds=options.host_timeout
+    )
+    return lambda host, site, _folder: judge(host, site, program, connections)
 
 
 def _new_folder() -> Path:
@@ -189,21 +209,6 @@ def _packed(path: Path | None) -> bytes:
             raise CommandFailed(str(error)) from None
         raise UsageError(f"--pack: {path}: {error}") from None
     return packed
-
-
-class _Progress:
-    """Prints a line for each host as it ends."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._ended = total, 0
-        self._lock = threading.Lock()
-
-    def add(self, host: HostDone) -> None:
-        """Print the line of a host."""
-        with self._lock:
-            self._ended += 1
-            sentence = clip(one_line(host.sentence), SENTENCE_SHOWN)
-            _say(f"[{self._ended}/{self._total}] {host.verdict:<13} {host.name}: {sentence}")
 
 
 def _say(line: str) -> None:

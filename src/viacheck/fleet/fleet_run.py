@@ -19,7 +19,7 @@ from reports.fleet_report import HOSTS
 from reports.report_files import RESULT, ResultUnreadable, read_outcome, write_outcome
 from viacheck import __version__
 from viacheck.fleet.inventory import FleetHost
-from viacheck.fleet.remote_host import HostNotJudged, RemoteProgram, SSHConnections, judge
+from viacheck.fleet.remote_host import HostNotJudged, SSHConnections
 from viacheck.fleet.site_files import HostSite
 from viacheck.model.result import Run, RunResult, TargetRecord
 
@@ -37,6 +37,10 @@ class HostDone:
     sentence: str
 
 
+Judge = Callable[[FleetHost, str, Path], RunResult]
+"""Judges a host with the text of its site file; may leave files in the host's own folder."""
+
+
 @dataclass(slots=True)
 class FleetRun:
     """A run over many hosts."""
@@ -44,7 +48,8 @@ class FleetRun:
     folder: Path
     """The folder of the results."""
     sites: Mapping[str, HostSite]
-    program: RemoteProgram
+    judge: Judge
+    """Raises HostNotJudged where there is no result."""
     connections: SSHConnections
     on_done: Callable[[HostDone], None]
     """Called for each host that is finished, from the thread that judged it."""
@@ -75,14 +80,14 @@ class FleetRun:
         """Judge a host and write its result: a task of Nornir."""
         from nornir.core.task import Result
 
-        started = _now()
+        started, folder = _now(), self.folder / HOSTS / folder_name(host.name)
         try:
-            outcome = judge(host, self.sites[host.name].text, self.program, self.connections)
+            outcome = self.judge(host, self.sites[host.name].text, folder)
             _rename(outcome, host)
         except HostNotJudged as error:
             outcome = self._not_judged(host, started, error.words)
         try:
-            write_outcome(outcome, self.folder / HOSTS / folder_name(host.name))
+            write_outcome(outcome, folder)
         except OSError as error:
             self.unwritten.append(f"{error.filename or host.name}: cannot be written: {error.strerror}")
         target = outcome.targets[0]
@@ -134,7 +139,7 @@ def _has_verdicts(path: Path) -> bool:
 
 
 def _rename(outcome: RunResult, host: FleetHost) -> None:
-    """Give the target the host's name in the inventory; on the host itself it is ``local``."""
+    """Give the target the host's name in the inventory; where it was judged it is ``local``, or a bundle."""
     target = outcome.targets[0]
     target.id, target.kind = target_id(host), "remote"
     for result in outcome.results:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import configparser
 import fnmatch
+import glob
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from viacheck.user_file import read_file
 
 LARGEST_INVENTORY = 64 << 20
 """Bytes of an inventory file."""
+DEEPEST_INCLUDE = 16
+"""Files of ssh_config that include each other, as in OpenSSH."""
 _ADDRESS = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*")
 """What OpenSSH may be given as a destination; a name that begins with a hyphen would be an option."""
 
@@ -34,6 +38,8 @@ class FleetHost:
     """What ssh is given: a name of ssh_config, a DNS name, an address."""
     port: int | None = None
     user: str | None = None
+    key_file: str | None = None
+    """The private key that the inventory names."""
     groups: tuple[str, ...] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
     """The inventory's variables of the host, for a template of site files."""
@@ -43,8 +49,9 @@ def read_inventory(path: Path, limit: str | None = None) -> list[FleetHost]:
     """Return the hosts of an inventory, by name.
 
     Args:
-        path: a file. YAML with a key ``inventory`` is a configuration of Nornir, which may name any of its plug-ins.
-        limit: shell patterns of names or groups, separated by commas.
+        path: a file. YAML with a key ``inventory`` is a configuration of Nornir, which may name any of its plug-ins. A
+            folder, or a program, is Ansible's.
+        limit: shell patterns of names or groups, separated by commas; ``!`` in front leaves out what matches.
 
     Raises:
         UsageError: it cannot be read, a host cannot be addressed, or no host is left.
@@ -63,36 +70,75 @@ def read_inventory(path: Path, limit: str | None = None) -> list[FleetHost]:
 
 def _is_chosen(host: FleetHost, limit: str) -> bool:
     patterns = [pattern.strip() for pattern in limit.split(",")]
+    without = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    only = [pattern for pattern in patterns if not pattern.startswith("!")]
+    return (not only or _matches(host, only)) and not _matches(host, without)
+
+
+def _matches(host: FleetHost, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (host.name, *host.groups) for pattern in patterns)
 
 
 def _read(path: Path) -> Iterator[FleetHost]:
-    try:
-        text = read_file(path, LARGEST_INVENTORY).decode()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    if path.is_dir() or (path.is_file() and os.access(path, os.X_OK)):
+        if not _has_ansible():
+            kind = "folder" if path.is_dir() else "program"
+            raise UsageError(f"{path}: is a {kind}: install ansible-core, whose ansible-inventory reads it")
+        return _from_ansible(path)
+    text = _text(path)
     if path.suffix in (".yml", ".yaml"):
         return _from_yaml(path, text)
-    if re.search(r"^\s*Host\s", text, re.MULTILINE | re.IGNORECASE):
-        return _from_ssh_config(text)
-    if re.search(r"^\s*\[", text, re.MULTILINE) and shutil.which("ansible-inventory"):
+    if re.search(r"^\s*(Host|Include)[\s=]", text, re.MULTILINE | re.IGNORECASE):
+        return _from_ssh_config(path, text)
+    if re.search(r"^\s*\[", text, re.MULTILINE) and _has_ansible():
         return _from_ansible(path)
     return _from_ini(path, text)
 
 
-def _from_ssh_config(text: str) -> Iterator[FleetHost]:
-    """Yield the names of ssh_config(5) that are no patterns."""
-    for line in re.findall(r"^\s*Host\s+(.+)$", text, re.MULTILINE | re.IGNORECASE):
-        for name in line.split():
-            if not set("*?!") & set(name):
-                yield FleetHost(name=name, address=name)
+def _text(path: Path) -> str:
+    try:
+        return read_file(path, LARGEST_INVENTORY).decode()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
+def _has_ansible() -> bool:
+    return shutil.which("ansible-inventory") is not None
+
+
+def _from_ssh_config(path: Path, text: str, depth: int = 0) -> Iterator[FleetHost]:
+    """Yield the names of ssh_config(5) that are no patterns, also those of included files."""
+    for number, line in enumerate(text.splitlines(), 1):
+        keyword, _, rest = re.sub(r"^\s*(\w+)\s*[\s=]\s*", r"\1 ", line).partition(" ")
+        if keyword.lower() not in ("host", "include"):
+            continue
+        try:
+            names = shlex.split(rest, comments=True)
+        except ValueError as error:
+            raise UsageError(f"{path}:{number}: {error}") from None
+        if keyword.lower() == "host":
+            yield from (FleetHost(name=name, address=name) for name in names if not set("*?!") & set(name))
+        elif depth < DEEPEST_INCLUDE:
+            for pattern in names:
+                # A relative name is in the user's folder, wherever the including file is.
+                for included in sorted(
+                    glob.glob(os.path.join(Path("~/.ssh").expanduser(), os.path.expanduser(pattern)))
+                ):
+                    yield from _from_ssh_config(Path(included), _text(Path(included)), depth + 1)
+
+
+class _AnyTag(yaml.SafeLoader):
+    """Reads YAML with tags of other programs, such as Ansible's ``!vault``, as if their values were empty."""
+
+
+_AnyTag.add_multi_constructor("!", lambda _loader, _tag, _node: None)
 
 
 def _from_yaml(path: Path, text: str) -> Iterator[FleetHost]:
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _AnyTag)  # noqa: S506 - it is a SafeLoader
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
@@ -100,7 +146,7 @@ def _from_yaml(path: Path, text: str) -> Iterator[FleetHost]:
     if "inventory" in document:
         return _from_nornir_config(path)
     if any(isinstance(group, dict) and {"hosts", "children"} & group.keys() for group in document.values()):
-        return _from_ansible(path) if shutil.which("ansible-inventory") else _from_ansible_groups(path, document)
+        return _from_ansible(path) if _has_ansible() else _from_ansible_groups(path, document)
     return _from_nornir_hosts(path)
 
 
@@ -112,31 +158,43 @@ def _from_ansible(path: Path) -> Iterator[FleetHost]:
         errors = done.stderr.split("\n")
         raise UsageError(f"{path}: ansible-inventory: {next(filter(None, map(str.strip, errors)), 'it failed')}")
     listed = json.loads(done.stdout)
+    variables = listed.pop("_meta", {}).get("hostvars", {})
+    parents: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
     for group, content in listed.items():
-        for name in content.get("hosts", []) if isinstance(content, dict) else []:
+        for child in content.get("children", []):
+            parents.setdefault(child, []).append(group)
+        for name in content.get("hosts", []):
             groups.setdefault(name, []).append(group)
-    variables = listed.get("_meta", {}).get("hostvars", {})
-    for name, group_names in groups.items():
-        yield _ansible_host(name, variables.get(name, {}), group_names)
+    for name, own_groups in groups.items():
+        yield _ansible_host(name, variables.get(name, {}), _with_parents(own_groups, parents))
+
+
+def _with_parents(groups: list[str], parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return groups with all groups above them, nearest first."""
+    every = list(groups)
+    for group in every:
+        # The list grows while it is read: a group's parents have parents.
+        every += [parent for parent in parents.get(group, ()) if parent not in every]
+    return every
 
 
 def _from_ansible_groups(path: Path, document: Mapping[str, Any]) -> Iterator[FleetHost]:
     """Yield the hosts of Ansible's YAML inventory without ansible-inventory: variables of groups go to their hosts."""
     hosts: dict[str, tuple[dict[str, Any], list[str]]] = {}
 
-    def visit(name: str, group: Any, above: dict[str, Any]) -> None:
+    def visit(names: tuple[str, ...], group: Any, above: dict[str, Any]) -> None:
         group = group if isinstance(group, dict) else {}
         inherited = above | (group.get("vars") or {})
         for host, own in (group.get("hosts") or {}).items():
             variables, groups = hosts.setdefault(str(host), ({}, []))
             variables.update(inherited | (own or {}))
-            groups.append(name)
+            groups += [name for name in names if name not in groups]
         for child, content in (group.get("children") or {}).items():
-            visit(str(child), content, inherited)
+            visit((str(child), *names), content, inherited)
 
     for name, group in document.items():
-        visit(str(name), group, {})
+        visit((str(name),), group, {})
     for name, (variables, groups) in hosts.items():
         _refuse_ranges(path, name)
         yield _ansible_host(name, variables, groups)
@@ -168,9 +226,7 @@ def _from_ini(path: Path, text: str) -> Iterator[FleetHost]:
     parents = _ini_parents(parser)
     group_variables = _ini_group_variables(parser)
     for name, (variables, groups) in hosts.items():
-        for group in groups:
-            # The list grows while it is read: a group's parents have parents.
-            groups += [parent for parent in parents.get(group, ()) if parent not in groups]
+        groups = _with_parents(groups, parents)
         inherited: dict[str, str] = {}
         for group in ("all", *reversed(groups)):
             inherited |= group_variables.get(group, {})
@@ -209,12 +265,14 @@ def _refuse_ranges(path: Path, name: str) -> None:
 def _ansible_host(name: str, variables: Mapping[str, Any], groups: list[str]) -> FleetHost:
     port = variables.get("ansible_port") or variables.get("ansible_ssh_port")
     user = variables.get("ansible_user") or variables.get("ansible_ssh_user")
+    key_file = variables.get("ansible_ssh_private_key_file") or variables.get("ansible_private_key_file")
     address = variables.get("ansible_host") or variables.get("ansible_ssh_host") or name
     return FleetHost(
         name=name,
         address=str(address),
         port=_port(name, port),
         user=None if user is None else str(user),
+        key_file=None if key_file is None else os.path.expanduser(str(key_file)),
         groups=tuple(groups),
         variables=variables,
     )

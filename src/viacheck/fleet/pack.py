@@ -24,7 +24,7 @@ from viacheck.fleet import unpack
 from viacheck.installation import IS_CHECKOUT, ROOT
 
 STUB = Path(__file__).with_name("stub.sh")
-CONTROLLER_ONLY = {"nornir"}
+CONTROLLER_ONLY = {"nornir", "rich"}
 """Requirements that only the machine needs on which a fleet's run is started."""
 SHIPPED = ("checks", "fixtures", "netns_lab", "reports")
 """Folders of a checkout that an installed package carries below ``viacheck/tree``, as pyproject.toml says."""

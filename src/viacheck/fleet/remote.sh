@@ -30,7 +30,7 @@ limit=
 ! command -v timeout >/dev/null || limit="timeout -k 10 $seconds"
 status=0
 # SC2086: the limit is two words.
-$limit "$@" --local --site "$work/site.toml" --report-dir "$work/report" >"$work/output" 2>&1 </dev/null || status=$?
+$limit "$@" --local --site "$work/site.toml" --result-only --report-dir "$work/report" >"$work/output" 2>&1 </dev/null || status=$?
 echo "viacheck-fleet status $status"
 if [ -f "$work/report/result.json" ]; then
     cat "$work/report/result.json"

@@ -1,8 +1,8 @@
-"""Judges one remote host over one connection of the user's own OpenSSH.
+"""Runs a script on one remote host over one connection of the user's own OpenSSH, and brings back what it made.
 
 OpenSSH brings its configuration, known hosts, jump hosts, agents and keys; its own messages say why a host was not
-reached. The host sends its result on standard output. What comes from the host is data: it is bounded, validated, and
-never part of a command.
+reached. The host sends its result, or its bundle, on standard output. What comes from the host is data: it is bounded,
+validated, and never part of a command.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from pydantic import ValidationError
 
+from viacheck.bundle.script_file import collect_script
 from viacheck.fleet.inventory import FleetHost
 from viacheck.model.result import RunResult
 
-SCRIPT = Path(__file__).with_name("remote.sh")
-LARGEST_RESULT = 128 << 20
-"""Bytes of a result."""
+JUDGE_SCRIPT = Path(__file__).with_name("remote.sh")
+COLLECT_SCRIPT = Path(__file__).with_name("remote_collect.sh")
+LARGEST_ANSWER = 128 << 20
+"""Bytes of a result or of a bundle."""
 LARGEST_GREETING = 1 << 16
 """Bytes that a host may print before the script speaks, as a shell's start-up file does."""
 STDERR_KEPT = 4_000
+TERMINATION_SECONDS = 1.0
+"""How long a process has after SIGTERM; then it is killed."""
 CONNECT_TIMEOUT = 15
 """Seconds until OpenSSH gives up to connect, the server's greeting included."""
+INTERRUPTED = "interrupted while this host was judged"
 _MARK = b"viacheck-fleet "
 _AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec "$@"; fi; exec sudo -n -- "$@"'
 _AS_ROOT_BY_PASSWORD = (
@@ -50,9 +55,24 @@ class HostNotJudged(Exception):
         self.words = list(words)
 
 
+class RemoteJob(Protocol):
+    """What is run on each host."""
+
+    @property
+    def seconds(self) -> float:
+        """How long a host may take, connection and transfer included."""
+
+    @property
+    def packed(self) -> bytes:
+        """The file that is sent where the script asks for it."""
+
+    def script(self) -> list[str]:
+        """Return the text of the script, its name and its arguments, as ``sh -c`` takes them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteProgram:
-    """What is run on each host."""
+    """viacheck itself, which judges the host where it is."""
 
     packed: bytes
     """The content of viacheck.pyz."""
@@ -60,7 +80,23 @@ class RemoteProgram:
     options: tuple[str, ...] = ()
     """Options of the run."""
     seconds: float = 300.0
-    """How long a host may take, connection and transfer included."""
+
+    def script(self) -> list[str]:
+        """Return the script that judges the host."""
+        limit = _limit_on_host(self.seconds)
+        return [_text(JUDGE_SCRIPT), "viacheck-fleet", self.digest, str(len(self.packed)), limit, *self.options]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteCollection:
+    """The script of ``viacheck collect-script``, which writes a bundle of the host and needs no Python."""
+
+    seconds: float = 300.0
+    packed: bytes = field(default_factory=lambda: collect_script().encode())
+
+    def script(self) -> list[str]:
+        """Return the script that runs it."""
+        return [_text(COLLECT_SCRIPT), "viacheck-fleet", str(len(self.packed)), _limit_on_host(self.seconds)]
 
 
 @dataclass(slots=True)
@@ -83,6 +119,7 @@ class SSHConnections:
             *(["-F", str(self.ssh_config)] if self.ssh_config is not None else []),
             *(["-p", str(host.port)] if host.port is not None else []),
             *(["-l", host.user] if host.user is not None else []),
+            *(["-i", host.key_file] if host.key_file is not None else []),
             "--", host.address, command,
         ]  # fmt: skip
 
@@ -115,45 +152,59 @@ def judge(host: FleetHost, site: str, program: RemoteProgram, connections: SSHCo
     Raises:
         HostNotJudged: the host sent nothing, or something that is no result.
     """
+    return result_of(answer_of(host, site, program, connections))
+
+
+def answer_of(host: FleetHost, site: str, job: RemoteJob, connections: SSHConnections) -> bytes:
+    """Run a script on a host, which gets the site file, and return what it sends.
+
+    Raises:
+        HostNotJudged: the host sent nothing.
+    """
     if connections.stopped.is_set():
         raise HostNotJudged("interrupted before this host was reached")
     password = connections.become_password
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
-            connections.argv(host, _remote_command(program, by_password=password is not None)),
+            connections.argv(host, _remote_command(job, by_password=password is not None)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
         )  # fmt: skip
-        timer = threading.Timer(program.seconds, _end, [process])
+        timer = threading.Timer(job.seconds, _end, [process])
         timer.start()
         try:
             with connections.opened(process):
-                status, sent = _converse(process, site, program, password)
+                status, sent = _converse(process, site, job, password)
                 process.wait()
         finally:
             in_time = timer.is_alive()
             timer.cancel()
         words = _words(stderr)
     if connections.stopped.is_set() and not sent:
-        raise HostNotJudged("interrupted while this host was judged", *words)
+        raise HostNotJudged(INTERRUPTED, *words)
     if not in_time:
-        raise HostNotJudged(f"no result within {program.seconds:g} s", *words)
+        raise HostNotJudged(f"no result within {job.seconds:g} s", *words)
     if not sent:
         fallback = f"the host ended with status {status or process.returncode} and sent no result"
         raise HostNotJudged(*(words or [fallback]))
-    return _result(sent)
+    return sent
 
 
-def _remote_command(program: RemoteProgram, *, by_password: bool) -> str:
+def _remote_command(job: RemoteJob, *, by_password: bool) -> str:
     """Return the command for the remote user's shell."""
-    limit = max(int(program.seconds) - 5, 1)
-    script = ["sh", "-c", SCRIPT.read_text(encoding="utf-8"), "viacheck-fleet",
-              program.digest, str(len(program.packed)), str(limit), *program.options]  # fmt: skip
-    return shlex.join(["exec", "sh", "-c", _AS_ROOT_BY_PASSWORD if by_password else _AS_ROOT, "sh", *script])
+    as_root = _AS_ROOT_BY_PASSWORD if by_password else _AS_ROOT
+    return shlex.join(["exec", "sh", "-c", as_root, "sh", "sh", "-c", *job.script()])
 
 
-def _converse(
-    process: subprocess.Popen[bytes], site: str, program: RemoteProgram, password: str | None
-) -> tuple[str, bytes]:
+def _limit_on_host(seconds: float) -> str:
+    """Return the seconds after which the host itself ends the work, a moment before the connection is ended."""
+    return str(max(int(seconds) - 5, 1))
+
+
+def _text(script: Path) -> str:
+    return script.read_text(encoding="utf-8")
+
+
+def _converse(process: subprocess.Popen[bytes], site: str, job: RemoteJob, password: str | None) -> tuple[str, bytes]:
     """Send what the host needs, and return the status and the result that it sends; empty when it sends none."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -165,7 +216,7 @@ def _converse(
         if not answer:
             return "", b""
         if answer == "need":
-            process.stdin.write(program.packed)
+            process.stdin.write(job.packed)
         process.stdin.write(site.encode())
         process.stdin.close()
     except BrokenPipeError:
@@ -174,9 +225,9 @@ def _converse(
         with contextlib.suppress(OSError):
             process.stdin.close()
     status = _marked_line(process.stdout).removeprefix("status ")
-    sent = process.stdout.read(LARGEST_RESULT + 1)
-    if len(sent) > LARGEST_RESULT:
-        raise HostNotJudged(f"the host sent a result of more than {LARGEST_RESULT >> 20} MiB")
+    sent = process.stdout.read(LARGEST_ANSWER + 1)
+    if len(sent) > LARGEST_ANSWER:
+        raise HostNotJudged(f"the host sent more than {LARGEST_ANSWER >> 20} MiB")
     return status, sent
 
 
@@ -202,7 +253,12 @@ def _words(stderr: IO[bytes]) -> list[str]:
     return [lines[-1], *lines[:-1]] if lines else []
 
 
-def _result(sent: bytes) -> RunResult:
+def result_of(sent: bytes) -> RunResult:
+    """Return the result of a host.
+
+    Raises:
+        HostNotJudged: it is no result of one target.
+    """
     try:
         outcome = RunResult.model_validate_json(sent)
     except ValidationError as error:
@@ -215,7 +271,15 @@ def _result(sent: bytes) -> RunResult:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End ssh with its helpers (a ProxyCommand); it is the leader of their session."""
+    """End ssh with its helpers (a ProxyCommand); it is the leader of their session. A process that stays is killed."""
+    _signal(process, signal.SIGTERM)
+    if process.poll() is None:
+        kill = threading.Timer(TERMINATION_SECONDS, _signal, [process, signal.SIGKILL])
+        kill.daemon = True
+        kill.start()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, number)

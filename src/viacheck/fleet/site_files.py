@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,12 @@ def site_files(hosts: Sequence[FleetHost], folder: Path | None, template: Path |
     Raises:
         UsageError: with every mistake of every file.
     """
+    filled = SiteTemplate(template) if template is not None else None
     sites, mistakes = {}, []
     for host in hosts:
         try:
-            if template is not None:
-                text, source = _filled(template, host), f"{template} for {host.name}"
+            if filled is not None:
+                text, source = filled.text_for(host), f"{template} for {host.name}"
             else:
                 assert folder is not None, "a folder or a template is given"
                 source = str(folder / f"{host.name}.toml")
@@ -50,6 +52,66 @@ def site_files(hosts: Sequence[FleetHost], folder: Path | None, template: Path |
     return sites
 
 
+class SiteTemplate:
+    """A Jinja2 template of a site file, which is filled with the inventory's variables in a sandbox."""
+
+    def __init__(self, path: Path) -> None:
+        """Compile the template; what it includes is read from its folder.
+
+        Raises:
+            UsageError: it cannot be read, or is no template.
+        """
+        from jinja2 import FileSystemLoader, StrictUndefined, TemplateSyntaxError
+        from jinja2.sandbox import SandboxedEnvironment
+
+        self.path = path
+        environment = SandboxedEnvironment(
+            loader=FileSystemLoader(path.parent),
+            undefined=StrictUndefined,
+            autoescape=False,
+            keep_trailing_newline=True,
+        )
+        environment.filters["toml"] = toml_value
+        try:
+            self._template = environment.from_string(_read(path))
+        except TemplateSyntaxError as error:
+            raise UsageError(f"{path}:{error.lineno}: {error.message}") from None
+
+    def text_for(self, host: FleetHost) -> str:
+        """Return the site file of a host.
+
+        Raises:
+            UsageError: a variable is missing, or the template does what cannot be done; one line.
+        """
+        try:
+            return self._template.render({**host.variables, "inventory_hostname": host.name})
+        except Exception as error:  # a template may raise anything
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"{self.path}{_line_of(error)} for {host.name}: {text}") from None
+
+
+def _line_of(error: Exception) -> str:
+    """Return ``:LINE`` of the template's line that raised an error; Jinja2 puts it into the traceback."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return f":{lines[-1]}" if lines else ""
+
+
+def toml_value(value: object) -> str:
+    """Return a value as TOML writes it: a text, a number, a truth value, or a list of them.
+
+    Raises:
+        TypeError: the value is of another kind.
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    # A variable that is not defined raises its own error here, with its name.
+    text = str(value)
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"{text} is not a text, a number, true, false, or a list of them")
+    # They are the same in JSON and in TOML.
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _read(path: Path) -> str:
     try:
         return read_file(path, LARGEST_SITE).decode()
@@ -57,18 +119,3 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 text (byte {error.start}); a site file is TOML in UTF-8") from None
-
-
-def _filled(template: Path, host: FleetHost) -> str:
-    """Return the template with the variables of a host; the filter ``toml`` writes any value with its quotes."""
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    # A string, a number, a list of them or a truth value of JSON is the same in TOML.
-    environment.filters["toml"] = lambda value: json.dumps(value, ensure_ascii=False)
-    try:
-        text: str = environment.from_string(_read(template)).render(**host.variables, inventory_hostname=host.name)
-    except TemplateError as error:
-        raise UsageError(f"{template} for {host.name}: {error}") from None
-    return text
