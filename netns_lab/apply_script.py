@@ -50,7 +50,7 @@ def apply_script(lab: Lab, script: Script) -> str:
     """
     shell = shutil.which("bash") or "/bin/sh"
     # In a lab without an engine no socket has this address: the script must not reach this machine's own engine.
-    engine = lab.engine.base_url if lab.engine is not None else NO_ENGINE
+    engine = lab.engine.hosts_url if lab.engine is not None else NO_ENGINE
     environment = [f"DOCKER_HOST={engine}", f"{_FOLDER}={script.folder}"]
     # The trace shows which line failed.
     argv = ["env", *environment, shell, "-c", _START + script.text, script.name]

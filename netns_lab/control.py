@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from netns_lab import pipework_host, rtnetlink_batch
 from netns_lab.dhcp_server_control import LabDhcpServerControl
-from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
+from netns_lab.docker_engine.daemon import EngineFailed
 from netns_lab.docker_engine.engine_builder import apply_pipework, start_agents_dhcp_client
-from netns_lab.lab import Lab, LabMachine, wait_for_carrier
+from netns_lab.lab import Engine, Lab, LabMachine, wait_for_carrier
 from netns_lab.networkd_daemon import NetworkdFailed
 from netns_lab.plan import HOST, Cable
 from netns_lab.rtnetlink_batch import LabRequest, request
@@ -97,7 +97,7 @@ class NetnsLabControl:
         except NetworkdFailed as error:
             raise EventFailed(str(error)) from error
 
-    def _engine(self) -> DockerDaemon:
+    def _engine(self) -> Engine:
         if self._lab.engine is None:
             raise EventNotPossible("the lab has no Docker engine: its agent is a namespace without a container")
         return self._lab.engine

@@ -16,7 +16,10 @@ from viacheck.model.snapshot import Snapshot
 from viacheck.netlink.rtnetlink import IFF_LOWER_UP, ChangeListener, RouteSocket
 
 if TYPE_CHECKING:
-    from netns_lab.docker_engine.daemon import DockerDaemon
+    from docker import DockerClient
+
+    from netns_lab.docker_engine.containers import EngineContainers
+    from netns_lab.docker_engine.networks import EngineNetworks
     from netns_lab.services.dhcp_client import DHCPClient
     from netns_lab.services.dhcp_server import DHCPServer
     from netns_lab.services.responders import Responders
@@ -42,6 +45,54 @@ class Networkd(Protocol):
         Raises:
             netns_lab.networkd_daemon.NetworkdFailed: a link is not.
         """
+
+
+class Engine(Protocol):
+    """The Docker engine that works on a lab's host."""
+
+    containers: EngineContainers
+    networks: EngineNetworks
+
+    @property
+    def pid(self) -> int:
+        """Return a process in the engine's namespaces, as this process sees it."""
+
+    @property
+    def root(self) -> str:
+        """Return the engine's file system, as this process sees it."""
+
+    @property
+    def proc(self) -> str:
+        """Return the /proc in which the engine's process numbers are true."""
+
+    @property
+    def base_url(self) -> str:
+        """Return the address of the engine's API, for any client on this machine."""
+
+    @property
+    def hosts_url(self) -> str:
+        """Return the address of the engine's API, for a command that runs on the lab's host."""
+
+    @property
+    def client(self) -> DockerClient:
+        """Return the Docker SDK's client of the engine."""
+
+    def restart(self) -> None:
+        """Restart dockerd; return when it is ready.
+
+        Raises:
+            netns_lab.docker_engine.daemon.EngineFailed: it does not start again.
+        """
+
+    def stop_daemon(self) -> None:
+        """Stop dockerd.
+
+        Raises:
+            netns_lab.docker_engine.daemon.EngineFailed: it does not end.
+        """
+
+    def close(self) -> None:
+        """Release the engine; what runs in the lab's own namespaces ends with it."""
 
 
 class LabCommandError(Exception):
@@ -102,7 +153,7 @@ class Lab:
 
     Attributes:
         plan: the description that it was built from.
-        engine: the Docker engine that works on the host, in the engine flavour.
+        engine: the Docker engine that works on the host, in the flavours engine and host.
         change_output: the name and the output of each change that was run on the host.
         agent_container: the name of the agent's container.
         responders: the services behind its gateways.
@@ -115,7 +166,7 @@ class Lab:
     """
 
     def __init__(
-        self, plan: LabPlan, machines: dict[str, LabMachine], responders: Responders, engine: DockerDaemon | None
+        self, plan: LabPlan, machines: dict[str, LabMachine], responders: Responders, engine: Engine | None
     ) -> None:
         self.plan = plan
         self.machines = machines

@@ -36,7 +36,7 @@ def _output_of(lab: Lab, name: str, argument: OutputOf) -> str:
 
 def _run(lab: Lab, name: str, argv: Sequence[str], text: str | None) -> CommandResult:
     # In a lab without an engine no socket has this address: the step must not reach this machine's own engine.
-    engine = f"DOCKER_HOST={lab.engine.base_url if lab.engine is not None else NO_ENGINE}"
+    engine = f"DOCKER_HOST={lab.engine.hosts_url if lab.engine is not None else NO_ENGINE}"
     result = lab.host.namespace.run(["env", engine, *argv], TIMEOUT, stdin=text)
     if not result.ok:
         lines = result.stderr.splitlines()

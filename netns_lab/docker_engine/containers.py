@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
-from netns_lab.docker_engine.image import IMAGE, import_image
+from netns_lab.docker_engine.image import BUSYBOX, IMAGE, import_image
 from netns_lab.docker_engine.pid_translation import outer_pid
-from netns_lab.docker_engine.sandbox import EngineSandbox
 from viacheck.host.command import CommandResult
 from viacheck.host.docker import container_namespace
 from viacheck.host.namespace import Namespace
@@ -22,9 +21,15 @@ RestartPolicy = Literal["always", "unless-stopped", "on-failure", "no"]
 class EngineContainers:
     """Runs, stops and enters containers by name. Every method raises ``docker.errors.APIError`` when Docker refuses."""
 
-    def __init__(self, client: Callable[[], DockerClient], sandbox: EngineSandbox) -> None:
-        """Ask for the client at each use: a restart of dockerd gives another client."""
-        self._client, self._sandbox = client, sandbox
+    def __init__(self, client: Callable[[], DockerClient], proc: Callable[[], str], busybox: str = BUSYBOX) -> None:
+        """Ask for the client at each use: a restart of dockerd gives another client.
+
+        Args:
+            client: returns the client of the engine.
+            proc: returns the /proc in which the engine's process numbers are true.
+            busybox: the static program that the image is made of.
+        """
+        self._client, self._proc, self._busybox = client, proc, busybox
 
     def run(
         self,
@@ -55,7 +60,7 @@ class EngineContainers:
         """
         client = self._client()
         if image == IMAGE:
-            import_image(client)
+            import_image(client, self._busybox)
         # Without an endpoint the SDK passes the network as it is; with an endpoint the key must name the network.
         endpoint = {network: client.api.create_endpoint_config(ipv4_address=address)} if address else None
         container = client.containers.create(
@@ -118,12 +123,12 @@ class EngineContainers:
         Raises:
             viacheck.host.docker.ContainerNotRunning: when it is stopped.
         """
-        return container_namespace(self._inner_pid(name), name, self._sandbox.proc)
+        return container_namespace(self._inner_pid(name), name, self._proc())
 
     def pid(self, name: str) -> int:
         """Return a container's first process, as this process sees it; 0 when the container is stopped."""
         inner = self._inner_pid(name)
-        return outer_pid(inner, self._sandbox.proc) if inner else 0
+        return outer_pid(inner, self._proc()) if inner else 0
 
     def _get(self, name: str) -> Container:
         return self._client().containers.get(name)

@@ -65,7 +65,7 @@ class DockerDaemon:
         }
         self._daemon: subprocess.Popen[bytes] | None = None
         self._client: DockerClient | None = None
-        self.containers = EngineContainers(lambda: self.client, sandbox)
+        self.containers = EngineContainers(lambda: self.client, lambda: sandbox.proc)
         self.networks = EngineNetworks(lambda: self.client)
 
     @classmethod
@@ -126,6 +126,11 @@ class DockerDaemon:
     def base_url(self) -> str:
         """The address of the engine's API, for any client on this machine."""
         return f"unix://{self.root}/run/docker.sock"
+
+    @property
+    def hosts_url(self) -> str:
+        """The same: a command of the host sees this machine's processes."""
+        return self.base_url
 
     @property
     def client(self) -> DockerClient:

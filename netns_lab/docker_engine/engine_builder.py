@@ -36,7 +36,7 @@ def build_with_engine(plan: LabPlan) -> Lab:
         settings = {"ipv6": True, "fixed-cidr-v6": AGENT_SUBNET6}
     try:
         lab.engine = DockerDaemon.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings)
-        _attach_agent(lab, plan)
+        attach_agent(lab, plan)
     except (EngineFailed, NoLease) as error:
         lab.close()
         raise LabBuildError(f"lab engine:{plan.name}: {error}") from error
@@ -64,7 +64,14 @@ def _host_alone(plan: LabPlan) -> LabPlan:
     )
 
 
-def _attach_agent(lab: Lab, plan: LabPlan) -> None:
+def attach_agent(lab: Lab, plan: LabPlan) -> None:
+    """Run the agent's container on the lab's engine, and attach it as the plan says.
+
+    Raises:
+        docker.errors.APIError: the engine refuses.
+        LabBuildError: pipework fails.
+        NoLease: no server gives the agent a lease.
+    """
     assert lab.engine is not None
     intent = lab.plan.intent
     if intent.mode == "macvlan":

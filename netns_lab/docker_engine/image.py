@@ -38,11 +38,11 @@ FILES = {
 FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "usr/share", "usr/share/udhcpc", "var")
 
 
-def import_image(client: DockerClient) -> None:
-    """Import the image into an engine that does not have it yet (docker import)."""
+def import_image(client: DockerClient, busybox: str = BUSYBOX) -> None:
+    """Import the image, made of a static busybox, into an engine that does not have it yet (docker import)."""
     if not client.api.images(IMAGE, quiet=True):
         repository, _, tag = IMAGE.partition(":")
-        client.api.import_image_from_data(image_tar(), repository=repository, tag=tag)
+        client.api.import_image_from_data(image_tar(busybox), repository=repository, tag=tag)
 
 
 def image_tar(busybox: str = BUSYBOX) -> bytes:

@@ -1,4 +1,4 @@
-"""Faults that only a whole host shows: the order of its units at boot, and the files of NetworkManager and netplan."""
+"""Faults that only a whole host shows: its units and engine at boot, and the files of NetworkManager and netplan."""
 
 from __future__ import annotations
 
@@ -13,19 +13,42 @@ from netns_lab.scenarios.managers import (
     netplan_yaml,
     radio_profile,
 )
-from netns_lab.scenarios.survival import AGENT_RULES, BACKSTOP, INTERFACES, LOCAL_RULES, UPLINK_ROUTE, interfaces
-from netns_lab.whole_host.root_files import AGENT_UNIT, UNITS, agent_unit
+from netns_lab.scenarios.nat import AGENT_SUBNET, TABLE_NAME
+from netns_lab.scenarios.survival import BACKSTOP, INTERFACES, interfaces
+from netns_lab.whole_host.root_files import UNITS
 
-RULES_ONCE = tuple(f"{line} 2>/dev/null || true" for line in (LOCAL_RULES[1], AGENT_RULES[1]))
-"""A rule with a priority cannot be added twice; without the deletion before, none is ever missing meanwhile."""
+RULES_UNIT = "agent-rules.service"
+RULES_UNIT_TEXT = f"""\
+[Unit]
+Description=Policy routing of the measurement agent
+After=docker.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=ip rule add priority 990 from {AGENT_SUBNET} lookup main suppress_prefixlength 0
+ExecStart=ip rule add priority 1000 from {AGENT_SUBNET} lookup {TABLE_NAME}
+
+[Install]
+WantedBy=multi-user.target
+"""
 
 
-@fault("agent-before-network", "The agent is started before the network, and the rules belong to the second uplink",
+@fault("rule-after-docker", "The agent's rules are added by a unit that starts after Docker",
        on="policy-routing-ifupdown", breaks={"FLAP-08"}, diagnosis="LEAK_AT_BOOT", flavour="host")  # fmt: skip
-def agent_before_network(lab: Lab) -> None:
-    # The first uplink has its default route while ifup has not come to the second yet.
-    lab.host.write(INTERFACES, interfaces(loopback=(), uplink=(*RULES_ONCE, *BACKSTOP, *UPLINK_ROUTE)))
-    lab.host.write(f"{UNITS}/{AGENT_UNIT}", agent_unit(early=True))
+def rule_after_docker(lab: Lab) -> None:
+    # Docker's unit is ready only when the containers with a restart policy have been started.
+    lab.host.write(INTERFACES, interfaces(loopback=BACKSTOP))
+    lab.host.write(f"{UNITS}/{RULES_UNIT}", RULES_UNIT_TEXT)
+    lab.host.run("systemctl", "enable", "--quiet", RULES_UNIT)
+
+
+@fault("container-not-started", "The agent's container has no restart policy, so no engine starts it again",
+       on="policy-routing-networkd", breaks={"FLAP-05", "FLAP-08"}, diagnosis="AGENT_NOT_RUNNING",
+       flavour="host")  # fmt: skip
+def container_not_started(lab: Lab) -> None:
+    assert lab.engine is not None
+    lab.engine.containers.set_restart_policy(lab.agent_container, "no")
 
 
 @fault("nm-without-rule", "The profiles no longer have the rules and the route", on="policy-routing-nm",

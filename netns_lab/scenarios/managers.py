@@ -36,7 +36,7 @@ match-device=interface-name:eth0,interface-name:wlan0
 managed=1
 
 [keyfile]
-unmanaged-devices=interface-name:docker0,interface-name:veth-agent
+unmanaged-devices=interface-name:docker0,interface-name:veth*
 """
 
 

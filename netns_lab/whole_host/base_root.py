@@ -23,9 +23,11 @@ from viacheck.private_folder import make_private_folder
 RELEASES = ("bookworm", "trixie", "forky")
 DEFAULT_RELEASE = RELEASES[0]
 PACKAGES = (
-    "dbus", "ifupdown", "iproute2", "netplan.io", "network-manager", "nftables", "procps", "systemd", "systemd-sysv",
-    "udev",
+    "busybox-static", "dbus", "docker.io", "ifupdown", "iproute2", "netplan.io", "network-manager", "nftables",
+    "procps", "systemd", "systemd-sysv", "udev",
 )  # fmt: skip
+DOCKER_CLI_INCLUDED = {"bookworm"}
+"""The releases whose package docker.io has the command docker; in the others it is a package of its own."""
 TOOL = "mmdebstrap"
 LOG_LINES = 3
 _NOT_UNPACKED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
@@ -44,9 +46,14 @@ class BaseRoot:
     release: str
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Return the packages that the root is built with, besides the essential ones."""
+        return PACKAGES if self.release in DOCKER_CLI_INCLUDED else (*PACKAGES, "docker-cli")
+
+    @property
     def folder(self) -> Path:
         """Return the folder of this root, with its record beside it."""
-        key = json.dumps([self.release, PACKAGES, _NOT_UNPACKED, _RECIPE])
+        key = json.dumps([self.release, self.packages, _NOT_UNPACKED, _RECIPE])
         return cache_folder() / f"{self.release}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     @property
@@ -109,7 +116,7 @@ class BaseRoot:
             *contained, "--mount-proc", TOOL, "--quiet", "--mode=root", "--variant=essential",
             "--aptopt=APT::Install-Recommends \"false\"", f"--aptopt={aside / 'apt.conf'}", "--dpkgopt=force-unsafe-io",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _NOT_UNPACKED),
-            f"--include={','.join(PACKAGES)}", f"--customize-hook={no_sources}",
+            f"--include={','.join(self.packages)}", f"--customize-hook={no_sources}",
             self.release, str(aside / "root"), *(source.line for source in sources_for(self.release)),
         ]  # fmt: skip
 

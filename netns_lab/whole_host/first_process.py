@@ -9,6 +9,8 @@ from __future__ import annotations
 
 LAYERS = "/run"
 """Where the layers are in the mount namespace that the script starts in: base, upper, work, root, boot_id."""
+ENGINE_FOLDERS = ("docker", "containerd")
+"""The folders below /var/lib that the engine and containerd mount overlays on: no overlay can lie on another."""
 READY = b"ready\n"
 """The line that is printed when init is about to run."""
 
@@ -16,6 +18,11 @@ FIRST_PROCESS = r"""
 set -e
 root=$1/root
 mount -t overlay overlay -o "lowerdir=$1/base,upperdir=$1/upper,workdir=$1/work" "$root"
+
+for name in docker containerd; do
+    mkdir -p "$root/var/lib/$name"
+    mount --bind "$1/$name" "$root/var/lib/$name"
+done
 
 mount -t proc proc "$root/proc"
 for entry in sys sysrq-trigger irq bus; do

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
 
 from netns_lab.builder import build
+from netns_lab.docker_engine.daemon import EngineFailed
+from netns_lab.docker_engine.engine_builder import attach_agent, engine_intent
 from netns_lab.lab import Lab
-from netns_lab.plan import AGENT_PATH, LabPlan, without_agent
+from netns_lab.plan import LabPlan, without_agent
 from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.scenarios import BRIDGE
 from netns_lab.whole_host.base_root import BaseRoot
+from netns_lab.whole_host.docker_service import DockerService
 from netns_lab.whole_host.networkd_service import NetworkdService
 from netns_lab.whole_host.power import WholeHost, WholeHostFailed
 from netns_lab.whole_host.root_files import root_files
-from viacheck.host.namespace import Namespace, NotANamespace, open_netns
+from viacheck.host.namespace import Namespace
 
 NOTE = (
-    "the host is a Debian {release} with systemd as PID 1 in namespaces; a unit attaches the agent, a network "
-    "namespace, in the order in which Docker's unit would start a container"
+    "the host is a Debian {release} with systemd as PID 1 in namespaces; its own Docker engine runs the agent's "
+    "container, which has the restart policy unless-stopped"
 )
+SANDBOXES = "/run/docker/netns"
+"""Where the engine binds the network namespace of each container, under an id of its own (libnetwork)."""
+_SANDBOX = re.compile("[0-9a-f]{12}")
 
 
 def build_whole_host(plan: LabPlan, base: BaseRoot) -> Lab:
@@ -29,7 +37,7 @@ def build_whole_host(plan: LabPlan, base: BaseRoot) -> Lab:
         base: a base root that is built.
 
     Raises:
-        LabBuildError: the host does not boot, or attaches no agent.
+        LabBuildError: the host does not boot, or its engine does not run the agent.
     """
     notes = (NOTE.format(release=base.release),)
     lab = build(_before_boot(replace(plan, notes=notes)))
@@ -42,8 +50,9 @@ def build_whole_host(plan: LabPlan, base: BaseRoot) -> Lab:
             lab.notes.append(f"units that failed at boot: {failed_units(lab.host.namespace)}")
         if plan.networkd:
             lab.networkd = NetworkdService(lab.host.namespace, [link.name for link in plan.host.state.links])
-        lab.set_agent_namespace(open_agent(lab.host.namespace))
-    except (WholeHostFailed, NotANamespace, OSError) as error:
+        lab.engine = DockerService(whole_host)
+        attach_agent(lab, plan)
+    except (WholeHostFailed, EngineFailed, OSError) as error:
         lab.close()
         raise LabBuildError(f"lab host:{plan.name}: {error}") from error
     except BaseException:
@@ -54,7 +63,7 @@ def build_whole_host(plan: LabPlan, base: BaseRoot) -> Lab:
 
 def _before_boot(plan: LabPlan) -> LabPlan:
     """Return the description of the lab before its host boots: cards and cables, and nothing configured on the host."""
-    alone = without_agent(plan, BRIDGE)
+    alone = replace(without_agent(plan, BRIDGE), intent=engine_intent(plan))
     host = replace(alone.host, state=replace(alone.host.state, sysctls={}))
     return replace(
         alone, host=host, files={}, executables=frozenset(), file_links={}, hidden=(), boot=(), daemons=False,
@@ -62,13 +71,19 @@ def _before_boot(plan: LabPlan) -> LabPlan:
     )  # fmt: skip
 
 
-def open_agent(host: Namespace) -> Namespace:
-    """Open the namespace of the agent that the host has attached.
+def agent_path(host: Namespace) -> str | None:
+    """Return the path of the network namespace that the host's engine has made for its container; None without one.
 
-    Raises:
-        NotANamespace: the host has attached none.
+    The engine is not asked: it answers only after it has started its containers, and a question would start it.
     """
-    return Namespace("agent", host.call(lambda: open_netns(AGENT_PATH)))
+
+    def look() -> list[str]:
+        try:
+            return [name for name in os.listdir(SANDBOXES) if _SANDBOX.fullmatch(name)]
+        except FileNotFoundError:
+            return []
+
+    return next((f"{SANDBOXES}/{name}" for name in host.call(look)), None)
 
 
 def failed_units(host: Namespace) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from netns_lab import cgroups
-from netns_lab.whole_host.first_process import FIRST_PROCESS, LAYERS, READY, REMOVE_CGROUP, START
+from netns_lab.whole_host.first_process import ENGINE_FOLDERS, FIRST_PROCESS, LAYERS, READY, REMOVE_CGROUP, START
 from netns_lab.whole_host.root_files import RootFile
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
@@ -18,6 +18,8 @@ from viacheck.host.pid_sandbox import PATH, child_of, read_line
 
 REBOOTS, POWERS_OFF = -signal.SIGHUP, -signal.SIGINT
 """The signals that end unshare(1) when init has called reboot(2) in its process namespace (pid_namespaces(7))."""
+BOOTED = ("running", "degraded")
+"""The states of systemd after the boot, without and with units that failed."""
 STARTED_WITHIN = 20.0
 BOOTED_WITHIN = 60.0
 OFF_WITHIN = 60.0
@@ -34,6 +36,7 @@ class WholeHost:
 
     Attributes:
         host: where the host runs: each boot gives this object other namespaces.
+        base: the root that the disk's files lie over.
     """
 
     def __init__(self, host: Namespace, base: Path, files: Mapping[str, RootFile]) -> None:
@@ -47,8 +50,10 @@ class WholeHost:
         Raises:
             OSError: the system forbids it.
         """
-        self.host = host
+        self.host, self.base = host, base
         self._process: subprocess.Popen[bytes] | None = None
+        # The same number from boot to boot, so that paths by it stay true.
+        self._root_fd = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
         self._disk = Namespace.create("disk", lambda: _make_disk(base, files))
         cgroups.sweep()
         self._cgroup = f"{cgroups.unified_hierarchy()}/{cgroups.new_name()}"
@@ -58,6 +63,17 @@ class WholeHost:
             ["sh", "-c", REMOVE_CGROUP, "sh", self._cgroup], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+
+    @property
+    def init(self) -> int:
+        """The host's first process, as this process sees it."""
+        assert self._process is not None
+        return child_of(self._process.pid)
+
+    @property
+    def root(self) -> str:
+        """The host's file system, as this process sees it; the same path from boot to boot."""
+        return f"/proc/{os.getpid()}/fd/{self._root_fd}"
 
     def power_on(self) -> None:
         """Start init; return when it runs.
@@ -76,13 +92,18 @@ class WholeHost:
         if output != READY:
             self._end()
             raise WholeHostFailed(f"init was not started: {output.decode(errors='replace').strip() or 'no answer'}")
-        init = child_of(self._process.pid)
+        init = self.init
+        self._set_root(f"/proc/{init}/root")
         self.host.enter_copy_of_mounts(f"/proc/{init}/ns/mnt", _show_machines_processes)
         # What this process has in its environment may break the host's own programs.
         self.host.prefix = (
             "nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup",
             "env", "--ignore-environment", f"PATH={PATH}", "HOME=/root",
         )  # fmt: skip
+
+    def has_booted(self) -> bool:
+        """Return whether every job of the boot is done."""
+        return self.host.run(["systemctl", "is-system-running"]).stdout.strip() in BOOTED
 
     def wait_until_booted(self) -> str:
         """Return systemd's state once every job of the boot is done: ``running``, or ``degraded``.
@@ -94,7 +115,7 @@ class WholeHost:
         while True:
             # Until systemd has its socket, systemctl fails at once.
             state = self.host.run(["systemctl", "is-system-running", "--wait"], BOOTED_WITHIN).stdout.strip()
-            if state in ("running", "degraded"):
+            if state in BOOTED:
                 return state
             if time.monotonic() > deadline:
                 raise WholeHostFailed(f"it has not booted within {BOOTED_WITHIN:g} s: {state or 'systemd is silent'}")
@@ -119,6 +140,7 @@ class WholeHost:
         except subprocess.TimeoutExpired:
             raise WholeHostFailed(f"it has not shut down within {OFF_WITHIN:g} s") from None
         self.host.prefix = ()
+        self._set_root(os.devnull)
         if code not in (REBOOTS, POWERS_OFF):
             raise WholeHostFailed(f"its init ended with exit code {code}")
         return code == REBOOTS
@@ -126,10 +148,18 @@ class WholeHost:
     def close(self) -> None:
         """End every process of the host at once, and with them its disk and its cgroup; ``host`` stays open."""
         self._end()
+        os.close(self._root_fd)
         self._disk.close()
         assert self._remover.stdin is not None
         self._remover.stdin.close()
         self._remover.wait(ENDED_WITHIN)
+
+    def _set_root(self, path: str) -> None:
+        root = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            os.dup2(root, self._root_fd, inheritable=False)
+        finally:
+            os.close(root)
 
     def _end(self) -> None:
         if self._process is not None:
@@ -145,7 +175,7 @@ def _make_disk(base: Path, files: Mapping[str, RootFile]) -> None:
     root = os.open(base, os.O_PATH | os.O_DIRECTORY)
     try:
         syscalls.mount("tmpfs", LAYERS, "tmpfs", options="mode=755")
-        for name in ("base", "upper", "work", "root"):
+        for name in ("base", "upper", "work", "root", *ENGINE_FOLDERS):
             os.mkdir(f"{LAYERS}/{name}")
         syscalls.mount(f"/proc/self/fd/{root}", f"{LAYERS}/base", flags=syscalls.MS_BIND)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -11,14 +12,16 @@ from netns_lab.builder import QUIET_SYSCTLS, quick_neighbours, set_sysctls
 from netns_lab.control import plug_in
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.plan import HOST, Cable
-from netns_lab.whole_host.host_lab import failed_units, open_agent
-from netns_lab.whole_host.power import BOOTED_WITHIN, WholeHost, WholeHostFailed
+from netns_lab.whole_host.host_lab import agent_path, failed_units
+from netns_lab.whole_host.power import WholeHost, WholeHostFailed
 from viacheck.disruption.controls import EventFailed
-from viacheck.host.namespace import Namespace, NotANamespace
+from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.model.snapshot import Link
 
 LOOK_AGAIN_AFTER = 0.002
 """Seconds: as soon as the agent is there, its packets count."""
+STATE_AGAIN_AFTER = 0.5
+"""Seconds between two questions whether the boot is complete."""
 
 
 class WholeHostPower:
@@ -49,6 +52,8 @@ class WholeHostPower:
             again = self._whole_host.wait_until_off()
         except WholeHostFailed as error:
             raise EventFailed(str(error)) from error
+        if self._lab.engine is not None:
+            self._lab.engine.close()
         self._lab.machines.pop(self._lab.plan.agent.name).namespace.close()
         return again
 
@@ -73,14 +78,23 @@ class WholeHostPower:
             raise EventFailed(str(error)) from error
 
     def wait_for_agent(self) -> Namespace:
-        """Return the agent's namespace as soon as the host's unit has made it."""
-        deadline, pause = time.monotonic() + BOOTED_WITHIN, threading.Event()
+        """Return the agent's namespace as soon as the engine has made it, before the container has its interface.
+
+        Raises:
+            EventFailed: the host has booted, and the engine did not start the container.
+        """
+        host, pause, next_state = self._lab.host.namespace, threading.Event(), time.monotonic() + STATE_AGAIN_AFTER
+        booted = False
         while True:
-            try:
-                return open_agent(self._lab.host.namespace)
-            except NotANamespace as error:
-                if time.monotonic() > deadline:
-                    raise EventFailed(f"the host started no agent within {BOOTED_WITHIN:g} s: {error}") from error
+            if (path := agent_path(host)) is not None:
+                # Between the file and its mount there is a moment without a namespace.
+                with contextlib.suppress(NotANamespace):
+                    return Namespace("agent", host.call(lambda: open_netns(path)))
+            if booted:
+                raise EventFailed(f"the container {self._lab.agent_container} does not run after the boot")
+            if time.monotonic() > next_state:
+                booted = self._whole_host.has_booted()
+                next_state = time.monotonic() + STATE_AGAIN_AFTER
             pause.wait(LOOK_AGAIN_AFTER)
 
     def wait_until_booted(self) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from netns_lab.plan import LabPlan
-from viacheck.model.intent import NatAttach
 
 UNITS = "/etc/systemd/system"
 VENDOR_UNITS = "/lib/systemd/system"
 NO_UNIT = "/dev/null"
-AGENT_UNIT, LINK_UNIT = "agent.service", "link-hook.service"
-ATTACH, DETACH, WATCH_LINKS = (f"/usr/local/sbin/{name}" for name in ("attach-agent", "detach-agent", "watch-links"))
-AGENT_NAT = "/etc/agent.nft"
+LINK_UNIT, WATCH_LINKS = "link-hook.service", "/usr/local/sbin/watch-links"
 NETWORKD_UNITS = {
     "systemd-networkd.service": (
         "multi-user.target.wants",
@@ -60,7 +57,6 @@ def root_files(plan: LabPlan) -> dict[str, RootFile]:
         f"{UNITS}/systemd-udev-trigger.service.d/lab.conf": RootFile(_TRIGGER_NETWORK_DEVICES),
         "/etc/systemd/system.conf.d/lab.conf": RootFile("[Manager]\nDefaultTimeoutStopSec=5s\n"),
     }
-    files |= dict(_agent(plan))
     if plan.link_hook is not None:
         files[WATCH_LINKS] = RootFile(_WATCH_LINKS.format(hook=plan.link_hook), 0o755)
         files[f"{UNITS}/{LINK_UNIT}"] = RootFile(_LINK_UNIT)
@@ -75,12 +71,6 @@ def root_files(plan: LabPlan) -> dict[str, RootFile]:
     return files
 
 
-def agent_unit(*, early: bool = False) -> str:
-    """Return the unit that attaches the agent: after the network, as Docker's unit does, or before it."""
-    order = _BEFORE_NETWORK if early else _AFTER_NETWORK
-    return _AGENT_UNIT.format(order=order, attach=ATTACH, detach=DETACH)
-
-
 def _mode(path: str, *, executable: bool) -> int:
     if executable:
         return 0o755
@@ -92,69 +82,10 @@ def _enabled(unit: str, wanted_by: str, folder: str) -> Mapping[str, RootFile]:
     return {f"{UNITS}/{wanted_by}/{unit}": RootFile(link_to=f"{folder}/{unit}")}
 
 
-def _agent(plan: LabPlan) -> Iterator[tuple[str, RootFile]]:
-    """Yield the unit that attaches the agent at boot, in the order in which Docker's unit would start a container."""
-    attach = plan.intent.agent.attach
-    assert isinstance(attach, NatAttach)
-    bridge = attach.bridge
-    inside = [address for address in plan.host.state.addresses if address.interface == bridge]
-    agents = [address for address in plan.agent.state.addresses if address.interface == "eth0"]
-    commands = [
-        "sysctl -qw net.ipv4.ip_forward=1",
-        f"ip link add {bridge} type bridge",
-        *(f"ip address add {address.address}/{address.prefixlen} dev {bridge}" for address in inside),
-        f"ip link set {bridge} up",
-        f"nft -f {AGENT_NAT}",
-        "ip netns add agent",
-        "ip link add veth-agent type veth peer name eth0 netns agent",
-        f"ip link set veth-agent master {bridge} up",
-        "ip -n agent link set lo up",
-        *(f"ip -n agent address add {address.address}/{address.prefixlen} dev eth0" for address in agents),
-        "ip -n agent link set eth0 up",
-        *(f"ip -n agent route add default via {address.address}" for address in inside),
-    ]
-    yield AGENT_NAT, RootFile(_NAT.format(bridge=bridge, subnet=f"{inside[0].address}/{inside[0].prefixlen}"))
-    yield ATTACH, RootFile("\n".join(("#!/bin/sh", "set -e", *commands, "")), 0o755)
-    yield DETACH, RootFile("#!/bin/sh\nip link del veth-agent\nip netns del agent\nexit 0\n", 0o755)
-    yield f"{UNITS}/{AGENT_UNIT}", RootFile(agent_unit())
-    yield from _enabled(AGENT_UNIT, "multi-user.target.wants", UNITS).items()
-
-
 _TRIGGER_NETWORK_DEVICES = """\
 [Service]
 ExecStart=
 ExecStart=-udevadm trigger --type=devices --subsystem-match=net --action=add
-"""
-_AFTER_NETWORK = """\
-Wants=network-online.target
-After=network-online.target
-"""
-_BEFORE_NETWORK = """\
-DefaultDependencies=no
-After=sysinit.target
-Wants=network-pre.target
-Before=network-pre.target
-"""
-_AGENT_UNIT = """\
-[Unit]
-Description=The agent's network namespace, attached as Docker attaches a container to its bridge
-{order}
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={attach}
-ExecStop={detach}
-
-[Install]
-WantedBy=multi-user.target
-"""
-_NAT = """\
-table ip agent-nat {{
-    chain postrouting {{
-        type nat hook postrouting priority srcnat;
-        ip saddr {subnet} oifname != "{bridge}" masquerade
-    }}
-}}
 """
 _LINK_UNIT = f"""\
 [Unit]

@@ -67,8 +67,9 @@ def test_the_reboot_is_real_and_nothing_leaks(opened: Callable[[str], NamespaceT
     # Between the boots the agent is away, and the rules are gone with the kernel's network state.
     assert all(flow.kind is FlowKind.RECOVERS and flow.lost > 0 for flow in reboot.flow_results)
     assert any("gone: rule priority 1000" in event.what for event in reboot.timeline.events)
-    restart = through(disruptions, "networkd-restart")
-    assert restart.survived(1), disruption_text(restart)
+    for name in ("networkd-restart", "container-restart", "engine-restart"):
+        restart = through(disruptions, name)
+        assert restart.survived(1), disruption_text(restart)
 
 
 def test_the_disk_outlives_a_boot_and_nothing_else_does(tmp_path: Path) -> None:
@@ -95,14 +96,15 @@ def boots(lab: Lab) -> int:
     return len(lab.host.run("journalctl", "--list-boots", "--quiet", "--no-pager").stdout.splitlines())
 
 
-WITHOUT_RULE, TOO_EARLY = f"{IFUPDOWN}+no-post-up", f"{IFUPDOWN}+agent-before-network"
+WITHOUT_RULE, TOO_EARLY = f"{IFUPDOWN}+no-post-up", f"{IFUPDOWN}+rule-after-docker"
+NOT_STARTED = f"{NETWORKD}+container-not-started"
 NETPLAN_WITHOUT_RULE = "host:policy-routing-netplan+netplan-without-rule"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One run through the front door: two healthy labs and three with a fault."""
-    labs = ",".join((IFUPDOWN, NM, WITHOUT_RULE, TOO_EARLY, NETPLAN_WITHOUT_RULE))
+    """One run through the front door: two healthy labs and four with a fault."""
+    labs = ",".join((IFUPDOWN, NM, WITHOUT_RULE, TOO_EARLY, NOT_STARTED, NETPLAN_WITHOUT_RULE))
     options = ("--lab", labs, "-k", "EGRESS-01 or PERSIST or FLAP-08 or FLAP-11", "-n", "2")
     return run_once(tmp_path_factory, "whole-hosts", lambda folder: viacheck(*options, report_dir=folder))
 
@@ -131,6 +133,15 @@ def test_a_rule_that_is_not_written_down_is_gone_after_the_reboot(run: Finished)
     assert "left by eth0" in reboot.observed
     assert reboot.diagnosis is not None
     assert reboot.diagnosis.code == "NOT_PERSISTENT"
+
+
+def test_an_engine_that_does_not_start_the_container_is_seen_after_the_reboot(run: Finished) -> None:
+    results = worse(run, NOT_STARTED)
+    assert results.keys() == {"FLAP-08"}
+    reboot = results["FLAP-08"]
+    assert reboot.observed == "a reboot: the container te-agent does not run after the boot"
+    assert reboot.diagnosis is not None
+    assert reboot.diagnosis.code == "AGENT_NOT_RUNNING"
 
 
 def test_an_agent_that_starts_before_its_rule_leaks_at_boot(run: Finished) -> None:
@@ -213,7 +224,7 @@ def test_nothing_is_left_of_it_and_nothing_of_the_machine_has_changed(number: si
         assert process.stdout.readline() == b"ready\n"
         ours = descendants(process.pid)
         commands = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in ours}
-        assert {"systemd", "systemd-network", "dbus-daemon"} <= commands
+        assert {"systemd", "systemd-network", "dbus-daemon", "dockerd", "containerd", "sleep"} <= commands
         assert own_cgroups(process.pid)
         if number is not None:
             process.send_signal(number)

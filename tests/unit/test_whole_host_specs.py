@@ -15,7 +15,7 @@ from viacheck.targets.specs import SelectionError
     [
         "host:policy-routing-nm",
         "host:policy-routing-netplan@trixie",
-        "host:policy-routing-ifupdown@forky+agent-before-network",
+        "host:policy-routing-ifupdown@forky+rule-after-docker",
         "host:policy-routing-networkd+networkd-without-rule",
     ],
 )
@@ -40,7 +40,7 @@ def test_the_default_release_is_in_no_name() -> None:
         ("policy-routing@trixie", "'policy-routing@trixie' names a release, which only a whole host has"),
         ("host:policy-routing-nm@sid", "unknown release 'sid' in 'host:policy-routing-nm@sid'; allowed: bookworm, "),
         ("host:policy-routing-nm@", "unknown release ''"),
-        ("policy-routing-ifupdown+agent-before-network", "fault 'agent-before-network' needs a whole host"),
+        ("policy-routing-ifupdown+rule-after-docker", "fault 'rule-after-docker' needs a whole host"),
         ("host:policy-routing-nm+rule-missing", "fault 'rule-missing' does not belong to lab 'policy-routing-nm'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shlex
 import signal
@@ -15,7 +16,7 @@ from netns_lab.docker_engine.engine_builder import engine_intent
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.lab_specs import LabSpec, parse_labs
 from netns_lab.open_lab import open_lab
-from netns_lab.plan import AGENT_PATH
+from netns_lab.whole_host.host_lab import agent_path
 from netns_lab.whole_host.power_control import WholeHostPower
 from reports.text import escape_unprintable
 from viacheck.cli.command import lab_events, lab_failures, print_error
@@ -85,11 +86,11 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
         argv = ["env", *(f"{name}={value}" for name, value in kept.items()), *argv]
     # Ctrl-C is for the program in the shell.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # In a whole host this process has no number; its agent has a path instead.
-    agent = AGENT_PATH if lab.whole_host is not None else lab.agent.namespace.path
     try:
         while True:
-            lab.host.namespace.call(lambda: _write_agent_script(agent))
+            # In a whole host this process has no number; its agent has a path instead.
+            agent = (lab.whole_host and agent_path(lab.host.namespace)) or lab.agent.namespace.path
+            lab.host.namespace.call(functools.partial(_write_agent_script, agent))
             status = _run_inside(lab.host.namespace, argv, environment)
             if command or not _boots_again(lab):
                 return status
