@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from viacheck.model.measurements import Offer
 from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import ARPRequest
-from viacheck.packets.classify import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ClassifiedFrame, Classifier
+from viacheck.packets.classify import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ClassifiedFrame, Classifier, plain_echo
 from viacheck.packets.dhcp_discover import parse_offer
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, CapturedPacket, write_pcapng
+from viacheck.packets.probes import echo_request
 from viacheck.packets.scapy_packet import scapy_packet
 from viacheck.packets.tokens import TokenSpace
 
@@ -73,6 +74,43 @@ RECEIVED = st.one_of(
     st.tuples(st.sampled_from((ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, 0x88B5)), st.binary(max_size=128)),
     st.sampled_from(list(PACKETS.values())).flatmap(lambda pair: st.tuples(st.just(pair[0]), damaged(pair[1]))),
 )
+
+
+ECHOES = [
+    (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.ICMP(type=kind, id=7, seq=9) / scapy.Raw(TOKENS.payload(ICMP_TOKEN, size))))
+    for kind, size in ((8, 8), (0, 30), (8, 0))
+] + [
+    (ETH_P_IPV6, bytes(scapy.IPv6(**V6) / layer(id=7, seq=9, data=TOKENS.payload(ICMP_TOKEN))))
+    for layer in (scapy.ICMPv6EchoRequest, scapy.ICMPv6EchoReply)
+]
+
+
+@given(st.sampled_from(ECHOES).flatmap(lambda pair: st.tuples(st.just(pair[0]), damaged(pair[1]))))
+@example(ECHOES[0])
+@example((ETH_P_IP, ECHOES[0][1] + b"padding of the frame"))
+def test_a_plain_echo_is_read_as_scapy_dissects_it(received: tuple[int, bytes]) -> None:
+    echo = plain_echo(*received)
+    if echo is None:
+        assert received not in ECHOES
+        return
+    packet = (scapy.IP if received[0] == ETH_P_IP else scapy.IPv6)(received[1])
+    inner = packet.payload
+    if received[0] == ETH_P_IP:
+        assert isinstance(inner, scapy.ICMP)
+        kind = ("icmp", inner.type == 0, inner.payload.original, 1)
+    else:
+        assert isinstance(inner, scapy.ICMPv6EchoRequest | scapy.ICMPv6EchoReply)
+        kind = ("icmpv6", isinstance(inner, scapy.ICMPv6EchoReply), inner.data, 58)
+    assert (echo.protocol, echo.reply, echo.payload) == kind[:3]
+    assert (echo.source, echo.destination) == (packet.src, packet.dst)
+    assert echo.start == (packet.src, packet.dst, kind[3], inner.original[4:8])
+
+
+@pytest.mark.parametrize("payload", [b"12345678", b"123456789", b"\xff" * 1464], ids=len)
+def test_an_echo_is_built_as_scapy_builds_it(payload: bytes) -> None:
+    assert echo_request(4, 0xFFFF, 9, payload) == bytes(scapy.ICMP(type=8, id=0xFFFF, seq=9) / scapy.Raw(payload))
+    by_scapy = bytes(scapy.ICMPv6EchoRequest(id=7, seq=9, data=payload, cksum=0))
+    assert echo_request(6, 7, 9, payload) == by_scapy
 
 
 @given(st.lists(RECEIVED, max_size=4))

@@ -6,6 +6,7 @@ the quote is compared with the probes that were seen on the same wire.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -25,6 +26,8 @@ _ARP_OPERATIONS = {1: "who-has", 2: "is-at"}
 _DHCP_PORTS = frozenset({67, 68})
 _DNS_RESPONSE = 0x80
 _ECHO_REPLY, _UNREACHABLE, _REDIRECT, _ECHO_REQUEST, _TIME_EXCEEDED, _PARAMETER_PROBLEM = 0, 3, 5, 8, 11, 12
+_ECHO_REPLIES, _ECHO_REPLIES6 = {_ECHO_REQUEST: False, _ECHO_REPLY: True}, {128: False, 129: True}
+"""Whether an echo is a reply, by its ICMP and by its ICMPv6 type."""
 _FRAGMENTATION_NEEDED = 4
 _PORT_UNREACHABLE = {4: 3, 6: 4}
 _UNREACHABLE_TEXTS = {
@@ -52,7 +55,7 @@ _V6_UNREACHABLE_TEXTS = {
 }
 """RFC 4443"""
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
-_IPPROTO_TCP, _IPPROTO_UDP = 6, 17
+_IPPROTO_ICMP, _IPPROTO_TCP, _IPPROTO_UDP, _IPPROTO_ICMPV6 = 1, 6, 17, 58
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,9 @@ class Classifier:
         if ethertype == ETH_P_ARP:
             arp = dissect_arp(octets)
             return _arp(arp) if arp is not None else None
+        echo = plain_echo(ethertype, octets)
+        if echo is not None:
+            return self._plain_echo(echo)
         packet = _dissect_ip(ethertype, octets)
         if packet is None:
             return None
@@ -122,6 +128,14 @@ class Classifier:
         ):
             return self._error(packet, inner.payload, _icmpv6_error(inner))
         return None
+
+    def _plain_echo(self, echo: PlainEcho) -> ClassifiedFrame | None:
+        token = self._tokens.in_payload(echo.payload)
+        if token is None:
+            return None
+        if not echo.reply:
+            self._seen[echo.start] = token
+        return ClassifiedFrame(token, "answer" if echo.reply else "probe", echo.protocol, echo.source, echo.destination)
 
     def _echo(self, packet: Packet, payload: bytes, reply: bool, protocol: str) -> ClassifiedFrame | None:
         token = self._tokens.in_payload(payload)
@@ -179,6 +193,52 @@ class Classifier:
             return ClassifiedFrame(token, "answer", protocol, packet.src, packet.dst, error.text)
         note = f"{error.text}, reported by {packet.src}"
         return ClassifiedFrame(token, "error", protocol, packet.src, packet.dst, note, error.final, error.mtu)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainEcho:
+    """An ICMP echo or its reply, in an IP packet without options or extensions that is no fragment."""
+
+    protocol: Literal["icmp", "icmpv6"]
+    reply: bool
+    source: str
+    destination: str
+    start: Hashable
+    """As ``_start`` returns it."""
+    payload: bytes
+
+
+def plain_echo(ethertype: int, octets: bytes) -> PlainEcho | None:
+    """Read a plain ICMP echo; return None for any other packet, and for every doubt: scapy then dissects it.
+
+    During an event nearly all frames are plain echoes, some hundred a second and interface. scapy takes more than a
+    hundred times as long for one: a third of the CPU time of a run over a lab.
+    """
+    if ethertype == ETH_P_IP:
+        # Version 4 and five words of header; neither a fragment nor followed by one.
+        if len(octets) < _IPV4_HEADER + 8 or octets[0] != 0x45 or octets[6] & ~0x40 or octets[7]:
+            return None
+        header, end, replies = _IPV4_HEADER, int.from_bytes(octets[2:4], "big"), _ECHO_REPLIES
+        number, family, source, destination = octets[9], socket.AF_INET, octets[12:16], octets[16:20]
+    elif ethertype == ETH_P_IPV6:
+        if len(octets) < _IPV6_HEADER + 8 or octets[0] >> 4 != 6:
+            return None
+        header, end, replies = _IPV6_HEADER, _IPV6_HEADER + int.from_bytes(octets[4:6], "big"), _ECHO_REPLIES6
+        number, family, source, destination = octets[6], socket.AF_INET6, octets[8:24], octets[24:40]
+    else:
+        return None
+    reply = replies.get(octets[header])
+    if reply is None or number != (_IPPROTO_ICMP if header == _IPV4_HEADER else _IPPROTO_ICMPV6) or end < header + 8:
+        return None
+    addresses = socket.inet_ntop(family, source), socket.inet_ntop(family, destination)
+    return PlainEcho(
+        protocol="icmp" if header == _IPV4_HEADER else "icmpv6",
+        reply=reply,
+        source=addresses[0],
+        destination=addresses[1],
+        start=(*addresses, number, octets[header + 4 : header + 8]),
+        payload=octets[header + 8 : end],
+    )
 
 
 def dissect_arp(octets: bytes) -> Packet | None:

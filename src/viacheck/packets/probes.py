@@ -39,6 +39,7 @@ _IP_HEADER = {4: 20, 6: 40}
 _TRANSPORT_HEADER = {"icmp": 8, "udp": 8, "tcp": 20}
 _EPHEMERAL_PORTS = (32768, 60999)
 _LARGEST = 65535
+_ECHO_HEADER, _ECHO_REQUEST, _ECHO_REQUEST6 = struct.Struct(">BBHHH"), 8, 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,7 +327,7 @@ class ProbeBatch:
         if request.protocol == "udp":
             return payload
         if request.protocol == "icmp":
-            return _echo_request(request.version, _source_port(request), token.number & 0xFFFF, payload)
+            return echo_request(request.version, _source_port(request), token.number & 0xFFFF, payload)
         tcp = scapy.TCP(
             sport=_source_port(request), dport=token.port, flags="S", seq=self._tokens.sequence(token),
             options=[("MSS", 1460)],
@@ -427,10 +428,16 @@ def _source_port(request: ProbeRequest) -> int:
     return request.source_port if request.source_port is not None else random.randint(*_EPHEMERAL_PORTS)  # noqa: S311
 
 
-def _echo_request(version: int, identifier: int, number: int, payload: bytes) -> bytes:
+def echo_request(version: int, identifier: int, number: int, payload: bytes) -> bytes:
+    """Return an ICMP echo (RFC 792, RFC 4443); the kernel fills in the checksum of ICMPv6.
+
+    An event sends some hundred of them. scapy takes more than a hundred times as long to build one: a tenth of the CPU
+    time of a run over a lab.
+    """
     if version == 6:
-        return bytes(scapy.ICMPv6EchoRequest(id=identifier, seq=number, data=payload, cksum=0))
-    return bytes(scapy.ICMP(type=8, id=identifier, seq=number) / scapy.Raw(payload))
+        return _ECHO_HEADER.pack(_ECHO_REQUEST6, 0, 0, identifier, number) + payload
+    header = _ECHO_HEADER.pack(_ECHO_REQUEST, 0, 0, identifier, number)
+    return _ECHO_HEADER.pack(_ECHO_REQUEST, 0, scapy.checksum(header + payload), identifier, number) + payload
 
 
 def _one_socket_each(request: ProbeRequest) -> bool:
