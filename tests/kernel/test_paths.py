@@ -1,6 +1,6 @@
 """The path model against real packets: random rules, routes, marks, NAT and forward chains on a lab's host.
 
-From seed FLOW_MARKS on, rules of nftables and iptables set and copy the marks of flows as well.
+From seed FLOW_MARKS on, rules of nftables and iptables mark flows and change destinations as well.
 Each random host is a lab with random commands typed on it. Its snapshot is read, the model traces random packets of the
 agent, and the same packets are sent and watched on every interface. The model's egress, source and answer must equal
 what the captures saw. VIACHECK_RANDOM_HOSTS sets how many hosts a run tries; a seed that ever differed is in SEEDS.
@@ -127,6 +127,21 @@ def _flow_mark(random: Random) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _destination_nat(random: Random) -> tuple[str, ...]:
+    to, protocol, port = random.choice(DESTINATIONS), random.choice(["tcp", "udp"]), str(random.choice(PORTS))
+    pre = ("nft", "add", "rule", "ip", "rnd", "to")
+    return random.choice(
+        [
+            (*pre, "iifname", "docker0", protocol, "dport", port, "dnat", "to", to),
+            (*pre, "ip", "saddr", "172.17.0.0/16", protocol, "dport", port, "dnat", "to", f"{to}:{OPEN_PORT}"),
+            (*pre, "ip", "daddr", random.choice(PREFIXES), "ip", "saddr", "172.17.0.0/16", "dnat", "to", to),
+            (*pre, "iifname", "docker0", protocol, "dport", port, "redirect", "to", ":5353"),
+            ("iptables", "-t", "nat", "-A", "PREROUTING", "-i", "docker0", "-p", protocol, "--dport", port,
+             "-j", "DNAT", "--to-destination", to),
+        ]
+    )  # fmt: skip
+
+
 def _sysctl(random: Random) -> tuple[str, ...]:
     interface = random.choice(["all", "eth0", "wlan0"])
     return ("sysctl", "-q", "-w", f"net.ipv4.conf.{interface}.rp_filter={random.choice([0, 1, 2])}")
@@ -142,6 +157,7 @@ def changes(random: Random, lab: str) -> list[Change]:
             ("nft", "add", "table", "ip", "rnd"),
             ("nft", "add", "chain", "ip", "rnd", "pre", "{ type filter hook prerouting priority -150; }"),
             ("nft", "add", "chain", "ip", "rnd", "passing", "{ type filter hook forward priority 5; }"),
+            ("nft", "add", "chain", "ip", "rnd", "to", "{ type nat hook prerouting priority -110; }"),
             ("nft", "add", "chain", "ip", "rnd", "post", "{ type nat hook postrouting priority 90; }"),
         )
     ]
@@ -179,7 +195,7 @@ def differs(path: Path, evidence: PacketsEvidence, egress_interfaces: tuple[str,
         return f"the model says source {path.source}, it was {source}"
     # A closed UDP port is answered by an ICMP error, whose own path back may be another.
     closed = path.traffic.protocol == PROTOCOL_NUMBERS["udp"] and path.traffic.dport != OPEN_PORT
-    if path.traffic.destination == ANSWERING and path.answer_returns is not None and not closed:
+    if (path.destination or path.traffic.destination) == ANSWERING and path.answer_returns is not None and not closed:
         # An answer is due only where the far end can send it back: to an address of the uplink.
         due = path.answer_returns and source.rpartition(".")[0] in ("10.10.40", "10.10.50")
         if due and not evidence.answered:
@@ -200,6 +216,7 @@ def test_the_model_says_what_packets_do(seed: int) -> None:
         typed = changes(random, name)
         if seed >= FLOW_MARKS and name != "macvlan":
             typed += [Change("host", _flow_mark(random)) for _ in range(random.randint(2, 4))]
+            typed += [Change("host", _destination_nat(random)) for _ in range(random.randint(0, 2))]
         for change in typed:
             _type(lab, change)
         resolved = ResolvedIntent(target.intent, target.read_state())

@@ -129,6 +129,17 @@ SITUATIONS = {
         remedy=True,
         in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
     ),
+    "dns-taken-by-the-lans-router": Situation(
+        commands=(
+            *CLOSED_RECIPE,
+            "iptables -t nat -A PREROUTING -i docker0 -p udp --dport 53 -j DNAT --to-destination 10.10.40.1",
+        ),
+        expected={
+            "EGRESS-01": PASS, "EGRESS-05": (FAIL, "CLASS_BYPASSES_UPLINK"),
+            "EGRESS-08": (ADVISORY, "CLASS_BYPASSES_UPLINK"),
+        },
+        named=("this host sends the agent's DNS queries to 10.10.40.1 instead, by eth0", "--dport 53 -j DNAT"),
+    ),
     "static-route-to-the-target": Situation(
         commands=(*CLOSED_RECIPE, "ip route add 198.51.100.0/24 via 10.10.40.1 dev eth0"),
         expected={

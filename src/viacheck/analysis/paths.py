@@ -6,7 +6,7 @@ the intent says. Every hop is decided by the model; a hop that the model cannot 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -14,11 +14,14 @@ from functools import cached_property
 from viacheck.analysis.bridged_frames import CALLS_IPTABLES, bridge_passages
 from viacheck.analysis.packet_filter.evaluate import (
     FilteredPacket,
+    Translation,
     after_prerouting,
+    destination_nat,
     forwarding,
     mark_of_flow,
     source_nat,
 )
+from viacheck.analysis.packet_filter.replica_filter import translated_port
 from viacheck.analysis.resolved_intent import ON_PARENT, PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.model import RoutingModel
@@ -72,6 +75,8 @@ class Path:
     source: str | None = None
     """The source address on the wire."""
     gateway: str | None = None
+    destination: str | None = None
+    """The destination address on the wire, where the host's NAT changes it."""
     reason: str = ""
     """The reason for the end: the rule, route or filter that decides."""
     answer: tuple[PathHop, ...] = ()
@@ -269,9 +274,23 @@ class PathTracer:
         if mark is None:
             reason = "the mark that prerouting sets cannot be evaluated"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
+        translation = destination_nat(host.packet_filter, filtered)
+        if translation.kind != "none":
+            rule = translation.rule
+            redirected = _with_destination(filtered, translation)
+            known = "destination becomes the host's own" if translation.kind == "redirect" else "unknown"
+            model = known if redirected is None else f"destination becomes {redirected.destination}"
+            hops.append(_hop("host", arriving, "nat", rule.text if rule else None, model))
+            if translation.kind == "redirect":
+                reason = f"destination NAT redirects it to the host itself: {rule.text if rule else ''}"
+                return Path(traffic=traffic, end=PathEnd.LOCAL, out=tuple(hops), reason=reason)
+            if redirected is None:
+                reason = "destination NAT cannot be evaluated"
+                return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
+            filtered = redirected
         packet = Packet(
-            source=traffic.source, destination=traffic.destination, iif=arriving, mark=mark,
-            protocol=traffic.protocol, dport=traffic.dport,
+            source=traffic.source, destination=filtered.destination, iif=arriving, mark=mark,
+            protocol=traffic.protocol, dport=filtered.dport,
         )  # fmt: skip
         decision = self.resolved.model.decide(packet)
         hops.append(_route_hop("host", decision))
@@ -322,19 +341,20 @@ class PathTracer:
         path = Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=decision.interfaces,
             source=sources.pop() if len(sources) == 1 else None, gateway=decision.gateway,
-            reason=f"{by}route {decision.route}",
+            destination=filtered.destination if filtered.destination != traffic.destination else None,
+            reason=f"{_nat_text(hops)}{by}route {decision.route}",
         )  # fmt: skip
         if len(decision.interfaces) != 1 or not self.answers:
             return path
-        return self._answered(path, arriving, mark_of_flow(host.packet_filter, packet))
+        return self._answered(path, arriving, packet)
 
-    def _answered(self, path: Path, arriving: str, ctmark: int | None) -> Path:
+    def _answered(self, path: Path, arriving: str, sent: FilteredPacket) -> Path:
         """Trace the answer: it arrives where the packet left, conntrack reverses NAT, and the host routes it.
 
         Args:
             path: of the packet.
             arriving: the interface by which the packet came from the agent.
-            ctmark: the mark of its flow.
+            sent: the packet as the forward hook sees it.
         """
         (uplink,) = path.egress
         host, traffic = self.resolved.snapshot.host, path.traffic
@@ -345,8 +365,9 @@ class PathTracer:
         # one of several where a rule translates to a range.
         destination = path.source if path.source and "-" not in path.source else traffic.source
         reply = FilteredPacket(
-            family=traffic.family, source=traffic.destination, destination=destination, iif=uplink, oif=None,
-            protocol=traffic.protocol, sport=traffic.dport, ctmark=ctmark, ctstate="established",
+            family=traffic.family, source=sent.destination, destination=destination, iif=uplink, oif=None,
+            protocol=traffic.protocol, sport=sent.dport, ctmark=mark_of_flow(host.packet_filter, sent),
+            ctstate="established",
         )  # fmt: skip
         reply = replace(after_prerouting(host.packet_filter, reply), destination=traffic.source)
         mark = reply.mark
@@ -357,12 +378,12 @@ class PathTracer:
             hops.append(_hop("host", uplink, "nat", None, f"destination becomes {traffic.source}"))
         decision = self.resolved.model.decide(
             Packet(
-                source=traffic.destination,
+                source=sent.destination,
                 destination=traffic.source,
                 iif=uplink,
                 mark=mark,
                 protocol=traffic.protocol,
-                sport=traffic.dport,
+                sport=sent.dport,
             )
         )
         hops.append(_route_hop("host", decision))
@@ -380,6 +401,20 @@ class PathTracer:
         hops.append(_hop("host", arriving, "forward", decider, model))
         reason = "" if passage.allowed else f"the forward hook for the answer: {decider or 'not readable'}"
         return replace(path, answer=tuple(hops), answer_returns=passage.allowed, answer_reason=reason)
+
+
+def _nat_text(hops: Sequence[PathHop]) -> str:
+    """Name the rule that changes the destination, where there is one, before a rule and a route for the new one."""
+    changes = [hop for hop in hops if hop.stage == "nat"]
+    return "".join(f"'{hop.decides}' ({hop.model}), " for hop in changes)
+
+
+def _with_destination(packet: FilteredPacket, translation: Translation) -> FilteredPacket | None:
+    """Return a packet after destination NAT; None when that cannot be evaluated, or is one of several addresses."""
+    rule, address = translation.rule, translation.address or packet.destination
+    if translation.kind != "dnat" or rule is None or "-" in address:
+        return None
+    return replace(packet, destination=address, dport=translated_port(rule) or packet.dport)
 
 
 def _hop(place: Place, interface: str | None, stage: HopStage, decides: str | None, model: str) -> PathHop:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from socket import IPPROTO_UDP
 
 from viacheck.analysis.agent_rules import FIXED_PRIORITY
+from viacheck.analysis.classes import TrafficClass, class_partition
 from viacheck.analysis.loss import loss_text, loss_verdict
 from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
 from viacheck.analysis.predict import other_gateway
@@ -18,6 +20,7 @@ from viacheck.model.result import CounterEvidence, LossVerdict, PacketsEvidence,
 from viacheck.model.snapshot import Link
 
 PROBED = ("icmp", "udp", "tcp")
+_DNS = 53
 
 
 def strict_reverse_path(resolved: ResolvedIntent, interface: str) -> bool:
@@ -217,6 +220,15 @@ def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) ->
     others = {query.path_interface for query in away} & set(resolved.egress_interfaces) - {resolved.uplink}
     if not others and not foreign_departures(resolved, packets):
         return
+    path = next((astray.path for astray in class_partition(resolved).astray() if _redirects_dns(astray)), None)
+    if path is not None:
+        interfaces = ", ".join(sorted(path.egress))
+        yield Cause(
+            "CLASS_BYPASSES_UPLINK", "EGRESS-05",
+            f"this host sends the agent's DNS queries to {path.destination} instead, by {interfaces}: {path.reason}",
+            decision="except the agent's packets from that rule, if its queries are to leave as the others do",
+        )  # fmt: skip
+        return
     queries = [query for query in away if query.path_interface in (others or {resolved.uplink})]
     sources = ", ".join(sorted({query.source for query in queries}))
     interfaces = ", ".join(sorted({query.path_interface for query in queries}))
@@ -228,6 +240,12 @@ def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) ->
         f"from its own namespace, {why}. Give the agent a resolver beyond the uplink ('--dns' when {container} is "
         "created)",
     )  # fmt: skip
+
+
+def _redirects_dns(traffic_class: TrafficClass) -> bool:
+    """Whether the host's destination NAT takes DNS queries of a class."""
+    selector = traffic_class.selector
+    return selector.protocol == IPPROTO_UDP and _DNS in selector.ports and traffic_class.path.destination is not None
 
 
 def foreign_departures(resolved: ResolvedIntent, packets: PacketsEvidence) -> list[PacketSighting]:

@@ -53,12 +53,12 @@ class FilteredPacket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """The source NAT of a packet, and the rule that decides.
+    """The source or destination NAT of a packet, and the rule that decides.
 
     For ``unknown`` that is the rule that cannot be evaluated; for ``none`` a rule that excludes the packet, if any.
     """
 
-    kind: Literal["none", "masquerade", "snat", "unknown"]
+    kind: Literal["none", "masquerade", "snat", "dnat", "redirect", "unknown"]
     address: str | None = None
     chain: FilterChain | None = None
     rule: FilterRule | None = None
@@ -78,9 +78,18 @@ class Passage:
 
 def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
     """Return the source NAT of the first packet of a flow; later packets keep it."""
+    return _nat(packet_filter, packet, "postrouting")
+
+
+def destination_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
+    """Return the destination NAT of the first packet of a flow, which comes before it is routed."""
+    return _nat(packet_filter, replace(packet, oif=None), "prerouting")
+
+
+def _nat(packet_filter: PacketFilter, packet: FilteredPacket, hook: str) -> Translation:
     possible: list[Translation] = []
     doubt: _End | None = None
-    for chain in base_chains(packet_filter, packet.family, "postrouting", "nat"):
+    for chain in base_chains(packet_filter, packet.family, hook, "nat"):
         ends = _walk(packet_filter, chain, packet)
         for end in ends:
             translation = _translation(end)
@@ -94,16 +103,16 @@ def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translati
         if packet_filter.unread:
             possible.append(Translation(kind="unknown"))
         else:
-            possible.append(_untranslated(packet_filter, packet))
+            possible.append(_untranslated(packet_filter, packet, hook))
     first = possible[-1]
     if all((other.kind, other.address) == (first.kind, first.address) for other in possible):
         return first
     return Translation(kind="unknown", chain=doubt.chain if doubt else None, rule=doubt.rule if doubt else None)
 
 
-def _untranslated(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
+def _untranslated(packet_filter: PacketFilter, packet: FilteredPacket, hook: str) -> Translation:
     """Return that no rule translates a packet, with the rule that accepts it before a later rule can."""
-    for chain in base_chains(packet_filter, packet.family, "postrouting", "nat"):
+    for chain in base_chains(packet_filter, packet.family, hook, "nat"):
         for end in _walk(packet_filter, chain, packet):
             if end.rule is not None:
                 return Translation(kind="none", chain=end.chain, rule=end.rule)
@@ -120,13 +129,12 @@ def forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
         return passage
     # The status of NAT is evaluated only where a rule may ask for it.
     first = packet if packet.ctstate == "new" else _other_direction(packet)
-    translation = source_nat(packet_filter, first).kind
     return _forwarding(
         packet_filter,
         replace(
             packet,
-            destination_translated=_has_destination_nat(packet_filter, first),
-            source_translated=None if translation == "unknown" else translation != "none",
+            destination_translated=_is_translated(destination_nat(packet_filter, first)),
+            source_translated=_is_translated(source_nat(packet_filter, first)),
         ),
     )
 
@@ -138,15 +146,8 @@ def _other_direction(packet: FilteredPacket) -> FilteredPacket:
     )  # fmt: skip
 
 
-def _has_destination_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> bool | None:
-    """Return whether the flow of its first packet gets destination NAT; None when that cannot be evaluated."""
-    for chain in base_chains(packet_filter, packet.family, "prerouting", "nat"):
-        verdicts = {end.verdict for end in _walk(packet_filter, chain, replace(packet, oif=None))}
-        if verdicts <= {"dnat", "redirect"}:
-            return True
-        if verdicts - {"accept", "fall"}:
-            return None
-    return False
+def _is_translated(translation: Translation) -> bool | None:
+    return None if translation.kind == "unknown" else translation.kind != "none"
 
 
 def _forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
@@ -335,14 +336,18 @@ class _TableWalk:
 
 
 def _translation(end: _End) -> Translation | None:
-    """Return the source NAT of an end; None when this base chain translates nothing."""
+    """Return the NAT of an end; None when this base chain translates nothing."""
     if end.verdict in ("accept", "fall"):
         return None
     if end.verdict == "masquerade":
         return Translation(kind="masquerade", chain=end.chain, rule=end.rule)
-    if end.verdict == "snat":
+    if end.verdict == "redirect":
+        return Translation(kind="redirect", chain=end.chain, rule=end.rule)
+    if end.verdict in ("snat", "dnat"):
         address = end.rule.argument if end.rule else None
-        return Translation(kind="snat", address=address, chain=end.chain, rule=end.rule)
+        return Translation(
+            kind="snat" if end.verdict == "snat" else "dnat", address=address, chain=end.chain, rule=end.rule
+        )
     kind: Literal["none", "unknown"] = "none" if end.verdict in ("drop", "reject") else "unknown"
     return Translation(kind=kind, chain=end.chain, rule=end.rule)
 
