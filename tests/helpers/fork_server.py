@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LARGEST = 1 << 18
 """Octets of the largest message."""
 STREAMS = 3
-"""Descriptors of a request: standard input, output and error output, and then namespaces."""
-NAMESPACES = ("net", "mnt")
+"""Descriptors of standard input, output and error output."""
+MOST_DESCRIPTORS = 8
 OUR_PACKAGES = ("viacheck", "fixtures", "netns_lab", "reports")
 NOT_IMPORTED = ("viacheck.cli", "viacheck.bench", "viacheck.fleet", "viacheck.guard.watchdog.process")
 """Commands, which a run imports when it has chosen one, and programs that Python starts with ``-m``."""
@@ -52,8 +52,10 @@ class Request:
     arguments: list[str]
     environment: dict[str, str]
     folder: str
+    namespaces: list[str]
+    """The kinds of the namespaces to enter: ``net``, ``mnt``, ``pid``."""
     descriptors: list[int]
-    """The streams, and no namespace or one of each of NAMESPACES."""
+    """The streams, and the namespaces."""
 
     def send(self, channel: socket.socket) -> int:
         """Ask for the process; return a descriptor of it (pidfd_open(2))."""
@@ -65,7 +67,7 @@ class Request:
     @classmethod
     def receive(cls, channel: socket.socket) -> Request | None:
         """Return the next request; None when the other end was closed."""
-        message, descriptors, _flags, _address = socket.recv_fds(channel, LARGEST, STREAMS + len(NAMESPACES))
+        message, descriptors, _flags, _address = socket.recv_fds(channel, LARGEST, MOST_DESCRIPTORS)
         return cls(**json.loads(message), descriptors=list(descriptors)) if message else None
 
 
@@ -176,6 +178,10 @@ def become(request: Request, channel: socket.socket) -> None:
         if libc.setns(namespace, 0):
             raise OSError(ctypes.get_errno(), "setns")
         os.close(namespace)
+    if "pid" in request.namespaces and (pid := os.fork()):
+        # Only a child is in the process namespace that was entered.
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os._exit(status if status >= 0 else 128 - status)
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
@@ -188,24 +194,25 @@ def become(request: Request, channel: socket.socket) -> None:
         sys.modules["__main__"] = program = ModuleType("__main__")
         exec(request.arguments[0], vars(program))
         return
-    fork_workers(channel)
+    fork_workers(channel, [*{"net", "mnt", *request.namespaces}])
     sys.argv = ["-m", *request.arguments]
     sys.orig_argv = [sys.executable, request.option, "-m", request.module, *request.arguments]
     runpy.run_module(request.module, run_name="__main__", alter_sys=True)
 
 
-def fork_workers(channel: socket.socket) -> None:
-    """Let the workers of pytest-xdist be forked by the server as well; execnet starts them by this class."""
+def fork_workers(channel: socket.socket, kinds: list[str]) -> None:
+    """Let the workers of pytest-xdist be forked by the server as well, in this process' namespaces of these kinds."""
     from execnet import gateway_io
     from execnet.gateway_base import Popen2IO
 
+    # execnet starts a worker by this class.
     class ForkedWorker(gateway_io.Popen2IOMaster):
         def __init__(self, args: list[str], execmodel: Any) -> None:
             assert args[:3] == [sys.executable, "-u", "-c"], args
             (read_stdin, stdin), (stdout, write_stdout) = os.pipe(), os.pipe()
-            namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in NAMESPACES]
+            namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in kinds]
             given = [read_stdin, write_stdout, 2, *namespaces]
-            self._process = Request("-u", "", args[3:], dict(os.environ), os.getcwd(), given).send(channel)
+            self._process = Request("-u", "", args[3:], dict(os.environ), os.getcwd(), kinds, given).send(channel)
             for descriptor in (read_stdin, write_stdout, *namespaces):
                 os.close(descriptor)
             Popen2IO.__init__(self, os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb"), execmodel=execmodel)

@@ -15,16 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.helpers import fork_server
-from tests.helpers.fork_server import NAMESPACES, Request
+from tests.helpers.fork_server import Request
 
 STARTS = {("-P", "pytest"), ("-I", "viacheck.cli.main")}
 """How Python is started for a run: its option, and the module."""
-INSIDE = re.compile(r"nsenter --target (\d+) --net --mount")
-"""The words of HandMadeHost.inside."""
+INSIDE = re.compile(r"nsenter(?: --target (\d+))?((?: --(?:net|mount|pid)(?:=[\w/]+)?)+)")
+"""The words with which the hosts of the tests are entered."""
+KINDS = {"--net": "net", "--mount": "mnt", "--pid": "pid"}
+"""Options of nsenter(1), and the names of the namespaces in /proc."""
 READ_LATE = {"COLUMNS", "DOCKER_HOST", "NO_COLOR", "PYTEST_CURRENT_TEST", "SSH_CONNECTION", "TERM"}
 """Variables that are not read before a run has begun: neither by an import, nor when Python or the C library starts."""
 READY = 16
@@ -38,8 +40,8 @@ class PythonRun:
     option: str
     module: str
     arguments: list[str]
-    inside: str | None
-    """The process whose network and mount namespaces are entered."""
+    namespaces: dict[str, str] = field(default_factory=dict)
+    """Paths of the namespaces to enter, by kind."""
 
     @classmethod
     def of(cls, argv: Sequence[str]) -> PythonRun | None:
@@ -51,7 +53,12 @@ class PythonRun:
         option, minus_m, module, *arguments = argv[place + 1 :]
         if (option, module) not in STARTS or minus_m != "-m":
             return None
-        return cls(option, module, arguments, inside[1] if inside else None)
+        namespaces: dict[str, str] = {}
+        target, words = inside.groups() if inside else ("", "")
+        for word in words.split():
+            kind = KINDS[word.partition("=")[0]]
+            namespaces[kind] = word.partition("=")[2] or f"/proc/{target}/ns/{kind}"
+        return cls(option, module, arguments, namespaces)
 
 
 class ForkServer:
@@ -83,13 +90,15 @@ class ForkServer:
             closing.callback(os.close, stderr)
             with contextlib.ExitStack() as given:
                 # nsenter(1) goes to the root folder of the namespace that it enters.
-                folder = "/" if run.inside else os.path.abspath(cwd or os.getcwd())
-                paths = [f"/proc/{run.inside}/ns/{kind}" for kind in NAMESPACES] if run.inside else []
-                descriptors = [write_stdout, write_stderr, *(os.open(path, os.O_RDONLY) for path in paths)]
+                folder = "/" if run.namespaces else os.path.abspath(cwd or os.getcwd())
+                namespaces = [os.open(path, os.O_RDONLY) for path in run.namespaces.values()]
+                descriptors = [write_stdout, write_stderr, *namespaces]
                 for descriptor in descriptors:
                     given.callback(os.close, descriptor)
-                request = Request(run.option, run.module, run.arguments, dict(environment), folder, [0, *descriptors])
-                process = request.send(self._channel)
+                process = Request(
+                    run.option, run.module, run.arguments, dict(environment), folder, list(run.namespaces),
+                    [0, *descriptors],
+                ).send(self._channel)  # fmt: skip
             closing.callback(os.close, process)
             try:
                 texts = _read(stdout, stderr, timeout=timeout)

@@ -145,8 +145,9 @@ def test_what_a_new_python_would_read_at_its_start_is_not_forked(tmp_path: Path)
 
 def test_only_a_python_that_starts_a_run_is_forked() -> None:
     run = command("--lab", "nat")
-    assert PythonRun.of(run) == PythonRun("-P", "pytest", run[4:], None)
-    assert PythonRun.of([*VIACHECK, "diff"]) == PythonRun("-I", "viacheck.cli.main", ["diff"], None)
-    assert PythonRun.of(["nsenter", "--target", "7", "--net", "--mount", *VIACHECK]) is not None
+    assert PythonRun.of(run) == PythonRun("-P", "pytest", run[4:])
+    assert PythonRun.of([*VIACHECK, "diff"]) == PythonRun("-I", "viacheck.cli.main", ["diff"])
+    entered = PythonRun("-I", "viacheck.cli.main", [], {"net": "/proc/7/ns/net", "mnt": "/x"})
+    assert PythonRun.of(["nsenter", "--target", "7", "--net", "--mount=/x", *VIACHECK]) == entered
     for other in (["setpriv", *VIACHECK], [sys.executable, "-c", "pass"], ["sh"], [sys.executable, "-m", "pytest"]):
         assert PythonRun.of(other) is None, other
