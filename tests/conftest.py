@@ -15,6 +15,7 @@ from netns_lab.lab_specs import parse_labs
 from tests.helpers import long_runs
 from tests.helpers.durations import duration_lines
 from tests.helpers.fault_matrix import LABS, OPTIONS
+from tests.helpers.forked_runs import end_server
 from tests.helpers.front_door import Finished, run_once, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.scheduling import TestFileScheduling, place
@@ -35,6 +36,10 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def pytest_unconfigure() -> None:
+    end_server()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

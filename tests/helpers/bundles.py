@@ -6,8 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
-import subprocess
 import sys
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -18,6 +16,8 @@ from typing import Any
 
 from netns_lab.lab_specs import LabSpec
 from netns_lab.scenarios import SCENARIOS
+from tests.helpers.forked_runs import run_python
+from tests.helpers.front_door import VIACHECK
 from tests.helpers.paths import ROOT
 from viacheck.bundle.manifest import MANIFEST, SCHEMA
 from viacheck.bundle.reader import Bundle, read_stream
@@ -30,10 +30,8 @@ COMMANDS = [sys.executable, "-P", "-m", "viacheck.cli.main"]
 
 def in_lab(lab: str, script: str, env: Mapping[str, str]) -> str:
     """Run a shell script on a lab's host; returns what it said."""
-    done = subprocess.run(
-        [*COMMANDS, "shell", lab, "env", f"PYTHONPATH={ROOT}", "sh", "-c", script],
-        capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-    )  # fmt: skip
+    argv = [*VIACHECK, "shell", lab, "env", f"PYTHONPATH={ROOT}", "sh", "-c", script]
+    done = run_python(argv, cwd=ROOT, env=env, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

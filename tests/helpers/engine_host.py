@@ -17,6 +17,7 @@ from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.front_door import Finished, command, finished
 from tests.helpers.hand_made import UPLINKS, HandMadeHost, write_site
 
+DOCKER_HOST = "DOCKER_HOST=unix:///run/docker.sock"
 NO_ENGINE = missing_requirement()
 needs_engine = [
     pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE)),
@@ -31,20 +32,17 @@ class EngineHost:
     def __init__(self, host: HandMadeHost, engine: DockerDaemon) -> None:
         """Take both over."""
         self.host, self.engine = host, engine
-        self._inside = [
-            "nsenter", "--target", str(engine.pid), "--mount", "--pid", "--net",
-            "env", "DOCKER_HOST=unix:///run/docker.sock",
-        ]  # fmt: skip
+        self._inside = ["nsenter", "--target", str(engine.pid), "--mount", "--pid", "--net"]
 
     def type(self, words: str) -> str:
         """Type a command on this host, which must succeed."""
-        done = self.engine.host.run([*self._inside, *words.split()])
+        done = self.engine.host.run([*self._inside, "env", DOCKER_HOST, *words.split()])
         assert done.ok, f"{words}: {done.stderr}"
         return done.stdout.strip()
 
     def shell(self, line: str) -> str:
         """Type a line of shell on this host, as a remedy prints it; it must succeed."""
-        done = self.engine.host.run([*self._inside, "sh", "-ec", line])
+        done = self.engine.host.run([*self._inside, "env", DOCKER_HOST, "sh", "-ec", line])
         assert done.ok, f"{line}: {done.stderr}"
         return done.stdout.strip()
 
@@ -56,7 +54,8 @@ class EngineHost:
         """Judge it from inside, as its operator would; ``site`` is the text of its site.toml."""
         report = folder / "report"
         words = command("--local", "--site", str(write_site(folder, site)), "-q", "--report-dir", str(report))
-        return finished([*self._inside, *words, *arguments], report)
+        name, _, address = DOCKER_HOST.partition("=")
+        return finished([*self._inside, *words, *arguments], report, env={name: address})
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""Runs viacheck through its front door, as a person would, and reads what it leaves."""
+"""Runs viacheck through its front door, as a person would, and reads what it leaves.
+
+Most runs are forked from a process that has imported what they need (:mod:`tests.helpers.forked_runs`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from reports.report_files import read_outcome
+from tests.helpers.forked_runs import run_python
 from tests.helpers.paths import ROOT
 from viacheck.model.result import CheckResult, RunResult, Verdict
 
@@ -48,10 +52,7 @@ def sub_command(
     *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a sub-command, and wait until it has ended."""
-    return subprocess.run(
-        [*VIACHECK, *map(str, arguments)],
-        capture_output=True, text=True, check=False, cwd=cwd, timeout=120, env={**os.environ, **(env or {})},
-    )  # fmt: skip
+    return run_python([*VIACHECK, *map(str, arguments)], cwd=cwd, env=env, timeout=120)
 
 
 def command(*arguments: str) -> list[str]:
@@ -71,9 +72,7 @@ def finished(
     argv: Sequence[str], report_dir: Path, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Finished:
     """Run a command line that leaves a report, and wait until it has ended."""
-    done = subprocess.run(
-        argv, capture_output=True, text=True, check=False, cwd=cwd, timeout=600, env={**os.environ, **(env or {})}
-    )
+    done = run_python(argv, cwd=cwd, env=env, timeout=600)
     return Finished(done.returncode, done.stdout, done.stderr, report_dir)
 
 

@@ -16,7 +16,7 @@ import pytest
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.helpers.bundles import COMMANDS, case_of, in_lab, site
-from tests.helpers.front_door import Finished, by_check, command, finished, viacheck
+from tests.helpers.front_door import Finished, by_check, command, finished, sub_command, viacheck
 from tests.helpers.hand_made import NOBODY, SITE, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.paths import ROOT
 from viacheck import __version__
@@ -26,14 +26,6 @@ from viacheck.bundle.writer import write_bundle
 from viacheck.model.result import Verdict
 
 LAB, FAULT = "policy-routing", "rule-missing"
-
-
-def commands(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """One of the commands of ./viacheck."""
-    return subprocess.run(
-        [*COMMANDS, *map(str, words)], capture_output=True, text=True, check=False, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-    )  # fmt: skip
 
 
 def judged(path: Path, report_dir: Path) -> Finished:
@@ -46,7 +38,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the bundles of the broken and the healthy lab, by viacheck and by its shell script."""
     folder = tmp_path_factory.mktemp("cases")
     file, script = site(folder), folder / "collect.sh"
-    script.write_text(commands("collect-script").stdout)
+    script.write_text(sub_command("collect-script").stdout)
     collect = " ".join([*COMMANDS, "collect", "--site", str(file)])
     for name, lab in (("broken", f"{LAB}+{FAULT}"), ("healthy", LAB)):
         in_lab(
@@ -166,17 +158,17 @@ def test_an_ordinary_user_collects_and_judges_what_it_can(everybodys: Path) -> N
 
 
 def test_a_bundle_is_explained(cases: Path) -> None:
-    done = commands("explain", "--bundle", cases / "broken.tar.gz", "--to", "203.0.113.9")
+    done = sub_command("explain", "--bundle", cases / "broken.tar.gz", "--to", "203.0.113.9")
     assert done.returncode == 0, done.stderr
     assert "on wire    by eth0 via 10.10.40.1, source 10.10.40.9" in done.stdout
     assert "kernel" not in done.stdout
 
 
 def test_two_bundles_are_compared(cases: Path) -> None:
-    done = commands("diff", cases / "healthy.tar.gz", cases / "broken.tar.gz")
+    done = sub_command("diff", cases / "healthy.tar.gz", cases / "broken.tar.gz")
     assert done.returncode == 1
     assert "The host's rule priority 32765 from 172.17.0.0/16 lookup 200 is gone." in done.stdout
-    same = commands("diff", cases / "broken.tar.gz", cases / "broken.tar.gz")
+    same = sub_command("diff", cases / "broken.tar.gz", cases / "broken.tar.gz")
     assert same.returncode == 0
     assert same.stdout.splitlines()[-1] == "no change: the same state"
     assert f"{cases / 'broken.tar.gz'}: holds no verdicts, so only the state is compared" in same.stdout
@@ -186,7 +178,7 @@ def test_a_bundle_is_compared_with_a_run_whatever_it_is_called(cases: Path, tmp_
     renamed = tmp_path / "case"
     renamed.write_bytes((cases / "broken.tar.gz").read_bytes())
     run = viacheck("--lab", LAB, "-q", "-k", "ROUTE", report_dir=tmp_path / "report")
-    done = commands("diff", run.report_dir / "result.json", renamed)
+    done = sub_command("diff", run.report_dir / "result.json", renamed)
     assert done.returncode == 1
     assert "The host's rule priority 32765 from 172.17.0.0/16 lookup 200 is gone." in done.stdout
     assert "not there" not in done.stdout
@@ -196,7 +188,7 @@ def test_a_bundle_is_compared_with_a_run_whatever_it_is_called(cases: Path, tmp_
 def test_a_bad_bundle_is_told_in_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
     bad = tmp_path / "bad.tar.gz"
     bad.write_bytes(b"no archive")
-    done = commands(*words, bad)
+    done = sub_command(*words, bad)
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) == 1
 
@@ -212,17 +204,17 @@ def test_wrong_words_are_usage_errors(cases: Path, tmp_path: Path) -> None:
         assert run.exit_code == 4
         assert said in run.stderr
         assert "Traceback" not in run.said
-    done = commands("collect", "--site", cases / "site.toml", "--redact", "strict", "--with-captures")
+    done = sub_command("collect", "--site", cases / "site.toml", "--redact", "strict", "--with-captures")
     assert done.returncode == 4
     assert "packets hold the addresses that strict maps" in done.stderr
-    assert commands("collect", "--site", tmp_path / "absent.toml").returncode == 4
+    assert sub_command("collect", "--site", tmp_path / "absent.toml").returncode == 4
 
 
 @pytest.mark.parametrize("words", [("collect",), ("explain", "--local", "--to", "203.0.113.9")])
 def test_every_mistake_of_a_site_file_has_a_line_of_its_own(tmp_path: Path, words: tuple[str, ...]) -> None:
     file = tmp_path / "site.toml"
     file.write_text("schema = 1\n[site]\nname = 3\n")
-    done = commands(*words, "--site", file)
+    done = sub_command(*words, "--site", file)
     assert done.returncode == 4
     lines = done.stderr.splitlines()
     assert len(lines) == 4, done.stderr
@@ -304,7 +296,7 @@ def test_a_bundle_without_a_site_file_is_judged_with_one(without_site: Path, tmp
     snapshot = run.outcome.targets[0].snapshot
     assert snapshot is not None
     assert snapshot["agent"]["addresses"], "the agent's namespace is one of those that the script entered"
-    explained = commands("explain", *words[:4], "--to", "203.0.113.9")
+    explained = sub_command("explain", *words[:4], "--to", "203.0.113.9")
     assert explained.returncode == 0, explained.stderr
     assert "eth0" in explained.stdout
 

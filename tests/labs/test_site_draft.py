@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,16 +24,20 @@ MODES = {
 """The mode that the draft of each lab has."""
 ENGINE_LABS = {"engine:policy-routing": "nat", "engine:macvlan": "macvlan"}
 """The same, for agents that are containers."""
+BY_ENGINE = {"DOCKER_HOST": "unix:///run/docker.sock"}
+"""Where the engine of a lab listens."""
 
 
-def drafted_and_judged(inside: Sequence[str], init: Sequence[str], folder: Path) -> tuple[Finished, Path]:
+def drafted_and_judged(
+    inside: Sequence[str], init: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
+) -> tuple[Finished, Path]:
     """Draft a site file on a host and judge the host by it, both from inside."""
     site = folder / "site.toml"
-    drafted = finished([*inside, *VIACHECK, "site", "init", "-o", str(site), *init], folder)
+    drafted = finished([*inside, *VIACHECK, "site", "init", "-o", str(site), *init], folder, env=env)
     assert drafted.exit_code == 0, drafted.said
     assert f"wrote {site}; review it" in drafted.stderr
     return finished([*inside, *command("--local", "--site", str(site), "--report-dir", str(folder / "report"))],
-                    folder / "report"), site  # fmt: skip
+                    folder / "report", env=env), site  # fmt: skip
 
 
 def in_namespaces_of(lab: Lab) -> list[str]:
@@ -41,8 +45,7 @@ def in_namespaces_of(lab: Lab) -> list[str]:
     if lab.engine is None:
         return ["nsenter", f"--net=/proc/{os.getpid()}/fd/{lab.host.namespace.net_fd}",
                 f"--mount=/proc/{os.getpid()}/fd/{lab.host.namespace.mount_fd}"]  # fmt: skip
-    return ["nsenter", "--target", str(lab.engine.pid), "--mount", "--pid", "--net",
-            "env", "DOCKER_HOST=unix:///run/docker.sock"]  # fmt: skip
+    return ["nsenter", "--target", str(lab.engine.pid), "--mount", "--pid", "--net"]
 
 
 @pytest.mark.parametrize(("name", "mode"), MODES.items(), ids=MODES)
@@ -60,7 +63,7 @@ def test_the_draft_of_a_healthy_lab_judges_it_as_healthy(name: str, mode: str, t
 @pytest.mark.parametrize(("name", "mode"), ENGINE_LABS.items(), ids=ENGINE_LABS)
 def test_the_draft_finds_the_container_by_itself(name: str, mode: str, tmp_path: Path) -> None:
     with contextlib.closing(open_lab(LabSpec(name.removeprefix("engine:"), "engine"))) as lab:
-        done, site = drafted_and_judged(in_namespaces_of(lab), [], tmp_path)
+        done, site = drafted_and_judged(in_namespaces_of(lab), [], tmp_path, BY_ENGINE)
     assert done.exit_code == 0, done.said
     intent = load_intent(site)
     assert (intent.agent.container, intent.mode) == ("te-agent", mode)

@@ -215,7 +215,7 @@ def plain_echo(ethertype: int, octets: bytes) -> PlainEcho | None:
     hundred times as long for one: a third of the CPU time of a run over a lab.
     """
     if ethertype == ETH_P_IP:
-        # Version 4 and five words of header; neither a fragment nor followed by one.
+        # Version 4, a header of 20 octets, neither a fragment nor followed by one.
         if len(octets) < _IPV4_HEADER + 8 or octets[0] != 0x45 or octets[6] & ~0x40 or octets[7]:
             return None
         header, end, replies = _IPV4_HEADER, int.from_bytes(octets[2:4], "big"), _ECHO_REPLIES
