@@ -359,7 +359,9 @@ def test_the_schema_knows_every_key_and_nothing_else(capfd: pytest.CaptureFixtur
     schema = json.loads(capfd.readouterr().out)
     assert schema == intent_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert sorted(schema["properties"]) == sorted(field.alias or name for name, field in Intent.model_fields.items())
+    of_one_agent = [field.alias or name for name, field in Intent.model_fields.items()]
+    assert sorted(schema["properties"]) == sorted([*of_one_agent, "agents"])
+    assert schema["$defs"]["OneOfSeveralAgents"]["properties"]["netns"]["description"]
     assert all(part["additionalProperties"] is False for part in (schema, *schema["$defs"].values()))
     assert "null" not in json.dumps(schema)
     assert schema["$defs"]["Egress"]["properties"]["persist"]["enum"] == [

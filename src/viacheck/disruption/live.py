@@ -45,12 +45,13 @@ class DisruptionPlan:
         """Return the seconds after which the state is restored whether the events have ended or not."""
         return sum(event.seconds for event in self.events) + _PLAN_MARGIN
 
-    def lines(self) -> list[str]:
-        """Return the plan for people: each event, its interface and its longest time."""
+    def lines(self, agent: str = "") -> list[str]:
+        """Return the plan for people: each event, its interface and its longest time; ``agent`` is one of several."""
+        whose = f"agent {agent}: " if agent else ""
         if not self.events:
-            return ["no selected check interrupts this host's network"]
+            return [f"{whose}no selected check interrupts this host's network"]
         return [
-            "this host's network will be interrupted and then restored to its present state:",
+            f"{whose}this host's network will be interrupted and then restored to its present state:",
             *(f"  {event.subject}: {event.text}, at most {event.seconds:g} s" for event in self.events),
             f"  a watchdog restores it after {self.timeout:g} s at the latest, './viacheck restore' by hand",
         ]

@@ -43,6 +43,16 @@ class KernelDecision:
 # --- DHCP servers and the parent's segment ---------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class GatewayAnswers:
+    """What the gateways of a host answer by ARP. They are asked once, however many agents the host has."""
+
+    macs: dict[str, list[str]] | None = None
+    """By uplink, the MAC addresses that answered for its gateway; None: not asked yet."""
+    routers: dict[str, str] | None = None
+    """By uplink whose gateway is silent, a gateway of the host's own routes that answers; None: not asked yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A DHCPOFFER that answered one of our DHCPDISCOVER messages (RFC 2131)."""

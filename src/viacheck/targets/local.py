@@ -17,6 +17,8 @@ class LocalTarget(NamespaceTarget):
     def __init__(self, spec: LocalSpec) -> None:
         """Open the namespaces of the host and the agent, with the consent to interruptions that the user gave."""
         super().__init__(spec.id, "local", spec.intent, Namespace.current(), title=spec.intent.site.name)
+        self.host_judged_by, self.agent_name = spec.host_judged_by, spec.agent or None
+        self.host_gateway_answers = spec.gateway_answers
         self.disruption = self._live = LiveDisruption(
             self, spec.site, spec.events, asked=spec.allow_disruptive, flap_management=spec.flap_management
         )

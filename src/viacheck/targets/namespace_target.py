@@ -30,7 +30,7 @@ from viacheck.host.manager_status import ask
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.intent import Intent, TransportProtocol
-from viacheck.model.measurements import KernelDecision
+from viacheck.model.measurements import GatewayAnswers, KernelDecision
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import DockerEngine, Neighbour, Problem, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
@@ -57,6 +57,9 @@ class NamespaceTarget:
 
     disruption: Disruption | None = None
     replay_obstacle: str | None = None
+    host_judged_by: str | None = None
+    agent_name: str | None = None
+    """The agent's name in a site file with several."""
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class NamespaceTarget:
         self.recorded: list[RecordedCommand] = []
         self._problems: list[Problem] = []
         self._upstream: dict[str, Any] = {}
+        self.host_gateway_answers = GatewayAnswers()
         self.engine = self._read_engine(self._problems)
         self.agent = self._open_agent()
 
@@ -253,7 +257,7 @@ class NamespaceTarget:
         """Return the target's part of result.json. Its verdict is set when all results are known."""
         return TargetRecord(
             id=self.id, kind=self.kind, flavour=self.flavour, verdict="inconclusive", title=self.title,
-            intent=self.intent.as_json(), notes=self.notes, alerts=self.alerts,
+            agent=self.agent_name, intent=self.intent.as_json(), notes=self.notes, alerts=self.alerts,
             snapshot={**self._saved_snapshot, **self._upstream},
         )  # fmt: skip
 
