@@ -14,7 +14,7 @@ from typing import Literal
 
 from viacheck.model.intent import Survivable
 from viacheck.model.result import CommandEvidence, DecisionEvidence, Evidence, PacketsEvidence, TimelineEvidence
-from viacheck.model.snapshot import Family, Nexthop, Route, Rule
+from viacheck.model.snapshot import Family, Nexthop, Route, Rule, Snapshot
 
 # --- The kernel's routing decision ------------------------------------------------------------------------------------
 
@@ -44,13 +44,15 @@ class KernelDecision:
 
 
 @dataclass(slots=True)
-class GatewayAnswers:
-    """What the gateways of a host answer by ARP. They are asked once, however many agents the host has."""
+class HostReadings:
+    """What a run reads of a host and asks of its gateways once, however many agents the host has. None: not yet."""
 
-    macs: dict[str, list[str]] | None = None
-    """By uplink, the MAC addresses that answered for its gateway; None: not asked yet."""
-    routers: dict[str, str] | None = None
-    """By uplink whose gateway is silent, a gateway of the host's own routes that answers; None: not asked yet."""
+    snapshot: Snapshot | None = None
+    """The first agent's snapshot, whose host is that of all others."""
+    gateway_macs: dict[str, list[str]] | None = None
+    """By uplink, the MAC addresses that answered ARP for its gateway."""
+    routers_in_use: dict[str, str] | None = None
+    """By uplink whose gateway is silent, a gateway of the host's own routes that answers."""
 
 
 @dataclass(frozen=True, slots=True)

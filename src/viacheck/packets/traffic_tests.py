@@ -25,7 +25,7 @@ from viacheck.model.measurements import (
     AddressFacts,
     AddressHolder,
     DiscoveryResult,
-    GatewayAnswers,
+    HostReadings,
     SegmentFacts,
     TrafficMeasurements,
 )
@@ -75,8 +75,8 @@ class TrafficSubject(Protocol):
         """The agent's network namespace; None while it cannot be opened."""
 
     @property
-    def host_gateway_answers(self) -> GatewayAnswers:
-        """What the host's gateways answer by ARP: asked once for all agents of the host."""
+    def host_readings(self) -> HostReadings:
+        """What is asked once for all agents of the host."""
 
     @property
     def gateways(self) -> Mapping[str, Namespace]:
@@ -384,11 +384,11 @@ class TrafficTests:
     @cached_property
     def gateways(self) -> Mapping[str, list[str]]:
         """By uplink, the MAC addresses that answered ARP for its gateway."""
-        known = self._subject.host_gateway_answers
-        if known.macs is None:
+        known = self._subject.host_readings
+        if known.gateway_macs is None:
             asked = self._subject.resolved.arp_gateways
-            known.macs = {name: self._ask_by_arp(name, gateway) for name, gateway in asked.items()}
-        return known.macs
+            known.gateway_macs = {name: self._ask_by_arp(name, gateway) for name, gateway in asked.items()}
+        return known.gateway_macs
 
     @cached_property
     def routers_in_use(self) -> Mapping[str, str]:
@@ -396,15 +396,15 @@ class TrafficTests:
 
         It is asked by ARP as well: its answer shows that the site file has a wrong address, and no gateway is off.
         """
-        known = self._subject.host_gateway_answers
-        if known.routers is not None:
-            return known.routers
+        known = self._subject.host_readings
+        if known.routers_in_use is not None:
+            return known.routers_in_use
         answering: dict[str, str] = {}
         for name in self._silent_gateways(self.gateways):
             for router in other_routers(self._subject.resolved, name):
                 if name not in answering and self._ask_by_arp(name, router):
                     answering[name] = router
-        known.routers = answering
+        known.routers_in_use = answering
         return answering
 
     @property

@@ -21,6 +21,7 @@ from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import Neighbour, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
 from viacheck.targets.base import Forecast
+from viacheck.targets.specs import title_of
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
@@ -94,7 +95,7 @@ class BundleTarget:
     def record(self) -> TargetRecord:
         """Return the target's part of result.json. Its verdict is set when all results are known."""
         return TargetRecord(
-            id=self.id, kind=self.kind, verdict="inconclusive", title=self.intent.site.name,
+            id=self.id, kind=self.kind, verdict="inconclusive", title=title_of(self.intent, self.bundle.agent),
             agent=self.bundle.agent or None, intent=self.intent.as_json(), snapshot=snapshot_json(self.snapshot),
             notes=_notes(self.bundle),
         )  # fmt: skip

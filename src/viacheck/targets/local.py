@@ -6,7 +6,7 @@ from viacheck.disruption.live import LiveDisruption
 from viacheck.host.namespace import Namespace
 from viacheck.model.diff import changes, moving_packets
 from viacheck.targets.namespace_target import NamespaceTarget
-from viacheck.targets.specs import LocalSpec
+from viacheck.targets.specs import LocalSpec, title_of
 
 CHANGES_SHOWN = 10
 
@@ -16,9 +16,9 @@ class LocalTarget(NamespaceTarget):
 
     def __init__(self, spec: LocalSpec) -> None:
         """Open the namespaces of the host and the agent, with the consent to interruptions that the user gave."""
-        super().__init__(spec.id, "local", spec.intent, Namespace.current(), title=spec.intent.site.name)
+        super().__init__(spec.id, "local", spec.intent, Namespace.current(), title=title_of(spec.intent, spec.agent))
         self.host_judged_by, self.agent_name = spec.host_judged_by, spec.agent or None
-        self.host_gateway_answers = spec.gateway_answers
+        self.host_readings = spec.readings
         self.disruption = self._live = LiveDisruption(
             self, spec.site, spec.events, asked=spec.allow_disruptive, flap_management=spec.flap_management
         )

@@ -10,7 +10,7 @@ from viacheck.host.capabilities import missing_capabilities
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, NatAttach
 from viacheck.model.intent_rules import BY_DRIVER
-from viacheck.model.measurements import GatewayAnswers
+from viacheck.model.measurements import HostReadings
 from viacheck.model.site_agents import SOLE_AGENT, named
 
 if TYPE_CHECKING:
@@ -77,6 +77,11 @@ class TargetSpec(Protocol):
         """Return the record of a target that could not be opened; ``reason`` is one line."""
 
 
+def title_of(intent: Intent, agent: str) -> str:
+    """Return the title of a target on a page: the site's name, and the agent's where the site has several."""
+    return f"{intent.site.name}, agent {agent}" if agent else intent.site.name
+
+
 @dataclass(frozen=True, slots=True)
 class LocalSpec:
     """The host, or the network namespace, that the run was started in."""
@@ -92,8 +97,8 @@ class LocalSpec:
     """The agent's name in a site file with several."""
     host_judged_by: str | None = None
     """The target that judges what concerns the host alone; None: this one."""
-    gateway_answers: GatewayAnswers = field(default_factory=GatewayAnswers, compare=False)
-    """What the host's gateways answer: all agents' targets have the same."""
+    readings: HostReadings = field(default_factory=HostReadings, compare=False)
+    """What is read of the host once: all agents' targets have the same."""
     slow: bool = False
 
     @property
