@@ -18,7 +18,7 @@ from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_
 from viacheck.analysis.predict import predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.reader import bundle_outcome, read_bundles
-from viacheck.cli.collect_script import SCRIPT
+from viacheck.bundle.script_file import SCRIPT
 from viacheck.model.result import Verdict
 
 SEVERAL = """\
