@@ -174,6 +174,36 @@ def test_an_event_is_made_for_each_agent_in_turn(host: HandMadeHost, tmp_path: P
     assert state() == before
 
 
+def test_an_event_of_two_agents_is_made_once_and_judged_for_each(host: HandMadeHost, tmp_path: Path) -> None:
+    """Both leave by wlan0. One has a backstop, so that nothing leaks while wlan0 is down."""
+    host.ip("rule add from 172.18.0.0/16 lookup 201")
+    host.ip("route add default via 10.10.50.1 dev wlan0 table 201")
+    host.ip("route add unreachable default metric 4278198272 table 201")
+    before = [host.ip("rule"), host.ip("route show table all")]
+    home = 'uplink = "eth0"\npersist', 'uplink = "wlan0"\ntable = 201\npersist'
+    text = SEVERAL.replace(*home).replace("survives = []", 'survives = []\nrecover_within = "500ms"')
+    changes = int(host.run("cat", "/sys/class/net/wlan0/carrier_changes"))
+    try:
+        done = host.viacheck(
+            "--allow-disruptive", "--events", "link-flap", "--yes", "-k", "FLAP-01",
+            site=write_site(tmp_path, text.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")),
+            report_dir=tmp_path / "report",
+        )  # fmt: skip
+        assert [host.ip("rule"), host.ip("route show table all")] == before
+    finally:
+        host.ip("rule del from 172.18.0.0/16")
+        host.ip("route flush table 201")
+    assert int(host.run("cat", "/sys/class/net/wlan0/carrier_changes")) == changes + 2, "down once, and up once"
+    assert done.stdout.count("wlan0: link down, then up") == 1
+    flaps = {target: by_check(done.outcome, target)["FLAP-01"][0] for target in (MOBILE, HOME)}
+    for flap in flaps.values():
+        assert flap.verdict is Verdict.ADVISORY, flap.observed
+        assert "wlan0 is set down and up again" in flap.observed
+    assert "leak" in flaps[MOBILE].observed
+    assert "leak" not in flaps[HOME].observed
+    assert "no traffic recovered" in flaps[HOME].observed
+
+
 @pytest.mark.parametrize("way", ["collect", "script"])
 def test_a_bundle_without_a_run_holds_every_agent(host: HandMadeHost, tmp_path: Path, way: str) -> None:
     site, bundle = write_site(tmp_path, SEVERAL), tmp_path / "case.tar.gz"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from viacheck.disruption.shared_events import SharedResults
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, NatAttach
@@ -99,6 +100,10 @@ class LocalSpec:
     """The target that judges what concerns the host alone; None: this one."""
     readings: HostReadings = field(default_factory=HostReadings, compare=False)
     """What is read of the host once: all agents' targets have the same."""
+    shared_results: SharedResults = field(default_factory=SharedResults, compare=False)
+    """The results of events that were made once for several agents."""
+    later: tuple[LocalSpec, ...] = field(default=(), compare=False)
+    """The agents of this host that are judged after this one."""
     slow: bool = False
 
     @property
