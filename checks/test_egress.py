@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
+from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.classes import ClassPartition, ClassVerdict, TrafficClass, classes_text
 from viacheck.analysis.coverage import coverage
 from viacheck.analysis.loss import latency_text, loss_text, loss_verdict
-from viacheck.analysis.paths import probe_traffic
+from viacheck.analysis.paths import Path, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import (
     answers_by_other_interface,
@@ -21,7 +22,8 @@ from viacheck.analysis.sightings import (
     errors_seen,
     left_by,
 )
-from viacheck.model.intent import TransportProtocol
+from viacheck.analysis.sources import source_path, source_uplink
+from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.intent_values import share
 from viacheck.model.result import LossVerdict, PacketsEvidence
 
@@ -38,7 +40,25 @@ if TYPE_CHECKING:
 def test_agent_packets_leave_by_the_intended_uplink(
     traffic: TrafficTests, resolved: ResolvedIntent, protocol: TransportProtocol, expect: Expect
 ) -> None:
-    expect.only_by(resolved.uplink, traffic.agent(protocol), resolved.egress_interfaces, who="the agent")
+    _leaves_by(resolved.uplink, traffic.agent(protocol), own_path(resolved, protocol), "the agent", resolved, expect)
+
+
+def _leaves_by(
+    uplink: str, packets: PacketsEvidence, path: Path, who: str, resolved: ResolvedIntent, expect: Expect
+) -> None:
+    """Record whether all packets leave by an uplink, and all other flows do by the model."""
+    left = left_by(packets, resolved.egress_interfaces)
+    if path.depends_on_flow and set(left) == {uplink}:
+        # A few flows prove nothing about the others.
+        expect.holds(
+            False,
+            expected=f"every flow of {who} leaves by {uplink}",
+            observed=f"{departures_text(left, packets.sent)} this time; other flows leave by "
+            f"{' or '.join(sorted(path.egress))} ({path.reason})",
+            evidence=[packets],
+        )
+        return
+    expect.only_by(uplink, packets, resolved.egress_interfaces, who=who)
 
 
 @check(
@@ -131,6 +151,7 @@ def test_answers_reach_the_agent(
     "The host's own packets still leave by the default exit",
     guide="NAT, host with multiple physical interfaces",
     needs="capture",
+    of_host=True,
 )
 def test_the_hosts_own_packets_keep_the_default_exit(
     traffic: TrafficTests, resolved: ResolvedIntent, protocol: TransportProtocol, expect: Expect
@@ -349,3 +370,23 @@ def test_packets_go_to_the_intended_gateway(traffic: TrafficTests, resolved: Res
         observed=f"they go to {', '.join(others) or ', '.join(gateways)}",
         evidence=probes,
     )
+
+
+@check(
+    "EGRESS-10",
+    "The agent's packets from each source that the intent names leave by the uplink of that source, and by no other",
+    guide="NAT, host with multiple physical interfaces",
+    needs="capture",
+)
+def test_each_source_leaves_by_its_uplink(
+    traffic: TrafficTests,
+    resolved: ResolvedIntent,
+    agent_source: Source | None,
+    protocol: TransportProtocol | None,
+    expect: Expect,
+) -> None:
+    if agent_source is None or protocol is None:
+        expect.not_applicable("the intent names no source of the agent ([[agent.source]])")
+    uplink, packets = source_uplink(resolved, agent_source), traffic.from_source(agent_source, protocol)
+    path = source_path(resolved, agent_source, protocol)
+    _leaves_by(uplink, packets, path, f"the agent from {agent_source.name}", resolved, expect)

@@ -45,6 +45,7 @@ def test_the_engine_answers_and_allows_the_mode(snapshot: Snapshot, intent: Inte
     "HOST-02",
     "Every uplink exists, is up, has carrier and an address",
     guide="NAT, host with multiple physical interfaces",
+    of_host=True,
 )
 def test_uplinks_are_usable(snapshot: Snapshot, intent: Intent, expect: Expect) -> None:
     state = {}
@@ -70,7 +71,7 @@ def test_uplinks_are_usable(snapshot: Snapshot, intent: Intent, expect: Expect) 
     )
 
 
-@check("HOST-03", "Every uplink's gateway answers ARP on that uplink", guide="NAT, step 5", needs="probe")
+@check("HOST-03", "Every uplink's gateway answers ARP on that uplink", guide="NAT, step 5", needs="probe", of_host=True)
 def test_gateways_answer_arp(traffic: TrafficTests, intent: Intent, resolved: ResolvedIntent, expect: Expect) -> None:
     asked = resolved.arp_gateways
     unnamed = [
@@ -154,6 +155,7 @@ def test_the_agents_subnet_is_its_own(resolved: ResolvedIntent, expect: Expect) 
     "HOST-06",
     "The host has a default exit, and it is the intended interface",
     guide="NAT, host with multiple physical interfaces",
+    of_host=True,
 )
 def test_the_default_exit_is_the_intended_one(resolved: ResolvedIntent, intent: Intent, expect: Expect) -> None:
     decision = resolved.host_decision

@@ -118,8 +118,10 @@ class ReplicaTarget(NamespaceTarget):
             self._problems.append(self._source.problem("agent") or Problem(what="agent", reason=str(error)))
             return None
 
-    def _take_snapshot(self, engine: DockerEngine | None, problems: list[Problem]) -> Snapshot:
-        snapshot = super()._take_snapshot(engine, problems)
+    def _take_snapshot(
+        self, engine: DockerEngine | None, problems: list[Problem], same_host: Snapshot | None = None
+    ) -> Snapshot:
+        snapshot = super()._take_snapshot(engine, problems, same_host)
         # A replica has no programs that renew leases or watch links; that the host had some is known.
         return dataclasses.replace(
             snapshot,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Network
 
 from netns_lab import macvlan_network, pipework_host
 from netns_lab.builder import build
@@ -20,7 +21,8 @@ def engine_intent(plan: LabPlan) -> Intent:
     """Return the scenario's intent, with a container as the agent instead of a namespace."""
     document = plan.intent.as_json()
     attach = {"mode": "nat", "network": "bridge"} if plan.intent.mode == "nat" else document["agent"]["attach"]
-    document["agent"] = {"container": AGENT_CONTAINER, "attach": attach}
+    sources = {"source": document["agent"]["source"]} if plan.intent.agent.source else {}
+    document["agent"] = {"container": AGENT_CONTAINER, "attach": attach, **sources}
     return parse_intent(document, source=f"lab engine:{plan.name}")
 
 
@@ -81,6 +83,10 @@ def attach_agent(lab: Lab, plan: LabPlan) -> None:
         AGENT_CONTAINER, network="bridge" if intent.mode == "nat" else "none", restart="unless-stopped"
     )
     lab.set_agent_namespace(lab.engine.containers.namespace(AGENT_CONTAINER))
+    for source in intent.agent.source:
+        if source.address is not None:
+            # Docker gives an interface one address.
+            lab.agent.ip("address", "add", f"{source.address}/{IPv4Network(AGENT_SUBNET).prefixlen}", "dev", "eth0")
     if intent.mode.startswith("pipework"):
         apply_pipework(lab)
     if plan.leased is not None:

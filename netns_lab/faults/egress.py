@@ -8,7 +8,7 @@ from netns_lab.faults.routing import rule_missing
 from netns_lab.lab import Lab
 from netns_lab.nft_rules import DropICMPErrors, Duplicate, SetMark
 from netns_lab.plan import PROBE_TARGET6, RESOLVER
-from netns_lab.scenarios import AGENT_SUBNET, TABLE
+from netns_lab.scenarios import AGENT_SUBNET, SECOND_ADDRESS, TABLE
 from netns_lab.services.dns_forwarder import start_forwarder
 
 
@@ -73,3 +73,15 @@ def answers_lost(lab: Lab) -> None:
        on="policy-routing", breaks={"EGRESS-01"}, diagnosis="RP_FILTER_DROP")  # fmt: skip
 def strict_on_all(lab: Lab) -> None:
     lab.host.sysctl("net/ipv4/conf/all/rp_filter", "1")
+
+
+@fault("source-rule-missing", "The rule for the agent's second address is missing", on="agent-sources",
+       breaks={"EGRESS-10"}, diagnosis="SOURCE_BYPASSES_UPLINK", flavour="netns")  # fmt: skip
+def source_rule_missing(lab: Lab) -> None:
+    lab.host.ip("rule", "del", "from", SECOND_ADDRESS)
+
+
+@fault("source-address-missing", "The agent does not have the second address that the intent names",
+       on="agent-sources", breaks={"EGRESS-10"}, diagnosis="SOURCE_MISSING", flavour="netns")  # fmt: skip
+def source_address_missing(lab: Lab) -> None:
+    lab.agent.ip("address", "del", f"{SECOND_ADDRESS}/16", "dev", "eth0")

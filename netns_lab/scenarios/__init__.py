@@ -3,7 +3,7 @@
 Importing this package registers every lab.
 """
 
-from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, TABLE, TABLE_NAME
+from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, SECOND_ADDRESS, TABLE, TABLE_NAME
 
 # isort: split
 # The NAT chapter comes first in the guide, and so in every list of labs.
@@ -21,6 +21,7 @@ __all__ = [
     "MACVLAN_NETWORK",
     "PARENT",
     "SCENARIOS",
+    "SECOND_ADDRESS",
     "TABLE",
     "TABLE_NAME",
     "WHOLE_HOSTS",

@@ -13,6 +13,8 @@ from viacheck.model.snapshot import Family, Rule
 BRIDGE, AGENT_SUBNET, AGENT_SUBNET6 = "docker0", "172.17.0.0/16", "fd00:17::/64"
 TABLE, TABLE_NAME = 200, "wlan0rt"
 BACKSTOP_METRIC = 4278198272
+SECOND_ADDRESS = "172.17.0.3"
+"""The second address of an agent with two."""
 
 
 def _nat_agent() -> dict[str, Any]:
@@ -110,3 +112,20 @@ def policy_routing_hardened(lab: LabDraft) -> LabPlan:
         everything = "0.0.0.0/0" if family == 4 else "::/0"
         lab.host.route(everything, type="unreachable", metric=BACKSTOP_METRIC, table=TABLE)
     return lab.finish(_POLICY_INTENT)
+
+
+@scenario(
+    "agent-sources",
+    "The agent has two addresses, and a rule sends the packets of the second by another uplink",
+    "NAT, host with multiple physical interfaces",
+)
+def agent_sources(lab: LabDraft) -> LabPlan:
+    """Describe an agent that is measured from two of its own addresses, each by an uplink of its own."""
+    _two_uplinks(lab)
+    lab.agent.address("eth0", f"{SECOND_ADDRESS}/16")
+    lab.host.rules.append(Rule(family=4, priority=100, source=f"{SECOND_ADDRESS}/32", table=TABLE))
+    lab.host.route("default", via=lab.uplinks["wlan0"].gateway, dev="wlan0", table=TABLE)
+    sources = [{"interface": "eth0"}, {"address": SECOND_ADDRESS, "uplink": "wlan0"}]
+    return lab.finish(
+        {"agent": {**_nat_agent(), "source": sources}, "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}}
+    )

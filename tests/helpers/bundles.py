@@ -23,6 +23,7 @@ from viacheck.bundle.manifest import MANIFEST, SCHEMA
 from viacheck.bundle.reader import Bundle, read_stream
 from viacheck.bundle.recorded_commands import Recorded
 from viacheck.bundle.writer import Case, write_bundle
+from viacheck.model.site_agents import SOLE_AGENT
 
 CANARY = "CANARY7hush"
 COMMANDS = [sys.executable, "-P", "-m", "viacheck.cli.main"]
@@ -65,7 +66,9 @@ def case_of(lab: str, *faults: str) -> Case:
     try:
         record = target.record()
         assert record.snapshot is not None
-        return Case("0.1.0", record.intent, record.snapshot, list(map(Recorded.of, target.recorded)))
+        return Case(
+            "0.1.0", {SOLE_AGENT: record.intent}, {SOLE_AGENT: record.snapshot}, list(map(Recorded.of, target.recorded))
+        )
     finally:
         target.close()
 

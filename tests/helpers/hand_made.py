@@ -128,20 +128,21 @@ class HandMadeHost:
         self.ip(f"address add {network}.9/24 dev {{}}", name)
         self.ip("link set {} up", name)
 
-    def agent(self) -> None:
-        """Put an agent behind docker0, as Docker does."""
-        self._namespace("agent")
-        self.ip("link add docker0 type bridge")
-        self.ip("address add 172.17.0.1/16 dev docker0")
-        self.ip("link add veth1 type veth peer name eth0 netns agent")
-        self.ip("link set veth1 up master docker0")
-        self.ip("link set docker0 up")
-        self.ip("-n agent address add 172.17.0.2/16 dev eth0")
-        self.ip("-n agent link set lo up")
-        self.ip("-n agent link set eth0 up")
-        self.ip("-n agent route add default via 172.17.0.1")
+    def agent(self, name: str = "agent", bridge: str = "docker0", network: str = "172.17.0") -> None:
+        """Put an agent behind a bridge, as Docker does; ``network`` is the first three octets of its /16."""
+        self._namespace(name)
+        self.ip(f"link add {bridge} type bridge")
+        self.ip(f"address add {network}.1/16 dev {bridge}")
+        self.ip(f"link add veth-{bridge} type veth peer name eth0 netns {name}")
+        self.ip(f"link set veth-{bridge} up master {bridge}")
+        self.ip(f"link set {bridge} up")
+        self.ip(f"-n {name} address add {network}.2/16 dev eth0")
+        self.ip(f"-n {name} link set lo up")
+        self.ip(f"-n {name} link set eth0 up")
+        self.ip(f"-n {name} route add default via {network}.1")
         self.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
-        nft_rules.apply(self.namespace, "nat", [Masquerade(source=AGENT_SUBNET, not_oif="docker0")])
+        table = "nat" if bridge == "docker0" else f"nat-{bridge}"
+        nft_rules.apply(self.namespace, table, [Masquerade(source=f"{network}.0/16", not_oif=bridge)])
 
     def viacheck(
         self,

@@ -23,6 +23,7 @@ from viacheck.bundle.redaction.mapping import KEPT4, Redactor
 from viacheck.bundle.redaction.patterns import without_secrets
 from viacheck.bundle.writer import write_bundle
 from viacheck.model.intent_file import load_intent
+from viacheck.model.site_agents import SOLE_AGENT
 
 needs_engine = pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
 
@@ -374,11 +375,12 @@ def test_a_mac_address_is_the_same_wherever_it_hides() -> None:
 
 def test_strict_leaves_no_name_and_its_map_stays_at_home(tmp_path: Path) -> None:
     case = case_of("policy-routing")
-    state = json.loads(json.dumps(case.snapshot).replace("10.10.40.", "81.2.69."))
+    state = json.loads(json.dumps(case.snapshots[SOLE_AGENT]).replace("10.10.40.", "81.2.69."))
     state["hostname"] = "berlin-gw7.customer.example"
-    intent = json.loads(json.dumps(case.intent).replace("10.10.40.", "81.2.69."))
+    intent = json.loads(json.dumps(case.intents[SOLE_AGENT]).replace("10.10.40.", "81.2.69."))
     intent["site"]["name"] = "customer-berlin"
-    written = write_bundle(tmp_path / "case.tar.gz", type(case)("0.1.0", intent, state, case.commands), "strict")
+    case = type(case)("0.1.0", {SOLE_AGENT: intent}, {SOLE_AGENT: state}, case.commands)
+    written = write_bundle(tmp_path / "case.tar.gz", case, "strict")
     assert written.map_path is not None
     assert written.map_path.stat().st_mode & 0o777 == 0o600
     kept = json.loads(written.map_path.read_text())

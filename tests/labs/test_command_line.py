@@ -62,7 +62,7 @@ def test_every_command_has_help(name: str) -> None:
         (("collect", "--site", "nowhere.toml"), "viacheck collect: nowhere.toml: cannot be read: No such file"),
         (("explain", "--bundle", "nowhere", "--to", "203.0.113.9"), "viacheck explain: nowhere: cannot be read: "),
         (("report", "nowhere.json"), "viacheck report: nowhere.json: cannot be read: No such file or directory"),
-        (("site",), "viacheck site: the following arguments are required: schema|init"),
+        (("site",), "viacheck site: the following arguments are required: schema|init|check"),
         (("--lab", "nat", "--reprt-dir=x"), "ERROR: unknown option '--reprt-dir', did you mean --report-dir? ("),
         (("run", "--locl"), "ERROR: unknown option '--locl', did you mean --local? ("),
         (("site", "init", "--forse"), "viacheck site init: unknown option '--forse', did you mean --force? ("),

@@ -176,6 +176,19 @@ SITUATIONS = {
         named=("metric 600, whose metric is lower than 20100",),
         remedy=True,
     ),
+    # Nearly every flow hashes to eth0, so that the probes do; the way of others is another one.
+    "load-balanced-default": Situation(
+        commands=(
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip route replace default nexthop via 10.10.40.1 dev eth0 weight 255 nexthop via 10.10.50.1 dev wlan0",
+        ),
+        site=OWN_DEFAULT_SITE.replace('uplink = "wlan0"\ntable = 200\ntable_name = "wlan0rt"', 'uplink = "eth0"'),
+        expected={
+            "EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW"), "ROUTE-05": (FAIL, "EGRESS_DEPENDS_ON_FLOW"),
+            "EGRESS-08": (FAIL, "EGRESS_DEPENDS_ON_FLOW"),
+        },
+        named=("nexthop via 10.10.50.1 dev wlan0 weight 1",),
+    ),
     "routed-on-purpose": Situation(
         commands=("nft delete table inet nat", "ip -n gw1 route add 172.17.0.0/16 via 10.10.50.9"),
         expected={

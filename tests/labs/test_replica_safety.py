@@ -12,6 +12,7 @@ from tests.helpers.bundles import case_of
 from tests.helpers.front_door import viacheck
 from viacheck.bundle.writer import write_bundle
 from viacheck.model.result import Verdict
+from viacheck.model.site_agents import SOLE_AGENT
 
 CHECKS = "EGRESS-01 or PERSIST or PIPEWORK-05 or FLAP-03"
 PROGRAMS = ("ip", "nft", "nsenter", "ifquery", "ifup", "mkdir", "env", "conntrack", "nothing-has-this-name")
@@ -37,10 +38,10 @@ def test_no_program_and_no_hook_of_a_bundle_is_run(lab: str, tmp_path: Path) -> 
     ]
     case = case_of(lab)
     paths = {one["path"] for one in planted}
-    files = [one for one in case.snapshot["files"] if one["path"] not in paths]
+    files = [one for one in case.snapshots[SOLE_AGENT]["files"] if one["path"] not in paths]
     write_bundle(
         tmp_path / "case.tar.gz",
-        dataclasses.replace(case, snapshot={**case.snapshot, "files": [*files, *planted]}),
+        dataclasses.replace(case, snapshots={SOLE_AGENT: {**case.snapshots[SOLE_AGENT], "files": [*files, *planted]}}),
         "none",
     )
     run = viacheck(

@@ -39,6 +39,23 @@ from viacheck.model.snapshot import (
     Snapshot,
 )
 
+SEVERAL = """\
+schema = 1
+[site]
+name = "berlin-7"
+[agents.home]
+container = "te-home"
+attach = {mode = "nat"}
+egress = {uplink = "eth0"}
+[agents.mobile]
+container = "te-mobile"
+attach = {mode = "nat"}
+egress = {uplink = "wlan0", table = 200}
+[uplinks.eth0]
+gateway = "10.10.40.1"
+[uplinks.wlan0]
+gateway = "10.10.50.1"
+"""
 NO_ENGINE = "DOCKER_HOST=unix:///nonexistent/docker.sock"
 
 
@@ -185,7 +202,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "viacheck site: the following arguments are required: schema|init"),
+        ([], "viacheck site: the following arguments are required: schema|init|check"),
         (["init", "--netns", "/etc"], "viacheck site init: /etc: is not a network namespace"),
         (["init", "--netns", "/nowhere"], "viacheck site init: /nowhere: No such file or directory"),
         (
@@ -354,12 +371,28 @@ def test_names_from_the_host_cannot_break_out_of_the_draft() -> None:
     assert "\x1b" not in text
 
 
+def test_a_file_is_checked_and_its_agents_are_listed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(SEVERAL.replace("[agents.mobile]", '[[agents.home.source]]\ninterface = "eth1"\n[agents.mobile]'))
+    assert main(["site", "check", str(path)]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        f"{path}:home: te-home (nat) by eth0; from eth1 by eth0",
+        f"{path}:mobile: te-mobile (nat) by wlan0, table 200",
+    ]
+    path.write_text(SEVERAL.replace('uplink = "eth0"', 'uplink = "eth9"'))
+    assert main(["site", "check", str(path)]) == 4
+    line = "agents.home.egress.uplink: 'eth9' is not a configured uplink; allowed: eth0, wlan0"
+    assert capfd.readouterr().err == f"viacheck site check: {path}: {line}\n"
+
+
 def test_the_schema_knows_every_key_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["site", "schema"]) == 0
     schema = json.loads(capfd.readouterr().out)
     assert schema == intent_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert sorted(schema["properties"]) == sorted(field.alias or name for name, field in Intent.model_fields.items())
+    of_one_agent = [field.alias or name for name, field in Intent.model_fields.items()]
+    assert sorted(schema["properties"]) == sorted([*of_one_agent, "agents"])
+    assert schema["$defs"]["OneOfSeveralAgents"]["properties"]["netns"]["description"]
     assert all(part["additionalProperties"] is False for part in (schema, *schema["$defs"].values()))
     assert "null" not in json.dumps(schema)
     assert schema["$defs"]["Egress"]["properties"]["persist"]["enum"] == [

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from tests.helpers.bundles import case_of, members_of, packed, plain, quick_tar, read, signed, tar_of
 from viacheck.analysis.explain import explain
 from viacheck.bundle.manifest import INTENT, MANIFEST, SNAPSHOT
-from viacheck.bundle.reader import BundleUnreadable, read_bundle, read_stream
+from viacheck.bundle.reader import BundleUnreadable, bundle_outcome, read_bundle, read_stream
 from viacheck.diagnosis import diagnose
 from viacheck.model.measurements import Measurements
+from viacheck.model.site_agents import SOLE_AGENT
 from viacheck.targets.bundle import BundleTarget
 
 LAB = "policy-routing"
@@ -46,8 +47,8 @@ def with_member(kind: bytes, name: str = "raw/link", target: str = "/etc/shadow"
 
 def test_what_was_written_is_what_is_read() -> None:
     bundle = read(packed(members_of(LAB)))
-    assert bundle.intent.as_json() == case_of(LAB).intent
-    assert bundle.outcome().targets[0].snapshot is not None
+    assert bundle.intent.as_json() == case_of(LAB).intents[SOLE_AGENT]
+    assert bundle_outcome([bundle]).targets[0].snapshot is not None
     assert any(rule.table == 200 for rule in bundle.snapshot.host.rules)
     assert {one.place for one in bundle.commands} == {"host", "agent"}
     rules = next(one for one in bundle.commands if one.command == "ip -N -j -4 rule show")
@@ -265,7 +266,7 @@ def test_mutated_archives_are_read_or_refused_in_one_line(kind: str, request: py
         target.forecast("icmp")
         diagnose("EGRESS-01", target.resolved, Measurements())
         explain(target.resolved, "203.0.113.9", 6, 443)
-        bundle.outcome()
+        bundle_outcome([bundle])
     assert len(lines) > rounds // 100
     assert not [line for line in lines if len(line.splitlines()) != 1]
 

@@ -14,7 +14,7 @@ from viacheck.cli.docs import PAGES
 from viacheck.host.user_namespace import CONTAINER_FLAGS
 from viacheck.installation import ROOT
 from viacheck.model.intent import MODES
-from viacheck.model.intent_file import parse_intent
+from viacheck.model.site_agents import parse_agents
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -32,7 +32,10 @@ def test_the_contributors_examples_are_real_code() -> None:
 
 
 def test_the_site_files_are_complete_and_cover_every_mode() -> None:
-    intents = [parse_intent(tomllib.loads(text), source="site-file.md") for text in blocks("site-file.md", "toml")]
+    sites = [parse_agents(tomllib.loads(text), source="site-file.md") for text in blocks("site-file.md", "toml")]
+    intents = [intent for agents in sites for intent in agents.values()]
+    assert any(len(agents) > 1 for agents in sites)
+    assert any(intent.agent.source for intent in intents)
     assert {intent.mode for intent in intents} == set(MODES)
     assert any(intent.policy_routed and intent.allow_disruptive for intent in intents)
     assert any(intent.probe.target6 is not None for intent in intents)

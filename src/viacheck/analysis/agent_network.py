@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from viacheck.analysis.paths import Path, PathEnd, PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Packet, RoutingModel
-from viacheck.model.intent import MacvlanAttach, NatAttach
+from viacheck.model.intent import MacvlanAttach, NatAttach, TransportProtocol
 from viacheck.model.intent_draft import attachment_lines
 from viacheck.model.snapshot import Attachment, DockerNetwork, Link, Route
 from viacheck.model.toml_text import toml_text
@@ -62,9 +63,13 @@ class OtherDefault:
     intended: Link
 
 
-def own_path(resolved: ResolvedIntent) -> Path:
-    """Return the path of the agent's packet to the probe target."""
-    traffic = probe_traffic(resolved, resolved.intent.probe.protocols[0])
+@lru_cache(maxsize=32)
+def own_path(resolved: ResolvedIntent, protocol: TransportProtocol | None = None) -> Path:
+    """Return the path of the agent's probe to the probe target; without a protocol, of the first that is probed.
+
+    Traced once for each host: every cause asks for it.
+    """
+    traffic = probe_traffic(resolved, protocol or resolved.intent.probe.protocols[0])
     return PathTracer(resolved, answers=False).trace(traffic)
 
 

@@ -56,6 +56,8 @@ class Traffic:
     dport: int | None = None
     source: str | None = None
     """An address of the agent; None: the agent's routing chooses."""
+    device: str | None = None
+    """The agent's interface that the socket is bound to."""
 
     @property
     def family(self) -> Family:
@@ -129,8 +131,9 @@ class PathTracer:
                 traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="the agent's routing is not known"
             )
         packet = Packet(
-            source=traffic.source, destination=traffic.destination, protocol=traffic.protocol, dport=traffic.dport
-        )
+            source=traffic.source, destination=traffic.destination, oif=traffic.device, protocol=traffic.protocol,
+            dport=traffic.dport,
+        )  # fmt: skip
         decision = self._agent_model.decide(packet)
         hops.append(_route_hop("agent", decision))
         if (ended := _undelivered(decision, "the agent's")) is not None:

@@ -11,6 +11,7 @@ from viacheck.bench.figures import Figure, Limit, Measurement
 from viacheck.bench.front_door import VIACHECK, report_folder, seconds
 from viacheck.bundle.manifest import DEFAULT
 from viacheck.bundle.writer import Case, write_bundle
+from viacheck.model.site_agents import SOLE_AGENT
 from viacheck.model.snapshot_json import snapshot_json
 
 BUNDLE_LIMIT, START_LIMIT = 600, 350
@@ -51,8 +52,9 @@ def _write_bundle(path: Path) -> None:
     target = LabSpec("policy-routing").open()
     try:
         case = Case(
-            version=__version__, intent=target.intent.as_json(), snapshot=snapshot_json(target.snapshot), commands=[]
-        )
+            version=__version__, intents={SOLE_AGENT: target.intent.as_json()},
+            snapshots={SOLE_AGENT: snapshot_json(target.snapshot)}, commands=[],
+        )  # fmt: skip
         write_bundle(path, case, DEFAULT)
     finally:
         target.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,16 +16,26 @@ from pydantic_core import PydanticSerializationError
 from viacheck.analysis.predict import predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.archive import ArchiveRefused, Member, members
-from viacheck.bundle.manifest import INTENT, MANIFEST, RESULT, SCHEMA, SITE, SNAPSHOT, Manifest, beyond_limits
+from viacheck.bundle.manifest import (
+    INTENT,
+    MANIFEST,
+    RESULT,
+    SCHEMA,
+    SITE,
+    Manifest,
+    beyond_limits,
+    snapshot_member,
+)
 from viacheck.bundle.recorded_commands import Recorded, commands_in
 from viacheck.bundle.script_output import agents_commands, snapshot_of
 from viacheck.collector_pause import collector_paused
 from viacheck.diagnosis import causes
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import PROTOCOLS, Intent
-from viacheck.model.intent_file import IntentError, parse_intent
+from viacheck.model.intent_file import IntentError
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import Run, RunResult, TargetRecord
+from viacheck.model.site_agents import SOLE_AGENT, named, parse_agents
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
 from viacheck.model.snapshot import FilterMatch, NetworkState, Snapshot
 from viacheck.model.snapshot_json import snapshot_adapter
@@ -42,7 +52,7 @@ class BundleUnreadable(UsageError):
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A bundle, checked and read."""
+    """A bundle, checked and read: one agent and its host."""
 
     path: str
     manifest: Manifest
@@ -51,24 +61,31 @@ class Bundle:
     commands: tuple[Recorded, ...]
     result: RunResult | None
     """The result of the run that wrote the bundle; None for a bundle without a run."""
+    agent: str = SOLE_AGENT
+    """The agent's name, in a bundle of several."""
 
     @property
     def name(self) -> str:
         """Return the file's name, for people."""
         return Path(self.path).name
 
-    def outcome(self) -> RunResult:
-        """Return the result in the bundle, or a result with the host's state alone."""
-        if self.result is not None:
-            return self.result
+    def target(self) -> TargetRecord:
+        """Return the target that the bundle's state stands for."""
         state = snapshot_adapter().dump_python(self.snapshot, mode="json")
-        target = TargetRecord(
-            id=f"local:{self.intent.site.name}", kind="bundle", verdict="inconclusive",
-            title=self.intent.site.name, intent=self.intent.as_json(), snapshot=state,
+        return TargetRecord(
+            id=named(f"local:{self.intent.site.name}", self.agent), kind="bundle", verdict="inconclusive",
+            title=self.intent.site.name, agent=self.agent or None, intent=self.intent.as_json(), snapshot=state,
         )  # fmt: skip
-        created = self.manifest.created
-        run = Run(id=self.name, started=created, finished=created, command=self.manifest.made_by)
-        return RunResult(run=run, targets=[target], results=[])
+
+
+def bundle_outcome(bundles: Sequence[Bundle]) -> RunResult:
+    """Return the result in a bundle, or a result with the host's state alone; ``bundles`` are those of its agents."""
+    first = bundles[0]
+    if first.result is not None:
+        return first.result
+    created = first.manifest.created
+    run = Run(id=first.name, started=created, finished=created, command=first.manifest.made_by)
+    return RunResult(run=run, targets=[bundle.target() for bundle in bundles], results=[])
 
 
 def is_archive(path: Path) -> bool:
@@ -85,31 +102,54 @@ def is_archive(path: Path) -> bool:
 
 
 def read_bundle(path: Path, intent: Intent | None = None) -> Bundle:
-    """Read a bundle from a file.
+    """Read a bundle of one agent from a file.
 
     Args:
         path: the file.
         intent: the intent for a bundle that carries none, as the shell script without a site file writes it.
 
     Raises:
+        BundleUnreadable: the file cannot be read, or is not a valid bundle, or holds several agents.
+    """
+    return _only(read_bundles(path, {SOLE_AGENT: intent} if intent is not None else None), str(path))
+
+
+def read_bundles(path: Path, intents: Mapping[str, Intent] | None = None) -> tuple[Bundle, ...]:
+    """Read a bundle from a file; return each agent with its host.
+
+    Args:
+        path: the file.
+        intents: the intents by agent for a bundle that carries none.
+
+    Raises:
         BundleUnreadable: the file cannot be read, or is not a valid bundle.
     """
     try:
         with open_file(path) as stream:
-            return read_stream(stream, str(path), intent)
+            return _read_stream(stream, str(path), intents)
     except OSError as error:
         raise BundleUnreadable(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def read_stream(stream: BinaryIO, name: str, intent: Intent | None = None) -> Bundle:
-    """Read a bundle from an open file; messages call it ``name``.
+def read_stream(stream: BinaryIO, name: str) -> Bundle:
+    """Read a bundle of one agent from an open file; messages call it ``name``.
 
     Raises:
         BundleUnreadable, OSError: as :func:`read_bundle`.
     """
+    return _only(_read_stream(stream, name, None), name)
+
+
+def _only(bundles: Sequence[Bundle], name: str) -> Bundle:
+    if len(bundles) != 1:
+        raise BundleUnreadable(f"{name}: has several agents: {', '.join(bundle.agent for bundle in bundles)}")
+    return bundles[0]
+
+
+def _read_stream(stream: BinaryIO, name: str, intents: Mapping[str, Intent] | None) -> tuple[Bundle, ...]:
     try:
         with collector_paused():
-            return _read(stream, name, intent)
+            return _read(stream, name, intents)
     except (ArchiveRefused, _Refused) as error:
         raise BundleUnreadable(f"{name}: not a usable bundle: {_one_line(str(error))}") from None
 
@@ -118,29 +158,42 @@ class _Refused(Exception):
     """The archive's content is not valid."""
 
 
-def _read(stream: BinaryIO, name: str, given: Intent | None) -> Bundle:
+def _read(stream: BinaryIO, name: str, given: Mapping[str, Intent] | None) -> tuple[Bundle, ...]:
     archive = members(stream)
     manifest = _manifest(archive)
     _compare(manifest, archive)
     contents = {member.name: member.content for member in archive.values()}
-    intent = _intent(contents, given)
+    intents = _intents(contents, given)
     try:
-        commands = tuple(agents_commands(commands_in(contents), intent.agent))
+        recorded = commands_in(contents)
     except ValueError as error:
         raise _Refused(str(error)) from None
-    if SNAPSHOT in contents:
-        snapshot = _snapshot(contents[SNAPSHOT])
+    result = _result(contents)
+    return tuple(
+        Bundle(name, manifest, intent, *_state(contents, manifest, recorded, agent, intent), result, agent)
+        for agent, intent in intents.items()
+    )
+
+
+def _state(
+    contents: Mapping[str, bytes], manifest: Manifest, recorded: Sequence[Recorded], agent: str, intent: Intent
+) -> tuple[Snapshot, tuple[Recorded, ...]]:
+    """Return the state of an agent and its host, checked, and the commands that it was read with."""
+    commands = tuple(agents_commands(recorded, intent.agent, agent))
+    member = snapshot_member(agent)
+    if member in contents:
+        snapshot = _snapshot(contents[member], member)
     elif commands:
         snapshot = _typed(snapshot_of(commands, contents, taken=manifest.created, container=intent.agent.container))
     else:
-        raise _Refused(f"it has neither {SNAPSHOT} nor recorded commands")
+        raise _Refused(f"it has neither {member} nor recorded commands")
     for place, state in (("host", snapshot.host), ("agent", snapshot.agent)):
         if state is not None and (excess := beyond_limits(state)) is not None:
             raise _Refused(f"the {place} has {excess}")
     for mistake in _mistakes(snapshot):
-        raise _Refused(f"{SNAPSHOT}: {mistake}")
+        raise _Refused(f"{member}: {mistake}")
     _try(ResolvedIntent(intent, snapshot))
-    return Bundle(name, manifest, intent, snapshot, commands, _result(contents))
+    return snapshot, commands
 
 
 def _manifest(archive: Mapping[str, Member]) -> Manifest:
@@ -175,7 +228,7 @@ def _compare(manifest: Manifest, archive: Mapping[str, Member]) -> None:
             raise _Refused(f"member {name!r} is not what {MANIFEST} says: another size")
 
 
-def _intent(contents: Mapping[str, bytes], given: Intent | None) -> Intent:
+def _intents(contents: Mapping[str, bytes], given: Mapping[str, Intent] | None) -> Mapping[str, Intent]:
     name = INTENT if INTENT in contents else SITE
     if name not in contents:
         if given is None:
@@ -187,20 +240,20 @@ def _intent(contents: Mapping[str, bytes], given: Intent | None) -> Intent:
         document = _json(contents[name], name) if name == INTENT else tomllib.loads(contents[name].decode())
         if not isinstance(document, dict):
             raise _Refused(f"{name}: not a table")
-        return parse_intent(document, source=name)
+        return parse_agents(document, source=name)
     except IntentError as error:
         raise _Refused("; ".join(error.mistakes)) from None
     except (ValueError, RecursionError, TypeError, KeyError) as error:
         raise _Refused(f"{name}: {error}") from None
 
 
-def _snapshot(content: bytes) -> Snapshot:
+def _snapshot(content: bytes, member: str) -> Snapshot:
     try:
         snapshot = snapshot_adapter().validate_json(content)
     except ValidationError as error:
-        raise _Refused(f"{SNAPSHOT}: {_first(error)}") from None
+        raise _Refused(f"{member}: {_first(error)}") from None
     if snapshot.schema != SNAPSHOT_SCHEMA:
-        raise _Refused(f"{SNAPSHOT}: schema {snapshot.schema!r}; known: {SNAPSHOT_SCHEMA}")
+        raise _Refused(f"{member}: schema {snapshot.schema!r}; known: {SNAPSHOT_SCHEMA}")
     return snapshot
 
 

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ConfigDict
 
 from viacheck.bundle.manifest import RAW
 from viacheck.host.command import RecordedCommand
+from viacheck.model.site_agents import SOLE_AGENT
 
 HOST, AGENT = "host", "agent"
+OF_ONE = "agent "
+"""The place of one of several agents: this and its name."""
 _HEAD = re.compile(rf"{RAW}(\d+)\.command")
 
 
@@ -24,7 +27,7 @@ class Recorded(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     place: str
-    """``host`` or ``agent``: the namespace that the command was run in."""
+    """``host``, ``agent``, or ``agent NAME`` for one of several: the namespace that the command was run in."""
     command: str
     time: str
     """When the command ended, as ISO 8601 with offset."""
@@ -33,13 +36,19 @@ class Recorded(BaseModel):
     stderr: str
 
     @classmethod
-    def of(cls, command: RecordedCommand) -> Recorded:
-        """Return a command as it was recorded while it was run."""
+    def of(cls, command: RecordedCommand, agent: str = SOLE_AGENT) -> Recorded:
+        """Return a command as it was recorded while it was run; ``agent`` is the agent's name, of several."""
         result = command.result
+        own_place = f"{OF_ONE}{agent}" if agent else AGENT
         return cls(
-            place=HOST if command.place == HOST else AGENT, command=result.command, time=command.time,
+            place=HOST if command.place == HOST else own_place, command=result.command, time=command.time,
             exit_code=result.exit_code, stdout=result.stdout, stderr=result.stderr,
         )  # fmt: skip
+
+
+def of_agent(commands: Sequence[RecordedCommand], agent: str = SOLE_AGENT, *, with_host: bool = True) -> list[Recorded]:
+    """Return the commands that a target was read with; without those of the host for all agents but the first."""
+    return [Recorded.of(command, agent) for command in commands if with_host or command.place != HOST]
 
 
 def members_of(commands: Sequence[Recorded]) -> Iterator[tuple[str, str]]:

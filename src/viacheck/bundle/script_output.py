@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from viacheck.bundle.manifest import FILES
-from viacheck.bundle.recorded_commands import AGENT, Recorded
+from viacheck.bundle.recorded_commands import AGENT, OF_ONE, Recorded
 from viacheck.host.link_monitors import monitor_names
 from viacheck.model.intent import Agent
+from viacheck.model.site_agents import SOLE_AGENT
 from viacheck.model.snapshot import (
     IN_AGENT,
     DockerEngine,
@@ -54,8 +55,8 @@ DOCKER_VERSION, DOCKER_INFO, DOCKER_NETWORKS, DOCKER_CONTAINER = (
     "docker version", "docker info", "docker network inspect", "docker inspect",
 )  # fmt: skip
 ENTER_AGENT = "nsenter"
-MANY_PLACES = ("container ", "netns ")
-"""How the places of a script begin that was started without a site file."""
+MANY_PLACES = ("container ", "netns ", OF_ONE)
+"""How the places of several namespaces begin: those of a script without a site file, and those of several agents."""
 
 
 class _Place:
@@ -140,8 +141,8 @@ class _Place:
             return None
 
 
-def agents_commands(commands: Iterable[Recorded], agent: Agent) -> Iterator[Recorded]:
-    """Yield the commands of the host and of the agent's namespace.
+def agents_commands(commands: Iterable[Recorded], agent: Agent, name: str = SOLE_AGENT) -> Iterator[Recorded]:
+    """Yield the commands of the host and of the agent's namespace; ``name`` is the agent's, of several.
 
     A script that was started without a site file enters every namespace: ``container ID`` and ``netns PATH``.
     """
@@ -152,11 +153,13 @@ def agents_commands(commands: Iterable[Recorded], agent: Agent) -> Iterator[Reco
             answer for command in commands if command.command == DOCKER_CONTAINER for answer in _lines(command.stdout)
         ]
         container = _container_named(agent.container, inspected)
-    own_place = f"netns {_run_path(agent.netns)}" if agent.netns is not None else None
+    own_places = [f"{OF_ONE}{name}"]
+    if agent.netns is not None:
+        own_places.append(f"netns {_run_path(agent.netns)}")
     if container is not None:
-        own_place = f"container {container['Id']}"
+        own_places.append(f"container {container['Id']}")
     for command in commands:
-        if command.place == own_place:
+        if command.place in own_places:
             yield command.model_copy(update={"place": AGENT})
         elif command.command == DOCKER_CONTAINER:
             yield command.model_copy(update={"stdout": json.dumps(container) if container is not None else ""})

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ from viacheck.bundle.manifest import (
     MANIFEST,
     REPORT,
     RESULT,
-    SNAPSHOT,
     Manifest,
     MemberDigest,
     Redaction,
     plain_name,
+    snapshot_member,
 )
 from viacheck.bundle.recorded_commands import Recorded, members_of
 from viacheck.bundle.redaction.mapping import Redactor, stand_ins
 from viacheck.model.intent import DEFAULT_TARGET
 from viacheck.model.result import RunResult
+from viacheck.model.site_agents import joined
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.model.snapshot_json import read_snapshot
 from viacheck.user_file import read_file
@@ -46,9 +47,10 @@ class Case:
 
     version: str
     """The version of viacheck."""
-    intent: dict[str, Any]
-    snapshot: dict[str, Any]
-    """The snapshot as in result.json."""
+    intents: Mapping[str, dict[str, Any]]
+    """The intents by agent, as in result.json."""
+    snapshots: Mapping[str, dict[str, Any]]
+    """The snapshots by agent, as in result.json."""
     commands: Sequence[Recorded]
     outcome: RunResult | None = None
     render: Callable[[RunResult], str] | None = None
@@ -79,11 +81,15 @@ def write_bundle(path: Path, case: Case, mode: Redaction, *, private: bool = Fal
     Raises:
         OSError: when it cannot be written; an older file of that name is unchanged.
     """
-    snapshot = read_snapshot(case.snapshot)
-    redactor = Redactor(mode, _names(case, snapshot))
-    could_not = [f"{problem.what}: {problem.reason}" for problem in snapshot.problems]
-    could_not += [f"file {file.path}: {file.error}" for file in snapshot.files if file.error]
-    contents = dict(_contents(case, snapshot, redactor))
+    snapshots = {agent: read_snapshot(snapshot) for agent, snapshot in case.snapshots.items()}
+    redactor = Redactor(mode, _names(case, snapshots))
+    could_not = [
+        f"{problem.what}{f' of {agent}' if agent else ''}: {problem.reason}"
+        for agent, snapshot in snapshots.items()
+        for problem in snapshot.problems
+    ]
+    could_not += [f"file {path}: {file.error}" for path, file in _files(snapshots).items() if file.error]
+    contents = dict(_contents(case, snapshots, redactor))
     digests = [
         MemberDigest(name=name, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
         for name, content in contents.items()
@@ -109,12 +115,18 @@ def _with_probe_target(intent: dict[str, Any]) -> dict[str, Any]:
     return {**intent, "probe": {"target": str(DEFAULT_TARGET), **intent.get("probe", {})}}
 
 
-def _contents(case: Case, snapshot: Snapshot, redactor: Redactor) -> Iterator[tuple[str, bytes]]:
-    yield INTENT, _json(redactor.document(_with_probe_target(case.intent)))
-    yield SNAPSHOT, _json(redactor.document(case.snapshot))
+def _files(snapshots: Mapping[str, Snapshot]) -> dict[str, HostFile]:
+    """Return the files of the host by their paths: every agent's snapshot holds them."""
+    return {file.path: file for snapshot in snapshots.values() for file in snapshot.files}
+
+
+def _contents(case: Case, snapshots: Mapping[str, Snapshot], redactor: Redactor) -> Iterator[tuple[str, bytes]]:
+    yield INTENT, _json(redactor.document(_with_probe_target(joined(case.intents))))
+    for agent, document in case.snapshots.items():
+        yield snapshot_member(agent), _json(redactor.document(document))
     for name, text in members_of([_redacted(command, redactor) for command in case.commands]):
         yield name, text.encode()
-    for file in snapshot.files:
+    for file in _files(snapshots).values():
         name = redactor.plain(FILES + file.path.lstrip("/"))
         if file.exists and file.error is None and len(name) <= tarfile.LENGTH_NAME and plain_name(name):
             yield name, redactor.file(_text(file, redactor)).encode()
@@ -148,17 +160,21 @@ def _text(file: HostFile, redactor: Redactor) -> str:
         return file.text
 
 
-def _names(case: Case, snapshot: Snapshot) -> dict[str, str]:
+def _names(case: Case, snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
     """Return the names that ``strict`` maps, each with its stand-in."""
-    engine = snapshot.engine
-    container = snapshot.container
-    site = case.intent.get("site", {}).get("name", "")
-    hosts = [snapshot.hostname, snapshot.hostname.partition(".")[0], site]
-    containers = [case.intent.get("agent", {}).get("container") or ""]
-    containers += [container.name, container.id, container.id[:12], container.image] if container is not None else []
-    networks = [network.name for network in engine.networks] if engine is not None else []
-    # Interface names stay: everything refers to them.
-    kept = {"", *PREDEFINED_NETWORKS, *(link.name for link in snapshot.host.links), *case.intent.get("uplinks", ())}
+    hosts: list[str] = []
+    containers: list[str] = []
+    networks: list[str] = []
+    # Interface names stay: everything refers to them. So do the agents' names, which are keys of the site file.
+    kept = {"", *PREDEFINED_NETWORKS, *case.intents}
+    for agent, snapshot in snapshots.items():
+        intent, engine, container = case.intents[agent], snapshot.engine, snapshot.container
+        hosts += [snapshot.hostname, snapshot.hostname.partition(".")[0], intent.get("site", {}).get("name", "")]
+        containers.append(intent.get("agent", {}).get("container") or "")
+        if container is not None:
+            containers += [container.name, container.id, container.id[:12], container.image]
+        networks += [network.name for network in engine.networks] if engine is not None else []
+        kept |= {*(link.name for link in snapshot.host.links), *intent.get("uplinks", ())}
     return stand_ins(*([name for name in names if name not in kept] for names in (hosts, containers, networks)))
 
 

@@ -11,12 +11,13 @@ from reports.report_files import BUNDLE, CAPTURES, LATEST
 from reports.text import escape_unprintable
 from viacheck import __version__
 from viacheck.bundle.manifest import DEFAULT, MODES
-from viacheck.bundle.recorded_commands import Recorded
+from viacheck.bundle.recorded_commands import Recorded, of_agent
 from viacheck.bundle.writer import STRICT_CAPTURES, Case, write_bundle
 from viacheck.cli.command import opened
 from viacheck.installation import reports_folder
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.intent_file import load_intent
+from viacheck.model.result import TargetRecord
+from viacheck.model.site_agents import load_agents
 from viacheck.private_folder import open_private_folder
 from viacheck.targets.specs import LocalSpec
 
@@ -40,18 +41,22 @@ def run(options: argparse.Namespace) -> ExitStatus:
     if options.with_captures and options.redact == "strict":
         raise UsageError(STRICT_CAPTURES)
     captures = _latest_captures() if options.with_captures else []
-    with opened(LocalSpec(load_intent(options.site), str(options.site))) as target:
-        record = target.record()
-        assert record.snapshot is not None, "a live host has a snapshot"
-        case = Case(
-            version=__version__, intent=record.intent, snapshot=record.snapshot,
-            commands=list(map(Recorded.of, target.recorded)),
-            captures=captures,
-        )  # fmt: skip
-        try:
-            written = write_bundle(options.output, case, options.redact)
-        except OSError as error:
-            raise UsageError(f"{options.output}: cannot be written: {error.strerror}") from None
+    records: dict[str, TargetRecord] = {}
+    commands: list[Recorded] = []
+    for agent, intent in load_agents(options.site).items():
+        with opened(LocalSpec(intent, str(options.site), agent=agent)) as target:
+            first = not records
+            records[agent] = target.record()
+            commands += of_agent(target.recorded, agent, with_host=first)
+    case = Case(
+        version=__version__, intents={agent: record.intent for agent, record in records.items()},
+        snapshots={agent: record.snapshot for agent, record in records.items() if record.snapshot is not None},
+        commands=commands, captures=captures,
+    )  # fmt: skip
+    try:
+        written = write_bundle(options.output, case, options.redact)
+    except OSError as error:
+        raise UsageError(f"{options.output}: cannot be written: {error.strerror}") from None
     lines = [f"could not collect {line}" for line in written.could_not]
     if written.map_path is not None:
         lines.append(f"{written.map_path}: the original names; keep this file, do not send it")

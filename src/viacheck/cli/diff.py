@@ -10,7 +10,7 @@ from reports.report_files import read_outcome
 from reports.run_diff import differences
 from reports.text import escape_unprintable
 from viacheck.atomic_file import write_file
-from viacheck.bundle.reader import is_archive, read_bundle
+from viacheck.bundle.reader import bundle_outcome, is_archive, read_bundles
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.result import RunResult
 from viacheck.private_folder import FILE_MODE
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
 
 def _read(path: Path) -> RunResult:
     """Return the outcome in a result.json or in a bundle."""
-    return read_bundle(path).outcome() if is_archive(path) else read_outcome(path)
+    return bundle_outcome(read_bundles(path)) if is_archive(path) else read_outcome(path)
 
 
 def _print(line: str) -> None:

@@ -14,10 +14,10 @@ from reports.text import escape_unprintable
 from viacheck.analysis.explain import Agreement, Explanation, explain
 from viacheck.analysis.explanation_text import explanation_json, explanation_lines
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.bundle.reader import read_bundle
+from viacheck.bundle.reader import read_bundles
 from viacheck.cli.command import opened
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.intent_file import load_intent
+from viacheck.model.site_agents import agent_chosen, load_agents
 
 if TYPE_CHECKING:
     from netns_lab.lab_specs import LabSpec
@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--bundle", metavar="FILE", help="on the host of this bundle")
     where.add_argument("--local", action="store_true", help="on this host; needs --site")
     parser.add_argument("--site", metavar="FILE", help="the site file, with --local, --lab blank, or a bundle without")
+    parser.add_argument("--agent", metavar="NAME", help="of several agents in the site file, this one")
     parser.add_argument("--from", dest="sender", default="agent", help="agent (default), host, or an address")
     parser.add_argument("--to", required=True, metavar="ADDRESS", help="the destination")
     parser.add_argument("--proto", choices=PROTOCOLS, help="the protocol (default: any)")
@@ -72,6 +73,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--dport goes with --proto tcp or --proto udp")
     if options.dport is not None and not 1 <= options.dport <= LARGEST_PORT:
         raise UsageError(f"--dport: invalid port {options.dport}; allowed: 1 to {LARGEST_PORT}")
+    if options.agent and options.lab:
+        raise UsageError("--agent goes with --local or --bundle: a lab has one agent")
 
 
 def _address(option: str, text: str, others: str) -> IPv4Address | IPv6Address:
@@ -85,7 +88,9 @@ def _address(option: str, text: str, others: str) -> IPv4Address | IPv6Address:
 
 
 def _of_bundle(options: argparse.Namespace) -> Explanation:
-    bundle = read_bundle(Path(options.bundle), load_intent(Path(options.site)) if options.site else None)
+    bundles = read_bundles(Path(options.bundle), load_agents(Path(options.site)) if options.site else None)
+    chosen = agent_chosen([bundle.agent for bundle in bundles], options.agent, options.bundle)
+    bundle = next(bundle for bundle in bundles if bundle.agent == chosen)
     return _explain(ResolvedIntent(bundle.intent, bundle.snapshot), options)
 
 
@@ -118,4 +123,6 @@ def _spec(options: argparse.Namespace) -> LabSpec | LocalSpec:
         return labs[0]
     if not options.site:
         raise UsageError("--local needs --site FILE")
-    return LocalSpec(load_intent(Path(options.site)), options.site)
+    intents = load_agents(Path(options.site))
+    chosen = agent_chosen(intents, options.agent, options.site)
+    return LocalSpec(intents[chosen], options.site, agent=chosen)

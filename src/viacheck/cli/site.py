@@ -1,4 +1,4 @@
-"""``viacheck site``: prints the JSON Schema of site.toml for editors, or drafts a site.toml for this host."""
+"""``viacheck site``: drafts a site.toml for this host, checks one, or prints its JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+from reports.text import escape_unprintable
 from viacheck.atomic_file import write_file
 from viacheck.cli.command import print_error
 from viacheck.host.docker import (
@@ -28,6 +30,7 @@ from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_draft import CORRECT, draft
 from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.intent_schema import intent_schema
+from viacheck.model.site_agents import load_agents, named
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence.assess import manager_of, read_all
@@ -37,11 +40,14 @@ LIKE_AN_AGENT = re.compile(r"agent|thousandeyes", re.IGNORECASE)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Define the two sub-commands and their options."""
-    commands = parser.add_subparsers(dest="site_command", required=True, metavar="schema|init")
+    """Define the sub-commands and their options."""
+    commands = parser.add_subparsers(dest="site_command", required=True, metavar="schema|init|check")
     commands.add_parser("schema", help="print the JSON Schema of site.toml, for editors").set_defaults(
         run_site=_print_schema
     )
+    check = commands.add_parser("check", help="say what is wrong in a site file, or which agents it is about")
+    check.set_defaults(run_site=_check)
+    check.add_argument("file", nargs="?", type=Path, default=Path("site.toml"), metavar="FILE")
     init = commands.add_parser("init", help="draft a site.toml from what this host shows")
     init.set_defaults(run_site=_init)
     init.add_argument("-o", "--output", default="site.toml", metavar="FILE", help="the draft (default: site.toml)")
@@ -52,10 +58,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> ExitStatus:
-    """Print the schema or write a draft.
+    """Print the schema, write a draft or check a file.
 
     Raises:
-        UsageError: when no draft can be made or written.
+        UsageError: when no draft can be made or written, or with every mistake of the file.
     """
     status: ExitStatus = options.run_site(options)
     return status
@@ -63,6 +69,17 @@ def run(options: argparse.Namespace) -> ExitStatus:
 
 def _print_schema(_options: argparse.Namespace) -> ExitStatus:
     sys.stdout.write(json.dumps(intent_schema(), indent=2) + "\n")
+    return ExitStatus.OK
+
+
+def _check(options: argparse.Namespace) -> ExitStatus:
+    for name, intent in load_agents(options.file).items():
+        agent, table = intent.agent.name, f", table {intent.egress.table}" if intent.policy_routed else ""
+        sources = "".join(
+            f"; from {source.name} by {source.uplink or intent.egress.uplink}" for source in intent.agent.source
+        )
+        line = f"{named(str(options.file), name)}: {agent} ({intent.mode}) by {intent.egress.uplink}{table}{sources}"
+        sys.stdout.write(escape_unprintable(line) + "\n")
     return ExitStatus.OK
 
 

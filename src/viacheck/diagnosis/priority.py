@@ -19,6 +19,7 @@ from viacheck.diagnosis import (
     pipework,
     pipework_reruns,
     routing,
+    sources,
     traffic_classes,
 )
 from viacheck.diagnosis.cause import Cause
@@ -73,6 +74,8 @@ NAT_FINDERS: tuple[Finder, ...] = (
     egress.dns_by_another_path,
     egress.ipv6_escapes,
     traffic_classes.bypasses_uplink,
+    sources.source_missing,
+    sources.source_astray,
     host.agent_unhealthy,
     routing.local_networks_lost,
     routing.fails_open,
@@ -117,6 +120,8 @@ BRIDGED_FINDERS: tuple[Finder, ...] = (
     egress.dns_by_another_path,
     egress.ipv6_escapes,
     traffic_classes.bypasses_uplink,
+    sources.source_missing,
+    sources.source_astray,
     host.agent_unhealthy,
     pipework_reruns.not_persistent,
     pipework_reruns.not_idempotent,

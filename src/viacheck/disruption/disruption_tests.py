@@ -6,8 +6,10 @@ restores the state after the event.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from viacheck.disruption.controls import (
     DisruptionTarget,
@@ -22,6 +24,7 @@ from viacheck.disruption.controls import (
 from viacheck.disruption.event_registry import event_for
 from viacheck.disruption.events import Reboot
 from viacheck.disruption.runner import DisruptionRun, HostUnderTest
+from viacheck.disruption.shared_events import Follower, FollowerResult, SharedResults, made_once
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle
 from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
@@ -34,6 +37,21 @@ _OBSTACLES = {
 }
 
 
+class Peers(Protocol):
+    """The other agents of a live host, as far as their events are this agent's."""
+
+    @property
+    def agent(self) -> str:
+        """Return the name of the agent that is judged."""
+
+    @property
+    def shared(self) -> SharedResults:
+        """Return the results that other agents' events gave."""
+
+    def concerned_by(self, event: str) -> Sequence[tuple[str, DisruptionTarget]]:
+        """Open the other agents that an event of this agent concerns, by name; the caller closes them."""
+
+
 class DisruptionTests:
     """The disruption tests of one target, each carried out when it is first asked for.
 
@@ -42,12 +60,28 @@ class DisruptionTests:
         results: the results so far, by the event's name.
     """
 
-    def __init__(self, target: DisruptionTarget, guard: Guard | None = None) -> None:
-        """Carry out nothing yet; ``guard`` restores a live host."""
-        self.target = target
+    def __init__(
+        self,
+        target: DisruptionTarget,
+        guard: Guard | None = None,
+        peers: Peers | None = None,
+    ) -> None:
+        """Carry out nothing yet.
+
+        Args:
+            target: the target that is judged.
+            guard: restores a live host.
+            peers: the other agents of a live host.
+        """
+        self.target, self._peers = target, peers
         self._guard: Guard = guard or NoGuard()
         self.results: dict[str, DisruptionResult] = {}
         self._not_run: dict[str, EventNotRun] = {}
+        for name, result in (peers.shared.of(peers.agent) if peers is not None else {}).items():
+            if isinstance(result, EventNotRun):
+                self._not_run[name] = result
+            else:
+                self.results[name] = result
 
     def through(self, name: EventName) -> DisruptionResult | EventNotRun:
         """Return the result of an event that the intent names, or why the event was not carried out."""
@@ -103,10 +137,37 @@ class DisruptionTests:
         host = self._watched(clone() if clone is not None else self.target)
         try:
             event = make(host.target)
-            with self._guard.around(event):
-                return DisruptionRun(host, self.target, event).result()
+            with self._guard.around(event), contextlib.ExitStack() as opened:
+                if self._peers is None:
+                    return DisruptionRun(host, self.target, event).result()
+                followers = [
+                    Follower(agent, self._judge_of(opened.enter_context(contextlib.closing(target))))
+                    for agent, target in self._peers.concerned_by(event.name)
+                    if target.agent is not None
+                ]
+                with made_once(event, followers, self._peers.shared) as leading:
+                    return DisruptionRun(host, self.target, leading).result()
         finally:
             host.close()
+
+    def _judge_of(self, target: DisruptionTarget) -> Callable[[Event], FollowerResult]:
+        """Return the function that watches another agent of the host through an event."""
+        resolved = target.resolved
+
+        def judge(event: Event) -> FollowerResult:
+            assert target.agent is not None, "left out above"
+            tokens = TokenSpace()
+            follower = HostUnderTest(
+                target, target.agent, tokens, Watch(target.host, resolved.watchable, tokens), own=False
+            )
+            try:
+                return DisruptionRun(follower, target, event).result()
+            except tuple(_OBSTACLES) as reason:
+                return EventNotRun(_OBSTACLES[type(reason)], str(reason))
+            finally:
+                follower.close()
+
+        return judge
 
     def _watched(self, target: DisruptionTarget) -> HostUnderTest:
         assert target.agent is not None, "checks that need the agent are left out when its namespace cannot be opened"

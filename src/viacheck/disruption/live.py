@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from viacheck.disruption.consent import consent_missing, cuts_management
 from viacheck.disruption.controls import DisruptionTarget, Event, EventNotPossible
+from viacheck.disruption.shared_events import SHARED
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld
 from viacheck.guard.restore import RestoreResult
@@ -45,15 +46,22 @@ class DisruptionPlan:
         """Return the seconds after which the state is restored whether the events have ended or not."""
         return sum(event.seconds for event in self.events) + _PLAN_MARGIN
 
-    def lines(self) -> list[str]:
-        """Return the plan for people: each event, its interface and its longest time."""
+    def lines(self, agent: str = "") -> list[str]:
+        """Return the plan for people: each event, its interface and its longest time; ``agent`` is one of several."""
+        whose = f"agent {agent}: " if agent else ""
         if not self.events:
-            return ["no selected check interrupts this host's network"]
+            return [f"{whose}no selected check interrupts this host's network"]
         return [
-            "this host's network will be interrupted and then restored to its present state:",
+            f"{whose}this host's network will be interrupted and then restored to its present state:",
             *(f"  {event.subject}: {event.text}, at most {event.seconds:g} s" for event in self.events),
             f"  a watchdog restores it after {self.timeout:g} s at the latest, './viacheck restore' by hand",
         ]
+
+
+def same_events(plan: DisruptionPlan, other: DisruptionPlan) -> set[str]:
+    """Return the names of the events that are one event for two agents of a host."""
+    made = {(event.name, event.subject) for event in plan.events if event.name in SHARED}
+    return {event.name for event in other.events if (event.name, event.subject) in made}
 
 
 LIVE_EVENTS: tuple[Survivable, ...] = (
@@ -97,7 +105,14 @@ class LiveDisruption:
     """The consent to interrupt a live host, and the guard around each event."""
 
     def __init__(
-        self, target: DisruptionTarget, site: str, events: Container[str], *, asked: bool, flap_management: bool
+        self,
+        target: DisruptionTarget,
+        site: str,
+        events: Container[str],
+        *,
+        asked: bool,
+        flap_management: bool,
+        tables: Sequence[int] = (),
     ) -> None:
         """Interrupt nothing yet.
 
@@ -107,7 +122,9 @@ class LiveDisruption:
             events: the names of the events that may be carried out.
             asked: whether ``--allow-disruptive`` was given.
             flap_management: whether ``--flap-management`` was given.
+            tables: the routing tables of the host's other agents.
         """
+        self._tables = tables
         self._target, self._site, self._events = target, site, events
         self._asked, self._flap_management = asked, flap_management
 
@@ -141,7 +158,8 @@ class LiveDisruption:
             raise EventNotPossible(cut)
         # A restart touches none of the host's interfaces, but it may change the agent's egress, which is restored too.
         interfaces = event.touches or (intent.egress.uplink,)
-        tables = (intent.egress.table,) if intent.egress.table is not None else ()
+        own = (intent.egress.table,) if intent.egress.table is not None else ()
+        tables = tuple(dict.fromkeys([*own, *self._tables]))
         try:
             with guard(
                 self._target.host, interfaces, timeout=plan_of(intent, self._events).timeout, tables=tables

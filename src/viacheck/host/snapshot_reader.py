@@ -144,6 +144,25 @@ def take_snapshot(
     )
 
 
+def snapshot_of_agent(
+    same_host: Snapshot, agent: Namespace | None, engine: DockerEngine | None, problems: Iterable[Problem] = ()
+) -> Snapshot:
+    """Take a snapshot of another agent on a host that has been read; the arguments are those of take_snapshot."""
+    own_problems = list(problems)
+    agent_state = None
+    if agent is not None:
+        agent_state, agent_problems = network_state(agent)
+        own_problems += map(_in_agent, agent_problems)
+    of_host = [problem for problem in same_host.problems if problem.what in IN_AGENT]
+    return dataclasses.replace(
+        same_host,
+        agent=agent_state,
+        engine=engine,
+        problems=(*own_problems, *of_host),
+        dhcp_clients=dhcp_clients(agent) if agent is not None else None,
+    )
+
+
 def _in_agent(problem: Problem) -> Problem:
     """Return a problem of the agent's namespace under the agent's name."""
     return dataclasses.replace(problem, what=IN_AGENT[problem.what])

@@ -57,6 +57,8 @@ class Check:
     """The events that it says the egress survives."""
     waits: bool = False
     """Its measurement takes seconds and runs beside other checks: it is judged last before the interruptions."""
+    of_host: bool = False
+    """It concerns the host alone: of several agents' targets, one judges it."""
     module: str = ""
     """The module that declares the check."""
 

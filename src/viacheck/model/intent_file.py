@@ -23,6 +23,8 @@ from viacheck.model.toml_text import shortened, shown, toml_key, toml_text
 from viacheck.user_file import read_file, special_kind_of
 
 IN_ATTACH = "in [agent.attach]"
+AGENTS = "agents"
+"""The key of several agents' tables, which :mod:`viacheck.model.site_agents` reads."""
 LARGEST_SITE = 1 << 20
 """Bytes of a site file."""
 
@@ -36,24 +38,41 @@ class IntentError(UsageError):
 
 
 def load_intent(path: Path) -> Intent:
-    """Read and validate a site.toml.
+    """Read and validate a site.toml with one agent.
 
     Raises:
         IntentError: with every mistake of the file.
     """
+    intent = parse_intent(read_document(path), source=str(path))
+    refuse_special_file(intent, f"{path}: agent.netns")
+    return intent
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a site file as TOML.
+
+    Raises:
+        IntentError: the file cannot be read, or is not TOML.
+    """
     try:
-        document = tomllib.loads(read_file(path, LARGEST_SITE).decode())
+        return tomllib.loads(read_file(path, LARGEST_SITE).decode())
     except OSError as error:
         raise IntentError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise IntentError([f"{path}: not UTF-8 text (byte {error.start}); a site file is TOML in UTF-8"]) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise IntentError([f"{path}: not TOML: {error}"]) from None
-    intent = parse_intent(document, source=str(path))
+
+
+def refuse_special_file(intent: Intent, key: str) -> None:
+    """Refuse an agent's namespace that is a pipe or another special file; ``key`` names it in the message.
+
+    Raises:
+        IntentError: it is one.
+    """
     kind = special_kind_of(intent.agent.netns) if intent.agent.netns is not None else None
     if kind is not None:
-        raise IntentError([f"{path}: agent.netns: {intent.agent.netns} is {kind}, not a network namespace"])
-    return intent
+        raise IntentError([f"{key}: {intent.agent.netns} is {kind}, not a network namespace"])
 
 
 def parse_intent(document: dict[str, Any], *, source: str) -> Intent:
@@ -62,6 +81,9 @@ def parse_intent(document: dict[str, Any], *, source: str) -> Intent:
     Raises:
         IntentError: with every mistake of the document.
     """
+    if AGENTS in document:
+        allowed = "here the file is about one agent: write [agent] and [egress]"
+        raise IntentError([f"{source}: {AGENTS}: [agents.NAME] is for several agents; {allowed}"])
     document, unquoted = _with_whole_uplink_names(document)
     try:
         intent = Intent.model_validate(document)

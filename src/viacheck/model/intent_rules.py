@@ -120,6 +120,26 @@ def exceptions_name_configured_uplinks(site: SiteDocument) -> Iterator[str]:
             yield f"egress.except[{number}].ports: icmp has no ports; allowed: with protocol tcp or udp"
 
 
+def source_is_an_interface_or_an_address(site: SiteDocument) -> Iterator[str]:
+    """[[agent.source]]: exactly one of interface and address, none twice; the uplink has a table [uplinks.NAME]."""
+    uplinks, seen = site.table("uplinks"), set()
+    for number, source in enumerate(site.valid(list[dict[str, Any]], "agent", "source") or [], 1):
+        key = f"agent.source[{number}]"
+        if ("interface" in source) == ("address" in source):
+            given = "both interface and address are" if "address" in source else "neither interface nor address is"
+            yield f"{key}: {given} given; allowed: exactly one of them"
+            continue
+        place = source.get("interface", source.get("address"))
+        if isinstance(place, str) and place in seen:
+            yield f"{key}: {shown(place)} is given twice; allowed: one table for each source"
+        if isinstance(place, str):
+            seen.add(place)
+        name = source.get("uplink")
+        if uplinks and isinstance(name, str) and name not in uplinks:
+            allowed = ", ".join(map(toml_key, uplinks))
+            yield f"{key}.uplink: {shown(name)} is not a configured uplink; allowed: {allowed}"
+
+
 def bridged_agent_leaves_by_its_parent(site: SiteDocument) -> Iterator[str]:
     """[egress]: the uplink of a bridged agent is its parent."""
     uplink = site.valid(InterfaceName, "egress", "uplink")
@@ -175,6 +195,7 @@ RULES: tuple[Callable[[SiteDocument], Iterator[str]], ...] = (
     gateway_is_on_the_lan,
     interfaces_are_configured_uplinks,
     exceptions_name_configured_uplinks,
+    source_is_an_interface_or_an_address,
     bridged_agent_leaves_by_its_parent,
     bridged_agents_parent_has_a_gateway,
     bridged_agent_has_no_table,

@@ -14,7 +14,7 @@ from typing import Literal
 
 from viacheck.model.intent import Survivable
 from viacheck.model.result import CommandEvidence, DecisionEvidence, Evidence, PacketsEvidence, TimelineEvidence
-from viacheck.model.snapshot import Family, Nexthop, Route, Rule
+from viacheck.model.snapshot import Family, Nexthop, Route, Rule, Snapshot
 
 # --- The kernel's routing decision ------------------------------------------------------------------------------------
 
@@ -41,6 +41,18 @@ class KernelDecision:
 
 
 # --- DHCP servers and the parent's segment ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class HostReadings:
+    """What a run reads of a host and asks of its gateways once, however many agents the host has. None: not yet."""
+
+    snapshot: Snapshot | None = None
+    """The first agent's snapshot, whose host is that of all others."""
+    gateway_macs: dict[str, list[str]] | None = None
+    """By uplink, the MAC addresses that answered ARP for its gateway."""
+    routers_in_use: dict[str, str] | None = None
+    """By uplink whose gateway is silent, a gateway of the host's own routes that answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,16 @@ from viacheck.analysis.default_routes import other_routers
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
-from viacheck.model.intent import Probe, TransportProtocol
+from viacheck.model.intent import Probe, Source, TransportProtocol
 from viacheck.model.intent_values import seconds
-from viacheck.model.measurements import AddressFacts, AddressHolder, DiscoveryResult, SegmentFacts, TrafficMeasurements
+from viacheck.model.measurements import (
+    AddressFacts,
+    AddressHolder,
+    DiscoveryResult,
+    HostReadings,
+    SegmentFacts,
+    TrafficMeasurements,
+)
 from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.model.snapshot import Neighbour
 from viacheck.packets.address_conflict import AddressConflictTest, Side
@@ -68,6 +75,10 @@ class TrafficSubject(Protocol):
         """The agent's network namespace; None while it cannot be opened."""
 
     @property
+    def host_readings(self) -> HostReadings:
+        """What is asked once for all agents of the host."""
+
+    @property
     def gateways(self) -> Mapping[str, Namespace]:
         """The gateways' network namespaces by uplink; labs only."""
 
@@ -85,6 +96,7 @@ class TrafficTests:
         self._captures = captures
         self._tokens = TokenSpace()
         self._packets: dict[str, PacketsEvidence] = {}
+        self._by_source: dict[tuple[str, str], PacketsEvidence] = {}
         self._far_end: dict[str, list[FarEndRecord]] = {}
         self._reverse_path_drops = (0, 0)
         self._closers: list[Callable[[], None]] = []
@@ -158,6 +170,21 @@ class TrafficTests:
             self._exchange("", self._agent, self._requests_to_target())
             self._reverse_path_drops = (before, self._read_reverse_path_drops())
         return self._packets[protocol]
+
+    def from_source(self, source: Source, protocol: TransportProtocol) -> PacketsEvidence:
+        """Send the agent's probes, bound to one of its sources, to the probe target; return those of one protocol."""
+        if (source.name, protocol) not in self._by_source:
+            address = str(source.address) if source.address is not None else None
+            requests = [
+                replace(request, source=address, device=source.interface) for request in self._requests_to_target()
+            ]
+            name = f"source-{source.name}"
+            exchanges, observation, capture = self._observe(name, requests, self._agent, measure_loss=True)
+            for exchange in exchanges:
+                title = f"{exchange.request.protocol} from {source.name}"
+                evidence = self._evidence([exchange], observation, title, capture)
+                self._by_source[source.name, exchange.request.protocol] = evidence
+        return self._by_source[source.name, protocol]
 
     def host(self, protocol: TransportProtocol) -> PacketsEvidence:
         """Send the host's own probes to the probe target; return those of one protocol."""
@@ -357,7 +384,11 @@ class TrafficTests:
     @cached_property
     def gateways(self) -> Mapping[str, list[str]]:
         """By uplink, the MAC addresses that answered ARP for its gateway."""
-        return {name: self._ask_by_arp(name, gateway) for name, gateway in self._subject.resolved.arp_gateways.items()}
+        known = self._subject.host_readings
+        if known.gateway_macs is None:
+            asked = self._subject.resolved.arp_gateways
+            known.gateway_macs = {name: self._ask_by_arp(name, gateway) for name, gateway in asked.items()}
+        return known.gateway_macs
 
     @cached_property
     def routers_in_use(self) -> Mapping[str, str]:
@@ -365,11 +396,15 @@ class TrafficTests:
 
         It is asked by ARP as well: its answer shows that the site file has a wrong address, and no gateway is off.
         """
+        known = self._subject.host_readings
+        if known.routers_in_use is not None:
+            return known.routers_in_use
         answering: dict[str, str] = {}
         for name in self._silent_gateways(self.gateways):
             for router in other_routers(self._subject.resolved, name):
                 if name not in answering and self._ask_by_arp(name, router):
                     answering[name] = router
+        known.routers_in_use = answering
         return answering
 
     @property

@@ -85,6 +85,10 @@ class Target(Protocol):
         """The intent, resolved against the snapshot."""
 
     @property
+    def host_judged_by(self) -> str | None:
+        """The id of the target that judges what concerns the host alone; None: this one, as its agent is the first."""
+
+    @property
     def missing_capability(self) -> str | None:
         """What the run lacks to send and capture in the target's namespaces; None when it lacks nothing."""
 

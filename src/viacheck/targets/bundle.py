@@ -21,6 +21,7 @@ from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import Neighbour, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
 from viacheck.targets.base import Forecast
+from viacheck.targets.specs import title_of
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
@@ -44,9 +45,15 @@ class BundleTarget:
     replay_obstacle = "the lines of a bundle are not run on its reader's machine"
     recorded: tuple[RecordedCommand, ...] = ()
 
-    def __init__(self, target_id: str, bundle: Bundle) -> None:
-        """Take the bundle over; ``target_id`` is the id in result.json."""
-        self.id, self.bundle, self.intent = target_id, bundle, bundle.intent
+    def __init__(self, target_id: str, bundle: Bundle, host_judged_by: str | None = None) -> None:
+        """Take the bundle over.
+
+        Args:
+            target_id: the id in result.json.
+            bundle: the bundle, of one agent.
+            host_judged_by: the id of the target that judges what concerns the host alone; None: this one.
+        """
+        self.id, self.bundle, self.intent, self.host_judged_by = target_id, bundle, bundle.intent, host_judged_by
 
     @property
     def snapshot(self) -> Snapshot:
@@ -88,8 +95,9 @@ class BundleTarget:
     def record(self) -> TargetRecord:
         """Return the target's part of result.json. Its verdict is set when all results are known."""
         return TargetRecord(
-            id=self.id, kind=self.kind, verdict="inconclusive", title=self.intent.site.name,
-            intent=self.intent.as_json(), snapshot=snapshot_json(self.snapshot), notes=_notes(self.bundle),
+            id=self.id, kind=self.kind, verdict="inconclusive", title=title_of(self.intent, self.bundle.agent),
+            agent=self.bundle.agent or None, intent=self.intent.as_json(), snapshot=snapshot_json(self.snapshot),
+            notes=_notes(self.bundle),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from viacheck.disruption.live import LiveDisruption
+from typing import TYPE_CHECKING
+
+from viacheck.disruption.live import LiveDisruption, plan_of, same_events
 from viacheck.host.namespace import Namespace
 from viacheck.model.diff import changes, moving_packets
 from viacheck.targets.namespace_target import NamespaceTarget
-from viacheck.targets.specs import LocalSpec
+from viacheck.targets.specs import LocalSpec, title_of
+
+if TYPE_CHECKING:
+    from viacheck.disruption.disruption_tests import DisruptionTests
 
 CHANGES_SHOWN = 10
+
+
+class LaterAgents:
+    """The agents of this host that are judged after one agent, as far as an event is theirs too."""
+
+    def __init__(self, spec: LocalSpec) -> None:
+        """``spec`` is the agent that is judged."""
+        self._spec = spec
+        self.agent, self.shared = spec.agent, spec.shared_results
+
+    def concerned_by(self, event: str) -> list[tuple[str, LocalTarget]]:
+        """Open the agents that an event concerns as well; the caller closes them."""
+        plan = plan_of(self._spec.intent, self._spec.events)
+        return [
+            (later.agent, LocalTarget(later))
+            for later in self._spec.later
+            if event in same_events(plan, plan_of(later.intent, later.events))
+            and event not in self.shared.of(later.agent)
+        ]
 
 
 class LocalTarget(NamespaceTarget):
@@ -16,10 +40,21 @@ class LocalTarget(NamespaceTarget):
 
     def __init__(self, spec: LocalSpec) -> None:
         """Open the namespaces of the host and the agent, with the consent to interruptions that the user gave."""
-        super().__init__(spec.id, "local", spec.intent, Namespace.current(), title=spec.intent.site.name)
+        super().__init__(spec.id, "local", spec.intent, Namespace.current(), title=title_of(spec.intent, spec.agent))
+        self.host_judged_by, self.agent_name = spec.host_judged_by, spec.agent or None
+        self.host_readings = spec.readings
+        self._spec = spec
+        tables = [later.intent.egress.table for later in spec.later]
         self.disruption = self._live = LiveDisruption(
-            self, spec.site, spec.events, asked=spec.allow_disruptive, flap_management=spec.flap_management
-        )
+            self, spec.site, spec.events, asked=spec.allow_disruptive, flap_management=spec.flap_management,
+            tables=[table for table in tables if table is not None],
+        )  # fmt: skip
+
+    def disruption_tests(self) -> DisruptionTests:
+        """Return the tests that interrupt the network; an event of several agents is made once."""
+        from viacheck.disruption.disruption_tests import DisruptionTests
+
+        return DisruptionTests(self, self.disruption, LaterAgents(self._spec))
 
     @property
     def replay_obstacle(self) -> str | None:  # type: ignore[override]

@@ -28,9 +28,9 @@ from viacheck.host.files import read_text
 from viacheck.host.kernel_route import ask_kernel
 from viacheck.host.manager_status import ask
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
-from viacheck.host.snapshot_reader import take_snapshot
+from viacheck.host.snapshot_reader import snapshot_of_agent, take_snapshot
 from viacheck.model.intent import Intent, TransportProtocol
-from viacheck.model.measurements import KernelDecision
+from viacheck.model.measurements import HostReadings, KernelDecision
 from viacheck.model.result import TargetRecord
 from viacheck.model.snapshot import DockerEngine, Neighbour, Problem, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
@@ -57,6 +57,9 @@ class NamespaceTarget:
 
     disruption: Disruption | None = None
     replay_obstacle: str | None = None
+    host_judged_by: str | None = None
+    agent_name: str | None = None
+    """The agent's name in a site file with several."""
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class NamespaceTarget:
         self.recorded: list[RecordedCommand] = []
         self._problems: list[Problem] = []
         self._upstream: dict[str, Any] = {}
+        self.host_readings = HostReadings()
         self.engine = self._read_engine(self._problems)
         self.agent = self._open_agent()
 
@@ -163,17 +167,26 @@ class NamespaceTarget:
     @cached_property
     def snapshot(self) -> Snapshot:
         """The target's state, read once, before the first probe."""
+        readings = self.host_readings
         with _recorded(self.recorded, self.host, self.agent):
-            return self._take_snapshot(self.engine, self._problems)
+            snapshot = self._take_snapshot(self.engine, self._problems, readings.snapshot)
+        readings.snapshot = readings.snapshot or snapshot
+        return snapshot
 
     def read_state(self) -> Snapshot:
         """Read the target's present state."""
         problems: list[Problem] = []
         return self._take_snapshot(self._read_engine(problems), problems)
 
-    def _take_snapshot(self, engine: DockerEngine | None, problems: list[Problem]) -> Snapshot:
+    def _take_snapshot(
+        self, engine: DockerEngine | None, problems: list[Problem], same_host: Snapshot | None = None
+    ) -> Snapshot:
+        """Read the state; ``same_host`` is a snapshot for another agent, whose host is not read again."""
         agent = self.agent if self.missing_capability is None else None
-        snapshot = take_snapshot(self.host, agent, engine, problems)
+        if same_host is not None:
+            snapshot = snapshot_of_agent(same_host, agent, engine, problems)
+        else:
+            snapshot = take_snapshot(self.host, agent, engine, problems)
         manager_answers = ask(self.host, self.intent.egress.uplink)
         return dataclasses.replace(
             snapshot, manager_answers=manager_answers, resolvers=self.resolvers, host_resolvers=self.host_resolvers
@@ -253,7 +266,7 @@ class NamespaceTarget:
         """Return the target's part of result.json. Its verdict is set when all results are known."""
         return TargetRecord(
             id=self.id, kind=self.kind, flavour=self.flavour, verdict="inconclusive", title=self.title,
-            intent=self.intent.as_json(), notes=self.notes, alerts=self.alerts,
+            agent=self.agent_name, intent=self.intent.as_json(), notes=self.notes, alerts=self.alerts,
             snapshot={**self._saved_snapshot, **self._upstream},
         )  # fmt: skip
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from viacheck.disruption.shared_events import SharedResults
 from viacheck.host.capabilities import missing_capabilities
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, NatAttach
 from viacheck.model.intent_rules import BY_DRIVER
+from viacheck.model.measurements import HostReadings
+from viacheck.model.site_agents import SOLE_AGENT, named
 
 if TYPE_CHECKING:
     from viacheck.bundle.reader import Bundle
@@ -75,6 +78,11 @@ class TargetSpec(Protocol):
         """Return the record of a target that could not be opened; ``reason`` is one line."""
 
 
+def title_of(intent: Intent, agent: str) -> str:
+    """Return the title of a target on a page: the site's name, and the agent's where the site has several."""
+    return f"{intent.site.name}, agent {agent}" if agent else intent.site.name
+
+
 @dataclass(frozen=True, slots=True)
 class LocalSpec:
     """The host, or the network namespace, that the run was started in."""
@@ -86,17 +94,27 @@ class LocalSpec:
     flap_management: bool = False
     events: tuple[str, ...] = ()
     """The events that may be carried out on the host; empty without ``allow_disruptive``."""
+    agent: str = SOLE_AGENT
+    """The agent's name in a site file with several."""
+    host_judged_by: str | None = None
+    """The target that judges what concerns the host alone; None: this one."""
+    readings: HostReadings = field(default_factory=HostReadings, compare=False)
+    """What is read of the host once: all agents' targets have the same."""
+    shared_results: SharedResults = field(default_factory=SharedResults, compare=False)
+    """The results of events that were made once for several agents."""
+    later: tuple[LocalSpec, ...] = field(default=(), compare=False)
+    """The agents of this host that are judged after this one."""
     slow: bool = False
 
     @property
     def name(self) -> str:
         """The name beside a check."""
-        return "local"
+        return named("local", self.agent)
 
     @property
     def id(self) -> str:
         """The target's id in result.json."""
-        return f"local:{self.intent.site.name}"
+        return named(f"local:{self.intent.site.name}", self.agent)
 
     @property
     def announcement(self) -> list[str]:
@@ -114,8 +132,9 @@ class LocalSpec:
         from viacheck.model.result import TargetRecord
 
         return TargetRecord(
-            id=self.id, kind="local", verdict="inconclusive", intent=self.intent.as_json(), notes=[reason]
-        )
+            id=self.id, kind="local", verdict="inconclusive", agent=self.agent or None, intent=self.intent.as_json(),
+            notes=[reason],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,18 +142,20 @@ class BundleSpec:
     """A host of which only a bundle is there."""
 
     bundle: Bundle
+    host_judged_by: str | None = None
+    """The target that judges what concerns the host alone; None: this one."""
     slow: bool = False
     announcement: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The name beside a check."""
-        return self.bundle.name
+        return named(self.bundle.name, self.bundle.agent)
 
     @property
     def id(self) -> str:
         """The target's id in result.json."""
-        return f"bundle:{self.bundle.name}"
+        return f"bundle:{self.name}"
 
     @property
     def intent(self) -> Intent:
@@ -145,22 +166,24 @@ class BundleSpec:
         """Return the target; there is nothing to open."""
         from viacheck.targets.bundle import BundleTarget
 
-        return BundleTarget(self.id, self.bundle)
+        return BundleTarget(self.id, self.bundle, self.host_judged_by)
 
     def unopened(self, reason: str) -> TargetRecord:
         """Return the record of a bundle that could not be judged."""
         from viacheck.model.result import TargetRecord
 
         return TargetRecord(
-            id=self.id, kind="bundle", verdict="inconclusive", intent=self.intent.as_json(), notes=[reason]
-        )
+            id=self.id, kind="bundle", verdict="inconclusive", agent=self.bundle.agent or None,
+            intent=self.intent.as_json(), notes=[reason],
+        )  # fmt: skip
 
 
 def packets_sent(spec: LocalSpec) -> list[str]:
     """Return the lines about the packets that a run on a live host sends."""
     intent = spec.intent
     changes = "it interrupts the network as listed below" if spec.allow_disruptive else "it changes nothing"
-    about = f"viacheck judges this host for site {intent.site.name!r} ({spec.site}); {changes}, and sends"
+    agent = f", agent {spec.agent}" if spec.agent else ""
+    about = f"viacheck judges this host for site {intent.site.name!r}{agent} ({spec.site}); {changes}, and sends"
     missing = missing_capabilities()
     if missing is not None:
         return [f"{about} nothing: probes and captures need {missing}"]
@@ -172,8 +195,15 @@ def packets_sent(spec: LocalSpec) -> list[str]:
     uplinks = ", ".join(
         f"{uplink.gateway} on {name}" for name, uplink in intent.uplinks.items() if uplink.gateway is not None
     )
-    arp = [f"1 to 3 ARP requests each for {uplinks}, and as many for the gateway of a route where one is silent"]
+    of_host = spec.host_judged_by is None
+    arp = []
+    if uplinks and of_host:
+        arp = [f"1 to 3 ARP requests each for {uplinks}, and as many for the gateway of a route where one is silent"]
     attach = intent.agent.attach
+    sources = []
+    if intent.agent.source:
+        names = ", ".join(source.name for source in intent.agent.source)
+        sources = [f"  from the agent, bound to each of {names}: as many to {probe.target}"]
     segment = []
     if not isinstance(attach, NatAttach):
         segment = [
@@ -185,13 +215,14 @@ def packets_sent(spec: LocalSpec) -> list[str]:
     pings = "" if segment else "3 pings to each gateway, "
     return [
         f"{about}:",
-        f"  from the agent {intent.agent.name} and from the host, to {probe.target}: {probe.count} each of {protocols}",
+        f"  from the agent {intent.agent.name}{' and from the host' if of_host else ''}, to {probe.target}: "
+        f"{probe.count} each of {protocols}",
         f"  from the agent: {probe.count} DNS queries to each resolver, {probe.count} or {2 * probe.count} full-size "
         f"packets to {probe.target}, {pings}{probe.count} IPv6 probes if it has an address",
+        *sources,
         "  where only some of these are answered: up to 50 of each kind, to measure the loss",
         "  from the agent: 1 packet for each class of traffic that the model sees leave elsewhere (at most 50): ICMP, "
         "UDP or TCP to an address and a port that the deciding rule or route selects",
         *segment,
-        f"  from the host: {'; '.join([*(arp if uplinks else []), 'a frame to itself on every interface'])} that it "
-        "watches",
+        f"  from the host: {'; '.join([*arp, 'a frame to itself on every interface'])} that it watches",
     ]
