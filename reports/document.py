@@ -53,6 +53,8 @@ def style() -> dict[str, Any]:
 
 def _shown(value: Any) -> Any:
     """Escape a value of the template on its path to the page; markup stays as it is."""
+    if type(value) is str and len(value) <= TEXT_SHOWN and value.isprintable():
+        return value
     if hasattr(value, "__html__") or not isinstance(value, str):
         return value
     return escape_unprintable(_cut(value))

@@ -6,7 +6,6 @@ A result is any ``result.json`` below a folder, or a ``NAME.json`` in the folder
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from reports.report_files import REPORT, RESULT, ResultUnreadable, read_outcome
 from reports.report_page import render
 from reports.text import check_order, one_line, worst
 from viacheck.atomic_file import write_file
+from viacheck.collector_pause import collector_paused
 from viacheck.model.result import CheckResult, RunResult, TargetRecord, Verdict
 from viacheck.private_folder import FILE_MODE
 
@@ -84,16 +84,16 @@ class CauseGroup:
     """How many different lists of commands its hosts need: the commands hold a host's own addresses and names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outlier:
-    """A host with another value than most hosts of the fleet."""
+@dataclass(slots=True)
+class OutlierGroup:
+    """The hosts that have one value of a fact, where most hosts of the fleet have another."""
 
-    host: HostSummary
     fact: str
     value: str
     common: str
     share: float
     """The share of the hosts that have the common value, from 0 to 1."""
+    hosts: list[HostSummary] = field(default_factory=list)
 
 
 def result_files(folder: Path) -> list[Path]:
@@ -125,6 +125,12 @@ def summarise(folder: Path, *, processes: int | None = None) -> list[HostSummary
 
 
 def _summaries(folder: Path, path: Path) -> list[HostSummary]:
+    # What is made of one result is freed without the collector: it would visit all of it again and again.
+    with collector_paused():
+        return _summaries_of(folder, path)
+
+
+def _summaries_of(folder: Path, path: Path) -> list[HostSummary]:
     name = _name(folder, path)
     try:
         outcome = read_outcome(path)
@@ -148,8 +154,8 @@ def _page(path: Path, outcome: RunResult) -> Path | None:
     """Return the page beside a result, and write it unless it is newer than the result."""
     page = path.with_name(REPORT) if path.name == RESULT else path.with_suffix(f".{REPORT}")
     try:
-        if not page.is_file() or page.stat().st_mtime < path.stat().st_mtime:
-            write_file(page, render(outcome), mode=FILE_MODE)
+        if not page.is_file() or page.stat().st_size == 0 or page.stat().st_mtime < path.stat().st_mtime:
+            write_file(page, render(outcome), mode=FILE_MODE, durable=False)
     except OSError:
         return page if page.is_file() else None
     return page
@@ -223,22 +229,22 @@ def cause_groups(hosts: Iterable[HostSummary]) -> list[CauseGroup]:
     return sorted(groups.values(), key=lambda group: (REPORTED.index(group.verdict), -len(group.hosts), group.code))
 
 
-def outliers(hosts: Sequence[HostSummary]) -> list[Outlier]:
-    """Return the hosts that have another value of a fact than most hosts: by fact, then by host."""
+def outliers(hosts: Sequence[HostSummary]) -> list[OutlierGroup]:
+    """Return the hosts that have another value of a fact than most hosts: by fact, rare values first."""
     judged = [host for host in hosts if host.facts and host.verdict != "not-run"]
     return list(_outliers(judged)) if len(judged) >= FEWEST_HOSTS else []
 
 
-def _outliers(judged: Sequence[HostSummary]) -> Iterator[Outlier]:
+def _outliers(judged: Sequence[HostSummary]) -> Iterator[OutlierGroup]:
     for fact in dict.fromkeys(name for host in judged for name in host.facts):
-        values = Counter(host.facts.get(fact, "none") for host in judged)
-        common, number = values.most_common(1)[0]
-        share = number / len(judged)
+        by_value: dict[str, list[HostSummary]] = {}
+        for host in judged:
+            by_value.setdefault(host.facts.get(fact, "none"), []).append(host)
+        common = max(by_value, key=lambda value: len(by_value[value]))
+        share = len(by_value.pop(common)) / len(judged)
         if share >= COMMON_SHARE:
-            for host in judged:
-                value = host.facts.get(fact, "none")
-                if value != common:
-                    yield Outlier(host, fact, value, common, share)
+            for value in sorted(by_value, key=lambda value: (len(by_value[value]), value)):
+                yield OutlierGroup(fact, value, common, share, by_value[value])
 
 
 def matrix_columns(hosts: Iterable[HostSummary]) -> list[str]:

@@ -32,7 +32,7 @@ def escape_unprintable(text: str, *, keep: str = "") -> str:
     surrogates) becomes its code point in angle quotes: U+001B for ESC. Any font can show these.
     Characters in ``keep`` stay; ordinary spaces always do.
     """
-    if text.isprintable():
+    if text.isprintable() or (keep and text.translate(dict.fromkeys(map(ord, keep))).isprintable()):
         return text
     return "".join(c if c.isprintable() or c in keep else f"\u2039U+{ord(c):04X}\u203a" for c in text)
 

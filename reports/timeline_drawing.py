@@ -249,7 +249,5 @@ def _time(x: float, y: float, text: str) -> Markup:
 def _text(style: str, x: float, y: float, text: str, room: float) -> Markup:
     fitting = int(room / _LETTER)
     shown = clip(escape_unprintable(text), int(fitting * 1.25))
-    squeezed = Markup(' textLength="{:g}" lengthAdjust="spacingAndGlyphs"').format(room)
-    return Markup('<text class="{}" x="{:.4g}" y="{:g}"{}>{}</text>').format(
-        style, x, y, squeezed if len(shown) > fitting else "", shown
-    )
+    squeezed = Markup(' textLength="{:g}" lengthAdjust="spacingAndGlyphs"').format(room) if len(shown) > fitting else ""
+    return Markup('<text class="{}" x="{:.4g}" y="{:g}"{}>{}</text>').format(style, x, y, squeezed, shown)

@@ -133,10 +133,12 @@ def _box(node: Node, place: tuple[float, float]) -> Markup:
     for number, (style, text) in enumerate(texts):
         fitting = room / _LETTER[style]
         shown = clip(escape_unprintable(text), int(fitting * _SQUEEZE))
-        squeezed = Markup(' textLength="{}" lengthAdjust="spacingAndGlyphs"').format(room)
+        squeezed = (
+            Markup(' textLength="{}" lengthAdjust="spacingAndGlyphs"').format(room) if len(shown) > fitting else ""
+        )
         parts.append(
             Markup('<text class="{}" x="{:g}" y="{:g}"{}>{}</text>').format(
-                style, x + _INSET, y + 19 + number * 16.5, squeezed if len(shown) > fitting else "", shown
+                style, x + _INSET, y + 19 + number * 16.5, squeezed, shown
             )
         )
     return Markup("").join(parts) + Markup("</g>")

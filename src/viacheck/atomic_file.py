@@ -20,7 +20,12 @@ DEFAULT_MODE = 0o666
 
 @contextlib.contextmanager
 def atomic_file(
-    path: str | os.PathLike[str], *, mode: int = DEFAULT_MODE, replace: bool = True, private: bool = False
+    path: str | os.PathLike[str],
+    *,
+    mode: int = DEFAULT_MODE,
+    replace: bool = True,
+    private: bool = False,
+    durable: bool = True,
 ) -> Iterator[IO[bytes]]:
     """Open a file for writing, which gets its name when the block ends without an error.
 
@@ -30,6 +35,8 @@ def atomic_file(
         replace: False refuses a name that exists, even one that appears while the content is written.
         private: the folder must be this user's own and no link; it decides the permissions (0600, or 0640 and its
             group), whatever ``mode`` and the umask are.
+        durable: wait until the disk has it. False is for what can be made again: after a crash of the machine it may be
+            missing or empty.
 
     Raises:
         FileExistsError: when the file exists and must not be replaced.
@@ -54,7 +61,8 @@ def atomic_file(
                     os.fchmod(descriptor, mode)
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             if replace:
                 os.replace(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
             else:
@@ -64,7 +72,8 @@ def atomic_file(
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder_fd)
             raise
-        _sync_folder(folder_fd)
+        if durable:
+            _sync_folder(folder_fd)
     except OSError as error:
         # The names within the folder mean nothing to a user.
         error.filename, error.filename2 = os.fspath(path), None
@@ -80,6 +89,7 @@ def write_file(
     mode: int = DEFAULT_MODE,
     replace: bool = True,
     private: bool = False,
+    durable: bool = True,
 ) -> None:
     """Write a file whole or not at all; text is encoded as UTF-8, a lone surrogate as an escape.
 
@@ -90,7 +100,7 @@ def write_file(
         OSError: when it cannot be written; an older file of that name is unchanged.
     """
     octets = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    with atomic_file(path, mode=mode, replace=replace, private=private) as file:
+    with atomic_file(path, mode=mode, replace=replace, private=private, durable=durable) as file:
         file.write(octets)
 
 

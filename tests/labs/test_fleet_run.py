@@ -233,7 +233,7 @@ def test_failures_are_grouped_by_diagnosis(run: subprocess.CompletedProcess[str]
 
 
 def test_the_host_with_another_recipe_is_the_only_outlier(hosts: dict[str, HostSummary]) -> None:
-    found = {(outlier.host.name, outlier.fact, outlier.value) for outlier in outliers(list(hosts.values()))}
+    found = {(host.name, group.fact, group.value) for group in outliers(list(hosts.values())) for host in group.hosts}
     assert found == {(OTHER_RECIPE, "intended uplink", "eth0"), (OTHER_RECIPE, "table", "none")}
 
 

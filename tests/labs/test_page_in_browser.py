@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from reports.fleet_page import render_fleet
+from reports.fleet_report import summarise
 from reports.report_page import render
 from tests.helpers.sample_outcomes import healthy, many, mixed, rule_missing, timeline
 from viacheck.model.result import RunResult
@@ -72,7 +76,20 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         path = Path(folder / f"{name}.html")
         path.write_text(render(sample()), encoding="utf-8")
         addresses[name] = path.as_uri()
+    addresses["fleet"] = _fleet_page(folder).as_uri()
     return addresses
+
+
+def _fleet_page(folder: Path) -> Path:
+    """Write the page of 500 hosts, and return its path."""
+    for name, sample in (("good", healthy), ("bad", rule_missing)):
+        (folder / f"{name}.json").write_text(sample().model_dump_json(by_alias=True))
+    hosts = summarise(folder, processes=1)
+    many_hosts = [replace(hosts[n % 2], name=f"site-{n:03}.berlin.example.net") for n in range(500)]
+    many_hosts[0] = replace(many_hosts[0], facts={**many_hosts[0].facts, "kernel": "5.10.0"})
+    path = folder / "fleet.html"
+    path.write_text(render_fleet(many_hosts, datetime.now(UTC)), encoding="utf-8")
+    return path
 
 
 @pytest.fixture
@@ -123,13 +140,23 @@ def test_a_page_is_a_few_screens_before_anything_is_opened(opened: Callable[...,
     assert height <= SCREENS * DESKTOP[1]
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", [*SAMPLES, "fleet"])
 def test_nothing_is_wider_than_a_phone_and_commands_wrap(opened: Callable[..., Page], name: str) -> None:
     page = opened(name, PHONE)
     page.evaluate(OPEN_ALL)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     wide = "[...document.querySelectorAll('.commands')].filter(block => block.scrollWidth > block.clientWidth).length"
     assert page.evaluate(wide) == 0
+
+
+def test_a_phone_shows_every_column_of_a_fleets_hosts(opened: Callable[..., Page]) -> None:
+    box = "(box => box.scrollWidth - box.clientWidth)(document.querySelector('#hosts .scroll'))"
+    page = opened("fleet", PHONE)
+    assert page.evaluate(box) == 0
+    assert page.locator("#hosts td", has_text="RULE_MISSING").first.is_visible()
+    assert page.evaluate("document.scripts.length") == 0
+    page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
+    assert page.evaluate(box) == 0
 
 
 def test_a_phone_gets_the_drawings_that_fit_it(opened: Callable[..., Page]) -> None:

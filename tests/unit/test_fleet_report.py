@@ -73,10 +73,12 @@ def test_a_diagnosis_is_one_group_with_its_remedy_once(hosts: list[HostSummary])
 
 
 def test_a_host_with_another_kernel_is_an_outlier(hosts: list[HostSummary]) -> None:
-    kernels = [outlier for outlier in outliers(hosts) if outlier.fact == "kernel"]
-    assert [(outlier.host.name, outlier.value, outlier.common) for outlier in kernels] == [
-        ("good-0", "5.10.0", "6.1.0")
+    kernels = [group for group in outliers(hosts) if group.fact == "kernel"]
+    assert [([host.name for host in group.hosts], group.value, group.common) for group in kernels] == [
+        (["good-0"], "5.10.0", "6.1.0")
     ]
+    page = render_fleet(hosts, NOW)
+    assert '<th scope="row">kernel</th><td>5.10.0</td><td>6.1.0 (86&nbsp;%)</td>' in page
     assert outliers([hosts[0], hosts[-1]]) == []
 
 
@@ -119,6 +121,7 @@ def test_500_hosts_fit_into_3_mb(hosts: list[HostSummary]) -> None:
     page = render_fleet(many, NOW)
     assert len(page.encode()) < 3_000_000
     assert page.count('<tr><th scope="row">') == 1000 + len(outliers(many))
+    assert len(render_fleet(many[:1], NOW).encode()) < 60_000
 
 
 @pytest.mark.parametrize(
