@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,17 +14,19 @@ from fixtures.xdist_scheduling import start_workers
 from netns_lab.lab_specs import parse_labs
 from tests.helpers import long_runs
 from tests.helpers.durations import duration_lines
-from tests.helpers.fault_matrix import LABS, OPTIONS
+from tests.helpers.fault_matrix import ENGINE_LABS, LABS, OPTIONS
 from tests.helpers.forked_runs import end_server
 from tests.helpers.front_door import Finished, run_once, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.scheduling import TestFileScheduling, place
 
 if TYPE_CHECKING:
+    from viacheck.model.result import RunResult
     from viacheck.targets.namespace_target import NamespaceTarget
 
 TESTS = str(ROOT / "tests")
 QUICK = str(ROOT / "tests" / "unit")
+MATRIX_TESTS = "test_fault_matrix.py"
 
 # A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
 settings.register_profile("viacheck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -89,6 +91,30 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The run over every lab and every fault that needs no engine; the workers of pytest-xdist share one run."""
     labs = ",".join(LABS)
     return run_once(tmp_path_factory, "matrix", lambda folder: viacheck("--lab", labs, *OPTIONS, report_dir=folder))
+
+
+@pytest.fixture(scope="session")
+def engine_matrix(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The run over every fault that needs an engine, and the healthy labs of these faults; workers share it."""
+    options = ("--lab", ",".join(ENGINE_LABS), "-n", "3", "-q")
+    return run_once(tmp_path_factory, "engine-matrix", lambda folder: viacheck(*options, report_dir=folder))
+
+
+@pytest.fixture(scope="session")
+def judged_labs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Sequence[str]], RunResult]:
+    """Judges labs of the matrix, by a run of their own; or reads the matrix, if it is judged in these tests anyway."""
+
+    def judge(labs: Sequence[str]) -> RunResult:
+        assert set(labs) <= set(LABS)
+        if any(item.path.name == MATRIX_TESTS for item in request.session.items):
+            run: Finished = request.getfixturevalue("matrix")
+        else:
+            run = viacheck("--lab", ",".join(labs), *OPTIONS, report_dir=tmp_path_factory.mktemp("labs"))
+        return run.outcome
+
+    return judge
 
 
 @pytest.fixture

@@ -17,6 +17,12 @@ from netns_lab.scenarios import SCENARIOS
 
 BROKEN = [f"{lab}+{fault.name}" for fault in FAULTS.values() if fault.flavour in ("any", "netns") for lab in fault.on]
 LABS = [*SCENARIOS, *BROKEN]
+ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
+"""Scenarios and the faults on them that need an engine."""
+ENGINE_LABS = [
+    *dict.fromkeys(f"engine:{lab}" for lab, _fault in ENGINE),
+    *(f"engine:{lab}+{fault.name}" for lab, fault in ENGINE),
+]
 OPTIONS = ("-p", "tests.helpers.fault_matrix", "-n", "6", "-q")
 """More workers than cores: a lab mostly waits for its events."""
 EVENTS = "FLAP-"

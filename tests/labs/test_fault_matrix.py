@@ -12,23 +12,15 @@ from netns_lab.docker_engine.engine_builder import engine_intent
 from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
-from tests.helpers.fault_matrix import EVENTS, LABS_WITH_EVENTS, PRECEDE_EVENTS
-from tests.helpers.front_door import Finished, by_check, severity, viacheck
+from tests.helpers.fault_matrix import ENGINE, EVENTS, LABS_WITH_EVENTS, PRECEDE_EVENTS
+from tests.helpers.front_door import Finished, by_check, severity
 from viacheck.cli.docs import all_checks
 from viacheck.model.check import Check
 from viacheck.model.result import CheckResult, RunResult, Verdict
 
 NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour in ("any", "netns") for lab in fault.on]
-ENGINE = [(lab, fault) for fault in FAULTS.values() if fault.flavour == "engine" for lab in fault.on]
 HEALTHY = [lab for lab in SCENARIOS if lab not in BLANK]
 NO_ENGINE = missing_requirement()
-
-
-@pytest.fixture(scope="module")
-def engine_run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    healthy = {lab for lab, _fault in ENGINE}
-    labs = [*(f"engine:{lab}" for lab in healthy), *(f"engine:{lab}+{fault.name}" for lab, fault in ENGINE)]
-    return viacheck("--lab", ",".join(labs), "-n", "2", "-q", report_dir=tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +30,9 @@ def netns_outcome(matrix: Finished) -> RunResult:
 
 
 @pytest.fixture(scope="module")
-def engine_outcome(engine_run: Finished) -> RunResult:
-    assert engine_run.exit_code == 1, engine_run.said
-    return engine_run.outcome
+def engine_outcome(engine_matrix: Finished) -> RunResult:
+    assert engine_matrix.exit_code == 1, engine_matrix.said
+    return engine_matrix.outcome
 
 
 @pytest.mark.parametrize("lab", HEALTHY)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from netns_lab.lab_specs import LabSpec
-from tests.helpers.front_door import Finished, by_check, viacheck
+from tests.helpers.front_door import by_check
 from viacheck.model.measurements import AddressHolder, SecondMAC
 from viacheck.model.result import CheckResult, PacketsEvidence, RunResult, StateEvidence, Verdict
 from viacheck.packets.probes import Prober
@@ -21,14 +23,8 @@ BROKEN = (
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    labs = ["macvlan", *(f"macvlan+{fault}" for fault in BROKEN)]
-    return viacheck("--lab", ",".join(labs), "-n", "2", "-q", report_dir=tmp_path_factory.mktemp("macvlan"))
-
-
-@pytest.fixture(scope="module")
-def outcome(run: Finished) -> RunResult:
-    return run.outcome
+def outcome(judged_labs: Callable[[Sequence[str]], RunResult]) -> RunResult:
+    return judged_labs(["macvlan", *(f"macvlan+{fault}" for fault in BROKEN)])
 
 
 def told(outcome: RunResult, check: str, fault: str = "") -> CheckResult:

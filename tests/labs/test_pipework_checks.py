@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.helpers.front_door import Finished, by_check, viacheck
+from tests.helpers.front_door import by_check
 from viacheck.model.result import CheckResult, RunResult, Verdict
 from viacheck.model.snapshot import HostFile, NetworkState, Snapshot
 from viacheck.persistence.pipework import Reruns, arguments_of, redact_to_pipework_lines, reruns
@@ -21,15 +22,9 @@ DHCP = ("lease-without-client",)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def outcome(judged_labs: Callable[[Sequence[str]], RunResult]) -> RunResult:
     labs = ["pipework-static", *(f"pipework-static+{fault}" for fault in STATIC)]
-    labs += ["pipework-dhcp", *(f"pipework-dhcp+{fault}" for fault in DHCP)]
-    return viacheck("--lab", ",".join(labs), "-n", "2", "-q", report_dir=tmp_path_factory.mktemp("pipework"))
-
-
-@pytest.fixture(scope="module")
-def outcome(run: Finished) -> RunResult:
-    return run.outcome
+    return judged_labs([*labs, "pipework-dhcp", *(f"pipework-dhcp+{fault}" for fault in DHCP)])
 
 
 def told(outcome: RunResult, check: str, lab: str) -> CheckResult:
