@@ -73,6 +73,9 @@ class Engine(Protocol):
     def hosts_url(self) -> str:
         """Return the address of the engine's API, for a command that runs on the lab's host."""
 
+    def hosts_pid(self, inner: int) -> int:
+        """Return the number that one of the engine's processes has for a command that runs on the lab's host."""
+
     @property
     def client(self) -> DockerClient:
         """Return the Docker SDK's client of the engine."""

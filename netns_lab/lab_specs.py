@@ -68,8 +68,8 @@ class LabSpec:
     scripts: tuple[Script, ...] = ()
     """The scripts to run on its host before the checks."""
     announcement: tuple[str, ...] = field(default=(), compare=False)
-    release: str = DEFAULT_RELEASE
-    """The Debian release of a whole host."""
+    release: str | None = None
+    """The Debian release of a whole host, or of an engine; None for this machine's own engine."""
     site_plan: LabPlan | None = field(default=None, compare=False)
     """The description that follows from a site file; None for a scenario, which has its own."""
     survives: tuple[Survivable, ...] | None = None
@@ -79,7 +79,8 @@ class LabSpec:
     def name(self) -> str:
         """The name, as the command line writes it."""
         prefix = "" if self.flavour == "netns" else f"{self.flavour}:"
-        release = "" if self.release == DEFAULT_RELEASE else f"@{self.release}"
+        default = DEFAULT_RELEASE if self.flavour == "host" else None
+        release = "" if self.release == default else f"@{self.release}"
         return prefix + "+".join((self.scenario + release, *self.faults))
 
     @property
@@ -294,8 +295,13 @@ def _parse_lab(text: str) -> LabSpec:
                 f"--lab: lab {scenario!r} has no flavour {flavour!r}; with it: {', '.join(_scenarios(flavour))}"
             )
         raise SelectionError(_unknown("lab", scenario, (*_scenarios(flavour), SITE_LAB)))
-    if at and flavour != "host":
-        raise SelectionError(f"--lab: {text!r} names a release, which only a whole host has (host:LAB@{release})")
+    if at and flavour == "netns":
+        raise SelectionError(
+            f"--lab: {text!r} names a release, which only a whole host or an engine has "
+            f"(host:LAB@{release}, engine:LAB@{release})"
+        )
+    if at and flavour == "engine" and SCENARIOS[scenario]().intent.mode.startswith("pipework"):
+        raise SelectionError(f"--lab: lab {scenario!r} runs pipework, which the engine of another release lacks")
     if at and release not in RELEASES:
         raise SelectionError(f"--lab: unknown release {release!r} in {text!r}; allowed: {', '.join(RELEASES)}")
     for fault in faults:
@@ -308,7 +314,7 @@ def _parse_lab(text: str) -> LabSpec:
             )
         if FAULTS[fault].flavour == "host" and flavour != "host":
             raise SelectionError(f"--lab: fault {fault!r} needs a whole host: host:{text.rpartition(':')[2]}")
-    if flavour != "host":
+    if flavour != "host" and not at:
         return LabSpec(scenario, flavour, tuple(faults))
     base = BaseRoot(release or DEFAULT_RELEASE)
     return LabSpec(scenario, flavour, tuple(faults), announcement=_announced(text, base), release=base.release)

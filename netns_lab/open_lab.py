@@ -16,7 +16,7 @@ from netns_lab.lab_targets import ReplicaTarget
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
 from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from netns_lab.rtnetlink_batch import LabBuildError
-from netns_lab.whole_host.base_root import BaseRootFailed
+from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot, BaseRootFailed
 from netns_lab.whole_host.host_lab import build_whole_host
 from netns_lab.whole_host.host_requirements import base_root
 from viacheck.model.intent import Intent
@@ -60,7 +60,7 @@ def build_lab(spec: LabSpec) -> Lab:
     """
     plan = spec.plan()
     if spec.flavour == "host":
-        return _with_faults(_build_host(spec), spec)
+        return _with_faults(build_whole_host(plan, _base_root(spec.release or DEFAULT_RELEASE)), spec)
     needs = dict(plan.needs)
     for fault in faults_of(spec):
         needs |= fault.needs
@@ -70,21 +70,21 @@ def build_lab(spec: LabSpec) -> Lab:
             f"lab {spec.name} needs packages that are not installed: apt-get install {' '.join(missing)}"
         )
     if spec.flavour == "engine":
-        reason = missing_requirement()
+        base = _base_root(spec.release) if spec.release is not None else None
+        reason = missing_requirement(packages=base is None)
         if reason is not None:
             raise TargetUnavailable(reason)
-        lab = build_with_engine(plan)
+        lab = build_with_engine(plan, base.path if base is not None else None)
     else:
         lab = build(plan)
     return _with_faults(lab, spec)
 
 
-def _build_host(spec: LabSpec) -> Lab:
+def _base_root(release: str) -> BaseRoot:
     try:
-        base = base_root(spec.release, lambda line: sys.stderr.write(f"viacheck: {line}\n"))
+        return base_root(release, lambda line: sys.stderr.write(f"viacheck: {line}\n"))
     except BaseRootFailed as error:
         raise TargetUnavailable(str(error)) from error
-    return build_whole_host(spec.plan(), base)
 
 
 def _with_faults(lab: Lab, spec: LabSpec) -> Lab:

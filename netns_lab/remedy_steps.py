@@ -15,6 +15,9 @@ from viacheck.host.command import CommandResult
 from viacheck.model.result import OutputOf, RemedyStep
 from viacheck.targets.remedy_check import runs_in_replica
 
+CONTAINER_PROCESS = "{{.State.Pid}}"
+"""The format by which a remedy asks the engine for a container's process."""
+
 
 def run_steps(lab: Lab, name: str, steps: Sequence[RemedyStep]) -> None:
     """Run the steps of a remedy in order; ``name`` is the remedy's in messages.
@@ -31,7 +34,10 @@ def run_steps(lab: Lab, name: str, steps: Sequence[RemedyStep]) -> None:
 
 
 def _output_of(lab: Lab, name: str, argument: OutputOf) -> str:
-    return _run(lab, name, argument.command, None).stdout.strip()
+    output = _run(lab, name, argument.command, None).stdout.strip()
+    if lab.engine is not None and CONTAINER_PROCESS in argument.command:
+        return str(lab.engine.hosts_pid(int(output)))
+    return output
 
 
 def _run(lab: Lab, name: str, argv: Sequence[str], text: str | None) -> CommandResult:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Self
 
 from netns_lab import cgroups
 from netns_lab.docker_engine.containers import EngineContainers
+from netns_lab.docker_engine.image import BUSYBOX
 from netns_lab.docker_engine.networks import EngineNetworks
+from netns_lab.docker_engine.pid_translation import outer_pid
 from netns_lab.docker_engine.sandbox import ENVIRONMENT, STOP_TIMEOUT, EngineSandbox, SandboxFailed
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import child_of
@@ -49,8 +51,10 @@ class DockerDaemon:
         networks: the engine's networks.
     """
 
-    def __init__(self, host: Namespace, sandbox: EngineSandbox, cgroup: str, settings: Mapping[str, object]) -> None:
-        """Use :meth:`start`. ``settings`` are keys of daemon.json (dockerd(8))."""
+    def __init__(
+        self, host: Namespace, sandbox: EngineSandbox, cgroup: str, settings: Mapping[str, object], busybox: str
+    ) -> None:
+        """Use :meth:`start`. ``settings`` are keys of daemon.json (dockerd(8)), ``busybox`` makes the image."""
         self.host = host
         self._sandbox, self._cgroup = sandbox, cgroup
         self._settings = {
@@ -65,7 +69,7 @@ class DockerDaemon:
         }
         self._daemon: subprocess.Popen[bytes] | None = None
         self._client: DockerClient | None = None
-        self.containers = EngineContainers(lambda: self.client, lambda: sandbox.proc)
+        self.containers = EngineContainers(lambda: self.client, lambda: sandbox.proc, busybox)
         self.networks = EngineNetworks(lambda: self.client)
 
     @classmethod
@@ -77,6 +81,7 @@ class DockerDaemon:
         gateway: str | None = None,
         settings: Mapping[str, object] | None = None,
         timeout: float = START_TIMEOUT,
+        base: Path | None = None,
     ) -> Self:
         """Start an engine that works on ``host``, and wait until it answers.
 
@@ -88,6 +93,7 @@ class DockerDaemon:
             gateway: docker0's own address; None for the first of the subnet.
             settings: more keys of daemon.json, such as ``{"iptables": False}``.
             timeout: seconds until the engine must answer.
+            base: the root of another release that has the engine's programs; None for this machine's.
 
         Raises:
             EngineFailed: when it does not, with its last log lines.
@@ -96,10 +102,11 @@ class DockerDaemon:
         bip = f"{gateway or network[1]}/{network.prefixlen}"
         cgroups.sweep()
         try:
-            sandbox = EngineSandbox(host, timeout)
+            sandbox = EngineSandbox(host, timeout, base)
         except SandboxFailed as error:
             raise EngineFailed(str(error)) from error
-        engine = cls(host, sandbox, cgroups.new_name(), {"bip": bip, **(settings or {})})
+        busybox = f"{base or ''}{BUSYBOX}"
+        engine = cls(host, sandbox, cgroups.new_name(), {"bip": bip, **(settings or {})}, busybox)
         try:
             engine.start_daemon(timeout=timeout)
         except BaseException:
@@ -131,6 +138,10 @@ class DockerDaemon:
     def hosts_url(self) -> str:
         """The same: a command of the host sees this machine's processes."""
         return self.base_url
+
+    def hosts_pid(self, inner: int) -> int:
+        """Return the number that one of the engine's processes has on this machine."""
+        return outer_pid(inner, self.proc)
 
     @property
     def client(self) -> DockerClient:

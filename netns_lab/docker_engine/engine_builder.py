@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from netns_lab import macvlan_network, pipework_host
 from netns_lab.builder import build
@@ -26,8 +27,12 @@ def engine_intent(plan: LabPlan) -> Intent:
     return parse_intent(document, source=f"lab engine:{plan.name}")
 
 
-def build_with_engine(plan: LabPlan) -> Lab:
+def build_with_engine(plan: LabPlan, base: Path | None = None) -> Lab:
     """Build a lab, start an engine on its host, and run a container as the agent.
+
+    Args:
+        plan: the lab.
+        base: the root of another release that has the engine's programs; None for this machine's.
 
     Raises:
         LabBuildError: when the lab cannot be built or the engine does not start; the message has its last log lines.
@@ -37,7 +42,7 @@ def build_with_engine(plan: LabPlan) -> Lab:
     if plan.intent.probe.target6 is not None:
         settings = {"ipv6": True, "fixed-cidr-v6": AGENT_SUBNET6}
     try:
-        lab.engine = DockerDaemon.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings)
+        lab.engine = DockerDaemon.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings, base=base)
         attach_agent(lab, plan)
     except (EngineFailed, NoLease) as error:
         lab.close()

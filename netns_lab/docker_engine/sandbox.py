@@ -1,12 +1,13 @@
 """The namespaces of a lab's engine: everything in them ends when this process does, SIGKILL included.
 
 dockerd, containerd and the containers share a process and mount namespace, whose first process reads from this one.
-Their files are on a tmpfs in that mount namespace.
+Their files are on a tmpfs in that mount namespace. The programs are this machine's, or those of a release's base root.
 """
 
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import child_of, end, read_line
@@ -24,8 +25,21 @@ FIRST_PROCESS = """
 set -e
 resolvers=$(cat /etc/resolv.conf 2>/dev/null) || true
 resolvers_file=$(readlink -f /etc/resolv.conf) || true
-mount -t tmpfs tmpfs /run
 while [ -z "$(ls -A /sys/fs/cgroup)" ]; do umount /sys; done
+if [ -n "$1" ]; then
+    cd "$1"
+    mount -t tmpfs tmpfs /run
+    mkdir /run/base /run/upper /run/work /run/root
+    mount --bind . /run/base
+    mount -t overlay overlay -o lowerdir=/run/base,upperdir=/run/upper,workdir=/run/work /run/root
+    for folder in proc sys dev; do mount --rbind "/$folder" "/run/root/$folder"; done
+    cd /run/root
+    pivot_root . mnt
+    umount --lazy /mnt
+    resolvers_file=/etc/resolv.conf
+    rm -f "$resolvers_file"
+fi
+mount -t tmpfs tmpfs /run
 if [ -n "$resolvers" ] && [ ! -e /etc/resolv.conf ]; then
     mkdir -p "${resolvers_file%/*}"
     printf '%s\\n' "$resolvers" >"$resolvers_file"
@@ -48,13 +62,19 @@ class EngineSandbox:
         pid: the first process, as this process sees it; 0 when the sandbox is closed.
     """
 
-    def __init__(self, host: Namespace, timeout: float) -> None:
+    def __init__(self, host: Namespace, timeout: float, base: Path | None = None) -> None:
         """Start the first process, and wait until it has prepared the mounts.
 
+        Args:
+            host: the namespace that the engine works on.
+            timeout: seconds until the mounts must be prepared.
+            base: the root that has the engine's programs, never written to; None for this machine's.
+
         Raises:
-            SandboxFailed: when it has not within ``timeout`` seconds.
+            SandboxFailed: they are not prepared in time.
         """
         argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", FIRST_PROCESS]
+        argv += ["sh", str(base or "")]
         self._first: subprocess.Popen[bytes] | None = host.call(
             lambda: subprocess.Popen(
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT

@@ -9,6 +9,8 @@ from netns_lab.nft_rules import Forward, ForwardPolicy
 from netns_lab.plan import AGENT_PATH
 from netns_lab.scenarios import AGENT_SUBNET
 
+SECOND_NETWORK = "another"
+
 
 @fault("forwarding-off", "The kernel does not forward IPv4", on=("nat", "policy-routing"),
        breaks={"HOST-04", "ROUTE-05", "EGRESS-01", "ROUTE-06"}, diagnosis="FORWARDING_OFF")  # fmt: skip
@@ -118,6 +120,16 @@ def other_docker_network(lab: Lab) -> None:
     lab.engine.networks.create_bridge("te_default", "172.30.0.0/24")
     lab.engine.containers.run(lab.agent_container, network="te_default", restart="unless-stopped")
     lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
+
+
+@fault("second-network", "The container was connected to a second network, which has its default route",
+       on="policy-routing", breaks={"ROUTE-05", "EGRESS-01", "EGRESS-05", "EGRESS-08"},
+       diagnosis="DEFAULT_BY_OTHER_NETWORK", flavour="engine")  # fmt: skip
+def second_network(lab: Lab) -> None:
+    assert lab.engine is not None
+    # Its name sorts before bridge, which decides before Docker 28.
+    lab.engine.networks.create_bridge(SECOND_NETWORK, "172.31.0.0/24")
+    lab.engine.networks.connect(SECOND_NETWORK, lab.agent_container, gateway_priority=1)
 
 
 @fault("engine-stopped", "The Docker engine does not answer", on=("nat", "policy-routing"),

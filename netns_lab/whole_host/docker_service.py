@@ -56,6 +56,10 @@ class DockerService:
         """The address of the engine's API on the host, where this process has no number."""
         return f"unix://{SOCKET_PATH}"
 
+    def hosts_pid(self, inner: int) -> int:
+        """Return the same number: the host counts the processes of its engine."""
+        return inner
+
     @property
     def client(self) -> DockerClient:
         """The Docker SDK's client of this engine."""

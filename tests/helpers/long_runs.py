@@ -1,4 +1,4 @@
-"""Runs of hours, which a scheduled job makes: ``--fuzz SECONDS`` and ``--soak``."""
+"""Longer runs, which a scheduled job makes: ``--fuzz SECONDS``, ``--soak`` and ``--releases``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ def add_options(group: pytest.OptionGroup) -> None:
         "--fuzz", type=float, metavar="SECONDS", help="run the tests with random inputs only, for so long in all"
     )
     group.addoption("--soak", action="store_true", help=f"kill {SOAK_KILLS} runs at random moments, not {KILLS}")
+    group.addoption(
+        "--releases", action="store_true", help="run the engines of all Debian releases, not only that of trixie"
+    )
 
 
 class Fuzzing:

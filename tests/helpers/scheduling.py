@@ -17,6 +17,7 @@ IN_ORDER = (
     "labs/test_engine_remedies.py",
     "labs/test_whole_host.py",
     "labs/test_fleet_run.py",
+    "labs/test_engine_releases.py",
     "labs/test_launcher.py",
     "labs/test_local_bridge.py",
     "labs/test_interrupt.py",

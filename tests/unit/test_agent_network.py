@@ -332,7 +332,7 @@ def test_what_the_engine_lists_and_says_of_the_last_end() -> None:
     events = "\n".join(json.dumps({"Actor": {"Attributes": {"exitCode": code}}}) for code in ("1", "3"))
     assert last_exit_code(events + "\nnot json\n") == 3
     assert last_exit_code("") is None
-    for version in ("20.10", "28", "29"):
+    for version in ("20.10", "26", "28", "29"):
         answers = json.loads((RECORDED / f"engine-{version}.json").read_text())
         assert not engine_from_answers(answers["version"], answers["info"], answers["networks"]).podman
 

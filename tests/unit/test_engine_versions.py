@@ -76,13 +76,13 @@ class Recorded:
         return expect.result
 
 
-@pytest.mark.parametrize("version", ["1.12", "20.10", "28", "29"])
+@pytest.mark.parametrize("version", ["1.12", "20.10", "26", "28", "29"])
 def test_engines_from_1_12_on_can_do_macvlan(version: str) -> None:
     assert Recorded(version, "macvlan").judge().verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize("mode", ["nat", "pipework-static", "pipework-dhcp"])
-@pytest.mark.parametrize("version", ["1.11.2", "1.12", "20.10", "28", "29"])
+@pytest.mark.parametrize("version", ["1.11.2", "1.12", "20.10", "26", "28", "29"])
 def test_every_engine_can_do_nat_and_pipework(version: str, mode: str) -> None:
     assert Recorded(version, mode).judge().verdict is Verdict.PASS
 

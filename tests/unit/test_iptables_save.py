@@ -147,6 +147,22 @@ def test_networks_are_isolated_from_each_other(docker_host: PacketFilter) -> Non
     assert passage.chain.name == "DOCKER-ISOLATION-STAGE-2"
 
 
+@pytest.mark.parametrize(("version", "raw"), [("26", False), ("28", True)])
+def test_the_chains_of_newer_engines_let_the_agent_out_and_no_stranger_in(version: str, raw: bool) -> None:
+    chains = parse_iptables_save((RECORDED / f"docker-{version}-iptables-nft.save").read_text(), "ip", "iptables")
+    packet_filter = PacketFilter(chains=chains)
+    rules = [rule for chain in chains for rule in chain.rules]
+    assert not [rule.text for rule in rules for match in rule.matches if match.field == "unknown"]
+    assert source_nat(packet_filter, outbound()).kind == "masquerade"
+    assert forwarding(packet_filter, outbound()).allowed is True
+    answer = outbound(destination="172.17.0.2", iif="wlan0", oif="docker0", ctstate="established")
+    assert forwarding(packet_filter, answer).allowed is True
+    stranger = outbound(source="198.51.100.1", destination="172.17.0.2", iif="wlan0", oif="docker0")
+    assert forwarding(packet_filter, stranger).allowed is False
+    # Since 28 the raw table drops what reaches a container's address by another interface than its bridge.
+    assert any(chain.table == "raw" for chain in chains) is raw
+
+
 def test_marks_follow_the_mangle_table(docker_host: PacketFilter) -> None:
     assert mark_after_prerouting(docker_host, outbound(oif=None)) == 2
     assert mark_after_prerouting(docker_host, outbound(oif=None, mark=0x301)) == 0x301

@@ -31,13 +31,24 @@ def test_the_default_release_is_in_no_name() -> None:
     assert parse_labs("host:policy-routing-nm@bookworm") == parse_labs("host:policy-routing-nm")
 
 
+def test_an_engine_has_a_release_only_if_one_is_named() -> None:
+    (own,), (bookworm,) = parse_labs("engine:nat"), parse_labs("engine:nat@bookworm+no-restart-policy")
+    assert own.release is None
+    assert (bookworm.name, bookworm.release) == ("engine:nat@bookworm+no-restart-policy", "bookworm")
+
+
 @pytest.mark.parametrize(
     ("name", "mistake"),
     [
         ("host:nat", "lab 'nat' has no flavour 'host'; with it: policy-routing-ifupdown, policy-routing-networkd, "),
         ("policy-routing-nm", "lab 'policy-routing-nm' has no flavour 'netns'"),
         ("engine:policy-routing-netplan", "lab 'policy-routing-netplan' has no flavour 'engine'"),
-        ("policy-routing@trixie", "'policy-routing@trixie' names a release, which only a whole host has"),
+        (
+            "policy-routing@trixie",
+            "'policy-routing@trixie' names a release, which only a whole host or an engine has (host:LAB@trixie",
+        ),
+        ("engine:pipework-dhcp@forky", "lab 'pipework-dhcp' runs pipework, which the engine of another release lacks"),
+        ("engine:nat@sid", "unknown release 'sid' in 'engine:nat@sid'; allowed: bookworm, "),
         ("host:policy-routing-nm@sid", "unknown release 'sid' in 'host:policy-routing-nm@sid'; allowed: bookworm, "),
         ("host:policy-routing-nm@", "unknown release ''"),
         ("policy-routing-ifupdown+rule-after-docker", "fault 'rule-after-docker' needs a whole host"),
