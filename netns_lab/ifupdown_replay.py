@@ -50,9 +50,14 @@ def _obstacle(target: Target, persistence: Persistence) -> str | None:
         return f"it is written for {manager}, and only ifupdown is run in a lab"
     if target.replay_obstacle is not None:
         return target.replay_obstacle
-    if shutil.which("ifup", path=PATH) is None:
+    if not _has(target.host, "ifup"):
         return "ifupdown is not installed here"
     return None
+
+
+def _has(host: Namespace | None, program: str) -> bool:
+    """Return whether the machine has a program: the host around it where this process is in viacheck's container."""
+    return host is not None and host.call(lambda: shutil.which(program, path=PATH)) is not None
 
 
 def _run(resolved: ResolvedIntent, host: Namespace, persistence: Persistence) -> ReplayResult | NotReplayed:
@@ -62,7 +67,7 @@ def _run(resolved: ResolvedIntent, host: Namespace, persistence: Persistence) ->
     reason = _not_representative(copy, persistence, resolved.uplink)
     if reason is not None:
         return NotReplayed(reason)
-    if copy.leased and shutil.which("dhclient", path=PATH) is None:
+    if copy.leased and not _has(host, "dhclient"):
         return NotReplayed(f"{', '.join(copy.leased)} asks for a lease, and isc-dhcp-client is not installed here")
     lab = build_replica(unconfigured(replica, copy.files, copy.interfaces, copy.leased))
     try:

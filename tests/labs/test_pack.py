@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,30 +12,30 @@ from pathlib import Path
 
 import pytest
 
+from netns_lab.whole_host.apt_sources import sources_for, transport_settings
+from netns_lab.whole_host.base_root import TOOL
 from reports.report_files import read_outcome
 from tests.helpers.front_door import sub_command
+from tests.helpers.one_file import HERE, PACKED, packed_once
 from viacheck import __version__
 from viacheck.fleet import pack, unpack
 from viacheck.model.result import Verdict
 
-HERE = f"3.{sys.version_info.minor}-{platform.machine()}"
+CHROOT = """
+mount --bind . .
+cd "$PWD"
+mount -t proc proc proc
+mount --rbind /dev dev
+mount -t sysfs sysfs sys
+mount -t tmpfs tmpfs run
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root chroot . "$@"
+"""
+"""Runs a command in the root that is the working directory; needs a mount namespace of its own."""
 
 
 @pytest.fixture(scope="module")
-def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheels that this Python runs with; pip may ask the package index for them."""
-    folder = tmp_path_factory.mktemp("wheelhouse") / "wheels"
-    pack._download(pack.Platform.parse(HERE), folder, None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def packed(wheelhouse: Path) -> Path:
-    path = wheelhouse.parent / "viacheck.pyz"
-    done = sub_command("pack", "--only", HERE, "--wheelhouse", wheelhouse, "-o", path)
-    assert done.returncode == 0, done.stderr
-    assert pack.digest_of(path.read_bytes()) in done.stdout
-    return path
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packed_once(tmp_path_factory)
 
 
 def start(packed: Path, cache: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -45,10 +46,75 @@ def start(packed: Path, cache: Path, *arguments: str, **env: str) -> subprocess.
     )
 
 
-def test_the_same_inputs_give_the_same_bytes(packed: Path, wheelhouse: Path) -> None:
-    os.utime(next(wheelhouse.glob("*.whl")))
-    assert pack.build([pack.Platform.parse(HERE)], wheelhouse) == packed.read_bytes()
-    assert packed.stat().st_size < 12_000_000
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    pack._download(pack.Platform.parse(HERE), wheels, None)
+    path = tmp_path / "viacheck.pyz"
+    done = sub_command("pack", "--only", HERE, "--wheelhouse", wheels, "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert pack.digest_of(path.read_bytes()) in done.stdout
+    os.utime(next(wheels.glob("*.whl")))
+    assert pack.build([pack.Platform.parse(HERE)], wheels) == path.read_bytes()
+    assert path.stat().st_size < 12_000_000
+
+
+def test_it_holds_the_libraries_of_each_python_and_processor(packed: Path) -> None:
+    native: dict[str, dict[str, zipfile.ZipInfo]] = {}
+    shared = 0
+    with zipfile.ZipFile(packed) as archive:
+        assert archive.read(unpack.PLATFORMS).decode().split() == PACKED
+        for entry in archive.infolist():
+            library = re.fullmatch(r"(.+)\.cpython-3(\d+)-(\w+)-linux-gnu\.so", entry.filename)
+            if library is None:
+                shared += entry.compress_size
+                continue
+            name, minor, machine = library.groups()
+            native.setdefault(f"3.{minor}-{machine}", {})[name] = entry
+            assert elf_machine(archive, entry) == ELF_MACHINES[machine], entry.filename
+    assert sorted(native) == PACKED
+    assert len({frozenset(libraries) for libraries in native.values()}) == 1, "a library lacks for one of them"
+    largest = max(sum(entry.compress_size for entry in libraries.values()) for libraries in native.values())
+    assert shared + len(pack.PLATFORMS) * largest <= 35_000_000, "the file for every Python and processor"
+
+
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""EM_X86_64 and EM_AARCH64 of elf(5)."""
+
+
+def elf_machine(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+    with archive.open(entry) as file:
+        head = file.read(20)
+    assert head[:4] == b"\x7fELF"
+    return int.from_bytes(head[18:20], "little")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts file systems")
+@pytest.mark.skipif(shutil.which(TOOL) is None, reason="needs the package mmdebstrap")
+def test_it_runs_on_a_debian_with_python_3_14(packed: Path, tmp_path: Path) -> None:
+    """Forky's Python, with no other package than iproute2: labs, probes and captures work."""
+    root = tmp_path / "root"
+    settings = tmp_path / "apt.conf"
+    # The release file of a release under way may be out of date on a mirror.
+    settings.write_text(
+        f'{transport_settings()}Acquire::Check-Valid-Until "false";\nAcquire::Languages "none";\n'
+        'APT::Install-Recommends "false";\n'
+    )
+    made = subprocess.run(
+        [TOOL, "--quiet", "--mode=root", "--variant=extract", f"--aptopt={settings}",
+         "--include=base-files,dash,iproute2,python3.14", "forky", root, *(s.line for s in sources_for("forky"))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    shutil.copy(packed, root / "viacheck.pyz")
+
+    def inside(*argv: str) -> subprocess.CompletedProcess[str]:
+        words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-ec", CHROOT, "sh", *argv]
+        return subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+
+    assert inside("python3.14", "-c", "import sys; print(sys.version_info[:2])").stdout == "(3, 14)\n"
+    run = inside("sh", "/viacheck.pyz", "--lab", "policy-routing", "-k", "EGRESS-01", "--report-dir", "/report")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert {r.verdict for r in read_outcome(root / "report/result.json").results} == {Verdict.PASS}
 
 
 def test_it_judges_a_lab_from_a_private_cache(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

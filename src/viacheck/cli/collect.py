@@ -14,6 +14,7 @@ from viacheck.bundle.manifest import DEFAULT, MODES
 from viacheck.bundle.recorded_commands import Recorded, of_agent
 from viacheck.bundle.writer import STRICT_CAPTURES, Case, write_bundle
 from viacheck.cli.command import opened
+from viacheck.host.outer_host import require_access
 from viacheck.installation import reports_folder
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.result import TargetRecord
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
     """
     if options.with_captures and options.redact == "strict":
         raise UsageError(STRICT_CAPTURES)
+    require_access(options.site)
     captures = _latest_captures() if options.with_captures else []
     records: dict[str, TargetRecord] = {}
     commands: list[Recorded] = []

@@ -112,6 +112,7 @@ def _explain(resolved: ResolvedIntent, options: argparse.Namespace) -> Explanati
 
 def _spec(options: argparse.Namespace) -> LabSpec | LocalSpec:
     from netns_lab.lab_specs import parse_labs
+    from viacheck.host.outer_host import require_access
     from viacheck.host.user_namespace import enter_user_namespace_if_needed
     from viacheck.targets.specs import LocalSpec
 
@@ -123,6 +124,7 @@ def _spec(options: argparse.Namespace) -> LabSpec | LocalSpec:
         return labs[0]
     if not options.site:
         raise UsageError("--local needs --site FILE")
+    require_access(Path(options.site))
     intents = load_agents(Path(options.site))
     chosen = agent_chosen(intents, options.agent, options.site)
     return LocalSpec(intents[chosen], options.site, agent=chosen)

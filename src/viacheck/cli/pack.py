@@ -1,4 +1,4 @@
-"""``viacheck pack``: writes viacheck with its libraries to one file, for hosts where nothing may be installed."""
+"""``viacheck pack``: writes viacheck with its libraries to one file, or to a Debian package around that file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from reports.text import escape_unprintable
-from viacheck.atomic_file import write_file
+from viacheck.atomic_file import DEFAULT_MODE, write_file
 from viacheck.cli.command import CommandFailed
+from viacheck.fleet.deb import build_deb, default_name
 from viacheck.fleet.pack import PLATFORMS, PackFailed, Platform, build, digest_of
 from viacheck.model.exit_status import ExitStatus, UsageError
 
@@ -18,7 +19,12 @@ PROGRAM_MODE = 0o755
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Define the options."""
-    parser.add_argument("-o", "--output", type=Path, default=Path(DEFAULT_FILE), metavar="FILE", help="the file")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=f"the file (default: {DEFAULT_FILE}, or Debian's usual name)"
+    )
+    parser.add_argument(
+        "--deb", action="store_true", help="write a Debian package, with a timer that judges this host read-only"
+    )
     parser.add_argument(
         "--only", metavar="PYTHON-PROCESSOR[,...]",
         help=f"which Pythons and processors it is for (default: {PLATFORMS[0]} to {PLATFORMS[-1]})",
@@ -41,12 +47,14 @@ def run(options: argparse.Namespace) -> ExitStatus:
         raise UsageError(f"--only: {error}") from None
     try:
         packed = build(platforms, options.wheelhouse)
+        content = build_deb(packed, platforms) if options.deb else packed
     except PackFailed as error:
         raise CommandFailed(str(error)) from None
+    output = options.output or Path(default_name(platforms) if options.deb else DEFAULT_FILE)
     try:
-        write_file(options.output, packed, mode=PROGRAM_MODE)
+        write_file(output, content, mode=DEFAULT_MODE if options.deb else PROGRAM_MODE)
     except OSError as error:
-        raise UsageError(f"{options.output}: cannot be written: {error.strerror}") from None
-    line = f"{options.output}: {len(packed) / 1e6:.1f} MB, digest {digest_of(packed)}"
+        raise UsageError(f"{output}: cannot be written: {error.strerror}") from None
+    line = f"{output}: {len(content) / 1e6:.1f} MB, digest {digest_of(packed)}"
     sys.stdout.write(escape_unprintable(line) + "\n")
     return ExitStatus.OK

@@ -24,7 +24,8 @@ from viacheck.host.docker import (
     read_engine,
     running_containers,
 )
-from viacheck.host.namespace import Namespace, NotANamespace
+from viacheck.host.namespace import Namespace, NotANamespace, open_netns
+from viacheck.host.outer_host import require_access
 from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_draft import CORRECT, draft
@@ -143,6 +144,7 @@ def _exists(path: str) -> UsageError:
 def _take_snapshot(container: str | None, netns: str | None) -> Snapshot:
     """Take the snapshot for the draft, with the agent's namespace where it can be opened."""
     with contextlib.ExitStack() as opened:
+        require_access()
         host = Namespace.current()
         opened.callback(host.close)
         agent: Namespace | None = None
@@ -150,7 +152,8 @@ def _take_snapshot(container: str | None, netns: str | None) -> Snapshot:
         problems: list[Problem] = []
         if netns is not None:
             try:
-                agent = Namespace.from_path(netns)
+                path = netns
+                agent = Namespace("agent", host.call(lambda: open_netns(path)))
             except NotANamespace as error:
                 raise UsageError(str(error)) from None
         else:

@@ -15,8 +15,10 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import repeat
 from pathlib import Path
 
 from viacheck import __version__
@@ -29,6 +31,7 @@ CONTROLLER_ONLY = {"nornir", "rich"}
 SHIPPED = ("checks", "fixtures", "netns_lab", "reports")
 """Folders of a checkout that an installed package carries below ``viacheck/tree``, as pyproject.toml says."""
 SHIPPED_FILES = ("conftest.py", "pyproject.toml")
+DOWNLOADS_AT_ONCE = 4
 _LEFT_OUT = re.compile(r"[^/]+\.dist-info/(RECORD|WHEEL|INSTALLER|REQUESTED|direct_url\.json|sboms/.*)")
 """Files of a wheel that differ between its builds, and that no program reads here."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -83,11 +86,12 @@ def build(platforms: Iterable[Platform], wheelhouse: Path | None = None) -> byte
     entries["__main__.py"] = Path(unpack.__file__).read_bytes()
     _add(entries, own_files(), "viacheck")
     with tempfile.TemporaryDirectory(prefix="viacheck-pack-") as folder:
-        for platform in wanted:
-            wheels = Path(folder, str(platform))
-            _download(platform, wheels, wheelhouse)
-            for wheel in sorted(wheels.glob("*.whl")):
-                _add(entries, _wheel_files(wheel), wheel.name)
+        folders = [Path(folder, str(platform)) for platform in wanted]
+        # pip waits for the index most of the time.
+        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+            list(pool.map(_download, wanted, folders, repeat(wheelhouse)))
+        for wheel in (wheel for wheels in folders for wheel in sorted(wheels.glob("*.whl"))):
+            _add(entries, _wheel_files(wheel), wheel.name)
     digest = hashlib.sha256()
     for name in sorted(entries):
         digest.update(f"{name}\0{len(entries[name])}\0".encode() + entries[name])

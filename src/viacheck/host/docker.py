@@ -19,6 +19,7 @@ from http.client import HTTPException, RemoteDisconnected
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+from viacheck.host import outer_host
 from viacheck.host.namespace import Namespace, NotANamespace
 from viacheck.model.snapshot import DockerContainer, DockerEngine
 from viacheck.parsers.docker_api import (
@@ -157,7 +158,8 @@ def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
 
     address = base_url or os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix")
     try:
-        place = {"base_url": base_url} if base_url else kwargs_from_env()
+        reached = outer_host.engine_address(address)
+        place = kwargs_from_env() if reached == address and not base_url else {"base_url": reached}
         # With a version named, the SDK sends no request yet; every request below uses the engine's own version.
         client = docker.APIClient(**place, version=DEFAULT_DOCKER_API_VERSION)
         client.timeout = timeout  # type: ignore[assignment]  # the stubs know whole seconds only

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from viacheck.host import syscalls
+from viacheck.host import outer_host, syscalls
 from viacheck.host.command import NOT_FOUND, CommandResult, RecordedCommand, finish, start
 
 T = TypeVar("T")
@@ -29,7 +29,10 @@ class NotANamespace(Exception):
 
 
 class Namespace:
-    """A network namespace, and the mount namespace that belongs to it if it has one."""
+    """A network namespace, and the mount namespace that belongs to it if it has one.
+
+    In viacheck's container the others have the mount namespace of the host around it.
+    """
 
     def __init__(self, name: str, net_fd: int, mount_fd: int | None = None) -> None:
         """Take over the descriptors; ``name`` is the namespace's name in messages."""
@@ -45,7 +48,9 @@ class Namespace:
 
     @classmethod
     def current(cls, name: str = "host") -> Namespace:
-        """Return the namespace that this process was started in."""
+        """Return the namespace that this process was started in; in viacheck's container that of the host around it."""
+        if outer_host.in_container():
+            return cls.from_path("/proc/1/ns/net", name)
         namespace = cls(name, os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         # The worker is inside already: setns(2) needs CAP_SYS_ADMIN even where it changes nothing.
         namespace._worker = ThreadPoolExecutor(1, thread_name_prefix=f"ns-{name}")
@@ -71,6 +76,7 @@ class Namespace:
         """
 
         def enter() -> tuple[int, int | None]:
+            _enter_mounts(outer_host.mounts())
             syscalls.unshare(syscalls.CLONE_NEWNET | (syscalls.CLONE_FS | syscalls.CLONE_NEWNS if prepare else 0))
             net_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             if prepare is None:
@@ -91,9 +97,7 @@ class Namespace:
 
     def _enter(self) -> None:
         syscalls.setns(self.net_fd, syscalls.CLONE_NEWNET)
-        if self.mount_fd is not None:
-            syscalls.unshare(syscalls.CLONE_FS)
-            syscalls.setns(self.mount_fd, syscalls.CLONE_NEWNS)
+        _enter_mounts(self.mount_fd if self.mount_fd is not None else outer_host.mounts())
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Queue a function for the worker, which runs it inside the namespace."""
@@ -189,6 +193,13 @@ class Namespace:
     def path(self) -> str:
         """Return a path to the network namespace that nsenter(1) and pyroute2 accept while this process lives."""
         return f"/proc/{os.getpid()}/fd/{self.net_fd}"
+
+
+def _enter_mounts(mount_fd: int | None) -> None:
+    """Move the calling thread into a mount namespace; None leaves it where it is."""
+    if mount_fd is not None:
+        syscalls.unshare(syscalls.CLONE_FS)
+        syscalls.setns(mount_fd, syscalls.CLONE_NEWNS)
 
 
 def open_netns(path: str) -> int:
