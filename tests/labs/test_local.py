@@ -32,6 +32,15 @@ needs_engine = pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
 CONTAINER_SITE = SITE.replace('netns = "/run/netns/agent"', 'container = "te-agent"').replace(
     'bridge = "docker0"', 'network = "bridge"'
 )
+TWO_CONTAINERS_SITE = (
+    CONTAINER_SITE.replace("[agent", "[agents.mobile").replace("[egress]", "[agents.mobile.egress]")
+    + """
+[agents.home]
+container = "te-home"
+attach = {mode = "nat", network = "home"}
+egress = {uplink = "eth0", persist = "none", survives = []}
+"""
+)
 SILENT_TARGET_SITE = SITE.replace("198.51.100.1", "203.0.113.77").replace("400ms", "1s")
 
 
@@ -228,6 +237,28 @@ def test_an_agent_by_container_name(engine_lab: Lab, tmp_path: Path) -> None:
         assert verdicts[check, None] == (Verdict.PASS, None)
     assert {verdicts["EGRESS-01", protocol][0] for protocol in ("icmp", "udp", "tcp")} == {Verdict.PASS}
     assert "nothing on this host was changed" in done.outcome.targets[0].notes
+
+
+@needs_engine
+def test_two_containers_on_one_host(engine_lab: Lab, tmp_path: Path) -> None:
+    """One is on Docker's own bridge and leaves by wlan0, the other on a network of its own by the default route."""
+    assert engine_lab.engine is not None
+    containers, networks = engine_lab.engine.containers, engine_lab.engine.networks
+    networks.create_bridge("home", "172.18.0.0/16", bridge="br-home")
+    containers.run("te-home", network="home")
+    try:
+        done = judge_by_container(engine_lab, TWO_CONTAINERS_SITE, tmp_path)
+    finally:
+        containers.remove("te-home")
+        networks.remove("home")
+    assert done.exit_code == 0, done.said
+    assert [target.id for target in done.outcome.targets] == ["local:by-hand:mobile", "local:by-hand:home"]
+    for target, uplink in (("local:by-hand:mobile", "wlan0"), ("local:by-hand:home", "eth0")):
+        of_agent = [result for result in done.outcome.results if result.target == target]
+        probes = [result.observed for result in of_agent if result.check == "EGRESS-01"]
+        assert [text.startswith(f"3 of 3 left by {uplink}, none elsewhere") for text in probes] == [True] * 3, probes
+        for check in ("HOST-01", "HOST-07", "NAT-02", "NAT-03"):
+            assert {result.verdict for result in of_agent if result.check == check} == {Verdict.PASS}, check
 
 
 @needs_engine
