@@ -56,7 +56,7 @@ def record(tmp_path: Path) -> Iterator[RecordFile]:
 
 def way(time_ns: int, wrong: list[list[str | None]], because: list[str], **more: Any) -> Entry:
     return {"t": time_ns, "kind": "way", "since": time_ns - S, "left": {}, "expected": {}, "wrong": wrong,
-            "because": because, "unwritten": 0, **more}  # fmt: skip
+            "because": because, "first": time_ns == T0, "unwritten": 0, **more}  # fmt: skip
 
 
 def count(time_ns: int, left: dict[str, int], sent: int | None = None) -> Entry:

@@ -147,8 +147,6 @@ class _Reader:
     def __init__(self, uplink: str) -> None:
         self._uplink = uplink
         self.summary = FlightSummary()
-        self._began = True
-        """The next line about the way says how it was when the recorder began, or began again."""
         self._paused = False
         """The recorder has paused since the latest line about the way."""
 
@@ -160,9 +158,9 @@ class _Reader:
         summary.lines_lost += _number(entry.get("lines_lost", 0))
         match entry["kind"]:
             case "start":
-                self._began, summary.ended = True, None
+                summary.ended = None
             case "resume":
-                self._began = self._paused = True
+                self._paused = True
                 summary.ended = None
                 summary.pauses.append(Pause(int(entry["since"]), time_ns, "the recorder did not run"))
             case "pause":
@@ -211,7 +209,7 @@ class _Reader:
         if wrong and (current is None or current.seen_by.keys() == {"packets"} or current.seen_by.keys() == {"probes"}):
             if current is None:
                 current = self._begin(time_ns)
-            current.from_the_beginning = self._began and not self._paused
+            current.from_the_beginning = entry["first"] is True
             current.because = current.because or list(map(str, entry["because"]))
         if current is not None and wrong:
             current.seen_by["routing"] = None
@@ -227,7 +225,7 @@ class _Reader:
             current.end_ns, current.end_known = time_ns, not self._paused
             current.restored_by = list(map(str, entry["because"]))
             current.changes.append(FlightMoment(time_ns, "leaves as intended again"))
-        self._began = self._paused = False
+        self._paused = False
 
     def _begin(self, time_ns: int) -> WayDeparture:
         departure = WayDeparture(time_ns)

@@ -292,7 +292,7 @@ class Recording:
             "t": step.time_ns, "kind": "way", "since": since_ns, "left": left, "expected": expected,
             "wrong": [[texts[number], way.interface, way.text] for number, way in step.wrong.items()],
             "because": list(dict.fromkeys(self._causes(step.time_ns, trigger))),
-            "unwritten": self._way_lines.take_refused(),
+            "first": always, "unwritten": self._way_lines.take_refused(),
         })  # fmt: skip
         self._say_change(step, was_right=was_right)
         if not always and self._extra_rounds.take():
@@ -371,10 +371,8 @@ class Recording:
         unclear = any(probe.outcome != "leaked" for probe in bad)
         if unclear and not confirmed and not self._wrong and self._extra_rounds.take():
             self._round_wanted = "repeat"
-        if bad and not self._wrong:
-            # The agent may have restarted: its namespace is then another one.
-            self._search_at = 0.0
-            self._search_agent()
+        # The agent may have restarted: its namespace is then another one.
+        self._search_agent()
 
     def _write_round(self, result: RoundResult, *, confirmed: bool) -> None:
         texts = {each.number: each.text for each in self.plan.classes}
@@ -395,11 +393,15 @@ class Recording:
         self._agent_away = True
         self._write({"t": time.time_ns(), "kind": "agent", "away": True, "why": why})
         self._say("the agent is away")
-        self._search_at = 0.0
+        # As long as anything here is open in its namespace, the kernel keeps that, and the interfaces in it.
+        self._target.leave_agent()
+        self._reopen(self.resolved.snapshot)
+        self._change(WaysAt(time.time_ns(), self._ways.now()), ())
 
     def _look_after_agent(self) -> None:
         """Search for an agent that is away, and take the result of a search."""
-        if self._agent_away or self._search_at:
+        if self._agent_away and time.monotonic() >= self._search_at:
+            self._search_at = time.monotonic() + AGENT_TICK
             self._search_agent()
         if self._agent_search is None or not self._agent_search.done():
             return
@@ -414,9 +416,8 @@ class Recording:
             self._find_agent()
 
     def _search_agent(self) -> None:
-        if self._agent_search is None and time.monotonic() >= self._search_at:
+        if self._agent_search is None:
             self._agent_search = self._searcher.submit(self._target.agent_was_replaced)
-            self._search_at = time.monotonic() + AGENT_TICK if self._agent_away else 0.0
 
     def _find_agent(self) -> None:
         """Watch the agent's present namespace."""
