@@ -284,7 +284,21 @@ def test_a_departure_from_the_beginning_is_called_so(tmp_path: Path) -> None:
     assert departure.from_the_beginning
     assert departure.end_ns is None
     overall = flight_result(flight(tmp_path), summary).results[0]
-    assert "it was so when the watch began" in overall.observed
+    assert "it was so when the recorder began" in overall.observed
+
+
+def test_an_agent_that_ends_is_no_departure(tmp_path: Path) -> None:
+    nowhere: list[list[str | None]] = [["icmp, as to 198.51.100.1", None, "agent: Network is unreachable"]]
+    entries = [
+        way(T0, [], []), probes(T0, "as-intended", "wlan0"), way(T0 + S, nowhere, ["link eth0 down (agent)"]),
+        {"t": T0 + S + S // 100, "kind": "agent", "away": True, "why": "its interface is gone"},
+        way(T0 + S + S // 50, [], []), {"t": T0 + 3 * S, "kind": "agent", "away": False, "why": "it is back"},
+        {"t": T0 + 9 * S, "kind": "end", "why": "SIGTERM"},
+    ]  # fmt: skip
+    packets, watch = flight_result(flight(tmp_path), summarize(entries, "wlan0")).results
+    assert packets.verdict is Verdict.PASS
+    assert watch.verdict is Verdict.ADVISORY
+    assert "the agent was away (its interface is gone) from" in watch.observed
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(3, Verdict.ADVISORY), (8, Verdict.FAIL)])

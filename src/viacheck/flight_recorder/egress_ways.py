@@ -93,12 +93,16 @@ class EgressWays:
         self._again = False
         self._routings: dict[Place, _Routing] = {}
         with contextlib.ExitStack() as opened:
-            for place, namespace in namespaces.items():
-                listener = EventListener(namespace)
+            listeners = {place: EventListener(namespace) for place, namespace in namespaces.items()}
+            for listener in listeners.values():
                 opened.callback(listener.close)
+                listener.start()
+            self.listening_ns = time.time_ns()
+            """Since the epoch, when announcements began to be received."""
+            for place, namespace in namespaces.items():
+                listener = listeners[place]
                 netlink = namespace.call(RouteSocket)
                 opened.callback(netlink.close)
-                listener.start()
                 state = network_state(namespace)[0]
                 self._routings[place] = _Routing(
                     namespace, state, listener, netlink,

@@ -105,7 +105,8 @@ class _Judge:
             return f"nothing was watched in {time}"
         if not departures:
             return f"in {time} the agent's packets left by {self.uplink} only"
-        total = sum(departure.seconds or 0.0 for departure in departures)
+        last_ns = self.summary.last_ns or 0
+        total = sum(max((each.end_ns or last_ns) - each.begin_ns, 0) for each in departures) / 1e9
         number = len(departures) + self.summary.more_departures
         often = "once" if number == 1 else f"{number:,} times"
         lasting = f"for {_lasting(total)}" + (" in all" if number > 1 else "")
@@ -146,20 +147,20 @@ class _Judge:
     def _diagnosis(self, departure: WayDeparture) -> Diagnosis:
         begin = datetime.datetime.fromtimestamp(departure.begin_ns / 1e9).astimezone()
         since, until = (begin + datetime.timedelta(seconds=offset) for offset in (-5, 5))
-        journal = f"journalctl --since '{since:%Y-%m-%d %H:%M:%S}' --until '{until:%Y-%m-%d %H:%M:%S}'"
-        cause = Cause(
-            "EGRESS_CHANGED",
-            PACKETS_CHECK,
-            f"{_moment(departure.begin_ns)} {self._cause(departure)}: {self._where(departure)}; "
-            f"{self._packets(departure)}.",
-            decision=f"find the program that did this; see what ran on the host at that time: {journal}",
+        decision = (
+            "find the program that did this; see what ran on the host at that time: journalctl "
+            f"--since '{since:%Y-%m-%d %H:%M:%S}' --until '{until:%Y-%m-%d %H:%M:%S}'"
         )
+        if departure.from_the_beginning:
+            decision = "judge the host as it is now with viacheck --local: the cause was there before the recorder"
+        sentence = f"{_moment(departure.begin_ns)} {self._cause(departure)}: {self._where(departure)}; "
+        cause = Cause("EGRESS_CHANGED", PACKETS_CHECK, f"{sentence}{self._packets(departure)}.", decision=decision)
         return cause.diagnosis(PACKETS_CHECK)
 
     def _cause(self, departure: WayDeparture) -> str:
         """Return what happened right before a departure."""
         if departure.from_the_beginning:
-            return "it was so when the watch began"
+            return "it was so when the recorder began, or began again"
         if not departure.because:
             return "(no change of a rule, route, link or address was announced before it: the cause is unknown)"
         shown = "; ".join(departure.because[:3])

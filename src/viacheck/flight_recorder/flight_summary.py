@@ -295,6 +295,10 @@ class _Reader:
         away = self.summary.agent_away
         if entry["away"]:
             away.append(Pause(time_ns, time_ns, str(entry["why"])))
+            # An agent that ends takes its interface down first: that is no way of its packets.
+            latest = self._near(time_ns, time_ns)
+            if latest is not None and latest.ways.keys() == {"nowhere"} and time_ns - latest.begin_ns < NEAR:
+                self.summary.departures.remove(latest)
         elif away:
             away[-1].end_ns = time_ns
 

@@ -448,7 +448,8 @@ class Recording:
         former = (self._ways, self._counts, self._rounds)
         self._open(snapshot)
         for step in former[0].take():
-            if isinstance(step, KernelEvent):
+            # The present listeners have received what came later as well.
+            if isinstance(step, KernelEvent) and step.time_ns < self._ways.listening_ns:
                 self._note_event(step)
         former[0].close()
         former[1].close()
