@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.hand_made import SITE
 from viacheck.flight_recorder.flight_result import flight_result
 from viacheck.flight_recorder.flight_start import FlightStart, read_start, save_start
 from viacheck.flight_recorder.flight_summary import FlightSummary, summarize
 from viacheck.flight_recorder.record_file import SEGMENTS, Entry, RecordFile, RecordInUse, read_entries
-from viacheck.model.exit_status import UsageError
-from viacheck.model.result import StateEvidence, TargetRecord, TimelineEvidence, Verdict
+from viacheck.model.exit_status import ExitStatus, UsageError
+from viacheck.model.intent_file import parse_intent
+from viacheck.model.result import StateEvidence, TargetRecord, TimelineEvidence, Verdict, exit_status
 
 S = 1_000_000_000
 T0 = 1_790_000_000 * S
@@ -80,13 +83,14 @@ def flap(begin_ns: int) -> list[Entry]:
     ]
 
 
-def flight(tmp_path: Path) -> FlightStart:
+def flight(tmp_path: Path, more: str = "") -> FlightStart:
+    """Return the beginning of a recording; ``more`` are further lines of its site file."""
     start = FlightStart(
         id="x", version="0", command="viacheck watch", started_ns=T0, until_ns=T0 + 3600 * S, interval=60.0,
         uplink="wlan0", interfaces=["wlan0", "eth0"], classes=["icmp, as to 198.51.100.1"], remarks=[], not_counted={},
         commands=[], target=TargetRecord(
             id="local:x", kind="local", verdict="inconclusive",
-            intent={"egress": {"uplink": "wlan0", "recover_within": "5s"}}, snapshot={},
+            intent=parse_intent(tomllib.loads(SITE + more), source="site.toml").as_json(), snapshot={},
         ),
     )  # fmt: skip
     (tmp_path / "kept").mkdir(mode=0o700, exist_ok=True)
@@ -313,6 +317,16 @@ def test_a_silence_fails_when_it_lasts_longer_than_the_intent_allows(
     single = flight_result(flight(tmp_path), summarize(entries, "wlan0")).results[1]
     assert single.verdict is verdict
     assert "left nowhere" in single.observed
+
+
+def test_a_waiver_accepts_a_departure(tmp_path: Path) -> None:
+    waive = '[[waive]]\ndiagnosis = "EGRESS_CHANGED"\nreason = "known"\nuntil = 2999-01-01\n'
+    entries = [way(T0, [], []), probes(T0, "as-intended", "wlan0"), *flap(T0 + 10 * S)]
+    entries.append({"t": T0 + 60 * S, "kind": "end", "why": "the time is up"})
+    result = flight_result(flight(tmp_path, waive), summarize(entries, "wlan0"))
+    assert result.results[0].verdict is Verdict.FAIL
+    assert exit_status(result) is ExitStatus.OK
+    assert exit_status(flight_result(flight(tmp_path), summarize(entries, "wlan0"))) is ExitStatus.FAILED
 
 
 def test_what_the_watch_missed_is_never_called_right(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def _watch(spec: TargetSpec, folder: Path, record: RecordFile, options: argparse
 
     earlier = read_start(folder)
     last_ns = _last_line(folder) if earlier is not None else None
-    if earlier is not None and last_ns is not None and earlier.intent != spec.intent.as_json():
+    if earlier is not None and last_ns is not None and earlier.target.intent != spec.intent.as_json():
         raise UsageError(
             f"{folder}: holds an unfinished record of another site file; "
             f"'viacheck watch --report {shlex.quote(str(folder))}' reports it, then remove the folder"
@@ -143,21 +143,20 @@ def _watch(spec: TargetSpec, folder: Path, record: RecordFile, options: argparse
         if target.agent is None:
             problem = snapshot.problem("agent") or snapshot.problem("container") or snapshot.problem("engine")
             raise CommandFailed(problem.reason if problem is not None else "the agent's namespace cannot be opened")
-        now = time.time_ns()
         resumed = earlier is not None and last_ns is not None
-        until_ns = earlier.until_ns if earlier is not None and resumed else now + int(options.time * 1e9)
-        recording = Recording(target, record, interval=options.interval, until_ns=until_ns, say=_say)
+        recording = Recording(target, record, interval=options.interval, say=_say)
         with _ended_by_signals(recording):
             try:
                 recording.open()
+                now = time.time_ns()
                 if earlier is not None and resumed:
                     start, entry = earlier, {"t": now, "kind": "resume", "since": last_ns}
                 else:
                     record.clear()
-                    start, entry = _start(target, recording, now, until_ns, options), {"t": now, "kind": "start"}
+                    start, entry = _start(target, recording, now, options), {"t": now, "kind": "start"}
                     save_start(folder, start)
                 _announce(spec, target, start, folder, resumed=resumed)
-                recording.run(entry)
+                recording.run(entry, start.until_ns)
             except OSError as error:
                 raise CommandFailed(f"cannot watch: {error.strerror or error}") from None
         return start
@@ -173,9 +172,7 @@ def _last_line(folder: Path) -> int | None:
     return None if last is None or last["kind"] == "end" else int(last["t"])
 
 
-def _start(
-    target: NamespaceTarget, recording: Recording, now: int, until_ns: int, options: argparse.Namespace
-) -> FlightStart:
+def _start(target: NamespaceTarget, recording: Recording, now: int, options: argparse.Namespace) -> FlightStart:
     from viacheck.bundle.recorded_commands import Recorded
     from viacheck.flight_recorder.flight_start import FlightStart
 
@@ -186,7 +183,7 @@ def _start(
         target=target.record(),
         commands=list(map(Recorded.of, target.recorded)),
         started_ns=now,
-        until_ns=until_ns,
+        until_ns=now + int(options.time * 1e9),
         interval=options.interval,
         uplink=recording.plan.uplink,
         interfaces=list(recording.plan.interfaces),
@@ -240,7 +237,7 @@ def _report(folder: Path, start: FlightStart, options: argparse.Namespace) -> Ex
     outcome = flight_result(start, summarize(read_entries(folder), start.uplink))
     assert start.target.snapshot is not None, "a host that is watched has a snapshot"
     case = Case(
-        version=start.version, intent=start.intent, snapshot=start.target.snapshot, commands=start.commands,
+        version=start.version, intent=start.target.intent, snapshot=start.target.snapshot, commands=start.commands,
         outcome=outcome, render=render,
     )  # fmt: skip
     try:

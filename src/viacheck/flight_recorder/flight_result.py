@@ -29,6 +29,7 @@ from viacheck.model.result import (
     Verdict,
     overall,
 )
+from viacheck.model.waivers import waiver_of
 
 PACKETS_CHECK, WATCH_CHECK = "WATCH-01", "WATCH-02"
 TITLES = {
@@ -44,11 +45,17 @@ _OUTCOMES: dict[str, ProbeOutcome] = {
 
 
 def flight_result(start: FlightStart, summary: FlightSummary) -> RunResult:
-    """Return the whole result of a recording, finished or not."""
+    """Return the whole result of a recording, finished or not.
+
+    Raises:
+        IntentError: the intent of the record was changed.
+    """
     judge = _Judge(start, summary)
     results = [judge.all_packets(), *judge.departures(), judge.watch()]
+    for result in results:
+        result.waiver = waiver_of(result, start.intent, datetime.date.today())
     target = start.target.model_copy(deep=True)
-    target.verdict = overall([result.verdict for result in results])
+    target.verdict = overall([result.counted for result in results])
     target.notes += start.remarks
     run = Run(
         id=start.id,
@@ -63,9 +70,8 @@ def flight_result(start: FlightStart, summary: FlightSummary) -> RunResult:
 class _Judge:
     def __init__(self, start: FlightStart, summary: FlightSummary) -> None:
         self.start, self.summary = start, summary
-        egress = start.intent.get("egress", {})
         self.uplink = start.uplink
-        self.recover_within = seconds_of(str(egress.get("recover_within", "5s")))
+        self.recover_within = seconds_of(start.intent.egress.recover_within)
 
     def verdict_of(self, departure: WayDeparture) -> Verdict:
         """A departure by another uplink is a failure, and so is one that lasts; a short silence is an advisory."""

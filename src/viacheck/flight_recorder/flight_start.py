@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from viacheck.atomic_file import write_file
 from viacheck.bundle.recorded_commands import Recorded
 from viacheck.model.exit_status import UsageError
+from viacheck.model.intent import Intent
+from viacheck.model.intent_file import parse_intent
 from viacheck.model.plain import Plain
 from viacheck.model.result import TargetRecord
 from viacheck.user_file import read_file
@@ -40,9 +42,13 @@ class FlightStart(Plain):
     """Why the agent's packets are not counted, by interface."""
 
     @property
-    def intent(self) -> dict[str, Any]:
-        """The intent of the site file."""
-        return self.target.intent
+    def intent(self) -> Intent:
+        """The intent of the site file.
+
+        Raises:
+            IntentError: the file was changed.
+        """
+        return parse_intent(self.target.intent, source=START)
 
 
 def save_start(folder: Path, start: FlightStart) -> None:

@@ -86,7 +86,6 @@ class Recording:
         record: RecordFile,
         *,
         interval: float,
-        until_ns: int,
         say: Callable[[str], None],
     ) -> None:
         """Watch nothing yet.
@@ -95,10 +94,9 @@ class Recording:
             target: a lab or this host; its agent must be open.
             record: where the lines go.
             interval: seconds from one round of probes to the next.
-            until_ns: since the epoch, when the recording ends.
             say: prints a line for a person.
         """
-        self._target, self._record, self._interval, self._until_ns = target, record, interval, until_ns
+        self._target, self._record, self._interval, self._until_ns = target, record, interval, 0
         self._say = say
         self._ended: str | None = None
         self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -151,15 +149,17 @@ class Recording:
             )
         return [*self.plan.remarks, *more]
 
-    def run(self, entry: Entry) -> str:
+    def run(self, entry: Entry, until_ns: int) -> str:
         """Record until the time is up, or until :meth:`end`; return why it ended.
 
         Args:
             entry: the first line, which says why the recording begins.
+            until_ns: since the epoch, when the recording ends.
 
         Raises:
             OSError: the kernel refuses a socket.
         """
+        self._until_ns = until_ns
         try:
             self._write(entry)
             wrong = self._ways.now()
