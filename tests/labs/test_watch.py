@@ -245,6 +245,7 @@ def test_a_lab_can_be_watched(tmp_path: Path) -> None:
     [
         (("--report", "nowhere"), "nowhere: holds no record of viacheck watch"),
         (("--lab", "nat"), "--lab needs --state-dir DIR for its record"),
+        (("--lab", "nat", "--agent", "x"), "--agent goes with --site: a lab has one agent"),
         (("--lab", "nat", "--for", "1w"), "invalid time '1w'; allowed: a number with its unit: 30s, 5m, 24h, 7d"),
         (("--lab", "nat", "--disk", "0"), "invalid size '0'; allowed: 1 to 4096"),
         ((), "one of the arguments --site --lab --report is required"),

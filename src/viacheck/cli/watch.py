@@ -19,7 +19,7 @@ from viacheck import __version__
 from viacheck.bundle.manifest import DEFAULT, MODES
 from viacheck.cli.command import CommandFailed, opened
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.intent_file import load_intent
+from viacheck.model.site_agents import SOLE_AGENT, agent_chosen, load_agents, named
 
 if TYPE_CHECKING:
     from viacheck.flight_recorder.flight_start import FlightStart
@@ -48,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--site", type=Path, metavar="FILE", help="watch this host, by its site file")
     target.add_argument("--lab", metavar="LAB", help="watch a lab, to try the recorder")
     target.add_argument("--report", type=Path, metavar="DIR", help="only make the report of the record in this folder")
+    parser.add_argument("--agent", metavar="NAME", help="of several agents in the site file, this one")
     parser.add_argument("--for", dest="time", type=_time, default=TIME, metavar="TIME", help="how long (default: 24h)")
     parser.add_argument(
         "--interval", type=_interval, default=INTERVAL, metavar="TIME",
@@ -85,7 +86,8 @@ def run(options: argparse.Namespace) -> ExitStatus:
             raise UsageError(f"{options.report}: holds no record of viacheck watch")
         return _report(options.report, start, options)
     spec = _spec(options)
-    folder: Path = options.state_dir or STATE / re.sub(r"[^A-Za-z0-9._-]", "_", spec.intent.site.name)
+    name = named(spec.intent.site.name, options.agent or "")
+    folder: Path = options.state_dir or STATE / re.sub(r"[^A-Za-z0-9._-]", "_", name)
     with _record(folder, options.disk) as record:
         start = _watch(spec, folder, record, options)
         return _report(folder, start, options)
@@ -95,7 +97,11 @@ def _spec(options: argparse.Namespace) -> TargetSpec:
     from viacheck.targets.specs import LocalSpec
 
     if options.lab is None:
-        return LocalSpec(load_intent(options.site), str(options.site))
+        intents = load_agents(options.site)
+        chosen = agent_chosen(intents, options.agent, str(options.site))
+        return LocalSpec(intents[chosen], str(options.site), agent=chosen)
+    if options.agent is not None:
+        raise UsageError("--agent goes with --site: a lab has one agent")
     from netns_lab.lab_specs import parse_labs
     from viacheck.host.user_namespace import enter_user_namespace_if_needed
 
@@ -173,7 +179,7 @@ def _last_line(folder: Path) -> int | None:
 
 
 def _start(target: NamespaceTarget, recording: Recording, now: int, options: argparse.Namespace) -> FlightStart:
-    from viacheck.bundle.recorded_commands import Recorded
+    from viacheck.bundle.recorded_commands import of_agent
     from viacheck.flight_recorder.flight_start import FlightStart
 
     return FlightStart(
@@ -181,7 +187,8 @@ def _start(target: NamespaceTarget, recording: Recording, now: int, options: arg
         version=__version__,
         command=shlex.join(["viacheck", *sys.argv[1:]]),
         target=target.record(),
-        commands=list(map(Recorded.of, target.recorded)),
+        agent=options.agent or SOLE_AGENT,
+        commands=of_agent(target.recorded, options.agent or SOLE_AGENT),
         started_ns=now,
         until_ns=now + int(options.time * 1e9),
         interval=options.interval,
@@ -237,7 +244,8 @@ def _report(folder: Path, start: FlightStart, options: argparse.Namespace) -> Ex
     outcome = flight_result(start, summarize(read_entries(folder), start.uplink))
     assert start.target.snapshot is not None, "a host that is watched has a snapshot"
     case = Case(
-        version=start.version, intent=start.target.intent, snapshot=start.target.snapshot, commands=start.commands,
+        version=start.version, intents={start.agent: start.target.intent},
+        snapshots={start.agent: start.target.snapshot}, commands=start.commands,
         outcome=outcome, render=render,
     )  # fmt: skip
     try:

@@ -14,6 +14,7 @@ from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.plain import Plain
 from viacheck.model.result import TargetRecord
+from viacheck.model.site_agents import SOLE_AGENT
 from viacheck.user_file import read_file
 
 START = "start.json"
@@ -28,6 +29,8 @@ class FlightStart(Plain):
     command: str
     target: TargetRecord
     """The target with its intent and its snapshot, as result.json has it."""
+    agent: str = SOLE_AGENT
+    """The agent's name in a site file with several."""
     commands: list[Recorded]
     """The commands that the snapshot was read with, for the bundle."""
     started_ns: int
