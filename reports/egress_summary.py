@@ -14,6 +14,8 @@ from viacheck.model.result import CheckResult, PacketsEvidence, TargetRecord, Ve
 
 EGRESS_CHECK = "EGRESS-01"
 """The check whose probes prove which uplink the agent's packets use."""
+WATCH_CHECK = "WATCH-01"
+"""The check of ``viacheck watch``: its result without a case sums up all departures."""
 KERNEL_CHECK = "ROUTE-05"
 """The check that asks the kernel: the second witness where no packets were sent."""
 REBOOT_CHECKS = ("PERSIST-01", "PERSIST-02", "PIPEWORK-05", "FLAP-08")
@@ -149,6 +151,9 @@ def _on_results(target: TargetRecord, results: Sequence[CheckResult]) -> Verdict
             why = target.notes[0] if target.notes else reason(results[0]) if results else "no check was run"
             why = obstacles.pop() if obstacles else why
             return VerdictSentence(f"Nothing was decided: {sentence(why)}", why)
+    watched = next((result for result in results if result.check == WATCH_CHECK and result.case is None), None)
+    if watched is not None:
+        return VerdictSentence(sentence(watched.observed[:1].upper() + watched.observed[1:]))
     egress = [result for result in results if result.check == EGRESS_CHECK]
     others = [result for result in results if result.check != EGRESS_CHECK]
     failed = {result.check for result in others if result.counted is Verdict.FAIL}

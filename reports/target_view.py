@@ -7,7 +7,14 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from reports.egress_summary import EGRESS_CHECK, EgressSummary, VerdictSentence, egress_summary, verdict_sentence
+from reports.egress_summary import (
+    EGRESS_CHECK,
+    WATCH_CHECK,
+    EgressSummary,
+    VerdictSentence,
+    egress_summary,
+    verdict_sentence,
+)
 from reports.hops import Hop, hops
 from reports.host_facts import Facts, facts
 from reports.text import chapter, check_order, reason, worst
@@ -126,7 +133,9 @@ class TargetView:
     @cached_property
     def topology(self) -> Topology | None:
         """The topology that is drawn."""
-        return topology(self.record, self.egress, self.results)
+        # A watch follows the packets over hours: a drawing of one moment would show nothing of that.
+        watch = any(result.check == WATCH_CHECK for result in self.results)
+        return None if watch else topology(self.record, self.egress, self.results)
 
     @cached_property
     def chapters(self) -> list[ChapterView]:

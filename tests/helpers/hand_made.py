@@ -84,6 +84,11 @@ class HandMadeHost:
         self._endings = contextlib.ExitStack()
         self._endings.callback(self.namespace.close)
 
+    @property
+    def pid(self) -> int:
+        """The number of the process that holds the namespaces."""
+        return self._process.pid
+
     def inside(self, *argv: str) -> list[str]:
         """Words that run a command on this host."""
         return ["nsenter", "--target", str(self._process.pid), "--net", "--mount", *argv]

@@ -43,8 +43,9 @@ BELOW: dict[str, set[str]] = {
     "reports": {"model", "atomic_file", "private_folder", "user_file"},
     "fixtures": ABOVE,
     "fleet": ABOVE,
+    "flight_recorder": TARGETS | {"reports"},
     "bench": ABOVE | {"fixtures", "checks"},
-    "cli": ABOVE | {"bench", "fleet"},
+    "cli": ABOVE | {"bench", "fleet", "flight_recorder"},
     "checks": {"model", "analysis", "persistence", "fixtures"},
 }
 """What each room may import of the others. A room is a folder of src/viacheck/ or of the checkout."""

@@ -31,6 +31,7 @@ COMMANDS = {
     "explain": "show where a packet goes, and why",
     "diff": "show what changed between two runs",
     "report": "render a saved result.json again",
+    "watch": "record for hours which way the agent's packets take",
     "fleet": "check many hosts, or make one report of their results",
     "export": "print a saved result in the format of another tool",
     "collect": "write a bundle of this host, for analysis elsewhere",

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from viacheck.analysis.link_layers import LinkLayers
+from viacheck.disruption.departures import DepartureLog
 from viacheck.disruption.flow_results import probe_result
 from viacheck.model.intent import TransportProtocol
-from viacheck.model.measurements import LATE, Departure, FlowAge, ProbeResult
+from viacheck.model.measurements import LATE, FlowAge, ProbeResult
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
-from viacheck.packets.capture import Frame, Observation, Period, Watch
+from viacheck.packets.capture import Observation, Period, Watch
 from viacheck.packets.probes import Prober, ProbeRequest
 
 TICK = 0.01
@@ -88,10 +89,9 @@ class ProbeStream:
         self.prober: Prober | None = prober
         self.flows = tuple(flows)
         self.ticks = 0
-        self._monitor, self._egress_interfaces, self._tick = monitor, frozenset(egress_interfaces), tick
-        self._layers = layers or LinkLayers()
+        self._monitor, self._tick = monitor, tick
         self._sent: list[list[_Sent]] = [[] for _ in flows]
-        self._departures: dict[int, list[tuple[int, str, str]]] = {}
+        self._departures = DepartureLog(egress_interfaces, layers or LinkLayers())
         self._earlier: list[Observation] = []
         self._period: Period | None = watch()
         self._next = time.monotonic()
@@ -128,14 +128,7 @@ class ProbeStream:
 
     def _read(self) -> None:
         if self._period is not None:
-            self._note(self._period.read())
-
-    def _note(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            interface = self._layers.counts_for.get(frame.interface, frame.interface)
-            leaves = frame.direction == "out" and frame.role == "probe" and interface in self._egress_interfaces
-            if leaves and frame.number is not None:
-                self._departures.setdefault(frame.number, []).append((frame.time_ns, interface, frame.source))
+            self._departures.note(self._period.read())
 
     def reopen(self) -> None:
         """Watch interfaces that were recreated."""
@@ -173,13 +166,7 @@ class ProbeStream:
         results = []
         for probe in sent if last is None else sent[-last:]:
             at = (probe.time_ns - begin_ns) / 1e9
-            seen = self._departures.get(probe.number, ())
-            by_source = {(interface, source) for _time_ns, interface, source in seen}
-            departures = [
-                Departure((time_ns - begin_ns) / 1e9, interface, source)
-                for time_ns, interface, source in seen
-                if not any((upper, source) in by_source for upper in self._layers.above.get(interface, ()))
-            ]
+            departures = self._departures.of(probe.number, begin_ns)
             results.append(probe_result(at, flow.flow, flow.family, departures, uplink, sources(at)))
         return results
 
@@ -193,7 +180,7 @@ class ProbeStream:
         self._departures.clear()
         unproven: dict[str, str] = {}
         for observation in observations:
-            self._note(observation.frames)
+            self._departures.note(observation.frames)
             unproven |= observation.unproven
         return unproven
 

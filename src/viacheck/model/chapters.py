@@ -11,6 +11,7 @@ CHAPTERS = {
     "EGRESS": "Where the packets leave",
     "PERSIST": "What is configured to persist",
     "FLAP": "Which events the egress survives",
+    "WATCH": "What happened while it was watched",
 }
 """Title of each chapter, by the letters with which its check ids begin."""
 INTERRUPTIONS = "FLAP"

@@ -28,6 +28,8 @@ _VERBS = {
     rtnetlink.RTM_NEWRULE: "there", rtnetlink.RTM_DELRULE: "gone",
     rtnetlink.RTM_NEWROUTE: "there", rtnetlink.RTM_DELROUTE: "gone",
 }  # fmt: skip
+CHANGES = frozenset(_VERBS)
+"""Types of the messages that announce a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +108,32 @@ def announced(datagram: bytes, names: dict[int, str]) -> Iterator[str]:
         MalformedMessage: when a length does not fit.
     """
     for message in codec.decode_messages(datagram):
-        verb = _VERBS.get(message.type)
-        if verb is None:
-            continue
-        decoded = RtnetlinkMessage.decode(message.type, message.payload)
-        match message.type:
-            case rtnetlink.RTM_NEWLINK | rtnetlink.RTM_DELLINK:
-                yield _link(LinkChange.of(decoded), names)
-            case rtnetlink.RTM_NEWADDR | rtnetlink.RTM_DELADDR:
-                yield _address(decoded, names, verb)
-            case rtnetlink.RTM_NEWRULE | rtnetlink.RTM_DELRULE:
-                rule = rule_of(decoded)
-                yield f"{FAMILY_OPTION[rule.family]}rule {rule_text(rule)} {verb}"
-            case _:
-                route = route_of(decoded, names)
-                if route.table != TABLE_LOCAL:
-                    # The local table follows the addresses.
-                    yield f"{FAMILY_OPTION[route.family]}route {route_text(route)} {verb}"
+        if message.type in CHANGES:
+            text = change_text(RtnetlinkMessage.decode(message.type, message.payload), names)
+            if text is not None:
+                yield text
+
+
+def change_text(message: RtnetlinkMessage, names: dict[int, str]) -> str | None:
+    """Return one change as text; None for a route of the local table, which follows the addresses.
+
+    Raises:
+        MalformedMessage: when a length does not fit.
+    """
+    verb = _VERBS[message.kind]
+    match message.kind:
+        case rtnetlink.RTM_NEWLINK | rtnetlink.RTM_DELLINK:
+            return _link(LinkChange.of(message), names)
+        case rtnetlink.RTM_NEWADDR | rtnetlink.RTM_DELADDR:
+            return _address(message, names, verb)
+        case rtnetlink.RTM_NEWRULE | rtnetlink.RTM_DELRULE:
+            rule = rule_of(message)
+            return f"{FAMILY_OPTION[rule.family]}rule {rule_text(rule)} {verb}"
+        case _:
+            route = route_of(message, names)
+            if route.table == TABLE_LOCAL:
+                return None
+            return f"{FAMILY_OPTION[route.family]}route {route_text(route)} {verb}"
 
 
 def _link(link: LinkChange, names: dict[int, str]) -> str:

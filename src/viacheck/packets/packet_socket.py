@@ -132,7 +132,7 @@ class PacketSocket:
         self._socket = socket.socket(socket.AF_PACKET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
         try:
             self._configure(program, outgoing)
-            _bind(self._socket, index)
+            bind_to_index(self._socket, index)
         except BaseException:
             self._socket.close()
             raise
@@ -326,7 +326,12 @@ def _address(index: int, protocol: int) -> _Address:
     return _Address(family=socket.AF_PACKET, protocol=socket.htons(protocol), index=index)
 
 
-def _bind(packet_socket: socket.socket, index: int) -> None:
+def bind_to_index(packet_socket: socket.socket, index: int) -> None:
+    """Bind a packet socket to an interface: from now on it receives that interface's frames.
+
+    Raises:
+        OSError: ENODEV when no interface has that index.
+    """
     address = _address(index, _ETH_P_ALL)
     if _libc.bind(packet_socket.fileno(), ctypes.byref(address), ctypes.sizeof(address)) != 0:
         number = ctypes.get_errno()

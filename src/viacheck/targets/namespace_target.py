@@ -134,6 +134,39 @@ class NamespaceTarget:
             self.agent.close()
             self.agent = None
 
+    def agent_was_replaced(self) -> bool | None:
+        """Whether the agent has another network namespace than the open one; None while it has none at all.
+
+        Raises:
+            EngineProblem: the Docker engine does not answer.
+        """
+        name, path = self.intent.agent.container, self.intent.agent.netns
+        if name is not None:
+            try:
+                container = read_engine(self.services.engine_url, name).container
+            except ContainerMissing:
+                return None
+            if container is None or not container.running:
+                return None
+            path = f"{self.services.proc}/{container.pid}/ns/net"
+        assert path is not None
+        try:
+            status = self.host.call(lambda: os.stat(path))
+        except OSError:
+            return None
+        if self.agent is None:
+            return True
+        opened = os.fstat(self.agent.net_fd)
+        return (status.st_dev, status.st_ino) != (opened.st_dev, opened.st_ino)
+
+    def renew_agent(self) -> Snapshot:
+        """Open the agent's namespace again, whichever it has now, and return the present state."""
+        self.leave_agent()
+        self._problems.clear()
+        self.engine = self._read_engine(self._problems)
+        self.agent = self._open_agent()
+        return self._take_snapshot(self.engine, self._problems)
+
     def reopen_agent(self) -> Namespace:
         """Open the agent's namespace after a restart of its container; the caller closes it.
 
