@@ -58,8 +58,10 @@ def scan_findings(outcome: RunResult) -> Iterator[ScanFinding]:
     for result in outcome.results:
         if result.verdict not in LISTED:
             continue
-        file = next((evidence for evidence in result.evidence if isinstance(evidence, FileEvidence)), None)
-        if file is None:
+        files = [evidence for evidence in result.evidence if isinstance(evidence, FileEvidence)]
+        if not files:
             yield ScanFinding(result, SITE_FILE, 1, on_host=False)
         else:
+            # The evidence of the cause follows that of the check, which may be lines that are right.
+            file = files[-1]
             yield ScanFinding(result, file.path.lstrip("/") or SITE_FILE, max(file.line or 1, 1), on_host=True)

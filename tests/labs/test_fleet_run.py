@@ -21,11 +21,13 @@ import pytest
 from netns_lab.faults import FAULTS
 from netns_lab.lab_specs import parse_labs
 from netns_lab.open_lab import open_lab
+from netns_lab.services.ssh_host import SSHD, SSHWorld
 from reports.fleet_report import HostSummary, outliers, summarise
 from reports.report_files import read_outcome
 from tests.helpers.front_door import VIACHECK, sub_command
-from tests.helpers.ssh_host import SSHD, SSHWorld
+from tests.helpers.paths import ROOT
 from tests.helpers.terminal import at_a_terminal
+from viacheck.bench import fleet_controllers
 from viacheck.model.result import RunResult, Verdict
 
 HERE = f"3.{sys.version_info.minor}-{platform.machine()}"
@@ -38,7 +40,7 @@ pytestmark = [
 SITE_TEMPLATE = """\
 schema = 1
 [site]
-name = {{ inventory_hostname | toml }}
+name = {{ inventory_hostname | tojson }}
 [agent]
 netns = "/run/netns/agent"
 [agent.attach]
@@ -51,9 +53,9 @@ gateway = "10.10.40.1"
 uplink = "eth0"
 {% else %}
 [uplinks.{{ agent_uplink }}]
-gateway = {{ agent_gateway | toml }}
+gateway = {{ agent_gateway | tojson }}
 [egress]
-uplink = {{ agent_uplink | toml }}
+uplink = {{ agent_uplink | tojson }}
 table = 200
 table_name = "wlan0rt"
 persist = "none"
@@ -290,6 +292,50 @@ def test_only_the_collect_script_runs_on_a_host(
     assert target.notes[0].startswith("judged from bundle.tar.gz, ")
     assert (tmp_path / "hosts" / "no-python" / "bundle.tar.gz").stat().st_mode & 0o777 == 0o600
     assert list(fleet.world.temporary.iterdir()) == []
+
+
+def test_the_role_of_ansible_ends_in_the_report(
+    fleet: Fleet, first: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    assert first.returncode == 0
+    names = [HEALTHY[0], "rule-missing-1"]
+    # sshd accepts the name of another host by the alias in ssh_config alone, so Ansible must use this file.
+    hosts = "".join(
+        f"    {name}:\n      ansible_ssh_args: -F {fleet.world.config}\n      viacheck_folder: {tmp_path}/on-{name}\n"
+        for name in names
+    )
+    variables = "agent_uplink: wlan0, agent_gateway: 10.10.50.1, viacheck_options: [-k, ROUTE or EGRESS-01]"
+    (tmp_path / "inventory.yml").write_text(f"all:\n  vars: {{{variables}}}\n  hosts:\n{hosts}")
+    commands = Path(sys.executable).parent
+    done = subprocess.run(
+        [
+            commands / "ansible-playbook", "-i", "inventory.yml", ROOT / "contrib" / "ansible" / "playbook.yml",
+            "-e", f"viacheck_pack={fleet.folder}/viacheck.pyz viacheck_results={tmp_path}/results",
+            "-e", f"viacheck_site_template={fleet.folder}/site.toml.j2 ansible_become=false",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "HOME": str(tmp_path), "ANSIBLE_PIPELINING": "1",
+             "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+             "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "1 of 2 hosts pass" in done.stdout
+    assert "RULE_MISSING on 1 host (fail)" in done.stdout
+    assert (tmp_path / "results" / "index.html").exists()
+    assert {host.name: host.verdict for host in summarise(tmp_path / "results", processes=1)} == {
+        HEALTHY[0]: "pass", "rule-missing-1": "fail",
+    }  # fmt: skip
+
+
+def test_the_bench_judges_every_host_in_each_way(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "cache").symlink_to(fleet.folder / "cache")
+    packed = (fleet.folder / "viacheck.pyz").read_bytes()
+    own, memory, loop, ansible = fleet_controllers.compare(2, packed, tmp_path, None).judged().figures
+    assert own.median is not None
+    assert loop.ratio is not None
+    assert memory.reached
+    assert memory.ratio is None
+    assert ansible.remark == "not measured: needs ansible-core and a checkout"
 
 
 def test_a_terminal_shows_a_bar_and_keeps_a_line_for_each_host(fleet: Fleet, tmp_path: Path) -> None:

@@ -76,7 +76,10 @@ def test_sarif_follows_the_schema(sample: str) -> None:
 def test_sarif_shows_the_faulty_line_and_a_waiver() -> None:
     outcome = waived()
     failed = next(result for result in outcome.results if result.check == "ROUTE-02")
-    failed.evidence = [FileEvidence(path="/etc/network/inter faces", line=3, text="iface")]
+    failed.evidence = [
+        FileEvidence(path="/etc/iproute2/rt_tables", line=7, text="a line that is right"),
+        FileEvidence(path="/etc/network/inter faces", line=3, text="iface"),
+    ]
     results = json.loads(export(outcome, "sarif"))["runs"][0]["results"]
     entry = next(result for result in results if result["ruleId"] == "ROUTE-02")
     place = entry["locations"][0]["physicalLocation"]

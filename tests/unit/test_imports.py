@@ -40,11 +40,11 @@ BELOW: dict[str, set[str]] = {
     "bundle": HOST,
     "targets": TARGETS - {"targets"},
     "netns_lab": TARGETS,
-    "reports": {"model", "atomic_file", "private_folder", "user_file"},
+    "reports": {"model", "atomic_file", "collector_pause", "private_folder", "user_file"},
     "fixtures": ABOVE,
     "fleet": ABOVE,
     "flight_recorder": TARGETS | {"reports"},
-    "bench": ABOVE | {"fixtures", "checks"},
+    "bench": ABOVE | {"fixtures", "checks", "fleet"},
     "cli": ABOVE | {"bench", "fleet", "flight_recorder"},
     "checks": {"model", "analysis", "persistence", "fixtures"},
 }

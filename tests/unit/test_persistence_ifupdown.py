@@ -12,6 +12,7 @@ import pytest
 from tests.helpers.persistence_hosts import host_file, recorded, resolved
 from viacheck.diagnosis.persistence import not_written_down
 from viacheck.model.measurements import Measurements
+from viacheck.model.result import FileEvidence
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence import ifupdown
 from viacheck.persistence.assess import assess_persistence
@@ -77,6 +78,13 @@ def test_what_is_missing_is_named(change: tuple[str, str], missing: str, reason:
     assert any(missing in sentence for sentence in persistence.missing), persistence.missing
     if reason is not None:
         assert any(reason in why for _place, why in persistence.ineffective), persistence.ineffective
+
+
+def test_the_stanza_that_lacks_a_line_is_evidence_with_its_place() -> None:
+    text = BOTH.replace(RULE, "")
+    (cause,) = not_written_down(resolved({INTERFACES: text}), Measurements())
+    (file,) = (evidence for evidence in cause.evidence if isinstance(evidence, FileEvidence))
+    assert (file.path, file.line) == (INTERFACES, text.splitlines().index("iface wlan0 inet dhcp") + 1)
 
 
 def test_nothing_manages_the_uplink() -> None:

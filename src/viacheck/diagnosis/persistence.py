@@ -72,12 +72,20 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
             StateEvidence(
                 title=f"what {OWN_NAMES[persistence.manager]} needs, in {change.path}", lines=change.text.splitlines()
             ),
+            *_stanza(persistence),
             *(
                 FileEvidence(path=place.path, line=place.line, text=f"{place.text}\n({reason})")
                 for place, reason in persistence.ineffective
             ),
         ),
     )  # fmt: skip
+
+
+def _stanza(persistence: Persistence) -> Iterator[FileEvidence]:
+    """Yield the place in the files that is about the uplink, where the lines are missing."""
+    if persistence.link is not None:
+        place = persistence.link.place
+        yield FileEvidence(path=place.path, line=place.line, text=place.text)
 
 
 def _at_boot(resolved: ResolvedIntent, persistence: Persistence) -> str:

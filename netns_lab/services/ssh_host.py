@@ -18,12 +18,13 @@ SSHD = Path("/usr/sbin/sshd")
 
 @dataclass(slots=True)
 class SSHWorld:
-    """The keys and the ssh_config of a test's fleet."""
+    """The keys and the ssh_config of a fleet, in a folder."""
 
     folder: Path
     entries: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        """Make the keys of the user and of the hosts, and a key that is not known."""
         for name in ("user", "host", "other"):
             self._keygen(name)
         self._know("*", "host")
@@ -55,7 +56,8 @@ class SSHWorld:
         )
         settings.write_text(
             f"HostKey {self.folder}/{key}\nAuthorizedKeysFile /run/sshd/user.pub\nStrictModes no\nUsePAM no\n"
-            f"PermitRootLogin prohibit-password\nPidFile none\nPrintMotd no\nSetEnv {environment}\n"
+            f"PermitRootLogin prohibit-password\nPidFile none\nPrintMotd no\nSubsystem sftp internal-sftp\n"
+            f"SetEnv {environment}\n"
         )
         lab.host.run("mkdir", "-p", "/run/sshd")
         # An ordinary user's sshd reads it with that user's rights.
