@@ -11,10 +11,16 @@ from netns_lab.lab_specs import parse_labs
 from netns_lab.plan import AGENT_PATH, LabPlan
 from netns_lab.site_lab import plan_of_site
 from tests.helpers.markdown import blocks
+from viacheck.model.intent import Intent
 from viacheck.model.intent_file import IntentError, parse_intent
+from viacheck.model.site_agents import parse_agents
 from viacheck.targets.specs import SelectionError
 
-SITE_FILES = [tomllib.loads(text) for text in blocks("site-file.md", "toml")]
+DOCUMENTED = [
+    intent
+    for text in blocks("site-file.md", "toml")
+    for intent in parse_agents(tomllib.loads(text), source="site-file.md").values()
+]
 SITE = """\
 schema = 1
 [site]
@@ -72,9 +78,8 @@ def test_the_intent_of_the_lab_describes_the_same_lab() -> None:
     assert not again.notes
 
 
-@pytest.mark.parametrize("document", SITE_FILES, ids=range(len(SITE_FILES)))
-def test_every_documented_site_file_is_a_lab(document: dict[str, object]) -> None:
-    intent = parse_intent(document, source="site-file.md")
+@pytest.mark.parametrize("intent", DOCUMENTED, ids=range(len(DOCUMENTED)))
+def test_every_documented_agent_is_a_lab(intent: Intent) -> None:
     if intent.mode == "ipvlan":
         with pytest.raises(IntentError, match=r"agent\.attach\.mode: --lab blank: found 'ipvlan'; no lab has it"):
             plan_of_site(intent, "site-file.md")
