@@ -46,7 +46,7 @@ def daemons() -> list[int]:
     return [int(number) for number in pgrep.stdout.split()]
 
 
-def gone(within: float = 5.0) -> bool:
+def gone(within: float = 30.0) -> bool:
     deadline = time.monotonic() + within
     while daemons():
         if time.monotonic() > deadline:

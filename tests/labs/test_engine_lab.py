@@ -32,7 +32,7 @@ from viacheck.model.snapshot import Attachment, DockerContainer, IPAMPool
 
 UNAVAILABLE = missing_requirement()
 needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
-GONE_WITHIN = 10.0
+GONE_WITHIN = 30.0
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from tests.helpers.namespaces import holders, pinned
 from viacheck.model.result import RunResult
 
 LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
-ENDS_WITHIN = 60.0
+ENDS_WITHIN = 120.0
 """Seconds that a busy machine may need to close the labs and to write the report."""
-GONE_WITHIN = 10.0
+GONE_WITHIN = 30.0
 """Seconds after which what should be gone is a leftover."""
 MARK = "VIACHECK_TEST_RUN"
 NO_ENGINE = missing_requirement()

