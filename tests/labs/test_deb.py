@@ -57,7 +57,7 @@ def host() -> Iterator[Lab]:
 def test_it_is_a_package_as_debian_names_and_fills_it(package: Path) -> None:
     assert package.name == f"viacheck_{__version__}_all.deb"
     assert field(package, "Version") == f"{__version__}\n"
-    assert field(package, "Depends") == "python3 (>= 3.11), python3 (<< 3.15), iproute2\n"
+    assert field(package, "Depends") == "python3 (>= 3.11) | python3.11, python3 (<< 3.15), iproute2\n"
     listed = subprocess.run(["dpkg-deb", "--contents", package], check=True, capture_output=True, text=True).stdout
     lines = [line.split() for line in listed.splitlines()]
     assert {line[1] for line in lines} == {"root/root"}
@@ -91,7 +91,9 @@ def test_the_command_writes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     files = {path.name: path for path in tmp_path.iterdir()}
     assert files.keys() == {f"viacheck_{__version__}_amd64.deb", "other.deb"}
     assert not any(path.stat().st_mode & 0o111 for path in files.values())
-    assert "python3 (>= 3.12), python3 (<< 3.13)" in field(files.pop(f"viacheck_{__version__}_amd64.deb"), "Depends")
+    assert "python3 (>= 3.12) | python3.12, python3 (<< 3.13)" in field(
+        files.pop(f"viacheck_{__version__}_amd64.deb"), "Depends"
+    )
 
 
 @needs_whole_host

@@ -124,7 +124,8 @@ def _control(files: Mapping[str, tuple[bytes, int]], platforms: Collection[Platf
         "Architecture": architecture(platforms),
         "Maintainer": _maintainer(),
         "Installed-Size": str(sum(map(len, installed.values())) // 1024 + 1),
-        "Depends": f"python3 (>= 3.{minors[0]}), python3 (<< 3.{minors[-1] + 1}), iproute2",
+        # The one file finds a python3.11 beside an older python3, as Ubuntu 22.04 has it.
+        "Depends": f"python3 (>= 3.{minors[0]}) | python3.{minors[0]}, python3 (<< 3.{minors[-1] + 1}), iproute2",
         "Recommends": "nftables | iptables",
         "Section": "net",
         "Priority": "optional",
