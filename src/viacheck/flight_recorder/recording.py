@@ -38,6 +38,8 @@ RECENT = 64
 """Announcements that are remembered, to be written when the way changes."""
 SECONDS_ASLEEP = 2.0
 """A clock that jumps by more than that was set, or the host was asleep."""
+SECONDS_LATE = 5.0
+"""A sample that is later than that was not late by a busy machine alone."""
 AGENT_TICK = 1.0
 """Seconds from one search for the agent to the next while it is away."""
 INTERFACES_TICK = 5.0
@@ -199,13 +201,15 @@ class Recording:
 
     def _loop(self) -> None:
         now = time.monotonic()
-        next_sample, next_round, tick_of = now + SAMPLE, now, time.time_ns() / 1e9 - now
+        next_sample, next_round, tick_of = now + SAMPLE, now + self._interval, time.time_ns() / 1e9 - now
+        # Also a short recording on a busy machine has one round.
+        self._begin_round("interval")
         while self._ended is None and time.time_ns() < self._until_ns:
             now = time.monotonic()
             if now >= next_sample:
                 asleep = time.time_ns() / 1e9 - now - tick_of
                 late = now - next_sample
-                if abs(asleep) > SECONDS_ASLEEP or late > SECONDS_ASLEEP:
+                if abs(asleep) > SECONDS_ASLEEP or late > SECONDS_LATE:
                     self._note_pause(asleep, late)
                     tick_of += asleep
                 self._sample()
@@ -459,6 +463,9 @@ class Recording:
     # --- The record ---
 
     def _finish(self) -> None:
+        while self._under_way:
+            self._read_round()
+            time.sleep(ROUND_TICK)
         self._take_events()
         self._counts.read()
         self._write_counts()
