@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from netns_lab import cgroups
-from netns_lab.lab import Lab
-from netns_lab.lab_specs import Script, parse_labs
+from netns_lab.lab import Lab, LabMachine
+from netns_lab.lab_specs import LabSpec, Script, parse_labs
 from netns_lab.open_lab import open_lab
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
+from reports.run_diff import differences
 from tests.helpers.disruptions import carried_out, through
 from tests.helpers.front_door import Finished, by_check, run_once, severity, sub_command, viacheck
 from tests.helpers.guarded_host import until
@@ -25,7 +26,7 @@ from tests.helpers.paths import ROOT
 from viacheck.analysis.disruption_text import disruption_text
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.model.measurements import FlowKind
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult, Run, RunResult, Verdict
 from viacheck.targets.namespace_target import NamespaceTarget
 
 NETWORKD, IFUPDOWN, NM = (f"host:policy-routing-{manager}" for manager in ("networkd", "ifupdown", "nm"))
@@ -76,6 +77,7 @@ def test_the_disk_outlives_a_boot_and_nothing_else_does(tmp_path: Path) -> None:
     (spec,) = parse_labs(NETWORKD)
     changed = spec.with_scripts(Script("change.sh", "touch /root/kept\n", str(tmp_path)))
     with contextlib.closing(open_lab(changed)) as lab:
+        state = saved(changed, lab)
         lab.host.write("/run/lost", "")
         lab.host.ip("rule", "add", "priority", "7", "from", "10.99.0.0/16", "lookup", "201")
         before = boots(lab)
@@ -84,12 +86,20 @@ def test_the_disk_outlives_a_boot_and_nothing_else_does(tmp_path: Path) -> None:
         power.reboot()
         power.plug_in()
         power.power_on()
-        power.wait_for_agent().close()
+        lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, power.wait_for_agent())
         power.wait_until_booted()
+        # What a boot draws or counts anew, such as MAC addresses, is no difference to 'viacheck diff'.
+        assert differences(state, saved(changed, lab)) == []
         assert lab.host.run("ls", "/root").stdout == "kept\n"
         assert "lost" not in lab.host.run("ls", "/run").stdout
         assert lab.host.namespace.run(["ip", "rule", "show", "priority", "7"]).stdout == ""
         assert boots(lab) == before + 1
+
+
+def saved(spec: LabSpec, lab: Lab) -> RunResult:
+    """The state of a lab's host as result.json holds it."""
+    target = spec.target_of(lab, ends_lab=False)
+    return RunResult(run=Run(id="", started="", finished="", command=""), targets=[target.record()], results=[])
 
 
 def boots(lab: Lab) -> int:
