@@ -29,6 +29,8 @@ KINDS = {"--net": "net", "--mount": "mnt", "--pid": "pid"}
 """Options of nsenter(1), and the names of the namespaces in /proc."""
 READ_LATE = {"COLUMNS", "DOCKER_HOST", "NO_COLOR", "PYTEST_CURRENT_TEST", "SSH_CONNECTION", "TERM"}
 """Variables that are not read before a run has begun: neither by an import, nor when Python or the C library starts."""
+ENVIRONMENT = dict(os.environ)
+"""Of this process before any test has changed it."""
 READY = 16
 """Octets of the longest message of the server."""
 
@@ -66,19 +68,19 @@ class ForkServer:
 
     def __init__(self) -> None:
         """Start it, and wait until it has imported everything."""
-        self._environment = dict(os.environ)
         self._busy = threading.Lock()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", fork_server.__file__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd="/",
+                env=ENVIRONMENT,
             )  # fmt: skip
         assert self._channel.recv(READY) == b"ready", "the fork server did not start"
 
     def serves(self, environment: Mapping[str, str]) -> bool:
         """Return whether a new Python with this environment would import the same."""
-        return {name for name, _value in self._environment.items() ^ environment.items()} <= READ_LATE
+        return {name for name, _value in ENVIRONMENT.items() ^ environment.items()} <= READ_LATE
 
     def run(
         self, run: PythonRun, environment: Mapping[str, str], cwd: Path | None, timeout: float

@@ -52,7 +52,7 @@ def sub_command(
     *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a sub-command, and wait until it has ended."""
-    return run_python([*VIACHECK, *map(str, arguments)], cwd=cwd, env=env, timeout=120)
+    return run_python([*VIACHECK, *map(str, arguments)], cwd=cwd, env=env, timeout=600)
 
 
 def command(*arguments: str) -> list[str]:
@@ -72,7 +72,7 @@ def finished(
     argv: Sequence[str], report_dir: Path, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Finished:
     """Run a command line that leaves a report, and wait until it has ended."""
-    done = run_python(argv, cwd=cwd, env=env, timeout=600)
+    done = run_python(argv, cwd=cwd, env=env, timeout=1200)
     return Finished(done.returncode, done.stdout, done.stderr, report_dir)
 
 

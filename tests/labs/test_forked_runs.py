@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.forked_runs import PythonRun, run_anew, run_python, server
+from tests.helpers.forked_runs import ENVIRONMENT, PythonRun, run_anew, run_python, server
 from tests.helpers.front_door import VIACHECK, command
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.paths import ROOT
 
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 RUNNERS: tuple[Runner, Runner] = (run_anew, run_python)
-ASIDE = re.compile(r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b|\d{8}T\d{6}Z-[0-9a-f]{4}|\d+(\.\d+)?(e-\d+)?")
-"""What differs between any two runs: MAC addresses, the run's name, times and numbers."""
+ASIDE = re.compile(r" \(\d:\d\d:\d\d\)|\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b|\d{8}T\d{6}Z-[0-9a-f]{4}|\d+(\.\d+)?(e-\d+)?")
+"""What differs between any two runs: how many minutes they took, MAC addresses, the run's name, times and numbers."""
 STATE = """\
 import gc, json, os, resource, signal, sys, threading
 
@@ -58,6 +58,10 @@ def host() -> Iterator[HandMadeHost]:
         yield made
 
 
+def _aside(match: re.Match[str]) -> str:
+    return "" if match[0].startswith(" (") else "#"
+
+
 def _shape(folder: Path, done: subprocess.CompletedProcess[str]) -> tuple[Any, ...]:
     """Return all that a run leaves, without what differs between any two runs."""
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
@@ -72,7 +76,7 @@ def _shape(folder: Path, done: subprocess.CompletedProcess[str]) -> tuple[Any, .
             # The kernel adds IPv6 addresses and routes in its own time, and remembers neighbours of the first run.
             snapshot[space] = [snapshot[space]["rules"], snapshot[space]["sysctls"], sorted(snapshot[space])]
     texts = [done.stdout, done.stderr, json.dumps(document)]
-    return done.returncode, files, *(ASIDE.sub("#", text.replace(str(folder), "REPORT")) for text in texts)
+    return done.returncode, files, *(ASIDE.sub(_aside, text.replace(str(folder), "REPORT")) for text in texts)
 
 
 def _assert_alike(arguments: tuple[str, ...], status: int, folder: Path, host: HandMadeHost | None = None) -> None:
@@ -137,7 +141,7 @@ def test_a_forked_run_is_a_process_like_a_new_python(inside: bool, host: HandMad
 
 
 def test_what_a_new_python_would_read_at_its_start_is_not_forked(tmp_path: Path) -> None:
-    environment = dict(server()._environment)
+    environment = dict(ENVIRONMENT)
     assert server().serves({**environment, "COLUMNS": "77"})
     assert not server().serves({**environment, "PYTHONPATH": str(tmp_path)})
     assert not server().serves({name: value for name, value in environment.items() if name != "PATH"})
