@@ -156,6 +156,25 @@ def test_a_folder_that_is_not_mounted_and_disruptions_are_refused(host: Lab, fol
     assert "run viacheck.pyz on the host for it" in done.stderr
 
 
+COMMANDS = (
+    "collect --site site.toml",
+    "watch --site site.toml",
+    "site init -o draft.toml",
+    "explain --local --site site.toml --to 203.0.113.9",
+)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_each_command_that_reads_the_host_says_so(host: Lab, folder: Path, line: str) -> None:
+    done = subprocess.run(
+        docker_run(host, folder, *line.split(), options=("--rm",)), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (4, ""), done.stderr
+    assert "this container cannot judge its host: it lacks CAP_NET_ADMIN" in done.stderr
+    assert f'-w "$PWD" viacheck {line}\n' in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["site.toml"]
+
+
 def test_other_commands_of_the_container(host: Lab, folder: Path) -> None:
     """A draft of the site file names the agent of the host's engine, which no socket was mounted for."""
     words = docker_run(host, folder, "site", "init", "-o", "draft.toml")

@@ -94,9 +94,11 @@ def run(options: argparse.Namespace) -> ExitStatus:
 
 
 def _spec(options: argparse.Namespace) -> TargetSpec:
+    from viacheck.host.outer_host import require_access
     from viacheck.targets.specs import LocalSpec
 
     if options.lab is None:
+        require_access(options.site)
         intents = load_agents(options.site)
         chosen = agent_chosen(intents, options.agent, str(options.site))
         return LocalSpec(intents[chosen], str(options.site), agent=chosen)
