@@ -44,7 +44,7 @@ def rule_after_docker(lab: Lab) -> None:
 
 
 @fault("container-not-started", "The agent's container has no restart policy, so no engine starts it again",
-       on="policy-routing-networkd", breaks={"FLAP-05", "FLAP-08"}, diagnosis="AGENT_NOT_RUNNING",
+       on=("policy-routing-networkd", "macvlan-ifupdown"), breaks={"FLAP-05", "FLAP-08"}, diagnosis="AGENT_NOT_RUNNING",
        flavour="host")  # fmt: skip
 def container_not_started(lab: Lab) -> None:
     assert lab.engine is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from netns_lab import pipework_host
@@ -46,14 +47,35 @@ def macvlan(lab: LabDraft) -> LabPlan:
     """Describe a macvlan interface in bridge mode on eth0, with an address from Docker's pool and a default route."""
     office = _on_the_lan(lab)
     lab.on_parent(PARENT, "10.10.40.192/24", mac=MACVLAN_MAC, gateway=office.gateway)
-    return lab.finish(
-        _intent(
-            {
-                "mode": "macvlan", "network": MACVLAN_NETWORK,
-                "subnet": LAN, "gateway": office.gateway, "ip_range": IP_RANGE,
-            }
-        )
-    )  # fmt: skip
+    return lab.finish(_intent(_macvlan_attach(office)))
+
+
+def _macvlan_attach(office: LabSegment) -> dict[str, Any]:
+    return {
+        "mode": "macvlan", "network": MACVLAN_NETWORK,
+        "subnet": LAN, "gateway": office.gateway, "ip_range": IP_RANGE,
+    }  # fmt: skip
+
+
+@scenario(
+    "macvlan-ifupdown",
+    "The agent is on the LAN by Docker's macvlan driver; ifupdown brings the parent up and Docker starts the agent",
+    "Bridge, bridging with macvlan",
+    flavours=("host",),
+)
+def macvlan_ifupdown(lab: LabDraft) -> LabPlan:
+    """Describe two uplinks that ifupdown configures at boot; the engine's disk has the network and the container."""
+    office = _on_the_lan(lab)
+    lab.on_parent(PARENT, "10.10.40.192/24", mac=MACVLAN_MAC, gateway=office.gateway)
+    lab.host.links = [replace(link, flags=()) for link in lab.host.links]
+    lab.host.addresses.clear()
+    lab.host.routes.clear()
+    lab.files[pipework_host.INTERFACES] = (
+        f"auto lo\niface lo inet loopback\n\nauto {PARENT}\niface {PARENT} inet static\n"
+        f"    address {office[HOST_NUMBER]}\n    gateway {office.gateway}\n\n"
+        "auto wlan0\niface wlan0 inet static\n    address 10.10.50.9/24\n"
+    )
+    return lab.finish(_intent(_macvlan_attach(office)))
 
 
 def _pipework(

@@ -22,7 +22,7 @@ from viacheck.host.namespace import Namespace
 
 NOTE = (
     "the host is a Debian {release} with systemd as PID 1 in namespaces; its own Docker engine runs the agent's "
-    "container, which has the restart policy unless-stopped"
+    "container"
 )
 SANDBOXES = "/run/docker/netns"
 """Where the engine binds the network namespace of each container, under an id of its own (libnetwork)."""

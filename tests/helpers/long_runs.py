@@ -19,7 +19,7 @@ def add_options(group: pytest.OptionGroup) -> None:
     )
     group.addoption("--soak", action="store_true", help=f"kill {SOAK_KILLS} runs at random moments, not {KILLS}")
     group.addoption(
-        "--releases", action="store_true", help="run the engines of all Debian releases, not only that of trixie"
+        "--releases", action="store_true", help="run engines and live hosts of all Debian releases, not of one only"
     )
 
 

@@ -80,6 +80,7 @@ def test_every_managers_files(collected: dict[str, HostFile]) -> None:
             "/etc/network/interfaces": "source interfaces.d/* /etc/nowhere\nsource-directory loop\n",
             "/etc/network/interfaces.d/sub/x": "iface a inet dhcp\n",
             "/etc/netplan/bad.yaml": "network: {password: 'CANARY\n",
+            "/etc/NetworkManager/dispatcher.d/no-wait.d/vendor": "#!/bin/sh\nexit 0\n",
             "/etc/network/if-up.d/vendor": "#!/bin/sh\nethtool -s $IFACE wol g\n",
             "/etc/network/interfaces.d/bytes": "\udcff",
         },
@@ -96,6 +97,7 @@ def test_every_managers_files(collected: dict[str, HostFile]) -> None:
 def test_unexpected_files(collected: dict[str, HostFile]) -> None:
     assert "/etc/network/interfaces.d/pipe" not in collected
     assert "/etc/network/if-up.d/vendor" not in collected
+    assert "/etc/NetworkManager/dispatcher.d/no-wait.d" not in collected
     assert collected["/etc/systemd/network/50-masked.network"].text == ""
     assert collected["/etc/systemd/network/60-dangling.network"].error == "No such file or directory"
     assert collected["/etc/netplan/pipe.yaml"].text == ""

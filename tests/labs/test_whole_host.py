@@ -30,6 +30,7 @@ from viacheck.model.result import CheckResult, Run, RunResult, Verdict
 from viacheck.targets.namespace_target import NamespaceTarget
 
 NETWORKD, IFUPDOWN, NM = (f"host:policy-routing-{manager}" for manager in ("networkd", "ifupdown", "nm"))
+MACVLAN = "host:macvlan-ifupdown"
 _BASE = BaseRoot(DEFAULT_RELEASE)
 _MISSING = missing_for(_BASE)
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
@@ -113,8 +114,8 @@ NETPLAN_WITHOUT_RULE = "host:policy-routing-netplan+netplan-without-rule"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """One run through the front door: two healthy labs and four with a fault."""
-    labs = ",".join((IFUPDOWN, NM, WITHOUT_RULE, TOO_EARLY, NOT_STARTED, NETPLAN_WITHOUT_RULE))
+    """One run through the front door: three healthy labs and four with a fault."""
+    labs = ",".join((IFUPDOWN, NM, MACVLAN, WITHOUT_RULE, TOO_EARLY, NOT_STARTED, NETPLAN_WITHOUT_RULE))
     options = ("--lab", labs, "-k", "EGRESS-01 or PERSIST or FLAP-08 or FLAP-11", "-n", "2")
     return run_once(tmp_path_factory, "whole-hosts", lambda folder: viacheck(*options, report_dir=folder))
 
@@ -127,7 +128,9 @@ def worse(run: Finished, lab: str) -> dict[str, CheckResult]:
 
 
 def test_healthy_hosts_pass_through_the_front_door(run: Finished) -> None:
-    assert worse(run, IFUPDOWN) == worse(run, NM) == {}
+    assert worse(run, IFUPDOWN) == worse(run, NM) == worse(run, MACVLAN) == {}
+    (reboot,) = by_check(run.outcome, f"lab:{MACVLAN}")["FLAP-08"]
+    assert reboot.verdict is Verdict.PASS, "the engine attached the container to its parent again"
     (restart,) = by_check(run.outcome, f"lab:{NM}")["FLAP-11"]
     assert restart.verdict is Verdict.PASS, "NetworkManager was restarted"
     assert {target.flavour for target in run.outcome.targets} == {"host"}

@@ -143,7 +143,9 @@ def _files() -> Iterator[HostFile]:
                     inside = f"{folder}/{name}"
                     yield from (_read(f"{inside}/{part}") for part in names_in(inside) if part.endswith(".conf"))
     for folder in SCRIPTS:
-        for script in (_read(f"{folder}/{name}") for name in names_in(folder)):
+        # The dispatcher's folder holds those of its other phases.
+        paths = [path for name in names_in(folder) if not os.path.isdir(path := f"{folder}/{name}")]
+        for script in map(_read, paths):
             if script.text.strip() or script.error is not None:
                 yield script
 

@@ -1,0 +1,126 @@
+"""The live host for real: viacheck in one file, copied to a whole host and run there, where systemd restarts services.
+
+With ``--releases`` the host runs trixie too, whose Python and engine are others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from netns_lab.lab import Lab
+from netns_lab.lab_specs import LabSpec
+from netns_lab.open_lab import open_lab
+from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
+from netns_lab.whole_host.host_requirements import missing_for
+from reports.report_files import read_outcome
+from tests.helpers.front_door import by_check, sub_command, viacheck
+from viacheck.model.result import RunResult, Verdict
+
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+SCENARIO = "policy-routing-networkd"
+SITE = """\
+schema = 1
+allow_disruptive = true
+[site]
+name = "live"
+[agent]
+container = "te-agent"
+[agent.attach]
+mode = "nat"
+network = "bridge"
+[uplinks.eth0]
+gateway = "10.10.40.1"
+[uplinks.wlan0]
+gateway = "10.10.50.1"
+[egress]
+uplink = "wlan0"
+table = 200
+table_name = "wlan0rt"
+leak = "forbid"
+[host]
+default_exit = "eth0"
+[probe]
+target = "198.51.100.1"
+timeout = "400ms"
+"""
+ONLY = ("-k", "not FLAP or FLAP-01 or FLAP-04 or FLAP-05 or FLAP-09")
+EVENTS = {"FLAP-01", "FLAP-04", "FLAP-05", "FLAP-09"}
+STATE = (
+    "ip -4 rule", "ip -4 route show table all", "ip -br -4 address", "ip -6 rule", "iptables-save",
+    "systemctl list-units --failed --no-legend",
+)  # fmt: skip
+RUN_WITHIN = 500.0
+_MISSING = missing_for(BaseRoot(DEFAULT_RELEASE))
+pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "release" in metafunc.fixturenames:
+        releases = PYTHONS if metafunc.config.option.releases else (DEFAULT_RELEASE,)
+        metafunc.parametrize("release", releases, scope="module")
+
+
+@pytest.fixture(scope="module")
+def packed(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Viacheck in one file, for the Python of the release."""
+    path = tmp_path_factory.mktemp("packed") / "viacheck.pyz"
+    done = sub_command("pack", "--only", f"{PYTHONS[release]}-x86_64", "-o", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab(release: str) -> Iterator[Lab]:
+    BaseRoot(release).build(lambda _line: None)
+    with contextlib.closing(open_lab(LabSpec(SCENARIO, "host", release=release))) as lab:
+        yield lab
+
+
+def type_in(lab: Lab, line: str) -> str:
+    """Type a line on the host, which must succeed."""
+    done = lab.host.namespace.run(["sh", "-c", f"cd /root && {line}"], RUN_WITHIN)
+    assert done.ok, done.stdout + done.stderr
+    return done.stdout
+
+
+def state(lab: Lab) -> dict[str, list[str]]:
+    """What the guard must put back, without counters and comments."""
+    printed = {command: type_in(lab, command).splitlines() for command in STATE}
+    return {
+        command: sorted(line for line in lines if not line.startswith(("#", ":")) and "veth" not in line)
+        for command, lines in printed.items()
+    }
+
+
+def verdicts(outcome: RunResult, target: str) -> dict[str, set[Verdict]]:
+    return {check: {case.verdict for case in cases} for check, cases in by_check(outcome, target).items()}
+
+
+def test_a_run_on_the_host_agrees_with_one_from_outside_and_restores_everything(
+    lab: Lab, release: str, packed: Path, tmp_path: Path
+) -> None:
+    assert lab.engine is not None
+    root = Path(lab.engine.root) / "root"
+    shutil.copy(packed, root / "viacheck.pyz")
+    (root / "site.toml").write_text(SITE)
+    before = state(lab)
+    only = f"{ONLY[0]} '{ONLY[1]}'"
+    type_in(lab, f"sh viacheck.pyz --local --site site.toml --allow-disruptive --yes -q {only} --report-dir report")
+    shutil.copytree(root / "report", tmp_path / "inside")
+    inside = read_outcome(tmp_path / "inside" / "result.json")
+    assert not inside.targets[0].alerts
+    assert state(lab) == before
+    assert "nothing to restore" in type_in(lab, "sh viacheck.pyz restore")
+    assert "python" not in type_in(lab, "ps -e -o comm=")
+
+    spec = LabSpec(SCENARIO, "host", release=release)
+    outside = viacheck("--lab", spec.name, *ONLY, "-n", "2", report_dir=tmp_path / "outside")
+    assert outside.exit_code == 0, outside.said
+    found, expected = verdicts(inside, "local:live"), verdicts(outside.outcome, spec.id)
+    assert {check: found[check] for check in EVENTS} == {check: {Verdict.PASS} for check in EVENTS}
+    assert found == expected
