@@ -231,7 +231,7 @@ def test_a_calm_record_passes_and_its_figures_are_the_sums(tmp_path: Path) -> No
     result = flight_result(flight(tmp_path), summarize(entries, "wlan0"))
     packets, watch = result.results
     assert (packets.verdict, packets.observed) == (
-        Verdict.PASS, "in 60 min 0 s the agent's packets left by wlan0 only",
+        Verdict.PASS, "in 60 min the agent's packets left by wlan0 only",
     )  # fmt: skip
     assert watch.verdict is Verdict.PASS
     (state,) = packets.evidence
