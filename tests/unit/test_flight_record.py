@@ -334,5 +334,10 @@ def test_what_the_watch_missed_is_never_called_right(tmp_path: Path) -> None:
     watch = flight_result(flight(tmp_path), summarize(entries, "wlan0")).results[-1]
     assert watch.verdict is Verdict.INCONCLUSIVE
     assert "3 lines could not be written" in watch.observed
+    entries = [way(T0, [], []), {"t": T0 + S, "kind": "end", "why": "an error: ENOMEM", "failed": True}]
+    watch = flight_result(flight(tmp_path), summarize(entries, "wlan0")).results[-1]
+    assert (watch.verdict, watch.observed) == (
+        Verdict.INCONCLUSIVE, "the recorder ended before its time: an error: ENOMEM",
+    )  # fmt: skip
     nothing = flight_result(flight(tmp_path), summarize([], "wlan0")).results[0]
     assert nothing.verdict is Verdict.INCONCLUSIVE

@@ -255,6 +255,8 @@ class _Judge:
     def _blind(self) -> Iterator[str]:
         """Yield why something may have happened that the record does not have."""
         summary = self.summary
+        if summary.failed:
+            yield f"the recorder ended before its time: {summary.ended}"
         if summary.lines_lost:
             yield f"{counted(summary.lines_lost, 'line')} could not be written to the record"
         if summary.changes_unwritten:
