@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 import pytest
 
 from netns_lab.lab_specs import parse_labs
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.flight_recorder.egress_ways import EgressWays, KernelEvent
+from viacheck.flight_recorder.flight_summary import summarize
+from viacheck.flight_recorder.record_file import RecordFile, read_entries
+from viacheck.flight_recorder.recording import Recording
+from viacheck.flight_recorder.uplink_counts import UplinkCounts
 from viacheck.flight_recorder.watch_plan import watch_plan
 from viacheck.host.link_state import LinkReader
 from viacheck.host.namespace import Namespace
@@ -159,14 +166,34 @@ def test_lost_announcements_are_reported(lab: NamespaceTarget) -> None:
             received += listener.take()
             if any(events.datagram is None for events in received):
                 break
-        ip(lab.host, "rule add from 192.0.2.2 lookup 77 priority 19999", "rule del priority 19999")
         texts = set[str]()
         for _ in patiently():
+            # The socket may still be full.
+            ip(lab.host, "rule add from 192.0.2.2 lookup 77 priority 19999", "rule del priority 19999")
             texts |= {text for events in listener.take() if events.datagram for text in announced(events.datagram, {})}
             if any(text.startswith("rule priority 19999 ") and text.endswith(" gone") for text in texts):
                 break
     finally:
         listener.close()
+
+
+# --- The recording ---
+
+
+def test_an_error_ends_the_recording_with_what_it_has(
+    lab: NamespaceTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_counts: UplinkCounts) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    with contextlib.closing(RecordFile(tmp_path / "state", 1 << 20)) as record:
+        recording = Recording(lab, record, interval=60.0, say=lambda _line: None)
+        recording.open()
+        monkeypatch.setattr(recording, "_sample", lambda: refuse(recording._counts))
+        why = recording.run({"t": time.time_ns(), "kind": "start"}, time.time_ns() + 60 * 10**9)
+    assert why == f"an error: [Errno {errno.ENOMEM}] Cannot allocate memory"
+    summary = summarize(read_entries(tmp_path / "state"), "wlan0")
+    assert (summary.failed, summary.ended, summary.departures) == (True, why, [])
 
 
 # --- The ways ---

@@ -231,7 +231,7 @@ def test_a_calm_record_passes_and_its_figures_are_the_sums(tmp_path: Path) -> No
     result = flight_result(flight(tmp_path), summarize(entries, "wlan0"))
     packets, watch = result.results
     assert (packets.verdict, packets.observed) == (
-        Verdict.PASS, "in 60 min 0 s the agent's packets left by wlan0 only",
+        Verdict.PASS, "in 60 min the agent's packets left by wlan0 only",
     )  # fmt: skip
     assert watch.verdict is Verdict.PASS
     (state,) = packets.evidence
@@ -334,5 +334,10 @@ def test_what_the_watch_missed_is_never_called_right(tmp_path: Path) -> None:
     watch = flight_result(flight(tmp_path), summarize(entries, "wlan0")).results[-1]
     assert watch.verdict is Verdict.INCONCLUSIVE
     assert "3 lines could not be written" in watch.observed
+    entries = [way(T0, [], []), {"t": T0 + S, "kind": "end", "why": "an error: ENOMEM", "failed": True}]
+    watch = flight_result(flight(tmp_path), summarize(entries, "wlan0")).results[-1]
+    assert (watch.verdict, watch.observed) == (
+        Verdict.INCONCLUSIVE, "the recorder ended before its time: an error: ENOMEM",
+    )  # fmt: skip
     nothing = flight_result(flight(tmp_path), summarize([], "wlan0")).results[0]
     assert nothing.verdict is Verdict.INCONCLUSIVE

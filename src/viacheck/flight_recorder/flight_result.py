@@ -255,6 +255,8 @@ class _Judge:
     def _blind(self) -> Iterator[str]:
         """Yield why something may have happened that the record does not have."""
         summary = self.summary
+        if summary.failed:
+            yield f"the recorder ended before its time: {summary.ended}"
         if summary.lines_lost:
             yield f"{counted(summary.lines_lost, 'line')} could not be written to the record"
         if summary.changes_unwritten:
@@ -346,5 +348,5 @@ def _lasting(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 120:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"

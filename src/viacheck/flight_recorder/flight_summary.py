@@ -93,6 +93,8 @@ class FlightSummary:
     last_ns: int | None = None
     ended: str | None = None
     """Why it ended; None while it has not."""
+    failed: bool = False
+    """It ended by an error."""
     departures: list[WayDeparture] = field(default_factory=list)
     more_departures: int = 0
     """Departures beyond :data:`MOST_DEPARTURES`."""
@@ -185,7 +187,7 @@ class _Reader:
             case "agent":
                 self._agent(time_ns, entry)
             case "end":
-                summary.ended = str(entry["why"])
+                summary.ended, summary.failed = str(entry["why"]), entry.get("failed") is True
 
     def _event(self, time_ns: int, entry: Entry) -> None:
         place = " (agent)" if entry["place"] == "agent" else ""

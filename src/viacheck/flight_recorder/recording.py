@@ -157,9 +157,6 @@ class Recording:
         Args:
             entry: the first line, which says why the recording begins.
             until_ns: since the epoch, when the recording ends.
-
-        Raises:
-            OSError: the kernel refuses a socket.
         """
         self._until_ns = until_ns
         try:
@@ -169,6 +166,11 @@ class Recording:
             self._change(WaysAt(time.time_ns(), wrong), (), always=True)
             self._loop()
             self._finish()
+        except OSError as error:
+            # What was recorded so far is reported all the same.
+            self._ended = f"an error: {error}"
+            self._write({"t": time.time_ns(), "kind": "end", "why": self._ended, "failed": True})
+            self._record_synced()
         finally:
             self._close()
         return self._ended or "the time is up"
