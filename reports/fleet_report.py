@@ -6,7 +6,7 @@ A result is any ``result.json`` below a folder, or a ``NAME.json`` in the folder
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -106,14 +106,18 @@ def result_files(folder: Path) -> list[Path]:
     return sorted(found_files)
 
 
-def summarise(folder: Path, *, processes: int | None = None) -> list[HostSummary]:
+def summarise(
+    folder: Path, *, known: Mapping[Path, Sequence[HostSummary]] | None = None, processes: int | None = None
+) -> list[HostSummary]:
     """Read every result below a folder, write the page of each that has none, and return the hosts, worst first.
 
     Args:
         folder: the folder of the results.
+        known: the hosts of results that are not read again, or that have no file, by the path of the result.
         processes: how many processes read; left out, one for each core.
     """
-    files = result_files(folder)
+    known = known or {}
+    files = [path for path in result_files(folder) if path not in known]
     count = min(processes or len(os.sched_getaffinity(0)), max(len(files) // 8, 1))
     read = partial(_summaries, folder)
     if count == 1:
@@ -121,6 +125,7 @@ def summarise(folder: Path, *, processes: int | None = None) -> list[HostSummary
     else:
         with ProcessPoolExecutor(count) as pool:
             hosts = [host for batch in pool.map(read, files, chunksize=8) for host in batch]
+    hosts += [host for batch in known.values() for host in batch]
     return sorted(hosts, key=lambda host: (HOST_VERDICTS.index(host.verdict), host.name))
 
 
@@ -131,11 +136,16 @@ def _summaries(folder: Path, path: Path) -> list[HostSummary]:
 
 
 def _summaries_of(folder: Path, path: Path) -> list[HostSummary]:
-    name = _name(folder, path)
     try:
         outcome = read_outcome(path)
     except ResultUnreadable as error:
-        return [HostSummary(name=name, verdict="inconclusive", sentence=str(error), page=None)]
+        return [HostSummary(name=_name(folder, path), verdict="inconclusive", sentence=str(error), page=None)]
+    return summaries(folder, path, outcome)
+
+
+def summaries(folder: Path, path: Path, outcome: RunResult) -> list[HostSummary]:
+    """Return the hosts of a result that was read from a path below a folder; write its page if it has none."""
+    name = _name(folder, path)
     page = _page(path, outcome)
     link = None if page is None else str(page.relative_to(folder))
     single = len(outcome.targets) == 1

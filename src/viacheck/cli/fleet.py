@@ -6,7 +6,7 @@ import argparse
 import datetime
 import getpass
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,8 +88,12 @@ def run(options: argparse.Namespace) -> ExitStatus:
     return report_of(options.folder) if options.action == "report" else _run_fleet(options)
 
 
-def report_of(folder: Path, notes: Sequence[str] = ()) -> ExitStatus:
+def report_of(
+    folder: Path, notes: Sequence[str] = (), known: Mapping[Path, Sequence[HostSummary]] | None = None
+) -> ExitStatus:
     """Write the report of all results below a folder, and print a line for each host that is not good.
+
+    ``known`` are hosts whose results are not read again, by the path of the result.
 
     Raises:
         UsageError: when there is no result, or the report cannot be written.
@@ -99,7 +103,7 @@ def report_of(folder: Path, notes: Sequence[str] = ()) -> ExitStatus:
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a directory")
-    hosts = summarise(folder)
+    hosts = summarise(folder, known=known)
     if not hosts:
         raise UsageError(f"{folder}: holds no result (*/result.json, or NAME.json)")
     index = folder / INDEX
@@ -127,7 +131,7 @@ def fleet_summary(hosts: Sequence[HostSummary], notes: Sequence[str] = ()) -> li
 
 
 def _run_fleet(options: argparse.Namespace) -> ExitStatus:
-    from viacheck.fleet.fleet_run import FleetRun, judged_before
+    from viacheck.fleet.fleet_run import FleetRun, judged_before, result_path
     from viacheck.fleet.host_progress import HostProgress
     from viacheck.fleet.inventory import read_inventory
     from viacheck.fleet.remote_host import SSHConnections
@@ -139,8 +143,10 @@ def _run_fleet(options: argparse.Namespace) -> ExitStatus:
         raise UsageError("--pack: with --collect-only nothing but the collect script is run on a host")
     hosts = read_inventory(options.inventory, options.limit)
     folder = options.report_dir or _new_folder()
+    known: dict[Path, Sequence[HostSummary]] = {}
     if options.resume:
         done_before = judged_before(folder, hosts)
+        known |= {result_path(folder, name): rows for name, rows in done_before.items()}
         hosts = [host for host in hosts if host.name not in done_before]
         _say(f"{counted(len(done_before), 'host')} judged before, {counted(len(hosts), 'host')} to judge")
     sites = site_files(hosts, options.sites, options.site_template)
@@ -156,10 +162,11 @@ def _run_fleet(options: argparse.Namespace) -> ExitStatus:
         with HostProgress(len(hosts), sys.stdout) as progress:
             fleet = FleetRun(folder, sites, judge, connections, progress.add)
             interrupted, unwritten = fleet.run(hosts, options.parallel), fleet.unwritten
+        known |= fleet.hosts
     notes = (
         [f"This run was interrupted by {interrupted}: hosts that are not-run were not judged."] if interrupted else []
     )
-    status = report_of(folder, [*notes, *unwritten])
+    status = report_of(folder, [*notes, *unwritten], known)
     if interrupted:
         return STATUS_BY_SIGNAL[interrupted]
     return ExitStatus.FAILED if unwritten else status

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reports.egress_summary import verdict_sentence
-from reports.fleet_report import HOSTS
+from reports.fleet_report import HOSTS, HostSummary, summaries
 from reports.report_files import RESULT, ResultUnreadable, read_outcome, write_outcome
 from viacheck import __version__
 from viacheck.fleet.inventory import FleetHost
-from viacheck.fleet.remote_host import HostNotJudged, SSHConnections
+from viacheck.fleet.remote_host import HostNotJudged, HostNotReached, SSHConnections
 from viacheck.fleet.site_files import HostSite
 from viacheck.model.result import Run, RunResult, TargetRecord
 
@@ -53,6 +53,9 @@ class FleetRun:
     connections: SSHConnections
     on_done: Callable[[HostDone], None]
     """Called for each host that is finished, from the thread that judged it."""
+    hosts: dict[Path, Sequence[HostSummary]] = field(default_factory=dict)
+    """The hosts that are finished, by the path of their result: the report need not read it again. A host that was not
+    reached has no file there."""
     unwritten: list[str] = field(default_factory=list)
     """Results that could not be written."""
 
@@ -80,14 +83,23 @@ class FleetRun:
         """Judge a host and write its result: a task of Nornir."""
         from nornir.core.task import Result
 
-        started, folder = _now(), self.folder / HOSTS / folder_name(host.name)
+        started, path = _now(), result_path(self.folder, host.name)
         try:
-            outcome = self.judge(host, self.sites[host.name].text, folder)
+            outcome = self.judge(host, self.sites[host.name].text, path.parent)
             _rename(outcome, host)
+        except HostNotReached as error:
+            # Nothing is written, so that the end of an interrupted run does not wait for the disk.
+            if not path.exists():
+                row = HostSummary(
+                    name=host.name, verdict="not-run", sentence=f"{error.words[0]}.".capitalize(), page=None
+                )
+                self.hosts[path] = [row]
+            return Result(host=task.host)
         except HostNotJudged as error:
             outcome = self._not_judged(host, started, error.words)
         try:
-            write_outcome(outcome, folder)
+            write_outcome(outcome, path.parent)
+            self.hosts[path] = summaries(self.folder, path, outcome)
         except OSError as error:
             self.unwritten.append(f"{error.filename or host.name}: cannot be written: {error.strerror}")
         target = outcome.targets[0]
@@ -125,17 +137,23 @@ def folder_name(name: str) -> str:
     return quoted.replace(".", "%2E", 1) if quoted.startswith(".") else quoted
 
 
-def judged_before(folder: Path, hosts: Sequence[FleetHost]) -> set[str]:
-    """Return the names of the hosts that have a result with verdicts in an earlier run's folder."""
-    return {host.name for host in hosts if _has_verdicts(folder / HOSTS / folder_name(host.name) / RESULT)}
+def result_path(folder: Path, name: str) -> Path:
+    """Return the path of a host's result in the folder of a run."""
+    return folder / HOSTS / folder_name(name) / RESULT
 
 
-def _has_verdicts(path: Path) -> bool:
-    try:
-        outcome = read_outcome(path)
-    except ResultUnreadable:
-        return False
-    return outcome.run.interrupted is None and any(result.verdict.decided for result in outcome.results)
+def judged_before(folder: Path, hosts: Sequence[FleetHost]) -> dict[str, Sequence[HostSummary]]:
+    """Return the hosts that have a result with verdicts in an earlier run's folder, by their names in the inventory."""
+    judged: dict[str, Sequence[HostSummary]] = {}
+    for host in hosts:
+        path = result_path(folder, host.name)
+        try:
+            outcome = read_outcome(path)
+        except ResultUnreadable:
+            continue
+        if outcome.run.interrupted is None and any(result.verdict.decided for result in outcome.results):
+            judged[host.name] = summaries(folder, path, outcome)
+    return judged
 
 
 def _rename(outcome: RunResult, host: FleetHost) -> None:

@@ -70,6 +70,10 @@ class RemoteJob(Protocol):
         """Return the text of the script, its name and its arguments, as ``sh -c`` takes them."""
 
 
+class HostNotReached(HostNotJudged):
+    """The run was interrupted before the host's turn."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteProgram:
     """viacheck itself, which judges the host where it is."""
@@ -159,10 +163,11 @@ def answer_of(host: FleetHost, site: str, job: RemoteJob, connections: SSHConnec
     """Run a script on a host, which gets the site file, and return what it sends.
 
     Raises:
+        HostNotReached: the run was interrupted before.
         HostNotJudged: the host sent nothing.
     """
     if connections.stopped.is_set():
-        raise HostNotJudged("interrupted before this host was reached")
+        raise HostNotReached("interrupted before this host was reached")
     password = connections.become_password
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
