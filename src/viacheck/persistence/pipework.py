@@ -133,6 +133,12 @@ def reruns(snapshot: Snapshot, parent: str, container: str | None, address: str 
     return result
 
 
+def runs_again(snapshot: Snapshot) -> bool:
+    """Return whether a file of the host runs pipework, for this agent or another."""
+    lines = reruns(snapshot, "", None, None)
+    return bool(lines.effective or lines.ineffective)
+
+
 def reruns_of(resolved: ResolvedIntent) -> Reruns:
     """Find what runs pipework for the agent of an intent, which pipework must attach."""
     attach = pipework_attach(resolved)
