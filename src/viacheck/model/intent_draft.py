@@ -92,6 +92,7 @@ def draft(
             "no default route of this host names a gateway, so no uplink is known: bring the uplinks up, "
             "or write the file by hand"
         )
+    own_address = _own_address(snapshot, attached)
     others = _other_uplinks(snapshot.host, gateways, exits, attached)
     lines = [
         "# Drafted by `viacheck site init` from what this host shows now, which may not be what you want:",
@@ -110,7 +111,7 @@ def draft(
         *_uplink_lines(snapshot.host, gateways, exits),
         *_offered_uplinks(others),
         "",
-        *_egress_lines(snapshot.host, table_names, manager_of, attached, gateways, exits),
+        *_egress_lines(snapshot.host, table_names, manager_of, attached, gateways, exits, own_address),
         *_unkept_pipework(attached, runs_pipework),
     ]
     main = next((exit_ for exit_ in exits if exit_.table == TABLE_MAIN and exit_.interface in gateways), None)
@@ -328,6 +329,7 @@ def _egress_lines(
     attached: DraftedAttachment,
     gateways: dict[str, str | None],
     exits: list[DefaultExit],
+    own_address: IPv4Address | None,
 ) -> Iterator[str]:
     yield "[egress]"
     if attached.parent is not None:
@@ -335,7 +337,7 @@ def _egress_lines(
         return
     usable = [exit_ for exit_ in exits if exit_.interface in gateways]
     first = usable[0].interface if usable else next(iter(gateways))
-    rule = _policy_rule(host, attached)
+    rule = _policy_rule(host, attached, own_address)
     if rule is None:
         yield f"uplink = {toml_text(first)}  # {CORRECT}: no rule is for the agent; this is the host's own uplink"
         return
@@ -359,13 +361,23 @@ def _unkept_pipework(attached: DraftedAttachment, runs_pipework: bool) -> Iterat
         yield f'persist = "none"  # {CORRECT}: no file of this host runs pipework again, so a reboot detaches the agent'
 
 
-def _policy_rule(host: NetworkState, attached: DraftedAttachment) -> Rule | None:
+def _own_address(snapshot: Snapshot, attached: DraftedAttachment) -> IPv4Address | None:
+    """Return the agent's first address on its network, which it sends from; None when it is not known."""
+    texts = [address.address for address in snapshot.agent.addresses] if snapshot.agent is not None else []
+    texts += [attachment.address or "" for attachment in snapshot.container.attachments] if snapshot.container else []
+    addresses = filter(None, map(_ipv4, texts))
+    return next((address for address in addresses if attached.subnet is not None and address in attached.subnet), None)
+
+
+def _policy_rule(host: NetworkState, attached: DraftedAttachment, own_address: IPv4Address | None) -> Rule | None:
     """Return the first rule that sends the agent's packets to another table than the kernel's."""
     for rule in host.rules_of(4):
         if rule.action != "lookup" or rule.table in KERNEL_TABLES or rule.invert:
             continue
         if rule.source is not None and attached.subnet is not None:
-            if IPv4Network(rule.source).overlaps(attached.subnet):
+            source = IPv4Network(rule.source)
+            # A rule for one address may be for another one than the agent sends from.
+            if own_address in source if own_address is not None else source.overlaps(attached.subnet):
                 return rule
         elif rule.iif is not None and rule.iif == attached.bridge:
             return rule
