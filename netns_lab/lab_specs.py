@@ -21,7 +21,8 @@ from netns_lab.scenarios import BLANK, SCENARIOS, WHOLE_HOSTS, Flavour
 from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE, plan_of_site
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
 from viacheck.model.intent import Intent, Survivable
-from viacheck.model.intent_file import IntentError, load_intent, parse_intent
+from viacheck.model.intent_file import IntentError, parse_intent
+from viacheck.model.site_agents import agent_chosen, load_agents
 from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import read_snapshot
 from viacheck.targets.specs import SelectionError
@@ -235,12 +236,13 @@ def default_labs() -> list[LabSpec]:
     return [LabSpec(name) for name in SCENARIOS if name not in BLANK]
 
 
-def parse_labs(text: str, site: Path | None = None) -> list[LabSpec]:
+def parse_labs(text: str, site: Path | None = None, agent: str | None = None) -> list[LabSpec]:
     """Parse the value of ``--lab``: a comma list of ``[engine:|host:]SCENARIO[@RELEASE][+FAULT…]``, or ``all``.
 
     Args:
         text: the value.
         site: the site file that the lab ``blank`` is built from.
+        agent: the agent of the file, if it has several.
 
     Raises:
         SelectionError: a name is unknown; the message holds the nearest known names. Or a site file is given to a lab
@@ -250,7 +252,9 @@ def parse_labs(text: str, site: Path | None = None) -> list[LabSpec]:
     if text.strip() == SITE_LAB:
         if site is None:
             raise SelectionError(f"--lab {SITE_LAB} needs --site FILE: the lab is built from the site file")
-        return [LabSpec(SITE_LAB, site_plan=plan_of_site(load_intent(site), str(site)))]
+        intents = load_agents(site)
+        intent = intents[agent_chosen(intents, agent, str(site))]
+        return [LabSpec(SITE_LAB, site_plan=plan_of_site(intent, str(site)))]
     if site is not None and SITE_LAB not in re.split("[,:+@]", text):
         raise SelectionError(
             f"--site goes with --local, --bundle or --lab {SITE_LAB}; every other lab carries its own intent"

@@ -75,6 +75,7 @@ def plan_of_site(intent: Intent, source: str) -> LabPlan:
         raise IntentError([f"{source}: {mistake}" for mistake in site.mistakes])
     _add_default_route(lab, default_exit)
     _attach_agent(lab, site, bridge, subnet)
+    _add_sources(lab, site)
     if site.mistakes:
         raise IntentError([f"{source}: {mistake}" for mistake in site.mistakes])
     lab.notes += site.notes
@@ -260,6 +261,22 @@ def _attach_agent(lab: LabDraft, site: _Site, bridge: str, subnet: IPv4Network) 
     site.notes.append("pipework has not run yet: the lab has a stand-in for it, which the commands of --apply can run")
 
 
+def _add_sources(lab: LabDraft, site: _Site) -> None:
+    """Give the agent the further addresses that [[agent.source]] names, unless pipework has yet to attach it."""
+    if not lab.agent.addresses:
+        return
+    own = IPv4Interface((lab.agent.addresses[0].address, lab.agent.addresses[0].prefixlen))
+    interface = lab.agent.links[0].name
+    for number, source in enumerate(site.intent.agent.source, 1):
+        key = f"agent.source[{number}]"
+        if source.interface not in (None, interface):
+            site.refuse(f"{key}.interface", f"found {source.interface!r}; its agent has {interface} alone")
+        elif source.address is not None and source.address not in own.network:
+            site.refuse(f"{key}.address", f"found {source.address}; it needs an address of {own.network}")
+        elif source.address not in (None, own.ip):
+            lab.agent.address(interface, f"{source.address}/{own.network.prefixlen}")
+
+
 def _attach_by_macvlan(lab: LabDraft, site: _Site, attach: MacvlanAttach) -> None:
     """Give the agent the first free address of the pool, as Docker does."""
     used = _used(lab, attach.parent)
@@ -311,7 +328,8 @@ def _document(lab: LabDraft, site: _Site, bridge: str, subnet: IPv4Network) -> d
     attach = document["agent"]["attach"]
     if isinstance(site.intent.agent.attach, NatAttach):
         attach = {"mode": "nat", "bridge": bridge, "subnet": str(subnet)}
-    document["agent"] = {"netns": AGENT_PATH, "attach": attach}
+    document["agent"] |= {"netns": AGENT_PATH, "attach": attach}
+    document["agent"].pop("container", None)
     for name in lab.uplinks:
         address = next(a for a in lab.host.addresses if a.interface == name and a.family == 4)
         document["uplinks"][name]["address"] = f"{address.address}/{address.prefixlen}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from netns_lab import pipework_host
 from netns_lab.docker_engine.daemon import DockerDaemon
 from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.front_door import Finished, command, finished
@@ -32,19 +33,31 @@ class EngineHost:
     def __init__(self, host: HandMadeHost, engine: DockerDaemon) -> None:
         """Take both over."""
         self.host, self.engine = host, engine
-        self._inside = ["nsenter", "--target", str(engine.pid), "--mount", "--pid", "--net"]
+        self.inside = ["nsenter", "--target", str(engine.pid), "--mount", "--pid", "--net"]
 
     def type(self, words: str) -> str:
         """Type a command on this host, which must succeed."""
-        done = self.engine.host.run([*self._inside, "env", DOCKER_HOST, *words.split()])
+        done = self.engine.host.run([*self.inside, "env", DOCKER_HOST, *words.split()])
         assert done.ok, f"{words}: {done.stderr}"
         return done.stdout.strip()
 
     def shell(self, line: str) -> str:
         """Type a line of shell on this host, as a remedy prints it; it must succeed."""
-        done = self.engine.host.run([*self._inside, "env", DOCKER_HOST, "sh", "-ec", line])
+        done = self.engine.host.run([*self.inside, "env", DOCKER_HOST, "sh", "-ec", line])
         assert done.ok, f"{line}: {done.stderr}"
         return done.stdout.strip()
+
+    def install_pipework(self) -> None:
+        """Put pipework where the guide puts it: a stand-in where this machine has none of its own."""
+        if pipework_host.installed():
+            return
+        self.type("mount -t tmpfs tmpfs /usr/local/sbin")
+        for path, text in {
+            pipework_host.PATH: pipework_host.STAND_IN,
+            pipework_host.LEASE_SCRIPT: pipework_host.LEASE_TEXT,
+        }.items():
+            Path(f"{self.engine.root}{path}").write_text(text)
+            self.type(f"chmod a+x {path}")
 
     def run_agent(self, network: str) -> None:
         """Run the container with ``--net``, as the guide's step 3 does with the real image."""
@@ -55,7 +68,7 @@ class EngineHost:
         report = folder / "report"
         words = command("--local", "--site", str(write_site(folder, site)), "-q", "--report-dir", str(report))
         name, _, address = DOCKER_HOST.partition("=")
-        return finished([*self._inside, *words, *arguments], report, env={name: address})
+        return finished([*self.inside, *words, *arguments], report, env={name: address})
 
 
 @contextlib.contextmanager

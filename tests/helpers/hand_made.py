@@ -187,6 +187,43 @@ def apply_the_guides_recipe(host: HandMadeHost, uplink: str = "wlan0") -> None:
     host.ip("route add default via 10.10.50.1 dev {} table wlan0rt", uplink)
 
 
+def agent_on_lan_bridge(host: HandMadeHost) -> None:
+    """Put eth0 into a bridge that takes its address over, and the agent as a port of it, as pipework does."""
+    host.ip("link del docker0")
+    host.ip("-n agent link del eth0")
+    host.ip("link add br0 type bridge")
+    host.ip("address del 10.10.40.9/24 dev eth0")
+    host.ip("link set eth0 master br0")
+    host.ip("link set br0 up")
+    host.ip("address add 10.10.40.9/24 dev br0")
+    host.ip("route add default via 10.10.40.1 dev br0")
+    host.ip("link add veth1pl1 type veth peer name eth1 netns agent")
+    host.ip("link set veth1pl1 up master br0")
+    host.ip("-n agent address add 10.10.40.200/24 dev eth1")
+    host.ip("-n agent link set eth1 up")
+    host.ip("-n agent route add default via 10.10.40.1")
+
+
+def macvlan_on_lan_bridge(host: HandMadeHost) -> None:
+    """Put eth0 into a bridge that takes its address over, and the agent on a macvlan child of it."""
+    agent_on_lan_bridge(host)
+    host.ip("link del veth1pl1")
+    host.ip("link add link br0 name agent0 type macvlan mode bridge")
+    host.ip("link set agent0 netns agent name eth0")
+    host.ip("-n agent address add 10.10.40.200/24 dev eth0")
+    host.ip("-n agent link set eth0 up")
+    host.ip("-n agent route add default via 10.10.40.1")
+
+
+def with_pipework(folder: Path) -> tuple[str, ...]:
+    """Return the start of a command line with a pipework program on its PATH."""
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "pipework"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return ("env", f"PATH={folder / 'bin'}:{os.environ['PATH']}")
+
+
 @contextlib.contextmanager
 def nobodys_folder() -> Iterator[Path]:
     """A folder of the user nobody, in one that everybody may enter."""

@@ -30,6 +30,7 @@ IN_ORDER = (
     "labs/test_field_bridge.py",
     "labs/test_local.py",
     "labs/test_ifupdown_replay.py",
+    "labs/test_site_draft.py",
     "labs/test_disruption_events.py",
     "labs/test_rootless.py",
     "labs/test_bridge_labs.py",
@@ -48,6 +49,7 @@ INDEPENDENT = {
     "labs/test_interrupt.py",
     "labs/test_local.py",
     "labs/test_local_bridge.py",
+    "labs/test_site_draft.py",
     "unit/test_bundle_reader.py",
 }
 """Files whose tests share no costly fixture: their tests may run on different workers."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tarfile
@@ -14,16 +15,21 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.check_runner import CheckRunner
 from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.bundles import CANARY, COMMANDS, case_of, in_lab, site
 from tests.helpers.front_door import command
 from tests.helpers.paths import RECORDED, ROOT
 from viacheck.bundle.reader import read_bundle
-from viacheck.bundle.redaction.mapping import KEPT4, Redactor
+from viacheck.bundle.redaction.mapping import KEPT4, PRIVATE4, Redactor
 from viacheck.bundle.redaction.patterns import without_secrets
 from viacheck.bundle.writer import write_bundle
+from viacheck.cli.docs import all_checks
+from viacheck.installation import CHECKS
 from viacheck.model.intent_file import load_intent
+from viacheck.model.result import Verdict
 from viacheck.model.site_agents import SOLE_AGENT
+from viacheck.targets.bundle import BundleTarget
 
 needs_engine = pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
 
@@ -96,9 +102,12 @@ docker run -d -e TEAGENT_ACCOUNT_TOKEN={CANARY} --label owner={CANARY} agent {CA
 TEAGENT_ACCOUNT_TOKEN={CANARY}
 export TEAGENT_ACCOUNT_TOKEN
 NOTE={CANARY}
+DEVICE={CANARY}
 ip link set dev wlan0 alias $NOTE
+ip link set dev wlan0 alias {CANARY}
+ip route add 10.8.0.0/16 dev $DEVICE
 ip rule add priority 1000 from 172.17.0.0/16 lookup 200; echo {CANARY}
-pipework eth0 te-agent dhclient
+pipework eth0 te-agent dhclient {CANARY}
 exit 0
 """,
     "/etc/network/if-up.d/agent": f"""\
@@ -109,7 +118,7 @@ ip rule add from 172.17.0.0/16 lookup 200 # {CANARY}
     "/etc/systemd/system/agent-net.service": f"""\
 [Service]
 Environment=TOKEN={CANARY}
-ExecStart=/usr/local/bin/pipework eth0 te-agent dhclient
+ExecStart=/usr/local/bin/pipework eth0 te-agent dhclient {CANARY}
 """,
 }
 """Where people keep secrets, by path."""
@@ -328,30 +337,53 @@ def _shared(one: IPv4Address, other: IPv4Address) -> int:
     return 32 - (int(one) ^ int(other)).bit_length()
 
 
-def test_public_addresses_keep_their_relations_and_stay_public() -> None:
+def test_addresses_keep_their_relations_and_their_kind() -> None:
     chance = random.Random("strict")
     redactor = Redactor("strict")
 
     def mapped(address: IPv4Address) -> IPv4Address:
         return IPv4Address(redactor.plain(str(address)))
 
+    def kind(address: IPv4Address) -> IPv4Network | None:
+        return next((block for block in (*KEPT4, *PRIVATE4) if address in block), None)
+
     changed = 0
-    for _ in range(2_000):
-        one = IPv4Address(chance.getrandbits(32))
+    for number in range(2_000):
+        block = PRIVATE4[number % 8] if number % 8 < len(PRIVATE4) else IPv4Network("0.0.0.0/0")
+        one = IPv4Address(int(block.network_address) + chance.randrange(block.num_addresses))
         other = IPv4Address(int(one) ^ (1 << chance.randrange(32)))
-        if any(address in kept for address in (one, other) for kept in KEPT4):
+        if kind(one) in KEPT4 or kind(other) in KEPT4:
             continue
         assert _shared(mapped(one), mapped(other)) == _shared(one, other)
-        assert not any(mapped(one) in kept for kept in KEPT4)
+        assert kind(mapped(one)) == kind(one)
+        assert mapped(one) != one or kind(one) is None
         changed += mapped(one) != one
     assert changed > 1_000
 
 
-@pytest.mark.parametrize("text", ["10.10.40.9", "172.17.0.0/16", "192.168.1.1", "127.0.0.1", "0.0.0.0/0", "224.0.0.1",
-                                  "fe80::1", "fd00:17::2", "::/0", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "20.10.24",
-                                  "12:34:56", "2026-01-01T10:11:12.131+00:00"])  # fmt: skip
-def test_what_is_not_public_stays(text: str) -> None:
+@pytest.mark.parametrize("text", ["127.0.0.1", "0.0.0.0/0", "10.0.0.0/8", "172.16.0.0/12", "169.254.1.1", "224.0.0.1",
+                                  "255.255.255.0", "fe80::1", "::/0", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00",
+                                  "20.10.24", "12:34:56", "2026-01-01T10:11:12.131+00:00"])  # fmt: skip
+def test_what_identifies_no_host_stays(text: str) -> None:
     assert Redactor("strict").plain(text) == text
+
+
+def test_a_private_network_stays_one_with_its_gateway_and_its_broadcast_address() -> None:
+    redactor = Redactor("strict", networks=[IPv4Network("172.17.0.0/16")])
+    docker = IPv4Network(redactor.plain("172.17.0.0/16"))
+    assert docker.subnet_of(IPv4Network("172.16.0.0/12"))
+    assert docker != IPv4Network("172.17.0.0/16")
+    assert IPv4Address(redactor.plain("172.17.0.1")) in docker
+    assert redactor.plain("172.17.255.255") == str(docker.broadcast_address)
+    assert redactor.plain("172.17.255.255/32") == f"{docker.broadcast_address}/32"
+    assert redactor.plain('"src":"172.17.0.0","srclen":16') == f'"src":"{docker.network_address}","srclen":16'
+    lan = IPv4Network(redactor.plain("192.168.1.0/24"))
+    assert [IPv4Address(redactor.plain(f"192.168.1.{host}")) for host in (1, 255)] == [lan[1], lan[255]]
+    assert redactor.plain("192.168.1.9/24") == f"{lan[9]}/24"
+    local = IPv6Address(redactor.plain("fd00:17::2"))
+    assert local != IPv6Address("fd00:17::2")
+    assert (local.packed[0], local.packed[8:]) == (0xFD, bytes((0, 0, 0, 0, 0, 0, 0, 2)))
+    assert redactor.plain("fe80::a1b2:c3d4:e5f6:1718") != "fe80::a1b2:c3d4:e5f6:1718"
 
 
 def test_a_network_stays_a_network() -> None:
@@ -394,3 +426,30 @@ def test_strict_leaves_no_name_and_its_map_stays_at_home(tmp_path: Path) -> None
     bundle = read_bundle(tmp_path / "case.tar.gz")
     gateway = bundle.intent.uplinks["eth0"].gateway
     assert any(gateway in address.network for address in bundle.snapshot.host.addresses_of("eth0"))
+
+
+ADDRESS = re.compile(rb"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|(?<![\w:])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![\w:])")
+FILES_OF_CHECKS = tuple(map(str, sorted(CHECKS.glob("test_*.py"))))
+
+
+def judged(path: Path) -> dict[tuple[str, str | None], tuple[Verdict, str | None]]:
+    """The verdict and the diagnosis of every check on a bundle."""
+    runner = CheckRunner(FILES_OF_CHECKS, frozenset(check.id for check in all_checks()))
+    return {
+        (result.check, result.case): (result.verdict, result.diagnosis.code if result.diagnosis else None)
+        for result in runner(BundleTarget("bundle:case", read_bundle(path)), path.parent / "captures")
+    }
+
+
+@pytest.mark.parametrize("lab", ["nat", "policy-routing-hardened", "macvlan", "policy-routing+rule-shadowed"])
+def test_strict_leaves_no_address_and_the_verdicts_are_the_same(lab: str, tmp_path: Path) -> None:
+    case = case_of(*lab.split("+"))
+    for mode in ("default", "strict"):
+        write_bundle(tmp_path / f"{mode}.tar.gz", case, mode)
+    assert judged(tmp_path / "strict.tar.gz") == judged(tmp_path / "default.tar.gz")
+    with tarfile.open(tmp_path / "strict.tar.gz") as archive:
+        everything = b"".join(archive.extractfile(one).read() for one in archive)  # type: ignore[union-attr]
+    known = set(ADDRESS.findall(json.dumps(case.snapshots).encode()))
+    same = {text for text in known if not text.startswith((b"127.", b"0.0.0.0", b"00:00:00:00:00:00"))}
+    assert len(same) > 5
+    assert not same & set(ADDRESS.findall(everything))

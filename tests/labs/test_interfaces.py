@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tests.helpers.front_door import Finished
@@ -10,8 +9,11 @@ from tests.helpers.hand_made import (
     SITE,
     UPLINKS,
     HandMadeHost,
+    agent_on_lan_bridge,
     apply_the_guides_recipe,
     hand_made_host,
+    macvlan_on_lan_bridge,
+    with_pipework,
     write_site,
 )
 from viacheck.model.result import PacketsEvidence, Verdict
@@ -80,35 +82,9 @@ timeout = "400ms"
 """
 
 
-def lan_bridge(host: HandMadeHost) -> None:
-    """Put eth0 into a bridge that takes its address over, and the agent as a port of it, as pipework does."""
-    host.ip("link del docker0")
-    host.ip("-n agent link del eth0")
-    host.ip("link add br0 type bridge")
-    host.ip("address del 10.10.40.9/24 dev eth0")
-    host.ip("link set eth0 master br0")
-    host.ip("link set br0 up")
-    host.ip("address add 10.10.40.9/24 dev br0")
-    host.ip("route add default via 10.10.40.1 dev br0")
-    host.ip("link add veth1pl1 type veth peer name eth1 netns agent")
-    host.ip("link set veth1pl1 up master br0")
-    host.ip("-n agent address add 10.10.40.200/24 dev eth1")
-    host.ip("-n agent link set eth1 up")
-    host.ip("-n agent route add default via 10.10.40.1")
-
-
-def with_pipework(folder: Path) -> tuple[str, ...]:
-    """Return the start of a command line with a pipework program on its PATH."""
-    (folder / "bin").mkdir()
-    program = folder / "bin" / "pipework"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    return ("env", f"PATH={folder / 'bin'}:{os.environ['PATH']}")
-
-
 def test_pipework_on_a_lan_bridge_passes(tmp_path: Path) -> None:
     with hand_made_host() as host:
-        lan_bridge(host)
+        agent_on_lan_bridge(host)
         site = write_site(tmp_path, LAN_BRIDGE_SITE)
         done = host.viacheck(site=site, report_dir=tmp_path / "report", by=with_pipework(tmp_path))
     assert done.exit_code == 0, done.said
@@ -120,7 +96,7 @@ def test_pipework_on_a_lan_bridge_passes(tmp_path: Path) -> None:
 
 def test_a_second_interface_behind_docker0_is_still_found_on_a_lan_bridge(tmp_path: Path) -> None:
     with hand_made_host() as host:
-        lan_bridge(host)
+        agent_on_lan_bridge(host)
         host.ip("link add docker0 type bridge")
         host.ip("link set docker0 up")
         host.ip("link add veth2 type veth peer name eth0 netns agent")
@@ -139,13 +115,7 @@ MACVLAN_ON_BRIDGE_SITE = LAN_BRIDGE_SITE.replace(
 
 def test_a_bridge_whose_only_port_is_a_veth_is_an_uplink(tmp_path: Path) -> None:
     with hand_made_host() as host:
-        lan_bridge(host)
-        host.ip("link del veth1pl1")
-        host.ip("link add link br0 name agent0 type macvlan mode bridge")
-        host.ip("link set agent0 netns agent name eth0")
-        host.ip("-n agent address add 10.10.40.200/24 dev eth0")
-        host.ip("-n agent link set eth0 up")
-        host.ip("-n agent route add default via 10.10.40.1")
+        macvlan_on_lan_bridge(host)
         done = judge(host, tmp_path, MACVLAN_ON_BRIDGE_SITE)
     assert done.exit_code == 0, done.said
     assert verdicts(done)["EGRESS-01"] == PASS

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab import pipework_host
 from tests.helpers.engine_host import EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import Finished, by_check
 from viacheck.model.result import CheckResult, StateEvidence, Verdict
@@ -108,15 +107,8 @@ def test_an_agent_that_was_started_without_net_and_its_mend(host: EngineHost, tm
 
 @pytest.fixture
 def with_pipework(host: EngineHost) -> EngineHost:
-    """The same host with pipework where the guide puts it: a stand-in where this machine has none of its own."""
-    if not pipework_host.installed():
-        host.type("mount -t tmpfs tmpfs /usr/local/sbin")
-        for path, text in {
-            pipework_host.PATH: pipework_host.STAND_IN,
-            pipework_host.LEASE_SCRIPT: pipework_host.LEASE_TEXT,
-        }.items():
-            Path(f"{host.engine.root}{path}").write_text(text)
-            host.type(f"chmod a+x {path}")
+    """The same host with pipework where the guide puts it."""
+    host.install_pipework()
     return host
 
 

@@ -1,10 +1,13 @@
-"""A draft of `site init` on a healthy host judges that host as healthy, in every mode, without an edit."""
+"""A draft of `site init` on a healthy host judges that host as healthy, in every mode, without an edit.
+
+The drafts of whole hosts, on which no Python runs, are in test_whole_host.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,31 +16,38 @@ from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import LabSpec
 from netns_lab.open_lab import open_lab
+from netns_lab.scenarios import BLANK, SCENARIOS
+from tests.helpers.engine_host import DOCKER_HOST, EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import VIACHECK, Finished, command, finished
-from tests.helpers.hand_made import AGENT_PATH, apply_the_guides_recipe, hand_made_host
+from tests.helpers.hand_made import (
+    AGENT_PATH,
+    UPLINKS,
+    HandMadeHost,
+    agent_on_lan_bridge,
+    apply_the_guides_recipe,
+    hand_made_host,
+    macvlan_on_lan_bridge,
+    with_pipework,
+)
+from viacheck.model.intent import Intent
 from viacheck.model.intent_file import load_intent
 
-MODES = {
-    "nat": "nat", "nat-multihomed": "nat", "policy-routing-hardened": "nat", "macvlan": "macvlan",
-    "pipework-static": "pipework-static", "pipework-dhcp": "pipework-dhcp",
-}  # fmt: skip
-"""The mode that the draft of each lab has."""
-ENGINE_LABS = {"engine:policy-routing": "nat", "engine:macvlan": "macvlan"}
-"""The same, for agents that are containers."""
-BY_ENGINE = {"DOCKER_HOST": "unix:///run/docker.sock"}
-"""Where the engine of a lab listens."""
+BY_ENGINE = dict([DOCKER_HOST.split("=", 1)])
+"""Where the engine of a host listens."""
+HEALTHY = [name for name in SCENARIOS if name not in BLANK]
 
 
 def drafted_and_judged(
     inside: Sequence[str], init: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
-) -> tuple[Finished, Path]:
+) -> tuple[Finished, Intent]:
     """Draft a site file on a host and judge the host by it, both from inside."""
     site = folder / "site.toml"
     drafted = finished([*inside, *VIACHECK, "site", "init", "-o", str(site), *init], folder, env=env)
     assert drafted.exit_code == 0, drafted.said
     assert f"wrote {site}; review it" in drafted.stderr
-    return finished([*inside, *command("--local", "--site", str(site), "--report-dir", str(folder / "report"))],
-                    folder / "report", env=env), site  # fmt: skip
+    done = finished([*inside, *command("--local", "--site", str(site), "--report-dir", str(folder / "report"))],
+                    folder / "report", env=env)  # fmt: skip
+    return done, load_intent(site)
 
 
 def in_namespaces_of(lab: Lab) -> list[str]:
@@ -48,31 +58,90 @@ def in_namespaces_of(lab: Lab) -> list[str]:
     return ["nsenter", "--target", str(lab.engine.pid), "--mount", "--pid", "--net"]
 
 
-@pytest.mark.parametrize(("name", "mode"), MODES.items(), ids=MODES)
-def test_the_draft_of_a_healthy_lab_judges_it_as_healthy(name: str, mode: str, tmp_path: Path) -> None:
+def assert_drafted(intent: Intent, lab: Lab) -> None:
+    """Compare a draft with the intent that its lab was made for."""
+    meant = lab.plan.intent
+    assert (intent.mode, intent.egress.uplink) == (meant.mode, meant.egress.uplink)
+    assert (intent.egress.table, intent.egress.table_name) == (meant.egress.table, meant.egress.table_name)
+    if meant.egress.table is not None and meant.egress.persist is not None:
+        assert intent.egress.persist == meant.egress.persist
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_the_draft_of_a_healthy_lab_judges_it_as_healthy(name: str, tmp_path: Path) -> None:
     with contextlib.closing(open_lab(LabSpec(name))) as lab:
         agent = f"/proc/{os.getpid()}/fd/{lab.agent.namespace.net_fd}"
-        done, site = drafted_and_judged(in_namespaces_of(lab), ["--netns", agent], tmp_path)
+        done, intent = drafted_and_judged(in_namespaces_of(lab), ["--netns", agent], tmp_path)
     assert done.exit_code == 0, done.said
-    intent = load_intent(site)
-    assert (intent.mode, intent.egress.uplink) == (mode, lab.plan.intent.egress.uplink)
-    assert intent.egress.table == lab.plan.intent.egress.table
+    assert_drafted(intent, lab)
 
 
 @pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
-@pytest.mark.parametrize(("name", "mode"), ENGINE_LABS.items(), ids=ENGINE_LABS)
-def test_the_draft_finds_the_container_by_itself(name: str, mode: str, tmp_path: Path) -> None:
-    with contextlib.closing(open_lab(LabSpec(name.removeprefix("engine:"), "engine"))) as lab:
-        done, site = drafted_and_judged(in_namespaces_of(lab), [], tmp_path, BY_ENGINE)
+@pytest.mark.parametrize("name", HEALTHY)
+def test_the_draft_finds_the_container_by_itself(name: str, tmp_path: Path) -> None:
+    with contextlib.closing(open_lab(LabSpec(name, "engine"))) as lab:
+        done, intent = drafted_and_judged(in_namespaces_of(lab), [], tmp_path, BY_ENGINE)
     assert done.exit_code == 0, done.said
-    intent = load_intent(site)
-    assert (intent.agent.container, intent.mode) == ("te-agent", mode)
+    assert intent.agent.container == "te-agent"
+    assert_drafted(intent, lab)
 
 
-def test_the_draft_of_a_hand_made_host_judges_it_as_healthy(tmp_path: Path) -> None:
+def child_uplink(host: HandMadeHost) -> None:
+    """Make wlan0 a macvlan child of eth0, and route the agent by it."""
+    host.ip("link del wlan0")
+    host.uplink_on("eth0", "wlan0", UPLINKS["wlan0"])
+    apply_the_guides_recipe(host)
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "egress"),
+    [
+        (lambda _host: None, "nat", ("eth0", None, None)),
+        (apply_the_guides_recipe, "nat", ("wlan0", 200, "none")),
+        (child_uplink, "nat", ("wlan0", 200, "none")),
+        (agent_on_lan_bridge, "pipework-static", ("br0", None, "none")),
+        (macvlan_on_lan_bridge, "macvlan", ("br0", None, None)),
+    ],
+    ids=["default route", "the guide's recipe", "child uplink", "LAN bridge", "macvlan on a LAN bridge"],
+)
+def test_the_draft_of_a_hand_made_host_judges_it_as_healthy(
+    make: Callable[[HandMadeHost], None], mode: str, egress: tuple[str, int | None, str | None], tmp_path: Path
+) -> None:
+    by = with_pipework(tmp_path) if mode.startswith("pipework") else ()
     with hand_made_host() as host:
-        apply_the_guides_recipe(host)
-        done, site = drafted_and_judged(host.inside(), ["--netns", AGENT_PATH], tmp_path)
+        make(host)
+        done, intent = drafted_and_judged(host.inside(*by), ["--netns", AGENT_PATH], tmp_path)
     assert done.exit_code == 0, done.said
-    intent = load_intent(site)
-    assert (intent.egress.uplink, intent.egress.table, intent.egress.persist) == ("wlan0", 200, "none")
+    assert (intent.mode, (intent.egress.uplink, intent.egress.table, intent.egress.persist)) == (mode, egress)
+
+
+def on_its_own_network(host: EngineHost) -> None:
+    """Put the agent on a network of its own, and route that by wlan0."""
+    host.type("docker network create --subnet=172.30.0.0/24 agents")
+    host.run_agent("agents")
+    host.type("ip rule add from 172.30.0.0/24 lookup 200")
+    host.type("ip route add default via 10.10.50.1 dev wlan0 table 200")
+
+
+def by_pipework(host: EngineHost) -> None:
+    """Attach the agent by pipework, as step 5 says it."""
+    host.install_pipework()
+    host.run_agent("none")
+    host.type("pipework eth0 te-agent 10.10.40.200/24@10.10.40.1")
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "network"),
+    [
+        pytest.param(on_its_own_network, "nat", "agents", marks=needs_engine, id="own network"),
+        pytest.param(by_pipework, "pipework-static", None, marks=needs_engine, id="pipework"),
+    ],
+)
+def test_the_draft_of_a_hand_made_engine_host_judges_it_as_healthy(
+    make: Callable[[EngineHost], None], mode: str, network: str | None, tmp_path: Path
+) -> None:
+    with engine_host() as host:
+        make(host)
+        done, intent = drafted_and_judged(host.inside, [], tmp_path, BY_ENGINE)
+    assert done.exit_code == 0, done.said
+    assert (intent.mode, getattr(intent.agent.attach, "network", None)) == (mode, network)

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,12 @@ from tests.helpers.guarded_host import until
 from tests.helpers.paths import ROOT
 from viacheck.analysis.disruption_text import disruption_text
 from viacheck.disruption.disruption_tests import DisruptionTests
+from viacheck.model.intent_draft import draft
+from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import FlowKind
 from viacheck.model.result import CheckResult, Run, RunResult, Verdict
+from viacheck.model.snapshot_json import read_snapshot
+from viacheck.persistence.assess import manager_of, read_all
 from viacheck.targets.namespace_target import NamespaceTarget
 
 NETWORKD, IFUPDOWN, NM = (f"host:policy-routing-{manager}" for manager in ("networkd", "ifupdown", "nm"))
@@ -135,6 +141,19 @@ def test_healthy_hosts_pass_through_the_front_door(run: Finished) -> None:
     assert restart.verdict is Verdict.PASS, "NetworkManager was restarted"
     assert {target.flavour for target in run.outcome.targets} == {"host"}
     assert run.exit_code == 1
+
+
+@pytest.mark.parametrize(("lab", "persist"), [(IFUPDOWN, "ifupdown"), (NM, "networkmanager")])
+def test_the_draft_of_a_healthy_host_is_its_site_file(run: Finished, lab: str, persist: str) -> None:
+    (record,) = (target for target in run.outcome.targets if target.id == f"lab:{lab}")
+    snapshot, (spec,) = read_snapshot(record.snapshot), parse_labs(lab)
+    manager = partial(manager_of, read_all(snapshot))
+    drafted = draft(snapshot, {200: "wlan0rt"}, manager, netns=spec.intent.agent.netns)
+    intent = parse_intent(tomllib.loads(drafted.text), source="site.toml")
+    egress, meant = intent.egress, spec.intent.egress
+    assert (egress.uplink, egress.table, egress.table_name) == (meant.uplink, meant.table, meant.table_name)
+    assert egress.persist == persist
+    assert (intent.mode, intent.uplinks, intent.host) == (spec.intent.mode, spec.intent.uplinks, spec.intent.host)
 
 
 def test_a_rule_that_is_not_written_down_is_gone_after_the_reboot(run: Finished) -> None:

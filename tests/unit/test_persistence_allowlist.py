@@ -121,6 +121,10 @@ def test_no_canary_is_kept(path: str) -> None:
         "X=CANARY\nip route get 10.0.0.1 mark ${X}\n",
         "TOKEN=CANARY\nip route add default via $TOKEN\n",
         "WIFI_PSK=CANARY\nip rule add from $WIFI_PSK table 200\n",
+        "DEVICE=CANARY\nip route add default dev $DEVICE\n",
+        "ip link set dev wlan0 alias CANARY\n",
+        "pipework eth0 te-agent dhclient CANARY\n",
+        "pipework eth0 te-agent CANARY -x CANARY && curl CANARY\n",
         "API_KEY=CANARY ip route add default via 10.0.0.1; curl $API_KEY\n",
     ],
 )
@@ -134,6 +138,26 @@ def test_a_variable_that_is_a_value_of_the_network_is_kept() -> None:
     script += 'ip rule add from $NET/$BITS table "$T"\nip route add default via ${GW} dev $IF table $T\n'
     kept = redact_to_allowlist("/etc/rc.local", script)
     assert all(line in kept for line in ("IF=wlan0", 'GW="10.0.0.1"', "T=200"))
+
+
+def test_a_variable_may_hold_the_name_of_an_interface_or_a_table_of_the_host() -> None:
+    script = "T=isp2\nip rule add from 172.17.0.0/16 table $T\n"
+    assert redact_to_allowlist("/etc/rc.local", script, lambda: frozenset({"isp2"})) == script
+    assert "isp2" not in redact_to_allowlist("/etc/rc.local", script)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pipework eth0 te-agent 10.10.40.200/24@10.10.40.1",
+        "pipework eth0 -i eth1 -l pl0 te-agent 10.10.40.200/24@10.10.40.1 02:42:0a:0a:28:c8@9",
+        "/usr/local/bin/pipework --wait eth0 te-agent udhcpc",
+        'pipework "$1" $AGENT ${ADDRESS}',
+        "pipework eth0 te-agent 0/0",
+    ],
+)
+def test_the_documented_arguments_of_pipework_are_kept(line: str) -> None:
+    assert redact_to_allowlist("/etc/rc.local", line) == line
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in RECORDED_HOSTS.iterdir()))

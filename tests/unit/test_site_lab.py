@@ -21,6 +21,10 @@ DOCUMENTED = [
     for text in blocks("site-file.md", "toml")
     for intent in parse_agents(tomllib.loads(text), source="site-file.md").values()
 ]
+LACKING = (
+    "agent.attach.mode: --lab blank: found 'ipvlan'; no lab has it",
+    "agent.source[1].interface: --lab blank: found 'eth1'; its agent has eth0 alone",
+)
 SITE = """\
 schema = 1
 [site]
@@ -79,14 +83,15 @@ def test_the_intent_of_the_lab_describes_the_same_lab() -> None:
 
 
 @pytest.mark.parametrize("intent", DOCUMENTED, ids=range(len(DOCUMENTED)))
-def test_every_documented_agent_is_a_lab(intent: Intent) -> None:
-    if intent.mode == "ipvlan":
-        with pytest.raises(IntentError, match=r"agent\.attach\.mode: --lab blank: found 'ipvlan'; no lab has it"):
-            plan_of_site(intent, "site-file.md")
-        return
-    plan = plan_of_site(intent, "site-file.md")
-    assert {link.name for link in plan.host.state.links} >= set(intent.uplinks)
-    assert plan.intent.egress == intent.egress
+def test_every_documented_site_file_is_a_lab_or_says_what_it_lacks(intent: Intent) -> None:
+    try:
+        plan = plan_of_site(intent, "site-file.md")
+    except IntentError as error:
+        (mistake,) = error.mistakes
+        assert mistake.endswith(LACKING), mistake
+    else:
+        assert {link.name for link in plan.host.state.links} >= set(intent.uplinks)
+        assert plan.intent.egress == intent.egress
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,8 @@ def test_every_documented_agent_is_a_lab(intent: Intent) -> None:
         ('"10.20.3.4/16"', '"10.20.0.1/16"', 'uplinks."lte0.7".address: found 10.20.0.1/16; it needs'),
         ('"10.20.0.1"\n', '"10.20.0.1"\ngateway6 = "fe80::1"\n', 'uplinks."lte0.7".gateway6: found fe80::1'),
         ('[host]\ndefault_exit = "ens3"\n', "", "host.default_exit: missing"),
+        ("[uplinks.ens3]", '[[agent.source]]\ninterface = "eth7"\n[uplinks.ens3]', "agent.source[1].interface: found"),
+        ("[uplinks.ens3]", '[[agent.source]]\naddress = "10.9.9.9"\n[uplinks.ens3]', "agent.source[1].address: found"),
         ("[uplinks.ens3]", '[uplinks.lo]\ngateway = "10.0.0.1"\n[uplinks.ens3]', "uplinks.lo: its host has"),
     ],
 )  # fmt: skip
@@ -111,6 +118,12 @@ def test_what_no_lab_can_have_is_one_line(old: str, new: str, said: str) -> None
         planned(SITE.replace(old, new))
     lines = [mistake.replace(" --lab blank:", "") for mistake in caught.value.mistakes]
     assert any(line.startswith(f"site.toml: {said}") for line in lines), lines
+
+
+def test_the_agent_has_the_sources_of_the_file() -> None:
+    plan = planned(SITE.replace("[agent.attach]", '[[agent.source]]\naddress = "172.30.8.9"\n[agent.attach]'))
+    assert addresses(plan, "agent")["eth0"] == ["172.30.8.2/22", "172.30.8.9/22"]
+    assert [source.name for source in plan.intent.agent.source] == ["172.30.8.9"]
 
 
 BRIDGED = """\

@@ -9,6 +9,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def write_bundle(path: Path, case: Case, mode: Redaction, *, private: bool = Fal
         OSError: when it cannot be written; an older file of that name is unchanged.
     """
     snapshots = {agent: read_snapshot(snapshot) for agent, snapshot in case.snapshots.items()}
-    redactor = Redactor(mode, _names(case, snapshots))
+    redactor = Redactor(mode, _names(case, snapshots), networks=_networks(snapshots))
     could_not = [
         f"{problem.what}{f' of {agent}' if agent else ''}: {problem.reason}"
         for agent, snapshot in snapshots.items()
@@ -163,19 +164,36 @@ def _text(file: HostFile, redactor: Redactor) -> str:
 def _names(case: Case, snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
     """Return the names that ``strict`` maps, each with its stand-in."""
     hosts: list[str] = []
+    domains: list[str] = []
     containers: list[str] = []
     networks: list[str] = []
     # Interface names stay: everything refers to them. So do the agents' names, which are keys of the site file.
     kept = {"", *PREDEFINED_NETWORKS, *case.intents}
     for agent, snapshot in snapshots.items():
         intent, engine, container = case.intents[agent], snapshot.engine, snapshot.container
-        hosts += [snapshot.hostname, snapshot.hostname.partition(".")[0], intent.get("site", {}).get("name", "")]
+        label, _dot, domain = snapshot.hostname.partition(".")
+        hosts += [snapshot.hostname, label, intent.get("site", {}).get("name", "")]
+        domains.append(domain)
         containers.append(intent.get("agent", {}).get("container") or "")
         if container is not None:
             containers += [container.name, container.id, container.id[:12], container.image]
-        networks += [network.name for network in engine.networks] if engine is not None else []
+            containers.append(container.namespace_of or "")
+            containers += [alias for attachment in container.attachments for alias in attachment.aliases]
+        for network in engine.networks if engine is not None else ():
+            networks += [network.name, network.id]
+            containers += network.containers or ()
         kept |= {*(link.name for link in snapshot.host.links), *intent.get("uplinks", ())}
-    return stand_ins(*([name for name in names if name not in kept] for names in (hosts, containers, networks)))
+    names = {"host": hosts, "domain": domains, "container": containers, "network": networks}
+    return stand_ins({kind: [name for name in of_kind if name not in kept] for kind, of_kind in names.items()})
+
+
+def _networks(snapshots: Mapping[str, Snapshot]) -> Iterator[IPv4Network]:
+    """Yield the networks of the host's and the agents' addresses."""
+    for snapshot in snapshots.values():
+        for state in (snapshot.host, snapshot.agent):
+            for address in state.addresses if state is not None else ():
+                if address.family == 4:
+                    yield IPv4Network((address.address, address.prefixlen), strict=False)
 
 
 def _json(value: Any) -> bytes:

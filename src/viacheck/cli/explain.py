@@ -117,7 +117,7 @@ def _spec(options: argparse.Namespace) -> LabSpec | LocalSpec:
     from viacheck.targets.specs import LocalSpec
 
     if options.lab:
-        labs = parse_labs(options.lab, Path(options.site) if options.site else None)
+        labs = parse_labs(options.lab, Path(options.site) if options.site else None, options.agent)
         if len(labs) != 1:
             raise UsageError(f"--lab: explain takes one lab, not {len(labs)}")
         enter_user_namespace_if_needed()

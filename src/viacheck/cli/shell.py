@@ -36,12 +36,13 @@ exec nsenter --net={path} -- "$@"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Define the options."""
-    parser.usage = "viacheck shell [--site FILE] [engine:|host:]LAB[@RELEASE][+FAULT...] [COMMAND ...]"
+    parser.usage = "viacheck shell [--site FILE [--agent NAME]] [engine:|host:]LAB[@RELEASE][+FAULT...] [COMMAND ...]"
     parser.epilog = (
         "A COMMAND in quotes is a line for the shell: viacheck shell nat 'ip rule; ip route'. "
         "'viacheck --lab list' prints all labs and faults. The lab is removed when the shell ends."
     )
     parser.add_argument("--site", metavar="FILE", help="the site file that the lab 'blank' is built from")
+    parser.add_argument("--agent", metavar="NAME", help="the agent, if the site file has several")
     parser.add_argument("lab", metavar="LAB", help="the lab, and faults to add to it")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this instead of a shell")
 
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         UsageError: when there is no such lab.
         CommandFailed: when the lab cannot be built.
     """
-    labs = parse_labs(options.lab, Path(options.site) if options.site else None)
+    labs = parse_labs(options.lab, Path(options.site) if options.site else None, options.agent)
     if len(labs) != 1:
         raise UsageError(f"takes one lab, not {len(labs)}")
     enter_user_namespace_if_needed()

@@ -35,6 +35,7 @@ from viacheck.model.site_agents import load_agents, named
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence.assess import manager_of, read_all
+from viacheck.persistence.pipework import runs_again
 
 LIKE_AN_AGENT = re.compile(r"agent|thousandeyes", re.IGNORECASE)
 """What the name or the image of an agent's container holds."""
@@ -95,7 +96,9 @@ def _init(options: argparse.Namespace) -> ExitStatus:
     snapshot = _take_snapshot(container, options.netns)
     table_names = {entry.number: entry.name for entry in reversed(registered(snapshot.files))}
     manager = partial(manager_of, read_all(snapshot))
-    drafted = draft(snapshot, table_names, manager, container=container, netns=options.netns)
+    drafted = draft(
+        snapshot, table_names, manager, container=container, netns=options.netns, runs_pipework=runs_again(snapshot)
+    )
     try:
         write_file(path, drafted.text, replace=options.force)
     except FileExistsError:

@@ -24,8 +24,8 @@ from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import DisruptionResult, FlowKind, Measurements
 from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Route
+from viacheck.parsers.comments import LEFT_OUT
 from viacheck.persistence import dhclient_hook
-from viacheck.persistence.allowlist import LEFT_OUT
 from viacheck.persistence.assess import assess_persistence, must_persist
 from viacheck.persistence.file_edit import ReversibleEdit, delete_line
 

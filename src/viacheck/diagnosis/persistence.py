@@ -11,7 +11,7 @@ from viacheck.diagnosis.remedy import remedy_of
 from viacheck.model.config_entry import WrittenRoute, WrittenRule
 from viacheck.model.measurements import Measurements, ReplayResult
 from viacheck.model.result import FileEvidence, StateEvidence
-from viacheck.persistence.allowlist import LEFT_OUT
+from viacheck.parsers.comments import LEFT_OUT
 from viacheck.persistence.assess import Persistence, assess_persistence, must_persist
 from viacheck.persistence.config_writer import PRIVATE, config_change, recipe_for
 from viacheck.persistence.file_edit import ReversibleEdit, comment_line, new_file, replace_line

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from glob import glob
 
 from viacheck.host.files import MOST_NAMES, names_in, read_text
 from viacheck.host.namespace import Namespace
+from viacheck.host.table_files import table_files
 from viacheck.model.snapshot import HostFile
+from viacheck.parsers.rt_tables import registered
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.allowlist import redact_script, redact_to_allowlist
 from viacheck.persistence.boot_files import (
@@ -75,6 +78,12 @@ def _with_called(files: Iterator[HostFile]) -> Iterator[HostFile]:
     yield from called.values()
 
 
+def _known_names() -> frozenset[str]:
+    """Return the names of the host's interfaces and tables."""
+    names = {name for _index, name in socket.if_nameindex()}
+    return frozenset(names | {entry.name for entry in registered(table_files())})
+
+
 _CHANGES = re.compile(r"\bip\b.*\b(ru\w*|ro\w*)\b")
 _ENABLES = (".wants", ".requires")
 
@@ -94,7 +103,7 @@ def _called_script(path: str) -> HostFile | None:
         text, mode = read_text(path)
     except OSError:
         return None
-    kept = redact_script(text) if text.startswith("#!") else ""
+    kept = redact_script(text, _known_names) if text.startswith("#!") else ""
     return HostFile(path=path, exists=True, text=kept, mode=mode) if _CHANGES.search(kept) else None
 
 
@@ -179,7 +188,7 @@ def _read(path: str) -> HostFile:
         return HostFile(path=path, exists=False)
     try:
         text, mode = read_text(path)
-        return HostFile(path=path, exists=True, text=redact_to_allowlist(path, text), mode=mode)
+        return HostFile(path=path, exists=True, text=redact_to_allowlist(path, text, _known_names), mode=mode)
     except YAMLProblem as problem:
         return HostFile(path=path, exists=True, error=f"line {problem.line}: {problem}")
     except OSError as error:

@@ -16,10 +16,10 @@ from viacheck.persistence.boot_files import UNIT_FOLDERS
 from viacheck.persistence.pipework import (
     CRON_FOLDERS,
     CRONTAB,
-    PROGRAM,
     programs_of,
     redact_to_pipework_lines,
 )
+from viacheck.persistence.pipework_line import PROGRAM
 
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 

@@ -19,15 +19,14 @@ from viacheck.host.capabilities import missing_capabilities
 from viacheck.host.command import CommandResult
 from viacheck.host.dhcp_clients import dhcp_clients
 from viacheck.host.facts import find_programs
-from viacheck.host.files import names_in, read_text
 from viacheck.host.link_monitors import link_monitors
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.host.sysctl import read_sysctls
+from viacheck.host.table_files import table_files
 from viacheck.model.snapshot import (
     IN_AGENT,
     DockerEngine,
-    HostFile,
     Link,
     NetworkState,
     Problem,
@@ -36,14 +35,11 @@ from viacheck.model.snapshot import (
 )
 from viacheck.netlink.packet_filter import without_rule_comments
 from viacheck.parsers import iproute
-from viacheck.parsers.comments import without_comments
 from viacheck.parsers.ip_state import IP, read_network_state
 
 T = TypeVar("T")
 UNDECODABLE = "\ufffd"
 """Stands for an octet of a command's output that is not UTF-8."""
-RT_TABLES = ("/etc/iproute2/rt_tables", "/usr/share/iproute2/rt_tables")
-RT_TABLE_FOLDERS = ("/etc/iproute2/rt_tables.d", "/usr/share/iproute2/rt_tables.d")
 PROGRAMS = ("pipework", "nft", "iptables", "conntrack")
 SYSCTLS = (
     "net/ipv4/ip_forward",
@@ -136,7 +132,7 @@ def take_snapshot(
         host=state,
         agent=agent_state,
         engine=engine,
-        files=(*host.call(_table_names), *persistence_files.collect(host), *pipework_files.collect(host)),
+        files=(*host.call(table_files), *persistence_files.collect(host), *pipework_files.collect(host)),
         programs=find_programs(host, PROGRAMS),
         problems=tuple(all_problems),
         dhcp_clients=dhcp_clients(agent) if agent is not None else None,
@@ -166,24 +162,6 @@ def snapshot_of_agent(
 def _in_agent(problem: Problem) -> Problem:
     """Return a problem of the agent's namespace under the agent's name."""
     return dataclasses.replace(problem, what=IN_AGENT[problem.what])
-
-
-def _table_names() -> tuple[HostFile, ...]:
-    """Read the files that name routing tables."""
-    paths = list(RT_TABLES)
-    for folder in RT_TABLE_FOLDERS:
-        paths += [f"{folder}/{name}" for name in names_in(folder) if name.endswith(".conf")]
-    return tuple(map(_table_file, paths))
-
-
-def _table_file(path: str) -> HostFile:
-    try:
-        text, mode = read_text(path)
-    except FileNotFoundError:
-        return HostFile(path=path, exists=False)
-    except OSError as error:
-        return HostFile(path=path, exists=True, error=error.strerror)
-    return HostFile(path=path, exists=True, text=without_comments(text), mode=mode)
 
 
 def _with_wireless(link: Link) -> Link:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
 from viacheck.model.exit_status import UsageError
-from viacheck.model.snapshot import TABLE_MAIN, DockerNetwork, NetworkState, Nexthop, Rule, Snapshot
+from viacheck.model.snapshot import TABLE_MAIN, Address, DockerNetwork, NetworkState, Nexthop, Rule, Snapshot
 from viacheck.model.toml_text import toml_key, toml_text
 
 CORRECT = "CORRECT THIS"
@@ -39,6 +39,7 @@ class DraftedAttachment:
     bridge: str | None = None
     parent: str | None = None
     gateway: str | None = None
+    pipework: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def draft(
     *,
     container: str | None = None,
     netns: str | None = None,
+    runs_pipework: bool = True,
 ) -> Draft:
     """Return a draft of site.toml from what a snapshot shows.
 
@@ -65,6 +67,7 @@ def draft(
         manager_of: returns the network manager of an interface; None when no manager names it.
         container: the agent's container.
         netns: the agent's network namespace.
+        runs_pipework: whether a file of the host runs pipework again.
 
     Raises:
         UsageError: when no default route shows an uplink, or the agent has no network of its own.
@@ -89,6 +92,7 @@ def draft(
             "no default route of this host names a gateway, so no uplink is known: bring the uplinks up, "
             "or write the file by hand"
         )
+    own_address = _own_address(snapshot, attached)
     others = _other_uplinks(snapshot.host, gateways, exits, attached)
     lines = [
         "# Drafted by `viacheck site init` from what this host shows now, which may not be what you want:",
@@ -107,7 +111,8 @@ def draft(
         *_uplink_lines(snapshot.host, gateways, exits),
         *_offered_uplinks(others),
         "",
-        *_egress_lines(snapshot.host, table_names, manager_of, attached, gateways, exits),
+        *_egress_lines(snapshot.host, table_names, manager_of, attached, gateways, exits, own_address),
+        *_unkept_pipework(attached, runs_pipework),
     ]
     main = next((exit_ for exit_ in exits if exit_.table == TABLE_MAIN and exit_.interface in gateways), None)
     if main is not None:
@@ -208,31 +213,39 @@ def _on_interface(host: NetworkState, agent: NetworkState, *, pipework: bool) ->
         return DraftedAttachment(('mode = "nat"', f'network = "bridge"  # {CORRECT}: the agent has no address yet'))
     address = addresses[0]
     other_end = host.link_by_index(link.peer_index) if link.peer_index is not None else None
+    gateway = exits[0].gateway if exits else None
+    bridge = other_end.master if other_end is not None else None
     if link.kind == "macvlan" and other_end is not None:
-        parent = f"parent = {toml_text(other_end.name)}"
-        gateway = exits[0].gateway if exits else None
-        if "dynamic" in address.flags:
-            lines = ('mode = "pipework-dhcp"', parent)
-        elif gateway and not pipework:
+        if gateway and not pipework and "dynamic" not in address.flags:
             lines = (
                 'mode = "macvlan"',
                 f'network = "macvlan0"  # {CORRECT}: the name of the Docker network',
-                parent,
+                f"parent = {toml_text(other_end.name)}",
                 f'subnet = "{address.network}"',
                 f'gateway = "{gateway}"',
             )
-        else:
-            address_line = f'address = "{address.address}/{address.prefixlen}"'
-            gateway_line = (
-                f'gateway = "{gateway}"' if gateway else f"# {CORRECT}: gateway = (the agent has no default route)"
-            )
-            lines = ('mode = "pipework-static"', parent, address_line, gateway_line)
-        return DraftedAttachment(lines, parent=other_end.name, gateway=gateway)
+            return DraftedAttachment(lines, parent=other_end.name, gateway=gateway)
+        return _by_pipework(other_end.name, address, gateway)
+    if bridge is not None and gateway is not None and all(own.address != gateway for own in host.addresses):
+        # The agent's gateway is another machine, so the bridge leads to a LAN.
+        return _by_pipework(bridge, address, gateway)
     lines = ('mode = "nat"', f'subnet = "{address.network}"  # the agent\'s own address is {address.address}')
-    bridge = other_end.master if other_end is not None else None
     if bridge is not None:
         lines += (f"bridge = {toml_text(bridge)}",)
     return DraftedAttachment(lines, subnet=IPv4Network(str(address.network)), bridge=bridge)
+
+
+def _by_pipework(parent: str, address: Address, gateway: str | None) -> DraftedAttachment:
+    parent_line = f"parent = {toml_text(parent)}"
+    if "dynamic" in address.flags:
+        lines: tuple[str, ...] = ('mode = "pipework-dhcp"', parent_line)
+    else:
+        gateway_line = (
+            f'gateway = "{gateway}"' if gateway else f"# {CORRECT}: gateway = (the agent has no default route)"
+        )
+        address_line = f'address = "{address.address}/{address.prefixlen}"'
+        lines = ('mode = "pipework-static"', parent_line, address_line, gateway_line)
+    return DraftedAttachment(lines, parent=parent, gateway=gateway, pipework=True)
 
 
 def _uplink_lines(host: NetworkState, gateways: dict[str, str | None], exits: list[DefaultExit]) -> Iterator[str]:
@@ -316,6 +329,7 @@ def _egress_lines(
     attached: DraftedAttachment,
     gateways: dict[str, str | None],
     exits: list[DefaultExit],
+    own_address: IPv4Address | None,
 ) -> Iterator[str]:
     yield "[egress]"
     if attached.parent is not None:
@@ -323,7 +337,7 @@ def _egress_lines(
         return
     usable = [exit_ for exit_ in exits if exit_.interface in gateways]
     first = usable[0].interface if usable else next(iter(gateways))
-    rule = _policy_rule(host, attached)
+    rule = _policy_rule(host, attached, own_address)
     if rule is None:
         yield f"uplink = {toml_text(first)}  # {CORRECT}: no rule is for the agent; this is the host's own uplink"
         return
@@ -342,13 +356,28 @@ def _egress_lines(
         yield f"persist = {toml_text(manager)}  # the manager of the uplink, which must restore rule and route"
 
 
-def _policy_rule(host: NetworkState, attached: DraftedAttachment) -> Rule | None:
+def _unkept_pipework(attached: DraftedAttachment, runs_pipework: bool) -> Iterator[str]:
+    if attached.pipework and not runs_pipework:
+        yield f'persist = "none"  # {CORRECT}: no file of this host runs pipework again, so a reboot detaches the agent'
+
+
+def _own_address(snapshot: Snapshot, attached: DraftedAttachment) -> IPv4Address | None:
+    """Return the agent's first address on its network, which it sends from; None when it is not known."""
+    texts = [address.address for address in snapshot.agent.addresses] if snapshot.agent is not None else []
+    texts += [attachment.address or "" for attachment in snapshot.container.attachments] if snapshot.container else []
+    addresses = filter(None, map(_ipv4, texts))
+    return next((address for address in addresses if attached.subnet is not None and address in attached.subnet), None)
+
+
+def _policy_rule(host: NetworkState, attached: DraftedAttachment, own_address: IPv4Address | None) -> Rule | None:
     """Return the first rule that sends the agent's packets to another table than the kernel's."""
     for rule in host.rules_of(4):
         if rule.action != "lookup" or rule.table in KERNEL_TABLES or rule.invert:
             continue
         if rule.source is not None and attached.subnet is not None:
-            if IPv4Network(rule.source).overlaps(attached.subnet):
+            source = IPv4Network(rule.source)
+            # A rule for one address may be for another one than the agent sends from.
+            if own_address in source if own_address is not None else source.overlaps(attached.subnet):
                 return rule
         elif rule.iif is not None and rule.iif == attached.bridge:
             return rule

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import yaml
 
+from viacheck.parsers.comments import LEFT_OUT
 from viacheck.persistence import boot_files, ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.netplan import compose, items, pairs
+from viacheck.persistence.pipework_line import PROGRAM, redact_arguments
 
-LEFT_OUT = "…"
 _IFUPDOWN_OPTIONS = frozenset({
     "address", "netmask", "broadcast", "gateway", "metric", "pointopoint", "scope", "mtu", "hwaddress",
     "bridge_ports", "bridge-ports", "vlan-raw-device", "vlan_raw_device", "bond-master", "accept_ra", "autoconf",
@@ -56,7 +58,8 @@ _NETPLAN_MAPS: dict[str, frozenset[str]] = {
     "match": frozenset({"name", "macaddress", "driver"}),
     "dhcp4-overrides": frozenset({"use-routes", "route-metric", "route-table"}),
 }
-_KEPT_WHOLE = frozenset({"ip", "pipework", "ifup", "ifdown", "true", ":", "exit", "[", "test"})
+_ALIAS = re.compile(r"(\salias\s+)(?:\"[^\"]*\"|'[^']*'|\S+)")
+_KEPT_WHOLE = frozenset({"ifup", "ifdown", "true", ":", "exit", "[", "test"})
 _KEPT_NAMES = frozenset({"grep", "sleep", "logger", "sysctl", "iptables", "nft", "conntrack"})
 _SHELL_WORDS = frozenset({
     "if", "then", "else", "elif", "fi", "do", "done", "while", "until", "for", "case", "esac", "{", "}", "!",
@@ -70,23 +73,43 @@ _VALUE_OF_IP = re.compile(
 )
 """An argument of ``ip`` that is a device, an address, a table or a number. An alias, for example, holds any text."""
 _NAME_OF_SECRET = re.compile(r"(?i)pass|secret|token|psk|key|cred|auth|identity")
-_PLAIN_VALUE = re.compile(r"[\"']?[\w.:/-]{1,64}[\"']?")
+_PLAIN_VALUE = re.compile(
+    r"[0-9A-Fa-f]{0,4}[.:][0-9A-Fa-f.:]{1,40}(/\d{1,3})?|\d{1,10}(/\d{1,3})?|0x[0-9A-Fa-f]{1,8}|main|default|local"
+    r"|((eth|usb|wlan|wwan|ppp|tun|tap|wg|lte|br|docker|bond|team|vlan|ib)\d|(en|wl|ww)[opsx]\d)[\w.-]{0,12}"
+)
+"""A value that is an address, a number, or has the usual name of an interface: other text may be a secret."""
 
 
-def redact_to_allowlist(path: str, text: str) -> str:
+@dataclass(frozen=True, slots=True)
+class _Variables:
+    """The shell variables of a file that may be kept."""
+
+    names: frozenset[str] = frozenset()
+    """Those that ``ip`` commands use as a device, an address, a table or a number."""
+    known: Callable[[], frozenset[str]] = frozenset
+    """Returns the names of the host's interfaces and tables."""
+
+    def keeps(self, variable: str, value: str) -> bool:
+        """Return whether an assignment holds what it seems to hold: other text may be a secret."""
+        bare = value.strip("\"'")
+        return variable in self.names and (_PLAIN_VALUE.fullmatch(bare) is not None or bare in self.known())
+
+
+def redact_to_allowlist(path: str, text: str, known: Callable[[], frozenset[str]] = frozenset) -> str:
     """Return the part of a file's text that a snapshot may hold; every line keeps its number.
 
     Args:
         path: the file's path; it decides the format.
         text: the whole text.
+        known: returns the names of the host's interfaces and tables, which a script's variables may hold.
 
     Raises:
         YAMLProblem: if a netplan file is not YAML; then no part of it may be stored.
     """
-    return _redactor(path)(text)
+    return _redactor(path, known)(text)
 
 
-def _redactor(path: str) -> Callable[[str], str]:
+def _redactor(path: str, known: Callable[[], frozenset[str]]) -> Callable[[str], str]:
     folder = path.rpartition("/")[0]
     if path.endswith(".yaml"):
         return _netplan
@@ -108,18 +131,18 @@ def _redactor(path: str) -> Callable[[str], str]:
         *ifupdown.SCRIPT_FOLDERS,
         ifupdown.LEASE_HOOKS,
     ):
-        return _script
-    return _interfaces
+        return lambda text: _script(text, known)
+    return lambda text: _interfaces(text, known)
 
 
-def redact_script(text: str) -> str:
+def redact_script(text: str, known: Callable[[], frozenset[str]] = frozenset) -> str:
     """Return the part of a script that a snapshot may hold, wherever the script lies.
 
     The first line becomes ``set -e`` where the interpreter gets this option: comments are not kept.
     """
     first, newline, rest = text.partition("\n")
     option = "set -e" if re.fullmatch(r"#!\S+\s+-\w*e\w*\s*", first) else ""
-    return option + newline + _script(rest)
+    return option + newline + _script(rest, known)
 
 
 def _unit(text: str) -> str:
@@ -132,7 +155,7 @@ def _unit(text: str) -> str:
         elif not equals or key.strip() not in boot_files.UNIT_KEYS:
             kept.append("")
         elif key.startswith("Exec"):
-            kept.append(f"{key}={_commands(value, frozenset())}")
+            kept.append(f"{key}={_commands(value, _Variables())}")
         else:
             kept.append(line.strip())
     return "\n".join(kept)
@@ -174,15 +197,15 @@ def _ini(text: str, allowed: dict[str, frozenset[str]], numbered: re.Pattern[str
     return "\n".join(kept)
 
 
-def _interfaces(text: str) -> str:
+def _interfaces(text: str, known: Callable[[], frozenset[str]]) -> str:
     kept = [""] * len(text.split("\n"))
-    names = _referenced(line.text for line in ifupdown.logical_lines(text))
+    variables = _Variables(_referenced(line.text for line in ifupdown.logical_lines(text)), known)
     for line in ifupdown.logical_lines(text):
         word, *rest = line.text.split(None, 1)
         if ifupdown.keyword(line) is not None or word in _IFUPDOWN_OPTIONS:
             kept[line.number - 1] = " ".join(line.raw.replace("\\\n", " ").rstrip().split("\n"))
         elif word in ifupdown.HOOKS and rest:
-            commands = _commands(rest[0], names)
+            commands = _commands(rest[0], variables)
             if commands == rest[0]:
                 kept[line.number - 1 : line.last] = line.raw.split("\n")
             else:
@@ -197,10 +220,10 @@ def _interfaces(text: str) -> str:
     return "\n".join(kept)
 
 
-def _script(text: str) -> str:
+def _script(text: str, known: Callable[[], frozenset[str]]) -> str:
     """Return the commands of a shell script that concern routing, without the other commands on their lines."""
     lines = text.split("\n")
-    names = _referenced(lines)
+    variables = _Variables(_referenced(lines), known)
     kept = [""] * len(lines)
     at = 0
     while at < len(lines):
@@ -209,7 +232,7 @@ def _script(text: str) -> str:
             at += 1
             line = line[:-1] + lines[at]
         at += 1
-        commands = _commands(line, names)
+        commands = _commands(line, variables)
         called = next(boot_files.called_scripts(commands), None)
         stops = re.fullmatch(r"\s*set\s+-\w*e\w*", line)
         if called or stops or re.search(r"\b(ip|pipework)\b|\w=", commands) or commands.strip().startswith("exit"):
@@ -270,22 +293,27 @@ def _without_shell_words(piece: str) -> str:
     return " ".join(words)
 
 
-def _commands(line: str, names: frozenset[str]) -> str:
+def _commands(line: str, variables: _Variables) -> str:
     """Return a line of shell without the commands that do not concern routing."""
-    return "".join(_command(piece, names) + operator for piece, operator in _pieces(line)).rstrip()
+    return "".join(_command(piece, variables) + operator for piece, operator in _pieces(line)).rstrip()
 
 
-def _command(piece: str, names: frozenset[str]) -> str:
+def _command(piece: str, variables: _Variables) -> str:
     bare = _without_shell_words(piece)
     if not bare:
         return piece
     lead = piece[: piece.index(bare.split()[0])]
     first = bare.split()[0]
     name = first.rpartition("/")[2]
-    if (name == "ip" and _is_kept_ip(piece)) or (name in _KEPT_WHOLE and name != "ip"):
+    if name == "ip" and _is_kept_ip(piece):
+        return _ALIAS.sub(rf"\g<1>{LEFT_OUT}", piece)
+    if name == PROGRAM:
+        begin = piece.index(first) + len(first)
+        return piece[:begin] + redact_arguments(piece[begin:])
+    if name in _KEPT_WHOLE:
         return piece
     variable, equals, value = first.partition("=")
-    if equals and variable in names and first == bare and _PLAIN_VALUE.fullmatch(value):
+    if equals and first == bare and variables.keeps(variable, value):
         return piece
     trail = " " if piece.endswith(" ") else ""
     called = next(boot_files.called_scripts(bare), None)

@@ -16,10 +16,12 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import Place
 from viacheck.model.intent import PipeworkStaticAttach
 from viacheck.model.snapshot import HostFile, Snapshot
+from viacheck.parsers.comments import LEFT_OUT
 from viacheck.parsers.shell import ShellError, first_command
 from viacheck.persistence import ifupdown
 from viacheck.persistence.boot_files import RC_LOCAL, UNIT_FOLDERS
 from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
+from viacheck.persistence.pipework_line import BY_DHCP, WITH_VALUE, redact_arguments
 
 Occasion = Literal["reboot", "interface", "restart"]
 OCCASIONS: dict[Occasion, str] = {
@@ -27,16 +29,13 @@ OCCASIONS: dict[Occasion, str] = {
     "interface": "a change of the parent",
     "restart": "a restart of the container",
 }
-PROGRAM = "pipework"
 CRONTAB = "/etc/crontab"
 CRON_FOLDERS = ("/etc/cron.d", "/var/spool/cron/crontabs")
-BY_DHCP = ("dhclient", "dhcpcd", "udhcpc", "dhcp")
-"""The words that pipework takes in place of an address; a version may follow after a colon."""
 _PROGRAM = re.compile(r"(?:\S*/)?pipework(?=\s|$)")
 _MENTION = re.compile(r"pipework")
 _EVENTS = re.compile(r"\bdocker\s+(?:events|wait)\b")
 _GUARD = re.compile(r"(?:\|\||&&|\bthen\b)\s*(?:\S*/)?pipework\b")
-_WITH_VALUE = ("-i", "-l", "-a")
+_END = re.compile(r"([^;&|<>]*)([;&|<>]*)(.*)", re.DOTALL)
 _EXIT = re.compile(r"exit\b")
 _UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "BindsTo", "PartOf", "After", "Restart")
 
@@ -86,8 +85,14 @@ def _redact_unit_line(line: str) -> str:
     key, equals, value = bare.partition("=")
     if not equals or key.strip() not in _UNIT_KEYS:
         return ""
-    if not key.startswith("Exec") or _MENTION.search(value):
+    if not key.startswith("Exec"):
         return bare
+    if _PROGRAM.search(value):
+        return f"{key}={_redact_script_line(value)}"
+    if _MENTION.search(value):
+        # A program of another name that runs pipework with its own arguments: pipework-watch eth0 te-agent dhclient.
+        program, space, arguments = value.strip().partition(" ")
+        return f"{key}={program}{space}{redact_arguments(arguments)}"
     return f"{key}={value.split()[0] if value.split() else ''} …"
 
 
@@ -97,12 +102,17 @@ def _redact_script_line(line: str) -> str:
     events = "docker events … " if _EVENTS.search(line) else ""
     if not _MENTION.search(line):
         return events.rstrip()
-    # The commands before pipework may hold secrets; only the test before it matters.
-    before, _, _ = line.partition("pipework")
+    # The commands before and after pipework may hold secrets; only the test before it matters.
+    program = _PROGRAM.search(line)
+    if program is None:
+        return f"{events}{LEFT_OUT}"
+    before = line[: program.start()]
     asked = re.search(r"(\|\||&&|\bthen\b)\s*\S*$", before)
     schedule = re.match(r"\s*(@\w+|(?:[\d*/,-]+\s+){5})", line)
     lead = events + (f"{schedule[1].strip()} " if schedule is not None else "")
-    return f"{lead}{'… ' + asked[1] + ' ' if asked else ''}{line[line.index('pipework') :].rstrip()}"
+    arguments, operator, _after = _END.match(line[program.end() :]).groups()  # type: ignore[union-attr]
+    command = f"{program[0]}{redact_arguments(arguments)}{f'{operator} {LEFT_OUT}' if operator else ''}".rstrip()
+    return f"{lead}{f'{LEFT_OUT} {asked[1]} ' if asked else ''}{command}"
 
 
 def programs_of(unit: HostFile) -> Iterator[str]:
@@ -133,6 +143,12 @@ def reruns(snapshot: Snapshot, parent: str, container: str | None, address: str 
     return result
 
 
+def runs_again(snapshot: Snapshot) -> bool:
+    """Return whether a file of the host runs pipework, for this agent or another."""
+    lines = reruns(snapshot, "", None, None)
+    return bool(lines.effective or lines.ineffective)
+
+
 def reruns_of(resolved: ResolvedIntent) -> Reruns:
     """Find what runs pipework for the agent of an intent, which pipework must attach."""
     attach = pipework_attach(resolved)
@@ -153,7 +169,7 @@ class _Wanted:
         waiting = list(arguments)
         while waiting:
             word = waiting.pop(0)
-            if word in _WITH_VALUE:
+            if word in WITH_VALUE:
                 del waiting[:1]
             elif not word.startswith("-"):
                 plain.append(word)
