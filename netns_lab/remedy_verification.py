@@ -1,7 +1,7 @@
 """Verifies remedies in labs: apply the remedy, judge the lab again, roll the remedy back, and compare the states.
 
-All remedies of a target are verified in one lab: each is applied on top of those before it, and all are rolled back in
-reverse order. Several labs run in processes of their own.
+Each remedy of a target is tried alone. Then all of them are applied in the order in which a user types them, the lab is
+judged once more, and all are rolled back in reverse order. Several labs run in processes of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,10 @@ from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, Script, lab_of, r
 from netns_lab.open_lab import open_lab
 from netns_lab.remedy_steps import run_steps
 from viacheck.model.diff import changes
-from viacheck.model.result import CheckResult, Diagnosis, RemedyCheck, RunResult, TargetRecord
+from viacheck.model.result import CheckResult, Diagnosis, RemedyCheck, RemedyOutcome, RunResult, TargetRecord
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.base import Target
-from viacheck.targets.remedy_check import RemedyCandidate, candidates, compare, not_verified, obstacle_to
+from viacheck.targets.remedy_check import RemedyCandidate, candidates, compare, not_verified, obstacle_to, outcome_of
 from viacheck.targets.specs import TargetNotOpened, TargetUnavailable
 
 Judge = Callable[[Target, Path], list[CheckResult]]
@@ -61,11 +61,14 @@ def verify_remedies(run_result: RunResult, judge: Judge) -> None:
         for result in run_result.results:
             if result.target == lab.spec.id and result.diagnosis is not None:
                 _add_verification(result.diagnosis, checks.get(result.diagnosis.code))
+    whole_hosts = {target.id for target in run_result.targets if target.flavour == "host"}
     for result in run_result.results:
         diagnosis = result.diagnosis
         if diagnosis is None or (diagnosis.remedy_check is not None and diagnosis.remedy_check.was_tried):
             continue
-        obstacle = obstacle_to(diagnosis, has_docker=not result.target.startswith(REPLICA))
+        obstacle = obstacle_to(
+            diagnosis, has_docker=not result.target.startswith(REPLICA), has_systemd=result.target in whole_hosts
+        )
         if obstacle is not None:
             _add_verification(diagnosis, not_verified(diagnosis, obstacle))
 
@@ -83,7 +86,7 @@ def _remedies_of(target: TargetRecord, run_result: RunResult) -> RemedyLab | Non
         return None
     is_replica = target.id.startswith(REPLICA)
     results = tuple(result for result in run_result.results if result.target == target.id)
-    remedies = tuple(candidates(results, has_docker=not is_replica))
+    remedies = tuple(candidates(results, has_docker=not is_replica, has_systemd=target.flavour == "host"))
     if not remedies:
         return None
     spec = replica_of(target, "this run") if is_replica else lab_of(target)
@@ -93,54 +96,110 @@ def _remedies_of(target: TargetRecord, run_result: RunResult) -> RemedyLab | Non
 
 def verify_lab(remedy_lab: RemedyLab, judge: Judge) -> dict[str, RemedyCheck]:
     """Verify the remedies of one target in one lab; return the verifications by the code of the diagnosis."""
+    remedies = remedy_lab.remedies
+    tests = _RemedyTests(remedy_lab, judge)
     try:
-        lab = open_lab(remedy_lab.spec)
+        checks = {remedy.code: tests.alone(remedy) for remedy in remedies}
+        if len(remedies) > 1:
+            tests.together(checks)
+        else:
+            checks = {code: check.model_copy(update={"together": check.alone}) for code, check in checks.items()}
     except (TargetUnavailable, TargetNotOpened) as error:
-        return {remedy.code: RemedyCheck(reason=str(error)) for remedy in remedy_lab.remedies}
-    try:
-        with tempfile.TemporaryDirectory(prefix="viacheck-remedies-") as captures:
-            return _verify_in(lab, remedy_lab, judge, Path(captures))
+        return {remedy.code: RemedyCheck(reason=str(error)) for remedy in remedies}
     finally:
-        lab.close()
+        tests.close()
+    return {
+        code: check.model_copy(update={"order": number}) for number, (code, check) in enumerate(checks.items(), start=1)
+    }
 
 
-def _verify_in(lab: Lab, remedy_lab: RemedyLab, judge: Judge, captures: Path) -> dict[str, RemedyCheck]:
-    """Apply one remedy after another and judge the lab after each; then roll them back, the last one first."""
-    checks: dict[str, RemedyCheck] = {}
-    applied: list[Script] = []
-    states: list[Snapshot] = []
-    for remedy in remedy_lab.remedies:
-        states.append(_state(lab, remedy_lab.spec))
-        script = Script(f"remedy of {remedy.code}", remedy.text)
+class _RemedyTests:
+    """The tests of one target's remedies, in one lab as long as each rollback restores it."""
+
+    def __init__(self, remedy_lab: RemedyLab, judge: Judge) -> None:
+        self._remedy_lab, self._judge_target = remedy_lab, judge
+        self._lab: Lab | None = None
+
+    def close(self) -> None:
+        if self._lab is not None:
+            self._lab.close()
+            self._lab = None
+
+    def alone(self, remedy: RemedyCandidate) -> RemedyCheck:
+        """Apply one remedy, judge the lab, and roll the remedy back."""
+        lab, results = self._open(), self._remedy_lab.results
+        before = _state(lab, self._remedy_lab.spec)
+        failure = _application_failure(lab, remedy)
+        if failure is not None:
+            # The remedy may have changed the lab in part.
+            self.close()
+            return RemedyCheck(
+                verified=False, reason=failure, alone=RemedyOutcome(verdict="inconclusive", reason=failure)
+            )  # fmt: skip
+        after = self._judge(lab, [remedy])
+        failure = _rollback_failure(lab, self._remedy_lab.spec, remedy, before)
+        if failure is not None:
+            self.close()
+        return compare(results, after, remedy.code).model_copy(
+            update={
+                "alone": outcome_of(results, after),
+                "rollback_verified": failure is None,
+                "rollback_reason": failure,
+            }
+        )
+
+    def together(self, checks: dict[str, RemedyCheck]) -> None:
+        """Apply all remedies in order, judge the lab, and roll all back; complete the checks of those tried alone."""
+        lab, (spec, results, remedies) = self._open(), self._target
+        states: list[Snapshot] = []
+        for remedy in remedies:
+            states.append(_state(lab, spec))
+            failure = _application_failure(lab, remedy)
+            if failure is not None:
+                outcome = RemedyOutcome(verdict="inconclusive", reason=f"{remedy.code}: {failure}")
+                for code, check in checks.items():
+                    checks[code] = check.model_copy(update={"together": outcome})
+                self.close()
+                return
+        after = self._judge(lab, remedies)
+        outcome, failure = outcome_of(results, after), None
+        for remedy, before in reversed(list(zip(remedies, states, strict=True))):
+            failure = failure or _rollback_failure(lab, spec, remedy, before)
+            rollback = {"rollback_verified": failure is None, "rollback_reason": failure}
+            check = checks[remedy.code]
+            if not check.verified:
+                # A remedy that needs another one is judged with all of them.
+                check = compare(results, after, remedy.code).model_copy(update={"alone": check.alone, **rollback})
+            elif check.rollback_verified:
+                check = check.model_copy(update=rollback)
+            checks[remedy.code] = check.model_copy(update={"together": outcome})
+
+    @property
+    def _target(self) -> tuple[LabSpec | ReplicaSpec, tuple[CheckResult, ...], tuple[RemedyCandidate, ...]]:
+        return self._remedy_lab.spec, self._remedy_lab.results, self._remedy_lab.remedies
+
+    def _open(self) -> Lab:
+        if self._lab is None:
+            self._lab = open_lab(self._remedy_lab.spec)
+        return self._lab
+
+    def _judge(self, lab: Lab, applied: Sequence[RemedyCandidate]) -> list[CheckResult]:
+        scripts = [Script(f"remedy of {remedy.code}", remedy.text) for remedy in applied]
+        target = self._remedy_lab.spec.with_scripts(*scripts).target_of(lab, ends_lab=False)
         try:
-            run_steps(lab, script.name, remedy.steps)
-        except ScriptFailed as error:
-            # The script may have changed the lab in part: neither the next remedies nor a rollback prove anything.
-            return _not_applied(remedy_lab.remedies, checks, str(error))
-        applied.append(script)
-        target = remedy_lab.spec.with_scripts(*applied).target_of(lab, ends_lab=False)
-        try:
-            checks[remedy.code] = compare(remedy_lab.results, judge(target, captures), remedy.code)
+            with tempfile.TemporaryDirectory(prefix="viacheck-remedies-") as captures:
+                return self._judge_target(target, Path(captures))
         finally:
             target.close()
-    failure: str | None = None
-    for remedy, before in reversed(list(zip(remedy_lab.remedies, states, strict=True))):
-        failure = failure or _rollback_failure(lab, remedy_lab.spec, remedy, before)
-        rollback = {"rollback_verified": failure is None, "rollback_reason": failure}
-        checks[remedy.code] = checks[remedy.code].model_copy(update=rollback)
-    return checks
 
 
-def _not_applied(
-    remedies: Sequence[RemedyCandidate], checks: Mapping[str, RemedyCheck], reason: str
-) -> dict[str, RemedyCheck]:
-    """Return the checks of the remedies that were applied, and of those from the one that failed on."""
-    failed = RemedyCheck(verified=False, reason=reason)
-    no_rollback = {"rollback_verified": False, "rollback_reason": f"a remedy after it failed: {reason}"}
-    return {
-        remedy.code: checks[remedy.code].model_copy(update=no_rollback) if remedy.code in checks else failed
-        for remedy in remedies
-    }
+def _application_failure(lab: Lab, remedy: RemedyCandidate) -> str | None:
+    """Apply a remedy; return why it could not be applied, None if it was."""
+    try:
+        run_steps(lab, f"remedy of {remedy.code}", remedy.steps)
+    except ScriptFailed as error:
+        return str(error)
+    return None
 
 
 def _rollback_failure(lab: Lab, spec: LabSpec | ReplicaSpec, remedy: RemedyCandidate, before: Snapshot) -> str | None:

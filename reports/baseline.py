@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reports.run_diff import paired_targets, results_by_check, verdict_text
-from reports.text import check_order, one_line, reason
+from reports.text import one_line, reason
+from viacheck.model.chapters import check_order
 from viacheck.model.result import CheckResult, RunResult, Verdict
 
 _RANKS = {Verdict.PASS: 0, Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}

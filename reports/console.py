@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from reports.diagnoses import ReportedCause, reported_causes
+from reports.diagnoses import ReportedCause, fixes_together, reported_causes
 from reports.egress_summary import VerdictSentence, verdict_sentence
 from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence, waivers
 from viacheck.model.result import CheckResult, CommandEvidence, RunResult, Verdict
@@ -60,6 +60,11 @@ class _Summary:
                 yield self._paint("strong", "Fix in this order" if in_order else title)
             for number, cause in enumerate(causes, 1):
                 yield from self._cause(number, cause)
+        together = list(fixes_together(self.outcome))
+        if together:
+            yield ""
+        for text in together:
+            yield from self._prose(text)
         advisories = self._advisories()
         if advisories:
             yield ""
@@ -133,6 +138,8 @@ class _Summary:
         yield from self._commands("site file", cause.site_file)
         if cause.verification:
             yield from self._prose(cause.verification, "   ")
+        if cause.alone:
+            yield from self._prose(cause.alone, "   ")
         for observation in cause.event_observations:
             yield from self._wrapped(f"seen by {observation}", "   ", "       ")
         if cause.also_affects:
@@ -142,8 +149,10 @@ class _Summary:
         if commands:
             yield f"   {purpose}:"
         for command in commands:
-            for line in command.splitlines():
-                yield f"       {escape_unprintable(line, keep=chr(9))}"
+            # A here-document ends at a line that is its delimiter alone: indented, it could not be pasted.
+            indent = "" if "\n" in command else "       "
+            for line in command.split("\n"):
+                yield f"{indent}{escape_unprintable(line, keep=chr(9))}"
 
     def _advisories(self) -> list[str]:
         groups: dict[str, list[ReportedCause]] = {}

@@ -5,11 +5,13 @@ A diagnosis that names another check (``reported_by``) adds no cause; its check 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from reports.egress_summary import EGRESS_CHECK
-from reports.text import chapter, check_order, ids_shortened, named, reason
+from reports.text import ids_shortened, named, reason
+from viacheck.model.chapters import chapter, check_order
+from viacheck.model.fix_order import fix_order, reporters_of
 from viacheck.model.result import CheckResult, OutputOf, RemedyStep, RunResult, Verdict
 
 REPORTED = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
@@ -37,6 +39,8 @@ class ReportedCause:
     """The remedy changes the running system and no file: a reboot undoes it."""
     verification: str = ""
     """The verification of the remedy as text; empty if the run did not verify remedies."""
+    alone: str = ""
+    """What the remedy achieves without the others of its target; empty if there are no others, or it is not known."""
     results: list[CheckResult] = field(default_factory=list)
     """The results that report it: several cases, several targets."""
     affected: list[CheckResult] = field(default_factory=list)
@@ -64,23 +68,15 @@ class ReportedCause:
         observed = {result.check: result.observed for result in results if chapter(result.check) == EVENT_CHECKS}
         return [f"{check}: {observed[check]}" for check in sorted(observed, key=check_order)]
 
-    @property
-    def moves_packets(self) -> bool:
-        """Whether the agent's packets miss the intended path because of it."""
-        return any(result.check == EGRESS_CHECK for result in (*self.results, *self.affected))
-
 
 def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]:
     """Return the causes of one verdict, in the order in which to type their fixes.
-
-    Those that move the agent's packets come first. The chapters begin at the uplinks, so that a link is up before a
-    route needs it.
 
     A cause has the worst verdict among the checks that report it and those that it also affects. Waived results are
     left out.
     """
     bad = [result for result in outcome.results if result.verdict in REPORTED and result.waiver is None]
-    reporters = _reporters(bad)
+    reporters = reporters_of(bad)
     worst: dict[tuple[str, str], Verdict] = {}
     for result in bad:
         place = (result.target, result.check)
@@ -102,35 +98,40 @@ def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]
         reporter = reporters.get((result.target, result.check))
         if reporter in by_check:
             by_check[reporter].affected.append(result)
-    return sorted(
-        distinct.values(),
-        key=lambda cause: (
-            not cause.moves_packets,
-            cause.code is None,
-            check_order(cause.results[0].check),
-            -len({(result.target, result.check) for result in cause.affected}),
-        ),
-    )
+    causes = sorted(distinct.values(), key=lambda cause: fix_order(cause.code, cause.results, cause.affected))
+    fixes = Counter(target for cause in causes if cause.remedy for target in cause.targets)
+    for cause in causes:
+        cause.alone = _alone(cause, several=any(fixes[target] > 1 for target in cause.targets))
+    return causes
 
 
-def _reporters(bad: Sequence[CheckResult]) -> dict[tuple[str, str], tuple[str, str]]:
-    """Map a check of a target to the check that reports its cause, if that check is bad and reports its own cause."""
-    present = {(result.target, result.check) for result in bad}
-    direct = {
-        (result.target, result.check): (result.target, result.diagnosis.reported_by)
-        for result in bad
-        if result.diagnosis and result.diagnosis.reported_by
-    }
-    reporters = {}
-    for check, reporter in direct.items():
-        visited = {check}
-        while reporter in direct and reporter not in visited:
-            visited.add(reporter)
-            reporter = direct[reporter]
-        # A cycle of checks, or a reporter that is not bad here, reports nothing: the check then keeps its own cause.
-        if reporter in present and reporter not in visited:
-            reporters[check] = reporter
-    return reporters
+def _alone(cause: ReportedCause, *, several: bool) -> str:
+    """Return what a remedy alone achieves, as a lab showed it, else by the model; empty where no other is beside it."""
+    diagnosis = cause.results[0].diagnosis
+    check = diagnosis.remedy_check if diagnosis is not None else None
+    if not cause.remedy or check is None:
+        return ""
+    if check.alone is not None:
+        return f"this fix alone: {check.alone.text}" if check.together != check.alone else ""
+    if not several or check.predicted is None:
+        return ""
+    leave = "leave" if check.predicted else "do not leave"
+    return f"this fix alone: by the model, the agent's packets {leave} as intended"
+
+
+def fixes_together(outcome: RunResult) -> Iterator[str]:
+    """Yield what all fixes of a target achieve together, for each target on which a run tried several."""
+    for target in outcome.targets:
+        checks = [
+            result.diagnosis.remedy_check
+            for result in outcome.results
+            if result.target == target.id and result.diagnosis is not None and result.diagnosis.remedy_check is not None
+        ]
+        number = max((check.order or 0 for check in checks), default=0)
+        together = next((check.together for check in checks if check.together is not None), None)
+        if number > 1 and together is not None:
+            where = f" of {target.id}" if len(outcome.targets) > 1 else ""
+            yield f"all {number} fixes{where} together, in this order: {together.text}"
 
 
 def _cause(result: CheckResult, verdict: Verdict) -> ReportedCause:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from reports.text import chapter, counted, ids_shortened, listed, reason, sentence
+from reports.text import counted, ids_shortened, listed, reason, sentence
+from viacheck.model.chapters import chapter
+from viacheck.model.fix_order import EGRESS_CHECK
 from viacheck.model.result import CheckResult, PacketsEvidence, TargetRecord, Verdict, WatchedInterface
 
-EGRESS_CHECK = "EGRESS-01"
-"""The check whose probes prove which uplink the agent's packets use."""
 WATCH_CHECK = "WATCH-01"
 """The check of ``viacheck watch``: its result without a case sums up all departures."""
 KERNEL_CHECK = "ROUTE-05"

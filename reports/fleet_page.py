@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from reports import document
 from reports.fleet_report import HOST_VERDICTS, HostSummary, cause_groups, matrix_columns, outliers
-from reports.text import chapter
+from viacheck.model.chapters import chapter
 from viacheck.model.result import Verdict
 
 SIGNS = {

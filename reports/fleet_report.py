@@ -17,9 +17,10 @@ from reports.diagnoses import REPORTED, reported_causes
 from reports.egress_summary import egress_summary, verdict_sentence
 from reports.report_files import REPORT, RESULT, ResultUnreadable, read_outcome
 from reports.report_page import render
-from reports.text import check_order, one_line, worst
+from reports.text import one_line, worst
 from viacheck.atomic_file import write_file
 from viacheck.collector_pause import collector_paused
+from viacheck.model.chapters import check_order
 from viacheck.model.result import CheckResult, RunResult, TargetRecord, Verdict
 from viacheck.private_folder import FILE_MODE
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.egress_summary import EGRESS_CHECK, KERNEL_CHECK, EgressSummary
+from reports.egress_summary import KERNEL_CHECK, EgressSummary
 from reports.text import listed
 from reports.topology import Topology, agreement, routing_decisions
+from viacheck.model.fix_order import EGRESS_CHECK
 from viacheck.model.result import CheckResult, FarEndEvidence, Verdict
 
 DECIDING_CHECKS: Mapping[str, str] = {"HOST-04": "forwarding", "NAT-02": "source NAT"}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as Xml
 
-from reports.text import chapter, escape_unprintable, reason
+from reports.text import escape_unprintable, reason
+from viacheck.model.chapters import chapter
 from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord, Verdict
 
 _ELEMENTS = {

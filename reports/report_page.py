@@ -18,13 +18,14 @@ from typing import Any
 from markupsafe import Markup
 
 from reports import document
-from reports.diagnoses import ReportedCause, reported_causes
+from reports.diagnoses import ReportedCause, fixes_together, reported_causes
 from reports.document import TEXT_SHOWN
 from reports.target_view import MEANINGS, TargetView
-from reports.text import chapter, check_order, counted, ids_shortened, waivers
+from reports.text import counted, ids_shortened, waivers
 from reports.timeline import MARKS, STEPS_DESCRIBED, timeline
 from reports.timeline_drawing import draw_timeline, key
 from reports.topology import KINDS
+from viacheck.model.chapters import chapter, check_order
 from viacheck.model.result import (
     CheckResult,
     CommandEvidence,
@@ -88,6 +89,7 @@ def render(outcome: RunResult) -> str:
         verdict=_overall(outcome),
         many=len(targets) > 1,
         fixes=fixes,
+        together=list(fixes_together(outcome)),
         unproven=unproven,
         advisories=advisories,
         waived=waivers(outcome.results),

@@ -8,7 +8,6 @@ from functools import cached_property
 from markupsafe import Markup
 
 from reports.egress_summary import (
-    EGRESS_CHECK,
     WATCH_CHECK,
     EgressSummary,
     VerdictSentence,
@@ -17,10 +16,11 @@ from reports.egress_summary import (
 )
 from reports.hops import Hop, hops
 from reports.host_facts import Facts, facts
-from reports.text import chapter, check_order, reason, worst
+from reports.text import reason, worst
 from reports.topology import Topology, topology
 from reports.topology_drawing import draw_topology
-from viacheck.model.chapters import CHAPTERS
+from viacheck.model.chapters import CHAPTERS, chapter, check_order
+from viacheck.model.fix_order import EGRESS_CHECK
 from viacheck.model.result import CheckResult, PacketSighting, TargetRecord, Verdict
 
 MEANINGS = {

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from viacheck.model.chapters import CHAPTERS
+from viacheck.model.chapters import chapter, check_order
 from viacheck.model.result import CheckResult, Verdict
 
 SEVERITY = (
@@ -81,18 +81,6 @@ def sentence(text: str) -> str:
     """End a text with a full stop, unless it already ends a sentence."""
     text = text.strip()
     return text if text.endswith((".", "!", "?", ":")) else text + "."
-
-
-def chapter(check: str) -> str:
-    """Return the chapter of a check id: ``EGRESS`` for ``EGRESS-01``."""
-    return check.rpartition("-")[0] or check
-
-
-def check_order(check: str) -> tuple[int, str]:
-    """Return the sort key of a check id: chapters in order, ids by number, unknown chapters last."""
-    names = list(CHAPTERS)
-    name = chapter(check)
-    return (names.index(name) if name in CHAPTERS else len(names), check)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reports.egress_summary import EGRESS_CHECK, KERNEL_CHECK, EgressSummary
+from reports.egress_summary import KERNEL_CHECK, EgressSummary
 from reports.text import counted, listed, sentence
+from viacheck.model.fix_order import EGRESS_CHECK
 from viacheck.model.result import (
     CheckResult,
     DecisionEvidence,

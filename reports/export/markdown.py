@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reports.diagnoses import ReportedCause, reported_causes
+from reports.diagnoses import ReportedCause, fixes_together, reported_causes
 from reports.egress_summary import verdict_sentence
-from reports.text import check_order, counted, escape_unprintable, ids_shortened, listed, one_line, reason, waivers
+from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reason, waivers
+from viacheck.model.chapters import check_order
 from viacheck.model.result import CheckResult, RunResult, TargetRecord, Verdict
 
 _SECTIONS = (
@@ -38,6 +39,8 @@ def _lines(outcome: RunResult) -> Iterator[str]:
             yield from ("", f"## {title}")
         for number, cause in enumerate(causes, 1):
             yield from _cause(number, cause, many=len(outcome.targets) > 1)
+    for text in fixes_together(outcome):
+        yield from ("", _text(f"{text[0].upper()}{text[1:]}."))
     waived = waivers(outcome.results)
     if waived:
         yield from ("", "## Waived by the site file", "")
@@ -61,6 +64,9 @@ def _cause(number: int, cause: ReportedCause, *, many: bool) -> Iterator[str]:
             yield from ("", f"{title}:", "", _block(commands))
     if cause.decision:
         yield from ("", f"Decide: {_text(cause.decision)}")
+    for text in (cause.verification, cause.alone):
+        if text:
+            yield from ("", _text(f"{text[0].upper()}{text[1:]}."))
     if cause.also_affects:
         yield from ("", f"Also caused by this: {_text(', '.join(cause.also_affects))}")
 

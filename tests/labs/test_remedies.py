@@ -5,9 +5,11 @@ The labs are judged before: the remedies are verified from that saved result.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.helpers.front_door import Finished
+from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.remedies import assert_verified, diagnoses, is_event, is_no_event, labs_with_a_fault, verified
 from viacheck.model.result import RemedyCheck, RunResult, Verdict, VerdictChange
 
@@ -42,3 +44,29 @@ def test_a_fault_that_only_an_event_shows_is_repaired_by_commands(run_results: l
         if diagnosis.remedy_check is not None
     ]
     assert any(REPAIRED[lab] in check.repaired for check in checks), [check.text for check in checks]
+
+
+SEVERAL = "policy-routing+rule-missing+uplink-down"
+
+
+def test_each_of_several_faults_is_repaired_alone_and_all_are_together(tmp_path: Path) -> None:
+    chosen = "HOST-02 or ROUTE-02 or ROUTE-04 or EGRESS-01"
+    run = viacheck("--lab", SEVERAL, "--mend-in-lab", "-q", "-k", chosen, report_dir=tmp_path)
+    checks = {
+        result.diagnosis.code: result.diagnosis.remedy_check
+        for result in run.outcome.results
+        if result.diagnosis is not None and result.diagnosis.reported_by is None
+    }
+    link, rule = checks["UPLINK_DOWN"], checks["RULE_MISSING"]
+    assert link is not None
+    assert rule is not None
+    assert (link.order, rule.order) == (1, 2), "a route by the uplink needs the link"
+    for check in (link, rule):
+        assert (check.verified, check.rollback_verified) == (True, True), check.text
+        assert check.alone is not None
+        assert check.alone.verdict == "fail", "the other fault is still there"
+        assert check.together is not None
+        assert (check.together.verdict, check.together.worse) == ("pass", []), check.together.text
+        assert {change.check for change in check.together.repaired} == {"HOST-02", "ROUTE-02", "ROUTE-04", "EGRESS-01"}
+    assert run.said.index("1. UPLINK_DOWN") < run.said.index("2. RULE_MISSING")
+    assert "all 2 fixes together, in this order: verdict pass" in run.said

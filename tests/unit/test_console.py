@@ -10,9 +10,20 @@ from pathlib import Path
 import pytest
 
 from reports.console import colour_wanted, summary
+from reports.export.markdown import write
+from reports.report_page import render
 from tests.helpers.sample_outcomes import SAMPLES, many, rule_missing
 from viacheck.model.exit_status import ExitStatus
-from viacheck.model.result import Diagnosis, RunResult, Verdict, exit_status, overall
+from viacheck.model.result import (
+    Diagnosis,
+    RemedyCheck,
+    RemedyOutcome,
+    RunResult,
+    Verdict,
+    VerdictChange,
+    exit_status,
+    overall,
+)
 
 REPORT = Path("reports/out/latest/report.html")
 
@@ -59,6 +70,49 @@ def test_several_fixes_stand_in_the_order_in_which_to_type_them() -> None:
     title = lines.index("Fix in this order")
     numbered = [line.split()[1] for line in lines[title:] if line[:2] in ("1.", "2.")]
     assert numbered == ["UPLINK_DOWN", "RULE_MISSING"], "the link first, although the rule explains more"
+
+
+def two_fixes() -> RunResult:
+    """A rule that is missing, with its persistent entry."""
+    outcome = rule_missing()
+    missing = next(result.diagnosis for result in outcome.results if result.check == "ROUTE-02")
+    lost = next(result for result in outcome.results if result.check == "PERSIST-01")
+    assert missing is not None
+    lost.verdict = Verdict.FAIL
+    lost.diagnosis = Diagnosis(code="NOT_PERSISTENT", cause="no rule in the files", remedy=["true"])
+    missing.remedy_check = RemedyCheck(predicted=True)
+    lost.diagnosis.remedy_check = RemedyCheck(predicted=False)
+    return outcome
+
+
+def test_each_of_several_fixes_says_what_it_achieves_alone() -> None:
+    outcome = two_fixes()
+    by_model = "   this fix alone: by the model, the agent's packets {} as intended"
+    lines = _lines(outcome)
+    assert lines.count(by_model.format("leave")) == lines.count(by_model.format("do not leave")) == 1
+    repaired = [VerdictChange(check="ROUTE-02", before=Verdict.FAIL, after=Verdict.PASS)]
+    together = RemedyOutcome(verdict="pass", repaired=repaired)
+    alone = RemedyOutcome(verdict="fail", repaired=repaired)
+    tried = RemedyCheck(verified=True, rollback_verified=True, alone=alone, together=together)
+    diagnoses = [result.diagnosis for result in outcome.results if result.diagnosis and result.diagnosis.remedy_check]
+    for order, diagnosis in enumerate(diagnoses, 1):
+        diagnosis.remedy_check = tried.model_copy(update={"order": order})
+    lines = _lines(outcome)
+    assert lines.count("   this fix alone: verdict fail; repairs ROUTE-02 fail -> pass") == 2
+    assert "all 2 fixes together, in this order: verdict pass; repairs ROUTE-02 fail -> pass" in lines
+    page = render(outcome)
+    assert page.count("This fix alone: verdict fail; repairs ROUTE-02 fail -&gt; pass.") == 2
+    assert "All 2 fixes together, in this order: verdict pass; repairs ROUTE-02 fail -&gt; pass." in page
+    assert "Fix in this order" in page
+    assert "All 2 fixes together" in write(outcome)
+
+
+def test_a_single_fix_says_nothing_of_others() -> None:
+    outcome = rule_missing()
+    diagnosis = next(result.diagnosis for result in outcome.results if result.check == "ROUTE-02")
+    assert diagnosis is not None
+    diagnosis.remedy_check = RemedyCheck(predicted=True)
+    assert not any("alone" in line or "together" in line for line in _lines(outcome))
 
 
 def test_what_will_hurt_is_to_be_fixed_first_where_something_fails_because_of_it() -> None:

@@ -7,6 +7,8 @@ import shlex
 
 import pytest
 
+from reports.diagnoses import reported_causes
+from tests.helpers.sample_outcomes import healthy
 from viacheck.diagnosis.codes import NO_COMMAND
 from viacheck.model.result import (
     CheckResult,
@@ -14,12 +16,13 @@ from viacheck.model.result import (
     OtherCause,
     OutputOf,
     RemedyCheck,
+    RemedyOutcome,
     RemedyStep,
     Verdict,
     VerdictChange,
     add_affected_checks,
 )
-from viacheck.targets.remedy_check import candidates, compare, not_verified, obstacle_to, runs_in_replica
+from viacheck.targets.remedy_check import candidates, compare, not_verified, obstacle_to, outcome_of, runs_in_replica
 
 FIX = ["ip rule add priority 1000 from 172.17.0.0/16 lookup 200"]
 ROLLBACK = ["ip rule del priority 1000 from 172.17.0.0/16 lookup 200"]
@@ -99,6 +102,48 @@ def test_a_check_that_has_another_cause_too_does_not_count_against_the_remedy() 
     assert "another cause remains for EGRESS-01 (NO_SOURCE_NAT)" in check.text
 
 
+def test_a_check_that_is_not_judged_again_is_no_success() -> None:
+    after = [result("ROUTE-02", Verdict.NOT_RUN), result("HOST-02", Verdict.NOT_RUN)]
+    check = compare(BROKEN, after, "RULE_MISSING")
+    assert (check.verified, check.reason) == (False, "ROUTE-02 not-run: ROUTE-02 seen; HOST-02 not-run: HOST-02 seen")
+    outcome = outcome_of(BROKEN, after)
+    assert outcome.verdict == "inconclusive"
+    assert outcome.repaired == []
+    assert outcome.worse == [VerdictChange(check="HOST-02", before=Verdict.PASS, after=Verdict.NOT_RUN)]
+    assert outcome.text == "verdict inconclusive; makes worse HOST-02 pass -> not-run"
+
+
+def test_an_outcome_names_what_passes_then() -> None:
+    after = [result("ROUTE-02"), result("EGRESS-01", Verdict.FAIL, "TABLE_EMPTY", case="icmp"), result("HOST-02")]
+    assert outcome_of(BROKEN, after).text == "verdict fail; repairs ROUTE-02 fail -> pass"
+    assert outcome_of(BROKEN, BROKEN).text == "verdict fail; repairs no check"
+    assert RemedyOutcome(verdict="inconclusive", reason="ip: exit 2").text == "could not be applied: ip: exit 2"
+
+
+def test_a_remedy_that_needs_the_others_says_so() -> None:
+    alone = RemedyOutcome(verdict="inconclusive", reason="Network is unreachable")
+    check = RemedyCheck(verified=True, rollback_verified=True, alone=alone, together=RemedyOutcome(verdict="pass"))
+    assert check.text.startswith("fix verified together with the other fixes: ")
+    assert not check.model_copy(update={"together": None}).needs_others
+
+
+def test_the_remedies_of_a_target_are_in_the_order_of_the_fix_list() -> None:
+    results = [
+        result("ROUTE-07", Verdict.ADVISORY, "FAIL_OPEN"),
+        result("PERSIST-01", Verdict.FAIL, "NOT_PERSISTENT"),
+        result("HOST-04", Verdict.FAIL, "FORWARDING_OFF"),
+        *BROKEN,
+        result("HOST-02", Verdict.FAIL, "UPLINK_DOWN"),
+    ]
+    ordered = [remedy.code for remedy in candidates(results, has_docker=True)]
+    assert ordered == ["UPLINK_DOWN", "RULE_MISSING", "FORWARDING_OFF", "NOT_PERSISTENT", "FAIL_OPEN"]
+    outcome = healthy().model_copy(update={"results": results})
+    printed = [
+        cause.code for verdict in (Verdict.FAIL, Verdict.ADVISORY) for cause in reported_causes(outcome, verdict)
+    ]
+    assert printed == ordered
+
+
 def test_failures_are_repaired_before_advisories_and_each_diagnosis_once() -> None:
     results = [
         result("ROUTE-07", Verdict.ADVISORY, "FAIL_OPEN"),
@@ -116,10 +161,11 @@ def test_failures_are_repaired_before_advisories_and_each_diagnosis_once() -> No
         (FIX, False, None),
         ([], True, "no-command"),
         (["systemctl restart systemd-networkd"], True, "needs-systemd"),
+        (["systemctl unmask NetworkManager.service", "systemctl enable NetworkManager.service"], True, None),
         (["docker start te-agent"], True, None),
         (["docker start te-agent"], False, "needs-docker"),
         (["systemctl start docker"], False, "needs-docker"),
-        (["tee -a 'docker start te-agent'"], False, None),
+        (["patch -u 'docker start te-agent'"], False, None),
         (["ifdown wlan0", "ifup wlan0"], True, None),
         (["ifdown wlan0", "ifup wlan0"], False, "runs-host-files"),
         (["kill 4711"], False, "runs-host-files"),
@@ -133,6 +179,12 @@ def test_a_remedy_that_a_lab_cannot_run_has_an_obstacle(
 ) -> None:
     diagnosis = Diagnosis(code="RULE_MISSING", cause="a cause", remedy_steps=steps_of(commands))
     assert obstacle_to(diagnosis, has_docker=has_docker) == obstacle
+
+
+def test_a_whole_host_runs_systemd() -> None:
+    steps = steps_of(["systemctl restart systemd-networkd"])
+    diagnosis = Diagnosis(code="RULE_MISSING", cause="a cause", remedy_steps=steps)
+    assert obstacle_to(diagnosis, has_docker=True, has_systemd=True) is None
 
 
 def test_the_output_of_docker_needs_docker() -> None:

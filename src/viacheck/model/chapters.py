@@ -16,3 +16,15 @@ CHAPTERS = {
 """Title of each chapter, by the letters with which its check ids begin."""
 INTERRUPTIONS = "FLAP"
 """The chapter whose checks interrupt the network."""
+
+
+def chapter(check: str) -> str:
+    """Return the chapter of a check id: ``EGRESS`` for ``EGRESS-01``."""
+    return check.rpartition("-")[0] or check
+
+
+def check_order(check: str) -> tuple[int, str]:
+    """Return the sort key of a check id: chapters in order, ids by number, unknown chapters last."""
+    names = list(CHAPTERS)
+    name = chapter(check)
+    return (names.index(name) if name in CHAPTERS else len(names), check)
