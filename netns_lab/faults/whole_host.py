@@ -51,6 +51,29 @@ def container_not_started(lab: Lab) -> None:
     lab.engine.containers.set_restart_policy(lab.agent_container, "no")
 
 
+@fault("networking-not-enabled", "networking.service is not enabled, so nothing reads ifupdown's files at boot",
+       on="policy-routing-ifupdown", breaks={"PERSIST-01", "FLAP-08"}, diagnosis="NOT_PERSISTENT",
+       flavour="host")  # fmt: skip
+def networking_not_enabled(lab: Lab) -> None:
+    lab.host.run("systemctl", "disable", "networking.service")
+
+
+@fault("networkd-not-enabled", "systemd-networkd.service is not enabled, so nothing reads its files at boot",
+       on="policy-routing-networkd", breaks={"PERSIST-01", "FLAP-08"}, diagnosis="NOT_PERSISTENT",
+       flavour="host")  # fmt: skip
+def networkd_not_enabled(lab: Lab) -> None:
+    # This disables its socket and systemd-networkd-wait-online.service too: each of them starts it.
+    lab.host.run("systemctl", "disable", "systemd-networkd.service")
+
+
+@fault("nm-not-enabled", "NetworkManager.service is masked, so nothing reads its profiles at boot",
+       on="policy-routing-nm", breaks={"PERSIST-01", "FLAP-08"}, diagnosis="NOT_PERSISTENT",
+       flavour="host")  # fmt: skip
+def nm_not_enabled(lab: Lab) -> None:
+    lab.host.run("systemctl", "disable", "NetworkManager.service", "NetworkManager-wait-online.service")
+    lab.host.run("systemctl", "mask", "NetworkManager.service")
+
+
 @fault("nm-without-rule", "The profiles no longer have the rules and the route", on="policy-routing-nm",
        breaks={"PERSIST-01", "FLAP-08"}, diagnosis="NOT_PERSISTENT", flavour="host")  # fmt: skip
 def nm_without_rule(lab: Lab) -> None:

@@ -24,7 +24,7 @@ RELEASES = ("bookworm", "trixie", "forky")
 DEFAULT_RELEASE = RELEASES[0]
 PACKAGES = (
     "busybox-static", "dbus", "docker.io", "ifupdown", "iproute2", "mount", "netplan.io", "network-manager",
-    "nftables", "procps", "systemd", "systemd-sysv", "udev",
+    "nftables", "patch", "procps", "systemd", "systemd-sysv", "udev",
 )  # fmt: skip
 DOCKER_CLI_INCLUDED = {"bookworm"}
 """The releases whose package docker.io has the command docker; in the others it is a package of its own."""

@@ -17,7 +17,8 @@ from viacheck.persistence.allowlist import redact_to_allowlist
 
 RECORDED_HOSTS = RECORDED / "persistence"
 SUBNET = "172.17.0.0/16"
-TABLES = HostFile(path="/etc/iproute2/rt_tables", exists=True, text="255 local\n254 main\n253 default\n200 wlan0rt\n")
+_TABLES = "255 local\n254 main\n253 default\n200 wlan0rt\n"
+TABLES = HostFile.kept("/etc/iproute2/rt_tables", _TABLES, _TABLES)
 WLAN0_INDEX = 12
 TYPED = Rule(family=4, priority=32765, source=SUBNET, table=200, protocol="boot")
 """The rule as the guide has it typed."""
@@ -34,7 +35,7 @@ def host_file(path: str, text: str, mode: int | None = None) -> HostFile:
     if mode is None:
         private = path.rpartition("/")[0] in networkmanager.PROFILE_FOLDERS
         mode = 0o600 if private else 0o755 if ".d/" in path and not path.endswith((".conf", ".yaml")) else 0o644
-    return HostFile(path=path, exists=True, text=redact_to_allowlist(path, text), mode=mode)
+    return HostFile.kept(path, text, redact_to_allowlist(path, text), mode)
 
 
 def resolved(

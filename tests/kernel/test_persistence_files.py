@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.hand_made import SITE
+from tests.helpers.paths import ROOT
 from tests.helpers.persistence_hosts import recorded
+from viacheck.bundle.reader import read_bundle
 from viacheck.host import persistence_files, syscalls
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import HostFile
+from viacheck.persistence.manager_units import NotStarted, not_started
 
 
 def host(files: dict[str, str], extra: dict[str, str] | None = None) -> Namespace:
@@ -106,3 +110,35 @@ def test_unexpected_files(collected: dict[str, HostFile]) -> None:
     assert bad.error is not None
     assert "not YAML" in bad.error
     assert "CANARY" not in bad.error
+
+
+UNIT_LINK = "/etc/systemd/system/multi-user.target.wants/networking.service"
+
+
+@pytest.mark.parametrize(
+    ("links", "unit"),
+    [
+        ({UNIT_LINK: "/lib/systemd/system/networking.service"}, None),
+        ({}, NotStarted("networking.service")),
+        ({"/etc/systemd/system/networking.service": "/dev/null"}, NotStarted("networking.service", masked=True)),
+    ],
+    ids=["enabled", "disabled", "masked"],
+)
+def test_the_unit_of_a_manager_is_collected_live_and_by_the_script(
+    tmp_path: Path, links: dict[str, str], unit: NotStarted | None
+) -> None:
+    (tmp_path / "site.toml").write_text(SITE)
+    script = str(ROOT / "src" / "viacheck" / "bundle" / "collect.sh")
+    namespace = host({"/run/systemd/system/networking.service": "[Service]\n"}, links)
+    try:
+        assert not_started(persistence_files.collect(namespace), "ifupdown") == unit
+        words = ["sh", script, "--site", str(tmp_path / "site.toml"), "-o", str(tmp_path / "case.tar.gz")]
+        assert namespace.run(words).ok
+        assert not_started(read_bundle(tmp_path / "case.tar.gz").snapshot.files, "ifupdown") == unit
+    finally:
+        namespace.close()
+    namespace = host({}, links)
+    try:
+        assert not_started(persistence_files.collect(namespace), "ifupdown") is None, "systemd is not its init"
+    finally:
+        namespace.close()

@@ -194,6 +194,25 @@ def test_a_rule_that_netplan_does_not_know_is_gone_once_netplan_is_applied(run: 
     assert "4 rules missing" in results["FLAP-11"].observed
 
 
+REPAIRED = (
+    f"{NM}+nm-without-rule", NETPLAN_WITHOUT_RULE, f"{IFUPDOWN}+networking-not-enabled"
+)  # fmt: skip
+
+
+def test_the_remedies_of_a_managers_files_are_verified_and_rolled_back(tmp_path: Path) -> None:
+    options = ("--lab", ",".join(REPAIRED), "-k", "PERSIST-01 or ROUTE-06", "-n", "2", "--mend-in-lab")
+    run = viacheck(*options, report_dir=tmp_path)
+    for lab in REPAIRED:
+        results = worse(run, lab)
+        assert results.keys() == {"PERSIST-01"}, run.said
+        diagnosis = results["PERSIST-01"].diagnosis
+        assert diagnosis is not None
+        check = diagnosis.remedy_check
+        assert check is not None, lab
+        assert (check.verified, check.rollback_verified) == (True, True), f"{lab}: {check.text}"
+        assert not check.side_effects, f"{lab}: ROUTE-06 passes as before"
+
+
 def test_a_shell_is_on_the_host_and_its_agent_is_the_hosts() -> None:
     host = sub_command("shell", NETWORKD, "cat", "/proc/1/comm")
     assert (host.returncode, host.stdout) == (0, "systemd\n"), host.stderr

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.helpers.persistence_hosts import host_file, recorded, resolved
@@ -13,7 +16,6 @@ from viacheck.persistence.lint import findings_of
 
 PROFILE = "/etc/NetworkManager/system-connections/office.nmconnection"
 SCRIPT = "/etc/NetworkManager/dispatcher.d/50-agent"
-UUID = "5d3c6e0b-5f6c-4b0e-8c4b-3f4f7d1b6a11"
 HEALTHY = recorded("networkmanager-healthy")
 
 
@@ -45,12 +47,30 @@ def test_a_profile_is_found_by_the_device_that_uses_it() -> None:
         ("type=wifi", "type=wifi\nautoconnect=false", "autoconnect=false"),
     ],
 )
-def test_what_is_missing_is_named(old: str, new: str, missing: str) -> None:
-    case = resolved(changed(old, new))
+def test_what_is_missing_is_named_and_written_into_the_profile(
+    tmp_path: Path, old: str, new: str, missing: str
+) -> None:
+    files = changed(old, new)
+    case = resolved(files)
     assert any(missing in sentence for sentence in assess_persistence(case).missing)
     (cause,) = not_written_down(case, Measurements())
-    assert all(UUID in command for command in cause.remedy.lines[:-1])
-    assert cause.remedy.lines[-1] == cause.remedy.rollback_lines[-1] == "nmcli device reapply wlan0"
+    load, reapply = f"nmcli connection load {PROFILE}", "nmcli device reapply wlan0"
+    assert cause.remedy.lines[1:] == ([load] if "autoconnect" in missing else [load, reapply])
+    # The host has the rule and not the route: reapplied without the rule, NetworkManager would remove it.
+    assert cause.remedy.rollback_lines[1:] == ([load, reapply] if "route" in missing else [load])
+    copy = tmp_path / "profile"
+    copy.write_text(files[PROFILE])
+    subprocess.run(["/bin/sh", "-ec", cause.remedy.lines[0].replace(PROFILE, str(copy))], check=True)
+    assert assess_persistence(resolved(files | {PROFILE: copy.read_text()})).holds
+    subprocess.run(["/bin/sh", "-ec", cause.remedy.rollback_lines[0].replace(PROFILE, str(copy))], check=True)
+    assert copy.read_text() == files[PROFILE]
+
+
+def test_a_profile_of_a_package_is_left_to_a_person() -> None:
+    files = {path.replace("/etc/NetworkManager/system", "/usr/lib/NetworkManager/system"): text
+             for path, text in changed("routing-rule1=priority 1000 ", "routing-rule1=").items()}  # fmt: skip
+    (cause,) = not_written_down(resolved(files), Measurements())
+    assert not cause.remedy
 
 
 def test_route_table_moves_the_leases_own_default() -> None:

@@ -54,17 +54,18 @@ from viacheck.model.snapshot import (
     Snapshot,
 )
 from viacheck.persistence.file_edit import (
-    AppendLine,
     CommentLine,
-    DeleteMatchingLines,
+    PatchFile,
     ReversibleEdit,
     UncommentLine,
-    comment_line,
+    comment_out,
     delete_line,
+    in_diffs,
     insert_lines,
     new_file,
     replace_line,
 )
+from viacheck.persistence.unified_diff import LineChange
 
 T = TypeVar("T")
 ANY = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -117,7 +118,12 @@ def test_a_substitution_keeps_its_own_arguments_apart(name: str) -> None:
 
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=12)
 LINES = st.lists(
-    LINE | st.sampled_from(["EOF", "EOF_", "E\xa0", "Eé", "a$b", "\\", "'", "# x"]), min_size=1, max_size=5
+    LINE
+    | st.sampled_from(
+        ["EOF", "EOF_", "E\xa0", "Eé", "a$b", "\\", "'", "# x", "-- a/x", "++ b/x", "@@ -1 +1 @@", "1d", "x\r", "\t"]
+    ),
+    min_size=1,
+    max_size=5,
 )
 NAMES = st.text(st.sampled_from([*string.ascii_letters, *" $;'\"`-*&|\\#(){}!~"]), min_size=1, max_size=12)
 
@@ -139,52 +145,121 @@ def content(path: str) -> list[str]:
     return Path(path).read_bytes().decode().split("\n")
 
 
+@st.composite
+def changes_of(draw: st.DrawFn, path: str, count: int) -> list[LineChange]:
+    """Changes of a file of so many lines that do not overlap, in any order."""
+    changes: list[LineChange] = []
+    at = 1
+    while at <= count + 1:
+        at += draw(st.integers(0, 8))
+        kind = draw(st.sampled_from(["insert", "replace", "delete", "comment", "none"]))
+        new = tuple(draw(LINES))
+        if kind == "insert" and at <= count + 1:
+            changes.append(insert_lines(path, at - 1, "".join(f"{line}\n" for line in new)))
+        elif kind != "none" and at <= count:
+            change = {"replace": replace_line(path, at, "\n".join(new)), "comment": comment_out(path, at)}
+            changes.append(change.get(kind, delete_line(path, at)))
+        at += 1
+    return draw(st.permutations(changes))
+
+
+def changed(old: list[str], changes: list[LineChange], unknown: set[int]) -> list[str]:
+    """Return the lines after the changes; a line that is not known is commented out instead of removed."""
+    new: list[str] = []
+    for number in range(1, len(old) + 2):
+        behind: list[str] = []
+        kept = [old[number - 1]] if number <= len(old) else []
+        for change in changes:
+            if change.first == number and change.last < number:
+                new += change.new
+            elif change.first == number:
+                as_comment = change.comments_out or number in unknown
+                kept, behind = ([f"# {old[number - 1]}"] if as_comment else []), list(change.new)
+        new += [*kept, *behind]
+    return new
+
+
 @RUNNERS
-@given(name=NAMES, old=LINES, new=LINES, data=st.data())
-@settings(max_examples=15)
-def test_an_edit_does_what_it_says_and_is_undone(
-    run: Callable[[Step], None], name: str, old: list[str], new: list[str], data: st.DataObject
+@given(
+    name=NAMES, old=st.lists(LINE | LINES.map("".join), min_size=1, max_size=20), ended=st.booleans(), data=st.data()
+)
+@settings(max_examples=40)
+def test_changed_lines_are_one_diff_that_fits_and_is_undone(
+    run: Callable[[Step], None], name: str, old: list[str], ended: bool, data: st.DataObject
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/{name}"
-        Path(path).write_bytes("".join(f"{line}\n" for line in old).encode())
-        at = data.draw(st.integers(1, len(old)))
-        text = "".join(f"{line}\n" for line in new)
-        before, behind = old[: at - 1], old[at:]
-        for edit, expected in (
-            (insert_lines(path, at, text), [*old[:at], *new, *behind]),
-            (insert_lines(path, 0, text), [*new, *old]),
-            (replace_line(path, at, old[at - 1], "\n".join(new)), [*before, *new, *behind]),
-            (comment_line(path, at, "\n".join(new)), [*before, f"# {old[at - 1]}", *new, *behind]),
-            (ReversibleEdit(CommentLine(path, at), UncommentLine(path, at)), [*before, f"# {old[at - 1]}", *behind]),
-        ):
+        ended = ended or not old[-1]
+        text = "\n".join(old) + ("\n" if ended else "")
+        Path(path).write_bytes(text.encode())
+        partial = range(1, len(old) + (1 if ended else 0))
+        unknown = data.draw(st.sets(st.sampled_from(partial))) if partial else set()
+        kept = "\n".join("" if number in unknown else line for number, line in enumerate(text.split("\n"), 1))
+        file = HostFile(path=path, exists=True, text=kept, incomplete_lines=tuple(unknown))
+        changes = data.draw(changes_of(path, len(old)))
+        edits = in_diffs(with_files(file), changes)
+        assert sum(isinstance(edit.edit, PatchFile) for edit in edits) <= 1
+        for edit in edits:
             run(edit.edit)
-            assert content(path) == [*expected, ""]
+        after = changed(old, changes, unknown)
+        ended = ended or any(change.last >= len(old) or change.first > len(old) for change in changes)
+        assert content(path) == ([*after, ""] if ended else after)
+        for edit in reversed(edits):
             run(edit.rollback)
-            assert content(path) == [*old, ""]
-        if len(old) > 1:
-            deletion = delete_line(path, at, old[at - 1])
-            run(deletion.edit)
-            assert content(path) == [*before, *behind, ""]
-            run(deletion.rollback)
-            assert content(path) == [*old, ""]
+        assert Path(path).read_bytes().decode() == text
+
+
+def with_files(*files: HostFile) -> Snapshot:
+    return Snapshot(taken="2026-01-01T00:00:00+00:00", hostname="t", kernel="6", host=HOST, agent=None, files=files)
+
+
+STANZA = "auto eth0\niface eth0 inet static\n    address 10.0.0.2/24\n\n# x\nauto lo\niface lo inet loopback\n"
+
+
+def test_a_diff_shows_known_lines_alone_and_changes_nothing_the_second_time(tmp_path: Path) -> None:
+    path = str(tmp_path / "interfaces")
+    Path(path).write_text(STANZA)
+    kept = HostFile.kept(path, STANZA, STANZA.replace("# x", ""))
+    (edit,) = in_diffs(
+        with_files(kept), [insert_lines(path, 3, "    mtu 1400\n"), insert_lines(path, 7, "    up true\n")]
+    )
+    assert isinstance(edit.edit, PatchFile)
+    assert edit.edit.diff == (
+        f"--- a{path}\n+++ b{path}\n"
+        "@@ -3,2 +3,3 @@\n     address 10.0.0.2/24\n+    mtu 1400\n \n"
+        "@@ -6,2 +7,3 @@\n auto lo\n iface lo inet loopback\n+    up true\n"
+    )
+    run_by_shell(edit.edit)
+    once = Path(path).read_text()
+    with pytest.raises(subprocess.CalledProcessError):
+        run_by_shell(edit.edit)
+    assert Path(path).read_text() == once
+    assert [file.name for file in tmp_path.iterdir()] == ["interfaces"], "patch leaves no other file"
+    # The operator has changed the file since: the diff does not fit, and the file stays as it is.
+    Path(path).write_text(STANZA.replace("address 10.0.0.2/24", "address 10.0.0.3/24").replace("auto lo", "auto l"))
+    with pytest.raises(subprocess.CalledProcessError):
+        run_by_shell(edit.edit)
+    assert "mtu" not in Path(path).read_text()
+    assert [file.name for file in tmp_path.iterdir()] == ["interfaces"]
+
+
+def test_a_snapshot_without_a_record_of_left_out_lines_shows_none_of_them() -> None:
+    file = HostFile(path="/etc/x", exists=True, text="a\n\nb\n")
+    insertion, comment = in_diffs(with_files(file), [insert_lines("/etc/x", 1, "new\n"), delete_line("/etc/x", 3)])
+    assert isinstance(insertion.edit, PatchFile)
+    assert insertion.edit.diff.splitlines()[2:] == ["@@ -1,0 +2 @@", "+new"]
+    assert comment == ReversibleEdit(CommentLine("/etc/x", 4), UncommentLine("/etc/x", 4))
 
 
 @RUNNERS
-@given(name=NAMES, lines=LINES, line=LINE.filter(bool))
+@given(name=NAMES, lines=LINES)
 @settings(max_examples=15)
-def test_a_file_is_written_and_a_line_appended(
-    run: Callable[[Step], None], name: str, lines: list[str], line: str
-) -> None:
+def test_a_file_is_written_and_removed(run: Callable[[Step], None], name: str, lines: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, text = f"{folder}/new/{name}", "".join(f"{line}\n" for line in lines)
         edit = new_file(path, text)
         run(edit.edit)
         assert Path(path).read_bytes().decode() == text
-        run(AppendLine(path, line))
-        assert Path(path).read_bytes().decode() == f"{text}{line}\n"
-        run(DeleteMatchingLines(path, line))
-        assert content(path) == [*(other for other in lines if other != line), ""]
         run(edit.rollback)
         assert not Path(path).exists()
 
@@ -380,7 +455,7 @@ GUIDE = {"/etc/network/interfaces": "auto wlan0\niface wlan0 inet dhcp\n"
 STATE = EgressState(time=0.0, moment="before", rules=(RULE,), routes=(default("10.10.50.1", "wlan0", 200),))
 BY_OBJECT = EgressState(time=0.0, moment="before", routes=(default("10.10.50.1", "wlan0", 200, nexthop_id=5),))
 EMPTY = EgressState(time=1.0, moment="after")
-RC_LOCAL = HostFile(path="/etc/rc.local", exists=True, text="#!/bin/sh\nexit 0\n", mode=0o644)
+RC_LOCAL = HostFile(path="/etc/rc.local", exists=True, text="#!/bin/sh\nexit 0\n", mode=0o644, incomplete_lines=(1,))
 HOOKS = HostFile(
     path="/etc/network/interfaces", exists=True,
     text="auto eth0\niface eth0 inet dhcp\n    post-up pipework eth0 te-agent 10.10.40.200/24@10.10.40.1\n",

@@ -315,6 +315,9 @@ def _files(permissions: str, members: Mapping[str, bytes]) -> Iterable[HostFile]
         if mode == "absent":
             yield HostFile(path=path, exists=False)
             continue
+        if mode == "present":
+            yield HostFile(path=path, exists=True)
+            continue
         content = members.get(FILES + path.lstrip("/"))
         if content is None:
             yield HostFile(path=path, exists=True, error="the script could not read it", mode=_mode(mode))
@@ -325,6 +328,7 @@ def _files(permissions: str, members: Mapping[str, bytes]) -> Iterable[HostFile]
         except (YAMLProblem, ValueError, RecursionError) as error:
             yield HostFile(path=path, exists=True, error=" ".join(str(error).split()), mode=_mode(mode))
         else:
+            # The script has left out what may not leave the host, and does not say of which lines.
             yield HostFile(path=path, exists=True, text=kept, mode=_mode(mode))
 
 

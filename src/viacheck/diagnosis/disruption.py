@@ -27,7 +27,7 @@ from viacheck.model.snapshot import Route
 from viacheck.parsers.comments import LEFT_OUT
 from viacheck.persistence import dhclient_hook
 from viacheck.persistence.assess import assess_persistence, must_persist
-from viacheck.persistence.file_edit import ReversibleEdit, delete_line
+from viacheck.persistence.file_edit import ReversibleEdit, delete_line, in_diffs
 
 CHECK_OF = {
     "link-flap": "FLAP-01",
@@ -238,7 +238,9 @@ def leaks_while_down(resolved: ResolvedIntent, measurements: Measurements) -> It
     yield Cause(
         "LEAK_WHILE_DOWN", LEAK_CHECK,
         f"during {first.title} {leak_text(first)}: the host's routing fails closed, so {who} adds another route",
-        remedy_of(delete_line(route.place.path, route.place.line, line) for route, line in routes),
+        remedy_of(
+            in_diffs(resolved.snapshot, (delete_line(route.place.path, route.place.line) for route, _line in routes))
+        ),
         frozenset(CHECK_OF[result.event] for result in leaking), (state_changes(first),),
     )  # fmt: skip
 
@@ -260,8 +262,7 @@ def leaks_at_boot(_resolved: ResolvedIntent, measurements: Measurements) -> Iter
 def _routes_when_down(resolved: ResolvedIntent) -> list[tuple[WrittenRoute, str]]:
     """Return the configured routes of the agent's table by other uplinks that are set when an interface goes down.
 
-    Each comes with its line. The later lines of a file come first: then a deletion moves no line that is still to be
-    deleted.
+    Each comes with its line, in the order of the lines.
     """
     if not must_persist(resolved.intent):
         return []
@@ -274,7 +275,7 @@ def _routes_when_down(resolved: ResolvedIntent) -> list[tuple[WrittenRoute, str]
         is_whole = not line.endswith("\\") and LEFT_OUT not in line
         if route.phase in ("down", "post-down") and route.route.table == resolved.table and elsewhere and is_whole:
             routes.append((route, line))
-    return sorted(routes, key=lambda entry: (entry[0].place.path, -entry[0].place.line))
+    return sorted(routes, key=lambda entry: (entry[0].place.path, entry[0].place.line))
 
 
 def state_changes(result: DisruptionResult) -> StateEvidence:

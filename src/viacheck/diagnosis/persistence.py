@@ -11,10 +11,9 @@ from viacheck.diagnosis.remedy import remedy_of
 from viacheck.model.config_entry import WrittenRoute, WrittenRule
 from viacheck.model.measurements import Measurements, ReplayResult
 from viacheck.model.result import FileEvidence, StateEvidence
-from viacheck.parsers.comments import LEFT_OUT
 from viacheck.persistence.assess import Persistence, assess_persistence, must_persist
 from viacheck.persistence.config_writer import PRIVATE, config_change, recipe_for
-from viacheck.persistence.file_edit import ReversibleEdit, comment_line, new_file, replace_line
+from viacheck.persistence.file_edit import Edit, in_diffs, new_file, replace_line
 from viacheck.persistence.finding import Finding
 from viacheck.persistence.lint import findings_of, replay_findings
 from viacheck.persistence.manager_config import OWN_NAMES
@@ -62,16 +61,20 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     if persistence.holds:
         recipe = replace(recipe, with_rule=False)
     change = config_change(persistence.manager, resolved, recipe, persistence.link)
+    enable = persistence.unit.edits if persistence.unit is not None else ()
     where = f" ({persistence.link.place} names {resolved.uplink})" if persistence.link is not None else ""
+    later = "" if persistence.unit and len(persistence.missing) == 1 else " and after the interface's next change"
+    needed = StateEvidence(
+        title=f"what {OWN_NAMES[persistence.manager]} needs, in {change.path}", lines=change.text.splitlines()
+    )
     yield Cause(
         "NOT_PERSISTENT", "PERSIST-01",
         _at_boot(resolved, persistence) if persistence.holds
-        else f"{'; '.join(persistence.missing)}{where}: lost after a reboot and after the interface's next change",
-        remedy_of(change.edits, change.reload, change.reload_after_rollback), _ALSO_AFFECTS["NOT_PERSISTENT"],
+        else f"{'; '.join(persistence.missing)}{where}: lost after a reboot{later}",
+        remedy_of((*enable, *change.edits), change.reload, change.reload_after_rollback),
+        _ALSO_AFFECTS["NOT_PERSISTENT"],
         (
-            StateEvidence(
-                title=f"what {OWN_NAMES[persistence.manager]} needs, in {change.path}", lines=change.text.splitlines()
-            ),
+            *((needed,) if change.text else ()),
             *_stanza(persistence),
             *(
                 FileEvidence(path=place.path, line=place.line, text=f"{place.text}\n({reason})")
@@ -111,9 +114,7 @@ def cannot_run_twice(resolved: ResolvedIntent, measurements: Measurements) -> It
     for finding in findings:
         by_code.setdefault(finding.code, []).append(finding)
     for code, same_code in by_code.items():
-        # The later lines come first: then no edit moves a line that another edit names.
-        ordered = sorted(same_code, key=lambda finding: (finding.place.path, -finding.place.line))
-        edits = [edit for finding in ordered for edit in _edits(resolved, finding)]
+        edits = in_diffs(resolved.snapshot, (edit for finding in same_code for edit in _edits(resolved, finding)))
         reload = tuple(dict.fromkeys(command for finding in same_code for command in finding.reload))
         yield Cause(
             code, "PERSIST-02", "; ".join(map(str, same_code)), remedy_of(edits, reload),
@@ -130,7 +131,7 @@ def _title(finding: Finding) -> str:
     return f"to be written in {finding.file}" if finding.file else f"instead of {finding.place}"
 
 
-def _edits(resolved: ResolvedIntent, finding: Finding) -> Iterator[ReversibleEdit]:
+def _edits(resolved: ResolvedIntent, finding: Finding) -> Iterator[Edit]:
     """Return the edit that corrects a finding; a line that continues on the next is left to a person."""
     path, number = finding.place.path, finding.place.line
     if finding.file:
@@ -145,6 +146,4 @@ def _edits(resolved: ResolvedIntent, finding: Finding) -> Iterator[ReversibleEdi
     if old.endswith("\\"):
         return
     indent = old[: len(old) - len(old.lstrip())]
-    new = "\n".join(indent + line for line in finding.replacement.split("\n"))
-    # The snapshot holds only a part of such a line: the rollback could not write the old text again.
-    yield comment_line(path, number, new) if LEFT_OUT in old else replace_line(path, number, old, new)
+    yield replace_line(path, number, "\n".join(indent + line for line in finding.replacement.split("\n")))

@@ -13,7 +13,7 @@ from viacheck.model.measurements import Measurements
 from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.persistence import ifupdown
 from viacheck.persistence.boot_files import RC_LOCAL
-from viacheck.persistence.file_edit import ReversibleEdit, insert_lines, new_file, replace_line
+from viacheck.persistence.file_edit import Edit, ReversibleEdit, in_diffs, insert_lines, new_file, replace_line
 from viacheck.persistence.pipework import OCCASIONS, Occasion, Rerun, Reruns, reruns_of
 
 WATCHER = "/usr/local/sbin/pipework-watch"
@@ -32,7 +32,12 @@ def not_persistent(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
         "PIPEWORK_NOT_PERSISTENT", "PIPEWORK-05",
         f"nothing runs pipework again after {occasions}"
         + "".join(f"; {place}: {reason}" for place, reason in reruns.ineffective),
-        remedy_of(edit for occasion in reruns.missing for edit in _run_again(resolved, occasion, reruns)),
+        remedy_of(
+            in_diffs(
+                resolved.snapshot,
+                (edit for occasion in reruns.missing for edit in _run_again(resolved, occasion, reruns)),
+            )
+        ),
         frozenset({"FLAP-04", "FLAP-05"} if "restart" in reruns.missing else ()),
         tuple(
             FileEvidence(path=place.path, line=place.line, text=f"{place.text}\n({reason})")
@@ -48,20 +53,16 @@ def not_idempotent(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
     reruns = reruns_of(resolved).not_idempotent
     if not reruns:
         return
-    edits = [replace_line(*_line_of(rerun), _guarded(resolved, rerun)) for rerun in reruns]
+    edits = [replace_line(rerun.place.path, rerun.place.line, _guarded(resolved, rerun)) for rerun in reruns]
     yield Cause(
         "NOT_IDEMPOTENT", "PIPEWORK-05",
         f"{reruns[0].place} runs pipework even if the agent has its interface: the second time it fails ('File "
         "exists'), leaves an interface behind, and ifup fails with it",
-        remedy_of(edits), frozenset({"FLAP-03"}),
+        remedy_of(in_diffs(resolved.snapshot, edits)), frozenset({"FLAP-03"}),
         tuple(
             StateEvidence(title=f"instead of {rerun.place}", lines=[_guarded(resolved, rerun)]) for rerun in reruns
         ),
     )  # fmt: skip
-
-
-def _line_of(rerun: Rerun) -> tuple[str, int, str]:
-    return rerun.place.path, rerun.place.line, rerun.place.text
 
 
 def _interface_test(resolved: ResolvedIntent) -> Command:
@@ -78,7 +79,7 @@ def _guarded(resolved: ResolvedIntent, rerun: Rerun) -> str:
     return f"{lead}{space}{guard}{folder}pipework{after}"
 
 
-def _run_again(resolved: ResolvedIntent, occasion: Occasion, reruns: Reruns) -> Iterator[ReversibleEdit]:
+def _run_again(resolved: ResolvedIntent, occasion: Occasion, reruns: Reruns) -> Iterator[Edit]:
     """Return the edits that run pipework on one occasion."""
     if occasion == "reboot":
         yield from _in_rc_local(resolved, reruns)
@@ -88,7 +89,7 @@ def _run_again(resolved: ResolvedIntent, occasion: Occasion, reruns: Reruns) -> 
         yield from _at_container_start(resolved)
 
 
-def _in_rc_local(resolved: ResolvedIntent, reruns: Reruns) -> Iterator[ReversibleEdit]:
+def _in_rc_local(resolved: ResolvedIntent, reruns: Reruns) -> Iterator[Edit]:
     line = shell_text(pipework_command(resolved))
     file = resolved.snapshot.file(RC_LOCAL)
     if file is None or not file.exists:
@@ -103,7 +104,7 @@ def _in_rc_local(resolved: ResolvedIntent, reruns: Reruns) -> Iterator[Reversibl
     yield insert_lines(RC_LOCAL, end - 1, f"{line}\n")
 
 
-def _with_interface(resolved: ResolvedIntent) -> Iterator[ReversibleEdit]:
+def _with_interface(resolved: ResolvedIntent) -> Iterator[Edit]:
     parent = resolved.parent
     assert parent is not None
     line = run_unless(_interface_test(resolved), pipework_command(resolved))

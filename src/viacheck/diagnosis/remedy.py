@@ -16,14 +16,10 @@ from viacheck.model.iproute_text import route_argv
 from viacheck.model.result import OutputOf, RemedyStep
 from viacheck.model.snapshot import FilterChain, FilterRule, Route
 from viacheck.persistence.file_edit import (
-    AppendLine,
     CommentLine,
-    DeleteLines,
-    DeleteMatchingLines,
     FileEdit,
-    InsertLines,
+    PatchFile,
     RemoveFile,
-    ReplaceLines,
     ReversibleEdit,
     UncommentLine,
     WriteFile,
@@ -33,7 +29,11 @@ _NFT_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_/.-]*")
 _DELIMITERS = ("EOF", "END", *(f"{letter}_EOF" for letter in "ABCDFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"))
 _MODPROBE = re.compile(r"-[A-Za-z0-9]*M.*", re.DOTALL)
 """A cluster of short options, the last of which is ``-M``."""
-_BASIC_REGEX_SPECIAL = re.compile(r"[\\/.*\[\]^$]")
+PATCH = ("patch", "-u", "-l", "-N", "-F0", "-r", "-", "--no-backup-if-mismatch")
+"""GNU patch for a unified diff whose lines must all fit: it changes nothing the second time, and leaves no other file.
+
+A terminal from which the diff is copied may turn tabs into spaces (``-l``).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +184,6 @@ def shell_text(step: Step) -> str:
     """Return a step as a person types it into a POSIX shell."""
     if isinstance(step, tuple):
         return " ".join(str(part) if isinstance(part, CommandOutput) else shlex.quote(part) for part in step)
-    if isinstance(step, AppendLine):
-        return f"printf '%s\\n' {shlex.quote(step.line)} >> {shlex.quote(step.path)}"
     arguments, text = _edit_command(step)
     return shlex.join(arguments) if text is None else here_document(arguments, text)
 
@@ -208,16 +206,8 @@ def _edit_command(edit: FileEdit) -> tuple[tuple[str, ...], str | None]:
             return ("install", "-D", "-m", edit.mode, "/dev/stdin", path), edit.text
         case RemoveFile():
             return ("rm", path), None
-        case InsertLines(after=0):
-            # 'r' writes behind a line only; 'e' writes the output of a command before it.
-            return ("sed", "-i", "1e cat", path), edit.text
-        case InsertLines():
-            return ("sed", "-i", f"{edit.after}r /dev/stdin", path), edit.text
-        case DeleteLines():
-            return ("sed", "-i", f"{_lines(edit.first, edit.last)}d", path), None
-        case ReplaceLines():
-            delete = f"{_lines(edit.first, edit.last)}d"
-            return ("sed", "-i", "-e", f"{edit.last}r /dev/stdin", "-e", delete, path), edit.text
+        case PatchFile():
+            return (*PATCH, path), edit.diff
         case CommentLine(following=""):
             return ("sed", "-i", f"{edit.line}s/^/# /", path), None
         case CommentLine():
@@ -228,10 +218,6 @@ def _edit_command(edit: FileEdit) -> tuple[tuple[str, ...], str | None]:
         case UncommentLine():
             delete = f"{_lines(edit.line + 1, edit.line + edit.following)}d"
             return ("sed", "-i", "-e", delete, "-e", f"{edit.line}s/^# //", path), None
-        case AppendLine():
-            return ("tee", "-a", path), f"{edit.line}\n"
-        case DeleteMatchingLines():
-            return ("sed", "-i", f"/^{_BASIC_REGEX_SPECIAL.sub(_escaped, edit.line)}$/d", path), None
 
 
 def _lines(first: int, last: int) -> str:
@@ -269,7 +255,3 @@ def systemd_exec_shell(line: str) -> str:
     """Return a line of shell as the value of ``ExecStart=`` (systemd.service(5): quotes, specifiers, variables)."""
     quoted = line.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'/bin/sh -c "{quoted}"'
-
-
-def _escaped(special: re.Match[str]) -> str:
-    return f"\\{special[0]}"

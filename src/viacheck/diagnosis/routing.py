@@ -39,15 +39,10 @@ from viacheck.diagnosis.remedy_effect import after_steps
 from viacheck.diagnosis.site_file import CORRECT_GATEWAY, gateway_line
 from viacheck.model.iproute_text import route_argv, rule_argv
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import TABLE_MAIN, Route, Rule
+from viacheck.model.snapshot import TABLE_MAIN, Route, Rule, Snapshot
 from viacheck.parsers.rt_tables import registered
-from viacheck.persistence.file_edit import (
-    AppendLine,
-    CommentLine,
-    DeleteMatchingLines,
-    ReversibleEdit,
-    UncommentLine,
-)
+from viacheck.persistence.file_edit import Edit, comment_out, in_diffs, insert_lines, new_file
+from viacheck.persistence.unified_diff import KnownLines
 
 RT_TABLES = "/etc/iproute2/rt_tables"
 _DECIDES = EGRESS | {"ROUTE-05", "EGRESS-07"}
@@ -261,12 +256,9 @@ def table_name_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iter
     entries = registered(resolved.snapshot.files)
     clashing = clashes(entries, name, number)
     line = f"{number} {name}"
-    register = ReversibleEdit(AppendLine(RT_TABLES, line), DeleteMatchingLines(RT_TABLES, line))
+    register = _registration(resolved.snapshot, line)
     if clashing:
-        edits = [
-            ReversibleEdit(CommentLine(entry.path, entry.line), UncommentLine(entry.path, entry.line))
-            for entry in clashing
-        ]
+        edits: list[Edit] = [comment_out(entry.path, entry.line) for entry in clashing]
         if not any(entry.name == name and entry.number == number for entry in entries):
             edits.append(register)
         yield Cause(
@@ -274,15 +266,24 @@ def table_name_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iter
             "names and numbers of routing tables clash: "
             + "; ".join(f"{entry.path}:{entry.line} says {entry.number} {entry.name}" for entry in clashing)
             + f"; the intent says {line}",
-            remedy_of(edits),
+            remedy_of(in_diffs(resolved.snapshot, edits)),
         )  # fmt: skip
     elif number_of(entries, name) is None:
         yield Cause(
             "TABLE_NAME_MISSING", "ROUTE-01",
             f"no table is named {name}: ip refuses 'ip rule … lookup {name}', and an ifup that uses the name stops "
             "there; numbers always work",
-            remedy_of([register]), frozenset({"PERSIST-02", "FLAP-03", "FLAP-08"}),
+            remedy_of(in_diffs(resolved.snapshot, [register])), frozenset({"PERSIST-02", "FLAP-03", "FLAP-08"}),
         )  # fmt: skip
+
+
+def _registration(snapshot: Snapshot, line: str) -> Edit:
+    """Return the edit that registers a table: at the end of the file, or in a file of its own without that file."""
+    file = snapshot.file(RT_TABLES)
+    if file is None or not file.exists:
+        # A file in /etc would hide its namesake in /usr/share (iproute2 since 6.5).
+        return new_file(f"{RT_TABLES}.d/viacheck.conf", f"{line}\n")
+    return insert_lines(RT_TABLES, len(KnownLines(file).lines), line)
 
 
 def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:

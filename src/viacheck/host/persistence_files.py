@@ -14,7 +14,7 @@ from viacheck.host.namespace import Namespace
 from viacheck.host.table_files import table_files
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.rt_tables import registered
-from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
+from viacheck.persistence import ifupdown, manager_units, netplan, networkd, networkmanager
 from viacheck.persistence.allowlist import redact_script, redact_to_allowlist
 from viacheck.persistence.boot_files import (
     NETWORK_SCRIPTS,
@@ -76,6 +76,7 @@ def _with_called(files: Iterator[HostFile]) -> Iterator[HostFile]:
                 yield unit
                 yield from _enabled(name)
     yield from called.values()
+    yield from _manager_units()
 
 
 def _known_names() -> frozenset[str]:
@@ -85,7 +86,6 @@ def _known_names() -> frozenset[str]:
 
 
 _CHANGES = re.compile(r"\bip\b.*\b(ru\w*|ro\w*)\b")
-_ENABLES = (".wants", ".requires")
 
 
 def _called(line: str) -> Iterator[str]:
@@ -104,7 +104,7 @@ def _called_script(path: str) -> HostFile | None:
     except OSError:
         return None
     kept = redact_script(text, _known_names) if text.startswith("#!") else ""
-    return HostFile(path=path, exists=True, text=kept, mode=mode) if _CHANGES.search(kept) else None
+    return HostFile.kept(path, text, kept, mode) if _CHANGES.search(kept) else None
 
 
 def _enabled(unit: str) -> Iterator[HostFile]:
@@ -112,8 +112,28 @@ def _enabled(unit: str) -> Iterator[HostFile]:
     for folder in UNIT_FOLDERS:
         for wanting in names_in(folder):
             path = f"{folder}/{wanting}/{unit}"
-            if wanting.endswith(_ENABLES) and os.path.lexists(path):
+            if wanting.endswith(manager_units.ENABLES) and os.path.lexists(path):
                 yield HostFile(path=path, exists=True)
+
+
+def _manager_units() -> Iterator[HostFile]:
+    """Yield the units that start the managers, and the links that enable them, where systemd is the init.
+
+    sd_booted(3) asks for the same folder. A namespace without an init of its own has none, whatever files it sees.
+    """
+    if not os.path.isdir(manager_units.RUNTIME):
+        return
+    folders = {os.path.realpath(folder): folder for folder in reversed(manager_units.FOLDERS)}
+    for unit in (name for units in manager_units.UNITS.values() for name in units):
+        for folder in folders.values():
+            path = f"{folder}/{unit}"
+            if os.path.lexists(path):
+                yield _read(path) if folder == manager_units.CONFIGURED else HostFile(path=path, exists=True)
+        for folder in (*folders.values(), *manager_units.GENERATED):
+            for wanting in names_in(folder):
+                path = f"{folder}/{wanting}/{unit}"
+                if wanting.endswith(manager_units.ENABLES) and os.path.lexists(path):
+                    yield HostFile(path=path, exists=True)
 
 
 def ifupdown_files(namespace: Namespace) -> tuple[HostFile, ...]:
@@ -188,7 +208,7 @@ def _read(path: str) -> HostFile:
         return HostFile(path=path, exists=False)
     try:
         text, mode = read_text(path)
-        return HostFile(path=path, exists=True, text=redact_to_allowlist(path, text, _known_names), mode=mode)
+        return HostFile.kept(path, text, redact_to_allowlist(path, text, _known_names), mode)
     except YAMLProblem as problem:
         return HostFile(path=path, exists=True, error=f"line {problem.line}: {problem}")
     except OSError as error:

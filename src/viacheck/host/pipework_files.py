@@ -95,9 +95,5 @@ def _content(path: str) -> tuple[bytes, int] | None:
 
 
 def _kept(path: str, content: bytes, mode: int) -> HostFile:
-    return HostFile(
-        path=path,
-        exists=True,
-        text=redact_to_pipework_lines(path, content.decode("utf-8", errors="replace")),
-        mode=mode,
-    )
+    text = content.decode("utf-8", errors="replace")
+    return HostFile.kept(path, text, redact_to_pipework_lines(path, text), mode)

@@ -25,4 +25,4 @@ def _table_file(path: str) -> HostFile:
         return HostFile(path=path, exists=False)
     except OSError as error:
         return HostFile(path=path, exists=True, error=error.strerror)
-    return HostFile(path=path, exists=True, text=without_comments(text), mode=mode)
+    return HostFile.kept(path, text, without_comments(text), mode)

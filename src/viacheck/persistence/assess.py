@@ -17,6 +17,7 @@ from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence import boot_files, ifupdown, manager_answers, netplan, networkd, networkmanager
 from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, ManagerConfig
+from viacheck.persistence.manager_units import NotStarted, not_started
 
 EntryT = TypeVar("EntryT", WrittenRule, WrittenRoute)
 MANAGERS: tuple[Manager, ...] = get_args(Manager)
@@ -49,6 +50,8 @@ class Persistence:
     """The lines of ``elsewhere`` that set a route at boot, and not when its interface comes up again."""
     differences: tuple[str, ...] = ()
     """The differences between the managers' own answers and their files, in one sentence each."""
+    unit: NotStarted | None = None
+    """The unit of the manager, if nothing starts it at boot."""
 
     @property
     def holds(self) -> bool:
@@ -175,7 +178,9 @@ def assess_persistence(resolved: ResolvedIntent) -> Persistence:
         ]
     elsewhere_rule, elsewhere_route = _kept_elsewhere(resolved, boot, rules=not rules, routes=not routes)
     elsewhere = tuple(entry for entry in (elsewhere_rule, elsewhere_route) if entry is not None)
-    lacking = list(_link_faults(manager, link, uplink))
+    lacking, unit = list(_link_faults(manager, link, uplink)), not_started(resolved.snapshot.files, manager)
+    if unit is not None:
+        lacking.append(f"{unit}, so nothing reads the files of {OWN_NAMES[manager]} at boot")
     if not rules and elsewhere_rule is None:
         table = resolved.intent.egress.table_name
         name = f"{resolved.table} ({table})" if table else f"{resolved.table}"
@@ -189,7 +194,7 @@ def assess_persistence(resolved: ResolvedIntent) -> Persistence:
         manager, link, configs, tuple(rules), tuple(routes), tuple(lacking),
         (*ineffective_rules, *ineffective_routes, *boot.ineffective), elsewhere,
         tuple(entry.place for entry in elsewhere if entry is elsewhere_route and entry in boot.entries["boot"]),
-        differences,
+        differences, unit,
     )  # fmt: skip
 
 

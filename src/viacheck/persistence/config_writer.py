@@ -20,7 +20,7 @@ from viacheck.model.iproute_text import route_command, rule_arguments, rule_text
 from viacheck.model.snapshot import TABLE_MAIN, Nexthop, Route, Rule
 from viacheck.parsers.iproute import EVERYTHING
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
-from viacheck.persistence.file_edit import Arguments, ReversibleEdit, insert_lines, new_file
+from viacheck.persistence.file_edit import Arguments, ReversibleEdit, in_diffs, insert_lines, new_file, replace_line
 from viacheck.persistence.manager_config import ManagedLink, Manager
 
 NAME = "viacheck"
@@ -29,6 +29,8 @@ LOOPBACK = "lo"
 RELOAD: Arguments = ("networkctl", "reload")
 APPLY: Arguments = ("netplan", "apply")
 """The commands that make networkd and netplan read their files."""
+GENERATE: Arguments = ("netplan", "generate")
+"""The command that writes the files of netplan's renderer, which goes on as it is."""
 PRIVATE = "600"
 """The mode of netplan's files, which hold keys of wireless networks."""
 
@@ -52,6 +54,8 @@ class Recipe:
     """Higher than the metric of the real route."""
     local_priority: int | None = None
     """The priority of the rule that keeps local networks local, if that rule must persist too."""
+    local_networks: tuple[str, ...] = ()
+    """The networks that the host is attached to, for a manager that needs a rule for each."""
     with_rule: bool = True
     """The rules are to be written."""
     with_route: bool = True
@@ -87,17 +91,33 @@ def recipe_for(resolved: ResolvedIntent) -> Recipe | None:
     if source is None:
         return None
     fixed = [rule.priority for rule in rules_for_agent(resolved) if 0 < rule.priority < KERNEL_CHOSEN_PRIORITY]
-    local = [
-        rule.priority
-        for rule in resolved.snapshot.host.rules_of(4)
-        if rule.suppress_prefixlength == 0 and selects_agent(resolved, rule)
-    ]
+    local = [rule.priority for rule in resolved.snapshot.host.rules_of(4) if _keeps_local(resolved, rule)]
     priority, gateway = fixed[0] if fixed else FIXED_PRIORITY, resolved.intent.gateway
     return Recipe(
         str(source), resolved.table, resolved.uplink, str(gateway) if gateway is not None else None,
         priority=priority, backstop_metric=BACKSTOP_METRIC,
         local_priority=(local[0] if local[0] < priority else min(LOCAL_PRIORITY, priority - 1)) if local else None,
+        local_networks=tuple(
+            dict.fromkeys(
+                str(address.network)
+                for address in resolved.snapshot.host.addresses
+                if address.family == 4 and address.interface != LOOPBACK and 0 < address.prefixlen < 32
+            )
+        ),
     )  # fmt: skip
+
+
+def _keeps_local(resolved: ResolvedIntent, rule: Rule) -> bool:
+    """Whether a rule sends the agent's packets to local networks by the main table: to all of them, or to one."""
+    by_main = rule.action == "lookup" and rule.table == TABLE_MAIN
+    return by_main and (rule.suppress_prefixlength == 0 or bool(rule.destination)) and selects_agent(resolved, rule)
+
+
+def _is_typed(resolved: ResolvedIntent, wanted: Recipe) -> bool:
+    """Whether the kernel has the entries already: a manager that reads its files takes them for its own."""
+    return bool(
+        (not wanted.with_rule or resolved.rules_to_the_table) and (not wanted.with_route or resolved.table_routes)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +145,8 @@ def config_change(
     """
     if manager == "ifupdown":
         return _ifupdown(resolved, wanted, link)
+    if not (wanted.rules or wanted.with_route) and (link is None or link.at_boot):
+        return ConfigChange("", "")
     if manager == "networkd":
         return _networkd(resolved, wanted)
     if manager == "networkmanager":
@@ -161,9 +183,8 @@ def _ifupdown(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None
     if link is not None and not link.at_boot:
         text = f"auto {wanted.uplink}\n{text}"
         insertions.append((link.place.path, link.place.line - 1, f"auto {wanted.uplink}\n"))
-    # The later lines come first: then no insertion moves a line that another one names.
-    insertions.sort(key=lambda insertion: -insertion[1])
-    return ConfigChange(uplink.path, text, tuple(insert_lines(*insertion) for insertion in insertions))
+    edits = in_diffs(resolved.snapshot, (insert_lines(*insertion) for insertion in insertions))
+    return ConfigChange(uplink.path, text, tuple(edits))
 
 
 def _indented(lines: list[str]) -> str:
@@ -216,10 +237,9 @@ def _networkd(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
     if wanted.with_route:
         files[_drop_in(network, wanted)] = route
     # Entries that were typed before are networkd's own by then: a reload without the files would remove them.
-    typed = (not wanted.with_rule or resolved.rules_to_the_table) and (not wanted.with_route or resolved.table_routes)
     return ConfigChange(
         next(iter(files)), _listing(files), tuple(new_file(path, text) for path, text in files.items()), (RELOAD,),
-        () if typed else (RELOAD,),
+        () if _is_typed(resolved, wanted) else (RELOAD,),
     )  # fmt: skip
 
 
@@ -232,35 +252,39 @@ def _listing(files: dict[str, str]) -> str:
 
 
 def _networkmanager(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None) -> ConfigChange:
-    profile = networkmanager.profile_of(resolved.snapshot.files, resolved.snapshot.host.links, wanted.uplink)
+    files = resolved.snapshot.files
+    place = networkmanager.profile_of(files, resolved.snapshot.host.links, wanted.uplink)
+    profile = networkmanager.profile_lines(files, place.path) if place is not None else None
+    numbers = {key: profile.last_number(key) if profile is not None else 0 for key in ("routing-rule", "route")}
     lines: list[str] = []
-    values: list[tuple[str, str]] = []
-    for number, rule in enumerate(wanted.rules, 1):
+    for number, rule in enumerate(wanted.rules, numbers["routing-rule"] + 1):
         # NetworkManager takes the keywords of ip rule, and "table" for "lookup".
         value = " ".join("table" if word == "lookup" else word for word in rule_arguments(rule))
         lines.append(f"routing-rule{number}={value}")
-        values.append(("ipv4.routing-rules", value))
     if wanted.with_route:
+        first = numbers["route"] + 1
         lines += [
-            f"route1=0.0.0.0/0{f',{wanted.gateway}' if wanted.gateway is not None else ''}",
-            f"route1_options=table={wanted.table}",
-            f"route2=0.0.0.0/0,,{wanted.backstop_metric}",
-            f"route2_options=table={wanted.table},type=unreachable",
+            f"route{first}=0.0.0.0/0{f',{wanted.gateway}' if wanted.gateway is not None else ''}",
+            f"route{first}_options=table={wanted.table}",
+            f"route{first + 1}=0.0.0.0/0,,{wanted.backstop_metric}",
+            f"route{first + 1}_options=table={wanted.table},type=unreachable",
         ]
-        via = f"{wanted.gateway} " if wanted.gateway is not None else ""
-        values.append(("ipv4.routes", f"0.0.0.0/0 {via}table={wanted.table}"))
-        values.append(("ipv4.routes", f"0.0.0.0/0 {wanted.backstop_metric} table={wanted.table} type=unreachable"))
     text = _text(["[ipv4]", *lines])
-    if profile is None:
+    if profile is None or not profile.path.startswith(networkmanager.PROFILE_FOLDERS[0]):
+        # A profile that is not in /etc belongs to a package or to the program that made it.
         return ConfigChange(f"the profile of {wanted.uplink}", text)
-    place, name = profile
-    modify = ("nmcli", "connection", "modify", name)
-    edits = [ReversibleEdit((*modify, f"+{key}", value), (*modify, f"-{key}", value)) for key, value in values]
-    if link is not None and not link.at_boot:
-        autoconnect = (*modify, "connection.autoconnect")
-        edits.append(ReversibleEdit((*autoconnect, "yes"), (*autoconnect, "no")))
-    reapply = (("nmcli", "device", "reapply", wanted.uplink),)
-    return ConfigChange(place.path, text, tuple(edits), reapply, reapply)
+    changes = [insert_lines(profile.path, profile.end_of("ipv4"), _text(lines))] if lines else []
+    automatic = profile.line_of("connection", "autoconnect")
+    if link is not None and not link.at_boot and automatic is not None:
+        changes.append(replace_line(profile.path, automatic, "autoconnect=true"))
+    load: Arguments = ("nmcli", "connection", "load", profile.path)
+    reapply: Arguments = ("nmcli", "device", "reapply", wanted.uplink)
+    # Entries that are there already are NetworkManager's own by then: without the lines it would remove them.
+    after_rollback = (load,) if _is_typed(resolved, wanted) else (load, reapply)
+    return ConfigChange(
+        profile.path, text, tuple(in_diffs(resolved.snapshot, changes)), (load, reapply) if lines else (load,),
+        after_rollback,
+    )  # fmt: skip
 
 
 def _netplan(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
@@ -280,7 +304,22 @@ def _netplan(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
         # "routes" comes last, and the route to the gateway with it.
         lines += [f"  {kind}:", f"    {wanted.uplink}:", *persistent, *route]
     path, text = _netplan_path(wanted), _text(lines)
-    return ConfigChange(path, text, (new_file(path, text, PRIVATE),), (APPLY,), (APPLY,))
+    edits = (new_file(path, text, PRIVATE),)
+    if _is_generated(resolved, wanted):
+        # The files that netplan generated at boot have the entries still, and the next boot reads this file.
+        return ConfigChange(path, text, edits)
+    # Entries that were typed before are the renderer's own by then: to apply the files without them would remove them.
+    return ConfigChange(path, text, edits, (APPLY,), (GENERATE,) if _is_typed(resolved, wanted) else (APPLY,))
+
+
+def _is_generated(resolved: ResolvedIntent, wanted: Recipe) -> bool:
+    """Whether the files that netplan generated for its renderer hold the entries, and its own files do not."""
+    files, links = resolved.snapshot.files, resolved.snapshot.host.links
+    rule, route = not wanted.with_rule, not wanted.with_route
+    for config in (networkd.read(files, links), networkmanager.read(files, links, lambda _name: None)):
+        rule |= any(entry.place.volatile and entry.rule.table == wanted.table for entry in config.rules)
+        route |= any(entry.place.volatile and entry.route.table == wanted.table for entry in config.routes)
+    return rule and route
 
 
 def _netplan_path(wanted: Recipe, suffix: str = "") -> str:
@@ -291,8 +330,12 @@ def _netplan_loopback(wanted: Recipe) -> list[str]:
     """Return the lines of a device for rule and backstop."""
     lines = []
     if wanted.with_rule:
-        # netplan has no suppress_prefixlength, so it cannot have the rule that keeps local networks local.
-        lines += ["      routing-policy:", f"        - from: {wanted.source}", f"          table: {wanted.table}",
+        lines.append("      routing-policy:")
+        # netplan has no suppress_prefixlength: a rule for each local network does the same.
+        for network in wanted.local_networks if wanted.local_priority is not None else ():
+            lines += [f"        - from: {wanted.source}", f"          to: {network}", f"          table: {TABLE_MAIN}",
+                      f"          priority: {wanted.local_priority}"]  # fmt: skip
+        lines += [f"        - from: {wanted.source}", f"          table: {wanted.table}",
                   f"          priority: {wanted.priority}"]  # fmt: skip
     if wanted.with_route:
         lines += ["      routes:", "        - to: 0.0.0.0/0", "          type: unreachable",

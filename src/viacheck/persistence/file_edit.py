@@ -1,12 +1,17 @@
-"""Edits of a host's files, as plain values: a new file, lines inserted, replaced, deleted or commented out.
+"""Edits of a host's files, as plain values: a new file, a unified diff, a line commented out.
 
 An edit holds paths, line numbers and text exactly as they are; ``diagnosis.remedy`` makes the shell command that a
-person types. The functions return an edit together with the one that undoes it byte for byte.
+person types. The functions return an edit together with the one that undoes it byte for byte. ``in_diffs`` turns all
+changed lines of a file into one diff.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+from viacheck.model.snapshot import HostFile, Snapshot
+from viacheck.persistence.unified_diff import KnownLines, LineChange, unified_diff
 
 Arguments = tuple[str, ...]
 """A command as an argument list."""
@@ -29,34 +34,11 @@ class RemoveFile:
 
 
 @dataclass(frozen=True, slots=True)
-class InsertLines:
-    """Insert lines into a file."""
+class PatchFile:
+    """Change lines of a file by a unified diff."""
 
     path: str
-    after: int
-    """The number of the line that the new ones follow; 0 for the top of the file."""
-    text: str
-    """Whole lines, each with its line end."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteLines:
-    """Delete a range of lines, both ends included."""
-
-    path: str
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReplaceLines:
-    """Put other lines in place of a range of lines, both ends included."""
-
-    path: str
-    first: int
-    last: int
-    text: str
-    """Whole lines, each with its line end."""
+    diff: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,33 +61,7 @@ class UncommentLine:
     """How many lines to delete behind it."""
 
 
-@dataclass(frozen=True, slots=True)
-class AppendLine:
-    """Append one line at the end of a file."""
-
-    path: str
-    line: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteMatchingLines:
-    """Delete every line that equals a text."""
-
-    path: str
-    line: str
-
-
-FileEdit = (
-    WriteFile
-    | RemoveFile
-    | InsertLines
-    | DeleteLines
-    | ReplaceLines
-    | CommentLine
-    | UncommentLine
-    | AppendLine
-    | DeleteMatchingLines
-)
+FileEdit = WriteFile | RemoveFile | PatchFile | CommentLine | UncommentLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,27 +72,72 @@ class ReversibleEdit:
     rollback: FileEdit | Arguments
 
 
+Edit = ReversibleEdit | LineChange
+"""A step of a change on a host; changed lines become steps by :func:`in_diffs`."""
+
+
 def new_file(path: str, text: str, mode: str = "644") -> ReversibleEdit:
     """Return the edit that writes a file that does not exist yet."""
     return ReversibleEdit(WriteFile(path, text, mode), RemoveFile(path))
 
 
-def insert_lines(path: str, after: int, text: str) -> ReversibleEdit:
-    """Return the edit that inserts whole lines behind a line."""
-    return ReversibleEdit(InsertLines(path, after, text), DeleteLines(path, after + 1, after + text.count("\n")))
+def insert_lines(path: str, after: int, text: str) -> LineChange:
+    """Return the change that inserts whole lines behind a line; 0 for the top of the file."""
+    return LineChange(path, after + 1, after, tuple(text.removesuffix("\n").split("\n")))
 
 
-def delete_line(path: str, line: int, old: str) -> ReversibleEdit:
-    """Return the edit that deletes one line, whose text is ``old``."""
-    return ReversibleEdit(DeleteLines(path, line, line), InsertLines(path, line - 1, f"{old}\n"))
+def delete_line(path: str, line: int) -> LineChange:
+    """Return the change that deletes one line."""
+    return LineChange(path, line, line, ())
 
 
-def replace_line(path: str, line: int, old: str, new: str) -> ReversibleEdit:
-    """Return the edit that puts the lines ``new`` in place of one line, whose text is ``old``."""
-    last = line + new.count("\n")
-    return ReversibleEdit(ReplaceLines(path, line, line, f"{new}\n"), ReplaceLines(path, line, last, f"{old}\n"))
+def replace_line(path: str, line: int, new: str) -> LineChange:
+    """Return the change that puts the lines ``new`` in place of one line."""
+    return LineChange(path, line, line, tuple(new.split("\n")))
 
 
-def comment_line(path: str, line: int, new: str) -> ReversibleEdit:
-    """Return the edit that comments out a line that is known in part only, and puts the lines ``new`` behind it."""
-    return ReversibleEdit(CommentLine(path, line, f"{new}\n"), UncommentLine(path, line, 1 + new.count("\n")))
+def comment_out(path: str, line: int) -> LineChange:
+    """Return the change that turns one line into a comment."""
+    return LineChange(path, line, line, (), comments_out=True)
+
+
+def in_diffs(snapshot: Snapshot, edits: Iterable[Edit]) -> list[ReversibleEdit]:
+    """Return edits with all changed lines of a file in one diff, which stands where the first of them stood.
+
+    A line that the snapshot holds in part cannot stand in a diff: it is commented out, and the new lines follow it.
+
+    Args:
+        snapshot: of the host, with its files.
+        edits: the edits. Line numbers are those of a file before any of them.
+    """
+    edits = list(edits)
+    changes: dict[str, list[LineChange]] = {}
+    for edit in edits:
+        if isinstance(edit, LineChange):
+            changes.setdefault(edit.path, []).append(edit)
+    ordered: list[ReversibleEdit] = []
+    for edit in edits:
+        if isinstance(edit, ReversibleEdit):
+            ordered.append(edit)
+        elif edit.path in changes:
+            ordered += _line_edits(_file(snapshot, edit.path), changes.pop(edit.path))
+    return ordered
+
+
+def _file(snapshot: Snapshot, path: str) -> HostFile:
+    return snapshot.file(path) or HostFile(path=path, exists=True)
+
+
+def _line_edits(file: HostFile, changes: Sequence[LineChange]) -> Iterator[ReversibleEdit]:
+    """Yield the diff of a file, then the comments on its lines that are known in part, the last line first."""
+    known = KnownLines(file)
+    whole = [change for change in changes if all(map(known.knows, range(change.first, change.last + 1)))]
+    if whole:
+        forward, backward = unified_diff(file, whole)
+        yield ReversibleEdit(PatchFile(file.path, forward), PatchFile(file.path, backward))
+    for change in sorted(set(changes) - set(whole), key=lambda change: -change.first):
+        moved = change.first + sum(other.growth for other in whole if other.first <= change.first)
+        following = "".join(f"{line}\n" for line in change.new)
+        yield ReversibleEdit(
+            CommentLine(file.path, moved, following), UncommentLine(file.path, moved, len(change.new))
+        )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
@@ -98,8 +99,8 @@ def _names(profile: Sequence[Section], link: Link) -> bool:
     return link.name in names or any(glob_matches(link.name, pattern) for pattern in patterns if pattern)
 
 
-def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) -> tuple[Place, str] | None:
-    """Return the profile of an interface: its file, and the UUID (else the file's name) that nmcli takes."""
+def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) -> Place | None:
+    """Return the file of an interface's profile: of the one in use, else of the first that names the interface."""
     collector = ConfigCollector("networkmanager")
     in_use = _state(files, links, collector)
     by_name = None
@@ -108,14 +109,48 @@ def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str)
         if profile is None:
             continue
         connection = next(named(profile, "connection"), None)
-        uuid = connection.get("uuid") if connection else None
-        name = uuid or file.path.rpartition("/")[2].removesuffix(".nmconnection")
-        if (interface, uuid) in in_use:
-            return Place(file.path, 1), name
+        if (interface, connection.get("uuid") if connection else None) in in_use:
+            return Place(file.path, 1)
         link = next((link for link in links if link.name == interface), None)
         if link is not None and _names(profile, link):
-            by_name = by_name or (Place(file.path, 1), name)
+            by_name = by_name or Place(file.path, 1)
     return by_name
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileLines:
+    """The places in a profile where lines can be added or replaced."""
+
+    path: str
+    sections: tuple[Section, ...]
+
+    def end_of(self, name: str) -> int:
+        """Return the number of the last line of a section, which is there in every profile."""
+        own = list(named(self.sections, name))
+        return max((place.line for section in own for place in (section.place, *_places(section))), default=0)
+
+    def line_of(self, name: str, key: str) -> int | None:
+        """Return the number of the line of a key; None without such a line."""
+        places = (setting.place.line for section in named(self.sections, name) for setting in section.all(key))
+        return next(places, None)
+
+    def last_number(self, key: str) -> int:
+        """Return the highest number of the keys ``key1``, ``key2`` … in [ipv4]; 0 without any."""
+        keys = (setting.key for section in named(self.sections, "ipv4") for setting in section.settings)
+        return max((int(match[1] or 0) for name in keys if (match := re.fullmatch(rf"{key}(\d*)", name))), default=0)
+
+
+def _places(section: Section) -> Iterator[Place]:
+    return (setting.place for setting in section.settings)
+
+
+def profile_lines(files: Sequence[HostFile], path: str) -> ProfileLines | None:
+    """Return the lines of a profile; None where a section [ipv4] is missing."""
+    for file in files:
+        if file.path == path and file.exists and file.error is None:
+            profile = ProfileLines(path, tuple(sections(file, [])))
+            return profile if profile.end_of("ipv4") else None
+    return None
 
 
 def _settings(file: HostFile, profile: Sequence[Section], link: Link, collector: ConfigCollector) -> None:
