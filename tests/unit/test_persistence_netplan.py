@@ -60,6 +60,21 @@ def test_what_is_missing_is_named_and_remedied(tmp_path: Path, old: str, new: st
     assert assess_persistence(resolved(files | {f"/etc/netplan/{written.name}": written.read_text()})).holds
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("      routing-policy:\n", "      routing-policy:\n      routing-policy:\n"),
+        ("network:\n", "network:\n  renderer: x\n"),
+        ("    lo:\n", "    lo:\n    lo:\n"),
+        ("          priority: 1000 ", "          metric: 1000 "),
+    ],
+)
+def test_files_that_netplan_refuses_hold_nothing(old: str, new: str) -> None:
+    persistence = assess_persistence(resolved(changed(old, new)))
+    assert not persistence.holds
+    assert any(problem.refused for problem in persistence.problems)
+
+
 def test_a_device_is_matched_by_its_pattern() -> None:
     assert assess_persistence(resolved(changed("wlan0:\n", "radio:\n      match: {name: 'wl*'}\n"))).holds
     assert (
@@ -92,7 +107,7 @@ def test_a_metric_that_netplan_cannot_write_is_no_backstop() -> None:
     ("text", "line"),
     [("network: [\n", 2), ("network:\n\tversion: 2\n", 2), ("a: 1\n", 0), ("network:\n  x: *password\n", 2),
      ("[" * 3000, 0), ("network: {ethernets: {wlan0: {routes: [{to: nonsense}]}}}\n", 1),
-     ("network: !!python/object/apply:os.system ['false']\n", 0), ("- 1\n- 2\n", 0), ("\0", 0)],
+     ("network: !!python/object/apply:os.system ['false']\n", 1), ("- 1\n- 2\n", 0), ("\0", 0)],
 )  # fmt: skip
 def test_garbage_is_a_problem_with_its_line(text: str, line: int) -> None:
     file = HostFile(path=YAML, exists=True, text=text)

@@ -154,3 +154,23 @@ def test_garbage_is_a_problem_with_its_line(text: str) -> None:
     for problem in assess_persistence(resolved((file,), persist="networkd")).problems:
         assert problem.path == NETWORK
         assert problem.line > 0
+
+
+@pytest.mark.parametrize(
+    ("match", "holds"),
+    [
+        ("[Match]\nName=wlan0\n", True), ("[Match]\nName=wlan0\nPriority=5\n", True), ("[Match]\n", False),
+        ("#[Match]\nName=wlan0\n", False), ("[Match]\nName=wlan0\nDriver=x\n", False),
+    ],
+)  # fmt: skip
+def test_a_file_without_a_condition_configures_no_link(match: str, holds: bool) -> None:
+    network = "[Network]\nAddress=10.10.50.9/24\n[Route]\nGateway=10.10.50.1\nTable=200\n"
+    rule = "[RoutingPolicyRule]\nFrom=172.17.0.0/16\nTable=200\nPriority=1000\n"
+    files = {"/etc/systemd/network/a.network": f"{match}{network}{rule}"}
+    assert assess_persistence(resolved(files, persist="networkd")).holds is holds
+
+
+def test_a_gateway_that_is_not_on_the_link_is_no_route() -> None:
+    text = "[Match]\nName=wlan0\n[Network]\nAddress=10.10.5.9/24\n[Route]\nGateway=10.10.50.1\nTable=200\n"
+    missing = assess_persistence(resolved({"/etc/systemd/network/a.network": text}, persist="networkd")).missing
+    assert "systemd-networkd gives wlan0 10.10.5.9/24, so the gateway 10.10.50.1 is not on the link" in missing

@@ -86,6 +86,21 @@ def test_a_profile_that_others_may_read_is_ignored() -> None:
     assert "its mode is 644" in persistence.problems[0].reason
 
 
+@pytest.mark.parametrize("section", ["[ipv4]\n", "[ipv6]\n"])
+def test_a_profile_that_networkmanager_refuses_holds_nothing(section: str) -> None:
+    before, behind = HEALTHY[PROFILE].split(section)
+    text = before + section + behind.replace("method=auto\n", "", 1)
+    persistence = assess_persistence(resolved(HEALTHY | {PROFILE: text}, persist="networkmanager"))
+    assert not persistence.holds
+    assert any("has no method" in str(problem) for problem in persistence.problems)
+
+
+def test_a_disabled_method_with_routes_is_refused() -> None:
+    before, behind = HEALTHY[PROFILE].split("[ipv4]\n")
+    text = f"{before}[ipv4]\n{behind.replace('method=auto', 'method=disabled', 1)}"
+    assert not assess_persistence(resolved(HEALTHY | {PROFILE: text}, persist="networkmanager")).holds
+
+
 def test_dispatcher_scripts_count() -> None:
     case = resolved(recorded("networkmanager-dispatcher"))
     persistence = assess_persistence(case)
@@ -93,8 +108,17 @@ def test_dispatcher_scripts_count() -> None:
     assert [(f.code, f.breaks) for f in findings_of(case, persistence)] == [("FAIL_OPEN", False)]
 
 
-@pytest.mark.parametrize("text", ["[ipv4]\nroute1=,\n", "[ipv4]\nroute1=x/y,z\n", "[ipv4]\nrouting-rule1=priority x\n",
-                                  "[ipv4]\nrouting-rule1=\nroute9_options=\n", "[[\n", "\0=\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ipv4]\nmethod=auto\nroute1=,\n",
+        "[ipv4]\nmethod=auto\nroute1=x/y,z\n",
+        "[ipv4]\nmethod=auto\nrouting-rule1=priority x\n",
+        "[ipv4]\nmethod=auto\nrouting-rule1=\nroute9_options=\n",
+        "[[\n",
+        "\0=\n",
+    ],
+)
 def test_garbage_is_a_problem_with_its_line(text: str) -> None:
     text = f"[connection]\ninterface-name=wlan0\n{text}"
     file = HostFile(path=PROFILE, exists=True, text=text, mode=0o600)

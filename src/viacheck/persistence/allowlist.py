@@ -48,11 +48,14 @@ _PROFILE_KEYS: dict[str, frozenset[str]] = {
 _IP_NUMBERED = re.compile(r"(address(es)?|route|routing-rule)\d*(_options)?")
 _NETPLAN_DEVICE = frozenset({
     "renderer", "set-name", "dhcp4", "dhcp6", "addresses", "gateway4", "gateway6", "optional", "link", "id",
-    "interfaces",
+    "interfaces", "link-local",
 })  # fmt: skip
 _NETPLAN_LISTS: dict[str, frozenset[str]] = {
     "routes": frozenset({"to", "via", "table", "metric", "type", "from", "on-link", "scope"}),
-    "routing-policy": frozenset({"from", "to", "table", "priority", "mark", "type-of-service"}),
+    # The keys of a route show an item for which netplan refuses the file: it would pass for a rule without them.
+    "routing-policy": frozenset(
+        {"from", "to", "table", "priority", "mark", "type-of-service", "via", "type", "metric"}
+    ),
 }
 _NETPLAN_MAPS: dict[str, frozenset[str]] = {
     "match": frozenset({"name", "macaddress", "driver"}),
@@ -395,20 +398,28 @@ def _netplan(text: str) -> str:
 
     def setting(name: str, value: yaml.Node) -> bool:
         if name in _NETPLAN_LISTS:
-            return canvas.sequence(value, only(_NETPLAN_LISTS[name]))
+            return canvas.sequence(value, only(_NETPLAN_LISTS[name])) or is_empty(value)
         if name in _NETPLAN_MAPS:
             return only(_NETPLAN_MAPS[name])(value)
         return name in _NETPLAN_DEVICE and (canvas.scalar(value) or canvas.sequence(value, address))
 
+    def is_empty(node: yaml.Node) -> bool:
+        # netplan refuses a file in which a mapping or a list is empty, so the key must stay visible.
+        return isinstance(node, yaml.ScalarNode) and not node.value and canvas.scalar(node)
+
     def devices(node: yaml.Node) -> bool:
-        return canvas.mapping(node, lambda _name, device: canvas.mapping(device, setting))
+        return canvas.mapping(node, lambda _name, device: canvas.mapping(device, setting) or is_empty(device))
 
     def network(name: str, value: yaml.Node) -> bool:
         return (
-            devices(value) if name in netplan.DEVICE_TYPES else name in ("version", "renderer") and canvas.scalar(value)
+            devices(value) or is_empty(value)
+            if name in netplan.DEVICE_TYPES
+            else name in ("version", "renderer") and canvas.scalar(value)
         )
 
     tree = compose(text)
     if tree is not None:
-        canvas.mapping(tree, lambda name, value: name == "network" and canvas.mapping(value, network))
+        canvas.mapping(
+            tree, lambda name, value: name == "network" and (canvas.mapping(value, network) or is_empty(value))
+        )
     return str(canvas)

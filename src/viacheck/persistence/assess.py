@@ -178,7 +178,7 @@ def assess_persistence(resolved: ResolvedIntent) -> Persistence:
         ]
     elsewhere_rule, elsewhere_route = _kept_elsewhere(resolved, boot, rules=not rules, routes=not routes)
     elsewhere = tuple(entry for entry in (elsewhere_rule, elsewhere_route) if entry is not None)
-    lacking, unit = list(_link_faults(manager, link, uplink)), not_started(resolved.snapshot.files, manager)
+    lacking, unit = list(_link_faults(manager, link, resolved)), not_started(resolved.snapshot.files, manager)
     if unit is not None:
         lacking.append(f"{unit}, so nothing reads the files of {OWN_NAMES[manager]} at boot")
     if not rules and elsewhere_rule is None:
@@ -237,14 +237,17 @@ def _part(
     return effective, ineffective
 
 
-def _link_faults(manager: Manager, link: ManagedLink | None, uplink: str) -> Iterable[str]:
-    name = OWN_NAMES[manager]
+def _link_faults(manager: Manager, link: ManagedLink | None, resolved: ResolvedIntent) -> Iterable[str]:
+    name, uplink, gateway = OWN_NAMES[manager], resolved.uplink, resolved.intent.gateway
     if link is None:
         yield f"{name} does not manage {uplink}: its files do not name it"
     elif manager == "ifupdown" and not link.at_boot:
         yield f"no auto or allow-hotplug line makes {name} bring {uplink} up"
     elif manager == "networkmanager" and not link.at_boot:
         yield f"the profile of {uplink} says autoconnect=false"
+    if link is not None and gateway is not None and not link.reaches(str(gateway)):
+        addresses = ", ".join(link.addresses or ()) or "no address"
+        yield f"{name} gives {uplink} {addresses}, so the gateway {gateway} is not on the link"
 
 
 def is_the_table(resolved: ResolvedIntent, number: int | None, table: str) -> bool:

@@ -20,6 +20,7 @@ from viacheck.persistence.hook_scripts import read_script
 from viacheck.persistence.manager_config import ConfigCollector, ManagedLink, ManagerConfig, below
 
 INTERFACES = "/etc/network/interfaces"
+LOOPBACK = "lo"
 IFSTATE = "/run/network/ifstate"
 SCRIPT_FOLDERS: dict[str, Phase] = {
     "/etc/network/if-pre-up.d": "pre-up",
@@ -72,6 +73,17 @@ class _Stanza:
     inherits: str | None
     last_line: int
     hooks: list[tuple[Place, Phase, str]] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def addresses(self) -> tuple[str, ...] | None:
+        """The fixed address in CIDR form; None for another method, and where other options or stanzas add to it."""
+        if self.method != "static" or self.family != "inet" or self.inherits or "pointopoint" in self.options:
+            return None
+        address, netmask = self.options.get("address"), self.options.get("netmask")
+        if address is None:
+            return ()
+        return (address if "/" in address or netmask is None else f"{address}/{netmask}",)
 
 
 def logical_lines(text: str) -> Iterator[LogicalLine]:
@@ -155,6 +167,8 @@ class _InterfacesReader:
                     current.last_line = line.last
                     if word in HOOKS:
                         current.hooks.append((place, HOOKS[word], rest[0]))
+                    else:
+                        current.options[word] = rest[0]
                 continue
             current, self._in_mapping = None, word == "mapping"
             if word == "iface":
@@ -201,8 +215,10 @@ class _InterfacesReader:
         self.collector.problems.append(ParseProblem(place.path, place.line, f"{reason}{end}", refused))
 
     def starts(self, interface: str) -> bool:
-        """Whether an ``auto`` or ``allow-`` line brings an interface up."""
-        return any(glob_matches(interface, name) if pattern else interface == name for name, pattern in self.started)
+        """Whether an interface comes up at boot: ``ifup -a`` does so with the loopback, whatever the lines say."""
+        return interface == LOOPBACK or any(
+            glob_matches(interface, name) if pattern else interface == name for name, pattern in self.started
+        )
 
 
 def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfig:
@@ -219,7 +235,13 @@ def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfi
     _ifstate(files, collector)
     for stanza in reader.stanzas:
         collector.links.append(
-            ManagedLink(stanza.interface, stanza.place, at_boot=reader.starts(stanza.interface), method=stanza.method)
+            ManagedLink(
+                stanza.interface,
+                stanza.place,
+                at_boot=reader.starts(stanza.interface),
+                method=stanza.method,
+                addresses=stanza.addresses,
+            )
         )
     collector.entries += _in_running_order(reader.stanzas, collector, table_number, reader.files)
     for folder, phase in SCRIPT_FOLDERS.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface
 from typing import Literal
 
 from viacheck.model.config_entry import ConfigEntry, ParseProblem, Place, WrittenRoute, WrittenRule
@@ -33,6 +34,19 @@ class ManagedLink:
     """The manager brings the interface up at boot or when it appears."""
     method: str = ""
     """``dhcp``, ``static``, ``manual``, ``loopback`` …, where the manager has such a method."""
+    addresses: tuple[str, ...] | None = None
+    """Its fixed IPv4 addresses, as written; None where they are not all that decides what the link reaches."""
+
+    def reaches(self, address: str) -> bool:
+        """Return whether an address lies in the network of a fixed address; True where that is not known."""
+        return self.addresses is None or any(_contains(network, address) for network in self.addresses)
+
+
+def _contains(network: str, address: str) -> bool:
+    try:
+        return ip_address(address) in ip_interface(network).network
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

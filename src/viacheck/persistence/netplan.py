@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_interface
 
 import yaml
 
@@ -26,6 +27,8 @@ from viacheck.persistence.networkd import number, prefix
 
 LARGEST_METRIC = 2147483647
 """netplan 0.106 writes a larger metric as a negative number, which systemd-networkd refuses."""
+RENDERERS = ("networkd", "NetworkManager", "sriov")
+_SEQUENCES = ("addresses", "link-local", "routes", "routing-policy")
 FOLDERS = ("/run/netplan", "/etc/netplan", "/usr/lib/netplan")
 DEVICE_TYPES = ("ethernets", "wifis", "modems", "bridges", "bonds", "vlans", "tunnels", "vrfs", "dummy-devices")
 
@@ -110,7 +113,40 @@ def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
             if kind.value in DEVICE_TYPES:
                 for name, device in pairs(devices):
                     _device(file, name, device, links, collector)
+        for node, reason in _refusals(tree, network):
+            collector.problems.append(ParseProblem(file.path, _line_at(file.text, node.start_mark.index), reason, True))
+    if any(problem.refused for problem in collector.problems):
+        # netplan then generates nothing at all, from no file.
+        collector.entries.clear()
     return collector.config()
+
+
+def _refusals(tree: yaml.Node | None, network: yaml.Node | None) -> Iterator[tuple[yaml.Node, str]]:
+    """Yield the parts for which netplan refuses all its files, each with the reason."""
+    kinds = [(kind, devices) for kind, devices in pairs(network) if kind.value in DEVICE_TYPES]
+    named_devices = [pair for _kind, devices in kinds for pair in pairs(devices)]
+    top = [pair for pair in pairs(tree) if pair[0].value == "network"]
+    for key, value in (*top, *kinds, *named_devices):
+        if not isinstance(value, yaml.MappingNode):
+            yield key, f"{key.value} has no settings, so netplan refuses its files"
+    settings = [network, *(device for _name, device in named_devices)]
+    for mapping in settings:
+        for key, value in pairs(mapping):
+            if key.value in _SEQUENCES and not isinstance(value, yaml.SequenceNode):
+                yield key, f"{key.value} is not a list, so netplan refuses its files"
+            elif key.value == "renderer" and getattr(value, "value", None) not in RENDERERS:
+                yield key, "an unknown renderer, so netplan refuses its files"
+    for item in (item for device in settings for item in items(value_of(device, "addresses"))):
+        if isinstance(item, yaml.ScalarNode) and not _is_address(str(item.value)):
+            yield item, "not an address with its prefix length, so netplan refuses its files"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_interface(text)
+    except ValueError:
+        return False
+    return "/" in text
 
 
 def device_type(files: Sequence[HostFile], interface: str) -> str | None:
@@ -146,7 +182,12 @@ def _device(
 
 def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, collector: ConfigCollector) -> None:
     dhcp = (text_of(device, "dhcp4") or "").lower() in ("true", "yes", "on")
-    collector.links.append(ManagedLink(link.name, _place(file, name), method="dhcp" if dhcp else "static"))
+    collector.links.append(
+        ManagedLink(
+            link.name, _place(file, name), method="dhcp" if dhcp else "static",
+            addresses=None if dhcp else _addresses(device),
+        )
+    )  # fmt: skip
     overrides = value_of(device, "dhcp4-overrides")
     table = text_of(overrides, "route-table")
     if dhcp and table is not None and (text_of(overrides, "use-routes") or "true").lower() in ("true", "yes", "on"):
@@ -157,7 +198,17 @@ def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, co
             try:
                 collector.entries.append(make(item, place, link))
             except ValueError:
-                collector.problems.append(ParseProblem(file.path, place.line, f"an item of {key} that netplan refuses"))
+                reason = f"an item of {key} that netplan refuses, and with it its files"
+                collector.problems.append(ParseProblem(file.path, place.line, reason, True))
+
+
+def _addresses(device: yaml.Node) -> tuple[str, ...] | None:
+    """Return the fixed IPv4 addresses; None without the key, which another file may have, and with on-link routes."""
+    node = value_of(device, "addresses")
+    on_link = any(text_of(route, "on-link") for route in items(value_of(device, "routes")))
+    if node is None or on_link or not all(isinstance(item, yaml.ScalarNode) for item in items(node)):
+        return None
+    return tuple(str(item.value) for item in items(node) if ":" not in str(item.value))
 
 
 def _leased_route(file: HostFile, overrides: yaml.Node | None, table: str, link: Link) -> WrittenRoute:
@@ -181,6 +232,8 @@ def _rule(item: yaml.Node, place: Place, link: Link) -> WrittenRule:
     table, priority, mark = text_of(item, "table") or "main", text_of(item, "priority"), text_of(item, "mark")
     if not table.isdecimal() and table != "main":
         raise ValueError("a table that is not a number")
+    if any(value_of(item, key) is not None for key in ("via", "type", "metric")):
+        raise ValueError("a route, and not a rule")
     service = text_of(item, "type-of-service")
     rule = Rule(
         family=6 if ":" in (source or "") + (destination or "") else 4,

@@ -32,6 +32,11 @@ CONF_FOLDERS = (
 STATE_FOLDER = "/run/systemd/netif/links"
 _USE_KEYS = ("UseRoutes", "UseGateway")
 _MATCHED = frozenset({"Name", "MACAddress", "PermanentMACAddress", "Kind", "Type"})
+_UNDECIDED = frozenset({
+    "Architecture", "BSSID", "Credential", "Driver", "Firmware", "Host", "KernelCommandLine", "KernelVersion", "Path",
+    "Property", "SSID", "Virtualization", "WLANInterfaceType",
+})  # fmt: skip
+"""Conditions of [Match] that a snapshot cannot decide; networkd ignores any other key (systemd.network(5))."""
 RULES_KEY, ROUTES_KEY = "ManageForeignRoutingPolicyRules", "ManageForeignRoutes"
 """Whether networkd removes the rules, or routes, that it finds when it starts and did not set (networkd.conf(5))."""
 KEEP_FOREIGN_PATH = "/etc/systemd/networkd.conf.d/viacheck.conf"
@@ -133,10 +138,12 @@ def _state(files: Sequence[HostFile], links: Sequence[Link], collector: ConfigCo
 
 def _matches(file_sections: Sequence[Section], link: Link) -> bool:
     settings = [setting for section in named(file_sections, "Match") for setting in section.settings]
-    if not any(setting.value for setting in settings) or {setting.key for setting in settings} - _MATCHED:
-        # Without [Match] a file is for every link, which networkd itself warns about. A key that a snapshot cannot
-        # decide (drivers, paths, hosts) matches nothing.
-        return not settings
+    if any(setting.key in _UNDECIDED for setting in settings):
+        return False
+    settings = [setting for setting in settings if setting.key in _MATCHED]
+    # networkd ignores a file without any condition (systemd 246).
+    if not any(setting.value for setting in settings):
+        return False
     kind = "wlan" if link.wireless else "loopback" if link.name == "lo" else "ether"
     values = {"Name": link.name, "Kind": link.kind or "", "Type": kind,
               "MACAddress": (link.mac or "").lower(), "PermanentMACAddress": (link.mac or "").lower()}  # fmt: skip
@@ -162,7 +169,12 @@ def _network(
     first = next(named(file_sections, "Match"), file_sections[0] if file_sections else None)
     dhcp = any(section.get("DHCP") in ("yes", "ipv4", "true", "1") for section in named(file_sections, "Network"))
     collector.links.append(
-        ManagedLink(link.name, first.place if first else Place(file.path, 1), method="dhcp" if dhcp else "static")
+        ManagedLink(
+            link.name,
+            first.place if first else Place(file.path, 1),
+            method="dhcp" if dhcp else "static",
+            addresses=None if dhcp else _addresses(file_sections),
+        )
     )
     for section in named(file_sections, "DHCPv4") if dhcp else ():
         if section.get("RouteTable") and all(is_yes(section.get(key), default=True) for key in _USE_KEYS):
@@ -177,6 +189,22 @@ def _network(
             collector.problems.append(
                 ParseProblem(section.place.path, section.place.line, f"{section.name} {UNREADABLE}")
             )
+
+
+def _addresses(file_sections: Sequence[Section]) -> tuple[str, ...] | None:
+    """Return the fixed IPv4 addresses; None where the gateway is taken to be on the link.
+
+    A route says so (``GatewayOnLink=``), and networkd says so by itself where a file has no address at all.
+    """
+    if any(is_yes(section.get("GatewayOnLink"), default=False) for section in named(file_sections, "Route")):
+        return None
+    written = [
+        setting.value
+        for section in file_sections
+        if section.name in ("Network", "Address")
+        for setting in section.all("Address")
+    ]
+    return tuple(address for address in written if ":" not in address) if written else None
 
 
 def number(table: str, names: dict[str, int]) -> int | None:

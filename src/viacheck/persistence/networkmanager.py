@@ -60,7 +60,7 @@ def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNu
         for file, profile in profiles:
             connection = next(named(profile, "connection"), None)
             uuid = connection.get("uuid") if connection else None
-            if (link.name, uuid) in in_use or _names(profile, link):
+            if (uuid is not None and (link.name, uuid) in in_use) or _names(profile, link):
                 _settings(file, profile, link, collector)
     for folder, phase in DISPATCHER_FOLDERS.items():
         for script in sorted(below(files, folder), key=lambda file: file.path):
@@ -75,7 +75,26 @@ def _profile(file: HostFile, collector: ConfigCollector) -> list[Section] | None
         reason = f"NetworkManager ignores it: its mode is {file.mode:o}, and only its owner may read it (600)"
         collector.problems.append(ParseProblem(file.path, 0, reason))
         return None
-    return sections(file, collector.problems)
+    profile = sections(file, collector.problems)
+    invalid = next(_invalid(profile), None)
+    if invalid is not None:
+        collector.problems.append(ParseProblem(file.path, 0, f"NetworkManager ignores it: {invalid}"))
+        return None
+    return profile
+
+
+def _invalid(profile: Sequence[Section]) -> Iterator[str]:
+    """Yield why NetworkManager refuses a whole profile (nm-settings(5): ipv4.method, ipv6.method)."""
+    for name in FAMILIES:
+        own = list(named(profile, name))
+        methods = [method for section in own if (method := section.get("method"))]
+        if own and not methods:
+            yield f"[{name}] has no method"
+        keys = [setting.key for section in own for setting in section.settings if setting.value]
+        if methods[-1:] == ["manual"] and not any(re.fullmatch(r"address(es)?\d*", key) for key in keys):
+            yield f"[{name}] has method=manual, and no address"
+        if methods[-1:] == ["disabled"] and any(re.fullmatch(r"(address(es)?|route)\d*", key) for key in keys):
+            yield f"[{name}] has method=disabled, and addresses or routes"
 
 
 def _state(files: Sequence[HostFile], links: Sequence[Link], collector: ConfigCollector) -> set[tuple[str, str | None]]:
@@ -109,7 +128,8 @@ def profile_of(files: Sequence[HostFile], links: Sequence[Link], interface: str)
         if profile is None:
             continue
         connection = next(named(profile, "connection"), None)
-        if (interface, connection.get("uuid") if connection else None) in in_use:
+        uuid = connection.get("uuid") if connection else None
+        if uuid is not None and (interface, uuid) in in_use:
             return Place(file.path, 1)
         link = next((link for link in links if link.name == interface), None)
         if link is not None and _names(profile, link):
