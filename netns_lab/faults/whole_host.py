@@ -26,6 +26,7 @@ After=docker.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+ExecStartPre=sleep 3
 ExecStart=ip rule add priority 990 from {AGENT_SUBNET} lookup main suppress_prefixlength 0
 ExecStart=ip rule add priority 1000 from {AGENT_SUBNET} lookup {TABLE_NAME}
 
@@ -37,7 +38,8 @@ WantedBy=multi-user.target
 @fault("rule-after-docker", "The agent's rules are added by a unit that starts after Docker",
        on="policy-routing-ifupdown", breaks={"FLAP-08"}, diagnosis="LEAK_AT_BOOT", flavour="host")  # fmt: skip
 def rule_after_docker(lab: Lab) -> None:
-    # Docker's unit is ready only when the containers with a restart policy have been started.
+    # Docker's unit is ready only when the containers with a restart policy have been started. Such units often sleep
+    # until "everything is up"; a busy machine needs the time for the agent's first packet.
     lab.host.write(INTERFACES, interfaces(loopback=BACKSTOP))
     lab.host.write(f"{UNITS}/{RULES_UNIT}", RULES_UNIT_TEXT)
     lab.host.run("systemctl", "enable", "--quiet", RULES_UNIT)
