@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from viacheck.model.snapshot import Address, Link, NetworkState, Route, Snapshot
+from viacheck.model.snapshot import TABLE_LOCAL, Address, Link, NetworkState, Route, Snapshot
 
 DEFAULT_BRIDGE = "docker0"
 _CARRIER_FLAGS = frozenset({"NO-CARRIER", "LOWER_UP"})
@@ -45,7 +45,7 @@ def comparable(snapshot: Snapshot) -> Snapshot:
 def _state(state: NetworkState, names: Mapping[str, str], *, keep_identity: bool) -> NetworkState:
     links = tuple(_link(link, keep_identity=keep_identity) for link in state.links)
     addresses = tuple(address for address in state.addresses if not _is_link_local(address))
-    routes = tuple(_route(route) for route in state.routes if not route.destination.startswith(_LINK_LOCAL))
+    routes = tuple(_route(route) for route in state.routes if not _is_of_an_address(route))
     bare = dataclasses.replace(state, links=links, addresses=addresses, routes=routes, neighbours=())
     renamed: NetworkState = _renamed(bare, names)
     sysctls = {_renamed_path(path, names): value for path, value in state.sysctls.items()}
@@ -65,6 +65,11 @@ def _route(route: Route) -> Route:
         for hop in route.nexthops
     )
     return dataclasses.replace(route, nexthops=hops)
+
+
+def _is_of_an_address(route: Route) -> bool:
+    """Whether the kernel adds an IPv6 route by itself, once an address is no longer tentative (RFC 4862)."""
+    return route.family == 6 and (route.table == TABLE_LOCAL or route.destination.startswith(_LINK_LOCAL))
 
 
 def _is_link_local(address: Address) -> bool:

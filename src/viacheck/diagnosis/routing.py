@@ -313,7 +313,8 @@ def fails_open(resolved: ResolvedIntent, measurements: Measurements) -> Iterator
     closed = any(route.is_default and not route.nexthops for route in resolved.table_routes)
     # With the backstop alone an agent that leaves elsewhere now would not leave at all.
     route_first = deciding_route(resolved) is None and (
-        gateway_facts(resolved, measurements.traffic, resolved.uplink).answers is False
+        resolved.uplink_address(resolved.uplink) is None
+        or gateway_facts(resolved, measurements.traffic, resolved.uplink).answers is False
     )
     decision = resolved.decision_without_uplink
     by = f", by the rule {decision.rule} and the route {decision.route}" if closed else ""
