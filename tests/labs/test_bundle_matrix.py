@@ -17,6 +17,7 @@ from viacheck.diagnosis import causes
 from viacheck.model.intent import PROTOCOLS
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import RunResult
+from viacheck.model.site_agents import SOLE_AGENT
 from viacheck.targets.bundle import BundleTarget
 
 PUBLIC = {"10.10.40.": "81.2.69.", "10.10.50.": "81.2.70.", "fd00:": "2a01:4f8:"}
@@ -53,7 +54,7 @@ def test_redaction_changes_no_verdict(outcome: RunResult, lab: str, tmp_path: Pa
     target = next(one for one in outcome.targets if one.id == f"lab:{lab}")
     if target.snapshot is None:
         pytest.skip("; ".join(target.notes))
-    case = Case("0.1.0", _public(target.intent), _public(target.snapshot), [])
+    case = Case("0.1.0", {SOLE_AGENT: _public(target.intent)}, {SOLE_AGENT: _public(target.snapshot)}, [])
     for mode in MODES:
         write_bundle(tmp_path / f"{mode}.tar.gz", case, mode)
     found = {mode: _judged(tmp_path / f"{mode}.tar.gz") for mode in MODES}

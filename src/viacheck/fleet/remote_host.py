@@ -174,19 +174,19 @@ def answer_of(host: FleetHost, site: str, job: RemoteJob, connections: SSHConnec
             connections.argv(host, _remote_command(job, by_password=password is not None)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
         )  # fmt: skip
-        timer = threading.Timer(job.seconds, _end, [process])
+        late = threading.Event()
+        timer = threading.Timer(job.seconds, _end_late, [process, late])
         timer.start()
         try:
             with connections.opened(process):
                 status, sent = _converse(process, site, job, password)
                 process.wait()
         finally:
-            in_time = timer.is_alive()
             timer.cancel()
         words = _words(stderr)
     if connections.stopped.is_set() and not sent:
         raise HostNotJudged(INTERRUPTED, *words)
-    if not in_time:
+    if late.is_set():
         raise HostNotJudged(f"no result within {job.seconds:g} s", *words)
     if not sent:
         fallback = f"the host ended with status {status or process.returncode} and sent no result"
@@ -273,6 +273,12 @@ def result_of(sent: bytes) -> RunResult:
     if len(outcome.targets) != 1:
         raise HostNotJudged(f"the host sent a result of {len(outcome.targets)} targets")
     return outcome
+
+
+def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    """End ssh at the host's time limit, and note that it is the limit that ends it."""
+    late.set()
+    _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
