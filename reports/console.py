@@ -128,8 +128,11 @@ class _Summary:
             if len(self.outcome.targets) > 1
             else ""
         )
-        code = self._paint(cause.verdict.value, escape_unprintable(cause.code)) + " " if cause.code else ""
-        yield f"{number}. {code}({escape_unprintable(cause.checks)}{where})"
+        checks = escape_unprintable(cause.checks)
+        if cause.code:
+            yield f"{number}. {self._paint(cause.verdict.value, escape_unprintable(cause.code))} ({checks}{where})"
+        else:
+            yield f"{number}. {self._paint(cause.verdict.value, checks)}{where}"
         yield from self._prose(sentence(cause.text), "   ")
         yield from self._commands("fix", cause.remedy)
         yield from self._commands("roll back", cause.undo)

@@ -63,10 +63,11 @@ class ReportedCause:
 
     @property
     def event_observations(self) -> list[str]:
-        """The observations of event checks on the first target, in the order of the checks."""
+        """The observations of event checks on the first target that are not its text, in the order of the checks."""
         results = [result for result in (*self.results, *self.affected) if result.target == self.targets[0]]
         observed = {result.check: result.observed for result in results if chapter(result.check) == EVENT_CHECKS}
-        return [f"{check}: {observed[check]}" for check in sorted(observed, key=check_order)]
+        ordered = sorted(observed, key=check_order)
+        return [f"{check}: {observed[check]}" for check in ordered if observed[check].strip() != self.text]
 
 
 def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]:

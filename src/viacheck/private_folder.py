@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import stat
+import tempfile
 
 MODE, GROUP_MODE = 0o700, 0o750
 FILE_MODE, GROUP_FILE_MODE = 0o600, 0o640
@@ -38,6 +39,16 @@ def make_private_folder(path: str | os.PathLike[str], group: int | None = None) 
             os.fchmod(descriptor, GROUP_MODE)
     finally:
         os.close(descriptor)
+
+
+def make_writable_folder(path: str | os.PathLike[str], group: int | None = None) -> None:
+    """Make a folder as :func:`make_private_folder` does, and try whether a file can be made in it.
+
+    Raises:
+        OSError: when the folder cannot be made or written to, is a link, or belongs to another user.
+    """
+    make_private_folder(path, group)
+    tempfile.TemporaryFile(dir=os.fspath(path)).close()
 
 
 def open_private_folder(path: str | os.PathLike[str]) -> int:

@@ -18,7 +18,7 @@ from netns_lab.lab_specs import parse_labs
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.flight_recorder.egress_ways import EgressWays, KernelEvent
 from viacheck.flight_recorder.flight_summary import summarize
-from viacheck.flight_recorder.record_file import RecordFile, read_entries
+from viacheck.flight_recorder.record_file import RecordFile, read_lines
 from viacheck.flight_recorder.recording import Recording
 from viacheck.flight_recorder.uplink_counts import UplinkCounts
 from viacheck.flight_recorder.watch_plan import watch_plan
@@ -192,7 +192,7 @@ def test_an_error_ends_the_recording_with_what_it_has(
         monkeypatch.setattr(recording, "_sample", lambda: refuse(recording._counts))
         why = recording.run({"t": time.time_ns(), "kind": "start"}, time.time_ns() + 60 * 10**9)
     assert why == f"an error: [Errno {errno.ENOMEM}] Cannot allocate memory"
-    summary = summarize(read_entries(tmp_path / "state"), "wlan0")
+    summary = summarize(read_lines(tmp_path / "state"), "wlan0")
     assert (summary.failed, summary.ended, summary.departures) == (True, why, [])
 
 

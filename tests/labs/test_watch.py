@@ -17,9 +17,10 @@ import pytest
 
 from reports.report_files import read_outcome
 from tests.helpers.front_door import VIACHECK, sub_command
-from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from tests.helpers.hand_made import AGENT_PATH, SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.flight_recorder.record_file import Entry, read_entries
 from viacheck.host.namespace import Namespace
+from viacheck.installation import ROOT
 from viacheck.model.result import CheckResult, RunResult, TimelineEvidence, Verdict
 
 FLAP = 0.3
@@ -264,13 +265,49 @@ def test_a_lab_can_be_watched(tmp_path: Path) -> None:
         (("--report", "nowhere"), "nowhere: holds no record of viacheck watch"),
         (("--lab", "nat"), "--lab needs --state-dir DIR for its record"),
         (("--lab", "nat", "--agent", "x"), "--agent goes with --site: a lab has one agent"),
-        (("--lab", "nat", "--for", "1w"), "invalid time '1w'; allowed: a number with its unit: 30s, 5m, 24h, 7d"),
+        (("--lab", "nat", "--for", "1w"), "invalid time '1w'; allowed: 100ms to 400d, a number with its unit: 30s, 5m"),
+        (("--lab", "nat", "--for", "401d"), "invalid time '401d'; allowed: 100ms to 400d, "),
+        (("--lab", "nat", "--for", "0s"), "invalid time '0s'; allowed: 100ms to 400d, "),
+        (("--lab", "nat", "--interval", "90d"), "invalid time '90d'; allowed: 100ms to 1h, "),
+        (
+            ("--lab", "nat", "--state-dir", "s", "--report-dir", "/proc/x"),
+            "--report-dir: /proc/x: No such file or directory; name a directory that can be written",
+        ),
         (("--lab", "nat", "--disk", "0"), "invalid size '0'; allowed: 1 to 4096"),
         ((), "one of the arguments --site --lab --report is required"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: tuple[str, ...], message: str) -> None:
-    done = sub_command("watch", *arguments)
+def test_a_mistake_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = sub_command("watch", *arguments, cwd=tmp_path)
     assert done.returncode == 4
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    words = ["--lab", "nat", "--for", "1s", "--interval", "1s", "--state-dir", str(tmp_path / "s")]
+    assert sub_command("watch", *words).returncode == 0
+    segment = tmp_path / "s" / "record-00000001.jsonl"
+    segment.write_bytes(segment.read_bytes().replace(b'{"t"', b"XXXX", 1))
+    damaged = sub_command("watch", "--report", tmp_path / "s")
+    assert damaged.returncode == 1, damaged.stderr
+    assert "\n1. WATCH-02\n   record-00000001.jsonl: line 1 cannot be read" in damaged.stdout
+    segment.unlink()
+    segment.symlink_to("/etc/passwd")
+    planted = sub_command("watch", "--report", tmp_path / "s")
+    assert (planted.returncode, planted.stderr) == (
+        4, f"viacheck watch: {segment}: cannot be read: Too many levels of symbolic links\n",
+    )  # fmt: skip
+
+
+def test_an_agent_that_is_not_there_is_no_result_and_systemd_tries_again(tmp_path: Path) -> None:
+    site = write_site(tmp_path, SITE.replace(AGENT_PATH, "/run/netns/nope"))
+    words = ["unshare", "--net", *VIACHECK, "watch", "--site", str(site), "--state-dir", str(tmp_path / "state")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    missing = "agent.netns: /run/netns/nope: No such file or directory; a watch begins when its agent is there\n"
+    assert (done.returncode, done.stderr) == (4, f"viacheck watch: {missing}")
+    unit = (ROOT / "docs" / "watch.md").read_text()
+    assert "\n    Restart=on-failure\n" in unit
+    assert "\n    RestartPreventExitStatus=1\n" in unit
+    assert "SuccessExitStatus" not in unit

@@ -141,7 +141,17 @@ def test_the_verdict_in_words_stands_under_each_target() -> None:
 
 def test_what_could_not_be_proven_has_its_reason() -> None:
     text = " ".join(" ".join(_lines(SAMPLES["unproven"]())).split())
-    assert "Could not be proven 1. (EGRESS-01) the capture on eth0 lost 41 frames" in text
+    assert "Could not be proven 1. EGRESS-01 the capture on eth0 lost 41 frames" in text
+
+
+def test_an_event_without_a_diagnosis_is_said_once() -> None:
+    outcome = SAMPLES["unproven"]()
+    why = "the container cannot be restarted here"
+    result = next(result for result in outcome.results if result.check == "EGRESS-01")
+    event = result.model_copy(update={"check": "FLAP-04", "diagnosis": None, "observed": why, "evidence": []})
+    lines = _lines(outcome.model_copy(update={"results": [result, event]}))
+    assert "2. FLAP-04" in lines
+    assert sum(why in line for line in lines) == 1
 
 
 def test_what_was_not_run_says_what_would_make_it_run() -> None:

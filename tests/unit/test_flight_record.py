@@ -6,7 +6,7 @@ import json
 import os
 import random
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.hand_made import SITE
+from viacheck.flight_recorder import flight_summary
 from viacheck.flight_recorder.flight_result import flight_result
 from viacheck.flight_recorder.flight_start import FlightStart, read_start, save_start
-from viacheck.flight_recorder.flight_summary import FlightSummary, summarize
-from viacheck.flight_recorder.record_file import SEGMENTS, Entry, RecordFile, RecordInUse, read_entries
+from viacheck.flight_recorder.flight_summary import FlightSummary
+from viacheck.flight_recorder.record_file import (
+    SEGMENTS,
+    Entry,
+    RecordFile,
+    RecordInUse,
+    RecordLine,
+    read_entries,
+    read_lines,
+)
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.result import StateEvidence, TargetRecord, TimelineEvidence, Verdict, exit_status
@@ -55,6 +64,12 @@ def record(tmp_path: Path) -> Iterator[RecordFile]:
     opened = RecordFile(tmp_path / "state", SEGMENTS * 4096)
     yield opened
     opened.close()
+
+
+def summarize(entries: list[Entry], uplink: str) -> FlightSummary:
+    """Read entries as the lines of one segment."""
+    lines = (RecordLine("record-00000001.jsonl", number, entry) for number, entry in enumerate(entries, 1))
+    return flight_summary.summarize(lines, uplink)
 
 
 def way(time_ns: int, wrong: list[list[str | None]], because: list[str], **more: Any) -> Entry:
@@ -341,3 +356,55 @@ def test_what_the_watch_missed_is_never_called_right(tmp_path: Path) -> None:
     )  # fmt: skip
     nothing = flight_result(flight(tmp_path), summarize([], "wlan0")).results[0]
     assert nothing.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("damage", "verdict", "observed"),
+    [
+        (lambda text: text.replace(b'{"t":1790000000000000000,"kind":"probe"', b"XXXX"), Verdict.INCONCLUSIVE,
+         "record-00000001.jsonl: line 3 cannot be read: what the record says there is unknown"),
+        (lambda text: text.replace(b'"wrong"', b'"wr0ng"', 1), Verdict.INCONCLUSIVE, "line 2 cannot be read: what"),
+        (lambda text: text[:-20], Verdict.INCONCLUSIVE, "line 3 cannot be read: what"),
+        (lambda text: text + b"x" * 200_000 + b"\n", Verdict.INCONCLUSIVE, "line 4 cannot be read: what"),
+        (lambda _text: None, Verdict.INCONCLUSIVE, "record-00000002.jsonl is missing: what"),
+        (lambda text: text, Verdict.PASS, "60.0 s without an interruption"),
+    ],
+)  # fmt: skip
+def test_damage_to_the_record_is_named(
+    damage: Callable[[bytes], bytes | None], verdict: Verdict, observed: str, tmp_path: Path
+) -> None:
+    parts = [
+        [{"t": T0, "kind": "start"}, way(T0, [], []), probes(T0, "as-intended", "wlan0")],
+        [count(T0 + S, {"wlan0": 9})],
+        [{"t": T0 + 60 * S, "kind": "end", "why": "the time is up"}],
+    ]
+    folder = tmp_path / "state"
+    for part in parts:
+        record = RecordFile(folder, 1 << 20)
+        for entry in part:
+            record.write(entry)
+        record.close()
+    first, middle, _last = sorted(folder.glob("record-*"))
+    damaged = damage(first.read_bytes())
+    if damaged is None:
+        middle.unlink()
+    else:
+        first.write_bytes(damaged)
+    result = flight_result(flight(tmp_path), flight_summary.summarize(read_lines(folder), "wlan0"))
+    watch = result.results[-1]
+    assert watch.verdict is verdict
+    assert observed in watch.observed
+
+
+def test_a_recorder_that_was_killed_while_it_wrote_is_an_interruption(record: RecordFile, tmp_path: Path) -> None:
+    record.write({"t": T0, "kind": "start"})
+    segment = next(record.folder.glob("record-*"))
+    with segment.open("ab") as cut_short:
+        cut_short.write(b'{"t":1,"kind":"wa')
+    (record.folder / "record-00000002.jsonl").write_text(
+        json.dumps({"t": T0 + S, "kind": "resume", "since": T0}) + "\n"
+    )
+    summary = flight_summary.summarize(read_lines(record.folder), "wlan0")
+    watch = flight_result(flight(tmp_path), summary).results[-1]
+    assert watch.verdict is Verdict.ADVISORY
+    assert "record-00000001.jsonl: line 2 cannot be read: the recorder was killed while it wrote" in watch.observed

@@ -11,6 +11,7 @@ from netns_lab.scenarios import SCENARIOS, WHOLE_HOSTS
 from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE
 from viacheck.atomic_file import write_file
 from viacheck.diagnosis.codes import CODES
+from viacheck.flight_recorder.flight_result import TITLES
 from viacheck.installation import CHECKS, ROOT
 from viacheck.model.check import Check
 from viacheck.model.exit_status import ExitStatus
@@ -32,6 +33,12 @@ def checks_page() -> str:
     for check in all_checks():
         breaking = ", ".join(f"`{fault.name}`" for fault in FAULTS.values() if check.id in fault.breaks)
         rows.append(f"| {check.id} | {check.title} | {check.needs} | {check.guide} | {breaking} |")
+    rows += ["", "Those of the flight recorder, whose verdicts [watch.md](watch.md#verdicts) explains:", ""]
+    rows += [
+        "| id | what must be true |",
+        "| --- | --- |",
+        *(f"| {check} | {title} |" for check, title in TITLES.items()),
+    ]
     return "# Checks\n\n" + HEADER + "\n".join(rows) + "\n"
 
 

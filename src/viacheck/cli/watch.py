@@ -20,6 +20,7 @@ from viacheck.bundle.manifest import DEFAULT, MODES
 from viacheck.cli.command import CommandFailed, opened
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.site_agents import SOLE_AGENT, agent_chosen, load_agents, named
+from viacheck.private_folder import make_writable_folder
 
 if TYPE_CHECKING:
     from viacheck.flight_recorder.flight_start import FlightStart
@@ -32,8 +33,9 @@ STATE = Path("/var/lib/viacheck/watch")
 REPORTS = "report"
 DISK, MOST_DISK = 32, 4096
 """MiB of a record."""
-INTERVAL, LONGEST_INTERVAL = 60.0, 3600.0
-TIME, LONGEST_TIME = 24 * 3600.0, 400 * 24 * 3600.0
+INTERVAL, LONGEST_INTERVAL = 60.0, "1h"
+TIME, LONGEST_TIME = 24 * 3600.0, "400d"
+SHORTEST = "100ms"
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
     """Record, and make the report.
 
     Raises:
-        UsageError: the site file, the lab or a folder is wrong.
+        UsageError: the site file, the lab or a folder is wrong, the agent is not there, or a capability is missing.
         CommandFailed: the target cannot be watched.
     """
     from viacheck.flight_recorder.flight_start import read_start
@@ -84,10 +86,12 @@ def run(options: argparse.Namespace) -> ExitStatus:
         start = read_start(options.report)
         if start is None:
             raise UsageError(f"{options.report}: holds no record of viacheck watch")
+        _prepare_report(options.report_dir)
         return _report(options.report, start, options)
     spec = _spec(options)
     name = named(spec.intent.site.name, options.agent or "")
     folder: Path = options.state_dir or STATE / re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    _prepare_report(options.report_dir)
     with _record(folder, options.disk) as record:
         start = _watch(spec, folder, record, options)
         return _report(folder, start, options)
@@ -114,6 +118,18 @@ def _spec(options: argparse.Namespace) -> TargetSpec:
         raise UsageError("--lab needs --state-dir DIR for its record")
     enter_user_namespace_if_needed()
     return labs[0]
+
+
+def _prepare_report(folder: Path | None) -> None:
+    """Refuse a folder that cannot be written to before hours are watched for its report."""
+    if folder is None:
+        return
+    try:
+        make_writable_folder(folder)
+    except OSError as error:
+        raise UsageError(
+            f"--report-dir: {error.filename or folder}: {error.strerror}; name a directory that can be written"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -146,11 +162,14 @@ def _watch(spec: TargetSpec, folder: Path, record: RecordFile, options: argparse
     with opened(spec) as target:
         assert isinstance(target, NamespaceTarget)
         if target.missing_capability is not None:
-            raise CommandFailed(f"a watch needs {target.missing_capability}")
+            raise UsageError(f"a watch needs {target.missing_capability}")
         snapshot = target.snapshot
         if target.agent is None:
             problem = snapshot.problem("agent") or snapshot.problem("container") or snapshot.problem("engine")
-            raise CommandFailed(problem.reason if problem is not None else "the agent's namespace cannot be opened")
+            table = f"agents.{options.agent}" if options.agent else "agent"
+            key = "container" if spec.intent.agent.container is not None else "netns"
+            reason = problem.reason if problem is not None else f"{spec.intent.agent.name}: cannot be opened"
+            raise UsageError(f"{table}.{key}: {reason}; a watch begins when its agent is there")
         resumed = earlier is not None and last_ns is not None
         recording = Recording(target, record, interval=options.interval, say=_say)
         with _ended_by_signals(recording):
@@ -170,13 +189,22 @@ def _watch(spec: TargetSpec, folder: Path, record: RecordFile, options: argparse
         return start
 
 
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+
+
 def _last_line(folder: Path) -> int | None:
     """Return the time of the last line of a record that has not ended; None for one that has, or has no line."""
     from viacheck.flight_recorder.record_file import read_entries
 
     last = None
-    for entry in read_entries(folder):
-        last = entry
+    with _readable(folder):
+        for entry in read_entries(folder):
+            last = entry
     return None if last is None or last["kind"] == "end" else int(last["t"])
 
 
@@ -239,11 +267,12 @@ def _report(folder: Path, start: FlightStart, options: argparse.Namespace) -> Ex
     from viacheck.bundle.writer import Case, write_bundle
     from viacheck.flight_recorder.flight_result import flight_result
     from viacheck.flight_recorder.flight_summary import summarize
-    from viacheck.flight_recorder.record_file import read_entries
+    from viacheck.flight_recorder.record_file import read_lines
     from viacheck.model.result import exit_status
 
     directory: Path = options.report_dir or folder / REPORTS
-    outcome = flight_result(start, summarize(read_entries(folder), start.uplink))
+    with _readable(folder):
+        outcome = flight_result(start, summarize(read_lines(folder), start.uplink))
     assert start.target.snapshot is not None, "a host that is watched has a snapshot"
     case = Case(
         version=start.version, intents={start.agent: start.target.intent},
@@ -265,12 +294,19 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _seconds(text: str, most: float) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-    value = float(match[1]) * _UNITS[match[2]] if match is not None else 0.0
-    if not 0.1 <= value <= most:
-        raise argparse.ArgumentTypeError(f"invalid time {text!r}; allowed: a number with its unit: 30s, 5m, 24h, 7d")
-    return value
+def _seconds(text: str, longest: str) -> float:
+    is_time = re.fullmatch(r"[0-9]+(\.[0-9]+)?(ms|s|m|h|d)", text) is not None
+    if not is_time or not _value(SHORTEST) <= _value(text) <= _value(longest):
+        limits = f"{SHORTEST} to {longest}"
+        raise argparse.ArgumentTypeError(
+            f"invalid time {text!r}; allowed: {limits}, a number with its unit: 30s, 5m, 24h, 7d"
+        )
+    return _value(text)
+
+
+def _value(text: str) -> float:
+    number, unit = text.rstrip("mshd"), text.lstrip("0123456789.")
+    return float(number) * _UNITS[unit]
 
 
 def _time(text: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from reports.text import counted, listed
 from viacheck import __version__
@@ -16,6 +16,7 @@ from viacheck.diagnosis.cause import Cause
 from viacheck.disruption.timeline_evidence import Moment, timeline_evidence
 from viacheck.flight_recorder.flight_start import FlightStart
 from viacheck.flight_recorder.flight_summary import NEAR, FlightProbe, FlightSummary, Pause, WayDeparture
+from viacheck.flight_recorder.record_file import RecordLine
 from viacheck.model.intent_values import seconds as seconds_of
 from viacheck.model.measurements import ProbeOutcome, ProbeResult
 from viacheck.model.result import (
@@ -39,6 +40,8 @@ TITLES = {
 TIMELINES = 40
 """Departures that are shown with a timeline of their own, the worst of them; the list has more."""
 LISTED = 400
+SEGMENTS_NAMED, LINES_NAMED = 8, 10
+"""Segments with lines that cannot be read, and lines of each, that are named."""
 _OUTCOMES: dict[str, ProbeOutcome] = {
     "as-intended": "as-intended", "late": "late", "lost": "lost", "leaked": "leaked", "wrong-source": "wrong-source",
 }  # fmt: skip
@@ -259,6 +262,8 @@ class _Judge:
             yield f"the recorder ended before its time: {summary.ended}"
         if summary.lines_lost:
             yield f"{counted(summary.lines_lost, 'line')} could not be written to the record"
+        for place in _places(summary.unread):
+            yield f"{place}: what the record says there is unknown"
         if summary.changes_unwritten:
             yield f"{counted(summary.changes_unwritten, 'change')} of the way came too fast to be written"
         if summary.first_ns is not None and summary.first_ns > self.start.started_ns + 60_000_000_000:
@@ -288,6 +293,8 @@ class _Judge:
         if summary.rounds > summary.unproven_rounds > 0:
             name, why = next(iter(summary.unproven.items()))
             yield f"in {counted(summary.unproven_rounds, 'round')} absence was not proven ({name}: {why})"
+        for place in _places(summary.cut_short):
+            yield f"{place}: the recorder was killed while it wrote"
         if summary.ended is None:
             yield "the record has no end: the recorder still runs, or was killed"
 
@@ -318,6 +325,23 @@ class _Judge:
 def _probe_result(probe: FlightProbe, begin_ns: int) -> ProbeResult:
     outcome = _OUTCOMES.get(probe.outcome, "lost")
     return ProbeResult(_since(probe.time_ns, begin_ns), "new", 4, outcome, probe.interface, probe.source)
+
+
+def _places(lines: Iterable[RecordLine]) -> Iterator[str]:
+    """Yield which lines of each segment cannot be read."""
+    numbers: dict[str, list[int]] = {}
+    for line in lines:
+        numbers.setdefault(line.segment, []).append(line.number)
+    for segment, unread in list(numbers.items())[:SEGMENTS_NAMED]:
+        if unread == [0]:
+            yield f"{segment} is missing"
+            continue
+        shown = [f"{number:,}" for number in unread[:LINES_NAMED]]
+        if len(unread) > LINES_NAMED:
+            shown.append(f"{len(unread) - LINES_NAMED:,} more")
+        yield f"{segment}: {'line' if len(unread) == 1 else 'lines'} {listed(shown)} cannot be read"
+    if len(numbers) > SEGMENTS_NAMED:
+        yield f"{counted(len(numbers) - SEGMENTS_NAMED, 'more segment')} cannot be read whole"
 
 
 def _since(time_ns: int, begin_ns: int) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from viacheck.flight_recorder.record_file import Entry
+from viacheck.flight_recorder.record_file import Entry, RecordLine
 
 JOIN = 1_000_000_000
 """Nanoseconds around a departure in which probes and packets that went wrong belong to it."""
@@ -116,6 +116,10 @@ class FlightSummary:
     events_unwritten: int = 0
     changes_unwritten: int = 0
     lines_lost: int = 0
+    unread: list[RecordLine] = field(default_factory=list)
+    """Lines that cannot be read, or not as what they say they are."""
+    cut_short: list[RecordLine] = field(default_factory=list)
+    """Lines that a recorder was killed at: the one that went on says from when on it watched again."""
 
     @property
     def seconds(self) -> float:
@@ -129,20 +133,33 @@ class FlightSummary:
         return latest if latest is not None and latest.end_ns is None else None
 
 
-def summarize(entries: Iterable[Entry], uplink: str) -> FlightSummary:
-    """Read a record. A line with unexpected content is skipped: only its own part is missing then.
+def summarize(lines: Iterable[RecordLine], uplink: str) -> FlightSummary:
+    """Read a record. Of a line with unexpected content only its own part is missing; the summary names it.
 
     Args:
-        entries: the lines, in order.
+        lines: the lines, in order.
         uplink: the intended uplink; packets that left by another interface left elsewhere.
     """
     reader = _Reader(uplink)
-    for entry in entries:
-        try:
-            reader.read(entry)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            continue
-    return reader.summary
+    summary = reader.summary
+    cut_short: RecordLine | None = None
+    for line in lines:
+        if cut_short is not None:
+            goes_on = line.entry is not None and line.entry["kind"] == "resume"
+            (summary.cut_short if goes_on else summary.unread).append(cut_short)
+            cut_short = None
+        if line.entry is None and line.cut_short:
+            cut_short = line
+        elif line.entry is None:
+            summary.unread.append(line)
+        else:
+            try:
+                reader.read(line.entry)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                summary.unread.append(line)
+    if cut_short is not None:
+        summary.cut_short.append(cut_short)
+    return summary
 
 
 class _Reader:

@@ -1,7 +1,7 @@
 """The record: lines of JSON in a folder of segments, whose oldest go when the record would grow beyond its limit.
 
 A line is written by one write(2) to a file opened with O_APPEND, so that a killed recorder leaves at most one line cut
-short, which a reader skips. A segment that another program renames, truncates or deletes (logrotate) costs no line that
+short. A segment that another program renames, truncates or deletes (logrotate) costs no line that
 comes later: the next line begins a new segment.
 """
 
@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ _SEGMENT = re.compile(r"record-(\d{8})\.jsonl")
 
 Entry = dict[str, Any]
 """One line: ``t`` (nanoseconds since the epoch), ``kind``, and what belongs to the kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLine:
+    """A line in its place."""
+
+    segment: str
+    """The file's name."""
+    number: int
+    """In its segment, from 1; 0: the segment is missing, and perhaps those up to the next one."""
+    entry: Entry | None
+    """None: the line cannot be read."""
+    cut_short: bool = False
+    """It has no end, as a recorder leaves its last line that is killed while it writes."""
 
 
 class RecordInUse(Exception):
@@ -127,18 +142,39 @@ class RecordFile:
 
 
 def read_entries(folder: Path) -> Iterator[Entry]:
-    """Yield the lines of a record in order. A line that is cut short, or is not ours, is skipped.
+    """Yield the lines of a record that can be read, in order.
 
     Raises:
         OSError: the folder or a segment cannot be read.
     """
+    return (line.entry for line in read_lines(folder) if line.entry is not None)
+
+
+def read_lines(folder: Path) -> Iterator[RecordLine]:
+    """Yield every line of a record in order, those that cannot be read too.
+
+    Raises:
+        OSError: the folder or a segment cannot be read.
+    """
+    expected: int | None = None
     for number in sorted(_numbers(folder)):
-        descriptor = os.open(folder / _name(number), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as segment:
-            while line := segment.readline(LONGEST_LINE):
-                entry = _entry(line)
-                if entry is not None:
-                    yield entry
+        if expected not in (None, number):
+            yield RecordLine(_name(expected), 0, None)
+        yield from _lines_of(folder, _name(number))
+        expected = number + 1
+
+
+def _lines_of(folder: Path, name: str) -> Iterator[RecordLine]:
+    descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as segment:
+        number = 0
+        while line := segment.readline(LONGEST_LINE):
+            number += 1
+            end = line
+            while len(end) == LONGEST_LINE and not end.endswith(b"\n"):
+                end = segment.readline(LONGEST_LINE)
+            entry = _entry(line)
+            yield RecordLine(name, number, entry, cut_short=entry is None and not end.endswith(b"\n"))
 
 
 def _entry(line: bytes) -> Entry | None:
