@@ -126,6 +126,14 @@ SITUATIONS = {
         },
         named=("decides first (tcp only), and they leave by wlan0",),
     ),
+    "table-that-the-site-file-does-not-name": Situation(
+        commands=(), site=SITE.replace('table = 200\ntable_name = "wlan0rt"\n', ""),
+        expected={
+            "ROUTE-05": (FAIL, "RULE_SHADOWED"), "ROUTE-06": (ADVISORY, "RULE_SHADOWED"), "EGRESS-01": PASS,
+            "EGRESS-05": PASS, "EGRESS-08": PASS,
+        },
+        site_file=("[egress]", "table = 200"),
+    ),
     "exit-node": Situation(
         commands=EXIT_NODE, tunnel=True, site=OWN_DEFAULT_SITE,
         expected={

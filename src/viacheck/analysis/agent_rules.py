@@ -20,7 +20,7 @@ LOCAL_PRIORITY = 990
 BACKSTOP_METRIC = 4278198272
 """Metric of the unreachable route in the agent's table: higher than any metric that a network manager sets."""
 
-_KERNELS_TABLES = (TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT)
+KERNELS_TABLES = (TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT)
 """The tables of the rules that the kernel makes."""
 
 
@@ -101,7 +101,7 @@ def rule_past_main(resolved: ResolvedIntent) -> ShadowingRule | None:
     for protocol in resolved.intent.probe.protocols:
         decision = resolved.agent_decision(protocol)
         rule = decision.rule
-        if rule is not None and rule.table not in _KERNELS_TABLES and resolved.uplink not in decision.interfaces:
+        if rule is not None and rule.table not in KERNELS_TABLES and resolved.uplink not in decision.interfaces:
             protocols_by_rule.setdefault(rule, []).append(protocol)
     for rule, protocols in protocols_by_rule.items():
         decides_for_all = len(protocols) == len(resolved.intent.probe.protocols)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from viacheck.analysis.agent_rules import (
     BACKSTOP_METRIC,
     FIXED_PRIORITY,
+    KERNELS_TABLES,
     LOCAL_PRIORITY,
     ShadowingRule,
     covers_subnet,
@@ -221,6 +222,23 @@ def taken_by_rule(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
         remedy, EGRESS | {"ROUTE-06"},
         decision=None if remedy.steps else f"remove the rule '{taking.rule}' if it is a mistake; if it is meant, give "
         f"the agent a rule of its own before it, or name {by} as the agent's uplink in the site file",
+    )  # fmt: skip
+
+
+def table_not_in_site_file(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find a rule that sends an agent to a table which the intent does not name, and out by the intended uplink."""
+    if resolved.intent.policy_routed or resolved.agent_source is None or resolved.shares_host_network:
+        return
+    decision = resolved.agent_decision(resolved.intent.probe.protocols[0])
+    if decision.table in (None, *KERNELS_TABLES) or decision.interfaces != {resolved.uplink}:
+        return
+    yield Cause(
+        "RULE_SHADOWED", "ROUTE-05",
+        f"the agent's packets leave by {resolved.uplink} as intended, by the rule '{decision.rule}' and not by the "
+        "main table: the site file names no table for this agent",
+        also_affects=frozenset({"ROUTE-06"}), site_file=("[egress]", f"table = {decision.table}"),
+        decision=f"name table {decision.table} in the site file if that rule is meant for this agent, so that rule and "
+        "table are judged too; else remove the rule",
     )  # fmt: skip
 
 
