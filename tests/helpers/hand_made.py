@@ -135,19 +135,23 @@ class HandMadeHost:
 
     def agent(self, name: str = "agent", bridge: str = "docker0", network: str = "172.17.0") -> None:
         """Put an agent behind a bridge, as Docker does; ``network`` is the first three octets of its /16."""
-        self._namespace(name)
         self.ip(f"link add {bridge} type bridge")
         self.ip(f"address add {network}.1/16 dev {bridge}")
-        self.ip(f"link add veth-{bridge} type veth peer name eth0 netns {name}")
-        self.ip(f"link set veth-{bridge} up master {bridge}")
         self.ip(f"link set {bridge} up")
-        self.ip(f"-n {name} address add {network}.2/16 dev eth0")
-        self.ip(f"-n {name} link set lo up")
-        self.ip(f"-n {name} link set eth0 up")
-        self.ip(f"-n {name} route add default via {network}.1")
+        self.agent_on(bridge, name, network, 2)
         self.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
         table = "nat" if bridge == "docker0" else f"nat-{bridge}"
         nft_rules.apply(self.namespace, table, [Masquerade(source=f"{network}.0/16", not_oif=bridge)])
+
+    def agent_on(self, bridge: str, name: str, network: str, number: int) -> None:
+        """Put an agent behind a bridge that is there, with the address of this number in its network."""
+        self._namespace(name)
+        self.ip(f"link add veth-{name} type veth peer name eth0 netns {name}")
+        self.ip(f"link set veth-{name} up master {bridge}")
+        self.ip(f"-n {name} address add {network}.{number}/16 dev eth0")
+        self.ip(f"-n {name} link set lo up")
+        self.ip(f"-n {name} link set eth0 up")
+        self.ip(f"-n {name} route add default via {network}.1")
 
     def viacheck(
         self,

@@ -19,6 +19,8 @@ from viacheck.model.result import CheckResult, Verdict
 
 OWN_DEFAULT_SITE = SITE.replace('[host]\ndefault_exit = "eth0"\n', "")
 """The main table decides for the host's own packets."""
+BY_ETH0 = SITE.replace('uplink = "wlan0"\ntable = 200\ntable_name = "wlan0rt"', 'uplink = "eth0"')
+"""The agent leaves by the host's own default route."""
 STATE = "ip rule; ip route show table all; nft list ruleset 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//'"
 PASS, FAIL, ADVISORY = (Verdict.PASS, None), Verdict.FAIL, Verdict.ADVISORY
 Judgement = tuple[Verdict, str | None]
@@ -100,6 +102,37 @@ SITUATIONS = {
             "HOST-03": (FAIL, "GATEWAY_SILENT"), "ROUTE-04": (FAIL, "TABLE_EMPTY"), "ROUTE-07": (ADVISORY, "FAIL_OPEN"),
             "EGRESS-01": (FAIL, "TABLE_EMPTY"),
         },
+    ),
+    "rule-that-takes-an-agent-without-a-table": Situation(
+        commands=(), site=BY_ETH0,
+        expected={
+            "ROUTE-05": (FAIL, "RULE_SHADOWED"), "ROUTE-06": (ADVISORY, "RULE_SHADOWED"),
+            "EGRESS-01": (FAIL, "RULE_SHADOWED"), "EGRESS-05": (FAIL, "RULE_SHADOWED"),
+            "EGRESS-08": (FAIL, "RULE_SHADOWED"), "ROUTE-07": (ADVISORY, "FAIL_OPEN"),
+        },
+        named=("the rule 'priority 32765 from 172.17.0.0/16 lookup 200' selects 172.17.0.2 as well",),
+        remedy=True,
+        still={"ROUTE-07": (ADVISORY, "FAIL_OPEN")},
+        in_bundle={"ROUTE-05": (FAIL, "RULE_SHADOWED")},
+    ),
+    "rule-that-takes-tcp-of-an-agent-without-a-table": Situation(
+        commands=(
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 1 from 172.17.0.0/16 ipproto tcp lookup 200",
+        ),
+        site=BY_ETH0,
+        expected={
+            "ROUTE-05": (FAIL, "RULE_SHADOWED"), "EGRESS-01": (FAIL, "RULE_SHADOWED"), "EGRESS-05": PASS,
+        },
+        named=("decides first (tcp only), and they leave by wlan0",),
+    ),
+    "table-that-the-site-file-does-not-name": Situation(
+        commands=(), site=SITE.replace('table = 200\ntable_name = "wlan0rt"\n', ""),
+        expected={
+            "ROUTE-05": (FAIL, "RULE_SHADOWED"), "ROUTE-06": (ADVISORY, "RULE_SHADOWED"), "EGRESS-01": PASS,
+            "EGRESS-05": PASS, "EGRESS-08": PASS,
+        },
+        site_file=("[egress]", "table = 200"),
     ),
     "exit-node": Situation(
         commands=EXIT_NODE, tunnel=True, site=OWN_DEFAULT_SITE,

@@ -19,7 +19,7 @@ from viacheck.analysis.predict import predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.reader import bundle_outcome, read_bundles
 from viacheck.bundle.script_file import SCRIPT
-from viacheck.model.result import Verdict
+from viacheck.model.result import CheckResult, Verdict
 
 SEVERAL = """\
 schema = 1
@@ -219,6 +219,42 @@ def test_a_bundle_without_a_run_holds_every_agent(host: HandMadeHost, tmp_path: 
         assert of_agent.snapshot.agent is not None
         assert {command.place for command in of_agent.commands} == {"host", "agent"}
     assert [target.agent for target in bundle_outcome(bundles).targets] == ["mobile", "home"]
+
+
+def test_an_agent_that_the_rule_of_another_takes_gets_a_rule_of_its_own(host: HandMadeHost, tmp_path: Path) -> None:
+    """Both are behind docker0, whose whole subnet the rule of ``mobile`` sends to wlan0."""
+    host.agent_on("docker0", "near", "172.17.0", 3)
+    text = SEVERAL.replace("/run/netns/home", "/run/netns/near").replace('"br1"', '"docker0"')
+    site, before = write_site(tmp_path, text), host.ip("rule")
+    checks = "ROUTE-05 or ROUTE-06 or EGRESS-01 or EGRESS-05 or EGRESS-08"
+    try:
+        done = host.viacheck("-k", checks, site=site, report_dir=tmp_path / "report")
+        wrong = [r for r in by_target(done, HOME) if r.verdict in (Verdict.FAIL, Verdict.ADVISORY)]
+        assert {r.check for r in wrong} == set(checks.split(" or ")), done.said
+        assert {r.diagnosis and r.diagnosis.code for r in wrong} == {"RULE_SHADOWED"}, done.said
+        (cause,) = (r.diagnosis for r in wrong if r.diagnosis and r.diagnosis.reported_by is None)
+        assert "from 172.17.0.0/16 lookup 200' selects 172.17.0.3 as well" in cause.cause
+        host.run("sh", "-ec", "\n".join(cause.remedy))
+        host.ip("rule add priority 500 from 172.17.0.3 to 203.0.113.0/24 lookup 200")
+        mended = host.viacheck("-k", checks, site=site, report_dir=tmp_path / "mended")
+        for target in (MOBILE, HOME):
+            assert {r.verdict for r in by_check(mended.outcome, target)["EGRESS-01"]} == {Verdict.PASS}, mended.said
+        (astray,) = (r for r in by_target(mended, HOME) if r.verdict is not Verdict.PASS)
+        assert (astray.check, astray.verdict) == ("EGRESS-08", Verdict.ADVISORY), mended.said
+        assert astray.diagnosis is not None
+        assert astray.diagnosis.site_file == [
+            "[[agents.home.egress.except]]", 'to = "203.0.113.0/24"', 'uplink = "wlan0"'
+        ]  # fmt: skip
+        host.ip("rule del priority 500")
+        host.run("sh", "-ec", "\n".join(cause.undo))
+        assert host.ip("rule") == before
+    finally:
+        host.ip("netns del near")
+
+
+def by_target(done: Finished, target: str) -> list[CheckResult]:
+    """Return the results of one target."""
+    return [result for result in done.outcome.results if result.target == target]
 
 
 SOURCES = """\

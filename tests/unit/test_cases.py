@@ -34,6 +34,6 @@ SOURCES = 'source = [{interface = "eth1"}, {address = "172.17.0.3"}]\n'
     ],
 )  # fmt: skip
 def test_each_case_has_a_name(names: tuple[str, ...], sources: str, texts: list[str | None]) -> None:
-    cases = cases_of(names, parse_intent(tomllib.loads(SITE + sources), source="site.toml"))
+    cases = cases_of((*names, "traffic", "expect"), parse_intent(tomllib.loads(SITE + sources), source="site.toml"))
     assert [case.text for case in cases] == texts
     assert all(case.arguments.keys() == set(names) for case in cases)

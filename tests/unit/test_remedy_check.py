@@ -207,6 +207,11 @@ def test_an_obstacle_says_why_the_remedy_is_not_verified() -> None:
     assert check.text.startswith("not verified: ")
 
 
+def test_a_decision_is_said_once() -> None:
+    diagnosis = Diagnosis(code="SOURCE_BYPASSES_UPLINK", cause="a cause", decision="add a rule, or correct the file")
+    assert not_verified(diagnosis, "no-command").text == "not verified: a person must decide first"
+
+
 def test_result_json_holds_the_verification_as_values_and_as_text() -> None:
     check = RemedyCheck(verified=False, reason="line 1: ip rule: exit 2", rollback_verified=False, rollback_reason="-")
     diagnosis = Diagnosis(code="RULE_MISSING", cause="a cause", reported_by="ROUTE-02", remedy_check=check)

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, ip_network
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.table import RoutingTable, read_address
 from viacheck.model.intent import TransportProtocol
-from viacheck.model.snapshot import Route, Rule
+from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, Route, Rule
 
 FIXED_PRIORITY = 1000
 """Priority of the rule that a remedy adds."""
@@ -19,6 +19,9 @@ LOCAL_PRIORITY = 990
 """Priority of the rule that keeps local networks local; it comes before the agent's rule."""
 BACKSTOP_METRIC = 4278198272
 """Metric of the unreachable route in the agent's table: higher than any metric that a network manager sets."""
+
+KERNELS_TABLES = (TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT)
+"""The tables of the rules that the kernel makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,25 @@ def shadowing_rule(resolved: ResolvedIntent) -> ShadowingRule | None:
         if order.index(rule) < order.index(intended):
             decides_for_all = len(protocols) == len(resolved.intent.probe.protocols)
             return ShadowingRule(rule, () if decides_for_all else tuple(protocols))
+    return None
+
+
+def rule_past_main(resolved: ResolvedIntent) -> ShadowingRule | None:
+    """Return the rule that takes the packets of an agent without a table of its own away from its uplink.
+
+    None where it has a table, leaves by its uplink, or one of the kernel's own tables sends it elsewhere.
+    """
+    if resolved.intent.policy_routed or resolved.agent_source is None or resolved.shares_host_network:
+        return None
+    protocols_by_rule: dict[Rule, list[TransportProtocol]] = {}
+    for protocol in resolved.intent.probe.protocols:
+        decision = resolved.agent_decision(protocol)
+        rule = decision.rule
+        if rule is not None and rule.table not in KERNELS_TABLES and resolved.uplink not in decision.interfaces:
+            protocols_by_rule.setdefault(rule, []).append(protocol)
+    for rule, protocols in protocols_by_rule.items():
+        decides_for_all = len(protocols) == len(resolved.intent.probe.protocols)
+        return ShadowingRule(rule, () if decides_for_all else tuple(protocols))
     return None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from viacheck.diagnosis.codes import CODES
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, execution_of
 from viacheck.model.result import Diagnosis, Evidence, RemedyCheck
+from viacheck.model.site_agents import in_agents_tables
 
 EGRESS = frozenset({"EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-06"})
 """The checks that watch the agent's own packets."""
@@ -36,6 +37,15 @@ class Cause:
     def __post_init__(self) -> None:
         if self.code not in CODES:
             raise ValueError(f"{self.code} is not a diagnosis code; codes.py lists them")
+
+    def of_agent(self, name: str) -> Cause:
+        """Return the cause with the tables that it names in the site file as those of one of several agents."""
+        return replace(
+            self,
+            sentence=in_agents_tables(name, self.sentence),
+            site_file=tuple(in_agents_tables(name, line) for line in self.site_file),
+            decision=in_agents_tables(name, self.decision) if self.decision is not None else None,
+        )
 
     def diagnosis(self, check: str) -> Diagnosis:
         """Return the cause as the diagnosis of one check; any other check than its own points to that one."""

@@ -60,6 +60,8 @@ NAT_FINDERS: tuple[Finder, ...] = (
     host.forward_dropped,
     routing.rule_faulty,
     routing.rule_shadowed,
+    routing.taken_by_rule,
+    routing.table_not_in_site_file,
     routing.table_faulty,
     routing.table_name_faulty,
     traffic_classes.depends_on_flow,

@@ -8,12 +8,14 @@ from dataclasses import replace
 from viacheck.analysis.agent_rules import (
     BACKSTOP_METRIC,
     FIXED_PRIORITY,
+    KERNELS_TABLES,
     LOCAL_PRIORITY,
     ShadowingRule,
     covers_subnet,
     deciding_route,
     egress_without_uplink,
     free_priority,
+    rule_past_main,
     rules_for_agent,
     shadowing_rule,
 )
@@ -25,6 +27,7 @@ from viacheck.analysis.default_routes import (
 )
 from viacheck.analysis.gateway_facts import gateway_facts
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.routing.packet import Packet
 from viacheck.analysis.table_names import clashes, number_of
 from viacheck.diagnosis.answer_route import correcting_answers
 from viacheck.diagnosis.cause import EGRESS, Cause
@@ -200,6 +203,82 @@ def _specific_route(resolved: ResolvedIntent, shadowing: ShadowingRule) -> Route
     route = resolved.agent_decision(shadowing.protocols[0] if shadowing.protocols else None).route
     pieces = default_pieces(resolved.snapshot.host.table(shadowing.rule.table))
     return None if route is None or route.is_default or route in pieces else route
+
+
+def taken_by_rule(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find a rule, meant for another agent or left behind, that takes the packets of an agent without a table."""
+    taking = rule_past_main(resolved)
+    if taking is None:
+        return
+    decision = resolved.agent_decision(taking.protocols[0] if taking.protocols else None)
+    by = " or ".join(sorted(decision.interfaces)) or "no interface"
+    only = f" ({', '.join(taking.protocols)} only)" if taking.protocols else ""
+    remedy = _by_main_table(resolved, taking.rule)
+    instead = "" if remedy == NO_REMEDY else ". Remove that rule instead if nothing on this host needs it"
+    yield Cause(
+        "RULE_SHADOWED", "ROUTE-05",
+        f"the agent has no table of its own, so the main table should decide for its packets; the rule '{taking.rule}' "
+        f"selects {resolved.agent_source} as well and decides first{only}, and they leave by {by}{instead}",
+        remedy, EGRESS | {"ROUTE-06"},
+        decision=None if remedy.steps else f"remove the rule '{taking.rule}' if it is a mistake; if it is meant, give "
+        f"the agent a rule of its own before it, or name {by} as the agent's uplink in the site file",
+    )  # fmt: skip
+
+
+def table_not_in_site_file(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find a rule that sends an agent to a table which the intent does not name, and out by the intended uplink."""
+    if resolved.intent.policy_routed or resolved.agent_source is None or resolved.shares_host_network:
+        return
+    decision = resolved.agent_decision(resolved.intent.probe.protocols[0])
+    if decision.table in (None, *KERNELS_TABLES) or decision.interfaces != {resolved.uplink}:
+        return
+    yield Cause(
+        "RULE_SHADOWED", "ROUTE-05",
+        f"the agent's packets leave by {resolved.uplink} as intended, by the rule '{decision.rule}' and not by the "
+        "main table: the site file names no table for this agent",
+        also_affects=frozenset({"ROUTE-06"}), site_file=("[egress]", f"table = {decision.table}"),
+        decision=f"name table {decision.table} in the site file if that rule is meant for this agent, so that rule and "
+        "table are judged too; else remove the rule",
+    )  # fmt: skip
+
+
+def _by_main_table(resolved: ResolvedIntent, taking: Rule) -> Remedy:
+    """Return the rules that let the main table decide for one agent, before the rule that takes its packets.
+
+    They are for its address alone: other agents of the subnet may need that rule. Empty where they do not help.
+    """
+    own = resolved.agent_address
+    if own is None or taking.priority <= 1:
+        return NO_REMEDY
+    remedy = correcting_answers(resolved, _main_decides(resolved, "from", own, taking))
+    after = after_steps(resolved, remedy.steps)
+    if after is not None and any(_to_agent_elsewhere(after, str(address)) for address in _bridge_addresses(after)):
+        # The host's own answers have an address of the subnet too.
+        back = _main_decides(after, "to", own, taking)
+        remedy = Remedy((*remedy.steps, *back.steps), (*back.rollback, *remedy.rollback))
+        after = after_steps(resolved, remedy.steps)
+    protocols = resolved.intent.probe.protocols
+    helps = after is not None and all(
+        after.agent_decision(protocol).interfaces == {resolved.uplink} for protocol in protocols
+    )
+    return remedy if helps else NO_REMEDY
+
+
+def _main_decides(resolved: ResolvedIntent, direction: str, address: str, taking: Rule) -> Remedy:
+    priority = free_priority(resolved, min(FIXED_PRIORITY, taking.priority - 1))
+    selector = ("priority", priority, direction, address, "lookup", "main")
+    return Remedy((command("ip", "rule", "add", *selector),), (command("ip", "rule", "del", *selector),))
+
+
+def _bridge_addresses(resolved: ResolvedIntent) -> list[str]:
+    addresses = resolved.snapshot.host.addresses_of(resolved.bridge) if resolved.bridge is not None else ()
+    return [address.address for address in addresses]
+
+
+def _to_agent_elsewhere(resolved: ResolvedIntent, source: str) -> bool:
+    """Whether the host's own packets from an address of the agent's bridge do not go to the agent by that bridge."""
+    decision = resolved.model.decide(Packet(source=source, destination=str(resolved.agent_address)))
+    return decision.interfaces != {resolved.bridge}
 
 
 def table_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:

@@ -33,29 +33,36 @@ def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> It
 
 def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
     """Find a rule or route that sends part of the agent's traffic by another uplink than intended."""
-    astray = class_partition(resolved).astray()
+    partition = class_partition(resolved)
+    astray = partition.astray()
     bypassing = [traffic_class for traffic_class in astray if traffic_class.verdict is ClassVerdict.ELSEWHERE]
     if not bypassing:
         return
     first = bypassing[0]
     interfaces = ", ".join(sorted(first.path.egress)) or first.path.end.value
+    leaving = [other for other in partition.classes if other.prefix == first.prefix and other.path.egress]
+    whole = all((other.verdict, other.path.egress) == (first.verdict, first.path.egress) for other in leaving)
     yield Cause(
         "CLASS_BYPASSES_UPLINK", "EGRESS-08",
         f"{classes_text(bypassing, CLASSES_NAMED)}: by {interfaces} instead of {first.intended}, because of "
         f"{first.path.reason}",
-        site_file=_exception(first, interfaces),
+        site_file=_exception(first, interfaces, any_protocol=whole),
         decision="remove that rule or route if it is a mistake; if it is meant, allow it in the site file",
     )  # fmt: skip
 
 
-def _exception(traffic_class: TrafficClass, uplink: str) -> tuple[str, ...]:
-    """Return the exception of the intent that allows a class, as lines of the site file; empty for very many ports."""
+def _exception(traffic_class: TrafficClass, uplink: str, *, any_protocol: bool) -> tuple[str, ...]:
+    """Return the exception of the intent that allows a class, as lines of the site file; empty for very many ports.
+
+    ``any_protocol``: whatever leaves for the same destinations leaves as this class does.
+    """
     selector, values = traffic_class.selector, []
     if len(selector.ports) > MOST_PORTS:
         return ()
     if traffic_class.prefix.prefixlen:
         values.append(f'to = "{traffic_class.prefix}"')
-    if selector.protocol is not None and (selector.dport is not None or not traffic_class.prefix.prefixlen):
+    of_protocol = selector.dport is not None or not (any_protocol or traffic_class.prefix.prefixlen)
+    if selector.protocol is not None and of_protocol:
         name = PROTOCOL_NAMES.get(selector.protocol, str(selector.protocol))
         values.append(f'protocol = "{name}"')
     if selector.dport is not None:

@@ -96,8 +96,14 @@ def _in_table(name: str, mistake: str) -> str:
     key = _key(name)
     mistake = re.sub(r"^agent(?=[.:\[])", lambda _: key, mistake)
     mistake = re.sub(r"^egress(?=[.:\[])", lambda _: f"{key}.egress", mistake)
-    mistake = re.sub(r"\[agent(?=[.\]])", lambda _: f"[{key}", mistake)
-    return re.sub(r"\[egress(?=[.\]])", lambda _: f"[{key}.egress", mistake)
+    return in_agents_tables(name, mistake)
+
+
+def in_agents_tables(name: str, text: str) -> str:
+    """Return a text with its tables ``[agent]`` and ``[egress]`` as those of one of several agents."""
+    key = _key(name)
+    text = re.sub(r"\[agent(?=[.\]])", lambda _: f"[{key}", text)
+    return re.sub(r"\[egress(?=[.\]])", lambda _: f"[{key}.egress", text)
 
 
 def joined(intents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

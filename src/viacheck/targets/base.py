@@ -77,6 +77,10 @@ class Target(Protocol):
         """The agent's network namespace; None while it cannot be opened."""
 
     @property
+    def agent_name(self) -> str | None:
+        """The name of the agent, where the site file has several."""
+
+    @property
     def snapshot(self) -> Snapshot:
         """The target's state before the first probe."""
 

@@ -60,6 +60,11 @@ class BundleTarget:
         """The state in the bundle."""
         return self.bundle.snapshot
 
+    @property
+    def agent_name(self) -> str | None:
+        """The name of the agent, where the site file has several."""
+        return self.bundle.agent or None
+
     @cached_property
     def resolved(self) -> ResolvedIntent:
         """The intent, resolved against the snapshot."""

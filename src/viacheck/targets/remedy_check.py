@@ -121,7 +121,8 @@ def runs_in_replica(step: RemedyStep) -> bool:
 
 def not_verified(diagnosis: Diagnosis, obstacle: RemedyObstacle) -> RemedyCheck:
     """Return the check of a remedy that cannot be run in a lab."""
-    reason = _OBSTACLES.get(obstacle) or diagnosis.decision or NO_COMMAND.get(diagnosis.code)
+    decided = "a person must decide first" if diagnosis.decision is not None else None
+    reason = _OBSTACLES.get(obstacle) or decided or NO_COMMAND.get(diagnosis.code)
     return RemedyCheck(obstacle=obstacle, reason=reason)
 
 

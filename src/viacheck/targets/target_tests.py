@@ -132,7 +132,9 @@ class TargetTests:
         """
         if check.sends and self.target.missing_capability is None:
             self.traffic.measure_for_diagnosis()
-        return diagnose(check.id, self.target.resolved, self.measurements)
+        cause = diagnose(check.id, self.target.resolved, self.measurements)
+        name = self.target.agent_name
+        return cause.of_agent(name) if cause is not None and name is not None else cause
 
     def subnet_is_routed(self) -> bool:
         """Return whether answers to the agent's own, untranslated address come back; send its probes to see it."""
