@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from viacheck.diagnosis.codes import CODES
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, execution_of
+from viacheck.model.diagnosis_codes import CODES
 from viacheck.model.result import Diagnosis, Evidence, RemedyCheck
 
 EGRESS = frozenset({"EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-06"})
@@ -35,7 +35,7 @@ class Cause:
 
     def __post_init__(self) -> None:
         if self.code not in CODES:
-            raise ValueError(f"{self.code} is not a diagnosis code; codes.py lists them")
+            raise ValueError(f"{self.code} is not a diagnosis code; diagnosis_codes.py lists them")
 
     def diagnosis(self, check: str) -> Diagnosis:
         """Return the cause as the diagnosis of one check; any other check than its own points to that one."""
