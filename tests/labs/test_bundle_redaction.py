@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import sys
 import tarfile
@@ -17,17 +18,18 @@ import pytest
 
 from fixtures.check_runner import CheckRunner
 from netns_lab.docker_engine.requirements import missing_requirement
+from reports.report_page import render
 from tests.helpers.bundles import CANARY, COMMANDS, case_of, in_lab, site
 from tests.helpers.front_door import command
 from tests.helpers.paths import RECORDED, ROOT
-from viacheck.bundle.reader import read_bundle
+from viacheck.bundle.reader import read_bundle, read_bundles
 from viacheck.bundle.redaction.mapping import KEPT4, PRIVATE4, Redactor
 from viacheck.bundle.redaction.patterns import without_secrets
-from viacheck.bundle.writer import write_bundle
+from viacheck.bundle.writer import Case, write_bundle
 from viacheck.cli.docs import all_checks
 from viacheck.installation import CHECKS
 from viacheck.model.intent_file import load_intent
-from viacheck.model.result import Verdict
+from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord, Verdict
 from viacheck.model.site_agents import SOLE_AGENT
 from viacheck.targets.bundle import BundleTarget
 
@@ -426,6 +428,48 @@ def test_strict_leaves_no_name_and_its_map_stays_at_home(tmp_path: Path) -> None
     bundle = read_bundle(tmp_path / "case.tar.gz")
     gateway = bundle.intent.uplinks["eth0"].gateway
     assert any(gateway in address.network for address in bundle.snapshot.host.addresses_of("eth0"))
+
+
+def test_strict_maps_what_the_command_line_and_the_report_say(tmp_path: Path) -> None:
+    case = case_of("policy-routing")
+    intent = json.loads(json.dumps(case.intents[SOLE_AGENT]).replace("/run/netns/agent", "/run/netns/acme-space"))
+    intent["site"]["name"] = "policy-routing"
+    assert "target" not in intent.get("probe", {}), "the default target must be mapped in the drawing too"
+    state = {**case.snapshots[SOLE_AGENT], "hostname": "vm"}
+    typed = "/srv/cust ACME/lab.toml"
+    wanted = f"needs 'allow_disruptive = true' in {typed}"
+    outcome = RunResult(
+        run=Run(
+            id="1", started="2026-01-01T00:00:00+00:00", finished="2026-01-01T00:00:01+00:00", versions={},
+            command=shlex.join(["./viacheck", "--local", "--site", typed, "--report-dir=/srv/ACME", "--group", "acme"]),
+        ),
+        targets=[
+            TargetRecord(id="local:policy-routing:acme-1", kind="local", agent="acme-1", verdict="pass",
+                         intent=intent, snapshot=state)
+        ],
+        results=[
+            CheckResult(check="FLAP-01", target="local:policy-routing:acme-1", title="The egress recovers",
+                        verdict=Verdict.NOT_RUN, expected="", observed=wanted)
+        ],
+    )  # fmt: skip
+    commands = [command.model_copy(update={"place": "agent acme-1"}) for command in case.commands]
+    whole = Case("0.1.0", {"acme-1": intent}, {"acme-1": state}, commands, outcome, render)
+    write_bundle(tmp_path / "case.tar.gz", whole, "strict")
+    with tarfile.open(tmp_path / "case.tar.gz") as archive:
+        contents = {one.name: archive.extractfile(one).read().decode() for one in archive}  # type: ignore[union-attr]
+    assert {"report.html", "result.json", "agents/agent-1/snapshot.json"} <= contents.keys()
+    leaks = re.compile(r"(?i)acme|198\.51\.100\.1\b|/srv|\bvm\b")
+    assert {name: leaks.findall(text) for name, text in contents.items() if leaks.search(name + text)} == {}
+    saved = json.loads(contents["result.json"])
+    assert saved["run"]["command"] == "./viacheck --local --site 'path-1' --report-dir=path-2 --group path-3"
+    assert saved["results"][0]["observed"] == "needs 'allow_disruptive = true' in path-1"
+    (bundle,) = read_bundles(tmp_path / "case.tar.gz")
+    assert (bundle.agent, bundle.intent.agent.netns) == ("agent-1", "/run/netns/namespace-1")
+
+
+def test_an_interface_named_like_the_host_stays_whole() -> None:
+    redactor = Redactor("strict", {"web": "host-1", "web-br0": "web-br0"})
+    assert redactor.plain("web: web-br0, web.") == "host-1: web-br0, host-1."
 
 
 ADDRESS = re.compile(rb"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|(?<![\w:])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![\w:])")

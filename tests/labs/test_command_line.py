@@ -65,6 +65,13 @@ def test_every_command_has_help(name: str) -> None:
         (("site",), "viacheck site: the following arguments are required: schema|init|check"),
         (("--lab", "nat", "--reprt-dir=x"), "ERROR: unknown option '--reprt-dir', did you mean --report-dir? ("),
         (("run", "--locl"), "ERROR: unknown option '--locl', did you mean --local? ("),
+        (("--lab", "nat", "--survives"), "ERROR: --survives: expected one argument ("),
+        (("--lab", "nat", "-n", "foo"), "ERROR: -n/--numprocesses: invalid value: 'foo' ("),
+        (("--lab", "nat", "nosuch.py"), "ERROR: file or directory not found: nosuch.py"),
+        (
+            ("--lab", "nat", "-k", "("),
+            "ERROR: -k '(': expected not OR left parenthesis OR identifier; got end of input",
+        ),
         (("site", "init", "--forse"), "viacheck site init: unknown option '--forse', did you mean --force? ("),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -130,6 +131,8 @@ def test_a_run_that_is_cut_short_tells_what_it_knows(
     assert "inconclusive" in {target.verdict for target in run.outcome.targets}
     assert {target.id for target in run.outcome.targets} >= {result.target for result in run.outcome.results}
     assert f"This run was interrupted by {number.name}" in run.said
+    assert re.search(rf"note: the run was interrupted by {number.name}: [1-9]\d* checks? not judged\n", run.said)
+    assert "!!!" not in run.said
     assert f"report: {tmp_path / 'report' / 'report.html'}\n" in run.said
     assert number.name in (tmp_path / "report" / "report.html").read_text()
 

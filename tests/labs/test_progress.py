@@ -75,4 +75,5 @@ def test_with_strict_an_advisory_ends_the_run_as_a_failure(tmp_path: Path) -> No
     assert viacheck(*selection, report_dir=tmp_path / "lenient").exit_code == 0
     done = viacheck(*selection, "--strict", report_dir=tmp_path / "strict")
     assert (done.exit_code, done.outcome.targets[0].verdict, done.outcome.run.strict) == (1, "fail", True)
+    assert "1 failed" in done.stdout.splitlines()[-1]
     assert "<failure " in (done.report_dir / "junit.xml").read_text()

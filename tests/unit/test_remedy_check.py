@@ -9,7 +9,7 @@ import pytest
 
 from reports.diagnoses import reported_causes
 from tests.helpers.sample_outcomes import healthy
-from viacheck.diagnosis.codes import NO_COMMAND
+from viacheck.model.diagnosis_codes import NO_COMMAND
 from viacheck.model.result import (
     CheckResult,
     Diagnosis,

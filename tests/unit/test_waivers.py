@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,15 @@ import pytest
 from reports.console import summary
 from reports.junit import junit
 from reports.report_page import render
+from tests.helpers.hand_made import SITE
 from tests.helpers.sample_outcomes import intent, rule_missing
+from viacheck.cli.docs import all_checks
+from viacheck.flight_recorder.flight_result import TITLES
 from viacheck.model.exit_status import ExitStatus
 from viacheck.model.intent_file import IntentError, parse_intent
+from viacheck.model.known_checks import CHECK_IDS
 from viacheck.model.result import CheckResult, RunResult, exit_status, overall
+from viacheck.model.site_agents import load_agents
 from viacheck.model.waivers import ended_waivers, waiver_of
 
 UNTIL = datetime.date(2026, 12, 31)
@@ -87,3 +93,32 @@ def test_a_wrong_waiver_is_one_line(keys: dict[str, Any], mistake: str) -> None:
     with pytest.raises(IntentError) as raised:
         parse_intent(waiving(**keys), source="site.toml")
     assert [line for line in raised.value.mistakes if mistake in line], raised.value.mistakes
+
+
+@pytest.mark.parametrize(
+    ("entry", "mistake"),
+    [
+        ('check = "ROUTE-7"', "check: found 'ROUTE-7'; no check has this id, did you mean 'ROUTE-07'?"),
+        (
+            'diagnosis = "FAIL_OPNE"',
+            "diagnosis: found 'FAIL_OPNE'; no diagnosis has this code, did you mean 'FAIL_OPEN'?",
+        ),
+        ('check = "DSCP-01"', None),
+        ('check = "WATCH-02"', None),
+    ],
+)
+def test_a_mistyped_waiver_is_refused_and_a_users_own_check_is_not(
+    entry: str, mistake: str | None, tmp_path: Path
+) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(f'{SITE}[[waive]]\n{entry}\nreason = "the new cable comes"\nuntil = 2026-12-31\n')
+    if mistake is None:
+        assert load_agents(site)
+        return
+    with pytest.raises(IntentError) as raised:
+        load_agents(site)
+    assert raised.value.mistakes == [f"{site}: waive[1].{mistake}"]
+
+
+def test_the_known_ids_are_those_of_the_checks() -> None:
+    assert {check.id for check in all_checks()} | set(TITLES) == CHECK_IDS

@@ -28,7 +28,8 @@ from viacheck.bundle.manifest import (
     snapshot_member,
 )
 from viacheck.bundle.recorded_commands import Recorded, members_of
-from viacheck.bundle.redaction.mapping import Redactor, stand_ins
+from viacheck.bundle.redaction.mapping import Redactor
+from viacheck.bundle.redaction.names import names_to_map
 from viacheck.model.intent import DEFAULT_TARGET
 from viacheck.model.result import RunResult
 from viacheck.model.site_agents import joined
@@ -39,7 +40,6 @@ from viacheck.user_file import read_file
 MODE = 0o600
 """A bundle shows how a network is built: its owner decides who reads it."""
 STRICT_CAPTURES = "--with-captures does not go with --redact strict: packets hold the addresses that strict maps"
-PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def write_bundle(path: Path, case: Case, mode: Redaction, *, private: bool = Fal
         OSError: when it cannot be written; an older file of that name is unchanged.
     """
     snapshots = {agent: read_snapshot(snapshot) for agent, snapshot in case.snapshots.items()}
-    redactor = Redactor(mode, _names(case, snapshots), networks=_networks(snapshots))
+    command = case.outcome.run.command if case.outcome is not None else ""
+    names = names_to_map(case.intents, snapshots, command)
+    redactor = Redactor(mode, names, hosts=_hostnames(snapshots), networks=_networks(snapshots))
     could_not = [
         f"{problem.what}{f' of {agent}' if agent else ''}: {problem.reason}"
         for agent, snapshot in snapshots.items()
@@ -122,9 +124,10 @@ def _files(snapshots: Mapping[str, Snapshot]) -> dict[str, HostFile]:
 
 
 def _contents(case: Case, snapshots: Mapping[str, Snapshot], redactor: Redactor) -> Iterator[tuple[str, bytes]]:
-    yield INTENT, _json(redactor.document(_with_probe_target(joined(case.intents))))
+    intents = {redactor.plain(agent): intent for agent, intent in case.intents.items()}
+    yield INTENT, _json(redactor.document(_with_probe_target(joined(intents))))
     for agent, document in case.snapshots.items():
-        yield snapshot_member(agent), _json(redactor.document(document))
+        yield snapshot_member(redactor.plain(agent)), _json(redactor.document(document))
     for name, text in members_of([_redacted(command, redactor) for command in case.commands]):
         yield name, text.encode()
     for file in _files(snapshots).values():
@@ -132,7 +135,10 @@ def _contents(case: Case, snapshots: Mapping[str, Snapshot], redactor: Redactor)
         if file.exists and file.error is None and len(name) <= tarfile.LENGTH_NAME and plain_name(name):
             yield name, redactor.file(_text(file, redactor)).encode()
     if case.outcome is not None:
-        outcome = RunResult.model_validate(redactor.document(case.outcome.model_dump(mode="json", by_alias=True)))
+        outcome = case.outcome.model_copy(deep=True)
+        for target in outcome.targets:
+            target.intent = _with_probe_target(target.intent)
+        outcome = RunResult.model_validate(redactor.document(outcome.model_dump(mode="json", by_alias=True)))
         yield RESULT, outcome.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
         if case.render is not None:
             yield REPORT, case.render(outcome).encode(errors="backslashreplace")
@@ -144,6 +150,7 @@ def _redacted(command: Recorded, redactor: Redactor) -> Recorded:
     redact = redactor.file if "cat -- " in command.command else redactor.output
     return command.model_copy(
         update={
+            "place": redactor.plain(command.place),
             "command": redactor.output(command.command),
             "stdout": redact(command.stdout),
             "stderr": redactor.output(command.stderr),
@@ -161,30 +168,9 @@ def _text(file: HostFile, redactor: Redactor) -> str:
         return file.text
 
 
-def _names(case: Case, snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
-    """Return the names that ``strict`` maps, each with its stand-in."""
-    hosts: list[str] = []
-    domains: list[str] = []
-    containers: list[str] = []
-    networks: list[str] = []
-    # Interface names stay: everything refers to them. So do the agents' names, which are keys of the site file.
-    kept = {"", *PREDEFINED_NETWORKS, *case.intents}
-    for agent, snapshot in snapshots.items():
-        intent, engine, container = case.intents[agent], snapshot.engine, snapshot.container
-        label, _dot, domain = snapshot.hostname.partition(".")
-        hosts += [snapshot.hostname, label, intent.get("site", {}).get("name", "")]
-        domains.append(domain)
-        containers.append(intent.get("agent", {}).get("container") or "")
-        if container is not None:
-            containers += [container.name, container.id, container.id[:12], container.image]
-            containers.append(container.namespace_of or "")
-            containers += [alias for attachment in container.attachments for alias in attachment.aliases]
-        for network in engine.networks if engine is not None else ():
-            networks += [network.name, network.id]
-            containers += network.containers or ()
-        kept |= {*(link.name for link in snapshot.host.links), *intent.get("uplinks", ())}
-    names = {"host": hosts, "domain": domains, "container": containers, "network": networks}
-    return stand_ins({kind: [name for name in of_kind if name not in kept] for kind, of_kind in names.items()})
+def _hostnames(snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
+    """Return the stand-in of each host's name, which is mapped however short or common it is."""
+    return {name: f"host-{place}" for place, name in enumerate({s.hostname for s in snapshots.values()}, start=1)}
 
 
 def _networks(snapshots: Mapping[str, Snapshot]) -> Iterator[IPv4Network]:

@@ -10,10 +10,10 @@ from netns_lab.faults import FAULTS
 from netns_lab.scenarios import SCENARIOS, WHOLE_HOSTS
 from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE
 from viacheck.atomic_file import write_file
-from viacheck.diagnosis.codes import CODES
 from viacheck.flight_recorder.flight_result import TITLES
 from viacheck.installation import CHECKS, ROOT
 from viacheck.model.check import Check
+from viacheck.model.diagnosis_codes import CODES
 from viacheck.model.exit_status import ExitStatus
 
 HEADER = "<!-- Written by './viacheck docs' from the code; change the code, not this file. -->\n\n"

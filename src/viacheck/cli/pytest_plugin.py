@@ -8,14 +8,28 @@ paths, so this decides after pytest has parsed them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from _pytest.mark.expression import Expression
 
 from viacheck.cli.command import unknown_arguments
 
 pytest.register_assert_rewrite("fixtures.expect")
 pytest_plugins = ["fixtures.checks", "fixtures.plugin"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say in one line what is wrong with an option's value: pytest adds its usage and its files."""
+    parser.optparser.error = _refuse_option  # type: ignore[method-assign]
+
+
+def _refuse_option(message: str) -> NoReturn:
+    text = re.sub(r"invalid \w+ value", "invalid value", message.removeprefix("argument "))
+    raise pytest.UsageError(f"{text} ('viacheck run --help' shows what is allowed)")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -30,6 +44,14 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Ite
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Drop the folder when the caller names paths."""
+    """Drop the folder when the caller names paths, and refuse here what pytest refuses below its header."""
     if len(config.args) > 1:
         del config.args[0]
+    for path in config.args if not config.option.pyargs else ():
+        if not Path(config.invocation_params.dir, path.partition("::")[0]).exists():
+            raise pytest.UsageError(f"file or directory not found: {path}")
+    for option, expression in (("-k", config.option.keyword), ("-m", config.option.markexpr)):
+        try:
+            Expression.compile(expression or "a")
+        except SyntaxError as error:
+            raise pytest.UsageError(f"{option} {expression!r}: {error.msg} (at column {error.offset})") from None

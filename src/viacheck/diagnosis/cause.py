@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from viacheck.diagnosis.codes import CODES
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, execution_of
+from viacheck.model.diagnosis_codes import CODES
 from viacheck.model.result import Diagnosis, Evidence, RemedyCheck
 from viacheck.model.site_agents import in_agents_tables
 
@@ -36,7 +36,7 @@ class Cause:
 
     def __post_init__(self) -> None:
         if self.code not in CODES:
-            raise ValueError(f"{self.code} is not a diagnosis code; codes.py lists them")
+            raise ValueError(f"{self.code} is not a diagnosis code; diagnosis_codes.py lists them")
 
     def of_agent(self, name: str) -> Cause:
         """Return the cause with the tables that it names in the site file as those of one of several agents."""

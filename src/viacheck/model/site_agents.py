@@ -15,6 +15,7 @@ from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import AGENTS, IntentError, parse_intent, read_document, refuse_special_file
 from viacheck.model.toml_text import shortened, shown, toml_key
+from viacheck.model.waivers import unknown_waivers
 
 SOLE_AGENT = ""
 """The name of the agent of a file with ``[agent]``."""
@@ -29,7 +30,14 @@ def load_agents(path: Path) -> dict[str, Intent]:
     Raises:
         IntentError: with every mistake of the file.
     """
-    intents = parse_agents(read_document(path), source=str(path))
+    document = read_document(path)
+    unknown = [f"{path}: {mistake}" for mistake in unknown_waivers(document)]
+    try:
+        intents = parse_agents(document, source=str(path))
+    except IntentError as error:
+        raise IntentError([*error.mistakes, *unknown]) from None
+    if unknown:
+        raise IntentError(unknown)
     for name, intent in intents.items():
         key = f"{AGENTS}.{name}" if name else "agent"
         refuse_special_file(intent, f"{path}: {key}.netns")

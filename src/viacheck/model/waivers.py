@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from viacheck.model.chapters import CHAPTERS, chapter
+from viacheck.model.diagnosis_codes import CODES
 from viacheck.model.intent import Intent, Waive
+from viacheck.model.intent_rules import SiteDocument
+from viacheck.model.intent_values import CheckId, DiagnosisCode
+from viacheck.model.known_checks import CHECK_IDS
 from viacheck.model.result import CheckResult, Verdict, Waiver
+from viacheck.model.toml_text import shown
 
 WAIVABLE = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
 
@@ -30,3 +37,23 @@ def ended_waivers(intent: Mapping[str, Any], today: datetime.date) -> Iterable[s
     for waive in TypeAdapter(list[Waive]).validate_python(intent.get("waive", [])):
         if waive.until < today:
             yield f"the waiver of {waive.check or waive.diagnosis} ended on {waive.until.isoformat()}; it counts again"
+
+
+def unknown_waivers(document: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each waiver of a site file that names no check of viacheck's chapters, or no diagnosis.
+
+    A check of another chapter may be the user's own. Only files that a person writes are asked: the intent of a saved
+    result may come from a newer release, with checks of its own.
+    """
+    for number, waiver in enumerate(SiteDocument(document).valid(list[dict[str, Any]], "waive") or [], 1):
+        entry = SiteDocument(waiver)
+        check, code = entry.valid(CheckId, "check"), entry.valid(DiagnosisCode, "diagnosis")
+        if check is not None and chapter(check) in CHAPTERS and check not in CHECK_IDS:
+            yield f"waive[{number}].check: found {shown(check)}; no check has this id{_near(check, CHECK_IDS)}"
+        if code is not None and code not in CODES:
+            yield f"waive[{number}].diagnosis: found {shown(code)}; no diagnosis has this code{_near(code, CODES)}"
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""

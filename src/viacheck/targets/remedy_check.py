@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from viacheck.diagnosis.codes import NO_COMMAND
+from viacheck.model.diagnosis_codes import NO_COMMAND
 from viacheck.model.fix_order import fix_order, reporters_of
 from viacheck.model.result import (
     CheckResult,

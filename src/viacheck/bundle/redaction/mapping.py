@@ -37,9 +37,15 @@ COMMON_NAMES = frozenset({
     *MODES, *PROTOCOLS, *get_args(Survivable), *get_args(Manager), *(verdict.value for verdict in Verdict),
     "agent", "bridge", "container", "default", "docker", "global", "host", "kernel", "lab", "link", "local",
     "localhost", "main", "network", "none", "root", "site", "static", "unicast", "veth", "viacheck",
+    "address", "answer", "command", "counter", "decision", "error", "event", "far-end", "file", "gateway",
+    "iptables", "lookup", "netlink", "netns", "packets", "probe", "remote", "route", "rule", "state", "table", "target",
+    "timeline", "uplink",
+    # Terms of two letters, of commands and of messages.
+    "an", "as", "at", "be", "by", "do", "ff", "go", "id", "if", "in", "ip", "is", "it", "lo", "nd", "no", "of", "on",
+    "or", "ra", "sh", "so", "tc", "to", "up",
 })  # fmt: skip
 """Names that identify no host, and are terms of the format too."""
-SHORTEST_NAME = 3
+SHORTEST_NAME = 2
 
 _ADDRESSES = (
     r"(?P<bridge_id>\b[0-9a-f]{4}\.(?:[0-9a-f]{1,2}:){5}[0-9a-f]{1,2}(?![\w:]))"
@@ -58,6 +64,7 @@ class Redactor:
         mode: Redaction,
         names: Mapping[str, str] | None = None,
         key: bytes | None = None,
+        hosts: Mapping[str, str] | None = None,
         networks: Iterable[IPv4Network] = (),
     ) -> None:
         """Prepare.
@@ -66,12 +73,14 @@ class Redactor:
             mode: how much is redacted.
             names: the stand-ins for the names of hosts, containers and networks, in ``strict``.
             key: 32 octets that determine the map; None for new random octets.
+            hosts: the stand-ins for host names where they are a value of their own, however short or common.
             networks: of the host's and the agent's addresses: their broadcast addresses stay broadcast addresses.
         """
         self.mode: Redaction = mode
         self.map: dict[str, str] = {}
         """The values that were mapped so far, with their stand-ins."""
         self._names = dict(names or {})
+        self._hosts = dict(hosts or {})
         self._key = key or secrets.token_bytes(32)
         self._edges = {edge: net for net in networks for edge in (net.network_address, net.broadcast_address)}
 
@@ -94,10 +103,18 @@ class Redactor:
         if isinstance(value, str):
             return self.plain(value)
         if isinstance(value, dict):
-            return {key: self.document(item) for key, item in value.items()}
+            return {
+                key: self._host(item)
+                if key == "hostname" and isinstance(item, str) and item in self._hosts
+                else self.document(item)
+                for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.document(item) for item in value]
         return value
+
+    def _host(self, name: str) -> str:
+        return self.map.setdefault(name, self._hosts[name])
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
