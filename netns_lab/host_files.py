@@ -51,6 +51,23 @@ def private_files(plan: LabPlan) -> Callable[[], None]:
     return prepare
 
 
+def cover_folder(path: str) -> None:
+    """Give a lab's host an empty folder of its own, also where the machine has none; those beside it stay shared.
+
+    It must run in the host's mount namespace, behind :func:`private_files`.
+    """
+    parent, name = os.path.split(path)
+    machine = f"/run/lab{parent}-machine"
+    os.makedirs(machine)
+    syscalls.mount(parent, machine, flags=syscalls.MS_BIND | syscalls.MS_REC)
+    # Nothing can be mounted where the machine has no folder.
+    syscalls.mount("tmpfs", parent, "tmpfs", options="mode=755")
+    for other in os.listdir(machine):
+        if other != name:
+            os.symlink(f"{machine}/{other}", f"{parent}/{other}")
+    os.mkdir(path)
+
+
 def _protect_machine() -> None:
     """Make every mount read-only, with empty folders for temporary files; sysctls of the network stay writable.
 

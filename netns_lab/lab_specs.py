@@ -245,8 +245,8 @@ def parse_labs(text: str, site: Path | None = None, agent: str | None = None) ->
         agent: the agent of the file, if it has several.
 
     Raises:
-        SelectionError: a name is unknown; the message holds the nearest known names. Or a site file is given to a lab
-            that has its own intent, or ``blank`` has none.
+        SelectionError: a name is unknown; the message holds the nearest known names. Or a site file or an agent is
+            given to a lab that has its own intent, or ``blank`` has no file.
         IntentError: the site file is invalid, or no lab can have what it says.
     """
     if text.strip() == SITE_LAB:
@@ -259,6 +259,8 @@ def parse_labs(text: str, site: Path | None = None, agent: str | None = None) ->
         raise SelectionError(
             f"--site goes with --local, --bundle or --lab {SITE_LAB}; every other lab carries its own intent"
         )
+    if agent is not None and SITE_LAB not in re.split("[,:+@]", text):
+        raise SelectionError(f"--agent goes with --lab {SITE_LAB}: every other lab has one agent")
     labs: dict[LabSpec, None] = {}
     for name in filter(None, (name.strip() for name in text.split(","))):
         if name == "all":

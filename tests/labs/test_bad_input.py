@@ -163,6 +163,11 @@ def test_a_file_stands_in_the_way_of_the_report(tmp_path: Path) -> None:
         assert line == f"--report-dir: {tmp_path / 'file'}: Not a directory; name a directory that can be written"
 
 
+def test_an_empty_name_of_the_report_is_not_the_default(tmp_path: Path) -> None:
+    (line,) = refused(finished(command("--lab", "nat", "--report-dir", ""), tmp_path))
+    assert line == "--report-dir: '' names no folder"
+
+
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two workers"])
 def test_a_report_directory_that_is_mounted_read_only(workers: tuple[str, ...], tmp_path: Path) -> None:
     place = tmp_path / "report"

@@ -61,10 +61,15 @@ def test_a_command_in_quotes_is_a_line_for_the_shell() -> None:
 
 
 def test_what_is_written_in_the_lab_stays_there() -> None:
-    mine = Path("/etc/viacheck-was-here")
-    done = shell("nat", "sh", "-c", f"echo lab >{mine} && cat {mine} && echo 300 x >>/etc/iproute2/rt_tables")
-    assert (done.returncode, done.stdout) == (0, "lab\n"), done.stderr
+    mine, state = Path("/etc/viacheck-was-here"), Path("/var/lib/viacheck/was-here")
+    line = f"echo lab | tee {mine} {state} && cat {mine} {state} && echo 300 x >>/etc/iproute2/rt_tables && ls /var/lib"
+    beside = {path.name for path in Path("/var/lib").iterdir()}
+    done = shell("nat", "sh", "-c", line)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("lab\n" * 3)
+    assert beside <= set(done.stdout.splitlines()), "the folders beside its own are the machine's"
     assert not mine.exists()
+    assert not state.exists()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,12 @@ ip rule add from 172.30.8.0/22 lookup 77
 ip route add default via 10.20.0.1 dev lte0.7 table 77
 """
 BY_HAND = '[egress]\npersist = "none"\nsurvives = []\n'
+BESIDE = """\
+[agents.two]
+container = "probe-2"
+attach = { mode = "nat", network = "others", subnet = "172.31.0.0/24" }
+egress = { uplink = "ens3" }
+"""
 
 
 def test_a_recipe_is_tried_with_the_sites_own_names(tmp_path: Path) -> None:
@@ -39,8 +45,10 @@ def test_pipework_is_tried_on_the_parent_of_the_site(tmp_path: Path) -> None:
 
 
 def test_a_shell_and_an_explanation_have_the_same_host(tmp_path: Path) -> None:
-    (tmp_path / "site.toml").write_text(SITE)
-    shell = sub_command("shell", "--site", "site.toml", "blank", "ip -br address show dev lte0.7", cwd=tmp_path)
+    several = SITE.replace("[agent", "[agents.one").replace("[egress]", "[agents.one.egress]")
+    (tmp_path / "site.toml").write_text(several + BESIDE)
+    of_one = ("--site", "site.toml", "--agent", "one")
+    shell = sub_command("shell", *of_one, "blank", "ip -br address show dev lte0.7", cwd=tmp_path)
     assert "10.20.3.4/16" in shell.stdout, shell.stderr
-    told = sub_command("explain", "--lab", "blank", "--site", "site.toml", "--to", "203.0.113.9", cwd=tmp_path)
+    told = sub_command("explain", "--lab", "blank", *of_one, "--to", "203.0.113.9", cwd=tmp_path)
     assert "via 192.168.7.254 dev ens3" in told.stdout, told.stderr

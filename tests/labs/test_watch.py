@@ -18,6 +18,7 @@ import pytest
 from reports.report_files import read_outcome
 from tests.helpers.front_door import VIACHECK, sub_command
 from tests.helpers.hand_made import AGENT_PATH, SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from tests.unit.test_site_lab import BRIDGED
 from viacheck.flight_recorder.record_file import Entry, read_entries
 from viacheck.host.namespace import Namespace
 from viacheck.installation import ROOT
@@ -252,8 +253,12 @@ def test_an_uplink_that_goes_down_and_an_agent_that_restarts(host: HandMadeHost,
     assert {seen[2] for seen in latest["seen"]} == {"as-intended"}
 
 
-def test_a_lab_can_be_watched(tmp_path: Path) -> None:
-    done = sub_command("watch", "--lab", "macvlan", "--for", "2s", "--interval", "1s", "--state-dir", tmp_path / "s")
+def test_the_lab_of_a_site_file_can_be_watched(tmp_path: Path) -> None:
+    attach = 'network = "lan0"\nsubnet = "192.168.7.0/24"\ngateway = "192.168.7.30"'
+    site = BRIDGED.format(mode="macvlan", attach=attach).replace("[agent", "[agents.one")
+    (tmp_path / "site.toml").write_text(site.replace("[egress]", "[agents.one.egress]"))
+    lab = ("--lab", "blank", "--site", tmp_path / "site.toml", "--agent", "one")
+    done = sub_command("watch", *lab, "--for", "2s", "--interval", "1s", "--state-dir", tmp_path / "s")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "a shell on the lab's host: nsenter --net=" in done.stdout
     assert "the agent's packets left by" in done.stdout
@@ -264,7 +269,10 @@ def test_a_lab_can_be_watched(tmp_path: Path) -> None:
     [
         (("--report", "nowhere"), "nowhere: holds no record of viacheck watch"),
         (("--lab", "nat"), "--lab needs --state-dir DIR for its record"),
-        (("--lab", "nat", "--agent", "x"), "--agent goes with --site: a lab has one agent"),
+        (("--lab", "nat", "--agent", "x"), "--agent goes with --lab blank: every other lab has one agent"),
+        (("--lab", "blank"), "--lab blank needs --site FILE: the lab is built from the site file"),
+        (("--lab", "nat", "--report", "x"), "--report excludes --site and --lab: the record says what was watched"),
+        (("--lab", "nat", "--report-dir", ""), "argument --report-dir: '' names no folder"),
         (("--lab", "nat", "--for", "1w"), "invalid time '1w'; allowed: 100ms to 400d, a number with its unit: 30s, 5m"),
         (("--lab", "nat", "--for", "401d"), "invalid time '401d'; allowed: 100ms to 400d, "),
         (("--lab", "nat", "--for", "0s"), "invalid time '0s'; allowed: 100ms to 400d, "),
@@ -274,7 +282,7 @@ def test_a_lab_can_be_watched(tmp_path: Path) -> None:
             "--report-dir: /proc/x: No such file or directory; name a directory that can be written",
         ),
         (("--lab", "nat", "--disk", "0"), "invalid size '0'; allowed: 1 to 4096"),
-        ((), "one of the arguments --site --lab --report is required"),
+        ((), "needs --site FILE, --lab LAB or --report DIR"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

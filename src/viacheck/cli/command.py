@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from viacheck.model.exit_status import UsageError
@@ -27,6 +28,13 @@ class CommandLineError(UsageError):
 
 class CommandFailed(Exception):
     """A command with correct input could not do its work; the message is one line."""
+
+
+def named_folder(text: str) -> Path:
+    """Return the folder that an option names, for argparse: an empty text is the working directory to pathlib."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' names no folder")
+    return Path(text)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -73,8 +73,6 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--dport goes with --proto tcp or --proto udp")
     if options.dport is not None and not 1 <= options.dport <= LARGEST_PORT:
         raise UsageError(f"--dport: invalid port {options.dport}; allowed: 1 to {LARGEST_PORT}")
-    if options.agent and options.lab:
-        raise UsageError("--agent goes with --local or --bundle: a lab has one agent")
 
 
 def _address(option: str, text: str, others: str) -> IPv4Address | IPv6Address:

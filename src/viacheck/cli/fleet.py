@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from reports.text import clip, counted, escape_unprintable, one_line
 from viacheck.atomic_file import write_file
-from viacheck.cli.command import CommandFailed
+from viacheck.cli.command import CommandFailed, named_folder
 from viacheck.installation import reports_folder
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.private_folder import FILE_MODE, make_private_folder
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-P", "--parallel", type=_number_of_hosts, default=PARALLEL, metavar="N", help=f"hosts at once ({PARALLEL})"
     )
     run_.add_argument("-k", dest="select", metavar="EXPRESSION", help="only checks that match, as pytest's -k")
-    run_.add_argument("--report-dir", type=Path, metavar="DIR", help="where the results and the report go")
+    run_.add_argument("--report-dir", type=named_folder, metavar="DIR", help="where the results and the report go")
     run_.add_argument("--resume", action="store_true", help="judge only hosts that have no result in --report-dir yet")
     run_.add_argument(
         "--collect-only", action="store_true",

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from netns_lab.docker_engine.engine_builder import engine_intent
+from netns_lab.host_files import cover_folder
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.lab_specs import LabSpec, parse_labs
 from netns_lab.open_lab import open_lab
@@ -28,6 +29,8 @@ from viacheck.model.exit_status import UsageError
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit statuses of a shell that cannot run a command."""
 SCRIPTS = Path("/run/viacheck")
+OWN_STATE = "/var/lib/viacheck"
+"""What 'viacheck watch' writes in the shell is the lab's, and not the machine's."""
 _AGENT_SCRIPT = """#!/bin/sh
 # Runs a command in the agent's network namespace.
 exec nsenter --net={path} -- "$@"
@@ -85,6 +88,8 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
         # Its commands do not get this process's environment.
         kept = {"PATH": f"{SCRIPTS}:{HOST_PATH}", "PS1": prompt, "TERM": os.environ.get("TERM", "dumb")}
         argv = ["env", *(f"{name}={value}" for name, value in kept.items()), *argv]
+    else:
+        lab.host.namespace.call(lambda: cover_folder(OWN_STATE))
     # Ctrl-C is for the program in the shell.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from reports.text import columns_of, escape_unprintable
 from viacheck import __version__
 from viacheck.bundle.manifest import DEFAULT, MODES
-from viacheck.cli.command import CommandFailed, opened
+from viacheck.cli.command import CommandFailed, named_folder, opened
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.site_agents import SOLE_AGENT, agent_chosen, load_agents, named
 from viacheck.private_folder import make_writable_folder
@@ -46,10 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "The record goes to a folder of bounded size; a recorder that is started again goes on with it. SIGTERM, "
         "SIGINT and SIGHUP end it with a report. docs/watch.md has a systemd unit."
     )
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--site", type=Path, metavar="FILE", help="watch this host, by its site file")
-    target.add_argument("--lab", metavar="LAB", help="watch a lab, to try the recorder")
-    target.add_argument("--report", type=Path, metavar="DIR", help="only make the report of the record in this folder")
+    parser.add_argument(
+        "--site", type=Path, metavar="FILE", help="watch this host, by its site file; with --lab blank, its lab"
+    )
+    parser.add_argument("--lab", metavar="LAB", help="watch a lab, to try the recorder")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="only make the report of the record in this folder")
     parser.add_argument("--agent", metavar="NAME", help="of several agents in the site file, this one")
     parser.add_argument("--for", dest="time", type=_time, default=TIME, metavar="TIME", help="how long (default: 24h)")
     parser.add_argument(
@@ -57,11 +58,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="from one round of probes to the next (default: 60s)",
     )  # fmt: skip
     parser.add_argument(
-        "--state-dir", type=Path, metavar="DIR", help=f"the folder of the record (default: {STATE}/NAME OF THE SITE)"
+        "--state-dir",
+        type=named_folder,
+        metavar="DIR",
+        help=f"the folder of the record (default: {STATE}/NAME OF THE SITE)",
     )
     parser.add_argument(
         "--report-dir",
-        type=Path,
+        type=named_folder,
         metavar="DIR",
         help=f"where the report goes (default: {REPORTS}/ in the state folder)",
     )
@@ -83,6 +87,8 @@ def run(options: argparse.Namespace) -> ExitStatus:
     from viacheck.flight_recorder.flight_start import read_start
 
     if options.report is not None:
+        if options.site is not None or options.lab is not None:
+            raise UsageError("--report excludes --site and --lab: the record says what was watched")
         start = read_start(options.report)
         if start is None:
             raise UsageError(f"{options.report}: holds no record of viacheck watch")
@@ -102,16 +108,16 @@ def _spec(options: argparse.Namespace) -> TargetSpec:
     from viacheck.targets.specs import LocalSpec
 
     if options.lab is None:
+        if options.site is None:
+            raise UsageError("needs --site FILE, --lab LAB or --report DIR")
         require_access(options.site)
         intents = load_agents(options.site)
         chosen = agent_chosen(intents, options.agent, str(options.site))
         return LocalSpec(intents[chosen], str(options.site), agent=chosen)
-    if options.agent is not None:
-        raise UsageError("--agent goes with --site: a lab has one agent")
     from netns_lab.lab_specs import parse_labs
     from viacheck.host.user_namespace import enter_user_namespace_if_needed
 
-    labs = parse_labs(options.lab)
+    labs = parse_labs(options.lab, options.site, options.agent)
     if len(labs) != 1:
         raise UsageError(f"--lab: watch takes one lab, not {len(labs)}")
     if options.state_dir is None:
