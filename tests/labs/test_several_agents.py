@@ -212,13 +212,14 @@ def test_a_bundle_without_a_run_holds_every_agent(host: HandMadeHost, tmp_path: 
     else:
         host.run(*VIACHECK, "collect", "--site", str(site), "--redact", "strict", "-o", str(bundle))
     bundles = read_bundles(bundle)
-    assert [of_agent.agent for of_agent in bundles] == ["mobile", "home"]
+    names = ["mobile", "home"] if way == "script" else ["agent-1", "agent-2"]
+    assert [of_agent.agent for of_agent in bundles] == names
     for of_agent in bundles:
         prediction = predict(ResolvedIntent(of_agent.intent, of_agent.snapshot), "icmp")
         assert prediction.as_intended, prediction.text
         assert of_agent.snapshot.agent is not None
         assert {command.place for command in of_agent.commands} == {"host", "agent"}
-    assert [target.agent for target in bundle_outcome(bundles).targets] == ["mobile", "home"]
+    assert [target.agent for target in bundle_outcome(bundles).targets] == names
 
 
 def test_an_agent_that_the_rule_of_another_takes_gets_a_rule_of_its_own(host: HandMadeHost, tmp_path: Path) -> None:
