@@ -113,8 +113,10 @@ def write_bundle(path: Path, case: Case, mode: Redaction, *, private: bool = Fal
     return WrittenBundle(path, could_not, map_path)
 
 
-def _with_probe_target(intent: dict[str, Any]) -> dict[str, Any]:
-    """Return the intent with a probe target: ``strict`` maps a default too where it is named."""
+def _with_probe_target(intent: dict[str, Any], redactor: Redactor) -> dict[str, Any]:
+    """Return the intent with a probe target in ``strict``, which maps a default too where it is named."""
+    if redactor.mode != "strict":
+        return intent
     return {**intent, "probe": {"target": str(DEFAULT_TARGET), **intent.get("probe", {})}}
 
 
@@ -125,7 +127,7 @@ def _files(snapshots: Mapping[str, Snapshot]) -> dict[str, HostFile]:
 
 def _contents(case: Case, snapshots: Mapping[str, Snapshot], redactor: Redactor) -> Iterator[tuple[str, bytes]]:
     intents = {redactor.plain(agent): intent for agent, intent in case.intents.items()}
-    yield INTENT, _json(redactor.document(_with_probe_target(joined(intents))))
+    yield INTENT, _json(redactor.document(_with_probe_target(joined(intents), redactor)))
     for agent, document in case.snapshots.items():
         yield snapshot_member(redactor.plain(agent)), _json(redactor.document(document))
     for name, text in members_of([_redacted(command, redactor) for command in case.commands]):
@@ -137,7 +139,7 @@ def _contents(case: Case, snapshots: Mapping[str, Snapshot], redactor: Redactor)
     if case.outcome is not None:
         outcome = case.outcome.model_copy(deep=True)
         for target in outcome.targets:
-            target.intent = _with_probe_target(target.intent)
+            target.intent = _with_probe_target(target.intent, redactor)
         outcome = RunResult.model_validate(redactor.document(outcome.model_dump(mode="json", by_alias=True)))
         yield RESULT, outcome.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
         if case.render is not None:
