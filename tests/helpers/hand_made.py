@@ -68,6 +68,15 @@ echo ready
 cat >/dev/null
 """
 
+_WAIT_UNTIL_UP = """
+for _ in $(seq 600); do
+    ! ip -br link show dev "$1" | grep -q " UP " || exit 0
+    sleep 0.05
+done
+exit 1
+"""
+"""The kernel tells some time later that a bridge has a port with carrier."""
+
 
 class HandMadeHost:
     """A host in network and mount namespaces of its own. It ends when it is closed, and at the latest with us."""
@@ -152,6 +161,7 @@ class HandMadeHost:
         self.ip(f"-n {name} link set lo up")
         self.ip(f"-n {name} link set eth0 up")
         self.ip(f"-n {name} route add default via {network}.1")
+        self.run("sh", "-c", _WAIT_UNTIL_UP, "sh", bridge)
 
     def viacheck(
         self,
