@@ -65,7 +65,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone = option.usepdb or option.collectonly or option.capture == "no" or option.numprocesses is not None
     if config.args in ([TESTS], [QUICK]) and not alone:
         # Labs wait for half of their time.
-        start_workers(config, spare=1 if option.quick else 2)
+        start_workers(config, spare=1 if option.quick else 3)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
