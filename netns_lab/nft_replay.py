@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from netns_lab import nft_encode as nft
-from viacheck.analysis.packet_filter.marks import COPY, value_and_mask
 from viacheck.analysis.packet_filter.replica_filter import (
     ADDRESS_TYPES,
     CONNECTION_STATES,
@@ -18,6 +17,7 @@ from viacheck.analysis.packet_filter.replica_filter import (
     translated_port,
 )
 from viacheck.host.namespace import Namespace
+from viacheck.model.mark_change import is_copy, value_and_mask
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
 from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, nested, string
 from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType, number
@@ -107,7 +107,7 @@ def _effects(rule: FilterRule, family: NftFamily) -> Iterator[bytes]:
     ):
         if change is not None:
             value, bits = value_and_mask(change)
-            yield from copy(value) if change.startswith(COPY) else set_to(value, bits)
+            yield from copy(value) if is_copy(change) else set_to(value, bits)
     match rule.verdict:
         case None:
             return

@@ -29,7 +29,7 @@ from netns_lab.nft_rules import (
     remove,
 )
 from tests.helpers.paths import ROOT
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, after_prerouting, forwarding, source_nat
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.snapshot import FilterMatch, FilterRule, PacketFilter
@@ -156,8 +156,8 @@ def test_marks_and_policies_are_read_back(host: Namespace) -> None:
         ],
     )
     packet_filter = read_packet_filter(host)
-    assert mark_after_prerouting(packet_filter, FLOW) == 0x200
-    assert mark_after_prerouting(packet_filter, replace(FLOW, protocol=6)) == 0
+    assert after_prerouting(packet_filter, FLOW).mark == 0x200
+    assert after_prerouting(packet_filter, replace(FLOW, protocol=6)).mark == 0
     assert forwarding(packet_filter, FLOW).allowed is True
     stranger = forwarding(packet_filter, replace(FLOW, source="10.10.40.7"))
     assert (stranger.allowed, stranger.policy) == (False, True)

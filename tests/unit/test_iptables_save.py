@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.paths import RECORDED
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, mark_after_prerouting, source_nat
+from viacheck.analysis.packet_filter.evaluate import FilteredPacket, after_prerouting, forwarding, source_nat
 from viacheck.model.snapshot import FilterChain, FilterMatch, PacketFilter
 from viacheck.parsers.iptables_save import NotIptablesSave, parse_iptables_save, written_by_nft_backend
 
@@ -164,10 +164,10 @@ def test_the_chains_of_newer_engines_let_the_agent_out_and_no_stranger_in(versio
 
 
 def test_marks_follow_the_mangle_table(docker_host: PacketFilter) -> None:
-    assert mark_after_prerouting(docker_host, outbound(oif=None)) == 2
-    assert mark_after_prerouting(docker_host, outbound(oif=None, mark=0x301)) == 0x301
-    assert mark_after_prerouting(docker_host, outbound(oif=None, mark=0x300)) == 0x302
-    assert mark_after_prerouting(docker_host, outbound(oif=None, protocol=6)) == 0
+    assert after_prerouting(docker_host, outbound(oif=None)).mark == 2
+    assert after_prerouting(docker_host, outbound(oif=None, mark=0x301)).mark == 0x301
+    assert after_prerouting(docker_host, outbound(oif=None, mark=0x300)).mark == 0x302
+    assert after_prerouting(docker_host, outbound(oif=None, protocol=6)).mark == 0
 
 
 def test_counters_are_read() -> None:
@@ -304,7 +304,7 @@ def test_absence_proves_nothing_while_something_is_unread() -> None:
     unread = PacketFilter(unread=("nftables: Operation not permitted",))
     assert source_nat(unread, outbound()).kind == "unknown"
     assert forwarding(unread, outbound()).allowed is None
-    assert mark_after_prerouting(unread, outbound()) is None
+    assert after_prerouting(unread, outbound()).mark is None
     assert source_nat(PacketFilter(), outbound()).kind == "none"
     assert forwarding(PacketFilter(), outbound()).allowed is True
 

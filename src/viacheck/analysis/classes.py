@@ -136,7 +136,7 @@ class ClassPartition:
     resolved: ResolvedIntent
 
     @cached_property
-    def _tracer(self) -> PathTracer:
+    def tracer(self) -> PathTracer:
         """The tracer over the host. Where a class leaves does not depend on its answers."""
         return PathTracer(self.resolved, answers=False)
 
@@ -208,7 +208,7 @@ class ClassPartition:
                     protocol=selector.protocol,
                     dport=self._port_of(selector),
                 )
-                path = self._tracer.trace(traffic)
+                path = self.tracer.trace(traffic)
                 exception = self._exception(address, selector)
                 intended = self.resolved.uplink if exception is None else exception.uplink
                 verdict = self._verdict(address, path, intended)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from viacheck.analysis.classes import ClassPartition, ClassVerdict
-from viacheck.analysis.paths import Path, PathTracer, Traffic
+from viacheck.analysis.paths import Path, Traffic
 from viacheck.model.path import CoverageEvidence, HopStage, Place, UncoveredDecision
 
 
@@ -36,8 +36,7 @@ def coverage(partition: ClassPartition, probes: Iterable[Traffic]) -> CoverageEv
         if traffic_class.verdict is not ClassVerdict.LOCAL:
             for decided in _on(traffic_class.path):
                 reached.setdefault(decided, traffic_class.text)
-    tracer = PathTracer(partition.resolved, answers=False)
-    met = {decided for traffic in probes for decided in _on(tracer.trace(traffic))}
+    met = {decided for traffic in probes for decided in _on(partition.tracer.trace(traffic))}
     uncovered = [
         UncoveredDecision(place=decided.place, stage=decided.stage, what=decided.what, reached_by=text)
         for decided, text in reached.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
 
+from viacheck.model.mark_change import ALL_BITS, mark_text
 from viacheck.model.snapshot import FilterMatch
 from viacheck.netlink.codec import as_string
 from viacheck.netlink.nfnetlink import NftFamily
@@ -17,7 +18,6 @@ from viacheck.netlink.nft_packet_fields import PacketField, protocol_text
 EQ, NEQ, LT, LTE, GT, GTE = range(6)
 SIGNS = ("", "!= ", "< ", "<= ", "> ", ">= ")
 """nft's signs for the operators of ``cmp``, by number."""
-ALL_BITS = 0xFFFFFFFF
 IP_VERSIONS = {"nfproto": {int(NftFamily.IP): 4, int(NftFamily.IP6): 6}, "ethertype": {0x0800: 4, 0x86DD: 6}}
 """The IP version that a value of the field stands for."""
 ADDRESS_TYPES = (
@@ -45,11 +45,6 @@ def condition(key: PacketField | None, values: Values | None, text: str, *, nega
     if key is None or values is None:
         return FilterMatch(field="unknown", values=(text,))
     return FilterMatch(field=key.field, values=values, negated=negated)
-
-
-def mark_text(value: int, mask: int) -> str:
-    """Return a mark as ``VALUE/MASK`` in hex."""
-    return f"0x{value:x}/0x{mask:x}"
 
 
 def values_equal(key: PacketField, octets: bytes, name_of: InterfaceName) -> Values | None:

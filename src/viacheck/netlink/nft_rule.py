@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
+from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, is_copy, mark_text, value_and_mask
 from viacheck.model.snapshot import FilterMatch, FilterRule
 from viacheck.netlink import nft_expressions as nft
 from viacheck.netlink.codec import MalformedMessage, as_string
 from viacheck.netlink.nfnetlink import as_number
 from viacheck.netlink.nft_conditions import (
-    ALL_BITS,
     CT_BITS,
     EQ,
     GTE,
@@ -29,7 +29,6 @@ from viacheck.netlink.nft_conditions import (
     Values,
     bound_text,
     condition,
-    mark_text,
     octets_text,
     values_between,
     values_beyond,
@@ -55,7 +54,6 @@ FindSet = Callable[[str], NftSet | None]
 
 _EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 _WITHOUT_EFFECT = frozenset({"flow_offload", "last", "log", "notrack"})
-_ALL_OF_IT = mark_text(ALL_BITS, ALL_BITS)
 _DECIDING = frozenset({"fwd", "synproxy", "tproxy"})
 
 
@@ -249,10 +247,11 @@ def _set_mark(state: RuleState, register: int) -> None:
     change = _mark_change(state, register, own="mark", other="ctmark")
     if state.set_ctmark is not None:
         # A rule is evaluated as setting the packet's mark first; here the flow's was set before.
-        if change.startswith("copy "):
-            change = state.set_ctmark if change == f"copy {_ALL_OF_IT}" and _is_whole(state.set_ctmark) else "unknown"
-        if state.set_ctmark.startswith("copy "):
-            state.set_ctmark = "unknown"
+        if is_copy(change):
+            whole = change == copied(ALL_BITS, ALL_BITS) and _is_whole(state.set_ctmark)
+            change = state.set_ctmark if whole else UNKNOWN
+        if is_copy(state.set_ctmark):
+            state.set_ctmark = UNKNOWN
     state.set_mark = change
     state.parts.append(f"meta mark set {change}")
 
@@ -268,16 +267,16 @@ def _mark_change(state: RuleState, register: int, *, own: str, other: str) -> st
     if register in state.constants:
         return mark_text(int.from_bytes(state.constants[register][:4], sys.byteorder), ALL_BITS)
     if key is None:
-        return "unknown"
+        return UNKNOWN
     kept = ALL_BITS if key.mask is None else key.mask
     if key.field == own:
         return mark_text(key.xor, kept ^ ALL_BITS)
-    return f"copy {mark_text(kept, ALL_BITS)}" if key.field == other and not key.xor else "unknown"
+    return copied(kept, ALL_BITS) if key.field == other and not key.xor else UNKNOWN
 
 
 def _is_whole(change: str) -> bool:
     """Return whether a change sets all bits to a constant."""
-    return change.endswith(f"/0x{ALL_BITS:x}") and not change.startswith("copy ")
+    return not is_copy(change) and change != UNKNOWN and value_and_mask(change)[1] == ALL_BITS
 
 
 def _bitwise(state: RuleState, bitwise: nft.BitwiseExpression) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from viacheck.model.mark_change import UNKNOWN, copied, mark_text
 from viacheck.model.snapshot import FilterMatch
-from viacheck.netlink.nft_conditions import ADDRESS_TYPES, mark_text
+from viacheck.netlink.nft_conditions import ADDRESS_TYPES
 from viacheck.netlink.nft_expressions import MatchExpression, TargetExpression
 
 _CT_STATES = {
@@ -80,12 +81,12 @@ def _connection_mark(revision: int, blob: bytes) -> TargetEffect:
     shift, mode = struct.unpack_from("=13xBB", blob) if revision == 2 else (0, *struct.unpack_from("=12xB", blob))
     is_known = revision in (1, 2) and not shift
     if mode == _CONNMARK_SET:
-        change = mark_text(value, mask_of_flow) if is_known else "unknown"
+        change = mark_text(value, mask_of_flow) if is_known else UNKNOWN
         return TargetEffect(f"CONNMARK xset {change}", set_ctmark=change)
     if mode == _CONNMARK_SAVE:
-        change = f"copy {mark_text(mask, mask_of_flow)}" if is_known else "unknown"
+        change = copied(mask, mask_of_flow) if is_known else UNKNOWN
         return TargetEffect("CONNMARK save", set_ctmark=change)
-    change = f"copy {mark_text(mask_of_flow, mask)}" if is_known else "unknown"
+    change = copied(mask_of_flow, mask) if is_known else UNKNOWN
     return TargetEffect("CONNMARK restore", set_mark=change)
 
 

@@ -14,6 +14,7 @@ from ipaddress import ip_network
 from itertools import pairwise
 from typing import Literal
 
+from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, mark_text, value_and_mask
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
 
 _HOOKS = {
@@ -275,7 +276,7 @@ def _ports(value: str) -> tuple[str, ...] | None:
 
 def _mark(value: str) -> str:
     number, _, mask = value.partition("/")
-    return f"0x{int(number, 0):x}/0x{int(mask, 0) if mask else 0xFFFFFFFF:x}"
+    return mark_text(int(number, 0), int(mask, 0) if mask else ALL_BITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,10 +306,10 @@ def _target(option: str, target: str, options: list[str], chains: set[str]) -> _
 def _set_mark(values: dict[str, str]) -> str:
     for name in ("--set-xmark", "--set-mark"):
         if name in values:
-            value, mask = (int(number, 16) for number in _mark(values[name]).split("/"))
+            value, mask = value_and_mask(_mark(values[name]))
             # --set-mark ors the value in, --set-xmark xors it; both clear the mask's bits first.
-            return f"0x{value:x}/0x{mask | value if name == '--set-mark' else mask:x}"
-    return "unknown"
+            return mark_text(value, mask | value if name == "--set-mark" else mask)
+    return UNKNOWN
 
 
 def _connection_mark(values: dict[str, str]) -> _Target:
@@ -319,7 +320,7 @@ def _connection_mark(values: dict[str, str]) -> _Target:
     # Marks that are shifted on the way: --left-shift-mark, --right-shift-mark.
     shifted = any("shift" in name for name in values)
     source, changed = ("ct", "nf") if restores else ("nf", "ct")
-    change = "unknown" if shifted else f"copy 0x{masks[source]:x}/0x{masks[changed]:x}"
+    change = UNKNOWN if shifted else copied(masks[source], masks[changed])
     return _Target(set_mark=change) if restores else _Target(set_ctmark=change)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, is_copy, mark_text
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
 
 _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
@@ -34,7 +35,6 @@ _ICMP_TYPES = {
 """By protocol, the types of ICMP by the names of nft."""
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _EVERYTHING = {"ip": "0.0.0.0/0", "ip6": "::/0"}
-_ALL_BITS = 0xFFFFFFFF
 _PACKET_MARK = {"meta": {"key": "mark"}}
 _FLOW_MARK = {"ct": {"key": "mark"}}
 
@@ -149,9 +149,9 @@ def _marks_set(value: dict[str, Any], set_mark: str | None, set_ctmark: str | No
     """Return the changes of the packet's and the flow's mark after one more statement of the rule."""
     if value.get("key") == _PACKET_MARK:
         change = _mark_change(value.get("value"), other=_FLOW_MARK)
-        if set_ctmark is not None and (set_ctmark.startswith("copy ") or change.startswith("copy ")):
+        if set_ctmark is not None and (is_copy(set_ctmark) or is_copy(change)):
             # A rule is evaluated as setting the packet's mark first.
-            return "unknown", "unknown"
+            return UNKNOWN, UNKNOWN
         return change, set_ctmark
     if value.get("key") == _FLOW_MARK:
         return set_mark, _mark_change(value.get("value"), other=_PACKET_MARK)
@@ -160,12 +160,12 @@ def _marks_set(value: dict[str, Any], set_mark: str | None, set_ctmark: str | No
 
 def _mark_change(value: Any, *, other: dict[str, Any]) -> str:
     if isinstance(value, int):
-        return f"{value:#x}/{_ALL_BITS:#x}"
+        return mark_text(value, ALL_BITS)
     if value == other:
-        return f"copy {_ALL_BITS:#x}/{_ALL_BITS:#x}"
+        return copied(ALL_BITS, ALL_BITS)
     if isinstance(value, dict) and isinstance(operands := value.get("&"), list) and operands[0] == other:
-        return f"copy {operands[1]:#x}/{_ALL_BITS:#x}" if isinstance(operands[1], int) else "unknown"
-    return "unknown"
+        return copied(operands[1], ALL_BITS) if isinstance(operands[1], int) else UNKNOWN
+    return UNKNOWN
 
 
 def _matches(condition: dict[str, Any]) -> Iterator[FilterMatch]:
@@ -203,10 +203,10 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
         side = "dst-type" if "daddr" in key["flags"] else "src-type"
         yield FilterMatch(field=side, values=tuple(map(str, _values(right))), negated=negated)
     elif kind == "ct" and key.get("key") == "mark":
-        yield FilterMatch(field="ctmark", values=(f"{_number(right):#x}/{_ALL_BITS:#x}",), negated=negated)
+        yield FilterMatch(field="ctmark", values=(mark_text(_number(right), ALL_BITS),), negated=negated)
     elif kind == "&" and key[0] in (_PACKET_MARK, _FLOW_MARK):
         field = "mark" if key[0] == _PACKET_MARK else "ctmark"
-        yield FilterMatch(field=field, values=(f"{_number(right):#x}/{_number(key[1]):#x}",), negated=negated)
+        yield FilterMatch(field=field, values=(mark_text(_number(right), _number(key[1])),), negated=negated)
     else:
         raise _Unknown
 
@@ -215,7 +215,7 @@ def _meta(key: str, right: Any, negated: bool) -> FilterMatch:
     if key in ("iif", "iifname", "oif", "oifname"):
         return FilterMatch(field=key.removesuffix("name"), values=_texts(right), negated=negated)
     if key == "mark":
-        return FilterMatch(field="mark", values=(f"{_number(right):#x}/{_ALL_BITS:#x}",), negated=negated)
+        return FilterMatch(field="mark", values=(mark_text(_number(right), ALL_BITS),), negated=negated)
     if key == "l4proto":
         return FilterMatch(field="protocol", values=_protocols(right), negated=negated)
     raise _Unknown

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
-from viacheck.analysis.packet_filter.marks import changed, value_and_mask
+from viacheck.model.mark_change import changed, value_and_mask
 from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule, PacketFilter
 
 _FAMILIES: dict[Family, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet")}
@@ -164,11 +164,6 @@ def _forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
     if undecided is not None:
         return undecided
     return Passage(allowed=None) if packet_filter.unread else accepted
-
-
-def mark_after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> int | None:
-    """Return the mark that a packet has when it is routed; None when it is unknown, or the packet is dropped before."""
-    return after_prerouting(packet_filter, packet).mark
 
 
 def after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> FilteredPacket:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from viacheck.analysis.packet_filter.marks import ALL_BITS, COPY, value_and_mask
+from viacheck.model.mark_change import ALL_BITS, UNKNOWN, is_copy, value_and_mask
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
@@ -111,9 +111,9 @@ def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple
 def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
     """Return why a rule cannot be rebuilt; None when it can."""
     changes = [change for change in (rule.set_mark, rule.set_ctmark) if change is not None]
-    if rule.verdict in ("queue", "unknown") or "unknown" in changes:
+    if rule.verdict in ("queue", "unknown") or UNKNOWN in changes:
         return "a snapshot does not hold its action"
-    if any(change.startswith(COPY) and value_and_mask(change)[1] != ALL_BITS for change in changes):
+    if any(is_copy(change) and value_and_mask(change)[1] != ALL_BITS for change in changes):
         return "nftables cannot copy a part of a mark"
     if rule.verdict in ("snat", "dnat") and rule.argument is None:
         return "a snapshot does not hold its address"
