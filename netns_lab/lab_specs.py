@@ -22,6 +22,7 @@ from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE, plan_of_site
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
 from viacheck.model.intent import Intent, Survivable
 from viacheck.model.intent_file import IntentError, parse_intent
+from viacheck.model.plain import first_mistake
 from viacheck.model.site_agents import agent_chosen, load_agents
 from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import read_snapshot
@@ -225,9 +226,7 @@ def replica_of(target: TargetRecord, source: str) -> ReplicaSpec | None:
     except IntentError as error:
         raise SelectionError(error.mistakes[0]) from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise SelectionError(f"--twin: {source}, {target.id}: snapshot.{place}: {first['msg']}") from None
+        raise SelectionError(f"--twin: {source}, {target.id}: snapshot.{first_mistake(error, '')}") from None
     return ReplicaSpec(target.id.partition(":")[2], intent, snapshot)
 
 

@@ -11,6 +11,7 @@ from reports.junit import junit
 from reports.report_page import render
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import UsageError
+from viacheck.model.plain import first_mistake
 from viacheck.model.result import RunResult
 from viacheck.private_folder import make_private_folder
 from viacheck.user_file import read_file
@@ -80,6 +81,4 @@ def read_outcome(path: Path) -> RunResult:
     except OSError as error:
         raise ResultUnreadable(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
-        raise ResultUnreadable(f"{path}: not a result of viacheck.result/1: {where}: {first['msg']}") from None
+        raise ResultUnreadable(f"{path}: not a result of viacheck.result/1: {first_mistake(error)}") from None

@@ -20,6 +20,7 @@ from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
 from netns_lab.docker_engine.requirements import missing_packages, missing_requirement
 from netns_lab.pid_namespace import contain_processes
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import descendants
 from viacheck.host import syscalls
 from viacheck.host.docker import (
     ContainerNotRunning,
@@ -282,20 +283,6 @@ def harness() -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
 def own_cgroups(pid: int) -> int:
     """Return the number of cgroup folders of a process's engines."""
     return sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"{cgroups.PREFIX}{pid}-*"))
-
-
-def descendants(pid: int) -> set[int]:
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            parents.setdefault(parent, []).append(int(stat.parent.name))
-    descendants, waiting = set(), [pid]
-    while waiting:
-        children = parents.get(waiting.pop(), [])
-        descendants.update(children)
-        waiting += children
-    return descendants
 
 
 def namespaces_of(pids: set[int]) -> set[tuple[str, int]]:

@@ -25,6 +25,7 @@ from tests.helpers.disruptions import carried_out, through
 from tests.helpers.front_door import Finished, by_check, run_once, severity, sub_command, viacheck
 from tests.helpers.guarded_host import until
 from tests.helpers.paths import ROOT
+from tests.helpers.processes import descendants
 from viacheck.analysis.disruption_text import disruption_text
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.model.intent_draft import draft
@@ -244,21 +245,6 @@ def machine() -> dict[str, str]:
 
 def own_cgroups(pid: int) -> list[Path]:
     return list(Path(cgroups.MOUNT_POINT).rglob(f"{cgroups.PREFIX}{pid}-*"))
-
-
-def descendants(pid: int) -> set[int]:
-    """The processes below a process, systemd and its services among them."""
-    children: dict[int, set[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, set()).add(int(path.parent.name))
-    below, waiting = set[int](), [pid]
-    while waiting:
-        new = children.get(waiting.pop(), set()) - below
-        below |= new
-        waiting += new
-    return below
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGKILL], ids=["closed", "killed"])

@@ -34,6 +34,7 @@ from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import PROTOCOLS, Intent
 from viacheck.model.intent_file import IntentError
 from viacheck.model.measurements import Measurements
+from viacheck.model.plain import first_mistake
 from viacheck.model.result import Run, RunResult, TargetRecord
 from viacheck.model.site_agents import SOLE_AGENT, named, parse_agents
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
@@ -206,7 +207,7 @@ def _manifest(archive: Mapping[str, Member]) -> Manifest:
     try:
         return Manifest.model_validate(document)
     except ValidationError as error:
-        raise _Refused(f"{MANIFEST}: {_first(error)}") from None
+        raise _Refused(f"{MANIFEST}: {first_mistake(error)}") from None
 
 
 def _compare(manifest: Manifest, archive: Mapping[str, Member]) -> None:
@@ -251,7 +252,7 @@ def _snapshot(content: bytes, member: str) -> Snapshot:
     try:
         snapshot = snapshot_adapter().validate_json(content)
     except ValidationError as error:
-        raise _Refused(f"{member}: {_first(error)}") from None
+        raise _Refused(f"{member}: {first_mistake(error)}") from None
     if snapshot.schema != SNAPSHOT_SCHEMA:
         raise _Refused(f"{member}: schema {snapshot.schema!r}; known: {SNAPSHOT_SCHEMA}")
     return snapshot
@@ -263,7 +264,7 @@ def _typed(snapshot: Snapshot) -> Snapshot:
     try:
         checked = reader.validate_python(reader.dump_python(snapshot, warnings=False))
     except (ValidationError, PydanticSerializationError) as error:
-        reason = _first(error) if isinstance(error, ValidationError) else str(error)
+        reason = first_mistake(error) if isinstance(error, ValidationError) else str(error)
         raise _Refused(f"the recorded commands: {reason}") from None
     return checked
 
@@ -285,7 +286,7 @@ def _result(contents: Mapping[str, bytes]) -> RunResult | None:
     try:
         return RunResult.model_validate_json(contents[RESULT])
     except ValidationError as error:
-        raise _Refused(f"{RESULT}: {_first(error)}") from None
+        raise _Refused(f"{RESULT}: {first_mistake(error)}") from None
 
 
 def _json(content: bytes, name: str) -> Any:
@@ -293,12 +294,6 @@ def _json(content: bytes, name: str) -> Any:
         return pydantic_core.from_json(content)
     except ValueError as error:
         raise _Refused(f"{name}: not JSON: {error}") from None
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
-    return f"{where}: {first['msg']}"
 
 
 def _mistakes(snapshot: Snapshot) -> Iterator[str]:

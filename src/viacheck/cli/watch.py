@@ -19,6 +19,7 @@ from viacheck import __version__
 from viacheck.bundle.manifest import DEFAULT, MODES
 from viacheck.cli.command import CommandFailed, named_folder, opened
 from viacheck.model.exit_status import ExitStatus, UsageError
+from viacheck.model.intent_values import seconds
 from viacheck.model.site_agents import SOLE_AGENT, agent_chosen, load_agents, named
 from viacheck.private_folder import make_writable_folder
 
@@ -37,7 +38,6 @@ INTERVAL, LONGEST_INTERVAL = 60.0, "1h"
 TIME, LONGEST_TIME = 24 * 3600.0, "400d"
 SHORTEST = "100ms"
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -302,17 +302,12 @@ def _say(line: str) -> None:
 
 def _seconds(text: str, longest: str) -> float:
     is_time = re.fullmatch(r"[0-9]+(\.[0-9]+)?(ms|s|m|h|d)", text) is not None
-    if not is_time or not _value(SHORTEST) <= _value(text) <= _value(longest):
+    if not is_time or not seconds(SHORTEST) <= seconds(text) <= seconds(longest):
         limits = f"{SHORTEST} to {longest}"
         raise argparse.ArgumentTypeError(
             f"invalid time {text!r}; allowed: {limits}, a number with its unit: 30s, 5m, 24h, 7d"
         )
-    return _value(text)
-
-
-def _value(text: str) -> float:
-    number, unit = text.rstrip("mshd"), text.lstrip("0123456789.")
-    return float(number) * _UNITS[unit]
+    return seconds(text)
 
 
 def _time(text: str) -> float:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from viacheck.bundle.script_file import collect_script
 from viacheck.fleet.inventory import FleetHost
+from viacheck.model.plain import first_mistake
 from viacheck.model.result import RunResult
 
 JUDGE_SCRIPT = Path(__file__).with_name("remote.sh")
@@ -267,9 +268,8 @@ def result_of(sent: bytes) -> RunResult:
     try:
         outcome = RunResult.model_validate_json(sent)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the result as a whole"
-        raise HostNotJudged(f"the host sent no result of viacheck.result/1: {where}: {first['msg']}") from None
+        mistake = first_mistake(error, "the result as a whole")
+        raise HostNotJudged(f"the host sent no result of viacheck.result/1: {mistake}") from None
     if len(outcome.targets) != 1:
         raise HostNotJudged(f"the host sent a result of {len(outcome.targets)} targets")
     return outcome

@@ -12,7 +12,7 @@ from viacheck.bundle.recorded_commands import Recorded
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.plain import Plain
+from viacheck.model.plain import Plain, first_mistake
 from viacheck.model.result import TargetRecord
 from viacheck.model.site_agents import SOLE_AGENT
 from viacheck.user_file import read_file
@@ -77,6 +77,4 @@ def read_start(folder: Path) -> FlightStart | None:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
-        raise UsageError(f"{path}: not a record of viacheck watch: {where}: {first['msg']}") from None
+        raise UsageError(f"{path}: not a record of viacheck watch: {first_mistake(error)}") from None

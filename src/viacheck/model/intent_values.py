@@ -63,9 +63,9 @@ def duration(value: str) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of a duration of the intent (``500ms``, ``5s``, ``2m``)."""
-    number, unit = re.fullmatch(r"([\d.]+)(ms|s|m)", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"ms": 0.001, "s": 1.0, "m": 60.0}[unit]
+    """Return the seconds of a duration (``500ms``, ``5s``, ``2m``, ``24h``, ``7d``)."""
+    number, unit = re.fullmatch(r"([\d.]+)(ms|s|m|h|d)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[unit]
 
 
 def share_text(value: str) -> str:
