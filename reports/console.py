@@ -134,6 +134,8 @@ class _Summary:
         else:
             yield f"{number}. {self._paint(cause.verdict.value, checks)}{where}"
         yield from self._prose(sentence(cause.text), "   ")
+        for need in cause.needs:
+            yield from self._wrapped(f"first: {need}", "   ", "       ")
         yield from self._commands("fix", cause.remedy)
         yield from self._commands("roll back", cause.undo)
         if cause.decision:

@@ -35,6 +35,8 @@ class ReportedCause:
     site_file: tuple[str, ...] = ()
     decision: str = ""
     """What a person must decide; empty when the commands can be typed as they are."""
+    needs: tuple[str, ...] = ()
+    """What must be there before the remedy can be typed."""
     runtime_only: bool = False
     """The remedy changes the running system and no file: a reboot undoes it."""
     verification: str = ""
@@ -147,6 +149,7 @@ def _cause(result: CheckResult, verdict: Verdict) -> ReportedCause:
         tuple(diagnosis.undo),
         tuple(diagnosis.site_file),
         diagnosis.decision or "",
+        tuple(diagnosis.needs),
         _is_runtime_only(diagnosis.remedy_steps),
         diagnosis.mend or "",
     )

@@ -47,6 +47,8 @@ class HostCause:
     remedy: tuple[str, ...]
     undo: tuple[str, ...]
     decision: str
+    needs: tuple[str, ...] = ()
+    """What must be there on this host before the remedy can be typed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +194,7 @@ def _summary(outcome: RunResult, target: TargetRecord, name: str, page: str | No
         verdicts=_verdicts(results),
         causes=tuple(
             HostCause(
-                cause.verdict, cause.code or cause.checks, cause.text, cause.remedy, cause.undo, cause.decision
+                cause.verdict, cause.code or cause.checks, cause.text, cause.remedy, cause.undo, cause.decision, cause.needs
             )
             for cause in causes
         ),

@@ -39,6 +39,7 @@ class ScanFinding:
         if diagnosis is not None and diagnosis.cause.strip() not in lines:
             lines.append(sentence(diagnosis.cause))
         if diagnosis is not None:
+            lines += [f"first: {need}" for need in diagnosis.needs]
             lines += [f"fix: {command}" for command in diagnosis.remedy]
         if self.result.waiver is not None:
             lines.append(self.result.waiver.text)

@@ -59,6 +59,8 @@ def _cause(number: int, cause: ReportedCause, *, many: bool) -> Iterator[str]:
     code = f"{_code(cause.code)} " if cause.code else ""
     where = f" on {listed([_code(name) for name in cause.targets])}" if many else ""
     yield from ("", f"### {number}. {code}({_text(cause.checks)}){where}", "", _text(cause.text))
+    for need in cause.needs:
+        yield from ("", f"First: {_text(need)}")
     for title, commands in (("Fix", cause.remedy), ("Roll back", cause.undo), ("Site file", cause.site_file)):
         if commands:
             yield from ("", f"{title}:", "", _block(commands))

@@ -229,3 +229,19 @@ def test_what_was_seen_has_its_code(boot: ReplayCycle, last: ReplayCycle, shown:
 
 def test_a_route_that_is_written_elsewhere_is_not_missed() -> None:
     assert judge_replay(step(), [step()], "wlan0", [], route_written=False).holds
+
+
+@needs_ifupdown
+def test_a_diff_says_that_the_host_has_no_patch(host: HandMadeHost, tmp_path: Path) -> None:
+    """A minimal Debian has no patch: nobody is given a command that is not found without a word of it."""
+    written(host, LOOPBACK + ETH0 + WLAN0)
+    site = write_site(tmp_path, WRITTEN)
+    said = "first: this host has no patch: install the package patch, or change the file by hand"
+    with_patch = host.viacheck("-k", "PERSIST-01", site=site, report_dir=tmp_path / "with")
+    assert "patch -u" in with_patch.stdout
+    assert "first:" not in with_patch.stdout
+    host.run("mount", "--bind", "/dev/null", str(shutil.which("patch")))
+    without = host.viacheck("-k", "PERSIST-01", site=site, report_dir=tmp_path / "without")
+    assert said in without.stdout.replace("\n       ", " "), without.stdout
+    assert "This host has no patch: install the package patch" in (tmp_path / "without" / "report.html").read_text()
+    assert said in (tmp_path / "without" / "junit.xml").read_text()

@@ -31,6 +31,8 @@ class Cause:
     """Lines of the site file that make it say what the host does."""
     decision: str | None = None
     """What a person must decide."""
+    needs: tuple[str, ...] = ()
+    """What must be there before the remedy can be typed: programs that the host lacks."""
     predicted: bool | None = None
     """Whether the model shows the intended path with the remedy; None if it cannot apply the remedy."""
 
@@ -58,6 +60,7 @@ class Cause:
             undo_steps=[execution_of(step) for step in self.remedy.rollback],
             site_file=list(self.site_file),
             decision=self.decision,
+            needs=list(self.needs),
             remedy_check=RemedyCheck(predicted=self.predicted) if self.predicted is not None else None,
             reported_by=None if check == self.reported_by else self.reported_by,
         )

@@ -23,6 +23,7 @@ from viacheck.diagnosis import (
     traffic_classes,
 )
 from viacheck.diagnosis.cause import Cause
+from viacheck.diagnosis.missing_programs import naming_missing_programs
 from viacheck.diagnosis.remedy_effect import predicted
 from viacheck.model.measurements import Measurements
 
@@ -141,7 +142,9 @@ def diagnose(check: str, resolved: ResolvedIntent, measurements: Measurements) -
     """Return the cause of a check's failure: the deepest one that this check reports, or that also affects it."""
     in_order = _causes(resolved, measurements)
     cause = next((cause for cause in in_order if _explains(cause, check)), None)
-    return predicted(cause, resolved, measurements.traffic) if cause is not None else None
+    if cause is None:
+        return None
+    return naming_missing_programs(predicted(cause, resolved, measurements.traffic), resolved.snapshot)
 
 
 def _explains(cause: Cause, check: str) -> bool:

@@ -40,7 +40,7 @@ from viacheck.parsers.ip_state import IP, read_network_state
 T = TypeVar("T")
 UNDECODABLE = "\ufffd"
 """Stands for an octet of a command's output that is not UTF-8."""
-PROGRAMS = ("pipework", "nft", "iptables", "conntrack")
+PROGRAMS = ("pipework", "nft", "iptables", "conntrack", "patch")
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv6/conf/all/forwarding",
