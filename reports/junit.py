@@ -52,7 +52,7 @@ def _numbers(results: list[CheckResult], strict: bool) -> dict[str, str]:
     return {
         "tests": str(len(results)),
         **{name: str(elements.count(element)) for name, element in _COUNTED},
-        "time": f"{sum(result.seconds for result in results):.4f}",
+        "time": f"{sum(result.seconds for result in results):.3f}",
     }
 
 
@@ -80,7 +80,7 @@ def _properties(run: Run, target: TargetRecord) -> Xml.Element:
 def _case(result: CheckResult, package: str, strict: bool) -> Xml.Element:
     name = f"{result.check} {result.title}" + (f" [{result.case}]" if result.case else "")
     classname = package + chapter(result.check)
-    case = Xml.Element("testcase", classname=_text(classname), name=_text(name), time=f"{result.seconds:.4f}")
+    case = Xml.Element("testcase", classname=_text(classname), name=_text(name), time=f"{result.seconds:.3f}")
     element = _element(result, strict)
     if result.waiver is not None:
         child = Xml.SubElement(case, "skipped", type="waived", message=_text(result.waiver.text))

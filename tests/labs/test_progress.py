@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree as Xml
 
 import pytest
 
@@ -23,6 +24,9 @@ def test_a_lab_is_a_line_that_counts_its_verdicts_and_nothing_is_cut(tmp_path: P
     done = viacheck(*SELECTION, report_dir=tmp_path / "report")
     assert rows(done.stdout) == []
     (nat,) = (line for line in done.stdout.splitlines() if line.startswith("nat "))
+    cases = Xml.fromstring((done.report_dir / "junit.xml").read_text()).iter("testcase")
+    classes = {case.attrib["classname"] for case in cases}
+    assert {"lab:nat.HOST", "lab:policy-routing+rule-missing.ROUTE"} <= classes, "Jenkins shows a package for each lab"
     assert nat.split(maxsplit=2)[:2] == ["nat", "pass"]
     assert re.search(r" \d+ pass, \d+ not-applicable$", nat)
     (broken,) = (line for line in done.stdout.splitlines() if line.startswith("policy-routing+rule-missing "))
@@ -76,4 +80,8 @@ def test_with_strict_an_advisory_ends_the_run_as_a_failure(tmp_path: Path) -> No
     done = viacheck(*selection, "--strict", report_dir=tmp_path / "strict")
     assert (done.exit_code, done.outcome.targets[0].verdict, done.outcome.run.strict) == (1, "fail", True)
     assert "1 failed" in done.stdout.splitlines()[-1]
-    assert "<failure " in (done.report_dir / "junit.xml").read_text()
+    suites = Xml.fromstring((done.report_dir / "junit.xml").read_text())
+    (case,) = suites.iter("testcase")
+    failure = case.find("failure")
+    assert (case.attrib["classname"], failure is not None and failure.get("type")) == ("ROUTE", "FAIL_OPEN")
+    assert "fix: ip route add unreachable" in str(failure is not None and failure.text)

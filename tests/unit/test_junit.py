@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree as Xml
 
 import pytest
@@ -42,6 +43,36 @@ def test_a_case_is_named_for_a_person_and_grouped_by_chapter() -> None:
     assert outcome.targets[0].snapshot is not None
     assert properties["host"] == outcome.targets[0].snapshot["hostname"]
     assert properties["version"] == outcome.run.versions["viacheck"]
+
+
+def test_a_run_of_several_targets_names_them_where_jenkins_and_gitlab_look() -> None:
+    """Neither shows the name of a suite, and GitLab keeps one case of those that have one class and one name."""
+    outcome = SAMPLES["mixed"]()
+    cases = list(Xml.fromstring(junit(outcome)).iter("testcase"))
+    packages = {case.attrib["classname"].rpartition(".")[0] for case in cases}
+    assert packages == {target.id for target in outcome.targets}
+    keys = [(case.attrib["classname"], case.attrib["name"]) for case in cases]
+    assert len(set(keys)) == len(keys)
+
+
+def test_gitlab_shows_text_alone_so_each_skip_and_failure_has_some() -> None:
+    root = Xml.fromstring(junit(SAMPLES["mixed"]()))
+    marked = [element for case in root.iter("testcase") for element in case if element.tag != "system-out"]
+    assert {"failure", "skipped"} <= {element.tag for element in marked}
+    assert all((element.text or "").strip() for element in marked)
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_it_has_what_the_schema_of_jenkins_allows(sample: str) -> None:
+    """As junit-10.xsd of the xUnit plug-in says: its attributes, and times of three decimals."""
+    allowed = {
+        "testsuites": {"name", "time", "tests", "failures", "errors"},
+        "testsuite": {"name", "time", "tests", "failures", "errors", "skipped", "timestamp"},
+        "testcase": {"name", "time", "classname"},
+    }
+    for element in Xml.fromstring(junit(SAMPLES[sample]())).iter():
+        assert set(element.attrib) <= allowed.get(element.tag, {"name", "value", "type", "message"})
+        assert re.fullmatch(r"\d+\.\d{3}", element.get("time", "0.000"))
 
 
 def test_an_advisory_is_output_or_with_strict_a_failure() -> None:
