@@ -20,6 +20,7 @@ from tests.helpers.front_door import VIACHECK, sub_command
 from tests.helpers.hand_made import AGENT_PATH, SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from tests.unit.test_site_lab import BRIDGED
 from viacheck.flight_recorder.record_file import Entry, read_entries
+from viacheck.host.link_monitors import link_monitors
 from viacheck.host.namespace import Namespace
 from viacheck.installation import ROOT
 from viacheck.model.result import CheckResult, RunResult, TimelineEvidence, Verdict
@@ -149,6 +150,7 @@ def test_a_flap_is_found_with_its_cause_and_no_other(host: HandMadeHost, watcher
     for segment in watcher.state.glob("record-*"):
         segment.unlink()
     watcher.wait_for(lambda: watcher.count("count") > 0)
+    assert link_monitors(host.namespace) == (), "a twin of this host shows what a flap does: a recorder changes nothing"
     with sender_of(host) as send:
         host.ip("rule del from 172.17.0.0/16 lookup 200")
         for _ in range(PACKETS):

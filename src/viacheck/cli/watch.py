@@ -18,6 +18,7 @@ from reports.text import columns_of, escape_unprintable
 from viacheck import __version__
 from viacheck.bundle.manifest import DEFAULT, MODES
 from viacheck.cli.command import CommandFailed, named_folder, opened
+from viacheck.host.link_monitors import FLIGHT_RECORDER
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_values import seconds
 from viacheck.model.site_agents import SOLE_AGENT, agent_chosen, load_agents, named
@@ -165,6 +166,9 @@ def _watch(spec: TargetSpec, folder: Path, record: RecordFile, options: argparse
             f"{folder}: holds an unfinished record of another site file; "
             f"'viacheck watch --report {shlex.quote(str(folder))}' reports it, then remove the folder"
         )
+    if options.lab is None:
+        # A lab's process acts on link changes in the name of the lab's own link monitor.
+        Path("/proc/self/comm").write_text(FLIGHT_RECORDER, encoding="ascii")
     with opened(spec) as target:
         assert isinstance(target, NamespaceTarget)
         if target.missing_capability is not None:

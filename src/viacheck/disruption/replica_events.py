@@ -26,7 +26,10 @@ def obstacle(event: str, snapshot: Snapshot, intent: Intent) -> str | None:
         if watchers is None:
             return f"the snapshot does not say which of the host's programs react to link changes, {_NO_PROGRAMS}"
         if watchers:
-            return f"{', '.join(watchers)} of the host may react to link changes, {_NO_PROGRAMS}"
+            return (
+                f"{', '.join(watchers)} of the host may react to link changes, {_NO_PROGRAMS}; --allow-disruptive "
+                "tries it on the host itself"
+            )
     if event == "carrier-loss" and any(route.nexthop_id is not None for route in snapshot.host.routes):
         return "a route uses a nexthop object, which the kernel removes with the carrier, and a replica has none"
     if event == "ifupdown":

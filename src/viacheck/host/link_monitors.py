@@ -15,7 +15,10 @@ ROUTE_PROTOCOL = "0"
 """NETLINK_ROUTE, as /proc/net/netlink writes it."""
 LINK_GROUP = 1
 """RTMGRP_LINK (linux/rtnetlink.h)."""
+FLIGHT_RECORDER = "viacheck-watch"
+"""The name that ``viacheck watch`` gives its process: it listens, and changes nothing."""
 BYSTANDERS = frozenset({
+    FLIGHT_RECORDER,
     "avahi-daemon", "chronyd", "containerd", "dockerd", "hostapd", "iwd", "ntpd", "snmpd", "systemd-resolve",
     "systemd-timesyn", "systemd-udevd", "wpa_supplicant",
 })  # fmt: skip
