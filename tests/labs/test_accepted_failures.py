@@ -50,6 +50,16 @@ def test_it_counts_again_after_the_date(host: HandMadeHost, tmp_path: Path) -> N
     assert f"note: the waiver of RULE_MISSING ended on {yesterday}; it counts again" in done.stdout
 
 
+def test_a_waiver_of_no_check_is_one_line_and_no_run(host: HandMadeHost, tmp_path: Path) -> None:
+    site = write_site(tmp_path, waiving(TODAY).replace('diagnosis = "RULE_MISSING"', 'check = "XYZ-01"'))
+    done = host.viacheck(*ROUTING, report_dir=tmp_path / "report", site=site)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.endswith(
+        "waive[1].check: found 'XYZ-01'; no check has this id; a check of your own also takes 'own = true'"
+    )
+    assert (done.exit_code, (tmp_path / "report").exists()) == (4, False)
+
+
 def test_a_run_fails_only_for_what_got_worse(waived: Finished, tmp_path: Path) -> None:
     broken = viacheck("--lab", "policy-routing+rule-missing", "-q", "-k", "ROUTE", report_dir=tmp_path / "broken")
     assert broken.exit_code == 1

@@ -103,7 +103,16 @@ def test_a_wrong_waiver_is_one_line(keys: dict[str, Any], mistake: str) -> None:
             'diagnosis = "FAIL_OPNE"',
             "diagnosis: found 'FAIL_OPNE'; no diagnosis has this code, did you mean 'FAIL_OPEN'?",
         ),
-        ('check = "DSCP-01"', None),
+        ('check = "EGRES-01"', "check: found 'EGRES-01'; no check has this id, did you mean 'EGRESS-01'?"),
+        (
+            'check = "XYZ-01"',
+            "check: found 'XYZ-01'; no check has this id; a check of your own also takes 'own = true'",
+        ),
+        (
+            'check = "ROUTE-99"\nown = true',
+            "check: found 'ROUTE-99'; no check has this id, did you mean 'ROUTE-07'?",
+        ),
+        ('check = "DSCP-01"\nown = true', None),
         ('check = "WATCH-02"', None),
     ],
 )

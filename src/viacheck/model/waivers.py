@@ -40,16 +40,19 @@ def ended_waivers(intent: Mapping[str, Any], today: datetime.date) -> Iterable[s
 
 
 def unknown_waivers(document: dict[str, Any]) -> Iterator[str]:
-    """Yield a line for each waiver of a site file that names no check of viacheck's chapters, or no diagnosis.
+    """Yield a line for each waiver of a site file that names no check, or no diagnosis.
 
-    A check of another chapter may be the user's own. Only files that a person writes are asked: the intent of a saved
+    A check of the user's own is marked by ``own``; its chapter is none of viacheck's. Only files that a person writes are asked: the intent of a saved
     result may come from a newer release, with checks of its own.
     """
     for number, waiver in enumerate(SiteDocument(document).valid(list[dict[str, Any]], "waive") or [], 1):
         entry = SiteDocument(waiver)
         check, code = entry.valid(CheckId, "check"), entry.valid(DiagnosisCode, "diagnosis")
-        if check is not None and chapter(check) in CHAPTERS and check not in CHECK_IDS:
-            yield f"waive[{number}].check: found {shown(check)}; no check has this id{_near(check, CHECK_IDS)}"
+        own = entry.valid(bool, "own") is True and check is not None and chapter(check) not in CHAPTERS
+        if check is not None and not own and check not in CHECK_IDS:
+            near = _near(check, CHECK_IDS)
+            of_yours = "" if near or chapter(check) in CHAPTERS else "; a check of your own also takes 'own = true'"
+            yield f"waive[{number}].check: found {shown(check)}; no check has this id{near}{of_yours}"
         if code is not None and code not in CODES:
             yield f"waive[{number}].diagnosis: found {shown(code)}; no diagnosis has this code{_near(code, CODES)}"
 
