@@ -194,7 +194,8 @@ def _summary(outcome: RunResult, target: TargetRecord, name: str, page: str | No
         verdicts=_verdicts(results),
         causes=tuple(
             HostCause(
-                cause.verdict, cause.code or cause.checks, cause.text, cause.remedy, cause.undo, cause.decision, cause.needs
+                cause.verdict, cause.code or cause.checks, cause.text, cause.remedy, cause.undo, cause.decision,
+                cause.needs,
             )
             for cause in causes
         ),

@@ -1,8 +1,8 @@
 """junit.xml: the run as CI systems read it, one suite for each target and one case for each check and case.
 
-Jenkins groups cases by package and class, which are the two parts of ``classname`` around its last dot, and GitLab shows
-``classname`` as the suite of a case; neither shows the suite's own name. So the class is the chapter, and in a run with
-several targets the package is the target. GitLab shows the text of an element, and not its ``message``.
+Jenkins groups cases by package and class, which are the two parts of ``classname`` around its last dot, and GitLab
+shows ``classname`` as the suite of a case; neither shows the suite's own name. So the class is the chapter, and in a
+run with several targets the package is the target. GitLab shows the text of an element, and not its ``message``.
 
 A fail is a failure, an inconclusive check an error, and a check that did not run or is waived is skipped. An advisory
 passes, with its text in the case's output, unless the run is strict: it is a failure then. XML 1.0 allows no control

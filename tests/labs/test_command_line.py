@@ -15,6 +15,7 @@ from tests.helpers.front_door import VIACHECK, by_check, finished, sub_command, 
 from tests.helpers.paths import ROOT
 from viacheck import __version__
 from viacheck.cli.main import CHECKOUT_COMMANDS, COMMANDS
+from viacheck.installation import CHECKS
 from viacheck.model.result import Verdict
 
 HEAVY = ("scapy", "pyroute2", "docker", "jinja2", "pytest", "testinfra", "xdist")
@@ -57,7 +58,10 @@ def test_every_command_has_help(name: str) -> None:
         (("exlain", "--lab", "nat"), "viacheck: unknown command 'exlain'; did you mean explain? "),
         (("colect-script",), "viacheck: unknown command 'colect-script'; did you mean collect-script? "),
         (("\x1b[31m",), "viacheck: unknown command '\\x1b[31m'; allowed: run, "),
-        (("explain", "--lab", "nat", "--too", "x"), "viacheck explain: the following arguments are required: --to"),
+        (("explain", "--lab", "nat"), "viacheck explain: the following arguments are required: --to"),
+        (("explain", "--lab", "nat", "--too", "x"), "viacheck explain: unknown option '--too', did you mean --to? ("),
+        (("export", "x", "--fromat", "tap"), "viacheck export: unknown option '--fromat', did you mean --format? ("),
+        (("site", "inti"), "viacheck site: argument schema|init|check: invalid choice: 'inti' (choose from "),
         (("diff", "a.json", "b.json", "c.json"), "viacheck diff: unknown argument 'c.json' ("),
         (("collect", "--site", "nowhere.toml"), "viacheck collect: nowhere.toml: cannot be read: No such file"),
         (("explain", "--bundle", "nowhere", "--to", "203.0.113.9"), "viacheck explain: nowhere: cannot be read: "),
@@ -81,6 +85,27 @@ def test_a_wrong_command_line_is_one_line(arguments: tuple[str, ...], message: s
     assert done.stderr.startswith(message)
     assert done.stderr.rstrip("\n").count("\n") == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_word_of_a_command_gets_the_nearest() -> None:
+    assert sub_command("site", "inti").stderr.endswith("; did you mean init?\n")
+    assert sub_command("fleet", "rnu").stderr.endswith("; did you mean run?\n")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (("-m", "viacheck", "--lba", "nat"), "ERROR: unknown option '--lba', did you mean --lab? ('viacheck run "),
+        (("-m", "viacheck", "colect"), "viacheck: unknown command 'colect'; did you mean collect? "),
+        (("-m", "pytest", str(CHECKS), "--lba=nat"), "ERROR: unknown option '--lba', did you mean --lab? ('pytest "),
+        (("-m", "pytest", str(CHECKS), "--redact", "x"), "ERROR: argument --redact: invalid choice: 'x' "),
+    ],
+)
+def test_python_and_plain_pytest_say_it_in_one_line_too(start: tuple[str, ...], message: str) -> None:
+    done = subprocess.run([sys.executable, *start], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith(message)
+    assert done.stderr.rstrip("\n").count("\n") == 0
 
 
 def test_several_mistakes_in_a_site_file_are_a_line_each(tmp_path: Path) -> None:

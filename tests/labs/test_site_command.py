@@ -125,7 +125,8 @@ def test_a_draft_of_a_plain_host_says_that_the_uplink_was_guessed(host: Namespac
     intent = load_intent(path)
     assert (intent.egress.uplink, intent.egress.table) == ("eth0", None)
     marked = [line for line in path.read_text().splitlines() if "CORRECT THIS" in line]
-    assert [line.split(" ")[0] for line in marked] == ["container", "network", "uplink", "target"]
+    assert [line.removeprefix("# ").split(" ")[0] for line in marked] == ["container", "network", "uplink", "target"]
+    assert '# target = ""  # CORRECT THIS: no address beyond the uplink answered ping; name one that does' in marked
 
 
 def test_a_rule_whose_table_is_empty_keeps_the_table_and_marks_the_uplink(host: Namespace, tmp_path: Path) -> None:

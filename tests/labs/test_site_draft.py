@@ -16,6 +16,7 @@ from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import LabSpec
 from netns_lab.open_lab import open_lab
+from netns_lab.plan import PROBE_TARGET, RESOLVER
 from netns_lab.scenarios import BLANK, SCENARIOS
 from tests.helpers.engine_host import DOCKER_HOST, EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import VIACHECK, Finished, command, finished
@@ -113,6 +114,33 @@ def test_the_draft_of_a_hand_made_host_judges_it_as_healthy(
         done, intent = drafted_and_judged(host.inside(*by), ["--netns", AGENT_PATH], tmp_path)
     assert done.exit_code == 0, done.said
     assert (intent.mode, (intent.egress.uplink, intent.egress.table, intent.egress.persist)) == (mode, egress)
+
+
+def test_without_a_resolver_the_next_router_beyond_the_gateway_is_the_target(tmp_path: Path) -> None:
+    with hand_made_host({"eth0": UPLINKS["eth0"]}) as host:
+        host.run("sh", "-c", "echo nameserver 127.0.0.53 >/etc/resolv.conf")
+        host.ip("netns add isp")
+        host.ip("-n gw0 link add wan0 type veth peer name lan0 netns isp")
+        for address in (PROBE_TARGET, RESOLVER):
+            host.ip(f"-n gw0 address del {address}/32 dev lo")
+        for name, link, address, other in (
+            ("gw0", "wan0", "192.0.2.2", "192.0.2.1"),
+            ("isp", "lan0", "192.0.2.1", "192.0.2.2"),
+        ):
+            host.ip(f"-n {name} address add {address}/30 dev {link}")
+            host.ip(f"-n {name} link set {link} up")
+            host.ip(f"-n {name} route add default via {other}")
+            host.ip(f"netns exec {name} sysctl -q -w net.ipv4.ip_forward=1")
+        draft = tmp_path / "site.toml"
+        init = [*VIACHECK, "site", "init", "--netns", AGENT_PATH, "-o", str(draft)]
+        drafted = finished(host.inside(*init), tmp_path)
+        assert drafted.exit_code == 0, drafted.said
+        said = "# the next router beyond the gateway answered ping: any address beyond the uplink that answers ping"
+        assert f'target = "192.0.2.1"  {said}' in draft.read_text()
+        host.ip("netns exec isp sysctl -q -w net.ipv4.icmp_echo_ignore_all=1")
+        draft.unlink()
+        assert finished(host.inside(*init), tmp_path).exit_code == 0
+        assert '# target = ""  # CORRECT THIS' in draft.read_text()
 
 
 def on_its_own_network(host: EngineHost) -> None:

@@ -18,12 +18,32 @@ if TYPE_CHECKING:
     from viacheck.targets.specs import TargetSpec
 
 
+_REQUIRED = re.compile(r"^the following arguments are required: | is required$")
+"""What argparse says of arguments that are not there."""
+
+
 class CommandLineError(UsageError):
     """An option or argument is wrong."""
 
-    def __init__(self, prog: str, message: str) -> None:
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
         super().__init__(message)
-        self.prog = prog
+        self.prog, self._parser = parser.prog, parser
+
+    def text(self, arguments: Sequence[str]) -> str:
+        """Return the error in one line: an option that does not exist, or else what argparse says.
+
+        argparse asks for what is required before it looks at what it does not know, and leaves a mistyped word to a list
+        of those that it knows.
+        """
+        message = str(self)
+        options = [argument for argument in arguments if argument.startswith("--") and argument != "--"]
+        known = options_of(self._parser)
+        unknown = [name for name in options if not any(one.startswith(name.partition("=")[0]) for one in known)]
+        if unknown and _REQUIRED.search(message):
+            return unknown_arguments(unknown, self._parser, self.prog)
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message)
+        near = nearest(choice[1], re.findall(r"[\w-]+", choice[2])) if choice is not None else None
+        return f"{message}; did you mean {near}?" if near else message
 
 
 class CommandFailed(Exception):
@@ -46,7 +66,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the error instead of printing the usage."""
-        raise CommandLineError(self.prog, message)
+        raise CommandLineError(self, message)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -54,9 +74,14 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
+def options_of(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the long options that the help of a parser names."""
+    return re.findall(r"(?<![\w-])--[a-z][\w-]*", parser.format_help())
+
+
 def unknown_arguments(unknown: Sequence[str], parser: argparse.ArgumentParser, prog: str) -> str:
     """Return in one line what is wrong with arguments that a parser does not know, with the nearest option of each."""
-    known = re.findall(r"(?<![\w-])--[a-z][\w-]*", parser.format_help())
+    known = options_of(parser)
     mistakes = []
     for argument in unknown:
         word = argument.partition("=")[0]

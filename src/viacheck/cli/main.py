@@ -146,7 +146,7 @@ def _run_command(commands: dict[str, str], arguments: list[str]) -> int:
             raise UsageError(unknown_arguments(unknown, options.parser, prog))
         return int(options.run(options))
     except CommandLineError as error:
-        print_error(error.prog, *error.lines)
+        print_error(error.prog, error.text(arguments))
         return ExitStatus.USAGE
     except UsageError as error:
         print_error(prog, *error.lines)

@@ -28,11 +28,12 @@ from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.host.outer_host import require_access
 from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.exit_status import ExitStatus, UsageError
-from viacheck.model.intent_draft import CORRECT, draft
+from viacheck.model.intent_draft import CORRECT, DraftedTarget, draft, own_networks, target_candidates
 from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.intent_schema import intent_schema
 from viacheck.model.site_agents import load_agents, named
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
+from viacheck.packets.answering_target import answering_target
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence.assess import manager_of, read_all
 from viacheck.persistence.pipework import runs_again
@@ -93,12 +94,13 @@ def _init(options: argparse.Namespace) -> ExitStatus:
     container = options.container
     if container is None and options.netns is None:
         container = _find_agent(remarks)
-    snapshot = _take_snapshot(container, options.netns)
+    snapshot, target = _take_snapshot(container, options.netns)
     table_names = {entry.number: entry.name for entry in reversed(registered(snapshot.files))}
     manager = partial(manager_of, read_all(snapshot))
     drafted = draft(
-        snapshot, table_names, manager, container=container, netns=options.netns, runs_pipework=runs_again(snapshot)
-    )
+        snapshot, table_names, manager, container=container, netns=options.netns, runs_pipework=runs_again(snapshot),
+        target=target,
+    )  # fmt: skip
     try:
         write_file(path, drafted.text, replace=options.force)
     except FileExistsError:
@@ -144,8 +146,8 @@ def _exists(path: str) -> UsageError:
     return UsageError(f"{path}: exists; --force replaces it")
 
 
-def _take_snapshot(container: str | None, netns: str | None) -> Snapshot:
-    """Take the snapshot for the draft, with the agent's namespace where it can be opened."""
+def _take_snapshot(container: str | None, netns: str | None) -> tuple[Snapshot, DraftedTarget | None]:
+    """Take the snapshot for the draft, with the agent's namespace where it can be opened, and find a probe target."""
     with contextlib.ExitStack() as opened:
         require_access()
         host = Namespace.current()
@@ -173,10 +175,28 @@ def _take_snapshot(container: str | None, netns: str | None) -> Snapshot:
         if agent is not None:
             opened.callback(agent.close)
         snapshot = take_snapshot(host, agent, engine, problems)
+        target = _find_target(agent or host, snapshot)
     unread = snapshot.problem("routes") or snapshot.problem("rules")
     if unread is not None:
         raise UsageError(unread.reason)
-    return snapshot
+    return snapshot, target
+
+
+def _find_target(sender: Namespace, snapshot: Snapshot) -> DraftedTarget | None:
+    """Return an address beyond the uplink that answers ping; None if none does, or this process may not ask."""
+    candidates = target_candidates(snapshot)
+    try:
+        answering = answering_target(sender, candidates, own_networks(snapshot))
+    except OSError:
+        return None
+    if answering is None:
+        return None
+    address, is_router = answering
+    who = "the next router beyond the gateway" if is_router else "this address"
+    for resolvers, whose in ((snapshot.host_resolvers, "the host's"), (snapshot.resolvers, "the agent's")):
+        if str(address) in (resolvers or ()):
+            who = f"{whose} resolver"
+    return DraftedTarget(address, f"{who} answered ping")
 
 
 def _mistakes(text: str, path: str) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
 from viacheck.model.exit_status import UsageError
+from viacheck.model.intent import DEFAULT_TARGET
 from viacheck.model.snapshot import TABLE_MAIN, Address, DockerNetwork, NetworkState, Nexthop, Rule, Snapshot
 from viacheck.model.toml_text import toml_key, toml_text
 
@@ -43,6 +44,14 @@ class DraftedAttachment:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftedTarget:
+    """An address that answers the probes, and why it is likely to do so."""
+
+    address: IPv4Address
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A draft of site.toml, and what its reader must know beside it."""
 
@@ -58,6 +67,7 @@ def draft(
     container: str | None = None,
     netns: str | None = None,
     runs_pipework: bool = True,
+    target: DraftedTarget | None = None,
 ) -> Draft:
     """Return a draft of site.toml from what a snapshot shows.
 
@@ -68,6 +78,7 @@ def draft(
         container: the agent's container.
         netns: the agent's network namespace.
         runs_pipework: whether a file of the host runs pipework again.
+        target: an address beyond the uplink that answers ping; None when none did, or none was asked.
 
     Raises:
         UsageError: when no default route shows an uplink, or the agent has no network of its own.
@@ -121,7 +132,7 @@ def draft(
             "[host]",
             f"default_exit = {toml_text(main.interface)}  # where the host's own packets must leave",
         ]
-    lines += ["", *_probe_lines(snapshot), ""]
+    lines += ["", *_probe_lines(target), ""]
     remarks = [f"{name} may be an uplink too, but no default route names its gateway" for name in others]
     return Draft("\n".join(lines), tuple(remarks))
 
@@ -287,25 +298,31 @@ def _other_uplinks(
     return names
 
 
-def _probe_lines(snapshot: Snapshot) -> Iterator[str]:
-    """Yield [probe]: a resolver beyond the host's networks is an address that most likely answers."""
-    networks = [
-        ip_network(f"{address.address}/{address.prefixlen}", strict=False) for address in snapshot.host.addresses
+def target_candidates(snapshot: Snapshot) -> list[IPv4Address]:
+    """Return addresses beyond the host's networks that may answer ping, the likeliest first: the resolvers."""
+    own = own_networks(snapshot)
+    resolvers = map(_ipv4, (*(snapshot.resolvers or ()), *(snapshot.host_resolvers or ())))
+    beyond = [
+        address
+        for address in dict.fromkeys(filter(None, resolvers))
+        if not (address.is_loopback or address.is_multicast or any(address in network for network in own))
     ]
-    target = next(
-        (
-            address
-            for resolver in snapshot.resolvers or ()
-            if (address := _ipv4(resolver)) is not None
-            and not (address.is_loopback or address.is_multicast or any(address in network for network in networks))
-        ),
-        None,
-    )
+    return [*beyond, DEFAULT_TARGET]
+
+
+def own_networks(snapshot: Snapshot) -> list[IPv4Network]:
+    """Return the IPv4 networks of the host and of the agent."""
+    addresses = (*snapshot.host.addresses, *(snapshot.agent.addresses if snapshot.agent is not None else ()))
+    networks = (ip_network(f"{one.address}/{one.prefixlen}", strict=False) for one in addresses)
+    return [network for network in networks if isinstance(network, IPv4Network)]
+
+
+def _probe_lines(target: DraftedTarget | None) -> Iterator[str]:
     yield "[probe]"
     if target is not None:
-        yield f'target = "{target}"  # the agent\'s resolver: any address beyond the uplink that answers ping'
+        yield f'target = "{target.address}"  # {target.why}: any address beyond the uplink that answers ping'
     else:
-        yield f'target = "198.51.100.1"  # {CORRECT}: an address beyond the uplink that answers ping'
+        yield f'# target = ""  # {CORRECT}: no address beyond the uplink answered ping; name one that does'
     yield 'protocols = ["icmp", "udp", "tcp"]'
 
 
