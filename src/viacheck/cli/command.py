@@ -32,8 +32,8 @@ class CommandLineError(UsageError):
     def text(self, arguments: Sequence[str]) -> str:
         """Return the error in one line: an option that does not exist, or else what argparse says.
 
-        argparse asks for what is required before it looks at what it does not know, and leaves a mistyped word to a list
-        of those that it knows.
+        argparse asks for what is required before it looks at what it does not know, and answers a mistyped word with
+        the list of those that it knows.
         """
         message = str(self)
         options = [argument for argument in arguments if argument.startswith("--") and argument != "--"]
