@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
-import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.guarded_host import STEPS, WITHIN, GuardedHost, guarded_run, locked_by_another, until, wait_for_end
-from tests.helpers.long_runs import KILLS, SOAK_KILLS
+from tests.helpers.guarded_host import WITHIN, GuardedHost, guarded_run, locked_by_another, until, wait_for_end
 from tests.helpers.paths import ROOT
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire
-from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED
-
-LATER = 0.05
-"""Seconds in which a run that is not paused gets through all steps, and restores the state."""
+from viacheck.guard.saved_state import OUTCOME, UNFINISHED
 
 
 @pytest.fixture
@@ -38,27 +31,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "moment" in metafunc.fixturenames:
-        metafunc.parametrize("moment", range(SOAK_KILLS if metafunc.config.option.soak else KILLS))
-
-
-def test_killed_in_the_middle_of_a_flap_it_leaves_the_host_as_it_was(
-    host: GuardedHost, folder: Path, moment: int
-) -> None:
-    before = host.state()
-    step, running_on = moment % len(STEPS), moment // len(STEPS) % 2 == 1
-    with guarded_run(host, folder, pause_at=-1 if running_on else step) as run:
-        # Half of the runs are killed while they pause, the others while they begin the next step, or later.
-        run.reach(step)
-        if moment >= KILLS:
-            time.sleep(random.uniform(0, LATER))
-        run.end_with(signal.SIGKILL)
-        assert host.state() == before, run.log()
-    assert (folder / FINISHED).exists()
-    assert not (folder / UNFINISHED).exists()
-
-
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_to_the_whole_process_group_leaves_the_host_as_it_was(
     host: GuardedHost, folder: Path, number: signal.Signals
@@ -68,19 +40,6 @@ def test_a_signal_to_the_whole_process_group_leaves_the_host_as_it_was(
         run.reach(4)
         os.killpg(run.process.pid, number)
         wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state")
-        assert host.state() == before, run.log()
-
-
-def test_the_loss_of_the_terminal_leaves_the_host_as_it_was(host: GuardedHost, folder: Path) -> None:
-    before = host.state()
-    ours, theirs = pty.openpty()
-    take_terminal = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
-    with guarded_run(host, folder, pause_at=7, before=take_terminal, stdin=theirs, start_new_session=True) as run:
-        os.close(theirs)
-        run.reach(7)
-        os.close(ours)
-        wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state")
-        assert run.process.wait() == -signal.SIGHUP
         assert host.state() == before, run.log()
 
 
