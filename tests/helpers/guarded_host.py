@@ -67,8 +67,9 @@ rule add priority 40000 not to 10.0.0.0/8 ipproto udp dport 53-54 unreachable
 class GuardedHost:
     """The host's namespace, and the one at the other end of its uplinks."""
 
-    def __init__(self) -> None:
-        self.namespace = Namespace.create("guarded")
+    def __init__(self, prepare: Callable[[], None] | None = None) -> None:
+        """Build it; ``prepare`` mounts what the host shall have for itself."""
+        self.namespace = Namespace.create("guarded", prepare)
         self.far = Namespace.create("far")
         # With the same index at both ends the kernel tells of a carrier up to a second later.
         for number in range(3):

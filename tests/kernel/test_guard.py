@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.guarded_host import WITHIN, GuardedHost, guarded_run, locked_by_another, until, wait_for_end
+from tests.helpers.guarded_host import STEPS, WITHIN, GuardedHost, guarded_run, locked_by_another, until, wait_for_end
 from tests.helpers.paths import ROOT
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire
 from viacheck.guard.saved_state import OUTCOME, UNFINISHED
+from viacheck.host.syscalls import mount
 
 
 @pytest.fixture
@@ -371,3 +372,53 @@ def test_the_saved_file_is_readable_by_its_owner_and_for_people(host: GuardedHos
         path = Path(armed.state_file)
         assert path.stat().st_mode & 0o777 == 0o600
         assert '"text": "priority 1000 from 172.17.0.0/16 lookup 200"' in path.read_text()
+
+
+FULL = "sh -c 'cat /dev/zero >{folder}/filler 2>/dev/null; true'"
+READ_ONLY = "sh -c 'mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}'"
+
+
+@pytest.fixture
+def on_small_disk(folder: Path) -> Iterator[GuardedHost]:
+    """A host whose state directory is a small disk of its own."""
+    folder.mkdir(mode=0o700)
+    host = GuardedHost(prepare=lambda: mount("tmpfs", str(folder), "tmpfs", options="size=192k,mode=700"))
+    yield host
+    host.close()
+
+
+@pytest.mark.parametrize("disk", [FULL, READ_ONLY], ids=["full", "read-only"])
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "ended"])
+def test_a_disk_that_cannot_be_written_any_more_keeps_nothing_from_being_restored(
+    on_small_disk: GuardedHost, folder: Path, disk: str, killed: bool
+) -> None:
+    host, before = on_small_disk, on_small_disk.state()
+    with guarded_run(host, folder, pause_at=2, steps=[disk.format(folder=folder), *STEPS]) as run:
+        run.reach(2)
+        assert host.state() != before
+        if killed:
+            run.end_with(signal.SIGKILL)
+        else:
+            run.go_on()
+            outcome = run.outcome()
+            assert outcome["equal"]
+            assert bool(outcome["unmarked"]) == (disk == READ_ONLY)
+            wait_for_end(run.process.pid, WITHIN, "the run ends")
+    assert host.state() == before
+    assert host.namespace.run(["flock", "--nonblock", f"{folder}/lock", "true"]).ok
+    restore = [sys.executable, "-m", "viacheck.cli.main", "restore", "--state", f"{folder}/{UNFINISHED}"]
+    done = host.namespace.run(restore)
+    assert (done.exit_code, done.stderr.count("\n")) == ((0, 0) if disk == FULL else (4, 1)), done.stderr
+
+
+@pytest.mark.parametrize("disk", [FULL, READ_ONLY], ids=["full", "read-only"])
+def test_on_a_disk_that_cannot_be_written_nothing_is_changed(
+    on_small_disk: GuardedHost, folder: Path, disk: str
+) -> None:
+    host, before = on_small_disk, on_small_disk.state()
+    assert host.namespace.run(["sh", "-c", disk.format(folder=folder)]).ok
+    with pytest.raises(AssertionError, match=r"GuardRefused: .*(No space left on device|Read-only file system)\n$"):
+        guarded_run(host, folder).__enter__()
+    assert host.state() == before
+    lock = folder / "lock"
+    assert host.namespace.run(["sh", "-c", f"[ ! -e {lock} ] || flock --nonblock {lock} true"]).ok

@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from viacheck.guard.lock import Lock, NoStateDirectory, acquire, default_state_dir
-from viacheck.guard.restore import RestoreResult, restore
-from viacheck.guard.saved_state import UNFINISHED, SavedState, discard, mark_restored, save, take_state
+from viacheck.guard.restore import RestoreResult, finish, restore, restore_timeout
+from viacheck.guard.saved_state import UNFINISHED, SavedState, discard, save, take_state
 from viacheck.guard.watchdog.handle import NotArmed, Watchdog
 from viacheck.guard.watchdog.process import RUN_MARK
 from viacheck.host.namespace import Namespace
@@ -113,16 +113,14 @@ def _read(namespace: Namespace, interfaces: Collection[str], tables: Collection[
 def _arm(namespace: Namespace, lock: Lock, saved: SavedState, path: str, timeout: float) -> Watchdog:
     try:
         save(saved, path)
-        return Watchdog(namespace, lock.fd, path, timeout)
+        return Watchdog(namespace, lock.fd, path, timeout, restore_timeout(saved))
     except (OSError, NotArmed) as error:
         # Nothing was changed, so there is nothing to restore.
         discard(path)
-        raise GuardRefused(f"the watchdog cannot be armed: {error}") from None
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise GuardRefused(f"the watchdog cannot be armed: {reason}") from None
 
 
 def _restore_here(namespace: Namespace, saved: SavedState, path: str) -> RestoreResult:
     """Restore the state in this process, after the watchdog's process was killed."""
-    result = namespace.call(lambda: restore(saved, "the watchdog is gone"))
-    if result.equal:
-        mark_restored(path)
-    return result
+    return finish(namespace.call(lambda: restore(saved, "the watchdog is gone")), path)

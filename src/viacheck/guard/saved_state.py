@@ -210,7 +210,11 @@ def _number(value: Any) -> float:
 
 
 def mark_restored(path: str) -> None:
-    """Rename an unfinished state, so that no later run takes it for unfinished."""
+    """Rename an unfinished state, so that no later run takes it for unfinished.
+
+    Raises:
+        OSError: when the disk cannot be written.
+    """
     folder, name = os.path.split(path)
     if name == UNFINISHED:
         os.replace(path, os.path.join(folder, FINISHED))
