@@ -6,6 +6,7 @@ counters, what the kernel found out about a way).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -268,7 +269,9 @@ class GuardedRun:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
-                stream.close()
+                # What go_on() could not write any more is still in the buffer.
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _kill(pid: int) -> None:

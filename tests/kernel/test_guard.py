@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -173,16 +173,21 @@ CHANGES = {
 }
 
 
+def type_in(host: GuardedHost, lines: Sequence[str]) -> None:
+    """Change the host: arguments of ip(8), or ``#`` and a setting below /proc/sys."""
+    for arguments in lines:
+        if arguments.startswith("#"):
+            path, value = arguments[1:].split("=")
+            host.namespace.call(lambda: Path("/proc/sys", path).write_text(value))  # noqa: B023 - called at once
+        else:
+            host.ip(arguments)
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_events_change_is_restored(host: GuardedHost, folder: Path, change: str) -> None:
     before = host.state()
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder), tables=[201]) as armed:
-        for arguments in CHANGES[change]:
-            if arguments.startswith("#"):
-                path, value = arguments[1:].split("=")
-                host.namespace.call(lambda: Path("/proc/sys", path).write_text(value))  # noqa: B023 - called at once
-            else:
-                host.ip(arguments)
+        type_in(host, CHANGES[change])
     assert armed.result is not None
     assert armed.result.equal, armed.result.difference
     if change == "enslaved":
@@ -219,6 +224,46 @@ FOREIGN = {
     "a routing daemon's route": ["route add 198.51.100.0/24 via 10.10.50.1 dev wl0 proto bgp"],
     "a lease's router": ["route add 198.51.100.0/24 via 10.10.50.1 dev wl0 proto dhcp table 200"],
 }
+
+
+OPERATORS = {
+    "a rule for the change's table": ("rule add priority 700 from 172.17.0.99 lookup 200", "rule del priority 700"),
+    "a rule for the change's interface": ("rule add priority 700 iif wl0 lookup 66", "rule del priority 700"),
+    "a route in the change's table": (
+        "route add 198.51.100.0/24 via 10.10.50.1 dev wl0 table 200", "route del 198.51.100.0/24 table 200",
+    ),
+    "a route by the change's interface": (
+        "route add 198.51.100.0/24 via 10.10.50.1 dev wl0", "route del 198.51.100.0/24",
+    ),
+    "an address": ("address add 10.10.60.9/24 dev wl0", "address del 10.10.60.9/24 dev wl0"),
+    "an IPv6 address": ("address add 2001:db8:60::9/64 dev wl0 nodad", "address del 2001:db8:60::9/64 dev wl0"),
+    "a neighbour": (
+        "neighbour add 10.10.50.66 lladdr 02:00:00:00:50:66 dev wl0 nud permanent",
+        "neighbour del 10.10.50.66 dev wl0",
+    ),
+    "a next hop": ("nexthop add id 5 via 10.10.50.1 dev wl0", "nexthop del id 5"),
+    "the MTU": ("link set wl0 mtu 1400", "link set wl0 mtu 1500"),
+    "a setting": ("#net/ipv4/conf/wl0/rp_filter=2", "#net/ipv4/conf/wl0/rp_filter=0"),
+}  # fmt: skip
+"""What an operator types, and how it is undone."""
+
+
+@pytest.mark.parametrize("change", OPERATORS)
+def test_what_an_operator_did_during_a_flap_is_reported_and_not_touched(
+    host: GuardedHost, folder: Path, change: str
+) -> None:
+    before = host.state()
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder), tables=[200], reconfigures=False) as armed:
+        host.ip("link set wl0 down")
+        host.ip("link set wl0 up")
+        host.ip("rule add from 172.17.0.0/16 lookup 200")
+        type_in(host, OPERATORS[change][:1])
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
+    assert armed.result.foreign, "it is named"
+    assert host.state() != before
+    type_in(host, OPERATORS[change][1:])
+    assert host.state() == before
 
 
 @pytest.mark.parametrize("change", FOREIGN)

@@ -161,8 +161,9 @@ def test_a_watchdog_that_ended_an_event_by_its_limit_is_an_alert(
 ) -> None:
     monkeypatch.setattr("viacheck.disruption.live._PLAN_MARGIN", 0.5)
     monkeypatch.setattr("viacheck.guard.guard.default_state_dir", lambda: str(tmp_path / "state"))
+    intent = parse_intent(tomllib.loads(SITE.format(allow="")), source="site.toml")
     target: Any = SimpleNamespace(
-        host=host.namespace, intent=parse_intent(tomllib.loads(SITE.format(allow="")), source="site.toml"), notes=[], alerts=[],
+        host=host.namespace, intent=intent, notes=[], alerts=[],
         snapshot=SimpleNamespace(host=SimpleNamespace(routes=(), rules=(), addresses=())),
     )  # fmt: skip
     live = LiveDisruption(target, "site.toml", (), asked=True, flap_management=True)

@@ -107,6 +107,11 @@ def events_chosen(intent: Intent, named: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in LIVE_EVENTS if name in wanted)
 
 
+_RECONFIGURING = frozenset({"ifupdown", "networkd-restart"})
+"""The events in which a network manager adds and sets what its files say."""
+_REMOVALS_SHOWN = 10
+
+
 class LiveDisruption:
     """The consent to interrupt a live host, and the guard around each event."""
 
@@ -170,7 +175,9 @@ class LiveDisruption:
         objects = len(host.routes) + len(host.rules) + len(host.addresses)
         timeout = plan_of(intent, self._events).timeout(objects)
         try:
-            with guard(self._target.host, interfaces, timeout=timeout, tables=tables) as armed:
+            with guard(
+                self._target.host, interfaces, timeout=timeout, reconfigures=event.name in _RECONFIGURING, tables=tables
+            ) as armed:
                 yield
         except (GuardRefused, LockHeld) as error:
             raise EventNotPossible(str(error)) from None
@@ -187,7 +194,11 @@ def _restore_text(result: RestoreResult, timeout: float) -> str:
             "middle of it: its results are not those of the event; "
         )
         return expired + _restore_text(dataclasses.replace(result, reason=""), timeout)
-    foreign = f"; not touched: changed by something else: {'; '.join(result.foreign)}" if result.foreign else ""
+    removals = [action for action in result.actions if action.startswith("removed ")]
+    more = [f"and {len(removals) - _REMOVALS_SHOWN} more"] if len(removals) > _REMOVALS_SHOWN else []
+    added = "; ".join([*removals[:_REMOVALS_SHOWN], *more])
+    foreign = f"; added during the event: {added}" if added else ""
+    foreign += f"; not touched: changed by something else: {'; '.join(result.foreign)}" if result.foreign else ""
     if result.equal:
         unmarked = f"; {result.unmarked}: '--forget' of './viacheck restore' deletes it" if result.unmarked else ""
         return f"the host was restored within {result.seconds:.1f} s and equals its saved state{unmarked}{foreign}"
