@@ -1,7 +1,8 @@
-"""The cgroups of engines and whole hosts. Only these folders outlive a killed lab, so the next start sweeps them.
+"""The cgroups of engines and whole hosts. Only these folders would outlive a killed lab; a process removes them.
 
-The name of a cgroup holds the process that owns it, with its start time: a later process with the same number is not
-taken for the owner.
+That process has a session of its own and outlives the lab's, SIGKILL included. Where it was killed too, the next start
+sweeps. The name of a cgroup holds the process that owns it, with its start time: a later process with the same number
+is not taken for the owner.
 """
 
 from __future__ import annotations
@@ -9,23 +10,75 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import time
+import subprocess
 
 from netns_lab.docker_engine.pid_translation import start_time
 
 MOUNT_POINT = "/sys/fs/cgroup"
 PREFIX = "viacheck-lab-"
-REMOVED_WITHIN = 2.0
-_RETRY_EVERY = 0.002
+_REMOVED_WITHIN = 30.0
+"""Seconds until the remover gives up; the kernel takes up to two to end the processes of a whole host."""
 _THAWED = {"freezer.state": "THAWED", "cgroup.freeze": "0"}
 """The freezer's file and its value for running processes: cgroup version 1, version 2."""
+
+_REMOVER = r"""
+cat >/dev/null
+first=$1
+shift
+tries=0
+while [ $tries -lt 2000 ]; do
+    ended=yes
+    if [ "$first" != 0 ] && [ -d "/proc/$first" ]; then ended=; fi
+    find "$@" -name freezer.state | while read -r file; do echo THAWED >"$file"; done
+    find "$@" -name cgroup.freeze | while read -r file; do echo 0 >"$file"; done
+    find "$@" -depth -type d -exec rmdir {} +
+    for folder; do [ ! -d "$folder" ] || ended=; done
+    if [ -n "$ended" ]; then exit 0; fi
+    tries=$((tries + 1))
+    sleep 0.01
+done
+"""
+"""Waits for the end of its input, which is the end of the program that started it, then for the lab's processes. Those
+that are frozen (of a paused container) must run for the SIGKILL that waits for them to end them."""
 
 _numbers = itertools.count(1)
 
 
-def new_name() -> str:
-    """Return the name of a cgroup for another lab of this process."""
-    return f"{PREFIX}{_owner()}-{next(_numbers)}"
+class LabCgroup:
+    """The cgroup of one lab, and the process that removes it after the lab.
+
+    Attributes:
+        name: of the folder, in each hierarchy.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        """Start the process that removes the folders; it makes none.
+
+        Args:
+            first: the lab's first process, whose end is the end of all that could make a folder; 0 when the folder is
+                made before any process of the lab is started.
+        """
+        sweep()
+        self.name = f"{PREFIX}{_owner()}-{next(_numbers)}"
+        self._folders = _folders(self.name)
+        # A session of its own: what the terminal sends to this program must not end it.
+        self._remover: subprocess.Popen[bytes] | None = subprocess.Popen(
+            ["sh", "-c", _REMOVER, "sh", str(first), *self._folders], stdin=subprocess.PIPE, cwd="/",
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def remove(self) -> list[str]:
+        """Remove the folders, once the lab's processes are ended; return those that stay."""
+        if self._remover is not None:
+            assert self._remover.stdin is not None
+            self._remover.stdin.close()
+            try:
+                self._remover.wait(_REMOVED_WITHIN)
+            except subprocess.TimeoutExpired:
+                self._remover.kill()
+                self._remover.wait()
+            self._remover = None
+        return [folder for folder in self._folders if os.path.isdir(folder)]
 
 
 def try_to_write() -> bool:
@@ -41,28 +94,14 @@ def try_to_write() -> bool:
     return bool(folders)
 
 
-def remove(name: str, within: float = REMOVED_WITHIN) -> list[str]:
-    """Remove a cgroup with everything below it from all hierarchies; return the folders that stay.
-
-    Args:
-        name: of the cgroup.
-        within: seconds to try for; 0 tries once.
-    """
-    deadline = time.monotonic() + within
-    left = [folder for folder in _folders(name) if not _remove_tree(folder)]
-    while left and time.monotonic() < deadline:
-        time.sleep(_RETRY_EVERY)
-        left = [folder for folder in left if not _remove_tree(folder)]
-    return left
-
-
 def sweep() -> None:
     """Remove the empty cgroups of labs whose owner was killed; those of running owners stay."""
     names = {name for place in _hierarchies() for name in os.listdir(place) if name.startswith(PREFIX)}
     for name in names:
         pid, _, started = name.removeprefix(PREFIX).rpartition("-")[0].partition("-")
         if not pid.isdecimal() or start_time(int(pid)) != started:
-            remove(name, within=0)
+            for folder in _folders(name):
+                _remove_tree(folder)
 
 
 def unified_hierarchy() -> str | None:
@@ -93,13 +132,12 @@ def _folders(name: str) -> list[str]:
     return [f"{place}/{name}" for place in _hierarchies()]
 
 
-def _remove_tree(folder: str) -> bool:
+def _remove_tree(folder: str) -> None:
     # A cgroup's files go with its folder; the kernel refuses to remove a folder with processes in it (EBUSY).
     for below, _, _ in os.walk(folder, topdown=False):
         _thaw(below)
         with contextlib.suppress(OSError):
             os.rmdir(below)
-    return not os.path.isdir(folder)
 
 
 def _thaw(folder: str) -> None:

@@ -52,8 +52,9 @@ class DockerDaemon:
     """
 
     def __init__(
-        self, host: Namespace, sandbox: EngineSandbox, cgroup: str, settings: Mapping[str, object], busybox: str
-    ) -> None:
+        self, host: Namespace, sandbox: EngineSandbox, cgroup: cgroups.LabCgroup, settings: Mapping[str, object],
+        busybox: str,
+    ) -> None:  # fmt: skip
         """Use :meth:`start`. ``settings`` are keys of daemon.json (dockerd(8)), ``busybox`` makes the image."""
         self.host = host
         self._sandbox, self._cgroup = sandbox, cgroup
@@ -63,7 +64,7 @@ class DockerDaemon:
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
-            "cgroup-parent": f"/{cgroup}",
+            "cgroup-parent": f"/{cgroup.name}",
             "storage-driver": "overlay2",
             **settings,
         }
@@ -100,13 +101,12 @@ class DockerDaemon:
         """
         network = ip_network(subnet)
         bip = f"{gateway or network[1]}/{network.prefixlen}"
-        cgroups.sweep()
         try:
             sandbox = EngineSandbox(host, timeout, base)
         except SandboxFailed as error:
             raise EngineFailed(str(error)) from error
         busybox = f"{base or ''}{BUSYBOX}"
-        engine = cls(host, sandbox, cgroups.new_name(), {"bip": bip, **(settings or {})}, busybox)
+        engine = cls(host, sandbox, cgroups.LabCgroup(sandbox.pid), {"bip": bip, **(settings or {})}, busybox)
         try:
             engine.start_daemon(timeout=timeout)
         except BaseException:
@@ -246,7 +246,7 @@ class DockerDaemon:
         if self._daemon is not None:
             self._daemon.wait(STOP_TIMEOUT)
             self._daemon = None
-        left = cgroups.remove(self._cgroup)
+        left = self._cgroup.remove()
         if left:
             raise EngineLeftovers(f"cgroup folders that cannot be removed: {', '.join(left)}")
 

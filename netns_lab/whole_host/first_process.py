@@ -75,14 +75,3 @@ echo $$ >"$1/cgroup.procs"
 exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -c "$2" init "$3"
 """
 """Joins a cgroup of the host's own, which the new cgroup namespace then takes for the root of all cgroups."""
-
-REMOVE_CGROUP = r"""
-cat >/dev/null
-tries=0
-while [ -d "$1" ] && [ $tries -lt 200 ]; do
-    find "$1" -depth -type d -exec rmdir {} + 2>/dev/null
-    tries=$((tries + 1))
-    sleep 0.05
-done
-"""
-"""Waits for the end of its input, which is the end of the program that started it, then for the host's processes."""

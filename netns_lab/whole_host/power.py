@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from netns_lab import cgroups
-from netns_lab.whole_host.first_process import ENGINE_FOLDERS, FIRST_PROCESS, LAYERS, READY, REMOVE_CGROUP, START
+from netns_lab.whole_host.first_process import ENGINE_FOLDERS, FIRST_PROCESS, LAYERS, READY, START
 from netns_lab.whole_host.root_files import RootFile
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
@@ -55,14 +55,9 @@ class WholeHost:
         # The same number from boot to boot, so that paths by it stay true.
         self._root_fd = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
         self._disk = Namespace.create("disk", lambda: _make_disk(base, files))
-        cgroups.sweep()
-        self._cgroup = f"{cgroups.unified_hierarchy()}/{cgroups.new_name()}"
+        self._lab_cgroup = cgroups.LabCgroup()
+        self._cgroup = f"{cgroups.unified_hierarchy()}/{self._lab_cgroup.name}"
         os.mkdir(self._cgroup)
-        # A session of its own: what the terminal sends to this program must not end it.
-        self._remover = subprocess.Popen(
-            ["sh", "-c", REMOVE_CGROUP, "sh", self._cgroup], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
 
     @property
     def init(self) -> int:
@@ -150,9 +145,7 @@ class WholeHost:
         self._end()
         os.close(self._root_fd)
         self._disk.close()
-        assert self._remover.stdin is not None
-        self._remover.stdin.close()
-        self._remover.wait(ENDED_WITHIN)
+        self._lab_cgroup.remove()
 
     def _set_root(self, path: str) -> None:
         root = os.open(path, os.O_PATH | os.O_CLOEXEC)

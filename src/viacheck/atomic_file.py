@@ -76,8 +76,7 @@ def atomic_file(
             _sync_folder(folder_fd)
     except OSError as error:
         # The names within the folder mean nothing to a user.
-        error.filename, error.filename2 = os.fspath(path), None
-        raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     finally:
         os.close(folder_fd)
 

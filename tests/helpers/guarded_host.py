@@ -6,6 +6,7 @@ counters, what the kernel found out about a way).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,9 @@ rule add priority 40000 not to 10.0.0.0/8 ipproto udp dport 53-54 unreachable
 class GuardedHost:
     """The host's namespace, and the one at the other end of its uplinks."""
 
-    def __init__(self) -> None:
-        self.namespace = Namespace.create("guarded")
+    def __init__(self, prepare: Callable[[], None] | None = None) -> None:
+        """Build it; ``prepare`` mounts what the host shall have for itself."""
+        self.namespace = Namespace.create("guarded", prepare)
         self.far = Namespace.create("far")
         # With the same index at both ends the kernel tells of a carrier up to a second later.
         for number in range(3):
@@ -101,24 +103,19 @@ class GuardedHost:
         return [f"{kind}: {json.dumps(one)}" for kind, objects in self._objects().items() for one in objects]
 
     def _objects(self) -> dict[str, list[Any]]:
-        found: dict[str, Any] = {"links": self._json("-d link show"), "addresses": self._json("address show")}
+        found: dict[str, Any] = {name: self._json(words) for name, words in _SHOWN.items()}
         for link in found["addresses"]:
             for address in link["addr_info"]:
                 address["dynamic"] = address["valid_life_time"] != 4294967295
                 address["label"] = address.get("label", "")
-        found["rules"] = [*self.ip("rule show").splitlines(), *self.ip("-6 rule show").splitlines()]
-        found["neighbours"] = sorted(
-            self.ip("neighbour show nud permanent").splitlines() + self.ip("neighbour show proxy").splitlines()
-        )
-        found["routes"] = self._json("-d route show table all")
-        # Of equal IPv6 routes by several interfaces the kernel keeps no order that anybody chose.
-        found["routes6"] = sorted(
-            json.dumps(route, sort_keys=True) for route in self._json("-d -6 route show table all")
-        )
+        # Of neighbours, and of equal IPv6 routes by several interfaces, the kernel keeps no order that anybody chose.
+        for name in ("neighbours", "proxies", "routes6"):
+            found[name] = sorted(json.dumps(one, sort_keys=True) for one in found[name])
+        found["sysctls"] = self.namespace.run(["sh", "-c", _SYSCTLS]).stdout.splitlines()
         return found
 
     def _json(self, words: str) -> Any:
-        return _without_what_runs(json.loads(self.ip(f"-j {words}") or "[]"))
+        return _without_what_runs(json.loads(self.ip(f"-d -j {words}") or "[]"))
 
     def close(self) -> None:
         """End it."""
@@ -126,6 +123,18 @@ class GuardedHost:
         self.far.close()
 
 
+_SHOWN = {
+    "links": "link show",
+    "addresses": "address show",
+    "rules": "rule show",
+    "rules6": "-6 rule show",
+    "neighbours": "neighbour show nud permanent",
+    "proxies": "neighbour show proxy",
+    "next hops": "nexthop show",
+    "routes": "route show table all",
+    "routes6": "-6 route show table all",
+}
+_SYSCTLS = "grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward 2>/dev/null | sort"
 _RUNS = frozenset({"valid_life_time", "preferred_life_time", "expires", "linkdown", "dead", "used", "age"})
 
 
@@ -167,16 +176,15 @@ def wait_for_end(pid: int, seconds: float, what: str) -> None:
 
 
 RUN = """\
-import os, shlex, subprocess, sys
+import json, os, shlex, subprocess, sys
 from viacheck.host.namespace import Namespace
 from viacheck.guard.guard import guard
 
 folder, timeout, pause_at = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-STEPS = {steps!r}
-
+{first}
 def flap():
-    for number, words in enumerate(STEPS):
-        subprocess.run(["ip", *shlex.split(words)], check=True)
+    for number, words in enumerate(json.loads(sys.argv[4])):
+        subprocess.run(shlex.split(words), check=True, stdout=subprocess.DEVNULL)
         print("step", number, flush=True)
         if number == pause_at:
             sys.stdin.readline()
@@ -188,16 +196,16 @@ with guard(Namespace.current(), ["wl0"], timeout=timeout, tables=[200, 201], sta
 print("outcome", armed.result.to_json().replace("\\n", " "), flush=True)
 """
 STEPS = (
-    "link set wl0 down",
-    "rule del priority 1000 from 172.17.0.0/16 lookup 200",
-    "link set wl0 up",
-    "address del 10.10.50.9/24 dev wl0",
-    "route flush table 200",
-    "rule add from 172.17.0.0/16 lookup 200",
-    "link set wl0 mtu 1200",
-    "address flush dev wl0",
-    "route replace 198.51.100.0/24 via 10.10.40.1 dev up0 table 200",
-    "link set wl0 address 02:00:00:00:99:99",
+    "ip link set wl0 down",
+    "ip rule del priority 1000 from 172.17.0.0/16 lookup 200",
+    "ip link set wl0 up",
+    "ip address del 10.10.50.9/24 dev wl0",
+    "ip route flush table 200",
+    "ip rule add from 172.17.0.0/16 lookup 200",
+    "ip link set wl0 mtu 1200",
+    "ip address flush dev wl0",
+    "ip route replace 198.51.100.0/24 via 10.10.40.1 dev up0 table 200",
+    "ip link set wl0 address 02:00:00:00:99:99",
 )
 NEVER = -1
 
@@ -207,11 +215,11 @@ class GuardedRun:
 
     def __init__(
         self, host: GuardedHost, folder: Path, *, timeout: float = 60, pause_at: int = NEVER, before: str = "pass",
-        **options: Any,
+        first: str = "", steps: Sequence[str] = STEPS, **options: Any,
     ) -> None:  # fmt: skip
         self.host, self.folder = host, folder
-        source = RUN.format(steps=STEPS, before=before)
-        argv = [sys.executable, "-c", source, str(folder), str(timeout), str(pause_at)]
+        source = RUN.format(first=first, before=before)
+        argv = [sys.executable, "-c", source, str(folder), str(timeout), str(pause_at), json.dumps(steps)]
         options.setdefault("stdin", subprocess.PIPE)
         self.process = host.start(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
         self.watchdog = int(self._line().split()[1])
@@ -261,7 +269,9 @@ class GuardedRun:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
-                stream.close()
+                # What go_on() could not write any more is still in the buffer.
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _kill(pid: int) -> None:

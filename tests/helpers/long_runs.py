@@ -9,7 +9,7 @@ import pytest
 from hypothesis import is_hypothesis_test
 
 KILLS, SOAK_KILLS = 20, 200
-"""How many runs are killed in the middle of an event, by default and with ``--soak``."""
+"""How many runs are ended in the middle of an event, by default and with ``--soak``."""
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -19,7 +19,7 @@ def add_options(group: pytest.OptionGroup) -> None:
     )
     group.addoption(
         "--soak", action="store_true",
-        help=f"kill {SOAK_KILLS} runs at random moments, not {KILLS}; try 160 changes of the managers' files, not 20",
+        help=f"end {SOAK_KILLS} runs at random moments, not {KILLS}; try 160 changes of the managers' files, not 20",
     )  # fmt: skip
     group.addoption(
         "--releases", action="store_true", help="run engines and live hosts of all Debian releases, not of one only"

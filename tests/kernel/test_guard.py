@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
-import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.guarded_host import STEPS, WITHIN, GuardedHost, guarded_run, locked_by_another, until, wait_for_end
-from tests.helpers.long_runs import KILLS, SOAK_KILLS
 from tests.helpers.paths import ROOT
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire
-from viacheck.guard.saved_state import FINISHED, OUTCOME, UNFINISHED
-
-LATER = 0.05
-"""Seconds in which a run that is not paused gets through all steps, and restores the state."""
+from viacheck.guard.saved_state import OUTCOME, UNFINISHED
+from viacheck.host.syscalls import mount
 
 
 @pytest.fixture
@@ -38,27 +32,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "moment" in metafunc.fixturenames:
-        metafunc.parametrize("moment", range(SOAK_KILLS if metafunc.config.option.soak else KILLS))
-
-
-def test_killed_in_the_middle_of_a_flap_it_leaves_the_host_as_it_was(
-    host: GuardedHost, folder: Path, moment: int
-) -> None:
-    before = host.state()
-    step, running_on = moment % len(STEPS), moment // len(STEPS) % 2 == 1
-    with guarded_run(host, folder, pause_at=-1 if running_on else step) as run:
-        # Half of the runs are killed while they pause, the others while they begin the next step, or later.
-        run.reach(step)
-        if moment >= KILLS:
-            time.sleep(random.uniform(0, LATER))
-        run.end_with(signal.SIGKILL)
-        assert host.state() == before, run.log()
-    assert (folder / FINISHED).exists()
-    assert not (folder / UNFINISHED).exists()
-
-
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_to_the_whole_process_group_leaves_the_host_as_it_was(
     host: GuardedHost, folder: Path, number: signal.Signals
@@ -68,19 +41,6 @@ def test_a_signal_to_the_whole_process_group_leaves_the_host_as_it_was(
         run.reach(4)
         os.killpg(run.process.pid, number)
         wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state")
-        assert host.state() == before, run.log()
-
-
-def test_the_loss_of_the_terminal_leaves_the_host_as_it_was(host: GuardedHost, folder: Path) -> None:
-    before = host.state()
-    ours, theirs = pty.openpty()
-    take_terminal = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
-    with guarded_run(host, folder, pause_at=7, before=take_terminal, stdin=theirs, start_new_session=True) as run:
-        os.close(theirs)
-        run.reach(7)
-        os.close(ours)
-        wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state")
-        assert run.process.wait() == -signal.SIGHUP
         assert host.state() == before, run.log()
 
 
@@ -213,16 +173,21 @@ CHANGES = {
 }
 
 
+def type_in(host: GuardedHost, lines: Sequence[str]) -> None:
+    """Change the host: arguments of ip(8), or ``#`` and a setting below /proc/sys."""
+    for arguments in lines:
+        if arguments.startswith("#"):
+            path, value = arguments[1:].split("=")
+            host.namespace.call(lambda: Path("/proc/sys", path).write_text(value))  # noqa: B023 - called at once
+        else:
+            host.ip(arguments)
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_events_change_is_restored(host: GuardedHost, folder: Path, change: str) -> None:
     before = host.state()
     with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder), tables=[201]) as armed:
-        for arguments in CHANGES[change]:
-            if arguments.startswith("#"):
-                path, value = arguments[1:].split("=")
-                host.namespace.call(lambda: Path("/proc/sys", path).write_text(value))  # noqa: B023 - called at once
-            else:
-                host.ip(arguments)
+        type_in(host, CHANGES[change])
     assert armed.result is not None
     assert armed.result.equal, armed.result.difference
     if change == "enslaved":
@@ -259,6 +224,46 @@ FOREIGN = {
     "a routing daemon's route": ["route add 198.51.100.0/24 via 10.10.50.1 dev wl0 proto bgp"],
     "a lease's router": ["route add 198.51.100.0/24 via 10.10.50.1 dev wl0 proto dhcp table 200"],
 }
+
+
+OPERATORS = {
+    "a rule for the change's table": ("rule add priority 700 from 172.17.0.99 lookup 200", "rule del priority 700"),
+    "a rule for the change's interface": ("rule add priority 700 iif wl0 lookup 66", "rule del priority 700"),
+    "a route in the change's table": (
+        "route add 198.51.100.0/24 via 10.10.50.1 dev wl0 table 200", "route del 198.51.100.0/24 table 200",
+    ),
+    "a route by the change's interface": (
+        "route add 198.51.100.0/24 via 10.10.50.1 dev wl0", "route del 198.51.100.0/24",
+    ),
+    "an address": ("address add 10.10.60.9/24 dev wl0", "address del 10.10.60.9/24 dev wl0"),
+    "an IPv6 address": ("address add 2001:db8:60::9/64 dev wl0 nodad", "address del 2001:db8:60::9/64 dev wl0"),
+    "a neighbour": (
+        "neighbour add 10.10.50.66 lladdr 02:00:00:00:50:66 dev wl0 nud permanent",
+        "neighbour del 10.10.50.66 dev wl0",
+    ),
+    "a next hop": ("nexthop add id 5 via 10.10.50.1 dev wl0", "nexthop del id 5"),
+    "the MTU": ("link set wl0 mtu 1400", "link set wl0 mtu 1500"),
+    "a setting": ("#net/ipv4/conf/wl0/rp_filter=2", "#net/ipv4/conf/wl0/rp_filter=0"),
+}  # fmt: skip
+"""What an operator types, and how it is undone."""
+
+
+@pytest.mark.parametrize("change", OPERATORS)
+def test_what_an_operator_did_during_a_flap_is_reported_and_not_touched(
+    host: GuardedHost, folder: Path, change: str
+) -> None:
+    before = host.state()
+    with guard(host.namespace, ["wl0"], timeout=60, state_dir=str(folder), tables=[200], reconfigures=False) as armed:
+        host.ip("link set wl0 down")
+        host.ip("link set wl0 up")
+        host.ip("rule add from 172.17.0.0/16 lookup 200")
+        type_in(host, OPERATORS[change][:1])
+    assert armed.result is not None
+    assert armed.result.equal, armed.result.difference
+    assert armed.result.foreign, "it is named"
+    assert host.state() != before
+    type_in(host, OPERATORS[change][1:])
+    assert host.state() == before
 
 
 @pytest.mark.parametrize("change", FOREIGN)
@@ -412,3 +417,53 @@ def test_the_saved_file_is_readable_by_its_owner_and_for_people(host: GuardedHos
         path = Path(armed.state_file)
         assert path.stat().st_mode & 0o777 == 0o600
         assert '"text": "priority 1000 from 172.17.0.0/16 lookup 200"' in path.read_text()
+
+
+FULL = "sh -c 'cat /dev/zero >{folder}/filler 2>/dev/null; true'"
+READ_ONLY = "sh -c 'mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}'"
+
+
+@pytest.fixture
+def on_small_disk(folder: Path) -> Iterator[GuardedHost]:
+    """A host whose state directory is a small disk of its own."""
+    folder.mkdir(mode=0o700)
+    host = GuardedHost(prepare=lambda: mount("tmpfs", str(folder), "tmpfs", options="size=192k,mode=700"))
+    yield host
+    host.close()
+
+
+@pytest.mark.parametrize("disk", [FULL, READ_ONLY], ids=["full", "read-only"])
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "ended"])
+def test_a_disk_that_cannot_be_written_any_more_keeps_nothing_from_being_restored(
+    on_small_disk: GuardedHost, folder: Path, disk: str, killed: bool
+) -> None:
+    host, before = on_small_disk, on_small_disk.state()
+    with guarded_run(host, folder, pause_at=2, steps=[disk.format(folder=folder), *STEPS]) as run:
+        run.reach(2)
+        assert host.state() != before
+        if killed:
+            run.end_with(signal.SIGKILL)
+        else:
+            run.go_on()
+            outcome = run.outcome()
+            assert outcome["equal"]
+            assert bool(outcome["unmarked"]) == (disk == READ_ONLY)
+            wait_for_end(run.process.pid, WITHIN, "the run ends")
+    assert host.state() == before
+    assert host.namespace.run(["flock", "--nonblock", f"{folder}/lock", "true"]).ok
+    restore = [sys.executable, "-m", "viacheck.cli.main", "restore", "--state", f"{folder}/{UNFINISHED}"]
+    done = host.namespace.run(restore)
+    assert (done.exit_code, done.stderr.count("\n")) == ((0, 0) if disk == FULL else (4, 1)), done.stderr
+
+
+@pytest.mark.parametrize("disk", [FULL, READ_ONLY], ids=["full", "read-only"])
+def test_on_a_disk_that_cannot_be_written_nothing_is_changed(
+    on_small_disk: GuardedHost, folder: Path, disk: str
+) -> None:
+    host, before = on_small_disk, on_small_disk.state()
+    assert host.namespace.run(["sh", "-c", disk.format(folder=folder)]).ok
+    with pytest.raises(AssertionError, match=r"GuardRefused: .*(No space left on device|Read-only file system)\n$"):
+        guarded_run(host, folder).__enter__()
+    assert host.state() == before
+    lock = folder / "lock"
+    assert host.namespace.run(["sh", "-c", f"[ ! -e {lock} ] || flock --nonblock {lock} true"]).ok

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.helpers.guarded_host import GuardedHost
+from tests.helpers.guarded_host import GuardedHost, until
 from viacheck.disruption.consent import consent_missing, cuts_management
-from viacheck.disruption.live import DisruptionPlan, PlannedEvent
+from viacheck.disruption.events import LinkFlap
+from viacheck.disruption.live import DisruptionPlan, LiveDisruption, PlannedEvent
+from viacheck.guard.saved_state import OUTCOME
 from viacheck.guard.ssh_sessions import SshSession, ssh_sessions
+from viacheck.model.intent_file import parse_intent
 
 
 @pytest.fixture
@@ -140,13 +146,36 @@ def test_a_plan_names_event_interface_and_time() -> None:
             PlannedEvent("ifupdown", "ifdown and ifup, three times", "wl0", 30),
         )
     )
-    assert plan.timeout == 45
+    assert plan.timeout(0) == 45
     assert plan.lines() == [
         "this host's network will be interrupted and then restored to its present state:",
         "  wl0: link down, then up, at most 5 s",
         "  wl0: ifdown and ifup, three times, at most 30 s",
-        "  a watchdog restores it after 45 s at the latest, './viacheck restore' by hand",
+        "  a watchdog restores it after 45 s at the latest (later with thousands of routes), "
+        "'./viacheck restore' by hand",
     ]
+
+
+def test_a_watchdog_that_ended_an_event_by_its_limit_is_an_alert(
+    host: GuardedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("viacheck.disruption.live._PLAN_MARGIN", 0.5)
+    monkeypatch.setattr("viacheck.guard.guard.default_state_dir", lambda: str(tmp_path / "state"))
+    intent = parse_intent(tomllib.loads(SITE.format(allow="")), source="site.toml")
+    target: Any = SimpleNamespace(
+        host=host.namespace, intent=intent, notes=[], alerts=[],
+        snapshot=SimpleNamespace(host=SimpleNamespace(routes=(), rules=(), addresses=())),
+    )  # fmt: skip
+    live = LiveDisruption(target, "site.toml", (), asked=True, flap_management=True)
+    with live.around(LinkFlap("wl0")):
+        host.ip("link set wl0 down")
+        until((tmp_path / "state" / OUTCOME).exists, "the limit has passed")
+    assert target.notes == []
+    (alert,) = target.alerts
+    assert alert.startswith(
+        "after wl0 is set down and up again: the watchdog's limit of 0.5 s passed before the event had ended, and it "
+        "restored the host in the middle of it: its results are not those of the event; the host was restored within "
+    )
 
 
 SITE = """\

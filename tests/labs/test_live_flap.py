@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reports.report_files import read_outcome
-from tests.helpers.front_door import Finished, command
+from tests.helpers.front_door import Finished, command, finished
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.terminal import at_a_terminal
 from viacheck.model.result import CheckResult, RunResult, TimelineEvidence, Verdict
@@ -58,6 +59,32 @@ def test_the_flap_is_shown_and_the_host_restored(host: HandMadeHost, tmp_path: P
     assert any("the host was restored" in note and "equals its saved state" in note for note in target.notes)
     assert done.outcome.run.disruptive
     assert state(host) == before
+
+
+LEAVE_UNDONE = """\
+from viacheck.guard.lock import acquire, default_state_dir
+from viacheck.guard.saved_state import UNFINISHED, save, take_state
+from viacheck.netlink.rtnetlink import RouteSocket
+acquire(default_state_dir(), "a run that is killed together with its watchdog").release()
+with RouteSocket() as netlink:
+    save(take_state(netlink, ["wlan0"], [200], "./viacheck --local"), f"{default_state_dir()}/{UNFINISHED}")
+"""
+
+
+def test_a_pending_restore_is_said_before_anything_else(host: HandMadeHost, tmp_path: Path) -> None:
+    host.run(sys.executable, "-c", LEAVE_UNDONE)
+    site = write_site(tmp_path, CONSENTING)
+    viacheck = (sys.executable, "-m", "viacheck.cli.main")
+    local = [*host.inside(*viacheck), "--local", "--site", str(site), "-q", "-k", "ROUTE-02", "--report-dir"]
+    done = finished([*local, str(tmp_path / "first")], tmp_path / "first")
+    line = "an earlier run that changed wlan0 was not undone: './viacheck restore' restores the state saved at "
+    assert done.stderr.startswith(f"viacheck: {line}")
+    assert done.exit_code == 1
+    assert done.outcome.targets[0].alerts[0].startswith(line)
+    assert "was not undone" in (tmp_path / "first" / "report.html").read_text()
+    assert host.run(*viacheck, "restore").startswith("the network equals the state saved at ")
+    done = finished([*local, str(tmp_path / "second")], tmp_path / "second")
+    assert (done.exit_code, done.stderr, done.outcome.targets[0].alerts) == (0, "", [])
 
 
 def test_without_the_option_nothing_is_interrupted(host: HandMadeHost, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from viacheck.cli.command import (
     print_error,
     unknown_arguments,
 )
+from viacheck.guard.pending import pending_restore
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT, add_to_import_path
 from viacheck.model.exit_status import ExitStatus, UsageError
 
@@ -102,6 +103,8 @@ def ignore_callers_settings() -> None:
 
 def _dispatch(arguments: list[str]) -> int:
     first = arguments[0] if arguments else ""
+    if first not in ("restore", "tests") and (pending := pending_restore()) is not None:
+        print_error("viacheck", pending)
     pytest_commands = [name for name in PYTEST_COMMANDS if name != "tests" or IS_CHECKOUT]
     if first in pytest_commands:
         return _run_pytest(first, arguments[1:])

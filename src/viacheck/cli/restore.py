@@ -10,8 +10,8 @@ import sys
 from viacheck.cli.command import CommandFailed
 from viacheck.guard.lock import LockHeld, NoStateDirectory, acquire, default_state_dir
 from viacheck.guard.network_state import boot_id, namespace_inode
-from viacheck.guard.restore import restore
-from viacheck.guard.saved_state import FINISHED, UNFINISHED, NoSavedState, SavedState, load, mark_restored
+from viacheck.guard.restore import finish, restore
+from viacheck.guard.saved_state import FINISHED, UNFINISHED, NoSavedState, SavedState, load
 from viacheck.model.exit_status import ExitStatus, UsageError
 
 
@@ -61,12 +61,13 @@ def _nothing_to_restore(path: str, folder: str) -> ExitStatus:
 
 def _restore(path: str) -> ExitStatus:
     saved = _checked(load(path), path)
-    result = restore(saved, "started by hand")
+    result = finish(restore(saved, "started by hand"), path)
     repairs = [*result.actions, *(f"not touched: changed by something else: {line}" for line in result.foreign)]
     sys.stdout.writelines(f"  {line}\n" for line in repairs)
     if result.equal:
-        mark_restored(path)
         sys.stdout.write(f"the network equals the state saved at {saved.saved}\n")
+        if result.unmarked:
+            raise CommandFailed(f"{result.unmarked}: the saved state stays there")
         return ExitStatus.OK
     sys.stdout.write(f"the network differs from the state saved at {saved.saved} ('--forget' leaves it as it is):\n")
     sys.stdout.writelines(f"  {line}\n" for line in result.difference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,9 @@ from viacheck.disruption.controls import DisruptionTarget, Event, EventNotPossib
 from viacheck.disruption.shared_events import SHARED
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld
-from viacheck.guard.restore import RestoreResult
+from viacheck.guard.restore import RestoreResult, time_for
 from viacheck.guard.ssh_sessions import ManagementUnknown, ssh_sessions
+from viacheck.guard.watchdog.process import TIMED_OUT
 from viacheck.model.intent import Intent, Survivable
 from viacheck.model.intent_values import seconds
 
@@ -41,10 +43,13 @@ class DisruptionPlan:
 
     events: tuple[PlannedEvent, ...]
 
-    @property
-    def timeout(self) -> float:
-        """Return the seconds after which the state is restored whether the events have ended or not."""
-        return sum(event.seconds for event in self.events) + _PLAN_MARGIN
+    def timeout(self, objects: int) -> float:
+        """Return the seconds after which the state is restored whether the events have ended or not.
+
+        ``objects``: the host's routes, rules and addresses. Each state that is read before, in and after an event takes
+        as long as they are many.
+        """
+        return sum(event.seconds + time_for(objects) for event in self.events) + _PLAN_MARGIN
 
     def lines(self, agent: str = "") -> list[str]:
         """Return the plan for people: each event, its interface and its longest time; ``agent`` is one of several."""
@@ -54,7 +59,8 @@ class DisruptionPlan:
         return [
             f"{whose}this host's network will be interrupted and then restored to its present state:",
             *(f"  {event.subject}: {event.text}, at most {event.seconds:g} s" for event in self.events),
-            f"  a watchdog restores it after {self.timeout:g} s at the latest, './viacheck restore' by hand",
+            f"  a watchdog restores it after {self.timeout(0):g} s at the latest (later with thousands of routes), "
+            "'./viacheck restore' by hand",
         ]
 
 
@@ -99,6 +105,11 @@ def events_chosen(intent: Intent, named: Sequence[str]) -> tuple[str, ...]:
     """
     wanted = named or intent.egress.survives or LIVE_EVENTS
     return tuple(name for name in LIVE_EVENTS if name in wanted)
+
+
+_RECONFIGURING = frozenset({"ifupdown", "networkd-restart"})
+"""The events in which a network manager adds and sets what its files say."""
+_REMOVALS_SHOWN = 10
 
 
 class LiveDisruption:
@@ -160,21 +171,36 @@ class LiveDisruption:
         interfaces = event.touches or (intent.egress.uplink,)
         own = (intent.egress.table,) if intent.egress.table is not None else ()
         tables = tuple(dict.fromkeys([*own, *self._tables]))
+        host = self._target.snapshot.host
+        objects = len(host.routes) + len(host.rules) + len(host.addresses)
+        timeout = plan_of(intent, self._events).timeout(objects)
         try:
             with guard(
-                self._target.host, interfaces, timeout=plan_of(intent, self._events).timeout, tables=tables
+                self._target.host, interfaces, timeout=timeout, reconfigures=event.name in _RECONFIGURING, tables=tables
             ) as armed:
                 yield
         except (GuardRefused, LockHeld) as error:
             raise EventNotPossible(str(error)) from None
         if armed.result is not None:
-            remarks = self._target.notes if armed.result.equal else self._target.alerts
-            remarks.append(f"after {event.title}: {_restore_text(armed.result)}")
+            in_time = armed.result.reason != TIMED_OUT
+            remarks = self._target.notes if armed.result.equal and in_time else self._target.alerts
+            remarks.append(f"after {event.title}: {_restore_text(armed.result, timeout)}")
 
 
-def _restore_text(result: RestoreResult) -> str:
-    foreign = f"; not touched: changed by something else: {'; '.join(result.foreign)}" if result.foreign else ""
+def _restore_text(result: RestoreResult, timeout: float) -> str:
+    if result.reason == TIMED_OUT:
+        expired = (
+            f"the watchdog's limit of {timeout:g} s passed before the event had ended, and it restored the host in the "
+            "middle of it: its results are not those of the event; "
+        )
+        return expired + _restore_text(dataclasses.replace(result, reason=""), timeout)
+    removals = [action for action in result.actions if action.startswith("removed ")]
+    more = [f"and {len(removals) - _REMOVALS_SHOWN} more"] if len(removals) > _REMOVALS_SHOWN else []
+    added = "; ".join([*removals[:_REMOVALS_SHOWN], *more])
+    foreign = f"; added during the event: {added}" if added else ""
+    foreign += f"; not touched: changed by something else: {'; '.join(result.foreign)}" if result.foreign else ""
     if result.equal:
-        return f"the host was restored within {result.seconds:.1f} s and equals its saved state{foreign}"
+        unmarked = f"; {result.unmarked}: '--forget' of './viacheck restore' deletes it" if result.unmarked else ""
+        return f"the host was restored within {result.seconds:.1f} s and equals its saved state{unmarked}{foreign}"
     difference = "; ".join(result.difference)
     return f"the host could NOT be restored: {difference}; './viacheck restore' tries again{foreign}"

@@ -4,6 +4,10 @@ A restore covers everything that the change could have caused: every object of i
 that is missing. A change that something else made meanwhile is reported as foreign and not touched: other interfaces
 and tables, a rule added for another table, and on the change's interfaces the objects of a running program, which are
 addresses with a lifetime (a lease, SLAAC) and routes with the protocol of a DHCP client or a routing daemon.
+
+A change that runs no network manager, such as a link flap, adds nothing and sets nothing but a link up or down. Then
+everything else that was added or set is foreign, on the change's interfaces and tables too, unless it repeats or
+replaces a saved object, as a program does that reacts to the change.
 """
 
 from __future__ import annotations

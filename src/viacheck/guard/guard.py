@@ -17,8 +17,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from viacheck.guard.lock import Lock, NoStateDirectory, acquire, default_state_dir
-from viacheck.guard.restore import RestoreResult, restore
-from viacheck.guard.saved_state import UNFINISHED, SavedState, discard, mark_restored, save, take_state
+from viacheck.guard.restore import RestoreResult, finish, restore, restore_timeout
+from viacheck.guard.saved_state import UNFINISHED, SavedState, discard, save, take_state
 from viacheck.guard.watchdog.handle import NotArmed, Watchdog
 from viacheck.guard.watchdog.process import RUN_MARK
 from viacheck.host.namespace import Namespace
@@ -53,6 +53,7 @@ def guard(
     *,
     timeout: float,
     tables: Collection[int] = (),
+    reconfigures: bool = True,
     state_dir: str | None = None,
     command: str | None = None,
 ) -> Iterator[Armed]:
@@ -63,6 +64,7 @@ def guard(
         interfaces: the interfaces that the change may touch; those above them are added.
         timeout: seconds after which the watchdog restores the state although the block has not ended.
         tables: routing tables that the change is about, besides those with a route by the interfaces.
+        reconfigures: the change runs a network manager, which adds and sets what its files say.
         state_dir: the folder for state, log and lock; None for :func:`viacheck.guard.lock.default_state_dir`.
         command: the command line of this run, which a second run reports; None for this process's own.
 
@@ -80,7 +82,7 @@ def guard(
         path = os.path.join(folder, UNFINISHED)
         if os.path.exists(path):
             raise GuardRefused(f"{path}: an earlier run was not undone; './viacheck restore' does it")
-        saved = _read(namespace, interfaces, tables, command)
+        saved = _read(namespace, interfaces, tables, command, reconfigures)
         watchdog = _arm(namespace, lock, saved, path, timeout)
         lock.write_holder(pid=os.getpid(), command=command, since=saved.saved, watchdog=watchdog.pid)
         armed = Armed(path, watchdog.pid, saved)
@@ -95,10 +97,12 @@ def guard(
         lock.release()
 
 
-def _read(namespace: Namespace, interfaces: Collection[str], tables: Collection[int], command: str) -> SavedState:
+def _read(
+    namespace: Namespace, interfaces: Collection[str], tables: Collection[int], command: str, reconfigures: bool
+) -> SavedState:
     def read() -> SavedState:
         with RouteSocket() as netlink:
-            return take_state(netlink, interfaces, tables, command)
+            return take_state(netlink, interfaces, tables, command, reconfigures=reconfigures)
 
     try:
         saved = namespace.call(read)
@@ -113,16 +117,14 @@ def _read(namespace: Namespace, interfaces: Collection[str], tables: Collection[
 def _arm(namespace: Namespace, lock: Lock, saved: SavedState, path: str, timeout: float) -> Watchdog:
     try:
         save(saved, path)
-        return Watchdog(namespace, lock.fd, path, timeout)
+        return Watchdog(namespace, lock.fd, path, timeout, restore_timeout(saved))
     except (OSError, NotArmed) as error:
         # Nothing was changed, so there is nothing to restore.
         discard(path)
-        raise GuardRefused(f"the watchdog cannot be armed: {error}") from None
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise GuardRefused(f"the watchdog cannot be armed: {reason}") from None
 
 
 def _restore_here(namespace: Namespace, saved: SavedState, path: str) -> RestoreResult:
     """Restore the state in this process, after the watchdog's process was killed."""
-    result = namespace.call(lambda: restore(saved, "the watchdog is gone"))
-    if result.equal:
-        mark_restored(path)
-    return result
+    return finish(namespace.call(lambda: restore(saved, "the watchdog is gone")), path)

@@ -21,11 +21,13 @@ from viacheck.guard.objects.nexthop_repair import compare_nexthops
 from viacheck.guard.objects.route_repair import compare_routes
 from viacheck.guard.objects.rule_repair import compare_rules
 from viacheck.guard.objects.sysctl_repair import compare_sysctls
-from viacheck.guard.saved_state import SavedState
+from viacheck.guard.saved_state import SavedState, mark_restored
 from viacheck.netlink.rtnetlink import ChangeListener, RouteSocket
 
 RESTORE_TIMEOUT = 30.0
-"""Seconds for a restore; a carrier may take some of them, and a table of 100,000 routes too."""
+"""Seconds for a restore of a small host; a carrier may take some of them."""
+_SECONDS_PER_OBJECT = 0.002
+"""Seconds more for each route, rule and address: 20 times what a quiet machine needs to read, compare and add one."""
 _PAUSE = 0.2
 """Seconds without any change after which the state is read again."""
 _PASSES_AT_ONCE = 5
@@ -61,6 +63,9 @@ class RestoreResult:
     """Why the restore began."""
     seconds: float = 0.0
 
+    unmarked: str = ""
+    """Why the saved state could not be marked as restored; empty when it could, or must not."""
+
     def to_json(self) -> str:
         """Return the result as it is kept beside the saved state."""
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -80,17 +85,28 @@ class RestoreResult:
             actions=tuple(fields["actions"]),
             reason=fields["reason"],
             seconds=fields["seconds"],
+            unmarked=fields["unmarked"],
         )
 
 
-def restore(saved: SavedState, reason: str, timeout: float = RESTORE_TIMEOUT) -> RestoreResult:
-    """Restore the calling thread's network namespace, in ``timeout`` seconds at most.
+def time_for(objects: int) -> float:
+    """Return the seconds that the restore of a host with so many routes, rules and addresses may need in addition."""
+    return objects * _SECONDS_PER_OBJECT
+
+
+def restore_timeout(saved: SavedState) -> float:
+    """Return the seconds that the restore of a state may take."""
+    return RESTORE_TIMEOUT + time_for(len(saved.routes) + len(saved.rules) + len(saved.addresses))
+
+
+def restore(saved: SavedState, reason: str) -> RestoreResult:
+    """Restore the calling thread's network namespace, within :func:`restore_timeout`.
 
     A state that cannot be read is a result that is not equal, with the kernel's reason.
     """
     began = time.monotonic()
     try:
-        return _restore(saved, reason, began, timeout)
+        return _restore(saved, reason, began, restore_timeout(saved))
     except OSError as error:
         return RestoreResult(
             equal=False,
@@ -98,6 +114,17 @@ def restore(saved: SavedState, reason: str, timeout: float = RESTORE_TIMEOUT) ->
             reason=reason,
             seconds=_since(began),
         )
+
+
+def finish(result: RestoreResult, path: str) -> RestoreResult:
+    """Mark the saved state as restored, if it is; on a disk that cannot be written, the result says so."""
+    if not result.equal:
+        return result
+    try:
+        mark_restored(path)
+    except OSError as error:
+        return dataclasses.replace(result, unmarked=f"{path}: {error.strerror}")
+    return result
 
 
 def _restore(saved: SavedState, reason: str, began: float, timeout: float) -> RestoreResult:

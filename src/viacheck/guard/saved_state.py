@@ -64,13 +64,18 @@ class SavedState:
     rules: tuple[RtnetlinkMessage, ...]
     sysctls: dict[str, str]
     """By path below /proc/sys."""
+    reconfigures: bool = True
+    """The change runs a network manager, which adds and sets what its files say. Without it the kernel removes what
+    belongs to a link that goes down, so that whatever was added or set meanwhile is another program's or a person's."""
 
     def elapsed(self) -> float:
         """Return the seconds since the state was read."""
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self.boottime
 
 
-def take_state(netlink: RouteSocket, interfaces: Iterable[str], tables: Iterable[int], command: str) -> SavedState:
+def take_state(
+    netlink: RouteSocket, interfaces: Iterable[str], tables: Iterable[int], command: str, *, reconfigures: bool = True
+) -> SavedState:
     """Read the state of the calling thread's network namespace.
 
     Raises:
@@ -93,6 +98,7 @@ def take_state(netlink: RouteSocket, interfaces: Iterable[str], tables: Iterable
         routes=current.routes,
         rules=current.rules,
         sysctls=network_sysctls(concerned),
+        reconfigures=reconfigures,
     )
 
 
@@ -159,8 +165,11 @@ def _decode(document: Any) -> SavedState:
         "command": _string,
         "links": lambda value: tuple(map(_link, _list(value))),
         "sysctls": lambda value: {_string(path): _string(setting) for path, setting in _object(value).items()},
+        "reconfigures": _bool,
         **{name: _messages(kind) for name, kind in _MESSAGES.items()},
     }
+    # A state that an earlier version saved.
+    fields.setdefault("reconfigures", True)
     return SavedState(**{name: decode(fields.pop(name)) for name, decode in decoders.items()}, **fields)
 
 
@@ -197,6 +206,12 @@ def _string(value: Any) -> str:
     return value
 
 
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"true or false is needed, not {type(value).__name__}")
+    return value
+
+
 def _integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"a whole number is needed, not {type(value).__name__}")
@@ -210,7 +225,11 @@ def _number(value: Any) -> float:
 
 
 def mark_restored(path: str) -> None:
-    """Rename an unfinished state, so that no later run takes it for unfinished."""
+    """Rename an unfinished state, so that no later run takes it for unfinished.
+
+    Raises:
+        OSError: when the disk cannot be written.
+    """
     folder, name = os.path.split(path)
     if name == UNFINISHED:
         os.replace(path, os.path.join(folder, FINISHED))

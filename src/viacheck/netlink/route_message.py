@@ -125,6 +125,11 @@ class KernelRoute:
         return int.from_bytes(destination, "big") >> shift == int.from_bytes(address, "big") >> shift
 
     @property
+    def made_by_kernel(self) -> bool:
+        """The kernel made the route for an address or a link (RTPROT_KERNEL)."""
+        return self.protocol == _PROTO_KERNEL
+
+    @property
     def made_by_kernel_only(self) -> bool:
         """An IPv6 route without a metric comes with the address that it is for; no request can add it."""
         return self.family == AF_INET6 and self.key[-1] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from viacheck.disruption.live import LiveDisruption, plan_of, same_events
+from viacheck.guard.pending import pending_restore
 from viacheck.host.namespace import Namespace
 from viacheck.model.diff import changes, moving_packets
 from viacheck.targets.namespace_target import NamespaceTarget
@@ -44,6 +45,9 @@ class LocalTarget(NamespaceTarget):
         self.host_judged_by, self.agent_name = spec.host_judged_by, spec.agent or None
         self.host_readings = spec.readings
         self._spec = spec
+        pending = pending_restore()
+        if pending is not None:
+            self.alerts.append(pending)
         tables = [later.intent.egress.table for later in spec.later]
         self.disruption = self._live = LiveDisruption(
             self, spec.site, spec.events, asked=spec.allow_disruptive, flap_management=spec.flap_management,

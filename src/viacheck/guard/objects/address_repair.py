@@ -24,6 +24,8 @@ _TEMPORARY, _NODAD, _DADFAILED, _TENTATIVE = 0x01, 0x02, 0x08, 0x40
 # home, mngtmpaddr, noprefixroute and autojoin are configured; the kernel itself sets the others.
 _CONFIGURED = 0x10 | 0x100 | 0x200 | 0x400
 
+_SCOPE_LINK = 253
+
 _Group = tuple[str, int]
 """Interface and family."""
 
@@ -92,7 +94,13 @@ def _foreign_changes(
     """Return the addresses that something else removed, and those that it added."""
     saved = {local_address(address) for address in before}
     current = {local_address(address) for address in after}
-    added = [address for address in after if local_address(address) not in saved and _lifetimes(address)[1] != INFINITE]
+    added = [
+        address
+        for address in after
+        if local_address(address) not in saved
+        and (_lifetimes(address)[1] != INFINITE or (not comparison.saved.reconfigures and not _made_by_kernel(address)))
+    ]
+    leased = any(_lifetimes(address)[1] != INFINITE for address in added)
     removed = []
     for address in before:
         valid = _lifetimes(address)[1]
@@ -100,9 +108,14 @@ def _foreign_changes(
             continue
         # Its program added another instead; it expired meanwhile; or only the kernel adds it (a temporary address).
         temporary = address.body[0] == AF_INET6 and _flags(address) & _TEMPORARY
-        if added or valid <= comparison.elapsed or temporary:
+        if leased or valid <= comparison.elapsed or temporary:
             removed.append(address)
     return removed, added
+
+
+def _made_by_kernel(address: RtnetlinkMessage) -> bool:
+    """Return whether the kernel may have made the address when the link came up: an IPv6 link-local address."""
+    return address.body[0] == AF_INET6 and address.body[3] == _SCOPE_LINK
 
 
 def _add_lines(

@@ -24,6 +24,9 @@ def compare_neighbours(comparison: StateComparison) -> StateDifference:
     removed, missing = unordered_changes(
         [entry.identity for entry in saved_entries], [entry.identity for entry in current_entries]
     )
+    if not comparison.saved.reconfigures:
+        add_lines(difference.foreign, "neighbour", (), (current_entries[place] for place in removed))
+        removed = []
     add_lines(
         difference.lines,
         "neighbour",

@@ -46,7 +46,8 @@ def compare_nexthops(comparison: StateComparison) -> StateDifference:
     current = {nexthop.number(_ID): nexthop for nexthop in comparison.current.nexthops}
     for number in sorted(current.keys() - saved.keys()):
         text = object_text(current[number], comparison.current_names)
-        if number not in concerned or current[number].body[2] in DAEMON_PROTOCOLS:
+        others = not comparison.saved.reconfigures or current[number].body[2] in DAEMON_PROTOCOLS
+        if number not in concerned or others:
             difference.foreign.append(f"+ nexthop: {text}")
             continue
         difference.lines.append(f"+ nexthop: {text}")

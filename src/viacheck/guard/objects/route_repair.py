@@ -7,7 +7,7 @@ counts. Routes that need other routes (those by a gateway) are restored last, an
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 
 from viacheck.guard.comparison import DAEMON_PROTOCOLS, InterfaceGone, StateComparison
 from viacheck.guard.difference import ListEntry, StateDifference, add_lines, ordered_changes, unordered_changes
@@ -26,6 +26,7 @@ def compare_routes(comparison: StateComparison) -> StateDifference:
     concerned, others = _concerned(comparison), foreign_addresses(comparison)
     saved, current = _by_key(comparison.saved_routes), _by_key(comparison.current_routes)
     restored: list[tuple[int, RouteSocketRepair]] = []
+    replaced = _destinations_with_a_loss(comparison)
     for key in dict.fromkeys((*saved, *current)):
         before, after = saved.get(key, []), current.get(key, [])
         if comparison.same_names and [route.message for route in before] == [route.message for route in after]:
@@ -36,7 +37,7 @@ def compare_routes(comparison: StateComparison) -> StateDifference:
         if not any(concerned(route) for route in (*before, *after)):
             add_lines(difference.foreign, "route", _entries(before), _entries(after))
             continue
-        removed, added = _foreign_changes(comparison, others, before, after)
+        removed, added = _foreign_changes(comparison, others, before, after, replaced)
         add_lines(difference.foreign, "route", _entries(removed), _entries(added))
         restored += _restore(
             comparison,
@@ -77,9 +78,16 @@ def _concerned(comparison: StateComparison) -> Callable[[KernelRoute], bool]:
 
 
 def _foreign_changes(
-    comparison: StateComparison, addresses: frozenset[bytes], before: list[KernelRoute], after: list[KernelRoute]
+    comparison: StateComparison,
+    addresses: frozenset[bytes],
+    before: list[KernelRoute],
+    after: list[KernelRoute],
+    replaced: Collection[Hashable],
 ) -> tuple[list[KernelRoute], list[KernelRoute]]:
-    """Return the routes that something else removed, and those that it added."""
+    """Return the routes that something else removed, and those that it added.
+
+    ``replaced``: the destinations that lost a route; the programs that react to the change may have added another.
+    """
     saved, current = {route.identity for route in before}, {route.identity for route in after}
     added = [
         route
@@ -91,16 +99,35 @@ def _foreign_changes(
             or _by_another_interface(comparison, route, known=comparison.saved_names.values())
         )
     ]
-    replaced = {route.protocol for route in added}
+    protocols = {route.protocol for route in added}
+    if not comparison.saved.reconfigures:
+        added += [
+            route
+            for route in after
+            if route.identity not in saved | {other.identity for other in added}
+            and not (route.made_by_kernel or _destination(route) in replaced)
+        ]
     removed = []
     for route in before:
         expired = route.seconds_left is not None and route.seconds_left <= comparison.elapsed
         gone = _by_another_interface(comparison, route, known=comparison.index)
         if route.identity not in current and (
-            route.protocol in replaced or route.follows(addresses) or expired or gone
+            route.protocol in protocols or route.follows(addresses) or expired or gone
         ):
             removed.append(route)
     return removed, added
+
+
+def _destination(route: KernelRoute) -> Hashable:
+    """Return the packets that a route is for, whatever its metric."""
+    return route.key[:-1]
+
+
+def _destinations_with_a_loss(comparison: StateComparison) -> frozenset[Hashable]:
+    if comparison.saved.reconfigures:
+        return frozenset()
+    current = {route.identity for route in comparison.current_routes}
+    return frozenset(_destination(route) for route in comparison.saved_routes if route.identity not in current)
 
 
 def _by_another_interface(comparison: StateComparison, route: KernelRoute, known: Collection[str]) -> bool:

@@ -2,7 +2,7 @@
 
 A rule belongs to no interface, so every missing rule is restored. A new rule is removed when the change could have
 added it: it repeats a saved rule (as a post-up line does at each ifup), looks up a table of the change, or names an
-interface of the change.
+interface of the change. A change that runs no network manager adds no rule but a repeated one.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ def _of_the_change(comparison: StateComparison, rule: RtnetlinkMessage, known: s
     """Return whether the change could have added the rule."""
     if rule.number(_PROTOCOL) in DAEMON_PROTOCOLS:
         return False
+    if not comparison.saved.reconfigures:
+        return _selector(rule) in known
     names = {os.fsdecode((rule.get(kind) or b"").rstrip(b"\0")) for kind in (_IIFNAME, _OIFNAME)}
     return (
         _selector(rule) in known

@@ -15,6 +15,10 @@ def compare_sysctls(comparison: StateComparison) -> StateDifference:
         current = read_sysctl(path)
         if current != value:
             text = f"{path} = {value}"
-            difference.lines.append(f"- sysctl: {text} (is {current})")
+            line = f"- sysctl: {text} (is {current})"
+            if not comparison.saved.reconfigures:
+                difference.foreign.append(line)
+                continue
+            difference.lines.append(line)
             difference.repairs.append(SysctlRepair(f"sysctl: {text}", path, value))
     return difference

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 import viacheck
-from viacheck.guard.restore import RESTORE_TIMEOUT, RestoreResult
+from viacheck.guard.restore import RestoreResult
 from viacheck.guard.saved_state import LOG
 from viacheck.guard.watchdog import process
 
@@ -37,7 +37,9 @@ class NotArmed(Exception):
 class Watchdog:
     """The watchdog's process, started by the run."""
 
-    def __init__(self, namespace: ThreadInNamespace, lock_fd: int, path: str, timeout: float) -> None:
+    def __init__(
+        self, namespace: ThreadInNamespace, lock_fd: int, path: str, timeout: float, restore_timeout: float
+    ) -> None:
         """Start the process, and wait until it is armed.
 
         Args:
@@ -45,11 +47,13 @@ class Watchdog:
             lock_fd: the run's lock, which the process then holds too.
             path: the saved state.
             timeout: seconds after which the process restores the state although the run has not ended.
+            restore_timeout: seconds that a restore may take.
 
         Raises:
             NotArmed: when the process does not report that it is armed.
             OSError: when it cannot be started.
         """
+        self._restore_timeout = restore_timeout
         log_path = os.path.join(os.path.dirname(path), LOG)
         self._channel, other = socket.socketpair()
         with other, _own_pidfd() as run, open(log_path, "ab") as log:
@@ -71,7 +75,7 @@ class Watchdog:
 
     def end(self) -> RestoreResult | None:
         """Make the watchdog restore the state; return the result, or None when its process is gone."""
-        deadline = time.monotonic() + RESTORE_TIMEOUT + _ARMING_TIMEOUT
+        deadline = time.monotonic() + self._restore_timeout + _ARMING_TIMEOUT
         answer = b""
         try:
             self._channel.sendall(process.END)

@@ -19,8 +19,8 @@ import sys
 import time
 
 from viacheck.atomic_file import write_file
-from viacheck.guard.restore import RestoreResult, restore
-from viacheck.guard.saved_state import MODE, OUTCOME, SavedState, load, mark_restored
+from viacheck.guard.restore import RestoreResult, finish, restore
+from viacheck.guard.saved_state import MODE, OUTCOME, SavedState, load
 
 ARMED, END = b"armed\n", b"end\n"
 RUN_ENDED, RUN_GONE, TIMED_OUT = "the run ended", "the run is gone", "the time limit has passed"
@@ -53,8 +53,9 @@ def main(argv: list[str]) -> int:
     result = _restore(saved, path, reason)
     if reason == RUN_GONE and _wait_for_commands(str(saved.boottime)):
         result = _restore(saved, path, "the commands of the run have ended")
-    if result.equal:
-        mark_restored(path)
+    result = finish(result, path)
+    if result.unmarked:
+        _log(f"restored, but not marked as restored: {result.unmarked}")
     try:
         channel.sendall(result.to_json().encode())
     except OSError:
@@ -106,13 +107,17 @@ def _restore(saved: SavedState, path: str, reason: str) -> RestoreResult:
     for line in (*result.actions, *(f"foreign {line}" for line in result.foreign), *result.difference):
         _log(line)
     _log(f"{'equal to the saved state' if result.equal else 'NOT EQUAL'} after {result.seconds:g} s")
-    write_file(os.path.join(os.path.dirname(path), OUTCOME), result.to_json(), mode=MODE)
+    try:
+        write_file(os.path.join(os.path.dirname(path), OUTCOME), result.to_json(), mode=MODE)
+    except OSError as error:
+        _log(f"{error.filename}: {error.strerror}")
     return result
 
 
 def _log(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stderr.flush()
+    # A disk that is full or read-only by now ends the log, but must not end the restore.
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{time.strftime('%H:%M:%S')} {text}\n".encode(errors="backslashreplace"))
 
 
 if __name__ == "__main__":
