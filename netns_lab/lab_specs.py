@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from netns_lab.docker_engine import podman
 from netns_lab.faults import FAULTS, Fault
 from netns_lab.plan import LabPlan
 from netns_lab.scenarios import BLANK, SCENARIOS, WHOLE_HOSTS, Flavour
@@ -71,7 +72,7 @@ class LabSpec:
     """The scripts to run on its host before the checks."""
     announcement: tuple[str, ...] = field(default=(), compare=False)
     release: str | None = None
-    """The Debian release of a whole host, or of an engine; None for this machine's own engine."""
+    """The Debian release of a whole host or of an engine, or ``podman``; None for this machine's own engine."""
     site_plan: LabPlan | None = field(default=None, compare=False)
     """The description that follows from a site file; None for a scenario, which has its own."""
     survives: tuple[Survivable, ...] | None = None
@@ -236,7 +237,7 @@ def default_labs() -> list[LabSpec]:
 
 
 def parse_labs(text: str, site: Path | None = None, agent: str | None = None) -> list[LabSpec]:
-    """Parse the value of ``--lab``: a comma list of ``[engine:|host:]SCENARIO[@RELEASE][+FAULT…]``, or ``all``.
+    """Parse the value of ``--lab``: a comma list of ``[engine:|host:]SCENARIO[@RELEASE|@podman][+FAULT…]``, or ``all``.
 
     Args:
         text: the value.
@@ -307,8 +308,9 @@ def _parse_lab(text: str) -> LabSpec:
         )
     if at and flavour == "engine" and SCENARIOS[scenario]().intent.mode.startswith("pipework"):
         raise SelectionError(f"--lab: lab {scenario!r} runs pipework, which the engine of another release lacks")
-    if at and release not in RELEASES:
-        raise SelectionError(f"--lab: unknown release {release!r} in {text!r}; allowed: {', '.join(RELEASES)}")
+    allowed = (*RELEASES, podman.NAME) if flavour == "engine" else RELEASES
+    if at and release not in allowed:
+        raise SelectionError(f"--lab: unknown release {release!r} in {text!r}; allowed: {', '.join(allowed)}")
     for fault in faults:
         if fault not in FAULTS:
             raise SelectionError(_unknown("fault", fault, FAULTS))
@@ -321,8 +323,10 @@ def _parse_lab(text: str) -> LabSpec:
             raise SelectionError(f"--lab: fault {fault!r} needs a whole host: host:{text.rpartition(':')[2]}")
     if flavour != "host" and not at:
         return LabSpec(scenario, flavour, tuple(faults))
-    base = BaseRoot(release or DEFAULT_RELEASE)
-    return LabSpec(scenario, flavour, tuple(faults), announcement=_announced(text, base), release=base.release)
+    base = BaseRoot(podman.RELEASE if release == podman.NAME else release or DEFAULT_RELEASE)
+    return LabSpec(
+        scenario, flavour, tuple(faults), announcement=_announced(text, base), release=release or base.release
+    )
 
 
 def _announced(lab: str, base: BaseRoot) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def agent_fault(resolved: ResolvedIntent) -> AgentState | None:
     """Return what keeps the agent from measuring; None when nothing of its container does."""
     engine, agent = resolved.snapshot.engine, resolved.snapshot.agent
     container = engine.container if engine is not None else None
-    if container is not None:
+    if engine is not None and container is not None:
         state = container.state
         if state.paused:
             return AgentState(AgentFault.PAUSED, f"the container {container.name} is paused: its processes are frozen")
@@ -43,7 +43,7 @@ def agent_fault(resolved: ResolvedIntent) -> AgentState | None:
             return AgentState(
                 AgentFault.CRASH_LOOP,
                 f"the container {container.name} restarts again and again: {state.restarts} restarts, "
-                f"last start {state.started or 'unknown'}, {_end(state)}; 'docker logs {container.name}' shows why",
+                f"last start {state.started or 'unknown'}, {_end(state)}; '{engine.program} logs {container.name}' shows why",
             )
         if not container.running:
             text = f"the container {container.name} is {state.status or 'not running'}: {_end(state)}"

@@ -76,7 +76,8 @@ def agent_unhealthy(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         name = resolved.intent.agent.container
         yield Cause(
             "AGENT_UNHEALTHY", "HOST-07", f"the container {name} runs, and its own health check says unhealthy",
-            decision=f"read what it says: docker inspect --format '{{{{json .State.Health}}}}' {name}",
+            decision="read what it says: "
+            f"{resolved.engine_program} inspect --format '{{{{json .State.Health}}}}' {name}",
         )  # fmt: skip
 
 
@@ -170,9 +171,16 @@ def subnet_overlaps(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         yield Cause(
             "SUBNET_OVERLAP", "HOST-05",
             f"the agent's subnet {resolved.agent_subnet} overlaps {'; '.join(overlaps)}: one of the two cannot be "
-            "reached. Give Docker another subnet ('bip' or 'default-address-pools' in /etc/docker/daemon.json)",
+            f"reached. Give {resolved.engine_name} another subnet ({_subnet_settings(resolved)})",
             also_affects=EGRESS | {"ROUTE-05", "ROUTE-06", "HOST-03"},
         )  # fmt: skip
+
+
+def _subnet_settings(resolved: ResolvedIntent) -> str:
+    """Return where the engine is told the subnets of its networks."""
+    if resolved.engine_program == "podman":
+        return "'default_subnet' or 'default_subnet_pools' in /etc/containers/containers.conf"
+    return "'bip' or 'default-address-pools' in /etc/docker/daemon.json"
 
 
 def forwarding_off(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -205,8 +213,9 @@ def network_internal(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     if network is not None:
         yield Cause(
             "NETWORK_INTERNAL", "HOST-04",
-            f"the Docker network {network} is internal (docker network create --internal, 'internal: true' in a "
-            "compose file): Docker gives its containers no default route and drops their packets. Opening the packet "
+            f"the Docker network {network} is internal ({resolved.engine_program} network create --internal, "
+            f"'internal: true' in a compose file): {resolved.engine_name} gives its containers no default route and "
+            "drops their packets. Opening the packet "
             "filter does not help; create the network again without this option, or attach the agent to another one",
             also_affects=EGRESS | {"ROUTE-05", "ROUTE-06", "NAT-02", "EGRESS-07"},
         )  # fmt: skip

@@ -170,11 +170,11 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     if not faults:
         return
     deepest = faults[0]
-    has_parent = network is None or network.parent is not None
+    no_parent = network is not None and network.parent is None and resolved.engine_program == "docker"
     expectations = {
         "NETWORK_WRONG_DRIVER": f", not {attach.mode}",
         "PARENT_WRONG": f", not {attach.parent}"
-        + ("" if has_parent else "; without a parent Docker creates an isolated dummy interface"),
+        + ("; without a parent Docker creates an isolated dummy interface" if no_parent else ""),
         "SUBNET_MISMATCH": f"; the intent says {attach.subnet}",
         "GATEWAY_MISMATCH": f"; the intent says {attach.gateway}",
     }
@@ -332,8 +332,8 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
         addresses = ", ".join(dict.fromkeys(offer.address for offer in collisions))
         sentence = (
             f"the DHCP server {servers} offers {addresses}, which {attach.network} assigns as well (its pool is "
-            f"{pool}): Docker never asks the server, so sooner or later two machines have one address. Exclude {pool} "
-            "on the server"
+            f"{pool}): {resolved.engine_name} never asks the server, so sooner or later two machines have one address. "
+            f"Exclude {pool} on the server"
         )
     else:
         sentence = (

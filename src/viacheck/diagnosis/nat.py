@@ -72,6 +72,10 @@ def _untranslated(resolved: ResolvedIntent, translation: Translation) -> Cause:
     """Return the cause of packets that no rule translates: a rule excludes them, or there is no rule."""
     add, delete = _masquerade(resolved)
     remedy = Remedy((add,), (delete,))
+    engine = resolved.snapshot.engine
+    if engine is not None and engine.podman and engine.container is not None:
+        # It makes netavark set every rule of the container again, those of published ports too.
+        remedy = Remedy((command("podman", "network", "reload", engine.container.name),))
     sentence = f"no rule translates the source of {resolved.agent_subnet or resolved.agent_source} on {resolved.uplink}"
     chain, rule = translation.chain, translation.rule
     if chain is not None and rule is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import (
@@ -23,6 +24,7 @@ from viacheck.diagnosis import (
     traffic_classes,
 )
 from viacheck.diagnosis.cause import Cause
+from viacheck.diagnosis.remedy import for_engine
 from viacheck.diagnosis.remedy_effect import predicted
 from viacheck.model.measurements import Measurements
 
@@ -152,4 +154,5 @@ def _explains(cause: Cause, check: str) -> bool:
 
 def _causes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     finders = BRIDGED_FINDERS if resolved.bridged else NAT_FINDERS
-    return (cause for finder in finders for cause in finder(resolved, measurements))
+    found = (cause for finder in finders for cause in finder(resolved, measurements))
+    return (replace(cause, remedy=for_engine(cause.remedy, resolved.engine_program)) for cause in found)
