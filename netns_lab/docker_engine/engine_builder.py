@@ -8,8 +8,9 @@ from pathlib import Path
 
 from netns_lab import macvlan_network, pipework_host
 from netns_lab.builder import build
-from netns_lab.docker_engine import podman
 from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
+from netns_lab.docker_engine.podman import NAME as PODMAN
+from netns_lab.docker_engine.podman import PodmanEngine
 from netns_lab.lab import AGENT_CONTAINER, Lab
 from netns_lab.plan import LabPlan, without_agent
 from netns_lab.rtnetlink_batch import LabBuildError
@@ -18,7 +19,7 @@ from netns_lab.services.dhcp_client import DHCPClient, NoLease
 from viacheck.model.intent import Intent, NatAttach, PipeworkDhcpAttach, PipeworkStaticAttach
 from viacheck.model.intent_file import parse_intent
 
-PODMAN_NOTE = "the engine is podman: netavark makes the agent's network, and there is no daemon that a restart could stop"
+PODMAN_NOTE = "the engine is podman: netavark makes the agent's network, and no daemon stops it with a restart"
 
 
 def engine_intent(plan: LabPlan, network: str = "bridge") -> Intent:
@@ -66,14 +67,14 @@ def build_with_podman(plan: LabPlan, base: Path) -> Lab:
     Raises:
         LabBuildError: when the lab cannot be built or podman refuses.
     """
-    intent = engine_intent(plan, podman.NAME)
+    intent = engine_intent(plan, PODMAN)
     lab = build(replace(_host_alone(plan), intent=intent, notes=(*plan.notes, PODMAN_NOTE)))
     try:
-        lab.engine = podman.PodmanEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, base=base)
+        lab.engine = PodmanEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, base=base)
         attach_agent(lab, plan)
     except (EngineFailed, NoLease) as error:
         lab.close()
-        raise LabBuildError(f"lab engine:{plan.name}@{podman.NAME}: {error}") from error
+        raise LabBuildError(f"lab engine:{plan.name}@{PODMAN}: {error}") from error
     except BaseException:
         lab.close()
         raise

@@ -1,7 +1,7 @@
 """Podman in a lab's host namespace: its service on a socket, and the containers and networks that its commands make.
 
-Podman has no daemon: ``podman run`` starts a container, netavark its network, and the service on the socket only answers
-questions. Programs and libraries are those of a release's base root; its files are on a tmpfs.
+Podman has no daemon: ``podman run`` starts a container, netavark makes its network, and the service on the socket only
+answers questions. Programs and libraries are those of a release's base root; its files are on a tmpfs.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class PodmanNetworks(EngineNetworks):
         Raises:
             EngineFailed: podman refuses.
         """
-        self._run("podman", "network", "create", "-d", "macvlan", "--ipam-driver", "dhcp", "-o", f"parent={parent}", name)
+        self._run(
+            "podman", "network", "create", "-d", "macvlan", "--ipam-driver", "dhcp", "-o", f"parent={parent}", name
+        )
 
     def connect(self, name: str, container: str, *, gateway_priority: int) -> None:
         """Connect a container to a network; podman knows no priority, and the last network has the default route.
@@ -160,6 +162,9 @@ class PodmanEngine:
         containers: its containers.
         networks: its networks.
     """
+
+    containers: EngineContainers
+    networks: EngineNetworks
 
     def __init__(self, sandbox: EngineSandbox, busybox: str) -> None:
         """Use :meth:`start`."""
@@ -266,7 +271,9 @@ class PodmanEngine:
             EngineFailed: it does not listen in time, with the end of its output.
         """
         with open(f"{self.root}/run/service.log", "ab") as log:
-            self._service = self._start("podman", "system", "service", "--time", "0", f"unix://{PODMAN_SOCKET}", log=log)
+            self._service = self._start(
+                "podman", "system", "service", "--time", "0", f"unix://{PODMAN_SOCKET}", log=log
+            )
         self._wait_for(self._service, PODMAN_SOCKET, "service.log")
 
     def start_dhcp_proxy(self) -> None:

@@ -108,16 +108,6 @@ class ResolvedIntent:
             return agent.link(address.interface)
         return next((link for link in agent.links if link.name != "lo"), None)
 
-    @property
-    def engine_program(self) -> str:
-        """The program of the engine's commands: ``docker`` or ``podman``."""
-        return self.snapshot.engine.program if self.snapshot.engine is not None else "docker"
-
-    @property
-    def engine_name(self) -> str:
-        """The name of the engine in a sentence."""
-        return self.engine_program.capitalize()
-
     @cached_property
     def shares_host_network(self) -> bool:
         """Whether the agent is in the host's own network namespace, as with ``docker run --network host``."""

@@ -20,6 +20,7 @@ from viacheck.analysis.agent_network import (
     other_default,
     own_interface_of,
 )
+from viacheck.analysis.container_facts import engine_name, engine_program
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.attachment import connect_command
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
@@ -81,7 +82,8 @@ def on_other_network(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     if not elsewhere.named_by_person and resolved.bridged:
         return  # macvlan.network_wrong and macvlan.not_attached: the agent was started without its network
     exists = resolved.snapshot.engine is not None and resolved.snapshot.engine.network(wanted) is not None
-    there = f"connect {container} to {wanted} ({resolved.engine_program} network connect)" if exists else f"create {wanted} first"
+    connect = f"connect {container} to {wanted} ({engine_program(resolved)} network connect)"
+    there = connect if exists else f"create {wanted} first"
     yield Cause(
         "AGENT_NOT_ATTACHED", _attachment_check(resolved),
         elsewhere.text + ("" if exists else f"; there is no Docker network {wanted}"),
@@ -98,7 +100,7 @@ def default_by_other_network(resolved: ResolvedIntent, _measured: Measurements) 
     if other is None or apart_from_attachment(resolved) is not None:
         return
     wanted = intended_docker_network(resolved)
-    name = f"{resolved.engine_name}'s network {other.network}" if other.network else f"its interface {other.interface}"
+    name = f"{engine_name(resolved)}'s network {other.network}" if other.network else f"its interface {other.interface}"
     remedy, decision = _prefer_intended(resolved, other, wanted)
     yield Cause(
         "DEFAULT_BY_OTHER_NETWORK", "EGRESS-01",
@@ -172,7 +174,7 @@ def no_route(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Caus
         remedy = Remedy(tuple(steps), tuple(rollback))
     container = resolved.intent.agent.container
     restart = (
-        f"; '{resolved.engine_program} restart {container}' sets {resolved.engine_name}'s default route again"
+        f"; '{engine_program(resolved)} restart {container}' sets {engine_name(resolved)}'s default route again"
         if container and not has_default
         else ""
     )

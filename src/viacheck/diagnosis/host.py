@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.bridged_frames import bridge_passages
-from viacheck.analysis.container_facts import AgentFault, agent_fault, is_unhealthy
+from viacheck.analysis.container_facts import AgentFault, agent_fault, engine_name, engine_program, is_unhealthy
 from viacheck.analysis.default_routes import default_route_by
 from viacheck.analysis.gateway_facts import gateway_facts
 from viacheck.analysis.nat_facts import (
@@ -77,7 +77,7 @@ def agent_unhealthy(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         yield Cause(
             "AGENT_UNHEALTHY", "HOST-07", f"the container {name} runs, and its own health check says unhealthy",
             decision="read what it says: "
-            f"{resolved.engine_program} inspect --format '{{{{json .State.Health}}}}' {name}",
+            f"{engine_program(resolved)} inspect --format '{{{{json .State.Health}}}}' {name}",
         )  # fmt: skip
 
 
@@ -171,14 +171,14 @@ def subnet_overlaps(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         yield Cause(
             "SUBNET_OVERLAP", "HOST-05",
             f"the agent's subnet {resolved.agent_subnet} overlaps {'; '.join(overlaps)}: one of the two cannot be "
-            f"reached. Give {resolved.engine_name} another subnet ({_subnet_settings(resolved)})",
+            f"reached. Give {engine_name(resolved)} another subnet ({_subnet_settings(resolved)})",
             also_affects=EGRESS | {"ROUTE-05", "ROUTE-06", "HOST-03"},
         )  # fmt: skip
 
 
 def _subnet_settings(resolved: ResolvedIntent) -> str:
     """Return where the engine is told the subnets of its networks."""
-    if resolved.engine_program == "podman":
+    if engine_program(resolved) == "podman":
         return "'default_subnet' or 'default_subnet_pools' in /etc/containers/containers.conf"
     return "'bip' or 'default-address-pools' in /etc/docker/daemon.json"
 
@@ -213,8 +213,8 @@ def network_internal(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     if network is not None:
         yield Cause(
             "NETWORK_INTERNAL", "HOST-04",
-            f"the Docker network {network} is internal ({resolved.engine_program} network create --internal, "
-            f"'internal: true' in a compose file): {resolved.engine_name} gives its containers no default route and "
+            f"the Docker network {network} is internal ({engine_program(resolved)} network create --internal, "
+            f"'internal: true' in a compose file): {engine_name(resolved)} gives its containers no default route and "
             "drops their packets. Opening the packet "
             "filter does not help; create the network again without this option, or attach the agent to another one",
             also_affects=EGRESS | {"ROUTE-05", "ROUTE-06", "NAT-02", "EGRESS-07"},

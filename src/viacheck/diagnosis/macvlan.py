@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_interface
 
 from viacheck.analysis.agent_network import attachment_to
+from viacheck.analysis.container_facts import engine_name, engine_program
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence, spare_range
 from viacheck.analysis.macvlan_facts import (
     address_in_pool,
@@ -170,7 +171,7 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     if not faults:
         return
     deepest = faults[0]
-    no_parent = network is not None and network.parent is None and resolved.engine_program == "docker"
+    no_parent = network is not None and network.parent is None and engine_program(resolved) == "docker"
     expectations = {
         "NETWORK_WRONG_DRIVER": f", not {attach.mode}",
         "PARENT_WRONG": f", not {attach.parent}"
@@ -332,8 +333,8 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
         addresses = ", ".join(dict.fromkeys(offer.address for offer in collisions))
         sentence = (
             f"the DHCP server {servers} offers {addresses}, which {attach.network} assigns as well (its pool is "
-            f"{pool}): {resolved.engine_name} never asks the server, so sooner or later two machines have one address. "
-            f"Exclude {pool} on the server"
+            f"{pool}): {engine_name(resolved)} never asks the server, so sooner or later two machines have one "
+            f"address. Exclude {pool} on the server"
         )
     else:
         sentence = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from viacheck.analysis.container_facts import engine_program
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import (
     agent_network,
@@ -155,4 +156,4 @@ def _explains(cause: Cause, check: str) -> bool:
 def _causes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     finders = BRIDGED_FINDERS if resolved.bridged else NAT_FINDERS
     found = (cause for finder in finders for cause in finder(resolved, measurements))
-    return (replace(cause, remedy=for_engine(cause.remedy, resolved.engine_program)) for cause in found)
+    return (replace(cause, remedy=for_engine(cause.remedy, engine_program(resolved))) for cause in found)

@@ -23,13 +23,13 @@ from viacheck.host import outer_host
 from viacheck.host.namespace import Namespace, NotANamespace
 from viacheck.model.snapshot import DockerContainer, DockerEngine
 from viacheck.parsers.docker_api import (
-    NotAnEngineAnswer,
     container_from_answer,
     engine_from_answers,
     is_podman,
     last_exit_code,
     networks_of_containers,
 )
+from viacheck.parsers.json_answer import NotAnEngineAnswer
 
 if TYPE_CHECKING:
     from docker import APIClient

@@ -1,8 +1,8 @@
 """Podman's own description of its networks: the JSON of ``podman network inspect``, and of libpod's API.
 
-Podman also answers Docker's API (:mod:`viacheck.parsers.docker_api`). That answer leaves out the parent and the range of
-a macvlan network and the name of a bridge, and calls the network ``podman`` ``bridge``. The socket that gives it gives
-the full description too: ``GET /libpod/networks/json``
+Podman also answers Docker's API (:mod:`viacheck.parsers.docker_api`). That answer leaves out the parent and the range
+of a macvlan network and the name of a bridge, and calls the network ``podman`` ``bridge``. The socket that gives it
+gives the full description too: ``GET /libpod/networks/json``
 (https://docs.podman.io/en/latest/_static/api.html, podman-network-create(1)).
 """
 
