@@ -50,8 +50,13 @@ class Networkd(Protocol):
 class Engine(Protocol):
     """The engine that works on a lab's host: Docker, or podman."""
 
-    containers: EngineContainers
-    networks: EngineNetworks
+    @property
+    def containers(self) -> EngineContainers:
+        """Return its containers."""
+
+    @property
+    def networks(self) -> EngineNetworks:
+        """Return its networks."""
 
     @property
     def pid(self) -> int:

@@ -70,8 +70,12 @@ def build_with_podman(plan: LabPlan, base: Path) -> Lab:
     intent = engine_intent(plan, PODMAN)
     lab = build(replace(_host_alone(plan), intent=intent, notes=(*plan.notes, PODMAN_NOTE)))
     try:
-        lab.engine = PodmanEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, base=base)
-        attach_agent(lab, plan)
+        lab.engine = engine = PodmanEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, base=base)
+        if plan.leased is not None:
+            macvlan_network.create_leased(engine, intent)
+            macvlan_network.run_agent(lab, macvlan_network.intended(intent).name)
+        else:
+            attach_agent(lab, plan)
     except (EngineFailed, NoLease) as error:
         lab.close()
         raise LabBuildError(f"lab engine:{plan.name}@{PODMAN}: {error}") from error

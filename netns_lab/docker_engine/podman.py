@@ -164,7 +164,7 @@ class PodmanEngine:
     """
 
     containers: EngineContainers
-    networks: EngineNetworks
+    networks: PodmanNetworks
 
     def __init__(self, sandbox: EngineSandbox, busybox: str) -> None:
         """Use :meth:`start`."""

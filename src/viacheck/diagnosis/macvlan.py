@@ -13,6 +13,7 @@ from viacheck.analysis.macvlan_facts import (
     data_filtered,
     intended_network,
     lan_subnets,
+    leased_by_engine,
     macvlan_supported,
     network_faults,
 )
@@ -316,7 +317,7 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
     """Find a DHCP server on the parent's segment that assigns Docker's addresses as well, or could do so later."""
     pool, attach = resolved.agent_pool, resolved.intent.agent.attach
     offers = measurements.traffic.offers
-    if pool is None or not offers or not isinstance(attach, MacvlanAttach):
+    if pool is None or not offers or not isinstance(attach, MacvlanAttach) or leased_by_engine(resolved):
         return
     collisions = colliding(offers, pool)
     servers = ", ".join(dict.fromkeys(offer.server for offer in offers))
