@@ -36,7 +36,8 @@ def test_the_engine_answers_and_allows_the_mode(snapshot: Snapshot, intent: Inte
             expect.unread(problem)
         expect.holds(False, expected=expected, observed=problem.reason if problem else "it does not answer")
         return
-    version = f"version {engine.version}, API {engine.api_version}" + (", rootless" if engine.rootless else "")
+    podman, rootless = "podman, " if engine.podman else "", ", rootless" if engine.rootless else ""
+    version = f"{podman}version {engine.version}, API {engine.api_version}{rootless}"
     allowed = not by_driver or (macvlan_supported(engine.version) and not engine.rootless)
     expect.holds(allowed, expected=expected, observed=version)
 

@@ -11,6 +11,7 @@ from viacheck.analysis.agent_network import (
     attached_elsewhere,
     intended_docker_network,
 )
+from viacheck.analysis.container_facts import nat_follows_start
 from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import NAT
@@ -34,6 +35,8 @@ def test_source_nat_covers_the_agent(
     network = apart_from_attachment(resolved)
     if network is not None:
         expect.not_applicable(f"{network.text}; no source NAT applies to them here")
+    if nat_follows_start(resolved):
+        expect.not_run("podman makes the agent's bridge and its source NAT when the container starts (HOST-07)")
     translation = source_translation(resolved)
     unread = snapshot.problem("packet filter")
     expected = f"{resolved.agent_subnet} is translated to an address of {resolved.uplink}"

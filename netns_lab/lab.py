@@ -48,10 +48,15 @@ class Networkd(Protocol):
 
 
 class Engine(Protocol):
-    """The Docker engine that works on a lab's host."""
+    """The engine that works on a lab's host: Docker, or podman."""
 
-    containers: EngineContainers
-    networks: EngineNetworks
+    @property
+    def containers(self) -> EngineContainers:
+        """Return its containers."""
+
+    @property
+    def networks(self) -> EngineNetworks:
+        """Return its networks."""
 
     @property
     def pid(self) -> int:
@@ -81,14 +86,14 @@ class Engine(Protocol):
         """Return the Docker SDK's client of the engine."""
 
     def restart(self) -> None:
-        """Restart dockerd; return when it is ready.
+        """Restart the daemon; return when it is ready.
 
         Raises:
             netns_lab.docker_engine.daemon.EngineFailed: it does not start again.
         """
 
     def stop_daemon(self) -> None:
-        """Stop dockerd.
+        """Stop the daemon.
 
         Raises:
             netns_lab.docker_engine.daemon.EngineFailed: it does not end.

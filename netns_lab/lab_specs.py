@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from netns_lab.docker_engine import podman
 from netns_lab.faults import FAULTS, Fault
 from netns_lab.plan import LabPlan
-from netns_lab.scenarios import BLANK, SCENARIOS, WHOLE_HOSTS, Flavour
+from netns_lab.scenarios import BLANK, PODMAN_ONLY, SCENARIOS, WHOLE_HOSTS, Flavour
 from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE, plan_of_site
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
 from viacheck.model.intent import Intent, Survivable
@@ -50,14 +51,16 @@ class Script:
 
 
 @functools.cache
-def _intent_of(scenario: str, flavour: Flavour, survives: tuple[Survivable, ...] | None) -> Intent:
+def _intent_of(scenario: str, flavour: Flavour, release: str | None, survives: tuple[Survivable, ...] | None) -> Intent:
     """Return a scenario's intent, validated once: a run over all labs asks for it 8,000 times while it collects."""
-    return _scenarios(flavour)[scenario]().intent.demanding(survives)
+    return _scenarios(flavour, release)[scenario]().intent.demanding(survives)
 
 
-def _scenarios(flavour: Flavour) -> dict[str, Scenario]:
-    """Return the scenarios that a flavour can build."""
-    return WHOLE_HOSTS if flavour == "host" else SCENARIOS
+def _scenarios(flavour: Flavour, release: str | None) -> dict[str, Scenario]:
+    """Return the scenarios that a flavour of a release can build."""
+    if flavour == "host":
+        return WHOLE_HOSTS
+    return SCENARIOS | PODMAN_ONLY if release == podman.NAME else SCENARIOS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class LabSpec:
     """The scripts to run on its host before the checks."""
     announcement: tuple[str, ...] = field(default=(), compare=False)
     release: str | None = None
-    """The Debian release of a whole host, or of an engine; None for this machine's own engine."""
+    """The Debian release of a whole host or of an engine, or ``podman``; None for this machine's own engine."""
     site_plan: LabPlan | None = field(default=None, compare=False)
     """The description that follows from a site file; None for a scenario, which has its own."""
     survives: tuple[Survivable, ...] | None = None
@@ -97,7 +100,7 @@ class LabSpec:
 
     def plan(self) -> LabPlan:
         """Return the lab's description."""
-        plan = self.site_plan or _scenarios(self.flavour)[self.scenario]()
+        plan = self.site_plan or _scenarios(self.flavour, self.release)[self.scenario]()
         return plan if self.survives is None else replace(plan, intent=self.intent)
 
     @property
@@ -105,7 +108,7 @@ class LabSpec:
         """The intent of the scenario, or of the site file."""
         if self.site_plan is not None:
             return self.site_plan.intent.demanding(self.survives)
-        return _intent_of(self.scenario, self.flavour, self.survives)
+        return _intent_of(self.scenario, self.flavour, self.release, self.survives)
 
     @property
     def slow(self) -> bool:
@@ -236,7 +239,7 @@ def default_labs() -> list[LabSpec]:
 
 
 def parse_labs(text: str, site: Path | None = None, agent: str | None = None) -> list[LabSpec]:
-    """Parse the value of ``--lab``: a comma list of ``[engine:|host:]SCENARIO[@RELEASE][+FAULT…]``, or ``all``.
+    """Parse the value of ``--lab``: a comma list of ``[engine:|host:]SCENARIO[@RELEASE|@podman][+FAULT…]``, or ``all``.
 
     Args:
         text: the value.
@@ -294,21 +297,23 @@ def _parse_lab(text: str) -> LabSpec:
         raise SelectionError(
             f"--lab: {SITE_LAB} stands alone, without a flavour, a fault or other labs; found {text!r}"
         )
-    if scenario not in _scenarios(flavour):
+    buildable = _scenarios(flavour, release)
+    if scenario not in buildable:
+        if scenario in PODMAN_ONLY:
+            raise SelectionError(f"--lab: lab {scenario!r} needs podman: engine:{scenario}@{podman.NAME}")
         if scenario in SCENARIOS or scenario in WHOLE_HOSTS:
-            raise SelectionError(
-                f"--lab: lab {scenario!r} has no flavour {flavour!r}; with it: {', '.join(_scenarios(flavour))}"
-            )
-        raise SelectionError(_unknown("lab", scenario, (*_scenarios(flavour), SITE_LAB)))
+            raise SelectionError(f"--lab: lab {scenario!r} has no flavour {flavour!r}; with it: {', '.join(buildable)}")
+        raise SelectionError(_unknown("lab", scenario, (*buildable, SITE_LAB)))
     if at and flavour == "netns":
         raise SelectionError(
             f"--lab: {text!r} names a release, which only a whole host or an engine has "
             f"(host:LAB@{release}, engine:LAB@{release})"
         )
-    if at and flavour == "engine" and SCENARIOS[scenario]().intent.mode.startswith("pipework"):
+    if at and flavour == "engine" and buildable[scenario]().intent.mode.startswith("pipework"):
         raise SelectionError(f"--lab: lab {scenario!r} runs pipework, which the engine of another release lacks")
-    if at and release not in RELEASES:
-        raise SelectionError(f"--lab: unknown release {release!r} in {text!r}; allowed: {', '.join(RELEASES)}")
+    allowed = (*RELEASES, podman.NAME) if flavour == "engine" else RELEASES
+    if at and release not in allowed:
+        raise SelectionError(f"--lab: unknown release {release!r} in {text!r}; allowed: {', '.join(allowed)}")
     for fault in faults:
         if fault not in FAULTS:
             raise SelectionError(_unknown("fault", fault, FAULTS))
@@ -321,8 +326,10 @@ def _parse_lab(text: str) -> LabSpec:
             raise SelectionError(f"--lab: fault {fault!r} needs a whole host: host:{text.rpartition(':')[2]}")
     if flavour != "host" and not at:
         return LabSpec(scenario, flavour, tuple(faults))
-    base = BaseRoot(release or DEFAULT_RELEASE)
-    return LabSpec(scenario, flavour, tuple(faults), announcement=_announced(text, base), release=base.release)
+    base = BaseRoot(podman.RELEASE if release == podman.NAME else release or DEFAULT_RELEASE)
+    return LabSpec(
+        scenario, flavour, tuple(faults), announcement=_announced(text, base), release=release or base.release
+    )
 
 
 def _announced(lab: str, base: BaseRoot) -> tuple[str, ...]:
@@ -347,6 +354,8 @@ def catalogue() -> Iterator[str]:
         for flavour in ("netns", "engine"):
             shown = name if flavour == "netns" else f"engine:{name}"
             yield f"{shown:<{width}}  {flavour:<6}  {scenario.guide}"
+    for name, scenario in PODMAN_ONLY.items():
+        yield f"{f'engine:{name}@{podman.NAME}':<{width}}  engine  {scenario.guide}"
     for name, scenario in WHOLE_HOSTS.items():
         shown = f"host:{name}"
         yield f"{shown:<{width}}  host    {scenario.guide}"

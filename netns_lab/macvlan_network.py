@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
+from netns_lab.docker_engine.podman import PodmanEngine
 from netns_lab.lab import Lab
 from netns_lab.plan import QUICK_NEIGHBOURS, RETRANSMIT_MS
 from viacheck.model.intent import Intent, MacvlanAttach
@@ -56,8 +57,7 @@ def connect(lab: Lab, network: MacvlanNetwork) -> None:
         lab.engine.networks.create_macvlan(
             network.name, network.parent, network.subnet, network.gateway, network.ip_range
         )
-        lab.engine.containers.run(lab.agent_container, network=network.name, restart="unless-stopped")
-        lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
+        run_agent(lab, network.name)
         return
     address = IPv4Address(network.first_address)
     prefixlen = IPv4Network(network.subnet).prefixlen
@@ -71,6 +71,28 @@ def connect(lab: Lab, network: MacvlanNetwork) -> None:
     lab.agent.ip("address", "add", f"{address}/{prefixlen}", "dev", INTERFACE)
     lab.agent.ip("link", "set", "dev", INTERFACE, "up")
     lab.agent.ip("route", "add", "default", "via", network.gateway, "dev", INTERFACE)
+
+
+def create_leased(engine: PodmanEngine, intent: Intent) -> None:
+    """Create the network of a macvlan lab's intent without a pool: the LAN's DHCP server assigns the addresses.
+
+    Raises:
+        netns_lab.docker_engine.daemon.EngineFailed: podman refuses.
+    """
+    network = intended(intent)
+    engine.start_dhcp_proxy()
+    engine.networks.create_macvlan_dhcp(network.name, network.parent)
+
+
+def run_agent(lab: Lab, network: str) -> None:
+    """Run the agent's container on a network of the engine.
+
+    Raises:
+        docker.errors.APIError: when the engine refuses.
+    """
+    assert lab.engine is not None
+    lab.engine.containers.run(lab.agent_container, network=network, restart="unless-stopped")
+    lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
 
 
 def disconnect(lab: Lab) -> None:

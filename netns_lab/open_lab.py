@@ -8,7 +8,8 @@ import sys
 
 from netns_lab.apply_script import ScriptFailed, apply_script
 from netns_lab.builder import build
-from netns_lab.docker_engine.engine_builder import build_with_engine
+from netns_lab.docker_engine import podman
+from netns_lab.docker_engine.engine_builder import build_with_engine, build_with_podman
 from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.lab import Lab, LabCommandError
 from netns_lab.lab_specs import LabSpec, ReplicaSpec, faults_of
@@ -69,7 +70,9 @@ def build_lab(spec: LabSpec) -> Lab:
         raise TargetUnavailable(
             f"lab {spec.name} needs packages that are not installed: apt-get install {' '.join(missing)}"
         )
-    if spec.flavour == "engine":
+    if spec.flavour == "engine" and spec.release == podman.NAME:
+        lab = build_with_podman(plan, _base_root(podman.RELEASE).path)
+    elif spec.flavour == "engine":
         base = _base_root(spec.release) if spec.release is not None else None
         reason = missing_requirement(packages=base is None)
         if reason is not None:

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Sequence
 
 from netns_lab.apply_script import NO_ENGINE, TIMEOUT, ScriptFailed, settle
+from netns_lab.docker_engine import podman
 from netns_lab.lab import Lab
 from viacheck.host.command import CommandResult
 from viacheck.model.result import OutputOf, RemedyStep
@@ -43,6 +44,9 @@ def _output_of(lab: Lab, name: str, argument: OutputOf) -> str:
 def _run(lab: Lab, name: str, argv: Sequence[str], text: str | None) -> CommandResult:
     # In a lab without an engine no socket has this address: the step must not reach this machine's own engine.
     engine = f"DOCKER_HOST={lab.engine.hosts_url if lab.engine is not None else NO_ENGINE}"
+    if argv[0] == podman.NAME and lab.engine is not None:
+        # Its programs and files are the engine's own.
+        argv = ["nsenter", "--target", str(lab.engine.pid), "--mount", "--pid", "--net", *argv]
     result = lab.host.namespace.run(["env", engine, *argv], TIMEOUT, stdin=text)
     if not result.ok:
         lines = result.stderr.splitlines()

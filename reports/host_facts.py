@@ -170,7 +170,8 @@ def _docker(engine: Mapping[str, Any] | None) -> Iterator[Facts]:
     if not engine:
         return
     rootless = ", rootless" if engine.get("rootless") else ""
-    version = f"Docker {engine.get('version', '?')} (API {engine.get('api_version', '?')}{rootless})"
+    name = "Podman" if engine.get("podman") else "Docker"
+    version = f"{name} {engine.get('version', '?')} (API {engine.get('api_version', '?')}{rootless})"
     networks = [
         (
             str(network.get("name", "")),

@@ -183,7 +183,7 @@ class DockerDaemon:
 
         # dockerd listens long before it answers, so this wait is short; the long wait is in the first request.
         path = f"{self.root}/run/docker.sock"
-        while not _listens(path):
+        while not listens(path):
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise EngineFailed(self._failure(daemon))
             time.sleep(RETRY_EVERY)
@@ -262,6 +262,7 @@ class DockerDaemon:
         self.close()
 
 
-def _listens(path: str) -> bool:
+def listens(path: str) -> bool:
+    """Return whether a program listens on a socket of the file system."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(path) == 0

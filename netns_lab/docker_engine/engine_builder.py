@@ -9,19 +9,23 @@ from pathlib import Path
 from netns_lab import macvlan_network, pipework_host
 from netns_lab.builder import build
 from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
+from netns_lab.docker_engine.podman import NAME as PODMAN
+from netns_lab.docker_engine.podman import PodmanEngine
 from netns_lab.lab import AGENT_CONTAINER, Lab
 from netns_lab.plan import LabPlan, without_agent
 from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.scenarios import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE
 from netns_lab.services.dhcp_client import DHCPClient, NoLease
-from viacheck.model.intent import Intent, PipeworkDhcpAttach, PipeworkStaticAttach
+from viacheck.model.intent import Intent, NatAttach, PipeworkDhcpAttach, PipeworkStaticAttach
 from viacheck.model.intent_file import parse_intent
 
+PODMAN_NOTE = "the engine is podman: netavark makes the agent's network, and no daemon stops it with a restart"
 
-def engine_intent(plan: LabPlan) -> Intent:
-    """Return the scenario's intent, with a container as the agent instead of a namespace."""
+
+def engine_intent(plan: LabPlan, network: str = "bridge") -> Intent:
+    """Return the scenario's intent, with a container as the agent; ``network``: the engine's own, for NAT."""
     document = plan.intent.as_json()
-    attach = {"mode": "nat", "network": "bridge"} if plan.intent.mode == "nat" else document["agent"]["attach"]
+    attach = {"mode": "nat", "network": network} if plan.intent.mode == "nat" else document["agent"]["attach"]
     sources = {"source": document["agent"]["source"]} if plan.intent.agent.source else {}
     document["agent"] = {"container": AGENT_CONTAINER, "attach": attach, **sources}
     return parse_intent(document, source=f"lab engine:{plan.name}")
@@ -47,6 +51,34 @@ def build_with_engine(plan: LabPlan, base: Path | None = None) -> Lab:
     except (EngineFailed, NoLease) as error:
         lab.close()
         raise LabBuildError(f"lab engine:{plan.name}: {error}") from error
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+def build_with_podman(plan: LabPlan, base: Path) -> Lab:
+    """Build a lab, start podman on its host, and run a container as the agent.
+
+    Args:
+        plan: the lab.
+        base: the root of the release that has podman.
+
+    Raises:
+        LabBuildError: when the lab cannot be built or podman refuses.
+    """
+    intent = engine_intent(plan, PODMAN)
+    lab = build(replace(_host_alone(plan), intent=intent, notes=(*plan.notes, PODMAN_NOTE)))
+    try:
+        lab.engine = engine = PodmanEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, base=base)
+        if plan.leased is not None:
+            macvlan_network.create_leased(engine, intent)
+            macvlan_network.run_agent(lab, macvlan_network.intended(intent).name)
+        else:
+            attach_agent(lab, plan)
+    except (EngineFailed, NoLease) as error:
+        lab.close()
+        raise LabBuildError(f"lab engine:{plan.name}@{PODMAN}: {error}") from error
     except BaseException:
         lab.close()
         raise
@@ -84,9 +116,9 @@ def attach_agent(lab: Lab, plan: LabPlan) -> None:
     if intent.mode == "macvlan":
         macvlan_network.connect(lab, macvlan_network.intended(intent))
         return
-    lab.engine.containers.run(
-        AGENT_CONTAINER, network="bridge" if intent.mode == "nat" else "none", restart="unless-stopped"
-    )
+    attach = intent.agent.attach
+    network = attach.network if isinstance(attach, NatAttach) else "none"
+    lab.engine.containers.run(AGENT_CONTAINER, network=network, restart="unless-stopped")
     lab.set_agent_namespace(lab.engine.containers.namespace(AGENT_CONTAINER))
     for source in intent.agent.source:
         if source.address is not None:

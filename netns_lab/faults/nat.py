@@ -17,6 +17,13 @@ def masquerade_missing(lab: Lab) -> None:
     nft_rules.remove(lab.host.namespace, PACKET_FILTER_TABLE)
 
 
+@fault("filter-flushed", "The packet filter was flushed, and with it the engine's own NAT",
+       on="nat", breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"},
+       diagnosis="MASQUERADE_MISSING", flavour="engine", needs={"nft": "nftables"})  # fmt: skip
+def filter_flushed(lab: Lab) -> None:
+    lab.host.run("nft", "flush", "ruleset")
+
+
 @fault("masquerade-elsewhere", "The agent's source is translated on the other uplink only", on="policy-routing",
        breaks={"NAT-02", "EGRESS-02", "EGRESS-03", "ROUTE-06"},
        diagnosis="MASQUERADE_MISSING", flavour="netns")  # fmt: skip

@@ -10,7 +10,7 @@ from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, SECOND_
 from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.managers import policy_routing_netplan, policy_routing_nm
 from netns_lab.scenarios.networkd import policy_routing_networkd
-from netns_lab.scenarios.register import BLANK, SCENARIOS, WHOLE_HOSTS, Flavour, scenario
+from netns_lab.scenarios.register import BLANK, PODMAN_ONLY, SCENARIOS, WHOLE_HOSTS, Flavour, scenario
 from netns_lab.scenarios.survival import policy_routing_ifupdown
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "BRIDGE",
     "MACVLAN_NETWORK",
     "PARENT",
+    "PODMAN_ONLY",
     "SCENARIOS",
     "SECOND_ADDRESS",
     "TABLE",

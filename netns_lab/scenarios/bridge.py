@@ -58,6 +58,22 @@ def _macvlan_attach(office: LabSegment) -> dict[str, Any]:
 
 
 @scenario(
+    "macvlan-dhcp",
+    "The agent is on the LAN by podman's macvlan driver, with a lease that netavark-dhcp-proxy holds",
+    "Bridge, bridging with macvlan",
+    podman_only=True,
+)
+def macvlan_dhcp(lab: LabDraft) -> LabPlan:
+    """Describe a network without a pool: the segment's DHCP server gives the agent its address and its router."""
+    office = _on_the_lan(lab)
+    lab.serve_dhcp(PARENT, 100, 150)
+    lab.on_parent(PARENT, None, mac=MACVLAN_MAC)
+    lab.leased = "eth0"
+    attach = {"mode": "macvlan", "network": MACVLAN_NETWORK, "subnet": LAN, "gateway": office.gateway}
+    return lab.finish(_intent(attach))
+
+
+@scenario(
     "macvlan-ifupdown",
     "The agent is on the LAN by Docker's macvlan driver; ifupdown brings the parent up and Docker starts the agent",
     "Bridge, bridging with macvlan",

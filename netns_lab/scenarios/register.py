@@ -31,6 +31,8 @@ SCENARIOS: dict[str, Scenario] = {}
 """Scenarios that run in namespaces, with or without a Docker engine."""
 WHOLE_HOSTS: dict[str, Scenario] = {}
 """Scenarios that run as a whole host with an init of its own; some of them are in SCENARIOS too."""
+PODMAN_ONLY: dict[str, Scenario] = {}
+"""Scenarios that only podman can run: Docker has no network of their kind."""
 BLANK: set[str] = set()
 """Scenarios to start from: their intent holds only after a person's own commands have run."""
 
@@ -42,12 +44,15 @@ def scenario(
     *,
     blank: bool = False,
     flavours: tuple[Flavour, ...] = ("netns", "engine"),
+    podman_only: bool = False,
 ) -> Callable[[Callable[[LabDraft], LabPlan]], Callable[[], LabPlan]]:
     """Register a scenario under its name; ``--lab list`` shows the guide's chapter."""
 
     def register(describe: Callable[[LabDraft], LabPlan]) -> Callable[[], LabPlan]:
         registered = Scenario(name, title, guide, describe)
-        if "netns" in flavours:
+        if podman_only:
+            PODMAN_ONLY[name] = registered
+        elif "netns" in flavours:
             SCENARIOS[name] = registered
         if "host" in flavours:
             WHOLE_HOSTS[name] = registered

@@ -26,8 +26,14 @@ PACKAGES = (
     "busybox-static", "dbus", "docker.io", "ifupdown", "iproute2", "mount", "netplan.io", "network-manager",
     "nftables", "patch", "procps", "systemd", "systemd-sysv", "udev",
 )  # fmt: skip
-DOCKER_CLI_INCLUDED = {"bookworm"}
-"""The releases whose package docker.io has the command docker; in the others it is a package of its own."""
+OF_RELEASE = {
+    "bookworm": (),
+    "trixie": (
+        "docker-cli", "aardvark-dns", "catatonit", "crun", "netavark", "passt", "podman", "slirp4netns", "uidmap",
+    ),
+    "forky": ("docker-cli",),
+}  # fmt: skip
+"""More packages of a release: the command docker, which bookworm has in docker.io, and podman 5 with its networks."""
 TOOL = "mmdebstrap"
 LOG_LINES = 3
 _NOT_UNPACKED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
@@ -48,7 +54,7 @@ class BaseRoot:
     @property
     def packages(self) -> tuple[str, ...]:
         """Return the packages that the root is built with, besides the essential ones."""
-        return PACKAGES if self.release in DOCKER_CLI_INCLUDED else (*PACKAGES, "docker-cli")
+        return (*PACKAGES, *OF_RELEASE[self.release])
 
     @property
     def folder(self) -> Path:

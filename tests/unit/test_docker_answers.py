@@ -32,7 +32,8 @@ from viacheck.host.docker import (
 )
 from viacheck.host.namespace import NotANamespace
 from viacheck.model.snapshot import Attachment, DockerEngine, IPAMPool
-from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers
+from viacheck.parsers.docker_api import engine_from_answers
+from viacheck.parsers.json_answer import NotAnEngineAnswer
 
 VERSIONS = ("1.11.2", "1.12", "20.10", "26", "28", "29", "rootless")
 SECRET = "s3cret-token"

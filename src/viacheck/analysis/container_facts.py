@@ -31,11 +31,34 @@ class AgentState:
     text: str
 
 
+def engine_program(resolved: ResolvedIntent) -> str:
+    """Return the program that a person types commands for the engine with: ``docker``, or ``podman``."""
+    engine = resolved.snapshot.engine
+    return engine.program if engine is not None else "docker"
+
+
+def engine_name(resolved: ResolvedIntent) -> str:
+    """Return the name of the engine in a sentence."""
+    return engine_program(resolved).capitalize()
+
+
+def own_address_varies(resolved: ResolvedIntent) -> bool:
+    """Return whether a bridged agent may get another address at a restart: by DHCP, or as podman assigns the next."""
+    leased = resolved.intent.mode == "pipework-dhcp"
+    return leased or (resolved.bridged and engine_program(resolved) == "podman")
+
+
+def nat_follows_start(resolved: ResolvedIntent) -> bool:
+    """Return whether the host has no NAT for the agent because its container does not run: podman makes it then."""
+    container = resolved.snapshot.container
+    return engine_program(resolved) == "podman" and container is not None and not container.running
+
+
 def agent_fault(resolved: ResolvedIntent) -> AgentState | None:
     """Return what keeps the agent from measuring; None when nothing of its container does."""
     engine, agent = resolved.snapshot.engine, resolved.snapshot.agent
     container = engine.container if engine is not None else None
-    if container is not None:
+    if engine is not None and container is not None:
         state = container.state
         if state.paused:
             return AgentState(AgentFault.PAUSED, f"the container {container.name} is paused: its processes are frozen")
@@ -43,7 +66,8 @@ def agent_fault(resolved: ResolvedIntent) -> AgentState | None:
             return AgentState(
                 AgentFault.CRASH_LOOP,
                 f"the container {container.name} restarts again and again: {state.restarts} restarts, "
-                f"last start {state.started or 'unknown'}, {_end(state)}; 'docker logs {container.name}' shows why",
+                f"last start {state.started or 'unknown'}, {_end(state)}; "
+                f"'{engine.program} logs {container.name}' shows why",
             )
         if not container.running:
             text = f"the container {container.name} is {state.status or 'not running'}: {_end(state)}"

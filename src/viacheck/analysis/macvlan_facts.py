@@ -65,16 +65,31 @@ def network_faults(resolved: ResolvedIntent) -> list[NetworkFault]:
             faults.append(NetworkFault("PARENT_WRONG", f"the parent of {network.name} is {network.parent or 'none'}"))
         pools = [pool for pool in network.pools if ":" not in pool.subnet]
         subnets, gateways = [pool.subnet for pool in pools], [pool.gateway for pool in pools]
+        if leased_by_engine(resolved):
+            if link is None:
+                return faults
+            subnets, gateways = _own_lan(resolved)
     elif link is not None:
         if link.kind in BY_DRIVER and link.kind != attach.mode:
             faults.append(NetworkFault("NETWORK_WRONG_DRIVER", f"the agent's {link.name} is a {link.kind} interface"))
         faults += _parent_fault(resolved, attach, link)
-        subnets = [str(resolved.bridged_address.network)] if resolved.bridged_address is not None else []
-        default = resolved.agent_default
-        gateways = [hop.gateway for hop in default.nexthops] if default is not None else []
+        subnets, gateways = _own_lan(resolved)
     else:
         return faults
     return faults + _address_faults(resolved, attach, subnets, gateways)
+
+
+def leased_by_engine(resolved: ResolvedIntent) -> bool:
+    """Return whether the engine gets the agent's address from the LAN's DHCP server, as podman can."""
+    network = intended_network(resolved)
+    return network is not None and network.address_management == "dhcp"
+
+
+def _own_lan(resolved: ResolvedIntent) -> tuple[list[str], list[str | None]]:
+    """Return the subnet of the agent's own address and the gateways of its default route."""
+    subnets = [str(resolved.bridged_address.network)] if resolved.bridged_address is not None else []
+    default = resolved.agent_default
+    return subnets, [hop.gateway for hop in default.nexthops] if default is not None else []
 
 
 def parent_hidden(resolved: ResolvedIntent) -> bool:

@@ -38,8 +38,9 @@ from viacheck.netlink.packet_filter import (
 )
 from viacheck.parsers import iproute
 from viacheck.parsers.comments import without_comments
-from viacheck.parsers.docker_api import NotAnEngineAnswer, engine_from_answers
+from viacheck.parsers.docker_api import engine_from_answers
 from viacheck.parsers.ip_state import IP, read_network_state
+from viacheck.parsers.json_answer import NotAnEngineAnswer
 from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 from viacheck.persistence import manager_answers
 from viacheck.persistence.allowlist import redact_to_allowlist

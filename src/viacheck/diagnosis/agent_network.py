@@ -20,6 +20,7 @@ from viacheck.analysis.agent_network import (
     other_default,
     own_interface_of,
 )
+from viacheck.analysis.container_facts import engine_name, engine_program
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.attachment import connect_command
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
@@ -81,7 +82,8 @@ def on_other_network(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     if not elsewhere.named_by_person and resolved.bridged:
         return  # macvlan.network_wrong and macvlan.not_attached: the agent was started without its network
     exists = resolved.snapshot.engine is not None and resolved.snapshot.engine.network(wanted) is not None
-    there = f"connect {container} to {wanted} (docker network connect)" if exists else f"create {wanted} first"
+    connect = f"connect {container} to {wanted} ({engine_program(resolved)} network connect)"
+    there = connect if exists else f"create {wanted} first"
     yield Cause(
         "AGENT_NOT_ATTACHED", _attachment_check(resolved),
         elsewhere.text + ("" if exists else f"; there is no Docker network {wanted}"),
@@ -98,7 +100,7 @@ def default_by_other_network(resolved: ResolvedIntent, _measured: Measurements) 
     if other is None or apart_from_attachment(resolved) is not None:
         return
     wanted = intended_docker_network(resolved)
-    name = f"Docker's network {other.network}" if other.network else f"its interface {other.interface}"
+    name = f"{engine_name(resolved)}'s network {other.network}" if other.network else f"its interface {other.interface}"
     remedy, decision = _prefer_intended(resolved, other, wanted)
     yield Cause(
         "DEFAULT_BY_OTHER_NETWORK", "EGRESS-01",
@@ -121,6 +123,11 @@ def _prefer_intended(resolved: ResolvedIntent, other: OtherDefault, wanted: str 
         now = set_agent_default(resolved.intent, gateway, other.intended.name, old)
     if engine is None or container is None or attachment is None or other.network is None:
         return now, None
+    if engine.podman:
+        return now, _until_restart(
+            f"podman gives the container a default route by each network, all with metric 100: create {other.network} "
+            f"again with '-o no_default_route=1' or --internal, or {wanted} with '-o metric=50'"
+        )
     number = re.match(r"v?(\d+)", engine.version)
     if number is None or int(number[1]) >= GATEWAY_PRIORITY_SINCE:
         beside = attachment_to(resolved, other.network)
@@ -167,7 +174,9 @@ def no_route(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Caus
         remedy = Remedy(tuple(steps), tuple(rollback))
     container = resolved.intent.agent.container
     restart = (
-        f"; 'docker restart {container}' sets Docker's default route again" if container and not has_default else ""
+        f"; '{engine_program(resolved)} restart {container}' sets {engine_name(resolved)}'s default route again"
+        if container and not has_default
+        else ""
     )
     yield Cause(
         "AGENT_NO_ROUTE", "EGRESS-01",

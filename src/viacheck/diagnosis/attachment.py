@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network, ip_address
 
 from viacheck.analysis.agent_network import attachment_to
+from viacheck.analysis.container_facts import engine_program
 from viacheck.analysis.macvlan_facts import address_in_pool, intended_network, unbridged_links
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.remedy import (
@@ -165,7 +166,7 @@ def obstacle_to_recreation(resolved: ResolvedIntent, network: DockerNetwork, att
     if container is None:
         return "the agent's container is not known"
     if resolved.snapshot.engine is not None and resolved.snapshot.engine.podman:
-        return f"podman's answer leaves out options of {network.name}; 'podman network inspect {network.name}' has them"
+        return f"podman does not say which address and MAC address {container.name} asked for on {network.name}"
     if network.containers is None:
         return f"it is not known which other containers are on {network.name}"
     if others := [name for name in network.containers if name not in (container.name, resolved.intent.agent.container)]:
@@ -175,7 +176,8 @@ def obstacle_to_recreation(resolved: ResolvedIntent, network: DockerNetwork, att
     if container.namespace_of is not None:
         return f"{network.name} is the network of {container.namespace_of}, which the agent shares"
     if attachment is not None and attachment.fixed_mac is not None:
-        return f"no 'docker network connect' keeps the MAC address {attachment.fixed_mac} of {container.name}"
+        connect = f"{engine_program(resolved)} network connect"
+        return f"no '{connect}' keeps the MAC address {attachment.fixed_mac} of {container.name}"
     old = next((pool for pool in network.pools if ":" not in pool.subnet), None)
     addresses = list(old.reserved.values()) if old is not None else []
     addresses += [attachment.fixed_address] if attachment is not None and attachment.fixed_address else []

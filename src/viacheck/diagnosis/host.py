@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.bridged_frames import bridge_passages
-from viacheck.analysis.container_facts import AgentFault, agent_fault, is_unhealthy
+from viacheck.analysis.container_facts import AgentFault, agent_fault, engine_name, engine_program, is_unhealthy
 from viacheck.analysis.default_routes import default_route_by
 from viacheck.analysis.gateway_facts import gateway_facts
 from viacheck.analysis.nat_facts import (
@@ -76,7 +76,8 @@ def agent_unhealthy(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         name = resolved.intent.agent.container
         yield Cause(
             "AGENT_UNHEALTHY", "HOST-07", f"the container {name} runs, and its own health check says unhealthy",
-            decision=f"read what it says: docker inspect --format '{{{{json .State.Health}}}}' {name}",
+            decision="read what it says: "
+            f"{engine_program(resolved)} inspect --format '{{{{json .State.Health}}}}' {name}",
         )  # fmt: skip
 
 
@@ -170,9 +171,16 @@ def subnet_overlaps(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
         yield Cause(
             "SUBNET_OVERLAP", "HOST-05",
             f"the agent's subnet {resolved.agent_subnet} overlaps {'; '.join(overlaps)}: one of the two cannot be "
-            "reached. Give Docker another subnet ('bip' or 'default-address-pools' in /etc/docker/daemon.json)",
+            f"reached. Give {engine_name(resolved)} another subnet ({_subnet_settings(resolved)})",
             also_affects=EGRESS | {"ROUTE-05", "ROUTE-06", "HOST-03"},
         )  # fmt: skip
+
+
+def _subnet_settings(resolved: ResolvedIntent) -> str:
+    """Return where the engine is told the subnets of its networks."""
+    if engine_program(resolved) == "podman":
+        return "'default_subnet' or 'default_subnet_pools' in /etc/containers/containers.conf"
+    return "'bip' or 'default-address-pools' in /etc/docker/daemon.json"
 
 
 def forwarding_off(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -205,8 +213,9 @@ def network_internal(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     if network is not None:
         yield Cause(
             "NETWORK_INTERNAL", "HOST-04",
-            f"the Docker network {network} is internal (docker network create --internal, 'internal: true' in a "
-            "compose file): Docker gives its containers no default route and drops their packets. Opening the packet "
+            f"the Docker network {network} is internal ({engine_program(resolved)} network create --internal, "
+            f"'internal: true' in a compose file): {engine_name(resolved)} gives its containers no default route and "
+            "drops their packets. Opening the packet "
             "filter does not help; create the network again without this option, or attach the agent to another one",
             also_affects=EGRESS | {"ROUTE-05", "ROUTE-06", "NAT-02", "EGRESS-07"},
         )  # fmt: skip

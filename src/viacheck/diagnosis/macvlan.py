@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from ipaddress import ip_interface
 
 from viacheck.analysis.agent_network import attachment_to
+from viacheck.analysis.container_facts import engine_name, engine_program
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence, spare_range
 from viacheck.analysis.macvlan_facts import (
     address_in_pool,
     data_filtered,
     intended_network,
     lan_subnets,
+    leased_by_engine,
     macvlan_supported,
     network_faults,
 )
@@ -170,11 +172,11 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     if not faults:
         return
     deepest = faults[0]
-    has_parent = network is None or network.parent is not None
+    no_parent = network is not None and network.parent is None and engine_program(resolved) == "docker"
     expectations = {
         "NETWORK_WRONG_DRIVER": f", not {attach.mode}",
         "PARENT_WRONG": f", not {attach.parent}"
-        + ("" if has_parent else "; without a parent Docker creates an isolated dummy interface"),
+        + ("; without a parent Docker creates an isolated dummy interface" if no_parent else ""),
         "SUBNET_MISMATCH": f"; the intent says {attach.subnet}",
         "GATEWAY_MISMATCH": f"; the intent says {attach.gateway}",
     }
@@ -315,7 +317,7 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
     """Find a DHCP server on the parent's segment that assigns Docker's addresses as well, or could do so later."""
     pool, attach = resolved.agent_pool, resolved.intent.agent.attach
     offers = measurements.traffic.offers
-    if pool is None or not offers or not isinstance(attach, MacvlanAttach):
+    if pool is None or not offers or not isinstance(attach, MacvlanAttach) or leased_by_engine(resolved):
         return
     collisions = colliding(offers, pool)
     servers = ", ".join(dict.fromkeys(offer.server for offer in offers))
@@ -332,8 +334,8 @@ def dhcp_collision(resolved: ResolvedIntent, measurements: Measurements) -> Iter
         addresses = ", ".join(dict.fromkeys(offer.address for offer in collisions))
         sentence = (
             f"the DHCP server {servers} offers {addresses}, which {attach.network} assigns as well (its pool is "
-            f"{pool}): Docker never asks the server, so sooner or later two machines have one address. Exclude {pool} "
-            "on the server"
+            f"{pool}): {engine_name(resolved)} never asks the server, so sooner or later two machines have one "
+            f"address. Exclude {pool} on the server"
         )
     else:
         sentence = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from viacheck.analysis.container_facts import nat_follows_start
 from viacheck.analysis.nat_facts import agent_flow, enslaved_uplinks, source_translation, subnet_is_routed
 from viacheck.analysis.packet_filter.evaluate import Translation, source_nat
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -20,6 +21,9 @@ from viacheck.diagnosis.remedy import (
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import FilterChain, FilterRule
+
+NETAVARK = ("inet", "netavark")
+"""The family and the name of the table in which netavark keeps its rules."""
 
 
 def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -42,6 +46,8 @@ def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Itera
 def source_nat_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that the agent's packets would leave the uplink with a source to which replies cannot come back."""
     if not isinstance(resolved.intent.agent.attach, NatAttach) or resolved.agent_source is None:
+        return
+    if nat_follows_start(resolved):
         return
     translation = source_translation(resolved)
     if translation.kind == "none" and subnet_is_routed(resolved, measurements.traffic):
@@ -72,6 +78,13 @@ def _untranslated(resolved: ResolvedIntent, translation: Translation) -> Cause:
     """Return the cause of packets that no rule translates: a rule excludes them, or there is no rule."""
     add, delete = _masquerade(resolved)
     remedy = Remedy((add,), (delete,))
+    engine = resolved.snapshot.engine
+    if engine is not None and engine.podman and engine.container is not None:
+        # It makes netavark set every rule of the container again, those of published ports too.
+        chains = resolved.snapshot.host.packet_filter.chains
+        absent = not any((chain.family, chain.table) == NETAVARK for chain in chains)
+        back = (command("nft", "delete", "table", *NETAVARK),) if absent else ()
+        remedy = Remedy((command("podman", "network", "reload", engine.container.name),), back)
     sentence = f"no rule translates the source of {resolved.agent_subnet or resolved.agent_source} on {resolved.uplink}"
     chain, rule = translation.chain, translation.rule
     if chain is not None and rule is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+from viacheck.analysis.container_facts import engine_program
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import (
     agent_network,
@@ -24,6 +26,7 @@ from viacheck.diagnosis import (
 )
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.missing_programs import naming_missing_programs
+from viacheck.diagnosis.remedy import for_engine
 from viacheck.diagnosis.remedy_effect import predicted
 from viacheck.model.measurements import Measurements
 
@@ -155,4 +158,5 @@ def _explains(cause: Cause, check: str) -> bool:
 
 def _causes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     finders = BRIDGED_FINDERS if resolved.bridged else NAT_FINDERS
-    return (cause for finder in finders for cause in finder(resolved, measurements))
+    found = (cause for finder in finders for cause in finder(resolved, measurements))
+    return (replace(cause, remedy=for_engine(cause.remedy, engine_program(resolved))) for cause in found)

@@ -27,6 +27,7 @@ from viacheck.persistence.file_edit import (
 
 _NFT_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_/.-]*")
 _DELIMITERS = ("EOF", "END", *(f"{letter}_EOF" for letter in "ABCDFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"))
+DOCKER = "docker"
 _MODPROBE = re.compile(r"-[A-Za-z0-9]*M.*", re.DOTALL)
 """A cluster of short options, the last of which is ``-M``."""
 PATCH = ("patch", "-u", "-l", "-N", "-F0", "-r", "-", "--no-backup-if-mismatch")
@@ -102,6 +103,26 @@ def command(*arguments: object) -> Command:
 def container_pid(container: str) -> CommandOutput:
     """Return the process id of a container's first process, as the shell finds it when the remedy runs."""
     return CommandOutput(("docker", "inspect", "-f", "{{.State.Pid}}", container))
+
+
+def for_engine(remedy: Remedy, program: str) -> Remedy:
+    """Return a remedy whose commands run the engine's own program: podman takes those of docker, word for word."""
+    return Remedy(
+        tuple(_for_engine(step, program) for step in remedy.steps),
+        tuple(_for_engine(step, program) for step in remedy.rollback),
+    )
+
+
+def _for_engine(step: Step, program: str) -> Step:
+    if not isinstance(step, tuple):
+        return step
+    own = (program, *step[1:]) if step[:1] == (DOCKER,) else step
+    return tuple(
+        CommandOutput((program, *part.command[1:]))
+        if isinstance(part, CommandOutput) and part.command[:1] == (DOCKER,)
+        else part
+        for part in own
+    )
 
 
 def in_agent(intent: Intent, *arguments: object) -> Command:

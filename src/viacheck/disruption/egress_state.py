@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from viacheck.analysis.container_facts import own_address_varies
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.measurements import EgressState
@@ -34,7 +35,7 @@ def read_egress(
     """Read the present state; of a bridged agent that is away, nothing. ``time`` and ``moment`` are the state's own.
 
     The host's rules and one table decide the egress of a NATed agent, its own main table that of a bridged agent. The
-    addresses are the intended sources of its packets: the uplink's, or its own if it holds a lease.
+    addresses are the intended sources of its packets: the uplink's, or its own if that varies.
 
     Raises:
         EgressUnreadable: ``ip`` fails.
@@ -54,12 +55,12 @@ def read_egress(
 
 
 def read_addresses(host: Namespace, agent: Namespace | None, resolved: ResolvedIntent) -> tuple[str, ...]:
-    """Return the intended sources of the agent's packets: the uplink's addresses, or those of the agent's own lease.
+    """Return the intended sources of the agent's packets: the uplink's addresses, or the agent's own that varies.
 
     Raises:
         EgressUnreadable: ``ip`` fails.
     """
-    if resolved.intent.mode == "pipework-dhcp":
+    if own_address_varies(resolved):
         own = resolved.agent_link
         return _addresses(agent, own.name) if agent is not None and own is not None else ()
     return _addresses(host, resolved.uplink)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from viacheck.analysis.container_facts import own_address_varies
 from viacheck.analysis.disruption_text import flow_label, flow_text
 from viacheck.disruption.controls import (
     DisruptionTarget,
@@ -256,10 +257,10 @@ class DisruptionRun:
         return settled(probe_results) and (after is None or probe_results[0].time > after)
 
     def _sources(self, family: Family) -> Callable[[float], frozenset[str | None]]:
-        """Return the intended sources of a probe by its time: a bridged agent's own, else the uplink's or lease's."""
+        """Return the intended sources of a probe by its time: the uplink's, or a bridged agent's own."""
         resolved = self.judged.resolved
         own = resolved.agent_address if family == 4 else resolved.agent_address6
-        if resolved.intent.mode not in ("nat", "pipework-dhcp"):
+        if resolved.bridged and not own_address_varies(resolved):
             return lambda _at: frozenset([own])
         # IPv6 is forwarded without translation, unless the host has NAT for it.
         fixed = frozenset([own] if family == 6 else [])

@@ -23,12 +23,13 @@ from viacheck.host import outer_host
 from viacheck.host.namespace import Namespace, NotANamespace
 from viacheck.model.snapshot import DockerContainer, DockerEngine
 from viacheck.parsers.docker_api import (
-    NotAnEngineAnswer,
     container_from_answer,
     engine_from_answers,
+    is_podman,
     last_exit_code,
     networks_of_containers,
 )
+from viacheck.parsers.json_answer import NotAnEngineAnswer
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -49,7 +50,11 @@ Unreachable = Literal[
 ]
 
 
-NO_SUCH_CONTAINER = 404
+NOT_FOUND = 404
+PODMAN_NETWORKS = "v4.0.0/libpod/networks/json"
+"""Podman's own answer about its networks, in the form that it has since podman 4 (netavark)."""
+PODMAN_SOCKET = "/run/podman/podman.sock"
+"""Where podman.socket listens, unless the package podman-docker gives it Docker's usual place."""
 
 _NO_SOCKET: tuple[Unreachable, str] = ("socket-missing", "the socket does not exist; is the engine installed?")
 _FORBIDDEN: tuple[Unreachable, str] = (
@@ -121,7 +126,8 @@ def read_engine(base_url: str | None = None, container: str | None = None, timeo
     """Read the engine, its networks and a container.
 
     Args:
-        base_url: ``unix:///var/run/docker.sock``, ``tcp://…``; None for DOCKER_HOST, or else the usual socket.
+        base_url: ``unix:///var/run/docker.sock``, ``tcp://…``; None for DOCKER_HOST, or else the usual socket of
+            Docker, or of podman where Docker has none.
         container: name or id of the agent's container; None to read none.
         timeout: seconds that each of the four answers may take.
 
@@ -156,7 +162,7 @@ def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
     from docker.constants import DEFAULT_DOCKER_API_VERSION, DEFAULT_UNIX_SOCKET
     from docker.utils import kwargs_from_env
 
-    address = base_url or os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET.replace("http+unix", "unix")
+    address = base_url or os.environ.get("DOCKER_HOST") or _usual(DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
     try:
         reached = outer_host.engine_address(address)
         place = kwargs_from_env() if reached == address and not base_url else {"base_url": reached}
@@ -175,11 +181,21 @@ def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
         client.close()
 
 
+def _usual(docker: str) -> str:
+    """Return the address of podman's socket where Docker's does not exist and podman's does."""
+    podman = f"unix://{PODMAN_SOCKET}"
+    exist = [os.path.exists(outer_host.engine_address(place).removeprefix("unix://")) for place in (docker, podman)]
+    return podman if exist == [False, True] else docker
+
+
 def _read(client: APIClient, container: str | None) -> DockerEngine:
     version = _version(client)
     # Not the SDK's own methods: they refuse engines older than 1.12, which pipework serves.
     api = f"v{version['ApiVersion']}"
-    engine = engine_from_answers(version, _get(client, f"{api}/info"), _get(client, f"{api}/networks"))
+    engine = engine_from_answers(
+        version, _get(client, f"{api}/info"), _get(client, f"{api}/networks"),
+        of_podman=_podman_networks(client) if is_podman(version) else None,
+    )  # fmt: skip
     if container is None:
         return engine
     answer = _get(client, f"{api}/containers/{quote(container, safe='')}/json", may_be_missing=True)
@@ -196,6 +212,12 @@ def _read(client: APIClient, container: str | None) -> DockerEngine:
         for network in engine.networks
     )
     return dataclasses.replace(engine, networks=networks, container=agent)
+
+
+def _podman_networks(client: APIClient) -> Any:
+    """Return podman's own answer about its networks; None of a podman that is older than that form."""
+    response = client.get(f"{client.base_url}/{PODMAN_NETWORKS}", timeout=client.timeout)
+    return response.json() if response.ok else None
 
 
 def _in_namespace(client: APIClient, api: str, container: DockerContainer) -> DockerContainer:
@@ -237,7 +259,7 @@ def _version(client: APIClient) -> Mapping[str, Any]:
 
 def _get(client: APIClient, path: str, may_be_missing: bool = False) -> Any:
     response = client.get(f"{client.base_url}/{path}", timeout=client.timeout)
-    if may_be_missing and response.status_code == NO_SUCH_CONTAINER:
+    if may_be_missing and response.status_code == NOT_FOUND:
         return None
     response.raise_for_status()
     return response.json()

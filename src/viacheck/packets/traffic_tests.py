@@ -17,6 +17,7 @@ from typing import Protocol
 from viacheck.analysis.classes import TrafficClass
 from viacheck.analysis.default_routes import other_routers
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
+from viacheck.analysis.macvlan_facts import leased_by_engine
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Probe, Source, TransportProtocol
@@ -325,7 +326,7 @@ class TrafficTests:
     def _dhcp_discovery(self) -> DHCPDiscovery | None:
         resolved = self._subject.resolved
         pool, parent = resolved.agent_pool, resolved.parent
-        if pool is None or parent is None:
+        if pool is None or parent is None or leased_by_engine(resolved):
             return None
         taken = [resolved.lan_gateway, *resolved.uplink_addresses(parent)]
         if resolved.agent_address is not None:

@@ -9,81 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from viacheck.model.snapshot import Attachment, ContainerState, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
+from viacheck.parsers.json_answer import JsonAnswer, NotAnEngineAnswer
+from viacheck.parsers.podman_api import PODMAN_BRIDGE, PODMAN_NETWORK, podman_networks
 
-T = TypeVar("T")
 DEFAULT_BRIDGE = "docker0"
 BRIDGE_NAME_OPTION = "com.docker.network.bridge.name"
 KEPT_OPTIONS = ("com.docker.network.", "parent", "macvlan_mode", "ipvlan_mode", "ipvlan_flag")
 """Beginnings of the network options that are kept; a third-party driver's options may hold passwords."""
 
 
-class NotAnEngineAnswer(ValueError):
-    """The answer is not a Docker engine's; the message names the field that is missing or has another type."""
-
-
-class _Answer:
-    """One JSON object of an answer, read by names and types of its fields; null stands for an empty field."""
-
-    def __init__(self, value: Any, name: str) -> None:
-        if not isinstance(value, Mapping):
-            raise NotAnEngineAnswer(f"{name} is not an object")
-        self._value = value
-        self._name = name
-
-    def _get(self, key: str, kind: type[T], default: T) -> T:
-        value = self._value.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise NotAnEngineAnswer(f"{self._name} has a {key} of another type")
-        return value
-
-    def text(self, key: str) -> str:
-        return self._get(key, str, "")
-
-    def required_text(self, key: str) -> str:
-        text = self.text(key)
-        if not text:
-            raise NotAnEngineAnswer(f"{self._name} has no {key}")
-        return text
-
-    def number(self, key: str) -> int:
-        return self._get(key, int, 0)
-
-    def flag(self, key: str) -> bool:
-        return self._get(key, bool, False)
-
-    def part(self, key: str) -> _Answer:
-        return _Answer(self._get(key, cast(type[Mapping[str, Any]], Mapping), {}), f"{self._name}'s {key}")
-
-    def parts(self, key: str) -> list[_Answer]:
-        values = self._get(key, list, [])
-        return [_Answer(value, f"an element of {self._name}'s {key}") for value in values]
-
-    def parts_by_name(self, key: str) -> dict[str, _Answer]:
-        values = self._get(key, cast(type[Mapping[str, Any]], Mapping), {})
-        return {
-            str(name): _Answer({} if value is None else value, f"{self._name}'s {key}")
-            for name, value in values.items()
-        }
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._get(key, list, [])
-        if not all(isinstance(value, str) for value in values):
-            raise NotAnEngineAnswer(f"{self._name}'s {key} holds something other than text")
-        return tuple(values)
-
-    def options(self, key: str) -> dict[str, str]:
-        values = self._get(key, cast(type[Mapping[str, Any]], Mapping), {})
-        if not all(isinstance(name, str) and isinstance(value, str) for name, value in values.items()):
-            raise NotAnEngineAnswer(f"{self._name}'s {key} holds something other than text")
-        return dict(values)
-
-
-def engine_from_answers(version: Any, info: Any, networks: Any, container: Any = None) -> DockerEngine:
+def engine_from_answers(
+    version: Any, info: Any, networks: Any, container: Any = None, *, of_podman: Any = None
+) -> DockerEngine:
     """Keep what this tool needs of an engine's answers.
 
     Args:
@@ -91,30 +31,48 @@ def engine_from_answers(version: Any, info: Any, networks: Any, container: Any =
         info: the body of ``GET /info``; may be empty when it was not saved.
         networks: the body of ``GET /networks``, or of ``docker network inspect``.
         container: the body of ``GET /containers/{name}/json``, or one element of ``docker inspect``.
+        of_podman: podman's own answer about its networks (:mod:`viacheck.parsers.podman_api`), where podman answers.
 
     Raises:
         NotAnEngineAnswer: when a field is missing or has another type.
     """
-    engine = _Answer(version, "the answer to /version")
+    engine = JsonAnswer(version, "the answer to /version")
     if not isinstance(networks, list | tuple):
         raise NotAnEngineAnswer("the answer to /networks is not a list")
+    podman = is_podman(version)
     return DockerEngine(
         version=engine.required_text("Version"),
         api_version=engine.required_text("ApiVersion"),
-        rootless=_is_rootless(_Answer(info, "the answer to /info")),
-        podman=any(part.text("Name").startswith("Podman") for part in engine.parts("Components")),
-        networks=tuple(_network(_Answer(network, "a network")) for network in networks),
+        rootless=_is_rootless(JsonAnswer(info, "the answer to /info")),
+        podman=podman,
+        networks=(
+            podman_networks(of_podman) if of_podman is not None
+            else tuple(_network(JsonAnswer(network, "a network"), podman=podman) for network in networks)
+        ),
         container=container_from_answer(container) if container is not None else None,
-    )
+    )  # fmt: skip
 
 
-def _is_rootless(info: _Answer) -> bool:
+def is_podman(version: Any) -> bool:
+    """Return whether podman gave the answer to ``GET /version``.
+
+    Raises:
+        NotAnEngineAnswer: when a field has another type.
+    """
+    components = JsonAnswer(version, "the answer to /version").parts("Components")
+    return any(part.text("Name").startswith("Podman") for part in components)
+
+
+def _is_rootless(info: JsonAnswer) -> bool:
     """Return whether the engine runs as an ordinary user (``name=rootless`` among its security options)."""
     return any("name=rootless" in option.split(",") for option in info.texts("SecurityOptions"))
 
 
-def _network(network: _Answer) -> DockerNetwork:
+def _network(network: JsonAnswer, *, podman: bool) -> DockerNetwork:
     name, identifier = network.required_text("Name"), network.required_text("Id")
+    if podman and name == "bridge":
+        # Only this answer of podman calls its default network so; its containers are on "podman".
+        name = PODMAN_NETWORK
     driver, options = network.text("Driver"), network.options("Options")
     return DockerNetwork(
         name=name,
@@ -133,13 +91,13 @@ def _network(network: _Answer) -> DockerNetwork:
             if pool.text("Subnet")
         ),
         parent=options.get("parent") or None,
-        bridge=_bridge_name(name, identifier, options) if driver == "bridge" else None,
+        bridge=_bridge_name(name, identifier, options, podman=podman) if driver == "bridge" else None,
         options={option: value for option, value in options.items() if option.startswith(KEPT_OPTIONS)},
         not_kept=tuple(_not_kept(network, options)),
     )
 
 
-def _not_kept(network: _Answer, options: Mapping[str, str]) -> Iterator[str]:
+def _not_kept(network: JsonAnswer, options: Mapping[str, str]) -> Iterator[str]:
     """Yield the settings of a network that are not kept, so that it cannot be created again from a snapshot."""
     if network.options("Labels"):
         yield "labels"
@@ -150,9 +108,11 @@ def _not_kept(network: _Answer, options: Mapping[str, str]) -> Iterator[str]:
         yield "its address management (--ipam-driver)"
 
 
-def _bridge_name(name: str, network_id: str, options: Mapping[str, str]) -> str:
+def _bridge_name(name: str, network_id: str, options: Mapping[str, str], *, podman: bool) -> str | None:
     if options.get(BRIDGE_NAME_OPTION):
         return options[BRIDGE_NAME_OPTION]
+    if podman:
+        return PODMAN_BRIDGE if name == PODMAN_NETWORK else None
     return DEFAULT_BRIDGE if name == "bridge" else f"br-{network_id[:12]}"
 
 
@@ -162,7 +122,7 @@ def container_from_answer(answer: Any) -> DockerContainer:
     Raises:
         NotAnEngineAnswer: when a field is missing or has another type.
     """
-    container = _Answer(answer, "the container")
+    container = JsonAnswer(answer, "the container")
     state, config, host_config = container.part("State"), container.part("Config"), container.part("HostConfig")
     networks = container.part("NetworkSettings").parts_by_name("Networks")
     own, identifier = container.required_text("Name").removeprefix("/"), container.required_text("Id")
@@ -193,7 +153,7 @@ def container_from_answer(answer: Any) -> DockerContainer:
     )
 
 
-def _attachment(network: str, endpoint: _Answer, own: str, container: str, fixed_mac: str | None) -> Attachment:
+def _attachment(network: str, endpoint: JsonAnswer, own: str, container: str, fixed_mac: str | None) -> Attachment:
     asked = endpoint.part("IPAMConfig")
     return Attachment(
         network=network,
@@ -215,7 +175,7 @@ def last_exit_code(events: str) -> int | None:
     code: int | None = None
     for line in events.splitlines():
         try:
-            event = _Answer(json.loads(line), "an event")
+            event = JsonAnswer(json.loads(line), "an event")
             attributes = event.part("Actor").options("Attributes")
         except ValueError:
             continue
@@ -236,7 +196,7 @@ def networks_of_containers(answer: Any) -> dict[str, tuple[str, ...]] | None:
         raise NotAnEngineAnswer("the answer to /containers/json is not a list")
     if not all(isinstance(value, Mapping) and "NetworkSettings" in value for value in answer):
         return None
-    listed = [_Answer(value, "a listed container") for value in answer]
+    listed = [JsonAnswer(value, "a listed container") for value in answer]
     return {
         container.texts("Names")[0].removeprefix("/"): tuple(
             container.part("NetworkSettings").parts_by_name("Networks")

@@ -34,6 +34,7 @@ _OBSTACLES = {
 }
 _CHANGES_FILES_ONLY = ("enable", "disable", "mask", "unmask")
 """Verbs of systemctl."""
+_ENGINE_PROGRAMS = (["docker"], ["podman"])
 REPLICA_PROGRAMS = frozenset(
     ("chmod", "conntrack", "install", "ip", "iptables", "nft", "nsenter", "patch", "rm", "sed", "sysctl", "systemctl")
 )
@@ -129,8 +130,8 @@ def not_verified(diagnosis: Diagnosis, obstacle: RemedyObstacle) -> RemedyCheck:
 def _needs_docker(steps: Sequence[RemedyStep]) -> bool:
     """Return whether steps ask the Docker engine; its name in a file that they write does not count."""
     return any(
-        step.argv[:1] == ["docker"]
-        or any(isinstance(argument, OutputOf) and argument.command[:1] == ["docker"] for argument in step.argv)
+        step.argv[:1] in _ENGINE_PROGRAMS
+        or any(isinstance(argument, OutputOf) and argument.command[:1] in _ENGINE_PROGRAMS for argument in step.argv)
         or (step.argv[:1] == ["systemctl"] and "docker" in step.argv)
         for step in steps
     )

@@ -1,0 +1,340 @@
+"""Podman in a lab's host namespace: its service on a socket, and the containers and networks that its commands make.
+
+Podman has no daemon: ``podman run`` starts a container, netavark makes its network, and the service on the socket only
+answers questions. Programs and libraries are those of a release's base root; its files are on a tmpfs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from netns_lab.docker_engine.containers import EngineContainers, RestartPolicy
+from netns_lab.docker_engine.daemon import ANSWER_TIMEOUT, LOG_LINES, RETRY_EVERY, EngineFailed, listens
+from netns_lab.docker_engine.image import BUSYBOX, IMAGE, image_tar
+from netns_lab.docker_engine.networks import EngineNetworks
+from netns_lab.docker_engine.pid_translation import outer_pid
+from netns_lab.docker_engine.sandbox import ENVIRONMENT, STOP_TIMEOUT, EngineSandbox, SandboxFailed
+from viacheck.host.docker import PODMAN_SOCKET
+from viacheck.host.namespace import Namespace
+from viacheck.host.pid_sandbox import child_of
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+START_TIMEOUT = 20.0
+RELEASE = "trixie"
+"""The release whose podman a lab runs."""
+NAME = "podman"
+"""The name of this engine in a lab's name: ``engine:nat@podman``."""
+DHCP_PROXY = ("/usr/lib/podman/netavark", "dhcp-proxy", "--activity-timeout", "0")
+"""netavark-dhcp-proxy.service, which holds the leases of containers on networks with DHCP."""
+DHCP_PROXY_SOCKET = "/run/podman/nv-proxy.sock"
+# The machine's own hierarchy may be of version 1, which podman 5 refuses. Containers stay in the cgroup of the lab, so
+# that none is left behind, and no overlay lies on the overlay of the base root.
+_PREPARE = """
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p /run/podman /etc/containers
+cat >/etc/containers/storage.conf <<'END'
+[storage]
+driver = "overlay"
+graphroot = "/run/containers-data"
+runroot = "/run/containers"
+END
+cat >/etc/containers/containers.conf
+"""
+_SETTINGS = """\
+[containers]
+cgroups = "disabled"
+log_driver = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[network]
+default_subnet = {subnet}
+"""
+
+
+class PodmanContainers(EngineContainers):
+    """Containers that are started by ``podman run``."""
+
+    def __init__(
+        self, client: Callable[[], DockerClient], proc: Callable[[], str], run: Callable[..., str], busybox: str
+    ) -> None:
+        """``run`` runs a program in podman's file system, and returns its output."""
+        super().__init__(client, proc, busybox)
+        self._run, self._image_made = run, False
+
+    def run(
+        self,
+        name: str,
+        *,
+        network: str = NAME,
+        image: str = IMAGE,
+        address: str | None = None,
+        restart: RestartPolicy | None = None,
+        dns: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        capabilities: Sequence[str] = (),
+    ) -> int:
+        """Run a container that sleeps until it is stopped; see :meth:`EngineContainers.run`.
+
+        Raises:
+            EngineFailed: podman refuses.
+        """
+        if image == IMAGE and not self._image_made:
+            self._run("podman", "import", "-", IMAGE, stdin=image_tar(self._busybox))
+            self._image_made = True
+        options = ["--init", "--name", name, "--hostname", name, "--network", network]
+        options += ["--ip", address] if address else []
+        options += ["--restart", restart] if restart else []
+        options += [word for server in dns for word in ("--dns", server)]
+        options += [word for key, value in (environment or {}).items() for word in ("--env", f"{key}={value}")]
+        options += [word for capability in capabilities for word in ("--cap-add", capability)]
+        self._run("podman", "run", "--detach", *options, image, "sleep", "infinity")
+        return self.pid(name)
+
+
+class PodmanNetworks(EngineNetworks):
+    """Networks that are made by ``podman network create``."""
+
+    def __init__(self, client: Callable[[], DockerClient], run: Callable[..., str]) -> None:
+        """``run`` runs a program in podman's file system, and returns its output."""
+        super().__init__(client)
+        self._run = run
+
+    def create_bridge(self, name: str, subnet: str, gateway: str | None = None, bridge: str | None = None) -> None:
+        """Create a bridge network; see :meth:`EngineNetworks.create_bridge`.
+
+        Raises:
+            EngineFailed: podman refuses.
+        """
+        options = ["--interface-name", bridge] if bridge else []
+        self._podman(name, "bridge", subnet, gateway, None, options)
+
+    def create_macvlan(
+        self, name: str, parent: str, subnet: str, gateway: str | None = None, ip_range: str | None = None
+    ) -> None:
+        """Create a macvlan network on an uplink, as ``podman network create -d macvlan`` does.
+
+        Raises:
+            EngineFailed: podman refuses.
+        """
+        self._podman(name, "macvlan", subnet, gateway, ip_range, ["--opt", f"parent={parent}"])
+
+    def create_macvlan_dhcp(self, name: str, parent: str) -> None:
+        """Create a macvlan network whose addresses the LAN's DHCP server assigns.
+
+        Raises:
+            EngineFailed: podman refuses.
+        """
+        self._run(
+            "podman", "network", "create", "-d", "macvlan", "--ipam-driver", "dhcp", "-o", f"parent={parent}", name
+        )
+
+    def connect(self, name: str, container: str, *, gateway_priority: int) -> None:
+        """Connect a container to a network; podman knows no priority, and the last network has the default route.
+
+        Raises:
+            EngineFailed: podman refuses.
+        """
+        del gateway_priority
+        self._run("podman", "network", "connect", name, container)
+
+    def _podman(
+        self, name: str, driver: str, subnet: str, gateway: str | None, ip_range: str | None, options: Sequence[str]
+    ) -> None:
+        pool = ["--subnet", subnet, *(["--gateway", gateway] if gateway else [])]
+        pool += ["--ip-range", ip_range] if ip_range else []
+        self._run("podman", "network", "create", "--driver", driver, *pool, *options, name)
+
+
+class PodmanEngine:
+    """Podman with its service. Made by :meth:`start`, ended by :meth:`close` or by the end of this process.
+
+    Attributes:
+        containers: its containers.
+        networks: its networks.
+    """
+
+    containers: EngineContainers
+    networks: PodmanNetworks
+
+    def __init__(self, sandbox: EngineSandbox, busybox: str) -> None:
+        """Use :meth:`start`."""
+        self._sandbox = sandbox
+        self._service: subprocess.Popen[bytes] | None = None
+        self._proxy: subprocess.Popen[bytes] | None = None
+        self._client: DockerClient | None = None
+        self.containers = PodmanContainers(lambda: self.client, lambda: self.proc, self.run, busybox)
+        self.networks = PodmanNetworks(lambda: self.client, self.run)
+
+    @classmethod
+    def start(cls, host: Namespace, *, subnet: str, base: Path) -> Self:
+        """Start podman's service on a host's namespace, and wait until it listens.
+
+        Args:
+            host: where podman0 and the packet filter's rules are made.
+            subnet: of podman's own network.
+            base: the root of the release that has podman.
+
+        Raises:
+            EngineFailed: it does not listen in time, with its output.
+        """
+        try:
+            sandbox = EngineSandbox(host, START_TIMEOUT, base)
+        except SandboxFailed as error:
+            raise EngineFailed(str(error)) from error
+        engine = cls(sandbox, f"{base}{BUSYBOX}")
+        try:
+            settings = _SETTINGS.format(subnet=json.dumps(subnet))
+            engine.run("sh", "-ec", _PREPARE, stdin=settings.encode())
+            engine.start_service()
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    @property
+    def pid(self) -> int:
+        """The first process of podman's namespaces, as this process sees it; 0 when it is closed."""
+        return self._sandbox.pid
+
+    @property
+    def root(self) -> str:
+        """Podman's file system, as this process sees it."""
+        return self._sandbox.root
+
+    @property
+    def proc(self) -> str:
+        """The /proc in which its process numbers are true."""
+        return self._sandbox.proc
+
+    @property
+    def base_url(self) -> str:
+        """The address of its API, for any client on this machine."""
+        return f"unix://{self.root}{PODMAN_SOCKET}"
+
+    @property
+    def hosts_url(self) -> str:
+        """The same: a command of the host sees this machine's processes."""
+        return self.base_url
+
+    def hosts_pid(self, inner: int) -> int:
+        """Return the number that one of its processes has on this machine."""
+        return outer_pid(inner, self.proc)
+
+    @property
+    def client(self) -> DockerClient:
+        """The Docker SDK's client of podman's service.
+
+        Raises:
+            EngineFailed: while the service is stopped.
+        """
+        if self._service is None:
+            raise EngineFailed("podman's service is not running")
+        if self._client is None:
+            import docker
+
+            self._client = docker.DockerClient(self.base_url, timeout=ANSWER_TIMEOUT)
+        return self._client
+
+    def run(self, *argv: str, stdin: bytes = b"") -> str:
+        """Run a program in podman's file system and namespaces, and return its output.
+
+        Raises:
+            EngineFailed: it fails; the message has the last line of its errors.
+        """
+        # conmon outlives podman, and holds the streams that it was started with.
+        with open(f"{self.root}/run/errors", "wb+") as errors, open(f"{self.root}/run/output", "wb+") as output:
+            done = subprocess.run(
+                self._sandbox.command(*argv), input=stdin, stdout=output, stderr=errors, env=ENVIRONMENT, check=False
+            )
+            errors.seek(0)
+            output.seek(0)
+            if done.returncode:
+                lines = errors.read().decode(errors="replace").strip().splitlines()
+                reason = lines[-1] if lines else "no output"
+                raise EngineFailed(f"{' '.join(argv[:3])} ended with exit code {done.returncode}: {reason}")
+            return output.read().decode(errors="replace")
+
+    def start_service(self) -> None:
+        """Start the service that answers on the socket, and wait until it listens.
+
+        Raises:
+            EngineFailed: it does not listen in time, with the end of its output.
+        """
+        with open(f"{self.root}/run/service.log", "ab") as log:
+            self._service = self._start(
+                "podman", "system", "service", "--time", "0", f"unix://{PODMAN_SOCKET}", log=log
+            )
+        self._wait_for(self._service, PODMAN_SOCKET, "service.log")
+
+    def start_dhcp_proxy(self) -> None:
+        """Start the proxy that asks the DHCP server of a LAN in a container's place, and wait until it listens.
+
+        Raises:
+            EngineFailed: it does not listen in time, with the end of its output.
+        """
+        with open(f"{self.root}/run/proxy.log", "ab") as log:
+            self._proxy = self._start(*DHCP_PROXY, log=log)
+        self._wait_for(self._proxy, DHCP_PROXY_SOCKET, "proxy.log")
+
+    def _start(self, *argv: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._sandbox.command(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT
+        )
+
+    def _wait_for(self, process: subprocess.Popen[bytes], path: str, log: str) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not listens(f"{self.root}{path}"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                lines = Path(f"{self.root}/run/{log}").read_text(errors="replace").splitlines()[-LOG_LINES:]
+                raise EngineFailed("\n".join([f"nothing listens on {path}; the last lines of {log}:", *lines]))
+            time.sleep(RETRY_EVERY)
+
+    def stop_daemon(self) -> None:
+        """Stop the service; the containers run on.
+
+        Raises:
+            EngineFailed: it does not end in time.
+        """
+        self._close_client()
+        if self._service is None:
+            return
+        if self._service.poll() is None:
+            os.kill(child_of(self._service.pid), signal.SIGTERM)
+        try:
+            self._service.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise EngineFailed(f"podman's service does not end within {STOP_TIMEOUT:g} s") from None
+        self._service = None
+
+    def restart(self) -> None:
+        """Restart the service; the containers run on.
+
+        Raises:
+            EngineFailed: it does not end, or does not listen again.
+        """
+        self.stop_daemon()
+        self.start_service()
+
+    def close(self) -> None:
+        """End podman, its containers and its mounts at once."""
+        self._close_client()
+        self._sandbox.close()
+        for process in (self._service, self._proxy):
+            if process is not None:
+                process.wait(STOP_TIMEOUT)
+        self._service = self._proxy = None
+
+    def _close_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
