@@ -152,12 +152,20 @@ SITUATIONS = {
     ),
     "marked-flows": Situation(
         commands=(*MARKED_FLOWS, "ip rule add pref 800 lookup main suppress_prefixlength 0"),
-        expected={"ROUTE-03": PASS, "ROUTE-05": PASS, "EGRESS-01": PASS, "EGRESS-03": PASS, "EGRESS-08": PASS},
-        in_bundle={"ROUTE-03": PASS},
+        expected={
+            "ROUTE-02": PASS, "ROUTE-03": PASS, "ROUTE-05": PASS, "ROUTE-06": PASS, "EGRESS-01": PASS,
+            "EGRESS-03": PASS, "EGRESS-08": PASS,
+        },
+        in_bundle={"ROUTE-02": PASS, "ROUTE-03": PASS},
+    ),
+    "marked-flows-without-local-networks": Situation(
+        commands=(*MARKED_FLOWS, "ip rule add pref 899 to 172.17.0.0/16 lookup main"),
+        expected={"ROUTE-02": PASS, "ROUTE-06": (ADVISORY, "LOCAL_NETS_LOST")},
+        remedy=True,
     ),
     "answers-with-the-mark-of-their-flow": Situation(
         commands=MARKED_FLOWS,
-        expected={"EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+        expected={"ROUTE-02": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
         named=("rule priority 900",),
         remedy=True,
         in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
