@@ -6,14 +6,13 @@ the intent says. Every hop is decided by the model; a hop that the model cannot 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
 from viacheck.analysis.bridged_frames import CALLS_IPTABLES, bridge_passages
+from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import (
-    FilteredPacket,
     Translation,
     after_prerouting,
     destination_nat,
@@ -22,12 +21,13 @@ from viacheck.analysis.packet_filter.evaluate import (
     source_nat,
 )
 from viacheck.analysis.packet_filter.replica_filter import translated_port
+from viacheck.analysis.path_hops import deciders, hop, nat_text, route_hop
 from viacheck.analysis.resolved_intent import ON_PARENT, PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.model import RoutingModel
 from viacheck.analysis.routing.packet import Packet
 from viacheck.model.intent import TransportProtocol
-from viacheck.model.path import HopStage, PathHop, Place
+from viacheck.model.path import PathHop
 from viacheck.model.snapshot import Family, Link
 
 TUNNEL_KINDS = frozenset({"tun", "wireguard", "ipip", "gre", "sit", "vti", "xfrm", "ppp", "geneve", "vxlan"})
@@ -126,7 +126,7 @@ class PathTracer:
         """
         hops: list[PathHop] = []
         if self._agent_model is None:
-            hops.append(_hop("agent", None, "route", None, "unknown"))
+            hops.append(hop("agent", None, "route", None, "unknown"))
             return Path(
                 traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="the agent's routing is not known"
             )
@@ -135,7 +135,7 @@ class PathTracer:
             dport=traffic.dport,
         )  # fmt: skip
         decision = self._agent_model.decide(packet)
-        hops.append(_route_hop("agent", decision))
+        hops.append(route_hop("agent", decision))
         if (ended := _undelivered(decision, "the agent's")) is not None:
             return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
         agent = self.resolved.snapshot.agent
@@ -153,11 +153,11 @@ class PathTracer:
     def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
         """Continue behind the agent's interface."""
         if self.resolved.shares_host_network:
-            hops.append(_hop("wire", link.name, "link", None, f"leaves by {link.name}"))
+            hops.append(hop("wire", link.name, "link", None, f"leaves by {link.name}"))
             return Path(
                 traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}),
                 source=decision.source, gateway=decision.gateway,
-                reason=f"the agent shares the host's network: {'; '.join(_deciders(decision))}",
+                reason=f"the agent shares the host's network: {'; '.join(deciders(decision))}",
             )  # fmt: skip
         if link.kind in ON_PARENT:
             return self._on_parent(traffic, link, decision, hops)
@@ -168,27 +168,27 @@ class PathTracer:
                 return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
             if (uplink := self._bridged_to(arriving, decision)) is not None:
                 if (dropped := self._dropped_on(arriving, traffic)) is not None:
-                    hops.append(_hop("host", arriving, "forward", dropped, "dropped"))
+                    hops.append(hop("host", arriving, "forward", dropped, "dropped"))
                     return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=dropped)
-                hops.append(_hop("wire", uplink, "link", f"bridge {arriving}", f"leaves by {uplink}"))
+                hops.append(hop("wire", uplink, "link", f"bridge {arriving}", f"leaves by {uplink}"))
                 return Path(
                     traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({uplink}),
                     source=traffic.source, gateway=decision.gateway, reason=f"the agent is a port of {arriving}",
                 )  # fmt: skip
             unanswered = self._unanswered_arp(traffic, arriving, link, decision)
             if unanswered is not None:
-                hops.append(_hop("host", arriving, "link", unanswered, "no ARP answer"))
+                hops.append(hop("host", arriving, "link", unanswered, "no ARP answer"))
                 reason = f"the host does not answer the agent's ARP request for {decision.gateway}: {unanswered}"
                 return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
             return self._through_host(traffic, arriving, hops)
         if link.kind is not None:
             tunnel = link.kind in TUNNEL_KINDS
-            hops.append(_hop("agent", link.name, "link", None, f"enters {link.name}" if tunnel else "unknown"))
+            hops.append(hop("agent", link.name, "link", None, f"enters {link.name}" if tunnel else "unknown"))
             reason = f"the agent's own route {decision.route} leads into {link.name} ({link.kind})"
             return Path(
                 traffic=traffic, end=PathEnd.TUNNEL if tunnel else PathEnd.UNKNOWN, out=tuple(hops), reason=reason
             )
-        hops.append(_hop("wire", link.name, "link", None, f"leaves by {link.name}"))
+        hops.append(hop("wire", link.name, "link", None, f"leaves by {link.name}"))
         return Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}), source=decision.source,
             gateway=decision.gateway, reason=f"{link.name} is an interface of the agent's own",
@@ -212,7 +212,7 @@ class PathTracer:
         request = self.resolved.model.decide(Packet(source=traffic.source, destination=gateway, iif=arriving))
         if request.outcome == "local" or not request.certain:
             return None
-        return "; ".join([*_deciders(request), *([request.note] if request.note else [])]) or request.outcome
+        return "; ".join([*deciders(request), *([request.note] if request.note else [])]) or request.outcome
 
     def _on_parent(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
         parent = self.resolved.parent_of(link)
@@ -221,9 +221,9 @@ class PathTracer:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         if self._is_hosts_own(traffic.destination):
             reason = f"{link.kind} on {parent.name} isolates the agent from its own host's {traffic.destination}"
-            hops.append(_hop("host", None, "link", link.kind, "dropped"))
+            hops.append(hop("host", None, "link", link.kind, "dropped"))
             return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
-        hops.append(_hop("wire", parent.name, "link", f"{link.kind} on {parent.name}", f"leaves by {parent.name}"))
+        hops.append(hop("wire", parent.name, "link", f"{link.kind} on {parent.name}", f"leaves by {parent.name}"))
         return Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({parent.name}),
             source=decision.source, gateway=decision.gateway, answer_returns=True,
@@ -273,7 +273,7 @@ class PathTracer:
         )  # fmt: skip
         filtered = after_prerouting(host.packet_filter, filtered)
         mark = filtered.mark
-        hops.append(_hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
+        hops.append(hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
         if mark is None:
             reason = "the mark that prerouting sets cannot be evaluated"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
@@ -283,7 +283,7 @@ class PathTracer:
             redirected = _with_destination(filtered, translation)
             known = "destination becomes the host's own" if translation.kind == "redirect" else "unknown"
             model = known if redirected is None else f"destination becomes {redirected.destination}"
-            hops.append(_hop("host", arriving, "nat", rule.text if rule else None, model))
+            hops.append(hop("host", arriving, "nat", rule.text if rule else None, model))
             if translation.kind == "redirect":
                 reason = f"destination NAT redirects it to the host itself: {rule.text if rule else ''}"
                 return Path(traffic=traffic, end=PathEnd.LOCAL, out=tuple(hops), reason=reason)
@@ -296,7 +296,7 @@ class PathTracer:
             protocol=traffic.protocol, dport=filtered.dport,
         )  # fmt: skip
         decision = self.resolved.model.decide(packet)
-        hops.append(_route_hop("host", decision))
+        hops.append(route_hop("host", decision))
         if not decision.certain:
             reason = "a rule has a selector that the model cannot evaluate"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
@@ -318,15 +318,15 @@ class PathTracer:
             )
             if passage.allowed is not True:
                 model = "unknown" if passage.allowed is None else "dropped"
-                hops.append(_hop("host", exit_.interface, "forward", decider, model))
+                hops.append(hop("host", exit_.interface, "forward", decider, model))
                 end = PathEnd.UNKNOWN if passage.allowed is None else PathEnd.DROPPED
                 reason = f"the forward hook: {decider or 'not readable'}"
                 egress = decision.interfaces if end is PathEnd.UNKNOWN else frozenset()
                 return Path(traffic=traffic, end=end, out=tuple(hops), egress=egress, reason=reason)
-            hops.append(_hop("host", exit_.interface, "forward", decider, "accepted"))
+            hops.append(hop("host", exit_.interface, "forward", decider, "accepted"))
             translation = source_nat(host.packet_filter, packet)
             if translation.kind == "unknown":
-                hops.append(_hop("host", exit_.interface, "source-nat", None, "unknown"))
+                hops.append(hop("host", exit_.interface, "source-nat", None, "unknown"))
                 reason = "source NAT cannot be evaluated"
                 return Path(
                     traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), egress=decision.interfaces, reason=reason
@@ -338,14 +338,14 @@ class PathTracer:
             }[translation.kind]
             sources.add(source)
             text = translation.rule.text if translation.rule else None
-            hops.append(_hop("host", exit_.interface, "source-nat", text, f"source {source}"))
-            hops.append(_hop("wire", exit_.interface, "link", None, f"leaves by {exit_.interface}"))
+            hops.append(hop("host", exit_.interface, "source-nat", text, f"source {source}"))
+            hops.append(hop("wire", exit_.interface, "link", None, f"leaves by {exit_.interface}"))
         by = f"rule {decision.rule}, " if decision.rule is not None else ""
         path = Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=decision.interfaces,
             source=sources.pop() if len(sources) == 1 else None, gateway=decision.gateway,
             destination=filtered.destination if filtered.destination != traffic.destination else None,
-            reason=f"{_nat_text(hops)}{by}route {decision.route}",
+            reason=f"{nat_text(hops)}{by}route {decision.route}",
         )  # fmt: skip
         if len(decision.interfaces) != 1 or not self.answers:
             return path
@@ -362,7 +362,7 @@ class PathTracer:
         (uplink,) = path.egress
         host, traffic = self.resolved.snapshot.host, path.traffic
         assert traffic.source is not None
-        hops = [_hop("wire", uplink, "link", None, f"arrives by {uplink}")]
+        hops = [hop("wire", uplink, "link", None, f"arrives by {uplink}")]
         translated = traffic.source != path.source
         # Conntrack reverses NAT after these chains: until then the answer is one to the translated source, which is
         # one of several where a rule translates to a range.
@@ -375,10 +375,10 @@ class PathTracer:
         reply = replace(after_prerouting(host.packet_filter, reply), destination=traffic.source)
         mark = reply.mark
         if mark is None:
-            hops.append(_hop("host", uplink, "mangle", None, "unknown"))
+            hops.append(hop("host", uplink, "mangle", None, "unknown"))
             return replace(path, answer=tuple(hops), answer_reason="the answer's mark cannot be evaluated")
         if translated:
-            hops.append(_hop("host", uplink, "nat", None, f"destination becomes {traffic.source}"))
+            hops.append(hop("host", uplink, "nat", None, f"destination becomes {traffic.source}"))
         decision = self.resolved.model.decide(
             Packet(
                 source=sent.destination,
@@ -389,7 +389,7 @@ class PathTracer:
                 sport=sent.dport,
             )
         )
-        hops.append(_route_hop("host", decision))
+        hops.append(route_hop("host", decision))
         if not decision.certain:
             return replace(path, answer=tuple(hops), answer_reason="a rule cannot be evaluated for the answer")
         if decision.outcome != "unicast" or decision.interfaces != {arriving}:
@@ -401,15 +401,9 @@ class PathTracer:
         passage = forwarding(host.packet_filter, replace(reply, oif=arriving))
         decider = passage.rule.text if passage.rule else f"policy of {passage.chain.name}" if passage.chain else None
         model = {True: "accepted", False: "dropped", None: "unknown"}[passage.allowed]
-        hops.append(_hop("host", arriving, "forward", decider, model))
+        hops.append(hop("host", arriving, "forward", decider, model))
         reason = "" if passage.allowed else f"the forward hook for the answer: {decider or 'not readable'}"
         return replace(path, answer=tuple(hops), answer_returns=passage.allowed, answer_reason=reason)
-
-
-def _nat_text(hops: Sequence[PathHop]) -> str:
-    """Name the rule that changes the destination, where there is one, before a rule and a route for the new one."""
-    changes = [hop for hop in hops if hop.stage == "nat"]
-    return "".join(f"'{hop.decides}' ({hop.model}), " for hop in changes)
 
 
 def _with_destination(packet: FilteredPacket, translation: Translation) -> FilteredPacket | None:
@@ -420,33 +414,11 @@ def _with_destination(packet: FilteredPacket, translation: Translation) -> Filte
     return replace(packet, destination=address, dport=translated_port(rule) or packet.dport)
 
 
-def _hop(place: Place, interface: str | None, stage: HopStage, decides: str | None, model: str) -> PathHop:
-    return PathHop(place=place, interface=interface, stage=stage, decides=decides, model=model)
-
-
-def _route_hop(place: Place, decision: Decision) -> PathHop:
-    deciders = list(_deciders(decision))
-    return _hop(
-        place,
-        decision.interface,
-        "route",
-        "; ".join(deciders) or None,
-        str(decision) if decision.certain else "unknown",
-    )
-
-
-def _deciders(decision: Decision) -> Iterator[str]:
-    if decision.rule is not None:
-        yield f"rule {decision.rule}"
-    if decision.route is not None:
-        yield f"route {decision.route}"
-
-
 def _undelivered(decision: Decision, whose: str) -> tuple[PathEnd, str] | None:
     """Return the end of a packet that routing does not send on, and why; None for a packet that is sent on."""
     if decision.outcome == "unicast":
         return None
-    by = "; ".join(_deciders(decision)) or "no route"
+    by = "; ".join(deciders(decision)) or "no route"
     if decision.outcome in ("local", "broadcast", "multicast", "anycast"):
         return PathEnd.LOCAL, f"{whose} routing delivers it locally: {by}"
     note = f" ({decision.note})" if decision.note else ""
