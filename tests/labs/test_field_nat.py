@@ -170,6 +170,21 @@ SITUATIONS = {
         remedy=True,
         in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
     ),
+    "marks-drawn-at-random": Situation(
+        commands=(
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 900 fwmark 0x2 lookup 200",
+            "nft add table ip balance; nft add chain ip balance pre '{ type filter hook prerouting priority -150; }'",
+            "nft add rule ip balance pre iifname docker0 meta mark set numgen random mod 2 offset 1",
+        ),
+        expected={
+            "ROUTE-02": (FAIL, "EGRESS_DEPENDS_ON_FLOW"), "ROUTE-05": (FAIL, "EGRESS_DEPENDS_ON_FLOW"),
+            "EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW"), "EGRESS-08": (FAIL, "EGRESS_DEPENDS_ON_FLOW"),
+        },
+        named=("leave by eth0 or wlan0: drawn for each packet by", "wlan0: rule priority 900 from all fwmark 0x2"),
+        remedy=True,
+        in_bundle={"EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW")},
+    ),
     "dns-taken-by-the-lans-router": Situation(
         commands=(
             *CLOSED_RECIPE,

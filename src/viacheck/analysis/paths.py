@@ -6,12 +6,14 @@ the intent says. Every hop is decided by the model; a hop that the model cannot 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from viacheck.analysis.bridged_frames import CALLS_IPTABLES, bridge_passages
+from viacheck.analysis.agent_attachment import arrival, bridged_to, dropped_on, is_hosts_own, unanswered_arp
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.draws import MOST_OUTCOMES, Draws
 from viacheck.analysis.packet_filter.evaluate import (
     Translation,
     after_prerouting,
@@ -64,6 +66,13 @@ class Traffic:
         """The address family of the packet."""
         return 6 if ":" in self.destination else 4
 
+    @property
+    def packet(self) -> Packet:
+        """The packet as the agent's own routing sees it."""
+        return Packet(
+            source=self.source, destination=self.destination, oif=self.device, protocol=self.protocol, dport=self.dport
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
@@ -87,6 +96,8 @@ class Path:
     answer_reason: str = ""
     misrouted: Decision | None = None
     """The host's look-up for the answer, where it does not lead to the agent."""
+    random_rules: tuple[str, ...] = ()
+    """The packet filter rules whose draw decides what becomes of the packet, as their tool prints them."""
 
     @property
     def egress_interface(self) -> str | None:
@@ -95,8 +106,14 @@ class Path:
 
     @property
     def depends_on_flow(self) -> bool:
-        """Whether different flows of the class leave by different interfaces."""
-        return len(self.egress) > 1
+        """Whether different flows of the class leave by different interfaces, or some do not leave."""
+        return len(self.egress) > 1 or (bool(self.random_rules) and bool(self.egress))
+
+    @property
+    def egress_text(self) -> str:
+        """The interfaces by which it may leave, for people; where it does not leave, its end."""
+        some_stay = self.random_rules and len(self.egress) == 1
+        return " or ".join([*sorted(self.egress), *(["no interface"] if some_stay else [])]) or self.end.value
 
 
 def probe_traffic(resolved: ResolvedIntent, protocol: TransportProtocol) -> Traffic:
@@ -119,22 +136,26 @@ class PathTracer:
         return RoutingModel(agent) if agent is not None else None
 
     def trace(self, traffic: Traffic) -> Path:
-        """Return the path of one packet and of its answer.
+        """Return the path of one packet and of its answer; where a rule draws at random, that of all outcomes.
 
         Raises:
             ValueError: when an address of the traffic is invalid.
         """
+        draws = Draws()
+        outcomes = [self._trace(traffic, draws)]
+        while draws.next_outcome() and len(outcomes) < MOST_OUTCOMES:
+            outcomes.append(self._trace(traffic, draws))
+        return _of_all(outcomes, tuple(draws.rules), complete=len(outcomes) < MOST_OUTCOMES)
+
+    def _trace(self, traffic: Traffic, draws: Draws) -> Path:
+        """Return the path in one outcome of all draws."""
         hops: list[PathHop] = []
         if self._agent_model is None:
             hops.append(hop("agent", None, "route", None, "unknown"))
             return Path(
                 traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="the agent's routing is not known"
             )
-        packet = Packet(
-            source=traffic.source, destination=traffic.destination, oif=traffic.device, protocol=traffic.protocol,
-            dport=traffic.dport,
-        )  # fmt: skip
-        decision = self._agent_model.decide(packet)
+        decision = self._agent_model.decide(traffic.packet)
         hops.append(route_hop("agent", decision))
         if (ended := _undelivered(decision, "the agent's")) is not None:
             return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
@@ -148,9 +169,9 @@ class PathTracer:
         traffic = replace(traffic, source=decision.source or traffic.source)
         if link is None:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="its interface is not known")
-        return self._attached(traffic, link, decision, hops)
+        return self._attached(traffic, link, decision, hops, draws)
 
-    def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
+    def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop], draws: Draws) -> Path:
         """Continue behind the agent's interface."""
         if self.resolved.shares_host_network:
             hops.append(hop("wire", link.name, "link", None, f"leaves by {link.name}"))
@@ -162,12 +183,12 @@ class PathTracer:
         if link.kind in ON_PARENT:
             return self._on_parent(traffic, link, decision, hops)
         if link.kind == "veth":
-            arriving = self._arrival(link)
+            arriving = arrival(self.resolved, link)
             if arriving is None:
                 reason = f"the other end of the agent's {link.name} is not on this host"
                 return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
-            if (uplink := self._bridged_to(arriving, decision)) is not None:
-                if (dropped := self._dropped_on(arriving, traffic)) is not None:
+            if (uplink := bridged_to(self.resolved, arriving, decision)) is not None:
+                if (dropped := dropped_on(self.resolved, arriving, traffic.packet)) is not None:
                     hops.append(hop("host", arriving, "forward", dropped, "dropped"))
                     return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=dropped)
                 hops.append(hop("wire", uplink, "link", f"bridge {arriving}", f"leaves by {uplink}"))
@@ -175,12 +196,12 @@ class PathTracer:
                     traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({uplink}),
                     source=traffic.source, gateway=decision.gateway, reason=f"the agent is a port of {arriving}",
                 )  # fmt: skip
-            unanswered = self._unanswered_arp(traffic, arriving, link, decision)
+            unanswered = unanswered_arp(self.resolved, traffic.packet, arriving, link, decision)
             if unanswered is not None:
                 hops.append(hop("host", arriving, "link", unanswered, "no ARP answer"))
                 reason = f"the host does not answer the agent's ARP request for {decision.gateway}: {unanswered}"
                 return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
-            return self._through_host(traffic, arriving, hops)
+            return self._through_host(traffic, arriving, hops, draws)
         if link.kind is not None:
             tunnel = link.kind in TUNNEL_KINDS
             hops.append(hop("agent", link.name, "link", None, f"enters {link.name}" if tunnel else "unknown"))
@@ -194,32 +215,12 @@ class PathTracer:
             gateway=decision.gateway, reason=f"{link.name} is an interface of the agent's own",
         )  # fmt: skip
 
-    def _unanswered_arp(self, traffic: Traffic, arriving: str, link: Link, decision: Decision) -> str | None:
-        """Return why the host leaves the agent's ARP request unanswered; None when it answers, or none is sent.
-
-        The kernel answers a request only if routing accepts it as a packet for the host (arp_process, net/ipv4/arp.c):
-        the same rules and reverse-path check apply to it.
-        """
-        gateway, agent = decision.gateway, self.resolved.snapshot.agent
-        if gateway is None or traffic.family != 4 or agent is None or not self._is_hosts_own(gateway):
-            return None
-        permanent = any(
-            entry.address == gateway and entry.interface == link.name and entry.state == "PERMANENT"
-            for entry in agent.neighbours
-        )
-        if permanent:
-            return None
-        request = self.resolved.model.decide(Packet(source=traffic.source, destination=gateway, iif=arriving))
-        if request.outcome == "local" or not request.certain:
-            return None
-        return "; ".join([*deciders(request), *([request.note] if request.note else [])]) or request.outcome
-
     def _on_parent(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
         parent = self.resolved.parent_of(link)
         if parent is None:
             reason = f"the parent of the agent's {link.name} is not on this host"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
-        if self._is_hosts_own(traffic.destination):
+        if is_hosts_own(self.resolved, traffic.destination):
             reason = f"{link.kind} on {parent.name} isolates the agent from its own host's {traffic.destination}"
             hops.append(hop("host", None, "link", link.kind, "dropped"))
             return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
@@ -230,38 +231,7 @@ class PathTracer:
             reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
         )  # fmt: skip
 
-    def _arrival(self, link: Link) -> str | None:
-        """Return the host's interface on which packets of the agent's veth arrive: its bridge, else its other end."""
-        if link.peer_index is None:
-            return None
-        port = self.resolved.snapshot.host.link_by_index(link.peer_index)
-        return None if port is None or port.kind != "veth" else port.master or port.name
-
-    def _bridged_to(self, bridge: str, decision: Decision) -> str | None:
-        """Return the uplink behind a bridge whose frames reach the agent's gateway without the host's routing."""
-        gateway = decision.gateway or decision.packet.destination
-        if self._is_hosts_own(gateway):
-            return None
-        ports = [link.name for link in self.resolved.snapshot.host.links if link.master == bridge]
-        uplinks = [name for name in self.resolved.intent.uplinks if name == bridge or name in ports]
-        return uplinks[0] if uplinks else None
-
-    def _dropped_on(self, bridge: str, traffic: Traffic) -> str | None:
-        """Return the rule or policy of the forward hook that drops frames which a bridge forwards; None without one."""
-        if traffic.family != 4 or traffic.source is None:
-            return None
-        protocols = (traffic.protocol,)
-        host = self.resolved.snapshot.host
-        for passage in bridge_passages(host, bridge, traffic.source, traffic.destination, protocols):
-            if passage.allowed is False and passage.chain is not None:
-                what = f"the rule '{passage.rule.text}'" if passage.rule is not None else "the policy"
-                return f"{what} of chain {passage.chain.name} drops what {bridge} forwards ({CALLS_IPTABLES} = 1)"
-        return None
-
-    def _is_hosts_own(self, address: str) -> bool:
-        return any(own.address == address for own in self.resolved.snapshot.host.addresses)
-
-    def _through_host(self, traffic: Traffic, arriving: str, hops: list[PathHop]) -> Path:
+    def _through_host(self, traffic: Traffic, arriving: str, hops: list[PathHop], draws: Draws) -> Path:
         """Route, filter and translate the packet on the host."""
         host = self.resolved.snapshot.host
         if traffic.source is None:
@@ -269,7 +239,7 @@ class PathTracer:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         filtered = FilteredPacket(
             family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
-            protocol=traffic.protocol, dport=traffic.dport,
+            protocol=traffic.protocol, dport=traffic.dport, draws=draws,
         )  # fmt: skip
         filtered = after_prerouting(host.packet_filter, filtered)
         mark = filtered.mark
@@ -370,7 +340,7 @@ class PathTracer:
         reply = FilteredPacket(
             family=traffic.family, source=sent.destination, destination=destination, iif=uplink, oif=None,
             protocol=traffic.protocol, sport=sent.dport, ctmark=mark_of_flow(host.packet_filter, sent),
-            ctstate="established",
+            ctstate="established", draws=sent.draws,
         )  # fmt: skip
         reply = replace(after_prerouting(host.packet_filter, reply), destination=traffic.source)
         mark = reply.mark
@@ -404,6 +374,31 @@ class PathTracer:
         hops.append(hop("host", arriving, "forward", decider, model))
         reason = "" if passage.allowed else f"the forward hook for the answer: {decider or 'not readable'}"
         return replace(path, answer=tuple(hops), answer_returns=passage.allowed, answer_reason=reason)
+
+
+def _of_all(outcomes: Sequence[Path], random_rules: tuple[str, ...], *, complete: bool) -> Path:
+    """Return one path for all outcomes of what rules draw: that of the first, where all end alike."""
+    ends = {(path.end, path.egress): path for path in reversed(outcomes)}
+    first = next((path for path in outcomes if path.egress), outcomes[0])
+    returns = {path.answer_returns for path in outcomes}
+    if len(returns) > 1:
+        reason = "whether it returns depends on what a rule draws at random"
+        first = replace(first, answer_returns=None, answer_reason=reason)
+    if len({path.source for path in outcomes}) > 1:
+        first = replace(first, source=None)
+    if len(ends) == 1:
+        return first if complete else replace(first, end=PathEnd.UNKNOWN, reason="too many rules draw at random")
+    by_end = [
+        f"{' or '.join(sorted(path.egress)) or path.end.value}: {path.reason}" for path in reversed(ends.values())
+    ]
+    is_known = complete and all(path.end is not PathEnd.UNKNOWN for path in outcomes)
+    return replace(
+        first,
+        end=first.end if is_known else PathEnd.UNKNOWN,
+        egress=frozenset(name for path in outcomes for name in path.egress),
+        reason=f"drawn for each packet by {' and '.join(map(repr, random_rules))}: {'; '.join(by_end)}",
+        random_rules=random_rules,
+    )
 
 
 def _with_destination(packet: FilteredPacket, translation: Translation) -> FilteredPacket | None:

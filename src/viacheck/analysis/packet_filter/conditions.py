@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
-from viacheck.model.mark_change import value_and_mask
+from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
+from viacheck.model.mark_change import drawn_changes, value_and_mask
 from viacheck.model.snapshot import Family, FilterMatch, FilterRule
 
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
@@ -37,17 +38,50 @@ class FilteredPacket:
     destination_translated: bool | None = None
     """Whether the flow has destination NAT; None until it is evaluated."""
     source_translated: bool | None = None
+    draws: Draws | None = field(default=None, compare=False)
+    """What random conditions draw; None: they cannot be evaluated."""
 
 
 def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
     """Return whether every condition of a rule holds for a packet; None when that cannot be evaluated."""
-    answers = [_holds(match, packet) for match in rule.matches]
+    answers = [_holds(match, packet) for match in rule.matches if match.field != "random"]
+    if False in answers:
+        return False
+    answers += [_draw_holds(rule, match, packet) for match in rule.matches if match.field == "random"]
     if False in answers:
         return False
     if rule.verdict in ("drop", "reject") and any(match.field == "limit" for match in rule.matches):
         # A rule that drops up to a rate drops some packets and lets the others pass.
         return None
     return None if None in answers else True
+
+
+def drawn_change(rule: FilterRule, change: str, packet: FilteredPacket) -> str:
+    """Return the change of a mark that a rule makes in the outcome at hand; as it is where nothing is drawn."""
+    changes, draws = drawn_changes(change), packet.draws
+    if not changes or draws is None:
+        return change
+    for number, candidate in enumerate(changes[:-1]):
+        if draws.is_drawn((*_draw(rule, packet), change), frozenset({number}), len(changes), rule.text):
+            return candidate
+    return changes[-1]
+
+
+def _draw(rule: FilterRule, packet: FilteredPacket) -> tuple[object, ...]:
+    """Return what is the same for all alternatives of one verdict map, which draw once for a packet."""
+    return (packet.ctstate, id(rule)) if rule.handle is None else (packet.ctstate, rule.handle, rule.text)
+
+
+def _draw_holds(rule: FilterRule, match: FilterMatch, packet: FilteredPacket) -> bool | None:
+    draws = packet.draws
+    if draws is None:
+        return None
+    ranges = [value.partition("/")[0].partition("-") for value in match.values]
+    modulus = int(match.values[0].partition("/")[2])
+    if modulus > MOST_NUMBERS:
+        return None
+    numbers = frozenset(n for first, _, last in ranges for n in range(int(first), int(last or first) + 1))
+    return draws.is_drawn(_draw(rule, packet), numbers, modulus, rule.text) != match.negated
 
 
 def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from viacheck.analysis.packet_filter.conditions import FilteredPacket, matches
+from viacheck.analysis.packet_filter.conditions import FilteredPacket, drawn_change, matches
 from viacheck.model.mark_change import changed
 from viacheck.model.snapshot import Family, FilterChain, FilterRule, PacketFilter
 
@@ -141,9 +141,9 @@ def _marked(packet: FilteredPacket, rule: FilterRule, answer: bool | None) -> Fi
     """Return a packet with the marks that a rule sets; for an ``answer`` of None it may not match it."""
     mark, ctmark = packet.mark, packet.ctmark
     if rule.set_mark is not None:
-        mark = changed(mark, ctmark, rule.set_mark)
+        mark = changed(mark, ctmark, drawn_change(rule, rule.set_mark, packet))
     if rule.set_ctmark is not None:
-        ctmark = changed(ctmark, mark, rule.set_ctmark)
+        ctmark = changed(ctmark, mark, drawn_change(rule, rule.set_ctmark, packet))
     return _joined(packet, {(mark, ctmark)} | ({(packet.mark, packet.ctmark)} if answer is None else set()))
 
 
