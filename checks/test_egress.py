@@ -54,7 +54,7 @@ def _leaves_by(
             False,
             expected=f"every flow of {who} leaves by {uplink}",
             observed=f"{departures_text(left, packets.sent)} this time; other flows leave by "
-            f"{' or '.join(sorted(path.egress))} ({path.reason})",
+            f"{path.egress_text} ({path.reason})",
             evidence=[packets],
         )
         return
@@ -334,7 +334,7 @@ def _egress_text(astray: Sequence[TrafficClass]) -> str:
         by_reason.setdefault(traffic_class.path.reason, []).append(traffic_class)
     return "; ".join(
         f"{classes_text(classes, CLASSES_NAMED)}: "
-        f"{' or '.join(sorted(classes[0].path.egress)) or classes[0].path.end.value}"
+        f"{classes[0].path.egress_text}"
         f"{', depending on the flow' if classes[0].path.depends_on_flow else ''} ({reason})"
         for reason, classes in by_reason.items()
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.agent_rules import (
+    copies,
     covers_subnet,
     deciding_route,
     egress_without_uplink,
@@ -56,23 +57,25 @@ def test_the_tables_name_is_registered(snapshot: Snapshot, intent: Intent, expec
 
 @check(
     "ROUTE-02",
-    "Exactly one rule sends the agent's subnet to its routing table",
+    "A rule sends the agent's subnet to its routing table, and no rule is there twice",
     guide="NAT, steps 3-4",
     applies=POLICY_ROUTING,
 )
 def test_one_rule_sends_the_agent_to_the_table(resolved: ResolvedIntent, expect: Expect) -> None:
     rules = rules_for_agent(resolved)
     others = [rule for rule in resolved.rules_to_the_table if rule not in rules]
-    observed = f"{len(rules)}: {_named(rules)}" if rules else "no rule"
+    copied = copies(rules)
+    different = " different" if len(rules) > 1 and not copied else ""
+    observed = f"{len(rules)}{different}: {_named(rules)}" if rules else "no rule"
     if others and not rules:
         observed += f"; for other sources: {_named(others)}"
-    for_one_address = len(rules) == 1 and not covers_subnet(resolved, rules[0])
+    for_one_address = bool(rules) and not copied and not any(covers_subnet(resolved, rule) for rule in rules)
     if for_one_address:
         observed += f"; it holds until the agent's address {resolved.agent_address} changes"
     record = expect.advises if for_one_address else expect.holds
     record(
-        len(rules) == 1 and not for_one_address,
-        expected=f"one rule from {resolved.agent_subnet} to table {resolved.table}",
+        bool(rules) and not copied and not for_one_address,
+        expected=f"a rule from {resolved.agent_subnet} to table {resolved.table}, and no copy of it",
         observed=observed,
         evidence=[_rules(resolved)],
     )

@@ -20,6 +20,8 @@ table ip nat {
         type nat hook postrouting priority srcnat; policy accept;
         ip saddr 172.17.0.0/16 oifname != "docker0" counter masquerade
         ip saddr 172.18.0.0/16 oifname "eth0" snat to 10.10.40.9
+        meta mark set jhash ip saddr . ip daddr mod 2 offset 7
+        meta mark set jhash ip saddr mod 2
     }
 }
 table inet filter {
@@ -43,6 +45,13 @@ table inet filter {
         ct mark set meta mark & 0xff
         ct mark set 0x9
         meta mark set 0x7
+        numgen random mod 10 < 5 meta mark set 1
+        numgen inc mod 3 offset 1 2 drop
+        meta mark set numgen random mod 2 offset 1
+        meta mark set numgen random mod 100 map { 0-49 : 1, 50-99 : 2 }
+        ct mark set symhash mod 2
+        meta mark set 1 ct mark set numgen inc mod 2
+        numgen random mod 10 vmap { 0-6 : drop, 7-9 : jump helper }
     }
 }
 """
@@ -77,6 +86,20 @@ def test_both_readers_return_the_same(host: Namespace) -> None:
     assert set(kernel) == set(text)
     for key, chain in text.items():
         assert shown(chain) == shown(kernel[key])
+
+
+def test_a_draw_is_read_as_the_numbers_that_it_chooses_from(host: Namespace) -> None:
+    assert host.run(["nft", RULESET]).ok
+    chains = {chain.name: chain.rules for table in read_nftables(host) for chain in table.chains}
+    assert [rule.set_mark for rule in chains["postrouting"][-2:]] == ["drawn 0x7/0xffffffff 0x8/0xffffffff", "unknown"]
+    drawing = chains["forward"][-8:]
+    assert [rule.matches[-1].values for rule in drawing if rule.matches] == [
+        ("0-4/10",), ("1-1/3",), ("0-49/100", "50-99/100"), ("0-6/10",), ("7-9/10",)
+    ]  # fmt: skip
+    one, one_or_two = "0x1/0xffffffff", "drawn 0x1/0xffffffff 0x2/0xffffffff"
+    assert [rule.set_mark for rule in drawing if rule.set_mark] == [one, one_or_two, one_or_two, one]
+    none_or_one = "drawn 0x0/0xffffffff 0x1/0xffffffff"
+    assert [rule.set_ctmark for rule in drawing if rule.set_ctmark] == [none_or_one, none_or_one]
 
 
 def test_a_range_of_ports_is_one_value(host: Namespace) -> None:

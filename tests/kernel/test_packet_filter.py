@@ -29,7 +29,8 @@ from netns_lab.nft_rules import (
     remove,
 )
 from tests.helpers.paths import ROOT
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, after_prerouting, forwarding, source_nat
+from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.evaluate import after_prerouting, forwarding, source_nat
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.snapshot import FilterMatch, FilterRule, PacketFilter

@@ -152,15 +152,38 @@ SITUATIONS = {
     ),
     "marked-flows": Situation(
         commands=(*MARKED_FLOWS, "ip rule add pref 800 lookup main suppress_prefixlength 0"),
-        expected={"ROUTE-03": PASS, "ROUTE-05": PASS, "EGRESS-01": PASS, "EGRESS-03": PASS, "EGRESS-08": PASS},
-        in_bundle={"ROUTE-03": PASS},
+        expected={
+            "ROUTE-02": PASS, "ROUTE-03": PASS, "ROUTE-05": PASS, "ROUTE-06": PASS, "EGRESS-01": PASS,
+            "EGRESS-03": PASS, "EGRESS-08": PASS,
+        },
+        in_bundle={"ROUTE-02": PASS, "ROUTE-03": PASS},
+    ),
+    "marked-flows-without-local-networks": Situation(
+        commands=(*MARKED_FLOWS, "ip rule add pref 899 to 172.17.0.0/16 lookup main"),
+        expected={"ROUTE-02": PASS, "ROUTE-06": (ADVISORY, "LOCAL_NETS_LOST")},
+        remedy=True,
     ),
     "answers-with-the-mark-of-their-flow": Situation(
         commands=MARKED_FLOWS,
-        expected={"EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+        expected={"ROUTE-02": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
         named=("rule priority 900",),
         remedy=True,
         in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+    ),
+    "marks-drawn-at-random": Situation(
+        commands=(
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 900 fwmark 0x2 lookup 200",
+            "nft add table ip balance; nft add chain ip balance pre '{ type filter hook prerouting priority -150; }'",
+            "nft add rule ip balance pre iifname docker0 meta mark set numgen random mod 2 offset 1",
+        ),
+        expected={
+            "ROUTE-02": (FAIL, "EGRESS_DEPENDS_ON_FLOW"), "ROUTE-05": (FAIL, "EGRESS_DEPENDS_ON_FLOW"),
+            "EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW"), "EGRESS-08": (FAIL, "EGRESS_DEPENDS_ON_FLOW"),
+        },
+        named=("leave by eth0 or wlan0: drawn for each packet by", "wlan0: rule priority 900 from all fwmark 0x2"),
+        remedy=True,
+        in_bundle={"EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW")},
     ),
     "dns-taken-by-the-lans-router": Situation(
         commands=(

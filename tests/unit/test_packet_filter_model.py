@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, forwarding, source_nat
+from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.evaluate import forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import rules_met
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
 

@@ -147,6 +147,9 @@ def test_the_recipe_takes_what_runs_now() -> None:
     found = recipe_for(resolved({}, rules=rules))
     assert found is not None
     assert (found.priority, found.local_priority) == (900, 880)
+    by_interface = recipe_for(resolved({}, rules=(Rule(family=4, priority=850, iif="docker0", table=200), *rules)))
+    assert by_interface is not None
+    assert by_interface.priority == 900, "that of the rule for the subnet"
     typed = recipe_for(resolved({}))
     assert typed is not None
     assert (typed.priority, typed.local_priority) == (1000, None)

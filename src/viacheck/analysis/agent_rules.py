@@ -5,7 +5,8 @@ The checks of the routing chapter, the causes of their failures and the persiste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_network
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -64,6 +65,17 @@ def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:
     """
     selecting = [rule for rule in resolved.rules_to_the_table if selects_agent(resolved, rule)]
     return [rule for rule in selecting if not rule.narrowed] or selecting
+
+
+def copies(rules: Sequence[Rule]) -> list[list[Rule]]:
+    """Return the rules that are there more than once, those that differ in their priority or origin alone together.
+
+    A rule for a mark or an interface beside one for the subnet is no copy of it: each selects packets of its own.
+    """
+    alike: dict[Rule, list[Rule]] = {}
+    for rule in rules:
+        alike.setdefault(replace(rule, priority=0, protocol=None), []).append(rule)
+    return [group for group in alike.values() if len(group) > 1]
 
 
 def free_priority(resolved: ResolvedIntent, wanted: int) -> int:

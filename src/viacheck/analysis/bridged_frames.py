@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, Passage, forwarding
+from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.evaluate import Passage, forwarding
 from viacheck.model.snapshot import NetworkState, PacketFilter
 
 CALLS_IPTABLES = "net/bridge/bridge-nf-call-iptables"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from viacheck.analysis.default_routes import default_pieces
+from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import (
-    FilteredPacket,
     Passage,
     Translation,
     after_prerouting,

@@ -6,14 +6,15 @@ the intent says. Every hop is decided by the model; a hop that the model cannot 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from viacheck.analysis.bridged_frames import CALLS_IPTABLES, bridge_passages
+from viacheck.analysis.agent_attachment import arrival, bridged_to, dropped_on, is_hosts_own, unanswered_arp
+from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.draws import MOST_OUTCOMES, Draws
 from viacheck.analysis.packet_filter.evaluate import (
-    FilteredPacket,
     Translation,
     after_prerouting,
     destination_nat,
@@ -22,12 +23,13 @@ from viacheck.analysis.packet_filter.evaluate import (
     source_nat,
 )
 from viacheck.analysis.packet_filter.replica_filter import translated_port
+from viacheck.analysis.path_hops import deciders, hop, nat_text, route_hop
 from viacheck.analysis.resolved_intent import ON_PARENT, PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.model import RoutingModel
 from viacheck.analysis.routing.packet import Packet
 from viacheck.model.intent import TransportProtocol
-from viacheck.model.path import HopStage, PathHop, Place
+from viacheck.model.path import PathHop
 from viacheck.model.snapshot import Family, Link
 
 TUNNEL_KINDS = frozenset({"tun", "wireguard", "ipip", "gre", "sit", "vti", "xfrm", "ppp", "geneve", "vxlan"})
@@ -64,6 +66,13 @@ class Traffic:
         """The address family of the packet."""
         return 6 if ":" in self.destination else 4
 
+    @property
+    def packet(self) -> Packet:
+        """The packet as the agent's own routing sees it."""
+        return Packet(
+            source=self.source, destination=self.destination, oif=self.device, protocol=self.protocol, dport=self.dport
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
@@ -87,6 +96,8 @@ class Path:
     answer_reason: str = ""
     misrouted: Decision | None = None
     """The host's look-up for the answer, where it does not lead to the agent."""
+    random_rules: tuple[str, ...] = ()
+    """The packet filter rules whose draw decides what becomes of the packet, as their tool prints them."""
 
     @property
     def egress_interface(self) -> str | None:
@@ -95,8 +106,14 @@ class Path:
 
     @property
     def depends_on_flow(self) -> bool:
-        """Whether different flows of the class leave by different interfaces."""
-        return len(self.egress) > 1
+        """Whether different flows of the class leave by different interfaces, or some do not leave."""
+        return len(self.egress) > 1 or (bool(self.random_rules) and bool(self.egress))
+
+    @property
+    def egress_text(self) -> str:
+        """The interfaces by which it may leave, for people; where it does not leave, its end."""
+        some_stay = self.random_rules and len(self.egress) == 1
+        return " or ".join([*sorted(self.egress), *(["no interface"] if some_stay else [])]) or self.end.value
 
 
 def probe_traffic(resolved: ResolvedIntent, protocol: TransportProtocol) -> Traffic:
@@ -119,23 +136,27 @@ class PathTracer:
         return RoutingModel(agent) if agent is not None else None
 
     def trace(self, traffic: Traffic) -> Path:
-        """Return the path of one packet and of its answer.
+        """Return the path of one packet and of its answer; where a rule draws at random, that of all outcomes.
 
         Raises:
             ValueError: when an address of the traffic is invalid.
         """
+        draws = Draws()
+        outcomes = [self._trace(traffic, draws)]
+        while draws.next_outcome() and len(outcomes) < MOST_OUTCOMES:
+            outcomes.append(self._trace(traffic, draws))
+        return _of_all(outcomes, tuple(draws.rules), complete=len(outcomes) < MOST_OUTCOMES)
+
+    def _trace(self, traffic: Traffic, draws: Draws) -> Path:
+        """Return the path in one outcome of all draws."""
         hops: list[PathHop] = []
         if self._agent_model is None:
-            hops.append(_hop("agent", None, "route", None, "unknown"))
+            hops.append(hop("agent", None, "route", None, "unknown"))
             return Path(
                 traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="the agent's routing is not known"
             )
-        packet = Packet(
-            source=traffic.source, destination=traffic.destination, oif=traffic.device, protocol=traffic.protocol,
-            dport=traffic.dport,
-        )  # fmt: skip
-        decision = self._agent_model.decide(packet)
-        hops.append(_route_hop("agent", decision))
+        decision = self._agent_model.decide(traffic.packet)
+        hops.append(route_hop("agent", decision))
         if (ended := _undelivered(decision, "the agent's")) is not None:
             return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
         agent = self.resolved.snapshot.agent
@@ -148,120 +169,69 @@ class PathTracer:
         traffic = replace(traffic, source=decision.source or traffic.source)
         if link is None:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="its interface is not known")
-        return self._attached(traffic, link, decision, hops)
+        return self._attached(traffic, link, decision, hops, draws)
 
-    def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
+    def _attached(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop], draws: Draws) -> Path:
         """Continue behind the agent's interface."""
         if self.resolved.shares_host_network:
-            hops.append(_hop("wire", link.name, "link", None, f"leaves by {link.name}"))
+            hops.append(hop("wire", link.name, "link", None, f"leaves by {link.name}"))
             return Path(
                 traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}),
                 source=decision.source, gateway=decision.gateway,
-                reason=f"the agent shares the host's network: {'; '.join(_deciders(decision))}",
+                reason=f"the agent shares the host's network: {'; '.join(deciders(decision))}",
             )  # fmt: skip
         if link.kind in ON_PARENT:
             return self._on_parent(traffic, link, decision, hops)
         if link.kind == "veth":
-            arriving = self._arrival(link)
+            arriving = arrival(self.resolved, link)
             if arriving is None:
                 reason = f"the other end of the agent's {link.name} is not on this host"
                 return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
-            if (uplink := self._bridged_to(arriving, decision)) is not None:
-                if (dropped := self._dropped_on(arriving, traffic)) is not None:
-                    hops.append(_hop("host", arriving, "forward", dropped, "dropped"))
+            if (uplink := bridged_to(self.resolved, arriving, decision)) is not None:
+                if (dropped := dropped_on(self.resolved, arriving, traffic.packet)) is not None:
+                    hops.append(hop("host", arriving, "forward", dropped, "dropped"))
                     return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=dropped)
-                hops.append(_hop("wire", uplink, "link", f"bridge {arriving}", f"leaves by {uplink}"))
+                hops.append(hop("wire", uplink, "link", f"bridge {arriving}", f"leaves by {uplink}"))
                 return Path(
                     traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({uplink}),
                     source=traffic.source, gateway=decision.gateway, reason=f"the agent is a port of {arriving}",
                 )  # fmt: skip
-            unanswered = self._unanswered_arp(traffic, arriving, link, decision)
+            unanswered = unanswered_arp(self.resolved, traffic.packet, arriving, link, decision)
             if unanswered is not None:
-                hops.append(_hop("host", arriving, "link", unanswered, "no ARP answer"))
+                hops.append(hop("host", arriving, "link", unanswered, "no ARP answer"))
                 reason = f"the host does not answer the agent's ARP request for {decision.gateway}: {unanswered}"
                 return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
-            return self._through_host(traffic, arriving, hops)
+            return self._through_host(traffic, arriving, hops, draws)
         if link.kind is not None:
             tunnel = link.kind in TUNNEL_KINDS
-            hops.append(_hop("agent", link.name, "link", None, f"enters {link.name}" if tunnel else "unknown"))
+            hops.append(hop("agent", link.name, "link", None, f"enters {link.name}" if tunnel else "unknown"))
             reason = f"the agent's own route {decision.route} leads into {link.name} ({link.kind})"
             return Path(
                 traffic=traffic, end=PathEnd.TUNNEL if tunnel else PathEnd.UNKNOWN, out=tuple(hops), reason=reason
             )
-        hops.append(_hop("wire", link.name, "link", None, f"leaves by {link.name}"))
+        hops.append(hop("wire", link.name, "link", None, f"leaves by {link.name}"))
         return Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}), source=decision.source,
             gateway=decision.gateway, reason=f"{link.name} is an interface of the agent's own",
         )  # fmt: skip
-
-    def _unanswered_arp(self, traffic: Traffic, arriving: str, link: Link, decision: Decision) -> str | None:
-        """Return why the host leaves the agent's ARP request unanswered; None when it answers, or none is sent.
-
-        The kernel answers a request only if routing accepts it as a packet for the host (arp_process, net/ipv4/arp.c):
-        the same rules and reverse-path check apply to it.
-        """
-        gateway, agent = decision.gateway, self.resolved.snapshot.agent
-        if gateway is None or traffic.family != 4 or agent is None or not self._is_hosts_own(gateway):
-            return None
-        permanent = any(
-            entry.address == gateway and entry.interface == link.name and entry.state == "PERMANENT"
-            for entry in agent.neighbours
-        )
-        if permanent:
-            return None
-        request = self.resolved.model.decide(Packet(source=traffic.source, destination=gateway, iif=arriving))
-        if request.outcome == "local" or not request.certain:
-            return None
-        return "; ".join([*_deciders(request), *([request.note] if request.note else [])]) or request.outcome
 
     def _on_parent(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:
         parent = self.resolved.parent_of(link)
         if parent is None:
             reason = f"the parent of the agent's {link.name} is not on this host"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
-        if self._is_hosts_own(traffic.destination):
+        if is_hosts_own(self.resolved, traffic.destination):
             reason = f"{link.kind} on {parent.name} isolates the agent from its own host's {traffic.destination}"
-            hops.append(_hop("host", None, "link", link.kind, "dropped"))
+            hops.append(hop("host", None, "link", link.kind, "dropped"))
             return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
-        hops.append(_hop("wire", parent.name, "link", f"{link.kind} on {parent.name}", f"leaves by {parent.name}"))
+        hops.append(hop("wire", parent.name, "link", f"{link.kind} on {parent.name}", f"leaves by {parent.name}"))
         return Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({parent.name}),
             source=decision.source, gateway=decision.gateway, answer_returns=True,
             reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
         )  # fmt: skip
 
-    def _arrival(self, link: Link) -> str | None:
-        """Return the host's interface on which packets of the agent's veth arrive: its bridge, else its other end."""
-        if link.peer_index is None:
-            return None
-        port = self.resolved.snapshot.host.link_by_index(link.peer_index)
-        return None if port is None or port.kind != "veth" else port.master or port.name
-
-    def _bridged_to(self, bridge: str, decision: Decision) -> str | None:
-        """Return the uplink behind a bridge whose frames reach the agent's gateway without the host's routing."""
-        gateway = decision.gateway or decision.packet.destination
-        if self._is_hosts_own(gateway):
-            return None
-        ports = [link.name for link in self.resolved.snapshot.host.links if link.master == bridge]
-        uplinks = [name for name in self.resolved.intent.uplinks if name == bridge or name in ports]
-        return uplinks[0] if uplinks else None
-
-    def _dropped_on(self, bridge: str, traffic: Traffic) -> str | None:
-        """Return the rule or policy of the forward hook that drops frames which a bridge forwards; None without one."""
-        if traffic.family != 4 or traffic.source is None:
-            return None
-        protocols = (traffic.protocol,)
-        host = self.resolved.snapshot.host
-        for passage in bridge_passages(host, bridge, traffic.source, traffic.destination, protocols):
-            if passage.allowed is False and passage.chain is not None:
-                what = f"the rule '{passage.rule.text}'" if passage.rule is not None else "the policy"
-                return f"{what} of chain {passage.chain.name} drops what {bridge} forwards ({CALLS_IPTABLES} = 1)"
-        return None
-
-    def _is_hosts_own(self, address: str) -> bool:
-        return any(own.address == address for own in self.resolved.snapshot.host.addresses)
-
-    def _through_host(self, traffic: Traffic, arriving: str, hops: list[PathHop]) -> Path:
+    def _through_host(self, traffic: Traffic, arriving: str, hops: list[PathHop], draws: Draws) -> Path:
         """Route, filter and translate the packet on the host."""
         host = self.resolved.snapshot.host
         if traffic.source is None:
@@ -269,11 +239,11 @@ class PathTracer:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         filtered = FilteredPacket(
             family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
-            protocol=traffic.protocol, dport=traffic.dport,
+            protocol=traffic.protocol, dport=traffic.dport, draws=draws,
         )  # fmt: skip
         filtered = after_prerouting(host.packet_filter, filtered)
         mark = filtered.mark
-        hops.append(_hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
+        hops.append(hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
         if mark is None:
             reason = "the mark that prerouting sets cannot be evaluated"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
@@ -283,7 +253,7 @@ class PathTracer:
             redirected = _with_destination(filtered, translation)
             known = "destination becomes the host's own" if translation.kind == "redirect" else "unknown"
             model = known if redirected is None else f"destination becomes {redirected.destination}"
-            hops.append(_hop("host", arriving, "nat", rule.text if rule else None, model))
+            hops.append(hop("host", arriving, "nat", rule.text if rule else None, model))
             if translation.kind == "redirect":
                 reason = f"destination NAT redirects it to the host itself: {rule.text if rule else ''}"
                 return Path(traffic=traffic, end=PathEnd.LOCAL, out=tuple(hops), reason=reason)
@@ -296,7 +266,7 @@ class PathTracer:
             protocol=traffic.protocol, dport=filtered.dport,
         )  # fmt: skip
         decision = self.resolved.model.decide(packet)
-        hops.append(_route_hop("host", decision))
+        hops.append(route_hop("host", decision))
         if not decision.certain:
             reason = "a rule has a selector that the model cannot evaluate"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
@@ -318,15 +288,15 @@ class PathTracer:
             )
             if passage.allowed is not True:
                 model = "unknown" if passage.allowed is None else "dropped"
-                hops.append(_hop("host", exit_.interface, "forward", decider, model))
+                hops.append(hop("host", exit_.interface, "forward", decider, model))
                 end = PathEnd.UNKNOWN if passage.allowed is None else PathEnd.DROPPED
                 reason = f"the forward hook: {decider or 'not readable'}"
                 egress = decision.interfaces if end is PathEnd.UNKNOWN else frozenset()
                 return Path(traffic=traffic, end=end, out=tuple(hops), egress=egress, reason=reason)
-            hops.append(_hop("host", exit_.interface, "forward", decider, "accepted"))
+            hops.append(hop("host", exit_.interface, "forward", decider, "accepted"))
             translation = source_nat(host.packet_filter, packet)
             if translation.kind == "unknown":
-                hops.append(_hop("host", exit_.interface, "source-nat", None, "unknown"))
+                hops.append(hop("host", exit_.interface, "source-nat", None, "unknown"))
                 reason = "source NAT cannot be evaluated"
                 return Path(
                     traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), egress=decision.interfaces, reason=reason
@@ -338,14 +308,14 @@ class PathTracer:
             }[translation.kind]
             sources.add(source)
             text = translation.rule.text if translation.rule else None
-            hops.append(_hop("host", exit_.interface, "source-nat", text, f"source {source}"))
-            hops.append(_hop("wire", exit_.interface, "link", None, f"leaves by {exit_.interface}"))
+            hops.append(hop("host", exit_.interface, "source-nat", text, f"source {source}"))
+            hops.append(hop("wire", exit_.interface, "link", None, f"leaves by {exit_.interface}"))
         by = f"rule {decision.rule}, " if decision.rule is not None else ""
         path = Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=decision.interfaces,
             source=sources.pop() if len(sources) == 1 else None, gateway=decision.gateway,
             destination=filtered.destination if filtered.destination != traffic.destination else None,
-            reason=f"{_nat_text(hops)}{by}route {decision.route}",
+            reason=f"{nat_text(hops)}{by}route {decision.route}",
         )  # fmt: skip
         if len(decision.interfaces) != 1 or not self.answers:
             return path
@@ -362,7 +332,7 @@ class PathTracer:
         (uplink,) = path.egress
         host, traffic = self.resolved.snapshot.host, path.traffic
         assert traffic.source is not None
-        hops = [_hop("wire", uplink, "link", None, f"arrives by {uplink}")]
+        hops = [hop("wire", uplink, "link", None, f"arrives by {uplink}")]
         translated = traffic.source != path.source
         # Conntrack reverses NAT after these chains: until then the answer is one to the translated source, which is
         # one of several where a rule translates to a range.
@@ -370,15 +340,15 @@ class PathTracer:
         reply = FilteredPacket(
             family=traffic.family, source=sent.destination, destination=destination, iif=uplink, oif=None,
             protocol=traffic.protocol, sport=sent.dport, ctmark=mark_of_flow(host.packet_filter, sent),
-            ctstate="established",
+            ctstate="established", draws=sent.draws,
         )  # fmt: skip
         reply = replace(after_prerouting(host.packet_filter, reply), destination=traffic.source)
         mark = reply.mark
         if mark is None:
-            hops.append(_hop("host", uplink, "mangle", None, "unknown"))
+            hops.append(hop("host", uplink, "mangle", None, "unknown"))
             return replace(path, answer=tuple(hops), answer_reason="the answer's mark cannot be evaluated")
         if translated:
-            hops.append(_hop("host", uplink, "nat", None, f"destination becomes {traffic.source}"))
+            hops.append(hop("host", uplink, "nat", None, f"destination becomes {traffic.source}"))
         decision = self.resolved.model.decide(
             Packet(
                 source=sent.destination,
@@ -389,7 +359,7 @@ class PathTracer:
                 sport=sent.dport,
             )
         )
-        hops.append(_route_hop("host", decision))
+        hops.append(route_hop("host", decision))
         if not decision.certain:
             return replace(path, answer=tuple(hops), answer_reason="a rule cannot be evaluated for the answer")
         if decision.outcome != "unicast" or decision.interfaces != {arriving}:
@@ -401,15 +371,34 @@ class PathTracer:
         passage = forwarding(host.packet_filter, replace(reply, oif=arriving))
         decider = passage.rule.text if passage.rule else f"policy of {passage.chain.name}" if passage.chain else None
         model = {True: "accepted", False: "dropped", None: "unknown"}[passage.allowed]
-        hops.append(_hop("host", arriving, "forward", decider, model))
+        hops.append(hop("host", arriving, "forward", decider, model))
         reason = "" if passage.allowed else f"the forward hook for the answer: {decider or 'not readable'}"
         return replace(path, answer=tuple(hops), answer_returns=passage.allowed, answer_reason=reason)
 
 
-def _nat_text(hops: Sequence[PathHop]) -> str:
-    """Name the rule that changes the destination, where there is one, before a rule and a route for the new one."""
-    changes = [hop for hop in hops if hop.stage == "nat"]
-    return "".join(f"'{hop.decides}' ({hop.model}), " for hop in changes)
+def _of_all(outcomes: Sequence[Path], random_rules: tuple[str, ...], *, complete: bool) -> Path:
+    """Return one path for all outcomes of what rules draw: that of the first, where all end alike."""
+    ends = {(path.end, path.egress): path for path in reversed(outcomes)}
+    first = next((path for path in outcomes if path.egress), outcomes[0])
+    returns = {path.answer_returns for path in outcomes}
+    if len(returns) > 1:
+        reason = "whether it returns depends on what a rule draws at random"
+        first = replace(first, answer_returns=None, answer_reason=reason)
+    if len({path.source for path in outcomes}) > 1:
+        first = replace(first, source=None)
+    if len(ends) == 1:
+        return first if complete else replace(first, end=PathEnd.UNKNOWN, reason="too many rules draw at random")
+    by_end = [
+        f"{' or '.join(sorted(path.egress)) or path.end.value}: {path.reason}" for path in reversed(ends.values())
+    ]
+    is_known = complete and all(path.end is not PathEnd.UNKNOWN for path in outcomes)
+    return replace(
+        first,
+        end=first.end if is_known else PathEnd.UNKNOWN,
+        egress=frozenset(name for path in outcomes for name in path.egress),
+        reason=f"drawn for each packet by {' and '.join(map(repr, random_rules))}: {'; '.join(by_end)}",
+        random_rules=random_rules,
+    )
 
 
 def _with_destination(packet: FilteredPacket, translation: Translation) -> FilteredPacket | None:
@@ -420,33 +409,11 @@ def _with_destination(packet: FilteredPacket, translation: Translation) -> Filte
     return replace(packet, destination=address, dport=translated_port(rule) or packet.dport)
 
 
-def _hop(place: Place, interface: str | None, stage: HopStage, decides: str | None, model: str) -> PathHop:
-    return PathHop(place=place, interface=interface, stage=stage, decides=decides, model=model)
-
-
-def _route_hop(place: Place, decision: Decision) -> PathHop:
-    deciders = list(_deciders(decision))
-    return _hop(
-        place,
-        decision.interface,
-        "route",
-        "; ".join(deciders) or None,
-        str(decision) if decision.certain else "unknown",
-    )
-
-
-def _deciders(decision: Decision) -> Iterator[str]:
-    if decision.rule is not None:
-        yield f"rule {decision.rule}"
-    if decision.route is not None:
-        yield f"route {decision.route}"
-
-
 def _undelivered(decision: Decision, whose: str) -> tuple[PathEnd, str] | None:
     """Return the end of a packet that routing does not send on, and why; None for a packet that is sent on."""
     if decision.outcome == "unicast":
         return None
-    by = "; ".join(_deciders(decision)) or "no route"
+    by = "; ".join(deciders(decision)) or "no route"
     if decision.outcome in ("local", "broadcast", "multicast", "anycast"):
         return PathEnd.LOCAL, f"{whose} routing delivers it locally: {by}"
     note = f" ({decision.note})" if decision.note else ""

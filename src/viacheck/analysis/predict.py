@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.explain import explain
 from viacheck.analysis.explanation_text import passage_text
 from viacheck.analysis.paths import PathEnd, PathTracer, Traffic, probe_traffic
@@ -33,6 +34,9 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
     port = None if protocol == "icmp" else resolved.intent.probe.port
     if resolved.bridged or resolved.shares_host_network:
         return _by_own_routing(resolved, probe_traffic(resolved, protocol))
+    drawn = own_path(resolved, protocol)
+    if drawn.random_rules and drawn.depends_on_flow:
+        return Prediction(False, f"leaves by {drawn.egress_text}, depending on the flow: {drawn.reason}")
     explanation = explain(resolved, resolved.target, PROTOCOL_NUMBERS[protocol], port)
     decision = resolved.agent_decision(protocol)
     if not decision.certain:
@@ -60,8 +64,7 @@ def _by_own_routing(resolved: ResolvedIntent, traffic: Traffic) -> Prediction:
         return Prediction(None, f"not predicted: {path.reason}")
     if path.end is not PathEnd.LEAVES:
         return Prediction(False, f"leaves by no interface: {path.reason}")
-    by = " or ".join(sorted(path.egress))
-    text = f"leaves by {by}" + (f", source {path.source}" if path.source else "")
+    text = f"leaves by {path.egress_text}" + (f", source {path.source}" if path.source else "")
     if path.egress != {resolved.uplink}:
         return Prediction(False, f"{text}: {path.reason}")
     if resolved.bridged and path.source != resolved.agent_address:

@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 
 from viacheck.analysis.link_layers import LinkLayers, link_layers, outer_ports
-from viacheck.analysis.packet_filter.evaluate import FilteredPacket, after_prerouting
+from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.evaluate import after_prerouting
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
 from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, TransportProtocol

@@ -62,6 +62,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     host.forwarding_off,
     egress.arp_unanswered,
     host.forward_dropped,
+    traffic_classes.drawn_at_random,
     routing.rule_faulty,
     routing.rule_shadowed,
     routing.taken_by_rule,

@@ -11,6 +11,7 @@ from viacheck.analysis.agent_rules import (
     KERNELS_TABLES,
     LOCAL_PRIORITY,
     ShadowingRule,
+    copies,
     covers_subnet,
     deciding_route,
     egress_without_uplink,
@@ -40,7 +41,7 @@ from viacheck.diagnosis.remedy import (
 )
 from viacheck.diagnosis.remedy_effect import after_steps
 from viacheck.diagnosis.site_file import CORRECT_GATEWAY, gateway_line
-from viacheck.model.iproute_text import route_argv, rule_argv
+from viacheck.model.iproute_text import route_argv, rule_argv, rule_text
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import TABLE_MAIN, Route, Rule, Snapshot
 from viacheck.parsers.rt_tables import registered
@@ -67,18 +68,18 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
     matching, others = rules_for_agent(resolved), resolved.rules_to_the_table
     selector = ("priority", free_priority(resolved, FIXED_PRIORITY), "from", subnet, "lookup", table)
     add, delete = command("ip", "rule", "add", *selector), command("ip", "rule", "del", *selector)
-    if len(matching) > 1:
-        extra = matching[1:] if len({rule.priority for rule in matching}) > 1 else matching[:-1]
+    if copied := copies(matching):
+        extra = [rule for group in copied for rule in _all_but_first(group)]
         yield Cause(
             "RULE_DUPLICATED", "ROUTE-02",
-            f"{len(matching)} rules send {subnet} to table {table}; each 'post-up ip rule add' without a fixed "
-            "priority adds one",
+            f"{' and '.join(_copies_text(group) for group in copied)}; each 'post-up ip rule add' without a fixed "
+            "priority adds a copy",
             Remedy(tuple(map(_delete, extra)), tuple(map(_add, extra))),
         )  # fmt: skip
         return
     if matching:
         rule = matching[0]
-        if not covers_subnet(resolved, rule):
+        if not any(covers_subnet(resolved, rule) for rule in matching):
             yield Cause(
                 "RULE_FOR_ONE_ADDRESS", "ROUTE-02",
                 f"the rule '{rule}' selects the agent's present address {resolved.agent_address} and not its subnet "
@@ -108,6 +109,18 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
             f"no rule sends {subnet} to table {table}, so the main table decides for the agent's packets",
             Remedy((add,), (delete,)), _DECIDES,
         )  # fmt: skip
+
+
+def _all_but_first(group: list[Rule]) -> list[Rule]:
+    """Return all copies of a rule but the first; of copies with one priority ip deletes the first of them."""
+    return group[1:] if len({rule.priority for rule in group}) > 1 else group[:-1]
+
+
+def _copies_text(group: list[Rule]) -> str:
+    priorities = ", ".join(str(rule.priority) for rule in group)
+    return (
+        f"the rule '{rule_text(group[0], with_priority=False)}' is there {len(group)} times (priorities {priorities})"
+    )
 
 
 def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -370,9 +383,11 @@ def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> It
     if not resolved.intent.policy_routed or resolved.agent_subnet is None:
         return
     shadowing = shadowing_rule(resolved)
-    # The remedy of a shadowing rule adds a rule right before it; this rule must come before that.
-    priority = min(LOCAL_PRIORITY, shadowing.rule.priority - 2) if shadowing is not None else LOCAL_PRIORITY
-    selector = _local_selector(resolved, priority)
+    before = [LOCAL_PRIORITY, *(rule.priority - 1 for rule in rules_for_agent(resolved) if rule.priority > 1)]
+    if shadowing is not None:
+        # The remedy of a shadowing rule adds a rule right before it; this rule must come before that.
+        before.append(shadowing.rule.priority - 2)
+    selector = _local_selector(resolved, free_priority(resolved, min(before)))
     yield Cause(
         "LOCAL_NETS_LOST", "ROUTE-06",
         f"the rule sends all traffic from {resolved.agent_subnet} to table {resolved.table}, and table "

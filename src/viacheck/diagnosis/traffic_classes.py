@@ -4,31 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from viacheck.analysis.agent_network import own_path
+from viacheck.analysis.agent_rules import FIXED_PRIORITY, free_priority
 from viacheck.analysis.classes import PROTOCOL_NAMES, ClassVerdict, TrafficClass, class_partition, classes_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.cause import Cause
+from viacheck.diagnosis.answer_route import correcting_answers
+from viacheck.diagnosis.cause import EGRESS, Cause
+from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.model.measurements import Measurements
 
 CLASSES_NAMED = 4
+_BEFORE_THE_DRAW = (
+    "except the agent's packets from that rule of the packet filter, by a condition on their source; or let a routing "
+    "rule for their source decide before those for marks"
+)
 MOST_PORTS = 32
 """A larger range of ports is not written as lines of the site file."""
 
 
 def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
-    """Find a multipath route that spreads the agent's flows over several interfaces."""
+    """Find a multipath route or a random mark that spreads the agent's flows over several interfaces."""
     astray = class_partition(resolved).astray()
     depending = [traffic_class for traffic_class in astray if traffic_class.verdict is ClassVerdict.DEPENDS]
     if not depending:
         return
-    interfaces = " or ".join(sorted(depending[0].path.egress))
+    path = depending[0].path
     yield Cause(
         "EGRESS_DEPENDS_ON_FLOW", "EGRESS-08",
-        f"depending on the flow, {classes_text(depending, CLASSES_NAMED)} leave by {interfaces}: "
-        f"{depending[0].path.reason}",
+        f"depending on the flow, {classes_text(depending, CLASSES_NAMED)} leave by {path.egress_text}: {path.reason}",
         also_affects=frozenset({"EGRESS-01", "EGRESS-04", "EGRESS-05", "ROUTE-05", "ROUTE-07"}),
-        decision=f"set a route by {resolved.uplink} alone, in a table that a rule selects for the agent; or drop the "
-        "other next hop, which moves the host's own packets as well",
+        decision=_BEFORE_THE_DRAW if path.random_rules else
+        f"set a route by {resolved.uplink} alone, in a table that a rule selects for the agent; or drop the other "
+        "next hop, which moves the host's own packets as well",
     )  # fmt: skip
+
+
+def drawn_at_random(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
+    """Find a rule of the packet filter whose random choice decides where the agent's probes leave, or whether."""
+    paths = [own_path(resolved, protocol) for protocol in resolved.intent.probe.protocols]
+    path = next((path for path in paths if path.random_rules and path.depends_on_flow), None)
+    if path is None:
+        return
+    if len(path.egress) == 1:
+        yield Cause(
+            "FORWARD_DROPPED", "EGRESS-01",
+            f"this host drops a part of the agent's packets: {path.reason}",
+            also_affects=EGRESS | {"HOST-04"}, decision="remove that rule, or except the agent's packets from it",
+        )  # fmt: skip
+        return
+    yield Cause(
+        "EGRESS_DEPENDS_ON_FLOW", "EGRESS-08",
+        f"depending on the flow, the agent's packets leave by {path.egress_text}: {path.reason}",
+        _rule_for_all_draws(resolved), EGRESS | {"ROUTE-02", "ROUTE-03", "ROUTE-05", "ROUTE-06", "ROUTE-07"},
+        decision=_BEFORE_THE_DRAW,
+    )  # fmt: skip
+
+
+def _rule_for_all_draws(resolved: ResolvedIntent) -> Remedy:
+    """Return a rule for the agent's subnet before every rule for a mark; empty for an agent without a table."""
+    marked = [rule.priority for rule in resolved.snapshot.host.rules_of(4) if rule.fwmark is not None]
+    if not resolved.intent.policy_routed or resolved.agent_subnet is None or min(marked, default=0) < 2:
+        return NO_REMEDY
+    priority = free_priority(resolved, min(FIXED_PRIORITY, min(marked) - 1))
+    selector = ("priority", priority, "from", resolved.agent_subnet, "lookup", resolved.table)
+    remedy = Remedy((command("ip", "rule", "add", *selector),), (command("ip", "rule", "del", *selector),))
+    return correcting_answers(resolved, remedy)
 
 
 def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
@@ -39,7 +79,7 @@ def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> It
     if not bypassing:
         return
     first = bypassing[0]
-    interfaces = ", ".join(sorted(first.path.egress)) or first.path.end.value
+    interfaces = first.path.egress_text
     leaving = [other for other in partition.classes if other.prefix == first.prefix and other.path.egress]
     whole = all((other.verdict, other.path.egress) == (first.verdict, first.path.egress) for other in leaving)
     yield Cause(

@@ -56,6 +56,8 @@ def values_equal(key: PacketField, octets: bytes, name_of: InterfaceName) -> Val
     if key.field in _INTERFACES:
         return _interface(key, octets, name_of)
     value = key.value(octets[: key.held])
+    if key.field == "random":
+        return _drawn(key, value, value)
     if key.field in ("mark", "ctmark"):
         return (mark_text(value, ALL_BITS if key.mask is None else key.mask),)
     if key.mask is not None:
@@ -108,6 +110,8 @@ def values_between(key: PacketField, first: bytes, last: bytes | None, name_of: 
         is_wildcard = last == beginning.ljust(len(first), b"\xff") and len(beginning) < len(first)
         return (f"{as_string(beginning)}*",) if beginning and is_wildcard else None
     begin, end = key.value(first[: key.held]), key.value(last[: key.held])
+    if key.field == "random":
+        return _drawn(key, begin, end)
     if key.field in _PORTS:
         return (f"{begin}-{end}",)
     if key.field == "protocol":
@@ -117,18 +121,29 @@ def values_between(key: PacketField, first: bytes, last: bytes | None, name_of: 
 
 def values_beyond(key: PacketField, operator: int, octets: bytes, name_of: InterfaceName) -> Values | None:
     """Return the values below or above a bound; None for a field without values, and where none is left."""
+    if key.field == "random" and key.mask is None:
+        number, highest = key.value(octets[: key.held]), key.offset + key.modulus - 1
+        return _drawn(key, *_beyond(operator, number, highest))
     if key.field not in _ADDRESSES | _PORTS or key.held != key.width or len(octets) != key.width:
         return None
     bound, highest = int.from_bytes(octets, "big"), (1 << 8 * key.width) - 1
-    first, last = {
-        LT: (0, bound - 1),
-        LTE: (0, bound),
-        GT: (bound + 1, highest),
-        GTE: (bound, highest),
-    }[operator]
+    first, last = _beyond(operator, bound, highest)
     if first > last:
         return None
     return values_between(key, first.to_bytes(key.width, "big"), last.to_bytes(key.width, "big"), name_of)
+
+
+def _beyond(operator: int, bound: int, highest: int) -> tuple[int, int]:
+    """Return the first and last number below or above a bound."""
+    return {LT: (0, bound - 1), LTE: (0, bound), GT: (bound + 1, highest), GTE: (bound, highest)}[operator]
+
+
+def _drawn(key: PacketField, first: int, last: int) -> Values | None:
+    """Return the numbers of a draw from ``first`` to ``last``, counted from its lowest; None where none is left."""
+    if key.mask is not None:
+        return None
+    first, last = max(first - key.offset, 0), min(last - key.offset, key.modulus - 1)
+    return (f"{first}-{last}/{key.modulus}",) if first <= last else None
 
 
 def values_text(match: FilterMatch) -> str:
@@ -139,6 +154,8 @@ def values_text(match: FilterMatch) -> str:
         text = ", ".join(f'"{value}"' for value in match.values)
     elif match.field in _ADDRESSES:
         text = ", ".join(value.removesuffix("/32").removesuffix("/128") for value in match.values)
+    elif match.field == "random":
+        text = ", ".join(value.partition("/")[0] for value in match.values)
     else:
         text = ", ".join(match.values)
     return text if len(match.values) == 1 else f"{{ {text} }}"

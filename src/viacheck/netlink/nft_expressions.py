@@ -157,6 +157,22 @@ class FibExpression:
     flags: int = _field(3, as_number, 0)
 
 
+HASH_SYMMETRIC = 1
+"""NFT_HASH_SYM: a hash of the flow that is the same in both directions (``symhash``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashExpression:
+    """Load a hash of some fields, or of the flow, up to a modulus."""
+
+    source: int = _field(1, _register, 0)
+    target: int = _field(2, _register, 0)
+    length: int = _field(3, as_number, 0)
+    modulus: int = _field(4, as_number, 0)
+    offset: int = _field(6, as_number, 0)
+    kind: int = _field(7, as_number, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class ImmediateExpression:
     """Load a constant, or decide."""
@@ -202,6 +218,16 @@ class NatExpression:
     first_address: int | None = _field(3, _register, None)
     last_address: int | None = _field(4, _register, None)
     first_port: int | None = _field(5, _register, None)
+
+
+@dataclass(frozen=True, slots=True)
+class NumgenExpression:
+    """Load a number up to a modulus: a random one, or one more for each packet (NFTA_NG_*)."""
+
+    target: int = _field(1, _register, 0)
+    modulus: int = _field(2, as_number, 0)
+    kind: int = _field(3, as_number, 0)
+    offset: int = _field(4, as_number, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,10 +320,9 @@ class OtherExpression:
 
 Expression = (
     BitwiseExpression | ByteorderExpression | CmpExpression | CounterExpression | CtExpression | DupExpression
-    | FibExpression | ImmediateExpression | LimitExpression | LookupExpression | MasqExpression | MetaExpression
-    | NatExpression
-    | PayloadExpression | QueueExpression | RangeExpression | RedirExpression | RejectExpression
-    | MatchExpression | TargetExpression | OtherExpression
+    | FibExpression | HashExpression | ImmediateExpression | LimitExpression | LookupExpression | MasqExpression
+    | MetaExpression | NatExpression | NumgenExpression | PayloadExpression | QueueExpression | RangeExpression
+    | RedirExpression | RejectExpression | MatchExpression | TargetExpression | OtherExpression
 )  # fmt: skip
 
 EXPRESSIONS: dict[str, type[Expression]] = {
@@ -308,6 +333,7 @@ EXPRESSIONS: dict[str, type[Expression]] = {
     "ct": CtExpression,
     "dup": DupExpression,
     "fib": FibExpression,
+    "hash": HashExpression,
     "immediate": ImmediateExpression,
     "limit": LimitExpression,
     "lookup": LookupExpression,
@@ -315,6 +341,7 @@ EXPRESSIONS: dict[str, type[Expression]] = {
     "match": MatchExpression,
     "meta": MetaExpression,
     "nat": NatExpression,
+    "numgen": NumgenExpression,
     "payload": PayloadExpression,
     "queue": QueueExpression,
     "range": RangeExpression,

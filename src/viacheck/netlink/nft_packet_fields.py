@@ -6,7 +6,15 @@ import sys
 from dataclasses import dataclass, replace
 
 from viacheck.model.snapshot import FilterMatch
-from viacheck.netlink.nft_expressions import CtExpression, FibExpression, MetaExpression, PayloadExpression
+from viacheck.netlink.nft_expressions import (
+    HASH_SYMMETRIC,
+    CtExpression,
+    FibExpression,
+    HashExpression,
+    MetaExpression,
+    NumgenExpression,
+    PayloadExpression,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,10 @@ class PacketField:
     mask: int | None = None
     """In the field's own order."""
     xor: int = 0
+    modulus: int = 0
+    """Of a drawn number: how many numbers it is among."""
+    offset: int = 0
+    """Of a drawn number: the lowest."""
 
     def value(self, octets: bytes) -> int:
         """Return the number that some octets of the register are."""
@@ -138,6 +150,23 @@ def lookup_field(lookup: FibExpression) -> PacketField:
     if lookup.result != _FIB_TYPE:
         name, text = "unknown", f"flags {lookup.flags} result {lookup.result}"
     return PacketField(name, f"fib {text} type", 4, 4, host_order=True)
+
+
+def drawn_field(draw: NumgenExpression | HashExpression, hashed: PacketField | None = None) -> PacketField:
+    """Return the number that a rule draws.
+
+    Args:
+        draw: what draws it.
+        hashed: the first field that a hash is of. A hash of the source alone is the same for all packets of an agent,
+            and which one it is depends on a seed: no draw, and not known.
+    """
+    text = f"numgen {'random' if isinstance(draw, NumgenExpression) and draw.kind else 'inc'}"
+    if isinstance(draw, HashExpression):
+        text = "symhash" if draw.kind == HASH_SYMMETRIC else "jhash"
+        if text == "jhash" and hashed is not None and hashed.field == "source" and draw.length <= hashed.width:
+            return unknown_field(f"jhash {hashed.text} mod {draw.modulus}", 4, host_order=True)
+    text += f" mod {draw.modulus}" + (f" offset {draw.offset}" if draw.offset else "")
+    return PacketField("random", text, 4, 4, host_order=True, modulus=draw.modulus, offset=draw.offset)
 
 
 def protocol_text(values: tuple[str, ...]) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 
-from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, is_copy, mark_text, value_and_mask
+from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, is_copy, mark_text, value_and_mask
 from viacheck.model.snapshot import FilterMatch, FilterRule
 from viacheck.netlink import nft_expressions as nft
 from viacheck.netlink.codec import MalformedMessage, as_string
@@ -40,71 +40,20 @@ from viacheck.netlink.nft_packet_fields import (
     ICMP_TYPE_AND_CODE,
     META_MARK,
     PacketField,
+    drawn_field,
     lookup_field,
     meta_field,
     payload_field,
     tracking_field,
     unknown_field,
 )
+from viacheck.netlink.nft_rule_state import FindSet, RuleState
 from viacheck.netlink.nft_sets import NftSet, SetElement
 from viacheck.netlink.nft_xtables import match_conditions, target_effect
-
-FindSet = Callable[[str], NftSet | None]
-"""Returns a set of the rule's table by its name."""
 
 _EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 _WITHOUT_EFFECT = frozenset({"flow_offload", "last", "log", "notrack"})
 _DECIDING = frozenset({"fwd", "synproxy", "tproxy"})
-
-
-@dataclass(slots=True)
-class RuleState:
-    """What is known of a rule while its expressions are read."""
-
-    version: int | None
-    """The IP version that the rule is about so far."""
-    name_of: InterfaceName
-    find_set: FindSet
-    fields: dict[int, PacketField] = field(default_factory=dict)
-    """The field of the packet in each register."""
-    constants: dict[int, bytes] = field(default_factory=dict)
-    """The constant in each register."""
-    matches: list[FilterMatch] = field(default_factory=list)
-    parts: list[str] = field(default_factory=list)
-    """The rule as nft prints it, part by part."""
-    alternatives: list[tuple[FilterMatch, str, str | None]] = field(default_factory=list)
-    """The entries of a verdict map."""
-    verdict: str | None = None
-    argument: str | None = None
-    set_mark: str | None = None
-    set_ctmark: str | None = None
-    packets: int | None = None
-    octets: int | None = None
-    xtables: bool = False
-    """The rule holds a match or a target of iptables."""
-
-    def match(self, match: FilterMatch, text: str) -> None:
-        """Add a condition."""
-        self.matches.append(match)
-        if text:
-            self.parts.append(text)
-
-    def unknown(self, text: str) -> None:
-        """Add a condition that cannot be evaluated."""
-        self.match(condition(None, None, text), text)
-
-    def decide(self, verdict: str, argument: str | None = None, text: str | None = None) -> None:
-        """Set what the rule decides."""
-        self.verdict, self.argument = verdict, argument
-        self.parts.append(text or " ".join(filter(None, (verdict, argument))))
-
-    def field_in(self, register: int, constant: bytes) -> PacketField:
-        """Return the field in a register that is compared with a constant."""
-        return self.fields.get(register) or unknown_field("?", len(constant))
-
-    def last_protocol(self) -> FilterMatch | None:
-        """Return the latest condition on the protocol, which says what the transport header is."""
-        return next((match for match in reversed(self.matches) if match.field == "protocol"), None)
 
 
 def read_rule(version: int | None, expressions: bytes, name_of: InterfaceName, find_set: FindSet) -> RuleState:
@@ -168,7 +117,7 @@ def _apply(state: RuleState, expression: nft.Expression) -> None:
             _bitwise(state, expression)
         case nft.ByteorderExpression(source=source, target=target):
             if (key := state.fields.get(source)) is not None:
-                state.fields[target] = replace(key, host_order=not key.host_order)
+                state.load(target, replace(key, host_order=not key.host_order))
         case nft.CmpExpression():
             _compare(state, expression)
         case nft.CounterExpression(octets=octets, packets=packets):
@@ -180,14 +129,18 @@ def _apply(state: RuleState, expression: nft.Expression) -> None:
             else:
                 state.parts.append(f"ct {key_number} set")
         case nft.CtExpression(target=int(target)):
-            state.fields[target] = tracking_field(expression)
+            state.load(target, tracking_field(expression))
         case nft.DupExpression():
             _duplicate(state, expression)
         case nft.FibExpression(target=target):
-            state.fields[target] = lookup_field(expression)
+            state.load(target, lookup_field(expression))
+        case nft.HashExpression(target=target, source=source):
+            state.load(target, drawn_field(expression, state.fields.get(source)))
+        case nft.NumgenExpression(target=target):
+            state.load(target, drawn_field(expression))
         case nft.ImmediateExpression(target=target, data=data):
             if data.verdict is None:
-                state.fields.pop(target, None)
+                state.load(target, None)
                 state.constants[target] = data.constant
             elif data.verdict.name is not None:
                 state.decide(data.verdict.name, data.verdict.chain)
@@ -204,7 +157,7 @@ def _apply(state: RuleState, expression: nft.Expression) -> None:
         case nft.PayloadExpression(target=None):
             state.parts.append("payload set")
         case nft.PayloadExpression(target=int(target)):
-            state.fields[target] = payload_field(expression, state.version, state.last_protocol())
+            state.load(target, payload_field(expression, state.version, state.last_protocol()))
         case nft.QueueExpression():
             state.decide("queue")
         case nft.RangeExpression():
@@ -231,12 +184,13 @@ def _other(state: RuleState, name: str) -> None:
         # It may have loaded any register, so that no register can be relied on.
         state.fields.clear()
         state.constants.clear()
+        state.drawn.clear()
         state.unknown(name)
 
 
 def _meta(state: RuleState, meta: nft.MetaExpression) -> None:
     if meta.source is None:
-        state.fields[meta.target] = meta_field(meta)
+        state.load(meta.target, meta_field(meta))
     elif meta.key == META_MARK:
         _set_mark(state, meta.source)
     else:
@@ -264,10 +218,14 @@ def _set_flow_mark(state: RuleState, register: int) -> None:
 def _mark_change(state: RuleState, register: int, *, own: str, other: str) -> str:
     """Return what a mark becomes that is set to a register, as :class:`FilterRule` holds it."""
     key = state.fields.get(register)
+    if register in state.drawn:
+        return drawn(int.from_bytes(octets[:4], sys.byteorder) for _, octets in state.drawn[register])
     if register in state.constants:
         return mark_text(int.from_bytes(state.constants[register][:4], sys.byteorder), ALL_BITS)
     if key is None:
         return UNKNOWN
+    if key.field == "random" and key.mask is None:
+        return drawn(range(key.offset, key.offset + key.modulus))
     kept = ALL_BITS if key.mask is None else key.mask
     if key.field == own:
         return mark_text(key.xor, kept ^ ALL_BITS)
@@ -281,13 +239,12 @@ def _is_whole(change: str) -> bool:
 
 def _bitwise(state: RuleState, bitwise: nft.BitwiseExpression) -> None:
     key = state.fields.get(bitwise.source)
-    state.constants.pop(bitwise.target, None)
     if key is None or bitwise.operation or bitwise.mask is None:
         text = key.text if key else f"register {bitwise.source}"
-        state.fields[bitwise.target] = unknown_field(text, 4)
+        state.load(bitwise.target, unknown_field(text, 4))
     else:
         mask, xor = key.value(bitwise.mask), key.value(bitwise.xor)
-        state.fields[bitwise.target] = replace(key, mask=mask, xor=xor)
+        state.load(bitwise.target, replace(key, mask=mask, xor=xor))
 
 
 def _compare(state: RuleState, comparison: nft.CmpExpression) -> None:
@@ -360,8 +317,13 @@ def _lookup(state: RuleState, lookup: nft.LookupExpression) -> None:
     else:
         state.unknown(text)
     if lookup.target:
-        state.constants.pop(lookup.target, None)
-        state.fields.pop(lookup.target, None)
+        state.load(lookup.target, None)
+        if key is not None and key.field == "random" and members is not None and None not in values:
+            state.drawn[lookup.target] = [
+                (FilterMatch(field=key.field, values=numbers), element.data or b"")
+                for element, numbers in zip(members.values, values, strict=True)
+                if numbers
+            ]
 
 
 def _verdict_map(
@@ -390,11 +352,15 @@ def _element_values(state: RuleState, key: PacketField | None, members: NftSet, 
 
 
 def _translate(state: RuleState, translation: nft.NatExpression) -> None:
+    verdict = "dnat" if translation.kind else "snat"
+    if (choices := state.drawn.get(-1 if translation.first_address is None else translation.first_address)) is not None:
+        state.parts.append(f"{verdict} to one of {len(choices)} addresses")
+        state.alternatives += [(match, verdict, _constant_address(octets)) for match, octets in choices]
+        return
     registers = (translation.first_address, translation.last_address)
     constants = [state.constants.get(register) for register in registers if register is not None]
     addresses = [_constant_address(constant) for constant in constants if constant]
     argument = "-".join(dict.fromkeys(addresses)) or None
-    verdict = "dnat" if translation.kind else "snat"
     ports = state.constants.get(translation.first_port) if translation.first_port is not None else None
     port = f":{as_number(ports[:2])}" if ports else ""
     state.decide(verdict, argument, f"{verdict} to {argument or '?'}{port}")

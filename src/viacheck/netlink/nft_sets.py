@@ -23,6 +23,8 @@ class SetElement:
     end: bytes | None = None
     """The last value of the interval."""
     verdict: NftVerdict | None = None
+    data: bytes | None = None
+    """The value that a map has for it."""
     catchall: bool = False
     """The element stands for every value that no other element holds."""
 
@@ -81,6 +83,7 @@ class _DumpedElement:
     flags: int
     end: bytes | None
     verdict: NftVerdict | None
+    data: bytes | None
 
 
 def decode_set(description: SetDescription, bodies: Iterable[bytes]) -> NftSet:
@@ -95,12 +98,14 @@ def decode_set(description: SetDescription, bodies: Iterable[bytes]) -> NftSet:
 
 def _element(octets: bytes) -> _DumpedElement:
     parts = attribute_table(octets)
-    verdict = attribute_table(parts.get(2, b"")).get(2)
+    value = attribute_table(parts.get(2, b""))
+    verdict = value.get(2)
     return _DumpedElement(
         key=attribute_table(parts.get(1, b"")).get(1, b""),
         flags=as_number(parts.get(3, b"")),
         end=attribute_table(parts[10]).get(1) if 10 in parts else None,
         verdict=decode_fields(NftVerdict, verdict) if verdict is not None else None,
+        data=value.get(1),
     )
 
 
@@ -108,7 +113,7 @@ def _joined(dumped: list[_DumpedElement], description: SetDescription) -> Iterat
     """Put the two ends of each interval together; the dumped end is the first key outside the interval."""
     for element in dumped:
         if element.flags & _CATCHALL:
-            yield SetElement(b"", None, element.verdict, catchall=True)
+            yield SetElement(b"", None, element.verdict, element.data, catchall=True)
     plain = [element for element in dumped if not element.flags & _CATCHALL]
     plain.sort(key=lambda element: (element.key, -element.flags))
     for position, element in enumerate(plain):
@@ -118,7 +123,7 @@ def _joined(dumped: list[_DumpedElement], description: SetDescription) -> Iterat
         if description.flags & _SET_INTERVAL and end is None:
             following = plain[position + 1].key if position + 1 < len(plain) else None
             end = _before(following, description.key_length)
-        yield SetElement(element.key, end, element.verdict)
+        yield SetElement(element.key, end, element.verdict, element.data)
 
 
 def _before(key: bytes | None, length: int) -> bytes:

@@ -20,10 +20,12 @@ _CT_STATES = {
     1: "invalid", 2: "established", 4: "related", 8: "new", 64: "snat", 128: "dnat", 256: "untracked",
 }  # fmt: skip
 _WITHOUT_VERDICT = frozenset(
-    {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "IDLETIMER", "LED", "LOG", "NFLOG"}
+    {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "CT", "DSCP", "HL", "IDLETIMER", "LED", "LOG", "NFLOG"}
     | {"NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL"}
 )
 _CONNMARK_SET, _CONNMARK_SAVE = 0, 1
+_AT_RANDOM = 0
+"""XT_STATISTIC_MODE_RANDOM."""
 _VERDICTS = {"MASQUERADE": "masquerade", "REDIRECT": "redirect", "REJECT": "reject", "NFQUEUE": "queue"}
 
 
@@ -121,6 +123,13 @@ def _flow_mark(blob: bytes) -> Iterator[FilterMatch]:
     yield FilterMatch(field="ctmark", values=(mark_text(value, mask),), negated=bool(inverted))
 
 
+def _statistic(blob: bytes) -> Iterator[FilterMatch]:
+    """Read struct xt_statistic_info (linux/netfilter/xt_statistic.h)."""
+    mode, flags, every, packet = struct.unpack_from("=HHII", blob)
+    number = "0-0/2" if mode == _AT_RANDOM else f"{packet}-{packet}/{every + 1}"
+    yield FilterMatch(field="random", values=(number,), negated=bool(flags & 1))
+
+
 def _tcp(blob: bytes) -> Iterator[FilterMatch]:
     first_source, last_source, first, last, option, mask, _compared, inverted = struct.unpack_from("=HHHHBBBB", blob)
     if not (option or mask or inverted & 12):
@@ -145,6 +154,7 @@ _MATCHES: dict[tuple[str, int], Callable[[bytes], Iterator[FilterMatch]]] = {
     ("conntrack", 3): _connection_tracking,
     ("limit", 0): _limit,
     ("mark", 1): _mark,
+    ("statistic", 0): _statistic,
     ("tcp", 0): _tcp,
     ("udp", 0): _udp,
 }

@@ -14,7 +14,7 @@ from ipaddress import ip_network
 from itertools import pairwise
 from typing import Literal
 
-from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, mark_text, value_and_mask
+from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, mark_text, value_and_mask
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
 
 _HOOKS = {
@@ -44,7 +44,7 @@ _VERDICTS = {
     "NFQUEUE": "queue",
 }
 _WITHOUT_VERDICT = frozenset(
-    {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "IDLETIMER", "LED", "LOG", "NFLOG"}
+    {"AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "CT", "DSCP", "HL", "IDLETIMER", "LED", "LOG", "NFLOG"}
     | {"NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL", "ULOG"}
 )
 _CT_STATES = frozenset({"new", "established", "related", "invalid", "untracked", "snat", "dnat"})
@@ -195,7 +195,9 @@ def _matches(arguments: _Arguments) -> Iterator[FilterMatch]:
             continue
         if option == "-m":
             module = arguments.take()
-            if module not in _KNOWN_MATCHES:
+            if module == "statistic":
+                yield _statistic(arguments.until_option(module=True))
+            elif module not in _KNOWN_MATCHES:
                 yield _unknown(["-m", module, *arguments.until_option(module=True)])
         else:
             values = arguments.until_option()
@@ -206,6 +208,15 @@ def _matches(arguments: _Arguments) -> Iterator[FilterMatch]:
 
 def _unknown(arguments: list[str]) -> FilterMatch:
     return FilterMatch(field="unknown", values=(shlex.join(arguments),))
+
+
+def _statistic(arguments: list[str]) -> FilterMatch:
+    """Return the condition of a match that some packets meet: at random, or each n-th of them."""
+    values = dict(pairwise([*arguments, ""]))
+    first, modulus = ("0", "2") if values.get("--mode") == "random" else (values.get("--packet"), values.get("--every"))
+    if first is None or modulus is None or not (first.isdigit() and modulus.isdigit()) or int(modulus) < 2:
+        return _unknown(["-m", "statistic", *arguments])
+    return FilterMatch(field="random", values=(f"{first}-{first}/{modulus}",), negated="!" in arguments)
 
 
 def _condition(module: str, option: str, values: list[str], negated: bool) -> Iterator[FilterMatch]:
@@ -297,6 +308,9 @@ def _target(option: str, target: str, options: list[str], chains: set[str]) -> _
         return _Target(set_mark=_set_mark(values))
     if target == "CONNMARK":
         return _connection_mark(values)
+    if target == "HMARK":
+        first, modulus = (int(values.get(f"--hmark-{name}", "0"), 0) for name in ("offset", "mod"))
+        return _Target(set_mark=drawn(range(first, first + modulus)))
     verdict = _VERDICTS.get(target)
     if verdict is None:
         return _Target(None if target in _WITHOUT_VERDICT else "unknown")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, is_copy, mark_text
+from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, is_copy, mark_text
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
 
 _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
@@ -35,6 +35,7 @@ _ICMP_TYPES = {
 """By protocol, the types of ICMP by the names of nft."""
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _EVERYTHING = {"ip": "0.0.0.0/0", "ip6": "::/0"}
+_DRAWS = ("numgen", "jhash", "symhash")
 _PACKET_MARK = {"meta": {"key": "mark"}}
 _FLOW_MARK = {"ct": {"key": "mark"}}
 
@@ -127,6 +128,9 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
             verdict, argument = kind, value["addr"] if isinstance(value.get("addr"), str) else None
         elif kind == "mangle":
             set_mark, set_ctmark = _marks_set(value, set_mark, set_ctmark)
+            if isinstance(value.get("value"), dict) and "map" in value["value"]:
+                mapped = value["value"]["map"]
+                matches += _matches({"left": mapped["key"], "op": "==", "right": _keys(mapped["data"])})
         elif kind == "limit":
             over = isinstance(value, dict) and bool(value.get("inv"))
             matches.append(FilterMatch(field="limit", values=("over" if over else "within",)))
@@ -165,7 +169,10 @@ def _mark_change(value: Any, *, other: dict[str, Any]) -> str:
         return copied(ALL_BITS, ALL_BITS)
     if isinstance(value, dict) and isinstance(operands := value.get("&"), list) and operands[0] == other:
         return copied(operands[1], ALL_BITS) if isinstance(operands[1], int) else UNKNOWN
-    return UNKNOWN
+    try:
+        return _drawn_mark(value)
+    except (_Unknown, KeyError, TypeError, ValueError, AttributeError):
+        return UNKNOWN
 
 
 def _matches(condition: dict[str, Any]) -> Iterator[FilterMatch]:
@@ -189,9 +196,12 @@ def _unknown(statement: Any) -> FilterMatch:
 
 def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
     left, right, op = condition["left"], condition["right"], condition["op"]
+    (kind, key), *_ = left.items()
+    if kind in _DRAWS:
+        yield _drawn_numbers(kind, key, op, right)
+        return
     if op not in ("==", "!=", "in"):
         raise _Unknown
-    (kind, key), *_ = left.items()
     negated = op == "!="
     if kind == "meta":
         yield _meta(key["key"], right, negated)
@@ -209,6 +219,50 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
         yield FilterMatch(field=field, values=(mark_text(_number(right), _number(key[1])),), negated=negated)
     else:
         raise _Unknown
+
+
+def _keys(data: Any) -> Any:
+    """Return the keys of an anonymous map, each of which the rule goes on for; of a named map its name."""
+    return {"set": [key for key, _ in data["set"]]} if isinstance(data, dict) else data
+
+
+def _is_draw(kind: str, draw: Any) -> bool:
+    """Whether it chooses by the flow or at random; a hash of the source alone is the same for all packets of one."""
+    if kind == "jhash":
+        hashed = draw.get("expr", {})
+        return not (isinstance(hashed, dict) and hashed.get("payload", {}).get("field") == "saddr")
+    return kind in _DRAWS
+
+
+def _drawn_numbers(kind: str, draw: dict[str, Any], op: str, right: Any) -> FilterMatch:
+    """Return the condition that one of some numbers is drawn, counted from the lowest."""
+    if not _is_draw(kind, draw):
+        raise _Unknown
+    modulus, offset = _number(draw["mod"]), draw.get("offset") or 0
+    ranges = [
+        value["range"] if isinstance(value, dict) else (_number(value), _number(value)) for value in _values(right)
+    ]
+    if op in ("<", "<=", ">", ">="):
+        bound, highest = ranges[0][0], offset + modulus - 1
+        ranges = [{"<": (0, bound - 1), "<=": (0, bound), ">": (bound + 1, highest), ">=": (bound, highest)}[op]]
+    numbers = [(max(first - offset, 0), min(last - offset, modulus - 1)) for first, last in ranges]
+    if any(first > last for first, last in numbers):
+        raise _Unknown
+    texts = tuple(f"{first}-{last}/{modulus}" for first, last in numbers)
+    return FilterMatch(field="random", values=texts, negated=op == "!=")
+
+
+def _drawn_mark(value: dict[str, Any]) -> str:
+    """Return the change to a mark that is drawn, by itself or out of a map."""
+    (kind, draw), *_ = value.items()
+    if kind == "map":
+        (by, number), *_ = draw["key"].items()
+        entries = draw["data"]["set"] if isinstance(draw["data"], dict) else []
+        return drawn(_number(mark) for _, mark in entries) if by in _DRAWS and _is_draw(by, number) else UNKNOWN
+    if not _is_draw(kind, draw):
+        return UNKNOWN
+    offset = draw.get("offset") or 0
+    return drawn(range(offset, offset + _number(draw["mod"])))
 
 
 def _meta(key: str, right: Any, negated: bool) -> FilterMatch:

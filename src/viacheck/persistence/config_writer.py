@@ -90,7 +90,10 @@ def recipe_for(resolved: ResolvedIntent) -> Recipe | None:
     source = resolved.agent_subnet or resolved.agent_source
     if source is None:
         return None
-    fixed = [rule.priority for rule in rules_for_agent(resolved) if 0 < rule.priority < KERNEL_CHOSEN_PRIORITY]
+    selecting = rules_for_agent(resolved)
+    # Beside a rule for a mark it is the rule for the subnet that is written.
+    rules = [rule for rule in selecting if rule.source is not None] or selecting
+    fixed = [rule.priority for rule in rules if 0 < rule.priority < KERNEL_CHOSEN_PRIORITY]
     local = [rule.priority for rule in resolved.snapshot.host.rules_of(4) if _keeps_local(resolved, rule)]
     priority, gateway = fixed[0] if fixed else FIXED_PRIORITY, resolved.intent.gateway
     return Recipe(

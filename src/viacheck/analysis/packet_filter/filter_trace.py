@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from viacheck.analysis.packet_filter.evaluate import TERMINAL, FilteredPacket, base_chains, chains_of_table, matches
+from viacheck.analysis.packet_filter.conditions import FilteredPacket, matches
+from viacheck.analysis.packet_filter.walk import TERMINAL, base_chains, chains_of_table
 from viacheck.model.snapshot import FilterChain, FilterRule, PacketFilter
 
 _DEEPEST = 16

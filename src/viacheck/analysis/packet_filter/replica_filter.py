@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from viacheck.model.mark_change import ALL_BITS, UNKNOWN, is_copy, value_and_mask
+from viacheck.model.mark_change import ALL_BITS, UNKNOWN, drawn_changes, is_copy, value_and_mask
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
@@ -113,6 +113,8 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
     changes = [change for change in (rule.set_mark, rule.set_ctmark) if change is not None]
     if rule.verdict in ("queue", "unknown") or UNKNOWN in changes:
         return "a snapshot does not hold its action"
+    if any(drawn_changes(change) for change in changes):
+        return "it draws a mark for each packet"
     if any(is_copy(change) and value_and_mask(change)[1] != ALL_BITS for change in changes):
         return "nftables cannot copy a part of a mark"
     if rule.verdict in ("snat", "dnat") and rule.argument is None:
@@ -120,6 +122,7 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
     for match in rule.matches:
         known = {
             "ctstate": CONNECTION_STATES.keys(), "ctstatus": CONNECTION_STATUS.keys(), "limit": frozenset[str](),
+            "random": frozenset[str](),
             "src-type": ADDRESS_TYPES.keys(), "dst-type": ADDRESS_TYPES.keys(),
         }.get(match.field)  # fmt: skip
         if match.field == "unknown" and raw_condition(_nft_text(match.values[0])) is None:

@@ -1,0 +1,170 @@
+"""The conditions of a packet filter rule, and the packet that they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+
+from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
+from viacheck.model.mark_change import drawn_changes, value_and_mask
+from viacheck.model.snapshot import Family, FilterMatch, FilterRule
+
+_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
+_ICMP = frozenset({1, 58})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilteredPacket:
+    """A forwarded packet as the chains of one hook see it: the first of its flow, unless ``ctstate`` says otherwise."""
+
+    family: Family
+    source: str
+    destination: str
+    iif: str | None
+    """None for a packet that the host sends."""
+    oif: str | None
+    """None when it is not known yet, as before routing."""
+    protocol: int | None = None
+    """None, as for ports and mark: not given, and a condition on it cannot be evaluated."""
+    sport: int | None = None
+    dport: int | None = None
+    mark: int | None = 0
+    ctmark: int | None = 0
+    """The mark of its flow: 0 for the first packet."""
+    ctstate: str = "new"
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    destination_translated: bool | None = None
+    """Whether the flow has destination NAT; None until it is evaluated."""
+    source_translated: bool | None = None
+    draws: Draws | None = field(default=None, compare=False)
+    """What random conditions draw; None: they cannot be evaluated."""
+
+
+def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
+    """Return whether every condition of a rule holds for a packet; None when that cannot be evaluated."""
+    answers = [_holds(match, packet) for match in rule.matches if match.field != "random"]
+    if False in answers:
+        return False
+    answers += [_draw_holds(rule, match, packet) for match in rule.matches if match.field == "random"]
+    if False in answers:
+        return False
+    if rule.verdict in ("drop", "reject") and any(match.field == "limit" for match in rule.matches):
+        # A rule that drops up to a rate drops some packets and lets the others pass.
+        return None
+    return None if None in answers else True
+
+
+def drawn_change(rule: FilterRule, change: str, packet: FilteredPacket) -> str:
+    """Return the change of a mark that a rule makes in the outcome at hand; as it is where nothing is drawn."""
+    changes, draws = drawn_changes(change), packet.draws
+    if not changes or draws is None:
+        return change
+    for number, candidate in enumerate(changes[:-1]):
+        if draws.is_drawn((*_draw(rule, packet), change), frozenset({number}), len(changes), rule.text):
+            return candidate
+    return changes[-1]
+
+
+def _draw(rule: FilterRule, packet: FilteredPacket) -> tuple[object, ...]:
+    """Return what is the same for all alternatives of one verdict map, which draw once for a packet."""
+    return (packet.ctstate, id(rule)) if rule.handle is None else (packet.ctstate, rule.handle, rule.text)
+
+
+def _draw_holds(rule: FilterRule, match: FilterMatch, packet: FilteredPacket) -> bool | None:
+    draws = packet.draws
+    if draws is None:
+        return None
+    ranges = [value.partition("/")[0].partition("-") for value in match.values]
+    modulus = int(match.values[0].partition("/")[2])
+    if modulus > MOST_NUMBERS:
+        return None
+    numbers = frozenset(n for first, _, last in ranges for n in range(int(first), int(last or first) + 1))
+    return draws.is_drawn(_draw(rule, packet), numbers, modulus, rule.text) != match.negated
+
+
+def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
+    answer = _any(_value_holds(match.field, value, packet) for value in match.values)
+    return answer if answer is None else answer != match.negated
+
+
+def _any(answers: Iterable[bool | None]) -> bool | None:
+    listed = list(answers)
+    if True in listed:
+        return True
+    return None if None in listed else False
+
+
+def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
+    if field in ("source", "destination"):
+        address = ip_address(packet.source if field == "source" else packet.destination)
+        network = ip_network(value)
+        return address.version == network.version and address in network
+    if field == "iif":
+        return packet.iif is not None and _is_named(packet.iif, value)
+    if field == "oif":
+        return None if packet.oif is None else _is_named(packet.oif, value)
+    if field == "protocol":
+        return None if packet.protocol is None else packet.protocol == int(value)
+    if field in ("sport", "dport"):
+        return _port_holds(packet.protocol, packet.sport if field == "sport" else packet.dport, value)
+    if field in ("mark", "ctmark"):
+        number, mask = value_and_mask(value)
+        mark = packet.mark if field == "mark" else packet.ctmark
+        return None if mark is None else mark & mask == number
+    if field == "ctstate":
+        return _status_holds(value, packet) if value in ("snat", "dnat") else packet.ctstate == value
+    if field == "ctstatus":
+        return _status_holds(value, packet)
+    if field in ("icmp-type", "icmp-code"):
+        return _icmp_holds(packet.protocol, packet.icmp_type if field == "icmp-type" else packet.icmp_code, value)
+    if field == "limit":
+        # A few packets stay within every rate.
+        return value == "within"
+    if field == "dst-type":
+        return _destination_type(packet) == value
+    if field == "src-type":
+        return value == ("local" if packet.iif is None else "unicast")
+    return None
+
+
+def _status_holds(status: str, packet: FilteredPacket) -> bool | None:
+    """Return whether conntrack has set a status bit of the packet's flow when the packet is forwarded."""
+    if packet.ctstate not in ("new", "established"):
+        return None
+    is_answered = packet.ctstate == "established"
+    if status == "dnat":
+        return packet.destination_translated
+    if status == "snat":
+        # The first packet is forwarded before source NAT.
+        return packet.source_translated if is_answered else False
+    if status == "assured":
+        return None if is_answered else False
+    return {"seen-reply": is_answered, "confirmed": is_answered, "expected": False, "dying": False}.get(status)
+
+
+def _icmp_holds(protocol: int | None, number: int | None, value: str) -> bool | None:
+    if protocol is not None and protocol not in _ICMP:
+        return False
+    return None if number is None else number == int(value)
+
+
+def _is_named(interface: str, value: str) -> bool:
+    return interface.startswith(value[:-1]) if value.endswith("*") else interface == value
+
+
+def _port_holds(protocol: int | None, port: int | None, value: str) -> bool | None:
+    if protocol is not None and protocol not in _WITH_PORTS:
+        return False
+    if port is None:
+        return None
+    first, _, last = value.partition("-")
+    return int(first) <= port <= int(last or first)
+
+
+def _destination_type(packet: FilteredPacket) -> str:
+    """Return the type of the route to the destination of a forwarded packet, which is never the host itself."""
+    if ip_address(packet.destination).is_multicast:
+        return "multicast"
+    return "broadcast" if packet.destination == "255.255.255.255" else "unicast"

@@ -1,0 +1,75 @@
+"""What is known of a rule of nftables while its expressions are read, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from viacheck.model.snapshot import FilterMatch
+from viacheck.netlink.nft_conditions import InterfaceName, condition
+from viacheck.netlink.nft_packet_fields import PacketField, unknown_field
+from viacheck.netlink.nft_sets import NftSet
+
+FindSet = Callable[[str], NftSet | None]
+"""Returns a set of the rule's table by its name."""
+
+
+@dataclass(slots=True)
+class RuleState:
+    """What is known of a rule while its expressions are read."""
+
+    version: int | None
+    """The IP version that the rule is about so far."""
+    name_of: InterfaceName
+    find_set: FindSet
+    fields: dict[int, PacketField] = field(default_factory=dict)
+    """The field of the packet in each register."""
+    constants: dict[int, bytes] = field(default_factory=dict)
+    """The constant in each register."""
+    drawn: dict[int, list[tuple[FilterMatch, bytes]]] = field(default_factory=dict)
+    """The constants of which a draw chooses one for each register, with the numbers that choose it."""
+    matches: list[FilterMatch] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    """The rule as nft prints it, part by part."""
+    alternatives: list[tuple[FilterMatch, str, str | None]] = field(default_factory=list)
+    """The entries of a verdict map."""
+    verdict: str | None = None
+    argument: str | None = None
+    set_mark: str | None = None
+    set_ctmark: str | None = None
+    packets: int | None = None
+    octets: int | None = None
+    xtables: bool = False
+    """The rule holds a match or a target of iptables."""
+
+    def load(self, register: int, loaded: PacketField | None) -> None:
+        """Put a field of the packet into a register; None for a value that is no field."""
+        self.constants.pop(register, None)
+        self.drawn.pop(register, None)
+        if loaded is None:
+            self.fields.pop(register, None)
+        else:
+            self.fields[register] = loaded
+
+    def match(self, match: FilterMatch, text: str) -> None:
+        """Add a condition."""
+        self.matches.append(match)
+        if text:
+            self.parts.append(text)
+
+    def unknown(self, text: str) -> None:
+        """Add a condition that cannot be evaluated."""
+        self.match(condition(None, None, text), text)
+
+    def decide(self, verdict: str, argument: str | None = None, text: str | None = None) -> None:
+        """Set what the rule decides."""
+        self.verdict, self.argument = verdict, argument
+        self.parts.append(text or " ".join(filter(None, (verdict, argument))))
+
+    def field_in(self, register: int, constant: bytes) -> PacketField:
+        """Return the field in a register that is compared with a constant."""
+        return self.fields.get(register) or unknown_field("?", len(constant))
+
+    def last_protocol(self) -> FilterMatch | None:
+        """Return the latest condition on the protocol, which says what the transport header is."""
+        return next((match for match in reversed(self.matches) if match.field == "protocol"), None)
