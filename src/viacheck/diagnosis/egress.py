@@ -214,11 +214,9 @@ def _mtu_evidence(*links: Link | None) -> StateEvidence:
 def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that a resolver on the host forwards the agent's queries, and no rule of the agent matches its packets."""
     packets = measurements.traffic.packets.get("dns")
-    if packets is None:
-        return
-    away = [query for query in departures(packets) if query.source != resolved.agent_address6]
+    away = [query for query in departures(packets) if query.source != resolved.agent_address6] if packets else []
     others = {query.path_interface for query in away} & set(resolved.egress_interfaces) - {resolved.uplink}
-    if not others and not foreign_departures(resolved, packets):
+    if packets is not None and not others and not foreign_departures(resolved, packets):
         return
     path = next((astray.path for astray in class_partition(resolved).astray() if _redirects_dns(astray)), None)
     if path is not None:
@@ -228,6 +226,7 @@ def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) ->
             f"this host sends the agent's DNS queries to {path.destination} instead, by {interfaces}: {path.reason}",
             decision="except the agent's packets from that rule, if its queries are to leave as the others do",
         )  # fmt: skip
+    if path is not None or packets is None:
         return
     queries = [query for query in away if query.path_interface in (others or {resolved.uplink})]
     sources = ", ".join(sorted({query.source for query in queries}))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.classes import PROTOCOL_NAMES, ClassVerdict, TrafficClass, class_partition, classes_text
+from viacheck.analysis.classes import (
+    CLASSES_NAMED,
+    PROTOCOL_NAMES,
+    ClassVerdict,
+    TrafficClass,
+    class_partition,
+    classes_text,
+)
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.model.measurements import Measurements
 
-CLASSES_NAMED = 4
 MOST_PORTS = 32
 """A larger range of ports is not written as lines of the site file."""
 
