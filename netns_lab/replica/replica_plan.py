@@ -71,6 +71,11 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
     cabling = Cabling(host, snapshot.agent, intent, resolvers, routed)
     host_addresses = {address.address for address in snapshot.host.addresses}
     notes += [*resolver_notes, *cabling.notes]
+    if snapshot.answers_by is not None:
+        notes.append(
+            f"answers came in by {snapshot.answers_by}, and not by {intent.egress.uplink}: what the gateway holds for "
+            "its address is not on the host, so answers come back by the same uplink here"
+        )
     notes += [
         f"the host itself answers DNS at {address}: its DNS server is not reproduced in the replica"
         for address in resolvers

@@ -288,11 +288,12 @@ class NamespaceTarget:
         """The snapshot as JSON. Made once, as the state before the first probe does not change."""
         return snapshot_json(self.snapshot)
 
-    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool) -> None:
+    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None) -> None:
         """Add to the record what the run's packets showed of the network upstream: a bundle of it holds that."""
         self._upstream = {
             "gateway_answers": [dataclasses.asdict(neighbour) for neighbour in gateways],
             "subnet_routed": subnet_routed,
+            "answers_by": answers_by,
         }
 
     def record(self) -> TargetRecord:
