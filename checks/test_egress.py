@@ -168,7 +168,7 @@ def test_dns_queries_leave_by_the_intended_uplink(
     }
     if not judged:
         expect.not_applicable(f"{_resolver_texts(traffic, interfaces)}: no query leaves")
-    if not any(left.values()) and not left_by(traffic.agent("udp"), interfaces):
+    if not any(left.values()) and not left_by(traffic.agent(resolved.intent.probe.protocols[0]), interfaces):
         expect.not_run("none of the agent's packets leaves (EGRESS-01)")
     evidence = list(traffic.dns.values())
     foreign = {

@@ -13,7 +13,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.intent_values import seconds
-from viacheck.model.snapshot import NetworkState, Snapshot
+from viacheck.model.snapshot import Link, NetworkState, Snapshot
 
 LONGEST_TIMEOUT = 0.4
 """Seconds to wait for a probe's answer: every machine of a replica answers at once."""
@@ -43,6 +43,8 @@ class ReplicaPlan:
     """The host's interfaces that lead to one other end, and use no ARP."""
     wireless: tuple[str, ...]
     """Interfaces that are wireless by the host's /sys."""
+    agent_tunnels: tuple[Link, ...] = ()
+    """The tunnels in the agent's namespace."""
 
 
 def plan_replica(snapshot: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
@@ -91,6 +93,7 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         silent=tuple(cabling.silent),
         point_to_point=tuple(cabling.point_to_point),
         wireless=tuple(link.name for link in snapshot.host.links if link.wireless),
+        agent_tunnels=tuple(cabling.agent_tunnels),
     )
 
 

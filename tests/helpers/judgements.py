@@ -11,6 +11,7 @@ from viacheck.model.result import CheckResult, Verdict
 Judgement = tuple[Verdict, str | None]
 """A verdict, and the code of its diagnosis."""
 PASS: Judgement = (Verdict.PASS, None)
+DECIDED = frozenset({Verdict.PASS, Verdict.FAIL, Verdict.ADVISORY})
 NOT_RUN: Judgement = (Verdict.NOT_RUN, None)
 BY_PACKETS_ALONE = frozenset({
     "HOST-03", "ROUTE-06", "EGRESS-02", "EGRESS-03", "EGRESS-04", "EGRESS-06", "EGRESS-07", "EGRESS-09", "MACVLAN-03",
@@ -29,6 +30,11 @@ def judgements(done: Finished) -> dict[str, Judgement]:
     return {
         check: (result.verdict, result.diagnosis.code if result.diagnosis else None) for check, result in worst.items()
     }
+
+
+def decided(done: Finished) -> dict[str, Judgement]:
+    """Return the judgement of each check that a run decided."""
+    return {check: found for check, found in judgements(done).items() if found[0] in DECIDED}
 
 
 def assert_bundle_and_replica_agree(
