@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.agent_network import own_path
-from viacheck.analysis.classes import ClassPartition, ClassVerdict, TrafficClass, classes_text
+from viacheck.analysis.classes import CLASSES_NAMED, ClassPartition, ClassVerdict, classes_text
 from viacheck.analysis.coverage import coverage
-from viacheck.analysis.loss import latency_text, loss_text, loss_verdict
+from viacheck.analysis.loss import answers_text, loss_text, loss_verdict
 from viacheck.analysis.paths import Path, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import (
@@ -115,9 +115,7 @@ def test_answers_reach_the_agent(
     expected = f"{packets.sent} of {packets.sent} answers reach the agent (loss allowed: {allowed})"
     on_wire = sorted({number for interface in left for number in answers_seen(packets, interface)})
     observed = f"{packets.answered} of {packets.sent} reached the agent, {len(on_wire)} were seen on {', '.join(left)}"
-    figures = [loss_text(packets.loss)] if packets.loss is not None and packets.answered else []
-    figures += [latency_text(packets.latency)] if packets.latency is not None else []
-    observed = "; ".join([observed, *figures])
+    observed = "; ".join([observed, *answers_text(packets)])
     if packets.answered < packets.sent and not on_wire and not expect.has_cause():
         expect.inconclusive(
             f"{observed}: the probe target {resolved.target} may not answer; name a host that does (probe.target)",
@@ -126,8 +124,7 @@ def test_answers_reach_the_agent(
         )
     astray = answers_by_other_interface(packets, resolved.uplink) if resolved.uplink in left else {}
     astray = {name: probes for name, probes in astray.items() if name in resolved.egress_interfaces}
-    verdict = loss_verdict(packets, share(allowed))
-    if astray and verdict is LossVerdict.ALLOWED:
+    if astray and loss_verdict(packets, share(allowed)) is LossVerdict.ALLOWED:
         by = ", ".join(f"{len(probes)} by {name}" for name, probes in astray.items())
         expect.advises(
             False,
@@ -136,14 +133,8 @@ def test_answers_reach_the_agent(
             evidence=[packets],
         )
         return
-    if verdict is LossVerdict.UNDECIDED:
-        expect.inconclusive(
-            f"{observed}: whether more than {allowed} is lost is not proven; more probes decide (probe.count)",
-            expected=expected,
-            evidence=[packets],
-        )
-    answers_arrive = packets.answered > 0 and not packets.refused and verdict is LossVerdict.ALLOWED
-    expect.holds(answers_arrive, expected=expected, observed=observed, evidence=[packets])
+    arrive = expect.loss_allowed(packets, allowed, expected=expected, observed=observed)
+    expect.holds(arrive and not packets.refused, expected=expected, observed=observed, evidence=[packets])
 
 
 @check(
@@ -177,7 +168,7 @@ def test_dns_queries_leave_by_the_intended_uplink(
     }
     if not judged:
         expect.not_applicable(f"{_resolver_texts(traffic, interfaces)}: no query leaves")
-    if not any(left.values()) and not left_by(traffic.agent("udp"), interfaces):
+    if not any(left.values()) and not left_by(traffic.agent(resolved.intent.probe.protocols[0]), interfaces):
         expect.not_run("none of the agent's packets leaves (EGRESS-01)")
     evidence = list(traffic.dns.values())
     foreign = {
@@ -226,7 +217,8 @@ def _queries_text(packets: PacketsEvidence, left: Mapping[str, set[int]]) -> str
         return f"refused by the agent's own kernel ({', '.join(sorted(set(packets.refused)))})"
     if not left and packets.answered:
         return "answers on this host"
-    return departures_text(left, packets.sent)
+    lost = f" ({loss_text(packets.loss)})" if packets.loss is not None and packets.answered else ""
+    return departures_text(left, packets.sent) + lost
 
 
 @check(
@@ -252,7 +244,7 @@ def test_full_size_packets_get_through(traffic: TrafficTests, resolved: Resolved
     expect.holds(
         packets.answered > 0,
         expected="packets as large as the agent's interface allows are answered, or a router reports the path MTU",
-        observed=f"{packets.answered} of {packets.sent} answered ({packets.title})"
+        observed="; ".join([f"{packets.answered} of {packets.sent} answered ({packets.title})", *answers_text(packets)])
         + (f"; reported: {errors[0]}" if errors else ""),
         evidence=[packets],
     )
@@ -285,7 +277,6 @@ def test_ipv6_packets_leave_by_no_other_uplink(traffic: TrafficTests, resolved: 
 WITNESSED_CLASSES = 50
 """At most so many traffic classes get a probe of their own."""
 PATHS_SHOWN = 10
-CLASSES_NAMED = 4
 
 
 @check(
@@ -322,21 +313,8 @@ def test_every_class_of_traffic_leaves_as_intended(
     record(
         not astray,
         expected=expected,
-        observed=(_egress_text(astray) if astray else observed) + left_out + met,
+        observed=(traffic_classes.astray_text or observed) + left_out + met,
         evidence=[*(traffic_class.evidence for traffic_class in astray[:PATHS_SHOWN]), *witnesses, covered],
-    )
-
-
-def _egress_text(astray: Sequence[TrafficClass]) -> str:
-    """Say where the classes leave, those that one rule or route decides together."""
-    by_reason: dict[str, list[TrafficClass]] = {}
-    for traffic_class in astray:
-        by_reason.setdefault(traffic_class.path.reason, []).append(traffic_class)
-    return "; ".join(
-        f"{classes_text(classes, CLASSES_NAMED)}: "
-        f"{classes[0].path.egress_text}"
-        f"{', depending on the flow' if classes[0].path.depends_on_flow else ''} ({reason})"
-        for reason, classes in by_reason.items()
     )
 
 

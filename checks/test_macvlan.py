@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.dhcp_offers import colliding, discovery_text, offers_evidence
+from viacheck.analysis.loss import answers_text
 from viacheck.analysis.macvlan_facts import (
     address_in_pool,
     data_filtered,
@@ -95,9 +96,10 @@ def test_the_agent_is_attached(resolved: ResolvedIntent, snapshot: Snapshot, int
 def test_the_agent_reaches_the_gateway(traffic: TrafficTests, resolved: ResolvedIntent, expect: Expect) -> None:
     parent, packets = resolved.parent, traffic.gateway_pings()
     assert parent is not None
+    allowed = resolved.intent.probe.loss_allowed
     expected = (
-        f"{packets.sent} of {packets.sent} pings to {resolved.lan_gateway} answered, seen leaving by {parent} from "
-        f"{resolved.agent_mac} as {resolved.agent_address}, and nowhere else"
+        f"{packets.sent} of {packets.sent} pings to {resolved.lan_gateway} answered (loss allowed: {allowed}), seen "
+        f"leaving by {parent} from {resolved.agent_mac} as {resolved.agent_address}, and nowhere else"
     )
     left = left_by(packets, resolved.egress_interfaces)
     others = [interface for interface in left if interface != parent]
@@ -111,7 +113,9 @@ def test_the_agent_reaches_the_gateway(traffic: TrafficTests, resolved: Resolved
     observed += f", and on {', '.join(others)}" if others else ""
     refused = ", ".join(sorted(set(packets.refused)))
     observed += f"; refused by the agent's own kernel: {refused}" if refused else ""
-    fine = packets.answered == packets.sent == len(own) and not foreign and not others
+    observed = "; ".join([observed, *answers_text(packets)])
+    fine = len(own) == packets.sent and not foreign and not others
+    fine = fine and expect.loss_allowed(packets, allowed, expected=expected, observed=observed)
     if fine:
         expect.proven_absent(
             packets, [interface for interface in resolved.egress_interfaces if interface != parent], expected=expected

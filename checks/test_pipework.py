@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fixtures.check import check
 from fixtures.expect import Expect
+from viacheck.analysis.loss import answers_text
 from viacheck.analysis.macvlan_facts import unbridged_links
 from viacheck.analysis.pipework_facts import (
     address_fault,
@@ -110,13 +111,19 @@ def test_the_gateway_answers(traffic: TrafficTests, resolved: ResolvedIntent, ex
     parent, packets = resolved.parent, traffic.gateway_pings()
     assert parent is not None
     gateway, objection = resolved.lan_gateway, default_route_fault(resolved)
-    expected = f"default via {gateway}, {packets.sent} of {packets.sent} pings answered, seen on {parent} as its own"
+    allowed = resolved.intent.probe.loss_allowed
+    expected = (
+        f"default via {gateway}, {packets.sent} of {packets.sent} pings answered (loss allowed: {allowed}), seen on "
+        f"{parent} as its own"
+    )
     own = {sighting.probe for sighting in departures(packets, parent) if resolved.is_agents_own(sighting)}
     others = [interface for interface in left_by(packets, resolved.egress_interfaces) if interface != parent]
     observed = (objection or f"default via {gateway}") + f"; {packets.answered} of {packets.sent} answered"
     observed += f", {len(own)} seen on {parent} as the agent's own"
     observed += f", and on {', '.join(others)}" if others else ""
-    fine = objection is None and packets.answered == packets.sent == len(own) and not others
+    observed = "; ".join([observed, *answers_text(packets)])
+    fine = objection is None and len(own) == packets.sent and not others
+    fine = fine and expect.loss_allowed(packets, allowed, expected=expected, observed=observed)
     if fine:
         expect.proven_absent(
             packets, [interface for interface in resolved.egress_interfaces if interface != parent], expected=expected

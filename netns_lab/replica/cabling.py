@@ -12,6 +12,7 @@ from dataclasses import replace
 from netns_lab.draft import MachineDraft
 from netns_lab.plan import HOST, Cable
 from netns_lab.replica.upstream import GATEWAY_PORT, Upstream
+from viacheck.analysis.paths import TUNNEL_KINDS
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Link, NetworkState
 
@@ -31,7 +32,8 @@ class Cabling:
 
     Attributes:
         host_links: the interfaces of the replica's host.
-        agent_links: the interfaces of its agent.
+        agent_links: the interfaces of its agent, but its tunnels.
+        agent_tunnels: the tunnels in the agent's namespace.
         cables: every cable.
         gateways: the gateways, by the host's interface.
         open_ends: the machine of the cables that lead to no gateway.
@@ -64,8 +66,13 @@ class Cabling:
         for gateway in self.gateways.values():
             if not gateway.links:
                 _remove_port(gateway)
-        agent_links = agent.links if agent is not None else ()
-        self.agent_links = [self._agent_link(link) for link in agent_links if link.name != "lo"]
+        agent_links = [link for link in agent.links if link.name != "lo"] if agent is not None else []
+        self.agent_tunnels = [link for link in agent_links if link.kind in TUNNEL_KINDS]
+        self.agent_links = [self._agent_link(link) for link in agent_links if link not in self.agent_tunnels]
+        self.notes += [
+            f"the agent's {link.name} is a tun device without a program here: what comes out of the tunnel is not known"
+            for link in self.agent_tunnels
+        ]
 
     def _host_link(self, link: Link) -> Link:
         veth = _veth(link, self._master(link))

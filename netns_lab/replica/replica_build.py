@@ -8,10 +8,12 @@ from netns_lab import rtnetlink_batch
 from netns_lab.builder import build
 from netns_lab.lab import Lab
 from netns_lab.plan import AGENT_PATH, HOST
+from netns_lab.replica.agent_tunnels import add_tunnel
 from netns_lab.replica.replica_plan import ReplicaPlan
 from netns_lab.replica.replica_state import restore_state
 from netns_lab.replica.upstream import GATEWAY_PORT
 from viacheck.host import syscalls
+from viacheck.model.snapshot import Link
 
 _SYSFS = "/sys/devices/virtual/net"
 _PLAIN_NAME = re.compile(r"[\w.-]+")
@@ -27,6 +29,8 @@ def build_replica(replica: ReplicaPlan) -> Lab:
     lab = build(replica.lab)
     lab.replica_of = replica.snapshot
     try:
+        for tunnel in replica.agent_tunnels:
+            _add_tunnel(lab, tunnel)
         if replica.agent is not None:
             refused = restore_state(lab.agent.namespace, replica.agent, add_only=replica.agent_assumed)
             lab.notes += [f"agent: {note}" for note in refused]
@@ -46,6 +50,15 @@ def build_replica(replica: ReplicaPlan) -> Lab:
         lab.close()
         raise
     return lab
+
+
+def _add_tunnel(lab: Lab, tunnel: Link) -> None:
+    try:
+        add_tunnel(lab.agent.namespace, tunnel)
+    except OSError as error:
+        lab.notes.append(f"the agent's {tunnel.name} is missing here: no tun device can be made: {error.strerror}")
+        return
+    lab.agent.ip("link", "set", "dev", tunnel.name, "mtu", str(tunnel.mtu), *(["up"] if tunnel.up else []))
 
 
 def _without_arp(lab: Lab, interface: str) -> None:

@@ -13,7 +13,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.intent_values import seconds
-from viacheck.model.snapshot import NetworkState, Snapshot
+from viacheck.model.snapshot import Link, NetworkState, Snapshot
 
 LONGEST_TIMEOUT = 0.4
 """Seconds to wait for a probe's answer: every machine of a replica answers at once."""
@@ -43,6 +43,8 @@ class ReplicaPlan:
     """The host's interfaces that lead to one other end, and use no ARP."""
     wireless: tuple[str, ...]
     """Interfaces that are wireless by the host's /sys."""
+    agent_tunnels: tuple[Link, ...] = ()
+    """The tunnels in the agent's namespace."""
 
 
 def plan_replica(snapshot: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
@@ -71,6 +73,11 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
     cabling = Cabling(host, snapshot.agent, intent, resolvers, routed)
     host_addresses = {address.address for address in snapshot.host.addresses}
     notes += [*resolver_notes, *cabling.notes]
+    if snapshot.answers_by is not None:
+        notes.append(
+            f"answers came in by {snapshot.answers_by}, and not by {intent.egress.uplink}: what the gateway holds for "
+            "its address is not on the host, so answers come back by the same uplink here"
+        )
     notes += [
         f"the host itself answers DNS at {address}: its DNS server is not reproduced in the replica"
         for address in resolvers
@@ -86,6 +93,7 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         silent=tuple(cabling.silent),
         point_to_point=tuple(cabling.point_to_point),
         wireless=tuple(link.name for link in snapshot.host.links if link.wireless),
+        agent_tunnels=tuple(cabling.agent_tunnels),
     )
 
 

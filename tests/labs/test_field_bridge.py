@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from netns_lab.docker_engine.image import IMAGE, import_image
 from tests.helpers.engine_host import EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import Finished
+from tests.helpers.judgements import NOT_RUN, Judgement, assert_bundle_and_replica_agree, decided
 from viacheck.model.result import CheckResult, Diagnosis, Verdict
 
 pytestmark = needs_engine
@@ -79,6 +80,20 @@ def judge(host: EngineHost, folder: Path, name: str, site: str = MACVLAN, only: 
     return host.judge(site, folder / name, "-k", only)
 
 
+def agree(
+    done: Finished,
+    *,
+    in_bundle: Mapping[str, Judgement] | None = None,
+    in_replica: Mapping[str, Judgement] | None = None,
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Judge the run's bundle and its replica as well."""
+    folder = done.report_dir.parent / "saved"
+    assert_bundle_and_replica_agree(
+        done, decided(done), folder, in_bundle=in_bundle or {}, in_replica=in_replica or {}, replica_notes=notes
+    )
+
+
 def worst(done: Finished, check: str) -> CheckResult:
     results = [result for result in done.outcome.results if result.check == check]
     return next((result for result in results if result.verdict is Verdict.FAIL), results[0])
@@ -95,7 +110,9 @@ def diagnosis(done: Finished, check: str, code: str) -> Diagnosis:
 def test_a_second_network_takes_the_default_route(lan: EngineHost, tmp_path: Path) -> None:
     run_agent(lan)
     lan.shell("docker network create backend && docker network connect backend te-agent")
-    cause = diagnosis(judge(lan, tmp_path, "before"), "EGRESS-02", "DEFAULT_BY_OTHER_NETWORK")
+    before = judge(lan, tmp_path, "before")
+    agree(before, in_bundle={"EGRESS-01": (Verdict.FAIL, "DEFAULT_BY_OTHER_NETWORK")})
+    cause = diagnosis(before, "EGRESS-02", "DEFAULT_BY_OTHER_NETWORK")
     assert "Docker's network backend" in cause.cause
     assert cause.decision is not None
     assert "before Docker 28" in cause.decision
@@ -111,7 +128,9 @@ def test_a_second_network_takes_the_default_route(lan: EngineHost, tmp_path: Pat
 def test_an_agent_without_a_default_route(lan: EngineHost, tmp_path: Path) -> None:
     run_agent(lan)
     in_agent(lan, "ip route del default")
-    cause = diagnosis(judge(lan, tmp_path, "before"), "EGRESS-01", "AGENT_NO_ROUTE")
+    before = judge(lan, tmp_path, "before")
+    agree(before)
+    cause = diagnosis(before, "EGRESS-01", "AGENT_NO_ROUTE")
     assert "docker restart te-agent" in cause.cause
     for line in cause.remedy:
         lan.shell(line)
@@ -124,7 +143,10 @@ def test_a_container_that_shares_another_ones_network(lan: EngineHost, tmp_path:
     healthy = judge(lan, tmp_path, "healthy", only="HOST-07 or MACVLAN-02")
     assert healthy.exit_code == 0, healthy.said
     lan.shell("docker restart -t 0 vpn")
-    cause = diagnosis(judge(lan, tmp_path, "lost", only="HOST-07"), "HOST-07", "AGENT_NOT_RUNNING")
+    agree(healthy)
+    lost = judge(lan, tmp_path, "lost", only="HOST-07")
+    agree(lost)
+    cause = diagnosis(lost, "HOST-07", "AGENT_NOT_RUNNING")
     assert "no interface but lo" in cause.cause
     assert cause.remedy == ["docker restart te-agent"]
 
@@ -132,7 +154,9 @@ def test_a_container_that_shares_another_ones_network(lan: EngineHost, tmp_path:
 def test_a_crash_loop_has_its_exit_code(lan: EngineHost, tmp_path: Path) -> None:
     run_agent(lan, "--net macvlan0 --restart always", "sh -c 'sleep 1; exit 3'")
     lan.shell("until [ $(docker inspect -f '{{.RestartCount}}' te-agent) -ge 2 ]; do sleep 0.1; done")
-    cause = diagnosis(judge(lan, tmp_path, "loop", only="HOST-07"), "HOST-07", "AGENT_NOT_RUNNING")
+    loop = judge(lan, tmp_path, "loop", only="HOST-07")
+    agree(loop)
+    cause = diagnosis(loop, "HOST-07", "AGENT_NOT_RUNNING")
     assert "restarts again and again" in cause.cause
     assert "exit code 3" in cause.cause
 
@@ -141,7 +165,9 @@ def test_a_network_with_a_wrong_gateway_keeps_its_options(host: EngineHost, tmp_
     host.shell(CREATE.format(gateway="10.10.40.254", options=" --aux-address=printer=10.10.40.193"))
     try:
         run_agent(host, "--net macvlan0 --ip 10.10.40.205")
-        cause = diagnosis(judge(host, tmp_path, "before"), "MACVLAN-01", "GATEWAY_MISMATCH")
+        wrong = judge(host, tmp_path, "before")
+        agree(wrong, in_bundle={"EGRESS-01": NOT_RUN})
+        cause = diagnosis(wrong, "MACVLAN-01", "GATEWAY_MISMATCH")
         before = host.shell("docker network inspect -f '{{json .IPAM.Config}}' macvlan0")
         for line in cause.remedy:
             host.shell(line)
@@ -174,8 +200,28 @@ def test_the_packet_filter_drops_the_frames_of_a_lan_bridge(tmp_path: Path) -> N
         )
         for line in ("address add 10.10.40.200/24 dev eth1", "link set eth1 up", "route add default via 10.10.40.1"):
             in_agent(host, f"ip {line}")
-        cause = diagnosis(judge(host, tmp_path, "before", LAN_BRIDGE, "EGRESS-01"), "EGRESS-01", "FORWARD_DROPPED")
+        before = judge(host, tmp_path, "before", LAN_BRIDGE, "EGRESS-01")
+        agree(before)
+        cause = diagnosis(before, "EGRESS-01", "FORWARD_DROPPED")
         assert "br_netfilter" in cause.cause
         for line in cause.remedy:
             host.shell(line)
         host.shell("docker exec te-agent ping -c 1 -W 5 198.51.100.1")
+
+
+def test_a_probe_target_or_a_resolver_that_is_the_host_itself(lan: EngineHost, tmp_path: Path) -> None:
+    run_agent(lan, "--net macvlan0 --dns 10.10.40.9")
+    site = MACVLAN.replace("198.51.100.1", "10.10.40.9")
+    target = judge(lan, tmp_path, "target", site, "HOST-07 or EGRESS-01")
+    cause = diagnosis(target, "EGRESS-01", "TARGET_IS_HOST")
+    assert "macvlan isolates the agent from its own host" in cause.cause
+    assert cause.site_file[0] == "[probe]"
+    agree(target)
+    resolver = judge(lan, tmp_path, "resolver", only="EGRESS-01 or EGRESS-05")
+    cause = diagnosis(resolver, "EGRESS-05", "RESOLVER_IS_HOST")
+    assert "10.10.40.9 is this host itself" in cause.cause
+    agree(
+        resolver,
+        in_replica={"EGRESS-05": (Verdict.NOT_APPLICABLE, None)},
+        notes=("Docker's DNS is not reproduced in the replica",),
+    )

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import Finished, viacheck
+from tests.helpers.front_door import Finished
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
-from viacheck.model.result import CheckResult, Verdict
+from tests.helpers.judgements import PASS, Judgement, assert_bundle_and_replica_agree, judgements
+from viacheck.model.result import Verdict
 
 OWN_DEFAULT_SITE = SITE.replace('[host]\ndefault_exit = "eth0"\n', "")
 """The main table decides for the host's own packets."""
 BY_ETH0 = SITE.replace('uplink = "wlan0"\ntable = 200\ntable_name = "wlan0rt"', 'uplink = "eth0"')
 """The agent leaves by the host's own default route."""
 STATE = "ip rule; ip route show table all; nft list ruleset 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//'"
-PASS, FAIL, ADVISORY = (Verdict.PASS, None), Verdict.FAIL, Verdict.ADVISORY
-Judgement = tuple[Verdict, str | None]
+FAIL, ADVISORY = Verdict.FAIL, Verdict.ADVISORY
 
 CLOSED_RECIPE = (
     "ip rule del from 172.17.0.0/16 lookup 200",
@@ -69,7 +69,7 @@ class Situation:
     site_file: tuple[str, ...] = ()
     """The lines of the site file that the report asks to correct."""
     in_bundle: Mapping[str, Judgement] = field(default_factory=dict)
-    """Verdict and code of checks that the bundle shows."""
+    """Verdict and code of checks that a bundle judges otherwise."""
 
 
 SITUATIONS = {
@@ -273,17 +273,6 @@ def judged(host: HandMadeHost, situation: Situation, folder: Path) -> Finished:
     return host.viacheck("-q", "-k", checks, site=write_site(folder, situation.site), report_dir=folder / "report")
 
 
-def judgements(done: Finished) -> dict[str, Judgement]:
-    """Return the worst verdict of each check, and its code."""
-    worst: dict[str, CheckResult] = {}
-    for result in done.outcome.results:
-        if result.check not in worst or result.verdict.bad:
-            worst[result.check] = result
-    return {
-        check: (result.verdict, result.diagnosis.code if result.diagnosis else None) for check, result in worst.items()
-    }
-
-
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_a_situation_is_judged_and_corrected(name: str, tmp_path: Path) -> None:
     situation = SITUATIONS[name]
@@ -303,11 +292,7 @@ def test_a_situation_is_judged_and_corrected(name: str, tmp_path: Path) -> None:
             for diagnosis in reversed(remedies.values()):
                 host.run("sh", "-ec", "\n".join(diagnosis.undo))
             assert host.run("sh", "-c", STATE) == before
-    if situation.in_bundle:
-        of_bundle = judgements(
-            viacheck("--bundle", str(tmp_path / "report" / "bundle.tar.gz"), "-q", report_dir=tmp_path / "bundle")
-        )
-        assert {check: of_bundle[check] for check in situation.in_bundle} == dict(situation.in_bundle)
+    assert_bundle_and_replica_agree(done, situation.expected, tmp_path / "saved", in_bundle=situation.in_bundle)
 
 
 def assert_corrects(host: HandMadeHost, situation: Situation, folder: Path, remedies: list[list[str]]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from netns_lab.plan import RESOLVER
 from tests.helpers.hand_made import SITE, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.model.result import CheckResult, PacketsEvidence, Verdict
 
@@ -25,6 +26,7 @@ def judged(folder: Path, more: str = "") -> dict[str, list[CheckResult]]:
             # The agent's kernel resets each connection that a probe opened; those packets do not count.
             "add rule ip lossy input tcp flags & rst == rst accept",
             "add rule ip lossy input ip daddr 198.51.100.1 numgen inc mod 3 == 0 drop",
+            f"add rule ip lossy input ip daddr {RESOLVER} numgen inc mod 3 == 0 drop",
         ):
             host.run("ip", "netns", "exec", GATEWAY, "nft", command)
         done = host.viacheck(site=write_site(folder, SITE + more), report_dir=folder / "report")
@@ -51,6 +53,9 @@ def test_a_third_lost_is_a_loss_with_its_figures(tmp_path: Path) -> None:
         assert result.diagnosis is not None
         assert result.diagnosis.code == "PACKETS_LOST"
         assert "50 probes left by wlan0" in result.diagnosis.cause
+    (queries,) = results["EGRESS-05"]
+    assert queries.verdict is Verdict.PASS
+    assert f"{RESOLVER}: 50 of 50 left by wlan0 (17 of 50 lost: 34 % (95 % interval: " in queries.observed
 
 
 def test_the_site_file_says_how_much_may_be_lost(tmp_path: Path) -> None:

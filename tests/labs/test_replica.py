@@ -34,13 +34,10 @@ OUTSIDE = {
     "dns-other-path": "a program on the host, and a twin has none of them",
     "dns-second-resolver": "a program on the host, and a twin has none of them",
     "dns-ipv6-escapes": "a resolver's IPv6 address, and a twin has no such resolver",
-    "tunnel-in-agent": "a program's interface, and a twin has no program at its other end",
     "mirrored-copy": "a rule at a device, and a snapshot does not say at which",
     "guard-never-true": "what a guard looks for, and a snapshot keeps no pattern",
 }
 """Faults that no snapshot of the host holds, with what each lies in."""
-WITHOUT_PROGRAM = {"tunnel-in-agent"}
-"""Faults with an interface that ends with its program: a replica's stand-in differs, and the report says in what."""
 NO_WATCHER = "may react to link changes, and a replica runs none of its host's programs"
 NOT_TOLD = {
     "FLAP-01": (NO_WATCHER,),
@@ -112,10 +109,7 @@ def test_a_twin_says_how_faithful_it_is(lab_outcome: RunResult, twin_outcome: Ru
     if record_of(lab_outcome, f"lab:{lab}").snapshot is None:
         pytest.skip("there was no lab to be rebuilt")
     notes = record_of(twin_outcome, f"twin:{lab}").notes
-    if lab.rpartition("+")[2] in WITHOUT_PROGRAM:
-        assert any(note.startswith("differences between the host (-) and its replica (+): ") for note in notes), notes
-    else:
-        assert STATE_EQUALS in notes
+    assert STATE_EQUALS in notes
 
 
 def test_what_is_left_out_of_a_twin_is_named(twin_outcome: RunResult) -> None:

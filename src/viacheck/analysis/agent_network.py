@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, probe_traffic
-from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic, probe_traffic
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.model import Packet, RoutingModel
 from viacheck.model.intent import MacvlanAttach, NatAttach, TransportProtocol
 from viacheck.model.intent_draft import attachment_lines
 from viacheck.model.snapshot import Attachment, DockerNetwork, Link, Route
 from viacheck.model.toml_text import toml_text
 
+EMBEDDED_RESOLVER = "127.0.0.11"
+DNS_PORT = 53
 NO_NETWORK = "none"
 """Docker's network of a container without one."""
 
@@ -169,3 +171,32 @@ def no_own_route(resolved: ResolvedIntent) -> str | None:
 def own_interface_of(resolved: ResolvedIntent, address: str) -> str | None:
     """Return the host's interface that has an address; None for an address of another machine."""
     return next((own.interface for own in resolved.snapshot.host.addresses if own.address == address), None)
+
+
+def isolated_from_host(resolved: ResolvedIntent) -> bool:
+    """Return whether the agent's interface passes no frame between the agent and its own host."""
+    link = resolved.bridged_link
+    return link is not None and not resolved.on_bridge
+
+
+def own_resolvers_apart(resolved: ResolvedIntent) -> list[str]:
+    """Return the agent's resolvers that are the host itself, where macvlan or ipvlan isolates the agent from it."""
+    if not isolated_from_host(resolved):
+        return []
+    container = resolved.snapshot.container
+    named = [*(resolved.snapshot.resolvers or ()), *(container.dns if container is not None else ())]
+    if EMBEDDED_RESOLVER in named and container is not None and not container.dns:
+        # Docker's own resolver asks those of the host.
+        named += resolved.snapshot.host_resolvers or ()
+    own = [address for address in named if own_interface_of(resolved, address) and not address.startswith("127.")]
+    return list(dict.fromkeys(own))
+
+
+def resolver_paths(resolved: ResolvedIntent) -> dict[str, Path]:
+    """Return the path of a query to each resolver with an IPv4 address that the agent's resolv.conf names."""
+    tracer = PathTracer(resolved, answers=False)
+    return {
+        resolver: tracer.trace(Traffic(destination=resolver, protocol=PROTOCOL_NUMBERS["udp"], dport=DNS_PORT))
+        for resolver in resolved.snapshot.resolvers or ()
+        if ":" not in resolver
+    }

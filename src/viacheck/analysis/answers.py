@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from viacheck.analysis.paths import Path, PathEnd, PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.sightings import answers_by_other_interface
+from viacheck.model.measurements import TrafficMeasurements
 
 
 def misrouted_answer(resolved: ResolvedIntent) -> Path | None:
@@ -14,3 +16,25 @@ def misrouted_answer(resolved: ResolvedIntent) -> Path | None:
         if path.end is PathEnd.LEAVES and path.egress == {resolved.uplink} and path.misrouted is not None:
             return path
     return None
+
+
+def answers_come_in_by(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> str | None:
+    """Return the egress interface by which answers came in to probes that left by the uplink.
+
+    None where all of them came in by the uplink. A snapshot of an earlier run holds what its packets showed.
+    """
+    for packets in traffic.packets.values():
+        astray = answers_by_other_interface(packets, resolved.uplink)
+        for name in resolved.egress_interfaces:
+            if name in astray:
+                return name
+    return resolved.snapshot.answers_by if not traffic.packets else None
+
+
+def strict_reverse_path(resolved: ResolvedIntent, interface: str) -> bool:
+    """Return whether an interface drops packets to whose source it would not reply (RFC 3704).
+
+    The larger of the two sysctls counts: that of all interfaces and its own.
+    """
+    sysctls = resolved.snapshot.host.sysctls
+    return max(int(sysctls.get(f"net/ipv4/conf/{name}/rp_filter", "0")) for name in ("all", interface)) == 1

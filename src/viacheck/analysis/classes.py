@@ -32,6 +32,7 @@ PREFIXES_OF_ONE_END = 16
 """Prefixes that are traced of those routes of one table that lead the same way: all of them end alike."""
 MOST_PREFIXES, MOST_SELECTORS = 256, 48
 """Prefixes and selectors that are traced: a host with more of them is judged by the widest, and the rest is counted."""
+CLASSES_NAMED = 4
 LOCAL_TYPES = frozenset({"local", "broadcast", "multicast", "anycast"})
 MAX_ADDRESS = 0xFFFFFFFF
 EXAMPLE = IPv4Address("192.0.2.1")
@@ -163,6 +164,19 @@ class ClassPartition:
             if not any(_covers(wider, traffic_class) for wider in astray):
                 astray.append(traffic_class)
         return tuple(astray)
+
+    @property
+    def astray_text(self) -> str:
+        """Where the classes leave that do not leave as intended, those that one rule or route decides together."""
+        by_reason: dict[str, list[TrafficClass]] = {}
+        for traffic_class in self.astray():
+            by_reason.setdefault(traffic_class.path.reason, []).append(traffic_class)
+        return "; ".join(
+            f"{classes_text(classes, CLASSES_NAMED)}: "
+            f"{classes[0].path.egress_text}"
+            f"{', depending on the flow' if classes[0].path.depends_on_flow else ''} ({reason})"
+            for reason, classes in by_reason.items()
+        )
 
     @property
     def unknown(self) -> tuple[TrafficClass, ...]:

@@ -48,6 +48,12 @@ def loss_verdict(packets: PacketsEvidence, allowed: float) -> LossVerdict:
     return LossVerdict.TOO_MUCH if loss.low > allowed else LossVerdict.UNDECIDED
 
 
+def answers_text(packets: PacketsEvidence) -> list[str]:
+    """Return the figures of the answers as texts: the loss where a part is missing, and the round trips."""
+    figures = [loss_text(packets.loss)] if packets.loss is not None and packets.answered else []
+    return figures + ([latency_text(packets.latency)] if packets.latency is not None else [])
+
+
 def loss_text(loss: LossFigure) -> str:
     """Return the figure as text: ``17 of 50 lost: 34 % (95 % interval: 22.4 to 47.8 %)``."""
     interval = f"{loss.low * 100:.3g} to {loss.high * 100:.3g} %"

@@ -16,9 +16,11 @@ from viacheck.analysis.agent_network import (
     attachment_to,
     intended_docker_network,
     intended_link,
+    isolated_from_host,
     no_own_route,
     other_default,
     own_interface_of,
+    own_resolvers_apart,
 )
 from viacheck.analysis.container_facts import engine_name, engine_program
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -36,7 +38,6 @@ _PAST_ATTACHMENT = EGRESS | REACHES_GATEWAY | {
 _OF_ATTACHMENT = frozenset({
     "NAT-03", "MACVLAN-01", "MACVLAN-02", "MACVLAN-05", "MACVLAN-06", "PIPEWORK-02", "PIPEWORK-03",
 })  # fmt: skip
-EMBEDDED_RESOLVER = "127.0.0.11"
 GATEWAY_PRIORITY_SINCE = 28
 """The first engine with ``docker network connect --gw-priority``."""
 
@@ -190,7 +191,9 @@ def target_on_host(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
     interface = own_interface_of(resolved, resolved.target)
     if interface is None:
         return
-    isolated = f", and {resolved.intent.mode} isolates the agent from its own host" if _isolates(resolved) else ""
+    isolated = (
+        f", and {resolved.intent.mode} isolates the agent from its own host" if isolated_from_host(resolved) else ""
+    )
     yield Cause(
         "TARGET_IS_HOST", "HOST-06",
         f"the probe target {resolved.target} is this host's own address on {interface}: no packet to it leaves the "
@@ -201,30 +204,16 @@ def target_on_host(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
     )  # fmt: skip
 
 
-def resolver_on_host(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+def resolver_on_host(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Find that the agent's resolver is the Docker host itself, from which macvlan and ipvlan isolate the agent."""
-    packets = measurements.traffic.packets.get("dns")
-    if packets is None or not _isolates(resolved):
-        return
-    container = resolved.snapshot.container
-    named = [*(resolved.snapshot.resolvers or ()), *(container.dns if container is not None else ())]
-    if EMBEDDED_RESOLVER in named and container is not None and not container.dns:
-        # Docker's own resolver asks those of the host.
-        named += resolved.snapshot.host_resolvers or ()
-    own = [address for address in named if own_interface_of(resolved, address) and not address.startswith("127.")]
+    own = own_resolvers_apart(resolved)
     if not own:
         return
     who = resolved.intent.agent.container or "the agent"
     yield Cause(
         "RESOLVER_IS_HOST", "EGRESS-05",
-        f"the agent's resolver {', '.join(dict.fromkeys(own))} is this host itself, and {resolved.intent.mode} "
-        "isolates the agent from its own host: no name is resolved",
+        f"the agent's resolver {', '.join(own)} is this host itself, and {resolved.intent.mode} isolates the agent "
+        "from its own host: no name is resolved",
         decision=f"give {who} a resolver beyond the uplink ('--dns' when it is created), or give the host a macvlan "
         f"interface of its own on {resolved.parent} that answers",
     )  # fmt: skip
-
-
-def _isolates(resolved: ResolvedIntent) -> bool:
-    """Whether the agent's interface passes no frame between the agent and its own host."""
-    link = resolved.bridged_link
-    return link is not None and not resolved.on_bridge

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from socket import IPPROTO_UDP
 
 from viacheck.analysis.agent_rules import FIXED_PRIORITY
+from viacheck.analysis.answers import answers_come_in_by, strict_reverse_path
 from viacheck.analysis.classes import TrafficClass, class_partition
 from viacheck.analysis.loss import loss_text, loss_verdict
 from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
 from viacheck.analysis.predict import other_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.sightings import answers_by_other_interface, answers_seen, departures, left_by
+from viacheck.analysis.sightings import answers_seen, departures, left_by
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent, set_agent_default
 from viacheck.model.intent_values import share
@@ -21,15 +22,6 @@ from viacheck.model.snapshot import Link
 
 PROBED = ("icmp", "udp", "tcp")
 _DNS = 53
-
-
-def strict_reverse_path(resolved: ResolvedIntent, interface: str) -> bool:
-    """Whether an interface drops packets to whose source it would not reply (RFC 3704).
-
-    The larger of the two sysctls counts: that of all interfaces and its own.
-    """
-    sysctls = resolved.snapshot.host.sysctls
-    return max(int(sysctls.get(f"net/ipv4/conf/{name}/rp_filter", "0")) for name in ("all", interface)) == 1
 
 
 def reverse_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
@@ -82,27 +74,24 @@ def arp_unanswered(resolved: ResolvedIntent, measurements: Measurements) -> Iter
 
 def answers_elsewhere(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that answers come in by another uplink than the probes left by."""
-    uplink = resolved.uplink
-    for packets in measurements.traffic.packets.values():
-        astray = answers_by_other_interface(packets, uplink)
-        others = [name for name in astray if name in resolved.egress_interfaces]
-        if not others or not departures(packets, uplink):
-            continue
-        macs = {
-            sighting.destination_mac
-            for sighting in packets.sightings
-            if sighting.path_interface in others and sighting.role == "answer"
-        }
-        strict = [name for name in others if strict_reverse_path(resolved, name)]
-        drops = f"; the strict reverse-path check of {', '.join(strict)} drops them" if strict else ""
-        yield Cause(
-            "ANSWERS_BY_OTHER_UPLINK", "EGRESS-03",
-            f"probes leave by {uplink}, and their answers come in by {', '.join(others)} (to {', '.join(sorted(macs))})"
-            f"{drops}. The gateway holds another MAC address for {uplink}'s address, or another route to it: correct "
-            f"its ARP entry or route, and let only {uplink} answer ARP for its address (net.ipv4.conf.all.arp_ignore)",
-            also_affects=frozenset({"EGRESS-05", "EGRESS-06"}),
-        )  # fmt: skip
+    uplink, other = resolved.uplink, answers_come_in_by(resolved, measurements.traffic)
+    if other is None:
         return
+    macs = {
+        sighting.destination_mac
+        for packets in measurements.traffic.packets.values()
+        for sighting in packets.sightings
+        if sighting.path_interface == other and sighting.role == "answer"
+    }
+    to = f" (to {', '.join(sorted(macs))})" if macs else ""
+    drops = f"; the strict reverse-path check of {other} drops them" if strict_reverse_path(resolved, other) else ""
+    yield Cause(
+        "ANSWERS_BY_OTHER_UPLINK", "EGRESS-03",
+        f"probes leave by {uplink}, and their answers come in by {other}{to}{drops}. The gateway holds another MAC "
+        f"address for {uplink}'s address, or another route to it: correct its ARP entry or route, and let only "
+        f"{uplink} answer ARP for its address (net.ipv4.conf.all.arp_ignore)",
+        also_affects=frozenset({"EGRESS-05", "EGRESS-06"}),
+    )  # fmt: skip
 
 
 def packets_lost(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
@@ -214,11 +203,9 @@ def _mtu_evidence(*links: Link | None) -> StateEvidence:
 def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that a resolver on the host forwards the agent's queries, and no rule of the agent matches its packets."""
     packets = measurements.traffic.packets.get("dns")
-    if packets is None:
-        return
-    away = [query for query in departures(packets) if query.source != resolved.agent_address6]
+    away = [query for query in departures(packets) if query.source != resolved.agent_address6] if packets else []
     others = {query.path_interface for query in away} & set(resolved.egress_interfaces) - {resolved.uplink}
-    if not others and not foreign_departures(resolved, packets):
+    if packets is not None and not others and not foreign_departures(resolved, packets):
         return
     path = next((astray.path for astray in class_partition(resolved).astray() if _redirects_dns(astray)), None)
     if path is not None:
@@ -228,6 +215,7 @@ def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) ->
             f"this host sends the agent's DNS queries to {path.destination} instead, by {interfaces}: {path.reason}",
             decision="except the agent's packets from that rule, if its queries are to leave as the others do",
         )  # fmt: skip
+    if path is not None or packets is None:
         return
     queries = [query for query in away if query.path_interface in (others or {resolved.uplink})]
     sources = ", ".join(sorted({query.source for query in queries}))

@@ -6,14 +6,20 @@ from collections.abc import Iterator
 
 from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.agent_rules import FIXED_PRIORITY, free_priority
-from viacheck.analysis.classes import PROTOCOL_NAMES, ClassVerdict, TrafficClass, class_partition, classes_text
+from viacheck.analysis.classes import (
+    CLASSES_NAMED,
+    PROTOCOL_NAMES,
+    ClassVerdict,
+    TrafficClass,
+    class_partition,
+    classes_text,
+)
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.answer_route import correcting_answers
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.model.measurements import Measurements
 
-CLASSES_NAMED = 4
 _BEFORE_THE_DRAW = (
     "except the agent's packets from that rule of the packet filter, by a condition on their source; or let a routing "
     "rule for their source decide before those for marks"

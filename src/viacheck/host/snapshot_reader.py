@@ -28,6 +28,7 @@ from viacheck.model.snapshot import (
     IN_AGENT,
     DockerEngine,
     Link,
+    Neighbour,
     NetworkState,
     Problem,
     Snapshot,
@@ -35,7 +36,7 @@ from viacheck.model.snapshot import (
 )
 from viacheck.netlink.packet_filter import without_rule_comments
 from viacheck.parsers import iproute
-from viacheck.parsers.ip_state import IP, read_network_state
+from viacheck.parsers.ip_state import IP, read_neighbours, read_network_state
 
 T = TypeVar("T")
 UNDECODABLE = "\ufffd"
@@ -86,6 +87,10 @@ class _StateReader:
             packet_filter=packet_filter,
         )
 
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        """Read the neighbour table."""
+        return read_neighbours(self._ip)
+
     def _ip(self, subject: StateSubject, arguments: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
         result = self._namespace.run([*IP, *arguments.split()])
         if not result.ok:
@@ -103,6 +108,16 @@ def network_state(namespace: Namespace) -> tuple[NetworkState, tuple[Problem, ..
     reader = _StateReader(namespace)
     with collector_paused():
         return reader.network_state(), tuple(reader.problems)
+
+
+def routers_seen(namespace: Namespace, state: NetworkState) -> tuple[Neighbour, ...]:
+    """Return the entries of the neighbour table, as it is now, of the gateways of a state's routes.
+
+    The kernel learns of a gateway when a packet goes by it: the table before a run may lack one that exists.
+    """
+    routers = {(hop.interface, hop.gateway) for route in state.routes for hop in route.nexthops if hop.gateway}
+    neighbours = _StateReader(namespace).neighbours()
+    return tuple(entry for entry in neighbours if (entry.interface, entry.address) in routers)
 
 
 def take_snapshot(

@@ -209,7 +209,7 @@ class TrafficTests:
             ProbeRequest(protocol="dns", destination=self._with_scope_index(resolver), count=self._probe.count)
             for resolver in self.resolvers
         ]
-        exchanges, observation, capture = self._observe("dns", requests, self._agent)
+        exchanges, observation, capture = self._observe("dns", requests, self._agent, measure_loss=True)
         self._packets["dns"] = self._evidence(exchanges, observation, "dns", capture)
         return {
             resolver: self._evidence([exchange], observation, f"dns to {resolver}", capture)
@@ -482,16 +482,19 @@ class TrafficTests:
         return exchanges, here.observation, f"{self._captures.name}/{file}"
 
     def _measure_loss(self, exchanges: Sequence[Exchange], prober: Prober) -> None:
-        """Send further probes where some answers are missing. Where no probe is answered there is no loss to measure.
+        """Send further probes where some answers are missing.
 
-        A missing ICMP error shows no loss: machines limit their rate.
+        A destination that answers no probe shows no loss, and neither does a missing ICMP error: machines limit their
+        rate.
         """
+        answering = {exchange.request.destination for exchange in exchanges if exchange.answered}
         lossy = [
             exchange
             for exchange in exchanges
             if exchange.missing and not exchange.rate_limited and exchange.sent < LOSS_PROBES
+            if exchange.request.destination in answering
         ]
-        if not lossy or not any(exchange.answered for exchange in exchanges):
+        if not lossy:
             return
         requests = [replace(exchange.request, count=LOSS_PROBES - exchange.sent) for exchange in lossy]
         further = prober.send_many(requests, self._timeout, spread=self._timeout * LOSS_SPREAD)

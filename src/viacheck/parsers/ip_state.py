@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from viacheck.model.snapshot import NetworkState, StateSubject
+from viacheck.model.snapshot import Neighbour, NetworkState, StateSubject
 from viacheck.parsers import iproute
 
 T = TypeVar("T")
@@ -42,8 +42,13 @@ def read_network_state(read: ReadIp) -> NetworkState:
             *read("routes", "-d -4 route show table all", lambda text: iproute.parse_routes(text, 4)),
             *read("routes6", "-d -6 route show table all", lambda text: iproute.parse_routes(text, 6)),
         ),
-        neighbours=(
-            *read("neighbours", "-4 neigh show", lambda text: iproute.parse_neighbours(text, 4)),
-            *read("neighbours6", "-6 neigh show", lambda text: iproute.parse_neighbours(text, 6)),
-        ),
+        neighbours=read_neighbours(read),
+    )
+
+
+def read_neighbours(read: ReadIp) -> tuple[Neighbour, ...]:
+    """Return the neighbour table of both families."""
+    return (
+        *read("neighbours", "-4 neigh show", lambda text: iproute.parse_neighbours(text, 4)),
+        *read("neighbours6", "-6 neigh show", lambda text: iproute.parse_neighbours(text, 6)),
     )

@@ -28,7 +28,7 @@ from viacheck.host.files import read_text
 from viacheck.host.kernel_route import ask_kernel
 from viacheck.host.manager_status import ask
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
-from viacheck.host.snapshot_reader import snapshot_of_agent, take_snapshot
+from viacheck.host.snapshot_reader import routers_seen, snapshot_of_agent, take_snapshot
 from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import HostReadings, KernelDecision
 from viacheck.model.result import TargetRecord
@@ -288,11 +288,17 @@ class NamespaceTarget:
         """The snapshot as JSON. Made once, as the state before the first probe does not change."""
         return snapshot_json(self.snapshot)
 
-    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool) -> None:
+    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None) -> None:
         """Add to the record what the run's packets showed of the network upstream: a bundle of it holds that."""
+        asked = {(neighbour.interface, neighbour.address) for neighbour in gateways}
+        routers = (
+            entry for entry in routers_seen(self.host, self.snapshot.host)
+            if (entry.interface, entry.address) not in asked
+        )  # fmt: skip
         self._upstream = {
-            "gateway_answers": [dataclasses.asdict(neighbour) for neighbour in gateways],
+            "gateway_answers": [dataclasses.asdict(neighbour) for neighbour in (*gateways, *routers)],
             "subnet_routed": subnet_routed,
+            "answers_by": answers_by,
         }
 
     def record(self) -> TargetRecord:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from viacheck.analysis.answers import answers_come_in_by
 from viacheck.analysis.classes import ClassPartition, class_partition
 from viacheck.analysis.nat_facts import subnet_is_routed
 from viacheck.diagnosis import Cause, diagnose
@@ -147,6 +148,10 @@ class TargetTests:
     def close(self) -> None:
         """Close captures and sockets."""
         if "traffic" in vars(self):
-            routed = subnet_is_routed(self.target.resolved, self.traffic.measurements)
-            self.target.note_upstream(self.traffic.gateway_answers, subnet_routed=routed)
+            resolved, measured = self.target.resolved, self.traffic.measurements
+            self.target.note_upstream(
+                self.traffic.gateway_answers,
+                subnet_routed=subnet_is_routed(resolved, measured),
+                answers_by=answers_come_in_by(resolved, measured),
+            )
             self.traffic.close()
