@@ -145,7 +145,9 @@ class TargetTests:
         return subnet_is_routed(target.resolved, self.measurements.traffic)
 
     def close(self) -> None:
-        """Close captures and sockets."""
+        """Close captures and sockets, and the lab that events of others have shared."""
+        if "disruptions" in vars(self):
+            self.disruptions.close()
         if "traffic" in vars(self):
             routed = subnet_is_routed(self.target.resolved, self.traffic.measurements)
             self.target.note_upstream(self.traffic.gateway_answers, subnet_routed=routed)
