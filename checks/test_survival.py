@@ -11,7 +11,7 @@ from viacheck.analysis.disruption_text import disruption_text, leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import departures_text, left_by
 from viacheck.model.check import CONTAINER
-from viacheck.model.intent import Intent, Survivable
+from viacheck.model.intent import SIDE_EVENTS, Intent, SideEvent, Survivable
 from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle
 from viacheck.model.result import Evidence, StateEvidence
@@ -196,6 +196,24 @@ def test_it_survives_a_restart_of_its_manager(
         _carried_out((possible or obstacles)[0], expect)
     required = [event for event in made if intent.egress.must_survive(event)]
     _judge(list(made.values()), (required or list(made))[0], intent, expect)
+
+
+@check(
+    "FLAP-12",
+    "The agent's egress recovers after what others do on the side",
+    guide=GUIDE,
+    needs="disruptive",
+    judges=SIDE_EVENTS,
+)
+def test_it_survives_what_others_do_on_the_side(
+    disruptions: DisruptionTests,
+    traffic: TrafficTests,
+    resolved: ResolvedIntent,
+    intent: Intent,
+    expect: Expect,
+    side_event: SideEvent,
+) -> None:
+    _survives(side_event, disruptions, traffic, resolved, intent, expect)
 
 
 def _survives(

@@ -45,6 +45,7 @@ class LabTarget(NamespaceTarget):
                 control=NetnsLabControl(lab),
                 clone=spec.open,
                 power=WholeHostPower(lab, lab.whole_host) if lab.whole_host is not None else None,
+                side_events=lab.whole_host is not None,
                 rebooted=(lambda: LabTarget(spec, build(rebooted_plan(lab)))) if reboots else None,
             ),
         )  # fmt: skip
@@ -66,7 +67,9 @@ class ReplicaTarget(NamespaceTarget):
         self._lab, self._source, self._ends_lab = lab, lab.replica_of, ends_lab
         super().__init__(
             spec.id, "lab", lab.plan.intent, lab.host.namespace, title=lab.plan.title, flavour="netns",
-            services=Services(gateways=_gateways(lab), control=NetnsLabControl(lab), clone=spec.open),
+            services=Services(
+                gateways=_gateways(lab), control=NetnsLabControl(lab), clone=spec.open, side_events=True
+            ),
         )  # fmt: skip
         self.notes += notes_of(lab)
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from netns_lab.networkd_daemon import TIMEOUT, NetworkdFailed
 from viacheck.disruption.events import NETWORKD_SERVICE
+from viacheck.disruption.side_events import WAIT_ONLINE
 from viacheck.host.namespace import Namespace
-
-WAIT_ONLINE = "/lib/systemd/systemd-networkd-wait-online"
 
 
 class NetworkdService:

@@ -13,7 +13,7 @@ import pytest
 
 from netns_lab.docker_engine.requirements import missing_requirement
 from tests.helpers.bundles import case_of
-from tests.helpers.fault_matrix import LABS, OPTIONS
+from tests.helpers.fault_matrix import LABS, OPTIONS, SIDE_EVENTS, TWIN_WITH_SIDE_EVENTS
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.bundle.writer import write_bundle
@@ -74,11 +74,25 @@ def twin_outcome(twins: Finished) -> RunResult:
 
 
 def told(outcome: RunResult, target: str) -> Told:
+    # The events of others are those of whole hosts, and of twins as far as they can make them.
     return {
         (one.check, one.case): (one.verdict, one.diagnosis.code if one.diagnosis else None)
         for one in outcome.results
-        if one.target == target
+        if one.target == target and one.check != SIDE_EVENTS
     }
+
+
+def test_a_twin_makes_a_vpn_and_no_program_of_others(lab_outcome: RunResult, twin_outcome: RunResult) -> None:
+    lab, twin = (
+        {one.case: one for one in outcome.results if (one.target, one.check) == (target, SIDE_EVENTS)}
+        for outcome, target in ((lab_outcome, "lab:policy-routing"), (twin_outcome, TWIN_WITH_SIDE_EVENTS))
+    )
+    assert {one.verdict for one in lab.values()} == {Verdict.NOT_APPLICABLE}
+    assert twin["vpn"].verdict is Verdict.PASS
+    assert "table 51820" in twin["vpn"].model_dump_json()
+    others = [one for case, one in twin.items() if case != "vpn"]
+    assert {one.verdict for one in others} == {Verdict.NOT_RUN}
+    assert all("a replica runs none of its host's programs" in one.observed for one in others)
 
 
 def record_of(outcome: RunResult, target: str) -> TargetRecord:

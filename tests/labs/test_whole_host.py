@@ -21,16 +21,17 @@ from netns_lab.open_lab import open_lab
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
 from reports.run_diff import differences
-from tests.helpers.disruptions import carried_out, through
+from tests.helpers.disruptions import carried_out, not_run, through
 from tests.helpers.front_door import Finished, by_check, run_once, severity, sub_command, viacheck
 from tests.helpers.guarded_host import until
 from tests.helpers.paths import ROOT
 from tests.helpers.processes import descendants
 from viacheck.analysis.disruption_text import disruption_text
 from viacheck.disruption.disruption_tests import DisruptionTests
+from viacheck.model.intent import FIREWALL_RELOADS, SIDE_EVENTS
 from viacheck.model.intent_draft import draft
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.measurements import FlowKind
+from viacheck.model.measurements import EventObstacle, FlowKind
 from viacheck.model.result import CheckResult, Run, RunResult, Verdict
 from viacheck.model.snapshot_json import read_snapshot
 from viacheck.persistence.assess import manager_of, read_all
@@ -79,6 +80,14 @@ def test_the_reboot_is_real_and_nothing_leaks(opened: Callable[[str], NamespaceT
     for name in ("networkd-restart", "container-restart", "engine-restart"):
         restart = through(disruptions, name)
         assert restart.survived(30), disruption_text(restart)
+    # What others do on the side: the packet filters' programs do not run on this host.
+    with contextlib.closing(disruptions):
+        made = {name: disruptions.through(name) for name in SIDE_EVENTS}
+    for name, result in made.items():
+        if name in FIREWALL_RELOADS:
+            assert not_run(result).obstacle is EventObstacle.NOT_APPLICABLE, result
+        else:
+            assert carried_out(result).survived(30), disruption_text(carried_out(result))
 
 
 def test_the_disk_outlives_a_boot_and_nothing_else_does(tmp_path: Path) -> None:
@@ -112,6 +121,21 @@ def saved(spec: LabSpec, lab: Lab) -> RunResult:
 
 def boots(lab: Lab) -> int:
     return len(lab.host.run("journalctl", "--list-boots", "--quiet", "--no-pager").stdout.splitlines())
+
+
+FLUSHED, PURGED = f"{NETWORKD}+nftables-flushes-nat", f"{NETWORKD}+reconfigure-purges-rules"
+
+
+def test_what_others_do_on_the_side_breaks_a_host_with_the_right_diagnosis(tmp_path: Path) -> None:
+    events = "FLAP-12 and (flushes and nftables-restart or purges and networkd-reconfigure)"
+    run = viacheck("--lab", f"{FLUSHED},{PURGED}", "-k", events, "-n", "2", report_dir=tmp_path)
+    flushed, purged = (worse(run, lab)["FLAP-12"] for lab in (FLUSHED, PURGED))
+    assert flushed.diagnosis is not None
+    assert flushed.diagnosis.code == "MASQUERADE_MISSING"
+    assert "PartOf=nftables.service" in flushed.diagnosis.remedy[0]
+    assert purged.diagnosis is not None
+    assert purged.diagnosis.code == "FOREIGN_RULES_PURGED"
+    assert "2 rules missing" in purged.observed
 
 
 WITHOUT_RULE, TOO_EARLY = f"{IFUPDOWN}+no-post-up", f"{IFUPDOWN}+rule-after-docker"

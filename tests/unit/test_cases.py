@@ -7,6 +7,7 @@ import tomllib
 import pytest
 
 from fixtures.cases import cases_of
+from viacheck.model.intent import SIDE_EVENTS
 from viacheck.model.intent_file import parse_intent
 
 SITE = """\
@@ -31,6 +32,7 @@ SOURCES = 'source = [{interface = "eth1"}, {address = "172.17.0.3"}]\n'
         (("agent_source", "protocol"), SOURCES,
          ["udp from eth1", "tcp from eth1", "udp from 172.17.0.3", "tcp from 172.17.0.3"]),
         (("agent_source", "protocol"), "", [None]),
+        (("side_event",), SOURCES, list(SIDE_EVENTS)),
     ],
 )  # fmt: skip
 def test_each_case_has_a_name(names: tuple[str, ...], sources: str, texts: list[str | None]) -> None:

@@ -20,6 +20,7 @@ from viacheck.diagnosis.remedy import (
     remedy_of,
 )
 from viacheck.model.config_entry import WrittenRoute
+from viacheck.model.intent import FIREWALL_RELOADS, SIDE_EVENTS
 from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import DisruptionResult, FlowKind, Measurements
 from viacheck.model.result import StateEvidence
@@ -29,7 +30,7 @@ from viacheck.persistence import dhclient_hook
 from viacheck.persistence.assess import assess_persistence, must_persist
 from viacheck.persistence.file_edit import ReversibleEdit, delete_line, in_diffs
 
-CHECK_OF = {
+CHECK_OF: dict[str, str] = {
     "link-flap": "FLAP-01",
     "carrier-loss": "FLAP-02",
     "ifupdown": "FLAP-03",
@@ -43,6 +44,7 @@ CHECK_OF = {
     "rename": "FLAP-10",
     "networkmanager-restart": "FLAP-11",
     "netplan-apply": "FLAP-11",
+    **dict.fromkeys(SIDE_EVENTS, "FLAP-12"),
 }
 """By event, the check that carries it out."""
 REBOOT = "reboot"
@@ -209,7 +211,7 @@ def _without_nexthop_objects(routes: Sequence[Route]) -> Remedy:
 
 def source_kept(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that packets leave by the uplink with a source that is no longer one of its addresses."""
-    keeping = _disruptions(measurements, _keeps_source)
+    keeping = _disruptions(measurements, lambda result: keeps_source(result) and result.event not in FIREWALL_RELOADS)
     if not keeping:
         return
     reported_by, also_affects = _checks(keeping)
@@ -224,7 +226,8 @@ def source_kept(resolved: ResolvedIntent, measurements: Measurements) -> Iterato
     )  # fmt: skip
 
 
-def _keeps_source(result: DisruptionResult) -> bool:
+def keeps_source(result: DisruptionResult) -> bool:
+    """Return whether a flow goes on with a source that is not the uplink's."""
     return any(flow_result.kind is FlowKind.KEEPS_WRONG_SOURCE for flow_result in result.flow_results)
 
 

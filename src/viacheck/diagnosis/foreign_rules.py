@@ -1,4 +1,4 @@
-"""Causes that a restart of systemd-networkd shows: what it removes and does not set again."""
+"""Causes that systemd-networkd shows when it starts, or configures a link again: what it removes and does not set."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.disruption import CHECK_OF, state_changes
 from viacheck.diagnosis.remedy import remedy_of
-from viacheck.model.measurements import Measurements
+from viacheck.model.measurements import DisruptionResult, Measurements
 from viacheck.persistence import networkd
 from viacheck.persistence.file_edit import new_file
 
-EVENT = "networkd-restart"
+START = "networkd-restart"
+RECONFIGURED = ("networkd-reload", "networkd-reconfigure")
 _KEEP_FOREIGN = remedy_of([new_file(networkd.KEEP_FOREIGN_PATH, f"{networkd.KEEP_FOREIGN}\n")])
+_KEEP_FOREIGN_AT_ONCE = remedy_of(
+    [new_file(networkd.KEEP_FOREIGN_PATH, f"{networkd.KEEP_FOREIGN}\n")],
+    [("systemctl", "restart", "systemd-networkd.service")],
+)
+"""With a restart: networkd reads the setting when it starts, and keeps the rules from then on."""
 
 
 def purged_at_start(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find the rules and routes that are missing after its restart because it did not set them."""
-    result = measurements.disruptions.get(EVENT)
+    result = measurements.disruptions.get(START)
     if result is None or not (result.rules_lost or result.routes_lost):
         return
-    files, check, evidence = resolved.snapshot.files, CHECK_OF[EVENT], (state_changes(result),)
+    files, check, evidence = resolved.snapshot.files, CHECK_OF[START], (state_changes(result),)
     if result.rules_lost:
         if networkd.purges_foreign(files)[0]:
             yield Cause(
                 "FOREIGN_RULES_PURGED", check,
-                f"after {result.title} the rule '{result.rules_lost[0]}' is missing: when systemd-networkd starts, it "
-                "removes every rule that none of its files contains",
-                _KEEP_FOREIGN, evidence=evidence,
+                f"{_missing_rule(result)}: when systemd-networkd starts, it removes every rule that none of its files "
+                "contains",
+                _KEEP_FOREIGN, frozenset({"FLAP-12"}), evidence,
             )  # fmt: skip
         return
     missing = ", ".join(f"'{route}'" for route in result.routes_lost)
@@ -49,3 +55,21 @@ def purged_at_start(resolved: ResolvedIntent, measurements: Measurements) -> Ite
             "a link that none of its files contains",
             _KEEP_FOREIGN, evidence=evidence,
         )  # fmt: skip
+
+
+def purged_when_reconfigured(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find the rules that are missing after networkd configured another link again (systemd issue 39613)."""
+    results = (measurements.disruptions.get(event) for event in RECONFIGURED)
+    lost = [result for result in results if result is not None and result.rules_lost]
+    if lost and networkd.purges_foreign(resolved.snapshot.files)[0]:
+        first = lost[0]
+        yield Cause(
+            "FOREIGN_RULES_PURGED", CHECK_OF[first.event],
+            f"{_missing_rule(first)}: when systemd-networkd configures any link again, it removes every rule that none "
+            "of its files contains; configure the rules in a .network file, or make networkd keep those of others",
+            _KEEP_FOREIGN_AT_ONCE, evidence=(state_changes(first),),
+        )  # fmt: skip
+
+
+def _missing_rule(result: DisruptionResult) -> str:
+    return f"after {result.title} the rule '{result.rules_lost[0]}' is missing"

@@ -19,13 +19,13 @@ from viacheck.persistence.lint import findings_of, replay_findings
 from viacheck.persistence.manager_config import OWN_NAMES
 
 _ALSO_AFFECTS = {
-    "NOT_PERSISTENT": frozenset({"FLAP-03", "FLAP-08", "FLAP-09", "FLAP-11"}),
+    "NOT_PERSISTENT": frozenset({"FLAP-03", "FLAP-08", "FLAP-09", "FLAP-11", "FLAP-12"}),
     "NOT_IDEMPOTENT": frozenset({"FLAP-03"}),
     "RULES_ACCUMULATE": frozenset({"FLAP-03"}),
     "RULE_LOST": frozenset({"FLAP-03"}),
     "ROUTE_NOT_RESTORED": frozenset({"FLAP-03", "FLAP-08"}),
     "TABLE_NAME_MISSING": frozenset({"FLAP-03", "FLAP-08", "FLAP-09"}),
-    "FOREIGN_RULES_PURGED": frozenset({"FLAP-09"}),
+    "FOREIGN_RULES_PURGED": frozenset({"FLAP-09", "FLAP-12"}),
     "LEAK_WHILE_DOWN": frozenset({"FLAP-06"}),
 }
 """By diagnosis code, the checks whose event shows the cause."""

@@ -249,6 +249,10 @@ class DisruptionServices(Protocol):
         """Return the control over the host's power; only labs whose host has an init of its own."""
 
     @property
+    def side_events(self) -> bool:
+        """Return whether the events of others are made here: whole-host labs and replicas."""
+
+    @property
     def rebooted(self) -> Callable[[], DisruptionTarget] | None:
         """Return the function that builds the target as it boots; only labs that run a network manager."""
 
@@ -304,6 +308,9 @@ class DisruptionTarget(Protocol):
         Raises:
             EventFailed: the container does not run again.
         """
+
+    def agent_was_replaced(self) -> bool | None:
+        """Return whether the agent has another network namespace than the open one; None while it has none at all."""
 
     def obstacle_to(self, event: str) -> str | None:
         """Return why an event here would not show what it shows on the real host; None if it does."""

@@ -25,6 +25,8 @@ from viacheck.disruption.events import (
     Renamed,
     RouterMoved,
 )
+from viacheck.disruption.side_events import side_event
+from viacheck.model.intent import SIDE_EVENTS
 from viacheck.model.measurements import EventName
 from viacheck.persistence.assess import netplan_links, networkd_links, networkmanager_links
 
@@ -69,6 +71,8 @@ def event_for(name: EventName, target: DisruptionTarget) -> Event:
         return NetworkManagerRestart(_links_of("NetworkManager", networkmanager_links(target.snapshot), target), uplink)
     if name == "netplan-apply":
         return NetplanApply(_links_of("netplan", netplan_links(target.snapshot), target))
+    if name in SIDE_EVENTS:
+        return side_event(name, target)
     raise EventNotPossible(f"there is no event with the name {name}")
 
 

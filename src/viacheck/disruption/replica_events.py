@@ -5,7 +5,7 @@ A replica is built from a snapshot, which may come from anywhere: nothing from a
 
 from __future__ import annotations
 
-from viacheck.model.intent import Intent
+from viacheck.model.intent import SIDE_EVENTS, Intent
 from viacheck.model.snapshot import Snapshot
 from viacheck.persistence import ifupdown
 from viacheck.persistence.assess import networkd_links
@@ -39,4 +39,6 @@ def obstacle(event: str, snapshot: Snapshot, intent: Intent) -> str | None:
         return None
     if event == "networkd-restart":
         return f"systemd-networkd itself restarts, {_NO_PROGRAMS}" if networkd_links(snapshot) else None
+    if event in SIDE_EVENTS and event != "vpn":
+        return f"others make it by a program of the host, {_NO_PROGRAMS}"
     return _BY_EVENT.get(event)

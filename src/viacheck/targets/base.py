@@ -38,6 +38,8 @@ class Services:
     """Builds another target like this one, faults included; labs only."""
     power: PowerControl | None = None
     """The control over the host's power; only labs whose host has an init of its own."""
+    side_events: bool = False
+    """Whether events that others make on the side show here what they show on a real host."""
     rebooted: Callable[[], NamespaceTarget] | None = None
     """Builds the target as it comes up from its files alone; only labs that run a network manager."""
 

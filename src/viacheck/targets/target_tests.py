@@ -146,7 +146,9 @@ class TargetTests:
         return subnet_is_routed(target.resolved, self.measurements.traffic)
 
     def close(self) -> None:
-        """Close captures and sockets."""
+        """Close captures and sockets, and the lab that events of others have shared."""
+        if "disruptions" in vars(self):
+            self.disruptions.close()
         if "traffic" in vars(self):
             resolved, measured = self.target.resolved, self.traffic.measurements
             self.target.note_upstream(

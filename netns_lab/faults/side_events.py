@@ -1,0 +1,63 @@
+"""Faults that only the events of others show: a firewall is restarted, another interface is configured again."""
+
+from __future__ import annotations
+
+from netns_lab.faults.fault import fault
+from netns_lab.lab import Lab
+from netns_lab.scenarios.nat import AGENT_SUBNET, TABLE_NAME
+from netns_lab.scenarios.networkd import BACKSTOP, CONF, KEEP_ROUTES, LOOPBACK, conf, loopback
+from netns_lab.whole_host.root_files import UNITS
+
+SCENARIO = "policy-routing-networkd"
+NFTABLES = "/etc/nftables.conf"
+NFTABLES_TEXT = """\
+#!/usr/sbin/nft -f
+
+flush ruleset
+
+table inet filter {
+	chain input {
+		type filter hook input priority filter; policy accept;
+	}
+}
+"""
+"""As Debian's own: it removes every rule before it adds its own."""
+RULES_UNIT = "agent-rules.service"
+RULES_UNIT_TEXT = f"""\
+[Unit]
+Description=Policy routing of the measurement agent
+After=systemd-networkd.service
+PartOf=systemd-networkd.service
+Before=docker.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=ip rule add priority 990 from {AGENT_SUBNET} lookup main suppress_prefixlength 0
+ExecStart=ip rule add priority 1000 from {AGENT_SUBNET} lookup {TABLE_NAME}
+ExecStop=-ip rule del priority 990
+ExecStop=-ip rule del priority 1000
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@fault("nftables-flushes-nat", "nftables.service removes every rule when it is restarted, the engine's NAT too",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="MASQUERADE_MISSING", flavour="host")  # fmt: skip
+def nftables_flushes_nat(lab: Lab) -> None:
+    # At boot the unit comes before the engine, which does no harm; so does a start from an empty file.
+    lab.host.write(NFTABLES, "")
+    lab.host.run("systemctl", "enable", "--now", "nftables.service")
+    lab.host.write(NFTABLES, NFTABLES_TEXT)
+
+
+@fault("reconfigure-purges-rules", "A unit sets the rules when systemd-networkd starts; networkd has its defaults",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="FOREIGN_RULES_PURGED", flavour="host")  # fmt: skip
+def reconfigure_purges_rules(lab: Lab) -> None:
+    lab.host.write(CONF, conf(KEEP_ROUTES))
+    lab.host.write(LOOPBACK, loopback(BACKSTOP))
+    lab.host.write(f"{UNITS}/{RULES_UNIT}", RULES_UNIT_TEXT)
+    lab.host.run("systemctl", "enable", "--quiet", RULES_UNIT)
+    lab.host.run("systemctl", "restart", "systemd-networkd.service")
+    lab.host.run("systemctl", "start", RULES_UNIT)

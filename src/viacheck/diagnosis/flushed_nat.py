@@ -1,0 +1,41 @@
+"""The cause that a packet filter's reload shows: it removes the engine's NAT, which only the engine sets again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.diagnosis.cause import Cause
+from viacheck.diagnosis.disruption import CHECK_OF, keeps_source
+from viacheck.diagnosis.remedy import NO_REMEDY, remedy_of
+from viacheck.model.intent import FIREWALL_RELOADS, FIREWALL_UNITS
+from viacheck.model.measurements import Measurements
+from viacheck.persistence.file_edit import new_file
+
+DOCKER = "docker.service"
+RELOAD_UNITS = [("systemctl", "daemon-reload")]
+
+
+def nat_flushed(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that the agent's new flows leave with its own address after a packet filter was loaded again."""
+    if resolved.bridged:
+        return
+    reloaded = (measurements.disruptions.get(event) for event in FIREWALL_RELOADS)
+    flushing = [result for result in reloaded if result is not None and keeps_source(result)]
+    if not flushing:
+        return
+    first = flushing[0]
+    unit, remedy, decision = FIREWALL_UNITS.get(first.event), NO_REMEDY, None
+    if unit is not None:
+        # A drop-in of its own for each unit: both may be there.
+        path = f"/etc/systemd/system/{DOCKER}.d/viacheck-{unit.removesuffix('.service')}.conf"
+        follows = f"[Unit]\nAfter={unit}\nPartOf={unit}\n"
+        remedy = remedy_of([new_file(path, follows)], RELOAD_UNITS)
+    else:
+        decision = f"restart the engine after each reload (systemctl restart {DOCKER}), or keep its rules in the reload"
+    yield Cause(
+        "MASQUERADE_MISSING", CHECK_OF[first.event],
+        f"after {first.title} no rule translates the agent's new flows, so replies cannot come back: it removed the "
+        "engine's own rules, which the engine sets only when it starts",
+        remedy, decision=decision,
+    )  # fmt: skip
