@@ -176,7 +176,7 @@ def test_podman_hides_the_parent_and_the_kernel_knows_it() -> None:
         networks=[PODMAN_NETWORK], of=container("macvlan0", mode="bridge"), version=PODMAN, state=agent(parent=12)
     )
     assert [fault.text for fault in network_faults(wrong)] == ["the agent's eth9 sits on wlan0"]
-    assert "podman network inspect" in str(cause_of("MACVLAN-01", wrong).decision)
+    assert "podman does not say which address" in str(cause_of("MACVLAN-01", wrong).decision)
     assert not cause_of("MACVLAN-01", wrong).remedy
     docker = resolved(networks=[PODMAN_NETWORK], of=container("macvlan0"))
     assert [fault.code for fault in network_faults(docker)] == ["PARENT_WRONG"]

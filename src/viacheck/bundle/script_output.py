@@ -9,16 +9,16 @@ import json
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from viacheck.bundle.manifest import FILES
 from viacheck.bundle.recorded_commands import AGENT, OF_ONE, Recorded
+from viacheck.bundle.script_engine import CONTAINER_COMMANDS, container_named, engine_of
 from viacheck.host.link_monitors import monitor_names
 from viacheck.model.intent import Agent
 from viacheck.model.site_agents import SOLE_AGENT
 from viacheck.model.snapshot import (
     IN_AGENT,
-    DockerEngine,
     HostFile,
     Link,
     ManagerAnswer,
@@ -38,9 +38,7 @@ from viacheck.netlink.packet_filter import (
 )
 from viacheck.parsers import iproute
 from viacheck.parsers.comments import without_comments
-from viacheck.parsers.docker_api import engine_from_answers
 from viacheck.parsers.ip_state import IP, read_network_state
-from viacheck.parsers.json_answer import NotAnEngineAnswer
 from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 from viacheck.persistence import manager_answers
 from viacheck.persistence.allowlist import redact_to_allowlist
@@ -52,9 +50,6 @@ HOSTNAME, KERNEL = "uname -n", "uname -r"
 NETLINK = "cat /proc/net/netlink"
 """Lines ``INODE`` for each socket that receives link messages, and ``INODE NAME`` for a process that holds it."""
 NFT = "nft -j list ruleset"
-DOCKER_VERSION, DOCKER_INFO, DOCKER_NETWORKS, DOCKER_CONTAINER = (
-    "docker version", "docker info", "docker network inspect", "docker inspect",
-)  # fmt: skip
 ENTER_AGENT = "nsenter"
 MANY_PLACES = ("container ", "netns ", OF_ONE)
 """How the places of several namespaces begin: those of a script without a site file, and those of several agents."""
@@ -150,10 +145,7 @@ def agents_commands(commands: Iterable[Recorded], agent: Agent, name: str = SOLE
     commands = list(commands)
     container = None
     if agent.container is not None:
-        inspected = [
-            answer for command in commands if command.command == DOCKER_CONTAINER for answer in _lines(command.stdout)
-        ]
-        container = _container_named(agent.container, inspected)
+        container = container_named(agent.container, commands)
     own_places = [f"{OF_ONE}{name}"]
     if agent.netns is not None:
         own_places.append(f"netns {_run_path(agent.netns)}")
@@ -162,22 +154,10 @@ def agents_commands(commands: Iterable[Recorded], agent: Agent, name: str = SOLE
     for command in commands:
         if command.place in own_places:
             yield command.model_copy(update={"place": AGENT})
-        elif command.command == DOCKER_CONTAINER:
+        elif command.command in CONTAINER_COMMANDS:
             yield command.model_copy(update={"stdout": json.dumps(container) if container is not None else ""})
         elif not command.place.startswith(MANY_PLACES):
             yield command
-
-
-def _container_named(name: str, inspected: Iterable[Any]) -> dict[str, Any] | None:
-    """Return the answer of docker about a container, by its name or the beginning of its id."""
-    answers = (answer for answer in inspected if isinstance(answer, dict))
-    for answer in answers:
-        own_name, own_id = answer.get("Name"), answer.get("Id")
-        if not isinstance(own_name, str) or not isinstance(own_id, str):
-            continue
-        if own_name.lstrip("/") == name or own_id.startswith(name):
-            return answer
-    return None
 
 
 def _run_path(netns: str) -> str:
@@ -204,7 +184,10 @@ def snapshot_of(
     """
     host, agent = _Place("host", commands), _Place("agent", commands)
     state = host.state()
-    engine = _engine(host, container) if container is not None else None
+    engine = None
+    if container is not None:
+        engine, problems = engine_of(host.commands, container)
+        host.problems += problems
     agent_state = agent.state() if agent.commands else None
     if agent_state is None and not any(problem.what in ("engine", "container") for problem in host.problems):
         refused = host.commands.get(ENTER_AGENT)
@@ -254,60 +237,6 @@ def _sysctls(text: str, links: tuple[Link, ...]) -> dict[str, str]:
         if equals and (len(parts) < 5 or parts[3] in names or not links):
             values[path] = value
     return values
-
-
-def _engine(host: _Place, container: str) -> DockerEngine | None:
-    version = _json(host, DOCKER_VERSION)
-    if not isinstance(version, dict):
-        recorded = host.commands.get(DOCKER_VERSION)
-        errors = recorded.stderr.strip().splitlines() if recorded is not None else []
-        host.problem("engine", f"docker version: {errors[-1] if errors else 'it was not recorded'}", recorded)
-        return None
-    options = _json(host, DOCKER_INFO)
-    networks = [_without_ends(network) for network in _lines(host.output(DOCKER_NETWORKS))]
-    inspected = [_without_ends(answer) for answer in _lines(host.output(DOCKER_CONTAINER))]
-    try:
-        engine = engine_from_answers(
-            version, {"SecurityOptions": options}, networks, inspected[0] if inspected else None
-        )
-    except NotAnEngineAnswer as error:
-        host.problem("engine", f"docker's output cannot be read: {error}")
-        return None
-    if engine.container is None:
-        host.problem(
-            "container", f"docker inspect knows no container {container!r}", host.commands.get(DOCKER_CONTAINER)
-        )
-    return engine
-
-
-def _json(host: _Place, command: str) -> Any:
-    recorded = host.commands.get(command)
-    if recorded is None or recorded.exit_code:
-        return None
-    try:
-        return json.loads(recorded.stdout)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _lines(text: str) -> list[Any]:
-    """Return the JSON value of each line, without lines that are not JSON."""
-    values = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        try:
-            values.append(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
-    return values
-
-
-def _without_ends(value: Any) -> Any:
-    """Remove the end of each list ("") and object ("": null) that the script adds: Docker's templates need it."""
-    if isinstance(value, dict):
-        return {key: _without_ends(member) for key, member in value.items() if key}
-    if isinstance(value, list):
-        return [_without_ends(element) for element in value if element != ""]
-    return value
 
 
 def _files(permissions: str, members: Mapping[str, bytes]) -> Iterable[HostFile]:

@@ -177,7 +177,7 @@ def subnet_overlaps(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
 
 
 def _subnet_settings(resolved: ResolvedIntent) -> str:
-    """Return where the engine is told the subnets of its networks."""
+    """Return the settings that give the engine the subnets of its networks."""
     if engine_program(resolved) == "podman":
         return "'default_subnet' or 'default_subnet_pools' in /etc/containers/containers.conf"
     return "'bip' or 'default-address-pools' in /etc/docker/daemon.json"

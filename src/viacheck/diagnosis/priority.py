@@ -162,5 +162,5 @@ def _explains(cause: Cause, check: str) -> bool:
 
 def _causes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     finders = BRIDGED_FINDERS if resolved.bridged else NAT_FINDERS
-    found = (cause for finder in finders for cause in finder(resolved, measurements))
-    return (replace(cause, remedy=for_engine(cause.remedy, engine_program(resolved))) for cause in found)
+    every = (cause for finder in finders for cause in finder(resolved, measurements))
+    return (replace(cause, remedy=for_engine(cause.remedy, engine_program(resolved))) for cause in every)

@@ -162,7 +162,9 @@ def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
     from docker.constants import DEFAULT_DOCKER_API_VERSION, DEFAULT_UNIX_SOCKET
     from docker.utils import kwargs_from_env
 
-    address = base_url or os.environ.get("DOCKER_HOST") or _usual(DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
+    address = (
+        base_url or os.environ.get("DOCKER_HOST") or usual_address(DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
+    )
     try:
         reached = outer_host.engine_address(address)
         place = kwargs_from_env() if reached == address and not base_url else {"base_url": reached}
@@ -181,7 +183,7 @@ def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
         client.close()
 
 
-def _usual(docker: str) -> str:
+def usual_address(docker: str) -> str:
     """Return the address of podman's socket where Docker's does not exist and podman's does."""
     podman = f"unix://{PODMAN_SOCKET}"
     exist = [os.path.exists(outer_host.engine_address(place).removeprefix("unix://")) for place in (docker, podman)]

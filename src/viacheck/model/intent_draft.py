@@ -207,7 +207,10 @@ def _on_network(network: DockerNetwork) -> DraftedAttachment:
     if pool is not None:
         lines.append(f"subnet = {toml_text(pool.subnet)}")
         lines += [f"gateway = {toml_text(pool.gateway)}"] if pool.gateway else []
-        lines += [f"ip_range = {toml_text(pool.ip_range)}"] if pool.ip_range else []
+        # A range of podman need not be a subnet.
+        lines += [f"ip_range = {toml_text(pool.ip_range)}"] if pool.ip_range and "-" not in pool.ip_range else []
+    elif network.address_management == "dhcp":
+        lines.append(f"# {CORRECT}: subnet and gateway, which the LAN's DHCP server assigns")
     return DraftedAttachment(tuple(lines), parent=network.parent, gateway=pool.gateway if pool else None)
 
 
