@@ -18,6 +18,7 @@ IN_ORDER = (
     "labs/test_whole_host.py",
     "labs/test_fleet_run.py",
     "labs/test_engine_releases.py",
+    "labs/test_podman.py",
     "labs/test_live_whole_host.py",
     "labs/test_launcher.py",
     "labs/test_local_bridge.py",

@@ -46,12 +46,12 @@ def engine_of(commands: Mapping[str, Recorded], container: str) -> tuple[DockerE
     info = _json(commands.get(f"{program} info"))
     networks = [_without_ends(network) for network in _lines(commands.get(f"{program} network inspect"))]
     inspected = [_without_ends(answer) for answer in _lines(commands.get(f"{program} inspect"))]
-    found = inspected[0] if inspected else None
+    answer = inspected[0] if inspected else None
     try:
         if program == "podman":
-            engine = _podman(version, info, networks, found)
+            engine = _podman(version, info, networks, answer)
         else:
-            engine = engine_from_answers(version, {"SecurityOptions": info}, networks, found)
+            engine = engine_from_answers(version, {"SecurityOptions": info}, networks, answer)
     except NotAnEngineAnswer as error:
         return None, [_problem("engine", f"the output of {program} cannot be read: {error}")]
     if engine.container is None:

@@ -162,9 +162,8 @@ def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
     from docker.constants import DEFAULT_DOCKER_API_VERSION, DEFAULT_UNIX_SOCKET
     from docker.utils import kwargs_from_env
 
-    address = (
-        base_url or os.environ.get("DOCKER_HOST") or usual_address(DEFAULT_UNIX_SOCKET.replace("http+unix", "unix"))
-    )
+    usual = DEFAULT_UNIX_SOCKET.replace("http+unix", "unix")
+    address = base_url or os.environ.get("DOCKER_HOST") or usual_address(usual)
     try:
         reached = outer_host.engine_address(address)
         place = kwargs_from_env() if reached == address and not base_url else {"base_url": reached}
