@@ -322,6 +322,8 @@ def _parse_lab(text: str) -> LabSpec:
                 f"--lab: fault {fault!r} does not belong to lab {scenario!r}; it goes with "
                 + ", ".join(FAULTS[fault].on)
             )
+        if FAULTS[fault].flavour == "podman" and release != podman.NAME:
+            raise SelectionError(f"--lab: fault {fault!r} needs podman: engine:{scenario}@{podman.NAME}+{fault}")
         if FAULTS[fault].flavour == "host" and flavour != "host":
             raise SelectionError(f"--lab: fault {fault!r} needs a whole host: host:{text.rpartition(':')[2]}")
     if flavour != "host" and not at:

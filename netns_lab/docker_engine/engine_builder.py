@@ -19,13 +19,17 @@ from netns_lab.services.dhcp_client import DHCPClient, NoLease
 from viacheck.model.intent import Intent, NatAttach, PipeworkDhcpAttach, PipeworkStaticAttach
 from viacheck.model.intent_file import parse_intent
 
+DEFAULT_NETWORK = "bridge"
+"""The network of Docker's containers for which none is named."""
 PODMAN_NOTE = "the engine is podman: netavark makes the agent's network, and no daemon stops it with a restart"
 
 
-def engine_intent(plan: LabPlan, network: str = "bridge") -> Intent:
+def engine_intent(plan: LabPlan, network: str = DEFAULT_NETWORK) -> Intent:
     """Return the scenario's intent, with a container as the agent; ``network``: the engine's own, for NAT."""
     document = plan.intent.as_json()
-    attach = {"mode": "nat", "network": network} if plan.intent.mode == "nat" else document["agent"]["attach"]
+    attach = document["agent"]["attach"]
+    if isinstance(plan.intent.agent.attach, NatAttach) and plan.intent.agent.attach.network == DEFAULT_NETWORK:
+        attach = {"mode": "nat", "network": network}
     sources = {"source": document["agent"]["source"]} if plan.intent.agent.source else {}
     document["agent"] = {"container": AGENT_CONTAINER, "attach": attach, **sources}
     return parse_intent(document, source=f"lab engine:{plan.name}")

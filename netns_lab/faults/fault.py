@@ -9,6 +9,7 @@ from typing import Literal
 from netns_lab.lab import Lab
 
 Break = Callable[[Lab], None]
+FaultFlavour = Literal["any", "netns", "engine", "podman", "host"]
 FAULT_TABLE = "viacheck-fault"
 """The packet filter table that faults write their rules to."""
 LEAVES_ELSEWHERE = frozenset({"ROUTE-05", "EGRESS-01", "EGRESS-05", "EGRESS-08"})
@@ -28,7 +29,7 @@ class Fault:
     diagnosis: str
     """The main diagnosis."""
     apply: Break
-    flavour: Literal["any", "netns", "engine", "host"] = "any"
+    flavour: FaultFlavour = "any"
     needs: Mapping[str, str] = field(default_factory=dict)
     """Programs that must be installed besides those of the lab, and the Debian package of each."""
     diagnoses: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -45,7 +46,7 @@ def fault(
     on: str | tuple[str, ...],
     breaks: set[str] | Mapping[str, set[str]],
     diagnosis: str,
-    flavour: Literal["any", "netns", "engine", "host"] = "any",
+    flavour: FaultFlavour = "any",
     needs: Mapping[str, str] | None = None,
 ) -> Callable[[Break], Break]:
     """Register a fault under its name.

@@ -7,7 +7,7 @@ from netns_lab.faults.fault import FAULT_TABLE, LEAVES_ELSEWHERE, fault
 from netns_lab.lab import Lab
 from netns_lab.nft_rules import Forward, ForwardPolicy
 from netns_lab.plan import AGENT_PATH
-from netns_lab.scenarios import AGENT_SUBNET
+from netns_lab.scenarios import AGENT_SUBNET, USERSPACE_NETWORK
 
 SECOND_NETWORK = "another"
 
@@ -130,6 +130,17 @@ def second_network(lab: Lab) -> None:
     # Its name sorts before bridge, which decides before Docker 28.
     lab.engine.networks.create_bridge(SECOND_NETWORK, "172.31.0.0/24")
     lab.engine.networks.connect(SECOND_NETWORK, lab.agent_container, gateway_priority=1)
+
+
+@fault("userspace-network", "Podman was started with --network slirp4netns, whose packets are the host's own",
+       on="policy-routing", breaks={"NAT-03", "ROUTE-05", "EGRESS-01", "EGRESS-05", "EGRESS-08"},
+       diagnosis="AGENT_ON_USERSPACE_NETWORK", flavour="podman")  # fmt: skip
+def userspace_network(lab: Lab) -> None:
+    assert lab.engine is not None
+    lab.host.sysctl("net/ipv4/ping_group_range", "0 2147483647")
+    lab.engine.containers.remove(lab.agent_container)
+    lab.engine.containers.run(lab.agent_container, network=USERSPACE_NETWORK)
+    lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
 
 
 @fault("engine-stopped", "The Docker engine does not answer", on=("nat", "policy-routing"),

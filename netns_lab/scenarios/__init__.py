@@ -3,7 +3,15 @@
 Importing this package registers every lab.
 """
 
-from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, SECOND_ADDRESS, TABLE, TABLE_NAME
+from netns_lab.scenarios.nat import (
+    AGENT_SUBNET,
+    AGENT_SUBNET6,
+    BRIDGE,
+    SECOND_ADDRESS,
+    TABLE,
+    TABLE_NAME,
+    USERSPACE_NETWORK,
+)
 
 # isort: split
 # The NAT chapter comes first in the guide, and so in every list of labs.
@@ -25,6 +33,7 @@ __all__ = [
     "SECOND_ADDRESS",
     "TABLE",
     "TABLE_NAME",
+    "USERSPACE_NETWORK",
     "WHOLE_HOSTS",
     "Flavour",
     "policy_routing_ifupdown",

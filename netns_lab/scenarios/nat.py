@@ -13,6 +13,7 @@ from viacheck.model.snapshot import Family, Rule
 BRIDGE, AGENT_SUBNET, AGENT_SUBNET6 = "docker0", "172.17.0.0/16", "fd00:17::/64"
 TABLE, TABLE_NAME = 200, "wlan0rt"
 BACKSTOP_METRIC = 4278198272
+USERSPACE_NETWORK = "slirp4netns"
 SECOND_ADDRESS = "172.17.0.3"
 """The second address of an agent with two."""
 
@@ -40,6 +41,23 @@ def nat(lab: LabDraft) -> LabPlan:
     lab.behind_bridge(BRIDGE, AGENT_SUBNET)
     lab.host.packet_filter.append(Masquerade(source=AGENT_SUBNET, not_oif=BRIDGE))
     return lab.finish({"agent": _nat_agent(), "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}})
+
+
+@scenario(
+    "nat-userspace",
+    "Two uplinks, slirp4netns carries the agent's packets: they leave as the host's own",
+    "NAT, host with multiple physical interfaces",
+    podman_only=True,
+)
+def nat_userspace(lab: LabDraft) -> LabPlan:
+    """Describe a container of podman without a bridge: a program of the host sends what the container sends."""
+    office = lab.uplink("eth0", "10.10.40.0/24")
+    lab.uplink("wlan0", "10.10.50.0/24")
+    lab.host.route("default", via=office.gateway, dev="eth0")
+    # As systemd sets it: without it the program may not send an ICMP echo.
+    lab.host.sysctls["net/ipv4/ping_group_range"] = "0 2147483647"
+    agent = {"netns": "/run/netns/agent", "attach": {"mode": "nat", "network": USERSPACE_NETWORK}}
+    return lab.finish({"agent": agent, "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}})
 
 
 def _two_uplinks(lab: LabDraft, ipv6: bool = False) -> None:

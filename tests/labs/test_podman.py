@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from netns_lab.docker_engine.podman import NAME, RELEASE, PodmanEngine
+from netns_lab.faults import FAULTS as REGISTERED
 from netns_lab.lab_specs import LabSpec
 from netns_lab.open_lab import open_lab
 from netns_lab.whole_host.base_root import BaseRoot
@@ -24,11 +25,12 @@ from viacheck.bundle.writer import Case, write_bundle
 from viacheck.model.result import CheckResult, Verdict
 from viacheck.model.site_agents import SOLE_AGENT
 
-HEALTHY = ("nat", "policy-routing", "macvlan", "macvlan-dhcp")
+HEALTHY = ("nat", "policy-routing", "macvlan", "macvlan-dhcp", "nat-userspace")
 FAULTS = {
     "nat+filter-flushed": ("NAT-02", "MASQUERADE_MISSING", "podman network reload te-agent"),
     "policy-routing+rule-missing": ("ROUTE-02", "RULE_MISSING", "ip rule add priority 1000 from 172.17.0.0/16"),
     "macvlan+wrong-parent": ("MACVLAN-01", "PARENT_WRONG", None),
+    "policy-routing+userspace-network": ("NAT-03", "AGENT_ON_USERSPACE_NETWORK", None),
 }
 MORE_FAULTS = {
     "policy-routing+second-network": ("EGRESS-01", "DEFAULT_BY_OTHER_NETWORK", "$(podman inspect"),
@@ -60,9 +62,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def run(_base_root: None, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Finished:
     """One run through the front door: healthy labs and labs with a fault."""
-    events = ("--mend-in-lab",) if pytestconfig.option.releases else ("-k", "not FLAP or FLAP-04")
+    events = () if pytestconfig.option.releases else ("-k", "not FLAP or FLAP-04")
     options = ("--lab", ",".join(map(lab_of, (*HEALTHY, *faults_of(pytestconfig)))), *events, "-n", "3")
     return run_once(tmp_path_factory, "podman", lambda folder: viacheck(*options, report_dir=folder))
+
+
+@pytest.fixture(scope="module")
+def mended(run: Finished, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Finished:
+    """The labs with a fault, and each fix tried in a lab of its own; the first run without ``--releases``."""
+    if not pytestconfig.option.releases:
+        return run
+    labs = ",".join(map(lab_of, faults_of(pytestconfig)))
+    options = ("--lab", labs, "--mend-in-lab", "-k", "not FLAP", "-n", "3")
+    return run_once(tmp_path_factory, "podman-mended", lambda folder: viacheck(*options, report_dir=folder))
 
 
 def results_of(run: Finished, name: str) -> dict[str, list[CheckResult]]:
@@ -76,6 +88,13 @@ def test_a_healthy_lab_has_no_failure(run: Finished, name: str) -> None:
     results = results_of(run, name)
     bad = {Verdict.FAIL, Verdict.INCONCLUSIVE}
     assert not [case for cases in results.values() for case in cases if case.verdict in bad], run.said
+    assert {case.verdict for case in results["HOST-01"]} == {Verdict.PASS}
+    if name == "nat-userspace":
+        assert {case.case: case.verdict for case in results["EGRESS-01"]} == {
+            "icmp": Verdict.PASS, "udp": Verdict.PASS, "tcp": Verdict.NOT_APPLICABLE,
+        }  # fmt: skip
+        assert not [case for cases in results.values() for case in cases if "masquerad" in case.observed]
+        return
     proven = {"HOST-01", "HOST-07", "EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-08", "FLAP-04"}
     proven |= {"MACVLAN-01", "MACVLAN-02", "MACVLAN-03"} if name.startswith("macvlan") else {"NAT-02", "NAT-03"}
     for check in proven:
@@ -88,10 +107,10 @@ def test_the_server_that_gives_the_agent_its_address_collides_with_nothing(run: 
     assert (leased.verdict, assigned.verdict) == (Verdict.NOT_APPLICABLE, Verdict.PASS)
 
 
-def test_a_fault_is_found(run: Finished, fault: str, pytestconfig: pytest.Config) -> None:
+def test_a_fault_is_found(mended: Finished, fault: str, pytestconfig: pytest.Config) -> None:
     check, code, fix = (FAULTS | MORE_FAULTS)[fault]
-    assert run.exit_code == 1
-    causes = [case.diagnosis for case in results_of(run, fault)[check] if case.diagnosis is not None]
+    assert mended.exit_code == 1
+    causes = [case.diagnosis for case in results_of(mended, fault)[check] if case.diagnosis is not None]
     assert {cause.code for cause in causes} == {code}
     lines = [line for cause in causes for line in (*cause.remedy, *cause.undo)]
     assert not [line for line in lines if "docker" in line]
@@ -99,6 +118,12 @@ def test_a_fault_is_found(run: Finished, fault: str, pytestconfig: pytest.Config
     if pytestconfig.option.releases and fix is not None:
         checks = [cause.remedy_check for cause in causes]
         assert all(tried is not None and tried.verified and tried.rollback_verified for tried in checks), checks
+
+
+def test_packets_that_a_program_carries_break_what_is_declared(run: Finished) -> None:
+    results = results_of(run, "policy-routing+userspace-network")
+    failed = {check for check, cases in results.items() if any(case.verdict is Verdict.FAIL for case in cases)}
+    assert failed == REGISTERED["userspace-network"].breaks
 
 
 @pytest.fixture(scope="module")

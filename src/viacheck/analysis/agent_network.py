@@ -29,6 +29,7 @@ class ApartBy(StrEnum):
 
     HOST_NETWORK = "host-network"
     TUNNEL = "tunnel"
+    USERSPACE = "userspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,10 @@ def apart_from_attachment(resolved: ResolvedIntent) -> AgentNetwork | None:
         return None
     if resolved.shares_host_network:
         return AgentNetwork(ApartBy.HOST_NETWORK, "the agent shares the host's network: its packets are the host's own")
+    if (carrier := resolved.snapshot.carrier) is not None:
+        return AgentNetwork(
+            ApartBy.USERSPACE, f"{carrier} carries the agent's packets: it sends them from sockets of this host"
+        )
     path = own_path(resolved)
     return AgentNetwork(ApartBy.TUNNEL, path.reason) if path.end is PathEnd.TUNNEL else None
 
@@ -102,6 +107,8 @@ def attached_elsewhere(resolved: ResolvedIntent) -> AttachedElsewhere | None:
     if container.network_mode.startswith("container:") and container.namespace_of is None:
         return None
     names = [on.network for on in container.attachments if on.network != NO_NETWORK]
+    if not names and resolved.snapshot.carrier is not None:
+        names = [resolved.snapshot.carrier]
     if wanted in names:
         return None
     shared = f" (it shares the network of {container.namespace_of})" if container.namespace_of else ""

@@ -107,7 +107,7 @@ def rule_past_main(resolved: ResolvedIntent) -> ShadowingRule | None:
 
     None where it has a table, leaves by its uplink, or one of the kernel's own tables sends it elsewhere.
     """
-    if resolved.intent.policy_routed or resolved.agent_source is None or resolved.shares_host_network:
+    if resolved.intent.policy_routed or resolved.agent_source is None or resolved.sent_by_host:
         return None
     protocols_by_rule: dict[Rule, list[TransportProtocol]] = {}
     for protocol in resolved.intent.probe.protocols:

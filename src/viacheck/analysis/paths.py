@@ -180,6 +180,8 @@ class PathTracer:
                 source=decision.source, gateway=decision.gateway,
                 reason=f"the agent shares the host's network: {'; '.join(deciders(decision))}",
             )  # fmt: skip
+        if self.resolved.snapshot.carrier is not None:
+            return self._carried(traffic, link, self.resolved.snapshot.carrier, hops)
         if link.kind in ON_PARENT:
             return self._on_parent(traffic, link, decision, hops)
         if link.kind == "veth":
@@ -213,6 +215,24 @@ class PathTracer:
         return Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=frozenset({link.name}), source=decision.source,
             gateway=decision.gateway, reason=f"{link.name} is an interface of the agent's own",
+        )  # fmt: skip
+
+    def _carried(self, traffic: Traffic, link: Link, carrier: str, hops: list[PathHop]) -> Path:
+        """Continue with the packets that a program of the host sends in the agent's place: routed as the host's own."""
+        hops.append(hop("agent", link.name, "link", None, f"enters {carrier}"))
+        packet = Packet(
+            source=None, destination=traffic.destination, protocol=traffic.protocol, dport=traffic.dport
+        )  # fmt: skip
+        decision = self.resolved.model.decide(packet)
+        hops.append(route_hop("host", decision))
+        if (ended := _undelivered(decision, "the host's")) is not None:
+            return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
+        egress = frozenset(exit_.interface for exit_ in decision.exits)
+        hops += [hop("wire", interface, "link", None, f"leaves by {interface}") for interface in sorted(egress)]
+        return Path(
+            traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=egress, source=decision.source,
+            gateway=decision.gateway,
+            reason=f"{carrier} sends them as the host's own: {'; '.join(deciders(decision))}",
         )  # fmt: skip
 
     def _on_parent(self, traffic: Traffic, link: Link, decision: Decision, hops: list[PathHop]) -> Path:

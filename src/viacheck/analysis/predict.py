@@ -32,7 +32,7 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
     if not resolved.bridged and resolved.agent_source is None:
         return Prediction(None, "not predicted: the agent's subnet is not known (HOST-07)")
     port = None if protocol == "icmp" else resolved.intent.probe.port
-    if resolved.bridged or resolved.shares_host_network:
+    if resolved.bridged or resolved.sent_by_host:
         return _by_own_routing(resolved, probe_traffic(resolved, protocol))
     drawn = own_path(resolved, protocol)
     if drawn.random_rules and drawn.depends_on_flow:

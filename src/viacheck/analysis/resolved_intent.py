@@ -124,6 +124,11 @@ class ResolvedIntent:
         return here == there and len(here) > 1
 
     @property
+    def sent_by_host(self) -> bool:
+        """Whether the host routes the agent's packets as its own: they share a network, or a program carries them."""
+        return self.shares_host_network or self.snapshot.carrier is not None
+
+    @property
     def bridged(self) -> bool:
         """Whether the intent puts the agent on its parent's LAN, with a MAC address of its own."""
         return not isinstance(self.intent.agent.attach, NatAttach)
@@ -227,7 +232,7 @@ class ResolvedIntent:
     def bridge(self) -> str | None:
         """The host's interface by which the agent's packets arrive: its bridge, for NAT."""
         attach = self.intent.agent.attach
-        if not isinstance(attach, NatAttach):
+        if not isinstance(attach, NatAttach) or self.snapshot.carrier is not None:
             return None
         if attach.bridge is not None:
             return attach.bridge
@@ -275,7 +280,7 @@ class ResolvedIntent:
 
     def agent_packet(self, protocol: TransportProtocol | None = None, destination: str | None = None) -> Packet:
         """The agent's packet as the host's routing sees it arrive, or as the host's own where the two share it."""
-        own = self.shares_host_network
+        own = self.sent_by_host
         return Packet(
             source=None if own else self.agent_source,
             destination=destination or self.target,

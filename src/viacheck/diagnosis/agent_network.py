@@ -30,6 +30,7 @@ from viacheck.diagnosis.remedy import NO_REMEDY, Command, Remedy, command, in_ag
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import TABLE_MAIN
+from viacheck.model.toml_text import toml_text
 
 _PAST_ATTACHMENT = EGRESS | REACHES_GATEWAY | {
     "HOST-04", "HOST-05", "NAT-01", "NAT-02", "ROUTE-02", "ROUTE-03", "ROUTE-05", "ROUTE-06", "ROUTE-07", "EGRESS-07",
@@ -57,6 +58,8 @@ def apart(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
             decision="create the container again on a Docker network (not '--network host'), or accept that the host's "
             "own routing decides for it",
         )  # fmt: skip
+    elif network.kind is ApartBy.USERSPACE:
+        yield from _on_userspace_network(resolved, network.text)
     else:
         yield Cause(
             "AGENT_USES_TUNNEL", "EGRESS-01",
@@ -65,6 +68,29 @@ def apart(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
             decision="if the tunnel is meant, judge where its own packets go: probe the tunnel's far end; if not, end "
             "the program that makes the tunnel",
         )  # fmt: skip
+
+
+def _on_userspace_network(resolved: ResolvedIntent, text: str) -> Iterator[Cause]:
+    """Yield the cause of packets that the intent wants on another way than the host's own."""
+    carrier, leaves_by = resolved.snapshot.carrier, resolved.host_decision.interface
+    named = intended_docker_network(resolved) in (carrier, *_networks(resolved))
+    if named and leaves_by == resolved.uplink and not resolved.intent.policy_routed:
+        return
+    file = ("[agent.attach]", 'mode = "nat"', f"network = {toml_text(str(carrier))}")
+    yield Cause(
+        "AGENT_ON_USERSPACE_NETWORK", "EGRESS-01" if named else _attachment_check(resolved),
+        f"{text}. They leave by {leaves_by or 'no interface'} as the host's own packets do; no rule for the agent's "
+        "subnet, no bridge and no forwarding applies to them",
+        also_affects=_PAST_ATTACHMENT | _OF_ATTACHMENT,
+        site_file=() if named else file,
+        decision="create the container again on a network of podman with a bridge, as root, or accept that the host's "
+        "own routing decides for it",
+    )  # fmt: skip
+
+
+def _networks(resolved: ResolvedIntent) -> list[str]:
+    container = resolved.snapshot.container
+    return [on.network for on in container.attachments] if container is not None else []
 
 
 def _attachment_check(resolved: ResolvedIntent) -> str:

@@ -240,7 +240,7 @@ def taken_by_rule(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
 
 def table_not_in_site_file(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Find a rule that sends an agent to a table which the intent does not name, and out by the intended uplink."""
-    if resolved.intent.policy_routed or resolved.agent_source is None or resolved.shares_host_network:
+    if resolved.intent.policy_routed or resolved.agent_source is None or resolved.sent_by_host:
         return
     decision = resolved.agent_decision(resolved.intent.probe.protocols[0])
     if decision.table in (None, *KERNELS_TABLES) or decision.interfaces != {resolved.uplink}:

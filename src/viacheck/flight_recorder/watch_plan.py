@@ -155,6 +155,11 @@ def _senders(resolved: ResolvedIntent, interfaces: tuple[str, ...]) -> tuple[dic
     if resolved.shares_host_network:
         reason = "the agent shares the host's network: nothing distinguishes its packets from the host's own"
         return {}, dict.fromkeys(interfaces, reason)
+    if resolved.snapshot.carrier is not None:
+        reason = (
+            f"{resolved.snapshot.carrier} sends the agent's packets: nothing distinguishes them from the host's own"
+        )
+        return {}, dict.fromkeys(interfaces, reason)
     host = resolved.snapshot.host
     arrived_on = set()
     for name in (resolved.bridge, *resolved.agent_ports):
