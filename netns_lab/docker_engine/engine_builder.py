@@ -10,7 +10,7 @@ from netns_lab import macvlan_network, pipework_host
 from netns_lab.builder import build
 from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
 from netns_lab.docker_engine.podman import NAME as PODMAN
-from netns_lab.docker_engine.podman import PodmanEngine
+from netns_lab.docker_engine.podman import USER_NETWORK, PodmanEngine
 from netns_lab.lab import AGENT_CONTAINER, Lab
 from netns_lab.plan import LabPlan, without_agent
 from netns_lab.rtnetlink_batch import LabBuildError
@@ -74,7 +74,9 @@ def build_with_podman(plan: LabPlan, base: Path) -> Lab:
     intent = engine_intent(plan, PODMAN)
     lab = build(replace(_host_alone(plan), intent=intent, notes=(*plan.notes, PODMAN_NOTE)))
     try:
-        lab.engine = engine = PodmanEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, base=base)
+        attach = intent.agent.attach
+        rootless = isinstance(attach, NatAttach) and attach.network == USER_NETWORK
+        lab.engine = engine = PodmanEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, base=base, rootless=rootless)
         if plan.leased is not None:
             macvlan_network.create_leased(engine, intent)
             macvlan_network.run_agent(lab, macvlan_network.intended(intent).name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -36,6 +37,14 @@ NAME = "podman"
 DHCP_PROXY = ("/usr/lib/podman/netavark", "dhcp-proxy", "--activity-timeout", "0")
 """netavark-dhcp-proxy.service, which holds the leases of containers on networks with DHCP."""
 DHCP_PROXY_SOCKET = "/run/podman/nv-proxy.sock"
+USER, USER_HOME, USER_RUNTIME = "1000", "/run/operator", "/run/user/1000"
+"""The ordinary user that runs a rootless podman."""
+AS_USER = (
+    "setpriv", "--reuid", USER, "--regid", USER, "--init-groups",
+    "env", f"HOME={USER_HOME}", f"XDG_RUNTIME_DIR={USER_RUNTIME}",
+)  # fmt: skip
+USER_NETWORK = "pasta"
+"""The network of a rootless podman's containers for which none is named."""
 # The machine's own hierarchy may be of version 1, which podman 5 refuses. Containers stay in the cgroup of the lab, so
 # that none is left behind, and no overlay lies on the overlay of the base root.
 _PREPARE = """
@@ -46,8 +55,18 @@ cat >/etc/containers/storage.conf <<'END'
 driver = "overlay"
 graphroot = "/run/containers-data"
 runroot = "/run/containers"
+rootless_storage_path = "$HOME/storage"
 END
 cat >/etc/containers/containers.conf
+"""
+# Its own device node: that of the machine may be for root alone, where no udev runs.
+_PREPARE_USER = """
+mount -t tmpfs tmpfs /dev/net
+mknod -m 666 /dev/net/tun c 10 200
+useradd --uid "$1" lab
+mkdir -p "$2" "$3/podman"
+chown "$1:$1" "$2" "$3" "$3/podman"
+chmod 1777 /tmp
 """
 _SETTINGS = """\
 [containers]
@@ -65,11 +84,11 @@ class PodmanContainers(EngineContainers):
     """Containers that are started by ``podman run``."""
 
     def __init__(
-        self, client: Callable[[], DockerClient], proc: Callable[[], str], run: Callable[..., str], busybox: str
+        self, client: Callable[[], DockerClient], proc: Callable[[], str], podman: Callable[..., str], busybox: str
     ) -> None:
-        """``run`` runs a program in podman's file system, and returns its output."""
+        """``podman`` runs a command of podman, and returns its output."""
         super().__init__(client, proc, busybox)
-        self._run, self._image_made = run, False
+        self._podman, self._image_made = podman, False
 
     def run(
         self,
@@ -89,7 +108,7 @@ class PodmanContainers(EngineContainers):
             EngineFailed: podman refuses.
         """
         if image == IMAGE and not self._image_made:
-            self._run("podman", "import", "-", IMAGE, stdin=image_tar(self._busybox))
+            self._podman("import", "-", IMAGE, stdin=image_tar(self._busybox))
             self._image_made = True
         options = ["--init", "--name", name, "--hostname", name, "--network", network]
         options += ["--ip", address] if address else []
@@ -97,17 +116,17 @@ class PodmanContainers(EngineContainers):
         options += [word for server in dns for word in ("--dns", server)]
         options += [word for key, value in (environment or {}).items() for word in ("--env", f"{key}={value}")]
         options += [word for capability in capabilities for word in ("--cap-add", capability)]
-        self._run("podman", "run", "--detach", *options, image, "sleep", "infinity")
+        self._podman("run", "--detach", *options, image, "sleep", "infinity")
         return self.pid(name)
 
 
 class PodmanNetworks(EngineNetworks):
     """Networks that are made by ``podman network create``."""
 
-    def __init__(self, client: Callable[[], DockerClient], run: Callable[..., str]) -> None:
-        """``run`` runs a program in podman's file system, and returns its output."""
+    def __init__(self, client: Callable[[], DockerClient], podman: Callable[..., str]) -> None:
+        """``podman`` runs a command of podman, and returns its output."""
         super().__init__(client)
-        self._run = run
+        self._podman = podman
 
     def create_bridge(self, name: str, subnet: str, gateway: str | None = None, bridge: str | None = None) -> None:
         """Create a bridge network; see :meth:`EngineNetworks.create_bridge`.
@@ -116,7 +135,7 @@ class PodmanNetworks(EngineNetworks):
             EngineFailed: podman refuses.
         """
         options = ["--interface-name", bridge] if bridge else []
-        self._podman(name, "bridge", subnet, gateway, None, options)
+        self._create_pool(name, "bridge", subnet, gateway, None, options)
 
     def create_macvlan(
         self, name: str, parent: str, subnet: str, gateway: str | None = None, ip_range: str | None = None
@@ -126,7 +145,7 @@ class PodmanNetworks(EngineNetworks):
         Raises:
             EngineFailed: podman refuses.
         """
-        self._podman(name, "macvlan", subnet, gateway, ip_range, ["--opt", f"parent={parent}"])
+        self._create_pool(name, "macvlan", subnet, gateway, ip_range, ["--opt", f"parent={parent}"])
 
     def create_macvlan_dhcp(self, name: str, parent: str) -> None:
         """Create a macvlan network whose addresses the LAN's DHCP server assigns.
@@ -134,9 +153,7 @@ class PodmanNetworks(EngineNetworks):
         Raises:
             EngineFailed: podman refuses.
         """
-        self._run(
-            "podman", "network", "create", "-d", "macvlan", "--ipam-driver", "dhcp", "-o", f"parent={parent}", name
-        )
+        self._podman("network", "create", "-d", "macvlan", "--ipam-driver", "dhcp", "-o", f"parent={parent}", name)
 
     def connect(self, name: str, container: str, *, gateway_priority: int) -> None:
         """Connect a container to a network; podman knows no priority, and the last network has the default route.
@@ -145,14 +162,14 @@ class PodmanNetworks(EngineNetworks):
             EngineFailed: podman refuses.
         """
         del gateway_priority
-        self._run("podman", "network", "connect", name, container)
+        self._podman("network", "connect", name, container)
 
-    def _podman(
+    def _create_pool(
         self, name: str, driver: str, subnet: str, gateway: str | None, ip_range: str | None, options: Sequence[str]
     ) -> None:
         pool = ["--subnet", subnet, *(["--gateway", gateway] if gateway else [])]
         pool += ["--ip-range", ip_range] if ip_range else []
-        self._run("podman", "network", "create", "--driver", driver, *pool, *options, name)
+        self._podman("network", "create", "--driver", driver, *pool, *options, name)
 
 
 class PodmanEngine:
@@ -166,23 +183,26 @@ class PodmanEngine:
     containers: EngineContainers
     networks: PodmanNetworks
 
-    def __init__(self, sandbox: EngineSandbox, busybox: str) -> None:
+    def __init__(self, sandbox: EngineSandbox, busybox: str, *, rootless: bool) -> None:
         """Use :meth:`start`."""
         self._sandbox = sandbox
+        self._as_user = AS_USER if rootless else ()
+        self._socket = f"{USER_RUNTIME}/podman/podman.sock" if rootless else PODMAN_SOCKET
         self._service: subprocess.Popen[bytes] | None = None
         self._proxy: subprocess.Popen[bytes] | None = None
         self._client: DockerClient | None = None
-        self.containers = PodmanContainers(lambda: self.client, lambda: self.proc, self.run, busybox)
-        self.networks = PodmanNetworks(lambda: self.client, self.run)
+        self.containers = PodmanContainers(lambda: self.client, lambda: self.proc, self.podman, busybox)
+        self.networks = PodmanNetworks(lambda: self.client, self.podman)
 
     @classmethod
-    def start(cls, host: Namespace, *, subnet: str, base: Path) -> Self:
+    def start(cls, host: Namespace, *, subnet: str, base: Path, rootless: bool = False) -> Self:
         """Start podman's service on a host's namespace, and wait until it listens.
 
         Args:
             host: where podman0 and the packet filter's rules are made.
             subnet: of podman's own network.
             base: the root of the release that has podman.
+            rootless: an ordinary user runs it.
 
         Raises:
             EngineFailed: it does not listen in time, with its output.
@@ -191,10 +211,12 @@ class PodmanEngine:
             sandbox = EngineSandbox(host, START_TIMEOUT, base)
         except SandboxFailed as error:
             raise EngineFailed(str(error)) from error
-        engine = cls(sandbox, f"{base}{BUSYBOX}")
+        engine = cls(sandbox, f"{base}{BUSYBOX}", rootless=rootless)
         try:
             settings = _SETTINGS.format(subnet=json.dumps(subnet))
             engine.run("sh", "-ec", _PREPARE, stdin=settings.encode())
+            if rootless:
+                engine.run("sh", "-ec", _PREPARE_USER, "sh", USER, USER_HOME, USER_RUNTIME)
             engine.start_service()
         except BaseException:
             engine.close()
@@ -219,7 +241,7 @@ class PodmanEngine:
     @property
     def base_url(self) -> str:
         """The address of its API, for any client on this machine."""
-        return f"unix://{self.root}{PODMAN_SOCKET}"
+        return f"unix://{self.root}{self._socket}"
 
     @property
     def hosts_url(self) -> str:
@@ -245,6 +267,14 @@ class PodmanEngine:
             self._client = docker.DockerClient(self.base_url, timeout=ANSWER_TIMEOUT)
         return self._client
 
+    def podman(self, *arguments: str, stdin: bytes = b"") -> str:
+        """Run a command of podman as the user who runs the service, and return its output.
+
+        Raises:
+            EngineFailed: it fails; the message has the last line of its errors.
+        """
+        return self.run(*self._as_user, "podman", *arguments, stdin=stdin)
+
     def run(self, *argv: str, stdin: bytes = b"") -> str:
         """Run a program in podman's file system and namespaces, and return its output.
 
@@ -261,7 +291,8 @@ class PodmanEngine:
             if done.returncode:
                 lines = errors.read().decode(errors="replace").strip().splitlines()
                 reason = lines[-1] if lines else "no output"
-                raise EngineFailed(f"{' '.join(argv[:3])} ended with exit code {done.returncode}: {reason}")
+                command = argv[argv.index("podman") :] if "podman" in argv else argv
+                raise EngineFailed(f"{shlex.join(command[:3])} ended with exit code {done.returncode}: {reason}")
             return output.read().decode(errors="replace")
 
     def start_service(self) -> None:
@@ -270,11 +301,10 @@ class PodmanEngine:
         Raises:
             EngineFailed: it does not listen in time, with the end of its output.
         """
+        command = ("podman", "system", "service", "--time", "0", f"unix://{self._socket}")
         with open(f"{self.root}/run/service.log", "ab") as log:
-            self._service = self._start(
-                "podman", "system", "service", "--time", "0", f"unix://{PODMAN_SOCKET}", log=log
-            )
-        self._wait_for(self._service, PODMAN_SOCKET, "service.log")
+            self._service = self._start(*self._as_user, *command, log=log)
+        self._wait_for(self._service, self._socket, "service.log")
 
     def start_dhcp_proxy(self) -> None:
         """Start the proxy that asks the DHCP server of a LAN in a container's place, and wait until it listens.

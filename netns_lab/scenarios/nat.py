@@ -51,12 +51,27 @@ def nat(lab: LabDraft) -> LabPlan:
 )
 def nat_userspace(lab: LabDraft) -> LabPlan:
     """Describe a container of podman without a bridge: a program of the host sends what the container sends."""
+    return _carried(lab, USERSPACE_NETWORK)
+
+
+@scenario(
+    "nat-rootless",
+    "Two uplinks, an ordinary user's podman: pasta carries the agent's packets",
+    "NAT, host with multiple physical interfaces",
+    podman_only=True,
+)
+def nat_rootless(lab: LabDraft) -> LabPlan:
+    """Describe a container of a rootless podman, on its default network."""
+    return _carried(lab, "pasta")
+
+
+def _carried(lab: LabDraft, network: str) -> LabPlan:
     office = lab.uplink("eth0", "10.10.40.0/24")
     lab.uplink("wlan0", "10.10.50.0/24")
     lab.host.route("default", via=office.gateway, dev="eth0")
     # As systemd sets it: without it the program may not send an ICMP echo.
     lab.host.sysctls["net/ipv4/ping_group_range"] = "0 2147483647"
-    agent = {"netns": "/run/netns/agent", "attach": {"mode": "nat", "network": USERSPACE_NETWORK}}
+    agent = {"netns": "/run/netns/agent", "attach": {"mode": "nat", "network": network}}
     return lab.finish({"agent": agent, "egress": BY_DEFAULT, "host": {"default_exit": "eth0"}})
 
 

@@ -36,7 +36,8 @@ HOST_BITS6 = 64
 COMMON_NAMES = frozenset({
     *MODES, *PROTOCOLS, *get_args(Survivable), *get_args(Manager), *(verdict.value for verdict in Verdict),
     "agent", "bridge", "container", "default", "docker", "global", "host", "kernel", "lab", "link", "local",
-    "localhost", "main", "network", "none", "root", "site", "static", "unicast", "veth", "viacheck",
+    "localhost", "main", "network", "none", "pasta", "podman", "root", "site", "slirp4netns", "static", "unicast",
+    "veth", "viacheck",
     "address", "answer", "command", "counter", "decision", "error", "event", "far-end", "file", "gateway",
     "iptables", "lookup", "netlink", "netns", "packets", "probe", "remote", "route", "rule", "state", "table", "target",
     "timeline", "uplink",
