@@ -5,17 +5,24 @@ With ``--releases`` the engines of all releases run: each needs a base root of i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from netns_lab.faults.host import SECOND_NETWORK
+from netns_lab.lab_specs import LabSpec
+from netns_lab.open_lab import open_lab
 from netns_lab.whole_host.base_root import RELEASES, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
 from tests.helpers.engine_answers import BRIDGE, RECORDED_AS, answers_of, packet_filter_of, recorded_host, shape
 from tests.helpers.front_door import Finished, by_check, run_once, viacheck
 from tests.helpers.paths import RECORDED
+from viacheck.analysis.agent_network import other_default
+from viacheck.analysis.sightings import left_by
 from viacheck.model.result import Verdict
 from viacheck.parsers.iptables_save import parse_iptables_save
 
@@ -81,6 +88,29 @@ def test_a_second_network_that_takes_the_default_route_is_found(run: Finished, r
     assert {cause.code for cause in causes} == {"DEFAULT_BY_OTHER_NETWORK"}
     lasting = [line for cause in causes for line in cause.remedy if "--gw-priority" in line]
     assert bool(lasting) is (release == "forky"), causes
+
+
+@pytest.mark.usefixtures("_base_root")
+def test_a_second_network_leaves_the_default_route_to_a_higher_priority(release: str, tmp_path: Path) -> None:
+    """Docker 28 keeps the priority when the container restarts; an older engine goes by the networks' names."""
+    spec = LabSpec("policy-routing", "engine", release=release)
+    with contextlib.closing(open_lab(spec)) as lab:
+        engine = lab.engine
+        assert engine is not None
+        # Its name sorts before bridge.
+        engine.networks.create_bridge(SECOND_NETWORK, "172.31.0.0/24")
+        engine.networks.connect(SECOND_NETWORK, lab.agent_container, gateway_priority=-1)
+        for restarted in (False, True):
+            if restarted:
+                engine.containers.restart(lab.agent_container)
+                lab.set_agent_namespace(engine.containers.namespace(lab.agent_container))
+            with contextlib.closing(spec.target_of(lab, ends_lab=False)) as target:
+                by_second = other_default(target.resolved)
+                probes = target.traffic_tests(tmp_path).agent("udp")
+                left = left_by(probes, target.resolved.egress_interfaces)
+            keeps = release == "forky"
+            assert (by_second is None) is keeps
+            assert list(left) == (["wlan0"] if keeps else ["eth0"])
 
 
 def test_the_recording_has_the_engines_own_keys_and_chains(release: str) -> None:

@@ -176,6 +176,22 @@ def test_a_stopped_agent_without_environment() -> None:
     assert container.attachments == (Attachment(network="bridge"),)
 
 
+@pytest.mark.parametrize("version", ["1.12", "20.10", "26", "28"])
+def test_no_field_that_docker_29_removed_is_read(version: str) -> None:
+    """API 1.52 has a container's addresses in Networks alone (Docker Engine API, version history)."""
+    older = recorded(version)
+    settings = older["container"]["NetworkSettings"]
+    removed = settings.keys() - {"Networks", "Ports", "SandboxID", "SandboxKey"}
+    assert removed or version == "1.12"
+    newer = recorded(version)
+    newer["container"]["NetworkSettings"] = {key: value for key, value in settings.items() if key not in removed}
+    read = [
+        engine_from_answers(answers["version"], answers["info"], answers["networks"], answers["container"])
+        for answers in (older, newer)
+    ]
+    assert read[0] == read[1]
+
+
 def test_an_empty_restart_policy_is_no_restart() -> None:
     container = translated("1.11.2").container
     assert container is not None
