@@ -12,7 +12,7 @@ from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.classes import CLASSES_NAMED, ClassPartition, ClassVerdict, classes_text
 from viacheck.analysis.coverage import coverage
 from viacheck.analysis.loss import answers_text, loss_text, loss_verdict
-from viacheck.analysis.paths import Path, probe_traffic
+from viacheck.analysis.paths import probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import (
     answers_by_other_interface,
@@ -23,6 +23,7 @@ from viacheck.analysis.sightings import (
     left_by,
 )
 from viacheck.analysis.sources import source_path, source_uplink
+from viacheck.analysis.traced_path import Path
 from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.intent_values import share
 from viacheck.model.result import LossVerdict, PacketsEvidence
@@ -53,8 +54,8 @@ def _leaves_by(
         expect.holds(
             False,
             expected=f"every flow of {who} leaves by {uplink}",
-            observed=f"{departures_text(left, packets.sent)} this time; other flows leave by "
-            f"{path.egress_text} ({path.reason})",
+            observed=f"{departures_text(left, packets.sent)} this time; other "
+            f"{'packets' if path.depends_on_packet else 'flows'} leave by {path.egress_text} ({path.reason})",
             evidence=[packets],
         )
         return

@@ -185,6 +185,41 @@ SITUATIONS = {
         remedy=True,
         in_bundle={"EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW")},
     ),
+    "packets-that-conntrack-does-not-see": Situation(
+        commands=("iptables -t raw -A PREROUTING -i docker0 -j NOTRACK",),
+        expected={
+            "NAT-02": (FAIL, "MASQUERADE_MISSING"), "EGRESS-01": PASS, "EGRESS-02": (FAIL, "MASQUERADE_MISSING"),
+            "EGRESS-03": (FAIL, "MASQUERADE_MISSING"),
+        },
+        named=("'-A PREROUTING -i docker0 -j NOTRACK' of chain PREROUTING keeps conntrack from tracking",),
+        remedy=True,
+        in_bundle={"NAT-02": (FAIL, "MASQUERADE_MISSING")},
+    ),
+    "answers-that-conntrack-does-not-see": Situation(
+        commands=(
+            "nft add table ip early; nft add chain ip early pre '{ type filter hook prerouting priority raw; }'",
+            "nft add rule ip early pre iifname wlan0 notrack",
+        ),
+        expected={"EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+        named=("their NAT is not reversed, so they stay at this host, whose 10.10.50.9",),
+        remedy=True,
+        in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+    ),
+    # The chains for NAT see the first packet of a flow alone: the second has no mark, and masquerade drops it.
+    "mark-of-first-packets-alone": Situation(
+        commands=(
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 900 fwmark 0x2 lookup 200",
+            "iptables -t nat -A PREROUTING -i docker0 -j MARK --set-mark 2",
+        ),
+        expected={
+            "ROUTE-02": PASS, "ROUTE-05": PASS, "EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW"), "EGRESS-03": PASS,
+            "EGRESS-08": (FAIL, "EGRESS_DEPENDS_ON_FLOW"),
+        },
+        named=("later ones have mark 0x0, and masquerade drops them, as they would leave by eth0",),
+        remedy=True,
+        in_bundle={"EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW")},
+    ),
     "dns-taken-by-the-lans-router": Situation(
         commands=(
             *CLOSED_RECIPE,

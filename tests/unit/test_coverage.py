@@ -7,7 +7,8 @@ from dataclasses import replace
 from tests.unit.test_remedy import AGENT, HOST, LINKS, MAIN, RULE, default, link, nat
 from viacheck.analysis.classes import class_partition
 from viacheck.analysis.coverage import coverage
-from viacheck.analysis.paths import Traffic, probe_traffic
+from viacheck.analysis.paths import probe_traffic
+from viacheck.analysis.traced_path import Traffic
 from viacheck.model.path import CoverageEvidence
 from viacheck.model.snapshot import Neighbour, NetworkState, PortRange, Rule
 

@@ -16,8 +16,9 @@ from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
+from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.model.intent import EgressException
 from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
 from viacheck.model.snapshot import FilterChain, NetworkState, Route
@@ -173,8 +174,7 @@ class ClassPartition:
             by_reason.setdefault(traffic_class.path.reason, []).append(traffic_class)
         return "; ".join(
             f"{classes_text(classes, CLASSES_NAMED)}: "
-            f"{classes[0].path.egress_text}"
-            f"{', depending on the flow' if classes[0].path.depends_on_flow else ''} ({reason})"
+            f"{classes[0].path.egress_text}{_dependence_text(classes[0].path)} ({reason})"
             for reason, classes in by_reason.items()
         )
 
@@ -258,7 +258,7 @@ class ClassPartition:
         if path.end is PathEnd.LOCAL or self._is_local(address):
             return ClassVerdict.LOCAL
         # A filter that cannot be evaluated may drop the packets; it does not send them elsewhere.
-        if path.end in (PathEnd.LEAVES, PathEnd.UNKNOWN) and path.egress == {intended}:
+        if path.end in (PathEnd.LEAVES, PathEnd.UNKNOWN) and path.all_egress == {intended} and not path.later_dropped:
             return ClassVerdict.INTENDED
         if path.depends_on_flow:
             return ClassVerdict.DEPENDS
@@ -393,10 +393,14 @@ def classes_text(classes: Sequence[TrafficClass], limit: int) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def _dependence_text(path: Path) -> str:
+    return f", depending on the {'packet' if path.depends_on_packet else 'flow'}" if path.depends_on_flow else ""
+
+
 def _covers(wider: TrafficClass, narrower: TrafficClass) -> bool:
     """Whether a class that is reported already says the same of a narrower one."""
     selectors = wider.selector == narrower.selector
-    same_end = (wider.verdict, wider.path.egress) == (narrower.verdict, narrower.path.egress)
+    same_end = (wider.verdict, wider.path.all_egress) == (narrower.verdict, narrower.path.all_egress)
     return selectors and same_end and narrower.prefix.subnet_of(wider.prefix)
 
 

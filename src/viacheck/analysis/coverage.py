@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from viacheck.analysis.classes import ClassPartition, ClassVerdict
-from viacheck.analysis.paths import Path, Traffic
+from viacheck.analysis.traced_path import Path, Traffic
 from viacheck.model.path import CoverageEvidence, HopStage, Place, UncoveredDecision
 
 

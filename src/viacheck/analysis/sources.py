@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, probe_traffic
+from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.traced_path import Path, PathEnd
 from viacheck.model.intent import Source, TransportProtocol
 
 
@@ -39,4 +40,4 @@ def leaves_astray(path: Path, uplink: str) -> bool:
     """Whether the model shows that packets do not leave by an uplink, or only some flows do."""
     if path.end is PathEnd.UNKNOWN and not path.egress:
         return False
-    return path.egress != {uplink}
+    return path.all_egress != {uplink}
