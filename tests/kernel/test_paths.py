@@ -157,6 +157,33 @@ def _untracked(random: Random) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+SETS = (
+    "create nets hash:net", "add nets 203.0.113.0/24", "add nets 203.0.113.128/25 nomatch", "add nets 198.51.100.1",
+    "create hosts hash:ip", "add hosts 198.51.100.1", "add hosts 192.0.2.55",
+    "create wide hash:ip netmask 24", "add wide 203.0.113.0",
+    "create services hash:ip,port", f"add services 198.51.100.1,udp:{OPEN_PORT}", "add services 203.0.113.9,tcp:443",
+    "create nets-ports hash:net,port", "add nets-ports 203.0.113.0/24,tcp:5201", "add nets-ports 172.17.0.0/16,udp:443",
+    "create ports bitmap:port range 1-65535", "add ports 443", f"add ports {OPEN_PORT}",
+    "create by-uplink hash:net,iface", "add by-uplink 198.51.100.0/24,wlan0", "add by-uplink 0.0.0.0/0,docker0",
+    "create all list:set", "add all hosts", "add all wide",
+)  # fmt: skip
+
+
+def _by_set(random: Random) -> tuple[str, ...]:
+    name, flags = random.choice(
+        [("nets", "dst"), ("nets", "src"), ("hosts", "dst"), ("wide", "dst"), ("services", "dst,dst"), ("all", "dst"),
+         ("nets-ports", "dst,dst"), ("nets-ports", "src,dst"), ("ports", "dst"), ("by-uplink", "src,src"),
+         ("by-uplink", "dst,src"), ("services", "dst")]
+    )  # fmt: skip
+    where, effect = random.choice(
+        [("mangle PREROUTING", "-j MARK --set-mark 0x1"), ("mangle PREROUTING", "-j MARK --set-mark 0x2"),
+         ("raw PREROUTING", "-j NOTRACK"), ("filter FORWARD", "-j DROP"), ("nat POSTROUTING", "-j ACCEPT")]
+    )  # fmt: skip
+    table, chain = where.split()
+    asks = [*random.choice([(), ("!",)]), "--match-set", name, flags]
+    return ("iptables", "-t", table, "-I", chain, "-m", "set", *asks, *effect.split())
+
+
 def _destination_nat(random: Random) -> tuple[str, ...]:
     to, protocol, port = random.choice(DESTINATIONS), random.choice(["tcp", "udp"]), str(random.choice(PORTS))
     pre = ("nft", "add", "rule", "ip", "rnd", "to")
@@ -253,6 +280,8 @@ def test_the_model_says_what_packets_do(seed: int) -> None:
             typed += [Change("host", _destination_nat(random)) for _ in range(random.randint(0, 2))]
         if seed >= UNTRACKED and name != "macvlan":
             typed += [Change("host", _untracked(random)) for _ in range(random.randint(2, 5))]
+            typed += [Change("host", ("ipset", *line.split())) for line in SETS]
+            typed += [Change("host", _by_set(random)) for _ in range(random.randint(1, 3))]
         for change in typed:
             _type(lab, change)
         resolved = ResolvedIntent(target.intent, target.read_state())

@@ -220,6 +220,16 @@ SITUATIONS = {
         remedy=True,
         in_bundle={"EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW")},
     ),
+    "answers-dropped-by-a-set": Situation(
+        commands=(
+            "ipset create blocked hash:net; ipset add blocked 198.51.100.0/24",
+            "iptables -I FORWARD -m set --match-set blocked src -j DROP",
+        ),
+        expected={"HOST-04": (FAIL, "FORWARD_DROPPED"), "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("--match-set blocked src -j DROP",),
+        remedy=True,
+        in_bundle={"HOST-04": (FAIL, "FORWARD_DROPPED")},
+    ),
     "dns-taken-by-the-lans-router": Situation(
         commands=(
             *CLOSED_RECIPE,

@@ -21,7 +21,7 @@ from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.model.intent import EgressException
 from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
-from viacheck.model.snapshot import FilterChain, NetworkState, Route
+from viacheck.model.snapshot import FilterChain, FilterMatch, NetworkState, Route
 
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 WITH_PORTS = frozenset({6, 17})
@@ -425,8 +425,19 @@ def _prefixes_of_filter(chains: Iterable[FilterChain]) -> Iterator[IPv4Network]:
             continue
         for rule in chain.rules:
             for match in rule.matches:
-                if match.field == "destination":
-                    yield from (IPv4Network(value, strict=False) for value in match.values if ":" not in value)
+                for value in _values(match, "destination"):
+                    if ":" not in value:
+                        yield IPv4Network(value, strict=False)
+
+
+def _values(match: FilterMatch, field: str) -> Iterator[str]:
+    """Yield the values of a field that a condition, or an element of its set, distinguishes."""
+    if match.field == field:
+        yield from match.values
+    elif match.field == "set":
+        for part in {part.removeprefix("!") for element in match.values for part in element.split()}:
+            if part.startswith(f"{field}="):
+                yield part.partition("=")[2]
 
 
 def _selectors_of_chain(chain: FilterChain) -> Iterator[Selector]:
@@ -434,8 +445,8 @@ def _selectors_of_chain(chain: FilterChain) -> Iterator[Selector]:
     if chain.family not in ("ip", "inet"):
         return
     for rule in chain.rules:
-        numbers = [int(value) for match in rule.matches if match.field == "protocol" for value in match.values]
-        ports = [value for match in rule.matches if match.field == "dport" for value in match.values]
+        numbers = [int(value) for match in rule.matches for value in _values(match, "protocol")]
+        ports = [value for match in rule.matches for value in _values(match, "dport")]
         for number in numbers or ([6, 17] if ports else []):
             yield Selector(protocol=number)
             if number in WITH_PORTS:

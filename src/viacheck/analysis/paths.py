@@ -201,7 +201,8 @@ class PathTracer:
             packet: the same as it is routed.
         """
         filters = self.resolved.snapshot.host.packet_filter
-        if path.end is not PathEnd.LEAVES or not sent.has_flow or not self._sets_marks:
+        drawn = arrived.draws is not None and arrived.draws.rules
+        if path.end is not PathEnd.LEAVES or not sent.has_flow or not self._sets_marks or drawn:
             return path
         later, _ = prerouting(filters, replace(arrived, ctstate="established", ctmark=mark_of_flow(filters, sent)))
         if later.mark is None or later.mark == packet.mark:

@@ -103,6 +103,16 @@ def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
     return answer if answer is None else answer != match.negated
 
 
+def _element_holds(element: str, packet: FilteredPacket) -> bool | None:
+    """Return whether all conditions of an element of a set hold."""
+    answers = []
+    for part in element.split():
+        field_, _, value = part.removeprefix("!").partition("=")
+        answer = _value_holds(field_, value, packet)
+        answers.append(answer if answer is None else answer != part.startswith("!"))
+    return False if False in answers else None if None in answers else True
+
+
 def _any(answers: Iterable[bool | None]) -> bool | None:
     listed = list(answers)
     if True in listed:
@@ -111,6 +121,8 @@ def _any(answers: Iterable[bool | None]) -> bool | None:
 
 
 def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
+    if field == "set":
+        return _element_holds(value, packet)
     if field in ("source", "destination"):
         address = ip_address(packet.source if field == "source" else packet.destination)
         network = ip_network(value)
