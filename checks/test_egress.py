@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fixtures.check import check
@@ -27,6 +27,7 @@ from viacheck.analysis.traced_path import Path
 from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.intent_values import share
 from viacheck.model.result import LossVerdict, PacketsEvidence
+from viacheck.model.snapshot import PacketFilter
 
 if TYPE_CHECKING:
     from viacheck.packets.traffic_tests import TrafficTests
@@ -287,7 +288,11 @@ PATHS_SHOWN = 10
     needs="capture",
 )
 def test_every_class_of_traffic_leaves_as_intended(
-    traffic: TrafficTests, traffic_classes: ClassPartition, resolved: ResolvedIntent, expect: Expect
+    traffic: TrafficTests,
+    traffic_classes: ClassPartition,
+    resolved: ResolvedIntent,
+    read_counters: Callable[[], PacketFilter | None],
+    expect: Expect,
 ) -> None:
     astray = traffic_classes.astray()
     expected = f"each of {len(traffic_classes.classes)} classes of traffic leaves by {resolved.uplink}"
@@ -309,8 +314,12 @@ def test_every_class_of_traffic_leaves_as_intended(
     record = expect.holds if traffic_classes.target_is_astray or resolved.intent.egress.all_traffic else expect.advises
     probes = [probe_traffic(resolved, protocol) for protocol in resolved.intent.probe.protocols]
     probes += [traffic_class.traffic for traffic_class in astray[:WITNESSED_CLASSES]]
-    covered = coverage(traffic_classes, probes)
+    for protocol in resolved.intent.probe.protocols:
+        traffic.agent(protocol)
+    covered = coverage(traffic_classes, probes, read_counters())
     met = f"; probes meet {covered.covered} of {covered.of} rules and routes that decide on the way"
+    if covered.unmoved:
+        met += f", but the counter of {' and of '.join(map(repr, covered.unmoved))} did not move"
     record(
         not astray,
         expected=expected,
