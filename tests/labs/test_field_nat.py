@@ -134,6 +134,17 @@ SITUATIONS = {
         },
         site_file=("[egress]", "table = 200"),
     ),
+    "no-table-and-the-main-table-leads-elsewhere": Situation(
+        commands=("ip rule del from 172.17.0.0/16 lookup 200", "ip route flush table 200"),
+        site=OWN_DEFAULT_SITE.replace('table = 200\ntable_name = "wlan0rt"\n', ""),
+        expected={
+            "HOST-06": PASS, "ROUTE-05": (FAIL, "DEFAULT_EXIT_WRONG"), "EGRESS-01": (FAIL, "DEFAULT_EXIT_WRONG"),
+            "EGRESS-05": (FAIL, "DEFAULT_EXIT_WRONG"), "EGRESS-08": (FAIL, "DEFAULT_EXIT_WRONG"),
+        },
+        named=("the main table decides for its packets, and leads to eth0 instead of wlan0",),
+        site_file=("[egress]", "table = 200"),
+        in_bundle={"EGRESS-01": (FAIL, "DEFAULT_EXIT_WRONG")},
+    ),
     "exit-node": Situation(
         commands=EXIT_NODE, tunnel=True, site=OWN_DEFAULT_SITE,
         expected={

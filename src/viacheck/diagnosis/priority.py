@@ -70,6 +70,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     routing.rule_shadowed,
     routing.taken_by_rule,
     routing.table_not_in_site_file,
+    default_exit.agent_without_table,
     routing.table_faulty,
     routing.table_name_faulty,
     traffic_classes.depends_on_flow,
