@@ -22,7 +22,7 @@ from viacheck.analysis.sightings import (
     errors_seen,
     left_by,
 )
-from viacheck.analysis.sources import source_path, source_uplink
+from viacheck.analysis.sources import source_answers, source_path, source_uplink
 from viacheck.analysis.traced_path import Path
 from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.intent_values import share
@@ -362,7 +362,8 @@ def test_packets_go_to_the_intended_gateway(traffic: TrafficTests, resolved: Res
 
 @check(
     "EGRESS-10",
-    "The agent's packets from each source that the intent names leave by the uplink of that source, and by no other",
+    "The agent's packets from each source that the intent names leave by the uplink of that source, and by no other, "
+    "and their answers come back by it",
     guide="NAT, host with multiple physical interfaces",
     needs="capture",
 )
@@ -377,4 +378,22 @@ def test_each_source_leaves_by_its_uplink(
         expect.not_applicable("the intent names no source of the agent ([[agent.source]])")
     uplink, packets = source_uplink(resolved, agent_source), traffic.from_source(agent_source, protocol)
     path = source_path(resolved, agent_source, protocol)
-    _leaves_by(uplink, packets, path, f"the agent from {agent_source.name}", resolved, expect)
+    who, answers = f"the agent from {agent_source.name}", source_answers(resolved, uplink, packets)
+    left = left_by(packets, resolved.egress_interfaces)
+    if answers is None or path.depends_on_flow or set(left) != {uplink}:
+        _leaves_by(uplink, packets, path, who, resolved, expect)
+        return
+    expected = f"every probe of {who} leaves by {uplink}, and its answer comes back by it"
+    if not answers.seen and not expect.has_cause():
+        expect.inconclusive(
+            f"{departures_text(left, packets.sent)}, and {answers.text}: the probe target {resolved.target} may not "
+            "answer it",
+            expected=expected,
+            evidence=[packets],
+        )
+    expect.holds(
+        False,
+        expected=expected,
+        observed=f"{departures_text(left, packets.sent)}, and {answers.text}",
+        evidence=[packets],
+    )

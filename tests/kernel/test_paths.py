@@ -265,7 +265,8 @@ def differs(path: Path, evidence: PacketsEvidence, egress_interfaces: tuple[str,
 
 
 @pytest.mark.parametrize(
-    "seed", [*SEEDS, *(seed for first in (0, FLOW_MARKS, UNTRACKED) for seed in range(first, first + RANDOM_HOSTS))]
+    "seed",
+    dict.fromkeys([*SEEDS, *(first + n for first in (0, FLOW_MARKS, UNTRACKED) for n in range(RANDOM_HOSTS))]),
 )
 def test_the_model_says_what_packets_do(seed: int) -> None:
     random = Random(seed)
