@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fixtures.check import check
@@ -12,7 +12,7 @@ from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.classes import CLASSES_NAMED, ClassPartition, ClassVerdict, classes_text
 from viacheck.analysis.coverage import coverage
 from viacheck.analysis.loss import answers_text, loss_text, loss_verdict
-from viacheck.analysis.paths import Path, probe_traffic
+from viacheck.analysis.paths import probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import (
     answers_by_other_interface,
@@ -22,10 +22,12 @@ from viacheck.analysis.sightings import (
     errors_seen,
     left_by,
 )
-from viacheck.analysis.sources import source_path, source_uplink
+from viacheck.analysis.sources import source_answers, source_path, source_uplink
+from viacheck.analysis.traced_path import Path
 from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.intent_values import share
 from viacheck.model.result import LossVerdict, PacketsEvidence
+from viacheck.model.snapshot import PacketFilter
 
 if TYPE_CHECKING:
     from viacheck.packets.traffic_tests import TrafficTests
@@ -53,8 +55,8 @@ def _leaves_by(
         expect.holds(
             False,
             expected=f"every flow of {who} leaves by {uplink}",
-            observed=f"{departures_text(left, packets.sent)} this time; other flows leave by "
-            f"{path.egress_text} ({path.reason})",
+            observed=f"{departures_text(left, packets.sent)} this time; other "
+            f"{'packets' if path.depends_on_packet else 'flows'} leave by {path.egress_text} ({path.reason})",
             evidence=[packets],
         )
         return
@@ -286,7 +288,11 @@ PATHS_SHOWN = 10
     needs="capture",
 )
 def test_every_class_of_traffic_leaves_as_intended(
-    traffic: TrafficTests, traffic_classes: ClassPartition, resolved: ResolvedIntent, expect: Expect
+    traffic: TrafficTests,
+    traffic_classes: ClassPartition,
+    resolved: ResolvedIntent,
+    read_counters: Callable[[], PacketFilter | None],
+    expect: Expect,
 ) -> None:
     astray = traffic_classes.astray()
     expected = f"each of {len(traffic_classes.classes)} classes of traffic leaves by {resolved.uplink}"
@@ -308,8 +314,12 @@ def test_every_class_of_traffic_leaves_as_intended(
     record = expect.holds if traffic_classes.target_is_astray or resolved.intent.egress.all_traffic else expect.advises
     probes = [probe_traffic(resolved, protocol) for protocol in resolved.intent.probe.protocols]
     probes += [traffic_class.traffic for traffic_class in astray[:WITNESSED_CLASSES]]
-    covered = coverage(traffic_classes, probes)
+    for protocol in resolved.intent.probe.protocols:
+        traffic.agent(protocol)
+    covered = coverage(traffic_classes, probes, read_counters())
     met = f"; probes meet {covered.covered} of {covered.of} rules and routes that decide on the way"
+    if covered.unmoved:
+        met += f", but the counter of {' and of '.join(map(repr, covered.unmoved))} did not move"
     record(
         not astray,
         expected=expected,
@@ -352,7 +362,8 @@ def test_packets_go_to_the_intended_gateway(traffic: TrafficTests, resolved: Res
 
 @check(
     "EGRESS-10",
-    "The agent's packets from each source that the intent names leave by the uplink of that source, and by no other",
+    "The agent's packets from each source that the intent names leave by the uplink of that source, and by no other, "
+    "and their answers come back by it",
     guide="NAT, host with multiple physical interfaces",
     needs="capture",
 )
@@ -367,4 +378,22 @@ def test_each_source_leaves_by_its_uplink(
         expect.not_applicable("the intent names no source of the agent ([[agent.source]])")
     uplink, packets = source_uplink(resolved, agent_source), traffic.from_source(agent_source, protocol)
     path = source_path(resolved, agent_source, protocol)
-    _leaves_by(uplink, packets, path, f"the agent from {agent_source.name}", resolved, expect)
+    who, answers = f"the agent from {agent_source.name}", source_answers(resolved, uplink, packets)
+    left = left_by(packets, resolved.egress_interfaces)
+    if answers is None or path.depends_on_flow or set(left) != {uplink}:
+        _leaves_by(uplink, packets, path, who, resolved, expect)
+        return
+    expected = f"every probe of {who} leaves by {uplink}, and its answer comes back by it"
+    if not answers.seen and not expect.has_cause():
+        expect.inconclusive(
+            f"{departures_text(left, packets.sent)}, and {answers.text}: the probe target {resolved.target} may not "
+            "answer it",
+            expected=expected,
+            evidence=[packets],
+        )
+    expect.holds(
+        False,
+        expected=expected,
+        observed=f"{departures_text(left, packets.sent)}, and {answers.text}",
+        evidence=[packets],
+    )

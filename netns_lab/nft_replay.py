@@ -108,6 +108,8 @@ def _effects(rule: FilterRule, family: NftFamily) -> Iterator[bytes]:
         if change is not None:
             value, bits = value_and_mask(change)
             yield from copy(value) if is_copy(change) else set_to(value, bits)
+    if rule.untracks:
+        yield nft.expression("notrack")
     match rule.verdict:
         case None:
             return

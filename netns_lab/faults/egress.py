@@ -81,6 +81,12 @@ def source_rule_missing(lab: Lab) -> None:
     lab.host.ip("rule", "del", "from", SECOND_ADDRESS)
 
 
+@fault("source-answers-misrouted", "A rule sends the answers to the agent's second address out again",
+       on="agent-sources", breaks={"EGRESS-10"}, diagnosis="ANSWERS_MISROUTED", flavour="netns")  # fmt: skip
+def source_answers_misrouted(lab: Lab) -> None:
+    lab.host.ip("rule", "add", "priority", "50", "iif", "wlan0", "to", SECOND_ADDRESS, "lookup", str(TABLE))
+
+
 @fault("source-address-missing", "The agent does not have the second address that the intent names",
        on="agent-sources", breaks={"EGRESS-10"}, diagnosis="SOURCE_MISSING", flavour="netns")  # fmt: skip
 def source_address_missing(lab: Lab) -> None:

@@ -22,6 +22,7 @@ table ip nat {
         ip saddr 172.18.0.0/16 oifname "eth0" snat to 10.10.40.9
         meta mark set jhash ip saddr . ip daddr mod 2 offset 7
         meta mark set jhash ip saddr mod 2
+        udp dport 53 notrack
     }
 }
 table inet filter {
@@ -71,7 +72,14 @@ def shown(chain: FilterChain) -> list[object]:
         return (match.field, () if match.field == "unknown" else tuple(sorted(match.values)), match.negated)
 
     rules = [
-        ({condition(match) for match in rule.matches}, rule.verdict, rule.argument, rule.set_mark, rule.set_ctmark)
+        (
+            {condition(match) for match in rule.matches},
+            rule.verdict,
+            rule.argument,
+            rule.set_mark,
+            rule.set_ctmark,
+            rule.untracks,
+        )
         for rule in chain.rules
     ]
     return [chain.family, chain.table, chain.name, chain.type, chain.hook, chain.priority, chain.policy, rules]
@@ -91,7 +99,11 @@ def test_both_readers_return_the_same(host: Namespace) -> None:
 def test_a_draw_is_read_as_the_numbers_that_it_chooses_from(host: Namespace) -> None:
     assert host.run(["nft", RULESET]).ok
     chains = {chain.name: chain.rules for table in read_nftables(host) for chain in table.chains}
-    assert [rule.set_mark for rule in chains["postrouting"][-2:]] == ["drawn 0x7/0xffffffff 0x8/0xffffffff", "unknown"]
+    assert [rule.set_mark for rule in chains["postrouting"][-3:-1]] == [
+        "drawn 0x7/0xffffffff 0x8/0xffffffff",
+        "unknown",
+    ]
+    assert chains["postrouting"][-1].untracks
     drawing = chains["forward"][-8:]
     assert [rule.matches[-1].values for rule in drawing if rule.matches] == [
         ("0-4/10",), ("1-1/3",), ("0-49/100", "50-99/100"), ("0-6/10",), ("7-9/10",)

@@ -18,8 +18,9 @@ from netns_lab.builder import build
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import LabSpec
 from netns_lab.lab_targets import LabTarget
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
+from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.result import PacketsEvidence
 from viacheck.packets.agent_probes import AgentProbes, PacketWatch
@@ -28,10 +29,11 @@ from viacheck.packets.tokens import TokenSpace
 RANDOM_HOSTS = int(os.environ.get("VIACHECK_RANDOM_HOSTS", "12"))
 PACKETS = 12
 """Packets for each host."""
-SEEDS: tuple[int, ...] = (172,)
+SEEDS: tuple[int, ...] = (172, 200_025)
 """Seeds at which the model once differed from the packets."""
-FLOW_MARKS = 100_000
-"""The first of the seeds whose hosts mark flows, too."""
+FLOW_MARKS, UNTRACKED = 100_000, 200_000
+"""The first of the seeds whose hosts mark flows, too; and of those with packets that conntrack does not see, with marks
+of chains for NAT, and with sets."""
 ANSWERING = "198.51.100.1"
 TIMEOUT = 0.25
 """Seconds for an answer: every answer of a lab takes less than a hundredth of it."""
@@ -127,6 +129,61 @@ def _flow_mark(random: Random) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _untracked(random: Random) -> tuple[str, ...]:
+    port, uplink, prefix = str(random.choice(PORTS)), random.choice(list(GATEWAYS)), random.choice(PREFIXES)
+    mark, protocol = random.choice(["0x1", "0x2"]), random.choice(["tcp", "udp"])
+    raw, nat = ("iptables", "-t", "raw", "-A", "PREROUTING"), ("iptables", "-t", "nat", "-A")
+    early = ("nft", "add", "rule", "ip", "rnd", "early")
+    return random.choice(
+        [
+            (*raw, "-i", "docker0", "-d", prefix, "-j", "NOTRACK"),
+            (*raw, "-i", "docker0", "-p", protocol, "--dport", port, "-j", "CT", "--notrack"),
+            (*raw, "-i", uplink, "-p", protocol, "--sport", port, "-j", "NOTRACK"),
+            (*raw, "-m", "conntrack", "--ctstate", "INVALID", "-j", "MARK", "--set-mark", mark),
+            (*early, "ip", "daddr", prefix, "notrack"),
+            (*early, "iifname", uplink, "notrack"),
+            (*early, "meta", "mark", "0x1", "notrack"),
+            ("nft", "add", "rule", "ip", "rnd", "pre", "ip", "daddr", prefix, "notrack"),
+            ("nft", "add", "rule", "ip", "rnd", "pre", "ct", "state", "untracked", "meta", "mark", "set", mark),
+            ("nft", "add", "rule", "ip", "rnd", "passing", "ct", "state", "untracked", "drop"),
+            ("nft", "add", "rule", "ip", "rnd", "passing", "ct", "mark", "!=", mark, "drop"),
+            ("nft", "add", "rule", "ip", "rnd", "to", "iifname", "docker0", protocol, "dport", port, "meta", "mark",
+             "set", mark),
+            ("nft", "add", "rule", "ip", "rnd", "late", "ip", "daddr", prefix, "meta", "mark", "set", mark),
+            (*nat, "PREROUTING", "-i", "docker0", "-d", prefix, "-j", "MARK", "--set-mark", mark),
+            (*nat, "PREROUTING", "-i", "docker0", "-j", "CONNMARK", "--set-mark", mark),
+            (*nat, "POSTROUTING", "-o", uplink, "-j", "CONNMARK", "--set-mark", mark),
+        ]
+    )  # fmt: skip
+
+
+SETS = (
+    "create nets hash:net", "add nets 203.0.113.0/24", "add nets 203.0.113.128/25 nomatch", "add nets 198.51.100.1",
+    "create hosts hash:ip", "add hosts 198.51.100.1", "add hosts 192.0.2.55",
+    "create wide hash:ip netmask 24", "add wide 203.0.113.0",
+    "create services hash:ip,port", f"add services 198.51.100.1,udp:{OPEN_PORT}", "add services 203.0.113.9,tcp:443",
+    "create nets-ports hash:net,port", "add nets-ports 203.0.113.0/24,tcp:5201", "add nets-ports 172.17.0.0/16,udp:443",
+    "create ports bitmap:port range 1-65535", "add ports 443", f"add ports {OPEN_PORT}",
+    "create by-uplink hash:net,iface", "add by-uplink 198.51.100.0/24,wlan0", "add by-uplink 0.0.0.0/0,docker0",
+    "create all list:set", "add all hosts", "add all wide",
+)  # fmt: skip
+
+
+def _by_set(random: Random) -> tuple[str, ...]:
+    name, flags = random.choice(
+        [("nets", "dst"), ("nets", "src"), ("hosts", "dst"), ("wide", "dst"), ("services", "dst,dst"), ("all", "dst"),
+         ("nets-ports", "dst,dst"), ("nets-ports", "src,dst"), ("ports", "dst"), ("by-uplink", "src,src"),
+         ("by-uplink", "dst,src"), ("services", "dst")]
+    )  # fmt: skip
+    where, effect = random.choice(
+        [("mangle PREROUTING", "-j MARK --set-mark 0x1"), ("mangle PREROUTING", "-j MARK --set-mark 0x2"),
+         ("raw PREROUTING", "-j NOTRACK"), ("filter FORWARD", "-j DROP"), ("nat POSTROUTING", "-j ACCEPT")]
+    )  # fmt: skip
+    table, chain = where.split()
+    asks = [*random.choice([(), ("!",)]), "--match-set", name, flags]
+    return ("iptables", "-t", table, "-I", chain, "-m", "set", *asks, *effect.split())
+
+
 def _destination_nat(random: Random) -> tuple[str, ...]:
     to, protocol, port = random.choice(DESTINATIONS), random.choice(["tcp", "udp"]), str(random.choice(PORTS))
     pre = ("nft", "add", "rule", "ip", "rnd", "to")
@@ -157,6 +214,8 @@ def changes(random: Random, lab: str) -> list[Change]:
             ("nft", "add", "table", "ip", "rnd"),
             ("nft", "add", "chain", "ip", "rnd", "pre", "{ type filter hook prerouting priority -150; }"),
             ("nft", "add", "chain", "ip", "rnd", "passing", "{ type filter hook forward priority 5; }"),
+            ("nft", "add", "chain", "ip", "rnd", "early", "{ type filter hook prerouting priority -300; }"),
+            ("nft", "add", "chain", "ip", "rnd", "late", "{ type filter hook prerouting priority -50; }"),
             ("nft", "add", "chain", "ip", "rnd", "to", "{ type nat hook prerouting priority -110; }"),
             ("nft", "add", "chain", "ip", "rnd", "post", "{ type nat hook postrouting priority 90; }"),
         )
@@ -205,7 +264,10 @@ def differs(path: Path, evidence: PacketsEvidence, egress_interfaces: tuple[str,
     return None
 
 
-@pytest.mark.parametrize("seed", [*SEEDS, *range(RANDOM_HOSTS), *range(FLOW_MARKS, FLOW_MARKS + RANDOM_HOSTS)])
+@pytest.mark.parametrize(
+    "seed",
+    dict.fromkeys([*SEEDS, *(first + n for first in (0, FLOW_MARKS, UNTRACKED) for n in range(RANDOM_HOSTS))]),
+)
 def test_the_model_says_what_packets_do(seed: int) -> None:
     random = Random(seed)
     name = LABS[seed % len(LABS)]
@@ -217,6 +279,10 @@ def test_the_model_says_what_packets_do(seed: int) -> None:
         if seed >= FLOW_MARKS and name != "macvlan":
             typed += [Change("host", _flow_mark(random)) for _ in range(random.randint(2, 4))]
             typed += [Change("host", _destination_nat(random)) for _ in range(random.randint(0, 2))]
+        if seed >= UNTRACKED and name != "macvlan":
+            typed += [Change("host", _untracked(random)) for _ in range(random.randint(2, 5))]
+            typed += [Change("host", ("ipset", *line.split())) for line in SETS]
+            typed += [Change("host", _by_set(random)) for _ in range(random.randint(1, 3))]
         for change in typed:
             _type(lab, change)
         resolved = ResolvedIntent(target.intent, target.read_state())

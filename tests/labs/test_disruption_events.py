@@ -231,6 +231,15 @@ def test_a_live_host_has_a_guard_around_the_event(opened: Opened) -> None:
     assert target.agent is not None
 
 
+def test_the_flows_of_a_source_are_judged_by_its_own_uplink(opened: Opened) -> None:
+    result = carried_out(DisruptionTests(opened("agent-sources")).run(lambda _target: LinkFlap("wlan0")))
+    kinds = {(flow.of_source, flow.flow): flow.kind for flow in result.flow_results}
+    assert kinds[None, "new"] is kinds["eth0", "new"] is FlowKind.SEAMLESS, "they leave by eth0"
+    assert kinds["172.17.0.3", "new"] is FlowKind.KEEPS_LEAKING, "its table lost its route, and main leads to eth0"
+    assert result.kind is FlowKind.KEEPS_LEAKING
+    assert any(line.startswith("new flows, IPv4 from 172.17.0.3: keeps leaking") for line in figures(result))
+
+
 def test_without_the_intended_egress_no_event_is_carried_out(opened: Opened) -> None:
     result = not_run(DisruptionTests(opened("policy-routing+rule-missing")).through("link-flap"))
     assert result.obstacle is EventObstacle.EGRESS_NOT_AS_INTENDED

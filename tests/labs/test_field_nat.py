@@ -134,6 +134,17 @@ SITUATIONS = {
         },
         site_file=("[egress]", "table = 200"),
     ),
+    "no-table-and-the-main-table-leads-elsewhere": Situation(
+        commands=("ip rule del from 172.17.0.0/16 lookup 200", "ip route flush table 200"),
+        site=OWN_DEFAULT_SITE.replace('table = 200\ntable_name = "wlan0rt"\n', ""),
+        expected={
+            "HOST-06": PASS, "ROUTE-05": (FAIL, "DEFAULT_EXIT_WRONG"), "EGRESS-01": (FAIL, "DEFAULT_EXIT_WRONG"),
+            "EGRESS-05": (FAIL, "DEFAULT_EXIT_WRONG"), "EGRESS-08": (FAIL, "DEFAULT_EXIT_WRONG"),
+        },
+        named=("the main table decides for its packets, and leads to eth0 instead of wlan0",),
+        site_file=("[egress]", "table = 200"),
+        in_bundle={"EGRESS-01": (FAIL, "DEFAULT_EXIT_WRONG")},
+    ),
     "exit-node": Situation(
         commands=EXIT_NODE, tunnel=True, site=OWN_DEFAULT_SITE,
         expected={
@@ -184,6 +195,51 @@ SITUATIONS = {
         named=("leave by eth0 or wlan0: drawn for each packet by", "wlan0: rule priority 900 from all fwmark 0x2"),
         remedy=True,
         in_bundle={"EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW")},
+    ),
+    "packets-that-conntrack-does-not-see": Situation(
+        commands=("iptables -t raw -A PREROUTING -i docker0 -j NOTRACK",),
+        expected={
+            "NAT-02": (FAIL, "MASQUERADE_MISSING"), "EGRESS-01": PASS, "EGRESS-02": (FAIL, "MASQUERADE_MISSING"),
+            "EGRESS-03": (FAIL, "MASQUERADE_MISSING"),
+        },
+        named=("'-A PREROUTING -i docker0 -j NOTRACK' of chain PREROUTING keeps conntrack from tracking",),
+        remedy=True,
+        in_bundle={"NAT-02": (FAIL, "MASQUERADE_MISSING")},
+    ),
+    "answers-that-conntrack-does-not-see": Situation(
+        commands=(
+            "nft add table ip early; nft add chain ip early pre '{ type filter hook prerouting priority raw; }'",
+            "nft add rule ip early pre iifname wlan0 notrack",
+        ),
+        expected={"EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+        named=("their NAT is not reversed, so they stay at this host, whose 10.10.50.9",),
+        remedy=True,
+        in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
+    ),
+    # The chains for NAT see the first packet of a flow alone: the second has no mark, and masquerade drops it.
+    "mark-of-first-packets-alone": Situation(
+        commands=(
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 900 fwmark 0x2 lookup 200",
+            "iptables -t nat -A PREROUTING -i docker0 -j MARK --set-mark 2",
+        ),
+        expected={
+            "ROUTE-02": PASS, "ROUTE-05": PASS, "EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW"), "EGRESS-03": PASS,
+            "EGRESS-08": (FAIL, "EGRESS_DEPENDS_ON_FLOW"),
+        },
+        named=("later ones have mark 0x0, and masquerade drops them, as they would leave by eth0",),
+        remedy=True,
+        in_bundle={"EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW")},
+    ),
+    "answers-dropped-by-a-set": Situation(
+        commands=(
+            "ipset create blocked hash:net; ipset add blocked 198.51.100.0/24",
+            "iptables -I FORWARD -m set --match-set blocked src -j DROP",
+        ),
+        expected={"HOST-04": (FAIL, "FORWARD_DROPPED"), "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("--match-set blocked src -j DROP",),
+        remedy=True,
+        in_bundle={"HOST-04": (FAIL, "FORWARD_DROPPED")},
     ),
     "dns-taken-by-the-lans-router": Situation(
         commands=(

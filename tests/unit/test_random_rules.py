@@ -10,8 +10,9 @@ from tests.unit.test_bypass_causes import CONNECTED, FORWARDING, LOCAL, ON_LINK,
 from tests.unit.test_remedy import MAIN, default, nat, with_rules
 from viacheck.analysis.classes import ClassVerdict, class_partition
 from viacheck.analysis.packet_filter.draws import Draws
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, probe_traffic
+from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.traced_path import Path, PathEnd
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter, Rule
 from viacheck.parsers.iptables_save import parse_iptables_save
 

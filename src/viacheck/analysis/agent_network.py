@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic, probe_traffic
+from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.model import Packet, RoutingModel
+from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.model.intent import MacvlanAttach, NatAttach, TransportProtocol
 from viacheck.model.intent_draft import attachment_lines
 from viacheck.model.snapshot import Attachment, DockerNetwork, Link, Route

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, probe_traffic
+from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_by_other_interface
+from viacheck.analysis.traced_path import Path, PathEnd
+from viacheck.model.intent import TransportProtocol
 from viacheck.model.measurements import TrafficMeasurements
 
 
@@ -38,3 +40,10 @@ def strict_reverse_path(resolved: ResolvedIntent, interface: str) -> bool:
     """
     sysctls = resolved.snapshot.host.sysctls
     return max(int(sysctls.get(f"net/ipv4/conf/{name}/rp_filter", "0")) for name in ("all", interface)) == 1
+
+
+def untracked_answers(resolved: ResolvedIntent) -> dict[TransportProtocol, Path]:
+    """Return the paths of probes whose answers conntrack does not see, so that their NAT is not reversed."""
+    tracer = PathTracer(resolved)
+    paths = {protocol: tracer.trace(probe_traffic(resolved, protocol)) for protocol in resolved.intent.probe.protocols}
+    return {protocol: path for protocol, path in paths.items() if path.answer_untracked_by is not None}

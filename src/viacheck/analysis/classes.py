@@ -16,11 +16,12 @@ from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
-from viacheck.analysis.paths import Path, PathEnd, PathTracer, Traffic
+from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.model.intent import EgressException
 from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
-from viacheck.model.snapshot import FilterChain, NetworkState, Route
+from viacheck.model.snapshot import FilterChain, FilterMatch, NetworkState, Route
 
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 WITH_PORTS = frozenset({6, 17})
@@ -173,8 +174,7 @@ class ClassPartition:
             by_reason.setdefault(traffic_class.path.reason, []).append(traffic_class)
         return "; ".join(
             f"{classes_text(classes, CLASSES_NAMED)}: "
-            f"{classes[0].path.egress_text}"
-            f"{', depending on the flow' if classes[0].path.depends_on_flow else ''} ({reason})"
+            f"{classes[0].path.egress_text}{_dependence_text(classes[0].path)} ({reason})"
             for reason, classes in by_reason.items()
         )
 
@@ -258,7 +258,7 @@ class ClassPartition:
         if path.end is PathEnd.LOCAL or self._is_local(address):
             return ClassVerdict.LOCAL
         # A filter that cannot be evaluated may drop the packets; it does not send them elsewhere.
-        if path.end in (PathEnd.LEAVES, PathEnd.UNKNOWN) and path.egress == {intended}:
+        if path.end in (PathEnd.LEAVES, PathEnd.UNKNOWN) and path.all_egress == {intended} and not path.later_dropped:
             return ClassVerdict.INTENDED
         if path.depends_on_flow:
             return ClassVerdict.DEPENDS
@@ -393,10 +393,14 @@ def classes_text(classes: Sequence[TrafficClass], limit: int) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def _dependence_text(path: Path) -> str:
+    return f", depending on the {'packet' if path.depends_on_packet else 'flow'}" if path.depends_on_flow else ""
+
+
 def _covers(wider: TrafficClass, narrower: TrafficClass) -> bool:
     """Whether a class that is reported already says the same of a narrower one."""
     selectors = wider.selector == narrower.selector
-    same_end = (wider.verdict, wider.path.egress) == (narrower.verdict, narrower.path.egress)
+    same_end = (wider.verdict, wider.path.all_egress) == (narrower.verdict, narrower.path.all_egress)
     return selectors and same_end and narrower.prefix.subnet_of(wider.prefix)
 
 
@@ -421,8 +425,19 @@ def _prefixes_of_filter(chains: Iterable[FilterChain]) -> Iterator[IPv4Network]:
             continue
         for rule in chain.rules:
             for match in rule.matches:
-                if match.field == "destination":
-                    yield from (IPv4Network(value, strict=False) for value in match.values if ":" not in value)
+                for value in _values(match, "destination"):
+                    if ":" not in value:
+                        yield IPv4Network(value, strict=False)
+
+
+def _values(match: FilterMatch, field: str) -> Iterator[str]:
+    """Yield the values of a field that a condition, or an element of its set, distinguishes."""
+    if match.field == field:
+        yield from match.values
+    elif match.field == "set":
+        for part in {part.removeprefix("!") for element in match.values for part in element.split()}:
+            if part.startswith(f"{field}="):
+                yield part.partition("=")[2]
 
 
 def _selectors_of_chain(chain: FilterChain) -> Iterator[Selector]:
@@ -430,8 +445,8 @@ def _selectors_of_chain(chain: FilterChain) -> Iterator[Selector]:
     if chain.family not in ("ip", "inet"):
         return
     for rule in chain.rules:
-        numbers = [int(value) for match in rule.matches if match.field == "protocol" for value in match.values]
-        ports = [value for match in rule.matches if match.field == "dport" for value in match.values]
+        numbers = [int(value) for match in rule.matches for value in _values(match, "protocol")]
+        ports = [value for match in rule.matches for value in _values(match, "dport")]
         for number in numbers or ([6, 17] if ports else []):
             yield Selector(protocol=number)
             if number in WITH_PORTS:

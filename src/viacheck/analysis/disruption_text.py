@@ -34,14 +34,15 @@ def disruption_text(result: DisruptionResult) -> str:
     return "; ".join(parts)
 
 
-def flow_label(flow: FlowAge, family: Family) -> str:
-    """Return the name of a flow: ``new flows, IPv4``."""
-    return f"{'new flows' if flow == 'new' else 'the old flow'}, IPv{family}"
+def flow_label(flow: FlowAge, family: Family, of_source: str | None = None) -> str:
+    """Return the name of a flow: ``new flows, IPv4``, ``new flows, IPv4 from 172.17.0.3``."""
+    origin = f" from {of_source}" if of_source is not None else ""
+    return f"{'new flows' if flow == 'new' else 'the old flow'}, IPv{family}{origin}"
 
 
 def flow_text(flow_result: FlowResult) -> str:
     """Return the outcome of one flow in one line, with all of its figures."""
-    label = flow_label(flow_result.flow, flow_result.family)
+    label = flow_label(flow_result.flow, flow_result.family, flow_result.of_source)
     text = f"{label}: {_KIND_TEXT[flow_result.kind]}; {flow_result.sent} sent"
     for count, outcome in (
         (flow_result.lost, "lost"),

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import Passage, Translation, forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import RuleMet, rules_met
-from viacheck.analysis.paths import Path, PathTracer, Traffic
+from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel
+from viacheck.analysis.traced_path import Path, Traffic
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import KernelAnswer
 from viacheck.model.snapshot import NetworkState

@@ -18,6 +18,7 @@ from viacheck.analysis.packet_filter.evaluate import (
     forwarding,
     mark_of_flow,
     source_nat,
+    state_of_answer,
 )
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, subnets_overlap
 from viacheck.analysis.sightings import departures
@@ -83,9 +84,12 @@ def internal_network(resolved: ResolvedIntent) -> str | None:
 
 def agent_flow(resolved: ResolvedIntent, uplink: str) -> FilteredPacket:
     """Return the agent's packet as it crosses the host towards an uplink."""
+    routed = [resolved.routed_probe(protocol) for protocol in resolved.intent.probe.protocols]
+    tracked = next((probe for probe in routed if not probe.has_flow), routed[0])
     return FilteredPacket(
         family=4, source=resolved.agent_source or "0.0.0.0", destination=resolved.target,  # noqa: S104
-        iif=resolved.bridge, oif=uplink, mark=resolved.agent_mark,
+        iif=resolved.bridge, oif=uplink, mark=resolved.agent_mark, ctstate=tracked.ctstate,
+        untracked_by=tracked.untracked_by,
     )  # fmt: skip
 
 
@@ -130,7 +134,8 @@ def _answer(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPa
     filters, probe = resolved.snapshot.host.packet_filter, _probe(resolved, protocol)
     arriving = FilteredPacket(
         family=4, source=probe.destination, destination=probe.source, iif=resolved.uplink, oif=None,
-        protocol=probe.protocol, sport=probe.dport, ctmark=mark_of_flow(filters, probe), ctstate="established",
+        protocol=probe.protocol, sport=probe.dport, ctmark=mark_of_flow(filters, probe),
+        ctstate=state_of_answer(probe),
         icmp_type=_ECHO_REPLY if protocol == "icmp" else None, icmp_code=probe.icmp_code,
     )  # fmt: skip
     return replace(after_prerouting(filters, arriving), oif=resolved.bridge)

@@ -6,114 +6,32 @@ the intent says. Every hop is decided by the model; a hop that the model cannot 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 
 from viacheck.analysis.agent_attachment import arrival, bridged_to, dropped_on, is_hosts_own, unanswered_arp
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.draws import MOST_OUTCOMES, Draws
 from viacheck.analysis.packet_filter.evaluate import (
-    Translation,
-    after_prerouting,
-    destination_nat,
     forwarding,
     mark_of_flow,
+    prerouting,
     source_nat,
+    state_of_answer,
+    translated,
 )
-from viacheck.analysis.packet_filter.replica_filter import translated_port
 from viacheck.analysis.path_hops import deciders, hop, nat_text, route_hop
 from viacheck.analysis.resolved_intent import ON_PARENT, PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.model import RoutingModel
 from viacheck.analysis.routing.packet import Packet
+from viacheck.analysis.traced_path import Path, PathEnd, Traffic, of_all_outcomes
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.path import PathHop
-from viacheck.model.snapshot import Family, Link
+from viacheck.model.snapshot import Link
 
 TUNNEL_KINDS = frozenset({"tun", "wireguard", "ipip", "gre", "sit", "vti", "xfrm", "ppp", "geneve", "vxlan"})
 """Kinds of interfaces behind which the agent's own packets continue inside other packets."""
-
-
-class PathEnd(StrEnum):
-    """Where the path of a packet out of the agent ends."""
-
-    LEAVES = "leaves"
-    LOCAL = "local"
-    """Delivered to the agent itself or to the host."""
-    TUNNEL = "tunnel"
-    """Enters a tunnel inside the agent's namespace."""
-    DROPPED = "dropped"
-    NO_ROUTE = "no-route"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """One packet of the agent, as the agent's process sends it."""
-
-    destination: str
-    protocol: int | None = None
-    dport: int | None = None
-    source: str | None = None
-    """An address of the agent; None: the agent's routing chooses."""
-    device: str | None = None
-    """The agent's interface that the socket is bound to."""
-
-    @property
-    def family(self) -> Family:
-        """The address family of the packet."""
-        return 6 if ":" in self.destination else 4
-
-    @property
-    def packet(self) -> Packet:
-        """The packet as the agent's own routing sees it."""
-        return Packet(
-            source=self.source, destination=self.destination, oif=self.device, protocol=self.protocol, dport=self.dport
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
-    """The path of a packet out, and of its answer back."""
-
-    traffic: Traffic
-    end: PathEnd
-    out: tuple[PathHop, ...]
-    egress: frozenset[str] = frozenset()
-    """The host's interfaces by which it leaves; several where the choice depends on the flow."""
-    source: str | None = None
-    """The source address on the wire."""
-    gateway: str | None = None
-    destination: str | None = None
-    """The destination address on the wire, where the host's NAT changes it."""
-    reason: str = ""
-    """The reason for the end: the rule, route or filter that decides."""
-    answer: tuple[PathHop, ...] = ()
-    answer_returns: bool | None = None
-    """Whether the answer reaches the agent; None where the model cannot say, or no answer is expected."""
-    answer_reason: str = ""
-    misrouted: Decision | None = None
-    """The host's look-up for the answer, where it does not lead to the agent."""
-    random_rules: tuple[str, ...] = ()
-    """The packet filter rules whose draw decides what becomes of the packet, as their tool prints them."""
-
-    @property
-    def egress_interface(self) -> str | None:
-        """The host's interface by which it leaves; None where it does not leave, or depends on the flow."""
-        return next(iter(self.egress)) if self.end is PathEnd.LEAVES and len(self.egress) == 1 else None
-
-    @property
-    def depends_on_flow(self) -> bool:
-        """Whether different flows of the class leave by different interfaces, or some do not leave."""
-        return len(self.egress) > 1 or (bool(self.random_rules) and bool(self.egress))
-
-    @property
-    def egress_text(self) -> str:
-        """The interfaces by which it may leave, for people; where it does not leave, its end."""
-        some_stay = self.random_rules and len(self.egress) == 1
-        return " or ".join([*sorted(self.egress), *(["no interface"] if some_stay else [])]) or self.end.value
 
 
 def probe_traffic(resolved: ResolvedIntent, protocol: TransportProtocol) -> Traffic:
@@ -145,7 +63,7 @@ class PathTracer:
         outcomes = [self._trace(traffic, draws)]
         while draws.next_outcome() and len(outcomes) < MOST_OUTCOMES:
             outcomes.append(self._trace(traffic, draws))
-        return _of_all(outcomes, tuple(draws.rules), complete=len(outcomes) < MOST_OUTCOMES)
+        return of_all_outcomes(outcomes, tuple(draws.rules), complete=len(outcomes) < MOST_OUTCOMES)
 
     def _trace(self, traffic: Traffic, draws: Draws) -> Path:
         """Return the path in one outcome of all draws."""
@@ -257,20 +175,19 @@ class PathTracer:
         if traffic.source is None:
             reason = "the agent has no source address for it"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
-        filtered = FilteredPacket(
+        arrived = FilteredPacket(
             family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
             protocol=traffic.protocol, dport=traffic.dport, draws=draws,
         )  # fmt: skip
-        filtered = after_prerouting(host.packet_filter, filtered)
+        filtered, translation = prerouting(host.packet_filter, arrived)
         mark = filtered.mark
         hops.append(hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
         if mark is None:
             reason = "the mark that prerouting sets cannot be evaluated"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
-        translation = destination_nat(host.packet_filter, filtered)
         if translation.kind != "none":
             rule = translation.rule
-            redirected = _with_destination(filtered, translation)
+            redirected = translated(filtered, translation)
             known = "destination becomes the host's own" if translation.kind == "redirect" else "unknown"
             model = known if redirected is None else f"destination becomes {redirected.destination}"
             hops.append(hop("host", arriving, "nat", rule.text if rule else None, model))
@@ -280,7 +197,6 @@ class PathTracer:
             if redirected is None:
                 reason = "destination NAT cannot be evaluated"
                 return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
-            filtered = redirected
         packet = Packet(
             source=traffic.source, destination=filtered.destination, iif=arriving, mark=mark,
             protocol=traffic.protocol, dport=filtered.dport,
@@ -292,7 +208,45 @@ class PathTracer:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         if (ended := _undelivered(decision, "the host's")) is not None:
             return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
-        return self._filtered(traffic, arriving, filtered, decision, hops)
+        path = self._filtered(traffic, arriving, filtered, decision, hops)
+        return self._with_later_packets(path, arrived, replace(filtered, oif=decision.interface), packet)
+
+    def _with_later_packets(self, path: Path, arrived: FilteredPacket, sent: FilteredPacket, packet: Packet) -> Path:
+        """Add where later packets of the flow leave, if a mark that only the first one has sends them elsewhere.
+
+        Args:
+            path: of the first packet.
+            arrived: the first packet before the packet filter.
+            sent: the same as it leaves.
+            packet: the same as it is routed.
+        """
+        filters = self.resolved.snapshot.host.packet_filter
+        drawn = arrived.draws is not None and arrived.draws.rules
+        if path.end is not PathEnd.LEAVES or not sent.has_flow or not self._sets_marks or drawn:
+            return path
+        later, _ = prerouting(filters, replace(arrived, ctstate="established", ctmark=mark_of_flow(filters, sent)))
+        if later.mark is None or later.mark == packet.mark:
+            return path
+        decision = self.resolved.model.decide(replace(packet, mark=later.mark))
+        if not decision.certain or decision.interfaces == path.egress:
+            return path
+        # Masquerade drops a packet that leaves by another interface than its flow has the address of, and forgets the
+        # flow, so that the next packet is a first one (nf_nat_oif_changed, net/netfilter/nf_nat_core.c).
+        dropped = source_nat(filters, sent).kind == "masquerade"
+        by = " or ".join(sorted(decision.interfaces)) or decision.outcome
+        what = f"masquerade drops them, as they would leave by {by}" if dropped else f"leave by {by}"
+        reason = (
+            f"the first packet of a flow has mark 0x{packet.mark:x} ({path.reason}); later ones have mark "
+            f"0x{later.mark:x}, and {what}: {'; '.join(deciders(decision))}"
+        )
+        later_egress = frozenset() if dropped else decision.interfaces
+        return replace(path, later_egress=later_egress, later_dropped=dropped, reason=reason)
+
+    @cached_property
+    def _sets_marks(self) -> bool:
+        """Whether a rule of the host sets a mark."""
+        chains = self.resolved.snapshot.host.packet_filter.chains
+        return any(rule.set_mark is not None for chain in chains for rule in chain.rules)
 
     def _filtered(
         self, traffic: Traffic, arriving: str, filtered: FilteredPacket, decision: Decision, hops: list[PathHop]
@@ -353,21 +307,30 @@ class PathTracer:
         host, traffic = self.resolved.snapshot.host, path.traffic
         assert traffic.source is not None
         hops = [hop("wire", uplink, "link", None, f"arrives by {uplink}")]
-        translated = traffic.source != path.source
+        was_translated = traffic.source != path.source
         # Conntrack reverses NAT after these chains: until then the answer is one to the translated source, which is
         # one of several where a rule translates to a range.
         destination = path.source if path.source and "-" not in path.source else traffic.source
         reply = FilteredPacket(
             family=traffic.family, source=sent.destination, destination=destination, iif=uplink, oif=None,
             protocol=traffic.protocol, sport=sent.dport, ctmark=mark_of_flow(host.packet_filter, sent),
-            ctstate="established", draws=sent.draws,
+            ctstate=state_of_answer(sent), draws=sent.draws,
         )  # fmt: skip
-        reply = replace(after_prerouting(host.packet_filter, reply), destination=traffic.source)
+        reply, _ = prerouting(host.packet_filter, reply, traffic.source)
         mark = reply.mark
         if mark is None:
             hops.append(hop("host", uplink, "mangle", None, "unknown"))
             return replace(path, answer=tuple(hops), answer_reason="the answer's mark cannot be evaluated")
-        if translated:
+        if was_translated and not reply.has_flow:
+            hops.append(hop("host", uplink, "nat", "notrack", f"destination stays {path.source}"))
+            reason = f"a rule keeps conntrack from tracking the answer, so its destination stays {path.source}"
+            returns = False if reply.has_flow is False else None
+            return replace(
+                path, answer=tuple(hops), answer_returns=returns, answer_reason=reason,
+                answer_untracked_by=reply.untracked_by,
+            )  # fmt: skip
+        reply = replace(reply, destination=traffic.source)
+        if was_translated:
             hops.append(hop("host", uplink, "nat", None, f"destination becomes {traffic.source}"))
         decision = self.resolved.model.decide(
             Packet(
@@ -394,39 +357,6 @@ class PathTracer:
         hops.append(hop("host", arriving, "forward", decider, model))
         reason = "" if passage.allowed else f"the forward hook for the answer: {decider or 'not readable'}"
         return replace(path, answer=tuple(hops), answer_returns=passage.allowed, answer_reason=reason)
-
-
-def _of_all(outcomes: Sequence[Path], random_rules: tuple[str, ...], *, complete: bool) -> Path:
-    """Return one path for all outcomes of what rules draw: that of the first, where all end alike."""
-    ends = {(path.end, path.egress): path for path in reversed(outcomes)}
-    first = next((path for path in outcomes if path.egress), outcomes[0])
-    returns = {path.answer_returns for path in outcomes}
-    if len(returns) > 1:
-        reason = "whether it returns depends on what a rule draws at random"
-        first = replace(first, answer_returns=None, answer_reason=reason)
-    if len({path.source for path in outcomes}) > 1:
-        first = replace(first, source=None)
-    if len(ends) == 1:
-        return first if complete else replace(first, end=PathEnd.UNKNOWN, reason="too many rules draw at random")
-    by_end = [
-        f"{' or '.join(sorted(path.egress)) or path.end.value}: {path.reason}" for path in reversed(ends.values())
-    ]
-    is_known = complete and all(path.end is not PathEnd.UNKNOWN for path in outcomes)
-    return replace(
-        first,
-        end=first.end if is_known else PathEnd.UNKNOWN,
-        egress=frozenset(name for path in outcomes for name in path.egress),
-        reason=f"drawn for each packet by {' and '.join(map(repr, random_rules))}: {'; '.join(by_end)}",
-        random_rules=random_rules,
-    )
-
-
-def _with_destination(packet: FilteredPacket, translation: Translation) -> FilteredPacket | None:
-    """Return a packet after destination NAT; None when that cannot be evaluated, or is one of several addresses."""
-    rule, address = translation.rule, translation.address or packet.destination
-    if translation.kind != "dnat" or rule is None or "-" in address:
-        return None
-    return replace(packet, destination=address, dport=translated_port(rule) or packet.dport)
 
 
 def _undelivered(decision: Decision, whose: str) -> tuple[PathEnd, str] | None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.explain import explain
 from viacheck.analysis.explanation_text import passage_text
-from viacheck.analysis.paths import PathEnd, PathTracer, Traffic, probe_traffic
+from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.traced_path import PathEnd, Traffic
 from viacheck.model.intent import TransportProtocol
 
 
@@ -35,8 +36,8 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
     if resolved.bridged or resolved.sent_by_host:
         return _by_own_routing(resolved, probe_traffic(resolved, protocol))
     drawn = own_path(resolved, protocol)
-    if drawn.random_rules and drawn.depends_on_flow:
-        return Prediction(False, f"leaves by {drawn.egress_text}, depending on the flow: {drawn.reason}")
+    if (drawn.random_rules or drawn.depends_on_packet) and drawn.depends_on_flow:
+        return Prediction(False, f"leaves by {drawn.egress_text}, depending on the packet: {drawn.reason}")
     explanation = explain(resolved, resolved.target, PROTOCOL_NUMBERS[protocol], port)
     decision = resolved.agent_decision(protocol)
     if not decision.certain:

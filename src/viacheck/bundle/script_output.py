@@ -39,6 +39,7 @@ from viacheck.netlink.packet_filter import (
 from viacheck.parsers import iproute
 from viacheck.parsers.comments import without_comments
 from viacheck.parsers.ip_state import IP, read_network_state
+from viacheck.parsers.ipset_save import NotIpsetSave, SavedSets, parse_ipset_save
 from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 from viacheck.persistence import manager_answers
 from viacheck.persistence.allowlist import redact_to_allowlist
@@ -49,7 +50,7 @@ SYSCTLS, WIRELESS, PROGRAMS, PERMISSIONS = "cat /proc/sys/net", "ls /sys/class/n
 HOSTNAME, KERNEL = "uname -n", "uname -r"
 NETLINK = "cat /proc/net/netlink"
 """Lines ``INODE`` for each socket that receives link messages, and ``INODE NAME`` for a process that holds it."""
-NFT = "nft -j list ruleset"
+NFT, IPSET = "nft -j list ruleset", "ipset save"
 ENTER_AGENT = "nsenter"
 MANY_PLACES = ("container ", "netns ", OF_ONE)
 """How the places of several namespaces begin: those of a script without a site file, and those of several agents."""
@@ -119,10 +120,20 @@ class _Place:
             for tool in (f"{prefix}-save", f"{prefix}-legacy-save")
             if (recorded := self.commands.get(f"{tool} -c")) is not None and not recorded.exit_code
         ]
-        packet_filter = merge_packet_filter(self._nft_ruleset(unread), saves, unread)
+        packet_filter = merge_packet_filter(self._nft_ruleset(unread), saves, unread, self._sets)
         if packet_filter.unread:
             self.unread("packet filter", "; ".join(packet_filter.unread))
         return without_rule_comments(packet_filter)
+
+    def _sets(self) -> SavedSets:
+        """Return the sets that ipset printed."""
+        recorded = self.commands.get(IPSET)
+        if recorded is None or recorded.exit_code:
+            return SavedSets(problem=f"{IPSET}: {_failure(recorded)}")
+        try:
+            return SavedSets(parse_ipset_save(recorded.stdout))
+        except NotIpsetSave as error:
+            return SavedSets(problem=str(error))
 
     def _nft_ruleset(self, unread: list[str]) -> NftRuleset | None:
         """Return the chains that nft printed; add to ``unread`` where it did not."""

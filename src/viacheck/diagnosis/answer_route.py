@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from viacheck.analysis.agent_rules import LOCAL_PRIORITY, free_priority
-from viacheck.analysis.answers import misrouted_answer
+from viacheck.analysis.answers import misrouted_answer, untracked_answers
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.diagnosis.cause import Cause
-from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
+from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, rule_removal
 from viacheck.diagnosis.remedy_effect import after_steps
 from viacheck.model.measurements import Measurements
 
@@ -25,6 +25,27 @@ def answers_misrouted(resolved: ResolvedIntent, measurements: Measurements) -> I
             f"{path.answer_reason}",
             to_agent(resolved), frozenset({"EGRESS-05", "EGRESS-06", "ROUTE-06"}),
         )  # fmt: skip
+
+
+def answers_untracked(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find a rule that keeps conntrack from the answers: they stay at the host, whose address they are for."""
+    packets = measurements.traffic.packets
+    paths = {
+        protocol: path
+        for protocol, path in untracked_answers(resolved).items()
+        if protocol not in packets or not packets[protocol].answered
+    }
+    path = next(iter(paths.values()), None)
+    if path is None or path.answer_untracked_by is None:
+        return
+    chain, rule = path.answer_untracked_by
+    yield Cause(
+        "ANSWERS_MISROUTED", "EGRESS-03",
+        f"the answers ({', '.join(paths)}) come in on {resolved.uplink}, and the rule '{rule.text}' of chain "
+        f"{chain.name} keeps conntrack from tracking them: their NAT is not reversed, so they stay at this host, whose "
+        f"{path.source} they are for",
+        rule_removal(chain, rule), frozenset({"EGRESS-05", "EGRESS-06"}),
+    )  # fmt: skip
 
 
 def correcting_answers(resolved: ResolvedIntent, remedy: Remedy) -> Remedy:

@@ -12,8 +12,10 @@ from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.diagnosis.remedy_effect import after_steps
 from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import TABLE_MAIN, Route
+from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_MAIN, Route
 
+FIRST_TABLE = 200
+"""The number that the guide gives to the agent's table; the next one that is free is proposed."""
 _NETWORKMANAGER_PENALTY = 20000
 """What NetworkManager adds to the metrics of a connection whose connectivity check fails (NetworkManager.conf(5))."""
 
@@ -46,6 +48,26 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
             f"where the host's own packets must leave (host.default_exit = \"{actual}\", with a table for {actual} in "
             "[uplinks]), or leave host.default_exit out",
         )  # fmt: skip
+
+
+def agent_without_table(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find that the main table, which decides for an agent without a table of its own, leads to another uplink."""
+    if resolved.intent.policy_routed or resolved.bridged or resolved.shares_host_network:
+        return
+    decision = resolved.agent_decision(resolved.intent.probe.protocols[0])
+    if decision.table != TABLE_MAIN or len(decision.interfaces) != 1 or decision.interface == resolved.uplink:
+        return
+    taken = {route.table for route in resolved.snapshot.host.routes}
+    table = next(number for number in range(FIRST_TABLE, TABLE_DEFAULT) if number not in taken)
+    yield Cause(
+        "DEFAULT_EXIT_WRONG", "ROUTE-05",
+        f"the site file names no table for this agent, so the main table decides for its packets, and leads to "
+        f"{decision.interface} instead of {resolved.uplink}: route {decision.route}",
+        also_affects=EGRESS | {"ROUTE-06", "ROUTE-07"}, site_file=("[egress]", f"table = {table}"),
+        decision="give the agent a table of its own, named in the site file: the next run says which rule and route "
+        f"it needs. Or let the host's default route leave by {resolved.uplink}, which moves the host's own packets and "
+        "those of all other containers as well",
+    )  # fmt: skip
 
 
 def protocol_leaves_elsewhere(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:

@@ -9,10 +9,11 @@ from viacheck.analysis.agent_rules import FIXED_PRIORITY
 from viacheck.analysis.answers import answers_come_in_by, strict_reverse_path
 from viacheck.analysis.classes import TrafficClass, class_partition
 from viacheck.analysis.loss import loss_text, loss_verdict
-from viacheck.analysis.paths import PathEnd, PathTracer, Traffic
+from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.predict import other_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_seen, departures, left_by
+from viacheck.analysis.traced_path import PathEnd, Traffic
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent, set_agent_default
 from viacheck.model.intent_values import share

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from viacheck.analysis.container_facts import nat_follows_start
-from viacheck.analysis.nat_facts import agent_flow, enslaved_uplinks, source_translation, subnet_is_routed
-from viacheck.analysis.packet_filter.evaluate import Translation, source_nat
+from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation, subnet_is_routed
+from viacheck.analysis.packet_filter.evaluate import Translation
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import (
@@ -15,8 +15,7 @@ from viacheck.diagnosis.remedy import (
     Command,
     Remedy,
     command,
-    iptables_rule_commands,
-    nft_rule_commands,
+    rule_removal,
 )
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
@@ -88,7 +87,9 @@ def _untranslated(resolved: ResolvedIntent, translation: Translation) -> Cause:
     sentence = f"no rule translates the source of {resolved.agent_subnet or resolved.agent_source} on {resolved.uplink}"
     chain, rule = translation.chain, translation.rule
     if chain is not None and rule is not None:
-        sentence = f"the rule '{rule.text}' of chain {chain.name} excludes the agent's packets from source NAT"
+        excludes = "keeps conntrack from tracking" if rule.untracks else "excludes"
+        from_nat = ", so no NAT applies to them" if rule.untracks else " from source NAT"
+        sentence = f"the rule '{rule.text}' of chain {chain.name} {excludes} the agent's packets{from_nat}"
         remedy = _removal(translation)
         if remedy and _translation_without(resolved, chain, rule).kind == "none":
             remedy = Remedy((*remedy.steps, add), (delete, *remedy.rollback))
@@ -112,7 +113,7 @@ def _removal(translation: Translation) -> Remedy:
     chain, rule = translation.chain, translation.rule
     if chain is None or rule is None:
         return NO_REMEDY
-    return nft_rule_commands(chain, rule) if chain.backend == "nft" else iptables_rule_commands(chain, rule)
+    return rule_removal(chain, rule)
 
 
 def _translation_without(resolved: ResolvedIntent, chain: FilterChain, rule: FilterRule) -> Translation:
@@ -120,4 +121,5 @@ def _translation_without(resolved: ResolvedIntent, chain: FilterChain, rule: Fil
     packet_filter = resolved.snapshot.host.packet_filter
     shorter = replace(chain, rules=tuple(other for other in chain.rules if other is not rule))
     chains = tuple(shorter if other is chain else other for other in packet_filter.chains)
-    return source_nat(replace(packet_filter, chains=chains), agent_flow(resolved, resolved.uplink))
+    host = replace(resolved.snapshot.host, packet_filter=replace(packet_filter, chains=chains))
+    return source_translation(ResolvedIntent(resolved.intent, replace(resolved.snapshot, host=host)))

@@ -192,6 +192,11 @@ def iptables_rule_commands(chain: FilterChain, rule: FilterRule) -> Remedy:
     )
 
 
+def rule_removal(chain: FilterChain, rule: FilterRule) -> Remedy:
+    """Return the remedy that deletes a rule of the packet filter, by the tool that wrote it."""
+    return nft_rule_commands(chain, rule) if chain.backend == "nft" else iptables_rule_commands(chain, rule)
+
+
 def _names_program(argument: str) -> bool:
     """Return whether iptables may take an argument as ``-M`` or ``--modprobe``, which name a program that it runs."""
     option = argument.partition("=")[0]

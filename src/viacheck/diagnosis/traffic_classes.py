@@ -24,6 +24,10 @@ _BEFORE_THE_DRAW = (
     "except the agent's packets from that rule of the packet filter, by a condition on their source; or let a routing "
     "rule for their source decide before those for marks"
 )
+_FOR_EVERY_PACKET = (
+    "set the mark for every packet, in the mangle table and whatever the state; or save it in the flow and restore it "
+    "before routing (CONNMARK --save-mark, --restore-mark; nft: ct mark)"
+)
 MOST_PORTS = 32
 """A larger range of ports is not written as lines of the site file."""
 
@@ -37,21 +41,26 @@ def depends_on_flow(resolved: ResolvedIntent, _measurements: Measurements) -> It
     path = depending[0].path
     yield Cause(
         "EGRESS_DEPENDS_ON_FLOW", "EGRESS-08",
-        f"depending on the flow, {classes_text(depending, CLASSES_NAMED)} leave by {path.egress_text}: {path.reason}",
+        f"depending on the {'packet' if path.depends_on_packet else 'flow'}, "
+        f"{classes_text(depending, CLASSES_NAMED)} leave by {path.egress_text}: {path.reason}",
         also_affects=frozenset({"EGRESS-01", "EGRESS-04", "EGRESS-05", "ROUTE-05", "ROUTE-07"}),
-        decision=_BEFORE_THE_DRAW if path.random_rules else
+        decision=_BEFORE_THE_DRAW if path.random_rules else _FOR_EVERY_PACKET if path.depends_on_packet else
         f"set a route by {resolved.uplink} alone, in a table that a rule selects for the agent; or drop the other "
         "next hop, which moves the host's own packets as well",
     )  # fmt: skip
 
 
-def drawn_at_random(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
-    """Find a rule of the packet filter whose random choice decides where the agent's probes leave, or whether."""
+def not_the_same_for_all(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
+    """Find a random choice, or a mark of first packets alone, that decides where the agent's probes leave, or whether.
+
+    A multipath route is found later (``depends_on_flow``): the rule that leads to its table comes first.
+    """
     paths = [own_path(resolved, protocol) for protocol in resolved.intent.probe.protocols]
-    path = next((path for path in paths if path.random_rules and path.depends_on_flow), None)
+    varying = (path for path in paths if path.depends_on_packet or (path.random_rules and path.depends_on_flow))
+    path = next(varying, None)
     if path is None:
         return
-    if len(path.egress) == 1:
+    if len(path.all_egress) == 1 and not path.depends_on_packet:
         yield Cause(
             "FORWARD_DROPPED", "EGRESS-01",
             f"this host drops a part of the agent's packets: {path.reason}",
@@ -60,9 +69,10 @@ def drawn_at_random(resolved: ResolvedIntent, _measurements: Measurements) -> It
         return
     yield Cause(
         "EGRESS_DEPENDS_ON_FLOW", "EGRESS-08",
-        f"depending on the flow, the agent's packets leave by {path.egress_text}: {path.reason}",
+        f"depending on the {'packet' if path.depends_on_packet else 'flow'}, the agent's packets leave by "
+        f"{path.egress_text}: {path.reason}",
         _rule_for_all_draws(resolved), EGRESS | {"ROUTE-02", "ROUTE-03", "ROUTE-05", "ROUTE-06", "ROUTE-07"},
-        decision=_BEFORE_THE_DRAW,
+        decision=_FOR_EVERY_PACKET if path.depends_on_packet else _BEFORE_THE_DRAW,
     )  # fmt: skip
 
 

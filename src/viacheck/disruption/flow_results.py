@@ -24,18 +24,22 @@ def probe_result(
     departures: Sequence[Departure],
     uplink: str,
     sources: Container[str | None],
+    of_source: str | None = None,
 ) -> ProbeResult:
-    """Classify a probe that was sent at a time by its departures. A leak outweighs every other outcome."""
+    """Classify a probe that was sent at a time by its departures. A leak outweighs every other outcome.
+
+    ``of_source``: the source of the intent that it is bound to.
+    """
     leaks = [departure for departure in departures if departure.interface != uplink]
     if leaks:
-        return ProbeResult(time, flow, family, "leaked", leaks[0].interface, leaks[0].source)
+        return ProbeResult(time, flow, family, "leaked", leaks[0].interface, leaks[0].source, of_source)
     if not departures:
-        return ProbeResult(time, flow, family, "lost")
+        return ProbeResult(time, flow, family, "lost", of_source=of_source)
     first = departures[0]
     if first.source not in sources:
-        return ProbeResult(time, flow, family, "wrong-source", first.interface, first.source)
+        return ProbeResult(time, flow, family, "wrong-source", first.interface, first.source, of_source)
     outcome: ProbeOutcome = "late" if first.time - time > LATE else "as-intended"
-    return ProbeResult(time, flow, family, outcome, first.interface, first.source)
+    return ProbeResult(time, flow, family, outcome, first.interface, first.source, of_source)
 
 
 def settled(probe_results: Sequence[ProbeResult]) -> bool:
@@ -74,7 +78,7 @@ def flow_result(probe_results: Sequence[ProbeResult], ended: float) -> FlowResul
         leak_interfaces=tuple(sorted({result.interface for result in leaked if result.interface})),
         leak_sources=tuple(sorted({result.source for result in leaked if result.source})),
         first_lost=lost[0].time if lost else None,
-        recovered_at=recovered_at, recovery=recovery,
+        recovered_at=recovered_at, recovery=recovery, of_source=probe_results[0].of_source,
     )  # fmt: skip
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from viacheck.analysis.link_layers import LinkLayers
 from viacheck.disruption.departures import DepartureLog
 from viacheck.disruption.flow_results import probe_result
-from viacheck.model.intent import TransportProtocol
+from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.measurements import LATE, FlowAge, ProbeResult
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
@@ -37,6 +37,28 @@ class StreamFlow:
     flow: FlowAge
     family: Family
     request: ProbeRequest
+    of_source: str | None = None
+    """The source of the intent that it is bound to; None for the agent's main flows."""
+    uplink: str | None = None
+    """The uplink of that source."""
+
+
+def source_flows(flows: Sequence[StreamFlow], source: Source, uplink: str) -> tuple[StreamFlow, ...]:
+    """Return flows like these by IPv4, bound to a source of the intent, which must leave by an uplink."""
+    address = str(source.address) if source.address is not None else None
+
+    def port(flow: StreamFlow) -> int | None:
+        # Another one than that of the same flow from the agent's other addresses.
+        return random.randint(*_PORTS) if flow.request.source_port is not None else None  # noqa: S311 - any will do
+
+    return tuple(
+        StreamFlow(
+            flow.flow, flow.family,
+            replace(flow.request, source=address, device=source.interface, source_port=port(flow)), source.name, uplink,
+        )
+        for flow in flows
+        if flow.family == 4
+    )  # fmt: skip
 
 
 def stream_flows(protocol: TransportProtocol, destinations: Mapping[Family, str], port: int) -> tuple[StreamFlow, ...]:
@@ -149,7 +171,7 @@ class ProbeStream:
         self,
         flow: StreamFlow,
         uplink: str,
-        sources: Callable[[float], frozenset[str | None]],
+        sources: Callable[[float], Container[str | None]],
         begin_ns: int,
         last: int | None = None,
     ) -> list[ProbeResult]:
@@ -167,7 +189,7 @@ class ProbeStream:
         for probe in sent if last is None else sent[-last:]:
             at = (probe.time_ns - begin_ns) / 1e9
             departures = self._departures.of(probe.number, begin_ns)
-            results.append(probe_result(at, flow.flow, flow.family, departures, uplink, sources(at)))
+            results.append(probe_result(at, flow.flow, flow.family, departures, uplink, sources(at), flow.of_source))
         return results
 
     def end(self) -> Mapping[str, str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from viacheck.analysis.container_facts import own_address_varies
 from viacheck.analysis.disruption_text import flow_label, flow_text
+from viacheck.analysis.sources import missing_source, source_uplink
 from viacheck.disruption.controls import (
     DisruptionTarget,
     EgressNotAsIntended,
@@ -20,7 +21,7 @@ from viacheck.disruption.controls import (
 )
 from viacheck.disruption.egress_state import read_addresses, read_egress
 from viacheck.disruption.flow_results import SETTLED, flow_result, settled
-from viacheck.disruption.probe_stream import ProbeStream, StreamFlow, stream_flows
+from viacheck.disruption.probe_stream import ProbeStream, StreamFlow, source_flows, stream_flows
 from viacheck.disruption.timeline_evidence import Moment, probe_text, timeline_evidence
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
@@ -133,7 +134,14 @@ class DisruptionRun:
         if self.judged.resolved.agent_address6 is not None and intent.probe.target6 is not None:
             destinations[6] = str(intent.probe.target6)
         protocol = "icmp" if "icmp" in intent.probe.protocols else intent.probe.protocols[0]
-        return stream_flows(protocol, destinations, intent.probe.port)
+        flows = stream_flows(protocol, destinations, intent.probe.port)
+        resolved = self.judged.resolved
+        bound = [
+            source_flows(flows, source, source_uplink(resolved, source))
+            for source in intent.agent.source
+            if missing_source(resolved, source) is None
+        ]
+        return (*flows, *(flow for of_one in bound for flow in of_one))
 
     def _prober(self) -> Prober:
         assert self.host.agent is not None
@@ -145,12 +153,14 @@ class DisruptionRun:
         self.stream.run(lambda: all(self._settled(flow) for flow in flows), SETTLE_TIMEOUT)
         judged = [flow for flow in flows if self._settled(flow)]
         not_judged = tuple(
-            f"{flow_label(flow.flow, flow.family)}: not judged, it did not leave as intended before the event"
+            f"{flow_label(flow.flow, flow.family, flow.of_source)}: not judged, it did not leave as intended before "
+            "the event"
             for flow in flows
             if flow not in judged
         )
-        if not any(flow.family == 4 for flow in judged):
-            last = [result for flow in flows if flow.family == 4 for result in self._probe_results(flow, last=1)]
+        if not any(flow.family == 4 and flow.of_source is None for flow in judged):
+            main = [flow for flow in flows if flow.family == 4 and flow.of_source is None]
+            last = [result for flow in main for result in self._probe_results(flow, last=1)]
             self.stream.end()
             raise EgressNotAsIntended(", ".join(sorted({probe_text(result) for result in last})) or "nothing was sent")
         self.families = sorted({flow.family for flow in judged})
@@ -249,16 +259,21 @@ class DisruptionRun:
         return all(self._settled(flow, after=ended) for flow in judged)
 
     def _probe_results(self, flow: StreamFlow, last: int | None = None) -> list[ProbeResult]:
-        uplink, sources = self.judged.resolved.uplink, self._sources(flow.family)
+        uplink, sources = flow.uplink or self.judged.resolved.uplink, self._sources(flow)
         return self.stream.probe_results(flow, uplink, sources, self.begin_ns, last)
 
     def _settled(self, flow: StreamFlow, after: float | None = None) -> bool:
         probe_results = self._probe_results(flow, last=SETTLED)
         return settled(probe_results) and (after is None or probe_results[0].time > after)
 
-    def _sources(self, family: Family) -> Callable[[float], frozenset[str | None]]:
+    def _sources(self, flow: StreamFlow) -> Callable[[float], Container[str | None]]:
         """Return the intended sources of a probe by its time: the uplink's, or a bridged agent's own."""
-        resolved = self.judged.resolved
+        resolved, family = self.judged.resolved, flow.family
+        if flow.uplink is not None:
+            agent = resolved.snapshot.agent
+            own_addresses = [address.address for address in agent.addresses] if agent is not None else []
+            allowed = frozenset([*resolved.uplink_addresses(flow.uplink), *own_addresses])
+            return lambda _at: allowed
         own = resolved.agent_address if family == 4 else resolved.agent_address6
         if resolved.bridged and not own_address_varies(resolved):
             return lambda _at: frozenset([own])

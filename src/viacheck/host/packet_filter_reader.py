@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 from viacheck.host.command import NOT_FOUND
@@ -13,6 +14,7 @@ from viacheck.model.snapshot import PacketFilter
 from viacheck.netlink.codec import MalformedMessage
 from viacheck.netlink.nft_decode import NftTable, read_nftables
 from viacheck.netlink.packet_filter import IPTABLES_FAMILIES, IptablesSave, NftRuleset, merge_packet_filter
+from viacheck.parsers.ipset_save import NotIpsetSave, SavedSets, parse_ipset_save
 from viacheck.parsers.iptables_save import written_by_nft_backend
 
 _NO_NFTABLES = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)
@@ -36,7 +38,22 @@ def read_packet_filter(namespace: Namespace) -> PacketFilter:
         unread.append(f"nftables: {error}")
     saves = [save for family, prefix in IPTABLES_FAMILIES for save in _saves(namespace, family, prefix, tables, unread)]
     chains = tuple(chain for table in tables for chain in table.chains)
-    return merge_packet_filter(NftRuleset(chains, "netlink") if tables else None, saves, unread)
+    return merge_packet_filter(
+        NftRuleset(chains, "netlink") if tables else None, saves, unread, partial(_sets, namespace)
+    )
+
+
+def _sets(namespace: Namespace) -> SavedSets:
+    """Return the sets of ipset, which rules of iptables name."""
+    result = namespace.run(["ipset", "save"])
+    if not result.ok:
+        missing = result.exit_code == NOT_FOUND
+        why = "is missing" if missing else f"save ended with {result.exit_code}: {result.stderr.strip()}"
+        return SavedSets(problem=f"ipset {why}")
+    try:
+        return SavedSets(parse_ipset_save(result.stdout))
+    except NotIpsetSave as error:
+        return SavedSets(problem=str(error))
 
 
 def _saves(

@@ -236,6 +236,8 @@ class ProbeResult:
     interface: str | None = None
     """The interface that the probe left by; None when it was lost."""
     source: str | None = None
+    of_source: str | None = None
+    """The source of the intent that its socket is bound to ([[agent.source]]); None for the agent's main flows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +283,8 @@ class FlowResult:
     """When the first probe of the final, intended stretch was sent; None without an interruption or a recovery."""
     recovery: float | None = None
     """Seconds from the event's end to ``recovered_at``; 0 when that was earlier; None when the flow did not recover."""
+    of_source: str | None = None
+    """The source of the intent that its sockets are bound to; None for the agent's main flows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,10 +319,10 @@ class DisruptionResult:
     def kind(self) -> FlowKind:
         """Return the worst outcome of all flows; NEW_FLOWS_ONLY for a family whose old flow alone does not recover."""
         kinds = []
-        for family in sorted({flow_result.family for flow_result in self.flow_results}):
-            by_flow = {
-                flow_result.flow: flow_result.kind for flow_result in self.flow_results if flow_result.family == family
-            }
+        of_same: dict[tuple[Family, str | None], dict[FlowAge, FlowKind]] = {}
+        for flow_result in self.flow_results:
+            of_same.setdefault((flow_result.family, flow_result.of_source), {})[flow_result.flow] = flow_result.kind
+        for by_flow in of_same.values():
             new, old = by_flow.get("new"), by_flow.get("old")
             if new in RECOVERED and old is not None and old not in RECOVERED:
                 kinds.append(FlowKind.NEW_FLOWS_ONLY)
@@ -489,6 +493,8 @@ class TrafficMeasurements:
 
     The host's own probes are named ``host icmp``, ``host udp`` and so on.
     """
+    by_source: Mapping[tuple[str, str], PacketsEvidence] = field(default_factory=dict)
+    """The probes from each source of the intent, by its name and the protocol."""
     silent_gateways: tuple[str, ...] = ()
     """Uplinks with carrier whose gateway did not answer ARP."""
     routers_in_use: Mapping[str, str] = field(default_factory=dict)

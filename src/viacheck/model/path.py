@@ -87,3 +87,9 @@ class CoverageEvidence(Plain):
     of: int
     """Rules, routes and filter rules that some packet of the agent reaches on its way out."""
     uncovered: list[UncoveredDecision] = Field(default_factory=list)
+    counted: int = 0
+    """Of those that probes meet, the rules of the packet filter whose packets the kernel counts."""
+    confirmed: int = 0
+    """Of these, the rules whose counter moved during the run."""
+    unmoved: list[str] = Field(default_factory=list)
+    """The others: the model says that probes meet them, and their counter did not move."""

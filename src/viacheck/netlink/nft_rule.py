@@ -86,6 +86,7 @@ def filter_rules(state: RuleState, handle: int, comment: str) -> Iterator[Filter
         argument=state.argument,
         set_mark=state.set_mark,
         set_ctmark=state.set_ctmark,
+        untracks=state.untracks,
         packets=state.packets,
         bytes=state.octets,
         handle=handle,
@@ -176,6 +177,7 @@ def _apply(state: RuleState, expression: nft.Expression) -> None:
 
 
 def _other(state: RuleState, name: str) -> None:
+    state.untracks = state.untracks or name == "notrack"
     if name in _WITHOUT_EFFECT:
         state.parts.append(name)
     elif name in _DECIDING:
@@ -393,6 +395,7 @@ def _xtables_target(state: RuleState, target: nft.TargetExpression) -> None:
     effect = target_effect(target, state.version)
     state.set_mark = effect.set_mark or state.set_mark
     state.set_ctmark = effect.set_ctmark or state.set_ctmark
+    state.untracks = state.untracks or effect.untracks
     if effect.verdict is None:
         state.parts.append(effect.text)
     else:

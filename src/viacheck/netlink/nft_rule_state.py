@@ -37,6 +37,7 @@ class RuleState:
     argument: str | None = None
     set_mark: str | None = None
     set_ctmark: str | None = None
+    untracks: bool = False
     packets: int | None = None
     octets: int | None = None
     xtables: bool = False

@@ -24,6 +24,7 @@ _WITHOUT_VERDICT = frozenset(
     | {"NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL"}
 )
 _CONNMARK_SET, _CONNMARK_SAVE = 0, 1
+_CT_NOTRACK = 1
 _AT_RANDOM = 0
 """XT_STATISTIC_MODE_RANDOM."""
 _VERDICTS = {"MASQUERADE": "masquerade", "REDIRECT": "redirect", "REJECT": "reject", "NFQUEUE": "queue"}
@@ -38,6 +39,7 @@ class TargetEffect:
     argument: str | None = None
     set_mark: str | None = None
     set_ctmark: str | None = None
+    untracks: bool = False
 
 
 def match_conditions(match: MatchExpression) -> tuple[FilterMatch, ...]:
@@ -74,7 +76,9 @@ def target_effect(target: TargetExpression, version: int | None) -> TargetEffect
         return TargetEffect(f"MARK xset {mark}", set_mark=mark)
     if name == "CONNMARK":
         return _connection_mark(revision, blob)
-    return TargetEffect(name, None if name in _WITHOUT_VERDICT else "unknown")
+    # struct xt_ct_target_info begins with its flags (linux/netfilter/xt_CT.h).
+    untracks = name == "NOTRACK" or (name == "CT" and bool(struct.unpack_from("=H", blob)[0] & _CT_NOTRACK))
+    return TargetEffect(name, None if name in _WITHOUT_VERDICT else "unknown", untracks=untracks)
 
 
 def _connection_mark(revision: int, blob: bytes) -> TargetEffect:

@@ -7,12 +7,13 @@ every table appears once, whichever tool read it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from viacheck.model.snapshot import FilterChain, PacketFilter
 from viacheck.parsers.comments import without_rule_comment
+from viacheck.parsers.ipset_save import SavedSets, asks_for_sets, with_sets
 from viacheck.parsers.iptables_save import parse_iptables_save, written_by_nft_backend
 
 IPTABLES_TABLES = frozenset({"raw", "mangle", "nat", "filter", "security"})
@@ -48,7 +49,10 @@ class IptablesSave:
 
 
 def merge_packet_filter(
-    nft: NftRuleset | None, saves: Sequence[IptablesSave], unread: Sequence[str] = ()
+    nft: NftRuleset | None,
+    saves: Sequence[IptablesSave],
+    unread: Sequence[str] = (),
+    read_sets: Callable[[], SavedSets] = lambda: SavedSets(problem="not read"),
 ) -> PacketFilter:
     """Merge what was read into one packet filter.
 
@@ -60,6 +64,7 @@ def merge_packet_filter(
         saves: the texts of iptables-save, of both families and backends. Of two texts of the same family and backend
             the first counts.
         unread: what could not be read, with the reason.
+        read_sets: returns the sets of ipset; it is called where a rule asks for one.
     """
     problems = list(unread)
     read_with = [nft.read_with] if nft is not None and nft.chains else []
@@ -85,6 +90,8 @@ def merge_packet_filter(
         merged += [chain for table in printed if table not in by_table for chain in printed[table]]
         merged += saved.get("iptables-legacy", ())
     merged += [chain for chains_of_table in by_table.values() for chain in chains_of_table]
+    if asks_for_sets(merged):
+        merged = list(with_sets(merged, read_sets()))
     return PacketFilter(chains=tuple(merged), read_with=tuple(read_with), unread=tuple(problems))
 
 

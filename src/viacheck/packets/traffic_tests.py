@@ -109,6 +109,7 @@ class TrafficTests:
         discovery: DiscoveryResult | None = made.get("dhcp_discovery")
         return TrafficMeasurements(
             packets=dict(self._packets),
+            by_source=dict(self._by_source),
             silent_gateways=self._silent_gateways(made.get("gateways", {})),
             routers_in_use=dict(made.get("routers_in_use", {})),
             gateway_macs={name: tuple(macs) for name, macs in made.get("gateways", {}).items()},

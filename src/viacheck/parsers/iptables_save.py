@@ -144,6 +144,7 @@ def _rule(line: str, chains: set[str]) -> FilterRule:
         argument=effect.argument,
         set_mark=effect.set_mark,
         set_ctmark=effect.set_ctmark,
+        untracks=effect.untracks,
         packets=int(counters[1]) if counters else None,
         bytes=int(counters[2]) if counters else None,
         text=text,
@@ -298,6 +299,7 @@ class _Target:
     argument: str | None = None
     set_mark: str | None = None
     set_ctmark: str | None = None
+    untracks: bool = False
 
 
 def _target(option: str, target: str, options: list[str], chains: set[str]) -> _Target:
@@ -308,6 +310,8 @@ def _target(option: str, target: str, options: list[str], chains: set[str]) -> _
         return _Target(set_mark=_set_mark(values))
     if target == "CONNMARK":
         return _connection_mark(values)
+    if target == "NOTRACK" or (target == "CT" and "--notrack" in options):
+        return _Target(untracks=True)
     if target == "HMARK":
         first, modulus = (int(values.get(f"--hmark-{name}", "0"), 0) for name in ("offset", "mod"))
         return _Target(set_mark=drawn(range(first, first + modulus)))

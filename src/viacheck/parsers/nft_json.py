@@ -142,6 +142,7 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
         argument=argument,
         set_mark=set_mark,
         set_ctmark=set_ctmark,
+        untracks=any("notrack" in statement for statement in rule.get("expr", ())),
         packets=packets,
         bytes=octets,
         handle=rule.get("handle"),

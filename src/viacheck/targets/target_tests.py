@@ -12,10 +12,12 @@ from viacheck.analysis.classes import ClassPartition, class_partition
 from viacheck.analysis.nat_facts import subnet_is_routed
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
+from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.check import Check
 from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import KernelDecision, Measurements, NotReplayed, ReplayResult, TrafficMeasurements
+from viacheck.model.snapshot import PacketFilter
 from viacheck.targets.base import Target
 
 if TYPE_CHECKING:
@@ -144,6 +146,10 @@ class TargetTests:
             for protocol in target.intent.probe.protocols:
                 self.traffic.agent(protocol)
         return subnet_is_routed(target.resolved, self.measurements.traffic)
+
+    def read_counters(self) -> PacketFilter | None:
+        """Return the host's packet filter with its counters as it is now; None where the host cannot be entered."""
+        return read_packet_filter(self.target.host) if self.target.host is not None else None
 
     def close(self) -> None:
         """Close captures and sockets, and the lab that events of others have shared."""

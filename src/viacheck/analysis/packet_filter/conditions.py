@@ -8,10 +8,14 @@ from ipaddress import ip_address, ip_network
 
 from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
 from viacheck.model.mark_change import drawn_changes, value_and_mask
-from viacheck.model.snapshot import Family, FilterMatch, FilterRule
+from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule
 
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _ICMP = frozenset({1, 58})
+NO_FLOW = frozenset({"invalid", "untracked"})
+"""States of packets that conntrack has no entry for."""
+_OF_FLOW = frozenset({"ctmark", "ctstatus"})
+"""Fields that a packet without an entry does not have: a rule with a condition on them never matches it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,8 @@ class FilteredPacket:
     mark: int | None = 0
     ctmark: int | None = 0
     """The mark of its flow: 0 for the first packet."""
-    ctstate: str = "new"
+    ctstate: str | None = "new"
+    """As conntrack says it: ``untracked`` and ``invalid`` packets have no flow; None where it is unknown."""
     icmp_type: int | None = None
     icmp_code: int | None = None
     destination_translated: bool | None = None
@@ -40,10 +45,19 @@ class FilteredPacket:
     source_translated: bool | None = None
     draws: Draws | None = field(default=None, compare=False)
     """What random conditions draw; None: they cannot be evaluated."""
+    untracked_by: tuple[FilterChain, FilterRule] | None = field(default=None, compare=False)
+    """The rule that keeps conntrack from tracking it."""
+
+    @property
+    def has_flow(self) -> bool | None:
+        """Whether conntrack has an entry for the packet; None where that is unknown."""
+        return None if self.ctstate is None else self.ctstate not in NO_FLOW
 
 
 def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
     """Return whether every condition of a rule holds for a packet; None when that cannot be evaluated."""
+    if packet.has_flow is False and any(match.field in _OF_FLOW for match in rule.matches):
+        return False
     answers = [_holds(match, packet) for match in rule.matches if match.field != "random"]
     if False in answers:
         return False
@@ -89,6 +103,16 @@ def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
     return answer if answer is None else answer != match.negated
 
 
+def _element_holds(element: str, packet: FilteredPacket) -> bool | None:
+    """Return whether all conditions of an element of a set hold."""
+    answers = []
+    for part in element.split():
+        field_, _, value = part.removeprefix("!").partition("=")
+        answer = _value_holds(field_, value, packet)
+        answers.append(answer if answer is None else answer != part.startswith("!"))
+    return False if False in answers else None if None in answers else True
+
+
 def _any(answers: Iterable[bool | None]) -> bool | None:
     listed = list(answers)
     if True in listed:
@@ -97,6 +121,8 @@ def _any(answers: Iterable[bool | None]) -> bool | None:
 
 
 def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
+    if field == "set":
+        return _element_holds(value, packet)
     if field in ("source", "destination"):
         address = ip_address(packet.source if field == "source" else packet.destination)
         network = ip_network(value)
@@ -114,7 +140,9 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         mark = packet.mark if field == "mark" else packet.ctmark
         return None if mark is None else mark & mask == number
     if field == "ctstate":
-        return _status_holds(value, packet) if value in ("snat", "dnat") else packet.ctstate == value
+        if value in ("snat", "dnat"):
+            return _status_holds(value, packet)
+        return None if packet.ctstate is None else packet.ctstate == value
     if field == "ctstatus":
         return _status_holds(value, packet)
     if field in ("icmp-type", "icmp-code"):
@@ -132,7 +160,7 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
 def _status_holds(status: str, packet: FilteredPacket) -> bool | None:
     """Return whether conntrack has set a status bit of the packet's flow when the packet is forwarded."""
     if packet.ctstate not in ("new", "established"):
-        return None
+        return False if packet.has_flow is False else None
     is_answered = packet.ctstate == "established"
     if status == "dnat":
         return packet.destination_translated

@@ -7,12 +7,16 @@ the reader did not know splits the walk in two; the answer is certain only when 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from socket import IPPROTO_UDP
 from typing import Literal
 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
-from viacheck.analysis.packet_filter.walk import End, base_chains, walk
+from viacheck.analysis.packet_filter.replica_filter import translated_port
+from viacheck.analysis.packet_filter.walk import End, base_chains, joined, walk
 from viacheck.model.snapshot import FilterChain, FilterRule, PacketFilter
 
+_NAT_PRIORITIES = {"prerouting": -100, "postrouting": 100}
+"""NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC: where all chains for NAT of a hook run, whatever their own priority."""
 _CONNTRACK_PRIORITY = -200
 """NF_IP_PRI_CONNTRACK: before it a packet has no flow yet, and no mark of it."""
 
@@ -43,20 +47,28 @@ class Passage:
 
 
 def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
-    """Return the source NAT of the first packet of a flow; later packets keep it."""
-    return _nat(packet_filter, packet, "postrouting")
+    """Return the source NAT of the first packet of a flow, as it is routed; later packets keep it."""
+    forwarded, _ = _after_hook(packet_filter, "forward", packet)
+    return _after_hook(packet_filter, "postrouting", forwarded)[1]
 
 
 def destination_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
     """Return the destination NAT of the first packet of a flow, which comes before it is routed."""
-    return _nat(packet_filter, replace(packet, oif=None), "prerouting")
+    return _nat(packet_filter, replace(packet, oif=None), "prerouting")[0]
 
 
-def _nat(packet_filter: PacketFilter, packet: FilteredPacket, hook: str) -> Translation:
+def _nat(packet_filter: PacketFilter, packet: FilteredPacket, hook: str) -> tuple[Translation, FilteredPacket]:
+    """Return the NAT of a packet, and the packet with the marks that the rules of these chains set."""
+    if packet.has_flow is False:
+        # Without an entry of conntrack a packet passes by the chains for NAT.
+        chain_of_it, rule = packet.untracked_by or (None, None)
+        return Translation(kind="none", chain=chain_of_it, rule=rule), packet
     possible: list[Translation] = []
     doubt: End | None = None
+    original = packet
     for chain in base_chains(packet_filter, packet.family, hook, "nat"):
         ends = walk(packet_filter, chain, packet)
+        packet = joined([end.packet for end in ends])
         for end in ends:
             translation = _translation(end)
             if translation is not None:
@@ -69,11 +81,14 @@ def _nat(packet_filter: PacketFilter, packet: FilteredPacket, hook: str) -> Tran
         if packet_filter.unread:
             possible.append(Translation(kind="unknown"))
         else:
-            possible.append(_untranslated(packet_filter, packet, hook))
+            possible.append(_untranslated(packet_filter, original, hook))
+    if original.has_flow is None:
+        possible.append(Translation(kind="none"))
     first = possible[-1]
     if all((other.kind, other.address) == (first.kind, first.address) for other in possible):
-        return first
-    return Translation(kind="unknown", chain=doubt.chain if doubt else None, rule=doubt.rule if doubt else None)
+        return first, packet
+    unknown = Translation(kind="unknown", chain=doubt.chain if doubt else None, rule=doubt.rule if doubt else None)
+    return unknown, packet
 
 
 def _untranslated(packet_filter: PacketFilter, packet: FilteredPacket, hook: str) -> Translation:
@@ -83,6 +98,14 @@ def _untranslated(packet_filter: PacketFilter, packet: FilteredPacket, hook: str
             if end.rule is not None:
                 return Translation(kind="none", chain=end.chain, rule=end.rule)
     return Translation(kind="none")
+
+
+def state_of_answer(sent: FilteredPacket) -> str | None:
+    """Return the state of the answer to a packet: without a flow it begins one, if its protocol lets it."""
+    if sent.has_flow is not False:
+        return "established" if sent.has_flow else None
+    # Conntrack takes a SYN-ACK or an echo reply that it has seen no request of as invalid.
+    return "new" if sent.protocol == IPPROTO_UDP else "invalid"
 
 
 def forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
@@ -120,7 +143,9 @@ def _forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
     undecided: Passage | None = None
     accepted = Passage(allowed=True)
     for chain in base_chains(packet_filter, packet.family, "forward", "filter"):
-        passage = _passage(walk(packet_filter, chain, packet))
+        ends = walk(packet_filter, chain, packet)
+        passage = _passage(ends)
+        packet = joined([end.packet for end in ends])
         if passage.allowed is False:
             return passage
         if passage.allowed is None:
@@ -133,11 +158,25 @@ def _forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
 
 
 def after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> FilteredPacket:
-    """Return a packet as it is routed, with the marks that prerouting leaves.
+    """Return a packet as it is routed, with the marks that prerouting leaves; its destination is the original one.
 
     Returns a mark of None where it is unknown, or the packet is dropped before.
     """
-    return _after_hook(packet_filter, "prerouting", packet)
+    routed, _ = prerouting(packet_filter, packet)
+    return replace(routed, destination=packet.destination, dport=packet.dport)
+
+
+def prerouting(
+    packet_filter: PacketFilter, packet: FilteredPacket, original_source: str | None = None
+) -> tuple[FilteredPacket, Translation]:
+    """Return a packet as it is routed, after marks and destination NAT, and the NAT.
+
+    Args:
+        packet_filter: the host's.
+        packet: as it arrives.
+        original_source: for an answer, the address to which conntrack reverses the source NAT of its flow.
+    """
+    return _after_hook(packet_filter, "prerouting", packet, original_source)
 
 
 def mark_of_flow(packet_filter: PacketFilter, packet: FilteredPacket) -> int | None:
@@ -147,24 +186,57 @@ def mark_of_flow(packet_filter: PacketFilter, packet: FilteredPacket) -> int | N
         packet_filter: the host's.
         packet: the first packet as it is routed, with the interface by which it leaves.
     """
+    if packet.has_flow is False:
+        return 0
     for hook in ("forward", "postrouting"):
-        packet = _after_hook(packet_filter, hook, packet)
+        packet, _ = _after_hook(packet_filter, hook, packet)
     return packet.ctmark
 
 
-def _after_hook(packet_filter: PacketFilter, hook: str, packet: FilteredPacket) -> FilteredPacket:
-    for chain in base_chains(packet_filter, packet.family, hook, "filter"):
-        early = hook == "prerouting" and (chain.priority or 0) < _CONNTRACK_PRIORITY
-        ends = walk(packet_filter, chain, replace(packet, ctmark=None) if early else packet)
-        if any(end.verdict not in ("accept", "fall") for end in ends):
-            return replace(packet, mark=None, ctmark=None)
-        marks, ctmarks = {end.mark for end in ends}, {end.ctmark for end in ends}
-        packet = replace(
-            packet,
-            mark=marks.pop() if len(marks) == 1 else None,
-            ctmark=packet.ctmark if early else ctmarks.pop() if len(ctmarks) == 1 else None,
-        )
-    return replace(packet, mark=None, ctmark=None) if packet_filter.unread else packet
+def _after_hook(
+    packet_filter: PacketFilter, hook: str, packet: FilteredPacket, original_source: str | None = None
+) -> tuple[FilteredPacket, Translation]:
+    """Return a packet after all chains of a hook; its mark and state are unknown where a chain may drop it."""
+    translation, may_be_dropped = Translation(kind="none"), False
+    chains = base_chains(packet_filter, packet.family, hook, "filter")
+    nat_priority = _NAT_PRIORITIES.get(hook)
+    before = [chain for chain in chains if nat_priority is None or (chain.priority or 0) < nat_priority]
+    for chain in before:
+        passed = _through_chain(packet_filter, chain, packet)
+        packet, may_be_dropped = passed or replace(packet, mark=None, ctmark=None), may_be_dropped or passed is None
+    if nat_priority is not None and (packet.ctstate in ("new", None) or not packet.has_flow):
+        # Only the first packet of a flow meets the chains for NAT.
+        translation, packet = _nat(packet_filter, packet, hook)
+        packet = translated(packet, translation) or packet
+    elif original_source is not None and packet.has_flow:
+        packet = replace(packet, destination=original_source)
+    for chain in chains[len(before) :]:
+        passed = _through_chain(packet_filter, chain, packet)
+        packet, may_be_dropped = passed or replace(packet, mark=None, ctmark=None), may_be_dropped or passed is None
+    is_known = not may_be_dropped and not packet_filter.unread
+    return packet if is_known else replace(packet, mark=None, ctmark=None), translation
+
+
+def _through_chain(packet_filter: PacketFilter, chain: FilterChain, packet: FilteredPacket) -> FilteredPacket | None:
+    """Return a packet after a base chain; None where it may be dropped there."""
+    early = chain.hook == "prerouting" and (chain.priority or 0) < _CONNTRACK_PRIORITY
+    # Conntrack has not seen the packet yet: it has neither a state nor a mark.
+    entering = replace(packet, ctstate="invalid") if early and packet.ctstate not in ("untracked", None) else packet
+    ends = walk(packet_filter, chain, entering)
+    if any(end.verdict not in ("accept", "fall") for end in ends):
+        return None
+    left = joined([end.packet for end in ends])
+    if not early or left.ctstate == "untracked":
+        return left
+    return replace(left, ctmark=packet.ctmark, ctstate=packet.ctstate if left.ctstate == "invalid" else None)
+
+
+def translated(packet: FilteredPacket, translation: Translation) -> FilteredPacket | None:
+    """Return a packet after destination NAT; None when that cannot be evaluated, or is one of several addresses."""
+    rule, address = translation.rule, translation.address or packet.destination
+    if translation.kind != "dnat" or rule is None or "-" in address:
+        return None
+    return replace(packet, destination=address, dport=translated_port(rule) or packet.dport)
 
 
 def _translation(end: End) -> Translation | None:

@@ -94,7 +94,8 @@ def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple
                 left_out.append(f"{where}: {rule.text or rule.verdict} ({reason})")
                 continue
             rules += variants
-            is_rebuilt = rule.verdict is not None or rule.set_mark is not None or rule.set_ctmark is not None
+            changes = rule.set_mark is not None or rule.set_ctmark is not None or rule.untracks
+            is_rebuilt = rule.verdict is not None or changes
             beyond = None if is_rebuilt else _BEYOND_VERDICT.search(rule.text)
             if beyond is not None:
                 left_out.append(f"{where}: {beyond[1]} of {rule.text}")
@@ -122,7 +123,7 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
     for match in rule.matches:
         known = {
             "ctstate": CONNECTION_STATES.keys(), "ctstatus": CONNECTION_STATUS.keys(), "limit": frozenset[str](),
-            "random": frozenset[str](),
+            "random": frozenset[str](), "set": frozenset[str](),
             "src-type": ADDRESS_TYPES.keys(), "dst-type": ADDRESS_TYPES.keys(),
         }.get(match.field)  # fmt: skip
         if match.field == "unknown" and raw_condition(_nft_text(match.values[0])) is None:

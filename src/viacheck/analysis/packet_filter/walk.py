@@ -5,11 +5,11 @@ A condition or verdict that the reader did not know splits the walk in two.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, drawn_change, matches
-from viacheck.model.mark_change import changed
+from viacheck.model.mark_change import changed, is_copy
 from viacheck.model.snapshot import Family, FilterChain, FilterRule, PacketFilter
 
 _FAMILIES: dict[Family, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet")}
@@ -37,8 +37,8 @@ class End:
     """A terminal verdict; ``unknown``; ``fall`` when the chain ended without a verdict."""
     chain: FilterChain
     rule: FilterRule | None
-    mark: int | None
-    ctmark: int | None
+    packet: FilteredPacket
+    """The packet with what the rules changed."""
     certain: bool
     """False when a condition or verdict before this end could not be evaluated."""
 
@@ -85,7 +85,7 @@ class _TableWalk:
         state = (chain.name, packet, certain, depth)
         if state not in self._walked:
             distinct = {
-                (end.verdict, end.chain.name, id(end.rule), end.mark, end.ctmark, end.certain): end
+                (end.verdict, end.chain.name, id(end.rule), _changeable(end.packet), end.certain): end
                 for end in self._through(chain, packet, certain, depth)
             }
             self._walked[state] = list(distinct.values())
@@ -96,15 +96,19 @@ class _TableWalk:
             answer = matches(rule, packet)
             if answer is False:
                 continue
+            if packet.has_flow is False and rule.set_mark is not None and is_copy(rule.set_mark):
+                # There is no mark of a flow to copy: nft leaves the rule, iptables changes nothing.
+                continue
             sure = certain and answer is True
-            if rule.set_mark is not None or rule.set_ctmark is not None:
-                packet = _marked(packet, rule, answer)
+            if rule.set_mark is not None or rule.set_ctmark is not None or rule.untracks:
+                changed_packet = _changed(packet, chain, rule)
+                packet = changed_packet if answer else joined([changed_packet, packet])
             if rule.verdict is None:
                 continue
             if rule.verdict in ("jump", "goto"):
                 called = self._chains.get(rule.argument or "")
                 if called is None or depth >= _DEPTH:
-                    yield End("unknown", chain, rule, packet.mark, packet.ctmark, False)
+                    yield End("unknown", chain, rule, packet, False)
                     continue
                 fallen, decided = [], False
                 for end in self.ends(called, packet, sure, depth + 1):
@@ -117,41 +121,48 @@ class _TableWalk:
                     yield from fallen
                     decided = decided or bool(fallen)
                 elif fallen:
-                    after = {(end.mark, end.ctmark) for end in fallen}
-                    packet = _joined(packet, after | ({(packet.mark, packet.ctmark)} if answer is None else set()))
+                    packet = joined([*(end.packet for end in fallen), *([packet] if answer is None else [])])
                 if answer and (rule.verdict == "goto" or not fallen):
                     return
                 certain = certain and not decided
                 continue
             if rule.verdict == "return":
-                yield End("fall", chain, rule, packet.mark, packet.ctmark, sure)
+                yield End("fall", chain, rule, packet, sure)
             elif rule.verdict in TERMINAL:
-                yield End(rule.verdict, chain, rule, packet.mark, packet.ctmark, sure)
+                yield End(rule.verdict, chain, rule, packet, sure)
             else:
-                yield End("unknown", chain, rule, packet.mark, packet.ctmark, False)
+                yield End("unknown", chain, rule, packet, False)
                 certain = False
                 continue
             if answer:
                 return
             certain = False
-        yield End("fall", chain, None, packet.mark, packet.ctmark, certain)
+        yield End("fall", chain, None, packet, certain)
 
 
-def _marked(packet: FilteredPacket, rule: FilterRule, answer: bool | None) -> FilteredPacket:
-    """Return a packet with the marks that a rule sets; for an ``answer`` of None it may not match it."""
-    mark, ctmark = packet.mark, packet.ctmark
+def _changed(packet: FilteredPacket, chain: FilterChain, rule: FilterRule) -> FilteredPacket:
+    """Return a packet after what a rule changes: its mark, that of its flow, and whether it is tracked."""
+    mark, ctmark, ctstate = _changeable(packet)
     if rule.set_mark is not None:
         mark = changed(mark, ctmark, drawn_change(rule, rule.set_mark, packet))
-    if rule.set_ctmark is not None:
+    if rule.set_ctmark is not None and packet.has_flow is not False:
         ctmark = changed(ctmark, mark, drawn_change(rule, rule.set_ctmark, packet))
-    return _joined(packet, {(mark, ctmark)} | ({(packet.mark, packet.ctmark)} if answer is None else set()))
+    if rule.untracks and packet.has_flow is not True:
+        ctstate = "untracked" if packet.has_flow is False else None
+        packet = replace(packet, untracked_by=packet.untracked_by or (chain, rule))
+    return replace(packet, mark=mark, ctmark=ctmark, ctstate=ctstate)
 
 
-def _joined(packet: FilteredPacket, marks: set[tuple[int | None, int | None]]) -> FilteredPacket:
-    """Return a packet that has one of these pairs of marks: where they differ, a mark is unknown."""
-    own, of_flow = {mark for mark, _ in marks}, {ctmark for _, ctmark in marks}
+def joined(packets: Sequence[FilteredPacket]) -> FilteredPacket:
+    """Return a packet that is one of these: what rules changed is unknown where they differ."""
+    marks, ctmarks, states = (set(values) for values in zip(*map(_changeable, packets), strict=True))
     return replace(
-        packet,
-        mark=own.pop() if len(own) == 1 else None,
-        ctmark=of_flow.pop() if len(of_flow) == 1 else None,
+        packets[0],
+        mark=marks.pop() if len(marks) == 1 else None,
+        ctmark=ctmarks.pop() if len(ctmarks) == 1 else None,
+        ctstate=states.pop() if len(states) == 1 else None,
     )
+
+
+def _changeable(packet: FilteredPacket) -> tuple[int | None, int | None, str | None]:
+    return packet.mark, packet.ctmark, packet.ctstate
