@@ -15,7 +15,17 @@ from typing import TextIO
 
 from reports.diagnoses import ReportedCause, fixes_together, reported_causes
 from reports.egress_summary import VerdictSentence, verdict_sentence
-from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence, waivers
+from reports.text import (
+    counted,
+    escape_unprintable,
+    ids_shortened,
+    listed,
+    one_line,
+    reason,
+    reasons,
+    sentence,
+    waivers,
+)
 from viacheck.model.result import CheckResult, CommandEvidence, RunResult, Verdict
 
 NARROWEST, WIDEST = 40, 120
@@ -183,7 +193,7 @@ class _Summary:
             groups = reasons(self.outcome.results, verdict)
             if not groups:
                 continue
-            number = counted(sum(len(ids) for ids in groups.values()), "check")
+            number = counted(len({check for ids in groups.values() for check in ids}), "check")
             if verdict is Verdict.NOT_APPLICABLE:
                 yield self._paint("quiet", f"not applicable: {number}; the report says why")
                 continue
@@ -192,7 +202,15 @@ class _Summary:
             for why, ids in groups.items():
                 if why in said:
                     continue
-                yield from self._shortened(f"  {ids_shortened(ids)}: {why}")
+                yield from self._shortened(f"  {ids_shortened(ids)}{self._where(verdict, why)}: {why}")
+
+    def _where(self, verdict: Verdict, why: str) -> str:
+        """Say which targets have a reason, unless there is one target only, or all have it."""
+        results = [result for result in self.outcome.results if result.verdict is verdict and reason(result) == why]
+        targets = list(dict.fromkeys(result.target for result in results))
+        if len(targets) == len(self.outcome.targets):
+            return ""
+        return f" on {escape_unprintable(targets[0]) if len(targets) == 1 else counted(len(targets), 'target')}"
 
     def _shortened(self, text: str) -> list[str]:
         """Return the first two lines of a text on a terminal; the report gives it in full."""
