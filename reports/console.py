@@ -75,12 +75,7 @@ class _Summary:
             yield ""
         for text in together:
             yield from self._prose(text)
-        advisories = self._advisories()
-        if advisories:
-            yield ""
-            strict = ": counted as failures by --strict" if self.outcome.run.strict else ""
-            yield self._paint("strong", f"Works now, at risk{strict}")
-            yield from advisories
+        yield from self._at_risk()
         waived = waivers(self.outcome.results)
         if waived:
             yield ""
@@ -91,6 +86,20 @@ class _Summary:
         yield from self._undecided()
         if self.report is not None:
             yield f"report: {escape_unprintable(str(self.report))}"
+
+    def _at_risk(self) -> Iterator[str]:
+        """Yield the advisories: a line or two for each, or with --strict its fix as well, as for any other failure."""
+        causes = reported_causes(self.outcome, Verdict.ADVISORY)
+        if not causes:
+            return
+        yield ""
+        if not self.outcome.run.strict:
+            yield self._paint("strong", "Works now, at risk")
+            yield from self._advisories(causes)
+            return
+        yield self._paint("strong", "Works now, at risk: counted as failures by --strict")
+        for number, cause in enumerate(causes, 1):
+            yield from self._cause(number, cause)
 
     def _targets(self) -> Iterator[str]:
         if self.outcome.run.interrupted:
@@ -115,7 +124,10 @@ class _Summary:
             if verdict_text.undecided_because is not None:
                 yield from self._transcripts(results)
             for note in (note for note in target.notes if note != verdict_text.undecided_because):
-                yield from self._prose(f"note: {note}", "  ")
+                first, *more = note.splitlines() or [""]
+                yield from self._prose(f"note: {first}", "  ")
+                for line in more:
+                    yield from self._prose(line, "    ")
 
     def _transcripts(self, results: Sequence[CheckResult]) -> Iterator[str]:
         """Yield the whole output of the commands that left everything undecided."""
@@ -169,9 +181,9 @@ class _Summary:
             for line in command.split("\n"):
                 yield f"{indent}{escape_unprintable(line, keep=chr(9))}"
 
-    def _advisories(self) -> list[str]:
+    def _advisories(self, causes: Sequence[ReportedCause]) -> list[str]:
         groups: dict[str, list[ReportedCause]] = {}
-        for cause in reported_causes(self.outcome, Verdict.ADVISORY):
+        for cause in causes:
             groups.setdefault(cause.code or cause.checks, []).append(cause)
         lines = []
         for code, group in groups.items():
