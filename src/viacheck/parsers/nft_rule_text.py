@@ -137,6 +137,11 @@ def _expression(value: Any, *, named: bool = False) -> str:
             return f"ct {content['key']}"
         case "map":
             return f"{_expression(content['key'])} map {_map_data(content['data'], _expression)}"
+        case "jhash" | "symhash":
+            source = f" {_expression(content['expr'])}" if kind == "jhash" else ""
+            seed = f" seed {content['seed']:#x}" if "seed" in content else ""
+            offset = f" offset {content['offset']}" if content.get("offset") else ""
+            return f"{kind}{source} mod {content['mod']}{seed}{offset}"
         case "numgen":
             offset = f" offset {content['offset']}" if content.get("offset") else ""
             return f"numgen {content['mode']} mod {content['mod']}{offset}"
