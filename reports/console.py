@@ -15,7 +15,17 @@ from typing import TextIO
 
 from reports.diagnoses import ReportedCause, fixes_together, reported_causes
 from reports.egress_summary import VerdictSentence, verdict_sentence
-from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reasons, sentence, waivers
+from reports.text import (
+    counted,
+    escape_unprintable,
+    ids_shortened,
+    listed,
+    one_line,
+    reason,
+    reasons,
+    sentence,
+    waivers,
+)
 from viacheck.model.result import CheckResult, CommandEvidence, RunResult, Verdict
 
 NARROWEST, WIDEST = 40, 120
@@ -65,12 +75,7 @@ class _Summary:
             yield ""
         for text in together:
             yield from self._prose(text)
-        advisories = self._advisories()
-        if advisories:
-            yield ""
-            strict = ": counted as failures by --strict" if self.outcome.run.strict else ""
-            yield self._paint("strong", f"Works now, at risk{strict}")
-            yield from advisories
+        yield from self._at_risk()
         waived = waivers(self.outcome.results)
         if waived:
             yield ""
@@ -81,6 +86,20 @@ class _Summary:
         yield from self._undecided()
         if self.report is not None:
             yield f"report: {escape_unprintable(str(self.report))}"
+
+    def _at_risk(self) -> Iterator[str]:
+        """Yield the advisories: a line or two for each, or with --strict its fix as well, as for any other failure."""
+        causes = reported_causes(self.outcome, Verdict.ADVISORY)
+        if not causes:
+            return
+        yield ""
+        if not self.outcome.run.strict:
+            yield self._paint("strong", "Works now, at risk")
+            yield from self._advisories(causes)
+            return
+        yield self._paint("strong", "Works now, at risk: counted as failures by --strict")
+        for number, cause in enumerate(causes, 1):
+            yield from self._cause(number, cause)
 
     def _targets(self) -> Iterator[str]:
         if self.outcome.run.interrupted:
@@ -105,7 +124,10 @@ class _Summary:
             if verdict_text.undecided_because is not None:
                 yield from self._transcripts(results)
             for note in (note for note in target.notes if note != verdict_text.undecided_because):
-                yield from self._prose(f"note: {note}", "  ")
+                first, *more = note.splitlines() or [""]
+                yield from self._prose(f"note: {first}", "  ")
+                for line in more:
+                    yield from self._prose(line, "    ")
 
     def _transcripts(self, results: Sequence[CheckResult]) -> Iterator[str]:
         """Yield the whole output of the commands that left everything undecided."""
@@ -159,9 +181,9 @@ class _Summary:
             for line in command.split("\n"):
                 yield f"{indent}{escape_unprintable(line, keep=chr(9))}"
 
-    def _advisories(self) -> list[str]:
+    def _advisories(self, causes: Sequence[ReportedCause]) -> list[str]:
         groups: dict[str, list[ReportedCause]] = {}
-        for cause in reported_causes(self.outcome, Verdict.ADVISORY):
+        for cause in causes:
             groups.setdefault(cause.code or cause.checks, []).append(cause)
         lines = []
         for code, group in groups.items():
@@ -183,7 +205,7 @@ class _Summary:
             groups = reasons(self.outcome.results, verdict)
             if not groups:
                 continue
-            number = counted(sum(len(ids) for ids in groups.values()), "check")
+            number = counted(len({check for ids in groups.values() for check in ids}), "check")
             if verdict is Verdict.NOT_APPLICABLE:
                 yield self._paint("quiet", f"not applicable: {number}; the report says why")
                 continue
@@ -192,7 +214,15 @@ class _Summary:
             for why, ids in groups.items():
                 if why in said:
                     continue
-                yield from self._shortened(f"  {ids_shortened(ids)}: {why}")
+                yield from self._shortened(f"  {ids_shortened(ids)}{self._where(verdict, why)}: {why}")
+
+    def _where(self, verdict: Verdict, why: str) -> str:
+        """Say which targets have a reason, unless there is one target only, or all have it."""
+        results = [result for result in self.outcome.results if result.verdict is verdict and reason(result) == why]
+        targets = list(dict.fromkeys(result.target for result in results))
+        if len(targets) == len(self.outcome.targets):
+            return ""
+        return f" on {escape_unprintable(targets[0]) if len(targets) == 1 else counted(len(targets), 'target')}"
 
     def _shortened(self, text: str) -> list[str]:
         """Return the first two lines of a text on a terminal; the report gives it in full."""

@@ -125,16 +125,19 @@ def _alone(cause: ReportedCause, *, several: bool) -> str:
 def fixes_together(outcome: RunResult) -> Iterator[str]:
     """Yield what all fixes of a target achieve together, for each target on which a run tried several."""
     for target in outcome.targets:
-        checks = [
-            result.diagnosis.remedy_check
+        tried = [
+            (result.verdict, result.diagnosis.remedy_check)
             for result in outcome.results
             if result.target == target.id and result.diagnosis is not None and result.diagnosis.remedy_check is not None
         ]
+        checks = [check for _verdict, check in tried]
+        at_risk = any(verdict is Verdict.ADVISORY and check.order for verdict, check in tried)
         number = max((check.order or 0 for check in checks), default=0)
         together = next((check.together for check in checks if check.together is not None), None)
         if number > 1 and together is not None:
             where = f" of {target.id}" if len(outcome.targets) > 1 else ""
-            yield f"all {number} fixes{where} together, in this order: {together.text}"
+            included = " (those of what is at risk included)" if at_risk else ""
+            yield f"all {number} fixes{where} together{included}, in this order: {together.text}"
 
 
 def _cause(result: CheckResult, verdict: Verdict) -> ReportedCause:

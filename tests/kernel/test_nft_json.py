@@ -114,6 +114,35 @@ def test_a_draw_is_read_as_the_numbers_that_it_chooses_from(host: Namespace) -> 
     assert [rule.set_ctmark for rule in drawing if rule.set_ctmark] == [none_or_one, none_or_one]
 
 
+MORE = """
+table ip more {
+    set known { type ipv4_addr; elements = { 10.0.0.1 } }
+    chain c {
+        ip saddr @known log prefix "seen " drop comment "a word"
+        iifname { "eth0", "wlan0" } tcp dport { 80, 443 } reject with tcp reset
+        ip daddr . tcp dport { 10.0.0.1 . 80 } redirect to :8080
+        ip daddr 10.0.0.0-10.0.0.9 udp dport 53 dnat to 10.1.1.1:53
+        ct state { new, established } meta mark set meta mark | 0x1
+    }
+}
+"""
+
+
+def test_the_text_of_a_rule_can_be_typed_and_gives_the_same_rule(host: Namespace) -> None:
+    """A bundle of the collect script has the JSON alone, and a fix or its rollback types the rule again."""
+    for ruleset in (RULESET, MORE):
+        assert host.run(["nft", ruleset]).ok
+    before = host.run(["nft", "-s", "list", "ruleset"]).stdout
+    for chain in parse_nft_json(host.run(["nft", "-j", "list", "ruleset"]).stdout):
+        place = f"{chain.family} {chain.table} {chain.name}"
+        assert host.run(["nft", f"flush chain {place}"]).ok
+        # A map of verdicts is read as a rule for each of its entries.
+        for rule in {rule.handle: rule for rule in chain.rules}.values():
+            done = host.run(["nft", f"add rule {place} {rule.text}"])
+            assert done.ok, f"{rule.text}: {done.stderr}"
+    assert host.run(["nft", "-s", "list", "ruleset"]).stdout == before
+
+
 def test_a_range_of_ports_is_one_value(host: Namespace) -> None:
     assert host.run(["nft", "table ip t {\nchain c {\nudp dport 5000-5100 drop\n}\n}\n"]).ok
     (chain,) = parse_nft_json(host.run(["nft", "-j", "list", "ruleset"]).stdout)

@@ -277,6 +277,10 @@ def test_script_and_program_tell_the_same_state(collected: Path) -> None:
         for one in (ours, theirs)
     ]
     assert masquerading[0] == masquerading[1] == ["masquerade"]
+    (rule,) = (
+        rule for chain in theirs.host.packet_filter.chains for rule in chain.rules if rule.verdict == "masquerade"
+    )
+    assert not rule.text.startswith("["), "a rule is shown, and typed again by a rollback, as nft's own language has it"
     assert not theirs.host.packet_filter.unread
 
 

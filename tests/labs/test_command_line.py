@@ -225,3 +225,8 @@ def test_the_command_line_demands_what_must_be_survived(tmp_path: Path) -> None:
         "FLAP-10": Verdict.NOT_RUN,
     }  # fmt: skip
     assert results["FLAP-10"].observed == "skipped: --survives device-change tries it", "a lab has no site file"
+    assert (
+        "decide: what sets rule and route again when eth0 comes up: their lines in the files of a network"
+        in done.stdout
+    )
+    assert "leave link-flap out of egress.survives" in done.stdout, "what fails says what can be done"

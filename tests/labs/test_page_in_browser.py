@@ -58,6 +58,9 @@ SAMPLES: dict[str, Callable[[], RunResult]] = {
     "eleven": lambda: without_details(many(11)),
 }
 
+FLEETS = {"fleet": 500, "small fleet": 4}
+"""Pages of a fleet, by the number of hosts; what axe-core finds does not depend on it, and its cost does."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -76,18 +79,18 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         path = Path(folder / f"{name}.html")
         path.write_text(render(sample()), encoding="utf-8")
         addresses[name] = path.as_uri()
-    addresses["fleet"] = _fleet_page(folder).as_uri()
+    addresses |= {name: _fleet_page(folder, hosts).as_uri() for name, hosts in FLEETS.items()}
     return addresses
 
 
-def _fleet_page(folder: Path) -> Path:
-    """Write the page of 500 hosts, and return its path."""
+def _fleet_page(folder: Path, number: int) -> Path:
+    """Write the page of a fleet of so many hosts, and return its path."""
     for name, sample in (("good", healthy), ("bad", rule_missing)):
         (folder / f"{name}.json").write_text(sample().model_dump_json(by_alias=True))
     hosts = summarise(folder, processes=1)
-    many_hosts = [replace(hosts[n % 2], name=f"site-{n:03}.berlin.example.net") for n in range(500)]
+    many_hosts = [replace(hosts[n % 2], name=f"site-{n:03}.berlin.example.net") for n in range(number)]
     many_hosts[0] = replace(many_hosts[0], facts={**many_hosts[0].facts, "kernel": "5.10.0"})
-    path = folder / "fleet.html"
+    path = folder / f"fleet-{number}.html"
     path.write_text(render_fleet(many_hosts, datetime.now(UTC)), encoding="utf-8")
     return path
 
@@ -112,7 +115,12 @@ def opened(browser: Browser, written: dict[str, str]) -> Iterator[Callable[..., 
 # Each size and each scheme is judged on both kinds of page; all combinations would cost twice as much.
 @pytest.mark.parametrize(
     ("name", "script", "on_desktop", "on_phone"),
-    [("everything", OPEN_ALL, "light", "dark"), ("mixed", "", "dark", "light")],
+    [
+        ("everything", OPEN_ALL, "light", "dark"),
+        ("mixed", "", "dark", "light"),
+        ("small fleet", OPEN_ALL, "light", "dark"),
+        ("small fleet", "", "dark", "light"),
+    ],
 )
 def test_axe_finds_no_violation(
     opened: Callable[..., Page], name: str, script: str, on_desktop: Scheme, on_phone: Scheme
@@ -140,7 +148,7 @@ def test_a_page_is_a_few_screens_before_anything_is_opened(opened: Callable[...,
     assert height <= SCREENS * DESKTOP[1]
 
 
-@pytest.mark.parametrize("name", [*SAMPLES, "fleet"])
+@pytest.mark.parametrize("name", [*SAMPLES, *FLEETS])
 def test_nothing_is_wider_than_a_phone_and_commands_wrap(opened: Callable[..., Page], name: str) -> None:
     page = opened(name, PHONE)
     page.evaluate(OPEN_ALL)

@@ -12,9 +12,10 @@ import pytest
 from reports.console import colour_wanted, summary
 from reports.export.markdown import write
 from reports.report_page import render
-from tests.helpers.sample_outcomes import SAMPLES, many, rule_missing
+from tests.helpers.sample_outcomes import SAMPLES, many, mixed, rule_missing
 from viacheck.model.exit_status import ExitStatus
 from viacheck.model.result import (
+    CheckResult,
     Diagnosis,
     RemedyCheck,
     RemedyOutcome,
@@ -243,3 +244,31 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert not colour_wanted(_Terminal())
+
+
+def test_with_several_targets_a_reason_names_the_target_that_has_it_and_a_check_is_counted_once() -> None:
+    outcome = mixed()
+    one, other = (target.id for target in outcome.targets[:2])
+    outcome.targets = outcome.targets[:2]
+    outcome.results = [
+        CheckResult(check="FLAP-01", target=target, title="t", verdict=Verdict.NOT_RUN, observed=why)
+        for target, why in ((one, "no root"), (other, "no engine"), (one, "asleep"), (other, "asleep"))
+    ] + [CheckResult(check="HOST-02", target=target, title="t", verdict=Verdict.PASS) for target in (one, other)]
+    lines = summary(outcome, None, colour=False, width=None).splitlines()
+    assert "not run: 1 check" in lines
+    assert {f"  FLAP-01 on {one}: no root", f"  FLAP-01 on {other}: no engine", "  FLAP-01: asleep"} <= set(lines)
+
+
+def test_strict_prints_the_fixes_of_advisories_and_a_transcript_keeps_its_lines() -> None:
+    outcome = rule_missing()
+    for result in outcome.results:
+        if result.verdict is Verdict.FAIL:
+            result.verdict = Verdict.ADVISORY
+    outcome.targets[0].notes = ["change.sh was run before the checks:\n+ ip rule add from 172.17.0.0/16 lookup 200"]
+    lenient = summary(outcome, None, colour=False, width=None)
+    assert "   fix:\n" not in lenient
+    assert "  note: change.sh was run before the checks:\n    + ip rule add from 172.17.0.0/16 lookup 200\n" in lenient
+    outcome.run.strict = True
+    strict = summary(outcome, None, colour=False, width=None)
+    assert "Works now, at risk: counted as failures by --strict\n1. RULE_MISSING (ROUTE-02)\n" in strict
+    assert "   fix:\n       ip rule add" in strict

@@ -38,7 +38,7 @@ class CommandLineError(UsageError):
         message = str(self)
         options = [argument for argument in arguments if argument.startswith("--") and argument != "--"]
         known = options_of(self._parser)
-        unknown = [name for name in options if not any(one.startswith(name.partition("=")[0]) for one in known)]
+        unknown = [name for name in options if not any(option.startswith(name.partition("=")[0]) for option in known)]
         if unknown and _REQUIRED.search(message):
             return unknown_arguments(unknown, self._parser, self.prog)
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message)

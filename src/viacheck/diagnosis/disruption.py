@@ -49,6 +49,8 @@ CHECK_OF: dict[str, str] = {
 """By event, the check that carries it out."""
 REBOOT = "reboot"
 LEASE_EVENTS = ("dhcp-renew", "address-change")
+UPLINK_EVENTS = ("link-flap", "carrier-loss", "device-change", "rename")
+"""The events after which a network manager that reacts to the link sets its rules and routes again."""
 LEAK_CHECK = "FLAP-06"
 
 
@@ -133,7 +135,7 @@ def rules_accumulate(_resolved: ResolvedIntent, measurements: Measurements) -> I
     )  # fmt: skip
 
 
-def rule_lost(_resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+def rule_lost(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that a rule is missing after an event."""
     losing = _disruptions(measurements, lambda result: result.rules_lost)
     if not losing:
@@ -143,8 +145,19 @@ def rule_lost(_resolved: ResolvedIntent, measurements: Measurements) -> Iterator
     yield Cause(
         "RULE_LOST", reported_by,
         f"after {first.title} the rule '{first.rules_lost[0]}' is missing, and nothing restores it",
-        also_affects=also_affects, evidence=(state_changes(first),),
+        also_affects=also_affects, evidence=(state_changes(first),), decision=_who_restores(resolved, first),
     )  # fmt: skip
+
+
+def _who_restores(resolved: ResolvedIntent, result: DisruptionResult) -> str | None:
+    """Say what a person must choose where no command restores what an event of the uplink removes."""
+    if resolved.bridged or result.event not in UPLINK_EVENTS:
+        return None
+    return (
+        f"what sets rule and route again when {resolved.uplink} comes up: their lines in the files of a network "
+        "manager that reacts to the link (systemd-networkd, NetworkManager, ifupdown with ifplugd); or accept the "
+        f"loss, and leave {result.event} out of egress.survives"
+    )
 
 
 def router_not_followed(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
@@ -194,6 +207,7 @@ def route_not_restored(resolved: ResolvedIntent, measurements: Measurements) -> 
         "ROUTE_NOT_RESTORED", reported_by,
         f"after {first.title} {_quoted(first.routes_lost)} is missing, and nothing restores it: {why}",
         remedy, also_affects, (state_changes(first),),
+        decision=_who_restores(resolved, first) if not remedy else None,
     )  # fmt: skip
 
 

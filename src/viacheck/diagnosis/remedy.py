@@ -154,10 +154,11 @@ def nft_names(chain: FilterChain) -> tuple[str, str, str] | None:
 def nft_rule_commands(chain: FilterChain, rule: FilterRule) -> Remedy:
     """Return the remedy that deletes a rule of nftables; its rollback adds the rule again, at the same place.
 
-    It is empty where nft's own grammar cannot express the names of the table and the chain.
+    It is empty where nft's own grammar cannot express the names of the table and the chain, and where the rule is known
+    as JSON only, which nft takes in no rule.
     """
     names = nft_names(chain)
-    if rule.handle is None or names is None:
+    if rule.handle is None or names is None or rule.text.startswith("["):
         return NO_REMEDY
     place = f"add rule {' '.join(names)}"
     following = [later.handle for later in _after(chain, rule) if later.handle not in (None, rule.handle)]

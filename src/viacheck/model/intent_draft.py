@@ -316,7 +316,7 @@ def target_candidates(snapshot: Snapshot) -> list[IPv4Address]:
 def own_networks(snapshot: Snapshot) -> list[IPv4Network]:
     """Return the IPv4 networks of the host and of the agent."""
     addresses = (*snapshot.host.addresses, *(snapshot.agent.addresses if snapshot.agent is not None else ()))
-    networks = (ip_network(f"{one.address}/{one.prefixlen}", strict=False) for one in addresses)
+    networks = (ip_network(f"{entry.address}/{entry.prefixlen}", strict=False) for entry in addresses)
     return [network for network in networks if isinstance(network, IPv4Network)]
 
 

@@ -42,8 +42,8 @@ def ended_waivers(intent: Mapping[str, Any], today: datetime.date) -> Iterable[s
 def unknown_waivers(document: dict[str, Any]) -> Iterator[str]:
     """Yield a line for each waiver of a site file that names no check, or no diagnosis.
 
-    A check of the user's own is marked by ``own``; its chapter is none of viacheck's. Only files that a person writes
-    are asked: the intent of a saved result may come from a newer release, with checks of its own.
+    A check of the user's own is marked by ``own``, and has another chapter than viacheck's. Only files that a person
+    writes are asked: the intent of a saved result may come from a newer release, with checks of its own.
     """
     for number, waiver in enumerate(SiteDocument(document).valid(list[dict[str, Any]], "waive") or [], 1):
         entry = SiteDocument(waiver)

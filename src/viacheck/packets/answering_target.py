@@ -66,7 +66,7 @@ def _ask(addresses: Sequence[IPv4Address], far: IPv4Address | None) -> _Answers:
     answers = _Answers()
     if not addresses:
         return answers
-    identifier = random.randint(1, 0xFFFF)  # noqa: S311 - it tells these requests from others, and is no secret
+    identifier = random.randint(1, 0xFFFF)  # noqa: S311 - not a secret: the answers to these requests carry it
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
         for _ in range(_ROUNDS):
             for address in addresses:

@@ -13,6 +13,7 @@ from typing import Any
 
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, is_copy, mark_text
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.parsers.nft_rule_text import rule_text
 
 _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "icmpv6": 58,
@@ -146,7 +147,7 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
         packets=packets,
         bytes=octets,
         handle=rule.get("handle"),
-        text=json.dumps(rule.get("expr", ()), ensure_ascii=False),
+        text=rule_text(rule),
     )
 
 
