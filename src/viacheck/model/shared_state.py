@@ -14,11 +14,13 @@ def with_state_once(targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return targets as they are written, without what the snapshot of an agent has in common with the first one."""
     written: list[dict[str, Any]] = []
     for target in targets:
-        snapshot, first = target.get("snapshot"), next(filter(_holds_state, written), None)
-        if first is not None and _holds_state(target) and snapshot["host"] == first["snapshot"]["host"]:
-            own = {key: value for key, value in snapshot.items() if (key, value) not in first["snapshot"].items()}
-            target = {**target, "snapshot": {SAME_AS: first["id"], **own}}
-        written.append(target)
+        first = next(filter(_holds_state, written), None)
+        if first is not None and _holds_state(target) and target["snapshot"]["host"] == first["snapshot"]["host"]:
+            parts = target["snapshot"].items()
+            own = {key: value for key, value in parts if (key, value) not in first["snapshot"].items()}
+            written.append({**target, "snapshot": {SAME_AS: first["id"], **own}})
+        else:
+            written.append(target)
     return written
 
 
