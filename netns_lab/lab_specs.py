@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
 from viacheck.model.intent import Intent, Survivable
 from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.plain import first_mistake
-from viacheck.model.site_agents import agent_chosen, load_agents
+from viacheck.model.site_agents import SOLE_AGENT, agents_chosen, in_table, load_agents, named
 from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import read_snapshot
 from viacheck.targets.specs import SelectionError
@@ -79,6 +79,8 @@ class LabSpec:
     """The description that follows from a site file; None for a scenario, which has its own."""
     survives: tuple[Survivable, ...] | None = None
     """The events that the egress must survive; None: those of the scenario's intent."""
+    agent: str = SOLE_AGENT
+    """The name of the agent that the lab is for, where its site file has several."""
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ class LabSpec:
         prefix = "" if self.flavour == "netns" else f"{self.flavour}:"
         default = DEFAULT_RELEASE if self.flavour == "host" else None
         release = "" if self.release == default else f"@{self.release}"
-        return prefix + "+".join((self.scenario + release, *self.faults))
+        return prefix + "+".join((named(self.scenario, self.agent) + release, *self.faults))
 
     @property
     def id(self) -> str:
@@ -147,7 +149,7 @@ class LabSpec:
 
         return TargetRecord(
             id=self.id, kind="lab", flavour=self.flavour, verdict="inconclusive", title=self.plan().title,
-            intent=self.intent.as_json(), notes=[reason],
+            agent=self.agent or None, intent=self.intent.as_json(), notes=[reason],
         )  # fmt: skip
 
 
@@ -244,7 +246,7 @@ def parse_labs(text: str, site: Path | None = None, agent: str | None = None) ->
     Args:
         text: the value.
         site: the site file that the lab ``blank`` is built from.
-        agent: the agent of the file, if it has several.
+        agent: the agents of the file to build a lab for, if it has several; None: all.
 
     Raises:
         SelectionError: a name is unknown; the message holds the nearest known names. Or a site file or an agent is
@@ -254,9 +256,7 @@ def parse_labs(text: str, site: Path | None = None, agent: str | None = None) ->
     if text.strip() == SITE_LAB:
         if site is None:
             raise SelectionError(f"--lab {SITE_LAB} needs --site FILE: the lab is built from the site file")
-        intents = load_agents(site)
-        intent = intents[agent_chosen(intents, agent, str(site))]
-        return [LabSpec(SITE_LAB, site_plan=plan_of_site(intent, str(site)))]
+        return _site_labs(load_agents(site), agent, str(site))
     if site is not None and SITE_LAB not in re.split("[,:+@]", text):
         raise SelectionError(
             f"--site goes with --local, --bundle or --lab {SITE_LAB}; every other lab carries its own intent"
@@ -277,9 +277,24 @@ def parse_labs(text: str, site: Path | None = None, agent: str | None = None) ->
 def lab_of(target: TargetRecord) -> LabSpec:
     """Return the lab of a target that was judged."""
     name, intent = target.id.removeprefix("lab:"), parse_intent(target.intent, source=target.id)
-    if name != SITE_LAB:
+    if name.partition(":")[0] != SITE_LAB:
         return parse_labs(name)[0].demanding(intent.egress.survives)
-    return LabSpec(SITE_LAB, site_plan=plan_of_site(intent, target.id))
+    return LabSpec(SITE_LAB, site_plan=plan_of_site(intent, target.id), agent=target.agent or SOLE_AGENT)
+
+
+def _site_labs(intents: Mapping[str, Intent], agent: str | None, source: str) -> list[LabSpec]:
+    """Return the lab of each agent that is chosen: each lab has the whole host, and one agent on it."""
+    labs, mistakes = [], list[str]()
+    for name in agents_chosen(intents, agent, source):
+        try:
+            labs.append(LabSpec(SITE_LAB, site_plan=plan_of_site(intents[name], source), agent=name))
+        except IntentError as error:
+            prefix = f"{source}: "
+            lines = (line.removeprefix(prefix) for line in error.mistakes)
+            mistakes += [f"{prefix}{in_table(name, line) if name else line}" for line in lines]
+    if mistakes:
+        raise IntentError(list(dict.fromkeys(mistakes)))
+    return labs
 
 
 def _parse_lab(text: str) -> LabSpec:

@@ -49,6 +49,7 @@ class LabTarget(NamespaceTarget):
                 rebooted=(lambda: LabTarget(spec, build(rebooted_plan(lab)))) if reboots else None,
             ),
         )  # fmt: skip
+        self.agent_name = spec.agent or None
         self.notes += notes_of(lab)
 
     def close(self) -> None:

@@ -153,7 +153,8 @@ def summaries(folder: Path, path: Path, outcome: RunResult) -> list[HostSummary]
     link = None if page is None else str(page.relative_to(folder))
     single = len(outcome.targets) == 1
     return [
-        _summary(outcome, target, name if single else f"{name}: {target.id}", link) for target in outcome.targets
+        _summary(outcome, target, name if single else f"{name}: {target.agent or target.id}", link)
+        for target in outcome.targets
     ] or [HostSummary(name=name, verdict="not-run", sentence="Nothing was decided: no target was opened.", page=link)]
 
 

@@ -106,7 +106,9 @@ def topology(target: TargetRecord, egress: EgressSummary, results: Sequence[Chec
     for lane, name in enumerate(shown):
         kind = _kind(name, egress)
         state = _state(host, name)
-        lines = (*(_addresses(host, name)[:1] or ((state,) if state else ())), _probes(name, egress))
+        lines = (
+            *(_addresses(host, name)[:1] or ((state,) if state else ())), _probes(name, egress), *_answers(name, egress)
+        )  # fmt: skip
         role = "uplink" + (" · intended" if name == egress.intended else " · default" if name == exit_uplink else "")
         if bridged and name == attach["parent"]:
             role = "parent · intended" if name == egress.intended else "parent"
@@ -155,6 +157,12 @@ def _probes(name: str, egress: EgressSummary) -> str:
     if not number:
         return "no probe seen" if egress.sound(name) else "capture unsound"
     return f"{number} of {egress.sent} probes" if name == egress.intended else f"leak: {number} of {egress.sent}"
+
+
+def _answers(name: str, egress: EgressSummary) -> tuple[str, ...]:
+    """Return how many answers came in by an uplink, where they did not come in as the probes left."""
+    answers = egress.answers.get(name, 0) if egress.answers_differ else 0
+    return (f"{counted(answers, 'answer')} came in",) if answers else ()
 
 
 def routing_decisions(results: Sequence[CheckResult]) -> list[DecisionEvidence]:

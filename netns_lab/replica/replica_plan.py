@@ -9,6 +9,7 @@ from netns_lab.replica.assumed_agent import AgentUnknown, was_hidden, with_assum
 from netns_lab.replica.cabling import AGENT, Cabling
 from netns_lab.replica.replica_files import ReplicaFiles, replica_files, resolvers_of
 from netns_lab.replica.snapshot_limits import SnapshotImpossible, check_limits
+from viacheck.analysis.predict import other_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
@@ -73,6 +74,8 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
     cabling = Cabling(host, snapshot.agent, intent, resolvers, routed)
     host_addresses = {address.address for address in snapshot.host.addresses}
     notes += [*resolver_notes, *cabling.notes]
+    if (router := other_gateway(ResolvedIntent(intent, snapshot))) is not None:
+        notes.append(f"the agent's router {router}, another machine on the segment, is not reproduced in the replica")
     if snapshot.answers_by is not None:
         notes.append(
             f"answers came in by {snapshot.answers_by}, and not by {intent.egress.uplink}: what the gateway holds for "

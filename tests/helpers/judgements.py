@@ -72,3 +72,17 @@ def assert_bundle_and_replica_agree(
     notes = "\n".join(of_replica.outcome.targets[0].notes)
     for text in replica_notes:
         assert text in notes, notes
+
+
+def assert_saved_state_agrees(
+    done: Finished,
+    *,
+    in_bundle: Mapping[str, Judgement] = _NO_DIFFERENCE,
+    in_replica: Mapping[str, Judgement] = _NO_DIFFERENCE,
+    replica_notes: tuple[str, ...] = (),
+) -> None:
+    """Judge the bundle of a live run and its replica by every check that the run decided."""
+    folder = done.report_dir.parent / "saved"
+    assert_bundle_and_replica_agree(
+        done, decided(done), folder, in_bundle=in_bundle, in_replica=in_replica, replica_notes=replica_notes
+    )

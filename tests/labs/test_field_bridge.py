@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from netns_lab.docker_engine.image import IMAGE, import_image
 from tests.helpers.engine_host import EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import Finished
-from tests.helpers.judgements import NOT_RUN, Judgement, assert_bundle_and_replica_agree, decided
+from tests.helpers.judgements import NOT_RUN, PASS, assert_saved_state_agrees, decided
 from viacheck.model.result import CheckResult, Diagnosis, Verdict
 
 pytestmark = needs_engine
@@ -80,20 +80,6 @@ def judge(host: EngineHost, folder: Path, name: str, site: str = MACVLAN, only: 
     return host.judge(site, folder / name, "-k", only)
 
 
-def agree(
-    done: Finished,
-    *,
-    in_bundle: Mapping[str, Judgement] | None = None,
-    in_replica: Mapping[str, Judgement] | None = None,
-    notes: tuple[str, ...] = (),
-) -> None:
-    """Judge the run's bundle and its replica as well."""
-    folder = done.report_dir.parent / "saved"
-    assert_bundle_and_replica_agree(
-        done, decided(done), folder, in_bundle=in_bundle or {}, in_replica=in_replica or {}, replica_notes=notes
-    )
-
-
 def worst(done: Finished, check: str) -> CheckResult:
     results = [result for result in done.outcome.results if result.check == check]
     return next((result for result in results if result.verdict is Verdict.FAIL), results[0])
@@ -111,7 +97,7 @@ def test_a_second_network_takes_the_default_route(lan: EngineHost, tmp_path: Pat
     run_agent(lan)
     lan.shell("docker network create backend && docker network connect backend te-agent")
     before = judge(lan, tmp_path, "before")
-    agree(before, in_bundle={"EGRESS-01": (Verdict.FAIL, "DEFAULT_BY_OTHER_NETWORK")})
+    assert_saved_state_agrees(before, in_bundle={"EGRESS-01": (Verdict.FAIL, "DEFAULT_BY_OTHER_NETWORK")})
     cause = diagnosis(before, "EGRESS-02", "DEFAULT_BY_OTHER_NETWORK")
     assert "Docker's network backend" in cause.cause
     assert cause.decision is not None
@@ -129,7 +115,7 @@ def test_an_agent_without_a_default_route(lan: EngineHost, tmp_path: Path) -> No
     run_agent(lan)
     in_agent(lan, "ip route del default")
     before = judge(lan, tmp_path, "before")
-    agree(before)
+    assert_saved_state_agrees(before)
     cause = diagnosis(before, "EGRESS-01", "AGENT_NO_ROUTE")
     assert "docker restart te-agent" in cause.cause
     for line in cause.remedy:
@@ -143,9 +129,9 @@ def test_a_container_that_shares_another_ones_network(lan: EngineHost, tmp_path:
     healthy = judge(lan, tmp_path, "healthy", only="HOST-07 or MACVLAN-02")
     assert healthy.exit_code == 0, healthy.said
     lan.shell("docker restart -t 0 vpn")
-    agree(healthy)
+    assert_saved_state_agrees(healthy)
     lost = judge(lan, tmp_path, "lost", only="HOST-07")
-    agree(lost)
+    assert_saved_state_agrees(lost)
     cause = diagnosis(lost, "HOST-07", "AGENT_NOT_RUNNING")
     assert "no interface but lo" in cause.cause
     assert cause.remedy == ["docker restart te-agent"]
@@ -155,7 +141,7 @@ def test_a_crash_loop_has_its_exit_code(lan: EngineHost, tmp_path: Path) -> None
     run_agent(lan, "--net macvlan0 --restart always", "sh -c 'sleep 1; exit 3'")
     lan.shell("until [ $(docker inspect -f '{{.RestartCount}}' te-agent) -ge 2 ]; do sleep 0.1; done")
     loop = judge(lan, tmp_path, "loop", only="HOST-07")
-    agree(loop)
+    assert_saved_state_agrees(loop)
     cause = diagnosis(loop, "HOST-07", "AGENT_NOT_RUNNING")
     assert "restarts again and again" in cause.cause
     assert "exit code 3" in cause.cause
@@ -166,7 +152,7 @@ def test_a_network_with_a_wrong_gateway_keeps_its_options(host: EngineHost, tmp_
     try:
         run_agent(host, "--net macvlan0 --ip 10.10.40.205")
         wrong = judge(host, tmp_path, "before")
-        agree(wrong, in_bundle={"EGRESS-01": NOT_RUN})
+        assert_saved_state_agrees(wrong, in_bundle={"EGRESS-01": NOT_RUN})
         cause = diagnosis(wrong, "MACVLAN-01", "GATEWAY_MISMATCH")
         before = host.shell("docker network inspect -f '{{json .IPAM.Config}}' macvlan0")
         for line in cause.remedy:
@@ -201,7 +187,7 @@ def test_the_packet_filter_drops_the_frames_of_a_lan_bridge(tmp_path: Path) -> N
         for line in ("address add 10.10.40.200/24 dev eth1", "link set eth1 up", "route add default via 10.10.40.1"):
             in_agent(host, f"ip {line}")
         before = judge(host, tmp_path, "before", LAN_BRIDGE, "EGRESS-01")
-        agree(before)
+        assert_saved_state_agrees(before)
         cause = diagnosis(before, "EGRESS-01", "FORWARD_DROPPED")
         assert "br_netfilter" in cause.cause
         for line in cause.remedy:
@@ -216,12 +202,73 @@ def test_a_probe_target_or_a_resolver_that_is_the_host_itself(lan: EngineHost, t
     cause = diagnosis(target, "EGRESS-01", "TARGET_IS_HOST")
     assert "macvlan isolates the agent from its own host" in cause.cause
     assert cause.site_file[0] == "[probe]"
-    agree(target)
+    assert_saved_state_agrees(target)
     resolver = judge(lan, tmp_path, "resolver", only="EGRESS-01 or EGRESS-05")
     cause = diagnosis(resolver, "EGRESS-05", "RESOLVER_IS_HOST")
     assert "10.10.40.9 is this host itself" in cause.cause
-    agree(
+    assert_saved_state_agrees(
         resolver,
         in_replica={"EGRESS-05": (Verdict.NOT_APPLICABLE, None)},
-        notes=("Docker's DNS is not reproduced in the replica",),
+        replica_notes=("Docker's DNS is not reproduced in the replica",),
     )
+
+
+def test_an_ipvlan_network_is_never_taken_for_macvlan(host: EngineHost, tmp_path: Path) -> None:
+    """The real engine makes the network on any kernel; its container needs one with ipvlan."""
+    host.shell(CREATE.format(gateway="10.10.40.1", options="").replace("-d macvlan", "-d ipvlan"))
+    try:
+        host.shell(f"docker create --name te-agent --net macvlan0 {IMAGE} sleep infinity")
+        done = judge(host, tmp_path, "macvlan", only="MACVLAN-01")
+        cause = diagnosis(done, "MACVLAN-01", "NETWORK_WRONG_DRIVER")
+        assert 'mode = "ipvlan"' in cause.site_file
+        assert_saved_state_agrees(done)
+        right = judge(host, tmp_path, "ipvlan", MACVLAN.replace('"macvlan"', '"ipvlan"'), "MACVLAN-01")
+        assert decided(right) == {"MACVLAN-01": PASS}, right.said
+    finally:
+        host.shell("docker ps -aq | xargs -r docker rm -f; docker network prune -f")
+
+
+NAT = """\
+schema = 1
+[site]
+name = "field"
+[agent]
+container = "te-agent"
+[agent.attach]
+mode = "nat"
+network = "probes"
+[uplinks.eth0]
+gateway = "10.10.40.1"
+[egress]
+uplink = "eth0"
+persist = "none"
+[probe]
+target = "198.51.100.1"
+protocols = ["icmp"]
+timeout = "400ms"
+"""
+
+
+def test_an_internal_network_is_the_cause_and_no_firewall_is_opened(host: EngineHost, tmp_path: Path) -> None:
+    host.shell("docker network create --internal probes")
+    try:
+        run_agent(host, "--net probes")
+        done = judge(host, tmp_path, "internal", NAT, "NAT-03 or HOST-04 or EGRESS-01")
+        cause = diagnosis(done, "EGRESS-01", "NETWORK_INTERNAL")
+        assert not cause.remedy
+        assert_saved_state_agrees(done)
+    finally:
+        host.shell("docker ps -aq | xargs -r docker rm -f; docker network prune -f")
+
+
+def test_another_network_of_compose_gets_the_line_of_the_site_file(host: EngineHost, tmp_path: Path) -> None:
+    host.shell(CREATE.format(gateway="10.10.40.1", options="").replace(" macvlan0", " te_macvlan0"))
+    try:
+        run_agent(host, "--net te_macvlan0")
+        done = judge(host, tmp_path, "renamed", only="MACVLAN-01 or MACVLAN-02 or EGRESS-01 or NAT-03")
+        cause = diagnosis(done, "MACVLAN-02", "AGENT_NOT_ATTACHED")
+        assert 'network = "te_macvlan0"' in cause.site_file
+        assert not cause.remedy, "no network is created again because of a wrong name in the file"
+        assert_saved_state_agrees(done)
+    finally:
+        host.shell("docker ps -aq | xargs -r docker rm -f; docker network prune -f")

@@ -113,7 +113,6 @@ SITUATIONS = {
         named=("the rule 'priority 32765 from 172.17.0.0/16 lookup 200' selects 172.17.0.2 as well",),
         remedy=True,
         still={"ROUTE-07": (ADVISORY, "FAIL_OPEN")},
-        in_bundle={"ROUTE-05": (FAIL, "RULE_SHADOWED")},
     ),
     "rule-that-takes-tcp-of-an-agent-without-a-table": Situation(
         commands=(
@@ -159,7 +158,6 @@ SITUATIONS = {
         expected={"ROUTE-03": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
         named=("rule priority 5270",),
         remedy=True,
-        in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
     ),
     "marked-flows": Situation(
         commands=(*MARKED_FLOWS, "ip rule add pref 800 lookup main suppress_prefixlength 0"),
@@ -167,7 +165,6 @@ SITUATIONS = {
             "ROUTE-02": PASS, "ROUTE-03": PASS, "ROUTE-05": PASS, "ROUTE-06": PASS, "EGRESS-01": PASS,
             "EGRESS-03": PASS, "EGRESS-08": PASS,
         },
-        in_bundle={"ROUTE-02": PASS, "ROUTE-03": PASS},
     ),
     "marked-flows-without-local-networks": Situation(
         commands=(*MARKED_FLOWS, "ip rule add pref 899 to 172.17.0.0/16 lookup main"),
@@ -179,7 +176,6 @@ SITUATIONS = {
         expected={"ROUTE-02": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
         named=("rule priority 900",),
         remedy=True,
-        in_bundle={"EGRESS-03": (FAIL, "ANSWERS_MISROUTED")},
     ),
     "marks-drawn-at-random": Situation(
         commands=(

@@ -9,33 +9,45 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from reports.egress_summary import egress_summary
+from reports.topology import topology
 from tests.helpers.front_door import Finished
 from tests.helpers.hand_made import SITE, HandMadeHost, hand_made_host, write_site
 from tests.helpers.judgements import PASS, assert_bundle_and_replica_agree, judgements
 from viacheck.model.result import Verdict
 
 ONE_LAN_SITE = SITE.replace("10.10.50.1", "10.10.40.1")
-SECOND_INTERFACE = (
+GATEWAYS_BRIDGE = (
     "-n gw0 link add lan type bridge",
     "-n gw0 address del 10.10.40.1/24 dev lan0",
     "-n gw0 link set lan0 master lan",
     "-n gw0 link set lan up",
     "-n gw0 address add 10.10.40.1/24 dev lan",
-    "link add wlan0 type veth peer name lan1 netns gw0",
-    "-n gw0 link set lan1 up master lan",
-    "link set wlan0 up",
-    "address add 10.10.40.10/24 dev wlan0",
 )
+
+
+def interface_on_the_lan(host: HandMadeHost, name: str, number: int) -> None:
+    """Cable one more interface to the gateway's bridge, with the address of this number."""
+    host.ip(f"link add {name} type veth peer name lan{number} netns gw0")
+    host.ip(f"-n gw0 link set lan{number} up master lan")
+    host.ip(f"link set {name} up")
+    host.ip(f"address add 10.10.40.{number}/24 dev {name}")
+
+
+def answers_for(host: HandMadeHost, number: int, interface: str) -> None:
+    """Let the gateway send what is for an address of the host to the MAC address of another interface."""
+    mac = host.run("cat", f"/sys/class/net/{interface}/address").strip()
+    host.ip(f"-n gw0 neigh replace 10.10.40.{number} lladdr {{}} dev lan nud permanent", mac)
 
 
 @contextlib.contextmanager
 def two_on_one_lan() -> Iterator[HandMadeHost]:
     """The guide's host with both uplinks on one LAN; its gateway sends what is for wlan0's address to eth0."""
     with hand_made_host({"eth0": "10.10.40"}) as host:
-        for words in SECOND_INTERFACE:
+        for words in GATEWAYS_BRIDGE:
             host.ip(words)
-        mac = host.run("cat", "/sys/class/net/eth0/address").strip()
-        host.ip("-n gw0 neigh replace 10.10.40.10 lladdr {} dev lan nud permanent", mac)
+        interface_on_the_lan(host, "wlan0", 10)
+        answers_for(host, 10, "eth0")
         host.run("sh", "-c", "echo 200 wlan0rt >> /etc/iproute2/rt_tables")
         host.ip("rule add from 172.17.0.0/16 lookup wlan0rt")
         host.ip("route add default via 10.10.40.1 dev wlan0 table wlan0rt")
@@ -76,3 +88,31 @@ def test_answers_by_the_other_interface_are_named(tmp_path: Path) -> None:
             done, expected, done.report_dir.parent, in_bundle={"EGRESS-03": (verdict, OTHER)},
             in_replica={"EGRESS-03": PASS}, replica_notes=(NOT_COPIED,),
         )  # fmt: skip
+
+
+def test_the_drawing_shows_the_ways_that_were_seen(tmp_path: Path) -> None:
+    """The packets are meant for wlan0, leave by eth0, and their answers come in by eth1."""
+    with two_on_one_lan() as host:
+        interface_on_the_lan(host, "eth1", 11)
+        answers_for(host, 9, "eth1")
+        host.ip("rule del from 172.17.0.0/16 lookup wlan0rt")
+        text = ONE_LAN_SITE.replace("[egress]", '[uplinks.eth1]\ngateway = "10.10.40.1"\n[egress]')
+        site = write_site(tmp_path, text)
+        done = host.viacheck("-q", "-k", "EGRESS-01", site=site, report_dir=tmp_path / "report")
+    assert judgements(done) == {"EGRESS-01": (Verdict.FAIL, "RULE_MISSING")}, done.said
+    (target,) = done.outcome.targets
+    drawn = topology(target, egress_summary(target, done.outcome.results), done.outcome.results)
+    assert drawn is not None
+    lines = {node.name: node.lines for node in drawn.nodes}
+    assert (lines["eth0"][1], lines["wlan0"][1], lines["eth1"][2]) == (
+        "leak: 9 of 9", "no probe seen", "9 answers came in",
+    )  # fmt: skip
+    drawn_as = {
+        kind: {(drawn.nodes[start].name, drawn.nodes[end].name) for start, end, of in drawn.edges if of == kind}
+        for kind in drawn.kinds
+    }
+    assert {("docker0", "eth0"), ("eth0", "10.10.40.1"), ("10.10.40.1", "198.51.100.1")} <= drawn_as["leak"]
+    assert {("10.10.40.1", "eth1"), ("eth1", "docker0"), ("docker0", "/run/netns/agent")} <= drawn_as["answer"]
+    assert ("docker0", "wlan0") in drawn_as["missed"]
+    page = (done.report_dir / "report.html").read_text()
+    assert "Answers came back: 9 by eth1; 9 reached the agent." in page

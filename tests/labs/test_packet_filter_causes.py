@@ -82,33 +82,6 @@ def test_the_fix_goes_before_a_drop_that_docker_user_does_not_precede(
     assert diagnosis.remedy == ["iptables -I FORWARD 2 -s 172.17.0.0/16 -j ACCEPT"]
 
 
-FIREWALLD = """
-table inet firewalld {
-    chain filter_FORWARD {
-        type filter hook forward priority filter + 10; policy accept;
-        ct state { established, related } accept
-        ct status dnat accept
-        iifname "lo" accept
-        ct state invalid drop
-        reject with icmpx admin-prohibited
-    }
-}
-"""
-
-
-def test_firewallds_reject_is_named_with_firewallds_own_command(host: HandMadeHost, tmp_path: Path) -> None:
-    host.run("nft", FIREWALLD)
-    try:
-        outcome = judged(host, tmp_path)
-    finally:
-        host.run("nft", "delete", "table", "inet", "firewalld")
-    assert code(outcome, "HOST-04") == code(outcome, "EGRESS-01") == "FORWARD_DROPPED"
-    diagnosis = only(outcome, "HOST-04").diagnosis
-    assert diagnosis is not None
-    assert "'reject with icmpx admin-prohibited' of chain filter_FORWARD" in diagnosis.cause
-    assert diagnosis.remedy[0] == "firewall-cmd --zone=trusted --add-source=172.17.0.0/16"
-
-
 def test_a_rule_that_cannot_be_read_is_no_pass(docker_user: HandMadeHost, tmp_path: Path) -> None:
     docker_user.run("iptables", "-I", "DOCKER-USER", "-m", "u32", "--u32", "0&0xFF=0x7F", "-j", "DROP")
     result = only(judged(docker_user, tmp_path), "HOST-04")

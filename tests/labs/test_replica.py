@@ -131,6 +131,8 @@ def test_what_is_left_out_of_a_twin_is_named(twin_outcome: RunResult) -> None:
     assert any("dup to" in note for note in notes)
     notes = record_of(twin_outcome, "twin:macvlan+wireless-parent").notes
     assert "eth0: a cable replaces the wireless interface" in notes
+    notes = record_of(twin_outcome, "twin:macvlan+other-router").notes
+    assert "the agent's router 10.10.40.2, another machine on the segment, is not reproduced in the replica" in notes
 
 
 def test_the_twin_of_a_bundle_fails_with_packets_and_its_remedy_is_verified(tmp_path: Path) -> None:

@@ -104,6 +104,10 @@ def test_what_concerns_the_host_is_judged_once(judged: Finished) -> None:
 def test_the_host_is_read_and_its_gateways_are_asked_once(judged: Finished) -> None:
     states = [json.dumps(target.snapshot and target.snapshot["host"]) for target in judged.outcome.targets]
     assert states[0] == states[1]
+    written = json.loads((judged.report_dir / "result.json").read_text())["targets"]
+    assert written[1]["snapshot"]["same_as"] == MOBILE
+    assert not {"host", "files", "kernel"} & written[1]["snapshot"].keys()
+    assert written[1]["snapshot"]["agent"] != written[0]["snapshot"]["agent"]
     assert judged.stdout.count("ARP requests each for") == 1
     assert {result.verdict for result in by_check(judged.outcome, HOME)["EGRESS-09"]} == {Verdict.PASS}
     (bundle,) = judged.report_dir.glob("bundle.tar.gz")

@@ -266,9 +266,7 @@ def engine_host(network: DockerNetwork | None, *, rules: tuple[Rule, ...] = (), 
 
 
 def loaded(snapshot: Snapshot) -> Intent:
-    return parse_intent(
-        tomllib.loads(draft(snapshot, TABLE_NAMES, unmanaged, container="te-agent").text), source="site.toml"
-    )
+    return parse_intent(tomllib.loads(draft({"te-agent": snapshot}, TABLE_NAMES, unmanaged).text), source="site.toml")
 
 
 def test_a_container_on_a_network_of_its_own_gets_the_rule_of_that_networks_subnet() -> None:
@@ -304,7 +302,7 @@ def test_a_container_on_a_macvlan_network_is_drafted_with_its_parent_and_pool() 
 
 
 def test_an_interface_without_a_default_route_is_offered_as_an_uplink() -> None:
-    text = draft(engine_host(None, network_mode="none"), {}, unmanaged, container="te-agent").text
+    text = draft({"te-agent": engine_host(None, network_mode="none")}, {}, unmanaged).text
     assert "# [uplinks.eth1]  # no default route names its gateway; an uplink too?\n# gateway =\n" in text
 
 
@@ -367,7 +365,7 @@ def test_names_from_the_host_cannot_break_out_of_the_draft() -> None:
         ),
         problems=(Problem(what="engine", reason="one\ntwo = 2"),),
     )
-    text = draft(snapshot, {}, unmanaged).text
+    text = draft({"": snapshot}, {}, unmanaged).text
     assert list(parse_intent(tomllib.loads(text), source="site.toml").uplinks) == [name]
     assert "\x1b" not in text
 

@@ -32,6 +32,7 @@ from tests.helpers.hand_made import (
 )
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import load_intent
+from viacheck.model.site_agents import load_agents
 
 BY_ENGINE = dict([DOCKER_HOST.split("=", 1)])
 """Where the engine of a host listens."""
@@ -173,3 +174,29 @@ def test_the_draft_of_a_hand_made_engine_host_judges_it_as_healthy(
         done, intent = drafted_and_judged(host.inside, [], tmp_path, BY_ENGINE)
     assert done.exit_code == 0, done.said
     assert (intent.mode, getattr(intent.agent.attach, "network", None)) == (mode, network)
+
+
+@pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
+def test_the_draft_of_several_agents_has_a_table_for_each(tmp_path: Path) -> None:
+    site, words = tmp_path / "site.toml", [*VIACHECK, "site", "init", "-o", str(tmp_path / "site.toml")]
+    with engine_host() as host:
+        host.type("docker network create -d macvlan --subnet=10.10.50.0/24 --gateway=10.10.50.1 -o parent=wlan0 lan")
+        for name, network in (("agent.home", "bridge"), ("agent-lan", "lan")):
+            host.engine.containers.run(name, network=network)
+        asked = finished([*host.inside, *words], tmp_path, env=BY_ENGINE)
+        assert asked.exit_code == 4, asked.said
+        assert "; of several agents NAME,NAME" in asked.stderr
+        drafted = finished([*host.inside, *words, "--container", "agent.home,agent-lan"], tmp_path, env=BY_ENGINE)
+        assert drafted.exit_code == 0, drafted.said
+        done = finished(
+            [*host.inside, *command("--local", "--site", str(site), "--report-dir", str(tmp_path / "report"))],
+            tmp_path / "report", env=BY_ENGINE,
+        )  # fmt: skip
+    assert done.exit_code == 0, done.said
+    targets = [
+        (target.agent, target.intent["agent"]["attach"]["mode"], target.verdict) for target in done.outcome.targets
+    ]
+    assert targets == [("agent-home", "nat", "pass"), ("agent-lan", "macvlan", "pass")]
+    intents = load_agents(site)
+    assert intents["agent-home"].agent.container == "agent.home"
+    assert [intent.egress.uplink for intent in intents.values()] == ["eth0", "wlan0"]

@@ -52,3 +52,22 @@ def test_a_shell_and_an_explanation_have_the_same_host(tmp_path: Path) -> None:
     assert "10.20.3.4/16" in shell.stdout, shell.stderr
     told = sub_command("explain", "--lab", "blank", *of_one, "--to", "203.0.113.9", cwd=tmp_path)
     assert "via 192.168.7.254 dev ens3" in told.stdout, told.stderr
+
+
+def test_each_of_several_agents_has_a_lab(tmp_path: Path) -> None:
+    several = SITE.replace("[agent", "[agents.one").replace("[egress]", "[agents.one.egress]")
+    (tmp_path / "site.toml").write_text(several + BESIDE)
+    (tmp_path / "change.sh").write_text(RECIPE)
+    words = ("--lab", "blank", "--site", "site.toml", "--apply", "change.sh", "-k", "EGRESS-01 or ROUTE-02", "-q")
+    done = viacheck(*words, report_dir=tmp_path / "report", cwd=tmp_path)
+    assert done.exit_code == 0, done.said
+    assert [(target.id, target.agent, target.verdict) for target in done.outcome.targets] == [
+        ("lab:blank:one", "one", "pass"), ("lab:blank:two", "two", "pass"),
+    ]  # fmt: skip
+    shell = sub_command("shell", "--site", "site.toml", "blank", "true", cwd=tmp_path)
+    assert shell.returncode == 4
+    assert "site.toml has several agents: choose one by --agent: one, two" in shell.stderr
+    (tmp_path / "site.toml").write_text(several + BESIDE.replace(', subnet = "172.31.0.0/24"', ""))
+    refused = viacheck(*words, report_dir=tmp_path / "refused", cwd=tmp_path)
+    assert refused.exit_code == 4, refused.said
+    assert "site.toml: agents.two.attach.subnet: --lab blank: missing" in refused.stderr

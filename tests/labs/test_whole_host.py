@@ -173,7 +173,7 @@ def test_the_draft_of_a_healthy_host_is_its_site_file(run: Finished, lab: str, p
     (record,) = (target for target in run.outcome.targets if target.id == f"lab:{lab}")
     snapshot, (spec,) = read_snapshot(record.snapshot), parse_labs(lab)
     manager = partial(manager_of, read_all(snapshot))
-    drafted = draft(snapshot, {200: "wlan0rt"}, manager, netns=spec.intent.agent.netns)
+    drafted = draft({"": snapshot}, {200: "wlan0rt"}, manager, netns=spec.intent.agent.netns)
     intent = parse_intent(tomllib.loads(drafted.text), source="site.toml")
     egress, meant = intent.egress, spec.intent.egress
     assert (egress.uplink, egress.table, egress.table_name) == (meant.uplink, meant.table, meant.table_name)

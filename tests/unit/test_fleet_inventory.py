@@ -172,9 +172,9 @@ def test_a_template_is_filled_with_the_variables_of_each_host(tmp_path: Path) ->
         tmp_path, SITE.replace('"by-hand"', "{{ inventory_hostname | toml }}").replace("10.10.50.1", "{{ gateway }}")
     )
     hosts = [FleetHost(name='b"7', address="b", variables={"gateway": "10.10.50.2"})]
-    site = site_files(hosts, None, template)['b"7']
-    assert site.intent.site.name == 'b"7'
-    assert str(site.intent.gateway) == "10.10.50.2"
+    (intent,) = site_files(hosts, None, template)['b"7'].intents.values()
+    assert intent.site.name == 'b"7'
+    assert str(intent.gateway) == "10.10.50.2"
 
 
 def test_every_mistake_of_every_site_file_is_reported(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from viacheck.fleet.fleet_run import FleetRun, HostDone
 from viacheck.fleet.inventory import FleetHost
 from viacheck.fleet.remote_host import HostNotJudged, RemoteProgram, SSHConnections, judge
 from viacheck.fleet.site_files import HostSite
-from viacheck.model.intent_file import parse_intent
+from viacheck.model.site_agents import parse_agents
 
 HOST = FleetHost(name="a", address="a")
 
@@ -47,7 +47,7 @@ def test_a_host_that_was_not_reached_has_a_row_and_no_file(tmp_path: Path) -> No
     connections.stop()
     program = RemoteProgram(packed=b"", digest="")
     fleet = FleetRun(
-        tmp_path / "report", {"a": HostSite(SITE, parse_intent(tomllib.loads(SITE), source=""))},
+        tmp_path / "report", {"a": HostSite(SITE, parse_agents(tomllib.loads(SITE), source=""))},
         lambda host, site, _folder: judge(host, site, program, connections), connections, done.append,
     )  # fmt: skip
     assert fleet.run([HOST], 1) is None

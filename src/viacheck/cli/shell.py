@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
         CommandFailed: when the lab cannot be built.
     """
     labs = parse_labs(options.lab, Path(options.site) if options.site else None, options.agent)
+    if agents := [lab.agent for lab in labs if lab.agent and len(labs) > 1]:
+        raise UsageError(f"{options.site} has several agents: choose one by --agent: {', '.join(agents)}")
     if len(labs) != 1:
         raise UsageError(f"takes one lab, not {len(labs)}")
     enter_user_namespace_if_needed()

@@ -56,7 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     init.add_argument("-o", "--output", default="site.toml", metavar="FILE", help="the draft (default: site.toml)")
     init.add_argument("--force", action="store_true", help="replace the file if it exists")
     agent = init.add_mutually_exclusive_group()
-    agent.add_argument("--container", metavar="NAME", help="name or id of the agent's container")
+    agent.add_argument(
+        "--container", metavar="NAME[,NAME]", help="name or id of the agent's container, or of each of several agents"
+    )
     agent.add_argument("--netns", metavar="PATH", help="the agent's network namespace, such as /proc/123/ns/net")
 
 
@@ -91,41 +93,53 @@ def _init(options: argparse.Namespace) -> ExitStatus:
     if not options.force and os.path.lexists(path):
         raise _exists(path)
     remarks: list[str] = []
-    container = options.container
-    if container is None and options.netns is None:
-        container = _find_agent(remarks)
-    snapshot, target = _take_snapshot(container, options.netns)
+    containers = _containers(options.container)
+    if not containers and options.netns is None:
+        containers = _find_agent(remarks)
+    snapshots, target = {}, None
+    for name in containers or [""]:
+        snapshots[name], answering = _take_snapshot(name or None, options.netns)
+        target = target or answering
+    snapshot = next(iter(snapshots.values()))
     table_names = {entry.number: entry.name for entry in reversed(registered(snapshot.files))}
     manager = partial(manager_of, read_all(snapshot))
     drafted = draft(
-        snapshot, table_names, manager, container=container, netns=options.netns, runs_pipework=runs_again(snapshot),
-        target=target,
-    )  # fmt: skip
+        snapshots, table_names, manager, netns=options.netns, runs_pipework=runs_again(snapshot), target=target
+    )
     try:
         write_file(path, drafted.text, replace=options.force)
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
-    problems = [f"could not be read: {problem.reason}" for problem in snapshot.problems]
+    reasons = dict.fromkeys(problem.reason for taken in snapshots.values() for problem in taken.problems)
+    problems = [f"could not be read: {reason}" for reason in reasons]
     mistakes = [f"to correct: {mistake}" for mistake in _mistakes(drafted.text, path)]
     last = f"wrote {path}; review it" + ("; lines marked CORRECT THIS need you" if CORRECT in drafted.text else "")
     print_error(options.prog, *remarks, *problems, *drafted.remarks, *mistakes, last)
     return ExitStatus.OK
 
 
-def _find_agent(remarks: list[str]) -> str | None:
-    """Return the name of the container that must be the agent; None without an engine or a container."""
+def _containers(option: str | None) -> list[str]:
+    """Return the containers that ``--container`` names, each once."""
+    names = [name.strip() for name in option.split(",")] if option is not None else []
+    if not all(names):
+        raise UsageError(f"--container: found {option!r}; it needs a name, or several with a comma between them")
+    return list(dict.fromkeys(names))
+
+
+def _find_agent(remarks: list[str]) -> list[str]:
+    """Return the name of the container that must be the agent; none without an engine or a container."""
     try:
         running = running_containers()
     except EngineProblem:
         # The snapshot says why.
-        return None
+        return []
     if not running:
-        return None
+        return []
     container, why = agent_among(running)
     remarks.append(f"the agent is {container.name} (image {container.image}), the only container that {why}")
-    return container.name
+    return [container.name]
 
 
 def agent_among(running: Sequence[RunningContainer]) -> tuple[RunningContainer, str]:
@@ -139,7 +153,7 @@ def agent_among(running: Sequence[RunningContainer]) -> tuple[RunningContainer, 
         if len(group) == 1:
             return group[0], why
     names = ", ".join(f"{container.name} (image {container.image})" for container in alike or running)
-    raise UsageError(f"name the agent's container with --container: {names}")
+    raise UsageError(f"name the agent's container with --container: {names}; of several agents NAME,NAME")
 
 
 def _exists(path: str) -> UsageError:

@@ -26,6 +26,10 @@ _MOST_ROUNDS = 8
 _USER_CHAIN = "DOCKER-USER"
 _FIREWALLD = "firewalld"
 """The table of firewalld's own rules."""
+_FIREWALLD_ZONES = ("filter_FORWARD_ZONES", "filter_FORWARD_IN_ZONES")
+"""firewalld's chain that selects the zone of a forwarded packet, since version 1.0 and before."""
+_FIREWALLD_POLICIES = "filter_FORWARD_POLICIES_pre"
+"""firewalld's chain of the policies that come before the zones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def _accepted(resolved: ResolvedIntent, packet_filter: PacketFilter, dropped: Fo
     if chain is None:
         return None
     if chain.table == _FIREWALLD:
-        return _by_firewalld(resolved, packet_filter, chain)
+        return _by_firewalld(resolved, packet_filter, dropped, chain)
     if chain.backend == "nft":
         return _by_nft(resolved, packet_filter, dropped, chain, rule)
     return _by_iptables(resolved, packet_filter, dropped, chain, rule)
@@ -94,23 +98,44 @@ def accept_bridge(resolved: ResolvedIntent, bridge: str, chain: FilterChain) -> 
     return NO_REMEDY
 
 
-def _by_firewalld(resolved: ResolvedIntent, packet_filter: PacketFilter, chain: FilterChain) -> _Change:
-    """Return firewalld's own change: it would remove a rule that is typed into its table."""
-    bound = f"--add-source={resolved.agent_subnet or resolved.agent_source}"
+def _by_firewalld(
+    resolved: ResolvedIntent, packet_filter: PacketFilter, dropped: ForwardedProbe, chain: FilterChain
+) -> _Change | None:
+    """Return firewalld's own change: it would remove a rule that is typed into its table.
+
+    firewalld's policies come before its zones, so that a zone does not accept what a policy drops.
+    """
+    subnet = str(resolved.agent_subnet or resolved.agent_source)
+    bound = f"--add-source={subnet}"
     removed = bound.replace("--add-", "--remove-", 1)
-    accepting = FilterRule(verdict="accept")
-    chains = [
-        replace(other, policy="accept", rules=(accepting, *other.rules))
-        if other.table == chain.table and other.hook == "forward"
-        else other
-        for other in packet_filter.chains
-    ]
+    candidate = replace(
+        packet_filter,
+        chains=tuple(
+            _with_trusted_source(other, packet_filter, subnet) if other.table == chain.table else other
+            for other in packet_filter.chains
+        ),
+    )
+    if _drops_still(resolved, candidate, dropped):
+        return None
     permanent = ("firewall-cmd", "--permanent", "--zone=trusted")
     return _Change(
         (command("firewall-cmd", "--zone=trusted", bound), command(*permanent, bound)),
         (command(*permanent, removed), command("firewall-cmd", "--zone=trusted", removed)),
-        replace(packet_filter, chains=tuple(chains)),
+        candidate,
     )
+
+
+def _with_trusted_source(chain: FilterChain, packet_filter: PacketFilter, subnet: str) -> FilterChain:
+    """Return a chain of firewalld as it is when its zone ``trusted`` has a source: first of all zones that forward."""
+    if chain.name not in _FIREWALLD_ZONES:
+        return chain
+    matches = _matches(Direction.OUT, subnet)
+    policies = [
+        FilterRule(matches=matches, verdict="jump", argument=other.name)
+        for other in packet_filter.chains
+        if (other.table, other.name) == (chain.table, _FIREWALLD_POLICIES)
+    ]
+    return replace(chain, rules=(*policies, FilterRule(matches=matches, verdict="accept"), *chain.rules))
 
 
 def _by_nft(

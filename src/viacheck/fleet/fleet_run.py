@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from reports.egress_summary import verdict_sentence
-from reports.fleet_report import HOSTS, HostSummary, summaries
+from reports.fleet_report import HOST_VERDICTS, HOSTS, HostSummary, summaries
 from reports.report_files import RESULT, ResultUnreadable, read_outcome, write_outcome
 from viacheck import __version__
 from viacheck.fleet.inventory import FleetHost
 from viacheck.fleet.remote_host import HostNotJudged, HostNotReached, SSHConnections
 from viacheck.fleet.site_files import HostSite
 from viacheck.model.result import Run, RunResult, TargetRecord
+from viacheck.model.site_agents import named
 
 if TYPE_CHECKING:
     from nornir.core.task import Result, Task
@@ -102,20 +103,21 @@ class FleetRun:
             self.hosts[path] = summaries(self.folder, path, outcome)
         except OSError as error:
             self.unwritten.append(f"{error.filename or host.name}: cannot be written: {error.strerror}")
-        target = outcome.targets[0]
+        target = min(outcome.targets, key=lambda of_agent: HOST_VERDICTS.index(of_agent.verdict))
         judged = any(result.verdict.decided or result.verdict.bad for result in outcome.results)
         verdict = target.verdict if judged else "not-run"
-        self.on_done(HostDone(host.name, verdict, str(verdict_sentence(target, outcome.results))))
+        results = [result for result in outcome.results if result.target == target.id]
+        self.on_done(HostDone(host.name, verdict, str(verdict_sentence(target, results))))
         return Result(host=task.host)
 
     def _not_judged(self, host: FleetHost, started: str, words: list[str]) -> RunResult:
-        target = TargetRecord(
-            id=target_id(host),
-            kind="remote",
-            verdict="inconclusive",
-            intent=self.sites[host.name].intent.as_json(),
-            notes=words,
-        )
+        targets = [
+            TargetRecord(
+                id=named(target_id(host), agent), kind="remote", verdict="inconclusive", agent=agent or None,
+                intent=intent.as_json(), notes=words,
+            )
+            for agent, intent in self.sites[host.name].intents.items()
+        ]  # fmt: skip
         run = Run(
             id=f"{started}-{host.name}",
             started=started,
@@ -123,7 +125,7 @@ class FleetRun:
             command=shlex.join(["viacheck", *sys.argv[1:]]),
             versions={"viacheck": __version__},
         )
-        return RunResult(run=run, targets=[target], results=[])
+        return RunResult(run=run, targets=targets, results=[])
 
 
 def target_id(host: FleetHost) -> str:
@@ -157,11 +159,12 @@ def judged_before(folder: Path, hosts: Sequence[FleetHost]) -> dict[str, Sequenc
 
 
 def _rename(outcome: RunResult, host: FleetHost) -> None:
-    """Give the target the host's name in the inventory; where it was judged it is ``local``, or a bundle."""
-    target = outcome.targets[0]
-    target.id, target.kind = target_id(host), "remote"
+    """Give the targets the host's name in the inventory; where they were judged they are ``local``, or of a bundle."""
+    names = {target.id: named(target_id(host), target.agent or "") for target in outcome.targets}
+    for target in outcome.targets:
+        target.id, target.kind = names[target.id], "remote"
     for result in outcome.results:
-        result.target = target.id
+        result.target = names[result.target]
 
 
 @contextlib.contextmanager

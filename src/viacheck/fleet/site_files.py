@@ -12,7 +12,8 @@ from pathlib import Path
 from viacheck.fleet.inventory import FleetHost
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent
-from viacheck.model.intent_file import LARGEST_SITE, IntentError, parse_intent
+from viacheck.model.intent_file import LARGEST_SITE, IntentError
+from viacheck.model.site_agents import parse_agents
 from viacheck.user_file import read_file
 
 
@@ -21,7 +22,8 @@ class HostSite:
     """The site file of a host."""
 
     text: str
-    intent: Intent
+    intents: Mapping[str, Intent]
+    """The intent of each agent by its name."""
 
 
 def site_files(hosts: Sequence[FleetHost], folder: Path | None, template: Path | None) -> Mapping[str, HostSite]:
@@ -40,7 +42,7 @@ def site_files(hosts: Sequence[FleetHost], folder: Path | None, template: Path |
                 assert folder is not None, "a folder or a template is given"
                 source = str(folder / f"{host.name}.toml")
                 text = _read(Path(source))
-            sites[host.name] = HostSite(text, parse_intent(tomllib.loads(text), source=source))
+            sites[host.name] = HostSite(text, parse_agents(tomllib.loads(text), source=source))
         except IntentError as error:
             mistakes += error.mistakes
         except UsageError as error:

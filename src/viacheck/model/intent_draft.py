@@ -6,12 +6,14 @@ what to confirm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import DEFAULT_TARGET
+from viacheck.model.site_agents import LONGEST_AGENT_NAME, in_agents_tables
 from viacheck.model.snapshot import TABLE_MAIN, Address, DockerNetwork, NetworkState, Nexthop, Rule, Snapshot
 from viacheck.model.toml_text import toml_key, toml_text
 
@@ -59,30 +61,97 @@ class Draft:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _OfAgent:
+    """The part of a draft that is one agent's."""
+
+    lines: list[str]
+    """[agent], [agent.attach] and [egress]."""
+    gateways: dict[str, str | None]
+    """The uplinks that its attachment and the default routes show, with their gateways."""
+    bridge: str | None
+
+
 def draft(
-    snapshot: Snapshot,
+    snapshots: Mapping[str, Snapshot],
     table_names: Mapping[int, str],
     manager_of: Callable[[str], str | None],
     *,
-    container: str | None = None,
     netns: str | None = None,
     runs_pipework: bool = True,
     target: DraftedTarget | None = None,
 ) -> Draft:
-    """Return a draft of site.toml from what a snapshot shows.
+    """Return a draft of site.toml from what snapshots show.
 
     Args:
-        snapshot: the state of the host.
+        snapshots: the state of the host with each agent, by the name of its container; an empty name for an agent
+            that is no container, or not known.
         table_names: the registered names of routing tables.
         manager_of: returns the network manager of an interface; None when no manager names it.
-        container: the agent's container.
-        netns: the agent's network namespace.
+        netns: the agent's network namespace, for an agent that is no container.
         runs_pipework: whether a file of the host runs pipework again.
         target: an address beyond the uplink that answers ping; None when none did, or none was asked.
 
     Raises:
-        UsageError: when no default route shows an uplink, or the agent has no network of its own.
+        UsageError: when no default route shows an uplink, or an agent has no network of its own.
     """
+    first = next(iter(snapshots.values()))
+    host, exits = first.host, default_exits(first.host)
+    agents = {
+        name: _of_agent(snapshot, table_names, manager_of, name or None, netns, runs_pipework)
+        for name, snapshot in snapshots.items()
+    }
+    gateways = {name: gateway for of_agent in agents.values() for name, gateway in of_agent.gateways.items()}
+    bridges = {of_agent.bridge for of_agent in agents.values()}
+    others = _other_uplinks(host, gateways, exits, bridges)
+    lines = [
+        "# Drafted by `viacheck site init` from what this host shows now, which may not be what you want:",
+        "# review it; the marked lines need you.",
+        "schema = 1",
+        "# allow_disruptive = true  # lets --allow-disruptive interrupt this host's network",
+        "",
+        "[site]",
+        f"name = {toml_text(first.hostname or 'this-host')}  # the name of this installation in reports",
+        "",
+    ]
+    names = agent_names(snapshots)
+    for name, of_agent in agents.items():
+        text = "\n".join(of_agent.lines)
+        lines += [text if len(agents) == 1 else in_agents_tables(names[name], text), ""]
+    lines += [*_uplink_lines(host, gateways, exits), *_offered_uplinks(others)]
+    main = next((exit_ for exit_ in exits if exit_.table == TABLE_MAIN and exit_.interface in gateways), None)
+    if main is not None:
+        lines += [
+            "",
+            "[host]",
+            f"default_exit = {toml_text(main.interface)}  # where the host's own packets must leave",
+        ]
+    lines += ["", *_probe_lines(target), ""]
+    remarks = [f"{name} may be an uplink too, but no default route names its gateway" for name in others]
+    return Draft("\n".join(lines), tuple(remarks))
+
+
+def agent_names(containers: Iterable[str]) -> dict[str, str]:
+    """Return a name of the site file for each container: its own, with '-' for what such a name cannot hold."""
+    names: dict[str, str] = {}
+    for container in containers:
+        name = re.sub(r"[^A-Za-z0-9_-]", "-", container).lstrip("-_")[:LONGEST_AGENT_NAME] or "agent"
+        number = 2
+        while name in names.values():
+            name = f"{name[: LONGEST_AGENT_NAME - 3]}-{number}"
+            number += 1
+        names[container] = name
+    return names
+
+
+def _of_agent(
+    snapshot: Snapshot,
+    table_names: Mapping[int, str],
+    manager_of: Callable[[str], str | None],
+    container: str | None,
+    netns: str | None,
+    runs_pipework: bool,
+) -> _OfAgent:
     agent = snapshot.container
     if agent is not None and agent.network_mode == "host":
         raise UsageError(
@@ -104,37 +173,16 @@ def draft(
             "or write the file by hand"
         )
     own_address = _own_address(snapshot, attached)
-    others = _other_uplinks(snapshot.host, gateways, exits, attached)
     lines = [
-        "# Drafted by `viacheck site init` from what this host shows now, which may not be what you want:",
-        "# review it; the marked lines need you.",
-        "schema = 1",
-        "# allow_disruptive = true  # lets --allow-disruptive interrupt this host's network",
-        "",
-        "[site]",
-        f"name = {toml_text(snapshot.hostname or 'this-host')}  # the name of this installation in reports",
-        "",
         *_agent_lines(snapshot, container, netns),
         "",
         "[agent.attach]",
         *attached.lines,
         "",
-        *_uplink_lines(snapshot.host, gateways, exits),
-        *_offered_uplinks(others),
-        "",
         *_egress_lines(snapshot.host, table_names, manager_of, attached, gateways, exits, own_address),
         *_unkept_pipework(attached, runs_pipework),
     ]
-    main = next((exit_ for exit_ in exits if exit_.table == TABLE_MAIN and exit_.interface in gateways), None)
-    if main is not None:
-        lines += [
-            "",
-            "[host]",
-            f"default_exit = {toml_text(main.interface)}  # where the host's own packets must leave",
-        ]
-    lines += ["", *_probe_lines(target), ""]
-    remarks = [f"{name} may be an uplink too, but no default route names its gateway" for name in others]
-    return Draft("\n".join(lines), tuple(remarks))
+    return _OfAgent(lines, gateways, attached.bridge)
 
 
 def default_exits(host: NetworkState) -> list[DefaultExit]:
@@ -288,13 +336,13 @@ def _offered_uplinks(names: list[str]) -> Iterator[str]:
 
 
 def _other_uplinks(
-    host: NetworkState, gateways: Mapping[str, str | None], exits: list[DefaultExit], attached: DraftedAttachment
+    host: NetworkState, gateways: Mapping[str, str | None], exits: list[DefaultExit], bridges: set[str | None]
 ) -> list[str]:
     """Return the interfaces that may be uplinks too, although no default route names a gateway on them."""
     by_route = {exit_.interface for exit_ in exits}
     names = []
     for link in host.links:
-        own = link.master is None and "LOOPBACK" not in link.flags and link.name != attached.bridge
+        own = link.master is None and "LOOPBACK" not in link.flags and link.name not in bridges
         outward = link.kind is None or (link.kind != "bridge" and bool(host.addresses_of(link.name)))
         if link.name not in gateways and own and (outward or link.name in by_route):
             names.append(link.name)

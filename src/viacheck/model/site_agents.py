@@ -20,7 +20,8 @@ from viacheck.model.waivers import unknown_waivers
 SOLE_AGENT = ""
 """The name of the agent of a file with ``[agent]``."""
 MOST_AGENTS = 64
-AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+LONGEST_AGENT_NAME = 32
+AGENT_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{LONGEST_AGENT_NAME - 1}}}")
 """A name that can be part of a target's id and of a file's name."""
 
 
@@ -71,7 +72,7 @@ def parse_agents(document: dict[str, Any], *, source: str) -> dict[str, Intent]:
         try:
             intents[name] = parse_intent({**shared, "agent": own, **egress}, source=source)
         except IntentError as error:
-            mistakes += [f"{source}: {_in_table(name, line.removeprefix(f'{source}: '))}" for line in error.mistakes]
+            mistakes += [f"{source}: {in_table(name, line.removeprefix(f'{source}: '))}" for line in error.mistakes]
     if mistakes:
         # What is wrong for every agent is wrong once.
         raise IntentError(list(dict.fromkeys(mistakes)))
@@ -99,7 +100,7 @@ def _key(name: str) -> str:
     return f"{AGENTS}.{shortened(toml_key(name))}"
 
 
-def _in_table(name: str, mistake: str) -> str:
+def in_table(name: str, mistake: str) -> str:
     """Return a mistake of an agent's own intent as one of its table."""
     key = _key(name)
     mistake = re.sub(r"^agent(?=[.:\[])", lambda _: key, mistake)

@@ -1,0 +1,86 @@
+"""A real firewalld with a bus of its own: what it drops is named, and its own commands, typed as printed, mend it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.front_door import Finished
+from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from tests.helpers.judgements import PASS, assert_bundle_and_replica_agree, judgements
+from viacheck.model.result import Verdict
+
+pytestmark = pytest.mark.skipif(shutil.which("firewalld") is None, reason="needs the package firewalld")
+CHECKS = ("HOST-04", "EGRESS-01", "EGRESS-03")
+# The host's own copies of what firewalld and its bus write.
+PRIVATE = """
+mkdir -p /run/dbus /run/firewalld
+cp -a /etc/firewalld /run/firewalld/etc && mount --bind /run/firewalld/etc /etc/firewalld
+"""
+BLOCKING_POLICY = (
+    ("--new-policy=closed",),
+    ("--policy=closed", "--add-ingress-zone=ANY"),
+    ("--policy=closed", "--add-egress-zone=ANY"),
+    ("--policy=closed", "--set-target=REJECT"),
+)
+UNTIL_RUNNING = "for _ in $(seq 300); do firewall-cmd --state >/dev/null 2>&1 && exit; sleep 0.1; done; exit 1"
+
+
+@contextlib.contextmanager
+def running_firewalld() -> Iterator[HandMadeHost]:
+    """The guide's host with firewalld in its default zone, as Debian installs it."""
+    with hand_made_host() as host, contextlib.ExitStack() as ending:
+        apply_the_guides_recipe(host)
+        host.run("sh", "-ec", PRIVATE)
+        for program in (("dbus-daemon", "--system", "--nofork", "--nopidfile"), ("firewalld", "--nofork", "--nopid")):
+            process = subprocess.Popen(
+                host.inside(*program), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            ending.callback(process.wait)
+            ending.callback(process.terminate)
+        host.run("sh", "-c", UNTIL_RUNNING)
+        yield host
+
+
+def judged(host: HandMadeHost, folder: Path) -> Finished:
+    folder.mkdir(exist_ok=True)
+    return host.viacheck("-q", "-k", " or ".join(CHECKS), site=write_site(folder), report_dir=folder / "report")
+
+
+def rules(host: HandMadeHost) -> str:
+    return host.run("nft", "list", "table", "inet", "firewalld")
+
+
+def test_firewallds_own_commands_mend_what_it_drops(tmp_path: Path) -> None:
+    with running_firewalld() as host:
+        before = rules(host)
+        done = judged(host, tmp_path / "dropped")
+        expected = {"HOST-04": (Verdict.FAIL, "FORWARD_DROPPED"), "EGRESS-01": (Verdict.FAIL, "FORWARD_DROPPED")}
+        assert judgements(done).items() >= expected.items(), done.said
+        assert_bundle_and_replica_agree(done, expected, tmp_path / "saved")
+        (cause,) = (r.diagnosis for r in done.outcome.results if r.diagnosis and r.diagnosis.reported_by is None)
+        assert "'reject with icmpx admin-prohibited' of chain filter_FWD_public of table firewalld" in cause.cause
+        for line in (*cause.remedy, *cause.remedy):
+            host.run("sh", "-ec", line)
+        mended = judged(host, tmp_path / "mended")
+        assert judgements(mended) == dict.fromkeys(CHECKS, PASS), mended.said
+        host.run("firewall-cmd", "--reload")
+        reloaded = judged(host, tmp_path / "reloaded")
+        assert judgements(reloaded) == dict.fromkeys(CHECKS, PASS), reloaded.said
+        for line in cause.undo:
+            host.run("sh", "-ec", line)
+        assert "172.17.0.0/16" not in rules(host)
+        host.run("firewall-cmd", "--reload")
+        assert rules(host) == before
+        for words in BLOCKING_POLICY:
+            host.run("firewall-cmd", "--permanent", *words)
+        host.run("firewall-cmd", "--reload")
+        by_policy = judged(host, tmp_path / "policy")
+    (cause,) = (r.diagnosis for r in by_policy.outcome.results if r.diagnosis and r.diagnosis.reported_by is None)
+    assert "of chain filter_FWD_policy_closed of table firewalld" in cause.cause
+    assert not cause.remedy, "no zone accepts what a policy drops"
