@@ -7,6 +7,7 @@ mistake, and a mistake in the first file makes every ifup fail.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -37,6 +38,8 @@ MOST_READ = 1000
 """How many files are read, a file that is sourced twice counting twice: each level of depth can multiply them."""
 MOST_INHERITED = 32
 """From how many stanzas a stanza may inherit."""
+MOST_CALLED = 513
+"""From which call on a script that hooks run is not read any more."""
 MOST_PATTERNS = 256
 """How many patterns ``auto`` and ``allow-`` lines may name."""
 HOOKS: dict[str, Phase] = {
@@ -299,6 +302,8 @@ def _in_running_order(
 ) -> list[ConfigEntry]:
     by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
     in_order: list[ConfigEntry] = []
+    calls = Counter[str]()
+    scripts: dict[tuple[str, Phase], ConfigCollector] = {}
     for stanza in stanzas:
         hooks = list(stanza.hooks)
         parent, seen = stanza.inherits, {stanza.interface}
@@ -318,11 +323,16 @@ def _in_running_order(
             except ShellError as error:
                 collector.problems.append(ParseProblem(place.path, place.line, str(error)))
             for path in called_scripts(text):
-                if path in files:
-                    called = ConfigCollector("ifupdown")
-                    read_script(files[path], called, phase, table_number)
-                    in_order += _of_script(files[path], called.entries, stanza.interface)
-                    collector.problems += called.problems
+                calls[path] += 1
+                if calls[path] == MOST_CALLED:
+                    reason = f"{path} is run by more than {MOST_CALLED - 1} lines"
+                    collector.problems.append(ParseProblem(place.path, place.line, reason))
+                if path in files and calls[path] < MOST_CALLED:
+                    if (path, phase) not in scripts:
+                        called = scripts[path, phase] = ConfigCollector("ifupdown")
+                        read_script(files[path], called, phase, table_number)
+                        collector.problems += called.problems
+                    in_order += _of_script(files[path], scripts[path, phase].entries, stanza.interface)
     return in_order
 
 
