@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import shlex
 import shutil
 import sys
 import tarfile
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
@@ -52,6 +54,7 @@ iface wlan0 inet dhcp
     post-up curl -H "Authorization: Bearer {CANARY}" \\
         --data {CANARY} https://example.net/
     up TOKEN={CANARY} ip route add 10.9.0.0/16 via $(curl https://me:{CANARY}@gw/) dev wlan0
+source /etc/network/interfaces.d/*
 """,
     "/etc/netplan/50-wifi.yaml": f"""\
 network:
@@ -122,8 +125,77 @@ ip rule add from 172.17.0.0/16 lookup 200 # {CANARY}
 Environment=TOKEN={CANARY}
 ExecStart=/usr/local/bin/pipework eth0 te-agent dhclient {CANARY}
 """,
+    "/etc/systemd/system/agent-net.service.d/token.conf": f"""\
+[Service]
+Environment="TOKEN={CANARY}" OTHER={CANARY}
+ExecStartPost=/sbin/ip route add 10.7.0.0/16 via 10.10.50.1 realm {CANARY}
+""",
+    "/etc/systemd/network/20-wg0.netdev": f"""\
+[NetDev]
+Name=wg0
+Kind=wireguard
+[WireGuard]
+PrivateKey={CANARY}
+[WireGuardPeer]
+PresharedKey={CANARY}
+Endpoint=me:{CANARY}@vpn.example.net:51820
+""",
+    "/etc/wireguard/wg0.conf": f"[Interface]\nPrivateKey = {CANARY}\nPostUp = ip rule add from {CANARY}\n",
+    "/etc/ppp/chap-secrets": f'"me" * "{CANARY}" *\n',
+    "/etc/ppp/peers/uplink": f'user "me"\npassword "{CANARY}"\n',
+    "/etc/ppp/ip-up.d/agent": f"#!/bin/sh\nKEY={CANARY}\nip rule add from 172.17.0.0/16 lookup 200 # {CANARY}\n",
+    "/etc/wpa_supplicant/wpa_supplicant.conf": f'network={{\n ssid="x"\n psk="{CANARY}"\n password="{CANARY}"\n}}\n',
+    "/etc/docker/daemon.json": json.dumps(
+        {"log-opts": {"splunk-token": CANARY}, "proxies": {"http-proxy": f"http://me:{CANARY}@proxy:3128"}}
+    ),
+    "/run/user/0/.docker/config.json": json.dumps({"auths": {"registry.example.net": {"auth": CANARY}}}),
+    "/etc/NetworkManager/system-connections/vpn.nmconnection": f"""\
+[connection]
+id=vpn
+type=vpn
+interface-name=wlan0
+[802-1x]
+password={CANARY}
+private-key-password={CANARY}
+[gsm]
+pin={CANARY}
+[vpn]
+service-type=org.freedesktop.NetworkManager.openvpn
+cookie={CANARY}
+[vpn-secrets]
+password={CANARY}
+[wireguard-peer.abc=]
+preshared-key={CANARY}
+[ipv4]
+method=auto
+route1=10.6.0.0/16,10.10.50.1
+dhcp-client-id={CANARY}
+""",
+    "/etc/NetworkManager/dispatcher.d/50-agent": f"""\
+#!/bin/sh
+curl --user me:{CANARY} -H 'X-Token: {CANARY}' https://up/ &
+ip rule add priority 1000 from 172.17.0.0/16 lookup 200 || logger {CANARY}
+""",
+    "/etc/network/interfaces.d/ppp": f"""\
+iface ppp0 inet ppp
+    provider {CANARY}
+iface wlan1 inet dhcp
+    wpa-identity {CANARY}
+    wpa-password {CANARY}
+    wireless-essid {CANARY}
+""",
+    "/etc/dhcp/dhclient.conf": f'send user-class "{CANARY}";\n',
+    "/etc/dhcp/dhclient-exit-hooks.d/agent": f"""\
+SECRET={CANARY}
+ip link add gre1 type gre remote 10.0.0.1 key {CANARY}
+""",
+    "/etc/crontab": f"@reboot root TOKEN={CANARY} ip rule add from 172.17.0.0/16 lookup 200\n",
 }
-"""Where people keep secrets, by path."""
+"""Where people keep secrets, by path; only /etc and /run are the lab's own."""
+NOT_COLLECTED = (
+    "/etc/wireguard/", "/etc/ppp/", "/etc/wpa_supplicant/", "/etc/docker/", "/run/user/", "/etc/crontab",
+    "/etc/dhcp/dhclient.conf", "/etc/systemd/network/20-wg0.netdev", "/etc/systemd/system/agent-net.service.d/",
+)  # fmt: skip
 
 READERS = {
     "netplan": (RECORDED / "manager_answers" / "netplan-0.106-get").read_text().replace("CANARY", CANARY),
@@ -146,6 +218,15 @@ iptables-nft -A FORWARD -p tcp --dport 9998 -m comment --comment "x {CANARY} y" 
 """
 
 
+PLANTED = 57
+"""Sources that an attack on 0.2.0 tried; each has a canary of its own here."""
+
+
+def numbered(text: str, numbers: Iterator[int]) -> str:
+    """Give each canary of a text a number of its own."""
+    return re.sub(CANARY, lambda _: f"{CANARY}{next(numbers):03}", text)
+
+
 def spoiled(folder: Path, where: list[Path]) -> list[str]:
     """The files, and the members of archives, in which the canary is found."""
     found = []
@@ -166,7 +247,8 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with bundles and a report of a host full of canaries."""
     folder = tmp_path_factory.mktemp("canaries")
     files = folder / "files.json"
-    files.write_text(json.dumps(FILES))
+    numbers = itertools.count(1)
+    files.write_text(json.dumps({path: numbered(text, numbers) for path, text in FILES.items()}))
     plant = f"""
 import json, os, pathlib
 for path, text in json.load(open({str(files)!r})).items():
@@ -177,7 +259,7 @@ for path, text in json.load(open({str(files)!r})).items():
     programs = folder / "bin"
     programs.mkdir()
     for name, text in READERS.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(numbered(text, numbers))
         (programs / name).write_text(f"#!/bin/sh\nexec cat {folder / name}\n")
         (programs / name).chmod(0o755)
     file = site(folder)
@@ -186,7 +268,9 @@ for path, text in json.load(open({str(files)!r})).items():
     run = " ".join(command("--local", "--site", str(file), "--report-dir", str(folder / "report"), "-q"))
     in_lab(
         "policy-routing",
-        f"""{SOURCES}
+        f"""{numbered(SOURCES, numbers)}
+bash -c 'exec -a "ifplugd -i wlan0 {CANARY}" sleep 1000' >/dev/null 2>&1 &
+bash -c 'exec -a "dhclient -cf {CANARY} wlan0" sleep 1000' >/dev/null 2>&1 &
 {sys.executable} -c '{plant.replace("'", '"')}'
 {collect} -o {folder}/default.tar.gz
 {collect} -o {folder}/none.tar.gz --redact none
@@ -197,6 +281,7 @@ sh {script} --site {file} -o {folder}/script-none.tar.gz --redact none
 """,
         {"TEAGENT_ACCOUNT_TOKEN": CANARY, "PATH": f"{programs}:{os.environ['PATH']}"},
     )
+    assert next(numbers) > PLANTED
     return folder
 
 
@@ -205,7 +290,9 @@ sh {script} --site {file} -o {folder}/script-none.tar.gz --redact none
 def test_every_source_holds_a_canary(collected: Path, name: str) -> None:
     found = spoiled(collected, [collected / name])
     for path in FILES:
-        if "system/agent-net.service" not in path or name == "none.tar.gz":
+        if path.startswith(NOT_COLLECTED):
+            assert f"{name}:files{path}" not in found
+        elif "system/agent-net.service" not in path or name == "none.tar.gz":
             assert f"{name}:files{path}" in found
 
 
@@ -290,21 +377,28 @@ def test_no_canary_of_a_container_is_in_a_bundle(tmp_path: Path) -> None:
     file = site(tmp_path, agent="canary-agent")
     collect = " ".join([*COMMANDS, "collect", "--site", str(file)])
     script = ROOT / "src" / "viacheck" / "bundle" / "collect.sh"
+    run = " ".join(command("--local", "--site", str(file), "--report-dir", str(tmp_path / "report"), "-q"))
     in_lab(
         "engine:policy-routing",
         f"""set -e
 docker network create --label owner={CANARY} --opt com.example.password={CANARY} spare
 docker run -d --name canary-agent -e TEAGENT_ACCOUNT_TOKEN={CANARY} -e PLAIN=x -l owner={CANARY} \
+    --health-cmd 'curl -u me:{CANARY} https://up/' --log-driver json-file --log-opt tag={CANARY} \
+    --log-opt labels={CANARY} --add-host {CANARY}.example.net:192.0.2.9 --dns-search {CANARY}.example.net \
+    --tmpfs /{CANARY} --stop-signal TERM --security-opt label=user:{CANARY} \
     --net bridge viacheck-agent:lab sh -c 'sleep 1000; : {CANARY}'
 docker inspect canary-agent | grep -q {CANARY}
 {collect} -o {tmp_path}/default.tar.gz
 {collect} -o {tmp_path}/none.tar.gz --redact none
 sh {script} --site {file} -o {tmp_path}/script.tar.gz
 sh {script} -o {tmp_path}/without-site.tar.gz
+{collect} -o {tmp_path}/strict.tar.gz --redact strict
+{run} || true
 """,
         {},
     )
-    assert not spoiled(tmp_path, sorted(tmp_path.glob("*.tar.gz")))
+    assert (tmp_path / "report" / "report.html").exists()
+    assert not spoiled(tmp_path, sorted([*tmp_path.glob("*.tar.gz"), *(tmp_path / "report").rglob("*")]))
     for name in ("default.tar.gz", "script.tar.gz", "without-site.tar.gz"):
         snapshot = read_bundle(tmp_path / name, load_intent(file) if name == "without-site.tar.gz" else None).snapshot
         engine = snapshot.engine

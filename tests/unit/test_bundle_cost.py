@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from tests.helpers.bundles import members_of, packed, signed
 from tests.helpers.paths import ROOT
 from viacheck.bundle.manifest import INTENT, SNAPSHOT
+from viacheck.bundle.redaction.patterns import without_secrets
 from viacheck.parsers.glob import LONGEST_PATTERN, glob_matches
 
 SECONDS, OCTETS = 5, 1 << 30
 READ = """
 import sys
+import time
 from pathlib import Path
 from viacheck.bundle.reader import BundleUnreadable, read_bundle
 try:
@@ -57,6 +60,16 @@ def patterns(path: str, line: str) -> bytes:
     return json.dumps(saved).encode()
 
 
+def files_of(*texts: tuple[str, str]) -> bytes:
+    saved = snapshot()
+    saved["files"] = [{"path": path, "exists": True, "text": text[:65_000], "mode": 0o755} for path, text in texts]
+    return json.dumps(saved).encode()
+
+
+INTERFACES = "/etc/network/interfaces"
+RULE = "up ip rule add from 172.17.0.0/16 lookup 200\n"
+
+
 INPUTS: dict[str, tuple[Any, str]] = {
     "deep list": (lambda: b"[" * 500_000, "Invalid JSON: recursion limit exceeded"),
     "deep object": (lambda: b'{"host":' * 100_000, "Invalid JSON: recursion limit exceeded"),
@@ -64,6 +77,30 @@ INPUTS: dict[str, tuple[Any, str]] = {
     "200,000 routes": (many_routes, "the host has 200000 routes; the limit is 150000"),
     "no free priority": (no_free_priority, ""),
     "networkd pattern": (lambda: patterns("/etc/systemd/network/10-a.network", "[Match]\nName={}\n"), ""),
+    "files that source one another": (
+        lambda: files_of(
+            (INTERFACES, "source /etc/network/interfaces.d/a0\n" * 1_800),
+            *((f"{INTERFACES}.d/a{number}", f"source a{number + 1}\n" * 4_000) for number in range(8)),
+        ),
+        "",
+    ),
+    "a file that sources itself": (lambda: files_of((INTERFACES, f"source {INTERFACES}\n" * 2_000)), ""),
+    "stanzas that inherit": (
+        lambda: files_of((INTERFACES, "".join(f"iface a{n} inherits a{n + 1}\n {RULE}" for n in range(1_000)))),
+        "",
+    ),
+    "patterns to start": (
+        lambda: files_of((INTERFACES, "auto" + " /a*b" * 6_000 + "\n" + "iface x inet manual\n" * 1_700)),
+        "",
+    ),
+    "a script that calls itself": (lambda: files_of(("/etc/rc.local", "#!/bin/sh\n" + "/etc/rc.local\n" * 4_600)), ""),
+    "a script that every hook runs": (
+        lambda: files_of(
+            (INTERFACES, "auto x\niface x inet manual\n" + " up /usr/local/bin/a\n" * 2_900),
+            ("/usr/local/bin/a", "#!/bin/sh\nip rule add from 172.17.0.0/16 lookup 200\n" * 1_100),
+        ),
+        "",
+    ),
     "ifupdown pattern": (lambda: patterns("/etc/network/interfaces", "auto lo\nsource {}\n"), ""),
 }
 
@@ -94,3 +131,10 @@ def test_a_pattern_of_open_brackets_is_matched_at_once() -> None:
     assert not glob_matches("eth0", "[" * LONGEST_PATTERN)
     assert glob_matches("a[", "[ab][")
     assert not glob_matches("eth0", "*" * (LONGEST_PATTERN + 1))
+
+
+@pytest.mark.parametrize("word", ["password-", "token ", "--key", "authorization:", 'password="', "key", "-e ", "a.-_"])
+def test_a_megabyte_of_words_is_redacted_in_bounded_time(word: str) -> None:
+    before = time.process_time()
+    without_secrets(word * ((1 << 20) // len(word)))
+    assert time.process_time() - before < SECONDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,8 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.archive import ArchiveRefused, Member, members
 from viacheck.bundle.manifest import (
     INTENT,
+    LARGEST_FILE,
+    LARGEST_FILES,
     MANIFEST,
     RESULT,
     SCHEMA,
@@ -38,7 +40,7 @@ from viacheck.model.plain import first_mistake
 from viacheck.model.result import Run, RunResult, TargetRecord
 from viacheck.model.site_agents import SOLE_AGENT, named, parse_agents
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
-from viacheck.model.snapshot import FilterMatch, NetworkState, Snapshot
+from viacheck.model.snapshot import FilterMatch, HostFile, NetworkState, Snapshot
 from viacheck.model.snapshot_json import snapshot_adapter
 from viacheck.user_file import open_file
 
@@ -191,10 +193,23 @@ def _state(
     for place, state in (("host", snapshot.host), ("agent", snapshot.agent)):
         if state is not None and (excess := beyond_limits(state)) is not None:
             raise _Refused(f"the {place} has {excess}")
+    snapshot = replace(snapshot, files=tuple(_limited(snapshot.files)))
     for mistake in _mistakes(snapshot):
         raise _Refused(f"{member}: {mistake}")
     _try(ResolvedIntent(intent, snapshot))
     return snapshot, commands
+
+
+def _limited(files: Iterable[HostFile]) -> Iterator[HostFile]:
+    """Leave out the text of a file that is too large; the file then counts as one that could not be read."""
+    total = 0
+    for file in files:
+        total += len(file.text)
+        if len(file.text) > LARGEST_FILE or total > LARGEST_FILES:
+            reason = f"it has {len(file.text)} characters, which is more than is read from a bundle"
+            yield replace(file, text="", error=reason)
+        else:
+            yield file
 
 
 def _manifest(archive: Mapping[str, Member]) -> Manifest:

@@ -61,7 +61,8 @@ _NETPLAN_MAPS: dict[str, frozenset[str]] = {
     "match": frozenset({"name", "macaddress", "driver"}),
     "dhcp4-overrides": frozenset({"use-routes", "route-metric", "route-table"}),
 }
-_ALIAS = re.compile(r"(\salias\s+)(?:\"[^\"]*\"|'[^']*'|\S+)")
+_FREE_VALUE_OF_IP = re.compile(r"(\s(?:alias|altname|key|ikey|okey)\s+)(?:\"[^\"]*\"|'[^']*'|\S+)")
+"""An argument of ``ip`` that holds any text, or the key of a tunnel."""
 _KEPT_WHOLE = frozenset({"ifup", "ifdown", "true", ":", "exit", "[", "test"})
 _KEPT_NAMES = frozenset({"grep", "sleep", "logger", "sysctl", "iptables", "nft", "conntrack"})
 _SHELL_WORDS = frozenset({
@@ -309,7 +310,7 @@ def _command(piece: str, variables: _Variables) -> str:
     first = bare.split()[0]
     name = first.rpartition("/")[2]
     if name == "ip" and _is_kept_ip(piece):
-        return _ALIAS.sub(rf"\g<1>{LEFT_OUT}", piece)
+        return _FREE_VALUE_OF_IP.sub(rf"\g<1>{LEFT_OUT}", piece)
     if name == PROGRAM:
         begin = piece.index(first) + len(first)
         return piece[:begin] + redact_arguments(piece[begin:])

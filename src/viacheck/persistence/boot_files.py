@@ -7,6 +7,7 @@ and the scripts that they run. A line that runs at boot alone does not bring bac
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,6 +34,8 @@ CALLED_FROM = ("/usr/local/", "/opt/", "/etc/")
 UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "Type")
 _EXIT = re.compile(r"\s*exit\b")
 _DEVICE = re.compile(r"/sys-subsystem-net-devices-(.+)\.device\.(?:wants|requires)/")
+MOST_CALLS = 2
+"""How many calls of one script are read."""
 _CALLED = re.compile(r"/[\w./+-]+")
 
 Occasion = Literal["boot", "interface"]
@@ -96,6 +99,7 @@ class _Reader:
     files: dict[str, HostFile]
     table_number: TableNumberOf
     result: BootFiles
+    calls: Counter[tuple[str, Occasion]] = field(default_factory=Counter)
 
     def script(self, file: HostFile, occasion: Occasion, otherwise: str, *, depth: int = 1) -> None:
         """Read a script, and those that it runs."""
@@ -108,7 +112,7 @@ class _Reader:
         self.result.entries[occasion] += written
         for line in file.text.split("\n"):
             for path in called_scripts(line):
-                if depth and path in self.files:
+                if depth and path in self.files and self._may_read(path, occasion):
                     self.script(self.files[path], occasion, "it is not executable", depth=depth - 1)
 
     def unit(self, unit: HostFile) -> None:
@@ -134,7 +138,13 @@ class _Reader:
                 continue
             self.result.entries[occasion] += written
             for script in scripts:
-                self.script(script, occasion, "the script is not executable")
+                if self._may_read(script.path, occasion):
+                    self.script(script, occasion, "the script is not executable")
+
+    def _may_read(self, path: str, occasion: Occasion) -> bool:
+        """Count the calls of a script. A script that is called twice may add a rule twice; more calls show no more."""
+        self.calls[path, occasion] += 1
+        return self.calls[path, occasion] <= MOST_CALLS
 
     def network_script(self, file: HostFile) -> None:
         """Read a rule- or route- file: each line holds the arguments of ``ip rule add`` or ``ip route add``."""

@@ -7,6 +7,7 @@ mistake, and a mistake in the first file makes every ifup fail.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +34,14 @@ LEASE_HOOKS = "/etc/dhcp/dhclient-exit-hooks.d"
 (dhclient-script(8))."""
 DEEPEST = 8
 """How deep files may source one another before the reader stops; ifupdown itself has no such limit."""
+MOST_READ = 1000
+"""How many files are read, a file that is sourced twice counting twice: each level of depth can multiply them."""
+MOST_INHERITED = 32
+"""From how many stanzas a stanza may inherit."""
+MOST_CALLED = 513
+"""From which call on a script that hooks run is not read any more."""
+MOST_PATTERNS = 256
+"""How many patterns ``auto`` and ``allow-`` lines may name."""
 HOOKS: dict[str, Phase] = {
     "pre-up": "pre-up", "up": "up", "post-up": "up", "down": "down", "pre-down": "down", "post-down": "post-down",
 }  # fmt: skip
@@ -113,14 +122,19 @@ def keyword(line: LogicalLine) -> str | None:
 
 def sources(file: HostFile) -> list[tuple[int, str, bool]]:
     """Return the files that a file sources: line, absolute pattern, and whether the pattern names folders."""
-    patterns = []
-    for line in logical_lines(file.text):
-        word, _space, rest = line.text.partition(" ")
-        if word in ("source", "source-directory"):
-            for pattern in rest.split():
-                absolute = pattern if pattern.startswith("/") else f"{file.path.rpartition('/')[0]}/{pattern}"
-                patterns.append((line.number, absolute, word == "source-directory"))
-    return patterns
+    return [
+        (line.number, pattern, folder)
+        for line in logical_lines(file.text)
+        for pattern, folder in _sources_of_line(file.path, line)
+    ]
+
+
+def _sources_of_line(path: str, line: LogicalLine) -> Iterator[tuple[str, bool]]:
+    word, _space, rest = line.text.partition(" ")
+    if word in ("source", "source-directory"):
+        for pattern in rest.split():
+            absolute = pattern if pattern.startswith("/") else f"{path.rpartition('/')[0]}/{pattern}"
+            yield absolute, word == "source-directory"
 
 
 def sourced(pattern: str, folder: bool, paths: Sequence[str]) -> list[str]:
@@ -146,8 +160,11 @@ class _InterfacesReader:
         self.files = {file.path: file for file in files if file.exists}
         self.collector = collector
         self.stanzas: list[_Stanza] = []
-        self.started: list[tuple[str, bool]] = []
-        """The names in ``auto`` and ``allow-`` lines, and whether a name is a pattern."""
+        self._started = {LOOPBACK}
+        """The names in ``auto`` and ``allow-`` lines."""
+        self._patterns: list[str] = []
+        """The patterns there."""
+        self._files_read = 0
 
     def read(self, path: str, above: tuple[str, ...] = ()) -> None:
         file = self.files[path]
@@ -176,24 +193,42 @@ class _InterfacesReader:
                 if current is None:
                     return None
             elif word == "auto" or word.startswith("allow-"):
-                self.started += [(name.partition("=")[0].lstrip("/"), name.startswith("/")) for name in values]
+                self._start(place, values)
             elif word in ("source", "source-directory"):
-                self._follow(place, file, line.number, (*above, path))
+                self._follow(place, file, line, (*above, path))
         return None
 
     _in_mapping = False
 
-    def _follow(self, place: Place, file: HostFile, number: int, above: tuple[str, ...]) -> None:
-        for line, pattern, folder in sources(file):
-            if line != number:
-                continue
+    def _start(self, place: Place, names: Sequence[str]) -> None:
+        for name in names:
+            bare = name.partition("=")[0].lstrip("/")
+            if not name.startswith("/"):
+                self._started.add(bare)
+            elif len(self._patterns) < MOST_PATTERNS:
+                self._patterns.append(bare)
+            else:
+                self._mistake(place, f"more than {MOST_PATTERNS} patterns name interfaces to start")
+                break
+
+    def _follow(self, place: Place, file: HostFile, line: LogicalLine, above: tuple[str, ...]) -> None:
+        for pattern, folder in _sources_of_line(file.path, line):
             for path in sourced(pattern, folder, list(self.files)):
                 if path in above:
                     self._mistake(place, f"{path} sources itself: {' -> '.join((*above[above.index(path) :], path))}")
                 elif len(above) > DEEPEST:
                     self._mistake(place, f"more than {DEEPEST} files source one another")
+                elif self._files_read >= MOST_READ:
+                    self._too_many(place)
                 else:
+                    self._files_read += 1
                     self.read(path, above)
+
+    def _too_many(self, place: Place) -> None:
+        # Said once: thousands of lines may do it.
+        if self._files_read == MOST_READ:
+            self._files_read += 1
+            self._mistake(place, f"more than {MOST_READ} files are sourced")
 
     def _iface(self, place: Place, values: list[str], last: int) -> _Stanza | None:
         if not values:
@@ -216,9 +251,7 @@ class _InterfacesReader:
 
     def starts(self, interface: str) -> bool:
         """Whether an interface comes up at boot: ``ifup -a`` does so with the loopback, whatever the lines say."""
-        return interface == LOOPBACK or any(
-            glob_matches(interface, name) if pattern else interface == name for name, pattern in self.started
-        )
+        return interface in self._started or any(glob_matches(interface, pattern) for pattern in self._patterns)
 
 
 def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfig:
@@ -269,10 +302,16 @@ def _in_running_order(
 ) -> list[ConfigEntry]:
     by_name = {stanza.interface: stanza for stanza in reversed(stanzas)}
     in_order: list[ConfigEntry] = []
+    calls = Counter[str]()
+    scripts: dict[tuple[str, Phase], ConfigCollector] = {}
     for stanza in stanzas:
         hooks = list(stanza.hooks)
         parent, seen = stanza.inherits, {stanza.interface}
         while parent in by_name and parent not in seen:
+            if len(seen) > MOST_INHERITED:
+                reason = f"it inherits from more than {MOST_INHERITED} stanzas"
+                collector.problems.append(ParseProblem(stanza.place.path, stanza.place.line, reason))
+                break
             seen.add(parent)
             hooks = [*by_name[parent].hooks, *hooks]
             parent = by_name[parent].inherits
@@ -284,11 +323,16 @@ def _in_running_order(
             except ShellError as error:
                 collector.problems.append(ParseProblem(place.path, place.line, str(error)))
             for path in called_scripts(text):
-                if path in files:
-                    called = ConfigCollector("ifupdown")
-                    read_script(files[path], called, phase, table_number)
-                    in_order += _of_script(files[path], called.entries, stanza.interface)
-                    collector.problems += called.problems
+                calls[path] += 1
+                if calls[path] == MOST_CALLED:
+                    reason = f"{path} is run by more than {MOST_CALLED - 1} lines"
+                    collector.problems.append(ParseProblem(place.path, place.line, reason))
+                if path in files and calls[path] < MOST_CALLED:
+                    if (path, phase) not in scripts:
+                        called = scripts[path, phase] = ConfigCollector("ifupdown")
+                        read_script(files[path], called, phase, table_number)
+                        collector.problems += called.problems
+                    in_order += _of_script(files[path], scripts[path, phase].entries, stanza.interface)
     return in_order
 
 
