@@ -59,7 +59,7 @@ class LabCgroup:
                 made before any process of the lab is started.
         """
         sweep()
-        self.name = f"{PREFIX}{_owner()}-{next(_numbers)}"
+        self.name = _new_name()
         self._folders = _folders(self.name)
         # A session of its own: what the terminal sends to this program must not end it.
         self._remover: subprocess.Popen[bytes] | None = subprocess.Popen(
@@ -87,7 +87,7 @@ def try_to_write() -> bool:
     Raises:
         OSError: when a hierarchy cannot be written.
     """
-    folders = _folders(f"{PREFIX}{_owner()}-trial")
+    folders = _folders(_new_name())
     for folder in folders:
         os.mkdir(folder)
         os.rmdir(folder)
@@ -107,6 +107,10 @@ def sweep() -> None:
 def unified_hierarchy() -> str | None:
     """Return where the hierarchy of version 2 is mounted, or None."""
     return next((place for place, kind in _mounted() if kind == "cgroup2"), None)
+
+
+def _new_name() -> str:
+    return f"{PREFIX}{_owner()}-{next(_numbers)}"
 
 
 def _owner() -> str:

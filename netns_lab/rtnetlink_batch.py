@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -81,10 +82,12 @@ def _compiler() -> IPBatch:
     return IPBatch()
 
 
+_compiling = threading.Lock()
+"""The compiler holds one message, and clones of a lab are built beside each other."""
+
+
 @lru_cache(maxsize=4096)
 def _compiled(request: LabRequest) -> bytes:
-    compiler = _compiler()
-    compiler.reset()
     values: dict[str, Any] = dict(request.values)
     if "veth_peer" in values:
         values["linkinfo"] = _veth(values.pop("veth_peer"))
@@ -93,8 +96,11 @@ def _compiled(request: LabRequest) -> bytes:
     if "metrics" in values:
         values["metrics"] = dict(values["metrics"])
     _unfolded(values)
-    getattr(compiler, request.noun)(request.verb, **values)
-    return bytes(compiler.batch)
+    with _compiling:
+        compiler = _compiler()
+        compiler.reset()
+        getattr(compiler, request.noun)(request.verb, **values)
+        return bytes(compiler.batch)
 
 
 def _unfolded(values: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reports.text import counted
+from viacheck.model.saved_routes import each_route
 from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, Route, Rule
 
 RULES_SHOWN = 200
@@ -144,7 +145,7 @@ def _rules(state: Mapping[str, Any]) -> Iterator[Facts]:
 def _routes(state: Mapping[str, Any], intent: Mapping[str, Any]) -> Iterator[Facts]:
     egress = intent.get("egress", {})
     tables: dict[tuple[int, int], list[Any]] = {}
-    for route in state.get("routes", ()):
+    for route in each_route(state.get("routes", [])):
         tables.setdefault((int(route.get("family", 0)), int(route.get("table", 0))), []).append(route)
     first = {egress.get("table"): 0, TABLE_MAIN: 1, TABLE_LOCAL: 3}
     ranked = sorted(tables, key=lambda key: (key[0], first.get(key[1], 2), key[1]))

@@ -24,10 +24,15 @@ class ResultUnreadable(UsageError):
     """A saved result cannot be used; the message says in one line which file and why."""
 
 
-def write_outcome(outcome: RunResult, directory: Path) -> Path:
+def write_outcome(outcome: RunResult, directory: Path, page: str | None = None) -> Path:
     """Write result.json, junit.xml and report.html into a report directory, and create it if it is missing.
 
     The directory must be this user's own and no link; the files are closed to other users.
+
+    Args:
+        outcome: the run's result.
+        directory: the report directory.
+        page: the page of the outcome; None: it is rendered here.
 
     Returns:
         The path of report.html.
@@ -38,7 +43,7 @@ def write_outcome(outcome: RunResult, directory: Path) -> Path:
     write_result(outcome, directory)
     write_file(directory / JUNIT, junit(outcome), private=True)
     report = directory / REPORT
-    write_file(report, render(outcome), private=True)
+    write_file(report, render(outcome) if page is None else page, private=True)
     return report
 
 

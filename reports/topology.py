@@ -17,6 +17,7 @@ from viacheck.model.result import (
     TargetRecord,
     Verdict,
 )
+from viacheck.model.saved_routes import each_route
 
 Kind = Literal["taken", "leak", "missed", "answer", "idle"]
 
@@ -311,7 +312,7 @@ def _state(host: Mapping[str, Any], name: str) -> str:
 def _default_exit(host: Mapping[str, Any]) -> str | None:
     defaults = [
         route
-        for route in host.get("routes", ())
+        for route in each_route(host.get("routes", []))
         if route.get("destination") == "0.0.0.0/0" and route.get("table") == 254 and route.get("nexthops")
     ]
     best = min(defaults, key=lambda route: int(route.get("metric", 0)), default=None)

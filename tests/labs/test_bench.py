@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,18 @@ import pytest
 from netns_lab.lab_specs import LabSpec
 from netns_lab.scenarios import SCENARIOS
 from tests.helpers.front_door import sub_command
-from viacheck.bench import capture_load, egress_verdict, lab_build, large_host
+from viacheck.bench import (
+    capture_load,
+    egress_verdict,
+    growth_of_agents,
+    growth_of_state,
+    growth_of_uplinks,
+    lab_build,
+    large_host,
+)
 from viacheck.bench.bench_table import page
 from viacheck.bench.figures import Bench, BenchFailed, Figure, Limit, Measurement
+from viacheck.bench.growth import growth_figures
 from viacheck.bench.lab_by_ip import commands
 from viacheck.bench.readiness import first_ping
 from viacheck.cli import bench
@@ -158,3 +168,22 @@ def test_the_commands_of_the_lab_by_ip_name_everything_in_the_plan() -> None:
     assert "ip -n host rule add priority 32765 from 172.17.0.0/16 lookup 200" in said
     assert "ip -n host route add default via 10.10.50.1 dev wlan0 table 200" in said
     assert said.index("ip -n host link set veth-agent up") < said.index("ip -n host link set docker0 up")
+
+
+def test_growth_within_n_log_n_is_told_from_quadratic_growth() -> None:
+    def loops(count: int) -> None:
+        for _ in range(count):
+            pass
+
+    linear = growth_figures({size: partial(loops, size * 100) for size in (100, 1_000)}, "{}", 5)
+    square = growth_figures({size: partial(loops, size * size) for size in (100, 1_000)}, "{} squared", 5)
+    judged = [Measurement(name="growth", title="", figures=figures).judged().figures[1] for figures in (linear, square)]
+    assert [figure.reached for figure in judged] == [True, False]
+    assert judged[1].what == "1,000 squared"
+
+
+def test_growth_is_measured_by_uplinks_by_agents_and_by_rules() -> None:
+    for module, sizes in ((growth_of_uplinks, 2), (growth_of_agents, 3), (growth_of_state, 2)):
+        figures = module.measure(quick=True).judged().figures
+        assert [len(figure.values) for figure in figures] == [1] * sizes
+        assert all(figure.limit is not None and figure.ratio is not None for figure in figures[1:])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from fixtures.check_runner import CheckRunner
 from netns_lab import nft_rules
 from netns_lab.lab_specs import parse_labs
 from netns_lab.nft_rules import SourceNAT
@@ -20,8 +23,10 @@ from viacheck.analysis.disruption_text import disruption_text, figures
 from viacheck.disruption.controls import DisruptionTarget, Event, EventContext
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
+from viacheck.installation import CHECKS
 from viacheck.model.diff import changes
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle, FlowKind
+from viacheck.model.result import Verdict
 from viacheck.targets.namespace_target import NamespaceTarget
 
 IFUPDOWN, LEASED = "policy-routing-ifupdown", "policy-routing-dhcp"
@@ -204,6 +209,25 @@ def test_the_lab_that_is_judged_is_not_touched(opened: Opened) -> None:
     through(disruptions, "link-flap")
     through(disruptions, "carrier-loss")
     assert changes(before, target.read_state()) == []
+
+
+def test_the_events_of_a_lab_happen_beside_each_other(opened: Opened, tmp_path: Path) -> None:
+    both, clones = threading.Barrier(2), count()
+    # Neither clone is there before the other one is being built.
+    target = opened("policy-routing-hardened", lambda _target: None if next(clones) == 0 else both.wait(60.0) and None)
+    checks = frozenset({"FLAP-01", "FLAP-02"})
+    results = CheckRunner((str(CHECKS / "test_survival.py"),), checks)(target, tmp_path)
+    assert [(result.check, result.verdict) for result in results] == [
+        ("FLAP-01", Verdict.ADVISORY), ("FLAP-02", Verdict.PASS),
+    ]  # fmt: skip
+    assert next(clones) == 3
+
+
+def test_only_the_events_of_selected_checks_happen(opened: Opened, tmp_path: Path) -> None:
+    clones = count()
+    target = opened("policy-routing-hardened", lambda _target: next(clones) and None)
+    (result,) = CheckRunner((str(CHECKS / "test_survival.py"),), frozenset({"FLAP-02"}))(target, tmp_path)
+    assert (result.verdict, next(clones)) == (Verdict.PASS, 2)
 
 
 def test_a_live_host_has_a_guard_around_the_event(opened: Opened) -> None:

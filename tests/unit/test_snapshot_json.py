@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tests.helpers import routing_strategies
 from tests.helpers.paths import RECORDED
 from viacheck.model.diff import Change, Subject, SysctlValue, changes
+from viacheck.model.saved_routes import GROUPED_FROM, each_route
 from viacheck.model.snapshot import (
     Address,
     FilterChain,
@@ -25,7 +27,7 @@ from viacheck.model.snapshot import (
     Rule,
     Snapshot,
 )
-from viacheck.model.snapshot_json import read_snapshot, snapshot_json
+from viacheck.model.snapshot_json import read_snapshot, read_without_routes, snapshot_json
 
 RULE = Rule(family=4, priority=1000, source="172.17.0.0/16", table=200)
 ROUTE = Route(family=4, table=200, destination="0.0.0.0/0", protocol="boot",
@@ -52,6 +54,27 @@ def test_a_recorded_snapshot_is_read_and_written_as_it_was(name: str) -> None:
 def test_any_rules_and_routes_are_read_again(rules: list[Rule], routes: list[Route]) -> None:
     snapshot = replace(SNAPSHOT, host=NetworkState(rules=tuple(rules), routes=tuple(routes)))
     assert read_snapshot(json.loads(json.dumps(snapshot_json(snapshot)))) == snapshot
+
+
+def test_many_routes_in_a_row_are_saved_as_one_entry_and_read_again() -> None:
+    learned = [replace(ROUTE, table=300, destination=f"11.0.{number}.0/24") for number in range(GROUPED_FROM)]
+    routes = (ROUTE, *learned, replace(ROUTE, destination="12.0.0.0/8"), *learned[1:])
+    saved = json.loads(json.dumps(snapshot_json(replace(SNAPSHOT, host=replace(STATE, routes=routes)))))
+    assert [len(entry.get("destinations", "1")) for entry in saved["host"]["routes"][:3]] == [1, GROUPED_FROM, 1]
+    assert read_snapshot(saved).host.routes == routes
+    assert [entry["destination"] for entry in each_route(saved["host"]["routes"])] == [r.destination for r in routes]
+    assert read_without_routes(saved) == replace(SNAPSHOT, host=replace(STATE, rules=(), routes=()))
+
+
+@pytest.mark.parametrize("destinations", [[], [1], [{}], "11.0.0.0/8", None])
+def test_a_strangers_list_of_destinations_is_read_or_refused(destinations: object) -> None:
+    saved = snapshot_json(SNAPSHOT)
+    saved["host"]["routes"] = [{"family": 4, "table": 1, "destinations": destinations}]
+    if destinations == []:
+        assert read_snapshot(saved).host.routes == ()
+    else:
+        with pytest.raises(ValidationError):
+            read_snapshot(saved)
 
 
 def test_a_snapshot_with_the_former_key_of_the_managers_answers_keeps_them() -> None:

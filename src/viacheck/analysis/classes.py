@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from heapq import nsmallest
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
 from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.routing.table import BITS, mask, read_address, read_prefix
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.model.intent import EgressException
 from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
@@ -210,7 +212,7 @@ class ClassPartition:
         return (self.resolved.snapshot.host, *([agent] if agent is not None else []))
 
     def _classes(self) -> Iterator[TrafficClass]:
-        space = PrefixSpace([*self._all_prefixes, *self._routed, *NEVER_SENT])
+        space = PrefixSpace([*map(str, (*self._all_prefixes, *NEVER_SENT)), *self._routed])
         selectors = self._all_selectors[:MOST_SELECTORS]
         for prefix in self._all_prefixes[:MOST_PREFIXES]:
             address = space.representative(prefix)
@@ -282,16 +284,15 @@ class ClassPartition:
         )
 
     @cached_property
-    def _routed(self) -> frozenset[IPv4Network]:
-        """Every destination of a route in a table that the agent's packets may reach."""
+    def _routes_by_end(self) -> tuple[list[Route], ...]:
+        """The routes that the agent's packets may meet; each list has those of a namespace that end alike."""
         source = self.resolved.agent_source
-        destinations = {
-            route.destination
-            for state in self._states
-            for routes in _routes_by_end(state, source).values()
-            for route in routes
-        }
-        return frozenset(map(IPv4Network, destinations))
+        return tuple(routes for state in self._states for routes in _routes_by_end(state, source))
+
+    @property
+    def _routed(self) -> frozenset[str]:
+        """Every destination of a route in a table that the agent's packets may reach."""
+        return frozenset(route.destination for routes in self._routes_by_end for route in routes)
 
     @cached_property
     def _all_prefixes(self) -> tuple[IPv4Network, ...]:
@@ -300,9 +301,9 @@ class ClassPartition:
         for state in self._states:
             prefixes.update(IPv4Network(rule.destination) for rule in state.rules_of(4) if rule.destination)
             prefixes.update(_prefixes_of_filter(state.packet_filter.chains))
-            for routes in _routes_by_end(state, self.resolved.agent_source).values():
-                widest = sorted(routes, key=lambda route: int(route.destination.rpartition("/")[2]))
-                prefixes.update(IPv4Network(route.destination) for route in widest[:PREFIXES_OF_ONE_END])
+        for routes in self._routes_by_end:
+            widest = nsmallest(PREFIXES_OF_ONE_END, routes, key=lambda route: int(route.destination.rpartition("/")[2]))
+            prefixes.update(IPv4Network(route.destination) for route in widest)
         prefixes.update(exception.to for exception in self.resolved.intent.egress.except_ if exception.to is not None)
         return tuple(sorted(prefixes, key=lambda prefix: (prefix.prefixlen, prefix.network_address)))
 
@@ -349,11 +350,10 @@ def _selector(protocol: int | None, first: int | None, last: int | None) -> Sele
 class PrefixSpace:
     """Many prefixes, sorted once, to find an address of one of them that lies in no longer prefix."""
 
-    def __init__(self, prefixes: Iterable[IPv4Network]) -> None:
-        """Sort the prefixes by their first address."""
-        self._ranges = sorted(
-            {(int(prefix.network_address), int(prefix.broadcast_address), prefix.prefixlen) for prefix in prefixes}
-        )
+    def __init__(self, prefixes: Iterable[str]) -> None:
+        """Sort the prefixes, in CIDR form, by their first address."""
+        read = {read_prefix(prefix, 4) for prefix in prefixes}
+        self._ranges = sorted((first, first | MAX_ADDRESS >> length, length) for first, length in read)
 
     def representative(self, prefix: IPv4Network) -> IPv4Address | None:
         """Return an address of a prefix that lies in no longer prefix; None when longer prefixes cover it."""
@@ -404,19 +404,25 @@ def _covers(wider: TrafficClass, narrower: TrafficClass) -> bool:
     return selectors and same_end and narrower.prefix.subnet_of(wider.prefix)
 
 
-def _routes_by_end(state: NetworkState, source: str | None) -> dict[tuple[object, ...], list[Route]]:
+def _routes_by_end(state: NetworkState, source: str | None) -> list[list[Route]]:
     """Group the routes that the agent's packets may meet by table, type and interfaces: a group ends alike."""
+    address = None if source is None else read_address(source, 4)
     tables = {
         rule.table
         for rule in state.rules_of(4)
-        if rule.source is None or source is None or IPv4Address(source) in IPv4Network(rule.source, strict=False)
+        if rule.source is None or address is None or _in_prefix(address, rule.source)
     }
     groups: dict[tuple[object, ...], list[Route]] = {}
     for route in state.routes:
         if route.family == 4 and route.table in tables and route.type not in LOCAL_TYPES:
             interfaces = tuple(hop.interface for hop in route.nexthops)
             groups.setdefault((route.table, route.type, interfaces), []).append(route)
-    return groups
+    return list(groups.values())
+
+
+def _in_prefix(address: int, prefix: str) -> bool:
+    first, length = read_prefix(prefix, 4)
+    return not (address ^ first) & mask(length, BITS[4])
 
 
 def _prefixes_of_filter(chains: Iterable[FilterChain]) -> Iterator[IPv4Network]:

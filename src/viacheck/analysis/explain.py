@@ -191,7 +191,7 @@ def _filtered_packet(packet: Packet, decision: Decision) -> FilteredPacket | Non
 def _losses(resolved: ResolvedIntent, packet: Packet) -> dict[str, UplinkLoss]:
     losses = {}
     for name in resolved.intent.uplinks:
-        decision = resolved.models_without_uplink[name].decide(packet)
+        decision = resolved.model_without_uplink(name).decide(packet)
         traversal = _traversal(resolved, _filtered_packet(packet, decision))
         losses[name] = UplinkLoss(LossEffect.REROUTED, decision, traversal)
     return losses

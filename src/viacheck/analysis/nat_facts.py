@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from viacheck.analysis.default_routes import default_pieces
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
@@ -20,7 +21,8 @@ from viacheck.analysis.packet_filter.evaluate import (
     source_nat,
     state_of_answer,
 )
-from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, subnets_overlap
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, prefixes_overlap, subnets_overlap
+from viacheck.analysis.routing.table import read_prefix
 from viacheck.analysis.sightings import departures
 from viacheck.model.intent import NatAttach, TransportProtocol
 from viacheck.model.measurements import TrafficMeasurements
@@ -38,11 +40,12 @@ def enslaved_uplinks(resolved: ResolvedIntent) -> list[str]:
     return [link.name for link in links if link is not None and link.master == resolved.bridge is not None]
 
 
-def overlapping_networks(resolved: ResolvedIntent) -> list[str]:
+@lru_cache(maxsize=4)
+def overlapping_networks(resolved: ResolvedIntent) -> tuple[str, ...]:
     """Return the subnets and routes that the agent's subnet overlaps, described for a person."""
     subnet = resolved.agent_subnet
     if subnet is None or not isinstance(resolved.intent.agent.attach, NatAttach):
-        return []
+        return ()
     state = resolved.snapshot.host
     own = {resolved.bridge}
     overlaps = [
@@ -50,10 +53,11 @@ def overlapping_networks(resolved: ResolvedIntent) -> list[str]:
         for address in state.addresses
         if address.family == 4 and address.interface not in own and subnets_overlap(str(subnet), str(address.network))
     ]
-    agents, pieces = str(subnet), default_pieces(state.table(TABLE_MAIN))
-    for route in state.table(TABLE_MAIN):
+    routes = state.table(TABLE_MAIN)
+    agents, pieces = read_prefix(str(subnet), 4), default_pieces(routes)
+    for route in routes:
         # This test comes first: on a large host nearly every route ends here.
-        if route.is_default or not subnets_overlap(agents, route.destination):
+        if route.is_default or not prefixes_overlap(agents, read_prefix(route.destination, 4)):
             continue
         if route in pieces:
             continue
@@ -62,7 +66,7 @@ def overlapping_networks(resolved: ResolvedIntent) -> list[str]:
         if not interfaces & own and not is_connected:
             overlaps.append(f"the route {route}")
     more = len(overlaps) - MOST_OVERLAPS
-    return overlaps if more <= 0 else [*overlaps[:MOST_OVERLAPS], f"{more} more routes"]
+    return tuple(overlaps) if more <= 0 else (*overlaps[:MOST_OVERLAPS], f"{more} more routes")
 
 
 def forwarding_sysctls_off(resolved: ResolvedIntent) -> list[str]:

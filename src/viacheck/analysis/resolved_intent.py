@@ -7,7 +7,6 @@ and checks, diagnoses and predictions read the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, ip_address
@@ -317,13 +316,18 @@ class ResolvedIntent:
     @cached_property
     def decision_without_uplink(self) -> Decision:
         """What the routing model says of the agent's packet while the intended uplink is down."""
-        return self.models_without_uplink[self.uplink].decide(self.agent_packet())
+        return self.model_without_uplink(self.uplink).decide(self.agent_packet())
+
+    def model_without_uplink(self, uplink: str) -> RoutingModel:
+        """Return the routing model over the host's state while an uplink is down."""
+        model = self._models_without_uplink.get(uplink)
+        if model is None:
+            model = self._models_without_uplink[uplink] = RoutingModel(without_interface(self.snapshot.host, uplink))
+        return model
 
     @cached_property
-    def models_without_uplink(self) -> Mapping[str, RoutingModel]:
-        """The routing models over the host's state while one uplink is down, by the uplink's name."""
-        host = self.snapshot.host
-        return {name: RoutingModel(without_interface(host, name)) for name in self.intent.uplinks}
+    def _models_without_uplink(self) -> dict[str, RoutingModel]:
+        return {}
 
     @cached_property
     def default_exit(self) -> str | None:
@@ -448,6 +452,9 @@ def subnets_overlap(subnet: str, other: str) -> bool:
     family: Family = 6 if ":" in subnet else 4
     if family != (6 if ":" in other else 4):
         return False
-    first, first_length = read_prefix(subnet, family)
-    second, second_length = read_prefix(other, family)
-    return not (first ^ second) & mask(min(first_length, second_length), BITS[family])
+    return prefixes_overlap(read_prefix(subnet, family), read_prefix(other, family), family)
+
+
+def prefixes_overlap(prefix: tuple[int, int], other: tuple[int, int], family: Family = 4) -> bool:
+    """Whether two prefixes, as :func:`read_prefix` returns them, share an address."""
+    return not (prefix[0] ^ other[0]) & mask(min(prefix[1], other[1]), BITS[family])

@@ -34,11 +34,13 @@ from viacheck.model.intent import DEFAULT_TARGET
 from viacheck.model.result import RunResult
 from viacheck.model.site_agents import joined
 from viacheck.model.snapshot import HostFile, Snapshot
-from viacheck.model.snapshot_json import read_snapshot
+from viacheck.model.snapshot_json import read_without_routes
 from viacheck.user_file import read_file
 
 MODE = 0o600
 """A bundle shows how a network is built: its owner decides who reads it."""
+COMPRESSION = 6
+"""gzip's own default: 9 takes twice the time for the last hundredth."""
 STRICT_CAPTURES = "--with-captures does not go with --redact strict: packets hold the addresses that strict maps"
 
 
@@ -82,7 +84,7 @@ def write_bundle(path: Path, case: Case, mode: Redaction, *, private: bool = Fal
     Raises:
         OSError: when it cannot be written; an older file of that name is unchanged.
     """
-    snapshots = {agent: read_snapshot(snapshot) for agent, snapshot in case.snapshots.items()}
+    snapshots = {agent: read_without_routes(snapshot) for agent, snapshot in case.snapshots.items()}
     command = case.outcome.run.command if case.outcome is not None else ""
     names = names_to_map(case.intents, snapshots, command)
     redactor = Redactor(mode, names, hosts=_hostnames(snapshots), networks=_networks(snapshots))
@@ -137,15 +139,22 @@ def _contents(case: Case, snapshots: Mapping[str, Snapshot], redactor: Redactor)
         if file.exists and file.error is None and len(name) <= tarfile.LENGTH_NAME and plain_name(name):
             yield name, redactor.file(_text(file, redactor)).encode()
     if case.outcome is not None:
-        outcome = case.outcome.model_copy(deep=True)
-        for target in outcome.targets:
-            target.intent = _with_probe_target(target.intent, redactor)
-        outcome = RunResult.model_validate(redactor.document(outcome.model_dump(mode="json", by_alias=True)))
+        outcome = _redacted_outcome(case.outcome, redactor)
         yield RESULT, outcome.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
         if case.render is not None:
             yield REPORT, case.render(outcome).encode(errors="backslashreplace")
     for capture in case.captures:
         yield CAPTURES + capture.name, read_file(capture, follow_links=False)
+
+
+def _redacted_outcome(outcome: RunResult, redactor: Redactor) -> RunResult:
+    """Return a result whose texts are mapped in ``strict``; a result holds no secrets."""
+    if redactor.mode != "strict":
+        return outcome
+    document = outcome.model_dump(mode="json", by_alias=True)
+    for target in document["targets"]:
+        target["intent"] = _with_probe_target(target["intent"], redactor)
+    return RunResult.model_validate(redactor.document(document))
 
 
 def _redacted(command: Recorded, redactor: Redactor) -> Recorded:
@@ -190,7 +199,7 @@ def _json(value: Any) -> bytes:
 
 def _archive(contents: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=COMPRESSION, format=tarfile.USTAR_FORMAT) as archive:
         for name, content in contents.items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), MODE

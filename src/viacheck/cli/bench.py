@@ -28,6 +28,9 @@ MODULES = {
     "load": "viacheck.bench.capture_load",
     "large-host": "viacheck.bench.large_host",
     "engine": "viacheck.bench.engine_lab",
+    "growth-state": "viacheck.bench.growth_of_state",
+    "growth-uplinks": "viacheck.bench.growth_of_uplinks",
+    "growth-agents": "viacheck.bench.growth_of_agents",
     "fleet": "viacheck.bench.fleet_controllers",
 }
 """The module of each measurement, in the order in which they run."""

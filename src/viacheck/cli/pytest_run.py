@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from viacheck.installation import IS_CHECKOUT, ROOT
+from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT
+
+TEST_PLUGINS = ("-p", "no:hypothesispytest")
+"""Plugins that only the harness's own tests use, beside which a run of checks would take longer to start."""
 
 
 def run_pytest(folder: Path, arguments: list[str]) -> int:
     """Run pytest with viacheck's own configuration; return the exit status."""
     configuration = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "viacheck.cli.pytest_plugin"]
+    if folder == CHECKS:
+        configuration += TEST_PLUGINS
     if not (IS_CHECKOUT and os.access(ROOT, os.W_OK)):
         configuration += ["-p", "no:cacheprovider"]
     return int(pytest.main([*configuration, str(folder), *arguments]))

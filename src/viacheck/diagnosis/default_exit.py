@@ -24,6 +24,8 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
     """Find that the host's own packets leave by another uplink than intended, or have no route."""
     wanted = resolved.intent.host.default_exit
     actual = resolved.host_decision.interface
+    if actual is not None and wanted in (None, actual):
+        return
     also_affects = frozenset({"EGRESS-04"})
     if not resolved.intent.policy_routed and not resolved.bridged:
         also_affects |= EGRESS | {"ROUTE-05"}
@@ -38,7 +40,7 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
             remedy if helps else NO_REMEDY, also_affects,
             decision=None if helps else f"remove the rule '{resolved.host_decision.rule}' if it is a mistake",
         )  # fmt: skip
-    elif wanted is not None and actual != wanted:
+    elif wanted is not None:
         yield Cause(
             "DEFAULT_EXIT_WRONG", "HOST-06",
             f"the host's own packets leave by {actual}, not by {wanted}: {_decider(resolved, wanted)}",

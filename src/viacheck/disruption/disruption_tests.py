@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,6 +33,10 @@ from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
 
 REBOOT = "reboot"
+AT_ONCE = 3
+"""Events that happen beside each other, each to a clone of its own: they wait for most of their time."""
+CHEAP_CLONES = ("netns", "engine")
+"""Flavours of labs of which several clones run at once; a whole host takes too much memory."""
 _OBSTACLES = {
     EventNotApplicable: EventObstacle.NOT_APPLICABLE,
     EventNotPossible: EventObstacle.NOT_POSSIBLE,
@@ -80,15 +85,31 @@ class DisruptionTests:
         self.results: dict[str, DisruptionResult] = {}
         self._not_run: dict[str, EventNotRun] = {}
         self._shared_clone: HostUnderTest | None = None
+        self._expected: tuple[EventName, ...] = ()
+        self._begun: dict[EventName, Future[DisruptionResult]] = {}
         for name, result in (peers.shared.of(peers.agent) if peers is not None else {}).items():
             if isinstance(result, EventNotRun):
                 self._not_run[name] = result
             else:
                 self.results[name] = result
 
+    def expect(self, events: Iterable[EventName]) -> None:
+        """Say which events checks will ask for: in a lab all of them begin with the first, beside each other."""
+        if self.target.services.clone is not None and self.target.flavour in CHEAP_CLONES:
+            self._expected = tuple(events)
+
     def through(self, name: EventName) -> DisruptionResult | EventNotRun:
         """Return the result of an event that the intent names, or why the event was not carried out."""
-        return self._once(name, lambda: self._through(name))
+        return self._once(name, lambda: self._result_of(name))
+
+    def _result_of(self, name: EventName) -> DisruptionResult:
+        if name not in self._expected:
+            return self._through(name)
+        if not self._begun:
+            workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="disruption")
+            self._begun = {event: workers.submit(self._through, event) for event in self._expected}
+            workers.shutdown(wait=False)
+        return self._begun[name].result()
 
     def after_reboot(self) -> DisruptionResult | EventNotRun:
         """Return the result of a boot from the host's files alone, or why none was carried out."""
@@ -141,7 +162,12 @@ class DisruptionTests:
         return self.target.services.clone()
 
     def close(self) -> None:
-        """End the clone that events share."""
+        """End the clone that events share, and wait for events that no check has asked for; no more begin."""
+        for begun in self._begun.values():
+            begun.cancel()
+        for begun in self._begun.values():
+            if not begun.cancelled():
+                begun.exception()
         if self._shared_clone is not None:
             self._shared_clone.close()
             self._shared_clone = None

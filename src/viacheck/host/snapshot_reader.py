@@ -11,6 +11,7 @@ import datetime
 import os
 import socket
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TypeVar
 
 from viacheck.collector_pause import collector_paused
@@ -41,6 +42,8 @@ from viacheck.parsers.ip_state import IP, read_neighbours, read_network_state
 T = TypeVar("T")
 UNDECODABLE = "\ufffd"
 """Stands for an octet of a command's output that is not UTF-8."""
+LONG_OUTPUT = 100_000
+"""Characters of a command's output from which it is worth to keep what was read from it."""
 PROGRAMS = ("pipework", "nft", "iptables", "conntrack", "patch")
 SYSCTLS = (
     "net/ipv4/ip_forward",
@@ -97,10 +100,18 @@ class _StateReader:
             self.problems.append(_problem(subject, result))
             return ()
         try:
-            return parse(result.stdout)
+            return (_parsed if len(result.stdout) > LONG_OUTPUT else _parse)(parse, result.stdout)
         except iproute.ParseError as error:
             self.problems.append(_problem(subject, result, reason=str(error)))
             return ()
+
+
+def _parse(parse: Callable[[str], tuple[T, ...]], text: str) -> tuple[T, ...]:
+    return parse(text)
+
+
+_parsed = lru_cache(maxsize=4)(_parse)
+"""The same for long texts: a state is read again to see what changed, and 100,000 routes have seldom changed."""
 
 
 def network_state(namespace: Namespace) -> tuple[NetworkState, tuple[Problem, ...]]:

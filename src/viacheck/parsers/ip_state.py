@@ -6,14 +6,19 @@ The commands are part of the contract with ``collect.sh``, which records their o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
-from viacheck.model.snapshot import Neighbour, NetworkState, StateSubject
+from viacheck.model.snapshot import Family, Neighbour, NetworkState, StateSubject
 from viacheck.parsers import iproute
 
 T = TypeVar("T")
 IP = ("ip", "-N", "-j")
 """The beginning of every command: numbers instead of names, JSON."""
+_FAMILIES: tuple[Family, ...] = (4, 6)
+_RULES = {family: partial(iproute.parse_rules, family=family) for family in _FAMILIES}
+_ROUTES = {family: partial(iproute.parse_routes, family=family) for family in _FAMILIES}
+_NEIGHBOURS = {family: partial(iproute.parse_neighbours, family=family) for family in _FAMILIES}
 
 
 class ReadIp(Protocol):
@@ -35,12 +40,12 @@ def read_network_state(read: ReadIp) -> NetworkState:
         links=read("links", "-d link show", iproute.parse_links),
         addresses=read("addresses", "-d address show", iproute.parse_addresses),
         rules=(
-            *read("rules", "-4 rule show", lambda text: iproute.parse_rules(text, 4)),
-            *read("rules6", "-6 rule show", lambda text: iproute.parse_rules(text, 6)),
+            *read("rules", "-4 rule show", _RULES[4]),
+            *read("rules6", "-6 rule show", _RULES[6]),
         ),
         routes=(
-            *read("routes", "-d -4 route show table all", lambda text: iproute.parse_routes(text, 4)),
-            *read("routes6", "-d -6 route show table all", lambda text: iproute.parse_routes(text, 6)),
+            *read("routes", "-d -4 route show table all", _ROUTES[4]),
+            *read("routes6", "-d -6 route show table all", _ROUTES[6]),
         ),
         neighbours=read_neighbours(read),
     )
@@ -49,6 +54,6 @@ def read_network_state(read: ReadIp) -> NetworkState:
 def read_neighbours(read: ReadIp) -> tuple[Neighbour, ...]:
     """Return the neighbour table of both families."""
     return (
-        *read("neighbours", "-4 neigh show", lambda text: iproute.parse_neighbours(text, 4)),
-        *read("neighbours6", "-6 neigh show", lambda text: iproute.parse_neighbours(text, 6)),
+        *read("neighbours", "-4 neigh show", _NEIGHBOURS[4]),
+        *read("neighbours6", "-6 neigh show", _NEIGHBOURS[6]),
     )

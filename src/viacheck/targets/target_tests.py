@@ -14,6 +14,7 @@ from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.check import Check
+from viacheck.model.intent import Survivable
 from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import KernelDecision, Measurements, NotReplayed, ReplayResult, TrafficMeasurements
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 DHCP_CHECK = "MACVLAN-04"
 """The check whose servers may take seconds to answer."""
+EVENTS: Mapping[str, Survivable] = {
+    "FLAP-01": "link-flap", "FLAP-02": "carrier-loss", "FLAP-03": "ifupdown", "FLAP-04": "container-restart",
+    "FLAP-05": "engine-restart", "FLAP-07": "dhcp-renew", "FLAP-09": "networkd-restart",
+}  # fmt: skip
+"""The events that checks ask for whatever the intent says, by the check's id."""
 
 
 class TargetTests:
@@ -69,7 +75,9 @@ class TargetTests:
     @cached_property
     def disruptions(self) -> DisruptionTests:
         """The tests that interrupt the network."""
-        return self.target.disruption_tests()
+        disruptions = self.target.disruption_tests()
+        disruptions.expect(event for check, event in EVENTS.items() if check in self._selected)
+        return disruptions
 
     @cached_property
     def replay_result(self) -> ReplayResult | NotReplayed:
@@ -152,7 +160,7 @@ class TargetTests:
         return read_packet_filter(self.target.host) if self.target.host is not None else None
 
     def close(self) -> None:
-        """Close captures and sockets, and the lab that events of others have shared."""
+        """Close captures and sockets, the lab that events share, and wait for the end of what has begun."""
         if "disruptions" in vars(self):
             self.disruptions.close()
         if "traffic" in vars(self):

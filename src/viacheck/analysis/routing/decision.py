@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from viacheck.analysis.routing.packet import Packet
-from viacheck.analysis.routing.rules import RuleStep
+from viacheck.analysis.routing.rules import PassedRules, RuleStep
 from viacheck.model.measurements import KernelAnswer
 from viacheck.model.result import DecisionEvidence, DecisionStep
 from viacheck.model.snapshot import Route, Rule
@@ -55,7 +56,8 @@ class Decision:
     """What becomes of it. ``no-route``: no rule leads to a route. ``martian``: source or destination cannot be
     (rp_filter, an address of the host as source). ``foreign-source``: the host does not own the source that it was to
     send from. ``not-forwarded``: forwarding is off where it arrives."""
-    steps: tuple[RuleStep, ...] = ()
+    walk: tuple[RuleStep | PassedRules, ...] = field(default=(), compare=False, repr=False)
+    """Every rule that was passed, up to the rule that decides."""
     rule: Rule | None = None
     """The rule that decides."""
     table: int | None = None
@@ -71,6 +73,13 @@ class Decision:
     """The reason for the outcome, where no step says it; for people."""
     certain: bool = True
     """False when the model skipped a rule it cannot evaluate."""
+
+    @property
+    def steps(self) -> tuple[RuleStep, ...]:
+        """Every rule that was compared, and the result. A host with 10,000 rules has as many steps."""
+        return tuple(
+            step for entry in self.walk for step in (entry if isinstance(entry, PassedRules) else (entry,))
+        )  # fmt: skip
 
     @property
     def interface(self) -> str | None:
@@ -116,22 +125,19 @@ class Decision:
     def evidence(self, kernel: str | None = None, agree: bool | None = None) -> DecisionEvidence:
         """Return the decision as evidence, with the kernel's own beside it where the kernel was asked."""
         shown: list[DecisionStep] = []
-        skipped: list[RuleStep] = []
         misses = 0
-        for step in self.steps:
-            misses += not step.matched
-            if not step.matched and misses > STEPS_SHOWN:
-                skipped.append(step)
+        for entry in self.walk:
+            if isinstance(entry, RuleStep):
+                shown.append(_shown(entry))
                 continue
-            if skipped:
-                shown.append(_counted(skipped))
-                skipped = []
-            shown.append(DecisionStep(rule=str(step.rule), outcome=step.outcome, chosen=step.chosen))
-        if skipped:
-            shown.append(_counted(skipped))
+            named = max(0, min(STEPS_SHOWN - misses, len(entry)))
+            misses += len(entry)
+            shown += map(_shown, islice(entry, named))
+            if named < len(entry):
+                rest = f"{len(entry) - named} rules, priority {entry.priority(named)} to {entry.priority(-1)}"
+                shown.append(DecisionStep(rule=rest, outcome="no match"))
         return DecisionEvidence(question=str(self.packet), steps=shown, model=str(self), kernel=kernel, agree=agree)
 
 
-def _counted(steps: list[RuleStep]) -> DecisionStep:
-    first, last = steps[0].rule.priority, steps[-1].rule.priority
-    return DecisionStep(rule=f"{len(steps)} rules, priority {first} to {last}", outcome="no match")
+def _shown(step: RuleStep) -> DecisionStep:
+    return DecisionStep(rule=str(step.rule), outcome=step.outcome, chosen=step.chosen)

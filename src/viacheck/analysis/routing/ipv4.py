@@ -6,6 +6,7 @@ Follows ip_route_output_key_hash_rcu and ip_route_input_slow (net/ipv4/route.c),
 
 from __future__ import annotations
 
+from functools import cached_property
 from ipaddress import IPv4Address
 
 from viacheck.analysis.routing.decision import Decision, Exit, RoutingOutcome
@@ -32,7 +33,11 @@ class IPv4Routing(FamilyRouting):
         # Until a rule changes, the kernel keeps local and main in one trie and reads no rules (fib_unmerge).
         self._untouched = list(state.rules_of(4)) in (_default_rules("kernel"), _default_rules(None))
         self._merged: RoutingTable | None = None
-        self._custom_local = any(
+
+    @cached_property
+    def _custom_local(self) -> bool:
+        """Whether a person or a program added a local route."""
+        return any(
             route.type == "local" and route.protocol != "kernel" for routes in self.routes.values() for route in routes
         )
 
@@ -53,11 +58,11 @@ class IPv4Routing(FamilyRouting):
         hit = self._local_table().search_ipv4(key, self.alive)
         if hit is None or hit.route.type == "throw":
             hit = self.table(TABLE_DEFAULT).search_ipv4(key, self.alive)
-        lookup = RuleLookup([])
+        lookup = RuleLookup()
         for rule in self.state.rules_of(4):
             here = hit if hit is not None and hit.route.table == rule.table else None
             chosen = here is not None and here.route.type != "throw"
-            lookup.steps.append(RuleStep(rule, explain(rule, here), matched=True, chosen=chosen))
+            lookup.walk.append(RuleStep(rule, explain(rule, here), matched=True, chosen=chosen))
             if chosen:
                 lookup.rule, lookup.hit = rule, hit
                 break
@@ -83,19 +88,19 @@ class IPv4Routing(FamilyRouting):
                 note = f"no interface of the host has {packet.source}"
                 return Decision(packet=packet, outcome="foreign-source", note=note)
             if key.oif is None and (_is_multicast(key.destination) or key.destination == _LIMITED_BROADCAST):
-                return self._straight_out(packet, key, RuleLookup([]), owner)
+                return self._straight_out(packet, key, RuleLookup(), owner)
         if key.oif is not None:
             link = self.state.link(key.oif)
             if link is None or not link.up:
                 return Decision(packet=packet, outcome="no-route", note=f"{key.oif} is not up")
             if key.destination == _LIMITED_BROADCAST or key.destination >> 8 == _LOCAL_MULTICAST:
-                return self._straight_out(packet, key, RuleLookup([]), key.oif)
+                return self._straight_out(packet, key, RuleLookup(), key.oif)
         lookup = self._look_up(key)
         hit = lookup.hit
         if hit is None or hit.rejects:
             if key.oif is not None:
                 note = f"no route by {key.oif}: the kernel assumes that the destination is on its link"
-                return self._straight_out(packet, key, RuleLookup(lookup.steps), key.oif, note)
+                return self._straight_out(packet, key, RuleLookup(lookup.walk), key.oif, note)
             return self.decision(packet, lookup)
         if hit.route.type == "local":
             source = packet.source or hit.route.source or packet.destination
@@ -171,7 +176,7 @@ class IPv4Routing(FamilyRouting):
 
     def _forward(self, packet: Packet, key: LookupKey) -> Decision:
         """ip_route_input_slow, net/ipv4/route.c."""
-        nothing = RuleLookup([])
+        nothing = RuleLookup()
         iif = key.iif
         if key.source is None or _is_multicast(key.source) or key.source >> 24 == 0 or key.source == _LIMITED_BROADCAST:
             return self.decision(packet, nothing, "martian", note=f"{packet.source} is not a valid source")

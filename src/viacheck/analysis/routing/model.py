@@ -7,6 +7,8 @@ default routes), the model gives the set that the kernel chooses from.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from viacheck.analysis.routing.decision import Decision, Exit, RoutingOutcome
 from viacheck.analysis.routing.ipv4 import IPv4Routing
 from viacheck.analysis.routing.ipv6 import IPv6Routing
@@ -19,14 +21,23 @@ __all__ = ["Decision", "Exit", "Packet", "RoutingModel", "RoutingOutcome", "deci
 
 
 class RoutingModel:
-    """A snapshot's rules and routes, indexed at the first decision."""
+    """A snapshot's rules and routes, indexed at the first decision of each family."""
 
     def __init__(self, state: NetworkState) -> None:
         """Hold a state, which must not change afterwards."""
         self.state = state
-        sources = SourceSelection(state)
-        self._ipv4 = IPv4Routing(state, sources)
-        self._ipv6 = IPv6Routing(state, sources)
+
+    @cached_property
+    def _sources(self) -> SourceSelection:
+        return SourceSelection(self.state)
+
+    @cached_property
+    def _ipv4(self) -> IPv4Routing:
+        return IPv4Routing(self.state, self._sources)
+
+    @cached_property
+    def _ipv6(self) -> IPv6Routing:
+        return IPv6Routing(self.state, self._sources)
 
     def decide(self, packet: Packet) -> Decision:
         """Decide the route of one packet.

@@ -5,10 +5,11 @@ Follows fib_rules_lookup and fib_rule_match (net/core/fib_rules.c), fib4_rule_ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from viacheck.analysis.routing.packet import LookupKey
+from viacheck.analysis.routing.rule_index import Bits, RuleIndex, Value
 from viacheck.analysis.routing.table import BITS, Hit, mask, read_prefix, same_tos
 from viacheck.model.snapshot import Family, PortRange, Rule
 
@@ -25,24 +26,11 @@ class RuleStep:
     chosen: bool = False
 
 
-@dataclass(slots=True)
-class RuleLookup:
-    """The end of the walk through the rules."""
-
-    steps: list[RuleStep]
-    rule: Rule | None = None
-    """The rule that decides; None when no rule decides."""
-    hit: Hit | None = None
-    """The route that the deciding rule looked up."""
-    certain: bool = True
-    """False when a rule was skipped because of a selector that cannot be evaluated."""
-
-
 class _ReadyRule:
     """A rule with its selectors as integers, and a step for each reason not to match."""
 
     __slots__ = (
-        "_misses", "_plain", "destination", "destination_mask", "rule", "source", "source_mask", "unread_reason",
+        "_plain", "destination", "destination_mask", "rule", "source", "source_mask", "unread_reason",
     )  # fmt: skip
 
     def __init__(self, rule: Rule) -> None:
@@ -70,7 +58,6 @@ class _ReadyRule:
         self.unread_reason = (
             f"cannot be evaluated ({', '.join(rule.unread)}), and counts as not matching" if rule.unread else None
         )
-        self._misses: dict[str, RuleStep] = {}
 
     def mismatch(self, key: LookupKey) -> str | None:
         """Return the first selector that does not match; None when all match."""
@@ -94,7 +81,7 @@ class _ReadyRule:
         ):
             if wanted is not None and (detached or wanted != actual):
                 return f"{name} {wanted}" + (" [detached]: no such interface" if detached else "")
-        fwmask = ALL_BITS if rule.fwmask is None and rule.fwmark else rule.fwmask or 0
+        fwmask = _mark_mask(rule)
         if (key.mark ^ (rule.fwmark or 0)) & fwmask:
             return f"fwmark 0x{rule.fwmark or 0:x}/0x{fwmask:x}"
         if rule.tos and not (same_tos(rule.tos, key.tos) if key.family == 4 else rule.tos == key.tos & 0xFC):
@@ -113,12 +100,64 @@ class _ReadyRule:
             return "l3mdev: the packet belongs to no VRF"
         return self.unread_reason
 
-    def miss(self, reason: str) -> RuleStep:
+    @property
+    def never_matches(self) -> bool:
+        """Whether the rule names an interface that the host does not have, so that it selects no packet."""
+        return self.rule.iif_detached or self.rule.oif_detached
+
+    @property
+    def indexed(self) -> tuple[Bits, Value]:
+        """The selectors that decide in the index; a rule with ``not`` has to be compared with every packet."""
+        rule = self.rule
+        if rule.invert:
+            return (0, 0, 0, False), (0, 0, 0, None)
+        mark_mask = _mark_mask(rule)
+        bits = self.source_mask, self.destination_mask, mark_mask, rule.iif is not None
+        return bits, (self.source, self.destination, (rule.fwmark or 0) & mark_mask, rule.iif)
+
+    def miss(self, key: LookupKey) -> RuleStep:
         """Return the step for a packet that the rule does not apply to."""
-        step = self._misses.get(reason)
-        if step is None:
-            step = self._misses[reason] = RuleStep(self.rule, f"no match: {reason}")
-        return step
+        reason = self.mismatch(key) or "its selectors match, and 'not' inverts them"
+        return RuleStep(self.rule, f"no match: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class PassedRules:
+    """Rules in a row that do not apply to a packet. Their steps are made when they are read: few lookups need them."""
+
+    rules: Sequence[_ReadyRule]
+    start: int
+    stop: int
+    key: LookupKey
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[RuleStep]:
+        """Make the step of each rule."""
+        return (self.rules[position].miss(self.key) for position in range(self.start, self.stop))
+
+    def priority(self, place: int) -> int:
+        """Return the priority of one of the rules; -1 is the last one."""
+        return self.rules[range(self.start, self.stop)[place]].rule.priority
+
+
+@dataclass(slots=True)
+class RuleLookup:
+    """The end of the walk through the rules."""
+
+    walk: list[RuleStep | PassedRules] = field(default_factory=list)
+    """Every rule that was passed, in order."""
+    rule: Rule | None = None
+    """The rule that decides; None when no rule decides."""
+    hit: Hit | None = None
+    """The route that the deciding rule looked up."""
+    certain: bool = True
+    """False when a rule was skipped because of a selector that cannot be evaluated."""
+
+
+def _mark_mask(rule: Rule) -> int:
+    return ALL_BITS if rule.fwmask is None and rule.fwmark else rule.fwmask or 0
 
 
 def _outside(wanted: PortRange | None, port: int) -> bool:
@@ -135,46 +174,56 @@ class RuleList:
         self._first_of: dict[int, int] = {}
         for position, ready in enumerate(self._rules):
             self._first_of.setdefault(ready.rule.priority, position)
+        self._index = RuleIndex(
+            (position, *ready.indexed)
+            for position, ready in enumerate(self._rules)
+            if ready.rule.invert or not ready.never_matches
+        )
 
     def __len__(self) -> int:
         return len(self._rules)
 
     def ask(self, key: LookupKey, look_up: Callable[[int], Hit | None]) -> RuleLookup:
         """Walk through the rules until a rule decides; ``look_up`` searches a table for the packet."""
-        lookup = RuleLookup([])
-        steps = lookup.steps
-        position, end = 0, len(self._rules)
-        while position < end:
+        lookup = RuleLookup()
+        walk, passed = lookup.walk, 0
+        for position in self._index.candidates(key):
+            if position < passed:
+                # A rule before it leads past it.
+                continue
             ready = self._rules[position]
-            position += 1
             rule = ready.rule
             reason = ready.mismatch(key)
             if reason is not None and reason == ready.unread_reason:
                 lookup.certain = False
             if (reason is None) == rule.invert:
-                steps.append(ready.miss(reason or "its selectors match, and 'not' inverts them"))
                 continue
+            if position > passed:
+                walk.append(PassedRules(self._rules, passed, position, key))
+            passed = position + 1
             if rule.action == "goto":
                 target = -1 if rule.goto is None else self._first_of.get(rule.goto, -1)
-                if target < position:
-                    steps.append(RuleStep(rule, f"goto {rule.goto}: no such rule", matched=True))
+                if target < passed:
+                    walk.append(RuleStep(rule, f"goto {rule.goto}: no such rule", matched=True))
                 else:
-                    steps.append(RuleStep(rule, f"goto {rule.goto}", matched=True))
-                    position = target
+                    walk.append(RuleStep(rule, f"goto {rule.goto}", matched=True))
+                    passed = target
             elif rule.action == "nop":
-                steps.append(RuleStep(rule, "nop: on to the next rule", matched=True))
+                walk.append(RuleStep(rule, "nop: on to the next rule", matched=True))
             elif rule.action != "lookup":
-                steps.append(RuleStep(rule, f"{rule.action}: the rule itself refuses", matched=True, chosen=True))
+                walk.append(RuleStep(rule, f"{rule.action}: the rule itself refuses", matched=True, chosen=True))
                 lookup.rule = rule
                 return lookup
             else:
                 hit = look_up(rule.table) if rule.table is not None else None
                 outcome = explain(rule, hit)
                 goes_on = hit is None or hit.route.type == "throw" or suppressed(rule, hit)
-                steps.append(RuleStep(rule, outcome, matched=True, chosen=not goes_on))
+                walk.append(RuleStep(rule, outcome, matched=True, chosen=not goes_on))
                 if not goes_on:
                     lookup.rule, lookup.hit = rule, hit
                     return lookup
+        if passed < len(self._rules):
+            walk.append(PassedRules(self._rules, passed, len(self._rules), key))
         return lookup
 
 

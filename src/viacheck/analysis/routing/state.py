@@ -6,7 +6,7 @@ from viacheck.analysis.routing.decision import Decision, Exit, RoutingOutcome
 from viacheck.analysis.routing.packet import Packet
 from viacheck.analysis.routing.rules import RuleList, RuleLookup
 from viacheck.analysis.routing.source_address import SourceSelection
-from viacheck.analysis.routing.table import RoutingTable, read_address
+from viacheck.analysis.routing.table import read_address, route_index
 from viacheck.model.snapshot import Family, NetworkState, Nexthop, Route
 
 
@@ -20,11 +20,8 @@ class FamilyRouting:
         self.state = state
         self.sources = sources
         self.rules = RuleList(state.rules_of(self.family), self.family)
-        self.routes: dict[int, list[Route]] = {}
-        for route in state.routes:
-            if route.family == self.family:
-                self.routes.setdefault(route.table, []).append(route)
-        self._tables: dict[int, RoutingTable] = {}
+        index = route_index(state.routes, self.family)
+        self.routes, self.table = index.routes, index.table
         self._ignoring_linkdown = frozenset(link.name for link in state.links if self.ignores_linkdown(link.name))
 
     def ignores_linkdown(self, interface: str) -> bool:
@@ -35,14 +32,6 @@ class FamilyRouting:
         """Return the value of a sysctl; the default where the snapshot does not have it."""
         text = self.state.sysctls.get(path, "")
         return int(text) if text.strip().lstrip("-").isdigit() else default
-
-    def table(self, number: int) -> RoutingTable:
-        """Return a table by its number; an empty table when the snapshot has no route in it."""
-        table = self._tables.get(number)
-        if table is None:
-            table = RoutingTable(self.routes.get(number, ()), self.family)
-            self._tables[number] = table
-        return table
 
     def alive(self, hop: Nexthop) -> bool:
         """Return whether the nexthop can be used: neither dead nor without a carrier that counts."""
@@ -71,7 +60,7 @@ class FamilyRouting:
         return Decision(
             packet=packet,
             outcome=outcome,
-            steps=tuple(lookup.steps),
+            walk=tuple(lookup.walk),
             rule=rule,
             table=hit.route.table if hit else None,
             route=hit.route if hit else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_pton
 
 from viacheck.analysis.routing.packet import LookupKey
@@ -73,6 +74,49 @@ def mask(length: int, bits: int) -> int:
 def same_tos(selector: int, tos: int) -> bool:
     """Return whether an IPv4 route or rule with this TOS applies; 0 applies to all."""
     return not selector or selector == tos & TOS_OF_IPV4_ROUTING
+
+
+class RouteIndex:
+    """The routes of one family by table; a table is indexed when it is first searched."""
+
+    def __init__(self, routes: Iterable[Route], family: Family) -> None:
+        """Sort the routes by table."""
+        self.family = family
+        self.routes: dict[int, list[Route]] = {}
+        for route in routes:
+            if route.family == family:
+                self.routes.setdefault(route.table, []).append(route)
+        self._tables: dict[int, RoutingTable] = {}
+
+    def table(self, number: int) -> RoutingTable:
+        """Return a table by its number; an empty table when it has no route."""
+        table = self._tables.get(number)
+        if table is None:
+            table = self._tables[number] = RoutingTable(self.routes.get(number, ()), self.family)
+        return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same:
+    """Routes that are equal only to themselves: 100,000 of them are not compared to find their index."""
+
+    routes: tuple[Route, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.routes is other.routes
+
+    def __hash__(self) -> int:
+        return id(self.routes)
+
+
+@lru_cache(maxsize=4)
+def _route_index(same: _Same, family: Family) -> RouteIndex:
+    return RouteIndex(same.routes, family)
+
+
+def route_index(routes: tuple[Route, ...], family: Family) -> RouteIndex:
+    """Return the index of routes; states that differ by their rules alone share it."""
+    return _route_index(_Same(routes), family)
 
 
 class RoutingTable:
