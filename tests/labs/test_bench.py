@@ -10,7 +10,7 @@ import pytest
 from netns_lab.lab_specs import LabSpec
 from netns_lab.scenarios import SCENARIOS
 from tests.helpers.front_door import sub_command
-from viacheck.bench import capture_load, egress_verdict, lab_build, large_host
+from viacheck.bench import capture_load, egress_verdict, host_boot, lab_build, large_host
 from viacheck.bench.bench_table import page
 from viacheck.bench.figures import Bench, BenchFailed, Figure, Limit, Measurement
 from viacheck.bench.lab_by_ip import commands
@@ -158,3 +158,12 @@ def test_the_commands_of_the_lab_by_ip_name_everything_in_the_plan() -> None:
     assert "ip -n host rule add priority 32765 from 172.17.0.0/16 lookup 200" in said
     assert "ip -n host route add default via 10.10.50.1 dev wlan0 table 200" in said
     assert said.index("ip -n host link set veth-agent up") < said.index("ip -n host link set docker0 up")
+
+
+@pytest.mark.skipif(host_boot.missing() is not None, reason=str(host_boot.missing()))
+def test_a_whole_host_boots_and_reboots_with_its_engine_and_without() -> None:
+    boot, reboot, engine_boot, engine_reboot = host_boot.measure(quick=True).judged().figures
+    for part, whole in ((boot, reboot), (engine_boot, engine_reboot)):
+        assert part.median is not None
+        assert whole.median is not None
+        assert 0 < part.median < whole.median, "the shutdown comes before the boot"

@@ -28,6 +28,7 @@ MODULES = {
     "load": "viacheck.bench.capture_load",
     "large-host": "viacheck.bench.large_host",
     "engine": "viacheck.bench.engine_lab",
+    "boot": "viacheck.bench.host_boot",
     "fleet": "viacheck.bench.fleet_controllers",
 }
 """The module of each measurement, in the order in which they run."""
