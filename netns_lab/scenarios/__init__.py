@@ -10,6 +10,7 @@ from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE, SECOND_
 from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.managers import policy_routing_netplan, policy_routing_nm
 from netns_lab.scenarios.networkd import policy_routing_networkd
+from netns_lab.scenarios.pipework_boot import pipework_rc_local, pipework_unit
 from netns_lab.scenarios.register import BLANK, PODMAN_ONLY, SCENARIOS, WHOLE_HOSTS, Flavour, scenario
 from netns_lab.scenarios.survival import policy_routing_ifupdown
 
@@ -27,6 +28,8 @@ __all__ = [
     "TABLE_NAME",
     "WHOLE_HOSTS",
     "Flavour",
+    "pipework_rc_local",
+    "pipework_unit",
     "policy_routing_ifupdown",
     "policy_routing_netplan",
     "policy_routing_networkd",
