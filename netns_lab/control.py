@@ -118,14 +118,16 @@ class NetnsLabControl:
             agent.namespace.close()
 
     def _run_start_units(self) -> None:
-        """Run pipework again where an enabled unit watches the container's starts, as a lab has no init to do it."""
+        """Run pipework again where an enabled unit watches the container's starts and no init does it."""
         lab = self._lab
         assert lab.engine is not None
         if not lab.engine.containers.pid(lab.agent_container):
             return
         namespace = lab.engine.containers.namespace(lab.agent_container)
         lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, namespace)
-        if lab.plan.intent.mode.startswith("pipework") and lab.host.namespace.run(ENABLED).ok:
+        if lab.whole_host is not None or not lab.plan.intent.mode.startswith("pipework"):
+            return
+        if lab.host.namespace.run(ENABLED).ok:
             apply_pipework(lab)
             if lab.plan.intent.mode == "pipework-dhcp":
                 start_agents_dhcp_client(lab, pipework_host.INTERFACE)

@@ -117,6 +117,23 @@ while read -r _; do
 done
 """
 
+HOST_WATCH_TEXT = """\
+#!/bin/sh
+# Runs pipework whenever the container starts, or runs already: pipework-watch INTERFACE CONTAINER ADDRESS...
+since=$(date +%s)
+{
+    echo "it may run already"
+    docker events --since "$since" --filter type=container --filter event=start --filter "container=$2" \
+        --format '{{.Actor.ID}}'
+} | while read -r _; do
+    nsenter --target "$(docker inspect --format '{{.State.Pid}}' "$2")" --net ip link show dev eth1 >/dev/null 2>&1 ||
+        pipework "$@"
+done
+"""
+"""What a host needs whose engine is restarted: it starts the container before anything can ask it for events."""
+BOOT_UNIT = "/etc/systemd/system/pipework.service"
+BOOT_ENABLED = "/etc/systemd/system/multi-user.target.wants/pipework.service"
+
 
 def command_line(parent: str, container: str, address: str) -> str:
     """Return the operator's command line: ``pipework eth0 te-agent 10.10.40.200/24@10.10.40.1``."""
@@ -155,12 +172,30 @@ def interfaces(parent: str, address: str | None, gateway: str, *post_up: str) ->
     return "\n".join([*lines, *(f"    post-up {line}" for line in post_up), ""])
 
 
-def watch_unit(parent: str, container: str, address: str) -> str:
+def boot_unit(parent: str, container: str, address: str) -> str:
+    """Return the systemd unit that runs pipework once at boot, when the engine has started the container."""
+    return f"""\
+[Unit]
+Description=Runs pipework for {container}
+After=docker.service
+Requires=docker.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={PATH} {parent} {container} {address}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def watch_unit(parent: str, container: str, address: str, after: str = "docker.service") -> str:
     """Return the systemd unit that runs pipework again after each restart of the container (systemd.service(5))."""
     return f"""\
 [Unit]
 Description=Runs pipework whenever {container} starts
-After=docker.service
+After={after}
 
 [Service]
 ExecStart={WATCH} {parent} {container} {address}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -22,6 +24,8 @@ from viacheck.model.intent_file import parse_intent
 DEFAULT_NETWORK = "bridge"
 """The network of Docker's containers for which none is named."""
 PODMAN_NOTE = "the engine is podman: netavark makes the agent's network, and no daemon stops it with a restart"
+ATTACHED_WITHIN = 10.0
+"""Seconds for a host's own unit to run pipework once the container has started."""
 
 
 def engine_intent(plan: LabPlan, network: str = DEFAULT_NETWORK) -> Intent:
@@ -130,7 +134,9 @@ def attach_agent(lab: Lab, plan: LabPlan) -> None:
         if source.address is not None:
             # Docker gives an interface one address.
             lab.agent.ip("address", "add", f"{source.address}/{IPv4Network(AGENT_SUBNET).prefixlen}", "dev", "eth0")
-    if intent.mode.startswith("pipework"):
+    if intent.mode.startswith("pipework") and lab.whole_host is not None:
+        wait_for_pipework(lab)
+    elif intent.mode.startswith("pipework"):
         apply_pipework(lab)
     if plan.leased is not None:
         start_agents_dhcp_client(lab, plan.leased)
@@ -144,6 +150,20 @@ def start_agents_dhcp_client(lab: Lab, interface: str) -> None:
     """
     lab.agent.ip("link", "set", "dev", interface, "up")
     lab.add_dhcp_client(DHCPClient.start(lab.agent.namespace, interface))
+
+
+def wait_for_pipework(lab: Lab) -> None:
+    """Wait until the host's own unit has attached the agent, which it does when the container starts.
+
+    Raises:
+        LabBuildError: the unit has not done it within 10 s.
+    """
+    pause = threading.Event()
+    deadline = time.monotonic() + ATTACHED_WITHIN
+    while not lab.agent.namespace.run(["ip", "link", "show", "dev", pipework_host.INTERFACE, "up"]).stdout:
+        if time.monotonic() > deadline:
+            raise LabBuildError(f"lab {lab.plan.name}: no unit of the host has attached the agent by pipework")
+        pause.wait(0.05)
 
 
 def apply_pipework(lab: Lab) -> None:

@@ -4,10 +4,22 @@ The fault matrix (tests/labs/test_fault_matrix.py) verifies every declaration: e
 than in the healthy lab, and each with the declared diagnosis. Each module is a chapter of checks.
 """
 
-from netns_lab.faults import bridge, egress, host, lease, nat, networkd, routing, side_events, survival, whole_host
+from netns_lab.faults import (
+    bridge,
+    egress,
+    host,
+    lease,
+    nat,
+    networkd,
+    pipework_boot,
+    routing,
+    side_events,
+    survival,
+    whole_host,
+)
 from netns_lab.faults.fault import FAULTS, Fault
 
 __all__ = [
-    "FAULTS", "Fault", "bridge", "egress", "host", "lease", "nat", "networkd", "routing", "side_events", "survival",
-    "whole_host",
+    "FAULTS", "Fault", "bridge", "egress", "host", "lease", "nat", "networkd", "pipework_boot", "routing",
+    "side_events", "survival", "whole_host",
 ]  # fmt: skip

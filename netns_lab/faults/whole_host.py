@@ -7,9 +7,12 @@ from netns_lab.lab import Lab
 from netns_lab.scenarios.managers import (
     LOOPBACK_PROFILE,
     NETPLAN,
+    NETPLAN_NM_POLICY,
+    NETPLAN_NM_RULES,
     NM_ROUTE,
     RADIO_PROFILE,
     loopback_profile,
+    netplan_nm_yaml,
     netplan_yaml,
     radio_profile,
 )
@@ -96,3 +99,27 @@ def nm_no_autoconnect(lab: Lab) -> None:
 def netplan_without_rule(lab: Lab) -> None:
     # The files that netplan generated at boot stay until it is applied.
     lab.host.write(NETPLAN, netplan_yaml(rules=False, route=False))
+
+
+GENERATED = "/run/systemd/network/10-netplan-{}.network"
+
+
+@fault("netplan-generated-edited", "The rules and the route were written into the files that netplan generates",
+       on="policy-routing-netplan", breaks={"PERSIST-01", "FLAP-08", "FLAP-11"}, diagnosis="NOT_PERSISTENT",
+       flavour="host")  # fmt: skip
+def netplan_generated_edited(lab: Lab) -> None:
+    by_hand = {path: lab.host.read(path) for path in map(GENERATED.format, ("lo", "wlan0"))}
+    lab.host.write(NETPLAN, netplan_yaml(rules=False, route=False))
+    lab.host.run("netplan", "generate")
+    for path, text in by_hand.items():
+        lab.host.write(path, text)
+    lab.host.run("networkctl", "reload")
+
+
+@fault("netplan-policy-ignored", "The rules are a routing-policy, of which netplan gives NetworkManager nothing",
+       on="policy-routing-netplan-nm", breaks={"PERSIST-01", "FLAP-08", "FLAP-11"}, diagnosis="NOT_PERSISTENT",
+       flavour="host")  # fmt: skip
+def netplan_policy_ignored(lab: Lab) -> None:
+    # The profile that netplan generated at boot stays until it is applied.
+    backstop = tuple(line for line in NETPLAN_NM_RULES if "route91" in line)
+    lab.host.write(NETPLAN, netplan_nm_yaml(policy=NETPLAN_NM_POLICY, passthrough=backstop))

@@ -18,6 +18,7 @@ from netns_lab.scenarios.nat import (
 from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.managers import policy_routing_netplan, policy_routing_nm
 from netns_lab.scenarios.networkd import policy_routing_networkd
+from netns_lab.scenarios.pipework_boot import pipework_rc_local, pipework_unit
 from netns_lab.scenarios.register import BLANK, PODMAN_ONLY, SCENARIOS, WHOLE_HOSTS, Flavour, scenario
 from netns_lab.scenarios.survival import policy_routing_ifupdown
 
@@ -36,6 +37,8 @@ __all__ = [
     "USERSPACE_NETWORK",
     "WHOLE_HOSTS",
     "Flavour",
+    "pipework_rc_local",
+    "pipework_unit",
     "policy_routing_ifupdown",
     "policy_routing_netplan",
     "policy_routing_networkd",

@@ -26,7 +26,7 @@ CONTAINER_GUARD, NAMESPACE_GUARD = (
 )
 
 
-def _on_the_lan(lab: LabDraft) -> LabSegment:
+def on_the_lan(lab: LabDraft) -> LabSegment:
     """Describe a host with the parent on a switched segment, and another uplink that the agent must not use."""
     office = lab.uplink(PARENT, LAN, HOST_NUMBER, neighbour=NEIGHBOUR_NUMBER)
     lab.uplink("wlan0", "10.10.50.0/24")
@@ -34,7 +34,12 @@ def _on_the_lan(lab: LabDraft) -> LabSegment:
     return office
 
 
-def _intent(attach: dict[str, Any]) -> dict[str, Any]:
+def _static_intent(office: LabSegment) -> dict[str, Any]:
+    return bridged_intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway})
+
+
+def bridged_intent(attach: dict[str, Any]) -> dict[str, Any]:
+    """Return the intent of an agent that is attached to the LAN in this way."""
     return {
         "agent": {"netns": "/run/netns/agent", "attach": {"parent": PARENT, **attach}},
         "egress": {"uplink": PARENT},
@@ -45,9 +50,9 @@ def _intent(attach: dict[str, Any]) -> dict[str, Any]:
 @scenario("macvlan", "The agent is on the LAN by Docker's macvlan driver", "Bridge, bridging with macvlan")
 def macvlan(lab: LabDraft) -> LabPlan:
     """Describe a macvlan interface in bridge mode on eth0, with an address from Docker's pool and a default route."""
-    office = _on_the_lan(lab)
+    office = on_the_lan(lab)
     lab.on_parent(PARENT, "10.10.40.192/24", mac=MACVLAN_MAC, gateway=office.gateway)
-    return lab.finish(_intent(_macvlan_attach(office)))
+    return lab.finish(bridged_intent(_macvlan_attach(office)))
 
 
 def _macvlan_attach(office: LabSegment) -> dict[str, Any]:
@@ -65,12 +70,12 @@ def _macvlan_attach(office: LabSegment) -> dict[str, Any]:
 )
 def macvlan_dhcp(lab: LabDraft) -> LabPlan:
     """Describe a network without a pool: the segment's DHCP server gives the agent its address and its router."""
-    office = _on_the_lan(lab)
+    office = on_the_lan(lab)
     lab.serve_dhcp(PARENT, 100, 150)
     lab.on_parent(PARENT, None, mac=MACVLAN_MAC)
     lab.leased = "eth0"
     attach = {"mode": "macvlan", "network": MACVLAN_NETWORK, "subnet": LAN, "gateway": office.gateway}
-    return lab.finish(_intent(attach))
+    return lab.finish(bridged_intent(attach))
 
 
 @scenario(
@@ -81,7 +86,7 @@ def macvlan_dhcp(lab: LabDraft) -> LabPlan:
 )
 def macvlan_ifupdown(lab: LabDraft) -> LabPlan:
     """Describe two uplinks that ifupdown configures at boot; the engine's disk has the network and the container."""
-    office = _on_the_lan(lab)
+    office = on_the_lan(lab)
     lab.on_parent(PARENT, "10.10.40.192/24", mac=MACVLAN_MAC, gateway=office.gateway)
     lab.host.links = [replace(link, flags=()) for link in lab.host.links]
     lab.host.addresses.clear()
@@ -91,7 +96,7 @@ def macvlan_ifupdown(lab: LabDraft) -> LabPlan:
         f"    address {office[HOST_NUMBER]}\n    gateway {office.gateway}\n\n"
         "auto wlan0\niface wlan0 inet static\n    address 10.10.50.9/24\n"
     )
-    return lab.finish(_intent(_macvlan_attach(office)))
+    return lab.finish(bridged_intent(_macvlan_attach(office)))
 
 
 def _pipework(
@@ -118,10 +123,10 @@ def _pipework(
 )
 def pipework_static(lab: LabDraft) -> LabPlan:
     """Describe an agent without a Docker network; eth1 is a macvlan on eth0, with pipework's address argument."""
-    office = _on_the_lan(lab)
+    office = on_the_lan(lab)
     lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     _pipework(lab, f"{PIPEWORK_ADDRESS}@{office.gateway}", str(office[HOST_NUMBER]), office.gateway)
-    return lab.finish(_intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway}))
+    return lab.finish(_static_intent(office))
 
 
 @scenario(
@@ -131,7 +136,7 @@ def pipework_static(lab: LabDraft) -> LabPlan:
 )
 def pipework_ifupdown(lab: LabDraft) -> LabPlan:
     """Describe a parent that real ifup and ifdown configure; its post-up runs pipework unless the interface exists."""
-    office = _on_the_lan(lab)
+    office = on_the_lan(lab)
     lab.on_parent(PARENT, PIPEWORK_ADDRESS, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC, gateway=office.gateway)
     address = f"{PIPEWORK_ADDRESS}@{office.gateway}"
     _pipework(lab, address, str(office[HOST_NUMBER]), office.gateway, NAMESPACE_GUARD)
@@ -140,7 +145,7 @@ def pipework_ifupdown(lab: LabDraft) -> LabPlan:
     lab.host.routes.clear()
     lab.needs = {"ifup": "ifupdown"}
     lab.boot.append(("ifup", "-a"))
-    return lab.finish(_intent({"mode": "pipework-static", "address": PIPEWORK_ADDRESS, "gateway": office.gateway}))
+    return lab.finish(_static_intent(office))
 
 
 @scenario(
@@ -148,10 +153,10 @@ def pipework_ifupdown(lab: LabDraft) -> LabPlan:
 )
 def pipework_dhcp(lab: LabDraft) -> LabPlan:
     """Describe pipework with an address from the segment's DHCP server, and a client that holds the lease."""
-    office = _on_the_lan(lab)
+    office = on_the_lan(lab)
     lab.serve_dhcp(PARENT, 100, 150)
     lab.on_parent(PARENT, None, interface=pipework_host.INTERFACE, mac=PIPEWORK_MAC)
     lab.leased = pipework_host.INTERFACE
     _pipework(lab, "dhcpcd", None, office.gateway)
     lab.notes.append(pipework_host.CLIENT_NOTE)
-    return lab.finish(_intent({"mode": "pipework-dhcp"}))
+    return lab.finish(bridged_intent({"mode": "pipework-dhcp"}))

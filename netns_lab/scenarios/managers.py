@@ -113,6 +113,49 @@ def policy_routing_netplan(lab: LabDraft) -> LabPlan:
     return lab.finish(_INTENT)
 
 
+NETPLAN_NM_RULES = (
+    f"ipv4.routing-rule91: priority 990 from {AGENT_SUBNET} table 254 suppress_prefixlength 0",
+    f"ipv4.routing-rule92: priority 1000 from {AGENT_SUBNET} table {TABLE}",
+    f'ipv4.route91: "0.0.0.0/0,,{LARGEST_METRIC}"',
+    f"ipv4.route91_options: table={TABLE},type=unreachable",
+)
+NETPLAN_NM_POLICY = (
+    "      routing-policy:\n"
+    f"        - {{from: {AGENT_SUBNET}, to: {AGENT_SUBNET}, table: 254, priority: 990}}\n"
+    f"        - {{from: {AGENT_SUBNET}, table: {TABLE}, priority: 1000}}\n"
+)
+"""What netplan gives systemd-networkd alone."""
+
+
+def netplan_nm_yaml(*, policy: str = "", passthrough: tuple[str, ...] = NETPLAN_NM_RULES) -> str:
+    """Write netplan's file with NetworkManager as the renderer, which gets rules and backstop as they are."""
+    passed_on = "".join(f"          {line}\n" for line in passthrough)
+    return (
+        "network:\n  version: 2\n  renderer: NetworkManager\n  ethernets:\n"
+        "    eth0:\n      addresses: [10.10.40.9/24]\n      routes:\n        - {to: default, via: 10.10.40.1}\n"
+        f"    wlan0:\n      addresses: [10.10.50.9/24]\n{policy}"
+        + (f"      networkmanager:\n        passthrough:\n{passed_on}" if passthrough else "")
+        + f"      routes:\n        - {{to: 0.0.0.0/0, via: 10.10.50.1, table: {TABLE}}}\n"
+    )
+
+
+@scenario(
+    "policy-routing-netplan-nm",
+    "Hardened policy routing in netplan's file, over NetworkManager: it survives every event",
+    GUIDE,
+    flavours=("host",),
+)
+def policy_routing_netplan_nm(lab: LabDraft) -> LabPlan:
+    """Describe rules and backstop that netplan passes on to NetworkManager as they are; it has no words for them."""
+    unconfigured_uplinks(lab)
+    lab.network_manager = True
+    lab.files[INTERFACES] = "source /etc/network/interfaces.d/*\n"
+    lab.files[NM_CONF] = _NM_CONF_TEXT
+    lab.files[NETPLAN] = netplan_nm_yaml()
+    # netplan has no profile of the loopback, so that a new activation of wlan0 sets the rules again.
+    return lab.finish({**_INTENT, "egress": {**_INTENT["egress"], "leak": "allow"}})
+
+
 _INTENT: dict[str, Any] = {
     "agent": {"netns": "/run/netns/agent", "attach": {"mode": "nat", "bridge": BRIDGE}},
     "egress": {"uplink": "wlan0", "table": TABLE, "table_name": TABLE_NAME, "leak": "forbid"},

@@ -16,6 +16,8 @@ from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import PATH, child_of, read_line
 
+ROOTS_PATH = f"/usr/local/sbin:/usr/local/bin:{PATH}"
+"""The search path of root's shell on Debian."""
 REBOOTS, POWERS_OFF = -signal.SIGHUP, -signal.SIGINT
 """The signals that end unshare(1) when init has called reboot(2) in its process namespace (pid_namespaces(7))."""
 BOOTED = ("running", "degraded")
@@ -93,7 +95,7 @@ class WholeHost:
         # What this process has in its environment may break the host's own programs.
         self.host.prefix = (
             "nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup",
-            "env", "--ignore-environment", f"PATH={PATH}", "HOME=/root",
+            "env", "--ignore-environment", f"PATH={ROOTS_PATH}", "HOME=/root",
         )  # fmt: skip
 
     def has_booted(self) -> bool:

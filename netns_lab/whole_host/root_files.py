@@ -49,6 +49,9 @@ def root_files(plan: LabPlan) -> dict[str, RootFile]:
     files = {
         path: RootFile(text, _mode(path, executable=path in plan.executables)) for path, text in plan.files.items()
     }
+    # A container has no name below /run/netns.
+    links = {path: target for path, target in plan.file_links.items() if not path.startswith("/run/")}
+    files |= {path: RootFile(link_to=target) for path, target in links.items()}
     files |= {
         "/etc/hostname": RootFile("host\n"),
         "/etc/hosts": RootFile("127.0.0.1 localhost host\n"),

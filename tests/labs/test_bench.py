@@ -17,6 +17,7 @@ from viacheck.bench import (
     growth_of_agents,
     growth_of_state,
     growth_of_uplinks,
+    host_boot,
     lab_build,
     large_host,
 )
@@ -187,3 +188,12 @@ def test_growth_is_measured_by_uplinks_by_agents_and_by_rules() -> None:
         figures = module.measure(quick=True).judged().figures
         assert [len(figure.values) for figure in figures] == [1] * sizes
         assert all(figure.limit is not None and figure.ratio is not None for figure in figures[1:])
+
+
+@pytest.mark.skipif(host_boot.missing() is not None, reason=str(host_boot.missing()))
+def test_a_whole_host_boots_and_reboots_with_its_engine_and_without() -> None:
+    boot, reboot, engine_boot, engine_reboot = host_boot.measure(quick=True).judged().figures
+    for part, whole in ((boot, reboot), (engine_boot, engine_reboot)):
+        assert part.median is not None
+        assert whole.median is not None
+        assert 0 < part.median < whole.median, "the shutdown comes before the boot"

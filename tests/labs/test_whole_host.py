@@ -219,6 +219,27 @@ def test_a_rule_that_netplan_does_not_know_is_gone_once_netplan_is_applied(run: 
     assert "4 rules missing" in results["FLAP-11"].observed
 
 
+RC_LOCAL, UNIT = "host:pipework-rc-local", "host:pipework-unit"
+
+
+def test_pipework_attaches_the_agent_after_a_reboot_or_the_report_says_why_not(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    broken = f"{RC_LOCAL}+rc-local-not-executable"
+    labs = [UNIT, broken]
+    if pytestconfig.option.releases:
+        labs += [RC_LOCAL, f"{UNIT}+pipework-unit-not-enabled"]
+    checks = "PIPEWORK-05 or FLAP-08"
+    run = viacheck("--lab", ",".join(labs), "-k", checks, "-n", "2", report_dir=tmp_path)
+    for lab in labs:
+        results = worse(run, lab)
+        assert results.keys() == ({"PIPEWORK-05", "FLAP-08"} if "+" in lab else set()), run.said
+        for check in results:
+            diagnosis = results[check].diagnosis
+            assert diagnosis is not None
+            assert diagnosis.code == "PIPEWORK_NOT_PERSISTENT"
+
+
 REPAIRED = (
     f"{NM}+nm-without-rule", NETPLAN_WITHOUT_RULE, f"{IFUPDOWN}+networking-not-enabled"
 )  # fmt: skip

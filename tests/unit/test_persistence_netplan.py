@@ -120,3 +120,50 @@ def test_garbage_is_a_problem_with_its_line(text: str, line: int) -> None:
 def test_a_short_text_makes_no_large_tree() -> None:
     with pytest.raises(YAMLProblem, match="an alias"):
         compose("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]\n")
+
+
+NM_YAML = """\
+network:
+  version: 2
+  renderer: NetworkManager
+  ethernets:
+    wlan0:
+      addresses: [10.10.50.9/24]
+      routing-policy:
+        - {from: 172.17.0.0/16, table: 200, priority: 1000}
+      routes:
+        - {to: 0.0.0.0/0, via: 10.10.50.1, table: 200}
+"""
+PASSED_ON = """\
+      networkmanager:
+        name: CANARY-name
+        passthrough:
+          ipv4.routing-rule1: "priority 1000 from 172.17.0.0/16 table 200"
+          wifi-security.psk: CANARY-psk
+"""
+
+
+def test_networkmanager_gets_no_routing_policy_from_netplan() -> None:
+    case = resolved({YAML: NM_YAML}, wireless=False)
+    persistence = assess_persistence(case)
+    assert persistence.missing == ("a rule from 172.17.0.0/16 to table 200 (wlan0rt) is not in the files of netplan",)
+    assert [problem.line for problem in persistence.problems] == [8]
+    assert "networkmanager.passthrough" in str(persistence.problems[0])
+    (cause,) = not_written_down(case, Measurements())
+    text = cause.remedy.lines[0]
+    assert 'ipv4.routing-rule91: "priority 1000 from 172.17.0.0/16 table 200"' in text
+    assert "routing-policy" not in text
+    assert "type: unreachable" not in text, "netplan refuses all its files then"
+
+
+def test_networkmanager_gets_what_netplan_passes_on() -> None:
+    case = resolved({YAML: NM_YAML + PASSED_ON}, wireless=False)
+    assert assess_persistence(case).holds
+    assert "CANARY" not in case.snapshot.files[1].text
+
+
+def test_networkmanager_gets_unicast_routes_only() -> None:
+    refused = NM_YAML.replace("via: 10.10.50.1", "type: unreachable")
+    persistence = assess_persistence(resolved({YAML: refused + PASSED_ON}, wireless=False))
+    assert not persistence.holds
+    assert any(problem.refused for problem in persistence.problems)

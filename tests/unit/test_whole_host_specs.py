@@ -64,7 +64,7 @@ def test_a_mistake_is_one_line(name: str, mistake: str) -> None:
 def test_they_are_listed_and_run_only_when_they_are_named() -> None:
     listed = [line.split()[0] for line in catalogue() if line.startswith("host:")]
     assert listed == [f"host:{name}" for name in WHOLE_HOSTS]
-    assert len(listed) == 5
+    assert len(listed) == 8
     assert all(lab.flavour == "netns" for lab in default_labs())
     assert all(lab.flavour != "host" for lab in parse_labs("all"))
 

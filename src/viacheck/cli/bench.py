@@ -31,6 +31,7 @@ MODULES = {
     "growth-state": "viacheck.bench.growth_of_state",
     "growth-uplinks": "viacheck.bench.growth_of_uplinks",
     "growth-agents": "viacheck.bench.growth_of_agents",
+    "boot": "viacheck.bench.host_boot",
     "fleet": "viacheck.bench.fleet_controllers",
 }
 """The module of each measurement, in the order in which they run."""

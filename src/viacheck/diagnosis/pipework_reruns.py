@@ -38,7 +38,12 @@ def not_persistent(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
                 (edit for occasion in reruns.missing for edit in _run_again(resolved, occasion, reruns)),
             )
         ),
-        frozenset({"FLAP-04", "FLAP-05"} if "restart" in reruns.missing else ()),
+        frozenset(
+            [
+                *(("FLAP-04", "FLAP-05") if "restart" in reruns.missing else ()),
+                *(("FLAP-08",) if "reboot" in reruns.missing else ()),
+            ]
+        ),
         tuple(
             FileEvidence(path=place.path, line=place.line, text=f"{place.text}\n({reason})")
             for place, reason in reruns.ineffective

@@ -30,6 +30,9 @@ from viacheck.model.intent import SIDE_EVENTS
 from viacheck.model.measurements import EventName
 from viacheck.persistence.assess import netplan_links, networkd_links, networkmanager_links
 
+NETWORKMANAGER_RUNS = ("systemctl", "is-active", "--quiet", "NetworkManager.service")
+NETPLAN_INSTALLED = ("netplan", "info")
+
 
 def event_for(name: EventName, target: DisruptionTarget) -> Event:
     """Return the event of a name on a target.
@@ -68,20 +71,28 @@ def event_for(name: EventName, target: DisruptionTarget) -> Event:
     if name == "networkd-restart":
         return _networkd_restart(target)
     if name == "networkmanager-restart":
-        return NetworkManagerRestart(_links_of("NetworkManager", networkmanager_links(target.snapshot), target), uplink)
+        links = _links_of("NetworkManager", networkmanager_links(target.snapshot), target, NETWORKMANAGER_RUNS)
+        return NetworkManagerRestart(links, uplink)
     if name == "netplan-apply":
-        return NetplanApply(_links_of("netplan", netplan_links(target.snapshot), target))
+        return NetplanApply(_links_of("netplan", netplan_links(target.snapshot), target, NETPLAN_INSTALLED))
     if name in SIDE_EVENTS:
         return side_event(name, target)
     raise EventNotPossible(f"there is no event with the name {name}")
 
 
-def _links_of(manager: str, links: tuple[str, ...], target: DisruptionTarget) -> tuple[str, ...]:
-    """Return a manager's links, where the manager can be interrupted."""
+def _links_of(
+    manager: str, links: tuple[str, ...], target: DisruptionTarget, needs: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return a manager's links, where the manager can be interrupted: ``needs`` is a command that succeeds there."""
     if not links:
         raise EventNotApplicable(f"{manager} manages no link of this host")
-    if target.services.power is None:
-        raise EventNotPossible(f"only a whole-host lab interrupts {manager}")
+    if target.kind == "lab" and target.services.power is None:
+        raise EventNotPossible(f"only a whole-host lab and a live host interrupt {manager}")
+    present = target.host.run(needs)
+    if not present.ok:
+        raise EventNotPossible(
+            f"{manager} does not run here ('{present.command}' ended with exit code {present.exit_code})"
+        )
     return links
 
 

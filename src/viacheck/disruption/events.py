@@ -151,7 +151,8 @@ class NetworkManagerRestart:
         """Restart the service, wait until it has configured its links, and apply the profile."""
         context.run("systemctl", "restart", "NetworkManager.service")
         context.run("nm-online", "--wait-for-startup", "--quiet", f"--timeout={MANAGER_TIMEOUT}")
-        context.run("nmcli", "device", "reapply", self.uplink)
+        if self.uplink in self.links:
+            context.run("nmcli", "device", "reapply", self.uplink)
 
 
 @dataclass(frozen=True, slots=True)

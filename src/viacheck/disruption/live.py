@@ -71,7 +71,8 @@ def same_events(plan: DisruptionPlan, other: DisruptionPlan) -> set[str]:
 
 
 LIVE_EVENTS: tuple[Survivable, ...] = (
-    "link-flap", "ifupdown", "networkd-restart", "container-restart", "engine-restart",
+    "link-flap", "ifupdown", "networkd-restart", "networkmanager-restart", "netplan-apply", "container-restart",
+    "engine-restart",
 )  # fmt: skip
 """The events that can be carried out on a live host, in their order."""
 
@@ -84,6 +85,10 @@ def plan_of(intent: Intent, events: Container[str] = LIVE_EVENTS) -> DisruptionP
         "link-flap": ("link down, then up", uplink),
         "ifupdown": ("ifdown and ifup, three times, if ifupdown manages the interface", uplink),
         "networkd-restart": ("restart of the service, if systemd runs it and it manages a link", "systemd-networkd"),
+        "networkmanager-restart": (
+            "restart of the service, and nmcli device reapply, if it manages a link", f"NetworkManager, {uplink}"
+        ),
+        "netplan-apply": ("netplan apply, if its files name a link", "netplan"),
         "container-restart": ("docker restart", container),
         "engine-restart": (
             "restart of the service and of every container, if systemd runs it", "docker" if container else None

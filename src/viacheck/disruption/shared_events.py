@@ -18,7 +18,7 @@ from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun
 if TYPE_CHECKING:
     from viacheck.disruption.controls import Event, EventContext
 
-SHARED: tuple[EventName, ...] = ("link-flap", "ifupdown", "networkd-restart")
+SHARED: tuple[EventName, ...] = ("link-flap", "ifupdown", "networkd-restart", "networkmanager-restart", "netplan-apply")
 """The events that touch no agent's container: restarts are made for each agent in turn."""
 READY_WITHIN = 10.0
 """Seconds for the packets of all agents to leave as intended before the event; those of a slower agent are left out."""

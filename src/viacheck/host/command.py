@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from viacheck.model.result import CommandEvidence
 
 NOT_FOUND = 127
+OWN_VARIABLE = "PYTHONSAFEPATH"
+"""Set for viacheck's own interpreters: with it netplan, whose modules lie beside its script, cannot start."""
 TIMED_OUT = 124
 
 
@@ -59,7 +62,8 @@ def start(argv: Sequence[str], *, with_input: bool = False) -> subprocess.Popen[
     Standard input is empty, or a pipe that :func:`finish` fills.
     """
     stdin = subprocess.PIPE if with_input else subprocess.DEVNULL
-    return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = {name: value for name, value in os.environ.items() if name != OWN_VARIABLE}
+    return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
 def finish(

@@ -397,9 +397,18 @@ def _netplan(text: str) -> str:
         # An address with options is a key; its options are left out.
         return canvas.scalar(node) or canvas.mapping(node, lambda _name, _value: True)
 
+    def passed_on(name: str, value: yaml.Node) -> bool:
+        group, _dot, key = name.partition(".")
+        return group in ("ipv4", "ipv6") and _IP_NUMBERED.fullmatch(key) is not None and canvas.scalar(value)
+
+    def passthrough(name: str, value: yaml.Node) -> bool:
+        return name == "passthrough" and canvas.mapping(value, passed_on)
+
     def setting(name: str, value: yaml.Node) -> bool:
         if name in _NETPLAN_LISTS:
             return canvas.sequence(value, only(_NETPLAN_LISTS[name])) or is_empty(value)
+        if name == "networkmanager":
+            return canvas.mapping(value, passthrough)
         if name in _NETPLAN_MAPS:
             return only(_NETPLAN_MAPS[name])(value)
         return name in _NETPLAN_DEVICE and (canvas.scalar(value) or canvas.sequence(value, address))

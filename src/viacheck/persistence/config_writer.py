@@ -29,6 +29,8 @@ LOOPBACK = "lo"
 RELOAD: Arguments = ("networkctl", "reload")
 APPLY: Arguments = ("netplan", "apply")
 """The commands that make networkd and netplan read their files."""
+PASSTHROUGH_NUMBER = 91
+"""The first number of the rules and routes that netplan passes on to NetworkManager."""
 GENERATE: Arguments = ("netplan", "generate")
 """The command that writes the files of netplan's renderer, which goes on as it is."""
 PRIVATE = "600"
@@ -303,6 +305,9 @@ def _netplan(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
         head = [] if kind == "ethernets" else [f"  {kind}:"]
         lines += ["  ethernets:", f"    {LOOPBACK}:", *persistent]
         lines += [*head, f"    {wanted.uplink}:", "      routes:", *route] if route else []
+    elif netplan.by_networkmanager(files, wanted.uplink):
+        lines += [f"  {kind}:", f"    {wanted.uplink}:", *_netplan_passthrough(wanted)]
+        lines += ["      routes:", *route] if route else []
     else:
         # "routes" comes last, and the route to the gateway with it.
         lines += [f"  {kind}:", f"    {wanted.uplink}:", *persistent, *route]
@@ -345,6 +350,23 @@ def _netplan_loopback(wanted: Recipe) -> list[str]:
                   f"          metric: {min(wanted.backstop_metric, netplan.LARGEST_METRIC)}",
                   f"          table: {wanted.table}"]  # fmt: skip
     return lines
+
+
+def _netplan_passthrough(wanted: Recipe) -> list[str]:
+    """Return the lines of a device that NetworkManager configures: netplan gives it no rule and no unreachable route.
+
+    The numbers are above those that netplan gives its own routes.
+    """
+    settings = {}
+    for number, rule in enumerate(wanted.rules, PASSTHROUGH_NUMBER):
+        value = " ".join("table" if word == "lookup" else word for word in rule_arguments(rule))
+        settings[f"ipv4.routing-rule{number}"] = value
+    if wanted.with_route:
+        backstop = f"ipv4.route{PASSTHROUGH_NUMBER}"
+        settings[backstop] = f"0.0.0.0/0,,{min(wanted.backstop_metric, netplan.LARGEST_METRIC)}"
+        settings[f"{backstop}_options"] = f"table={wanted.table},type=unreachable"
+    lines = [f'          {key}: "{value}"' for key, value in settings.items()]
+    return ["      networkmanager:", "        passthrough:", *lines] if lines else []
 
 
 def _text(lines: list[str]) -> str:

@@ -6,6 +6,7 @@ order of their names. Only syntax nodes are read: every finding keeps its line, 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_interface
@@ -13,8 +14,9 @@ from ipaddress import ip_interface
 import yaml
 
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
-from viacheck.model.snapshot import HostFile, Link, Nexthop, Route, Rule
+from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route, Rule
 from viacheck.parsers.glob import glob_matches
+from viacheck.parsers.ini import Section, Setting
 from viacheck.persistence.manager_config import (
     PREDEFINED_TABLES,
     ConfigCollector,
@@ -24,10 +26,17 @@ from viacheck.persistence.manager_config import (
     winning,
 )
 from viacheck.persistence.networkd import number, prefix
+from viacheck.persistence.networkmanager import profile_entries
 
 LARGEST_METRIC = 2147483647
 """netplan 0.106 writes a larger metric as a negative number, which systemd-networkd refuses."""
-RENDERERS = ("networkd", "NetworkManager", "sriov")
+NETWORKMANAGER = "NetworkManager"
+RENDERERS = ("networkd", NETWORKMANAGER, "sriov")
+NO_RULES = (
+    "netplan gives NetworkManager no routing-policy (0.106 to 1.2): only networkmanager.passthrough with "
+    "ipv4.routing-rule1 does"
+)
+UNICAST_ONLY = "NetworkManager gets unicast routes only from netplan, which refuses its files"
 _SEQUENCES = ("addresses", "link-local", "routes", "routing-policy")
 FOLDERS = ("/run/netplan", "/etc/netplan", "/usr/lib/netplan")
 DEVICE_TYPES = ("ethernets", "wifis", "modems", "bridges", "bonds", "vlans", "tunnels", "vrfs", "dummy-devices")
@@ -95,7 +104,7 @@ def items(node: yaml.Node | None) -> list[yaml.Node]:
 
 def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
     """Read the configuration of the given links."""
-    collector = ConfigCollector("netplan")
+    collector, renderer = ConfigCollector("netplan"), _default_renderer(files)
     for file in winning(below(files, *FOLDERS, suffix=".yaml")):
         if not collector.readable(file):
             continue
@@ -112,7 +121,7 @@ def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
         for kind, devices in pairs(network):
             if kind.value in DEVICE_TYPES:
                 for name, device in pairs(devices):
-                    _device(file, name, device, links, collector)
+                    _device(file, name, device, links, collector, text_of(devices, "renderer") or renderer)
         for node, reason in _refusals(tree, network):
             collector.problems.append(ParseProblem(file.path, _line_at(file.text, node.start_mark.index), reason, True))
     if any(problem.refused for problem in collector.problems):
@@ -163,7 +172,12 @@ def device_type(files: Sequence[HostFile], interface: str) -> str | None:
 
 
 def _device(
-    file: HostFile, name: yaml.ScalarNode, device: yaml.Node, links: Sequence[Link], collector: ConfigCollector
+    file: HostFile,
+    name: yaml.ScalarNode,
+    device: yaml.Node,
+    links: Sequence[Link],
+    collector: ConfigCollector,
+    renderer: str | None,
 ) -> None:
     match, renamed = value_of(device, "match"), text_of(device, "set-name")
     for link in links:
@@ -177,10 +191,48 @@ def _device(
                 and (mac is None or mac.lower() == (link.mac or "").lower())
             )
         if fits:
-            _settings(file, name, device, link, collector)
+            _settings(file, name, device, link, collector, renderer)
 
 
-def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, collector: ConfigCollector) -> None:
+def by_networkmanager(files: Sequence[HostFile], interface: str) -> bool:
+    """Return whether netplan has NetworkManager configure an interface."""
+    renderer = _default_renderer(files)
+    for network in _networks(files):
+        for kind, devices in pairs(network):
+            if kind.value in DEVICE_TYPES:
+                device = value_of(devices, interface)
+                own = text_of(devices, "renderer") if device is not None else None
+                renderer = text_of(device, "renderer") or own or renderer
+    return renderer == NETWORKMANAGER
+
+
+def _default_renderer(files: Sequence[HostFile]) -> str | None:
+    """Return the renderer of the devices that name none: the last file that says it decides."""
+    return next(filter(None, (text_of(network, "renderer") for network in reversed(list(_networks(files))))), None)
+
+
+def _networks(files: Sequence[HostFile]) -> Iterator[yaml.Node | None]:
+    for file in winning(below(files, *FOLDERS, suffix=".yaml")):
+        with contextlib.suppress(YAMLProblem):
+            yield value_of(compose(file.text), "network")
+
+
+def _passthrough(file: HostFile, device: yaml.Node, link: Link, collector: ConfigCollector) -> None:
+    """Add the rules and routes that netplan hands to NetworkManager as they are: its own syntax has no rules there."""
+    families: dict[str, Family] = {"ipv4": 4, "ipv6": 6}
+    settings = value_of(value_of(device, "networkmanager"), "passthrough")
+    for name, family in families.items():
+        section = Section(name, _place(file, device))
+        for key, value in pairs(settings):
+            group, _dot, setting = str(key.value).partition(".")
+            if group == name and isinstance(value, yaml.ScalarNode):
+                section.settings.append(Setting(setting, str(value.value), _place(file, key)))
+        collector.entries += profile_entries(section, family, link, collector)
+
+
+def _settings(
+    file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, collector: ConfigCollector, renderer: str | None
+) -> None:
     dhcp = (text_of(device, "dhcp4") or "").lower() in ("true", "yes", "on")
     collector.links.append(
         ManagedLink(
@@ -192,9 +244,18 @@ def _settings(file: HostFile, name: yaml.Node, device: yaml.Node, link: Link, co
     table = text_of(overrides, "route-table")
     if dhcp and table is not None and (text_of(overrides, "use-routes") or "true").lower() in ("true", "yes", "on"):
         collector.entries.append(_leased_route(file, overrides, table, link))
+    by_networkmanager = (text_of(device, "renderer") or renderer) == NETWORKMANAGER
+    if by_networkmanager:
+        _passthrough(file, device, link, collector)
     for key, make in (("routing-policy", _rule), ("routes", _route)):
         for item in items(value_of(device, key)):
             place = _place(file, item)
+            if by_networkmanager and key == "routing-policy":
+                collector.problems.append(ParseProblem(file.path, place.line, NO_RULES))
+                continue
+            if by_networkmanager and text_of(item, "type") not in (None, "unicast"):
+                collector.problems.append(ParseProblem(file.path, place.line, UNICAST_ONLY, True))
+                continue
             try:
                 collector.entries.append(make(item, place, link))
             except ValueError:

@@ -182,13 +182,14 @@ def _settings(file: HostFile, profile: Sequence[Section], link: Link, collector:
     collector.links.append(ManagedLink(link.name, place, at_boot=automatic, method=method))
     for name, family in FAMILIES.items():
         for section in named(profile, name):
-            for entry in _entries(section, family, link, collector):
+            for entry in profile_entries(section, family, link, collector):
                 collector.entries.append(entry)
 
 
-def _entries(
+def profile_entries(
     section: Section, family: Family, link: Link, collector: ConfigCollector
 ) -> Iterator[WrittenRule | WrittenRoute]:
+    """Yield the rules and routes of a section [ipv4] or [ipv6] (nm-settings-keyfile(5))."""
     default_table = section.get("route-table") or "main"
     for setting in section.settings:
         try:
