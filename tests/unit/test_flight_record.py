@@ -172,6 +172,13 @@ def test_rotation_by_another_program_costs_no_later_line(record: RecordFile) -> 
     present().rename(moved)
     record.write({"t": 4, "kind": "event"})
     assert [entry["t"] for entry in read_entries(record.folder)] == [4]
+    for time in (5, 6):
+        record.write({"t": time, "kind": "event"})
+    kept = present().read_text().splitlines(keepends=True)
+    present().write_text(kept[0] + kept[2])
+    record.write({"t": 7, "kind": "event"})
+    lines = [(line.missing, line.entry and line.entry["t"]) for line in read_lines(record.folder)]
+    assert lines == [(0, 4), (1, None), (0, 6), (0, 7)]
     assert json.loads(moved.read_text())["t"] == 3
 
 
@@ -366,6 +373,8 @@ def test_what_the_watch_missed_is_never_called_right(tmp_path: Path) -> None:
         (lambda text: text.replace(b'"wrong"', b'"wr0ng"', 1), Verdict.INCONCLUSIVE, "line 2 cannot be read: what"),
         (lambda text: text[:-20], Verdict.INCONCLUSIVE, "line 3 cannot be read: what"),
         (lambda text: text + b"x" * 200_000 + b"\n", Verdict.INCONCLUSIVE, "line 4 cannot be read: what"),
+        (lambda text: text.partition(b"\n")[0] + b"\n" + text.split(b"\n", 2)[2], Verdict.INCONCLUSIVE,
+         "record-00000001.jsonl: 1 line is missing, the first before line 2: what"),
         (lambda _text: None, Verdict.INCONCLUSIVE, "record-00000002.jsonl is missing: what"),
         (lambda text: text, Verdict.PASS, "60.0 s without an interruption"),
     ],

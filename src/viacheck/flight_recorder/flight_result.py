@@ -328,10 +328,14 @@ def _probe_result(probe: FlightProbe, begin_ns: int) -> ProbeResult:
 
 
 def _places(lines: Iterable[RecordLine]) -> Iterator[str]:
-    """Yield which lines of each segment cannot be read."""
+    """Yield which lines of each segment cannot be read, or are missing."""
     numbers: dict[str, list[int]] = {}
+    gone: dict[str, list[RecordLine]] = {}
     for line in lines:
-        numbers.setdefault(line.segment, []).append(line.number)
+        if line.missing:
+            gone.setdefault(line.segment, []).append(line)
+        else:
+            numbers.setdefault(line.segment, []).append(line.number)
     for segment, unread in list(numbers.items())[:SEGMENTS_NAMED]:
         if unread == [0]:
             yield f"{segment} is missing"
@@ -342,6 +346,12 @@ def _places(lines: Iterable[RecordLine]) -> Iterator[str]:
         yield f"{segment}: {'line' if len(unread) == 1 else 'lines'} {listed(shown)} cannot be read"
     if len(numbers) > SEGMENTS_NAMED:
         yield f"{counted(len(numbers) - SEGMENTS_NAMED, 'more segment')} cannot be read whole"
+    for segment, gaps in list(gone.items())[:SEGMENTS_NAMED]:
+        missing = sum(gap.missing for gap in gaps)
+        are = "is" if missing == 1 else "are"
+        yield f"{segment}: {counted(missing, 'line')} {are} missing, the first before line {gaps[0].number:,}"
+    if len(gone) > SEGMENTS_NAMED:
+        yield f"lines are missing before {counted(len(gone) - SEGMENTS_NAMED, 'more segment')} too"
 
 
 def _since(time_ns: int, begin_ns: int) -> float:

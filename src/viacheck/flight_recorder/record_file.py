@@ -1,7 +1,8 @@
 """The record: lines of JSON in a folder of segments, whose oldest go when the record would grow beyond its limit.
 
 A line is written by one write(2) to a file opened with O_APPEND, so that a killed recorder leaves at most one line cut
-short. A segment that another program renames, truncates or deletes (logrotate) costs no line that
+short. Each line has its number, from 1 at the recorder's start, so that lines that go missing between two others are
+noticed. A segment that another program renames, truncates or deletes (logrotate) costs no line that
 comes later: the next line begins a new segment.
 """
 
@@ -25,6 +26,7 @@ SEGMENTS = 16
 LOCK = "lock"
 LONGEST_LINE = 1 << 16
 """Octets of a line; a longer line is not ours."""
+_NUMBER = "line"
 _SEGMENT = re.compile(r"record-(\d{8})\.jsonl")
 
 Entry = dict[str, Any]
@@ -40,9 +42,11 @@ class RecordLine:
     number: int
     """In its segment, from 1; 0: the segment is missing, and perhaps those up to the next one."""
     entry: Entry | None
-    """None: the line cannot be read."""
+    """None: the line cannot be read, or is missing."""
     cut_short: bool = False
     """It has no end, as a recorder leaves its last line that is killed while it writes."""
+    missing: int = 0
+    """So many lines are missing before this place."""
 
 
 class RecordInUse(Exception):
@@ -81,6 +85,7 @@ class RecordFile:
             os.close(self._folder_fd)
             raise RecordInUse(f"{folder}: another recorder writes to it") from None
         self._number = max(_numbers(folder), default=0)
+        self._lines = 0
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append one line, and begin a new segment where the present one is full, or no longer in its place.
@@ -88,7 +93,8 @@ class RecordFile:
         Raises:
             OSError: the line cannot be written.
         """
-        line = json.dumps(entry, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+        numbered = {**entry, _NUMBER: self._lines + 1}
+        line = json.dumps(numbered, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
         if self._descriptor is None or not self._in_place(len(line)):
             self._begin_segment()
         assert self._descriptor is not None
@@ -97,6 +103,7 @@ class RecordFile:
             os.close(self._descriptor)
             self._descriptor = None
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+        self._lines += 1
 
     def _in_place(self, octets: int) -> bool:
         """Return whether the present segment has room, and still has its name."""
@@ -151,17 +158,28 @@ def read_entries(folder: Path) -> Iterator[Entry]:
 
 
 def read_lines(folder: Path) -> Iterator[RecordLine]:
-    """Yield every line of a record in order, those that cannot be read too.
+    """Yield every line of a record in order, those that cannot be read or are missing too.
 
     Raises:
         OSError: the folder or a segment cannot be read.
     """
     expected: int | None = None
+    next_line: int | None = None
     for number in sorted(_numbers(folder)):
         if expected not in (None, number):
             yield RecordLine(_name(expected), 0, None)
-        yield from _lines_of(folder, _name(number))
+            next_line = None
         expected = number + 1
+        for line in _lines_of(folder, _name(number)):
+            written_as = line.entry.pop(_NUMBER, None) if line.entry is not None else None
+            if not isinstance(written_as, int):
+                # Damage that is named for itself.
+                next_line = None
+            else:
+                if next_line is not None and written_as > next_line:
+                    yield RecordLine(line.segment, line.number, None, missing=written_as - next_line)
+                next_line = written_as + 1
+            yield line
 
 
 def _lines_of(folder: Path, name: str) -> Iterator[RecordLine]:
