@@ -11,7 +11,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
@@ -51,29 +51,33 @@ def answering_target(
     Raises:
         OSError: no raw socket can be opened in the namespace.
     """
-    answers = namespace.call(lambda: _ask(candidates, candidates[-1] if candidates else None))
+    identifier = random.randint(1, 0xFFFF)  # noqa: S311 - not a secret: the answers to these requests carry it
+    # They are built here: in the namespace of another root, Python finds none of its modules.
+    requests = {number: echo_request(4, identifier, number, b"") for number in (0, *_TTLS)}
+    answers = namespace.call(lambda: _ask(requests, identifier, candidates, candidates[-1] if candidates else None))
     first = next((address for address in candidates if address in answers.echoed), None)
     if first is not None:
         return first, False
     routers = [answers.routers[ttl] for ttl in sorted(answers.routers)]
     beyond = [router for router in dict.fromkeys(routers) if not any(router in network for network in own)]
-    echoed = namespace.call(lambda: _ask(beyond, None)).echoed
+    echoed = namespace.call(lambda: _ask(requests, identifier, beyond, None)).echoed
     return next(((router, True) for router in beyond if router in echoed), None)
 
 
-def _ask(addresses: Sequence[IPv4Address], far: IPv4Address | None) -> _Answers:
+def _ask(
+    requests: Mapping[int, bytes], identifier: int, addresses: Sequence[IPv4Address], far: IPv4Address | None
+) -> _Answers:
     """Send echo requests to addresses, and requests of small TTL to a far one; stop when the first address answers."""
     answers = _Answers()
     if not addresses:
         return answers
-    identifier = random.randint(1, 0xFFFF)  # noqa: S311 - not a secret: the answers to these requests carry it
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
         for _ in range(_ROUNDS):
             for address in addresses:
-                _send(icmp, echo_request(4, identifier, 0, b""), address)
+                _send(icmp, requests[0], address)
             for ttl in _TTLS if far is not None else ():
                 icmp.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-                _send(icmp, echo_request(4, identifier, ttl, b""), far)
+                _send(icmp, requests[ttl], far)
             icmp.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 64)
             for octets in _received(icmp, time.monotonic() + _WAIT):
                 _read(octets, identifier, answers)
