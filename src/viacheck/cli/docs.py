@@ -46,7 +46,7 @@ def faults_page() -> str:
     """Return docs/faults.md: the fault matrix."""
     rows = ["| fault | what is broken | on | checks that get worse | diagnosis |", "| --- | --- | --- | --- | --- |"]
     for fault in FAULTS.values():
-        flavour = f" ({fault.flavour})" if fault.flavour in ("engine", "host") else ""
+        flavour = f" ({fault.flavour})" if fault.flavour in ("engine", "podman", "host") else ""
         rows.append(
             f"| `{fault.name}` | {fault.title} | {', '.join(fault.on)}{flavour} | {', '.join(sorted(fault.breaks))} | "
             f"`{fault.diagnosis}` |"
