@@ -7,10 +7,10 @@ from netns_lab.faults.fault import fault
 from netns_lab.lab import Lab
 
 
-@fault("rc-local-not-executable", "rc.local is not executable, so nothing runs pipework at boot",
+@fault("boot-rc-local-not-executable", "rc.local is not executable, so nothing runs pipework at boot",
        on="pipework-rc-local", breaks={"PIPEWORK-05", "FLAP-08"}, diagnosis="PIPEWORK_NOT_PERSISTENT",
        flavour="host")  # fmt: skip
-def rc_local_not_executable(lab: Lab) -> None:
+def boot_rc_local_not_executable(lab: Lab) -> None:
     lab.host.run("systemctl", "disable", "--quiet", "pipework-watch.service")
     lab.host.run("chmod", "644", pipework_host.RC_LOCAL)
 

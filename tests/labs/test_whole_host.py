@@ -225,7 +225,7 @@ RC_LOCAL, UNIT = "host:pipework-rc-local", "host:pipework-unit"
 def test_pipework_attaches_the_agent_after_a_reboot_or_the_report_says_why_not(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    broken = f"{RC_LOCAL}+rc-local-not-executable"
+    broken = f"{RC_LOCAL}+boot-rc-local-not-executable"
     labs = [UNIT, broken]
     if pytestconfig.option.releases:
         labs += [RC_LOCAL, f"{UNIT}+pipework-unit-not-enabled"]
