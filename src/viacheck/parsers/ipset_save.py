@@ -172,8 +172,8 @@ def _is_inside(inner: str, outer: str) -> bool:
     (inner_field, _, inner_value), (field_, _, value) = inner.partition("="), outer.partition("=")
     if " " in inner or " " in outer or inner_field != field_:
         raise _Unknown("it has exceptions (nomatch)")
-    one, other = ip_network(inner_value), ip_network(value)
-    return one.version == other.version and one != other and one.subnet_of(other)  # type: ignore[arg-type]
+    narrow, wide = ip_network(inner_value), ip_network(value)
+    return narrow.version == wide.version and narrow != wide and narrow.subnet_of(wide)  # type: ignore[arg-type]
 
 
 def _element(members: IPSet, element: tuple[str, ...], parts: list[str], flags: list[str]) -> str:
