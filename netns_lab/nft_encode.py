@@ -153,6 +153,10 @@ def mark(value: int, bits: int, operator: int = EQ) -> Iterator[bytes]:
     yield compare(_host_order(value), operator)
 
 
+_AT_RANDOM = 1
+"""NFT_NG_RANDOM."""
+
+
 def set_mark(value: int, bits: int) -> Iterator[bytes]:
     """Clear the bits of the packet's mark that are set in ``bits``, then flip the bits of ``value``."""
     if bits == 0xFFFFFFFF:
@@ -160,6 +164,12 @@ def set_mark(value: int, bits: int) -> Iterator[bytes]:
     else:
         yield meta(META_MARK)
         yield mask(_host_order(bits ^ 0xFFFFFFFF), _host_order(value))
+    yield expression("meta", number(2, META_MARK), number(3, REGISTER_1))
+
+
+def draw_mark(lowest: int, count: int) -> Iterator[bytes]:
+    """Set the packet's mark to one of so many numbers from the lowest on, at random for each packet."""
+    yield expression("numgen", number(1, REGISTER_1), number(2, count), number(3, _AT_RANDOM), number(4, lowest))
     yield expression("meta", number(2, META_MARK), number(3, REGISTER_1))
 
 

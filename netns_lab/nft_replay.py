@@ -13,6 +13,7 @@ from viacheck.analysis.packet_filter.replica_filter import (
     CONNECTION_STATES,
     CONNECTION_STATUS,
     HOOKS,
+    drawn_marks,
     raw_condition,
     translated_port,
 )
@@ -105,7 +106,9 @@ def _effects(rule: FilterRule, family: NftFamily) -> Iterator[bytes]:
         (rule.set_mark, nft.set_mark, nft.restore_mark),
         (rule.set_ctmark, nft.set_flow_mark, nft.save_mark),
     ):
-        if change is not None:
+        if change is not None and (marks := drawn_marks(change)):
+            yield from nft.draw_mark(marks.start, len(marks))
+        elif change is not None:
             value, bits = value_and_mask(change)
             yield from copy(value) if is_copy(change) else set_to(value, bits)
     if rule.untracks:

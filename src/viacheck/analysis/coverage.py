@@ -59,7 +59,7 @@ def coverage(
 def _counters_moved(before: PacketFilter, after: PacketFilter) -> dict[str, bool]:
     """Return for the text of each rule that the kernel counts packets of whether its counter moved.
 
-    A rule whose text is there more than once has moved if one of them has; one that was reset or set anew is left out.
+    A rule whose text is there more than once has moved if one of them has; a counter that was reset says nothing.
     """
     later = dict(_counters(after))
     moved: dict[str, bool] = {}

@@ -15,6 +15,8 @@ from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
 
 MOST_ELEMENTS = 10_000
 """A set with more elements is not evaluated: a snapshot would hold each of them."""
+MOST_NETWORKS = 500
+"""The same for a set whose elements are compared with each other."""
 _PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132", "udplite": "136"}
 _OPTIONS_WITH_VALUE = frozenset({"timeout", "packets", "bytes", "comment", "skbmark", "skbprio", "skbqueue"})
 _SIDES = {"src": ("source", "sport", "iif"), "dst": ("destination", "dport", "oif")}
@@ -140,6 +142,9 @@ def _alternatives(saved: SavedSets, name: str, flags: list[str], depth: int) -> 
     if len(flags) < len(parts):
         # The kernel finds no element by fewer fields than the set has.
         return
+    if parts == ["net", "iface"]:
+        yield from _longest_networks(members, parts, flags)
+        return
     excepted = [_element(members, element, parts, flags) for element in members.elements if "nomatch" in element]
     for element in members.elements:
         if "nomatch" not in element:
@@ -147,13 +152,28 @@ def _alternatives(saved: SavedSets, name: str, flags: list[str], depth: int) -> 
             yield " ".join([text, *(f"!{other}" for other in excepted if _is_inside(other, text))])
 
 
+def _longest_networks(members: IPSet, parts: list[str], flags: list[str]) -> Iterator[str]:
+    """Yield the elements of a set of networks and interfaces: the kernel looks at the longest network alone.
+
+    Raises:
+        _Unknown: for an exception, and for a large set.
+    """
+    if len(members.elements) > MOST_NETWORKS or any("nomatch" in element for element in members.elements):
+        raise _Unknown(f"a set of {members.kind} with exceptions, or with many elements, is not evaluated")
+    texts = [_element(members, element, parts, flags) for element in members.elements]
+    networks = dict.fromkeys(text.partition(" ")[0] for text in texts)
+    for text in texts:
+        narrower = [f"!{other}" for other in networks if _is_inside(other, text.partition(" ")[0])]
+        yield " ".join([text, *narrower])
+
+
 def _is_inside(inner: str, outer: str) -> bool:
     """Whether an exception narrows an element; only sets of networks alone are compared."""
     (inner_field, _, inner_value), (field_, _, value) = inner.partition("="), outer.partition("=")
     if " " in inner or " " in outer or inner_field != field_:
         raise _Unknown("it has exceptions (nomatch)")
-    one, other = ip_network(inner_value), ip_network(value)
-    return one.version == other.version and one != other and one.subnet_of(other)  # type: ignore[arg-type]
+    narrow, wide = ip_network(inner_value), ip_network(value)
+    return narrow.version == wide.version and narrow != wide and narrow.subnet_of(wide)  # type: ignore[arg-type]
 
 
 def _element(members: IPSet, element: tuple[str, ...], parts: list[str], flags: list[str]) -> str:

@@ -114,7 +114,7 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
     changes = [change for change in (rule.set_mark, rule.set_ctmark) if change is not None]
     if rule.verdict in ("queue", "unknown") or UNKNOWN in changes:
         return "a snapshot does not hold its action"
-    if any(drawn_changes(change) for change in changes):
+    if any(drawn_changes(change) and (change == rule.set_ctmark or not drawn_marks(change)) for change in changes):
         return "it draws a mark for each packet"
     if any(is_copy(change) and value_and_mask(change)[1] != ALL_BITS for change in changes):
         return "nftables cannot copy a part of a mark"
@@ -134,6 +134,13 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
         if match.field in ("source", "destination") and foreign and any(foreign in value for value in match.values):
             return f"condition {match.field} {', '.join(match.values)}"
     return None
+
+
+def drawn_marks(change: str) -> range:
+    """Return the marks of which a change draws one; empty where they are no range of whole marks."""
+    marks = [value_and_mask(one_of) for one_of in drawn_changes(change)]
+    drawn = range(marks[0][0], marks[0][0] + len(marks)) if marks else range(0)
+    return drawn if marks == [(mark, ALL_BITS) for mark in drawn] else range(0)
 
 
 def _variants(rule: FilterRule) -> Iterator[FilterRule]:
