@@ -25,10 +25,11 @@ def test_a_page_matches_the_code(name: str) -> None:
 def test_the_contributors_examples_are_real_code() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     examples = re.findall(r"```python\n(.*?)\n```", text, re.DOTALL)
-    product = [path.read_text() for top in ("checks", "src", "netns_lab") for path in (ROOT / top).rglob("*.py")]
-    assert len(examples) == 4
+    folders = ("checks", "src", "netns_lab", "tests")
+    sources = [path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert len(examples) == 5
     for example in examples:
-        assert any(example in source for source in product), f"no longer in the code:\n{example}"
+        assert any(example in source for source in sources), f"no longer in the code:\n{example}"
 
 
 def test_the_site_files_are_complete_and_cover_every_mode() -> None:
