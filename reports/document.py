@@ -76,6 +76,7 @@ def environment() -> Environment:
     return jinja
 
 
+@cache
 def style() -> dict[str, Any]:
     """Return the style sheet and its hash, as the templates take them."""
     text = (TEMPLATES / "report.css").read_text(encoding="utf-8")

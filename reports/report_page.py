@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import count
 from typing import Any
 
+from jinja2 import Template
 from markupsafe import Markup
 
 from reports import document
@@ -66,10 +68,20 @@ class _Allowance:
         return True
 
 
+@cache
+def page_template() -> Template:
+    """Return the page's template, with what it includes loaded: the page of a long watch is made much later."""
+    environment = document.environment()
+    environment.filters.update(ids=ids_shortened, evidence_summary=evidence_summary, anchor=_anchor, moment=_moment)
+    for included in ("head.html", "matrix.html"):
+        environment.get_template(included)
+    document.style()
+    return environment.get_template("report.html")
+
+
 def render(outcome: RunResult) -> str:
     """Render the whole page from an outcome."""
-    environment, numbers = document.environment(), count(1)
-    environment.filters.update(ids=ids_shortened, evidence_summary=evidence_summary, anchor=_anchor, moment=_moment)
+    template, numbers = page_template(), count(1)
     targets = [
         TargetView(record, f"t{number}", [result for result in outcome.results if result.target == record.id])
         for number, record in enumerate(outcome.targets, 1)
@@ -77,7 +89,7 @@ def render(outcome: RunResult) -> str:
     fixes, unproven, advisories = (
         reported_causes(outcome, verdict) for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
     )
-    return environment.get_template("report.html").render(
+    return template.render(
         run=outcome.run,
         started=_moment(outcome.run.started),
         seconds=_seconds(outcome),

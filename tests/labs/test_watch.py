@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -53,9 +54,9 @@ class Watcher:
         before = self.count("probe")
         options = ["--site", str(self._site), "--for", "10m", "--interval", "1s", "--state-dir", str(self.state)]
         with self._output.open("ab") as output:
-            self.process = subprocess.Popen(
-                self._host.inside(*VIACHECK, "watch", *options), stdout=output, stderr=subprocess.STDOUT
-            )
+            # Python names each module that it loads.
+            command = (VIACHECK[0], "-X", "importtime", *VIACHECK[1:], "watch", *options)
+            self.process = subprocess.Popen(self._host.inside(*command), stdout=output, stderr=subprocess.STDOUT)
         self.wait_for(lambda: self.count("probe") > before)
 
     def entries(self) -> list[Entry]:
@@ -212,6 +213,10 @@ def test_a_calm_host_has_no_departure(host: HandMadeHost, watcher: Watcher) -> N
         watcher.wait_for(lambda: watcher.count("probe") > rounds + 1)
     status, outcome, printed = watcher.end(signal.SIGHUP)
     assert status == 0, printed
+    _before, begins, later = printed.partition("viacheck watch: begins")
+    assert begins
+    loaded = re.findall(r"import time:.*\| +((?:viacheck|reports|netns_lab)\..*)", later)
+    assert not loaded, "an upgrade may have replaced a module that is loaded when the watch ends"
     (packets,) = by_case(outcome).values()
     assert packets.verdict is Verdict.PASS, packets.observed
     assert "the agent's packets left by wlan0 only" in printed

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.text import columns_of, escape_unprintable
+from reports.text import escape_unprintable
 from viacheck import __version__
 from viacheck.bundle.manifest import DEFAULT, MODES
 from viacheck.cli.command import CommandFailed, named_folder, opened
@@ -85,8 +85,12 @@ def run(options: argparse.Namespace) -> ExitStatus:
         UsageError: the site file, the lab or a folder is wrong, the agent is not there, or a capability is missing.
         CommandFailed: the target cannot be watched.
     """
+    from reports.report_page import page_template
+    from viacheck.cli.flight_report import write_flight_report
     from viacheck.flight_recorder.flight_start import read_start
 
+    # The report is made hours later, when an upgrade may have replaced these files.
+    page_template()
     if options.report is not None:
         if options.site is not None or options.lab is not None:
             raise UsageError("--report excludes --site and --lab: the record says what was watched")
@@ -94,14 +98,16 @@ def run(options: argparse.Namespace) -> ExitStatus:
         if start is None:
             raise UsageError(f"{options.report}: holds no record of viacheck watch")
         _prepare_report(options.report_dir)
-        return _report(options.report, start, options)
+        return write_flight_report(
+            options.report, start, options.report_dir or options.report / REPORTS, options.redact
+        )
     spec = _spec(options)
     name = named(spec.intent.site.name, options.agent or "")
     folder: Path = options.state_dir or STATE / re.sub(r"[^A-Za-z0-9._-]", "_", name)
     _prepare_report(options.report_dir)
     with _record(folder, options.disk) as record:
         start = _watch(spec, folder, record, options)
-        return _report(folder, start, options)
+        return write_flight_report(folder, start, options.report_dir or folder / REPORTS, options.redact)
 
 
 def _spec(options: argparse.Namespace) -> TargetSpec:
@@ -199,20 +205,13 @@ def _watch(spec: TargetSpec, folder: Path, record: RecordFile, options: argparse
         return start
 
 
-@contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
-
-
 def _last_line(folder: Path) -> int | None:
     """Return the time of the last line of a record that has not ended; None for one that has, or has no line."""
+    from viacheck.cli.flight_report import readable
     from viacheck.flight_recorder.record_file import read_entries
 
     last = None
-    with _readable(folder):
+    with readable(folder):
         for entry in read_entries(folder):
             last = entry
     return None if last is None or last["kind"] == "end" else int(last["t"])
@@ -267,35 +266,6 @@ def _ended_by_signals(recording: Recording) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _report(folder: Path, start: FlightStart, options: argparse.Namespace) -> ExitStatus:
-    """Write report and bundle of a record, and print the summary."""
-    from reports.console import colour_wanted, summary
-    from reports.report_files import BUNDLE, write_outcome
-    from reports.report_page import render
-    from viacheck.bundle.writer import Case, write_bundle
-    from viacheck.flight_recorder.flight_result import flight_result
-    from viacheck.flight_recorder.flight_summary import summarize
-    from viacheck.flight_recorder.record_file import read_lines
-    from viacheck.model.result import exit_status
-
-    directory: Path = options.report_dir or folder / REPORTS
-    with _readable(folder):
-        outcome = flight_result(start, summarize(read_lines(folder), start.uplink))
-    assert start.target.snapshot is not None, "a host that is watched has a snapshot"
-    case = Case(
-        version=start.version, intents={start.agent: start.target.intent},
-        snapshots={start.agent: start.target.snapshot}, commands=start.commands,
-        outcome=outcome, render=render,
-    )  # fmt: skip
-    try:
-        report = write_outcome(outcome, directory)
-        write_bundle(directory / BUNDLE, case, options.redact, private=True)
-    except OSError as error:
-        raise UsageError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
-    sys.stdout.write(summary(outcome, report, colour=colour_wanted(sys.stdout), width=columns_of(sys.stdout)))
-    return exit_status(outcome)
 
 
 def _say(line: str) -> None:
