@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.agent_network import own_path
+from viacheck.analysis.answers import unknown_answer_route
 from viacheck.analysis.classes import CLASSES_NAMED, ClassPartition, ClassVerdict, classes_text
 from viacheck.analysis.coverage import coverage
 from viacheck.analysis.loss import answers_text, loss_text, loss_verdict
@@ -117,7 +118,10 @@ def test_answers_reach_the_agent(
     expected = f"{packets.sent} of {packets.sent} answers reach the agent (loss allowed: {allowed})"
     on_wire = sorted({number for interface in left for number in answers_seen(packets, interface)})
     observed = f"{packets.answered} of {packets.sent} reached the agent, {len(on_wire)} were seen on {', '.join(left)}"
-    observed = "; ".join([observed, *answers_text(packets)])
+    figures = answers_text(packets)
+    if doubt := unknown_answer_route(resolved, protocol):
+        figures = [*figures, f"judged by packets alone: {doubt}"]
+    observed = "; ".join([observed, *figures])
     if packets.answered < packets.sent and not on_wire and not expect.has_cause():
         expect.inconclusive(
             f"{observed}: the probe target {resolved.target} may not answer; name a host that does (probe.target)",

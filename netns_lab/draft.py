@@ -5,6 +5,7 @@ A draft can be changed, a plan cannot; neither touches the kernel.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
 from typing import Any
@@ -23,6 +24,7 @@ from netns_lab.plan import (
     Cable,
     LabPlan,
     Machine,
+    Radio,
     SegmentMachines,
 )
 from netns_lab.services.dhcp_server import DHCPPool
@@ -169,6 +171,8 @@ class LabDraft:
         self.boot: list[tuple[str, ...]] = []
         self.needs: dict[str, str] = {}
         self.link_hook: str | None = None
+        self.radios: list[Radio] = []
+        self.commands: list[tuple[str, tuple[str, ...]]] = []
         self.probe_target, self.probe_target6 = PROBE_TARGET, PROBE_TARGET6
 
     def uplink(
@@ -250,6 +254,14 @@ class LabDraft:
         if gateway is not None:
             self.agent.route("default", via=gateway, dev=interface)
 
+    def type_on(self, machine: str, *lines: str) -> None:
+        """Type commands on a machine of a virtual machine's lab, after the builder has made everything else."""
+        self.commands += [(machine, tuple(shlex.split(line))) for line in lines]
+
+    def shell_on(self, machine: str, line: str) -> None:
+        """Type a line with pipes or substitutions on a machine of a virtual machine's lab."""
+        self.commands.append((machine, ("sh", "-e", "-c", line)))
+
     def program(self, path: str, text: str) -> None:
         """Give the host an executable file."""
         self.files[path] = text
@@ -327,6 +339,8 @@ class LabDraft:
             boot=tuple(self.boot),
             needs=dict(self.needs),
             link_hook=self.link_hook,
+            radios=tuple(self.radios),
+            commands=tuple(self.commands),
         )
 
     def _segment_machines(self, uplink: str) -> SegmentMachines:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from netns_lab.docker_engine import podman
 from netns_lab.faults import FAULTS, Fault
 from netns_lab.plan import LabPlan
-from netns_lab.scenarios import BLANK, PODMAN_ONLY, SCENARIOS, WHOLE_HOSTS, Flavour
+from netns_lab.scenarios import BLANK, PODMAN_ONLY, SCENARIOS, VIRTUAL_MACHINES, WHOLE_HOSTS, Flavour
 from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE, plan_of_site
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
 from viacheck.model.intent import Intent, Survivable
@@ -58,8 +58,8 @@ def _intent_of(scenario: str, flavour: Flavour, release: str | None, survives: t
 
 def _scenarios(flavour: Flavour, release: str | None) -> dict[str, Scenario]:
     """Return the scenarios that a flavour of a release can build."""
-    if flavour == "host":
-        return WHOLE_HOSTS
+    if flavour in ("host", "vm"):
+        return WHOLE_HOSTS if flavour == "host" else VIRTUAL_MACHINES
     return SCENARIOS | PODMAN_ONLY if release == podman.NAME else SCENARIOS
 
 
@@ -74,7 +74,7 @@ class LabSpec:
     """The scripts to run on its host before the checks."""
     announcement: tuple[str, ...] = field(default=(), compare=False)
     release: str | None = None
-    """The Debian release of a whole host or of an engine, or ``podman``; None for this machine's own engine."""
+    """The Debian release of a whole host, a virtual machine or an engine, or ``podman``; None: of this machine."""
     site_plan: LabPlan | None = field(default=None, compare=False)
     """The description that follows from a site file; None for a scenario, which has its own."""
     survives: tuple[Survivable, ...] | None = None
@@ -86,7 +86,7 @@ class LabSpec:
     def name(self) -> str:
         """The name, as the command line writes it."""
         prefix = "" if self.flavour == "netns" else f"{self.flavour}:"
-        default = DEFAULT_RELEASE if self.flavour == "host" else None
+        default = DEFAULT_RELEASE if self.flavour in ("host", "vm") else None
         release = "" if self.release == default else f"@{self.release}"
         return prefix + "+".join((named(self.scenario, self.agent) + release, *self.faults))
 
@@ -241,7 +241,7 @@ def default_labs() -> list[LabSpec]:
 
 
 def parse_labs(text: str, site: Path | None = None, agent: str | None = None) -> list[LabSpec]:
-    """Parse the value of ``--lab``: a comma list of ``[engine:|host:]SCENARIO[@RELEASE|@podman][+FAULT…]``, or ``all``.
+    """Parse ``--lab``: a comma list of ``[engine:|host:|vm:]SCENARIO[@RELEASE|@podman][+FAULT…]``, or ``all``.
 
     Args:
         text: the value.
@@ -302,7 +302,7 @@ def _parse_lab(text: str) -> LabSpec:
     name = text
     if ":" in text:
         prefix, name = text.split(":", 1)
-        flavours: dict[str, Flavour] = {"netns": "netns", "engine": "engine", "host": "host"}
+        flavours: dict[str, Flavour] = {"netns": "netns", "engine": "engine", "host": "host", "vm": "vm"}
         if prefix not in flavours:
             raise SelectionError(f"--lab: unknown flavour {prefix!r} in {text!r}; allowed: {', '.join(flavours)}")
         flavour = flavours[prefix]
@@ -316,13 +316,13 @@ def _parse_lab(text: str) -> LabSpec:
     if scenario not in buildable:
         if scenario in PODMAN_ONLY:
             raise SelectionError(f"--lab: lab {scenario!r} needs podman: engine:{scenario}@{podman.NAME}")
-        if scenario in SCENARIOS or scenario in WHOLE_HOSTS:
+        if scenario in SCENARIOS | WHOLE_HOSTS | VIRTUAL_MACHINES:
             raise SelectionError(f"--lab: lab {scenario!r} has no flavour {flavour!r}; with it: {', '.join(buildable)}")
         raise SelectionError(_unknown("lab", scenario, (*buildable, SITE_LAB)))
     if at and flavour == "netns":
         raise SelectionError(
-            f"--lab: {text!r} names a release, which only a whole host or an engine has "
-            f"(host:LAB@{release}, engine:LAB@{release})"
+            f"--lab: {text!r} names a release, which only a whole host, a virtual machine or an engine has "
+            f"(host:LAB@{release}, vm:LAB@{release}, engine:LAB@{release})"
         )
     if at and flavour == "engine" and buildable[scenario]().intent.mode.startswith("pipework"):
         raise SelectionError(f"--lab: lab {scenario!r} runs pipework, which the engine of another release lacks")
@@ -341,6 +341,8 @@ def _parse_lab(text: str) -> LabSpec:
             raise SelectionError(f"--lab: fault {fault!r} needs podman: engine:{scenario}@{podman.NAME}+{fault}")
         if FAULTS[fault].flavour == "host" and flavour != "host":
             raise SelectionError(f"--lab: fault {fault!r} needs a whole host: host:{text.rpartition(':')[2]}")
+    if flavour == "vm":
+        return LabSpec(scenario, flavour, tuple(faults), release=release or DEFAULT_RELEASE)
     if flavour != "host" and not at:
         return LabSpec(scenario, flavour, tuple(faults))
     base = BaseRoot(podman.RELEASE if release == podman.NAME else release or DEFAULT_RELEASE)
@@ -366,7 +368,7 @@ def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 def catalogue() -> Iterator[str]:
     """Yield the lines of ``--lab list``: name, flavour, chapter of the guide; then the faults of each lab."""
-    width = max(len(name) for name in (*SCENARIOS, *WHOLE_HOSTS)) + len("engine:")
+    width = max(len(name) for name in SCENARIOS | WHOLE_HOSTS | VIRTUAL_MACHINES) + len("engine:")
     for name, scenario in SCENARIOS.items():
         for flavour in ("netns", "engine"):
             shown = name if flavour == "netns" else f"engine:{name}"
@@ -376,6 +378,9 @@ def catalogue() -> Iterator[str]:
     for name, scenario in WHOLE_HOSTS.items():
         shown = f"host:{name}"
         yield f"{shown:<{width}}  host    {scenario.guide}"
+    for name, scenario in VIRTUAL_MACHINES.items():
+        shown = f"vm:{name}"
+        yield f"{shown:<{width}}  vm      {scenario.title}"
     yield f"{SITE_LAB:<{width}}  netns   {SITE_LAB_TITLE}: --lab {SITE_LAB} --site FILE"
     yield ""
     yield "Faults (LAB+FAULT):"

@@ -17,6 +17,8 @@ from netns_lab.lab_targets import ReplicaTarget
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
 from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from netns_lab.rtnetlink_batch import LabBuildError
+from netns_lab.virtual_machine.guest_kernel import processor
+from netns_lab.virtual_machine.wired_lab import build_on_own_kernel
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot, BaseRootFailed
 from netns_lab.whole_host.host_lab import build_whole_host
 from netns_lab.whole_host.host_requirements import base_root
@@ -62,6 +64,12 @@ def build_lab(spec: LabSpec) -> Lab:
     plan = spec.plan()
     if spec.flavour == "host":
         return _with_faults(build_whole_host(plan, _base_root(spec.release or DEFAULT_RELEASE)), spec)
+    if spec.flavour == "vm":
+        if processor() is None:
+            raise TargetUnavailable(
+                f"lab {spec.name} runs in a virtual machine: ./viacheck --lab {spec.name} starts one"
+            )
+        return _with_faults(build_on_own_kernel(plan), spec)
     needs = dict(plan.needs)
     for fault in faults_of(spec):
         needs |= fault.needs

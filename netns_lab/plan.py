@@ -68,6 +68,17 @@ class SegmentMachines:
 
 
 @dataclass(frozen=True, slots=True)
+class Radio:
+    """A wireless interface of a machine, on a simulated radio of a virtual machine's kernel."""
+
+    machine: str
+    interface: str
+    ssid: str
+    access_point: bool = False
+    """Whether it offers the network; else it joins it as a station."""
+
+
+@dataclass(frozen=True, slots=True)
 class LabPlan:
     """A whole lab, ready to be built."""
 
@@ -110,6 +121,10 @@ class LabPlan:
     """Programs that must be installed, and the Debian package of each."""
     link_hook: str | None = None
     """A program of the host that runs with the name of an interface whenever the interface comes up."""
+    radios: tuple[Radio, ...] = ()
+    """Wireless interfaces, access points first; only a virtual machine's kernel has radios."""
+    commands: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Commands that make what the builder does not, in order, each with its machine; for a virtual machine."""
 
     @property
     def boots(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TESTS = str(ROOT / "tests")
 QUICK = str(ROOT / "tests" / "unit")
+VIRTUAL_MACHINES = ROOT / "tests" / "vm"
 MATRIX_TESTS = "test_fault_matrix.py"
 
 # A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
@@ -60,12 +62,19 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.numprocesses = option.numprocesses or 0
     if option.quick and config.args == [TESTS]:
         config.args[:] = [QUICK]
+    if option.vm and config.args == [TESTS]:
+        config.args[:] = [str(VIRTUAL_MACHINES)]
     if hasattr(config, "workerinput"):
         return
     alone = option.usepdb or option.collectonly or option.capture == "no" or option.numprocesses is not None
     if config.args in ([TESTS], [QUICK]) and not alone:
         # Labs wait for half of their time.
         start_workers(config, spare=1 if option.quick else 3)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the tests that boot a virtual machine, unless they are asked for."""
+    return True if collection_path == VIRTUAL_MACHINES and not config.option.vm else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,8 +18,17 @@ from netns_lab.scenarios.nat import (
 from netns_lab.scenarios.bridge import MACVLAN_NETWORK, PARENT
 from netns_lab.scenarios.managers import policy_routing_netplan, policy_routing_nm
 from netns_lab.scenarios.networkd import policy_routing_networkd
+from netns_lab.scenarios.other_kernels import wifi
 from netns_lab.scenarios.pipework_boot import pipework_rc_local, pipework_unit
-from netns_lab.scenarios.register import BLANK, PODMAN_ONLY, SCENARIOS, WHOLE_HOSTS, Flavour, scenario
+from netns_lab.scenarios.register import (
+    BLANK,
+    PODMAN_ONLY,
+    SCENARIOS,
+    VIRTUAL_MACHINES,
+    WHOLE_HOSTS,
+    Flavour,
+    scenario,
+)
 from netns_lab.scenarios.survival import policy_routing_ifupdown
 
 __all__ = [
@@ -35,6 +44,7 @@ __all__ = [
     "TABLE",
     "TABLE_NAME",
     "USERSPACE_NETWORK",
+    "VIRTUAL_MACHINES",
     "WHOLE_HOSTS",
     "Flavour",
     "pipework_rc_local",
@@ -44,4 +54,5 @@ __all__ = [
     "policy_routing_networkd",
     "policy_routing_nm",
     "scenario",
+    "wifi",
 ]

@@ -25,7 +25,7 @@ class Scenario:
         return self.describe(LabDraft(self.name, self.title, self.guide))
 
 
-Flavour = Literal["netns", "engine", "host"]
+Flavour = Literal["netns", "engine", "host", "vm"]
 
 SCENARIOS: dict[str, Scenario] = {}
 """Scenarios that run in namespaces, with or without a Docker engine."""
@@ -33,6 +33,8 @@ WHOLE_HOSTS: dict[str, Scenario] = {}
 """Scenarios that run as a whole host with an init of its own; some of them are in SCENARIOS too."""
 PODMAN_ONLY: dict[str, Scenario] = {}
 """Scenarios that only podman can run: Docker has no network of their kind."""
+VIRTUAL_MACHINES: dict[str, Scenario] = {}
+"""Scenarios that need another kernel, which a virtual machine boots."""
 BLANK: set[str] = set()
 """Scenarios to start from: their intent holds only after a person's own commands have run."""
 
@@ -56,6 +58,8 @@ def scenario(
             SCENARIOS[name] = registered
         if "host" in flavours:
             WHOLE_HOSTS[name] = registered
+        if "vm" in flavours:
+            VIRTUAL_MACHINES[name] = registered
         if blank:
             BLANK.add(name)
         return registered

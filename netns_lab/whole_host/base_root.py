@@ -50,11 +50,13 @@ class BaseRoot:
     """The base root of a release in the cache, built or not."""
 
     release: str
+    more_packages: tuple[str, ...] = ()
+    """What a root of its own has besides the packages of every whole host."""
 
     @property
     def packages(self) -> tuple[str, ...]:
         """Return the packages that the root is built with, besides the essential ones."""
-        return (*PACKAGES, *OF_RELEASE[self.release])
+        return (*PACKAGES, *OF_RELEASE[self.release], *self.more_packages)
 
     @property
     def folder(self) -> Path:

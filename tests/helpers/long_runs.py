@@ -1,4 +1,4 @@
-"""Longer runs, which a scheduled job makes: ``--fuzz SECONDS``, ``--soak`` and ``--releases``."""
+"""Longer runs, which a scheduled job makes: ``--fuzz SECONDS``, ``--soak``, ``--releases`` and ``--vm``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def add_options(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--releases", action="store_true", help="run engines and live hosts of all Debian releases, not of one only"
     )
+    group.addoption(
+        "--vm", action="store_true",
+        help="run tests/vm only: labs on Debian's kernels in qemu, with --releases on those of all releases",
+    )  # fmt: skip
 
 
 class Fuzzing:

@@ -629,6 +629,22 @@ def test_rules_for_tunnels_vrfs_and_other_users_do_not_match() -> None:
     assert decision.interface == "wlan0"
 
 
+@pytest.mark.parametrize("interface", ["wlan0", "vrf0"])
+def test_a_packet_of_a_vrf_makes_the_decision_uncertain(interface: str) -> None:
+    state = agent_host()
+    links = tuple(replace(link, master="vrf0") if link.name == "wlan0" else link for link in state.links)
+    vrf = Link(index=90, name="vrf0", kind="vrf", flags=("UP",))
+    rule = Rule(family=4, priority=1000, l3mdev=True)
+    state = replace(state, links=(*links, vrf), rules=(*state.rules[:1], rule, *state.rules[1:]))
+    answer = decide(state, Packet("198.51.100.1", "172.17.0.2", iif=interface))
+    assert not answer.certain
+    assert answer.doubt.startswith("rule priority 1000 from all l3mdev")
+    assert "belongs to a VRF" in answer.doubt
+    request = decide(state, AGENT)
+    assert request.certain, "docker0 is in no VRF"
+    assert not request.doubt
+
+
 @pytest.mark.parametrize(
     ("source", "destination"), [("10.0.0.1", "2001:db8::1"), ("10.0.0.300", "10.0.0.1"), (None, "example")]
 )

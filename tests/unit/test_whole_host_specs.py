@@ -45,7 +45,8 @@ def test_an_engine_has_a_release_only_if_one_is_named() -> None:
         ("engine:policy-routing-netplan", "lab 'policy-routing-netplan' has no flavour 'engine'"),
         (
             "policy-routing@trixie",
-            "'policy-routing@trixie' names a release, which only a whole host or an engine has (host:LAB@trixie",
+            "'policy-routing@trixie' names a release, which only a whole host, a virtual machine or an engine has "
+            "(host:LAB@trixie",
         ),
         ("engine:pipework-dhcp@forky", "lab 'pipework-dhcp' runs pipework, which the engine of another release lacks"),
         ("engine:nat@sid", "unknown release 'sid' in 'engine:nat@sid'; allowed: bookworm, "),

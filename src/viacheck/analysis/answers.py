@@ -47,3 +47,10 @@ def untracked_answers(resolved: ResolvedIntent) -> dict[TransportProtocol, Path]
     tracer = PathTracer(resolved)
     paths = {protocol: tracer.trace(probe_traffic(resolved, protocol)) for protocol in resolved.intent.probe.protocols}
     return {protocol: path for protocol, path in paths.items() if path.answer_untracked_by is not None}
+
+
+def unknown_answer_route(resolved: ResolvedIntent, protocol: TransportProtocol) -> str:
+    """Return why the routing model cannot follow the answers of one protocol, as in a VRF; empty where it can."""
+    path = PathTracer(resolved).trace(probe_traffic(resolved, protocol))
+    unknown = any(hop.stage == "route" and hop.model == "unknown" for hop in path.answer)
+    return path.answer_reason if unknown else ""

@@ -204,7 +204,7 @@ class PathTracer:
         decision = self.resolved.model.decide(packet)
         hops.append(route_hop("host", decision))
         if not decision.certain:
-            reason = "a rule has a selector that the model cannot evaluate"
+            reason = decision.doubt
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         if (ended := _undelivered(decision, "the host's")) is not None:
             return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
@@ -344,7 +344,7 @@ class PathTracer:
         )
         hops.append(route_hop("host", decision))
         if not decision.certain:
-            return replace(path, answer=tuple(hops), answer_reason="a rule cannot be evaluated for the answer")
+            return replace(path, answer=tuple(hops), answer_reason=f"for the answer, {decision.doubt}")
         if decision.outcome != "unicast" or decision.interfaces != {arriving}:
             reason = f"the host's look-up for the answer: {decision}"
             return replace(

@@ -383,12 +383,18 @@ class ResolvedIntent:
 
     @cached_property
     def watchable(self) -> tuple[str, ...]:
-        """Every interface on which the agent's packets could show: all but loopback and the inner ports of bridges."""
-        present = [link.name for link in self.snapshot.host.links if link.name != "lo" and link.master is None]
+        """Every interface on which the agent's packets could show: all but loopback and the inner ports of bridges.
+
+        A VRF joins no frames as a bridge does, and sends none: its packets show on the interfaces that belong to it.
+        """
+        links = self.snapshot.host.links
+        vrfs = {link.name for link in links if link.kind == "vrf"}
+        alone = [link for link in links if link.master is None or link.master in vrfs]
+        present = [link.name for link in alone if link.name != "lo" and link.name not in vrfs]
         enslaved = [
             link.name
-            for link in self.snapshot.host.links
-            if link.master is not None and (link.name in self.intent.uplinks or link.name in self.layers.counts_for)
+            for link in links
+            if link not in alone and (link.name in self.intent.uplinks or link.name in self.layers.counts_for)
         ]
         missing = [uplink for uplink in self.intent.uplinks if uplink not in present and uplink not in enslaved]
         return tuple(present + enslaved + missing)

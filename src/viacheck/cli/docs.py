@@ -7,7 +7,7 @@ import importlib
 import inspect
 
 from netns_lab.faults import FAULTS
-from netns_lab.scenarios import PODMAN_ONLY, SCENARIOS, WHOLE_HOSTS
+from netns_lab.scenarios import PODMAN_ONLY, SCENARIOS, VIRTUAL_MACHINES, WHOLE_HOSTS
 from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE
 from viacheck.atomic_file import write_file
 from viacheck.flight_recorder.flight_result import TITLES
@@ -57,11 +57,12 @@ def faults_page() -> str:
 def labs_page() -> str:
     """Return docs/labs.md: every lab."""
     rows = ["| lab | what it is | guide | leaves by |", "| --- | --- | --- | --- |"]
-    for name, describe in (SCENARIOS | PODMAN_ONLY | WHOLE_HOSTS).items():
+    for name, describe in (SCENARIOS | PODMAN_ONLY | WHOLE_HOSTS | VIRTUAL_MACHINES).items():
         plan = describe()
         names = [f"`{name}`", f"`engine:{name}`"] if name in SCENARIOS else []
         names += [f"`engine:{name}@podman`"] if name in PODMAN_ONLY else []
         names += [f"`host:{name}`"] if name in WHOLE_HOSTS else []
+        names += [f"`vm:{name}`"] if name in VIRTUAL_MACHINES else []
         rows.append(f"| {', '.join(names)} | {plan.title} | {plan.guide} | {plan.intent.egress.uplink} |")
     rows.append(f"| `{SITE_LAB}` with `--site FILE` | {SITE_LAB_TITLE} | | as the file says |")
     return "# Labs\n\n" + HEADER + "\n".join(rows) + "\n"

@@ -151,12 +151,17 @@ def _run_command(commands: dict[str, str], arguments: list[str]) -> int:
     except CommandLineError as error:
         print_error(error.prog, error.text(arguments))
         return ExitStatus.USAGE
-    except UsageError as error:
-        print_error(prog, *error.lines)
-        return ExitStatus.USAGE
-    except CommandFailed as error:
+    except (UsageError, CommandFailed) as error:
+        return _refused(prog, error)
+
+
+def _refused(prog: str, error: UsageError | CommandFailed) -> ExitStatus:
+    """Print an error of a command; return its exit status."""
+    if isinstance(error, CommandFailed):
         print_error(prog, str(error))
         return ExitStatus.FAILED
+    print_error(prog, *error.lines)
+    return ExitStatus.USAGE
 
 
 def _run_pytest(command: str, arguments: list[str]) -> int:
@@ -165,6 +170,14 @@ def _run_pytest(command: str, arguments: list[str]) -> int:
 
         sys.stdout.writelines(f"{line}\n" for line in catalogue())
         return ExitStatus.OK
+    if command == "run" and any("vm:" in argument for argument in arguments):
+        from viacheck.cli.guest_run import asks_for_guest, run_in_guest
+
+        if asks_for_guest(arguments):
+            try:
+                return run_in_guest(arguments)
+            except (UsageError, CommandFailed) as error:
+                return _refused("viacheck", error)
     from viacheck.cli.pytest_run import run_pytest
 
     return run_pytest(PYTEST_COMMANDS[command], arguments)

@@ -34,7 +34,7 @@ from viacheck.packets.capture import Watch
 from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
 
-LAB_TICKS: Mapping[str | None, int] = {"netns": 200, "engine": 300, "host": 300}
+LAB_TICKS: Mapping[str | None, int] = {"netns": 200, "engine": 300, "host": 300, "vm": 300}
 """By flavour, the ticks for which packets are watched after an event in a lab, where a recovery follows at once. Ticks
 and not seconds, because a busy machine is slow in everything. A container asks for its gateway's MAC address once a
 second (retrans_time_ms), a namespace of a lab more often."""

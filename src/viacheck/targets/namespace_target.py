@@ -69,7 +69,7 @@ class NamespaceTarget:
         host: Namespace,
         *,
         title: str = "",
-        flavour: Literal["netns", "engine", "host"] | None = None,
+        flavour: Literal["netns", "engine", "host", "vm"] | None = None,
         services: Services | None = None,
     ) -> None:
         """Open the agent's namespace.

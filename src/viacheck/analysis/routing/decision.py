@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Literal
 
 from viacheck.analysis.routing.packet import Packet
-from viacheck.analysis.routing.rules import PassedRules, RuleStep
+from viacheck.analysis.routing.rules import NOT_EVALUATED, PassedRules, RuleStep
 from viacheck.model.measurements import KernelAnswer
 from viacheck.model.result import DecisionEvidence, DecisionStep
 from viacheck.model.snapshot import Route, Rule
@@ -100,6 +100,12 @@ class Decision:
     def interfaces(self) -> frozenset[str]:
         """Every interface that the packet may leave by."""
         return frozenset(exit_.interface for exit_ in self.exits)
+
+    @property
+    def doubt(self) -> str:
+        """A rule that the model cannot evaluate, and why; empty where the decision is certain."""
+        steps = () if self.certain else self.steps
+        return next((f"rule {step.rule}: {step.outcome}" for step in steps if NOT_EVALUATED in step.outcome), "")
 
     @property
     def delivered(self) -> bool:

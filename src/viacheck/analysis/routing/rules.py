@@ -5,7 +5,7 @@ Follows fib_rules_lookup and fib_rule_match (net/core/fib_rules.c), fib4_rule_ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from viacheck.analysis.routing.packet import LookupKey
@@ -14,6 +14,9 @@ from viacheck.analysis.routing.table import BITS, Hit, mask, read_prefix, same_t
 from viacheck.model.snapshot import Family, PortRange, Rule
 
 ALL_BITS = 0xFFFFFFFF
+IN_NO_VRF = "l3mdev: the packet belongs to no VRF"
+NOT_EVALUATED = "cannot be evaluated"
+IN_VRF = f"l3mdev {NOT_EVALUATED}: the packet belongs to a VRF; the rule counts as not matching"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,12 @@ class _ReadyRule:
     """A rule with its selectors as integers, and a step for each reason not to match."""
 
     __slots__ = (
-        "_plain", "destination", "destination_mask", "rule", "source", "source_mask", "unread_reason",
+        "_in_vrf", "_plain", "destination", "destination_mask", "rule", "source", "source_mask", "unread_reason",
     )  # fmt: skip
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, in_vrf: frozenset[str]) -> None:
         bits = BITS[rule.family]
-        self.rule = rule
+        self.rule, self._in_vrf = rule, in_vrf
         self.source, length = read_prefix(rule.source, rule.family) if rule.source else (0, 0)
         self.source_mask = mask(length, bits)
         self.destination, length = read_prefix(rule.destination, rule.family) if rule.destination else (0, 0)
@@ -56,7 +59,7 @@ class _ReadyRule:
             and not rule.unread
         )
         self.unread_reason = (
-            f"cannot be evaluated ({', '.join(rule.unread)}), and counts as not matching" if rule.unread else None
+            f"{NOT_EVALUATED} ({', '.join(rule.unread)}), and counts as not matching" if rule.unread else None
         )
 
     def mismatch(self, key: LookupKey) -> str | None:
@@ -97,7 +100,7 @@ class _ReadyRule:
         if rule.tun_id:
             return f"tun_id {rule.tun_id}: the packet came through no tunnel"
         if rule.l3mdev:
-            return "l3mdev: the packet belongs to no VRF"
+            return IN_NO_VRF if self._in_vrf.isdisjoint((key.iif, key.oif)) else IN_VRF
         return self.unread_reason
 
     @property
@@ -167,9 +170,16 @@ def _outside(wanted: PortRange | None, port: int) -> bool:
 class RuleList:
     """The rules of one family in the kernel's order."""
 
-    def __init__(self, rules: Iterable[Rule], family: Family) -> None:
-        """Prepare the rules; their order counts."""
-        self._rules = [_ReadyRule(rule) for rule in rules]
+    def __init__(self, rules: Iterable[Rule], family: Family, in_vrf: Collection[str] = ()) -> None:
+        """Prepare the rules; their order counts.
+
+        Args:
+            rules: of the family.
+            family: of the rules.
+            in_vrf: the interfaces that are VRFs or belong to one (Documentation/networking/vrf.rst of the kernel).
+        """
+        interfaces = frozenset(in_vrf)
+        self._rules = [_ReadyRule(rule, interfaces) for rule in rules]
         self.family = family
         self._first_of: dict[int, int] = {}
         for position, ready in enumerate(self._rules):
@@ -194,7 +204,7 @@ class RuleList:
             ready = self._rules[position]
             rule = ready.rule
             reason = ready.mismatch(key)
-            if reason is not None and reason == ready.unread_reason:
+            if reason is not None and reason in (ready.unread_reason, IN_VRF):
                 lookup.certain = False
             if (reason is None) == rule.invert:
                 continue

@@ -19,7 +19,7 @@ class FamilyRouting:
         """Hold a state, which must not change afterwards."""
         self.state = state
         self.sources = sources
-        self.rules = RuleList(state.rules_of(self.family), self.family)
+        self.rules = RuleList(state.rules_of(self.family), self.family, _in_vrf(state))
         index = route_index(state.routes, self.family)
         self.routes, self.table = index.routes, index.table
         self._ignoring_linkdown = frozenset(link.name for link in state.links if self.ignores_linkdown(link.name))
@@ -70,6 +70,12 @@ class FamilyRouting:
             refused_exits=refused_exits,
             certain=lookup.certain,
         )
+
+
+def _in_vrf(state: NetworkState) -> frozenset[str]:
+    """Return the names of VRFs and of the interfaces that belong to one."""
+    vrfs = {link.name for link in state.links if link.kind == "vrf"}
+    return frozenset(link.name for link in state.links if link.name in vrfs or link.master in vrfs)
 
 
 def _refusal(lookup: RuleLookup) -> RoutingOutcome:

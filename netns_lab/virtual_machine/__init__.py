@@ -1,0 +1,1 @@
+"""Labs on another kernel: a virtual machine boots Debian's kernel, and viacheck builds and judges the labs in it."""

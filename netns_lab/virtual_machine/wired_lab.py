@@ -1,0 +1,35 @@
+"""Builds a lab on the kernel of a virtual machine: what the builder makes, then radios, then the plan's commands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netns_lab import rtnetlink_batch
+from netns_lab.builder import build
+from netns_lab.lab import Lab, LabCommandError
+from netns_lab.plan import LabPlan
+from netns_lab.rtnetlink_batch import LabBuildError
+from netns_lab.virtual_machine.guest_kernel import kernel_note
+from netns_lab.virtual_machine.wireless import WirelessFailed, join_networks
+
+
+def build_on_own_kernel(plan: LabPlan) -> Lab:
+    """Build a lab that has radios and commands.
+
+    Raises:
+        LabBuildError: the kernel refuses a part of it, or a station does not join its network.
+    """
+    lab = build(replace(plan, notes=(*plan.notes, kernel_note())))
+    try:
+        join_networks(lab)
+        for name, argv in plan.commands:
+            lab.machines[name].run(*argv)
+        for machine in lab.machines.values():
+            rtnetlink_batch.settle(machine.namespace, machine.plan.state.links)
+    except (WirelessFailed, LabCommandError) as error:
+        lab.close()
+        raise LabBuildError(f"lab vm:{plan.name}: {error}") from error
+    except BaseException:
+        lab.close()
+        raise
+    return lab
