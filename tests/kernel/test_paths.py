@@ -29,7 +29,7 @@ from viacheck.packets.tokens import TokenSpace
 RANDOM_HOSTS = int(os.environ.get("VIACHECK_RANDOM_HOSTS", "12"))
 PACKETS = 12
 """Packets for each host."""
-SEEDS: tuple[int, ...] = (172, 200_025, 200_053, 200_078)
+SEEDS: tuple[int, ...] = (172, 200_025, 200_053, 200_078, 200_145)
 """Seeds at which the model once differed from the packets."""
 FLOW_MARKS, UNTRACKED = 100_000, 200_000
 """The first of the seeds whose hosts mark flows, too; and of those with packets that conntrack does not see, with marks

@@ -6,7 +6,7 @@ import tempfile
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from viacheck.model.measurements import Offer
@@ -17,7 +17,7 @@ from viacheck.packets.dhcp_discover import parse_offer
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, CapturedPacket, write_pcapng
 from viacheck.packets.probes import echo_request
 from viacheck.packets.scapy_packet import scapy_packet
-from viacheck.packets.tokens import TokenSpace
+from viacheck.packets.tokens import Token, TokenSpace
 
 TOKENS = TokenSpace()
 UDP_TOKEN, ICMP_TOKEN, TCP_TOKEN, DNS_TOKEN = (
@@ -27,6 +27,7 @@ UDP_TOKEN, ICMP_TOKEN, TCP_TOKEN, DNS_TOKEN = (
 NAME = TOKENS.name(DNS_TOKEN, "viacheck.invalid")
 V4 = {"src": "192.0.2.1", "dst": "198.51.100.1"}
 V6 = {"src": "2001:db8::1", "dst": "2001:db8::2"}
+SYN = {"flags": "S", "seq": TOKENS.sequence(TCP_TOKEN), "window": TOKENS.tcp_window}
 XID, REQUESTED = 0x12345678, "10.10.40.208"
 
 
@@ -38,7 +39,7 @@ def probe(version: int = 4) -> bytes:
 PACKETS = {
     "udp": (ETH_P_IP, probe()),
     "icmp": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.ICMP(type=8) / scapy.Raw(TOKENS.payload(ICMP_TOKEN)))),
-    "tcp": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.TCP(dport=33434, flags="S", seq=TOKENS.sequence(TCP_TOKEN)))),
+    "tcp": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.TCP(dport=33434, **SYN))),
     "dns": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.UDP() / scapy.DNS(qd=scapy.DNSQR(qname=NAME)))),
     "error": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.ICMP(type=3, code=4, nexthopmtu=1300) / scapy.Raw(probe()))),
     "redirect": (ETH_P_IP, bytes(scapy.IP(**V4) / scapy.ICMP(type=5, gw="192.0.2.9") / scapy.Raw(probe()))),
@@ -147,6 +148,53 @@ def test_a_token_survives_translation(source: IPv4Address, port: int, ttl: int) 
     assert classified is not None
     assert classified.token is UDP_TOKEN
     assert classified.source == str(source)
+
+
+REWRITTEN = (st.ip_addresses(v=4), st.ip_addresses(v=4), st.integers(0, 65535), st.integers(0, 65535))
+
+
+@given(*REWRITTEN)
+@example(IPv4Address("10.10.50.9"), IPv4Address("192.0.2.55"), 42058, 5353)
+def test_a_tcp_probe_survives_any_translation_and_so_does_its_answer(
+    source: IPv4Address, destination: IPv4Address, sport: int, dport: int
+) -> None:
+    classifier, there, back = Classifier(TOKENS), *_both_ways(source, destination)
+    syn = bytes(there / scapy.TCP(sport=sport, dport=dport, **SYN))
+    for flags in ("SA", "RA"):
+        answer = bytes(back / scapy.TCP(sport=dport, dport=sport, flags=flags, ack=TOKENS.sequence(TCP_TOKEN) + 1))
+        assert _seen(classifier, syn) == (TCP_TOKEN, "probe")
+        assert _seen(classifier, answer) == (TCP_TOKEN, "answer")
+
+
+@given(*REWRITTEN)
+@example(IPv4Address("10.10.50.9"), IPv4Address("192.0.2.55"), 42058, 5353)
+def test_a_udp_probe_survives_any_translation_and_so_does_its_answer(
+    source: IPv4Address, destination: IPv4Address, sport: int, dport: int
+) -> None:
+    assume(source != destination and UDP_TOKEN.destination != str(source) and UDP_TOKEN.port != sport)
+    classifier, there, back = Classifier(TOKENS), *_both_ways(source, destination)
+    payload = scapy.Raw(TOKENS.payload(UDP_TOKEN))
+    assert _seen(classifier, bytes(there / scapy.UDP(sport=sport, dport=dport) / payload)) == (UDP_TOKEN, "probe")
+    assert _seen(classifier, bytes(back / scapy.UDP(sport=dport, dport=sport) / payload)) == (UDP_TOKEN, "answer")
+
+
+def test_a_syn_of_another_program_is_no_probe_whatever_its_sequence_number() -> None:
+    foreign = {**SYN, "window": TOKENS.tcp_window ^ 1}
+    reset = scapy.TCP(sport=5353, dport=9, flags="RA", ack=TOKENS.sequence(TCP_TOKEN) + 1)
+    classifier = Classifier(TOKENS)
+    for tcp in (scapy.TCP(dport=33434, **foreign), reset):
+        assert _seen(classifier, bytes(scapy.IP(src="10.0.0.1", dst="10.0.0.2") / tcp)) is None
+
+
+def _both_ways(source: IPv4Address, destination: IPv4Address) -> tuple[scapy.Packet, scapy.Packet]:
+    """Return the IPv4 headers of a probe and of its answer."""
+    there = scapy.IP(src=str(source), dst=str(destination))
+    return there, scapy.IP(src=str(destination), dst=str(source))
+
+
+def _seen(classifier: Classifier, octets: bytes) -> tuple[Token | None, str] | None:
+    classified = classifier.classify(ETH_P_IP, octets)
+    return None if classified is None else (classified.token, classified.role)
 
 
 @given(st.binary(max_size=300))

@@ -7,6 +7,7 @@ the quote is compared with the probes that were seen on the same wire.
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -154,21 +155,31 @@ class Classifier:
         # An echoed datagram is the probe again; only its addresses and ports differ.
         to_target = udp.dport == token.port and (packet.dst == token.destination or udp.sport != token.port)
         from_target = udp.sport == token.port and (packet.src == token.destination or udp.dport != token.port)
+        if not to_target and not from_target:
+            sent = struct.pack(">HHH", udp.dport, udp.sport, udp.len)
+            from_target = self._answers_seen(packet, _IPPROTO_UDP, sent)
         return self._classified(packet, token, "answer" if from_target and not to_target else "probe", "udp")
 
     def _tcp(self, packet: Packet, tcp: Packet) -> ClassifiedFrame | None:
         flags = int(tcp.flags)
-        if flags & _ACK:
-            token = self._tokens.in_sequence((tcp.ack - 1) & 0xFFFFFFFF)
-            role, note = ("answer", "SYN-ACK" if flags & _SYN else "RST") if flags & (_SYN | _RST) else ("other", "")
-        else:
+        if not flags & _ACK:
+            # NAT may have rewritten every address and port: neither is asked for.
             token = self._tokens.in_sequence(tcp.seq)
-            role, note = ("probe", "SYN") if flags & _SYN else ("other", "")
-        if token is None or role == "other":
+            if token is None or not flags & _SYN or tcp.window != self._tokens.tcp_window:
+                return None
+            return self._classified(packet, token, "probe", "tcp", "SYN")
+        sequence = (tcp.ack - 1) & 0xFFFFFFFF
+        token = self._tokens.in_sequence(sequence)
+        if token is None or not flags & (_SYN | _RST):
             return None
-        if token.port not in (tcp.dport, tcp.sport) and token.destination not in (packet.dst, packet.src):
+        from_target = tcp.sport == token.port or packet.src == token.destination
+        if not from_target and not self._answers_seen(packet, _IPPROTO_TCP, sequence.to_bytes(4, "big")):
             return None
-        return self._classified(packet, token, "probe" if role == "probe" else "answer", "tcp", note)
+        return self._classified(packet, token, "answer", "tcp", "SYN-ACK" if flags & _SYN else "RST")
+
+    def _answers_seen(self, packet: Packet, number: int, start: bytes) -> bool:
+        """Return whether a packet comes from where a probe went that was seen: NAT may have changed where to."""
+        return (str(packet.dst), str(packet.src), number, start) in self._seen
 
     def _classified(self, packet: Packet, token: Token, role: Role, protocol: str, note: str = "") -> ClassifiedFrame:
         if role == "probe":

@@ -330,7 +330,7 @@ class ProbeBatch:
             return echo_request(request.version, _source_port(request), token.number & 0xFFFF, payload)
         tcp = scapy.TCP(
             sport=_source_port(request), dport=token.port, flags="S", seq=self._tokens.sequence(token),
-            options=[("MSS", 1460)],
+            window=self._tokens.tcp_window, options=[("MSS", 1460)],
         )  # fmt: skip
         if request.size is not None:
             tcp = tcp / scapy.Raw(payload)

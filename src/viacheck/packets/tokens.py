@@ -1,12 +1,14 @@
 """Tokens: marks that identify a probe wherever it is seen, whatever NAT changed, and that no other packet carries.
 
 A run has one token space. Its magic numbers are random, so that two runs on one wire never mix. A token travels in the
-first octets of the payload (ICMP echo, UDP), in the initial sequence number (TCP), or in the queried name (DNS).
+first octets of the payload (ICMP echo, UDP), in the initial sequence number (TCP), or in the queried name (DNS). A TCP
+probe's window is one more magic number: no NAT rewrites it, and 32 bits alone are few among the SYNs of a busy host.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import struct
 from dataclasses import dataclass
 from threading import Lock
@@ -23,6 +25,8 @@ TOKEN_OCTETS = 8
 _PADDING = b"viacheck."
 _DNS_HEADER = 12
 _LABEL_LENGTH = 16
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 8192, 65535
+"""Windows that the SYNs of usual systems have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class TokenSpace:
         """Draw the magic numbers."""
         self.magic = os.urandom(4)
         self.tcp_magic = int.from_bytes(os.urandom(2), "big")
+        self.tcp_window = _SMALLEST_WINDOW + secrets.randbelow(_LARGEST_WINDOW + 1 - _SMALLEST_WINDOW)
         self._issued: dict[int, Token] = {}
         self._by_counter: dict[int, Token] = {}
         self._fences = 0
