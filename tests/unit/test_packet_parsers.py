@@ -178,6 +178,14 @@ def test_a_udp_probe_survives_any_translation_and_so_does_its_answer(
     assert _seen(classifier, bytes(back / scapy.UDP(sport=dport, dport=sport) / payload)) == (UDP_TOKEN, "answer")
 
 
+@pytest.mark.parametrize(("reporter", "role"), [("192.0.2.55", "answer"), ("10.10.50.1", "error")])
+def test_a_closed_port_of_the_target_after_nat_is_an_answer_and_of_a_router_is_not(reporter: str, role: str) -> None:
+    udp = scapy.UDP(sport=40000, dport=5353) / scapy.Raw(TOKENS.payload(UDP_TOKEN))
+    quoted = scapy.IP(src="10.10.50.9", dst="192.0.2.55") / udp
+    error = scapy.IP(src=reporter, dst="10.10.50.9") / scapy.ICMP(type=3, code=3) / quoted
+    assert _seen(Classifier(TOKENS), bytes(error)) == (UDP_TOKEN, role)
+
+
 def test_a_syn_of_another_program_is_no_probe_whatever_its_sequence_number() -> None:
     foreign = {**SYN, "window": TOKENS.tcp_window ^ 1}
     reset = scapy.TCP(sport=5353, dport=9, flags="RA", ack=TOKENS.sequence(TCP_TOKEN) + 1)

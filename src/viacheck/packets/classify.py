@@ -199,8 +199,9 @@ class Classifier:
         if token is None:
             return None
         protocol = "icmpv6" if isinstance(packet, scapy.IPv6) else "icmp"
-        # A closed port, reported by the target itself, is an answer as much as a TCP reset is.
-        if error.closed_port and packet.src == token.destination:
+        # A closed port, reported by the target itself, is an answer as much as a TCP reset is. NAT may have changed the
+        # target; the quote holds its address as it is on this wire.
+        if error.closed_port and packet.src in (token.destination, quoted.dst):
             return ClassifiedFrame(token, "answer", protocol, packet.src, packet.dst, error.text)
         note = f"{error.text}, reported by {packet.src}"
         return ClassifiedFrame(token, "error", protocol, packet.src, packet.dst, note, error.final, error.mtu)
