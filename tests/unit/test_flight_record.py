@@ -286,6 +286,23 @@ def test_a_lost_probe_counts_once_it_was_repeated(confirmed: bool, departures: i
     assert len(summarize(entries, "wlan0").departures) == departures
 
 
+def test_a_silence_lasts_from_its_first_lost_probe_to_its_last(tmp_path: Path) -> None:
+    entries = [
+        {"t": T0, "kind": "start"}, way(T0, [], []), probes(T0, "as-intended", "wlan0"),
+        probes(T0 + 60 * S, "lost", None), probes(T0 + 63 * S, "lost", None, confirmed=True),
+        probes(T0 + 120 * S, "lost", None), probes(T0 + 180 * S, "lost", None),
+        probes(T0 + 183 * S, "as-intended", "wlan0", confirmed=True), probes(T0 + 240 * S, "lost", None),
+        probes(T0 + 243 * S, "as-intended", "wlan0", confirmed=True),
+        {"t": T0 + 300 * S, "kind": "end", "why": "SIGTERM"},
+    ]  # fmt: skip
+    summary = summarize(entries, "wlan0")
+    (departure,) = summary.departures
+    assert (departure.begin_ns, departure.seconds, departure.probes) == (T0 + 60 * S, 120.0, {"lost": 4})
+    _overall, single, _watch = flight_result(flight(tmp_path), summary).results
+    assert single.verdict is Verdict.FAIL
+    assert "for at least 2 min the packets left nowhere" in single.observed
+
+
 def test_a_restart_is_a_gap_that_has_a_name_and_an_end_in_it_is_not_exact(tmp_path: Path) -> None:
     entries = [
         {"t": T0, "kind": "start"}, way(T0, [], []), probes(T0, "as-intended", "wlan0"),

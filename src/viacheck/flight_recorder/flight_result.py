@@ -203,7 +203,9 @@ class _Judge:
             return f"the packets {where} from then on, until the watch ended"
         if not departure.end_known:
             return f"the packets {where}; that ended while the watch was interrupted, after {_lasting(lasting)} at most"
-        return f"for {_lasting(lasting)} the packets {where}"
+        # Probes alone show neither when it began nor when it ended: that lies between two rounds.
+        at_least = "at least " if departure.seen_by.keys() == {"probes"} else ""
+        return f"for {at_least}{_lasting(lasting)} the packets {where}"
 
     def _packets(self, departure: WayDeparture) -> str:
         if departure.packets:

@@ -162,12 +162,24 @@ def summarize(lines: Iterable[RecordLine], uplink: str) -> FlightSummary:
     return summary
 
 
+@dataclass(slots=True)
+class _Silence:
+    """The probes of a class that were lost one after the other."""
+
+    begin_ns: int
+    confirmed: bool = False
+    """A repeated probe was lost too: each further one counts at once."""
+    uncounted: Counter[str] = field(default_factory=Counter)
+
+
 class _Reader:
     def __init__(self, uplink: str) -> None:
         self._uplink = uplink
         self.summary = FlightSummary()
         self._paused = False
         """The recorder has paused since the latest line about the way."""
+        self._silent: dict[str, _Silence] = {}
+        """The classes whose latest probe was lost."""
 
     def read(self, entry: Entry) -> None:
         time_ns: int = entry["t"]
@@ -180,10 +192,12 @@ class _Reader:
                 summary.ended = None
             case "resume":
                 self._paused = True
+                self._silent.clear()
                 summary.ended = None
                 summary.pauses.append(Pause(int(entry["since"]), time_ns, "the recorder did not run"))
             case "pause":
                 seconds = float(entry["seconds"])
+                self._silent.clear()
                 summary.pauses.append(Pause(time_ns - int(seconds * 1e9), time_ns, str(entry["why"])))
             case "overrun":
                 summary.overruns.append(time_ns)
@@ -293,15 +307,20 @@ class _Reader:
             )  # fmt: skip
             summary.probes[probe.outcome] += 1
             summary.probes_seen.append(probe)
-            departure = self._near(probe.time_ns, probe.time_ns)
-            wrong = probe.outcome == "leaked" or (
-                entry["confirmed"] is True and probe.outcome in ("lost", "wrong-source")
-            )
+            silence = self._silence(probe, confirmed=entry["confirmed"] is True)
+            wrong = probe.outcome == "leaked" or (silence is not None and silence.confirmed)
+            begin_ns = silence.begin_ns if silence is not None and wrong else probe.time_ns
+            departure = self._near(begin_ns, probe.time_ns)
             if wrong and departure is None:
-                departure = self._begin(probe.time_ns)
+                departure = self._begin(begin_ns)
                 departure.end_ns = probe.time_ns
             if departure is not None and probe.outcome not in ("as-intended", "late"):
                 departure.probes[probe.outcome] += 1
+                if silence is not None and wrong:
+                    departure.probes.update(silence.uncounted)
+                    silence.uncounted.clear()
+            elif silence is not None:
+                silence.uncounted[probe.outcome] += 1
             if departure is not None and wrong:
                 departure.seen_by["probes"] = None
                 departure.classes[probe.text] = None
@@ -310,8 +329,18 @@ class _Reader:
                     departure.end_ns = max(departure.end_ns or 0, probe.time_ns)
         del summary.probes_seen[:-PROBES_KEPT]
 
+    def _silence(self, probe: FlightProbe, *, confirmed: bool) -> _Silence | None:
+        """Return since when the probes of a class are lost; None when this one was not."""
+        if probe.outcome not in ("lost", "wrong-source"):
+            self._silent.pop(probe.text, None)
+            return None
+        silence = self._silent.setdefault(probe.text, _Silence(probe.time_ns))
+        silence.confirmed |= confirmed
+        return silence
+
     def _agent(self, time_ns: int, entry: Entry) -> None:
         away = self.summary.agent_away
+        self._silent.clear()
         if entry["away"]:
             away.append(Pause(time_ns, time_ns, str(entry["why"])))
             # An agent that ends takes its interface down first: that is no way of its packets.
