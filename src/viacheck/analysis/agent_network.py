@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import IPv4Address
 
 from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
@@ -141,6 +142,10 @@ def intended_link(resolved: ResolvedIntent) -> Link | None:
         return resolved.bridged_link
     attachment = attachment_to(resolved, wanted) if wanted is not None else None
     own = attachment.address if attachment is not None else None
+    if resolved.intent.agent.netns is not None and resolved.agent_subnet is not None:
+        # No engine says which address of a bare namespace belongs to the intended network.
+        subnet = resolved.agent_subnet
+        own = next((on.address for on in agent.addresses if on.family == 4 and IPv4Address(on.address) in subnet), None)
     return next((agent.link(address.interface) for address in agent.addresses if address.address == own), None)
 
 

@@ -126,7 +126,7 @@ def default_by_other_network(resolved: ResolvedIntent, _measured: Measurements) 
     other = other_default(resolved)
     if other is None or apart_from_attachment(resolved) is not None:
         return
-    wanted = intended_docker_network(resolved)
+    wanted = intended_docker_network(resolved) if resolved.intent.agent.container is not None else None
     name = f"{engine_name(resolved)}'s network {other.network}" if other.network else f"its interface {other.interface}"
     remedy, decision = _prefer_intended(resolved, other, wanted)
     yield Cause(
