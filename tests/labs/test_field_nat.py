@@ -288,6 +288,52 @@ SITUATIONS = {
         named=("metric 600, whose metric is lower than 20100",),
         remedy=True,
     ),
+    "second-network-of-the-agent": Situation(
+        commands=(
+            "ip link add br-two type bridge", "ip address add 172.31.0.1/24 dev br-two", "ip link set br-two up",
+            "ip link add two type veth peer name eth1 netns agent", "ip link set two master br-two up",
+            "ip -n agent address add 172.31.0.10/24 dev eth1", "ip -n agent link set eth1 up",
+            "ip -n agent route replace default via 172.31.0.1",
+            "iptables -t nat -A POSTROUTING -s 172.31.0.0/24 ! -o br-two -j MASQUERADE",
+        ),
+        expected={
+            "EGRESS-01": (FAIL, "DEFAULT_BY_OTHER_NETWORK"), "EGRESS-05": (FAIL, "DEFAULT_BY_OTHER_NETWORK"),
+            "EGRESS-08": (FAIL, "DEFAULT_BY_OTHER_NETWORK"), "ROUTE-05": (FAIL, "DEFAULT_BY_OTHER_NETWORK"),
+        },
+        named=("by its interface eth1 ('default via 172.31.0.1 dev eth1'), not by eth0",),
+        remedy=True,
+    ),
+    "lower-metric-in-the-table": Situation(
+        commands=("ip route del default table 200",
+                  "ip route add default via 10.10.50.1 dev wlan0 metric 600 table 200",
+                  "ip route add default via 10.10.40.1 dev eth0 metric 100 table 200"),
+        expected={
+            "ROUTE-04": (FAIL, "TABLE_WRONG_UPLINK"), "EGRESS-01": (FAIL, "TABLE_WRONG_UPLINK"),
+            "ROUTE-07": (ADVISORY, "FAIL_OPEN"),
+        },
+        named=("default via 10.10.40.1 dev eth0 metric 100 table 200",),
+        remedy=True,
+        still={"ROUTE-07": (ADVISORY, "FAIL_OPEN")},
+    ),
+    "prohibited-in-the-table": Situation(
+        commands=("ip route add prohibit 198.51.100.0/24 table 200",),
+        expected={"ROUTE-04": (FAIL, "TABLE_WRONG_UPLINK"), "EGRESS-01": (FAIL, "TABLE_WRONG_UPLINK")},
+        named=("'prohibit 198.51.100.0/24 table 200' decides for 198.51.100.1 before a default route of table 200",),
+        remedy=True,
+    ),
+    "longer-prefix-in-the-table": Situation(
+        commands=("ip route add 128.0.0.0/1 via 10.10.40.1 dev eth0 table 200",),
+        expected={"ROUTE-04": (FAIL, "TABLE_WRONG_UPLINK"), "EGRESS-01": (FAIL, "TABLE_WRONG_UPLINK")},
+        named=("leaves by eth0, not by wlan0 alone",),
+        remedy=True,
+    ),
+    # An unreachable route of the highest metric would come after the route by eth0.
+    "failover-in-the-table": Situation(
+        commands=("ip route add default via 10.10.40.1 dev eth0 metric 100 table 200",),
+        expected={"ROUTE-04": PASS, "EGRESS-01": PASS, "ROUTE-07": (ADVISORY, "FAIL_OPEN")},
+        named=("the route default via 10.10.40.1 dev eth0 metric 100 table 200",),
+        remedy=False,
+    ),
     # Nearly every flow hashes to eth0, so that the probes do; the way of others is another one.
     "load-balanced-default": Situation(
         commands=(

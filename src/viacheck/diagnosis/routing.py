@@ -301,6 +301,9 @@ def table_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
     table, uplink, intended = resolved.table, resolved.uplink, resolved.intent.gateway
     route, default = deciding_route(resolved), default_route_by(resolved, uplink)
     set_default = command("ip", "route", "replace", *(default or ()), "table", table)
+    if route is not None and not route.is_default and ({hop.interface for hop in route.nexthops} != {uplink}):
+        yield _longer_prefix(resolved, route)
+        return
     if route is None or not route.nexthops:
         backstop = f" except the backstop '{route}'" if route is not None else ""
         add_default = Remedy((set_default,), (command("ip", "route", "del", *(default or ()), "table", table),))
@@ -311,7 +314,9 @@ def table_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
             add_default if default else NO_REMEDY, _DECIDES,
         )  # fmt: skip
         return
-    remedy = Remedy((set_default,), (command(*route_argv("replace", route)),)) if default else NO_REMEDY
+    # With another metric the new route stands beside the old one, and precedes it.
+    restore = ["ip", "route", "del", *(default or ()), "table", table] if route.metric else route_argv("replace", route)
+    remedy = Remedy((set_default,), (command(*restore),)) if default else NO_REMEDY
     if {hop.interface for hop in route.nexthops} != {uplink}:
         interfaces = " and ".join(sorted({str(hop.interface) for hop in route.nexthops}))
         yield Cause(
@@ -338,6 +343,23 @@ def table_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
             NO_REMEDY if in_file else remedy, _DECIDES | EGRESS,
             site_file=gateway_line(uplink, in_file) if in_file else (), decision=CORRECT_GATEWAY if in_file else None,
         )  # fmt: skip
+
+
+def _longer_prefix(resolved: ResolvedIntent, route: Route) -> Cause:
+    """Return the cause of a route that the table's default route, right or wrong, does not take the place of."""
+    interfaces = " and ".join(sorted({str(hop.interface) for hop in route.nexthops}))
+    remedy = Remedy((command(*route_argv("del", route)),), (command(*route_argv("add", route)),))
+    host = resolved.snapshot.host
+    others = replace(host, routes=tuple(other for other in host.routes if other != route))
+    left = deciding_route(replace(resolved, snapshot=replace(resolved.snapshot, host=others)))
+    helps = left is not None and {hop.interface for hop in left.nexthops} == {resolved.uplink}
+    return Cause(
+        "TABLE_WRONG_UPLINK", "ROUTE-04",
+        f"the route '{route}' decides for {resolved.target} before a default route of table {resolved.table} does, and "
+        + (f"leaves by {interfaces}, not by {resolved.uplink} alone" if interfaces else "lets no packet out"),
+        remedy if helps else NO_REMEDY, _DECIDES | EGRESS,
+        decision=None if helps else f"remove that route, and set the default route of table {resolved.table}",
+    )  # fmt: skip
 
 
 def table_name_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -411,13 +433,22 @@ def fails_open(resolved: ResolvedIntent, measurements: Measurements) -> Iterator
         or gateway_facts(resolved, measurements.traffic, resolved.uplink).answers is False
     )
     decision = resolved.decision_without_uplink
-    by = f", by the rule {decision.rule} and the route {decision.route}" if closed else ""
+    # The route of metric 0 is the one that a corrected default replaces.
+    standby = (
+        resolved.intent.policy_routed
+        and decision.table == resolved.table
+        and decision.route is not None
+        and (not decision.route.is_default or decision.route.metric > 0)
+    )
+    by = f", by the rule {decision.rule} and the route {decision.route}" if closed or standby else ""
     yield Cause(
         "FAIL_OPEN", "ROUTE-07",
         f"when {resolved.uplink} goes down, the kernel removes its routes and keeps the rules: the agent's packets "
         f"would leave by {other}{by}",
-        remedy if resolved.intent.policy_routed and not closed and not route_first else NO_REMEDY,
+        remedy if resolved.intent.policy_routed and not closed and not standby and not route_first else NO_REMEDY,
         frozenset({"FLAP-06"}),
         decision=f"table {resolved.table} fails closed already; that rule or route decides before it: remove it, or "
-        "let it be" if closed else f"set the default route of table {resolved.table} first" if route_first else None,
+        "let it be" if closed else f"an unreachable route in table {resolved.table} would come after that route: "
+        "remove it, or let it be" if standby else f"set the default route of table {resolved.table} first"
+        if route_first else None,
     )  # fmt: skip
