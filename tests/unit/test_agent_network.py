@@ -18,7 +18,7 @@ from viacheck.diagnosis import Cause, diagnose
 from viacheck.model.check import MACVLAN, OWN_MAC
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import Measurements, Offer, TrafficMeasurements
-from viacheck.model.result import PacketsEvidence
+from viacheck.model.result import PacketsEvidence, PacketSighting
 from viacheck.model.snapshot import (
     Address,
     FilterChain,
@@ -272,6 +272,21 @@ def test_the_target_and_the_resolver_may_be_the_host_itself() -> None:
     )
     for asked in (by_option, by_host):
         assert cause_of("EGRESS-05", asked, measured).code == "RESOLVER_IS_HOST"
+
+
+def test_full_size_packets_that_left_are_lost_beyond_the_uplink() -> None:
+    place = resolved(networks=[MACVLAN0], of=container("macvlan0"))
+    left = PacketSighting(
+        time=0.0, interface="eth0", direction="out", probe=1, role="probe", protocol="icmp", source="10.10.40.193",
+        destination="198.51.100.1", source_mac="02:00:00:00:00:01", destination_mac="02:00:00:00:00:02", length=1514,
+    )  # fmt: skip
+    for sightings, text in (
+        ([left], "leave by eth0 and are lost beyond it"),
+        ([], "are lost between the agent and eth0"),
+    ):
+        packets = PacketsEvidence(title="full-size", sent=1, answered=0, sightings=sightings, watched=[])
+        measured = Measurements(traffic=TrafficMeasurements(packets={"full-size": packets}))
+        assert text in cause_of("EGRESS-06", place, measured).sentence
 
 
 def test_a_range_that_a_server_hands_out_moves_with_its_line_of_the_site_file() -> None:

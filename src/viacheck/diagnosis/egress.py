@@ -183,10 +183,12 @@ def mtu_trap(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[C
     if link is not None and agent is not None and link.mtu < agent.mtu:
         remedy = _set_agent_mtu(resolved, agent, link.mtu)
     size = agent.mtu if agent is not None else 1500
+    between = f"are lost between {resolved.bridge or 'the agent'} and {uplink}"
+    where = f"leave by {uplink} and are lost beyond it" if departures(packets, uplink) else between
     yield Cause(
         "MTU_TRAP", "EGRESS-06",
-        f"packets of {size} bytes are lost between {resolved.bridge or 'the agent'} and {uplink}, and no "
-        "'fragmentation needed' reaches the agent: small exchanges work, large ones hang",
+        f"packets of {size} bytes {where}, and no 'fragmentation needed' reaches the agent: small exchanges work, "
+        "large ones hang",
         remedy, evidence=(_mtu_evidence(link, bridge),),
     )  # fmt: skip
 
