@@ -193,8 +193,6 @@ SITUATIONS = {
         },
         named=("leave by eth0 or wlan0: drawn for each packet by", "wlan0: rule priority 900 from all fwmark 0x2"),
         remedy=True,
-        in_replica=dict.fromkeys(("ROUTE-02", "ROUTE-05", "EGRESS-01", "EGRESS-08"), (FAIL, "RULE_WRONG_SUBNET")),
-        replica_notes=("it draws a mark for each packet",),
     ),
     "packets-that-conntrack-does-not-see": Situation(
         commands=("iptables -t raw -A PREROUTING -i docker0 -j NOTRACK",),
