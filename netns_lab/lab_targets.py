@@ -11,6 +11,7 @@ from pathlib import Path
 
 from netns_lab.builder import build
 from netns_lab.control import NetnsLabControl
+from netns_lab.copied_host_spec import CopiedHostSpec
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import LabSpec, ReplicaSpec
 from netns_lab.plan import AGENT_PATH
@@ -30,7 +31,7 @@ _OF_THE_ENGINE = ("engine", "container")
 class LabTarget(NamespaceTarget):
     """A lab as a target."""
 
-    def __init__(self, spec: LabSpec, lab: Lab, *, ends_lab: bool = True) -> None:
+    def __init__(self, spec: LabSpec | CopiedHostSpec, lab: Lab, *, ends_lab: bool = True) -> None:
         """Open the lab's namespaces; ``ends_lab``: closing the target ends the lab."""
         self._lab, self._ends_lab = lab, ends_lab
         # No lab has an init that starts a bridged agent's container after its parent.

@@ -8,6 +8,7 @@ import sys
 
 from netns_lab.apply_script import ScriptFailed, apply_script
 from netns_lab.builder import build
+from netns_lab.copied_host_spec import CopiedHostSpec
 from netns_lab.docker_engine import podman
 from netns_lab.docker_engine.engine_builder import build_with_engine, build_with_podman
 from netns_lab.docker_engine.requirements import missing_requirement
@@ -19,7 +20,9 @@ from netns_lab.replica import ReplicaImpossible, build_replica, plan_replica
 from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.virtual_machine.guest_kernel import processor
 from netns_lab.virtual_machine.wired_lab import build_on_own_kernel
-from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot, BaseRootFailed
+from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot, BaseRootFailed
+from netns_lab.whole_host.copied_files import release_of_this_host
+from netns_lab.whole_host.copied_host import CopyImpossible, build_copy, plan_copy
 from netns_lab.whole_host.host_lab import build_whole_host
 from netns_lab.whole_host.host_requirements import base_root
 from viacheck.model.intent import Intent
@@ -31,8 +34,8 @@ PATH = ":".join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *PROGRAM_FOLD
 """The folders of a lab's programs: an ordinary user's own PATH may lack root's, and no PATH has systemd's."""
 
 
-def open_lab(spec: LabSpec | ReplicaSpec) -> Lab:
-    """Build a lab with its faults, or the replica of a host, and run the specification's scripts on its host.
+def open_lab(spec: LabSpec | ReplicaSpec | CopiedHostSpec) -> Lab:
+    """Build a lab with its faults, a replica, or a copy of this host, and run the specification's scripts on its host.
 
     Raises:
         TargetUnavailable: something that the lab needs is missing here, or the snapshot that a replica needs.
@@ -127,6 +130,26 @@ def build_replica_of(spec: ReplicaSpec) -> Lab:
         lab.close()
         raise
     return lab
+
+
+def build_copy_of_this_host(spec: CopiedHostSpec) -> Lab:
+    """Boot this host's own network files in a whole host of its release.
+
+    Raises:
+        TargetUnavailable: this host has a part that no copy can have, or a whole host cannot run here.
+        LabBuildError: the copy does not boot, or its engine refuses.
+    """
+    codename, release = release_of_this_host()
+    if codename not in RELEASES:
+        raise TargetUnavailable(
+            f"no copy of {spec.host}: this host runs {release}, and a whole host is a Debian {', '.join(RELEASES)}"
+        )
+    snapshot = _state_of_this_host(spec.intent)
+    try:
+        plan = plan_copy(snapshot, spec.intent, spec.host)
+    except CopyImpossible as error:
+        raise TargetUnavailable(f"no copy of {spec.host}: {error}") from None
+    return build_copy(plan, snapshot, _base_root(codename))
 
 
 def _state_of_this_host(intent: Intent) -> Snapshot:

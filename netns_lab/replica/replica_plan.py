@@ -112,7 +112,7 @@ def _lab_plan(
         gateways=tuple(gateway.freeze() for gateway in cabling.gateways.values()),
         cables=tuple(cabling.cables),
         files=files.texts,
-        intent=_with_short_timeout(intent),
+        intent=with_short_timeout(intent),
         segments={uplink: SegmentMachines(cabling.gateways[uplink].name) for uplink in intent.uplinks},
         neighbours=(cabling.open_ends.freeze(),),
         executables=files.executables,
@@ -123,7 +123,8 @@ def _lab_plan(
     )
 
 
-def _with_short_timeout(intent: Intent) -> Intent:
+def with_short_timeout(intent: Intent) -> Intent:
+    """Return the intent with a timeout of probes that suits a lab, where every machine answers at once."""
     if seconds(intent.probe.timeout) <= LONGEST_TIMEOUT:
         return intent
     document = intent.as_json()

@@ -35,7 +35,7 @@ def unconfigured(
         interfaces: that ifupdown configures.
         leased: those of them that request a lease; each must be :func:`leasable`.
     """
-    lab, pools = replica.lab, {f"gw-{name}": _pool(replica, name) for name in leased}
+    lab, pools = replica.lab, {f"gw-{name}": lease_pool(replica, name) for name in leased}
     links = tuple(replace(link, flags=()) if link.name in interfaces else link for link in lab.host.state.links)
     return replace(
         replica,
@@ -77,7 +77,8 @@ def _router(replica: ReplicaPlan, interface: str) -> Address | None:
     return None
 
 
-def _pool(replica: ReplicaPlan, interface: str) -> DHCPPool:
+def lease_pool(replica: ReplicaPlan, interface: str) -> DHCPPool:
+    """Return the pool by which the gateway of a :func:`leasable` interface leases it its present address."""
     address, router = _leased_address(replica, interface), _router(replica, interface)
     assert address is not None
     assert router is not None

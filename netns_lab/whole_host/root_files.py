@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,16 +29,20 @@ NETWORK_MANAGER_UNITS = ("NetworkManager.service", "NetworkManager-wait-online.s
 
 @dataclass(frozen=True, slots=True)
 class RootFile:
-    """A file of the root, or a symbolic link."""
+    """A file of the root, a symbolic link, or a file of the base root that the host does not have."""
 
     text: str = ""
     mode: int = 0o644
     link_to: str | None = None
+    removed: bool = False
 
     def write(self, path: Path) -> None:
         """Write the file, and the folders that it lies in."""
         os.makedirs(path.parent, exist_ok=True)
-        if self.link_to is not None:
+        if self.removed:
+            # An overlay hides the lower file behind such a device.
+            os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+        elif self.link_to is not None:
             path.symlink_to(self.link_to)
         else:
             path.write_text(self.text, errors="surrogateescape")

@@ -1,5 +1,7 @@
 """The live host for real: viacheck in one file, copied to a whole host and run there, where systemd restarts services.
 
+A copy of that host boots from its network files, in a whole host inside of the whole host.
+
 With ``--releases`` the host runs trixie too, whose Python and engine are others, and NetworkManager and netplan are
 restarted and applied on hosts of theirs.
 """
@@ -19,6 +21,7 @@ from netns_lab.open_lab import open_lab
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
 from reports.report_files import read_outcome
+from tests.helpers.bind_into_host import bind_into
 from tests.helpers.front_door import by_check, sub_command, viacheck
 from viacheck.model.result import RunResult, Verdict
 
@@ -58,6 +61,12 @@ STATE = (
     "systemctl list-units --failed --no-legend",
 )  # fmt: skip
 RUN_WITHIN = 500.0
+OUT_OF_FILES = {
+    NETWORKD: "sed -i '/RoutingPolicyRule/,$d' /etc/systemd/network/10-lo.network",
+    NM: "sed -i '/^routing-rule/d' /etc/NetworkManager/system-connections/*",
+    NETPLAN: "sed -i '/routing-policy:/d; /priority:/d' /etc/netplan/*.yaml",
+}
+"""By lab, the command that takes the rules out of the host's files: the kernel has them until the next boot."""
 _MISSING = missing_for(BaseRoot(DEFAULT_RELEASE))
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
 
@@ -80,9 +89,17 @@ def packed(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lab(release: str, scenario: str) -> Iterator[Lab]:
-    BaseRoot(release).build(lambda _line: None)
+def lab(release: str, scenario: str, packed: Path) -> Iterator[Lab]:
+    """The host, with viacheck, a site file, and the base root of its own release."""
+    base = BaseRoot(release)
+    base.build(lambda _line: None)
     with contextlib.closing(open_lab(LabSpec(scenario, "host", release=release))) as lab:
+        assert lab.engine is not None
+        assert lab.whole_host is not None
+        root = Path(lab.engine.root) / "root"
+        shutil.copy(packed, root / "viacheck.pyz")
+        (root / "site.toml").write_text(SITE)
+        bind_into(lab.whole_host.init, base.folder, f"/root/.cache/viacheck/roots/{base.folder.name}")
         yield lab
 
 
@@ -91,6 +108,26 @@ def type_in(lab: Lab, line: str) -> str:
     done = lab.host.namespace.run(["sh", "-c", f"cd /root && {line}"], RUN_WITHIN)
     assert done.ok, done.stdout + done.stderr
     return done.stdout
+
+
+def outcome_on(lab: Lab, folder: str, tmp_path: Path) -> RunResult:
+    """The outcome of a run on the host; a path below another process's root is no regular path."""
+    assert lab.engine is not None
+    shutil.copytree(Path(lab.engine.root) / "root" / folder, tmp_path / folder)
+    return read_outcome(tmp_path / folder / "result.json")
+
+
+def rebooted(lab: Lab, folder: str, tmp_path: Path) -> RunResult:
+    """Judge a copy of the host, booted from the host's files; the host itself must stay as it is."""
+    before = state(lab)
+    options = "--local --twin --reboot --site site.toml -q -k 'EGRESS-01 or PERSIST-01 or FLAP-08'"
+    lab.host.namespace.run(
+        ["sh", "-c", f"cd /root && HOME=/root sh viacheck.pyz {options} --report-dir {folder}"], RUN_WITHIN
+    )
+    assert state(lab) == before
+    outcome = outcome_on(lab, folder, tmp_path)
+    assert outcome.targets[0].id == "reboot:live"
+    return outcome
 
 
 def state(lab: Lab) -> dict[str, list[str]]:
@@ -107,19 +144,14 @@ def verdicts(outcome: RunResult, target: str) -> dict[str, set[Verdict]]:
 
 
 def test_a_run_on_the_host_agrees_with_one_from_outside_and_restores_everything(
-    lab: Lab, release: str, scenario: str, packed: Path, tmp_path: Path
+    lab: Lab, release: str, scenario: str, tmp_path: Path
 ) -> None:
-    assert lab.engine is not None
-    root = Path(lab.engine.root) / "root"
-    shutil.copy(packed, root / "viacheck.pyz")
-    (root / "site.toml").write_text(SITE)
     before = state(lab)
     only = " or ".join(("not FLAP", *sorted(EVENTS[scenario])))
     type_in(
         lab, f"sh viacheck.pyz --local --site site.toml --allow-disruptive --yes -q -k '{only}' --report-dir report"
     )
-    shutil.copytree(root / "report", tmp_path / "inside")
-    inside = read_outcome(tmp_path / "inside" / "result.json")
+    inside = outcome_on(lab, "report", tmp_path)
     assert not inside.targets[0].alerts
     assert state(lab) == before
     assert "nothing to restore" in type_in(lab, "sh viacheck.pyz restore")
@@ -131,3 +163,22 @@ def test_a_run_on_the_host_agrees_with_one_from_outside_and_restores_everything(
     found, expected = verdicts(inside, "local:live"), verdicts(outside.outcome, spec.id)
     assert {check: found[check] for check in EVENTS[scenario]} == {key: {Verdict.PASS} for key in EVENTS[scenario]}
     assert found == expected
+
+
+def test_a_copy_of_the_host_is_rebooted_from_its_files(
+    lab: Lab, scenario: str, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    if pytestconfig.option.releases:
+        healthy = verdicts(rebooted(lab, "healthy", tmp_path), "reboot:live")
+        assert healthy == {check: {Verdict.PASS} for check in ("EGRESS-01", "PERSIST-01", "FLAP-08")}
+    type_in(lab, OUT_OF_FILES[scenario])
+    type_in(lab, "sh viacheck.pyz --local --site site.toml -q -k EGRESS-01 --report-dir now")
+    outcome = rebooted(lab, "broken", tmp_path)
+    results = by_check(outcome, "reboot:live")
+    (persisted,), (reboot,) = results["PERSIST-01"], results["FLAP-08"]
+    for case in (persisted, reboot):
+        assert case.verdict is Verdict.FAIL
+        assert case.diagnosis is not None
+        assert case.diagnosis.code == "NOT_PERSISTENT"
+    assert "missing" in reboot.observed
+    assert any(note.startswith("rebooted, this host would lack: ") for note in outcome.targets[0].notes)

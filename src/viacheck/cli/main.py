@@ -57,6 +57,8 @@ Verify which way the packets of a containerised agent take, with proof.
   viacheck site init                             write a draft of site.toml from what this host shows
   viacheck --local --site site.toml              check this host; nothing on it is changed
   viacheck --local --site site.toml --twin       try link flaps on a replica of this host
+  viacheck --local --site site.toml --twin --reboot
+                                                 boot a copy of this host from its files, and reboot the copy
   viacheck --local --site site.toml --allow-disruptive
                                                  interrupt this host's network, and restore it
   viacheck --bundle case.tar.gz                  check what a bundle of a host shows ('viacheck collect' writes one)

@@ -1,0 +1,95 @@
+"""The configuration that a host has now and that its files do not bring back at boot."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from viacheck.host.namespace import Namespace
+from viacheck.host.snapshot_reader import network_state
+from viacheck.model.iproute_text import route_argv, route_text, rule_argv, rule_command, rule_text
+from viacheck.model.snapshot import NetworkState, Route
+
+ASK_AGAIN_AFTER = 0.1
+_IN_NO_FILE = ("kernel", "ra", "dhcp")
+"""Origins of routes that the kernel, a router or a DHCP server decides (ip-route(8), protocol)."""
+
+Loss = tuple[str, list[str]]
+"""What a copy lacks, as text, and the command that adds it."""
+
+
+def restore_what_the_boot_lost(host: Namespace, now: NetworkState, cards: list[str], within: float) -> list[str]:
+    """Add the addresses, rules and routes that a booted copy lacks; return the notes about all differences.
+
+    Args:
+        host: the copy.
+        now: the state of the host that it is a copy of.
+        cards: the copy's network cards.
+        within: seconds to wait for what a manager sets after the boot.
+    """
+    deadline, pause = time.monotonic() + within, threading.Event()
+    while True:
+        booted, _problems = network_state(host)
+        lost = [*_lost_on_cards(now, booted, cards), *_lost_rules(now, booted), *_lost_routes(now, booted)]
+        if not lost or time.monotonic() > deadline:
+            break
+        pause.wait(ASK_AGAIN_AFTER)
+    notes = []
+    if lost:
+        listed = "; ".join(text for text, _argv in lost)
+        notes.append(
+            f"rebooted, this host would lack: {listed} (not set within {within:g} s of the boot; added to the copy "
+            "then, as the host has it now)"
+        )
+    for text, argv in lost:
+        result = host.run(argv)
+        if not result.ok:
+            notes.append(f"the copy does not take {text}: {result.stderr.strip()}")
+    known = {rule_command("add", rule) for rule in now.rules}
+    if more := [rule_text(rule) for rule in booted.rules if rule_command("add", rule) not in known]:
+        notes.append(f"rebooted, this host would also have: {'; '.join(more)}")
+    routes = {_key(route): route for route in now.routes}
+    for route in booted.routes:
+        other = routes.get(_key(route), route)
+        if route.protocol not in _IN_NO_FILE and _identity(other) != _identity(route):
+            notes.append(f"rebooted, this host would have {_identity(route)} and not {_identity(other)}")
+    return notes
+
+
+def _lost_on_cards(now: NetworkState, booted: NetworkState, cards: list[str]) -> Iterator[Loss]:
+    up = {link.name for link in booted.links if link.up}
+    for link in now.links:
+        if link.name in cards and link.up and link.name not in up:
+            yield f"{link.name} up", ["ip", "link", "set", "dev", link.name, "up"]
+    present = {(address.interface, address.address) for address in booted.addresses}
+    for address in now.addresses:
+        if address.interface in cards and address.family == 4 and (address.interface, address.address) not in present:
+            text = f"{address.address}/{address.prefixlen} dev {address.interface}"
+            yield text, ["ip", "address", "add", *text.split()]
+
+
+def _lost_rules(now: NetworkState, booted: NetworkState) -> Iterator[Loss]:
+    present = {rule_command("add", rule) for rule in booted.rules}
+    for rule in now.rules:
+        if rule_command("add", rule) not in present:
+            yield rule_text(rule), rule_argv("add", rule)
+
+
+def _lost_routes(now: NetworkState, booted: NetworkState) -> Iterator[Loss]:
+    present, interfaces = {_key(route) for route in booted.routes}, {link.name for link in booted.links}
+    for route in now.routes:
+        on_copy = all(hop.interface in interfaces for hop in route.nexthops)
+        if on_copy and route.protocol not in _IN_NO_FILE and _key(route) not in present:
+            yield route_text(route), route_argv("add", route)
+
+
+def _key(route: Route) -> tuple[object, ...]:
+    """Return what a table holds one route for."""
+    return route.family, route.table, route.destination, route.tos, route.metric, route.source_prefix
+
+
+def _identity(route: Route) -> str:
+    """Return a route without its origin and scope, which depend on the program that set it."""
+    return route_text(replace(route, protocol=None, scope="global"))
