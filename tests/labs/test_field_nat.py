@@ -194,6 +194,19 @@ SITUATIONS = {
         named=("leave by eth0 or wlan0: drawn for each packet by", "wlan0: rule priority 900 from all fwmark 0x2"),
         remedy=True,
     ),
+    "packets-dropped-as-they-arrive": Situation(
+        commands=(
+            "nft add table inet guard; nft add chain inet guard pre '{ type filter hook prerouting priority -300; }'",
+            "nft add rule inet guard pre iifname docker0 udp dport 33434 drop",
+        ),
+        expected={"EGRESS-01": (FAIL, "FORWARD_DROPPED"), "EGRESS-08": PASS, "ROUTE-05": PASS},
+        named=("drops the packets as they come from the agent on docker0, before they are routed",),
+    ),
+    "answers-dropped-as-they-arrive": Situation(
+        commands=("iptables -t raw -A PREROUTING -i wlan0 -p icmp -j DROP",),
+        expected={"EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("drops the answers as they arrive on wlan0, before they are routed",),
+    ),
     "packets-that-conntrack-does-not-see": Situation(
         commands=("iptables -t raw -A PREROUTING -i docker0 -j NOTRACK",),
         expected={

@@ -13,6 +13,7 @@ from viacheck.analysis.agent_attachment import arrival, bridged_to, dropped_on, 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.draws import MOST_OUTCOMES, Draws
 from viacheck.analysis.packet_filter.evaluate import (
+    dropped_on_arrival,
     forwarding,
     mark_of_flow,
     prerouting,
@@ -180,6 +181,10 @@ class PathTracer:
             protocol=traffic.protocol, dport=traffic.dport, draws=draws,
         )  # fmt: skip
         filtered, translation = prerouting(host.packet_filter, arrived)
+        if (dropped := dropped_on_arrival(host.packet_filter, arrived)) is not None:
+            hops.append(hop("host", arriving, "mangle", dropped.decider, "dropped"))
+            reason = f"the prerouting hook: {dropped.decider}"
+            return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
         mark = filtered.mark
         hops.append(hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
         if mark is None:
@@ -257,9 +262,7 @@ class PathTracer:
         for exit_ in decision.exits:
             packet = replace(filtered, oif=exit_.interface)
             passage = forwarding(host.packet_filter, packet)
-            decider = (
-                passage.rule.text if passage.rule else f"policy of {passage.chain.name}" if passage.chain else None
-            )
+            decider = passage.decider
             if passage.allowed is not True:
                 model = "unknown" if passage.allowed is None else "dropped"
                 hops.append(hop("host", exit_.interface, "forward", decider, model))
@@ -316,6 +319,11 @@ class PathTracer:
             protocol=traffic.protocol, sport=sent.dport, ctmark=mark_of_flow(host.packet_filter, sent),
             ctstate=state_of_answer(sent), draws=sent.draws,
         )  # fmt: skip
+        dropped = dropped_on_arrival(host.packet_filter, reply, traffic.source)
+        if dropped is not None:
+            hops.append(hop("host", uplink, "mangle", dropped.decider, "dropped"))
+            reason = f"the prerouting hook for the answer: {dropped.decider}"
+            return replace(path, answer=tuple(hops), answer_returns=False, answer_reason=reason)
         reply, _ = prerouting(host.packet_filter, reply, traffic.source)
         mark = reply.mark
         if mark is None:
@@ -352,7 +360,7 @@ class PathTracer:
                 misrouted=decision if decision.outcome != "martian" else None,
             )  # fmt: skip
         passage = forwarding(host.packet_filter, replace(reply, oif=arriving))
-        decider = passage.rule.text if passage.rule else f"policy of {passage.chain.name}" if passage.chain else None
+        decider = passage.decider
         model = {True: "accepted", False: "dropped", None: "unknown"}[passage.allowed]
         hops.append(hop("host", arriving, "forward", decider, model))
         reason = "" if passage.allowed else f"the forward hook for the answer: {decider or 'not readable'}"

@@ -49,6 +49,8 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
     passage = explanation.traversal.passage if explanation.traversal is not None else None
     if passage is not None and passage.allowed is False:
         return Prediction(False, f"leaves by no interface: {passage_text(passage)}")
+    if drawn.end is PathEnd.DROPPED:
+        return Prediction(False, f"leaves by no interface: {drawn.reason}")
     source = f", source {explanation.source_on_wire}" if explanation.source_on_wire else ""
     text = f"leaves by {explanation.uplink}{source}"
     if explanation.uplink != resolved.uplink:

@@ -15,8 +15,10 @@ from viacheck.analysis.nat_facts import (
     internal_network,
     overlapping_networks,
 )
+from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.sightings import left_by
+from viacheck.analysis.traced_path import PathEnd
 from viacheck.diagnosis.accept_remedy import accept_agent, accept_bridge
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.egress import PROBED
@@ -242,6 +244,28 @@ def forward_dropped(resolved: ResolvedIntent, measurements: Measurements) -> Ite
         )
         also_affects = frozenset()
     yield Cause("FORWARD_DROPPED", "HOST-04", sentence, accept_agent(resolved), also_affects)
+
+
+def dropped_on_arrival(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find a rule or policy of a prerouting chain that drops the agent's packets, or their answers by the uplink."""
+    tracer = PathTracer(resolved)
+    paths = [tracer.trace(probe_traffic(resolved, protocol)) for protocol in resolved.intent.probe.protocols]
+    for hops, what, reported_by, also_affects in (
+        ([path.out for path in paths if path.end is PathEnd.DROPPED], "packets as they come from the agent",
+         "EGRESS-01", EGRESS | {"EGRESS-08", "ROUTE-06"}),
+        ([path.answer for path in paths if path.answer_returns is False], "answers as they arrive",
+         "EGRESS-03", _ANSWERS_DROPPED),
+    ):  # fmt: skip
+        dropped = next((last for *_, last in hops if (last.stage, last.model) == ("mangle", "dropped")), None)
+        if dropped is not None:
+            yield Cause(
+                "FORWARD_DROPPED", reported_by,
+                f"'{dropped.decides}' of the prerouting hook drops the {what} on {dropped.interface}, before they are "
+                "routed",
+                decision="find out who wrote the rule, and except the agent's traffic from it",
+                also_affects=also_affects,
+            )  # fmt: skip
+            return
 
 
 def bridged_frames_dropped(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:

@@ -64,6 +64,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     host.subnet_overlaps,
     host.forwarding_off,
     egress.arp_unanswered,
+    host.dropped_on_arrival,
     host.forward_dropped,
     traffic_classes.not_the_same_for_all,
     routing.rule_faulty,

@@ -45,10 +45,17 @@ class Passage:
     policy: bool = False
     """The chain's policy decides, and no rule."""
 
+    @property
+    def decider(self) -> str | None:
+        """The rule as its tool prints it, or the policy; None where nothing is known to decide."""
+        if self.rule is not None:
+            return self.rule.text
+        return f"policy of {self.chain.name}" if self.chain is not None else None
+
 
 def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
     """Return the source NAT of the first packet of a flow, as it is routed; later packets keep it."""
-    forwarded, _ = _after_hook(packet_filter, "forward", packet)
+    forwarded, _, _ = _after_hook(packet_filter, "forward", packet)
     return _after_hook(packet_filter, "postrouting", forwarded)[1]
 
 
@@ -176,7 +183,19 @@ def prerouting(
         packet: as it arrives.
         original_source: for an answer, the address to which conntrack reverses the source NAT of its flow.
     """
-    return _after_hook(packet_filter, "prerouting", packet, original_source)
+    routed, translation, _ = _after_hook(packet_filter, "prerouting", packet, original_source)
+    return routed, translation
+
+
+def dropped_on_arrival(
+    packet_filter: PacketFilter, packet: FilteredPacket, original_source: str | None = None
+) -> Passage | None:
+    """Return which rule or policy drops a packet in the prerouting hook; None where none does for certain.
+
+    The arguments are those of :func:`prerouting`.
+    """
+    _, _, dropped = _after_hook(packet_filter, "prerouting", packet, original_source)
+    return dropped if dropped is not None and dropped.allowed is False else None
 
 
 def mark_of_flow(packet_filter: PacketFilter, packet: FilteredPacket) -> int | None:
@@ -189,21 +208,23 @@ def mark_of_flow(packet_filter: PacketFilter, packet: FilteredPacket) -> int | N
     if packet.has_flow is False:
         return 0
     for hook in ("forward", "postrouting"):
-        packet, _ = _after_hook(packet_filter, hook, packet)
+        packet, _, _ = _after_hook(packet_filter, hook, packet)
     return packet.ctmark
 
 
 def _after_hook(
     packet_filter: PacketFilter, hook: str, packet: FilteredPacket, original_source: str | None = None
-) -> tuple[FilteredPacket, Translation]:
-    """Return a packet after all chains of a hook; its mark and state are unknown where a chain may drop it."""
-    translation, may_be_dropped = Translation(kind="none"), False
+) -> tuple[FilteredPacket, Translation, Passage | None]:
+    """Return a packet after all chains of a hook, its NAT, and what drops or may drop it.
+
+    Its mark and state are unknown where a chain may drop it.
+    """
+    translation, drops = Translation(kind="none"), list[Passage]()
     chains = base_chains(packet_filter, packet.family, hook, "filter")
     nat_priority = _NAT_PRIORITIES.get(hook)
     before = [chain for chain in chains if nat_priority is None or (chain.priority or 0) < nat_priority]
     for chain in before:
-        passed = _through_chain(packet_filter, chain, packet)
-        packet, may_be_dropped = passed or replace(packet, mark=None, ctmark=None), may_be_dropped or passed is None
+        packet = _through_chain(packet_filter, chain, packet, drops)
     if nat_priority is not None and (packet.ctstate in ("new", None) or not packet.has_flow):
         # Only the first packet of a flow meets the chains for NAT.
         translation, packet = _nat(packet_filter, packet, hook)
@@ -211,20 +232,23 @@ def _after_hook(
     elif original_source is not None and packet.has_flow:
         packet = replace(packet, destination=original_source)
     for chain in chains[len(before) :]:
-        passed = _through_chain(packet_filter, chain, packet)
-        packet, may_be_dropped = passed or replace(packet, mark=None, ctmark=None), may_be_dropped or passed is None
-    is_known = not may_be_dropped and not packet_filter.unread
-    return packet if is_known else replace(packet, mark=None, ctmark=None), translation
+        packet = _through_chain(packet_filter, chain, packet, drops)
+    dropped = next((drop for drop in drops if drop.allowed is False), drops[0] if drops else None)
+    is_known = dropped is None and not packet_filter.unread
+    return packet if is_known else replace(packet, mark=None, ctmark=None), translation, dropped
 
 
-def _through_chain(packet_filter: PacketFilter, chain: FilterChain, packet: FilteredPacket) -> FilteredPacket | None:
-    """Return a packet after a base chain; None where it may be dropped there."""
+def _through_chain(
+    packet_filter: PacketFilter, chain: FilterChain, packet: FilteredPacket, drops: list[Passage]
+) -> FilteredPacket:
+    """Return a packet after a base chain; where it may be dropped there, add that to ``drops``."""
     early = chain.hook == "prerouting" and (chain.priority or 0) < _CONNTRACK_PRIORITY
     # Conntrack has not seen the packet yet: it has neither a state nor a mark.
     entering = replace(packet, ctstate="invalid") if early and packet.ctstate not in ("untracked", None) else packet
     ends = walk(packet_filter, chain, entering)
     if any(end.verdict not in ("accept", "fall") for end in ends):
-        return None
+        drops.append(_passage(ends))
+        return replace(packet, mark=None, ctmark=None)
     left = joined([end.packet for end in ends])
     if not early or left.ctstate == "untracked":
         return left
