@@ -75,6 +75,14 @@ def saved_rules_without_nat(lab: Lab) -> None:
     lab.host.write(SAVED_RULES, SAVED_BEFORE_THE_ENGINE)
 
 
+@fault("zone-not-permanent", "firewalld accepts the agent by a command without --permanent, so a reload forgets it",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="FORWARD_DROPPED", flavour="host", release="forky")  # fmt: skip
+def zone_not_permanent(lab: Lab) -> None:
+    # The engine has no zone, as firewalld did not run when it started: its bridge is in the default one, which rejects.
+    lab.host.run("systemctl", "enable", "--now", "firewalld.service")
+    lab.host.run("firewall-cmd", "--zone=trusted", f"--add-source={AGENT_SUBNET}")
+
+
 @fault("reconfigure-purges-rules", "A unit sets the rules when systemd-networkd starts; networkd has its defaults",
        on=SCENARIO, breaks={"FLAP-12"}, diagnosis="FOREIGN_RULES_PURGED", flavour="host")  # fmt: skip
 def reconfigure_purges_rules(lab: Lab) -> None:

@@ -17,14 +17,17 @@ from viacheck.model.result import CheckResult, Verdict
 
 LAB = "host:policy-routing-networkd@forky"
 ACTIVE = {
-    "firewalld-reload": "systemctl enable --now firewalld.service\n",
+    # An engine makes its zone only if firewalld answers when it starts; systemctl does not wait for the answer.
+    "firewalld-reload": (
+        "systemctl enable --now firewalld.service\nfirewall-cmd --state\nsystemctl restart docker.service\n"
+    ),
     # Saved while the engine runs, as the package does it when a person says yes.
     "netfilter-persistent-restart": (
         "systemctl enable --now netfilter-persistent.service\nnetfilter-persistent save\n"
     ),
 }
 """By event, how its program comes to run on a healthy host."""
-BROKEN = {"saved-rules-without-nat": "netfilter-persistent-restart"}
+BROKEN = {"saved-rules-without-nat": "netfilter-persistent-restart", "zone-not-permanent": "firewalld-reload"}
 """By fault, the event that shows it."""
 _MISSING = missing_for(BaseRoot("forky"))
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
