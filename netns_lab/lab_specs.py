@@ -341,6 +341,9 @@ def _parse_lab(text: str) -> LabSpec:
             raise SelectionError(f"--lab: fault {fault!r} needs podman: engine:{scenario}@{podman.NAME}+{fault}")
         if FAULTS[fault].flavour == "host" and flavour != "host":
             raise SelectionError(f"--lab: fault {fault!r} needs a whole host: host:{text.rpartition(':')[2]}")
+        if FAULTS[fault].release not in (None, release or DEFAULT_RELEASE):
+            needed = FAULTS[fault].release
+            raise SelectionError(f"--lab: fault {fault!r} needs {needed}: host:{scenario}@{needed}+{fault}")
     if flavour == "vm":
         return LabSpec(scenario, flavour, tuple(faults), release=release or DEFAULT_RELEASE)
     if flavour != "host" and not at:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TESTS = str(ROOT / "tests")
 QUICK = str(ROOT / "tests" / "unit")
 VIRTUAL_MACHINES = ROOT / "tests" / "vm"
+OTHER_RELEASES = ROOT / "tests" / "labs" / "test_firewall_reloads.py"
 MATRIX_TESTS = "test_fault_matrix.py"
 
 # A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
@@ -73,8 +74,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the tests that boot a virtual machine, unless they are asked for."""
-    return True if collection_path == VIRTUAL_MACHINES and not config.option.vm else None
+    """Leave out what needs a virtual machine, or the base root of another release, unless it is asked for."""
+    asked_for = {VIRTUAL_MACHINES: config.option.vm, OTHER_RELEASES: config.option.releases}
+    return None if asked_for.get(collection_path, True) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

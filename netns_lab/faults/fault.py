@@ -30,6 +30,8 @@ class Fault:
     """The main diagnosis."""
     apply: Break
     flavour: FaultFlavour = "any"
+    release: str | None = None
+    """The release whose base root alone has the programs that it needs; None: any."""
     needs: Mapping[str, str] = field(default_factory=dict)
     """Programs that must be installed besides those of the lab, and the Debian package of each."""
     diagnoses: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -47,6 +49,7 @@ def fault(
     breaks: set[str] | Mapping[str, set[str]],
     diagnosis: str,
     flavour: FaultFlavour = "any",
+    release: str | None = None,
     needs: Mapping[str, str] | None = None,
 ) -> Callable[[Break], Break]:
     """Register a fault under its name.
@@ -58,6 +61,7 @@ def fault(
         breaks: the checks that it breaks; by diagnosis, where it breaks several things.
         diagnosis: the main diagnosis.
         flavour: of the labs that it works in.
+        release: the release whose base root alone has the programs that it needs.
         needs: programs that it needs, and the Debian package of each.
     """
     diagnoses = breaks if isinstance(breaks, Mapping) else {diagnosis: breaks}
@@ -66,7 +70,9 @@ def fault(
 
     def register(apply: Break) -> Break:
         scenarios = (on,) if isinstance(on, str) else on
-        FAULTS[name] = Fault(name, title, scenarios, broken, diagnosis, apply, flavour, needs or {}, by_code)
+        FAULTS[name] = Fault(
+            name, title, scenarios, broken, diagnosis, apply, flavour, release, needs or {}, by_code
+        )  # fmt: skip
         return apply
 
     return register

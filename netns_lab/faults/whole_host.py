@@ -95,9 +95,10 @@ def nm_no_autoconnect(lab: Lab) -> None:
 
 
 @fault("netplan-without-rule", "netplan's file no longer has the rules and the route", on="policy-routing-netplan",
-       breaks={"PERSIST-01", "FLAP-08", "FLAP-11"}, diagnosis="NOT_PERSISTENT", flavour="host")  # fmt: skip
+       breaks={"PERSIST-01", "FLAP-08", "FLAP-11", "FLAP-12"}, diagnosis="NOT_PERSISTENT",
+       flavour="host")  # fmt: skip
 def netplan_without_rule(lab: Lab) -> None:
-    # The files that netplan generated at boot stay until it is applied.
+    # The files that netplan generated at boot stay until it is applied, or systemd runs its generators again.
     lab.host.write(NETPLAN, netplan_yaml(rules=False, route=False))
 
 
@@ -105,8 +106,8 @@ GENERATED = "/run/systemd/network/10-netplan-{}.network"
 
 
 @fault("netplan-generated-edited", "The rules and the route were written into the files that netplan generates",
-       on="policy-routing-netplan", breaks={"PERSIST-01", "FLAP-08", "FLAP-11"}, diagnosis="NOT_PERSISTENT",
-       flavour="host")  # fmt: skip
+       on="policy-routing-netplan", breaks={"PERSIST-01", "FLAP-08", "FLAP-11", "FLAP-12"},
+       diagnosis="NOT_PERSISTENT", flavour="host")  # fmt: skip
 def netplan_generated_edited(lab: Lab) -> None:
     by_hand = {path: lab.host.read(path) for path in map(GENERATED.format, ("lo", "wlan0"))}
     lab.host.write(NETPLAN, netplan_yaml(rules=False, route=False))

@@ -31,9 +31,14 @@ OF_RELEASE = {
     "trixie": (
         "docker-cli", "aardvark-dns", "catatonit", "crun", "netavark", "passt", "podman", "slirp4netns", "uidmap",
     ),
-    "forky": ("docker-cli",),
+    "forky": ("docker-cli", "firewalld", "iptables-persistent"),
 }  # fmt: skip
 """More packages of a release: the command docker, which bookworm has in docker.io, and podman 5 with its networks."""
+_FIREWALLS = {
+    "firewalld": "firewalld.service", "iptables-persistent": "netfilter-persistent.service", "ufw": "ufw.service",
+}  # fmt: skip
+"""By package, the unit that it enables."""
+_NOTHING_SAVED = "iptables-persistent iptables-persistent/autosave_v4 boolean false"
 TOOL = "mmdebstrap"
 LOG_LINES = 3
 _NOT_UNPACKED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
@@ -116,6 +121,18 @@ class BaseRoot:
         finally:
             _remove(aside)
 
+    @property
+    def _firewall_hooks(self) -> list[str]:
+        """Return the hooks that keep the programs of packet filters at rest until a lab enables one."""
+        units = [unit for package, unit in _FIREWALLS.items() if package in self.packages]
+        if not units:
+            return []
+        return [
+            # The answer is yes by default: it would save the rules of the machine that builds.
+            f"--essential-hook=echo '{_NOTHING_SAVED}' | chroot \"$1\" debconf-set-selections",
+            f'--customize-hook=systemctl --quiet --root="$1" disable {" ".join(units)}',
+        ]
+
     def _command(self, aside: Path) -> list[str]:
         # Everything that mmdebstrap starts, and all its mounts, end with this process.
         contained = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
@@ -124,7 +141,7 @@ class BaseRoot:
             *contained, "--mount-proc", TOOL, "--quiet", "--mode=root", "--variant=essential",
             "--aptopt=APT::Install-Recommends \"false\"", f"--aptopt={aside / 'apt.conf'}", "--dpkgopt=force-unsafe-io",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _NOT_UNPACKED),
-            f"--include={','.join(self.packages)}", f"--customize-hook={no_sources}",
+            f"--include={','.join(self.packages)}", f"--customize-hook={no_sources}", *self._firewall_hooks,
             self.release, str(aside / "root"), *(source.line for source in sources_for(self.release)),
         ]  # fmt: skip
 

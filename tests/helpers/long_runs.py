@@ -22,8 +22,9 @@ def add_options(group: pytest.OptionGroup) -> None:
         help=f"end {SOAK_KILLS} runs at random moments, not {KILLS}; try 160 changes of the managers' files, not 20",
     )  # fmt: skip
     group.addoption(
-        "--releases", action="store_true", help="run engines and live hosts of all Debian releases, not of one only"
-    )
+        "--releases", action="store_true",
+        help="run engines and live hosts of all Debian releases, not of one only; reload firewalls on hosts of forky",
+    )  # fmt: skip
     group.addoption(
         "--vm", action="store_true",
         help="run tests/vm only: labs on Debian's kernels in qemu, with --releases on those of all releases",

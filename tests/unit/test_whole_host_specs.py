@@ -53,6 +53,10 @@ def test_an_engine_has_a_release_only_if_one_is_named() -> None:
         ("host:policy-routing-nm@sid", "unknown release 'sid' in 'host:policy-routing-nm@sid'; allowed: bookworm, "),
         ("host:policy-routing-nm@", "unknown release ''"),
         ("policy-routing-ifupdown+rule-after-docker", "fault 'rule-after-docker' needs a whole host"),
+        (
+            "host:policy-routing-networkd+saved-rules-without-nat",
+            "fault 'saved-rules-without-nat' needs forky: host:policy-routing-networkd@forky+saved-rules-without-nat",
+        ),
         ("host:policy-routing-nm+rule-missing", "fault 'rule-missing' does not belong to lab 'policy-routing-nm'"),
     ],
 )

@@ -46,7 +46,8 @@ def faults_page() -> str:
     """Return docs/faults.md: the fault matrix."""
     rows = ["| fault | what is broken | on | checks that get worse | diagnosis |", "| --- | --- | --- | --- | --- |"]
     for fault in FAULTS.values():
-        flavour = f" ({fault.flavour})" if fault.flavour in ("engine", "podman", "host") else ""
+        needed = " ".join(filter(None, (fault.flavour, fault.release)))
+        flavour = f" ({needed})" if fault.flavour in ("engine", "podman", "host") else ""
         rows.append(
             f"| `{fault.name}` | {fault.title} | {', '.join(fault.on)}{flavour} | {', '.join(sorted(fault.breaks))} | "
             f"`{fault.diagnosis}` |"

@@ -1,4 +1,4 @@
-"""The cause that a packet filter's reload shows: it removes the engine's NAT, which only the engine sets again."""
+"""The causes that a packet filter's reload shows: the engine's NAT is gone, or what firewalld held at runtime only."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.disruption import CHECK_OF, keeps_source
-from viacheck.diagnosis.remedy import NO_REMEDY, remedy_of
+from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, remedy_of
 from viacheck.model.intent import FIREWALL_RELOADS, FIREWALL_UNITS
-from viacheck.model.measurements import Measurements
+from viacheck.model.measurements import FlowKind, Measurements
 from viacheck.persistence.file_edit import new_file
 
 DOCKER = "docker.service"
+FIREWALLD, FIREWALLD_RELOAD = "firewalld", "firewalld-reload"
+"""The table of firewalld's rules, and the event."""
 RELOAD_UNITS = [("systemctl", "daemon-reload")]
 
 
@@ -38,4 +40,25 @@ def nat_flushed(resolved: ResolvedIntent, measurements: Measurements) -> Iterato
         f"after {first.title} no rule translates the agent's new flows, so replies cannot come back: it removed the "
         "engine's own rules, which the engine sets only when it starts",
         remedy, decision=decision,
+    )  # fmt: skip
+
+
+def runtime_only_lost(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that the agent's new flows no longer pass once firewalld has loaded its permanent configuration.
+
+    A flow that was there before passes still: firewalld accepts what connection tracking knows.
+    """
+    result = measurements.disruptions.get(FIREWALLD_RELOAD)
+    if result is None or result.rules_lost or result.routes_lost or result.failure:
+        return
+    silent = any(flow.flow == "new" and flow.kind is FlowKind.STAYS_SILENT for flow in result.flow_results)
+    filtered = any(chain.table == FIREWALLD for chain in resolved.snapshot.host.packet_filter.chains)
+    if not silent or not filtered:
+        return
+    yield Cause(
+        "FORWARD_DROPPED", CHECK_OF[FIREWALLD_RELOAD],
+        f"after {result.title} the agent's new flows do not pass, and before it they did: firewalld accepted them by "
+        "what was set at runtime only (without --permanent), which a reload forgets; the fix keeps everything that is "
+        "set now",
+        Remedy((command("firewall-cmd", "--runtime-to-permanent"),)),
     )  # fmt: skip

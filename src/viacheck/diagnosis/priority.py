@@ -40,6 +40,7 @@ DISRUPTION_FINDERS: tuple[Finder, ...] = (
     foreign_rules.purged_at_start,
     foreign_rules.purged_when_reconfigured,
     flushed_nat.nat_flushed,
+    flushed_nat.runtime_only_lost,
     disruption.rule_lost,
     disruption.router_not_followed,
     disruption.route_not_restored,
