@@ -82,7 +82,7 @@ def test_what_is_written_in_the_lab_stays_there() -> None:
         ),
         (("nat,policy-routing",), "viacheck shell: takes one lab, not 2"),
         ((), "viacheck shell: the following arguments are required: LAB"),
-        (("--map",), "viacheck shell: the following arguments are required: LAB"),
+        (("--map",), "viacheck shell: unknown option '--map'"),
     ],
 )
 def test_what_is_no_lab_is_refused_in_one_line(arguments: tuple[str, ...], said: str) -> None:
