@@ -29,6 +29,7 @@ TESTS = str(ROOT / "tests")
 QUICK = str(ROOT / "tests" / "unit")
 VIRTUAL_MACHINES = ROOT / "tests" / "vm"
 OTHER_RELEASES = ROOT / "tests" / "labs" / "test_firewall_reloads.py"
+FIREWALLD = ROOT / "tests" / "labs" / "test_field_firewalld.py"
 MATRIX_TESTS = "test_fault_matrix.py"
 
 # A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
@@ -74,8 +75,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out what needs a virtual machine, or the base root of another release, unless it is asked for."""
-    asked_for = {VIRTUAL_MACHINES: config.option.vm, OTHER_RELEASES: config.option.releases}
+    """Leave out what takes minutes unless it is asked for: virtual machines, firewalld, the base root of forky."""
+    asked_for = {
+        VIRTUAL_MACHINES: config.option.vm, OTHER_RELEASES: config.option.releases, FIREWALLD: config.option.soak
+    }  # fmt: skip
     return None if asked_for.get(collection_path, True) else True
 
 

@@ -19,7 +19,9 @@ def add_options(group: pytest.OptionGroup) -> None:
     )
     group.addoption(
         "--soak", action="store_true",
-        help=f"end {SOAK_KILLS} runs at random moments, not {KILLS}; try 160 changes of the managers' files, not 20",
+        help=f"end {SOAK_KILLS} runs at random moments, not {KILLS}; try 160 changes of the managers' files, not 20; "
+        "judge every situation behind NAT from its bundle and in its replica, not every fourth; "
+        "type the fixes of a real firewalld",
     )  # fmt: skip
     group.addoption(
         "--releases", action="store_true",
