@@ -19,8 +19,8 @@ from netns_lab import cgroups
 from netns_lab.docker_engine.containers import EngineContainers
 from netns_lab.docker_engine.image import BUSYBOX
 from netns_lab.docker_engine.networks import EngineNetworks
-from netns_lab.docker_engine.pid_translation import outer_pid
 from netns_lab.docker_engine.sandbox import ENVIRONMENT, STOP_TIMEOUT, EngineSandbox, SandboxFailed
+from netns_lab.docker_engine.sandboxed_engine import SandboxedEngine
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import child_of
 
@@ -42,7 +42,7 @@ class EngineLeftovers(Exception):
     """Part of an engine is still there after it was closed; the message names it."""
 
 
-class DockerDaemon:
+class DockerDaemon(SandboxedEngine):
     """A running dockerd. Made by :meth:`start`, ended by :meth:`close` or by the end of this process.
 
     Attributes:
@@ -56,10 +56,10 @@ class DockerDaemon:
         busybox: str,
     ) -> None:  # fmt: skip
         """Use :meth:`start`. ``settings`` are keys of daemon.json (dockerd(8)), ``busybox`` makes the image."""
-        self.host = host
-        self._sandbox, self._cgroup = sandbox, cgroup
+        super().__init__(sandbox, "/run/docker.sock")
+        self.host, self._cgroup = host, cgroup
         self._settings = {
-            "hosts": ["unix:///run/docker.sock"],
+            "hosts": [f"unix://{self._socket}"],
             "data-root": "/run/docker-data",
             "exec-root": "/run/docker",
             "pidfile": "/run/docker.pid",
@@ -69,7 +69,6 @@ class DockerDaemon:
             **settings,
         }
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._client: DockerClient | None = None
         self.containers = EngineContainers(lambda: self.client, lambda: sandbox.proc, busybox)
         self.networks = EngineNetworks(lambda: self.client)
 
@@ -115,35 +114,6 @@ class DockerDaemon:
         return engine
 
     @property
-    def pid(self) -> int:
-        """The engine's first process, as this process sees it; 0 when the engine is closed."""
-        return self._sandbox.pid
-
-    @property
-    def root(self) -> str:
-        """The engine's file system, as this process sees it."""
-        return self._sandbox.root
-
-    @property
-    def proc(self) -> str:
-        """The /proc in which the engine's process numbers are true; see viacheck.host.docker.container_namespace."""
-        return self._sandbox.proc
-
-    @property
-    def base_url(self) -> str:
-        """The address of the engine's API, for any client on this machine."""
-        return f"unix://{self.root}/run/docker.sock"
-
-    @property
-    def hosts_url(self) -> str:
-        """The same: a command of the host sees this machine's processes."""
-        return self.base_url
-
-    def hosts_pid(self, inner: int) -> int:
-        """Return the number that one of the engine's processes has on this machine."""
-        return outer_pid(inner, self.proc)
-
-    @property
     def client(self) -> DockerClient:
         """The Docker SDK's client of this engine.
 
@@ -182,7 +152,7 @@ class DockerDaemon:
         import docker
 
         # dockerd listens long before it answers, so this wait is short; the long wait is in the first request.
-        path = f"{self.root}/run/docker.sock"
+        path = f"{self.root}{self._socket}"
         while not listens(path):
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise EngineFailed(self._failure(daemon))
@@ -249,11 +219,6 @@ class DockerDaemon:
         left = self._cgroup.remove()
         if left:
             raise EngineLeftovers(f"cgroup folders that cannot be removed: {', '.join(left)}")
-
-    def _close_client(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
 
     def __enter__(self) -> Self:
         return self

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from netns_lab.docker_engine.containers import EngineContainers, RestartPolicy
-from netns_lab.docker_engine.daemon import ANSWER_TIMEOUT, LOG_LINES, RETRY_EVERY, EngineFailed, listens
+from netns_lab.docker_engine.daemon import ANSWER_TIMEOUT, LOG_LINES, RETRY_EVERY, START_TIMEOUT, EngineFailed, listens
 from netns_lab.docker_engine.image import BUSYBOX, IMAGE, image_tar
 from netns_lab.docker_engine.networks import EngineNetworks
-from netns_lab.docker_engine.pid_translation import outer_pid
 from netns_lab.docker_engine.sandbox import ENVIRONMENT, STOP_TIMEOUT, EngineSandbox, SandboxFailed
+from netns_lab.docker_engine.sandboxed_engine import SandboxedEngine
 from viacheck.host.docker import PODMAN_SOCKET
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import child_of
@@ -29,7 +29,6 @@ from viacheck.host.pid_sandbox import child_of
 if TYPE_CHECKING:
     from docker import DockerClient
 
-START_TIMEOUT = 20.0
 RELEASE = "trixie"
 """The release whose podman a lab runs."""
 NAME = "podman"
@@ -172,7 +171,7 @@ class PodmanNetworks(EngineNetworks):
         self._podman("network", "create", "--driver", driver, *pool, *options, name)
 
 
-class PodmanEngine:
+class PodmanEngine(SandboxedEngine):
     """Podman with its service. Made by :meth:`start`, ended by :meth:`close` or by the end of this process.
 
     Attributes:
@@ -185,12 +184,10 @@ class PodmanEngine:
 
     def __init__(self, sandbox: EngineSandbox, busybox: str, *, rootless: bool) -> None:
         """Use :meth:`start`."""
-        self._sandbox = sandbox
+        super().__init__(sandbox, f"{USER_RUNTIME}/podman/podman.sock" if rootless else PODMAN_SOCKET)
         self._as_user = AS_USER if rootless else ()
-        self._socket = f"{USER_RUNTIME}/podman/podman.sock" if rootless else PODMAN_SOCKET
         self._service: subprocess.Popen[bytes] | None = None
         self._proxy: subprocess.Popen[bytes] | None = None
-        self._client: DockerClient | None = None
         self.containers = PodmanContainers(lambda: self.client, lambda: self.proc, self.podman, busybox)
         self.networks = PodmanNetworks(lambda: self.client, self.podman)
 
@@ -222,35 +219,6 @@ class PodmanEngine:
             engine.close()
             raise
         return engine
-
-    @property
-    def pid(self) -> int:
-        """The first process of podman's namespaces, as this process sees it; 0 when it is closed."""
-        return self._sandbox.pid
-
-    @property
-    def root(self) -> str:
-        """Podman's file system, as this process sees it."""
-        return self._sandbox.root
-
-    @property
-    def proc(self) -> str:
-        """The /proc in which its process numbers are true."""
-        return self._sandbox.proc
-
-    @property
-    def base_url(self) -> str:
-        """The address of its API, for any client on this machine."""
-        return f"unix://{self.root}{self._socket}"
-
-    @property
-    def hosts_url(self) -> str:
-        """The same: a command of the host sees this machine's processes."""
-        return self.base_url
-
-    def hosts_pid(self, inner: int) -> int:
-        """Return the number that one of its processes has on this machine."""
-        return outer_pid(inner, self.proc)
 
     @property
     def client(self) -> DockerClient:
@@ -363,8 +331,3 @@ class PodmanEngine:
             if process is not None:
                 process.wait(STOP_TIMEOUT)
         self._service = self._proxy = None
-
-    def _close_client(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
