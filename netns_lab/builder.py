@@ -11,7 +11,7 @@ from pathlib import Path
 
 from netns_lab import nft_rules, rtnetlink_batch
 from netns_lab.host_files import private_files
-from netns_lab.lab import Lab, LabMachine
+from netns_lab.lab import Lab, LabMachine, closed_on_failure
 from netns_lab.networkd_daemon import NetworkdDaemon, NetworkdFailed
 from netns_lab.pid_namespace import contain_processes
 from netns_lab.plan import (
@@ -79,15 +79,12 @@ def build(plan: LabPlan) -> Lab:
         undo.callback(responders.close)
         lab = Lab(plan, machines, responders, None)
         undo.pop_all()
-    try:
+    with closed_on_failure(lab):
         if plan.daemons:
             lab.on_close(contain_processes(lab.host.namespace))
         _serve_dhcp(lab)
         _boot(lab)
         _hold_lease(lab)
-    except BaseException:
-        lab.close()
-        raise
     return lab
 
 

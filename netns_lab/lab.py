@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from netns_lab.plan import LabPlan, Machine
+from netns_lab.rtnetlink_batch import LabBuildError
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
 from viacheck.host.sysctl import write_sysctl
@@ -296,3 +298,24 @@ def wait_for_carrier(namespace: Namespace, interface: str, *, present: bool) -> 
         raise LabCommandError(
             f"{namespace.name}: {interface} has {'no' if present else 'still a'} carrier after {CARRIER_TIMEOUT:g} s"
         )
+
+
+@contextlib.contextmanager
+def closed_on_failure(lab: Lab, name: str = "", *errors: type[Exception]) -> Iterator[None]:
+    """Close a lab whose building is not carried to its end.
+
+    Args:
+        lab: the lab.
+        name: its name in messages.
+        errors: what becomes a :class:`LabBuildError` with the lab's name.
+
+    Raises:
+        LabBuildError: one of these errors occurred.
+    """
+    try:
+        yield
+    except BaseException as error:
+        lab.close()
+        if isinstance(error, errors):
+            raise LabBuildError(f"{name}: {error}") from error
+        raise

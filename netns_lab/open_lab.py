@@ -12,7 +12,7 @@ from netns_lab.copied_host_spec import CopiedHostSpec
 from netns_lab.docker_engine import podman
 from netns_lab.docker_engine.engine_builder import build_with_engine, build_with_podman
 from netns_lab.docker_engine.requirements import missing_requirement
-from netns_lab.lab import Lab, LabCommandError
+from netns_lab.lab import Lab, LabCommandError, closed_on_failure
 from netns_lab.lab_specs import LabSpec, ReplicaSpec, faults_of
 from netns_lab.lab_targets import ReplicaTarget
 from netns_lab.networkd_daemon import PROGRAM_FOLDERS
@@ -43,12 +43,9 @@ def open_lab(spec: LabSpec | ReplicaSpec | CopiedHostSpec) -> Lab:
     """
     try:
         lab = spec.build()
-        try:
+        with closed_on_failure(lab):
             for script in spec.scripts:
                 lab.change_output.append((script.name, apply_script(lab, script)))
-        except BaseException:
-            lab.close()
-            raise
     except ScriptFailed as error:
         raise TargetNotOpened(str(error), error.run) from error
     except (LabBuildError, LabCommandError) as error:
@@ -102,12 +99,9 @@ def _base_root(release: str) -> BaseRoot:
 
 
 def _with_faults(lab: Lab, spec: LabSpec) -> Lab:
-    try:
+    with closed_on_failure(lab):
         for fault in faults_of(spec):
             fault.apply(lab)
-    except BaseException:
-        lab.close()
-        raise
     return lab
 
 
@@ -122,13 +116,10 @@ def build_replica_of(spec: ReplicaSpec) -> Lab:
         lab = build_replica(plan_replica(spec.snapshot or _state_of_this_host(spec.intent), spec.intent, spec.host))
     except ReplicaImpossible as error:
         raise TargetUnavailable(f"no replica of {spec.host}: {error}") from None
-    try:
+    with closed_on_failure(lab):
         target = ReplicaTarget(spec, lab, ends_lab=False)
         lab.notes.append(target.replica_difference)
         target.close()
-    except BaseException:
-        lab.close()
-        raise
     return lab
 
 

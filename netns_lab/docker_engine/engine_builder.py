@@ -13,7 +13,7 @@ from netns_lab.builder import build
 from netns_lab.docker_engine.daemon import DockerDaemon, EngineFailed
 from netns_lab.docker_engine.podman import NAME as PODMAN
 from netns_lab.docker_engine.podman import USER_NETWORK, PodmanEngine
-from netns_lab.lab import AGENT_CONTAINER, Lab
+from netns_lab.lab import AGENT_CONTAINER, Lab, closed_on_failure
 from netns_lab.plan import LabPlan, without_agent
 from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.scenarios import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE
@@ -53,15 +53,9 @@ def build_with_engine(plan: LabPlan, base: Path | None = None) -> Lab:
     settings: dict[str, object] = {}
     if plan.intent.probe.target6 is not None:
         settings = {"ipv6": True, "fixed-cidr-v6": AGENT_SUBNET6}
-    try:
+    with closed_on_failure(lab, f"lab engine:{plan.name}", EngineFailed, NoLease):
         lab.engine = DockerDaemon.start(lab.host.namespace, subnet=AGENT_SUBNET, settings=settings, base=base)
         attach_agent(lab, plan)
-    except (EngineFailed, NoLease) as error:
-        lab.close()
-        raise LabBuildError(f"lab engine:{plan.name}: {error}") from error
-    except BaseException:
-        lab.close()
-        raise
     return lab
 
 
@@ -77,7 +71,7 @@ def build_with_podman(plan: LabPlan, base: Path) -> Lab:
     """
     intent = engine_intent(plan, PODMAN)
     lab = build(replace(_host_alone(plan), intent=intent, notes=(*plan.notes, PODMAN_NOTE)))
-    try:
+    with closed_on_failure(lab, f"lab engine:{plan.name}@{PODMAN}", EngineFailed, NoLease):
         attach = intent.agent.attach
         rootless = isinstance(attach, NatAttach) and attach.network == USER_NETWORK
         lab.engine = engine = PodmanEngine.start(lab.host.namespace, subnet=AGENT_SUBNET, base=base, rootless=rootless)
@@ -86,12 +80,6 @@ def build_with_podman(plan: LabPlan, base: Path) -> Lab:
             macvlan_network.run_agent(lab, macvlan_network.intended(intent).name)
         else:
             attach_agent(lab, plan)
-    except (EngineFailed, NoLease) as error:
-        lab.close()
-        raise LabBuildError(f"lab engine:{plan.name}@{PODMAN}: {error}") from error
-    except BaseException:
-        lab.close()
-        raise
     return lab
 
 

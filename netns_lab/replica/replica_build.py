@@ -6,7 +6,7 @@ import re
 
 from netns_lab import rtnetlink_batch
 from netns_lab.builder import build
-from netns_lab.lab import Lab
+from netns_lab.lab import Lab, closed_on_failure
 from netns_lab.plan import AGENT_PATH, HOST
 from netns_lab.replica.agent_tunnels import add_tunnel
 from netns_lab.replica.replica_plan import ReplicaPlan
@@ -28,7 +28,7 @@ def build_replica(replica: ReplicaPlan) -> Lab:
     """
     lab = build(replica.lab)
     lab.replica_of = replica.snapshot
-    try:
+    with closed_on_failure(lab):
         for tunnel in replica.agent_tunnels:
             _add_tunnel(lab, tunnel)
         if replica.agent is not None:
@@ -46,9 +46,6 @@ def build_replica(replica: ReplicaPlan) -> Lab:
             _show_wireless(lab, interface)
         for machine in (lab.host, lab.agent, *lab.gateways):
             rtnetlink_batch.settle(machine.namespace, machine.plan.state.links)
-    except BaseException:
-        lab.close()
-        raise
     return lab
 
 

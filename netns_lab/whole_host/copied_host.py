@@ -14,13 +14,12 @@ from netns_lab.builder import build
 from netns_lab.docker_engine.containers import RestartPolicy
 from netns_lab.docker_engine.daemon import EngineFailed
 from netns_lab.docker_engine.engine_builder import wait_for_pipework
-from netns_lab.lab import Lab
+from netns_lab.lab import Lab, closed_on_failure
 from netns_lab.plan import HOST, LabPlan, Machine, SegmentMachines
 from netns_lab.replica.cabling import AGENT, OPEN_ENDS, Cabling
 from netns_lab.replica.replica_files import RESOLV_CONF, resolvers_of
 from netns_lab.replica.replica_plan import ReplicaPlan, with_short_timeout
 from netns_lab.replica.unconfigured import leasable, lease_pool
-from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.services.dhcp_server import DHCPPool
 from netns_lab.whole_host.base_root import BaseRoot
 from netns_lab.whole_host.boot_losses import restore_what_the_boot_lost
@@ -185,7 +184,7 @@ def build_copy(plan: CopyPlan, snapshot: Snapshot, base: BaseRoot) -> Lab:
     cards = [link.name for link in plan.lab.host.state.links]
     notes = (NOTE.format(release=base.release), *plan.lab.notes, *copied.notes)
     lab = build(replace(plan.lab, notes=notes, files={}))
-    try:
+    with closed_on_failure(lab, plan.lab.name, WholeHostFailed, EngineFailed, OSError):
         lab.agent_container = plan.container.name
         lab.whole_host = whole_host = WholeHost(lab.host.namespace, base.path, _disk(plan.lab, copied))
         lab.on_close(whole_host.close)
@@ -198,12 +197,6 @@ def build_copy(plan: CopyPlan, snapshot: Snapshot, base: BaseRoot) -> Lab:
         _run_agent(lab, plan)
         within = LEASED_WITHIN if any(gateway.dhcp is not None for gateway in plan.lab.gateways) else SET_WITHIN
         lab.notes += restore_what_the_boot_lost(lab.host.namespace, snapshot.host, cards, within)
-    except (WholeHostFailed, EngineFailed, OSError) as error:
-        lab.close()
-        raise LabBuildError(f"{plan.lab.name}: {error}") from error
-    except BaseException:
-        lab.close()
-        raise
     return lab
 
 

@@ -9,9 +9,8 @@ from dataclasses import replace
 from netns_lab.builder import build
 from netns_lab.docker_engine.daemon import EngineFailed
 from netns_lab.docker_engine.engine_builder import attach_agent, engine_intent
-from netns_lab.lab import Lab
+from netns_lab.lab import Lab, closed_on_failure
 from netns_lab.plan import LabPlan, without_agent
-from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.scenarios import BRIDGE
 from netns_lab.whole_host.base_root import BaseRoot
 from netns_lab.whole_host.docker_service import DockerService
@@ -41,7 +40,7 @@ def build_whole_host(plan: LabPlan, base: BaseRoot) -> Lab:
     """
     notes = (NOTE.format(release=base.release),)
     lab = build(_before_boot(replace(plan, notes=notes)))
-    try:
+    with closed_on_failure(lab, f"lab host:{plan.name}", WholeHostFailed, EngineFailed, OSError):
         whole_host = WholeHost(lab.host.namespace, base.path, root_files(plan))
         lab.whole_host = whole_host
         lab.on_close(whole_host.close)
@@ -52,12 +51,6 @@ def build_whole_host(plan: LabPlan, base: BaseRoot) -> Lab:
             lab.networkd = NetworkdService(lab.host.namespace, [link.name for link in plan.host.state.links])
         lab.engine = DockerService(whole_host)
         attach_agent(lab, plan)
-    except (WholeHostFailed, EngineFailed, OSError) as error:
-        lab.close()
-        raise LabBuildError(f"lab host:{plan.name}: {error}") from error
-    except BaseException:
-        lab.close()
-        raise
     return lab
 
 
