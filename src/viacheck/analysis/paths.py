@@ -13,7 +13,6 @@ from viacheck.analysis.agent_attachment import arrival, bridged_to, dropped_on, 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.draws import MOST_OUTCOMES, Draws
 from viacheck.analysis.packet_filter.evaluate import (
-    dropped_on_arrival,
     forwarding,
     mark_of_flow,
     prerouting,
@@ -180,8 +179,9 @@ class PathTracer:
             family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
             protocol=traffic.protocol, dport=traffic.dport, draws=draws,
         )  # fmt: skip
-        filtered, translation = prerouting(host.packet_filter, arrived)
-        if (dropped := dropped_on_arrival(host.packet_filter, arrived)) is not None:
+        routed = prerouting(host.packet_filter, arrived)
+        filtered, translation = routed.packet, routed.translation
+        if (dropped := routed.dropped) is not None:
             hops.append(hop("host", arriving, "mangle", dropped.decider, "dropped"))
             reason = f"the prerouting hook: {dropped.decider}"
             return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
@@ -229,7 +229,8 @@ class PathTracer:
         drawn = arrived.draws is not None and arrived.draws.rules
         if path.end is not PathEnd.LEAVES or not sent.has_flow or not self._sets_marks or drawn:
             return path
-        later, _ = prerouting(filters, replace(arrived, ctstate="established", ctmark=mark_of_flow(filters, sent)))
+        following = replace(arrived, ctstate="established", ctmark=mark_of_flow(filters, sent))
+        later = prerouting(filters, following).packet
         if later.mark is None or later.mark == packet.mark:
             return path
         decision = self.resolved.model.decide(replace(packet, mark=later.mark))
@@ -319,12 +320,12 @@ class PathTracer:
             protocol=traffic.protocol, sport=sent.dport, ctmark=mark_of_flow(host.packet_filter, sent),
             ctstate=state_of_answer(sent), draws=sent.draws,
         )  # fmt: skip
-        dropped = dropped_on_arrival(host.packet_filter, reply, traffic.source)
-        if dropped is not None:
+        routed = prerouting(host.packet_filter, reply, traffic.source)
+        if (dropped := routed.dropped) is not None:
             hops.append(hop("host", uplink, "mangle", dropped.decider, "dropped"))
             reason = f"the prerouting hook for the answer: {dropped.decider}"
             return replace(path, answer=tuple(hops), answer_returns=False, answer_reason=reason)
-        reply, _ = prerouting(host.packet_filter, reply, traffic.source)
+        reply = routed.packet
         mark = reply.mark
         if mark is None:
             hops.append(hop("host", uplink, "mangle", None, "unknown"))

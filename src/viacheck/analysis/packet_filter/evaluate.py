@@ -53,10 +53,21 @@ class Passage:
         return f"policy of {self.chain.name}" if self.chain is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class AfterHook:
+    """A packet after all chains of a hook."""
+
+    packet: FilteredPacket
+    """Its marks are unknown where a chain may drop it."""
+    translation: Translation
+    dropped: Passage | None
+    """The rule or policy that drops it for certain."""
+
+
 def source_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
     """Return the source NAT of the first packet of a flow, as it is routed; later packets keep it."""
-    forwarded, _, _ = _after_hook(packet_filter, "forward", packet)
-    return _after_hook(packet_filter, "postrouting", forwarded)[1]
+    forwarded = _after_hook(packet_filter, "forward", packet).packet
+    return _after_hook(packet_filter, "postrouting", forwarded).translation
 
 
 def destination_nat(packet_filter: PacketFilter, packet: FilteredPacket) -> Translation:
@@ -169,33 +180,19 @@ def after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> Fil
 
     Returns a mark of None where it is unknown, or the packet is dropped before.
     """
-    routed, _ = prerouting(packet_filter, packet)
+    routed = prerouting(packet_filter, packet).packet
     return replace(routed, destination=packet.destination, dport=packet.dport)
 
 
-def prerouting(
-    packet_filter: PacketFilter, packet: FilteredPacket, original_source: str | None = None
-) -> tuple[FilteredPacket, Translation]:
-    """Return a packet as it is routed, after marks and destination NAT, and the NAT.
+def prerouting(packet_filter: PacketFilter, packet: FilteredPacket, original_source: str | None = None) -> AfterHook:
+    """Return a packet as it is routed, after marks and destination NAT, the NAT, and what drops it.
 
     Args:
         packet_filter: the host's.
         packet: as it arrives.
         original_source: for an answer, the address to which conntrack reverses the source NAT of its flow.
     """
-    routed, translation, _ = _after_hook(packet_filter, "prerouting", packet, original_source)
-    return routed, translation
-
-
-def dropped_on_arrival(
-    packet_filter: PacketFilter, packet: FilteredPacket, original_source: str | None = None
-) -> Passage | None:
-    """Return which rule or policy drops a packet in the prerouting hook; None where none does for certain.
-
-    The arguments are those of :func:`prerouting`.
-    """
-    _, _, dropped = _after_hook(packet_filter, "prerouting", packet, original_source)
-    return dropped if dropped is not None and dropped.allowed is False else None
+    return _after_hook(packet_filter, "prerouting", packet, original_source)
 
 
 def mark_of_flow(packet_filter: PacketFilter, packet: FilteredPacket) -> int | None:
@@ -208,17 +205,13 @@ def mark_of_flow(packet_filter: PacketFilter, packet: FilteredPacket) -> int | N
     if packet.has_flow is False:
         return 0
     for hook in ("forward", "postrouting"):
-        packet, _, _ = _after_hook(packet_filter, hook, packet)
+        packet = _after_hook(packet_filter, hook, packet).packet
     return packet.ctmark
 
 
 def _after_hook(
     packet_filter: PacketFilter, hook: str, packet: FilteredPacket, original_source: str | None = None
-) -> tuple[FilteredPacket, Translation, Passage | None]:
-    """Return a packet after all chains of a hook, its NAT, and what drops or may drop it.
-
-    Its mark and state are unknown where a chain may drop it.
-    """
+) -> AfterHook:
     translation, drops = Translation(kind="none"), list[Passage]()
     chains = base_chains(packet_filter, packet.family, hook, "filter")
     nat_priority = _NAT_PRIORITIES.get(hook)
@@ -233,9 +226,9 @@ def _after_hook(
         packet = replace(packet, destination=original_source)
     for chain in chains[len(before) :]:
         packet = _through_chain(packet_filter, chain, packet, drops)
-    dropped = next((drop for drop in drops if drop.allowed is False), drops[0] if drops else None)
-    is_known = dropped is None and not packet_filter.unread
-    return packet if is_known else replace(packet, mark=None, ctmark=None), translation, dropped
+    if drops or packet_filter.unread:
+        packet = replace(packet, mark=None, ctmark=None)
+    return AfterHook(packet, translation, next((drop for drop in drops if drop.allowed is False), None))
 
 
 def _through_chain(
