@@ -29,11 +29,11 @@ while [ -z "$(ls -A /sys/fs/cgroup)" ]; do umount /sys; done
 if [ -n "$1" ]; then
     cd "$1"
     mount -t tmpfs tmpfs /run
-    mkdir /run/base /run/upper /run/work /run/root
+    mkdir /run/base /run/upper /run/work /run/newroot
     mount --bind . /run/base
-    mount -t overlay overlay -o lowerdir=/run/base,upperdir=/run/upper,workdir=/run/work /run/root
-    for folder in proc sys dev; do mount --rbind "/$folder" "/run/root/$folder"; done
-    cd /run/root
+    mount -t overlay overlay -o lowerdir=/run/base,upperdir=/run/upper,workdir=/run/work /run/newroot
+    for folder in proc sys dev; do mount --rbind "/$folder" "/run/newroot/$folder"; done
+    cd /run/newroot
     pivot_root . mnt
     umount --lazy /mnt
     resolvers_file=/etc/resolv.conf

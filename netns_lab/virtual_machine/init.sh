@@ -13,14 +13,14 @@ done </modules/order
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro root /lower
 mount -t tmpfs -o size=75% upper /upper
 mkdir /upper/files /upper/work
-mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work root /root
-mount -t tmpfs run /root/run
-mount -t tmpfs tmp /root/tmp
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose share /root/mnt
+mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work root /sysroot
+mount -t tmpfs run /sysroot/run
+mount -t tmpfs tmp /sysroot/tmp
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose share /sysroot/mnt
 for folder in dev proc sys; do
-    mount --move /$folder /root/$folder
+    mount --move /$folder /sysroot/$folder
 done
-mkdir -p /root/dev/pts /root/dev/shm
-mount -t devpts devpts /root/dev/pts
-mount -t tmpfs shm /root/dev/shm
-exec chroot /root /bin/sh /mnt/start
+mkdir -p /sysroot/dev/pts /sysroot/dev/shm
+mount -t devpts devpts /sysroot/dev/pts
+mount -t tmpfs shm /sysroot/dev/shm
+exec chroot /sysroot /bin/sh /mnt/start

@@ -17,7 +17,7 @@ from netns_lab.virtual_machine.guest_root import GuestRoot
 INIT = Path(__file__).with_name("init.sh")
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 """What the first process needs to reach its root; the root has all other modules."""
-_FOLDERS = ("bin", "dev", "lower", "modules", "proc", "root", "sys", "upper")
+_FOLDERS = ("bin", "dev", "lower", "modules", "proc", "sys", "sysroot", "upper")
 _COMPRESSED = ".xz"
 
 
