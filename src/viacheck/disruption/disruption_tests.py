@@ -7,7 +7,6 @@ restores the state after the event.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,17 +25,23 @@ from viacheck.disruption.controls import (
 from viacheck.disruption.event_registry import event_for
 from viacheck.disruption.events import Reboot
 from viacheck.disruption.runner import DisruptionRun, HostUnderTest
+from viacheck.disruption.shared_clone import SharedClone
 from viacheck.disruption.shared_events import Follower, FollowerResult, SharedResults, made_once
 from viacheck.model.intent import SIDE_EVENTS
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle
 from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
 
-REBOOT = "reboot"
+REBOOT: EventName = "reboot"
 AT_ONCE = 3
 """Events that happen beside each other, each to a clone of its own: they wait for most of their time."""
-CHEAP_CLONES = ("netns", "engine")
-"""Flavours of labs of which several clones run at once; a whole host takes too much memory."""
+SIDE_BY_SIDE = ("netns", "engine", "host")
+"""Flavours of labs of which several clones run at once; a virtual machine takes too much memory."""
+CLONES_OF_THEIR_OWN: tuple[EventName, ...] = (REBOOT, "device-change", "rename", "dhcp-renew", "address-change")
+"""The events of a whole host that share no clone. A reboot ends what was changed and not written down, so that a fault
+may be gone with it; the others give the host another device, router or address."""
+WHOLE_HOSTS_AT_ONCE = 1
+"""Of the events with a clone of their own: a whole host takes much memory, and the clone that events share runs too."""
 _OBSTACLES = {
     EventNotApplicable: EventObstacle.NOT_APPLICABLE,
     EventNotPossible: EventObstacle.NOT_POSSIBLE,
@@ -84,7 +89,7 @@ class DisruptionTests:
         self._guard: Guard = guard or NoGuard()
         self.results: dict[str, DisruptionResult] = {}
         self._not_run: dict[str, EventNotRun] = {}
-        self._shared_clone: HostUnderTest | None = None
+        self._shared_clone = SharedClone(lambda: self._watched(self._clone()))
         self._expected: tuple[EventName, ...] = ()
         self._begun: dict[EventName, Future[DisruptionResult]] = {}
         for name, result in (peers.shared.of(peers.agent) if peers is not None else {}).items():
@@ -95,67 +100,60 @@ class DisruptionTests:
 
     def expect(self, events: Iterable[EventName]) -> None:
         """Say which events checks will ask for: in a lab all of them begin with the first, beside each other."""
-        if self.target.services.clone is not None and self.target.flavour in CHEAP_CLONES:
+        if self.target.services.clone is not None and self.target.flavour in SIDE_BY_SIDE:
             self._expected = tuple(events)
 
     def through(self, name: EventName) -> DisruptionResult | EventNotRun:
         """Return the result of an event that the intent names, or why the event was not carried out."""
-        return self._once(name, lambda: self._result_of(name))
-
-    def _result_of(self, name: EventName) -> DisruptionResult:
-        if name not in self._expected:
-            return self._through(name)
         if not self._begun:
-            workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="disruption")
-            self._begun = {event: workers.submit(self._through, event) for event in self._expected}
-            workers.shutdown(wait=False)
-        return self._begun[name].result()
+            self._begin_all()
+        return self._once(name)
 
     def after_reboot(self) -> DisruptionResult | EventNotRun:
         """Return the result of a boot from the host's files alone, or why none was carried out."""
-        return self._once(REBOOT, self._after_reboot)
+        return self._once(REBOOT)
 
-    def _once(self, name: str, carry_out: Callable[[], DisruptionResult]) -> DisruptionResult | EventNotRun:
+    def _begin_all(self) -> None:
+        missing = [event for event in self._expected if event not in self.results and event not in self._not_run]
+        shared = [event for event in missing if self._shares_clone(event)]
+        own = [event for event in missing if event not in shared]
+        at_once = WHOLE_HOSTS_AT_ONCE if self._is_whole_host else AT_ONCE
+        for events, workers_at_once in ((own, at_once), (shared, 1)):
+            workers = ThreadPoolExecutor(workers_at_once, thread_name_prefix="disruption")
+            self._begun |= {event: workers.submit(self._through, event) for event in events}
+            workers.shutdown(wait=False)
+
+    @property
+    def _is_whole_host(self) -> bool:
+        return self.target.services.clone is not None and self.target.services.power is not None
+
+    def _shares_clone(self, name: EventName) -> bool:
+        """Return whether an event happens to the clone of other events, if they left that clone as it was."""
+        if self.target.services.clone is None:
+            return False
+        return name in SIDE_EVENTS or (self._is_whole_host and name not in CLONES_OF_THEIR_OWN)
+
+    def _once(self, name: EventName) -> DisruptionResult | EventNotRun:
         if name not in self.results and name not in self._not_run:
             try:
-                self.results[name] = carry_out()
+                self.results[name] = self._begun[name].result() if name in self._begun else self._through(name)
             except tuple(_OBSTACLES) as reason:
                 self._not_run[name] = EventNotRun(_OBSTACLES[type(reason)], str(reason))
         return self.results[name] if name in self.results else self._not_run[name]
 
     def _through(self, name: EventName) -> DisruptionResult:
+        if name == REBOOT:
+            return self._after_reboot()
         if (obstacle := self.target.obstacle_to(name)) is not None:
             raise EventNotPossible(obstacle)
         if self.target.services.clone is not None:
             # An event that is not possible on the target is not possible on its clone, which need not be built then.
             event_for(name, self.target)
-            if name in SIDE_EVENTS:
-                return self._on_shared_clone(name)
+            if self._shares_clone(name):
+                return self._shared_clone.carry_out(
+                    lambda host: DisruptionRun(host, self.target, event_for(name, host.target)).result()
+                )
         return self.run(lambda target: event_for(name, target))
-
-    def _on_shared_clone(self, name: EventName) -> DisruptionResult:
-        """Carry an event out on the clone of those before it, as long as each has left that clone as it was.
-
-        A whole host takes seconds to boot, and these events take less. What an event breaks is seen once more on a
-        clone of its own, so that no event is blamed for another one.
-        """
-        shared, self._shared_clone = self._shared_clone, None
-        host = shared or self._watched(self._clone())
-        keep = False
-        try:
-            result = DisruptionRun(host, self.target, event_for(name, host.target)).result()
-            keep = _left_nothing(result)
-            if keep or shared is None:
-                return result
-        except EgressNotAsIntended:
-            if shared is None:
-                raise
-        finally:
-            if keep:
-                self._shared_clone = host
-            else:
-                host.close()
-        return self._on_shared_clone(name)
 
     def _clone(self) -> DisruptionTarget:
         assert self.target.services.clone is not None
@@ -168,9 +166,7 @@ class DisruptionTests:
         for begun in self._begun.values():
             if not begun.cancelled():
                 begun.exception()
-        if self._shared_clone is not None:
-            self._shared_clone.close()
-            self._shared_clone = None
+        self._shared_clone.close()
 
     def _after_reboot(self) -> DisruptionResult:
         if self.target.intent.egress.persist == "none":
@@ -244,11 +240,6 @@ class DisruptionTests:
                 target.close()
             raise
         return HostUnderTest(target, target.agent, tokens, watch, own)
-
-
-def _left_nothing(result: DisruptionResult) -> bool:
-    """Return whether an event left rules, routes, addresses and flows as they were before it."""
-    return result.survived(math.inf) and result.states[0].lines == result.states[-1].lines
 
 
 def _reboot(target: DisruptionTarget) -> Event:

@@ -139,6 +139,11 @@ def changes(before: Snapshot, after: Snapshot) -> list[Change]:
     return changed
 
 
+def network_changes(before: NetworkState, after: NetworkState) -> list[Change]:
+    """Return every change between two networking states of one host."""
+    return list(_network(before, after, "host"))
+
+
 def passing_interfaces(changed: Iterable[Change]) -> Set[tuple[Where | None, str]]:
     """Return the interfaces that came or went, each with its network namespace."""
     before: set[tuple[Where | None, str]] = set()

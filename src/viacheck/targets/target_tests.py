@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,17 @@ from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.check import Check
-from viacheck.model.intent import Survivable
+from viacheck.model.intent import SideEvent
 from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.intent_values import seconds
-from viacheck.model.measurements import KernelDecision, Measurements, NotReplayed, ReplayResult, TrafficMeasurements
+from viacheck.model.measurements import (
+    EventName,
+    KernelDecision,
+    Measurements,
+    NotReplayed,
+    ReplayResult,
+    TrafficMeasurements,
+)
 from viacheck.model.snapshot import PacketFilter
 from viacheck.targets.base import Target
 
@@ -30,9 +37,12 @@ if TYPE_CHECKING:
 
 DHCP_CHECK = "MACVLAN-04"
 """The check whose servers may take seconds to answer."""
-EVENTS: Mapping[str, Survivable] = {
-    "FLAP-01": "link-flap", "FLAP-02": "carrier-loss", "FLAP-03": "ifupdown", "FLAP-04": "container-restart",
-    "FLAP-05": "engine-restart", "FLAP-07": "dhcp-renew", "FLAP-09": "networkd-restart",
+DEVICE_CHECK = "FLAP-10"
+"""The check that asks for its events only where the intent names one of them."""
+EVENTS: Mapping[str, Sequence[EventName]] = {
+    "FLAP-01": ("link-flap",), "FLAP-02": ("carrier-loss",), "FLAP-03": ("ifupdown",),
+    "FLAP-04": ("container-restart",), "FLAP-05": ("engine-restart",), "FLAP-07": ("dhcp-renew", "address-change"),
+    "FLAP-08": ("reboot",), "FLAP-09": ("networkd-restart",), "FLAP-11": ("networkmanager-restart", "netplan-apply"),
 }  # fmt: skip
 """The events that checks ask for whatever the intent says, by the check's id."""
 
@@ -46,6 +56,7 @@ class TargetTests:
         captures: Path,
         run_replay: Callable[[Target], ReplayResult | NotReplayed],
         selected: Collection[str],
+        side_events: Sequence[SideEvent] = (),
     ) -> None:
         """Run nothing yet.
 
@@ -54,9 +65,10 @@ class TargetTests:
             captures: the folder for pcapng files.
             run_replay: runs the target's network configuration in a lab.
             selected: the ids of the checks that will be judged: tests that take seconds begin early, for those alone.
+            side_events: the cases of FLAP-12 among them.
         """
         self.target = target
-        self._selected = selected
+        self._selected, self._side_events = selected, side_events
         self._captures, self._run_replay = captures, run_replay
 
     @cached_property
@@ -76,7 +88,10 @@ class TargetTests:
     def disruptions(self) -> DisruptionTests:
         """The tests that interrupt the network."""
         disruptions = self.target.disruption_tests()
-        disruptions.expect(event for check, event in EVENTS.items() if check in self._selected)
+        asked = [event for check, events in EVENTS.items() if check in self._selected for event in events]
+        if DEVICE_CHECK in self._selected and "device-change" in (self.target.intent.egress.survives or ()):
+            asked += ["device-change", "rename"]
+        disruptions.expect([*asked, *self._side_events])
         return disruptions
 
     @cached_property
