@@ -81,6 +81,8 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
             f"answers came in by {snapshot.answers_by}, and not by {intent.egress.uplink}: what the gateway holds for "
             "its address is not on the host, so answers come back by the same uplink here"
         )
+    if snapshot.answers_lost is not None:
+        notes.append("a part of the answers was lost: what loses packets beyond the host is not reproduced here")
     notes += [
         f"the host itself answers DNS at {address}: its DNS server is not reproduced in the replica"
         for address in resolvers

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from viacheck.analysis.loss import loss_text, loss_verdict
 from viacheck.analysis.paths import PathTracer, probe_traffic
-from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.sightings import answers_by_other_interface
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.sightings import answers_by_other_interface, answers_seen, departures
 from viacheck.analysis.traced_path import Path, PathEnd
 from viacheck.model.intent import TransportProtocol
+from viacheck.model.intent_values import share
 from viacheck.model.measurements import TrafficMeasurements
+from viacheck.model.result import LossVerdict, PacketsEvidence
+
+TO_GATEWAY = "gateway"
+"""The name of a bridged agent's pings to its gateway among the measured packets."""
 
 
 def misrouted_answer(resolved: ResolvedIntent) -> Path | None:
@@ -31,6 +37,38 @@ def answers_come_in_by(resolved: ResolvedIntent, traffic: TrafficMeasurements) -
             if name in astray:
                 return name
     return resolved.snapshot.answers_by if not traffic.packets else None
+
+
+def lossy_probes(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> dict[str, PacketsEvidence]:
+    """Return the probes of which more than the intent allows had no answer, and some had one, by their name."""
+    allowed = share(resolved.intent.probe.loss_allowed)
+    return {
+        name: packets
+        for name in (*PROTOCOL_NUMBERS, TO_GATEWAY)
+        if (packets := traffic.packets.get(name)) is not None
+        and packets.answered
+        and loss_verdict(packets, allowed) is LossVerdict.TOO_MUCH
+    }
+
+
+def answers_lost(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> str | None:
+    """Return the loss of each protocol's probes, and how many of them and of their answers were seen on the uplink.
+
+    None where it is no more than the intent allows. A snapshot of an earlier run holds what its packets showed.
+    """
+    if not traffic.packets:
+        return resolved.snapshot.answers_lost
+    return "; ".join(_loss_by_place(resolved, *lossy) for lossy in lossy_probes(resolved, traffic).items()) or None
+
+
+def _loss_by_place(resolved: ResolvedIntent, name: str, packets: PacketsEvidence) -> str:
+    assert packets.loss is not None
+    left = {probe.probe for probe in departures(packets, resolved.uplink)}
+    what = "pings to the gateway" if name == TO_GATEWAY else name
+    return (
+        f"{what}: {loss_text(packets.loss)}; {len(left)} probes left by {resolved.uplink}, "
+        f"{len(answers_seen(packets, resolved.uplink))} answers came in on it"
+    )
 
 
 def strict_reverse_path(resolved: ResolvedIntent, interface: str) -> bool:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from socket import IPPROTO_UDP
 
 from viacheck.analysis.agent_rules import FIXED_PRIORITY
-from viacheck.analysis.answers import answers_come_in_by, strict_reverse_path
+from viacheck.analysis.answers import answers_come_in_by, answers_lost, lossy_probes, strict_reverse_path
 from viacheck.analysis.classes import TrafficClass, class_partition
-from viacheck.analysis.loss import loss_text, loss_verdict
 from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.predict import other_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -16,9 +15,8 @@ from viacheck.analysis.sightings import answers_seen, departures, left_by
 from viacheck.analysis.traced_path import PathEnd, Traffic
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent, set_agent_default
-from viacheck.model.intent_values import share
 from viacheck.model.measurements import Measurements
-from viacheck.model.result import CounterEvidence, LossVerdict, PacketsEvidence, PacketSighting, StateEvidence
+from viacheck.model.result import CounterEvidence, PacketsEvidence, PacketSighting, StateEvidence
 from viacheck.model.snapshot import Link
 
 PROBED = ("icmp", "udp", "tcp")
@@ -97,36 +95,16 @@ def answers_elsewhere(resolved: ResolvedIntent, measurements: Measurements) -> I
 
 def packets_lost(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that a part of the answers is lost, and more than the intent allows."""
-    allowed = resolved.intent.probe.loss_allowed
-    lossy = {
-        name: packets
-        for name in (*PROBED, "gateway")
-        if (packets := measurements.traffic.packets.get(name)) is not None
-        and packets.answered
-        and loss_verdict(packets, share(allowed)) is LossVerdict.TOO_MUCH
-    }
-    if not lossy:
+    lossy = lossy_probes(resolved, measurements.traffic)
+    text = answers_lost(resolved, measurements.traffic)
+    if text is None:
         return
     to_gateway = "PIPEWORK-04" if resolved.intent.mode.startswith("pipework") else "MACVLAN-03"
     yield Cause(
-        "PACKETS_LOST", "EGRESS-03" if set(lossy) & set(PROBED) else to_gateway,
-        f"a part of the answers is lost, more than {allowed}: "
-        f"{'; '.join(_loss_by_place(resolved, name, packets) for name, packets in lossy.items())}",
+        "PACKETS_LOST", to_gateway if set(lossy) == {"gateway"} else "EGRESS-03",
+        f"a part of the answers is lost, more than {resolved.intent.probe.loss_allowed}: {text}",
         also_affects=frozenset({"EGRESS-01", "EGRESS-03", "EGRESS-06", "MACVLAN-03", "PIPEWORK-04"}),
     )  # fmt: skip
-
-
-def _loss_by_place(resolved: ResolvedIntent, name: str, packets: PacketsEvidence) -> str:
-    """Return the loss of one protocol's probes, and how many of them and of their answers were seen on the uplink."""
-    assert packets.loss is not None
-    left, back = (
-        len({probe.probe for probe in departures(packets, resolved.uplink)}),
-        answers_seen(packets, resolved.uplink),
-    )
-    what = "pings to the gateway" if name == "gateway" else name
-    return (
-        f"{what}: {loss_text(packets.loss)}; {left} probes left by {resolved.uplink}, {len(back)} answers came in on it"
-    )
 
 
 def other_router(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:

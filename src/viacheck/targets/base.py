@@ -125,13 +125,16 @@ class Target(Protocol):
     def note_changes(self) -> bool:
         """Add a note about the changes since the snapshot to a host that others may change; return whether it did."""
 
-    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None) -> None:
+    def note_upstream(
+        self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None, answers_lost: str | None
+    ) -> None:
         """Add to the record what the run's packets showed of the network upstream.
 
         Args:
             gateways: the gateways that were asked by ARP, answering or silent.
             subnet_routed: probes with the agent's own address were answered, so the network routes its subnet.
             answers_by: the interface on which the answers came in, where the probes left by another one.
+            answers_lost: the figures of a loss that is more than the intent allows.
         """
 
     def record(self) -> TargetRecord:

@@ -94,7 +94,9 @@ class BundleTarget:
         """Return False: a bundle does not change."""
         return False
 
-    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None) -> None:
+    def note_upstream(
+        self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None, answers_lost: str | None
+    ) -> None:
         """Note nothing: no packet is sent for a bundle."""
 
     def record(self) -> TargetRecord:

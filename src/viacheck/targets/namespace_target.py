@@ -288,7 +288,9 @@ class NamespaceTarget:
         """The snapshot as JSON. Made once, as the state before the first probe does not change."""
         return snapshot_json(self.snapshot)
 
-    def note_upstream(self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None) -> None:
+    def note_upstream(
+        self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None, answers_lost: str | None
+    ) -> None:
         """Add to the record what the run's packets showed of the network upstream: a bundle of it holds that."""
         asked = {(neighbour.interface, neighbour.address) for neighbour in gateways}
         routers = (
@@ -299,6 +301,7 @@ class NamespaceTarget:
             "gateway_answers": [dataclasses.asdict(neighbour) for neighbour in (*gateways, *routers)],
             "subnet_routed": subnet_routed,
             "answers_by": answers_by,
+            "answers_lost": answers_lost,
         }
 
     def record(self) -> TargetRecord:
