@@ -16,7 +16,7 @@ from viacheck.analysis.loss import answers_text, loss_text, loss_verdict
 from viacheck.analysis.paths import probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import (
-    answers_by_other_interface,
+    answers_astray,
     answers_seen,
     departures,
     departures_text,
@@ -128,14 +128,14 @@ def test_answers_reach_the_agent(
             expected=expected,
             evidence=[packets],
         )
-    astray = answers_by_other_interface(packets, resolved.uplink) if resolved.uplink in left else {}
-    astray = {name: probes for name, probes in astray.items() if name in resolved.egress_interfaces}
+    astray = answers_astray(packets, resolved.egress_interfaces)
     if astray and loss_verdict(packets, share(allowed)) is LossVerdict.ALLOWED:
-        by = ", ".join(f"{len(probes)} by {name}" for name, probes in astray.items())
+        by = ", ".join(f"{len(probes)} by {name}" for (_, name), probes in astray.items())
+        ways = " or ".join(dict.fromkeys(way for way, _ in astray))
         expect.advises(
             False,
-            expected=f"{expected}, by {resolved.uplink}",
-            observed=f"the probes left by {resolved.uplink}, and their answers came in: {by}",
+            expected=f"{expected}, by {' or '.join(left)}",
+            observed=f"the probes left by {ways}, and their answers came in: {by}",
             evidence=[packets],
         )
         return

@@ -25,6 +25,7 @@ from netns_lab.whole_host.copied_files import release_of_this_host
 from netns_lab.whole_host.copied_host import CopyImpossible, build_copy, plan_copy
 from netns_lab.whole_host.host_lab import build_whole_host
 from netns_lab.whole_host.host_requirements import base_root
+from viacheck.host.docker import client_config_problem
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.local import LocalTarget
@@ -62,6 +63,8 @@ def build_lab(spec: LabSpec) -> Lab:
         LabCommandError: a fault's command failed.
     """
     plan = spec.plan()
+    if spec.flavour in ("engine", "host") and (problem := client_config_problem()) is not None:
+        raise TargetUnavailable(problem)
     if spec.flavour == "host":
         return _with_faults(build_whole_host(plan, _base_root(spec.release or DEFAULT_RELEASE)), spec)
     if spec.flavour == "vm":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from reports.text import ids_shortened, named, reason
 from viacheck.model.chapters import chapter, check_order
-from viacheck.model.fix_order import fix_order, reporters_of
+from viacheck.model.fix_order import Place, fix_order, reporters_of
 from viacheck.model.result import CheckResult, OutputOf, RemedyStep, RunResult, Verdict
 
 REPORTED = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
@@ -20,6 +20,9 @@ RUNTIME_PROGRAMS = frozenset({"conntrack", "ip", "ip6tables", "iptables", "kill"
 """Programs that change the running system and, with the options that remedies give them, no file."""
 EVENT_CHECKS = "FLAP"
 """The chapter of checks that measure an event: their observation says more than their cause alone."""
+
+_CauseKey = tuple[str | None, str, tuple[str, ...]]
+"""The code, the text and the remedy of a cause."""
 
 
 @dataclass(slots=True)
@@ -75,37 +78,51 @@ class ReportedCause:
 def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]:
     """Return the causes of one verdict, in the order in which to type their fixes.
 
-    A cause has the worst verdict among the checks that report it and those that it also affects. Waived results are
-    left out.
+    A cause has the worst verdict among the results that report it and those that it also affects: two cases of one
+    check may have two causes, of different verdicts. Waived results are left out.
     """
     bad = [result for result in outcome.results if result.verdict in REPORTED and result.waiver is None]
     reporters = reporters_of(bad)
-    worst: dict[tuple[str, str], Verdict] = {}
+    reported: dict[Place, set[_CauseKey]] = {}
     for result in bad:
-        place = (result.target, result.check)
-        place = reporters.get(place, place)
-        worst[place] = min(worst.get(place, result.verdict), result.verdict, key=REPORTED.index)
-    distinct: dict[tuple[object, ...], ReportedCause] = {}
-    by_check: dict[tuple[str, str], ReportedCause] = {}
+        if (place := (result.target, result.check)) not in reporters:
+            reported.setdefault(place, set()).add(_cause_key(result))
+    worst: dict[tuple[Place, _CauseKey], Verdict] = {}
     for result in bad:
-        place = (result.target, result.check)
-        if place in reporters or worst[place] is not verdict:
+        place = reporters.get((result.target, result.check), (result.target, result.check))
+        key = _cause_key(result)
+        # A chain of checks ends at one whose own cause is another: whichever it reports is as bad then.
+        for cause_key in {key} if key in reported[place] else reported[place]:
+            known = worst.get((place, cause_key), result.verdict)
+            worst[place, cause_key] = min(known, result.verdict, key=REPORTED.index)
+    distinct: dict[_CauseKey, ReportedCause] = {}
+    by_check: dict[Place, ReportedCause] = {}
+    for result in bad:
+        place, key = (result.target, result.check), _cause_key(result)
+        if place in reporters or worst[place, key] is not verdict:
             continue
-        cause = _cause(result, verdict)
-        # The text is part of the key: the same code with other values takes other commands to fix.
-        key = (cause.code, cause.text, cause.remedy)
-        cause = distinct.setdefault(key, cause)
+        cause = distinct.setdefault(key, _cause(result, verdict))
         cause.results.append(result)
         by_check.setdefault(place, cause)
     for result in bad:
         reporter = reporters.get((result.target, result.check))
-        if reporter in by_check:
-            by_check[reporter].affected.append(result)
+        if reporter is None:
+            continue
+        key = _cause_key(result)
+        if (cause := distinct.get(key) if key in reported[reporter] else by_check.get(reporter)) is not None:
+            cause.affected.append(result)
     causes = sorted(distinct.values(), key=lambda cause: fix_order(cause.code, cause.results, cause.affected))
     fixes = Counter(target for cause in causes if cause.remedy for target in cause.targets)
     for cause in causes:
         cause.alone = _alone(cause, several=any(fixes[target] > 1 for target in cause.targets))
     return causes
+
+
+def _cause_key(result: CheckResult) -> _CauseKey:
+    """Return what makes a cause distinct: the same code with other values takes other commands to fix."""
+    if result.diagnosis is None:
+        return None, reason(result), ()
+    return result.diagnosis.code, result.diagnosis.cause, tuple(result.diagnosis.remedy)
 
 
 def _alone(cause: ReportedCause, *, several: bool) -> str:

@@ -265,6 +265,31 @@ SITUATIONS = {
         },
         named=("this host sends the agent's DNS queries to 10.10.40.1 instead, by eth0", "--dport 53 -j DNAT"),
     ),
+    "target-sent-to-a-silent-machine": Situation(
+        commands=("iptables -t nat -A PREROUTING -i docker0 -d 198.51.100.1 -j DNAT --to-destination 10.10.40.77",),
+        expected={
+            "EGRESS-01": PASS, "EGRESS-03": (FAIL, "TARGET_REDIRECTED"), "EGRESS-06": (Verdict.NOT_RUN, None),
+        },
+        named=("to 10.10.40.77 in place of 198.51.100.1", "-j DNAT --to-destination 10.10.40.77", "leave by wlan0"),
+    ),
+    "target-sent-to-an-absent-neighbour": Situation(
+        commands=(
+            *CLOSED_RECIPE,
+            "iptables -t nat -A PREROUTING -i docker0 -d 198.51.100.1 -j DNAT --to-destination 10.10.50.77",
+        ),
+        expected={"EGRESS-01": (FAIL, "TARGET_REDIRECTED"), "EGRESS-08": PASS},
+        named=("They do not leave, as 10.10.50.77 does not answer ARP",),
+        in_bundle={"EGRESS-01": (Verdict.NOT_RUN, None)},
+    ),
+    "target-sent-to-the-other-lan": Situation(
+        commands=(
+            *CLOSED_RECIPE,
+            "iptables -t nat -A PREROUTING -i docker0 -d 198.51.100.1 -j DNAT --to-destination 10.10.40.1",
+        ),
+        expected={"EGRESS-01": (FAIL, "TARGET_REDIRECTED"), "EGRESS-03": PASS},
+        named=("to 10.10.40.1 in place of 198.51.100.1", "leave by eth0"),
+        in_bundle={"EGRESS-01": (FAIL, "TARGET_REDIRECTED")},
+    ),
     "static-route-to-the-target": Situation(
         commands=(*CLOSED_RECIPE, "ip route add 198.51.100.0/24 via 10.10.40.1 dev eth0"),
         expected={

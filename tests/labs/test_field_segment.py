@@ -98,8 +98,12 @@ def test_the_drawing_shows_the_ways_that_were_seen(tmp_path: Path) -> None:
         host.ip("rule del from 172.17.0.0/16 lookup wlan0rt")
         text = ONE_LAN_SITE.replace("[egress]", '[uplinks.eth1]\ngateway = "10.10.40.1"\n[egress]')
         site = write_site(tmp_path, text)
-        done = host.viacheck("-q", "-k", "EGRESS-01", site=site, report_dir=tmp_path / "report")
-    assert judgements(done) == {"EGRESS-01": (Verdict.FAIL, "RULE_MISSING")}, done.said
+        done = host.viacheck("-q", "-k", "EGRESS-01 or EGRESS-03", site=site, report_dir=tmp_path / "report")
+    assert judgements(done) == {
+        "EGRESS-01": (Verdict.FAIL, "RULE_MISSING"), "EGRESS-03": (Verdict.ADVISORY, OTHER),
+    }, done.said  # fmt: skip
+    causes = [result.diagnosis.cause for result in done.outcome.results if result.diagnosis]
+    assert any("probes leave by eth0, and their answers come in by eth1" in cause for cause in causes), causes
     (target,) = done.outcome.targets
     drawn = topology(target, egress_summary(target, done.outcome.results), done.outcome.results)
     assert drawn is not None

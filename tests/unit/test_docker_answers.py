@@ -441,6 +441,23 @@ def test_an_invalid_address() -> None:
     assert reason_of("pigeon://coop")[0] == "bad-address"
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", '{"auths": {"registry": "secret"}}', '{"proxies": "none"}', '{"HttpHeaders": 1}']
+)
+def test_a_malformed_file_for_docker_clients_is_one_line(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(text)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    reason, said = reason_of("unix:///nowhere")
+    assert reason == "bad-configuration"
+    assert f"{tmp_path}/config.json is not a configuration of a Docker client" in said
+    assert "\n" not in said
+    assert "secret" not in said
+    (tmp_path / "config.json").write_text("{")
+    assert reason_of("unix:///nowhere")[0] == "socket-missing", "the SDK passes over what is no JSON"
+
+
 # The way into a container
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reports.diagnoses import reported_causes
 from tests.helpers.hand_made import SITE
 from viacheck.flight_recorder import flight_summary
 from viacheck.flight_recorder.flight_result import flight_result
@@ -356,6 +357,19 @@ def test_a_silence_fails_when_it_lasts_longer_than_the_intent_allows(
     single = flight_result(flight(tmp_path), summarize(entries, "wlan0")).results[1]
     assert single.verdict is verdict
     assert "left nowhere" in single.observed
+
+
+def test_the_page_has_a_short_silence_among_what_is_at_risk_and_a_leak_among_what_to_fix(tmp_path: Path) -> None:
+    nowhere: list[list[str | None]] = [["icmp, as to 198.51.100.1", None, "wlan0 is down, or has no carrier"]]
+    silence = [
+        way(T0, [], []), way(T0 + S, nowhere, ["link wlan0 down"]), way(T0 + 2 * S, [], ["link wlan0 up, carrier"]),
+    ]  # fmt: skip
+    result = flight_result(flight(tmp_path), summarize([*silence, *flap(T0 + 60 * S)], "wlan0"))
+    (leak,) = reported_causes(result, Verdict.FAIL)
+    assert leak.code == "EGRESS_CHANGED"
+    assert "left by eth0" in leak.text
+    assert [each.case is None for each in leak.results] == [True, False]
+    assert any("left nowhere" in cause.text for cause in reported_causes(result, Verdict.ADVISORY))
 
 
 def test_a_waiver_accepts_a_departure(tmp_path: Path) -> None:

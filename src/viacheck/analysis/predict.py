@@ -51,6 +51,8 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
         return Prediction(False, f"leaves by no interface: {passage_text(passage)}")
     if drawn.end is PathEnd.DROPPED:
         return Prediction(False, f"leaves by no interface: {drawn.reason}")
+    if drawn.destination is not None:
+        return Prediction(drawn.egress == {resolved.uplink}, f"leaves by {drawn.egress_text}: {drawn.reason}")
     source = f", source {explanation.source_on_wire}" if explanation.source_on_wire else ""
     text = f"leaves by {explanation.uplink}{source}"
     if explanation.uplink != resolved.uplink:

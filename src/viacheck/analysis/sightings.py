@@ -5,7 +5,7 @@ The functions read the plain evidence of result.json, so that a saved run can be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from viacheck.model.result import PacketsEvidence, PacketSighting, WatchedInterface
 
@@ -51,6 +51,21 @@ def answers_by_other_interface(packets: PacketsEvidence, interface: str) -> dict
             elsewhere.setdefault(sighting.path_interface, set()).add(sighting.probe)
     astray = {probe.probe for probe in departures(packets, interface)} - answers_seen(packets, interface)
     return {name: probes & astray for name, probes in elsewhere.items() if probes & astray}
+
+
+def answers_astray(packets: PacketsEvidence, egress_interfaces: Sequence[str]) -> dict[tuple[str, str], set[int]]:
+    """Return the probes whose answer came in on no interface by which they left, by (left, came in).
+
+    A copied packet leaves by two interfaces: an answer on one of them is no answer astray.
+    """
+    left = left_by(packets, egress_interfaces)
+    astray = {
+        (interface, name): probes - left.get(name, set())
+        for interface in left
+        for name, probes in answers_by_other_interface(packets, interface).items()
+        if name in egress_interfaces
+    }
+    return {way: probes for way, probes in astray.items() if probes}
 
 
 def errors_seen(packets: PacketsEvidence) -> list[PacketSighting]:

@@ -11,7 +11,7 @@ from viacheck.analysis.classes import TrafficClass, class_partition
 from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.predict import other_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.sightings import answers_seen, departures, left_by
+from viacheck.analysis.sightings import answers_astray, answers_seen, departures, left_by
 from viacheck.analysis.traced_path import PathEnd, Traffic
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent, set_agent_default
@@ -72,10 +72,26 @@ def arp_unanswered(resolved: ResolvedIntent, measurements: Measurements) -> Iter
 
 
 def answers_elsewhere(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """Find that answers come in by another uplink than the probes left by."""
-    uplink, other = resolved.uplink, answers_come_in_by(resolved, measurements.traffic)
-    if other is None:
-        return
+    """Find that answers come in by another uplink than the probes left by, which is the intended one."""
+    other = answers_come_in_by(resolved, measurements.traffic)
+    if other is not None:
+        affected = frozenset({"EGRESS-05", "EGRESS-06"})
+        yield _answers_by_other(resolved, measurements, resolved.uplink, other, affected)
+
+
+def answers_to_wrong_uplink(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find the same of probes that left by another uplink than the intended one: two faults, each with its cause."""
+    for name in PROBED:
+        packets = measurements.traffic.packets.get(name)
+        for left, other in answers_astray(packets, resolved.egress_interfaces) if packets is not None else ():
+            if left != resolved.uplink:
+                yield _answers_by_other(resolved, measurements, left, other, frozenset())
+                return
+
+
+def _answers_by_other(
+    resolved: ResolvedIntent, measurements: Measurements, left: str, other: str, affected: frozenset[str]
+) -> Cause:
     macs = {
         sighting.destination_mac
         for packets in measurements.traffic.packets.values()
@@ -84,12 +100,12 @@ def answers_elsewhere(resolved: ResolvedIntent, measurements: Measurements) -> I
     }
     to = f" (to {', '.join(sorted(macs))})" if macs else ""
     drops = f"; the strict reverse-path check of {other} drops them" if strict_reverse_path(resolved, other) else ""
-    yield Cause(
+    return Cause(
         "ANSWERS_BY_OTHER_UPLINK", "EGRESS-03",
-        f"probes leave by {uplink}, and their answers come in by {other}{to}{drops}. The gateway holds another MAC "
-        f"address for {uplink}'s address, or another route to it: correct its ARP entry or route, and let only "
-        f"{uplink} answer ARP for its address (net.ipv4.conf.all.arp_ignore)",
-        also_affects=frozenset({"EGRESS-05", "EGRESS-06"}),
+        f"probes leave by {left}, and their answers come in by {other}{to}{drops}. The gateway holds another MAC "
+        f"address for {left}'s address, or another route to it: correct its ARP entry or route, and let only "
+        f"{left} answer ARP for its address (net.ipv4.conf.all.arp_ignore)",
+        also_affects=affected,
     )  # fmt: skip
 
 

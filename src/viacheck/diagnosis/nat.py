@@ -1,14 +1,16 @@
-"""Causes in NAT: an uplink that is a port of the agent's bridge, and the source translation at the uplink."""
+"""Causes in NAT: an uplink that is a port of the agent's bridge, destination NAT, and the source NAT at the uplink."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.container_facts import nat_follows_start
 from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation, subnet_is_routed
 from viacheck.analysis.packet_filter.evaluate import Translation
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.sightings import left_by
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import (
     NO_REMEDY,
@@ -19,6 +21,7 @@ from viacheck.diagnosis.remedy import (
 )
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
+from viacheck.model.result import PacketsEvidence
 from viacheck.model.snapshot import FilterChain, FilterRule
 
 NETAVARK = ("inet", "netavark")
@@ -40,6 +43,45 @@ def uplink_in_bridge(resolved: ResolvedIntent, _measured: Measurements) -> Itera
             ),
             EGRESS | {"HOST-02", "HOST-03", "ROUTE-04", "ROUTE-05", "ROUTE-06", "EGRESS-04", "EGRESS-07"},
         )  # fmt: skip
+
+
+def target_redirected(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find destination NAT of this host that sends the probes to another machine, by another way or without an answer.
+
+    A machine that answers as the probe target does, by the intended uplink, is no fault.
+    """
+    if not isinstance(resolved.intent.agent.attach, NatAttach) or resolved.agent_source is None:
+        return
+    for protocol in resolved.intent.probe.protocols:
+        path = own_path(resolved, protocol)
+        if path.destination is None:
+            continue
+        would_leave = resolved.agent_decision(protocol)
+        astray = path.egress != {resolved.uplink} and would_leave.interfaces == {resolved.uplink}
+        silent, left = _no_answer(resolved, measurements.traffic.packets.get(protocol))
+        if not (astray or silent):
+            continue
+        rule = next(hop.decides for hop in path.out if hop.stage == "nat")
+        ways = " and ".join(left) or (path.egress_text if not silent else "")
+        seen = f"leave by {ways}" if ways else f"do not leave, as {path.destination} does not answer ARP"
+        yield Cause(
+            "TARGET_REDIRECTED", "EGRESS-01" if astray or not left else "EGRESS-03",
+            f"destination NAT of this host sends the probes ({protocol}) to {path.destination} in place of "
+            f"{resolved.target}: the rule '{rule}'. They {seen}"
+            f"{f', and no answer comes from {path.destination}' if silent and ways else ''}",
+            also_affects=EGRESS,
+            decision="except the agent's packets from that rule; or, if it is meant, name as probe.target a host that "
+            "the rule leaves alone",
+        )  # fmt: skip
+        return
+
+
+def _no_answer(resolved: ResolvedIntent, packets: PacketsEvidence | None) -> tuple[bool, list[str]]:
+    """Return whether probes were sent and no answer was seen anywhere, and the interfaces that they left by."""
+    if packets is None:
+        return False, []
+    answered = packets.answered or any(sighting.role == "answer" for sighting in packets.sightings)
+    return not answered, list(left_by(packets, resolved.egress_interfaces))
 
 
 def source_nat_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:

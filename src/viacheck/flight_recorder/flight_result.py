@@ -100,7 +100,7 @@ class _Judge:
             check=PACKETS_CHECK, target=self.start.target.id, title=TITLES[PACKETS_CHECK], verdict=verdict,
             expected=f"the agent's packets leave by {self.uplink}", observed=self._sentence(), evidence=evidence,
             seconds=round(self.summary.seconds, 3),
-            diagnosis=self._diagnosis(departures[0]) if verdict is Verdict.FAIL else None,
+            diagnosis=self._diagnosis(departures[verdicts.index(verdict)]) if verdict is Verdict.FAIL else None,
         )  # fmt: skip
 
     @property

@@ -46,6 +46,7 @@ Unreachable = Literal[
     "timeout",
     "not-a-docker-engine",
     "bad-address",
+    "bad-configuration",
     "other",
 ]
 
@@ -154,6 +155,27 @@ def running_containers(base_url: str | None = None, timeout: float = TIMEOUT) ->
         ]
 
 
+def client_config_problem() -> str | None:
+    """Return why the user's own file for Docker clients ends every client of the SDK, in one line; None if it does not.
+
+    The SDK reads it whichever engine it is for, and trusts its structure. No request is sent.
+    """
+    import docker
+    from docker.constants import DEFAULT_DOCKER_API_VERSION
+    from docker.utils.config import find_config_file, load_general_config
+
+    try:
+        docker.APIClient("unix:///", version=DEFAULT_DOCKER_API_VERSION).close()
+        if not isinstance(load_general_config().get("HttpHeaders", {}), Mapping):
+            raise TypeError("its HttpHeaders are not names with values")
+    except (docker.errors.DockerException, AttributeError, KeyError, TypeError, ValueError) as error:
+        return (
+            f"{find_config_file()} is not a configuration of a Docker client ({one_line(error)}): correct it, or name "
+            "a folder with another one by DOCKER_CONFIG"
+        )
+    return None
+
+
 @contextlib.contextmanager
 def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
     """Open a client of the engine; every failure in the block is one of :class:`EngineProblem`."""
@@ -164,6 +186,8 @@ def _client(base_url: str | None, timeout: float) -> Iterator[APIClient]:
 
     usual = DEFAULT_UNIX_SOCKET.replace("http+unix", "unix")
     address = base_url or os.environ.get("DOCKER_HOST") or usual_address(usual)
+    if (problem := client_config_problem()) is not None:
+        raise EngineUnreachable(address, "bad-configuration", problem)
     try:
         reached = outer_host.engine_address(address)
         place = kwargs_from_env() if reached == address and not base_url else {"base_url": reached}
