@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.host_attributes import host_attributes
 from tests.helpers.paths import ROOT
 from viacheck.host.namespace import Namespace
 
@@ -100,53 +101,17 @@ class GuardedHost:
 
     def state(self) -> list[str]:
         """Everything, one line for each object."""
-        return [f"{kind}: {json.dumps(one)}" for kind, objects in self._objects().items() for one in objects]
+        return host_attributes(self._output)
 
-    def _objects(self) -> dict[str, list[Any]]:
-        found: dict[str, Any] = {name: self._json(words) for name, words in _SHOWN.items()}
-        for link in found["addresses"]:
-            for address in link["addr_info"]:
-                address["dynamic"] = address["valid_life_time"] != 4294967295
-                address["label"] = address.get("label", "")
-        # Of neighbours, and of equal IPv6 routes by several interfaces, the kernel keeps no order that anybody chose.
-        for name in ("neighbours", "proxies", "routes6"):
-            found[name] = sorted(json.dumps(one, sort_keys=True) for one in found[name])
-        found["sysctls"] = self.namespace.run(["sh", "-c", _SYSCTLS]).stdout.splitlines()
-        return found
-
-    def _json(self, words: str) -> Any:
-        return _without_what_runs(json.loads(self.ip(f"-d -j {words}") or "[]"))
+    def _output(self, argv: Sequence[str]) -> str:
+        result = self.namespace.run(argv)
+        assert result.ok or argv[0] != "ip", f"{result.command}: {result.stderr}"
+        return result.stdout
 
     def close(self) -> None:
         """End it."""
         self.namespace.close()
         self.far.close()
-
-
-_SHOWN = {
-    "links": "link show",
-    "addresses": "address show",
-    "rules": "rule show",
-    "rules6": "-6 rule show",
-    "neighbours": "neighbour show nud permanent",
-    "proxies": "neighbour show proxy",
-    "next hops": "nexthop show",
-    "routes": "route show table all",
-    "routes6": "-6 route show table all",
-}
-_SYSCTLS = "grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward 2>/dev/null | sort"
-_RUNS = frozenset({"valid_life_time", "preferred_life_time", "expires", "linkdown", "dead", "used", "age"})
-
-
-def _without_what_runs(one: Any) -> Any:
-    if isinstance(one, list):
-        return [_without_what_runs(item) for item in one if item not in ("linkdown", "dead")]
-    if not isinstance(one, dict):
-        return one
-    kept = {key: _without_what_runs(value) for key, value in one.items() if key not in _RUNS}
-    if "valid_life_time" in one:
-        kept["valid_life_time"] = min(one["valid_life_time"], 1) if one["valid_life_time"] != 4294967295 else 4294967295
-    return kept
 
 
 def _write(path: str, text: str) -> None:

@@ -11,6 +11,9 @@ from hypothesis import is_hypothesis_test
 KILLS, SOAK_KILLS = 20, 200
 """How many runs are ended in the middle of an event, by default and with ``--soak``."""
 
+HOST_KILLS, SOAK_HOST_KILLS = 2, 60
+"""The same on a whole host, whose container, engine and networkd are really restarted; each takes seconds."""
+
 
 def add_options(group: pytest.OptionGroup) -> None:
     """Define the options."""
@@ -19,7 +22,8 @@ def add_options(group: pytest.OptionGroup) -> None:
     )
     group.addoption(
         "--soak", action="store_true",
-        help=f"end {SOAK_KILLS} runs at random moments, not {KILLS}; try 160 changes of the managers' files, not 20; "
+        help=f"end {SOAK_KILLS} runs at random moments, not {KILLS}, and {SOAK_HOST_KILLS} on a whole host, not "
+        f"{HOST_KILLS}; try 160 changes of the managers' files, not 20; "
         "judge every situation behind NAT from its bundle and in its replica, not every fourth; "
         "type the fixes of a real firewalld",
     )  # fmt: skip

@@ -3,12 +3,13 @@
 A copy of that host boots from its network files, in a whole host inside of the whole host.
 
 With ``--releases`` the host runs trixie too, whose Python and engine are others, and NetworkManager and netplan are
-restarted and applied on hosts of theirs.
+restarted and applied on hosts of theirs. ``--soak`` ends 60 runs at random moments of real events, not 2.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ from netns_lab.whole_host.host_requirements import missing_for
 from reports.report_files import read_outcome
 from tests.helpers.bind_into_host import bind_into
 from tests.helpers.front_door import by_check, sub_command, viacheck
+from tests.helpers.long_runs import HOST_KILLS, SOAK_HOST_KILLS
+from tests.helpers.whole_host_kills import ENDS, end_on_whole_host, whole_host_state
+from tests.helpers.whole_host_kills import EVENTS as KILL_EVENTS
 from viacheck.model.result import RunResult, Verdict
 
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
@@ -77,6 +81,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if metafunc.config.option.releases:
             hosts = [(release, scenario) for release in PYTHONS for scenario in EVENTS]
         metafunc.parametrize(("release", "scenario"), hosts, scope="module")
+    if "moment" in metafunc.fixturenames:
+        metafunc.parametrize("moment", range(SOAK_HOST_KILLS if metafunc.config.option.soak else HOST_KILLS))
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +169,19 @@ def test_a_run_on_the_host_agrees_with_one_from_outside_and_restores_everything(
     found, expected = verdicts(inside, "local:live"), verdicts(outside.outcome, spec.id)
     assert {check: found[check] for check in EVENTS[scenario]} == {key: {Verdict.PASS} for key in EVENTS[scenario]}
     assert found == expected
+
+
+def test_a_run_that_ends_in_the_middle_of_a_restart_leaves_the_host_as_it_was(
+    lab: Lab, scenario: str, moment: int
+) -> None:
+    events = [event for event, (check, _seconds) in KILL_EVENTS.items() if check in EVENTS[scenario]]
+    ends = list(ENDS)
+    event, end = events[moment % len(events)], ends[(moment + moment // len(events)) % len(ends)]
+    before = whole_host_state(lab)
+    assert sum(line.startswith("sysctls: ") for line in before) > 100
+    different = end_on_whole_host(lab, event, end, random.Random(moment), site="site.toml", before=before)
+    assert not different, f"{event}, {end}:\n{different}"
+    assert "nothing to restore" in type_in(lab, "sh viacheck.pyz restore")
 
 
 def test_a_copy_of_the_host_is_rebooted_from_its_files(
