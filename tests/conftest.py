@@ -17,6 +17,7 @@ from tests.helpers import long_runs
 from tests.helpers.durations import duration_lines
 from tests.helpers.fault_matrix import ENGINE_LABS, LABS, OPTIONS
 from tests.helpers.forked_runs import end_server
+from tests.helpers.forked_test_workers import fork_test_workers
 from tests.helpers.front_door import Finished, run_once, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.scheduling import TestFileScheduling, place
@@ -72,6 +73,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if config.args in ([TESTS], [QUICK]) and not alone:
         # Labs wait for half of their time.
         start_workers(config, spare=1 if option.quick else 3)
+        fork_test_workers(option.numprocesses, Path(config.args[0]))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

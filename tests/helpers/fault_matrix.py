@@ -8,7 +8,7 @@ verdicts on events alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 
@@ -46,6 +46,22 @@ def _labs_with_events() -> Iterator[str]:
 
 
 LABS_WITH_EVENTS = frozenset(_labs_with_events())
+
+
+def labs_of_each_code(always: Collection[str]) -> list[str]:
+    """Return every scenario, and a broken lab for each code of a diagnosis, in the order of the matrix.
+
+    Args:
+        always: names of faults whose labs are all among them.
+    """
+    codes: set[str] = set()
+    labs = list(SCENARIOS)
+    for lab in BROKEN:
+        fault = FAULTS[lab.partition("+")[2]]
+        if fault.name in always or not fault.diagnoses.keys() <= codes:
+            labs.append(lab)
+            codes |= fault.diagnoses.keys()
+    return labs
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

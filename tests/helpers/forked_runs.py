@@ -27,7 +27,10 @@ INSIDE = re.compile(r"nsenter(?: --target (\d+))?((?: --(?:net|mount|pid)(?:=[\w
 """The words with which the hosts of the tests are entered."""
 KINDS = {"--net": "net", "--mount": "mnt", "--pid": "pid"}
 """Options of nsenter(1), and the names of the namespaces in /proc."""
-READ_LATE = {"COLUMNS", "DOCKER_HOST", "NO_COLOR", "PYTEST_CURRENT_TEST", "SSH_CONNECTION", "TERM"}
+READ_LATE = {
+    "COLUMNS", "DOCKER_HOST", "NO_COLOR", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER",
+    "PYTEST_XDIST_WORKER_COUNT", "SSH_CONNECTION", "TERM",
+}  # fmt: skip
 """Variables that are not read before a run has begun: neither by an import, nor when Python or the C library starts."""
 ENVIRONMENT = dict(os.environ)
 """Of this process before any test has changed it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from fixtures.check_runner import CheckRunner
 from netns_lab.faults import FAULTS
@@ -16,15 +17,29 @@ EVENTS = "FLAP-"
 """The ids of the checks that interrupt the network begin with this."""
 
 
-def labs_with_a_fault(*, engine: bool, events: bool) -> list[str]:
-    """Return the broken labs of one flavour whose fault shows at once, or only after an event."""
-    return [
-        f"{'engine:' if engine else ''}{lab}+{fault.name}"
-        for fault in FAULTS.values()
-        if fault.flavour in (("engine",) if engine else ("any", "netns"))
-        if all(check.startswith(EVENTS) for check in fault.breaks) == events
-        for lab in fault.on
-    ]
+@dataclass(frozen=True)
+class BrokenLabs:
+    """The broken labs of one flavour whose remedies are verified."""
+
+    seen_at_once: list[str]
+    seen_by_events: list[str]
+    """Their faults show only after an event."""
+
+    @classmethod
+    def of(cls, *, engine: bool, every_scenario: bool) -> BrokenLabs:
+        """Return a lab for each fault, by turns on one of its scenarios; or one on every scenario."""
+        labs: dict[bool, list[str]] = {False: [], True: []}
+        flavours = ("engine",) if engine else ("any", "netns")
+        for number, fault in enumerate(fault for fault in FAULTS.values() if fault.flavour in flavours):
+            scenarios = fault.on if every_scenario else (fault.on[number % len(fault.on)],)
+            shown_by_events = all(map(is_event, fault.breaks))
+            labs[shown_by_events] += [f"{'engine:' if engine else ''}{lab}+{fault.name}" for lab in scenarios]
+        return cls(labs[False], labs[True])
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return [*self.seen_at_once, *self.seen_by_events]
 
 
 def verified(saved: RunResult, labs: Iterable[str], wanted: Callable[[str], bool]) -> RunResult:

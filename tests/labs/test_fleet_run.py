@@ -1,4 +1,8 @@
-"""A fleet of 50 hosts over real sshds in namespaces: hosts that are good, that have faults, that cannot be judged."""
+"""A fleet over real sshds in namespaces: hosts that are good, that have faults, that cannot be judged.
+
+By default 21 hosts: each kind of fault and each host that cannot be judged, and few that are like another one. With
+``--soak`` the fleet has 50 hosts: 22 more good ones, and every kind of fault twice.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +80,7 @@ all:
     broken: {{hosts: {{{broken}}}}}
 """
 HEALTHY = [f"good-{number:02}" for number in range(1, 26)]
+FEWEST_HEALTHY = 3
 OTHER_RECIPE = "by-default-route"
 """A good host whose agent has no uplink of its own."""
 KINDS = (
@@ -83,6 +88,7 @@ KINDS = (
     "forward-dropped", "default-exit-wrong",
 )  # fmt: skip
 FAULTY = {f"{kind}-{number}": kind for kind in KINDS for number in (1, 2)}
+FEWER_FAULTY = {name: kind for name, kind in FAULTY.items() if name.endswith("-1") or kind == KINDS[0]}
 BROKEN = {
     "down": "ssh: connect to host 127.0.0.1 port 1: Connection refused",
     "hangs": "Connection timed out during banner exchange",
@@ -109,6 +115,14 @@ class Fleet:
 
     folder: Path
     world: SSHWorld
+    healthy: list[str]
+    faulty: dict[str, str]
+    """Kinds of faults by host."""
+
+    @property
+    def size(self) -> int:
+        """How many hosts it has."""
+        return len([*self.healthy, OTHER_RECIPE, *self.faulty, *BROKEN])
 
     def words(self, *options: str | Path) -> list[str]:
         """The command line of a run over it."""
@@ -138,14 +152,21 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "faulty_host" in metafunc.fixturenames:
+        metafunc.parametrize("faulty_host", FAULTY if metafunc.config.option.soak else FEWER_FAULTY)
+
+
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Fleet]:
+    soak = pytestconfig.option.soak
+    healthy, faulty = (HEALTHY, FAULTY) if soak else (HEALTHY[:FEWEST_HEALTHY], FEWER_FAULTY)
     folder = tmp_path_factory.mktemp("fleet")
     folder.chmod(0o755)
     world = SSHWorld(folder)
     labs = {
-        **dict.fromkeys(HEALTHY, "policy-routing"), OTHER_RECIPE: "nat",
-        **{name: f"policy-routing+{kind}" for name, kind in FAULTY.items()},
+        **dict.fromkeys(healthy, "policy-routing"), OTHER_RECIPE: "nat",
+        **{name: f"policy-routing+{kind}" for name, kind in faulty.items()},
         **dict.fromkeys(("other-key", "not-let-in", "no-python", "no-space", "wrong-password"), "policy-routing"),
     }  # fmt: skip
     bare = folder / "bare-path"
@@ -172,14 +193,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         world.entry("hangs", "HostName 127.0.0.1", f"Port {closing.enter_context(silent_server())}")
         (folder / "hosts.yml").write_text(
             INVENTORY.format(
-                others=f"{OTHER_RECIPE}: {{agent_uplink: eth0}}", healthy=", ".join(f"{name}: " for name in HEALTHY),
-                faulty=", ".join(f"{name}: " for name in FAULTY), broken=", ".join(f"{name}: " for name in BROKEN),
+                others=f"{OTHER_RECIPE}: {{agent_uplink: eth0}}", healthy=", ".join(f"{name}: " for name in healthy),
+                faulty=", ".join(f"{name}: " for name in faulty), broken=", ".join(f"{name}: " for name in BROKEN),
             )
         )  # fmt: skip
         (folder / "site.toml.j2").write_text(SITE_TEMPLATE)
         done = sub_command("pack", "--only", HERE, "-o", folder / "viacheck.pyz")
         assert done.returncode == 0, done.stderr
-        yield Fleet(folder, world)
+        yield Fleet(folder, world, healthy, faulty)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +211,7 @@ def first(fleet: Fleet) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def run(fleet: Fleet, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    """The run over the other 49 hosts, with a password of sudo that one host refuses."""
+    """The run over the other hosts, with a password of sudo that one host refuses."""
     assert first.returncode == 0, first.stdout + first.stderr
     words = fleet.judging("--report-dir", fleet.folder / "report", "--resume", "--ask-become-pass")
     return subprocess.run(
@@ -205,32 +226,35 @@ def hosts(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> dict[str, Host
     return {host.name: host for host in summarise(fleet.folder / "report", processes=1)}
 
 
-def test_50_hosts_have_their_own_verdicts(hosts: dict[str, HostSummary], run: subprocess.CompletedProcess[str]) -> None:
+def test_the_hosts_have_their_own_verdicts(
+    fleet: Fleet, hosts: dict[str, HostSummary], run: subprocess.CompletedProcess[str], pytestconfig: pytest.Config
+) -> None:
     expected = {
-        **dict.fromkeys([*HEALTHY, OTHER_RECIPE], "pass"), **dict.fromkeys(FAULTY, "fail"),
+        **dict.fromkeys([*fleet.healthy, OTHER_RECIPE], "pass"), **dict.fromkeys(fleet.faulty, "fail"),
         **dict.fromkeys(BROKEN, "not-run"),
     }  # fmt: skip
-    assert len(expected) == 50
+    assert len(expected) == fleet.size == (50 if pytestconfig.option.soak else 21)
     assert {name: host.verdict for name, host in hosts.items()} == expected, run.stdout
-    assert "26 of 50 hosts pass" in run.stdout
+    assert f"{len(fleet.healthy) + 1} of {fleet.size} hosts pass" in run.stdout
 
 
-@pytest.mark.parametrize("name", FAULTY)
-def test_a_fault_has_its_own_diagnosis(name: str, fleet: Fleet, hosts: dict[str, HostSummary]) -> None:
-    assert hosts[name].leading == FAULTS[FAULTY[name]].diagnosis
-    outcome = fleet.outcome(name)
-    assert [(target.id, target.kind) for target in outcome.targets] == [(f"remote:{name}", "remote")]
+def test_a_fault_has_its_own_diagnosis(faulty_host: str, fleet: Fleet, hosts: dict[str, HostSummary]) -> None:
+    fault = FAULTS[FAULTY[faulty_host]]
+    assert hosts[faulty_host].leading == fault.diagnosis
+    outcome = fleet.outcome(faulty_host)
+    assert [(target.id, target.kind) for target in outcome.targets] == [(f"remote:{faulty_host}", "remote")]
     failed = {result.check for result in outcome.results if result.verdict is Verdict.FAIL}
     assert failed
-    assert failed <= FAULTS[FAULTY[name]].breaks
+    assert failed <= fault.breaks
 
 
 def test_failures_are_grouped_by_diagnosis(run: subprocess.CompletedProcess[str], fleet: Fleet) -> None:
     page = (fleet.folder / "report" / "index.html").read_text()
     for kind in KINDS:
-        code = FAULTS[kind].diagnosis
-        assert f"{code} on 2 hosts (fail)\n" in run.stdout
-        assert f"<code>{code}</code> on 2 hosts" in page
+        code, count = FAULTS[kind].diagnosis, list(fleet.faulty.values()).count(kind)
+        hosts = "2 hosts" if count == 2 else "1 host"
+        assert f"{code} on {hosts} (fail)\n" in run.stdout
+        assert f"<code>{code}</code> on {hosts}" in page
 
 
 def test_the_host_with_another_recipe_is_the_only_outlier(hosts: dict[str, HostSummary]) -> None:
@@ -243,7 +267,7 @@ def test_a_host_that_cannot_be_judged_says_why(name: str, fleet: Fleet, run: sub
     outcome = fleet.outcome(name)
     assert outcome.results == []
     assert BROKEN[name] in " ".join(outcome.targets[0].notes)
-    assert re.search(rf"^\[\d+/49\] not-run +{name}: Nothing was decided: ", run.stdout, re.MULTILINE)
+    assert re.search(rf"^\[\d+/{fleet.size - 1}\] not-run +{name}: Nothing was decided: ", run.stdout, re.MULTILINE)
 
 
 def test_a_password_is_in_no_file_and_no_output(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> None:
@@ -261,7 +285,7 @@ def test_nothing_but_the_cache_stays_on_a_host(fleet: Fleet, run: subprocess.Com
 
 
 def test_resuming_judges_only_what_is_missing(fleet: Fleet, run: subprocess.CompletedProcess[str]) -> None:
-    assert "1 host judged before, 49 hosts to judge" in run.stdout
+    assert f"1 host judged before, {fleet.size - 1} hosts to judge" in run.stdout
     result = fleet.folder / "report" / "hosts" / HEALTHY[0] / "result.json"
     before = result.stat().st_mtime_ns
     limit = f"{HEALTHY[0]},{next(iter(FAULTY))},down"

@@ -1,6 +1,7 @@
 """Every remedy of the catalogue is verified in a lab, and its rollback; or the diagnosis says why no command helps.
 
-The labs are judged before: the remedies are verified from that saved result.
+The labs are judged before: the remedies are verified from that saved result. By default those of each fault are
+verified on one of its scenarios, with ``--soak`` on each.
 """
 
 from __future__ import annotations
@@ -10,12 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.front_door import Finished, viacheck
-from tests.helpers.remedies import assert_verified, diagnoses, is_event, is_no_event, labs_with_a_fault, verified
+from tests.helpers.remedies import BrokenLabs, assert_verified, diagnoses, is_event, is_no_event, verified
 from viacheck.model.result import RemedyCheck, RunResult, Verdict, VerdictChange
 
-SEEN_AT_ONCE = labs_with_a_fault(engine=False, events=False)
-SEEN_BY_EVENTS = labs_with_a_fault(engine=False, events=True)
-"""Only these labs go through events again after the remedy: events in every lab take a quarter hour."""
 REPAIRED = {
     "policy-routing-ifupdown+nexthop-object": VerdictChange(check="FLAP-02", before=Verdict.FAIL, after=Verdict.PASS),
     "policy-routing-ifupdown+failover-script": VerdictChange(check="FLAP-06", before=Verdict.FAIL, after=Verdict.PASS),
@@ -25,15 +23,24 @@ REPAIRED = {
 }
 
 
+def broken_labs(config: pytest.Config) -> BrokenLabs:
+    return BrokenLabs.of(engine=False, every_scenario=config.option.soak)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "broken_lab" in metafunc.fixturenames:
+        metafunc.parametrize("broken_lab", broken_labs(metafunc.config).names)
+
+
 @pytest.fixture(scope="module")
-def run_results(matrix: Finished) -> list[RunResult]:
-    saved = matrix.outcome
-    return [verified(saved, SEEN_AT_ONCE, is_no_event), verified(saved, SEEN_BY_EVENTS, is_event)]
+def run_results(matrix: Finished, pytestconfig: pytest.Config) -> list[RunResult]:
+    """Only labs whose fault an event shows go through events again: events in every lab take a quarter hour."""
+    saved, labs = matrix.outcome, broken_labs(pytestconfig)
+    return [verified(saved, labs.seen_at_once, is_no_event), verified(saved, labs.seen_by_events, is_event)]
 
 
-@pytest.mark.parametrize("lab", [*SEEN_AT_ONCE, *SEEN_BY_EVENTS])
-def test_the_remedy_of_a_fault_is_verified(run_results: list[RunResult], lab: str) -> None:
-    assert_verified(diagnoses(run_results, lab))
+def test_the_remedy_of_a_fault_is_verified(run_results: list[RunResult], broken_lab: str) -> None:
+    assert_verified(diagnoses(run_results, broken_lab))
 
 
 @pytest.mark.parametrize("lab", REPAIRED)

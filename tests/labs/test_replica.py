@@ -1,6 +1,8 @@
-"""The twin of every lab, healthy or broken, gives the verdicts of the lab itself; what lies outside a host is named.
+"""The twin of a lab, healthy or broken, gives the verdicts of the lab itself; what lies outside a host is named.
 
-Labs and twins are judged through the front door, events included, and read from result.json.
+Labs and twins are judged through the front door, events included, and read from result.json. By default every scenario
+has its twin, and of the broken labs one for each code of a diagnosis and each that no snapshot holds; with ``--soak``
+every lab of the matrix has one.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from netns_lab.docker_engine.requirements import missing_requirement
+from reports.report_files import write_result
 from tests.helpers.bundles import case_of
-from tests.helpers.fault_matrix import LABS, OPTIONS, SIDE_EVENTS, TWIN_WITH_SIDE_EVENTS
+from tests.helpers.fault_matrix import LABS, OPTIONS, SIDE_EVENTS, TWIN_WITH_SIDE_EVENTS, labs_of_each_code
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.bundle.writer import write_bundle
@@ -55,16 +58,33 @@ NO_ENGINE = missing_requirement()
 Told = dict[tuple[str, str | None], tuple[Verdict, str | None]]
 
 
-@pytest.fixture(scope="module")
-def twins(matrix: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    saved = str(matrix.report_dir / "result.json")
-    return viacheck("--twin", saved, *OPTIONS, report_dir=tmp_path_factory.mktemp("twins"))
+def labs_with_twins(config: pytest.Config) -> list[str]:
+    return LABS if config.option.soak else labs_of_each_code(OUTSIDE)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lab" in metafunc.fixturenames:
+        metafunc.parametrize("lab", labs_with_twins(metafunc.config))
 
 
 @pytest.fixture(scope="module")
-def lab_outcome(matrix: Finished) -> RunResult:
+def lab_outcome(matrix: Finished, pytestconfig: pytest.Config) -> RunResult:
+    """The part of the matrix whose labs have twins."""
     assert matrix.exit_code == 1, matrix.said
-    return matrix.outcome
+    outcome, targets = matrix.outcome, {f"lab:{lab}" for lab in labs_with_twins(pytestconfig)}
+    return outcome.model_copy(
+        update={
+            "targets": [target for target in outcome.targets if target.id in targets],
+            "results": [result for result in outcome.results if result.target in targets],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def twins(lab_outcome: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("twins")
+    saved = write_result(lab_outcome, folder / "labs")
+    return viacheck("--twin", str(saved), *OPTIONS, report_dir=folder / "report")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +119,6 @@ def record_of(outcome: RunResult, target: str) -> TargetRecord:
     return next(one for one in outcome.targets if one.id == target)
 
 
-@pytest.mark.parametrize("lab", LABS)
 def test_a_twin_gives_the_verdicts_of_its_lab(lab_outcome: RunResult, twin_outcome: RunResult, lab: str) -> None:
     if record_of(lab_outcome, f"lab:{lab}").snapshot is None:
         pytest.skip("; ".join(record_of(lab_outcome, f"lab:{lab}").notes))
@@ -118,7 +137,6 @@ def test_a_twin_gives_the_verdicts_of_its_lab(lab_outcome: RunResult, twin_outco
         assert not different
 
 
-@pytest.mark.parametrize("lab", LABS)
 def test_a_twin_says_how_faithful_it_is(lab_outcome: RunResult, twin_outcome: RunResult, lab: str) -> None:
     if record_of(lab_outcome, f"lab:{lab}").snapshot is None:
         pytest.skip("there was no lab to be rebuilt")
