@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from reports.junit import junit
-from reports.report_page import render
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import UsageError
 from viacheck.model.plain import first_mistake
@@ -43,7 +42,12 @@ def write_outcome(outcome: RunResult, directory: Path, page: str | None = None) 
     write_result(outcome, directory)
     write_file(directory / JUNIT, junit(outcome), private=True)
     report = directory / REPORT
-    write_file(report, render(outcome) if page is None else page, private=True)
+    if page is None:
+        # Imported here because it takes 70 ms, which a worker that writes captures alone need not spend.
+        from reports.report_page import render
+
+        page = render(outcome)
+    write_file(report, page, private=True)
     return report
 
 

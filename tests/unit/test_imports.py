@@ -240,9 +240,12 @@ def test_no_two_modules_have_one_name() -> None:
     ("module", "unwanted"),
     [
         ("viacheck.cli.main", ["pytest", "docker", "scapy", "pyroute2", "jinja2", "pydantic", "nornir"]),
-        ("fixtures.plugin", ["docker", "scapy", "pyroute2"]),
+        ("fixtures.plugin", ["docker", "scapy", "pyroute2", "jinja2", "yaml", "netns_lab"]),
         ("netns_lab.builder", ["pytest", "docker", "scapy", "jinja2"]),
-        ("reports.report_files", ["pytest", "docker", "scapy", "pyroute2", "testinfra", "viacheck.host", "netns_lab"]),
+        (
+            "reports.report_files",
+            ["pytest", "docker", "jinja2", "scapy", "pyroute2", "testinfra", "viacheck.host", "netns_lab"],
+        ),
         ("viacheck.diagnosis", ["pytest", "docker", "scapy", "pyroute2", "viacheck.host", "netns_lab"]),
         ("viacheck.model.result", ["pytest", "viacheck.analysis", "viacheck.host", "netns_lab", "reports"]),
     ],

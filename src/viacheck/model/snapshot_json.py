@@ -43,6 +43,13 @@ def _rules_adapter() -> TypeAdapter[tuple[Rule, ...]]:
     return TypeAdapter(tuple[Rule, ...])
 
 
+def load_adapters() -> None:
+    """Make the readers and writers of snapshots, so that processes forked from this one share them."""
+    snapshot_adapter()
+    _rules_adapter()
+    routes_json(())
+
+
 def read_snapshot(saved: Any) -> Snapshot:
     """Return the snapshot of result.json, or of any mapping with its keys.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,6 +22,11 @@ from viacheck.model.toml_text import shown
 WAIVABLE = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
 
 
+@cache
+def _waivers_adapter() -> TypeAdapter[list[Waive]]:
+    return TypeAdapter(list[Waive])
+
+
 def waiver_of(result: CheckResult, intent: Intent, today: datetime.date) -> Waiver | None:
     """Return the waiver that accepts a result today; None when the result is good, or no waiver names it."""
     if result.verdict not in WAIVABLE:
@@ -34,7 +40,7 @@ def waiver_of(result: CheckResult, intent: Intent, today: datetime.date) -> Waiv
 
 def ended_waivers(intent: Mapping[str, Any], today: datetime.date) -> Iterable[str]:
     """Yield a line for each waiver of a saved intent that has ended: what it accepted counts again."""
-    for waive in TypeAdapter(list[Waive]).validate_python(intent.get("waive", [])):
+    for waive in _waivers_adapter().validate_python(intent.get("waive", [])):
         if waive.until < today:
             yield f"the waiver of {waive.check or waive.diagnosis} ended on {waive.until.isoformat()}; it counts again"
 

@@ -70,6 +70,8 @@ _SHELL_WORDS = frozenset({
 })  # fmt: skip
 _IP_OBJECTS = re.compile(r"(-\S+\s+)*(ro?u?t?e?|rul?e?|a(ddr?(ess)?)?|li?n?k?|neigh\w*)\b")
 _SUBSTITUTION = re.compile(r"\$\([^()]*\)|`[^`]*`")
+_PLAIN_TEXT, _OPERATORS = re.compile(r"[^\"'#;|&()$`]+"), re.compile(r"[;&|()]+")
+"""Text of a line of shell without a meaning of its own, and operators between commands."""
 _PROPERTIES = re.compile(r"([&!]\S*\s+)+")
 _VALUE_OF_IP = re.compile(
     r"(?:^|\s)(?:dev|oif|iif|table|lookup|via|from|to|src|priority|pref|preference|metric|fwmark|mtu|add|del|delete"
@@ -258,11 +260,15 @@ def _pieces(line: str) -> list[tuple[str, str]]:
     """Split a line at the operators outside quotes and substitutions: each piece with the operator after it."""
     pieces, piece, quote, at = [], "", "", 0
     while at < len(line):
-        rest = line[at:]
-        inside = _SUBSTITUTION.match(rest) if quote != "'" else None
+        plain = _PLAIN_TEXT.match(line, at)
+        if plain is not None:
+            piece += plain[0]
+            at = plain.end()
+            continue
+        inside = _SUBSTITUTION.match(line, at) if quote != "'" else None
         if inside is not None:
             piece += f"$({LEFT_OUT})"
-            at += inside.end()
+            at = inside.end()
             continue
         char = line[at]
         if quote:
@@ -271,11 +277,11 @@ def _pieces(line: str) -> list[tuple[str, str]]:
             quote = char
         elif char == "#" and (not piece or piece[-1].isspace()):
             break
-        elif char in ";|()" or (char == "&" and not piece.endswith(">") and not rest.startswith("&>")):
-            operator = re.match(r"[;&|()]+", rest)
+        elif char in ";|()" or (char == "&" and not piece.endswith(">") and not line.startswith("&>", at)):
+            operator = _OPERATORS.match(line, at)
             assert operator is not None
             pieces.append((piece, operator[0]))
-            piece, at = "", at + operator.end()
+            piece, at = "", operator.end()
             continue
         piece += char
         at += 1
