@@ -102,7 +102,7 @@ def test_gateways_answer_arp(traffic: TrafficTests, intent: Intent, resolved: Re
 def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect: Expect) -> None:
     off = forwarding_sysctls_off(resolved)
     probes = list(forwarded_probes(resolved))
-    dropped = next((probe for probe in probes if probe.passage.allowed is False), None)
+    dropped = next((probe for probe in probes if probe.passage.drops), None)
     unknown = next((probe for probe in probes if probe.passage.allowed is None), None)
     expected = (
         f"forwarding from {resolved.bridge} to {resolved.uplink} is on, and nothing drops the agent's packets or their "
@@ -126,7 +126,8 @@ def test_the_host_forwards(resolved: ResolvedIntent, snapshot: Snapshot, expect:
     if internal is not None:
         observed += f"; the Docker network {internal} is internal, so Docker isolates the agent"
     elif dropped is not None:
-        observed += f"; {_decider(dropped.passage)} drops the agent's {dropped.protocol} {dropped.direction}"
+        part = "a part of " if dropped.passage.partly else ""
+        observed += f"; {_decider(dropped.passage)} drops {part}the agent's {dropped.protocol} {dropped.direction}"
     elif unknown is None:
         observed += ", the packet filter accepts the agent's packets and their answers"
     expect.holds(

@@ -22,6 +22,7 @@ LINK, NETWORK, TRANSPORT = 0, 1, 2
 """The headers from which the offset of a payload is counted."""
 META_ETHERTYPE, META_MARK, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_PROTOCOL = 1, 3, 6, 7, 15, 16
 _CT_STATE, _CT_STATUS, _CT_MARK = 0, 2, 3
+_CHECKSUM_INET = 1
 _NAME_SIZE = 16
 _FIB_TYPE, _FIB_SOURCE, _FIB_DESTINATION = 3, 1, 2
 
@@ -143,6 +144,22 @@ def port(side: Literal["sport", "dport"], first: int, last: int, operator: int =
     yield payload(TRANSPORT, 0 if side == "sport" else 2, 2)
     ends = first.to_bytes(2, "big"), last.to_bytes(2, "big")
     yield compare(ends[0], operator) if first == last else between(*ends, operator)
+
+
+def ttl(first: int, last: int, operator: int = EQ, *, version: Literal[4, 6]) -> Iterator[bytes]:
+    """Require a TTL (IPv6: hop limit) between two bounds, both included."""
+    yield payload(NETWORK, 8 if version == 4 else 7, 1)
+    yield between(bytes((first,)), bytes((last,)), operator)
+
+
+def set_ttl(value: int, *, version: Literal[4, 6]) -> Iterator[bytes]:
+    """Set the TTL, as nft does: within the two octets that the checksum of IPv4 is counted over."""
+    offset = 8 if version == 4 else 6
+    yield payload(NETWORK, offset, 2)
+    yield mask(*((b"\0\xff", bytes((value, 0))) if version == 4 else (b"\xff\0", bytes((0, value)))))
+    written = (number(5, REGISTER_1), number(2, NETWORK), number(3, offset), number(4, 2))
+    checksum = (number(6, _CHECKSUM_INET), number(7, 10)) if version == 4 else ()
+    yield expression("payload", *written, *checksum)
 
 
 def mark(value: int, bits: int, operator: int = EQ) -> Iterator[bytes]:

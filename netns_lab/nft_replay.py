@@ -90,6 +90,9 @@ def _condition(match: FilterMatch, family: NftFamily) -> Iterator[bytes]:
         case "icmp-type" | "icmp-code" as part:
             yield nft.payload(nft.TRANSPORT, 0 if part == "icmp-type" else 1, 1)
             yield nft.compare(bytes((int(value),)), operator)
+        case "ttl":
+            first, _, last = value.partition("-")
+            yield from nft.ttl(int(first), int(last or first), operator, version=6 if family is NftFamily.IP6 else 4)
         case "src-type" | "dst-type" as side:
             yield from nft.address_type(side, ADDRESS_TYPES[value], operator)
         case _:
@@ -113,6 +116,8 @@ def _effects(rule: FilterRule, family: NftFamily) -> Iterator[bytes]:
             yield from copy(value) if is_copy(change) else set_to(value, bits)
     if rule.untracks:
         yield nft.expression("notrack")
+    if rule.set_ttl is not None:
+        yield from nft.set_ttl(int(rule.set_ttl[1:]), version=6 if family is NftFamily.IP6 else 4)
     match rule.verdict:
         case None:
             return

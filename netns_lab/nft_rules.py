@@ -89,6 +89,14 @@ class SetMark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetTTL:
+    """Set the TTL of IPv4 packets that arrive on an interface."""
+
+    iif: str
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropICMPErrors:
     """Drop the ICMP and ICMPv6 errors that a router sends, and the errors that it forwards."""
 
@@ -130,6 +138,7 @@ LabRule = (
     | Forward
     | ForwardPolicy
     | SetMark
+    | SetTTL
     | DropICMPErrors
     | DropFrames
     | Duplicate
@@ -247,6 +256,9 @@ def _expressions(rule: LabRule, namespace: Namespace) -> Iterator[tuple[_Chain, 
             conditions = [*nft.interface("iif", rule.iif), *nft.prefix("source", rule.source)]
             conditions += nft.protocol(rule.protocol)
             yield _PREROUTING, nft.rule(*conditions, nft.counter(), *nft.set_mark(rule.mark, 0xFFFFFFFF))
+        case SetTTL():
+            conditions = [*nft.interface("iif", rule.iif), *nft.version("0.0.0.0")]  # noqa: S104 - of IPv4
+            yield _PREROUTING, nft.rule(*conditions, nft.counter(), *nft.set_ttl(rule.ttl, version=4))
         case DropICMPErrors():
             for chain in (_FORWARD, _OUTPUT):
                 for protocol, kinds in _PACKET_TOO_BIG if rule.only_packet_too_big else _ICMP_ERRORS:

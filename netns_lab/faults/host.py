@@ -5,7 +5,7 @@ from __future__ import annotations
 from netns_lab import nft_rules
 from netns_lab.faults.fault import FAULT_TABLE, LEAVES_ELSEWHERE, fault
 from netns_lab.lab import Lab
-from netns_lab.nft_rules import Forward, ForwardPolicy
+from netns_lab.nft_rules import Forward, ForwardPolicy, SetTTL
 from netns_lab.plan import AGENT_PATH
 from netns_lab.scenarios import AGENT_SUBNET, USERSPACE_NETWORK
 
@@ -29,6 +29,12 @@ def forward_dropped(lab: Lab) -> None:
 def answers_dropped(lab: Lab) -> None:
     answers = Forward(verdict="drop", source="198.51.100.0/24", destination=AGENT_SUBNET)
     nft_rules.apply(lab.host.namespace, FAULT_TABLE, [answers])
+
+
+@fault("answers-expire", "A rule sets the TTL of all that arrives on the uplink to 1", on="policy-routing",
+       breaks={"EGRESS-03"}, diagnosis="TTL_EXPIRES")  # fmt: skip
+def answers_expire(lab: Lab) -> None:
+    nft_rules.apply(lab.host.namespace, FAULT_TABLE, [SetTTL(iif="wlan0", ttl=1)])
 
 
 @fault("drop-beside-the-path", "The rule is lost, and the uplink that is no longer used drops the agent's packets",

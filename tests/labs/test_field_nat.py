@@ -209,6 +209,95 @@ SITUATIONS = {
         expected={"EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
         named=("drops the answers as they arrive on wlan0, before they are routed",),
     ),
+    "echo-replies-dropped": Situation(
+        commands=("iptables -I FORWARD -p icmp --icmp-type echo-reply -j DROP",),
+        expected={"HOST-04": (FAIL, "FORWARD_DROPPED"), "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("--icmp-type 0 -j DROP' of chain FORWARD", "drops the agent's answers"),
+        remedy=True,
+        in_bundle={"HOST-04": (FAIL, "FORWARD_DROPPED")},
+    ),
+    "pings-marked-for-the-other-uplink": Situation(
+        commands=(
+            *CLOSED_RECIPE,
+            "nft add table ip pings; nft add chain ip pings pre '{ type filter hook prerouting priority mangle; }'",
+            "nft add rule ip pings pre iifname docker0 icmp type echo-request meta mark set 7",
+            "ip rule add pref 900 fwmark 7 lookup main",
+        ),
+        expected={
+            "ROUTE-03": (FAIL, "RULE_SHADOWED"), "EGRESS-01": (FAIL, "RULE_SHADOWED"), "EGRESS-05": PASS,
+            "EGRESS-08": (FAIL, "RULE_SHADOWED"),
+        },
+        named=("priority 900",),
+        remedy=True,
+    ),
+    "every-second-answer-dropped": Situation(
+        commands=("iptables -A FORWARD -i wlan0 -m statistic --mode nth --every 2 --packet 0 -j DROP",),
+        expected={"HOST-04": (FAIL, "FORWARD_DROPPED"), "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("drops a part of the agent's answers",),
+        remedy=True,
+        in_bundle={"HOST-04": (FAIL, "FORWARD_DROPPED")},
+        in_replica={"HOST-04": PASS, "EGRESS-03": PASS},
+        replica_notes=("--mode nth --every 2 --packet 0 -j DROP (condition random",),
+    ),
+    "answers-over-a-rate-dropped": Situation(
+        commands=(
+            "iptables -A FORWARD -i wlan0 -m limit --limit 1/s --limit-burst 2 -j ACCEPT",
+            "iptables -A FORWARD -i wlan0 -j DROP",
+        ),
+        expected={"HOST-04": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("this host loses the agent's answers", "drop' of chain FORWARD of table filter (iptables, forward)"),
+        remedy=True,
+        in_replica={"HOST-04": (FAIL, "FORWARD_DROPPED")},
+        replica_notes=("-m limit",),
+    ),
+    "answers-of-some-lengths-dropped": Situation(
+        commands=("iptables -t mangle -A PREROUTING -i wlan0 -m length --length 28:1400 -j DROP",),
+        expected={"HOST-04": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("-m length --length 28:1400 -j DROP' of chain PREROUTING of table mangle",),
+        in_replica={"EGRESS-03": PASS},
+        replica_notes=("-m length",),
+    ),
+    "answers-with-a-low-ttl-dropped": Situation(
+        commands=("nft add table ip ttls; nft add chain ip ttls way '{ type filter hook forward priority 0; }'",
+                  "nft add rule ip ttls way iifname wlan0 ip ttl '<' 70 drop"),
+        expected={"HOST-04": (Verdict.INCONCLUSIVE, None), "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=('iifname "wlan0" ip ttl < 70 drop',),
+        remedy=True,
+    ),
+    "ttl-of-the-packets-set-to-1": Situation(
+        commands=("iptables -t mangle -A PREROUTING -i docker0 -j TTL --ttl-set 1",),
+        expected={"HOST-04": PASS, "EGRESS-01": (FAIL, "TTL_EXPIRES")},
+        named=("TTL --ttl-set 1' of chain PREROUTING of table mangle", "lowers the TTL of the agent's packets"),
+        remedy=True,
+    ),
+    "ttl-of-the-answers-set-to-1": Situation(
+        commands=(
+            "nft add table ip ttls; nft add chain ip ttls pre '{ type filter hook prerouting priority mangle; }'",
+            "nft add rule ip ttls pre iifname wlan0 ip ttl set 1",
+        ),
+        expected={"HOST-04": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "TTL_EXPIRES")},
+        named=('iifname "wlan0" ip ttl set 1', "lowers the TTL of the answers"),
+        remedy=True,
+    ),
+    # A carrier that forbids tethering is deceived so; with a TTL of 1 the next router drops what leaves. The far end
+    # stands behind that router here.
+    "ttl-of-what-leaves-set-to-1": Situation(
+        commands=(
+            "iptables -t mangle -A POSTROUTING -o wlan0 -j TTL --ttl-set 1",
+            "ip netns add far; ip -n gw1 link add far0 type veth peer name lan0 netns far",
+            "ip -n gw1 addr del 198.51.100.1/32 dev lo; ip -n gw1 addr add 192.0.2.1/24 dev far0",
+            "ip -n gw1 link set far0 up; ip netns exec gw1 sysctl -qw net.ipv4.ip_forward=1",
+            "ip -n far addr add 198.51.100.1/32 dev lo; ip -n far addr add 192.0.2.2/24 dev lan0",
+            "ip -n far link set lo up; ip -n far link set lan0 up; ip -n far route add default via 192.0.2.1",
+            "ip -n gw1 route add 198.51.100.1/32 via 192.0.2.2",
+        ),
+        site=f'{SITE}protocols = ["icmp"]\n',
+        expected={"HOST-04": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "TTL_EXPIRES")},
+        named=("lowers the TTL of the agent's packets to 1: they leave by wlan0, and the next router drops them",),
+        remedy=True,
+        in_bundle={"EGRESS-03": (FAIL, "TTL_EXPIRES")},
+        in_replica={"EGRESS-03": PASS},
+    ),
     "packets-that-conntrack-does-not-see": Situation(
         commands=("iptables -t raw -A PREROUTING -i docker0 -j NOTRACK",),
         expected={

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viacheck.analysis.classes import Selector, disjoint
+from viacheck.analysis.class_selectors import Selector, disjoint, icmp_type_of, selectors_of_chain
+from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
 
 TCP = 6
 
@@ -31,3 +32,15 @@ def test_every_port_is_in_one_class_and_each_class_is_inside_or_outside_of_each_
     assert sorted(port for part in parts for port in part) == sorted({p for s in ranges for p in s.ports})
     for part in parts:
         assert all(part <= set(given_range.ports) or not part & set(given_range.ports) for given_range in ranges)
+
+
+def test_a_type_of_icmp_that_a_rule_names_is_a_class_of_its_own() -> None:
+    echo, rest = Selector(protocol=1, icmp_type=8), Selector(protocol=1)
+    chain = FilterChain(
+        backend="nft", family="ip", table="t", name="c",
+        rules=(FilterRule(matches=(FilterMatch(field="icmp-type", values=("8", "0")),)),),
+    )  # fmt: skip
+    named = [*selectors_of_chain(chain), rest]
+    assert list(disjoint(named)) == [rest, echo]
+    assert [icmp_type_of(selector, named) for selector in (echo, rest)] == [8, 13]
+    assert icmp_type_of(rest, [rest]) == 8

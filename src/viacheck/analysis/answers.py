@@ -26,6 +26,16 @@ def misrouted_answer(resolved: ResolvedIntent) -> Path | None:
     return None
 
 
+def expiring_path(resolved: ResolvedIntent) -> Path | None:
+    """Return the path of a probe whose TTL ends beyond the uplink, or whose answer's TTL ends here; None without."""
+    tracer = PathTracer(resolved)
+    for protocol in resolved.intent.probe.protocols:
+        path = tracer.trace(probe_traffic(resolved, protocol))
+        if path.end is PathEnd.LEAVES and (path.expires_by or path.answer_expires_by) is not None:
+            return path
+    return None
+
+
 def answers_come_in_by(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> str | None:
     """Return the egress interface by which answers came in to probes that left by the uplink.
 

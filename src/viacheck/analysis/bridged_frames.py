@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import Passage, forwarding
+from viacheck.analysis.packet_filter.icmp import echo_request, type_of_answer
 from viacheck.model.snapshot import NetworkState, PacketFilter
 
 CALLS_IPTABLES = "net/bridge/bridge-nf-call-iptables"
@@ -37,7 +38,12 @@ def bridge_passages(
         return
     filters = host.packet_filter if packet_filter is None else packet_filter
     for protocol in protocols:
-        for sender, receiver, state in ((source, destination, "new"), (destination, source, "established")):
+        request = echo_request(protocol)
+        for sender, receiver, state, message_type in (
+            (source, destination, "new", request),
+            (destination, source, "established", type_of_answer(protocol, request)),
+        ):
             yield forwarding(filters, FilteredPacket(
-                family=4, source=sender, destination=receiver, iif=bridge, oif=bridge, protocol=protocol, ctstate=state
+                family=4, source=sender, destination=receiver, iif=bridge, oif=bridge, protocol=protocol, ctstate=state,
+                icmp_type=message_type, icmp_code=None if message_type is None else 0,
             ))  # fmt: skip

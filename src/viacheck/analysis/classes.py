@@ -15,21 +15,28 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from heapq import nsmallest
 from ipaddress import IPv4Address, IPv4Network
-from itertools import pairwise
+from socket import IPPROTO_ICMP
 
+from viacheck.analysis.class_selectors import (
+    PROTOCOL_NAMES,
+    WITH_PORTS,
+    Selector,
+    disjoint,
+    icmp_type_of,
+    port_of,
+    port_selector,
+    selectors_of_chain,
+    values_of,
+)
+from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST, REQUEST_NAMES
 from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.table import BITS, mask, read_address, read_prefix
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.model.intent import EgressException
 from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
-from viacheck.model.snapshot import FilterChain, FilterMatch, NetworkState, Route
+from viacheck.model.snapshot import FilterChain, NetworkState, Route
 
-PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
-WITH_PORTS = frozenset({6, 17})
-UNNAMED_PORT = 33434
-"""A port that stands for all ports that no selector names."""
-LAST_PORT = 65535
 EVERYTHING = IPv4Network("0.0.0.0/0")
 PREFIXES_OF_ONE_END = 16
 """Prefixes that are traced of those routes of one table that lead the same way: all of them end alike."""
@@ -61,27 +68,6 @@ class ClassVerdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selector:
-    """Protocol and destination ports of a class; None stands for all that no other selector names."""
-
-    protocol: int | None = None
-    dport: int | None = None
-    last_dport: int | None = None
-    """The last port of a range that begins with ``dport``; None for one port."""
-
-    @property
-    def ports(self) -> range:
-        """The destination ports; empty for all that no other selector names."""
-        return range(0) if self.dport is None else range(self.dport, (self.last_dport or self.dport) + 1)
-
-    @property
-    def ports_text(self) -> str | None:
-        """The ports as text: ``443``, ``5000-6000``; None for all that no other selector names."""
-        last = f"-{self.last_dport}" if self.last_dport is not None else ""
-        return None if self.dport is None else f"{self.dport}{last}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficClass:
     """Packets that the host treats alike, by the path of one of them."""
 
@@ -98,7 +84,8 @@ class TrafficClass:
     def text(self) -> str:
         """The class as a person says it: ``tcp to port 443``, ``tcp to 203.0.113.0/24 port 443``."""
         name = PROTOCOL_NAMES.get(self.selector.protocol or -1, f"protocol {self.selector.protocol}")
-        protocol = "packets" if self.selector.protocol is None else name
+        kind = self.selector.icmp_type
+        protocol = "packets" if self.selector.protocol is None else f"{name}{f' {REQUEST_NAMES[kind]}' if kind else ''}"
         to = "" if self.prefix == EVERYTHING else f" {self.prefix}"
         name_of_ports = "ports" if len(self.selector.ports) > 1 else "port"
         port = f" {name_of_ports} {self.selector.ports_text}" if self.selector.ports else ""
@@ -129,6 +116,7 @@ class TrafficClass:
             to=str(self.prefix),
             protocol=None if protocol is None else PROTOCOL_NAMES.get(protocol, str(protocol)),
             ports=self.selector.ports_text,
+            icmp_type=self.selector.icmp_type,
             source=self.traffic.source,
         )
 
@@ -199,8 +187,10 @@ class ClassPartition:
         )
 
     def _holds_probe(self, selector: Selector) -> bool:
-        """Whether the probes' own destination port is among the ports of a selector."""
+        """Whether the probes' own destination port or type of ICMP is among those of a selector."""
         port = self.resolved.intent.probe.port
+        if selector.protocol == IPPROTO_ICMP:
+            return icmp_type_of(selector, self._all_selectors) == ECHO_REQUEST
         if selector.protocol not in WITH_PORTS or selector.ports:
             return selector.protocol not in WITH_PORTS or port in selector.ports
         return not any(port in other.ports for other in self._all_selectors if other.protocol == selector.protocol)
@@ -222,7 +212,8 @@ class ClassPartition:
                 traffic = Traffic(
                     destination=str(address),
                     protocol=selector.protocol,
-                    dport=self._port_of(selector),
+                    dport=port_of(selector, self._all_selectors),
+                    icmp_type=icmp_type_of(selector, self._all_selectors),
                 )
                 path = self.tracer.trace(traffic)
                 exception = self._exception(address, selector)
@@ -233,15 +224,6 @@ class ClassPartition:
                 yield TrafficClass(
                     prefix=prefix, selector=selector, traffic=traffic, path=path, verdict=verdict, intended=intended
                 )
-
-    def _port_of(self, selector: Selector) -> int | None:
-        """Return the destination port that stands for a selector; None for a protocol without ports."""
-        if selector.protocol not in WITH_PORTS or selector.dport is not None:
-            return selector.dport
-        named = [other.ports for other in self._all_selectors if other.protocol == selector.protocol]
-        candidates = (UNNAMED_PORT, *(ports[-1] + 1 for ports in named if ports), 1)
-        free = (port for port in candidates if port <= LAST_PORT and not any(port in ports for ports in named))
-        return next(free, UNNAMED_PORT)
 
     def _exception(self, address: IPv4Address, selector: Selector) -> EgressException | None:
         """Return the exception of the intent that covers a class; the first one counts."""
@@ -315,36 +297,22 @@ class ClassPartition:
             for rule in state.rules_of(4):
                 protocols = [rule.ipproto] if rule.ipproto else [6, 17] if rule.dport or rule.sport else []
                 ports = (rule.dport.first, rule.dport.last) if rule.dport else (None, None)
-                selectors.update(_selector(number, *ports) for number in protocols)
+                selectors.update(port_selector(number, *ports) for number in protocols)
             for chain in state.packet_filter.chains:
-                selectors.update(_selectors_of_chain(chain))
+                selectors.update(selectors_of_chain(chain))
         for exception in self.resolved.intent.egress.except_:
             numbers = [PROTOCOL_NUMBERS[exception.protocol]] if exception.protocol else [6, 17]
-            selectors.update(_selector(number, port, port) for number in numbers for port in exception.ports or ())
+            selectors.update(port_selector(number, port, port) for number in numbers for port in exception.ports or ())
         order = sorted(
             disjoint(selectors),
-            key=lambda selector: (selector.dport is not None, selector.protocol or 0, selector.dport or 0),
+            key=lambda selector: (
+                selector.dport is not None,
+                selector.protocol or 0,
+                selector.dport or 0,
+                selector.icmp_type or 0,
+            ),
         )
         return tuple(order)
-
-
-def disjoint(selectors: Iterable[Selector]) -> Iterator[Selector]:
-    """Yield selectors of which no two of a protocol share a port, and whose borders are those of the given ones."""
-    by_protocol: dict[int | None, set[Selector]] = {}
-    for selector in selectors:
-        by_protocol.setdefault(selector.protocol, set()).add(selector)
-    for protocol, given in by_protocol.items():
-        ranges = [selector.ports for selector in given if selector.ports]
-        if len(ranges) < len(given):
-            yield Selector(protocol=protocol)
-        borders = sorted({border for ports in ranges for border in (ports.start, ports.stop)})
-        for first, stop in pairwise(borders):
-            if any(first in ports for ports in ranges):
-                yield _selector(protocol, first, stop - 1)
-
-
-def _selector(protocol: int | None, first: int | None, last: int | None) -> Selector:
-    return Selector(protocol=protocol, dport=first, last_dport=last if last != first else None)
 
 
 class PrefixSpace:
@@ -379,9 +347,9 @@ def class_partition(resolved: ResolvedIntent) -> ClassPartition:
 
 def classes_text(classes: Sequence[TrafficClass], limit: int) -> str:
     """Name traffic classes, those of one prefix together: ``all packets to 203.0.113.0/24, tcp to port 443``."""
-    protocols: dict[tuple[str, str | None], list[TrafficClass]] = {}
+    protocols: dict[tuple[str, str | int | None], list[TrafficClass]] = {}
     for traffic_class in classes:
-        key = (str(traffic_class.prefix), traffic_class.selector.ports_text)
+        key = (str(traffic_class.prefix), traffic_class.selector.ports_text or traffic_class.selector.icmp_type)
         protocols.setdefault(key, []).append(traffic_class)
     names: list[str] = []
     for (prefix, dport), same in protocols.items():
@@ -431,31 +399,6 @@ def _prefixes_of_filter(chains: Iterable[FilterChain]) -> Iterator[IPv4Network]:
             continue
         for rule in chain.rules:
             for match in rule.matches:
-                for value in _values(match, "destination"):
+                for value in values_of(match, "destination"):
                     if ":" not in value:
                         yield IPv4Network(value, strict=False)
-
-
-def _values(match: FilterMatch, field: str) -> Iterator[str]:
-    """Yield the values of a field that a condition, or an element of its set, distinguishes."""
-    if match.field == field:
-        yield from match.values
-    elif match.field == "set":
-        for part in {part.removeprefix("!") for element in match.values for part in element.split()}:
-            if part.startswith(f"{field}="):
-                yield part.partition("=")[2]
-
-
-def _selectors_of_chain(chain: FilterChain) -> Iterator[Selector]:
-    """Yield what a chain's rules distinguish by protocol and destination port."""
-    if chain.family not in ("ip", "inet"):
-        return
-    for rule in chain.rules:
-        numbers = [int(value) for match in rule.matches for value in _values(match, "protocol")]
-        ports = [value for match in rule.matches for value in _values(match, "dport")]
-        for number in numbers or ([6, 17] if ports else []):
-            yield Selector(protocol=number)
-            if number in WITH_PORTS:
-                for port in ports:
-                    first, _, last = port.partition("-")
-                    yield _selector(number, int(first), int(last or first))

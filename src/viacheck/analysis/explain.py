@@ -6,13 +6,15 @@ typed; the command that shows it makes the text.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
-from viacheck.analysis.packet_filter.evaluate import Passage, Translation, forwarding, source_nat
+from viacheck.analysis.packet_filter.evaluate import Passage, Translation, after_prerouting, forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import RuleMet, rules_met
+from viacheck.analysis.packet_filter.icmp import echo_request
 from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel
@@ -155,7 +157,19 @@ def packet_from(
     source = sender
     if sender == "agent":
         source = (resolved.agent_address6 if ":" in destination else resolved.agent_source) or ""
-    return Packet(source=source or None, iif=resolved.bridge, mark=resolved.agent_mark, **values)
+    return Packet(source=source or None, iif=resolved.bridge, mark=_mark(resolved, source, values), **values)
+
+
+def _mark(resolved: ResolvedIntent, source: str, values: Mapping[str, Any]) -> int:
+    """Return the mark that the host's packet filter gives to a packet from its bridge; 0 where that is unknown."""
+    if not source:
+        return 0
+    message_type = echo_request(values["protocol"])
+    arriving = FilteredPacket(
+        family=6 if ":" in values["destination"] else 4, source=source, iif=resolved.bridge, oif=None,
+        icmp_type=message_type, icmp_code=None if message_type is None else 0, ttl=resolved.agent_ttl, **values,
+    )  # fmt: skip
+    return after_prerouting(resolved.snapshot.host.packet_filter, arriving).mark or 0
 
 
 def _own_path(resolved: ResolvedIntent, packet: Packet) -> Path:
@@ -182,9 +196,11 @@ def _filtered_packet(packet: Packet, decision: Decision) -> FilteredPacket | Non
     """Return the packet as the filter's chains see it; None when it is not forwarded."""
     if decision.outcome != "unicast" or decision.interface is None or packet.source is None:
         return None
+    message_type = echo_request(packet.protocol)
     return FilteredPacket(
         family=6 if ":" in packet.destination else 4, source=packet.source, destination=packet.destination,
         iif=packet.iif, oif=decision.interface, protocol=packet.protocol, dport=packet.dport, mark=packet.mark,
+        icmp_type=message_type, icmp_code=None if message_type is None else 0,
     )  # fmt: skip
 
 

@@ -5,22 +5,24 @@ The checks of the chapters host and NAT and the causes of their failures both re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
 from viacheck.analysis.default_routes import default_pieces
-from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.conditions import FilteredPacket, forwarded
 from viacheck.analysis.packet_filter.evaluate import (
     Passage,
     Translation,
     after_prerouting,
     forwarding,
     mark_of_flow,
+    possible_drops,
     source_nat,
     state_of_answer,
 )
+from viacheck.analysis.packet_filter.icmp import type_of_answer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, prefixes_overlap, subnets_overlap
 from viacheck.analysis.routing.table import read_prefix
 from viacheck.analysis.sightings import departures
@@ -28,8 +30,6 @@ from viacheck.model.intent import NatAttach, TransportProtocol
 from viacheck.model.measurements import TrafficMeasurements
 from viacheck.model.snapshot import TABLE_MAIN, PacketFilter
 
-_ECHO_REPLY, _ECHO_REQUEST = 0, 8
-"""Types of ICMP (RFC 792)."""
 MOST_OVERLAPS = 8
 """How many overlapping subnets and routes are named."""
 
@@ -131,18 +131,54 @@ def forwarded_probes(resolved: ResolvedIntent, packet_filter: PacketFilter | Non
 
 
 def _probe(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPacket:
-    return replace(resolved.routed_probe(protocol), oif=resolved.uplink)
+    return forwarded(resolved.routed_probe(protocol), resolved.uplink)
 
 
 def _answer(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPacket:
+    filters = resolved.snapshot.host.packet_filter
+    return forwarded(after_prerouting(filters, _arriving_answer(resolved, protocol)), resolved.bridge)
+
+
+def _arriving_answer(resolved: ResolvedIntent, protocol: TransportProtocol) -> FilteredPacket:
     filters, probe = resolved.snapshot.host.packet_filter, _probe(resolved, protocol)
-    arriving = FilteredPacket(
+    return FilteredPacket(
         family=4, source=probe.destination, destination=probe.source, iif=resolved.uplink, oif=None,
         protocol=probe.protocol, sport=probe.dport, ctmark=mark_of_flow(filters, probe),
         ctstate=state_of_answer(probe),
-        icmp_type=_ECHO_REPLY if protocol == "icmp" else None, icmp_code=probe.icmp_code,
+        icmp_type=type_of_answer(probe.protocol, probe.icmp_type), icmp_code=probe.icmp_code,
     )  # fmt: skip
-    return replace(after_prerouting(filters, arriving), oif=resolved.bridge)
+
+
+def drops_on_the_way(
+    resolved: ResolvedIntent,
+    direction: Direction,
+    protocols: Iterable[TransportProtocol],
+    packet_filter: PacketFilter | None = None,
+) -> list[tuple[str, Passage]]:
+    """Return the rules and policies that may drop the agent's packets, or the answers, of some protocols.
+
+    Each comes with its hook. That they drop them is not certain, so that only packets can show it.
+
+    Args:
+        resolved: the intent and the snapshot.
+        direction: the packets or their answers.
+        protocols: those of the probes.
+        packet_filter: the packet filter to ask in place of the host's own.
+    """
+    filters = packet_filter if packet_filter is not None else resolved.snapshot.host.packet_filter
+    found: dict[tuple[str, str, int], tuple[str, Passage]] = {}
+    for protocol in protocols:
+        packet, oif = resolved.arriving_probe(protocol), resolved.uplink or None
+        if direction is Direction.ANSWER:
+            packet, oif = _arriving_answer(resolved, protocol), resolved.bridge
+        for hook in ("prerouting", "forward", "postrouting"):
+            if hook == "forward":
+                packet = forwarded(packet, oif)
+            drops, packet = possible_drops(filters, packet, hook)
+            for drop in drops:
+                assert drop.chain is not None
+                found[drop.chain.table, drop.chain.name, id(drop.rule)] = (hook, drop)
+    return list(found.values())
 
 
 def subnet_is_routed(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> bool:

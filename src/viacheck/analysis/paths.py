@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from viacheck.analysis.agent_attachment import arrival, bridged_to, dropped_on, is_hosts_own, unanswered_arp
-from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.conditions import FilteredPacket, expires, forwarded
 from viacheck.analysis.packet_filter.draws import MOST_OUTCOMES, Draws
 from viacheck.analysis.packet_filter.evaluate import (
+    as_it_leaves,
     forwarding,
     mark_of_flow,
     prerouting,
@@ -20,6 +21,7 @@ from viacheck.analysis.packet_filter.evaluate import (
     state_of_answer,
     translated,
 )
+from viacheck.analysis.packet_filter.icmp import type_of_answer
 from viacheck.analysis.path_hops import deciders, hop, nat_text, route_hop
 from viacheck.analysis.resolved_intent import ON_PARENT, PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
@@ -177,7 +179,8 @@ class PathTracer:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         arrived = FilteredPacket(
             family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
-            protocol=traffic.protocol, dport=traffic.dport, draws=draws,
+            protocol=traffic.protocol, dport=traffic.dport, draws=draws, icmp_type=traffic.message_type,
+            icmp_code=_code(traffic.message_type), ttl=self.resolved.agent_ttl,
         )  # fmt: skip
         routed = prerouting(host.packet_filter, arrived)
         filtered, translation = routed.packet, routed.translation
@@ -213,8 +216,15 @@ class PathTracer:
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         if (ended := _undelivered(decision, "the host's")) is not None:
             return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])
+        if expires(filtered):
+            by = filtered.ttl_set_by[1].text if filtered.ttl_set_by else None
+            hops.append(hop("host", arriving, "forward", by, "dropped"))
+            reason = f"its TTL of {filtered.ttl} ends here" + (f": {by}" if by else "")
+            return Path(
+                traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason, expires_by=filtered.ttl_set_by
+            )
         path = self._filtered(traffic, arriving, filtered, decision, hops)
-        return self._with_later_packets(path, arrived, replace(filtered, oif=decision.interface), packet)
+        return self._with_later_packets(path, arrived, forwarded(filtered, decision.interface), packet)
 
     def _with_later_packets(self, path: Path, arrived: FilteredPacket, sent: FilteredPacket, packet: Packet) -> Path:
         """Add where later packets of the flow leave, if a mark that only the first one has sends them elsewhere.
@@ -261,7 +271,7 @@ class PathTracer:
         host = self.resolved.snapshot.host
         sources: set[str | None] = set()
         for exit_ in decision.exits:
-            packet = replace(filtered, oif=exit_.interface)
+            packet = forwarded(filtered, exit_.interface)
             passage = forwarding(host.packet_filter, packet)
             decider = passage.decider
             if passage.allowed is not True:
@@ -297,7 +307,10 @@ class PathTracer:
         )  # fmt: skip
         if len(decision.interfaces) != 1 or not self.answers:
             return path
-        return self._answered(path, arriving, packet)
+        leaving = as_it_leaves(host.packet_filter, packet)
+        # The next router drops it, unless it is the destination itself.
+        expiring = leaving.ttl_set_by if expires(leaving) and decision.gateway is not None else None
+        return self._answered(replace(path, ttl=leaving.ttl, expires_by=expiring), arriving, packet)
 
     def _answered(self, path: Path, arriving: str, sent: FilteredPacket) -> Path:
         """Trace the answer: it arrives where the packet left, conntrack reverses NAT, and the host routes it.
@@ -315,10 +328,11 @@ class PathTracer:
         # Conntrack reverses NAT after these chains: until then the answer is one to the translated source, which is
         # one of several where a rule translates to a range.
         destination = path.source if path.source and "-" not in path.source else traffic.source
+        answer_type = type_of_answer(traffic.protocol, sent.icmp_type)
         reply = FilteredPacket(
             family=traffic.family, source=sent.destination, destination=destination, iif=uplink, oif=None,
             protocol=traffic.protocol, sport=sent.dport, ctmark=mark_of_flow(host.packet_filter, sent),
-            ctstate=state_of_answer(sent), draws=sent.draws,
+            ctstate=state_of_answer(sent), draws=sent.draws, icmp_type=answer_type, icmp_code=_code(answer_type),
         )  # fmt: skip
         routed = prerouting(host.packet_filter, reply, traffic.source)
         if (dropped := routed.dropped) is not None:
@@ -360,12 +374,24 @@ class PathTracer:
                 path, answer=tuple(hops), answer_returns=False, answer_reason=reason,
                 misrouted=decision if decision.outcome != "martian" else None,
             )  # fmt: skip
-        passage = forwarding(host.packet_filter, replace(reply, oif=arriving))
+        if expires(reply):
+            by = reply.ttl_set_by[1].text if reply.ttl_set_by else None
+            hops.append(hop("host", uplink, "forward", by, "dropped"))
+            reason = f"the answer's TTL of {reply.ttl} ends here" + (f": {by}" if by else "")
+            return replace(
+                path, answer=tuple(hops), answer_returns=False, answer_reason=reason, answer_expires_by=reply.ttl_set_by
+            )
+        passage = forwarding(host.packet_filter, forwarded(reply, arriving))
         decider = passage.decider
         model = {True: "accepted", False: "dropped", None: "unknown"}[passage.allowed]
         hops.append(hop("host", arriving, "forward", decider, model))
         reason = "" if passage.allowed else f"the forward hook for the answer: {decider or 'not readable'}"
         return replace(path, answer=tuple(hops), answer_returns=passage.allowed, answer_reason=reason)
+
+
+def _code(message_type: int | None) -> int | None:
+    """Return the code of a request of ICMP and of the answer to it."""
+    return None if message_type is None else 0
 
 
 def _undelivered(decision: Decision, whose: str) -> tuple[PathEnd, str] | None:

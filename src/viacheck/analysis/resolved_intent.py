@@ -15,6 +15,7 @@ from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 from viacheck.analysis.link_layers import LinkLayers, link_layers, outer_ports
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import after_prerouting
+from viacheck.analysis.packet_filter.icmp import echo_request
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
 from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, TransportProtocol
@@ -22,7 +23,6 @@ from viacheck.model.result import PacketSighting
 from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, Route, Rule, Snapshot
 
 PROTOCOL_NUMBERS: dict[TransportProtocol, int] = {"icmp": IPPROTO_ICMP, "tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
-_ECHO_REQUEST = 8
 DEFAULT_BRIDGE = "docker0"
 ON_PARENT = ("macvlan", "macvtap", "ipvlan")
 """Kinds of interfaces that sit on a parent (IFLA_LINK)."""
@@ -293,16 +293,28 @@ class ResolvedIntent:
         """Return the mark that the packet filter gives to the agent's packets of a protocol."""
         return self.routed_probe(protocol).mark or 0
 
+    @property
+    def agent_ttl(self) -> int | None:
+        """The TTL of the agent's own packets; None where it is not known."""
+        agent = self.snapshot.agent
+        default = agent.sysctls.get("net/ipv4/ip_default_ttl") if agent is not None else None
+        return int(default) if default is not None else None
+
+    def arriving_probe(self, protocol: TransportProtocol | None) -> FilteredPacket:
+        """Return the agent's probe as it arrives on the host."""
+        number = PROTOCOL_NUMBERS[protocol] if protocol else None
+        message_type = echo_request(number)
+        return FilteredPacket(
+            family=4, source=self.agent_source or "0.0.0.0", destination=self.target, iif=self.bridge, oif=None,  # noqa: S104
+            protocol=number,
+            dport=self.intent.probe.port if protocol in ("udp", "tcp") else None,
+            icmp_type=message_type, icmp_code=None if message_type is None else 0,
+            ttl=self.agent_ttl,
+        )  # fmt: skip
+
     def routed_probe(self, protocol: TransportProtocol | None) -> FilteredPacket:
         """Return the agent's probe as the host routes it, with the marks of the packet and its flow."""
-        is_ping = protocol == "icmp"
-        probe = FilteredPacket(
-            family=4, source=self.agent_source or "0.0.0.0", destination=self.target, iif=self.bridge, oif=None,  # noqa: S104
-            protocol=PROTOCOL_NUMBERS[protocol] if protocol else None,
-            dport=self.intent.probe.port if protocol in ("udp", "tcp") else None,
-            icmp_type=_ECHO_REQUEST if is_ping else None, icmp_code=0 if is_ping else None,
-        )  # fmt: skip
-        return after_prerouting(self.snapshot.host.packet_filter, probe)
+        return after_prerouting(self.snapshot.host.packet_filter, self.arriving_probe(protocol))
 
     def agent_decision(self, protocol: TransportProtocol | None = None) -> Decision:
         """What the routing model says of the agent's packet to the probe target."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from viacheck.analysis.packet_filter.icmp import echo_request
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.packet import Packet
 from viacheck.model.path import PathHop
@@ -32,6 +33,8 @@ class Traffic:
     destination: str
     protocol: int | None = None
     dport: int | None = None
+    icmp_type: int | None = None
+    """The type of a message of ICMP; None: an echo request."""
     source: str | None = None
     """An address of the agent; None: the agent's routing chooses."""
     device: str | None = None
@@ -41,6 +44,11 @@ class Traffic:
     def family(self) -> Family:
         """The address family of the packet."""
         return 6 if ":" in self.destination else 4
+
+    @property
+    def message_type(self) -> int | None:
+        """The type of a message of ICMP; None for another protocol."""
+        return echo_request(self.protocol) if self.icmp_type is None else self.icmp_type
 
     @property
     def packet(self) -> Packet:
@@ -74,6 +82,12 @@ class Path:
     """The host's look-up for the answer, where it does not lead to the agent."""
     answer_untracked_by: tuple[FilterChain, FilterRule] | None = None
     """The rule by which conntrack does not see the answer, where NAT would have to be reversed."""
+    ttl: int | None = None
+    """The TTL on the wire; None where it is unknown."""
+    expires_by: tuple[FilterChain, FilterRule] | None = None
+    """The rule that lowers its TTL so that it expires: on this host, or at the next router."""
+    answer_expires_by: tuple[FilterChain, FilterRule] | None = None
+    """The rule that lowers the answer's TTL so that it expires on this host."""
     later_egress: frozenset[str] = frozenset()
     """The interfaces by which later packets of the flow leave, where those are others: the first alone has a mark."""
     later_dropped: bool = False

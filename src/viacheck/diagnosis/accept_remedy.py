@@ -5,11 +5,12 @@ The model tries each rule on the snapshot: a remedy is returned only when packet
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from viacheck.analysis.bridged_frames import bridge_passages
-from viacheck.analysis.nat_facts import Direction, ForwardedProbe, forwarded_probes
+from viacheck.analysis.nat_facts import Direction, ForwardedProbe, drops_on_the_way, forwarded_probes
+from viacheck.analysis.packet_filter.evaluate import Passage
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.diagnosis.remedy import (
     NO_REMEDY,
@@ -19,6 +20,7 @@ from viacheck.diagnosis.remedy import (
     command,
     nft_names,
 )
+from viacheck.model.intent import TransportProtocol
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
 
 _MOST_ROUNDS = 8
@@ -50,13 +52,43 @@ def accept_agent(resolved: ResolvedIntent) -> Remedy:
         probes = list(forwarded_probes(resolved, packet_filter))
         if all(probe.passage.allowed for probe in probes):
             return Remedy(tuple(steps), tuple(rollback))
-        dropped = next((probe for probe in probes if probe.passage.allowed is False), None)
+        dropped = next((probe for probe in probes if probe.passage.drops), None)
         change = _accepted(resolved, packet_filter, dropped) if dropped is not None else None
         if change is None:
             return NO_REMEDY
         steps += change.steps
         rollback[:0] = change.rollback
         packet_filter = change.packet_filter
+    return NO_REMEDY
+
+
+def accept_before(
+    resolved: ResolvedIntent,
+    direction: Direction,
+    protocols: tuple[TransportProtocol, ...],
+    drops: Sequence[tuple[str, Passage]],
+) -> Remedy:
+    """Return the remedy that accepts the agent's packets, or answers, before rules that may drop them.
+
+    It is empty where a rule is not one of the forward hook: a packet that is accepted before it passes by what later
+    rules of that hook do for routing.
+    """
+    packet_filter = resolved.snapshot.host.packet_filter
+    steps: list[Command] = []
+    rollback: list[Command] = []
+    for _ in range(_MOST_ROUNDS):
+        if not drops:
+            return Remedy(tuple(steps), tuple(rollback))
+        hook, drop = drops[0]
+        if hook != "forward":
+            return NO_REMEDY
+        change = _accepted(resolved, packet_filter, ForwardedProbe(direction, protocols[0], drop))
+        if change is None:
+            return NO_REMEDY
+        steps += change.steps
+        rollback[:0] = change.rollback
+        packet_filter = change.packet_filter
+        drops = drops_on_the_way(resolved, direction, protocols, packet_filter)
     return NO_REMEDY
 
 
@@ -231,7 +263,7 @@ def _drops_still(resolved: ResolvedIntent, packet_filter: PacketFilter, dropped:
     """Whether the same rule or policy still drops the same probe."""
     for probe in forwarded_probes(resolved, packet_filter):
         if (probe.direction, probe.protocol) == (dropped.direction, dropped.protocol):
-            return probe.passage.allowed is False and probe.passage.rule is dropped.passage.rule
+            return probe.passage.drops and probe.passage.rule is dropped.passage.rule
     return False
 
 

@@ -11,6 +11,8 @@ from viacheck.model.site_agents import in_agents_tables
 
 EGRESS = frozenset({"EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-06"})
 """The checks that watch the agent's own packets."""
+ANSWERS = frozenset({"EGRESS-03", "EGRESS-05", "EGRESS-06", "EGRESS-07"})
+"""The checks that need the answers to the agent's packets."""
 REACHES_GATEWAY = frozenset({"MACVLAN-03", "PIPEWORK-04"})
 """The checks of a bridged agent's pings to its gateway."""
 

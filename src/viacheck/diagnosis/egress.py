@@ -34,6 +34,9 @@ def reverse_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
     if not dropped or not strict_reverse_path(resolved, uplink):
         return
     before, after = measurements.traffic.reverse_path_drops
+    if measurements.traffic.packets and after == before:
+        # The kernel counts what this check drops.
+        return
     old = resolved.snapshot.host.sysctls.get(f"net/ipv4/conf/{uplink}/rp_filter", "0")
     sysctl = f"net.ipv4.conf.{uplink.replace('.', '/')}.rp_filter"
     yield Cause(

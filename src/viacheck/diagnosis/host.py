@@ -20,7 +20,7 @@ from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.sightings import left_by
 from viacheck.analysis.traced_path import PathEnd
 from viacheck.diagnosis.accept_remedy import accept_agent, accept_bridge
-from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
+from viacheck.diagnosis.cause import ANSWERS, EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.egress import PROBED
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.diagnosis.site_file import CORRECT_GATEWAY, gateway_line
@@ -29,7 +29,6 @@ from viacheck.model.result import StateEvidence
 
 _AGENT_AWAY = EGRESS | {"ROUTE-05", "ROUTE-06", "EGRESS-07"}
 _UPLINK_AWAY = EGRESS | REACHES_GATEWAY | {"HOST-03", "ROUTE-04", "ROUTE-05", "ROUTE-06", "NAT-02", "EGRESS-07"}
-_ANSWERS_DROPPED = frozenset({"EGRESS-03", "EGRESS-05", "EGRESS-06", "EGRESS-07"})
 _DEFAULT_AWAY = frozenset({"HOST-03", "HOST-06", "EGRESS-04", "ROUTE-06"})
 
 
@@ -227,21 +226,19 @@ def forward_dropped(resolved: ResolvedIntent, measurements: Measurements) -> Ite
     """Find a packet filter rule or policy that drops the agent's packets, or their answers, inside the host."""
     if resolved.agent_source is None or internal_network(resolved) is not None:
         return
-    dropped = next((probe for probe in forwarded_probes(resolved) if probe.passage.allowed is False), None)
+    dropped = next((probe for probe in forwarded_probes(resolved) if probe.passage.drops), None)
     if dropped is None or dropped.passage.chain is None:
         return
     chain, rule = dropped.passage.chain, dropped.passage.rule
     what = f"the rule '{rule.text}'" if rule is not None else "the policy"
     where = f"chain {chain.name} of table {chain.table} ({chain.backend})"
-    also_affects = (
-        _ANSWERS_DROPPED if dropped.direction is Direction.ANSWER else _ANSWERS_DROPPED | EGRESS | {"ROUTE-06"}
-    )
+    part = "a part of " if dropped.passage.partly else ""
+    also_affects = ANSWERS if dropped.direction is Direction.ANSWER else ANSWERS | EGRESS | {"ROUTE-06"}
     if _takes_uplink(resolved, measurements):
-        sentence = f"{what} of {where} drops the agent's {dropped.direction}"
+        sentence = f"{what} of {where} drops {part}the agent's {dropped.direction}"
     else:
-        sentence = (
-            f"{what} of {where} will drop the agent's {dropped.direction} once the packets leave by {resolved.uplink}"
-        )
+        later = f"once the packets leave by {resolved.uplink}"
+        sentence = f"{what} of {where} will drop {part}the agent's {dropped.direction} {later}"
         also_affects = frozenset()
     yield Cause("FORWARD_DROPPED", "HOST-04", sentence, accept_agent(resolved), also_affects)
 
@@ -254,7 +251,7 @@ def dropped_on_arrival(resolved: ResolvedIntent, _measured: Measurements) -> Ite
         ([path.out for path in paths if path.end is PathEnd.DROPPED], "packets as they come from the agent",
          "EGRESS-01", EGRESS | {"EGRESS-08", "ROUTE-06"}),
         ([path.answer for path in paths if path.answer_returns is False], "answers as they arrive",
-         "EGRESS-03", _ANSWERS_DROPPED),
+         "EGRESS-03", ANSWERS),
     ):  # fmt: skip
         dropped = next((last for *_, last in hops if (last.stage, last.model) == ("mangle", "dropped")), None)
         if dropped is not None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.agent_rules import FIXED_PRIORITY, free_priority
+from viacheck.analysis.class_selectors import PROTOCOL_NAMES
 from viacheck.analysis.classes import (
     CLASSES_NAMED,
-    PROTOCOL_NAMES,
     ClassVerdict,
     TrafficClass,
     class_partition,

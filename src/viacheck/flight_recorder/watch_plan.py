@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
 
-from viacheck.analysis.classes import EVERYTHING, PROTOCOL_NAMES, ClassVerdict, TrafficClass, class_partition
+from viacheck.analysis.class_selectors import PROTOCOL_NAMES
+from viacheck.analysis.classes import EVERYTHING, ClassVerdict, TrafficClass, class_partition
+from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.packet import Packet
 from viacheck.model.intent import TransportProtocol
@@ -222,7 +224,9 @@ def _expected(resolved: ResolvedIntent, name: str, astray: list[TrafficClass]) -
             for ports in _ranges(exception.ports) if exception.ports is not None else (None,):
                 yield ExpectedTraffic(to, protocol, ports)
     for traffic_class in astray:
-        if name in traffic_class.path.egress:
+        # The frames are told apart by protocol, and not by the type of ICMP: pings are what is watched for.
+        is_rare = traffic_class.traffic.message_type not in (None, ECHO_REQUEST)
+        if name in traffic_class.path.egress and not is_rare:
             selected = traffic_class.selector.ports
             span = (selected.start, selected.stop - 1) if selected else None
             yield ExpectedTraffic(traffic_class.prefix, traffic_class.selector.protocol, span)

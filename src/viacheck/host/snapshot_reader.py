@@ -47,6 +47,7 @@ LONG_OUTPUT = 100_000
 PROGRAMS = ("pipework", "nft", "iptables", "conntrack", "patch")
 SYSCTLS = (
     "net/ipv4/ip_forward",
+    "net/ipv4/ip_default_ttl",
     "net/ipv6/conf/all/forwarding",
     "net/ipv6/conf/all/disable_ipv6",
     "net/ipv4/fib_multipath_hash_policy",

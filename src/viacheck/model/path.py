@@ -22,6 +22,7 @@ class PathClass(Plain):
     """Destination prefix."""
     protocol: str | None = None
     ports: str | None = None
+    icmp_type: int | None = None
     mark: str | None = None
     family: Literal[4, 6] = 4
     source: str | None = None

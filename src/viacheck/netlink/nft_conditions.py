@@ -33,6 +33,7 @@ CT_BITS = {"ctstate": CT_STATES, "ctstatus": CT_STATUS}
 """By field, the names of its bits."""
 _ADDRESSES = frozenset({"source", "destination"})
 _PORTS = frozenset({"sport", "dport"})
+_RANGES = _PORTS | {"ttl"}
 _INTERFACES = frozenset({"iif", "oif"})
 
 InterfaceName = Callable[[int], str]
@@ -62,7 +63,7 @@ def values_equal(key: PacketField, octets: bytes, name_of: InterfaceName) -> Val
         return (mark_text(value, ALL_BITS if key.mask is None else key.mask),)
     if key.mask is not None:
         return None
-    if key.field in ("protocol", "icmp-type", "icmp-code") or key.field in _PORTS:
+    if key.field in ("protocol", "icmp-type", "icmp-code") or key.field in _RANGES:
         return (str(value),)
     if key.field in ("dst-type", "src-type"):
         return (ADDRESS_TYPES[value],) if value < len(ADDRESS_TYPES) else None
@@ -112,7 +113,7 @@ def values_between(key: PacketField, first: bytes, last: bytes | None, name_of: 
     begin, end = key.value(first[: key.held]), key.value(last[: key.held])
     if key.field == "random":
         return _drawn(key, begin, end)
-    if key.field in _PORTS:
+    if key.field in _RANGES:
         return (f"{begin}-{end}",)
     if key.field == "protocol":
         return tuple(str(protocol) for protocol in range(begin, end + 1))
@@ -124,7 +125,7 @@ def values_beyond(key: PacketField, operator: int, octets: bytes, name_of: Inter
     if key.field == "random" and key.mask is None:
         number, highest = key.value(octets[: key.held]), key.offset + key.modulus - 1
         return _drawn(key, *_beyond(operator, number, highest))
-    if key.field not in _ADDRESSES | _PORTS or key.held != key.width or len(octets) != key.width:
+    if key.field not in _ADDRESSES | _RANGES or key.held != key.width or len(octets) != key.width:
         return None
     bound, highest = int.from_bytes(octets, "big"), (1 << 8 * key.width) - 1
     first, last = _beyond(operator, bound, highest)

@@ -238,6 +238,7 @@ class PayloadExpression:
     base: int = _field(2, as_number, 0)
     offset: int = _field(3, as_number, 0)
     length: int = _field(4, as_number, 0)
+    source: int = _field(5, _register, 0)
 
 
 @dataclass(frozen=True, slots=True)

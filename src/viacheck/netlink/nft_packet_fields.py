@@ -61,6 +61,15 @@ _PROTOCOL_FIELDS = {
     4: (9, PacketField("protocol", "ip protocol", 1, 1)),
     6: (6, PacketField("protocol", "ip6 nexthdr", 1, 1)),
 }
+_TTL_FIELDS = {4: (8, PacketField("ttl", "ip ttl", 1, 1)), 6: (7, PacketField("ttl", "ip6 hoplimit", 1, 1))}
+TTL_IN_WORD = {
+    4: (8, PacketField("ttl-in-word", "@nh,64,16", 2, 2), 0x00FF, 8),
+    6: (6, PacketField("ttl-in-word", "@nh,48,16", 2, 2), 0xFF00, 0),
+}
+"""By IP version, the two octets that hold the TTL, as nft sets it by writing both.
+
+Their offset, their field, the mask that keeps the other octet, and how far the TTL is shifted.
+"""
 _LINK_FIELDS = {
     (0, 6): unknown_field("ether daddr", 6),
     (6, 6): unknown_field("ether saddr", 6),
@@ -105,6 +114,10 @@ def payload_field(load: PayloadExpression, version: int | None, protocol: Filter
             key = replace(address, held=length)
         elif (offset, length) == (protocol_offset, 1):
             key = protocol_field
+        elif (offset, length) == (_TTL_FIELDS[version][0], 1):
+            key = _TTL_FIELDS[version][1]
+        elif (offset, length) == (TTL_IN_WORD[version][0], 2):
+            key = TTL_IN_WORD[version][1]
     elif load.base == _TRANSPORT:
         key = _transport_field(protocol, offset, length)
     base = _BASES[load.base] if load.base < len(_BASES) else str(load.base)

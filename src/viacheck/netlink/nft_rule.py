@@ -39,6 +39,7 @@ from viacheck.netlink.nft_packet_fields import (
     CT_MARK,
     ICMP_TYPE_AND_CODE,
     META_MARK,
+    TTL_IN_WORD,
     PacketField,
     drawn_field,
     lookup_field,
@@ -87,6 +88,7 @@ def filter_rules(state: RuleState, handle: int, comment: str) -> Iterator[Filter
         set_mark=state.set_mark,
         set_ctmark=state.set_ctmark,
         untracks=state.untracks,
+        set_ttl=state.set_ttl,
         packets=state.packets,
         bytes=state.octets,
         handle=handle,
@@ -156,7 +158,7 @@ def _apply(state: RuleState, expression: nft.Expression) -> None:
         case nft.NatExpression():
             _translate(state, expression)
         case nft.PayloadExpression(target=None):
-            state.parts.append("payload set")
+            _write(state, expression)
         case nft.PayloadExpression(target=int(target)):
             state.load(target, payload_field(expression, state.version, state.last_protocol()))
         case nft.QueueExpression():
@@ -197,6 +199,18 @@ def _meta(state: RuleState, meta: nft.MetaExpression) -> None:
         _set_mark(state, meta.source)
     else:
         state.parts.append(f"meta {meta.key} set")
+
+
+def _write(state: RuleState, write: nft.PayloadExpression) -> None:
+    """Follow a change of the packet's octets: of the TTL alone, which nft changes within two octets."""
+    key = state.fields.get(write.source)
+    if state.version and key is not None and key.field == "ttl-in-word":
+        offset, _, kept, shift = TTL_IN_WORD[state.version]
+        if (write.base, write.offset, write.length, key.mask) == (1, offset, 2, kept) and not key.xor & kept:
+            state.set_ttl = f"={key.xor >> shift}"
+            state.parts.append(f"{'ip ttl' if state.version == 4 else 'ip6 hoplimit'} set {key.xor >> shift}")
+            return
+    state.parts.append("payload set")
 
 
 def _set_mark(state: RuleState, register: int) -> None:
@@ -396,6 +410,7 @@ def _xtables_target(state: RuleState, target: nft.TargetExpression) -> None:
     state.set_mark = effect.set_mark or state.set_mark
     state.set_ctmark = effect.set_ctmark or state.set_ctmark
     state.untracks = state.untracks or effect.untracks
+    state.set_ttl = effect.set_ttl or state.set_ttl
     if effect.verdict is None:
         state.parts.append(effect.text)
     else:

@@ -38,6 +38,7 @@ class RuleState:
     set_mark: str | None = None
     set_ctmark: str | None = None
     untracks: bool = False
+    set_ttl: str | None = None
     packets: int | None = None
     octets: int | None = None
     xtables: bool = False

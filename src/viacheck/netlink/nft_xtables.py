@@ -13,6 +13,7 @@ from ipaddress import ip_address
 
 from viacheck.model.mark_change import UNKNOWN, copied, mark_text
 from viacheck.model.snapshot import FilterMatch
+from viacheck.model.ttl import ttl_values
 from viacheck.netlink.nft_conditions import ADDRESS_TYPES
 from viacheck.netlink.nft_expressions import MatchExpression, TargetExpression
 
@@ -40,6 +41,7 @@ class TargetEffect:
     set_mark: str | None = None
     set_ctmark: str | None = None
     untracks: bool = False
+    set_ttl: str | None = None
 
 
 def match_conditions(match: MatchExpression) -> tuple[FilterMatch, ...]:
@@ -76,6 +78,11 @@ def target_effect(target: TargetExpression, version: int | None) -> TargetEffect
         return TargetEffect(f"MARK xset {mark}", set_mark=mark)
     if name == "CONNMARK":
         return _connection_mark(revision, blob)
+    if name in ("TTL", "HL"):
+        # struct ipt_TTL_info, ip6t_HL_info: the mode (set, increment, decrement), and the number.
+        mode, number = struct.unpack_from("=BB", blob)
+        change = f"{'=+-'[mode]}{number}" if mode < 3 else None
+        return TargetEffect(f"{name} {change}", set_ttl=change)
     # struct xt_ct_target_info begins with its flags (linux/netfilter/xt_CT.h).
     untracks = name == "NOTRACK" or (name == "CT" and bool(struct.unpack_from("=H", blob)[0] & _CT_NOTRACK))
     return TargetEffect(name, None if name in _WITHOUT_VERDICT else "unknown", untracks=untracks)
@@ -140,6 +147,14 @@ def _tcp(blob: bytes) -> Iterator[FilterMatch]:
         yield from _ports((first_source, last_source), (first, last), inverted)
 
 
+def _ttl(blob: bytes) -> Iterator[FilterMatch]:
+    """Read struct ipt_ttl_info, ip6t_hl_info: the comparison, and the number."""
+    mode, number = struct.unpack_from("=BB", blob)
+    values = ttl_values({0: "eq", 1: "eq", 2: "lt", 3: "gt"}.get(mode, ""), number)
+    if values is not None:
+        yield FilterMatch(field="ttl", values=values, negated=mode == 1)
+
+
 def _udp(blob: bytes) -> Iterator[FilterMatch]:
     first_source, last_source, first, last, inverted = struct.unpack_from("=HHHHB", blob)
     yield from _ports((first_source, last_source), (first, last), inverted)
@@ -159,7 +174,9 @@ _MATCHES: dict[tuple[str, int], Callable[[bytes], Iterator[FilterMatch]]] = {
     ("limit", 0): _limit,
     ("mark", 1): _mark,
     ("statistic", 0): _statistic,
+    ("hl", 0): _ttl,
     ("tcp", 0): _tcp,
+    ("ttl", 0): _ttl,
     ("udp", 0): _udp,
 }
 """By name and revision, because another revision has another layout."""

@@ -18,6 +18,7 @@ from viacheck.analysis.classes import TrafficClass
 from viacheck.analysis.default_routes import other_routers
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
 from viacheck.analysis.macvlan_facts import leased_by_engine
+from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Probe, Source, TransportProtocol
@@ -255,10 +256,14 @@ class TrafficTests:
     def class_witnesses(self, classes: Sequence[TrafficClass]) -> list[PacketsEvidence]:
         """Send one probe of each traffic class; return the evidence of each, in the order of the classes.
 
-        Only classes of ICMP, UDP and TCP can be sent; the others have no evidence.
+        Only classes of pings, UDP and TCP can be sent; the others have no evidence.
         """
         names: dict[int | None, TransportProtocol] = {number: name for name, number in PROTOCOL_NUMBERS.items()}
-        sendable = [traffic_class for traffic_class in classes if traffic_class.selector.protocol in names]
+        sendable = [
+            traffic_class
+            for traffic_class in classes
+            if traffic_class.selector.protocol in names and traffic_class.traffic.message_type in (None, ECHO_REQUEST)
+        ]
         requests = [
             ProbeRequest(
                 protocol=names[traffic_class.selector.protocol], destination=traffic_class.traffic.destination, count=1,

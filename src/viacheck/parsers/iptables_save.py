@@ -16,6 +16,7 @@ from typing import Literal
 
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, mark_text, value_and_mask
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.model.ttl import ttl_values
 
 _HOOKS = {
     "PREROUTING": "prerouting",
@@ -51,9 +52,10 @@ _CT_STATES = frozenset({"new", "established", "related", "invalid", "untracked",
 _CT_STATUS = {
     "EXPECTED": "expected", "SEEN_REPLY": "seen-reply", "ASSURED": "assured", "CONFIRMED": "confirmed",
 }  # fmt: skip
+_TTL_CHANGES = {"set": "=", "inc": "+", "dec": "-"}
 _KNOWN_MATCHES = frozenset(
     {"tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "icmpv6", "multiport", "comment", "conntrack", "state"}
-    | {"mark", "connmark", "addrtype", "limit"}
+    | {"mark", "connmark", "addrtype", "limit", "ttl", "hl"}
 )
 """Matches that add no condition to their options; every other match is a condition itself."""
 _COUNTERS = re.compile(r"\[(\d+):(\d+)\]")
@@ -145,6 +147,7 @@ def _rule(line: str, chains: set[str]) -> FilterRule:
         set_mark=effect.set_mark,
         set_ctmark=effect.set_ctmark,
         untracks=effect.untracks,
+        set_ttl=effect.set_ttl,
         packets=int(counters[1]) if counters else None,
         bytes=int(counters[2]) if counters else None,
         text=text,
@@ -266,6 +269,8 @@ def _condition(module: str, option: str, values: list[str], negated: bool) -> It
         name, accepted = "ctmark" if module == "connmark" else name, (_mark(value),)
     elif name in ("src-type", "dst-type"):
         accepted = tuple(value.lower().split(","))
+    elif module in ("ttl", "hl") and value.isdigit():
+        name, accepted = "ttl", ttl_values(option.rpartition("-")[2], int(value))
     yield FilterMatch(field=name, values=accepted, negated=negated) if name and accepted else unknown
 
 
@@ -300,6 +305,7 @@ class _Target:
     set_mark: str | None = None
     set_ctmark: str | None = None
     untracks: bool = False
+    set_ttl: str | None = None
 
 
 def _target(option: str, target: str, options: list[str], chains: set[str]) -> _Target:
@@ -315,10 +321,19 @@ def _target(option: str, target: str, options: list[str], chains: set[str]) -> _
     if target == "HMARK":
         first, modulus = (int(values.get(f"--hmark-{name}", "0"), 0) for name in ("offset", "mod"))
         return _Target(set_mark=drawn(range(first, first + modulus)))
+    if target in ("TTL", "HL"):
+        return _Target(set_ttl=next(iter(_set_ttl(values)), None))
     verdict = _VERDICTS.get(target)
     if verdict is None:
         return _Target(None if target in _WITHOUT_VERDICT else "unknown")
     return _Target(verdict, _without_port(values.get("--to-source") or values.get("--to-destination")))
+
+
+def _set_ttl(values: dict[str, str]) -> Iterator[str]:
+    for option, value in values.items():
+        sign = _TTL_CHANGES.get(option.rpartition("-")[2])
+        if sign is not None and value.isdigit():
+            yield f"{sign}{value}"
 
 
 def _set_mark(values: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, is_copy, mark_text
 from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.model.ttl import ttl_values
 from viacheck.parsers.nft_rule_text import rule_text
 
 _FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
@@ -114,7 +115,7 @@ def _rules(rule: dict[str, Any], maps: dict[str, list[Any]]) -> Iterator[FilterR
 
 def _rule(rule: dict[str, Any]) -> FilterRule:
     matches: list[FilterMatch] = []
-    verdict = argument = set_mark = set_ctmark = packets = octets = None
+    verdict = argument = set_mark = set_ctmark = set_ttl = packets = octets = None
     for statement in rule.get("expr", ()):
         (kind, value), *_ = statement.items()
         if kind == "match":
@@ -129,6 +130,8 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
             verdict, argument = kind, value["addr"] if isinstance(value.get("addr"), str) else None
         elif kind == "mangle":
             set_mark, set_ctmark = _marks_set(value, set_mark, set_ctmark)
+            if _is_ttl(value.get("key")) and isinstance(value.get("value"), int):
+                set_ttl = f"={value['value']}"
             if isinstance(value.get("value"), dict) and "map" in value["value"]:
                 mapped = value["value"]["map"]
                 matches += _matches({"left": mapped["key"], "op": "==", "right": _keys(mapped["data"])})
@@ -144,6 +147,7 @@ def _rule(rule: dict[str, Any]) -> FilterRule:
         set_mark=set_mark,
         set_ctmark=set_ctmark,
         untracks=any("notrack" in statement for statement in rule.get("expr", ())),
+        set_ttl=set_ttl,
         packets=packets,
         bytes=octets,
         handle=rule.get("handle"),
@@ -202,6 +206,9 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
     if kind in _DRAWS:
         yield _drawn_numbers(kind, key, op, right)
         return
+    if _is_ttl(left):
+        yield _ttl(op, right)
+        return
     if op not in ("==", "!=", "in"):
         raise _Unknown
     negated = op == "!="
@@ -221,6 +228,22 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
         yield FilterMatch(field=field, values=(mark_text(_number(right), _number(key[1])),), negated=negated)
     else:
         raise _Unknown
+
+
+def _is_ttl(key: Any) -> bool:
+    """Whether a key of nft is the TTL of IPv4, or the hop limit of IPv6."""
+    field = key.get("payload", {}) if isinstance(key, dict) else {}
+    return (field.get("protocol"), field.get("field")) in (("ip", "ttl"), ("ip6", "hoplimit"))
+
+
+def _ttl(op: str, right: Any) -> FilterMatch:
+    if op in ("<", "<=", ">", ">="):
+        comparison, beyond = {"<": ("lt", 0), "<=": ("lt", 1), ">": ("gt", 0), ">=": ("gt", -1)}[op]
+        values = ttl_values(comparison, _number(right) + beyond)
+        if values is None:
+            raise _Unknown
+        return FilterMatch(field="ttl", values=values)
+    return FilterMatch(field="ttl", values=tuple(_ports(value) for value in _values(right)), negated=op == "!=")
 
 
 def _keys(data: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
 from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
@@ -14,6 +14,8 @@ _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _ICMP = frozenset({1, 58})
 NO_FLOW = frozenset({"invalid", "untracked"})
 """States of packets that conntrack has no entry for."""
+_BY_CHANCE = frozenset({"random", "limit"})
+"""Fields that hold for a part of the packets."""
 _OF_FLOW = frozenset({"ctmark", "ctstatus"})
 """Fields that a packet without an entry does not have: a rule with a condition on them never matches it."""
 
@@ -40,6 +42,8 @@ class FilteredPacket:
     """As conntrack says it: ``untracked`` and ``invalid`` packets have no flow; None where it is unknown."""
     icmp_type: int | None = None
     icmp_code: int | None = None
+    ttl: int | None = None
+    """The TTL as the hook sees it; None: not given."""
     destination_translated: bool | None = None
     """Whether the flow has destination NAT; None until it is evaluated."""
     source_translated: bool | None = None
@@ -47,6 +51,10 @@ class FilteredPacket:
     """What random conditions draw; None: they cannot be evaluated."""
     untracked_by: tuple[FilterChain, FilterRule] | None = field(default=None, compare=False)
     """The rule that keeps conntrack from tracking it."""
+    within_limits: bool = True
+    """The packet is one of few: it stays within the rate of every limit."""
+    ttl_set_by: tuple[FilterChain, FilterRule] | None = field(default=None, compare=False)
+    """The latest rule that changed its TTL."""
 
     @property
     def has_flow(self) -> bool | None:
@@ -68,6 +76,23 @@ def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
         # A rule that drops up to a rate drops some packets and lets the others pass.
         return None
     return None if None in answers else True
+
+
+def drops_a_part(rule: FilterRule, packet: FilteredPacket) -> bool:
+    """Return whether a rule drops some packets like this one for certain, and lets others pass."""
+    by_chance = {match.field for match in rule.matches} & _BY_CHANCE
+    others = (match for match in rule.matches if match.field not in _BY_CHANCE)
+    return rule.verdict in ("drop", "reject") and bool(by_chance) and all(_holds(match, packet) for match in others)
+
+
+def forwarded(packet: FilteredPacket, oif: str | None) -> FilteredPacket:
+    """Return a routed packet as the forward hook sees it: the host has counted its TTL down."""
+    return replace(packet, oif=oif, ttl=None if packet.ttl is None else packet.ttl - 1)
+
+
+def expires(packet: FilteredPacket) -> bool:
+    """Return whether the host drops a packet instead of forwarding it, because its TTL ends here (RFC 1812, 5.3.1)."""
+    return packet.ttl is not None and packet.ttl <= 1
 
 
 def drawn_change(rule: FilterRule, change: str, packet: FilteredPacket) -> str:
@@ -147,9 +172,11 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         return _status_holds(value, packet)
     if field in ("icmp-type", "icmp-code"):
         return _icmp_holds(packet.protocol, packet.icmp_type if field == "icmp-type" else packet.icmp_code, value)
+    if field == "ttl":
+        first, _, last = value.partition("-")
+        return None if packet.ttl is None else int(first) <= packet.ttl <= int(last or first)
     if field == "limit":
-        # A few packets stay within every rate.
-        return value == "within"
+        return (value == "within") == packet.within_limits
     if field == "dst-type":
         return _destination_type(packet) == value
     if field == "src-type":

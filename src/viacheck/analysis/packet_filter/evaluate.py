@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from socket import IPPROTO_UDP
 from typing import Literal
 
-from viacheck.analysis.packet_filter.conditions import FilteredPacket
+from viacheck.analysis.packet_filter.conditions import FilteredPacket, drops_a_part
 from viacheck.analysis.packet_filter.replica_filter import translated_port
 from viacheck.analysis.packet_filter.walk import End, base_chains, joined, walk
 from viacheck.model.snapshot import FilterChain, FilterRule, PacketFilter
@@ -44,6 +44,13 @@ class Passage:
     rule: FilterRule | None = None
     policy: bool = False
     """The chain's policy decides, and no rule."""
+    partly: bool = False
+    """The rule drops some of the packets, at random or by their rate; ``allowed`` is None then."""
+
+    @property
+    def drops(self) -> bool:
+        """Whether it drops such packets for certain: all of them, or a part."""
+        return self.allowed is False or self.partly
 
     @property
     def decider(self) -> str | None:
@@ -175,6 +182,26 @@ def _forwarding(packet_filter: PacketFilter, packet: FilteredPacket) -> Passage:
     return Passage(allowed=None) if packet_filter.unread else accepted
 
 
+def possible_drops(
+    packet_filter: PacketFilter, packet: FilteredPacket, hook: str
+) -> tuple[list[Passage], FilteredPacket]:
+    """Return the rules and policies of a hook that may drop such packets, and the packet as it passes.
+
+    Those are rules with a condition that the model cannot evaluate or that holds for a part of the packets, and what
+    comes behind a rule that accepts up to a rate.
+    """
+    drops: dict[tuple[str, str, int], Passage] = {}
+    for chain in base_chains(packet_filter, packet.family, hook, "filter"):
+        ends = walk(packet_filter, chain, packet)
+        for end in (*ends, *walk(packet_filter, chain, replace(packet, within_limits=False))):
+            if end.verdict in ("drop", "reject"):
+                drop = Passage(allowed=None, chain=end.chain, rule=end.rule, policy=end.rule is None)
+                drops[end.chain.table, end.chain.name, id(end.rule)] = drop
+        passing = [end.packet for end in ends if _allows(end.verdict)]
+        packet = joined(passing) if passing else packet
+    return list(drops.values()), packet
+
+
 def after_prerouting(packet_filter: PacketFilter, packet: FilteredPacket) -> FilteredPacket:
     """Return a packet as it is routed, with the marks that prerouting leaves; its destination is the original one.
 
@@ -202,11 +229,14 @@ def mark_of_flow(packet_filter: PacketFilter, packet: FilteredPacket) -> int | N
         packet_filter: the host's.
         packet: the first packet as it is routed, with the interface by which it leaves.
     """
-    if packet.has_flow is False:
-        return 0
+    return as_it_leaves(packet_filter, packet).ctmark if packet.has_flow is not False else 0
+
+
+def as_it_leaves(packet_filter: PacketFilter, packet: FilteredPacket) -> FilteredPacket:
+    """Return a packet, given as the forward hook sees it, with what the rules of that hook and the next one change."""
     for hook in ("forward", "postrouting"):
         packet = _after_hook(packet_filter, hook, packet).packet
-    return packet.ctmark
+    return packet
 
 
 def _after_hook(
@@ -282,7 +312,8 @@ def _passage(ends: list[End]) -> Passage:
         return Passage(allowed=verdicts.pop(), chain=last.chain, rule=rule, policy=by_policy)
     # Where the ends differ, the first uncertain end names the rule that a person must look at.
     doubt = next((end for end in ends if not end.certain), last)
-    return Passage(allowed=None, chain=doubt.chain, rule=doubt.rule)
+    partly = doubt.rule is not None and drops_a_part(doubt.rule, doubt.packet)
+    return Passage(allowed=None, chain=doubt.chain, rule=doubt.rule, partly=partly)
 
 
 def _allows(verdict: str) -> bool | None:

@@ -94,8 +94,7 @@ def rebuilt(packet_filter: PacketFilter) -> tuple[tuple[FilterChain, ...], tuple
                 left_out.append(f"{where}: {rule.text or rule.verdict} ({reason})")
                 continue
             rules += variants
-            changes = rule.set_mark is not None or rule.set_ctmark is not None or rule.untracks
-            is_rebuilt = rule.verdict is not None or changes
+            is_rebuilt = rule.verdict is not None or rule.changes_packet
             beyond = None if is_rebuilt else _BEYOND_VERDICT.search(rule.text)
             if beyond is not None:
                 left_out.append(f"{where}: {beyond[1]} of {rule.text}")
@@ -118,6 +117,8 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
         return "it draws a mark for each packet"
     if any(is_copy(change) and value_and_mask(change)[1] != ALL_BITS for change in changes):
         return "nftables cannot copy a part of a mark"
+    if rule.set_ttl is not None and rule.set_ttl[0] != "=":
+        return "nftables cannot count a TTL up or down"
     if rule.verdict in ("snat", "dnat") and rule.argument is None:
         return "a snapshot does not hold its address"
     for match in rule.matches:

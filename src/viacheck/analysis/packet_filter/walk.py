@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, drawn_change, matches
 from viacheck.model.mark_change import changed, is_copy
 from viacheck.model.snapshot import Family, FilterChain, FilterRule, PacketFilter
+from viacheck.model.ttl import changed_ttl
 
 _FAMILIES: dict[Family, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 TERMINAL = frozenset({"accept", "drop", "reject", "masquerade", "snat", "dnat", "redirect", "queue"})
@@ -100,7 +101,7 @@ class _TableWalk:
                 # There is no mark of a flow to copy: nft leaves the rule, iptables changes nothing.
                 continue
             sure = certain and answer is True
-            if rule.set_mark is not None or rule.set_ctmark is not None or rule.untracks:
+            if rule.changes_packet:
                 changed_packet = _changed(packet, chain, rule)
                 packet = changed_packet if answer else joined([changed_packet, packet])
             if rule.verdict is None:
@@ -142,7 +143,7 @@ class _TableWalk:
 
 def _changed(packet: FilteredPacket, chain: FilterChain, rule: FilterRule) -> FilteredPacket:
     """Return a packet after what a rule changes: its mark, that of its flow, and whether it is tracked."""
-    mark, ctmark, ctstate = _changeable(packet)
+    mark, ctmark, ctstate, ttl = _changeable(packet)
     if rule.set_mark is not None:
         mark = changed(mark, ctmark, drawn_change(rule, rule.set_mark, packet))
     if rule.set_ctmark is not None and packet.has_flow is not False:
@@ -150,19 +151,23 @@ def _changed(packet: FilteredPacket, chain: FilterChain, rule: FilterRule) -> Fi
     if rule.untracks and packet.has_flow is not True:
         ctstate = "untracked" if packet.has_flow is False else None
         packet = replace(packet, untracked_by=packet.untracked_by or (chain, rule))
-    return replace(packet, mark=mark, ctmark=ctmark, ctstate=ctstate)
+    if rule.set_ttl is not None:
+        ttl = changed_ttl(ttl, rule.set_ttl)
+        packet = replace(packet, ttl_set_by=(chain, rule))
+    return replace(packet, mark=mark, ctmark=ctmark, ctstate=ctstate, ttl=ttl)
 
 
 def joined(packets: Sequence[FilteredPacket]) -> FilteredPacket:
     """Return a packet that is one of these: what rules changed is unknown where they differ."""
-    marks, ctmarks, states = (set(values) for values in zip(*map(_changeable, packets), strict=True))
+    marks, ctmarks, states, ttls = (set(values) for values in zip(*map(_changeable, packets), strict=True))
     return replace(
         packets[0],
         mark=marks.pop() if len(marks) == 1 else None,
         ctmark=ctmarks.pop() if len(ctmarks) == 1 else None,
         ctstate=states.pop() if len(states) == 1 else None,
+        ttl=ttls.pop() if len(ttls) == 1 else None,
     )
 
 
-def _changeable(packet: FilteredPacket) -> tuple[int | None, int | None, str | None]:
-    return packet.mark, packet.ctmark, packet.ctstate
+def _changeable(packet: FilteredPacket) -> tuple[int | None, int | None, str | None, int | None]:
+    return packet.mark, packet.ctmark, packet.ctstate, packet.ttl
