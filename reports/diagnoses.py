@@ -93,8 +93,8 @@ def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]
         key = _cause_key(result)
         # A chain of checks ends at one whose own cause is another: whichever it reports is as bad then.
         for cause_key in {key} if key in reported[place] else reported[place]:
-            known = worst.get((place, cause_key), result.verdict)
-            worst[place, cause_key] = min(known, result.verdict, key=REPORTED.index)
+            before = worst.get((place, cause_key), result.verdict)
+            worst[place, cause_key] = min(before, result.verdict, key=REPORTED.index)
     distinct: dict[_CauseKey, ReportedCause] = {}
     by_check: dict[Place, ReportedCause] = {}
     for result in bad:
@@ -109,8 +109,9 @@ def reported_causes(outcome: RunResult, verdict: Verdict) -> list[ReportedCause]
         if reporter is None:
             continue
         key = _cause_key(result)
-        if (cause := distinct.get(key) if key in reported[reporter] else by_check.get(reporter)) is not None:
-            cause.affected.append(result)
+        known = distinct.get(key) if key in reported[reporter] else by_check.get(reporter)
+        if known is not None:
+            known.affected.append(result)
     causes = sorted(distinct.values(), key=lambda cause: fix_order(cause.code, cause.results, cause.affected))
     fixes = Counter(target for cause in causes if cause.remedy for target in cause.targets)
     for cause in causes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reports.egress_summary import KERNEL_CHECK, EgressSummary
 from reports.text import listed
-from reports.topology import Topology, agreement, routing_decisions
+from reports.topology import OTHER_WAY_IN, Topology, agreement, routing_decisions
 from viacheck.model.fix_order import EGRESS_CHECK
 from viacheck.model.result import CheckResult, FarEndEvidence, Verdict
 
@@ -49,8 +49,9 @@ def _hops(plan: Topology, egress: EgressSummary, results: Sequence[CheckResult])
     answered = f"{egress.answered} of {egress.sent}"
     yield Hop(f"agent {agent.name}", ", ".join(agent.lines[:-1]), f"{egress.sent} sent", answered, answers)
     for node in plan.nodes:
-        if node.role == "bridge":
-            yield Hop(f"bridge {node.name}", *_seen(node.name, egress), _known(EGRESS_CHECK, judged))
+        if node.role in ("bridge", OTHER_WAY_IN):
+            what = "bridge" if node.role == "bridge" else "interface"
+            yield Hop(f"{what} {node.name}", *_seen(node.name, egress), _known(EGRESS_CHECK, judged))
     departs = KERNEL_CHECK in judged and judged[KERNEL_CHECK].verdict is Verdict.FAIL
     for decision in routing_decisions(results):
         rule = next((f"rule {step.rule}; " for step in decision.steps if step.chosen), "")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from reports.egress_summary import KERNEL_CHECK, EgressSummary
 from reports.text import counted, listed, sentence
 from viacheck.model.fix_order import EGRESS_CHECK
+from viacheck.model.path import PathEvidence
 from viacheck.model.result import (
     CheckResult,
     DecisionEvidence,
@@ -19,16 +20,19 @@ from viacheck.model.result import (
 )
 from viacheck.model.saved_routes import each_route
 
-Kind = Literal["taken", "leak", "missed", "answer", "idle"]
+Kind = Literal["taken", "leak", "missed", "answer", "predicted", "idle"]
 
 KINDS: dict[Kind, str] = {
     "taken": "the packets went here, as intended",
     "leak": "the packets went here and should not have",
     "missed": "intended, but no packet was seen",
     "answer": "the answers came back here",
+    "predicted": "no packet was sent: the model alone says that they go here",
     "idle": "no packet of the agent was seen here",
 }
 UPLINKS_SHOWN = 8
+OTHER_WAY_IN = "not intended"
+"""The role of the interface by which the packets came in instead of the agent's bridge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,47 +85,56 @@ def topology(target: TargetRecord, egress: EgressSummary, results: Sequence[Chec
     host: dict[str, Any] = snapshot.get("host") or {}
     decisions = routing_decisions(results)
     attach: dict[str, Any] = intent.get("agent", {}).get("attach", {})
-    moving = any(egress.seen.values())
+    predicted, predicted_in = predicted_interfaces(results) if not egress.sent else (frozenset[str](), frozenset[str]())
+    unnamed = dict.fromkeys([*egress.elsewhere, *sorted(predicted)])
+    shown += [name for name in unnamed if name not in uplinks][:UPLINKS_SHOWN]
     middle = (len(shown) - 1) / 2
     bridged = "parent" in attach
     role = f"agent · {attach.get('mode')}" if bridged else "agent"
-    busy: Kind = "taken" if moving else "idle"
     text = f"{egress.sent} sent, {egress.answered} answers back" if egress.answers_differ else ""
     sent = (text or f"{counted(egress.sent, 'probe')} sent",) if egress.sent else ()
     agent_lines = _agent_lines(target)
-    nodes = [Node(0, middle, role, _agent_name(intent), (*agent_lines, *sent), busy, host=True)]
+    left: Kind = "taken" if any(egress.left.values()) else "predicted" if predicted else "idle"
+    nodes = [Node(0, middle, role, _agent_name(intent), (*agent_lines, *sent), "idle", host=True)]
     edges: list[tuple[int, int, Kind]] = []
-    if not bridged:
-        bridge = _bridge(attach, snapshot, egress)
-        seen = (f"{egress.seen.get(bridge, 0)} of {egress.sent} probes",) if bridge in egress.watched else ()
-        nodes.append(Node(1, middle, "bridge", bridge, (*_addresses(host, bridge)[:1], *seen), busy, host=True))
-        edges.append((0, 1, busy))
+    bridge = None if bridged else _bridge(attach, snapshot, egress)
+    for node, kind in _ways_in(bridge, host, egress, predicted_in, middle):
+        edges.append((0, len(nodes), kind))
+        nodes.append(node)
+    # The last box on the path of the packets: a bridge on which none was seen is not on it.
+    entry = len(nodes) - 1 if len(nodes) > 1 and (nodes[-1].kind != "idle" or left == "idle") else 0
+    entered = nodes[entry].kind if entry else left
+    nodes[0] = replace(nodes[0], kind="taken" if entered == "leak" else entered)
     if decisions:
         departs = any(result.check == KERNEL_CHECK and result.verdict is Verdict.FAIL for result in results)
-        nodes.append(_routing_node(decisions, departs, len(nodes), middle, busy))
-        edges.append((len(nodes) - 2, len(nodes) - 1, busy))
-    entry, stage = len(nodes) - 1, len(nodes)
-    target_node = len(nodes) + 2 * len(shown)
+        onward: Kind = "missed" if egress.sent and left == "idle" and entered == "taken" else entered
+        stage = 1 + max(node.stage for node in nodes)
+        nodes.append(_routing_node(decisions, departs, stage, middle, "idle" if onward == "missed" else onward))
+        edges.append((entry, len(nodes) - 1, onward))
+        entry = len(nodes) - 1
+    first, stage = len(nodes), 1 + max(node.stage for node in nodes)
+    target_node = first + 2 * len(shown)
     exit_uplink = _default_exit(host)
     gateways = []
     for lane, name in enumerate(shown):
-        kind = _kind(name, egress)
+        kind = _kind(name, egress, predicted)
         state = _state(host, name)
         lines = (
-            *(_addresses(host, name)[:1] or ((state,) if state else ())), _probes(name, egress), *_answers(name, egress)
+            *(_addresses(host, name)[:1] or ((state,) if state else ())), _probes(name, egress, predicted),
+            *_answers(name, egress),
         )  # fmt: skip
         role = "uplink" + (" · intended" if name == egress.intended else " · default" if name == exit_uplink else "")
         if bridged and name == attach["parent"]:
             role = "parent · intended" if name == egress.intended else "parent"
+        elif name not in uplinks:
+            role = "uplink · not in the site file"
         nodes.append(Node(stage, lane, role, name, lines, kind, intended=name == egress.intended, host=True))
-        gateway = str(uplinks[name].get("gateway", "?"))
+        gateway = str(uplinks.get(name, {}).get("gateway") or "?")
         gateways.append(Node(stage + 1, lane, "gateway", gateway, _mac_of(gateway, name, host, results), kind))
-        if not bridged or name == attach["parent"]:
-            edges.append((entry, entry + 1 + lane, kind))
-        edges.append((entry + 1 + lane, entry + 1 + len(shown) + lane, kind))
-        reached = egress.answered or egress.answers.get(name)
-        beyond: Kind = kind if kind == "missed" or (kind != "idle" and reached) else "idle"
-        edges.append((entry + 1 + len(shown) + lane, target_node, beyond))
+        if not bridged or name == attach["parent"] or kind == "leak":
+            edges.append((entry, first + lane, kind))
+        edges.append((first + lane, first + len(shown) + lane, kind))
+        edges.append((first + len(shown) + lane, target_node, _beyond(name, kind, egress)))
     nodes += gateways
     arrived = max(egress.answered, sum(egress.answers.get(name, 0) for name in egress.uplinks))
     answered = (f"{arrived} of {egress.sent} answered",) if egress.sent else ()
@@ -134,27 +147,84 @@ def topology(target: TargetRecord, egress: EgressSummary, results: Sequence[Chec
     if others:
         lane = len(shown)
         nodes.append(Node(stage + 1, lane, "segment", f"{counted(len(others), 'machine')} more", others))
-        edges.append((entry + 1 + shown.index(parent), len(nodes) - 1, "idle"))
+        edges.append((first + shown.index(parent), len(nodes) - 1, "idle"))
     hostname = str(snapshot.get("hostname") or intent.get("site", {}).get("name") or "host")
     return Topology(
         tuple(nodes),
         tuple(edges),
         hostname,
         _description(nodes, egress, bridged, attach, agent_lines),
-        len(uplinks) - len(shown),
+        len(uplinks.keys() - set(shown)),
     )
 
 
-def _kind(name: str, egress: EgressSummary) -> Kind:
-    if egress.seen.get(name):
+def _ways_in(
+    bridge: str | None, host: Mapping[str, Any], egress: EgressSummary, predicted: frozenset[str], middle: float
+) -> Iterator[tuple[Node, Kind]]:
+    """Yield the agent's bridge, and the interface by which its packets came in instead, each with the line to it.
+
+    The one on the path of the packets comes last.
+
+    Args:
+        bridge: None for an agent that the intent has on an uplink's own network.
+        host: the snapshot's.
+        egress: the sightings.
+        predicted: the interfaces by which the model lets the packets come in.
+        middle: the lane of the agent.
+    """
+    number = egress.seen.get(bridge or "", 0)
+    others = {name: seen for name, seen in egress.seen.items() if name not in (bridge, *egress.uplinks, *egress.left)}
+    elsewhere = bool(egress.sent) and not number and any((*others.values(), *egress.left.values()))
+    if bridge is not None:
+        lane = max(middle - 0.5, 0) + 1 if others and elsewhere else middle + 0.5 if elsewhere else middle
+        seen = "not watched" if bridge not in egress.watched else f"{number} of {egress.sent} probes"
+        lines = (*_addresses(host, bridge)[:1], *((seen,) if egress.sent else ()))
+        kind: Kind = "taken" if number else "predicted" if bridge in predicted else "idle"
+        to_bridge: Kind = "missed" if egress.sent and kind == "idle" and bridge in egress.watched else kind
+        yield Node(1, lane, "bridge", bridge, lines, kind, host=True), to_bridge
+    if others and elsewhere:
+        name = max(others, key=others.__getitem__)
+        lines = (*_addresses(host, name)[:1], f"{others[name]} of {egress.sent} probes")
+        lane = middle if bridge is None else max(middle - 0.5, 0)
+        yield Node(1, lane, OTHER_WAY_IN, name, lines, "leak", host=True), "leak"
+
+
+def predicted_interfaces(results: Sequence[CheckResult]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the interfaces by which the model lets the probes leave, and come in, where a target sends none."""
+    hops = [
+        hop
+        for result in results
+        for evidence in (result.evidence if result.check == EGRESS_CHECK else ())
+        for hop in (evidence.out if isinstance(evidence, PathEvidence) else ())
+        if hop.interface is not None
+    ]
+    leave = frozenset(hop.interface for hop in hops if hop.interface and hop.place == "wire")
+    return leave, frozenset(hop.interface for hop in hops if hop.interface and hop.stage == "mangle")
+
+
+def _kind(name: str, egress: EgressSummary, predicted: frozenset[str]) -> Kind:
+    if egress.seen.get(name) or egress.left.get(name):
         return "taken" if name == egress.intended else "leak"
+    if name in predicted:
+        return "predicted"
     return "missed" if name == egress.intended and egress.sent else "idle"
 
 
-def _probes(name: str, egress: EgressSummary) -> str:
+def _beyond(name: str, kind: Kind, egress: EgressSummary) -> Kind:
+    """Return the line from a gateway to the probe target: only an answer shows that the probes arrived there."""
+    if kind in ("missed", "predicted", "idle"):
+        return kind
+    came_back_alike = any(egress.answers.values()) and not egress.answers_differ
+    reached = egress.answers.get(name) if came_back_alike else egress.answered or egress.answers.get(name)
+    return kind if reached else "idle"
+
+
+def _probes(name: str, egress: EgressSummary, predicted: frozenset[str]) -> str:
+    if name in predicted:
+        return "predicted, not seen"
     if not egress.sent or (name not in egress.watched and name not in egress.seen):
         return "not watched"
-    number = egress.seen.get(name, 0)
+    number = egress.seen.get(name) or egress.left.get(name, 0)
     if not number:
         return "no probe seen" if egress.sound(name) else "capture unsound"
     return f"{number} of {egress.sent} probes" if name == egress.intended else f"leak: {number} of {egress.sent}"
@@ -205,7 +275,8 @@ def _answer_edges(nodes: Sequence[Node], egress: EgressSummary) -> Iterator[tupl
             yield target, gateway, "answer"
             yield gateway, uplink, "answer"
             if egress.answered:
-                bridge = next((number for number, node in enumerate(nodes) if node.role == "bridge"), 0)
+                bridges = (n for n, node in enumerate(nodes) if node.role == "bridge" and egress.answers.get(node.name))
+                bridge = next(bridges, 0)
                 yield uplink, bridge, "answer"
                 if bridge:
                     yield bridge, 0, "answer"
@@ -230,8 +301,8 @@ def _agent_lines(target: TargetRecord) -> tuple[str, ...]:
     if "parent" in attach:
         links = (link for link in inside.get("links", ()) if link.get("kind") == "macvlan" and link.get("mac"))
         return (*addresses[:1], *(str(link["mac"]) for link in links))
-    mode = attach.get("mode", "")
-    return (*addresses[:1], *((str(mode),) if mode else ()))
+    mode, status = str(attach.get("mode", "")), str((container.get("state") or {}).get("status") or "running")
+    return (*addresses[:1], *((mode,) if mode else ()), *((status,) if status != "running" else ()))
 
 
 def _mac_of(address: str, interface: str, host: Mapping[str, Any], results: Sequence[CheckResult]) -> tuple[str, ...]:
@@ -325,6 +396,10 @@ def _description(
     agent = nodes[0]
     address = f" ({', '.join(addresses if bridged else addresses[:1])})" if addresses else ""
     by = f"sits on {attach['parent']}'s network" if bridged else f"reaches the host by {nodes[1].name}"
+    if not bridged and egress.sent and nodes[1].kind == "idle":
+        way_in = next((node for node in nodes if node.role == OTHER_WAY_IN), None)
+        by = f"does not reach the host by {nodes[1].name}: {', '.join(nodes[1].lines[-1:])}"
+        by += f"; by {way_in.name}: {way_in.lines[-1]}" if way_in is not None else ""
     sentences = [f"The agent {agent.name}{address} {by}."]
     for node, gateway in zip(
         (node for node in nodes if node.role.startswith(("uplink", "parent"))),

@@ -47,7 +47,7 @@ def draw_topology(plan: Topology, ident: str, *, standing: bool) -> Markup:
     ]
     parts.append(_frame(plan, places))
     # Lines with packets are drawn over lines without.
-    order: list[Kind] = ["idle", "missed", "answer", "taken", "leak"]
+    order: list[Kind] = ["idle", "missed", "predicted", "answer", "taken", "leak"]
     for start, end, kind in sorted(plan.edges, key=lambda edge: order.index(edge[2])):
         parts.append(_line(places[start], places[end], kind, standing))
     parts += [_box(node, place) for node, place in zip(plan.nodes, places, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -27,7 +28,7 @@ from viacheck.packets.evidence import numbers_of, packets_evidence
 from viacheck.packets.packet_socket import PacketSender
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
 from viacheck.packets.scapy_import import ICMP, IP, UDP, Ether, PcapNgReader, Raw
-from viacheck.packets.tokens import TokenSpace
+from viacheck.packets.tokens import FENCE_ETHERTYPE, TokenSpace
 
 TARGET, TARGET6 = "198.51.100.1", "2001:db8:ffff::1"
 PROTOCOLS = ("icmp", "udp", "tcp")
@@ -342,16 +343,57 @@ def test_interfaces_with_odd_names_are_watched(host: Namespace, tokens: TokenSpa
     watch.close()
 
 
-def test_a_tunnel_without_ethernet_header_is_watched_too(host: Namespace, tokens: TokenSpace, tmp_path: Path) -> None:
+@pytest.fixture
+def tun(host: Namespace) -> Iterator[int]:
+    """The descriptor of tun0, an interface without Ethernet headers that is up; nothing reads from it."""
+
     def make() -> int:
-        tun = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"tun0", IFF_TUN | IFF_NO_PI))
-        return tun
+        descriptor = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", b"tun0", IFF_TUN | IFF_NO_PI))
+        return descriptor
 
     if not os.path.exists("/dev/net/tun"):
         pytest.skip("this kernel has no tun")
-    tun = host.call(make)
-    ip(host, "link set tun0 up")
+    descriptor = host.call(make)
+    ip(host, "link set tun0 up txqueuelen 1")
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_fence_that_the_driver_refuses_after_captures_saw_it_is_a_proof(
+    host: Namespace, tokens: TokenSpace, tun: int
+) -> None:
+    """As WireGuard does with whatever is no IP packet; this driver refuses a frame while its only place is taken."""
+    assert host.run(["tc", "qdisc", "replace", "dev", "tun0", "root", "noqueue"]).ok
+    ip(host, "address add 192.0.2.1/24 dev tun0")
+    watch = Watch(host, ["tun0", "left0"], tokens, fence_timeout=0.05)
+    sender = host.call(PacketSender)
+    index = host.call(lambda: socket.if_nametoindex("tun0"))
+    with contextlib.suppress(OSError):
+        sender.send(index, FENCE_ETHERTYPE, b"none of ours", ethernet=False)
+    with pytest.raises(OSError, match="No buffer space available"):
+        sender.send(index, FENCE_ETHERTYPE, b"none of ours", ethernet=False)
+    with watch() as period:
+        one_probe(host, tokens)
+    observation = period.observation
+    consistent(observation)
+    assert observation.proven_absent("tun0") == (
+        True, "tun0: the capture saw the fence frame, lost no frame, and saw no probe",
+    )  # fmt: skip
+    # What is dropped before captures see it proves nothing, and the reason is the kernel's.
+    nft_rules.apply(host, "wall", [DropFrames(device="tun0", direction="egress")])
+    with watch() as period:
+        one_probe(host, tokens)
+    (unproven,) = (watched.unproven for watched in period.observation.watched if watched.interface == "tun0")
+    assert unproven == "the fence frame could not be sent (No buffer space available)"
+    assert period.observation.proven_absent("tun0") == (False, f"tun0: {unproven}")
+    nft_rules.remove(host, "wall")
+    sender.close()
+    watch.close()
+
+
+@pytest.mark.usefixtures("tun")
+def test_a_tunnel_without_ethernet_header_is_watched_too(host: Namespace, tokens: TokenSpace, tmp_path: Path) -> None:
     ip(host, "route replace default dev tun0")
     watch = Watch(host, ["tun0", "left0", "lo"], tokens)
     with watch() as period:
@@ -362,7 +404,6 @@ def test_a_tunnel_without_ethernet_header_is_watched_too(host: Namespace, tokens
     period.observation.write_capture(str(path), numbers_of([exchange]))
     with PcapNgReader(str(path)) as reader:
         assert [type(packet).__name__ for packet in reader] == ["IP"]
-    os.close(tun)
     watch.close()
 
 

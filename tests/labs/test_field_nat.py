@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.front_door import Finished
+from tests.helpers.drawing import drawn_lines
+from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.judgements import PASS, Judgement, assert_bundle_and_replica_agree, judgements
 from viacheck.model.result import Verdict
@@ -527,6 +528,27 @@ def test_a_situation_is_judged_and_corrected(name: str, tmp_path: Path, pytestco
         done, situation.expected, tmp_path / "saved", in_bundle=situation.in_bundle, in_replica=situation.in_replica,
         replica_notes=situation.replica_notes,
     )  # fmt: skip
+
+
+def test_the_drawing_tells_what_was_seen_from_what_is_predicted(tmp_path: Path) -> None:
+    """By another network of the agent, by an uplink that the site file does not name, and from a bundle."""
+    chosen = ("-q", "-k", "EGRESS-01 or ROUTE-05")
+    with built(SITUATIONS["second-network-of-the-agent"]) as host:
+        second = host.viacheck(*chosen, site=write_site(tmp_path), report_dir=tmp_path / "second")
+    lines = drawn_lines(second)
+    assert lines["/run/netns/agent", "docker0"] == "missed"
+    assert lines["/run/netns/agent", "br-two"] == "leak"
+    assert {end for (start, end), _ in lines.items() if start == "docker0"} == set()
+    assert (lines["table 254", "eth0"], lines["table 254", "wlan0"]) == ("leak", "missed")
+    with built(SITUATIONS["exit-node"]) as host:
+        live = host.viacheck(*chosen, site=write_site(tmp_path, OWN_DEFAULT_SITE), report_dir=tmp_path / "live")
+    bundle = viacheck("--bundle", str(live.report_dir / "bundle.tar.gz"), *chosen, report_dir=tmp_path / "bundle")
+    seen, predicted = drawn_lines(live), drawn_lines(bundle)
+    assert seen["/run/netns/agent", "docker0"] == seen["docker0", "table 52"] == "taken"
+    assert (seen["table 52", "tun0"], seen["table 52", "wlan0"]) == ("leak", "missed")
+    on_path = {("/run/netns/agent", "docker0"), ("docker0", "table 52"), ("table 52", "tun0")}
+    assert {kind for line, kind in predicted.items() if line in on_path} == {"predicted"}
+    assert predicted["table 52", "wlan0"] == "idle"
 
 
 def assert_corrects(host: HandMadeHost, situation: Situation, folder: Path, remedies: list[list[str]]) -> None:

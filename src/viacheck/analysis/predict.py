@@ -14,6 +14,7 @@ from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.traced_path import PathEnd, Traffic
 from viacheck.model.intent import TransportProtocol
+from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,18 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
     if passage is not None and passage.allowed is None:
         return Prediction(True, f"{text}, unless a rule drops it that cannot be evaluated")
     return Prediction(True, text)
+
+
+def predicted_path(resolved: ResolvedIntent, protocol: TransportProtocol) -> PathEvidence:
+    """Return the path of the agent's probe by the model, as evidence."""
+    path = own_path(resolved, protocol)
+    as_intended = path.end is PathEnd.LEAVES and path.all_egress == {resolved.uplink}
+    return PathEvidence(
+        traffic_class=PathClass(to=path.traffic.destination, protocol=protocol, source=path.traffic.source),
+        intended=IntendedEgress(uplink=resolved.uplink),
+        out=list(path.out),
+        departs_at=None if as_intended or not path.out else len(path.out) - 1,
+    )
 
 
 def _by_own_routing(resolved: ResolvedIntent, traffic: Traffic) -> Prediction:

@@ -90,7 +90,8 @@ def unsound(packets: PacketsEvidence, interfaces: Iterable[str]) -> list[str]:
         for interface in watched.get(name, ()):
             if not sound(interface):
                 lost = f"{interface.frames_lost} frames were lost" if interface.frames_lost else None
-                reasons.append(f"{interface.interface}: {lost or 'the fence frame was not seen'}")
+                reason = lost or interface.unproven or "the fence frame was not seen"
+                reasons.append(f"{interface.interface}: {reason}")
     return reasons
 
 

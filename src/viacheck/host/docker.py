@@ -170,8 +170,8 @@ def client_config_problem() -> str | None:
             raise TypeError("its HttpHeaders are not names with values")
     except (docker.errors.DockerException, AttributeError, KeyError, TypeError, ValueError) as error:
         return (
-            f"{find_config_file()} is not a configuration of a Docker client ({one_line(error)}): correct it, or name "
-            "a folder with another one by DOCKER_CONFIG"
+            f"{find_config_file()!s} is not a configuration of a Docker client ({one_line(error)}): correct it, or "
+            "name a folder with another one by DOCKER_CONFIG"
         )
     return None
 
