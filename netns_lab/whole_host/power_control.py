@@ -91,7 +91,7 @@ class WholeHostPower:
                 with contextlib.suppress(NotANamespace):
                     return Namespace("agent", host.call(lambda: open_netns(path)))
             if booted:
-                raise EventFailed(f"the container {self._lab.agent_container} does not run after the boot")
+                raise self._agent_away()
             if time.monotonic() > next_state:
                 booted = self._whole_host.has_booted()
                 next_state = time.monotonic() + STATE_AGAIN_AFTER
@@ -105,6 +105,16 @@ class WholeHostPower:
             raise EventFailed(str(error)) from error
         if state != "running":
             self._lab.notes.append(f"units that failed at a boot: {failed_units(self._lab.host.namespace)}")
+        if agent_path(self._lab.host.namespace) is None:
+            # Since Docker 26 the namespace of a container that cannot start is there for a moment.
+            raise self._agent_away()
+
+    def _agent_away(self) -> EventFailed:
+        """Return why the container does not run after the boot, with the engine's own words if it has any."""
+        name = self._lab.agent_container
+        inspect = ("docker", "inspect", "--format", "{{.State.Error}}", name)
+        error = self._lab.host.namespace.run(inspect).stdout.strip()
+        return EventFailed(f"the container {name} does not run after the boot" + (f": {error}" if error else ""))
 
     def _cards(self) -> Iterator[tuple[Link, Cable, LabMachine]]:
         plan = self._lab.plan

@@ -11,6 +11,7 @@ from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.remedy import Command, in_agent, remedy_of, run_unless, shell_text, systemd_exec_shell
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import FileEvidence, StateEvidence
+from viacheck.parsers.unit_names import device_unit
 from viacheck.persistence import ifupdown
 from viacheck.persistence.boot_files import RC_LOCAL
 from viacheck.persistence.file_edit import Edit, ReversibleEdit, in_diffs, insert_lines, new_file, replace_line
@@ -117,7 +118,7 @@ def _with_interface(resolved: ResolvedIntent) -> Iterator[Edit]:
     if end is not None:
         yield insert_lines(end.path, end.line, f"    post-up {line}\n")
         return
-    device = f"sys-subsystem-net-devices-{parent}.device"
+    device = device_unit(parent)
     unit = (
         f"[Unit]\nAfter={device} docker.service\nBindsTo={device}\n\n[Service]\nType=oneshot\n"
         f"ExecStart={systemd_exec_shell(line)}\n\n[Install]\nWantedBy={device}\n"

@@ -13,6 +13,7 @@ from viacheck.diagnosis import (
     default_exit,
     disruption,
     egress,
+    engine_start,
     flushed_nat,
     foreign_rules,
     host,
@@ -34,6 +35,7 @@ from viacheck.model.measurements import Measurements
 Finder = Callable[[ResolvedIntent, Measurements], Iterator[Cause]]
 DISRUPTION_FINDERS: tuple[Finder, ...] = (
     disruption.lease_not_renewed,
+    engine_start.started_before_parent,
     disruption.agent_did_not_come_back,
     disruption.commands_fail_when_repeated,
     disruption.rules_accumulate,

@@ -18,6 +18,7 @@ from viacheck.model.intent import PipeworkStaticAttach
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.parsers.comments import LEFT_OUT
 from viacheck.parsers.shell import ShellError, first_command
+from viacheck.parsers.unit_names import device_unit
 from viacheck.persistence import ifupdown
 from viacheck.persistence.boot_files import RC_LOCAL, UNIT_FOLDERS
 from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
@@ -317,7 +318,7 @@ def _occasions(
     watches = program is not None and _EVENTS.search(program.text) is not None
     if watches or _EVENTS.search(unit.text):
         return ["restart"], False
-    device = f"sys-subsystem-net-devices-{parent}.device.wants"
+    device = f"{device_unit(parent)}.wants"
     if wants == {device}:
         return ["interface"], True
     runs_container = key == "ExecStartPost" and re.search(r"^Restart=(always|on-failure|on-success)", unit.text, re.M)
