@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from netns_lab.faults.fault import fault
+from netns_lab.faults.host import second_network
 from netns_lab.lab import Lab
+from netns_lab.plan import RESOLVER
 from netns_lab.scenarios.bridge import PARENT
 from netns_lab.scenarios.managers import (
     LOOPBACK_PROFILE,
@@ -102,6 +104,19 @@ def docker_before_parent(lab: Lab) -> None:
     for unit, text in ((HIDE_UNIT, HIDE_UNIT_TEXT), (LATE_UNIT, LATE_UNIT_TEXT)):
         lab.host.write(f"{UNITS}/{unit}", text)
         lab.host.run("systemctl", "enable", "--quiet", unit)
+
+
+@fault("default-set-by-hand", "Docker gives a second network the default route; a person set it again in the container",
+       on="policy-routing-networkd", breaks={"FLAP-04", "FLAP-05", "FLAP-08"}, diagnosis="DEFAULT_BY_OTHER_NETWORK",
+       flavour="host")  # fmt: skip
+def default_set_by_hand(lab: Lab) -> None:
+    assert lab.engine is not None
+    # With a second network, Docker 28 sends the agent's DNS queries from the host, unless --dns names the resolver.
+    lab.engine.containers.remove(lab.agent_container)
+    lab.engine.containers.run(lab.agent_container, restart="unless-stopped", dns=[RESOLVER])
+    lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
+    second_network(lab)
+    lab.agent.ip("route", "replace", "default", "via", "172.17.0.1", "dev", "eth0")
 
 
 @fault("networking-not-enabled", "networking.service is not enabled, so nothing reads ifupdown's files at boot",

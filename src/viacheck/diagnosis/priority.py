@@ -8,6 +8,7 @@ from dataclasses import replace
 from viacheck.analysis.container_facts import engine_program
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import (
+    agent_default,
     agent_network,
     answer_route,
     default_exit,
@@ -37,6 +38,7 @@ DISRUPTION_FINDERS: tuple[Finder, ...] = (
     disruption.lease_not_renewed,
     engine_start.started_before_parent,
     disruption.agent_did_not_come_back,
+    agent_default.default_moved,
     disruption.commands_fail_when_repeated,
     disruption.rules_accumulate,
     foreign_rules.purged_at_start,
@@ -142,6 +144,7 @@ BRIDGED_FINDERS: tuple[Finder, ...] = (
     sources.source_unanswered,
     host.agent_unhealthy,
     pipework_reruns.not_persistent,
+    pipework_reruns.boot_waits_for_engine,
     pipework_reruns.not_idempotent,
     *DISRUPTION_FINDERS,
 )
