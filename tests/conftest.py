@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TESTS = str(ROOT / "tests")
 QUICK = str(ROOT / "tests" / "unit")
 VIRTUAL_MACHINES = ROOT / "tests" / "vm"
-OTHER_RELEASES = ROOT / "tests" / "labs" / "test_firewall_reloads.py"
+OTHER_RELEASES = [ROOT / "tests" / "labs" / name for name in ("test_firewall_reloads.py", "test_host_faults.py")]
 FIREWALLD = ROOT / "tests" / "labs" / "test_field_firewalld.py"
 MATRIX_TESTS = "test_fault_matrix.py"
 
@@ -78,8 +78,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out what takes minutes unless it is asked for: virtual machines, firewalld, the base root of forky."""
-    asked_for = {
-        VIRTUAL_MACHINES: config.option.vm, OTHER_RELEASES: config.option.releases, FIREWALLD: config.option.soak
+    asked_for = dict.fromkeys(OTHER_RELEASES, config.option.releases) | {
+        VIRTUAL_MACHINES: config.option.vm, FIREWALLD: config.option.soak
     }  # fmt: skip
     return None if asked_for.get(collection_path, True) else True
 

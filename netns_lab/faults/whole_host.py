@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from netns_lab.faults.fault import fault
+from netns_lab.faults.host import second_network
 from netns_lab.lab import Lab
+from netns_lab.plan import RESOLVER
+from netns_lab.scenarios.bridge import PARENT
 from netns_lab.scenarios.managers import (
     LOOPBACK_PROFILE,
     NETPLAN,
@@ -54,6 +57,66 @@ def rule_after_docker(lab: Lab) -> None:
 def container_not_started(lab: Lab) -> None:
     assert lab.engine is not None
     lab.engine.containers.set_restart_policy(lab.agent_container, "no")
+
+
+LATE_NAME = "dongle0"
+HIDE_UNIT, LATE_UNIT = "hide-parent.service", "late-parent.service"
+HIDE_UNIT_TEXT = f"""\
+[Unit]
+Description=The parent's driver is not loaded yet
+DefaultDependencies=no
+Before=systemd-udev-trigger.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=ip link set dev {PARENT} down
+ExecStart=ip link set dev {PARENT} name {LATE_NAME}
+
+[Install]
+WantedBy=sysinit.target
+"""
+LATE_UNIT_TEXT = f"""\
+[Unit]
+Description=The parent's driver is loaded late
+After={HIDE_UNIT}
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=-timeout 6 sh -c 'until systemctl --quiet is-active docker.service; do sleep 0.1; done'
+ExecStart=ip link set dev {LATE_NAME} name {PARENT}
+ExecStart=ifup {PARENT}
+
+[Install]
+WantedBy=multi-user.target
+"""
+"""It comes when the engine has started, or after six seconds, if the engine waits for the parent."""
+
+
+@fault("docker-before-parent", "Docker starts before the parent is there, as with a dongle whose driver is loaded late",
+       on="macvlan-ifupdown", breaks={"FLAP-08"}, diagnosis="AGENT_NOT_RUNNING", flavour="host")  # fmt: skip
+def docker_before_parent(lab: Lab) -> None:
+    assert lab.engine is not None
+    lab.engine.containers.set_restart_policy(lab.agent_container, "always")
+    # networking.service, and so network-online.target, waits for 'auto' interfaces only.
+    lab.host.write(INTERFACES, lab.host.read(INTERFACES).replace(f"auto {PARENT}\n", ""))
+    for unit, text in ((HIDE_UNIT, HIDE_UNIT_TEXT), (LATE_UNIT, LATE_UNIT_TEXT)):
+        lab.host.write(f"{UNITS}/{unit}", text)
+        lab.host.run("systemctl", "enable", "--quiet", unit)
+
+
+@fault("default-set-by-hand", "Docker gives a second network the default route; a person set it again in the container",
+       on="policy-routing-networkd", breaks={"FLAP-04", "FLAP-05", "FLAP-08"}, diagnosis="DEFAULT_BY_OTHER_NETWORK",
+       flavour="host")  # fmt: skip
+def default_set_by_hand(lab: Lab) -> None:
+    assert lab.engine is not None
+    # With a second network, Docker 28 sends the agent's DNS queries from the host, unless --dns names the resolver.
+    lab.engine.containers.remove(lab.agent_container)
+    lab.engine.containers.run(lab.agent_container, restart="unless-stopped", dns=[RESOLVER])
+    lab.set_agent_namespace(lab.engine.containers.namespace(lab.agent_container))
+    second_network(lab)
+    lab.agent.ip("route", "replace", "default", "via", "172.17.0.1", "dev", "eth0")
 
 
 @fault("networking-not-enabled", "networking.service is not enabled, so nothing reads ifupdown's files at boot",

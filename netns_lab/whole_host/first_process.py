@@ -56,6 +56,9 @@ ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
 for stream in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${stream%:*}" "$root/dev/${stream#*:}"; done
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
+# Without udev's socket systemd takes it that no udev runs, and has no units of devices: udev replaces the file.
+mkdir "$root/run/udev"
+: >"$root/run/udev/control"
 mount -t tmpfs tmpfs "$root/tmp"
 
 mkdir "$root/run/machine"

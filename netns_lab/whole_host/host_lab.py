@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 from netns_lab.builder import build
@@ -16,7 +17,7 @@ from netns_lab.whole_host.base_root import BaseRoot
 from netns_lab.whole_host.docker_service import DockerService
 from netns_lab.whole_host.networkd_service import NetworkdService
 from netns_lab.whole_host.power import WholeHost, WholeHostFailed
-from netns_lab.whole_host.root_files import root_files
+from netns_lab.whole_host.root_files import RootFile, root_files
 from viacheck.host.namespace import Namespace
 
 NOTE = (
@@ -38,20 +39,36 @@ def build_whole_host(plan: LabPlan, base: BaseRoot) -> Lab:
     Raises:
         LabBuildError: the host does not boot, or its engine does not run the agent.
     """
-    notes = (NOTE.format(release=base.release),)
-    lab = build(_before_boot(replace(plan, notes=notes)))
-    with closed_on_failure(lab, f"lab host:{plan.name}", WholeHostFailed, EngineFailed, OSError):
-        whole_host = WholeHost(lab.host.namespace, base.path, root_files(plan))
-        lab.whole_host = whole_host
-        lab.on_close(whole_host.close)
-        whole_host.power_on()
-        if whole_host.wait_until_booted() != "running":
-            lab.notes.append(f"units that failed at boot: {failed_units(lab.host.namespace)}")
+    lab, whole_host = boot_host(plan, base, root_files(plan))
+    with closed_on_failure(lab, f"lab host:{plan.name}", EngineFailed, OSError):
         if plan.networkd:
             lab.networkd = NetworkdService(lab.host.namespace, [link.name for link in plan.host.state.links])
         lab.engine = DockerService(whole_host)
         attach_agent(lab, plan)
     return lab
+
+
+def boot_host(plan: LabPlan, base: BaseRoot, files: Mapping[str, RootFile]) -> tuple[Lab, WholeHost]:
+    """Build the machines around a whole host, and boot it; nothing runs the agent yet.
+
+    Args:
+        plan: the lab.
+        base: a base root that is built.
+        files: the files on the host's disk, by absolute path.
+
+    Raises:
+        LabBuildError: the host does not boot.
+    """
+    notes = (NOTE.format(release=base.release),)
+    lab = build(_before_boot(replace(plan, notes=notes)))
+    with closed_on_failure(lab, f"lab host:{plan.name}", WholeHostFailed, OSError):
+        whole_host = WholeHost(lab.host.namespace, base.path, files)
+        lab.whole_host = whole_host
+        lab.on_close(whole_host.close)
+        whole_host.power_on()
+        if whole_host.wait_until_booted() != "running":
+            lab.notes.append(f"units that failed at boot: {failed_units(lab.host.namespace)}")
+    return lab, whole_host
 
 
 def _before_boot(plan: LabPlan) -> LabPlan:

@@ -20,6 +20,10 @@ from viacheck.model.snapshot import Link
 
 LOOK_AGAIN_AFTER = 0.002
 """Seconds: as soon as the agent is there, its packets count."""
+AGENT_WITHIN = 45.0
+"""Seconds from power-on: less than an event may take."""
+UNINVOLVED = ("console-getty", "getty", "systemd-")
+"""Units that wait for the end of every boot."""
 STATE_AGAIN_AFTER = 0.5
 """Seconds between two questions whether the boot is complete."""
 
@@ -81,17 +85,19 @@ class WholeHostPower:
         """Return the agent's namespace as soon as the engine has made it, before the container has its interface.
 
         Raises:
-            EventFailed: the host has booted, and the engine did not start the container.
+            EventFailed: the host has booted, and the engine did not start the container; or it does not boot in time.
         """
         host, pause, next_state = self._lab.host.namespace, threading.Event(), time.monotonic() + STATE_AGAIN_AFTER
-        booted = False
+        booted, deadline = False, time.monotonic() + AGENT_WITHIN
         while True:
             if (path := agent_path(host)) is not None:
                 # Between the file and its mount there is a moment without a namespace.
                 with contextlib.suppress(NotANamespace):
                     return Namespace("agent", host.call(lambda: open_netns(path)))
             if booted:
-                raise EventFailed(f"the container {self._lab.agent_container} does not run after the boot")
+                raise self._agent_away()
+            if time.monotonic() > deadline:
+                raise EventFailed(f"the boot is not complete after {AGENT_WITHIN:g} s: {self._jobs()}")
             if time.monotonic() > next_state:
                 booted = self._whole_host.has_booted()
                 next_state = time.monotonic() + STATE_AGAIN_AFTER
@@ -105,6 +111,26 @@ class WholeHostPower:
             raise EventFailed(str(error)) from error
         if state != "running":
             self._lab.notes.append(f"units that failed at a boot: {failed_units(self._lab.host.namespace)}")
+        if agent_path(self._lab.host.namespace) is None:
+            # Since Docker 26 the namespace of a container that cannot start is there for a moment.
+            raise self._agent_away()
+
+    def _jobs(self) -> str:
+        """Return what systemd is still starting, and which units wait for it."""
+        listing = self._lab.host.namespace.run(["systemctl", "list-jobs", "--plain", "--no-legend"]).stdout
+        by_state: dict[str, list[str]] = {}
+        for _job, unit, _type, state, *_rest in map(str.split, listing.splitlines()):
+            if unit.endswith(".service") and not unit.startswith(UNINVOLVED):
+                by_state.setdefault(state, []).append(unit)
+        texts = [f"{', '.join(sorted(units))} {state}" for state, units in sorted(by_state.items())]
+        return "; ".join(texts) or "systemd lists no job"
+
+    def _agent_away(self) -> EventFailed:
+        """Return why the container does not run after the boot, with the engine's own words if it has any."""
+        name = self._lab.agent_container
+        inspect = ("docker", "inspect", "--format", "{{.State.Error}}", name)
+        error = self._lab.host.namespace.run(inspect).stdout.strip()
+        return EventFailed(f"the container {name} does not run after the boot" + (f": {error}" if error else ""))
 
     def _cards(self) -> Iterator[tuple[Link, Cable, LabMachine]]:
         plan = self._lab.plan

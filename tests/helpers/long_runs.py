@@ -23,13 +23,14 @@ def add_options(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--soak", action="store_true",
         help=f"end {SOAK_KILLS} runs at random moments, not {KILLS}, and {SOAK_HOST_KILLS} on a whole host, not "
-        f"{HOST_KILLS}; try 160 changes of the managers' files, not 20; "
+        f"{HOST_KILLS}; try 160 changes of the managers' files, not 20, and boot a whole host for each of 160 more; "
         "judge every situation behind NAT from its bundle and in its replica, not every fourth; "
         "type the fixes of a real firewalld",
     )  # fmt: skip
     group.addoption(
         "--releases", action="store_true",
-        help="run engines and live hosts of all Debian releases, not of one only; reload firewalls on hosts of forky",
+        help="run engines and live hosts of all Debian releases, not of one only; reload firewalls on hosts of forky; "
+        "type the fixes of faults that only a whole host shows",
     )  # fmt: skip
     group.addoption(
         "--vm", action="store_true",

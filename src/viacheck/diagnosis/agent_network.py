@@ -128,7 +128,7 @@ def default_by_other_network(resolved: ResolvedIntent, _measured: Measurements) 
         return
     wanted = intended_docker_network(resolved) if resolved.intent.agent.container is not None else None
     name = f"{engine_name(resolved)}'s network {other.network}" if other.network else f"its interface {other.interface}"
-    remedy, decision = _prefer_intended(resolved, other, wanted)
+    remedy, decision = prefer_intended(resolved, other, wanted)
     yield Cause(
         "DEFAULT_BY_OTHER_NETWORK", "EGRESS-01",
         f"the agent's own routing sends its packets by {name} ('{other.route}'), not by "
@@ -137,8 +137,11 @@ def default_by_other_network(resolved: ResolvedIntent, _measured: Measurements) 
     )  # fmt: skip
 
 
-def _prefer_intended(resolved: ResolvedIntent, other: OtherDefault, wanted: str | None) -> tuple[Remedy, str | None]:
-    """Return the commands that give the intended network the default route, and what else a person must decide."""
+def prefer_intended(resolved: ResolvedIntent, other: OtherDefault, wanted: str | None) -> tuple[Remedy, str | None]:
+    """Return the commands that give the intended network the default route, and what else a person must decide.
+
+    The decision is there where the commands hold only until the container restarts.
+    """
     engine, container = resolved.snapshot.engine, resolved.intent.agent.container
     attachment = attachment_to(resolved, wanted) if wanted is not None else None
     gateway = _gateway(resolved)

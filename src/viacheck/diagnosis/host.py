@@ -22,6 +22,7 @@ from viacheck.analysis.traced_path import PathEnd
 from viacheck.diagnosis.accept_remedy import accept_agent, accept_bridge
 from viacheck.diagnosis.cause import ANSWERS, EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.egress import PROBED
+from viacheck.diagnosis.engine_start import parent_was_late
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.diagnosis.site_file import CORRECT_GATEWAY, gateway_line
 from viacheck.model.measurements import Measurements
@@ -49,8 +50,13 @@ def engine_or_agent_away(resolved: ResolvedIntent, _measured: Measurements) -> I
             _AGENT_AWAY | {"HOST-07"},
         )  # fmt: skip
     elif (fault := agent_fault(resolved)) is not None:
+        container = resolved.snapshot.container
+        late = parent_was_late(resolved, container.state.error) if container is not None else None
+        text, remedy = fault.text, _start_agent(fault.fault, agent.container)
+        if late is not None:
+            text, remedy = f"{text}. {late[0]}", late[1]
         yield Cause(
-            "AGENT_NOT_RUNNING", "HOST-07", fault.text, _start_agent(fault.fault, agent.container),
+            "AGENT_NOT_RUNNING", "HOST-07", text, remedy,
             _AGENT_AWAY | REACHES_GATEWAY | {"MACVLAN-02", "PIPEWORK-03", "NAT-03"},
         )  # fmt: skip
     elif resolved.snapshot.agent is None:

@@ -8,9 +8,12 @@ from viacheck.analysis.pipework_facts import pipework_attach
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.attachment import PIPEWORK_INTERFACE, pipework_command, pipework_guest
 from viacheck.diagnosis.cause import Cause
-from viacheck.diagnosis.remedy import Command, in_agent, remedy_of, run_unless, shell_text, systemd_exec_shell
+from viacheck.diagnosis.disruption import CHECK_OF, REBOOT
+from viacheck.diagnosis.engine_start import DOCKER
+from viacheck.diagnosis.remedy import Command, in_agent, only_if, remedy_of, run_unless, shell_text, systemd_exec_shell
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import FileEvidence, StateEvidence
+from viacheck.parsers.unit_names import device_unit
 from viacheck.persistence import ifupdown
 from viacheck.persistence.boot_files import RC_LOCAL
 from viacheck.persistence.file_edit import Edit, ReversibleEdit, in_diffs, insert_lines, new_file, replace_line
@@ -18,6 +21,7 @@ from viacheck.persistence.pipework import OCCASIONS, Occasion, Rerun, Reruns, re
 
 WATCHER = "/usr/local/sbin/pipework-watch"
 WATCHER_UNIT = "pipework-watch.service"
+_ENGINE_RUNS = ("systemctl", "is-active", "--quiet", DOCKER)
 
 
 def not_persistent(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
@@ -51,6 +55,24 @@ def not_persistent(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
     )  # fmt: skip
 
 
+def boot_waits_for_engine(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find a boot that hangs: a hook of the parent asks the engine, which systemd starts after the network."""
+    result = measurements.disruptions.get(REBOOT)
+    if pipework_attach(resolved) is None or result is None or DOCKER not in (result.failure or ""):
+        return
+    asking = [rerun for rerun in reruns_of(resolved).effective if rerun.hook and not rerun.asks_if_engine_runs]
+    if not asking or resolved.intent.agent.container is None:
+        return
+    edits = [replace_line(rerun.place.path, rerun.place.line, _guarded(resolved, rerun)) for rerun in asking]
+    yield Cause(
+        "BOOT_WAITS_FOR_ENGINE", CHECK_OF[REBOOT],
+        f"{asking[0].place} asks the engine while the network comes up. At boot {DOCKER} is started after the network, "
+        "and docker.socket lets the question wait for it: each waits for the other until a time-out, and the parent's "
+        f"ifup fails ({result.failure})",
+        remedy_of(in_diffs(resolved.snapshot, edits)),
+    )  # fmt: skip
+
+
 def not_idempotent(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Find a line that runs pipework again while its interface exists, which fails."""
     if pipework_attach(resolved) is None:
@@ -77,11 +99,18 @@ def _interface_test(resolved: ResolvedIntent) -> Command:
 
 
 def _guarded(resolved: ResolvedIntent, rerun: Rerun) -> str:
-    """Return the line of a rerun with the test for the interface before pipework."""
+    """Return the line of a rerun with the test for the interface before pipework.
+
+    A hook of ifupdown also runs at boot, when a question would wait for an engine that waits for the network.
+    """
     before, _, after = rerun.place.text.partition("pipework")
     lead, space, folder = before.rpartition(" ")
-    guard = run_unless(_interface_test(resolved), ())
-    return f"{lead}{space}{guard}{folder}pipework{after}"
+    guard = "" if rerun.guarded else run_unless(_interface_test(resolved), ())
+    line = f"{lead}{space}{guard}{folder}pipework{after}"
+    if not rerun.hook or rerun.asks_if_engine_runs or resolved.intent.agent.container is None:
+        return line
+    option, command = line.lstrip().split(None, 1)
+    return f"{line[: -len(line.lstrip())]}{option} {only_if(_ENGINE_RUNS, command)}"
 
 
 def _run_again(resolved: ResolvedIntent, occasion: Occasion, reruns: Reruns) -> Iterator[Edit]:
@@ -115,9 +144,10 @@ def _with_interface(resolved: ResolvedIntent) -> Iterator[Edit]:
     line = run_unless(_interface_test(resolved), pipework_command(resolved))
     end = ifupdown.last_line(resolved.snapshot.files, parent)
     if end is not None:
-        yield insert_lines(end.path, end.line, f"    post-up {line}\n")
+        hook = line if resolved.intent.agent.container is None else only_if(_ENGINE_RUNS, line)
+        yield insert_lines(end.path, end.line, f"    post-up {hook}\n")
         return
-    device = f"sys-subsystem-net-devices-{parent}.device"
+    device = device_unit(parent)
     unit = (
         f"[Unit]\nAfter={device} docker.service\nBindsTo={device}\n\n[Service]\nType=oneshot\n"
         f"ExecStart={systemd_exec_shell(line)}\n\n[Install]\nWantedBy={device}\n"

@@ -8,11 +8,13 @@ from dataclasses import replace
 from viacheck.analysis.container_facts import engine_program
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import (
+    agent_default,
     agent_network,
     answer_route,
     default_exit,
     disruption,
     egress,
+    engine_start,
     flushed_nat,
     foreign_rules,
     host,
@@ -35,7 +37,9 @@ from viacheck.model.measurements import Measurements
 Finder = Callable[[ResolvedIntent, Measurements], Iterator[Cause]]
 DISRUPTION_FINDERS: tuple[Finder, ...] = (
     disruption.lease_not_renewed,
+    engine_start.started_before_parent,
     disruption.agent_did_not_come_back,
+    agent_default.default_moved,
     disruption.commands_fail_when_repeated,
     disruption.rules_accumulate,
     foreign_rules.purged_at_start,
@@ -145,6 +149,7 @@ BRIDGED_FINDERS: tuple[Finder, ...] = (
     sources.source_unanswered,
     host.agent_unhealthy,
     pipework_reruns.not_persistent,
+    pipework_reruns.boot_waits_for_engine,
     pipework_reruns.not_idempotent,
     *DISRUPTION_FINDERS,
 )

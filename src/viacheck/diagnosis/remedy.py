@@ -278,6 +278,11 @@ def run_unless(condition: Command, then: Command) -> str:
     return f"{shell_text(condition)} >/dev/null 2>&1 || {shell_text(then)}"
 
 
+def only_if(condition: Command, line: str) -> str:
+    """Return one line of shell that ends in peace unless a condition holds, for a line with a shell of its own."""
+    return f"{shell_text(condition)} || exit 0; {line}"
+
+
 def systemd_exec_shell(line: str) -> str:
     """Return a line of shell as the value of ``ExecStart=`` (systemd.service(5): quotes, specifiers, variables)."""
     quoted = line.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")

@@ -66,6 +66,16 @@ def read_addresses(host: Namespace, agent: Namespace | None, resolved: ResolvedI
     return _addresses(host, resolved.uplink)
 
 
+def read_agent_default(agent: Namespace) -> Route | None:
+    """Return the agent's own IPv4 default route, the one with the lowest metric; None without one.
+
+    Raises:
+        EgressUnreadable: ``ip`` fails.
+    """
+    defaults = [route for route in _routes(agent, 4, TABLE_MAIN) if route.is_default]
+    return min(defaults, key=lambda route: route.metric, default=None)
+
+
 def _addresses(namespace: Namespace, interface: str) -> tuple[str, ...]:
     addresses = iproute.parse_addresses(_ip(namespace, "address", "show"))
     return tuple(

@@ -19,7 +19,7 @@ from viacheck.disruption.controls import (
     EventFailed,
     EventNotPossible,
 )
-from viacheck.disruption.egress_state import read_addresses, read_egress
+from viacheck.disruption.egress_state import read_addresses, read_agent_default, read_egress
 from viacheck.disruption.flow_results import SETTLED, flow_result, settled
 from viacheck.disruption.probe_stream import ProbeStream, StreamFlow, source_flows, stream_flows
 from viacheck.disruption.timeline_evidence import Moment, probe_text, timeline_evidence
@@ -87,6 +87,8 @@ class DisruptionRun:
     over: bool = False
     moved_router: tuple[str, str] | None = None
     figures: list[str] = field(default_factory=list)
+    _replaced: bool = False
+    """The agent has another namespace than before the event."""
     powered_on: float | None = None
     """Seconds since the event began, when the host was powered on again."""
     _waiting: tuple[Callable[[], object], Future[None]] | None = None
@@ -249,6 +251,7 @@ class DisruptionRun:
             not_judged=not_judged,
             failure=failure,
             moved_router=self.moved_router,
+            agent_default=read_agent_default(self.host.agent) if self._replaced and self.host.agent else None,
         )
 
     def _recovered(self, judged: Sequence[StreamFlow], ended: float) -> bool:
@@ -323,6 +326,7 @@ class DisruptionRun:
         """Continue in the agent's new namespace."""
         # The target is a lab that is thrown away, or the live host, whose other checks use the new namespace too.
         self.host.agent = self.host.target.agent = agent
+        self._replaced = True
         self.stream.prober = self._prober()
         self._read_host_state("the agent is back")
 

@@ -311,6 +311,8 @@ class DisruptionResult:
     """Why the event did not complete, or why the agent did not return after it."""
     moved_router: tuple[str, str] | None = None
     """A router's address before the event and after it: routes must follow."""
+    agent_default: Route | None = None
+    """The agent's own IPv4 default route after an event that replaced its namespace; None without one."""
     only_table: int | None = None
     """After a reboot, the table of the agent's egress: its rules are compared at any priority, and its routes that
     have a next hop. PERSIST-02 judges everything else that was typed and not written down."""

@@ -18,6 +18,7 @@ from viacheck.model.intent import PipeworkStaticAttach
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.parsers.comments import LEFT_OUT
 from viacheck.parsers.shell import ShellError, first_command
+from viacheck.parsers.unit_names import device_unit
 from viacheck.persistence import ifupdown
 from viacheck.persistence.boot_files import RC_LOCAL, UNIT_FOLDERS
 from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
@@ -35,6 +36,7 @@ _PROGRAM = re.compile(r"(?:\S*/)?pipework(?=\s|$)")
 _MENTION = re.compile(r"pipework")
 _EVENTS = re.compile(r"\bdocker\s+(?:events|wait)\b")
 _GUARD = re.compile(r"(?:\|\||&&|\bthen\b)\s*(?:\S*/)?pipework\b")
+_ENGINE_TEST = re.compile(r"\bsystemctl\b[^;|&]*\bis-active\b[^;|&]*\bdocker\b")
 _END = re.compile(r"([^;&|<>]*)([;&|<>]*)(.*)", re.DOTALL)
 _EXIT = re.compile(r"exit\b")
 _UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "BindsTo", "PartOf", "After", "Restart")
@@ -50,6 +52,10 @@ class Rerun:
     """It may run while the agent's interface exists."""
     guarded: bool
     """It runs only after a test on the same line."""
+    hook: bool = False
+    """It is an option of ifupdown, which has a shell of its own and runs at boot too."""
+    asks_if_engine_runs: bool = False
+    """It does nothing while the engine does not run."""
 
 
 @dataclass(slots=True)
@@ -203,7 +209,14 @@ def arguments_of(text: str) -> list[str] | None:
 
 
 def _add(
-    text: str, place: Place, occasions: Sequence[Occasion], wanted: _Wanted, result: Reruns, *, repeats: bool
+    text: str,
+    place: Place,
+    occasions: Sequence[Occasion],
+    wanted: _Wanted,
+    result: Reruns,
+    *,
+    repeats: bool,
+    hook: bool = False,
 ) -> None:
     arguments = arguments_of(text)
     if arguments is None:
@@ -212,8 +225,8 @@ def _add(
     if objection is not None:
         result.ineffective.append((place, objection))
         return
-    guarded = _GUARD.search(text) is not None
-    result.effective += [Rerun(occasion, place, repeats, guarded) for occasion in occasions]
+    guarded, asks = _GUARD.search(text) is not None, _ENGINE_TEST.search(text) is not None
+    result.effective += [Rerun(occasion, place, repeats, guarded, hook, asks) for occasion in occasions]
 
 
 def _rc_local(file: HostFile | None, wanted: _Wanted, result: Reruns) -> None:
@@ -248,7 +261,7 @@ def _interfaces(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> N
             if arguments_of(text) is not None and interface != wanted.parent:
                 result.ineffective.append((place, f"it runs when {interface} comes up, not {wanted.parent}"))
             else:
-                _add(text, place, ["interface"], wanted, result, repeats=True)
+                _add(text, place, ["interface"], wanted, result, repeats=True, hook=True)
     for file in files:
         if file.path.rpartition("/")[0] in (*_UP_FOLDERS, *DISPATCHER_FOLDERS) and file.mode & 0o111:
             for number, line in enumerate(file.text.split("\n"), 1):
@@ -317,7 +330,7 @@ def _occasions(
     watches = program is not None and _EVENTS.search(program.text) is not None
     if watches or _EVENTS.search(unit.text):
         return ["restart"], False
-    device = f"sys-subsystem-net-devices-{parent}.device.wants"
+    device = f"{device_unit(parent)}.wants"
     if wants == {device}:
         return ["interface"], True
     runs_container = key == "ExecStartPost" and re.search(r"^Restart=(always|on-failure|on-success)", unit.text, re.M)
