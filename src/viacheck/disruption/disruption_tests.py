@@ -154,9 +154,9 @@ class DisruptionTests:
             event_for(name, self.target)
             if self._shares_clone(name):
                 return self._shared_clone.carry_out(
-                    lambda host: DisruptionRun(host, self.target, event_for(name, host.target)).result()
+                    lambda host: DisruptionRun(host, self.target, event_for(name, host.target, self.target)).result()
                 )
-        return self.run(lambda target: event_for(name, target))
+        return self.run(lambda target: event_for(name, target, self.target))
 
     def _clone(self) -> DisruptionTarget:
         assert self.target.services.clone is not None
