@@ -37,9 +37,12 @@ AT_ONCE = 3
 """Events that happen beside each other, each to a clone of its own: they wait for most of their time."""
 SIDE_BY_SIDE = ("netns", "engine", "host")
 """Flavours of labs of which several clones run at once; a virtual machine takes too much memory."""
-CLONES_OF_THEIR_OWN: tuple[EventName, ...] = (REBOOT, "device-change", "rename", "dhcp-renew", "address-change")
+CLONES_OF_THEIR_OWN: tuple[EventName, ...] = (
+    REBOOT, "netplan-apply", "device-change", "rename", "dhcp-renew", "address-change",
+)  # fmt: skip
 """The events of a whole host that share no clone. A reboot ends what was changed and not written down, so that a fault
-may be gone with it; the others give the host another device, router or address."""
+may be gone with it; netplan adds rules of one priority in another order; the others give the host another device,
+router or address."""
 WHOLE_HOSTS_AT_ONCE = 1
 """Of the events with a clone of their own: a whole host takes much memory, and the clone that events share runs too."""
 _OBSTACLES = {
@@ -151,9 +154,9 @@ class DisruptionTests:
             event_for(name, self.target)
             if self._shares_clone(name):
                 return self._shared_clone.carry_out(
-                    lambda host: DisruptionRun(host, self.target, event_for(name, host.target)).result()
+                    lambda host: DisruptionRun(host, self.target, event_for(name, host.target, self.target)).result()
                 )
-        return self.run(lambda target: event_for(name, target))
+        return self.run(lambda target: event_for(name, target, self.target))
 
     def _clone(self) -> DisruptionTarget:
         assert self.target.services.clone is not None

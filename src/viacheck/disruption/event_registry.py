@@ -34,8 +34,13 @@ NETWORKMANAGER_RUNS = ("systemctl", "is-active", "--quiet", "NetworkManager.serv
 NETPLAN_INSTALLED = ("netplan", "info")
 
 
-def event_for(name: EventName, target: DisruptionTarget) -> Event:
+def event_for(name: EventName, target: DisruptionTarget, original: DisruptionTarget | None = None) -> Event:
     """Return the event of a name on a target.
+
+    Args:
+        name: the event's name.
+        target: the target that it happens to.
+        original: the target that this one is a clone of, whose snapshot says the same; None: it is no clone.
 
     Raises:
         EventNotApplicable: the event does not belong to the target.
@@ -43,6 +48,7 @@ def event_for(name: EventName, target: DisruptionTarget) -> Event:
     """
     uplink, control = target.intent.egress.uplink, target.services.control
     container = target.intent.agent.container
+    original = original or target
     if name == "link-flap":
         return LinkFlap(uplink)
     if name == "carrier-loss":
@@ -62,21 +68,21 @@ def event_for(name: EventName, target: DisruptionTarget) -> Event:
             raise EventNotPossible(f"the device of {uplink} must be removed and added by hand")
         if name == "rename":
             return Renamed(uplink)
-        addresses = target.snapshot.host.addresses_of(uplink)
+        addresses = original.snapshot.host.addresses_of(uplink)
         return DeviceRecreated(
             uplink, tuple(f"{address.address}/{address.prefixlen}" for address in addresses), control
         )
     if name in ("dhcp-renew", "address-change"):
-        return _lease_event(name, target)
+        return _lease_event(name, target, original)
     if name == "networkd-restart":
-        return _networkd_restart(target)
+        return _networkd_restart(target, original)
     if name == "networkmanager-restart":
-        links = _links_of("NetworkManager", networkmanager_links(target.snapshot), target, NETWORKMANAGER_RUNS)
+        links = _links_of("NetworkManager", networkmanager_links(original.snapshot), target, NETWORKMANAGER_RUNS)
         return NetworkManagerRestart(links, uplink)
     if name == "netplan-apply":
-        return NetplanApply(_links_of("netplan", netplan_links(target.snapshot), target, NETPLAN_INSTALLED))
+        return NetplanApply(_links_of("netplan", netplan_links(original.snapshot), target, NETPLAN_INSTALLED))
     if name in SIDE_EVENTS:
-        return side_event(name, target)
+        return side_event(name, target, original)
     raise EventNotPossible(f"there is no event with the name {name}")
 
 
@@ -108,8 +114,8 @@ def _restart(name: EventName, container: str, target: DisruptionTarget) -> Event
     return event(container, restarts, target.reopen_agent)
 
 
-def _networkd_restart(target: DisruptionTarget) -> Event:
-    links = networkd_links(target.snapshot)
+def _networkd_restart(target: DisruptionTarget, original: DisruptionTarget) -> Event:
+    links = networkd_links(original.snapshot)
     if not links:
         raise EventNotApplicable("systemd-networkd manages no link of this host")
     if target.services.control is not None:
@@ -122,12 +128,12 @@ def _networkd_restart(target: DisruptionTarget) -> Event:
     return NetworkdRestart(links, None)
 
 
-def _lease_event(name: EventName, target: DisruptionTarget) -> Event:
+def _lease_event(name: EventName, target: DisruptionTarget, original: DisruptionTarget) -> Event:
     uplink, control = target.intent.egress.uplink, target.services.control
     dhcp_server = control.dhcp_server(uplink) if control is not None else None
     if dhcp_server is not None:
         return RouterMoved(uplink, dhcp_server) if name == "dhcp-renew" else LeaseMoved(uplink, dhcp_server)
-    addresses = target.snapshot.host.addresses_of(uplink)
+    addresses = original.snapshot.host.addresses_of(uplink)
     leased = any(address.valid_lifetime is not None for address in addresses)
     if target.intent.mode == "pipework-dhcp" or leased:
         raise EventNotPossible(

@@ -115,8 +115,8 @@ class VpnComesAndGoes:
         raise EventFailed(f"{added.command}: exit {added.exit_code}: {added.stderr.strip()}")
 
 
-def side_event(name: SideEvent, target: DisruptionTarget) -> Event:
-    """Return an event of others.
+def side_event(name: SideEvent, target: DisruptionTarget, original: DisruptionTarget) -> Event:
+    """Return an event of others; the snapshot of ``original``, which the target may be a clone of, says what it needs.
 
     Raises:
         EventNotApplicable: nothing on the host makes it.
@@ -127,14 +127,14 @@ def side_event(name: SideEvent, target: DisruptionTarget) -> Event:
             raise EventNotPossible("never made on a live host; --twin makes the VPN, and a lab host:… all of them")
         raise EventNotApplicable("only a whole-host lab and a replica make what others do on the side")
     if name == "vpn":
-        used = {route.table for route in target.snapshot.host.routes}
+        used = {route.table for route in original.snapshot.host.routes}
         return VpnComesAndGoes(target.host, next(table for table in count(WIREGUARD_TABLE) if table not in used))
     if name in ("networkd-reload", "networkd-reconfigure"):
-        return _networkctl(name, target)
+        return _networkctl(name, target, original)
     if name in ("other-network", "other-container"):
-        return _docker(name, target)
+        return _docker(name, target, original)
     if name == "upgrade":
-        links = networkd_links(target.snapshot)
+        links = networkd_links(original.snapshot)
         active = [unit for unit in RESTARTED_BY_UPGRADES if _runs(target, "systemctl", "is-active", "--quiet", unit)]
         return HostCommands(
             name, "an unattended upgrade of systemd, udev and containerd",
@@ -147,8 +147,8 @@ def side_event(name: SideEvent, target: DisruptionTarget) -> Event:
     return _firewall(name, target)
 
 
-def _networkctl(name: SideEvent, target: DisruptionTarget) -> Event:
-    links = networkd_links(target.snapshot)
+def _networkctl(name: SideEvent, target: DisruptionTarget, original: DisruptionTarget) -> Event:
+    links = networkd_links(original.snapshot)
     if not links:
         raise EventNotApplicable("systemd-networkd manages no link of this host")
     if name == "networkd-reload":
@@ -169,8 +169,8 @@ def _until_configured(links: Sequence[str]) -> tuple[str, ...]:
     return (WAIT_ONLINE, f"--timeout={MANAGER_TIMEOUT}", *(f"--interface={link}:off" for link in links))
 
 
-def _docker(name: SideEvent, target: DisruptionTarget) -> Event:
-    engine = target.snapshot.engine
+def _docker(name: SideEvent, target: DisruptionTarget, original: DisruptionTarget) -> Event:
+    engine = original.snapshot.engine
     if engine is None or engine.container is None:
         raise EventNotApplicable("no Docker engine runs the agent")
     if not _runs(target, "docker", "--version"):
