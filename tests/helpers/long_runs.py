@@ -21,6 +21,7 @@ def add_options(group: pytest.OptionGroup) -> None:
         "--soak", action="store_true",
         help=f"end {SOAK_KILLS} runs at random moments, not {KILLS}; try 160 changes of the managers' files, not 20; "
         "judge every situation behind NAT from its bundle and in its replica, not every fourth; "
+        "a twin of every lab, the remedies and engine drafts of a fault or mode on every lab, a fleet of 50 hosts; "
         "type the fixes of a real firewalld",
     )  # fmt: skip
     group.addoption(
