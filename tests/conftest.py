@@ -16,7 +16,7 @@ from netns_lab.lab_specs import parse_labs
 from tests.helpers import long_runs
 from tests.helpers.durations import duration_lines
 from tests.helpers.fault_matrix import ENGINE_LABS, LABS, OPTIONS
-from tests.helpers.forked_runs import end_server
+from tests.helpers.forked_runs import end_servers, start_servers
 from tests.helpers.forked_test_workers import fork_test_workers
 from tests.helpers.front_door import Finished, run_once, viacheck
 from tests.helpers.paths import ROOT
@@ -39,14 +39,18 @@ settings.load_profile("viacheck")
 
 
 def pytest_configure() -> None:
-    # A shell starts its background jobs with these ignored, and what a test starts would inherit it.
+    take_signals()
+
+
+def take_signals() -> None:
+    """Undo that a shell starts its background jobs with some signals ignored: what a test starts would inherit it."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_unconfigure() -> None:
-    end_server()
+    end_servers()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,8 +75,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     alone = option.usepdb or option.collectonly or option.capture == "no" or option.numprocesses is not None
     if config.args in ([TESTS], [QUICK]) and not alone:
-        # Labs wait for half of their time.
-        start_workers(config, spare=1 if option.quick else 3)
+        # Labs wait for more than half of their time.
+        start_workers(config, spare=1 if option.quick else 5)
+        take_signals()
+        if not option.quick:
+            start_servers(option.numprocesses)
         fork_test_workers(option.numprocesses, Path(config.args[0]))
 
 

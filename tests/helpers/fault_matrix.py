@@ -23,8 +23,8 @@ ENGINE_LABS = [
     *dict.fromkeys(f"engine:{lab}" for lab, _fault in ENGINE),
     *(f"engine:{lab}+{fault.name}" for lab, fault in ENGINE),
 ]
-OPTIONS = ("-p", "tests.helpers.fault_matrix", "-n", "6", "-q")
-"""More workers than cores: a lab mostly waits for its events."""
+OPTIONS = ("-p", "tests.helpers.fault_matrix", "-n", "10", "-q")
+"""More workers than cores: a lab mostly waits, for its events and for DHCP offers that must not come (10 s)."""
 EVENTS = "FLAP-"
 """The ids of the checks of events begin so."""
 SIDE_EVENTS, TWIN_WITH_SIDE_EVENTS = "FLAP-12", "twin:policy-routing"

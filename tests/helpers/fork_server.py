@@ -5,7 +5,8 @@ check, starts no thread, and forks a child for each run, and for each worker of 
 child becomes what a new Python would be: it has the request's arguments, environment, working directory, standard
 streams and namespaces, and its own end as a process.
 
-Run as ``python -P fork_server.py FD``, where FD is a socket; :mod:`tests.helpers.forked_runs` is the other end.
+Run as ``python -P fork_server.py FD ...``, where each FD is a socket that a process of its own serves;
+:mod:`tests.helpers.forked_runs` is the other end.
 """
 
 from __future__ import annotations
@@ -74,8 +75,21 @@ class Request:
 def main() -> None:
     """Import, serve, and become each process that is asked for."""
     preload()
-    request, channel = Server(socket.socket(fileno=int(sys.argv[1]))).serve()
+    request, channel = Server(channel_of_process([socket.socket(fileno=int(fd)) for fd in sys.argv[1:]])).serve()
     become(request, channel)
+
+
+def channel_of_process(channels: list[socket.socket]) -> socket.socket:
+    """Fork a process for each socket after the first; return the socket that is left to the process."""
+    own = channels[0]
+    for channel in channels[1:]:
+        if os.fork() == 0:
+            own = channel
+            break
+    for channel in channels:
+        if channel is not own:
+            channel.close()
+    return own
 
 
 def preload() -> None:

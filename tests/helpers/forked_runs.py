@@ -36,6 +36,8 @@ ENVIRONMENT = dict(os.environ)
 """Of this process before any test has changed it."""
 READY = 16
 """Octets of the longest message of the server."""
+ENDS_WITHIN = 60.0
+"""Seconds that a server may need to end on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,35 @@ class PythonRun:
         return cls(option, module, arguments, namespaces)
 
 
-class ForkServer:
-    """The server's process; it serves one request after another, and ends with this process."""
+class ServerProcesses:
+    """Server processes that share one import; each ends when no process holds the other end of its socket."""
 
-    def __init__(self) -> None:
-        """Start it, and wait until it has imported everything."""
+    def __init__(self, count: int) -> None:
+        """Start them; they import everything meanwhile."""
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(count)]
+        self.channels = [ours for ours, _theirs in pairs]
+        numbers = [theirs.fileno() for _ours, theirs in pairs]
+        self._first = subprocess.Popen(
+            [sys.executable, "-P", fork_server.__file__, *map(str, numbers)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=numbers, cwd="/", env=ENVIRONMENT,
+        )  # fmt: skip
+        for _ours, theirs in pairs:
+            theirs.close()
+
+    def close(self) -> None:
+        """Close this process' ends, and wait for the first server's end."""
+        for channel in self.channels:
+            channel.close()
+        self._first.wait(ENDS_WITHIN)
+
+
+class ForkServer:
+    """The other end of a server process, which serves one request after another."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        """Wait until the server has imported everything."""
         self._busy = threading.Lock()
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", fork_server.__file__, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd="/",
-                env=ENVIRONMENT,
-            )  # fmt: skip
+        self._channel = channel
         assert self._channel.recv(READY) == b"ready", "the fork server did not start"
 
     def serves(self, environment: Mapping[str, str]) -> bool:
@@ -115,11 +133,6 @@ class ForkServer:
                 status = int(self._channel.recv(READY))
         return subprocess.CompletedProcess([run.module, *run.arguments], status, *texts)
 
-    def close(self) -> None:
-        """End the server."""
-        self._channel.close()
-        self._process.wait()
-
 
 def _read(*pipes: int, timeout: float) -> list[str]:
     """Read all pipes to their ends."""
@@ -141,17 +154,35 @@ def _read(*pipes: int, timeout: float) -> list[str]:
     return [octets[pipe].decode().replace("\r\n", "\n").replace("\r", "\n") for pipe in pipes]
 
 
+_of_workers: list[ServerProcesses] = []
+"""Started for the workers of pytest-xdist that are forked from this process, or that this process was forked with."""
+_own: list[ServerProcesses] = []
+"""Started by this process for itself."""
+
+
+def start_servers(count: int) -> None:
+    """Start the servers of workers that will be forked from this process."""
+    _of_workers.append(ServerProcesses(count))
+
+
 @functools.cache
 def server() -> ForkServer:
-    """Return this process' server, started at the first use: each worker of pytest-xdist has its own."""
-    return ForkServer()
+    """Return this process' server: that of a forked worker of pytest-xdist, or one that is started at the first use."""
+    if _of_workers:
+        worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+        return ForkServer(_of_workers[0].channels[worker])
+    _own.append(ServerProcesses(1))
+    return ForkServer(_own[0].channels[0])
 
 
-def end_server() -> None:
-    """End this process' server, if it was started."""
-    if server.cache_info().currsize:
-        server().close()
-        server.cache_clear()
+def end_servers() -> None:
+    """End the servers that this process started."""
+    in_worker = "PYTEST_XDIST_WORKER" in os.environ
+    for processes in _own if in_worker else [*_own, *_of_workers]:
+        processes.close()
+    server.cache_clear()
+    _own.clear()
+    _of_workers.clear()
 
 
 def run_python(

@@ -1,8 +1,9 @@
 """How pytest-xdist shares the harness's own tests among workers.
 
 A test file stays on one worker, so that its module and session fixtures are made once. Files whose tests share nothing
-are shared test by test. The longest files are started first, so that no worker waits for another at the end, and the
-readers of the fault matrix after others, so that no worker waits for its result.
+are shared test by test. The longest files are started first, so that no worker waits for another at the end. The
+readers of the fault matrix come after others, so that no worker waits for its result, and so does the second file that
+needs a release's base root, which the first builds where there is none yet.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from xdist.scheduler import LoadScopeScheduling
 
 IN_ORDER = (
     "labs/test_fault_matrix.py",
-    "labs/test_engine_remedies.py",
     "labs/test_whole_host.py",
-    "labs/test_fleet_run.py",
+    "labs/test_engine_remedies.py",
     "labs/test_engine_releases.py",
+    "labs/test_fleet_run.py",
+    "labs/test_launcher.py",
+    "labs/test_field_bridge.py",
     "labs/test_podman.py",
     "labs/test_live_whole_host.py",
-    "labs/test_launcher.py",
     "labs/test_local_bridge.py",
     "labs/test_interrupt.py",
     "labs/test_shell_command.py",
-    "labs/test_remedies.py",
-    "labs/test_replica.py",
     "labs/test_bundle_judging.py",
+    "labs/test_replica.py",
+    "labs/test_remedies.py",
     "labs/test_field_nat.py",
-    "labs/test_field_bridge.py",
     "labs/test_local.py",
     "labs/test_ifupdown_replay.py",
     "labs/test_site_draft.py",
@@ -46,6 +47,7 @@ IN_ORDER = (
 """Files below tests/ that are started first. The summary at the end of a run shows how long each takes."""
 INDEPENDENT = {
     "labs/test_bad_input.py",
+    "labs/test_field_nat.py",
     "labs/test_ifupdown_replay.py",
     "labs/test_interrupt.py",
     "labs/test_local.py",

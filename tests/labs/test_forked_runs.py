@@ -19,8 +19,11 @@ from tests.helpers.paths import ROOT
 
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 RUNNERS: tuple[Runner, Runner] = (run_anew, run_python)
-ASIDE = re.compile(r" \(\d:\d\d:\d\d\)|\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b|\d{8}T\d{6}Z-[0-9a-f]{4}|\d+(\.\d+)?(e-\d+)?")
-"""What differs between any two runs: how many minutes they took, MAC addresses, the run's name, times and numbers."""
+ASIDE = re.compile(
+    r"={3,}| \(\d:\d\d:\d\d\)|\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b|\d{8}T\d{6}Z-[0-9a-f]{4}|\d+(\.\d+)?(e-\d+)?"
+)
+"""What differs between any two runs: how long they took, the lines that pytest draws on both sides of it, MAC
+addresses, the run's name, times and numbers."""
 STATE = """\
 import gc, json, os, resource, signal, sys, threading
 

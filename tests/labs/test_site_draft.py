@@ -1,6 +1,8 @@
 """A draft of `site init` on a healthy host judges that host as healthy, in every mode, without an edit.
 
-The drafts of whole hosts, on which no Python runs, are in test_whole_host.py.
+The drafts of whole hosts, on which no Python runs, are in test_whole_host.py. With a real engine one lab of each mode,
+with and without a table, is drafted by default, and with ``--soak`` every lab: the others differ in what the network
+manager keeps, which their labs without an engine show.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from viacheck.model.site_agents import load_agents
 BY_ENGINE = dict([DOCKER_HOST.split("=", 1)])
 """Where the engine of a host listens."""
 HEALTHY = [name for name in SCENARIOS if name not in BLANK]
+OF_EACH_MODE = ["nat", "policy-routing", "macvlan", "pipework-static", "pipework-dhcp"]
 
 
 def drafted_and_judged(
@@ -78,10 +81,19 @@ def test_the_draft_of_a_healthy_lab_judges_it_as_healthy(name: str, tmp_path: Pa
     assert_drafted(intent, lab)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine_lab" in metafunc.fixturenames:
+        metafunc.parametrize("engine_lab", HEALTHY if metafunc.config.option.soak else OF_EACH_MODE)
+
+
+def test_every_mode_is_drafted_with_an_engine() -> None:
+    kinds = {name: (SCENARIOS[name]().intent.mode, SCENARIOS[name]().intent.egress.table) for name in HEALTHY}
+    assert {kinds[name] for name in OF_EACH_MODE} == set(kinds.values())
+
+
 @pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))
-@pytest.mark.parametrize("name", HEALTHY)
-def test_the_draft_finds_the_container_by_itself(name: str, tmp_path: Path) -> None:
-    with contextlib.closing(open_lab(LabSpec(name, "engine"))) as lab:
+def test_the_draft_finds_the_container_by_itself(engine_lab: str, tmp_path: Path) -> None:
+    with contextlib.closing(open_lab(LabSpec(engine_lab, "engine"))) as lab:
         done, intent = drafted_and_judged(in_namespaces_of(lab), [], tmp_path, BY_ENGINE)
     assert done.exit_code == 0, done.said
     assert intent.agent.container == "te-agent"

@@ -67,3 +67,23 @@ def test_forked_workers_end_with_a_run_that_is_killed(run: subprocess.Popen[str]
     run.send_signal(signal.SIGKILL)
     for _pid, end in workers:
         assert select.select([end], [], [], WITHIN)[0], "a worker outlives its run"
+
+
+def test_workers_of_tests_have_the_test_modules() -> None:
+    program = f"""\
+import sys
+from pathlib import Path
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "src")!r}]
+import execnet
+from tests.helpers.forked_test_workers import fork_test_workers
+
+fork_test_workers(1, Path({str(ROOT)!r}, "tests", "vm"))
+group = execnet.Group(execmodel="main_thread_only")
+ask = "import sys; channel.send('tests.vm.test_other_kernels' in sys.modules)"
+for _ in range(2):
+    print(group.makegateway("popen//execmodel=main_thread_only").remote_exec(ask).receive({WITHIN}))
+group.terminate({WITHIN})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # The second was not asked for beforehand.
+    assert done.stdout.split() == ["True", "False"]
