@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from viacheck.packets.traffic_tests import TrafficTests
 
 
-DHCP_CHECK = "MACVLAN-04"
-"""The check whose servers may take seconds to answer."""
+DHCP_CHECK, DNS_CHECK = "MACVLAN-04", "EGRESS-05"
+"""The checks whose servers may take seconds to answer."""
 EVENTS: Mapping[str, Survivable] = {
     "FLAP-01": "link-flap", "FLAP-02": "carrier-loss", "FLAP-03": "ifupdown", "FLAP-04": "container-restart",
     "FLAP-05": "engine-restart", "FLAP-07": "dhcp-renew", "FLAP-09": "networkd-restart",
@@ -65,6 +65,8 @@ class TargetTests:
         traffic = self.target.traffic_tests(self._captures)
         if DHCP_CHECK in self._selected and self.target.intent.mode in BY_DRIVER:
             traffic.begin_dhcp_discovery()
+        if DNS_CHECK in self._selected and self.target.kind == "local":
+            traffic.expect_dns()
         return traffic
 
     @cached_property
