@@ -6,6 +6,7 @@ with which source address, and whether answers came back. Every result is a plai
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -206,9 +207,17 @@ class TrafficTests:
         self._dns_follows = True
 
     def _begin_dns(self) -> None:
-        pool = ThreadPoolExecutor(1, thread_name_prefix="dns")
-        self._closers.append(pool.shutdown)
-        self._early_dns = pool.submit(lambda: self._query(self._open_watches()))
+        queried: Future[WatchedExchange] = Future()
+        self._early_dns = queried
+
+        def query() -> None:
+            try:
+                queried.set_result(self._query(self._open_watches()))
+            except BaseException as error:
+                queried.set_exception(error)
+
+        # A run that is interrupted does not wait for a resolver.
+        threading.Thread(target=query, name="dns", daemon=True).start()
 
     def _query(self, watches: ExchangeWatches) -> WatchedExchange:
         requests = [
