@@ -166,6 +166,21 @@ def test_a_silent_probe_target_proves_the_way_and_leaves_the_answers_open(host: 
     assert "name a host that does (probe.target)" in " ".join(done.stdout.split())
 
 
+def test_a_silent_resolver_is_waited_for_beside_a_silent_gateway(host: HandMadeHost, tmp_path: Path) -> None:
+    resolvers = host.run("cat", "/run/resolv.conf")
+    host.run("sh", "-c", "echo nameserver 203.0.113.53 >/run/resolv.conf")
+    host.ip("netns exec gw1 sysctl -q -w net.ipv4.icmp_echo_ignore_all=1")
+    try:
+        site = write_site(tmp_path, SITE.replace("400ms", "2s"))
+        outcome = host.viacheck(site=site, report_dir=tmp_path / "report").outcome
+    finally:
+        host.ip("netns exec gw1 sysctl -q -w net.ipv4.icmp_echo_ignore_all=0")
+        host.run("sh", "-c", f"echo '{resolvers.strip()}' >/run/resolv.conf")
+    pings, queries = only(outcome, "ROUTE-06"), only(outcome, "EGRESS-05")
+    assert (pings.verdict.decided, queries.verdict) == (True, Verdict.PASS)
+    assert pings.seconds >= 2 > queries.seconds, "the queries were under way while the pings were waited for"
+
+
 def test_without_root_what_can_be_judged_is_and_the_rest_names_what_it_needs(host: HandMadeHost) -> None:
     with nobodys_folder() as folder:
         done = host.viacheck(site=write_site(folder), report_dir=folder / "report", by=NOBODY)

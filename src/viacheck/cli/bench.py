@@ -27,6 +27,7 @@ MODULES = {
     "run": "viacheck.bench.default_run",
     "load": "viacheck.bench.capture_load",
     "large-host": "viacheck.bench.large_host",
+    "silent-resolver": "viacheck.bench.silent_resolver",
     "engine": "viacheck.bench.engine_lab",
     "growth-state": "viacheck.bench.growth_of_state",
     "growth-uplinks": "viacheck.bench.growth_of_uplinks",

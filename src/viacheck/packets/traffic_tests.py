@@ -6,9 +6,9 @@ with which source address, and whether answers came back. Every result is a plai
 
 from __future__ import annotations
 
-import contextlib
-import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -35,26 +35,23 @@ from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.model.snapshot import Neighbour
 from viacheck.packets.address_conflict import AddressConflictTest, Side
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
-from viacheck.packets.capture import Observation, Watch
+from viacheck.packets.capture import Observation
 from viacheck.packets.dhcp_discover import DHCPDiscovery
 from viacheck.packets.evidence import numbers_of, packets_evidence
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
 from viacheck.packets.segment_tests import TRIES, SegmentTests
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
+from viacheck.packets.watched_exchanges import FAR_END_INTERFACE, ExchangeWatches, WatchedExchange
 
 DEFAULT_TARGET6 = "2001:db8:ffff::1"
 ARP_TIMEOUT = 1.0
 """Seconds that a gateway may take to answer ARP on a live network."""
-FAR_END_INTERFACE = "lan0"
+ARP_AT_ONCE = 8
+"""Gateways that are asked by ARP at the same time."""
 GATEWAY_PINGS = 4
 """The guide's own proof uses the same number."""
-LOSS_PROBES = 50
-"""Probes of each protocol from which a loss is measured, once an answer is missing."""
-LOSS_SPREAD = 0.25
-"""The share of the probes' timeout over which the further probes are spread: a burst may be lost by itself."""
 SMALLEST_MTU = 68
 """RFC 791: every link carries this many bytes. A router that reports less is not believed."""
-_UNSAFE_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9.+-]+")
 
 
 class TrafficSubject(Protocol):
@@ -102,6 +99,8 @@ class TrafficTests:
         self._far_end: dict[str, list[FarEndRecord]] = {}
         self._reverse_path_drops = (0, 0)
         self._closers: list[Callable[[], None]] = []
+        self._dns_follows = False
+        self._early_dns: Future[WatchedExchange] | None = None
 
     @property
     def measurements(self) -> TrafficMeasurements:
@@ -139,18 +138,12 @@ class TrafficTests:
         return seconds(self._probe.timeout)
 
     @cached_property
-    def _watch(self) -> Watch:
-        watch = Watch(self._subject.host, self._subject.resolved.watchable, self._tokens)
-        self._closers.append(watch.close)
-        return watch
+    def _watches(self) -> ExchangeWatches:
+        return self._open_watches()
 
-    @cached_property
-    def _far_watches(self) -> dict[str, Watch]:
-        watches = {
-            name: Watch(namespace, [FAR_END_INTERFACE], self._tokens)
-            for name, namespace in self._subject.gateways.items()
-        }
-        self._closers += [watch.close for watch in watches.values()]
+    def _open_watches(self) -> ExchangeWatches:
+        watches = ExchangeWatches(self._subject, self._captures, self._tokens)
+        self._closers.append(watches.close)
         return watches
 
     @property
@@ -172,6 +165,9 @@ class TrafficTests:
             before = self._read_reverse_path_drops()
             self._exchange("", self._agent, self._requests_to_target())
             self._reverse_path_drops = (before, self._read_reverse_path_drops())
+            # Not before: an answer of a resolver that reverse-path filtering drops would be counted above.
+            if self._dns_follows and self.resolvers:
+                self._begin_dns()
         return self._packets[protocol]
 
     def from_source(self, source: Source, protocol: TransportProtocol) -> PacketsEvidence:
@@ -204,14 +200,38 @@ class TrafficTests:
             for protocol in self._probe.protocols
         ]  # fmt: skip
 
-    @cached_property
-    def dns(self) -> Mapping[str, PacketsEvidence]:
-        """The agent's queries to every resolver of its resolv.conf, sent together, by resolver."""
+    def expect_dns(self) -> None:
+        """Send the DNS queries as soon as the agent's probes are over, beside what else is tested.
+
+        A silent resolver takes the whole timeout. Only a live host may have one, which is worth captures of their own.
+        """
+        self._dns_follows = True
+
+    def _begin_dns(self) -> None:
+        queried: Future[WatchedExchange] = Future()
+        self._early_dns = queried
+
+        def query() -> None:
+            try:
+                queried.set_result(self._query(self._open_watches()))
+            except BaseException as error:
+                queried.set_exception(error)
+
+        # A run that is interrupted does not wait for a resolver.
+        threading.Thread(target=query, name="dns", daemon=True).start()
+
+    def _query(self, watches: ExchangeWatches) -> WatchedExchange:
         requests = [
             ProbeRequest(protocol="dns", destination=self._with_scope_index(resolver), count=self._probe.count)
             for resolver in self.resolvers
         ]
-        exchanges, observation, capture = self._observe("dns", requests, self._agent, measure_loss=True)
+        return watches.observe("dns", requests, self._agent, self._timeout, measure_loss=True)
+
+    @cached_property
+    def dns(self) -> Mapping[str, PacketsEvidence]:
+        """The agent's queries to every resolver of its resolv.conf, sent together, by resolver."""
+        watched = self._early_dns.result() if self._early_dns is not None else self._query(self._watches)
+        exchanges, observation, capture = self._kept(watched)
         self._packets["dns"] = self._evidence(exchanges, observation, "dns", capture)
         return {
             resolver: self._evidence([exchange], observation, f"dns to {resolver}", capture)
@@ -394,7 +414,10 @@ class TrafficTests:
         known = self._subject.host_readings
         if known.gateway_macs is None:
             asked = self._subject.resolved.arp_gateways
-            known.gateway_macs = {name: self._ask_by_arp(name, gateway) for name, gateway in asked.items()}
+            # Beside each other: a silent gateway takes the whole timeout.
+            with ThreadPoolExecutor(ARP_AT_ONCE, thread_name_prefix="arp") as pool:
+                answers = pool.map(self._ask_by_arp, asked, asked.values())
+                known.gateway_macs = dict(zip(asked, answers, strict=True))
         return known.gateway_macs
 
     @cached_property
@@ -474,38 +497,12 @@ class TrafficTests:
     def _observe(
         self, name: str, requests: Sequence[ProbeRequest], prober: Prober, *, measure_loss: bool = False
     ) -> tuple[list[Exchange], Observation, str]:
-        """Send and watch, here and at the far end, and write the frames to a file of their own."""
-        with contextlib.ExitStack() as watching:
-            far = {gateway: watching.enter_context(watch()) for gateway, watch in self._far_watches.items()}
-            with self._watch() as here:
-                exchanges = prober.send_many(requests, self._timeout)
-                if measure_loss:
-                    self._measure_loss(exchanges, prober)
-        far_observations = {gateway: period.observation for gateway, period in far.items()}
-        self._record_far_end(exchanges, far_observations)
-        file = f"{_UNSAFE_IN_FILE_NAMES.sub('-', self._subject.id)}-{name}.pcapng"
-        here.observation.write_capture(str(self._captures / file), numbers_of(exchanges))
-        return exchanges, here.observation, f"{self._captures.name}/{file}"
+        """Send and watch; keep what the far ends saw, and return the rest."""
+        return self._kept(self._watches.observe(name, requests, prober, self._timeout, measure_loss=measure_loss))
 
-    def _measure_loss(self, exchanges: Sequence[Exchange], prober: Prober) -> None:
-        """Send further probes where some answers are missing.
-
-        A destination that answers no probe shows no loss, and neither does a missing ICMP error: machines limit their
-        rate.
-        """
-        answering = {exchange.request.destination for exchange in exchanges if exchange.answered}
-        lossy = [
-            exchange
-            for exchange in exchanges
-            if exchange.missing and not exchange.rate_limited and exchange.sent < LOSS_PROBES
-            if exchange.request.destination in answering
-        ]
-        if not lossy:
-            return
-        requests = [replace(exchange.request, count=LOSS_PROBES - exchange.sent) for exchange in lossy]
-        further = prober.send_many(requests, self._timeout, spread=self._timeout * LOSS_SPREAD)
-        for exchange, more in zip(lossy, further, strict=True):
-            exchange.add(more)
+    def _kept(self, watched: WatchedExchange) -> tuple[list[Exchange], Observation, str]:
+        self._record_far_end(watched.exchanges, watched.far)
+        return watched.exchanges, watched.observation, watched.capture
 
     def _record_far_end(self, exchanges: Sequence[Exchange], observations: Mapping[str, Observation]) -> None:
         for exchange in exchanges:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from viacheck.packets.traffic_tests import TrafficTests
 
 
-DHCP_CHECK = "MACVLAN-04"
-"""The check whose servers may take seconds to answer."""
+DHCP_CHECK, DNS_CHECK = "MACVLAN-04", "EGRESS-05"
+"""The checks whose servers may take seconds to answer."""
 DEVICE_CHECK = "FLAP-10"
 """The check that asks for its events only where the intent names one of them."""
 EVENTS: Mapping[str, Sequence[EventName]] = {
@@ -77,6 +77,8 @@ class TargetTests:
         traffic = self.target.traffic_tests(self._captures)
         if DHCP_CHECK in self._selected and self.target.intent.mode in BY_DRIVER:
             traffic.begin_dhcp_discovery()
+        if DNS_CHECK in self._selected and self.target.kind == "local":
+            traffic.expect_dns()
         return traffic
 
     @cached_property
