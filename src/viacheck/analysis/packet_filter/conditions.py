@@ -61,6 +61,10 @@ class FilteredPacket:
         """Whether conntrack has an entry for the packet; None where that is unknown."""
         return None if self.ctstate is None else self.ctstate not in NO_FLOW
 
+    def to(self, destination: str) -> FilteredPacket:
+        """Return the same packet to another address."""
+        return replace(self, destination=destination)
+
 
 def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
     """Return whether every condition of a rule holds for a packet; None when that cannot be evaluated."""
