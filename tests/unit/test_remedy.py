@@ -448,7 +448,6 @@ SNAT = FilterRule(
 )  # fmt: skip
 NFT_SNAT = dataclasses.replace(SNAT, text="""oifname "wlan0" snat to 10.9.9.9 comment "it's; $(touch /tmp/x)\"""")
 DROP = FilterRule(verdict="drop", handle=3, matches=(FilterMatch(field="source", values=(SUBNET,)),), text="drop")
-TTL = FilterRule(set_ttl="=1", handle=5, text="ip ttl set 1")
 GUIDE = {"/etc/network/interfaces": "auto wlan0\niface wlan0 inet dhcp\n"
          "    up ip rule add from 172.17.0.0/16 lookup 200\n"
          "    up ip route add default via 10.10.50.1 dev wlan0 table 200\n"
@@ -510,7 +509,6 @@ CASES: dict[str, Callable[[], ResolvedIntent]] = {
     "uplinks down": lambda: nat(with_links(*map(down, LINKS[:2]))),
     "no default": lambda: nat(with_routes()),
     "wrong default": lambda: nat(with_routes(default("10.10.50.1", "wlan0"), HOST.routes[1])),
-    "expires": lambda: filtered(chain("nft", "prerouting", "filter", TTL)),
     "reverse path": lambda: nat(with_sysctl("net/ipv4/conf/all/rp_filter", "1")),
     "mtu": lambda: nat(),
     "ipv6": lambda: nat(agent=AGENT6),
@@ -586,7 +584,6 @@ COVERED = {
     "RULE_FOR_ONE_ADDRESS", "DEFAULT_BY_OTHER_NETWORK", "AGENT_NO_ROUTE",
     "TABLE_WRONG_UPLINK", "TABLE_WRONG_GATEWAY", "TABLE_NAME_MISSING", "TABLE_ID_CLASH", "LOCAL_NETS_LOST", "FAIL_OPEN",
     "MASQUERADE_MISSING", "SOURCE_NOT_UPLINK", "FORWARDING_OFF", "FORWARD_DROPPED", "BRIDGED_UPLINK", "RP_FILTER_DROP",
-    "TTL_EXPIRES",
     "MTU_TRAP", "IPV6_ESCAPES", "DEFAULT_EXIT_WRONG", "DEFAULT_EXIT_MISSING", "UPLINK_DOWN", "ENGINE_UNREACHABLE",
     "ENGINE_TOO_OLD", "AGENT_NOT_RUNNING", "AGENT_NOT_ATTACHED", "NETWORK_WRONG_DRIVER", "PARENT_WRONG",
     "SUBNET_MISMATCH", "GATEWAY_MISMATCH", "PARENT_DOWN", "DHCP_COLLISION", "PIPEWORK_MISSING", "PIPEWORK_NOT_APPLIED",
