@@ -248,7 +248,7 @@ SITUATIONS = {
         named=("this host loses the agent's answers", "drop' of chain FORWARD of table filter (iptables, forward)"),
         remedy=True,
         in_replica={"HOST-04": (FAIL, "FORWARD_DROPPED")},
-        replica_notes=("-m limit",),
+        replica_notes=("(condition limit within)",),
     ),
     "answers-of-some-lengths-dropped": Situation(
         commands=("iptables -t mangle -A PREROUTING -i wlan0 -m length --length 28:1400 -j DROP",),
