@@ -90,6 +90,9 @@ def _condition(match: FilterMatch, family: NftFamily) -> Iterator[bytes]:
         case "icmp-type" | "icmp-code" as part:
             yield nft.payload(nft.TRANSPORT, 0 if part == "icmp-type" else 1, 1)
             yield nft.compare(bytes((int(value),)), operator)
+        case "mac":
+            yield nft.payload(nft.LINK, 6, 6)
+            yield nft.compare(bytes.fromhex(value.replace(":", "")), operator)
         case "ttl":
             first, _, last = value.partition("-")
             yield from nft.ttl(int(first), int(last or first), operator, version=6 if family is NftFamily.IP6 else 4)

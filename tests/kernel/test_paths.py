@@ -1,6 +1,7 @@
 """The path model against real packets: random rules, routes, marks, NAT and forward chains on a lab's host.
 
-From seed FLOW_MARKS on, rules of nftables and iptables mark flows and change destinations as well.
+From seed FLOW_MARKS on, rules of nftables and iptables mark flows and change destinations as well; from MESSAGE_TYPES
+on they ask for types of ICMP and for the TTL.
 Each random host is a lab with random commands typed on it. Its snapshot is read, the model traces random packets of the
 agent, and the same packets are sent and watched on every interface. The model's egress, source and answer must equal
 what the captures saw. VIACHECK_RANDOM_HOSTS sets how many hosts a run tries; a seed that ever differed is in SEEDS.
@@ -31,9 +32,9 @@ PACKETS = 12
 """Packets for each host."""
 SEEDS: tuple[int, ...] = (172, 200_025, 200_053, 200_078, 200_145)
 """Seeds at which the model once differed from the packets."""
-FLOW_MARKS, UNTRACKED = 100_000, 200_000
-"""The first of the seeds whose hosts mark flows, too; and of those with packets that conntrack does not see, with marks
-of chains for NAT, and with sets."""
+FLOW_MARKS, UNTRACKED, MESSAGE_TYPES = 100_000, 200_000, 300_000
+"""The first of the seeds whose hosts mark flows, too; of those with packets that conntrack does not see, with marks of
+chains for NAT, and with sets; and of those with rules for types of ICMP and for the TTL."""
 ANSWERING = "198.51.100.1"
 TIMEOUT = 0.25
 """Seconds for an answer: every answer of a lab takes less than a hundredth of it."""
@@ -157,6 +158,34 @@ def _untracked(random: Random) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _message_type(random: Random) -> tuple[str, ...]:
+    kind, mark = random.choice(["echo-request", "echo-reply"]), random.choice(["0x1", "0x2"])
+    uplink, ttl = random.choice(list(GATEWAYS)), str(random.choice([1, 2, 3, 64, 65]))
+    came, low = random.choice(["docker0", uplink]), str(random.choice([2, 63, 64, 65]))
+    mangle = ("iptables", "-t", "mangle", "-A")
+    pre, passing = ("nft", "add", "rule", "ip", "rnd", "pre"), ("nft", "add", "rule", "ip", "rnd", "passing")
+    return random.choice(
+        [
+            (*mangle, "PREROUTING", "-p", "icmp", "--icmp-type", kind, "-j", "MARK", "--set-mark", mark),
+            ("iptables", "-A", "FORWARD", "-p", "icmp", "--icmp-type", kind, "-j", "DROP"),
+            ("iptables", "-A", "FORWARD", "-p", "icmp", "-m", "icmp", "!", "--icmp-type", kind, "-j", "DROP"),
+            ("iptables", "-t", "raw", "-A", "PREROUTING", "-p", "icmp", "--icmp-type", kind, "-j", "NOTRACK"),
+            (*pre, "icmp", "type", kind, "meta", "mark", "set", mark),
+            (*pre, "icmp", "type", "{ echo-request, timestamp-request }", "ct", "mark", "set", mark),
+            (*passing, "icmp", "type", kind, "drop"),
+            (*mangle, "PREROUTING", "-i", came, "-j", "TTL", "--ttl-set", ttl),
+            (*mangle, "PREROUTING", "-i", came, "-j", "TTL", "--ttl-dec", random.choice(["1", "63", "64"])),
+            (*mangle, "FORWARD", "-o", uplink, "-j", "TTL", "--ttl-inc", "3"),
+            (*mangle, "FORWARD", "-m", "ttl", "--ttl-lt", low, "-j", "DROP"),
+            (*mangle, "FORWARD", "-m", "ttl", "--ttl-eq", low, "-j", "DROP"),
+            (*pre, "iifname", came, "ip", "ttl", "set", ttl),
+            (*pre, "ip", "ttl", low, "meta", "mark", "set", mark),
+            (*passing, "ip", "ttl", "<", low, "drop"),
+            (*passing, "ip", "ttl", "!=", low, "drop"),
+        ]
+    )  # fmt: skip
+
+
 SETS = (
     "create nets hash:net", "add nets 203.0.113.0/24", "add nets 203.0.113.128/25 nomatch", "add nets 198.51.100.1",
     "create hosts hash:ip", "add hosts 198.51.100.1", "add hosts 192.0.2.55",
@@ -266,7 +295,9 @@ def differs(path: Path, evidence: PacketsEvidence, egress_interfaces: tuple[str,
 
 @pytest.mark.parametrize(
     "seed",
-    dict.fromkeys([*SEEDS, *(first + n for first in (0, FLOW_MARKS, UNTRACKED) for n in range(RANDOM_HOSTS))]),
+    dict.fromkeys(
+        [*SEEDS, *(first + n for first in (0, FLOW_MARKS, UNTRACKED, MESSAGE_TYPES) for n in range(RANDOM_HOSTS))]
+    ),
 )
 def test_the_model_says_what_packets_do(seed: int) -> None:
     random = Random(seed)
@@ -283,6 +314,8 @@ def test_the_model_says_what_packets_do(seed: int) -> None:
             typed += [Change("host", _untracked(random)) for _ in range(random.randint(2, 5))]
             typed += [Change("host", ("ipset", *line.split())) for line in SETS]
             typed += [Change("host", _by_set(random)) for _ in range(random.randint(1, 3))]
+        if seed >= MESSAGE_TYPES and name != "macvlan":
+            typed += [Change("host", _message_type(random)) for _ in range(random.randint(2, 5))]
         for change in typed:
             _type(lab, change)
         resolved = ResolvedIntent(target.intent, target.read_state())

@@ -249,7 +249,7 @@ SITUATIONS = {
         named=("this host loses the agent's answers", "drop' of chain FORWARD of table filter (iptables, forward)"),
         remedy=True,
         in_replica={"HOST-04": (FAIL, "FORWARD_DROPPED")},
-        replica_notes=("-m limit",),
+        replica_notes=("(condition limit within)",),
     ),
     "answers-of-some-lengths-dropped": Situation(
         commands=("iptables -t mangle -A PREROUTING -i wlan0 -m length --length 28:1400 -j DROP",),
@@ -298,6 +298,23 @@ SITUATIONS = {
         remedy=True,
         in_bundle={"EGRESS-03": (FAIL, "TTL_EXPIRES")},
         in_replica={"EGRESS-03": PASS},
+    ),
+    "host-that-answers-no-ping-of-the-agent": Situation(
+        commands=(*CLOSED_RECIPE, "iptables -A INPUT -i docker0 -p icmp --icmp-type echo-request -j DROP"),
+        expected={"ROUTE-06": (ADVISORY, "FORWARD_DROPPED"), "EGRESS-01": PASS, "EGRESS-03": PASS},
+        named=("--icmp-type 8 -j DROP' of chain INPUT of table filter (iptables, input)",),
+    ),
+    # Local networks have their rule: what the reverse-path check drops is no fault of theirs.
+    "strict-check-of-marked-packets": Situation(
+        commands=(
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 800 from 172.17.0.0/16 lookup main suppress_prefixlength 0",
+            "ip rule add pref 900 fwmark 0x2 lookup 200",
+            "iptables -t mangle -A PREROUTING -i docker0 -j MARK --set-mark 2",
+            "sysctl -q -w net.ipv4.conf.wlan0.rp_filter=1",
+        ),
+        expected={"ROUTE-06": PASS, "EGRESS-01": PASS, "EGRESS-03": (FAIL, "RP_FILTER_DROP")},
+        remedy=True,
     ),
     "packets-that-conntrack-does-not-see": Situation(
         commands=("iptables -t raw -A PREROUTING -i docker0 -j NOTRACK",),

@@ -24,6 +24,8 @@ add services 198.51.100.1,tcp:443
 add services 198.51.100.1,udp:53
 create pings hash:ip,port family inet
 add pings 198.51.100.1,icmp:echo-request
+create routers hash:ip,port family inet
+add routers 198.51.100.1,icmp:router-advertisement
 create cards hash:mac hashsize 1024
 add cards 02:00:00:00:00:01
 create all list:set size 8
@@ -90,8 +92,8 @@ def test_an_element_holds_as_a_whole() -> None:
 @pytest.mark.parametrize(
     ("condition", "reason"),
     [
-        ("--match-set pings dst,dst", "(set pings: its element icmp:echo-request is not a port)"),
-        ("--match-set cards src", "(set cards: a set of hash:mac is not evaluated)"),
+        ("--match-set routers dst,dst", "(set routers: its element icmp:router-advertisement is not a type of ICMP)"),
+        ("--match-set cards dst", "(set cards: it asks for the destination's MAC address)"),
         ("--match-set gone src", "(set gone: no such set)"),
         ("--match-set nets dst --return-nomatch", "--return-nomatch"),
     ],
@@ -121,3 +123,13 @@ def test_another_text_is_read_or_refused(text: str) -> None:
 def test_a_refused_line_is_named() -> None:
     with pytest.raises(NotIpsetSave, match="line 2 is not a line of ipset save: 'add gone 10"):
         parse_ipset_save("create nets hash:net\nadd gone 10.0.0.1")
+
+
+def test_types_of_icmp_and_mac_addresses_are_conditions() -> None:
+    ping = {"source": "172.17.0.2", "destination": "198.51.100.1", "protocol": 1, "icmp_code": 0}
+    asks = rule_with("--match-set pings dst,dst")
+    assert [matches(asks, packet(**ping, icmp_type=kind)) for kind in (8, 0)] == [True, False]
+    assert matches(asks, packet(**TO_SERVICE)) is False
+    from_card = rule_with("--match-set cards src")
+    macs = ("02:00:00:00:00:01", "02:00:00:00:00:02", None)
+    assert [matches(from_card, packet(**TO_SERVICE, mac=mac)) for mac in macs] == [True, False, None]

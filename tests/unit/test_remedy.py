@@ -564,7 +564,9 @@ CASES: dict[str, Callable[[], ResolvedIntent]] = {
 }
 """Hosts whose causes have a remedy."""
 MEASURED: dict[str, Measurements] = {
-    "reverse path": traffic(icmp=seen("wlan0", "in", "answer")),
+    "reverse path": Measurements(
+        traffic=dataclasses.replace(traffic(icmp=seen("wlan0", "in", "answer")).traffic, reverse_path_drops=(0, 3))
+    ),
     "mtu": traffic(full_size=seen("wlan0", "out", "probe")),
     "ipv6": traffic(ipv6=seen("eth0", "out", "probe", source="2001:db8::2")),
     "offers": Measurements(traffic=TrafficMeasurements(offers=(OFFER,))),

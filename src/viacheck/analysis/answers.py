@@ -71,6 +71,14 @@ def answers_lost(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> str 
     return "; ".join(_loss_by_place(resolved, *lossy) for lossy in lossy_probes(resolved, traffic).items()) or None
 
 
+def lost_beyond_host(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> str | None:
+    """Return the same; None where the host itself loses answers, which come in on the uplink and reach no agent."""
+    for packets in lossy_probes(resolved, traffic).values():
+        if len(answers_seen(packets, resolved.uplink)) > packets.answered:
+            return None
+    return answers_lost(resolved, traffic)
+
+
 def _loss_by_place(resolved: ResolvedIntent, name: str, packets: PacketsEvidence) -> str:
     assert packets.loss is not None
     left = {probe.probe for probe in departures(packets, resolved.uplink)}

@@ -146,6 +146,7 @@ def _arriving_answer(resolved: ResolvedIntent, protocol: TransportProtocol) -> F
         protocol=probe.protocol, sport=probe.dport, ctmark=mark_of_flow(filters, probe),
         ctstate=state_of_answer(probe),
         icmp_type=type_of_answer(probe.protocol, probe.icmp_type), icmp_code=probe.icmp_code,
+        mac=resolved.snapshot.mac_of(resolved.uplink, resolved.agent_decision(protocol).gateway),
     )  # fmt: skip
 
 
@@ -166,7 +167,7 @@ def drops_on_the_way(
         packet_filter: the packet filter to ask in place of the host's own.
     """
     filters = packet_filter if packet_filter is not None else resolved.snapshot.host.packet_filter
-    found: dict[tuple[str, str, int], tuple[str, Passage]] = {}
+    drops_found: dict[tuple[str, str, int], tuple[str, Passage]] = {}
     for protocol in protocols:
         packet, oif = resolved.arriving_probe(protocol), resolved.uplink or None
         if direction is Direction.ANSWER:
@@ -177,8 +178,8 @@ def drops_on_the_way(
             drops, packet = possible_drops(filters, packet, hook)
             for drop in drops:
                 assert drop.chain is not None
-                found[drop.chain.table, drop.chain.name, id(drop.rule)] = (hook, drop)
-    return list(found.values())
+                drops_found[drop.chain.table, drop.chain.name, id(drop.rule)] = (hook, drop)
+    return list(drops_found.values())
 
 
 def subnet_is_routed(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> bool:

@@ -123,7 +123,7 @@ class PathTracer:
                 hops.append(hop("host", arriving, "link", unanswered, "no ARP answer"))
                 reason = f"the host does not answer the agent's ARP request for {decision.gateway}: {unanswered}"
                 return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
-            return self._through_host(traffic, arriving, hops, draws)
+            return self._through_host(traffic, arriving, link.mac, hops, draws)
         if link.kind is not None:
             tunnel = link.kind in TUNNEL_KINDS
             hops.append(hop("agent", link.name, "link", None, f"enters {link.name}" if tunnel else "unknown"))
@@ -171,7 +171,9 @@ class PathTracer:
             reason=f"the agent's {link.name} is a {link.kind} on {parent.name}",
         )  # fmt: skip
 
-    def _through_host(self, traffic: Traffic, arriving: str, hops: list[PathHop], draws: Draws) -> Path:
+    def _through_host(
+        self, traffic: Traffic, arriving: str, mac: str | None, hops: list[PathHop], draws: Draws
+    ) -> Path:
         """Route, filter and translate the packet on the host."""
         host = self.resolved.snapshot.host
         if traffic.source is None:
@@ -180,7 +182,7 @@ class PathTracer:
         arrived = FilteredPacket(
             family=traffic.family, source=traffic.source, destination=traffic.destination, iif=arriving, oif=None,
             protocol=traffic.protocol, dport=traffic.dport, draws=draws, icmp_type=traffic.message_type,
-            icmp_code=_code(traffic.message_type), ttl=self.resolved.agent_ttl,
+            icmp_code=_code(traffic.message_type), ttl=self.resolved.agent_ttl, mac=mac,
         )  # fmt: skip
         routed = prerouting(host.packet_filter, arrived)
         filtered, translation = routed.packet, routed.translation
@@ -191,7 +193,8 @@ class PathTracer:
         mark = filtered.mark
         hops.append(hop("host", arriving, "mangle", None, "unknown" if mark is None else f"mark 0x{mark:x}"))
         if mark is None:
-            reason = "the mark that prerouting sets cannot be evaluated"
+            because = f": {filtered.mark_unknown_by[1].text}" if filtered.mark_unknown_by else ""
+            reason = f"the mark that prerouting sets cannot be evaluated{because}"
             return Path(traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason=reason)
         if translation.kind != "none":
             rule = translation.rule
@@ -333,6 +336,7 @@ class PathTracer:
             family=traffic.family, source=sent.destination, destination=destination, iif=uplink, oif=None,
             protocol=traffic.protocol, sport=sent.dport, ctmark=mark_of_flow(host.packet_filter, sent),
             ctstate=state_of_answer(sent), draws=sent.draws, icmp_type=answer_type, icmp_code=_code(answer_type),
+            mac=self.resolved.snapshot.mac_of(uplink, path.gateway),
         )  # fmt: skip
         routed = prerouting(host.packet_filter, reply, traffic.source)
         if (dropped := routed.dropped) is not None:

@@ -309,7 +309,7 @@ class ResolvedIntent:
             protocol=number,
             dport=self.intent.probe.port if protocol in ("udp", "tcp") else None,
             icmp_type=message_type, icmp_code=None if message_type is None else 0,
-            ttl=self.agent_ttl,
+            ttl=self.agent_ttl, mac=self.agent_link.mac if self.agent_link is not None else None,
         )  # fmt: skip
 
     def routed_probe(self, protocol: TransportProtocol | None) -> FilteredPacket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from viacheck.analysis.local_networks import drops_of_own
 from viacheck.analysis.nat_facts import Direction, drops_on_the_way
 from viacheck.analysis.packet_filter.evaluate import Passage
 from viacheck.analysis.paths import PathTracer, probe_traffic
@@ -84,6 +85,18 @@ def filter_may_drop(resolved: ResolvedIntent, measurements: Measurements) -> Ite
             decision=None if remedy.steps else "except the agent's traffic from the rule that drops it",
         )  # fmt: skip
         return
+
+
+def own_address_silent(resolved: ResolvedIntent, _measurements: Measurements) -> Iterator[Cause]:
+    """Find a rule of the input hook that drops the agent's pings to the host's own address on the bridge."""
+    drops = drops_of_own(resolved)
+    if drops:
+        yield Cause(
+            "FORWARD_DROPPED", "ROUTE-06",
+            f"the agent's pings to this host's address on {resolved.bridge} are dropped by "
+            f"{'; '.join(_text('input', drop) for drop in drops)}",
+            decision="accept the agent's subnet there, if the agent is to reach this host",
+        )  # fmt: skip
 
 
 def _through_host(resolved: ResolvedIntent, direction: Direction, packets: PacketsEvidence) -> tuple[int, int] | None:

@@ -102,6 +102,7 @@ NAT_FINDERS: tuple[Finder, ...] = (
     sources.source_unanswered,
     host.agent_unhealthy,
     routing.local_networks_lost,
+    lost_on_host.own_address_silent,
     routing.fails_open,
     persistence.not_written_down,
     persistence.cannot_run_twice,

@@ -27,6 +27,7 @@ from viacheck.analysis.default_routes import (
     reaches_gateway,
 )
 from viacheck.analysis.gateway_facts import gateway_facts
+from viacheck.analysis.local_networks import led_away
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.packet import Packet
 from viacheck.analysis.table_names import clashes, number_of
@@ -402,7 +403,7 @@ def _registration(snapshot: Snapshot, line: str) -> Edit:
 
 def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Find that the rule sends local traffic to the uplink's gateway as well."""
-    if not resolved.intent.policy_routed or resolved.agent_subnet is None:
+    if not resolved.intent.policy_routed or resolved.agent_subnet is None or not any(led_away(resolved)):
         return
     shadowing = shadowing_rule(resolved)
     before = [LOCAL_PRIORITY, *(rule.priority - 1 for rule in rules_for_agent(resolved) if rule.priority > 1)]

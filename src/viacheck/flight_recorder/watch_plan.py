@@ -224,7 +224,7 @@ def _expected(resolved: ResolvedIntent, name: str, astray: list[TrafficClass]) -
             for ports in _ranges(exception.ports) if exception.ports is not None else (None,):
                 yield ExpectedTraffic(to, protocol, ports)
     for traffic_class in astray:
-        # The frames are told apart by protocol, and not by the type of ICMP: pings are what is watched for.
+        # Frames are selected by protocol, and not by the type of ICMP: pings are what is watched for.
         is_rare = traffic_class.traffic.message_type not in (None, ECHO_REQUEST)
         if name in traffic_class.path.egress and not is_rare:
             selected = traffic_class.selector.ports

@@ -56,6 +56,8 @@ def values_equal(key: PacketField, octets: bytes, name_of: InterfaceName) -> Val
         return _prefix(key, octets)
     if key.field in _INTERFACES:
         return _interface(key, octets, name_of)
+    if key.field == "mac":
+        return (octets[:6].hex(":"),) if key.mask is None and key.held == key.width else None
     value = key.value(octets[: key.held])
     if key.field == "random":
         return _drawn(key, value, value)

@@ -72,7 +72,7 @@ Their offset, their field, the mask that keeps the other octet, and how far the 
 """
 _LINK_FIELDS = {
     (0, 6): unknown_field("ether daddr", 6),
-    (6, 6): unknown_field("ether saddr", 6),
+    (6, 6): PacketField("mac", "ether saddr", 6, 6),
     (12, 2): PacketField("ethertype", "ether type", 2, 2),
 }
 """By offset and length in the link header."""
@@ -84,6 +84,7 @@ _META_FIELDS = {
     5: PacketField("oif", "oif", 4, 4, host_order=True),
     6: PacketField("iif", "iifname", 16, 16),
     7: PacketField("oif", "oifname", 16, 16),
+    8: PacketField("iiftype", "meta iiftype", 2, 2, host_order=True),
     15: PacketField("nfproto", "meta nfproto", 1, 1),
     16: PacketField("protocol", "meta l4proto", 1, 1),
 }

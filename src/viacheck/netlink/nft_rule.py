@@ -52,6 +52,8 @@ from viacheck.netlink.nft_rule_state import FindSet, RuleState
 from viacheck.netlink.nft_sets import NftSet, SetElement
 from viacheck.netlink.nft_xtables import match_conditions, target_effect
 
+_ETHERNET = 1
+"""ARPHRD_ETHER."""
 _EVERYTHING = {4: "0.0.0.0/0", 6: "::/0"}
 _WITHOUT_EFFECT = frozenset({"flow_offload", "last", "log", "notrack"})
 _DECIDING = frozenset({"fwd", "synproxy", "tproxy"})
@@ -267,6 +269,9 @@ def _compare(state: RuleState, comparison: nft.CmpExpression) -> None:
     key, operator = state.field_in(comparison.source, comparison.constant), comparison.operator
     if operator > GTE:
         state.unknown(f"{key.text} operator {operator}")
+    elif key.field == "iiftype" and operator == EQ and key.value(comparison.constant) == _ETHERNET:
+        # nft asks for it before each condition on a MAC address, which no other frame has.
+        state.parts.append("meta iiftype ether")
     elif key.field in IP_VERSIONS:
         _compare_version(state, key, operator, comparison.constant)
     elif key.field == ICMP_TYPE_AND_CODE and operator == EQ and key.mask is None and not key.xor:

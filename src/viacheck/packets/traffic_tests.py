@@ -17,6 +17,7 @@ from typing import Protocol
 from viacheck.analysis.classes import TrafficClass
 from viacheck.analysis.default_routes import other_routers
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
+from viacheck.analysis.local_networks import local_addresses
 from viacheck.analysis.macvlan_facts import leased_by_engine
 from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
@@ -398,12 +399,7 @@ class TrafficTests:
         The probes to the target go first: whether they leave shows why a ping has no answer.
         """
         self.agent(self._probe.protocols[0])
-        resolved = self._subject.resolved
-        addresses = {
-            name: str(uplink.gateway) for name, uplink in resolved.intent.uplinks.items() if uplink.gateway is not None
-        }
-        if resolved.bridge is not None and (own := resolved.snapshot.host.addresses_of(resolved.bridge)):
-            addresses = {resolved.bridge: own[0].address, **addresses}
+        addresses = local_addresses(self._subject.resolved)
         requests = [ProbeRequest(protocol="icmp", destination=address, count=TRIES) for address in addresses.values()]
         answers = [exchange.answered > 0 for exchange in self._agent.send_many(requests, self._timeout)]
         return {name: (addresses[name], answered) for name, answered in zip(addresses, answers, strict=True)}

@@ -18,6 +18,12 @@ MOST_ELEMENTS = 10_000
 MOST_NETWORKS = 500
 """The same for a set whose elements are compared with each other."""
 _PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132", "udplite": "136"}
+_ICMP = "icmp:"
+_MESSAGES = {
+    "echo-reply": "0/0", "pong": "0/0", "echo-request": "8/0", "ping": "8/0", "timestamp-request": "13/0",
+    "timestamp-reply": "14/0",
+}  # fmt: skip
+"""Types and codes of ICMP by the names that ipset prints."""
 _OPTIONS_WITH_VALUE = frozenset({"timeout", "packets", "bytes", "comment", "skbmark", "skbprio", "skbqueue"})
 _SIDES = {"src": ("source", "sport", "iif"), "dst": ("destination", "dport", "oif")}
 """By direction, the fields of an address, a port and an interface."""
@@ -194,6 +200,8 @@ def _part(members: IPSet, part: str, value: str, flag: str) -> str:
     if flag not in _SIDES:
         raise _Unknown(f"its direction {flag} is not known")
     address, port, interface = _SIDES[flag]
+    if part == "mac" and flag != "src":
+        raise _Unknown("it asks for the destination's MAC address")
     if part in ("ip", "net"):
         options = dict(zip(members.options, members.options[1:], strict=False))
         mask = f"/{options['netmask']}" if "netmask" in options and "/" not in value else ""
@@ -201,6 +209,14 @@ def _part(members: IPSet, part: str, value: str, flag: str) -> str:
             return f"{address}={ip_network(value + mask, strict=False)}"
         except ValueError:
             raise _Unknown(f"its element {value} is not an address") from None
+    if part == "mac":
+        return f"mac={value.lower()}"
+    if part == "port" and value.startswith(_ICMP):
+        name = value.removeprefix(_ICMP)
+        kind, _, code = _MESSAGES.get(name, name).partition("/")
+        if not (kind.isdigit() and code.isdigit()):
+            raise _Unknown(f"its element {value} is not a type of ICMP")
+        return f"protocol=1 icmp-type={kind} icmp-code={code}"
     if part == "port":
         protocol, _, number = value.rpartition(":")
         if not number.isdigit() or protocol not in ("", *_PROTOCOLS):

@@ -55,7 +55,7 @@ _CT_STATUS = {
 _TTL_CHANGES = {"set": "=", "inc": "+", "dec": "-"}
 _KNOWN_MATCHES = frozenset(
     {"tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "icmpv6", "multiport", "comment", "conntrack", "state"}
-    | {"mark", "connmark", "addrtype", "limit", "ttl", "hl"}
+    | {"mark", "connmark", "addrtype", "limit", "ttl", "hl", "mac"}
 )
 """Matches that add no condition to their options; every other match is a condition itself."""
 _COUNTERS = re.compile(r"\[(\d+):(\d+)\]")
@@ -235,7 +235,7 @@ def _condition(module: str, option: str, values: list[str], negated: bool) -> It
         "-s": "source", "-d": "destination", "-i": "iif", "-o": "oif", "-p": "protocol", "--sport": "sport",
         "--dport": "dport", "--sports": "sport", "--dports": "dport", "--ctstate": "ctstate", "--state": "ctstate",
         "--mark": "mark", "--src-type": "src-type", "--dst-type": "dst-type", "--ctstatus": "ctstatus",
-        "--icmp-type": "icmp-type", "--icmpv6-type": "icmp-type", "--limit": "limit",
+        "--mac-source": "mac", "--icmp-type": "icmp-type", "--icmpv6-type": "icmp-type", "--limit": "limit",
     }  # fmt: skip
     if option == "--limit-burst":
         return
@@ -267,6 +267,8 @@ def _condition(module: str, option: str, values: list[str], negated: bool) -> It
                 yield FilterMatch(field="icmp-code", values=(code,))
     elif name == "mark":
         name, accepted = "ctmark" if module == "connmark" else name, (_mark(value),)
+    elif name == "mac":
+        accepted = (value.lower(),)
     elif name in ("src-type", "dst-type"):
         accepted = tuple(value.lower().split(","))
     elif module in ("ttl", "hl") and value.isdigit():

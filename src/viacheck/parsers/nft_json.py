@@ -304,6 +304,8 @@ def _payload(protocol: str, field: str, right: Any, negated: bool) -> Iterator[F
     if protocol in ("ip", "ip6") and field in ("saddr", "daddr"):
         values = tuple(_network(value) for value in _values(right))
         yield FilterMatch(field="source" if field == "saddr" else "destination", values=values, negated=negated)
+    elif (protocol, field) == ("ether", "saddr"):
+        yield FilterMatch(field="mac", values=tuple(text.lower() for text in _texts(right)), negated=negated)
     elif protocol in ("ip", "ip6") and field in ("protocol", "nexthdr"):
         yield FilterMatch(field="protocol", values=_protocols(right), negated=negated)
     elif field in ("sport", "dport") and (protocol in _PROTOCOLS or protocol == "th"):

@@ -42,6 +42,8 @@ class FilteredPacket:
     """As conntrack says it: ``untracked`` and ``invalid`` packets have no flow; None where it is unknown."""
     icmp_type: int | None = None
     icmp_code: int | None = None
+    mac: str | None = None
+    """The source MAC address of the frame that it came in; None: not known."""
     ttl: int | None = None
     """The TTL as the hook sees it; None: not given."""
     destination_translated: bool | None = None
@@ -53,6 +55,8 @@ class FilteredPacket:
     """The rule that keeps conntrack from tracking it."""
     within_limits: bool = True
     """The packet is one of few: it stays within the rate of every limit."""
+    mark_unknown_by: tuple[FilterChain, FilterRule] | None = field(default=None, compare=False)
+    """The first rule that makes its mark unknown."""
     ttl_set_by: tuple[FilterChain, FilterRule] | None = field(default=None, compare=False)
     """The latest rule that changed its TTL."""
 
@@ -60,6 +64,10 @@ class FilteredPacket:
     def has_flow(self) -> bool | None:
         """Whether conntrack has an entry for the packet; None where that is unknown."""
         return None if self.ctstate is None else self.ctstate not in NO_FLOW
+
+    def to(self, destination: str) -> FilteredPacket:
+        """Return the same packet to another address."""
+        return replace(self, destination=destination)
 
 
 def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
@@ -172,6 +180,8 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         return _status_holds(value, packet)
     if field in ("icmp-type", "icmp-code"):
         return _icmp_holds(packet.protocol, packet.icmp_type if field == "icmp-type" else packet.icmp_code, value)
+    if field == "mac":
+        return None if packet.mac is None else packet.mac == value
     if field == "ttl":
         first, _, last = value.partition("-")
         return None if packet.ttl is None else int(first) <= packet.ttl <= int(last or first)

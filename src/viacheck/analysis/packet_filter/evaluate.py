@@ -45,7 +45,7 @@ class Passage:
     policy: bool = False
     """The chain's policy decides, and no rule."""
     partly: bool = False
-    """The rule drops some of the packets, at random or by their rate; ``allowed`` is None then."""
+    """The rule drops some of the packets, at random or by their rate; ``allowed`` stays None then."""
 
     @property
     def drops(self) -> bool:

@@ -23,5 +23,5 @@ def echo_request(protocol: int | None) -> int | None:
 
 
 def type_of_answer(protocol: int | None, request: int | None) -> int | None:
-    """Return the type of the answer to a request; None where there is none."""
+    """Return the type of the answer to a request; None for another type."""
     return REQUESTS.get(protocol or 0, {}).get(request) if request is not None else None

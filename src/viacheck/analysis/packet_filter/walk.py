@@ -103,7 +103,10 @@ class _TableWalk:
             sure = certain and answer is True
             if rule.changes_packet:
                 changed_packet = _changed(packet, chain, rule)
-                packet = changed_packet if answer else joined([changed_packet, packet])
+                changed_packet = changed_packet if answer else joined([changed_packet, packet])
+                if packet.mark is not None and changed_packet.mark is None:
+                    changed_packet = replace(changed_packet, mark_unknown_by=(chain, rule))
+                packet = changed_packet
             if rule.verdict is None:
                 continue
             if rule.verdict in ("jump", "goto"):
