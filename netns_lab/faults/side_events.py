@@ -84,6 +84,16 @@ def zone_not_permanent(lab: Lab) -> None:
     lab.host.run("firewall-cmd", "--zone=trusted", f"--add-source={AGENT_SUBNET}")
 
 
+@fault("engine-before-firewalld", "The engine started before firewalld answered, so it has no zone there",
+       on=SCENARIO, breaks={"HOST-04", "EGRESS-01", "ROUTE-06"}, diagnosis="FORWARD_DROPPED", flavour="host",
+       release="forky")  # fmt: skip
+def engine_before_firewalld(lab: Lab) -> None:
+    # At a boot this is a matter of chance: firewalld's unit is started before firewalld answers.
+    lab.host.run("systemctl", "enable", "--quiet", "firewalld.service")
+    lab.host.run("systemctl", "start", "firewalld.service")
+    lab.host.run("firewall-cmd", "--state")
+
+
 @fault("reconfigure-purges-rules", "A unit sets the rules when systemd-networkd starts; networkd has its defaults",
        on=SCENARIO, breaks={"FLAP-12"}, diagnosis="FOREIGN_RULES_PURGED", flavour="host")  # fmt: skip
 def reconfigure_purges_rules(lab: Lab) -> None:

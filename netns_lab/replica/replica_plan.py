@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from netns_lab.plan import HOST, LabPlan, Machine, SegmentMachines
@@ -9,8 +10,10 @@ from netns_lab.replica.assumed_agent import AgentUnknown, was_hidden, with_assum
 from netns_lab.replica.cabling import AGENT, Cabling
 from netns_lab.replica.replica_files import ReplicaFiles, replica_files, resolvers_of
 from netns_lab.replica.snapshot_limits import SnapshotImpossible, check_limits
+from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.predict import other_gateway
-from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.traced_path import PathEnd, Traffic
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.intent_values import seconds
@@ -83,6 +86,7 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         )
     if snapshot.answers_lost is not None:
         notes.append("a part of the answers was lost: what loses packets beyond the host is not reproduced here")
+    notes += list(_gateways_by_another_uplink(ResolvedIntent(intent, snapshot)))
     notes += [
         f"the host itself answers DNS at {address}: its DNS server is not reproduced in the replica"
         for address in resolvers
@@ -100,6 +104,22 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         wireless=tuple(link.name for link in snapshot.host.links if link.wireless),
         agent_tunnels=tuple(cabling.agent_tunnels),
     )
+
+
+def _gateways_by_another_uplink(resolved: ResolvedIntent) -> Iterator[str]:
+    """Yield what a replica cannot know of ROUTE-06: whether the network beyond an uplink leads to another's gateway."""
+    if resolved.bridged:
+        return
+    tracer = PathTracer(resolved, answers=False)
+    for name, uplink in resolved.intent.uplinks.items():
+        if uplink.gateway is None:
+            continue
+        path = tracer.trace(Traffic(destination=str(uplink.gateway), protocol=PROTOCOL_NUMBERS["icmp"]))
+        if path.end is PathEnd.LEAVES and path.egress != {name}:
+            yield (
+                f"the agent reaches {uplink.gateway}, the gateway of {name}, by {path.egress_text}: whether the "
+                "network beyond leads there, as a router of both does, is not on the host; here it does not (ROUTE-06)"
+            )
 
 
 def _lab_plan(

@@ -63,3 +63,15 @@ def test_a_reload_that_removes_what_the_agent_needs_is_named_and_its_remedy_mend
     remedy = "".join(f"{line}\n" for line in result.diagnosis.remedy)
     (mended,) = judged(tmp_path / "mended", lab, event, remedy)
     assert mended.verdict is Verdict.PASS, mended
+
+
+def test_an_engine_that_started_before_firewalld_is_named_and_its_remedy_mends(tmp_path: Path) -> None:
+    lab = f"{LAB}+engine-before-firewalld"
+    broken = viacheck("--lab", lab, "-k", "not FLAP", report_dir=tmp_path / "broken")
+    (cause,) = (r.diagnosis for r in broken.outcome.results if r.diagnosis and r.diagnosis.reported_by is None)
+    assert cause.code == "FORWARD_DROPPED"
+    assert "the engine started before firewalld answered" in cause.cause
+    (tmp_path / "typed.sh").write_text("".join(f"{line}\n" for line in (*cause.remedy, *cause.remedy)))
+    options = ("--apply", str(tmp_path / "typed.sh"), "-k", "not FLAP or FLAP-08")
+    mended = viacheck("--lab", lab, *options, report_dir=tmp_path / "mended")
+    assert mended.exit_code == 0, mended.said

@@ -195,6 +195,9 @@ def test_the_twin_of_this_host_is_judged_in_its_place(host: HandMadeHost, tmp_pa
     assert host.ip("rule") + host.ip("route show table all") + host.ip("link") == before
     assert live.exit_code == twin.exit_code == 0, twin.said
     assert told(twin.outcome, "twin:by-hand") == told(live.outcome, "local:by-hand")
+    # A network that leads from one gateway to the other would make ROUTE-06 pass on the host alone.
+    (note,) = (note for note in twin.outcome.targets[0].notes if "ROUTE-06" in note)
+    assert "the agent reaches 10.10.40.1, the gateway of eth0, by wlan0" in note
 
 
 def test_a_change_is_tried_in_a_twin(host: HandMadeHost, tmp_path: Path) -> None:

@@ -28,10 +28,12 @@ _MOST_ROUNDS = 8
 _USER_CHAIN = "DOCKER-USER"
 _FIREWALLD = "firewalld"
 """The table of firewalld's own rules."""
-_FIREWALLD_ZONES = ("filter_FORWARD_ZONES", "filter_FORWARD_IN_ZONES")
-"""firewalld's chain that selects the zone of a forwarded packet, since version 1.0 and before."""
+_FIREWALLD_ZONES = ("filter_FORWARD_dispatch", "filter_FORWARD_ZONES", "filter_FORWARD_IN_ZONES")
+"""firewalld's chain that selects the zone of a forwarded packet, since version 2.4, since 1.0 and before."""
 _FIREWALLD_POLICIES = "filter_FORWARD_POLICIES_pre"
-"""firewalld's chain of the policies that come before the zones."""
+"""firewalld's chain of the policies that come before the zones, before version 2.4."""
+_FIREWALLD_POLICY = "filter_FWD_policy_"
+"""The start of the names of the chains of policies since then: the chains from zone to zone lead to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +164,21 @@ def _with_trusted_source(chain: FilterChain, packet_filter: PacketFilter, subnet
     if chain.name not in _FIREWALLD_ZONES:
         return chain
     matches = _matches(Direction.OUT, subnet)
-    policies = [
-        FilterRule(matches=matches, verdict="jump", argument=other.name)
+    # Which zones a policy is for is not in the rules: each may drop what the zone would accept.
+    names = dict.fromkeys(
+        other.name
         for other in packet_filter.chains
-        if (other.table, other.name) == (chain.table, _FIREWALLD_POLICIES)
-    ]
+        if other.table == chain.table and (other.name == _FIREWALLD_POLICIES or _is_policy(other, chain))
+    )
+    policies = [FilterRule(matches=matches, verdict="jump", argument=name) for name in names]
     return replace(chain, rules=(*policies, FilterRule(matches=matches, verdict="accept"), *chain.rules))
+
+
+def _is_policy(policy: FilterChain, zones: FilterChain) -> bool:
+    """Return whether a chain is that of a policy, which a chain from zone to zone leads to."""
+    name = policy.name.removeprefix(_FIREWALLD_POLICY)
+    of_one_part = name.endswith(("_pre", "_log", "_deny", "_allow", "_post"))
+    return zones.name == _FIREWALLD_ZONES[0] and name != policy.name and not of_one_part
 
 
 def _by_nft(
