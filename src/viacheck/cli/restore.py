@@ -63,6 +63,7 @@ def _restore(path: str) -> ExitStatus:
     saved = _checked(load(path), path)
     result = finish(restore(saved, "started by hand"), path)
     repairs = [*result.actions, *(f"not touched: changed by something else: {line}" for line in result.foreign)]
+    repairs += [f"restored, although something else may have set it: {line}" for line in result.unclear]
     sys.stdout.writelines(f"  {line}\n" for line in repairs)
     if result.equal:
         sys.stdout.write(f"the network equals the state saved at {saved.saved}\n")
