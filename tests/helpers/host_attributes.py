@@ -14,7 +14,7 @@ _SHOWN = {
     "neighbours": "neighbour show nud permanent",
     "proxies": "neighbour show proxy",
     "next hops": "nexthop show",
-    "routes": "route show table all",
+    "routes": "-4 route show table all",
     "routes6": "-6 route show table all",
 }
 _SYSCTLS = "grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward 2>/dev/null | sort"
