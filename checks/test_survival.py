@@ -238,6 +238,8 @@ def _survives(
 def _carried_out(result: DisruptionResult | EventNotRun, expect: Expect) -> DisruptionResult:
     """Return the result of an event that was carried out, and end the check for one that was not."""
     if isinstance(result, EventNotRun):
+        if result.obstacle is EventObstacle.DISTURBED:
+            expect.inconclusive(result.text)
         judge = expect.not_applicable if result.obstacle is EventObstacle.NOT_APPLICABLE else expect.not_run
         judge(result.text)
     return result

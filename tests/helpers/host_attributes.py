@@ -14,10 +14,11 @@ _SHOWN = {
     "neighbours": "neighbour show nud permanent",
     "proxies": "neighbour show proxy",
     "next hops": "nexthop show",
-    "routes": "route show table all",
+    "routes": "-4 route show table all",
     "routes6": "-6 route show table all",
 }
 _SYSCTLS = "grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward 2>/dev/null | sort"
+_INFINITE = 4294967295
 _RUNS = frozenset({
     "valid_life_time", "preferred_life_time", "expires", "linkdown", "dead", "used", "age",
     "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer",
@@ -41,7 +42,7 @@ def host_attributes(run: Callable[[Sequence[str]], str], *, without: str | None 
     }
     for link in found["addresses"]:
         for address in link["addr_info"]:
-            address["dynamic"] = address["valid_life_time"] != 4294967295
+            address["dynamic"] = not address["valid_life_time"]
             address["label"] = address.get("label", "")
     # Of neighbours, and of equal IPv6 routes by several interfaces, the kernel keeps no order that a person chose.
     for name in ("neighbours", "proxies", "routes6"):
@@ -62,5 +63,5 @@ def _without_what_runs(value: Any) -> Any:
         return value
     kept = {key: _without_what_runs(item) for key, item in value.items() if key not in _RUNS}
     if "valid_life_time" in value:
-        kept["valid_life_time"] = min(value["valid_life_time"], 1) if value["valid_life_time"] != 4294967295 else 4294967295
+        kept["valid_life_time"] = value["valid_life_time"] == _INFINITE
     return kept

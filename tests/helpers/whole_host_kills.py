@@ -168,5 +168,6 @@ def end_on_whole_host(lab: Lab, event: str, end: str, moment: random.Random, *, 
     differing = [f"- {line}" for line in before if line not in after]
     differing += [f"+ {line}" for line in after if line not in before]
     if not differing and after != before:
-        differing = ["the order differs"]
+        pairs = zip(before, after, strict=True)
+        differing = ["in another order:", *(f"{old}\n{new}" for old, new in pairs if old != new)]
     return "\n".join([*differing, log]) if differing else ""

@@ -115,6 +115,23 @@ def test_without_a_saved_state_it_says_so(host: GuardedHost, folder: Path) -> No
     assert restore(host, folder, "--state", str(other)) == (4, f"viacheck restore: {other}: there is no saved state\n")
 
 
+@pytest.mark.parametrize("options", [(), ("--forget",)], ids=["restore", "forget"])
+def test_a_path_that_names_another_kind_of_file_is_refused_and_stays(
+    host: GuardedHost, folder: Path, options: tuple[str, ...]
+) -> None:
+    folder.mkdir(mode=0o700)
+    fifo, other = folder / "fifo", folder / "other"
+    os.mkfifo(fifo)
+    other.write_text("a file of somebody\n")
+    assert restore(host, folder, "--state", str(fifo), *options) == (
+        4, f"viacheck restore: {fifo}: is a FIFO, not a regular file\n",
+    )  # fmt: skip
+    status, said = restore(host, folder, "--state", str(other), *options)
+    assert (status, said.count("\n")) == (4, 1)
+    assert said.startswith(f"viacheck restore: {other}: not a saved state")
+    assert other.exists()
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"schema": "viacheck.saved-state/1"}', '{"schema": "something/2"}', "[1]"])
 def test_a_file_that_holds_something_else_is_no_saved_state(host: GuardedHost, folder: Path, text: str) -> None:
     folder.mkdir(mode=0o700)

@@ -238,8 +238,8 @@ def test_a_live_host_has_a_guard_around_the_event(opened: Opened) -> None:
             self.guarded: list[str] = []
 
         @contextlib.contextmanager
-        def around(self, event: Event) -> Iterator[None]:
-            yield
+        def around(self, event: Event) -> Iterator[list[str]]:
+            yield []
             self.guarded += event.touches
             argv = ["ip", "route", "add", "default", "via", "10.10.50.1", "dev", "wlan0", "table", "200"]
             argv += ["proto", "static"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from reports.report_files import read_outcome
 from tests.helpers.front_door import Finished, command, finished
+from tests.helpers.guarded_host import until
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from tests.helpers.person_at_terminal import PersonAtTerminal
 from tests.helpers.terminal import at_a_terminal
 from viacheck.model.result import CheckResult, RunResult, TimelineEvidence, Verdict
 
@@ -59,6 +62,25 @@ def test_the_flap_is_shown_and_the_host_restored(host: HandMadeHost, tmp_path: P
     assert any("the host was restored" in note and "equals its saved state" in note for note in target.notes)
     assert done.outcome.run.disruptive
     assert state(host) == before
+
+
+def test_what_a_person_removes_meanwhile_is_not_blamed_on_the_flap(host: HandMadeHost, tmp_path: Path) -> None:
+    site = write_site(tmp_path, CONSENTING)
+    rule = "from 172.17.0.0/16 lookup wlan0rt"
+    run = ThreadPoolExecutor(1).submit(
+        host.viacheck, "--allow-disruptive", "-k", "FLAP-01", site=site, report_dir=tmp_path / "report"
+    )
+    with PersonAtTerminal(host.namespace) as person:
+        until(lambda: "DOWN" in host.ip("-br link show dev wlan0"), "wlan0 is set down", 60)
+        person.types("rule del from 172.17.0.0/16 table 200")
+        done = run.result()
+    flap = link_flap(done.outcome)
+    assert flap.verdict is Verdict.INCONCLUSIVE, flap.observed
+    assert "a person removed something during" in flap.observed
+    assert "rule: priority 32765 from 172.17.0.0/16 lookup 200, removed by ip (pid " in flap.observed
+    assert flap.diagnosis is None
+    assert rule not in host.ip("rule"), "what the person removed is not restored"
+    assert "default via 10.10.50.1" in host.ip("route show table 200"), "what the flap removed is restored"
 
 
 LEAVE_UNDONE = """\

@@ -147,9 +147,9 @@ def test_a_host_is_put_back_that_networkd_has_taken_rules_from(
         armed: Armed
 
         @contextlib.contextmanager
-        def around(self, event: Event) -> Iterator[None]:
+        def around(self, event: Event) -> Iterator[list[str]]:
             with guard(target.host, event.touches, timeout=30, tables=(200,), state_dir=str(tmp_path)) as self.armed:
-                yield
+                yield []
 
     target, guarding = opened(f"{NAME}+foreign-rules-purged"), Guard()
     before = target.snapshot

@@ -13,6 +13,7 @@ from viacheck.guard.network_state import boot_id, namespace_inode
 from viacheck.guard.restore import finish, restore
 from viacheck.guard.saved_state import FINISHED, UNFINISHED, NoSavedState, SavedState, load
 from viacheck.model.exit_status import ExitStatus, UsageError
+from viacheck.user_file import special_kind_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace) -> ExitStatus:
     path = options.state or os.path.join(folder, UNFINISHED)
     if not os.path.exists(path):
         return _nothing_to_restore(path, folder)
+    if (kind := special_kind_of(path)) is not None:
+        raise UsageError(f"{path}: is {kind}, not a regular file")
     try:
         lock = acquire(folder, "viacheck restore")
     except LockHeld as error:
@@ -40,6 +43,9 @@ def run(options: argparse.Namespace) -> ExitStatus:
         raise UsageError(str(error)) from None
     try:
         if options.forget:
+            if os.path.basename(path) != UNFINISHED:
+                # Only a run's own file is deleted whatever is in it: a path that was mistyped names another file.
+                load(path)
             os.unlink(path)
             sys.stdout.write(f"{path}: deleted; the network stays as it is\n")
             return ExitStatus.OK
@@ -63,6 +69,7 @@ def _restore(path: str) -> ExitStatus:
     saved = _checked(load(path), path)
     result = finish(restore(saved, "started by hand"), path)
     repairs = [*result.actions, *(f"not touched: changed by something else: {line}" for line in result.foreign)]
+    repairs += [f"restored, although something else may have set it: {line}" for line in result.unclear]
     sys.stdout.writelines(f"  {line}\n" for line in repairs)
     if result.equal:
         sys.stdout.write(f"the network equals the state saved at {saved.saved}\n")

@@ -26,6 +26,10 @@ class EventNotApplicable(Exception):
     """The event does not belong to this target; the message says why."""
 
 
+class EventDisturbed(Exception):
+    """A person removed something during the event, so that its result is not the event's; the message names it."""
+
+
 class EventNotPossible(Exception):
     """The event cannot be carried out here; the message says what would make it possible."""
 
@@ -186,8 +190,8 @@ class LabControl(CableControl, Restarts, Protocol):
 class Guard(Protocol):
     """Restores a host after an event."""
 
-    def around(self, event: Event) -> AbstractContextManager[object]:
-        """Guard the host while the event happens and is watched."""
+    def around(self, event: Event) -> AbstractContextManager[list[str]]:
+        """Guard the host while the event happens and is watched; then the list has what a person removed meanwhile."""
 
 
 class Disruption(Guard, Protocol):
@@ -200,9 +204,9 @@ class Disruption(Guard, Protocol):
 class NoGuard:
     """The guard of a host that is thrown away."""
 
-    def around(self, event: Event) -> AbstractContextManager[object]:  # noqa: ARG002
+    def around(self, event: Event) -> AbstractContextManager[list[str]]:  # noqa: ARG002
         """Do nothing."""
-        return contextlib.nullcontext()
+        return contextlib.nullcontext([])
 
 
 class Event(Protocol):

@@ -17,6 +17,7 @@ from viacheck.disruption.controls import (
     EgressNotAsIntended,
     Event,
     EventContext,
+    EventDisturbed,
     EventNotApplicable,
     EventNotPossible,
     Guard,
@@ -28,6 +29,7 @@ from viacheck.disruption.runner import DisruptionRun, HostUnderTest
 from viacheck.disruption.shared_clone import SharedClone
 from viacheck.disruption.shared_events import Follower, FollowerResult, SharedResults, made_once
 from viacheck.model.intent import SIDE_EVENTS
+from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle
 from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
@@ -49,6 +51,7 @@ _OBSTACLES = {
     EventNotApplicable: EventObstacle.NOT_APPLICABLE,
     EventNotPossible: EventObstacle.NOT_POSSIBLE,
     EgressNotAsIntended: EventObstacle.EGRESS_NOT_AS_INTENDED,
+    EventDisturbed: EventObstacle.DISTURBED,
 }
 
 
@@ -196,23 +199,34 @@ class DisruptionTests:
             EventNotApplicable: the event does not belong to this target.
             EventNotPossible: the event cannot be carried out here.
             EgressNotAsIntended: the packets do not leave as intended before the event.
+            EventDisturbed: the egress did not recover, and a person removed something meanwhile.
         """
         clone = self.target.services.clone
         host = self._watched(clone() if clone is not None else self.target)
         try:
             event = make(host.target)
-            with self._guard.around(event), contextlib.ExitStack() as opened:
-                if self._peers is None:
-                    return DisruptionRun(host, self.target, event).result()
-                followers = [
-                    Follower(agent, self._judge_of(opened.enter_context(contextlib.closing(target))))
-                    for agent, target in self._peers.concerned_by(event.name)
-                    if target.agent is not None
-                ]
-                with made_once(event, followers, self._peers.shared) as leading:
-                    return DisruptionRun(host, self.target, leading).result()
+            with self._guard.around(event) as removed_by_person:
+                result = self._with_followers(host, event)
         finally:
             host.close()
+        if removed_by_person and not result.survived(seconds(self.target.intent.egress.recover_within)):
+            raise EventDisturbed(
+                f"not judged: a person removed something during {event.title}, so this is not its effect: "
+                + "; ".join(removed_by_person)
+            )
+        return result
+
+    def _with_followers(self, host: HostUnderTest, event: Event) -> DisruptionResult:
+        if self._peers is None:
+            return DisruptionRun(host, self.target, event).result()
+        with contextlib.ExitStack() as opened:
+            followers = [
+                Follower(agent, self._judge_of(opened.enter_context(contextlib.closing(target))))
+                for agent, target in self._peers.concerned_by(event.name)
+                if target.agent is not None
+            ]
+            with made_once(event, followers, self._peers.shared) as leading:
+                return DisruptionRun(host, self.target, leading).result()
 
     def _judge_of(self, target: DisruptionTarget) -> Callable[[Event], FollowerResult]:
         """Return the function that watches another agent of the host through an event."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from viacheck.disruption.consent import consent_missing, cuts_management
 from viacheck.disruption.controls import DisruptionTarget, Event, EventNotPossible
 from viacheck.disruption.shared_events import SHARED
+from viacheck.guard.comparison import REMOVED_BY
 from viacheck.guard.guard import GuardRefused, guard
 from viacheck.guard.lock import LockHeld
 from viacheck.guard.restore import RestoreResult, time_for
@@ -112,7 +113,7 @@ def events_chosen(intent: Intent, named: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in LIVE_EVENTS if name in wanted)
 
 
-_RECONFIGURING = frozenset({"ifupdown", "networkd-restart"})
+_RECONFIGURING = frozenset({"ifupdown", "networkd-restart", "networkmanager-restart", "netplan-apply"})
 """The events in which a network manager adds and sets what its files say."""
 _REMOVALS_SHOWN = 10
 
@@ -162,8 +163,11 @@ class LiveDisruption:
         return cuts_management(interfaces, sessions, self._flap_management)
 
     @contextlib.contextmanager
-    def around(self, event: Event) -> Iterator[None]:
+    def around(self, event: Event) -> Iterator[list[str]]:
         """Save the host's state under a watchdog while the event happens, and restore it after the event.
+
+        Yields:
+            A list that is filled when the event is over: what a person removed meanwhile.
 
         Raises:
             EventNotPossible: the event would cut the operator's session, the state cannot be saved, or another run is
@@ -179,14 +183,18 @@ class LiveDisruption:
         host = self._target.snapshot.host
         objects = len(host.routes) + len(host.rules) + len(host.addresses)
         timeout = plan_of(intent, self._events).timeout(objects)
+        removed_by_person: list[str] = []
         try:
             with guard(
                 self._target.host, interfaces, timeout=timeout, reconfigures=event.name in _RECONFIGURING, tables=tables
             ) as armed:
-                yield
+                yield removed_by_person
         except (GuardRefused, LockHeld) as error:
             raise EventNotPossible(str(error)) from None
         if armed.result is not None:
+            removed_by_person += [
+                line.removeprefix("- ") for line in armed.result.foreign if f", {REMOVED_BY} " in line
+            ]
             in_time = armed.result.reason != TIMED_OUT
             remarks = self._target.notes if armed.result.equal and in_time else self._target.alerts
             remarks.append(f"after {event.title}: {_restore_text(armed.result, timeout)}")
@@ -204,6 +212,8 @@ def _restore_text(result: RestoreResult, timeout: float) -> str:
     added = "; ".join([*removals[:_REMOVALS_SHOWN], *more])
     foreign = f"; added during the event: {added}" if added else ""
     foreign += f"; not touched: changed by something else: {'; '.join(result.foreign)}" if result.foreign else ""
+    if result.unclear:
+        foreign += f"; restored, although something else may have removed or set it: {'; '.join(result.unclear)}"
     if result.equal:
         unmarked = f"; {result.unmarked}: '--forget' of './viacheck restore' deletes it" if result.unmarked else ""
         return f"the host was restored within {result.seconds:.1f} s and equals its saved state{unmarked}{foreign}"

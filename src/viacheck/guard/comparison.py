@@ -8,6 +8,8 @@ addresses with a lifetime (a lease, SLAAC) and routes with the protocol of a DHC
 A change that runs no network manager, such as a link flap, adds nothing and sets nothing but a link up or down. Then
 everything else that was added or set is foreign, on the change's interfaces and tables too, unless it repeats or
 replaces a saved object, as a program does that reacts to the change.
+
+What a person removed meanwhile is foreign too, as far as the watchdog saw it (:mod:`viacheck.guard.removals`).
 """
 
 from __future__ import annotations
@@ -15,13 +17,18 @@ from __future__ import annotations
 from functools import cached_property
 
 from viacheck.guard.network_state import KernelState, LinkState
+from viacheck.guard.removals import Removals
 from viacheck.guard.saved_state import SavedState
 from viacheck.netlink.route_message import KernelRoute
+from viacheck.netlink.rtnetlink import RtnetlinkMessage
 
 DAEMON_PROTOCOLS = frozenset({8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 42, 99, 186, 187, 188, 189, 192})
 """RTPROT_* of linux/rtnetlink.h that name a running program: router advertisements, DHCP clients, routing daemons."""
 SHARED_TABLES = frozenset({0, 253, 254, 255})
 """unspec, default, main, local: every packet passes them, so they belong to no change."""
+
+
+REMOVED_BY = "removed by"
 
 
 class InterfaceGone(Exception):
@@ -41,8 +48,8 @@ class StateComparison:
         interfaces: names of the interfaces that the change is about.
     """
 
-    def __init__(self, saved: SavedState, current: KernelState) -> None:
-        self.saved, self.current = saved, current
+    def __init__(self, saved: SavedState, current: KernelState, removals: Removals) -> None:
+        self.saved, self.current, self._removals = saved, current, removals
         self.elapsed = saved.elapsed()
         self.saved_names = {link.index: link.name for link in saved.links}
         self.current_names = {link.index: self._saved_name(link) for link in current.links}
@@ -66,6 +73,23 @@ class StateComparison:
         if name not in self.index:
             raise InterfaceGone(name)
         return self.index[name]
+
+    def removed_by_person(self, message: RtnetlinkMessage) -> bool:
+        """Return whether a person removed a saved object, which is missing now."""
+        return self._removals.by_person(message, self.saved_names) is not None
+
+    def person_text(self, message: RtnetlinkMessage) -> str:
+        """Return who removed a saved object, to add to its text; empty unless a person did."""
+        person = self._removals.by_person(message, self.saved_names)
+        return f", {REMOVED_BY} {person} in another login session" if person is not None else ""
+
+    def unclear(self, noun: str, text: str, message: RtnetlinkMessage) -> list[str]:
+        """Return the line about a saved object that is restored although a program removed it, if one did.
+
+        A change that runs a network manager has many programs that remove objects and end.
+        """
+        program = self._removals.by_program(message, self.saved_names) if not self.saved.reconfigures else None
+        return [f"{noun}: {text}, {REMOVED_BY} {program}"] if program is not None else []
 
     @cached_property
     def links(self) -> dict[str, LinkState]:

@@ -21,6 +21,8 @@ class StateDifference:
     repairs: list[Repair] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     """Lines about the changes of something else."""
+    unclear: list[str] = field(default_factory=list)
+    """Lines about what is restored although something else than the change may have removed or set it."""
     settling: bool = False
     """The kernel is still changing something by itself, such as a carrier."""
 
@@ -29,6 +31,7 @@ class StateDifference:
         self.lines += other.lines
         self.repairs += other.repairs
         self.foreign += other.foreign
+        self.unclear += other.unclear
         self.settling = self.settling or other.settling
 
 

@@ -17,10 +17,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from viacheck.guard.lock import Lock, NoStateDirectory, acquire, default_state_dir
+from viacheck.guard.removals import RUN_MARK
 from viacheck.guard.restore import RestoreResult, finish, restore, restore_timeout
 from viacheck.guard.saved_state import UNFINISHED, SavedState, discard, save, take_state
 from viacheck.guard.watchdog.handle import NotArmed, Watchdog
-from viacheck.guard.watchdog.process import RUN_MARK
 from viacheck.host.namespace import Namespace
 from viacheck.netlink.rtnetlink import RouteSocket
 

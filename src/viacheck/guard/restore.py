@@ -21,6 +21,7 @@ from viacheck.guard.objects.nexthop_repair import compare_nexthops
 from viacheck.guard.objects.route_repair import compare_routes
 from viacheck.guard.objects.rule_repair import compare_rules
 from viacheck.guard.objects.sysctl_repair import compare_sysctls
+from viacheck.guard.removals import Removals
 from viacheck.guard.saved_state import SavedState, mark_restored
 from viacheck.netlink.rtnetlink import ChangeListener, RouteSocket
 
@@ -57,6 +58,8 @@ class RestoreResult:
     """One line for each object that differs, ``-`` missing and ``+`` new, and each repair that the kernel refused."""
     foreign: tuple[str, ...] = ()
     """The changes that something else made meanwhile. They are not touched."""
+    unclear: tuple[str, ...] = ()
+    """What was restored although something else than the change may have removed or set it."""
     actions: tuple[str, ...] = ()
     """The repairs that were made."""
     reason: str = ""
@@ -82,6 +85,7 @@ class RestoreResult:
             equal=fields["equal"],
             difference=tuple(fields["difference"]),
             foreign=tuple(fields["foreign"]),
+            unclear=tuple(fields["unclear"]),
             actions=tuple(fields["actions"]),
             reason=fields["reason"],
             seconds=fields["seconds"],
@@ -99,14 +103,16 @@ def restore_timeout(saved: SavedState) -> float:
     return RESTORE_TIMEOUT + time_for(len(saved.routes) + len(saved.rules) + len(saved.addresses))
 
 
-def restore(saved: SavedState, reason: str) -> RestoreResult:
+def restore(saved: SavedState, reason: str, removals: Removals | None = None) -> RestoreResult:
     """Restore the calling thread's network namespace, within :func:`restore_timeout`.
+
+    Without ``removals``, every object that is missing counts as removed by the change.
 
     A state that cannot be read is a result that is not equal, with the kernel's reason.
     """
     began = time.monotonic()
     try:
-        return _restore(saved, reason, began, restore_timeout(saved))
+        return _restore(saved, reason, began, restore_timeout(saved), removals or Removals())
     except OSError as error:
         return RestoreResult(
             equal=False,
@@ -127,16 +133,17 @@ def finish(result: RestoreResult, path: str) -> RestoreResult:
     return result
 
 
-def _restore(saved: SavedState, reason: str, began: float, timeout: float) -> RestoreResult:
+def _restore(saved: SavedState, reason: str, began: float, timeout: float, removals: Removals) -> RestoreResult:
     actions: list[str] = []
     unchanged_passes = passes = 0
     last: list[str] = []
+    unclear: dict[str, None] = {}
     with RouteSocket() as netlink, ChangeListener() as changes:
         while True:
-            done, refused = _one_pass(saved, netlink)
+            done, refused = _one_pass(saved, netlink, removals, unclear)
             actions += done
             changes.forget()
-            difference = compare(saved, netlink)
+            difference = compare(saved, netlink, removals)
             passes, unchanged_passes = passes + 1, unchanged_passes + 1 if difference.lines == last else 0
             last = difference.lines
             remaining = began + timeout - time.monotonic()
@@ -145,40 +152,51 @@ def _restore(saved: SavedState, reason: str, began: float, timeout: float) -> Re
                 break
             if unchanged_passes or passes > _PASSES_AT_ONCE or not difference.repairs:
                 changes.wait(min(remaining, _PAUSE))
-    more = len(difference.foreign) - _FOREIGN_SHOWN
+    if removals.lost:
+        unclear["more was announced than could be received: what a person removed meanwhile may be restored"] = None
     return RestoreResult(
         equal=not difference.lines,
         difference=(*difference.lines, *refused) if difference.lines else (),
-        foreign=(*difference.foreign[:_FOREIGN_SHOWN], *([f"and {more} more"] if more > 0 else [])),
+        foreign=_shortened(difference.foreign),
+        unclear=_shortened(list(unclear)),
         actions=tuple(actions),
         reason=reason,
         seconds=_since(began),
     )
 
 
+def _shortened(lines: list[str]) -> tuple[str, ...]:
+    more = len(lines) - _FOREIGN_SHOWN
+    return (*lines[:_FOREIGN_SHOWN], *([f"and {more} more"] if more > 0 else []))
+
+
 def _since(began: float) -> float:
     return round(time.monotonic() - began, 4)
 
 
-def compare(saved: SavedState, netlink: RouteSocket) -> StateDifference:
+def compare(saved: SavedState, netlink: RouteSocket, removals: Removals) -> StateDifference:
     """Return the difference between the saved state and the current state of the calling thread's namespace.
 
     Raises:
         OSError: when the state cannot be read.
     """
-    difference, comparison = StateDifference(), StateComparison(saved, CurrentState(netlink))
+    difference, comparison = StateDifference(), StateComparison(saved, CurrentState(netlink), removals)
     for compare_objects in _COMPARISONS:
         difference.add(compare_objects(comparison))
     return difference
 
 
-def _one_pass(saved: SavedState, netlink: RouteSocket) -> tuple[list[str], list[str]]:
+def _one_pass(
+    saved: SavedState, netlink: RouteSocket, removals: Removals, unclear: dict[str, None]
+) -> tuple[list[str], list[str]]:
     """Repair each kind of object once; return the repairs that were made, and those that the kernel refused."""
     done: list[str] = []
     refused: list[str] = []
-    comparison = StateComparison(saved, CurrentState(netlink))
+    comparison = StateComparison(saved, CurrentState(netlink), removals)
     for compare_objects in _COMPARISONS:
-        repairs = compare_objects(comparison).repairs
+        difference = compare_objects(comparison)
+        unclear |= dict.fromkeys(difference.unclear)
+        repairs = difference.repairs
         for repair in repairs:
             try:
                 repair.apply(netlink)
@@ -188,5 +206,5 @@ def _one_pass(saved: SavedState, netlink: RouteSocket) -> tuple[list[str], list[
                 done.append(repair.text)
         if repairs:
             # The objects that depend on these may have changed with them.
-            comparison = StateComparison(saved, CurrentState(netlink))
+            comparison = StateComparison(saved, CurrentState(netlink), removals)
     return done, refused

@@ -27,6 +27,7 @@ from viacheck.guard.network_state import (
 from viacheck.guard.object_text import object_text
 from viacheck.netlink import rtnetlink
 from viacheck.netlink.rtnetlink import RouteSocket, RtnetlinkMessage
+from viacheck.user_file import read_file
 
 SCHEMA = "viacheck.saved-state/1"
 UNFINISHED, FINISHED, OUTCOME, LOG = "saved-state.json", "restored-state.json", "outcome.json", "watchdog.log"
@@ -136,9 +137,7 @@ def load(path: str) -> SavedState:
         NoSavedState: when the file is missing, or holds anything else.
     """
     try:
-        with open(path, "rb") as file:
-            document = json.load(file)
-        return _decode(document)
+        return _decode(json.loads(read_file(path)))
     except OSError as error:
         raise NoSavedState(f"{path}: {error.strerror}") from None
     except _OtherVersion:

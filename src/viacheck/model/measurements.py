@@ -188,6 +188,8 @@ class EventObstacle(StrEnum):
     """The event cannot be carried out here."""
     EGRESS_NOT_AS_INTENDED = "egress-not-as-intended"
     """The agent's packets do not leave as intended before the event."""
+    DISTURBED = "disturbed"
+    """A person removed something during the event, so that its result is not the event's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,12 @@ def compare_addresses(comparison: StateComparison) -> StateDifference:
             _add_lines(difference.foreign, comparison, before, after)
             continue
         removed, added = _foreign_changes(comparison, before, after)
-        _add_lines(difference.foreign, comparison, removed, added)
+        kept = [address for address in removed if comparison.removed_by_person(address)]
+        difference.foreign += [
+            f"- address: {object_text(address, comparison.saved_names)}{comparison.person_text(address)}"
+            for address in kept
+        ]
+        _add_lines(difference.foreign, comparison, [address for address in removed if address not in kept], added)
         before = [address for address in before if address not in removed]
         after = [address for address in after if address not in added]
         if family == AF_INET6:
@@ -104,7 +109,12 @@ def _foreign_changes(
     removed = []
     for address in before:
         valid = _lifetimes(address)[1]
-        if local_address(address) in current or valid == INFINITE:
+        if local_address(address) in current:
+            continue
+        if comparison.removed_by_person(address):
+            removed.append(address)
+            continue
+        if valid == INFINITE:
             continue
         # Its program added another instead; it expired meanwhile; or only the kernel adds it (a temporary address).
         temporary = address.body[0] == AF_INET6 and _flags(address) & _TEMPORARY
@@ -206,6 +216,7 @@ def _add(comparison: StateComparison, difference: StateDifference, interface: st
     payload = _payload(moved, flags, (preferred, valid))
     verb = codec.NLM_F_CREATE | codec.NLM_F_EXCL
     text = f"restored address: {object_text(address, comparison.saved_names)}"
+    difference.unclear += comparison.unclear("address", object_text(address, comparison.saved_names), address)
     difference.repairs.append(RouteSocketRepair(text, rtnetlink.RTM_NEWADDR, verb, payload))
 
 

@@ -27,6 +27,10 @@ def compare_neighbours(comparison: StateComparison) -> StateDifference:
     if not comparison.saved.reconfigures:
         add_lines(difference.foreign, "neighbour", (), (current_entries[place] for place in removed))
         removed = []
+    kept = [place for place in missing if comparison.removed_by_person(saved[place])]
+    texts = ((saved_entries[place], comparison.person_text(saved[place])) for place in kept)
+    difference.foreign += [f"- neighbour: {entry.text}{person}" for entry, person in texts]
+    missing = [place for place in missing if place not in kept]
     add_lines(
         difference.lines,
         "neighbour",
@@ -44,6 +48,7 @@ def compare_neighbours(comparison: StateComparison) -> StateDifference:
             payload = _configured(RtnetlinkMessage(neighbour.kind, body, neighbour.attributes)).encode()
             verb = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
             text = f"restored neighbour: {saved_entries[place].text}"
+            difference.unclear += comparison.unclear("neighbour", saved_entries[place].text, neighbour)
             difference.repairs.append(RouteSocketRepair(text, rtnetlink.RTM_NEWNEIGH, verb, payload))
     return difference
 

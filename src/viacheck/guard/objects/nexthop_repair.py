@@ -39,6 +39,13 @@ def concerned_nexthops(comparison: StateComparison) -> frozenset[int]:
     return frozenset(concerned)
 
 
+def nexthops_removed_by_person(comparison: StateComparison) -> frozenset[int]:
+    """Return the ids of the next hops that a person removed: the kernel removed their routes with them."""
+    present = {nexthop.number(_ID) for nexthop in comparison.current.nexthops}
+    missing = (nexthop for nexthop in comparison.saved.nexthops if nexthop.number(_ID) not in present)
+    return frozenset(nexthop.number(_ID) for nexthop in missing if comparison.removed_by_person(nexthop))
+
+
 def compare_nexthops(comparison: StateComparison) -> StateDifference:
     """Compare the next hops; the members of groups are restored before the groups."""
     difference, concerned = StateDifference(), concerned_nexthops(comparison)
@@ -59,9 +66,13 @@ def compare_nexthops(comparison: StateComparison) -> StateDifference:
         if wanted is not None and wanted == present:
             continue
         text = object_text(nexthop, comparison.saved_names)
+        if number not in current and comparison.removed_by_person(nexthop):
+            difference.foreign.append(f"- nexthop: {text}{comparison.person_text(nexthop)}")
+            continue
         (difference.lines if number in concerned else difference.foreign).append(f"- nexthop: {text}")
         if number in concerned and wanted is not None:
             verb = codec.NLM_F_CREATE | codec.NLM_F_REPLACE
+            difference.unclear += comparison.unclear("nexthop", text, nexthop)
             repair = RouteSocketRepair(f"restored nexthop: {text}", rtnetlink.RTM_NEWNEXTHOP, verb, wanted)
             difference.repairs.append(repair)
     return difference

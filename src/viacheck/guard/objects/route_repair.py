@@ -13,7 +13,7 @@ from viacheck.guard.comparison import DAEMON_PROTOCOLS, InterfaceGone, StateComp
 from viacheck.guard.difference import ListEntry, StateDifference, add_lines, ordered_changes, unordered_changes
 from viacheck.guard.object_text import object_text
 from viacheck.guard.objects.address_repair import foreign_addresses, local_address
-from viacheck.guard.objects.nexthop_repair import concerned_nexthops
+from viacheck.guard.objects.nexthop_repair import concerned_nexthops, nexthops_removed_by_person
 from viacheck.guard.repair import RouteSocketRepair
 from viacheck.netlink import codec, rtnetlink
 from viacheck.netlink.route_message import KernelRoute, RouteKey
@@ -26,7 +26,7 @@ def compare_routes(comparison: StateComparison) -> StateDifference:
     concerned, others = _concerned(comparison), foreign_addresses(comparison)
     saved, current = _by_key(comparison.saved_routes), _by_key(comparison.current_routes)
     restored: list[tuple[int, RouteSocketRepair]] = []
-    replaced = _destinations_with_a_loss(comparison)
+    replaced, lost_nexthops = _destinations_with_a_loss(comparison), nexthops_removed_by_person(comparison)
     for key in dict.fromkeys((*saved, *current)):
         before, after = saved.get(key, []), current.get(key, [])
         if comparison.same_names and [route.message for route in before] == [route.message for route in after]:
@@ -38,7 +38,18 @@ def compare_routes(comparison: StateComparison) -> StateDifference:
             add_lines(difference.foreign, "route", _entries(before), _entries(after))
             continue
         removed, added = _foreign_changes(comparison, others, before, after, replaced)
-        add_lines(difference.foreign, "route", _entries(removed), _entries(added))
+        present = {route.identity for route in after}
+        removed += [
+            route
+            for route in before
+            if route.identity not in present
+            and route not in removed
+            and (route.nexthop in lost_nexthops or comparison.removed_by_person(route.message))
+        ]
+        add_lines(
+            difference.foreign, "route",
+            _entries(removed, lambda route: comparison.person_text(route.message)), _entries(added),
+        )  # fmt: skip
         restored += _restore(
             comparison,
             difference,
@@ -140,8 +151,8 @@ def _by_another_interface(comparison: StateComparison, route: KernelRoute, known
     return bool(unknown) and unknown.isdisjoint(comparison.interfaces)
 
 
-def _entries(routes: Iterable[KernelRoute]) -> list[ListEntry]:
-    return [ListEntry(route.identity, _text(route)) for route in routes]
+def _entries(routes: Iterable[KernelRoute], more: Callable[[KernelRoute], str] = lambda _route: "") -> list[ListEntry]:
+    return [ListEntry(route.identity, _text(route) + more(route)) for route in routes]
 
 
 def _text(route: KernelRoute) -> str:
@@ -173,6 +184,7 @@ def _restore(
             continue
         payload = _payload(comparison, route)
         if payload is not None:
+            difference.unclear += comparison.unclear("route", _text(route), route.message)
             verb = codec.NLM_F_CREATE | codec.NLM_F_APPEND
             repair = RouteSocketRepair(f"restored route: {_text(route)}", rtnetlink.RTM_NEWROUTE, verb, payload)
             restored.append((route.rank, repair))

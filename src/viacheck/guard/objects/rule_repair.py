@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from viacheck.guard.comparison import DAEMON_PROTOCOLS, StateComparison
 from viacheck.guard.difference import ListEntry, StateDifference, add_lines, ordered_changes
@@ -36,6 +36,12 @@ def compare_rules(comparison: StateComparison) -> StateDifference:
         ]
         add_lines(difference.foreign, "rule", (), _entries(foreign))
         after = [rule for rule in after if rule not in foreign]
+        present = {_identity(rule) for rule in after}
+        removed_by_person = [
+            rule for rule in before if _identity(rule) not in present and comparison.removed_by_person(rule)
+        ]
+        add_lines(difference.foreign, "rule", _entries(removed_by_person, comparison.person_text), ())
+        before = [rule for rule in before if rule not in removed_by_person]
         removed, missing = ordered_changes([_identity(rule) for rule in before], [_identity(rule) for rule in after])
         if not removed and not missing:
             continue
@@ -45,6 +51,7 @@ def compare_rules(comparison: StateComparison) -> StateDifference:
             difference.repairs.append(RouteSocketRepair(text, rtnetlink.RTM_DELRULE, 0, _payload(rule)))
         for rule in (before[place] for place in missing):
             text = f"restored rule: {object_text(rule, {})}"
+            difference.unclear += comparison.unclear("rule", object_text(rule, {}), rule)
             repair = RouteSocketRepair(text, rtnetlink.RTM_NEWRULE, codec.NLM_F_CREATE, _payload(rule))
             difference.repairs.append(repair)
     return difference
@@ -58,8 +65,10 @@ def _by_priority(rules: Iterable[RtnetlinkMessage]) -> dict[tuple[int, int], lis
     return groups
 
 
-def _entries(rules: Iterable[RtnetlinkMessage]) -> list[ListEntry]:
-    return [ListEntry(_identity(rule), object_text(rule, {})) for rule in rules]
+def _entries(
+    rules: Iterable[RtnetlinkMessage], more: Callable[[RtnetlinkMessage], str] = lambda _rule: ""
+) -> list[ListEntry]:
+    return [ListEntry(_identity(rule), object_text(rule, {}) + more(rule)) for rule in rules]
 
 
 def _identity(rule: RtnetlinkMessage) -> Hashable:

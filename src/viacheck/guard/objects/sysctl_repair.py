@@ -20,5 +20,6 @@ def compare_sysctls(comparison: StateComparison) -> StateDifference:
                 difference.foreign.append(line)
                 continue
             difference.lines.append(line)
+            difference.unclear.append(f"sysctl: {text}, was set to {current}")
             difference.repairs.append(SysctlRepair(f"sysctl: {text}", path, value))
     return difference

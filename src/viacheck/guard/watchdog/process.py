@@ -19,6 +19,7 @@ import sys
 import time
 
 from viacheck.atomic_file import write_file
+from viacheck.guard.removals import RUN_MARK, RemovalListener
 from viacheck.guard.restore import RestoreResult, finish, restore
 from viacheck.guard.saved_state import MODE, OUTCOME, SavedState, load
 
@@ -28,8 +29,6 @@ LINGER = 10
 """After the time limit a run that was only stopped may continue. Its end is awaited for this many limits more, and the
 state is restored once again."""
 
-RUN_MARK = "VIACHECK_GUARDED_RUN"
-"""Environment variable of every command that the run starts while it is guarded."""
 _COMMANDS_TIMEOUT = 10.0
 """Seconds for the commands of a run that is gone; a command that lives longer was meant to stay (a DHCP client)."""
 
@@ -43,16 +42,17 @@ def main(argv: list[str]) -> int:
     path, seconds = argv[0], float(argv[3])
     channel, run = socket.socket(fileno=int(argv[1])), int(argv[2])
     saved = load(path)
+    listener = RemovalListener(os.getppid())
     _log(f"armed for {', '.join(saved.interfaces)}, {seconds:g} s")
     channel.sendall(ARMED)
-    reason = _wait(channel, run, seconds)
+    reason = _wait(channel, run, seconds, listener)
     if reason == TIMED_OUT:
-        _restore(saved, path, TIMED_OUT)
-        reason = _wait(channel, run, LINGER * seconds)
+        _restore(saved, path, TIMED_OUT, listener)
+        reason = _wait(channel, run, LINGER * seconds, listener)
         reason = TIMED_OUT if reason == RUN_ENDED else reason
-    result = _restore(saved, path, reason)
+    result = _restore(saved, path, reason, listener)
     if reason == RUN_GONE and _wait_for_commands(str(saved.boottime)):
-        result = _restore(saved, path, "the commands of the run have ended")
+        result = _restore(saved, path, "the commands of the run have ended", listener)
     result = finish(result, path)
     if result.unmarked:
         _log(f"restored, but not marked as restored: {result.unmarked}")
@@ -63,13 +63,18 @@ def main(argv: list[str]) -> int:
     return 0 if result.equal else 1
 
 
-def _wait(channel: socket.socket, run: int, seconds: float) -> str:
+def _wait(channel: socket.socket, run: int, seconds: float, listener: RemovalListener) -> str:
     """Wait for the end of the run, at most ``seconds``; return the reason to restore."""
-    poll = select.poll()
+    poll, deadline = select.poll(), time.monotonic() + seconds
     poll.register(channel, select.POLLIN | select.POLLHUP)
+    poll.register(listener, select.POLLIN)
     if run >= 0:
         poll.register(run, select.POLLIN)
-    ready = dict(poll.poll(seconds * 1000))
+    while True:
+        ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+        if ready.pop(listener.fileno(), None) is None or ready:
+            break
+        listener.read()
     if channel.fileno() in ready:
         try:
             return RUN_ENDED if channel.recv(len(END)) == END else RUN_GONE
@@ -101,10 +106,12 @@ def _commands(mark: str) -> list[int]:
     return pids
 
 
-def _restore(saved: SavedState, path: str, reason: str) -> RestoreResult:
+def _restore(saved: SavedState, path: str, reason: str, listener: RemovalListener) -> RestoreResult:
     _log(f"{reason}: restoring")
-    result = restore(saved, reason)
-    for line in (*result.actions, *(f"foreign {line}" for line in result.foreign), *result.difference):
+    result = restore(saved, reason, listener.removals({link.index: link.name for link in saved.links}))
+    listener.forget()
+    foreign = (f"foreign {line}" for line in (*result.foreign, *result.unclear))
+    for line in (*result.actions, *foreign, *result.difference):
         _log(line)
     _log(f"{'equal to the saved state' if result.equal else 'NOT EQUAL'} after {result.seconds:g} s")
     try:
