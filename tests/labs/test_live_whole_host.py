@@ -197,5 +197,5 @@ def test_a_copy_of_the_host_is_rebooted_from_its_files(
         assert case.verdict is Verdict.FAIL
         assert case.diagnosis is not None
         assert case.diagnosis.code == code
-    assert "missing" in reboot.observed or scenario == PIPEWORK
+    assert "missing" in reboot.observed
     assert any(note.startswith("rebooted, this host would lack: ") for note in outcome.targets[0].notes)
