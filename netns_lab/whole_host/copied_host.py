@@ -20,6 +20,7 @@ from netns_lab.replica.cabling import AGENT, OPEN_ENDS, Cabling
 from netns_lab.replica.replica_files import RESOLV_CONF, resolvers_of
 from netns_lab.replica.replica_plan import ReplicaPlan, with_short_timeout
 from netns_lab.replica.unconfigured import leasable, lease_pool
+from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.services.dhcp_server import DHCPPool
 from netns_lab.whole_host.base_root import BaseRoot
 from netns_lab.whole_host.boot_losses import restore_what_the_boot_lost
@@ -30,7 +31,7 @@ from netns_lab.whole_host.networkd_service import NetworkdService
 from netns_lab.whole_host.power import WholeHost, WholeHostFailed
 from netns_lab.whole_host.root_files import RootFile, root_files
 from viacheck.disruption.events import NETWORKD_SERVICE
-from viacheck.model.intent import Intent
+from viacheck.model.intent import Intent, PipeworkStaticAttach
 from viacheck.model.snapshot import DockerContainer, DockerNetwork, Link, NetworkState, Snapshot
 from viacheck.persistence.assess import manager_of, read_all
 
@@ -226,5 +227,21 @@ def _run_agent(lab: Lab, plan: CopyPlan) -> None:
         dns=container.dns,
     )
     lab.set_agent_namespace(engine.containers.namespace(container.name))
-    if lab.plan.intent.mode.startswith("pipework"):
+    if isinstance(attach := lab.plan.intent.agent.attach, PipeworkStaticAttach):
+        _attach_by_pipework(lab, attach)
+
+
+def _attach_by_pipework(lab: Lab, attach: PipeworkStaticAttach) -> None:
+    """Wait until a unit of the host has run pipework; run it as a person did where none does.
+
+    Raises:
+        LabBuildError: pipework fails.
+    """
+    try:
         wait_for_pipework(lab)
+    except LabBuildError:
+        address = f"{attach.address}@{attach.gateway}"
+        run = lab.host.namespace.run(["pipework", attach.parent, lab.agent_container, address])
+        if not run.ok:
+            raise LabBuildError(f"{run.command}: exit {run.exit_code}: {run.stderr.strip()}") from None
+        lab.notes.append(f"rebooted, this host would lack: the agent's interface by pipework ('{run.command}')")

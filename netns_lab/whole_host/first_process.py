@@ -63,7 +63,15 @@ mount -t tmpfs tmpfs "$root/tmp"
 
 mkdir "$root/run/machine"
 cd "$root"
-pivot_root . run/machine
+# Debian has the command in a package of its own since forky.
+if command -v pivot_root >/dev/null; then
+    pivot_root . run/machine
+else
+    "$2" -I -c 'import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.pivot_root(b".", b"run/machine"):
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "pivot_root")'
+fi
 umount --lazy /run/machine
 rmdir /run/machine
 # What units and `ip netns add` mount later must show in a copy of this mount namespace.
@@ -75,6 +83,6 @@ exec env --ignore-environment PATH=/usr/sbin:/usr/bin:/sbin:/bin container=viach
 
 START = r"""
 echo $$ >"$1/cgroup.procs"
-exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -c "$2" init "$3"
+exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -c "$2" init "$3" "$4"
 """
 """Joins a cgroup of the host's own, which the new cgroup namespace then takes for the root of all cgroups."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ class WholeHost:
         disk = f"/proc/{os.getpid()}/fd/{self._disk.mount_fd}"
         # unshare ends with the thread that started it, which is the namespace's worker, and init with unshare.
         argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--mount={disk}", "sh", "-ec", START, "sh", self._cgroup]
-        argv += [FIRST_PROCESS, LAYERS]
+        argv += [FIRST_PROCESS, LAYERS, sys.executable]
         self._process = self.host.call(
             lambda: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         )

@@ -275,10 +275,17 @@ class Generator:
 
     def prefix(self, lengths: tuple[int, ...] = ()) -> str:
         """A prefix around such an address."""
+        return str(ip_network(self._unmasked(lengths), strict=False))
+
+    def selector(self) -> str:
+        """A prefix of a rule, sometimes with bits behind its length, which the kernel keeps and does not compare."""
+        return self._unmasked() if self.chance(0.1) else self.prefix()
+
+    def _unmasked(self, lengths: tuple[int, ...] = ()) -> str:
         lengths = lengths or (
             (0, 1, 7, 8, 14, 15, 16, 23, 24, 25, 32) if self.family == 4 else (0, 3, 16, 32, 47, 48, 64, 128)
         )
-        return str(ip_network(f"{self.address()}/{self.random.choice(lengths)}", strict=False))
+        return f"{self.address()}/{self.random.choice(lengths)}"
 
     def gateway(self, interface: str) -> str:
         """A gateway on an interface's link."""
@@ -342,9 +349,9 @@ class Generator:
         words = [f"rule add priority {priority}"]
         if self.chance(0.12):
             words.append("not")
-        words.append(f"from {self.prefix()}" if self.chance(0.4) else "from all")
+        words.append(f"from {self.selector()}" if self.chance(0.4) else "from all")
         if self.chance(0.25):
-            words.append(f"to {self.prefix()}")
+            words.append(f"to {self.selector()}")
         if self.chance(0.25):
             words.append(f"iif {pick.choice((*INTERFACES, 'lo', 'nowhere'))}")
         if self.chance(0.08):

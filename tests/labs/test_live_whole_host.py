@@ -29,8 +29,11 @@ from tests.helpers.whole_host_kills import ENDS, end_on_whole_host, whole_host_s
 from tests.helpers.whole_host_kills import EVENTS as KILL_EVENTS
 from viacheck.model.result import RunResult, Verdict
 
-PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
 NETWORKD, NM, NETPLAN = (f"policy-routing-{manager}" for manager in ("networkd", "nm", "netplan"))
+PIPEWORK = "pipework-unit"
+COPIED_ONLY = [("forky", NETWORKD), (DEFAULT_RELEASE, PIPEWORK)]
+"""Hosts of which a copy boots, besides those of the live runs."""
 SITE = """\
 schema = 1
 allow_disruptive = true
@@ -56,6 +59,14 @@ default_exit = "eth0"
 target = "198.51.100.1"
 timeout = "400ms"
 """
+PIPEWORK_SITE = (
+    SITE.replace('mode = "nat"\nnetwork = "bridge"', """\
+mode = "pipework-static"
+parent = "eth0"
+address = "10.10.40.200/24"
+gateway = "10.10.40.1\"""")
+    .replace('uplink = "wlan0"\ntable = 200\ntable_name = "wlan0rt"\nleak = "forbid"', 'uplink = "eth0"')
+)  # fmt: skip
 EVENTS = {
     NETWORKD: {"FLAP-01", "FLAP-04", "FLAP-05", "FLAP-09"}, NM: {"FLAP-01", "FLAP-11"}, NETPLAN: {"FLAP-09", "FLAP-11"},
 }  # fmt: skip
@@ -69,8 +80,11 @@ OUT_OF_FILES = {
     NETWORKD: "sed -i '/RoutingPolicyRule/,$d' /etc/systemd/network/10-lo.network",
     NM: "sed -i '/^routing-rule/d' /etc/NetworkManager/system-connections/*",
     NETPLAN: "sed -i '/routing-policy:/d; /priority:/d' /etc/netplan/*.yaml",
+    PIPEWORK: "systemctl disable pipework.service pipework-watch.service",
 }
 """By lab, the command that takes the rules out of the host's files: the kernel has them until the next boot."""
+WRITTEN_DOWN = {PIPEWORK: ("PIPEWORK-05", "PIPEWORK_NOT_PERSISTENT")}
+"""By lab, the check of the host's files and its diagnosis, where they are not those of rules."""
 _MISSING = missing_for(BaseRoot(DEFAULT_RELEASE))
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
 
@@ -79,7 +93,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "release" in metafunc.fixturenames:
         hosts = [(DEFAULT_RELEASE, NETWORKD)]
         if metafunc.config.option.releases:
-            hosts = [(release, scenario) for release in PYTHONS for scenario in EVENTS]
+            hosts = [(release, scenario) for release in ("bookworm", "trixie") for scenario in EVENTS]
+            hosts += COPIED_ONLY if metafunc.function is test_a_copy_of_the_host_is_rebooted_from_its_files else []
         metafunc.parametrize(("release", "scenario"), hosts, scope="module")
     if "moment" in metafunc.fixturenames:
         metafunc.parametrize("moment", range(SOAK_HOST_KILLS if metafunc.config.option.soak else HOST_KILLS))
@@ -104,7 +119,7 @@ def lab(release: str, scenario: str, packed: Path) -> Iterator[Lab]:
         assert lab.whole_host is not None
         root = Path(lab.engine.root) / "root"
         shutil.copy(packed, root / "viacheck.pyz")
-        (root / "site.toml").write_text(SITE)
+        (root / "site.toml").write_text(PIPEWORK_SITE if scenario == PIPEWORK else SITE)
         bind_into(lab.whole_host.init, base.folder, f"/root/.cache/viacheck/roots/{base.folder.name}")
         yield lab
 
@@ -126,7 +141,7 @@ def outcome_on(lab: Lab, folder: str, tmp_path: Path) -> RunResult:
 def rebooted(lab: Lab, folder: str, tmp_path: Path) -> RunResult:
     """Judge a copy of the host, booted from the host's files; the host itself must stay as it is."""
     before = state(lab)
-    options = "--local --twin --reboot --site site.toml -q -k 'EGRESS-01 or PERSIST-01 or FLAP-08'"
+    options = "--local --twin --reboot --site site.toml -q -k 'EGRESS-01 or PERSIST-01 or PIPEWORK-05 or FLAP-08'"
     lab.host.namespace.run(
         ["sh", "-c", f"cd /root && HOME=/root sh viacheck.pyz {options} --report-dir {folder}"], RUN_WITHIN
     )
@@ -187,17 +202,19 @@ def test_a_run_that_ends_in_the_middle_of_a_restart_leaves_the_host_as_it_was(
 def test_a_copy_of_the_host_is_rebooted_from_its_files(
     lab: Lab, scenario: str, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
+    files, code = WRITTEN_DOWN.get(scenario, ("PERSIST-01", "NOT_PERSISTENT"))
     if pytestconfig.option.releases:
         healthy = verdicts(rebooted(lab, "healthy", tmp_path), "reboot:live")
-        assert healthy == {check: {Verdict.PASS} for check in ("EGRESS-01", "PERSIST-01", "FLAP-08")}
+        for check in ("EGRESS-01", files, "FLAP-08"):
+            assert healthy[check] == {Verdict.PASS}, check
     type_in(lab, OUT_OF_FILES[scenario])
     type_in(lab, "sh viacheck.pyz --local --site site.toml -q -k EGRESS-01 --report-dir now")
     outcome = rebooted(lab, "broken", tmp_path)
     results = by_check(outcome, "reboot:live")
-    (persisted,), (reboot,) = results["PERSIST-01"], results["FLAP-08"]
+    (persisted,), (reboot,) = results[files], results["FLAP-08"]
     for case in (persisted, reboot):
         assert case.verdict is Verdict.FAIL
         assert case.diagnosis is not None
-        assert case.diagnosis.code == "NOT_PERSISTENT"
+        assert case.diagnosis.code == code
     assert "missing" in reboot.observed
     assert any(note.startswith("rebooted, this host would lack: ") for note in outcome.targets[0].notes)

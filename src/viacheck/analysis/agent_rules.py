@@ -38,9 +38,10 @@ def selects_agent(resolved: ResolvedIntent, rule: Rule) -> bool:
     """Whether a rule's source covers the agent's subnet or address, or the packet's mark or interface selects it."""
     if rule.iif_detached or rule.oif_detached:
         return False
-    if rule.source is not None and not covers_subnet(resolved, rule):
+    source = rule.source_network
+    if source is not None and not covers_subnet(resolved, rule):
         own = resolved.agent_address
-        if own is None or IPv4Address(own) not in ip_network(rule.source):
+        if own is None or IPv4Address(own) not in source:
             return False
     if rule.iif is not None and rule.iif != resolved.bridge:
         return False
@@ -53,9 +54,10 @@ def selects_agent(resolved: ResolvedIntent, rule: Rule) -> bool:
 def covers_subnet(resolved: ResolvedIntent, rule: Rule) -> bool:
     """Whether a rule selects every address that the agent may get: its source covers the agent's whole subnet."""
     covered = resolved.agent_subnet or resolved.agent_source
-    if rule.source is None or covered is None:
-        return rule.source is None
-    return ip_network(str(covered)).subnet_of(ip_network(rule.source))  # type: ignore[arg-type]
+    source = rule.source_network
+    if source is None or covered is None:
+        return source is None
+    return ip_network(str(covered)).subnet_of(source)  # type: ignore[arg-type]
 
 
 def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:

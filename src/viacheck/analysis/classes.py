@@ -281,7 +281,8 @@ class ClassPartition:
         """Every destination prefix that a rule, a route or a filter condition distinguishes, the widest first."""
         prefixes = {EVERYTHING, IPv4Network(f"{self.resolved.target}/32")}
         for state in self._states:
-            prefixes.update(IPv4Network(rule.destination) for rule in state.rules_of(4) if rule.destination)
+            wanted = (rule.destination for rule in state.rules_of(4))
+            prefixes.update(IPv4Network(destination, strict=False) for destination in wanted if destination)
             prefixes.update(_prefixes_of_filter(state.packet_filter.chains))
         for routes in self._routes_by_end:
             widest = nsmallest(PREFIXES_OF_ONE_END, routes, key=lambda route: int(route.destination.rpartition("/")[2]))

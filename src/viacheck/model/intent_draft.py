@@ -443,7 +443,7 @@ def _policy_rule(host: NetworkState, attached: DraftedAttachment, own_address: I
         if rule.action != "lookup" or rule.table in KERNEL_TABLES or rule.invert:
             continue
         if rule.source is not None and attached.subnet is not None:
-            source = IPv4Network(rule.source)
+            source = IPv4Network(rule.source, strict=False)
             # A rule for one address may be for another one than the agent sends from.
             if own_address in source if own_address is not None else source.overlaps(attached.subnet):
                 return rule

@@ -39,10 +39,13 @@ class _ReadyRule:
     def __init__(self, rule: Rule, in_vrf: frozenset[str]) -> None:
         bits = BITS[rule.family]
         self.rule, self._in_vrf = rule, in_vrf
-        self.source, length = read_prefix(rule.source, rule.family) if rule.source else (0, 0)
+        # The kernel keeps bits behind a prefix's length, as of 172.17.0.1/16, and does not compare them.
+        source, length = read_prefix(rule.source, rule.family) if rule.source else (0, 0)
         self.source_mask = mask(length, bits)
-        self.destination, length = read_prefix(rule.destination, rule.family) if rule.destination else (0, 0)
+        self.source = source & self.source_mask
+        destination, length = read_prefix(rule.destination, rule.family) if rule.destination else (0, 0)
         self.destination_mask = mask(length, bits)
+        self.destination = destination & self.destination_mask
         # Most rules of a long list select by addresses alone: the other selectors are not compared for them.
         self._plain = (
             rule.iif is None
