@@ -27,6 +27,10 @@ _MACVLAN_MODES = ("private", "vepa", "bridge", "passthru", "source")
 _SITS_ON_PARENT = ("macvlan", "macvtap", "ipvlan")
 
 
+_OUTER_PORTS = {"veth": 1, "tun": 2}
+"""Kinds of bridge ports that lead rather to a container or a virtual machine of the host; a card has no kind."""
+
+
 class Cabling:
     """The interfaces of host and agent, the cables from them, and the machines at the cables' other ends.
 
@@ -157,12 +161,18 @@ class Cabling:
         mac = mac if _is_mac(mac) and mac != link.mac else None
         gateway.links.append(replace(port, mac=_shared_mac(link) if link.point_to_point else mac))
         self.cables.append(Cable(HOST, link.name, gateway.name, GATEWAY_PORT))
+        if not _has_carrier(link):
+            # The kernel refuses a route by an interface that is down.
+            gateway.routes = []
 
     def _outer_port(self, bridge: str) -> Link | None:
-        """Return the port by which a bridge leaves the host: a card, rather than a veth to a container."""
+        """Return the port by which a bridge leaves the host: a card, else a veth, else a tap of a virtual machine.
+
+        A port with a carrier comes first.
+        """
         ports = [link for link in self._host.links if link.master == bridge]
         outside = [port for port in ports if self._agent_end(port) is None and self._host_end(port) is None]
-        return min(outside, key=lambda port: port.kind == "veth", default=None)
+        return min(outside, key=lambda port: (not port.carrier, _OUTER_PORTS.get(port.kind or "", 0)), default=None)
 
     def _leave_open(self, machine: str, link: Link) -> None:
         number = len(self.open_ends.links)

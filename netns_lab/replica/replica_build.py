@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from netns_lab import rtnetlink_batch
-from netns_lab.builder import build
+from netns_lab.builder import bind_agent_namespace, build
 from netns_lab.lab import Lab, closed_on_failure
 from netns_lab.plan import AGENT_PATH, HOST
 from netns_lab.replica.agent_tunnels import add_tunnel
@@ -13,6 +13,7 @@ from netns_lab.replica.replica_plan import ReplicaPlan
 from netns_lab.replica.replica_state import restore_state
 from netns_lab.replica.upstream import GATEWAY_PORT
 from viacheck.host import syscalls
+from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import Link
 
 _SYSFS = "/sys/devices/virtual/net"
@@ -31,7 +32,9 @@ def build_replica(replica: ReplicaPlan) -> Lab:
     with closed_on_failure(lab):
         for tunnel in replica.agent_tunnels:
             _add_tunnel(lab, tunnel)
-        if replica.agent is not None:
+        if replica.shares_host_network:
+            _share_host_network(lab)
+        elif replica.agent is not None:
             refused = restore_state(lab.agent.namespace, replica.agent, add_only=replica.agent_assumed)
             lab.notes += [f"agent: {note}" for note in refused]
         else:
@@ -47,6 +50,13 @@ def build_replica(replica: ReplicaPlan) -> Lab:
         for machine in (lab.host, lab.agent, *lab.gateways):
             rtnetlink_batch.settle(machine.namespace, machine.plan.state.links)
     return lab
+
+
+def _share_host_network(lab: Lab) -> None:
+    """Let the agent be in the host's namespace."""
+    lab.set_agent_namespace(Namespace.from_path(f"/proc/self/fd/{lab.host.namespace.net_fd}"))
+    lab.host.run("umount", AGENT_PATH)
+    bind_agent_namespace(lab.host.namespace, lab.agent.namespace)
 
 
 def _add_tunnel(lab: Lab, tunnel: Link) -> None:

@@ -39,6 +39,8 @@ class ReplicaPlan:
     """The final state of the host's namespace."""
     agent: NetworkState | None
     """The final state of the agent's namespace; None for an agent that did not run."""
+    shares_host_network: bool
+    """The agent is in the host's own namespace."""
     agent_assumed: bool
     """The snapshot does not hold the agent's own state."""
     silent: tuple[str, ...]
@@ -73,11 +75,13 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         notes.append("the snapshot does not hold the agent's namespace: the replica assumes it from engine and intent")
     resolvers, resolver_notes = resolvers_of(snapshot)
     host = replace(snapshot.host, neighbours=snapshot.known_neighbours)
-    routed = str(ResolvedIntent(intent, snapshot).agent_subnet) if snapshot.subnet_routed else None
-    cabling = Cabling(host, snapshot.agent, intent, resolvers, routed)
+    resolved = ResolvedIntent(intent, snapshot)
+    agent = None if resolved.shares_host_network else snapshot.agent
+    routed = str(resolved.agent_subnet) if snapshot.subnet_routed else None
+    cabling = Cabling(host, agent, intent, resolvers, routed)
     host_addresses = {address.address for address in snapshot.host.addresses}
     notes += [*resolver_notes, *cabling.notes]
-    if (router := other_gateway(ResolvedIntent(intent, snapshot))) is not None:
+    if (router := other_gateway(resolved)) is not None:
         notes.append(f"the agent's router {router}, another machine on the segment, is not reproduced in the replica")
     if snapshot.answers_by is not None:
         notes.append(
@@ -97,7 +101,8 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         snapshot=original,
         lab=_lab_plan(snapshot, intent, name, cabling, files, notes),
         host=snapshot.host,
-        agent=snapshot.agent,
+        agent=agent,
+        shares_host_network=resolved.shares_host_network,
         agent_assumed=original.agent is None,
         silent=tuple(cabling.silent),
         point_to_point=tuple(cabling.point_to_point),

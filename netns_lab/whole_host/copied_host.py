@@ -108,8 +108,8 @@ def _with_leases(lab: LabPlan, snapshot: Snapshot) -> LabPlan:
         CopyImpossible: an uplink has a lease that the copy cannot get.
     """
     replica = ReplicaPlan(
-        snapshot=snapshot, lab=lab, host=snapshot.host, agent=None, agent_assumed=False, silent=(),
-        point_to_point=(), wireless=(),
+        snapshot=snapshot, lab=lab, host=snapshot.host, agent=None, shares_host_network=False, agent_assumed=False,
+        silent=(), point_to_point=(), wireless=(),
     )  # fmt: skip
     pools, possible, notes = dict[str, DHCPPool](), leasable(replica), list[str]()
     for link in lab.host.state.links:

@@ -169,7 +169,7 @@ def test_a_network_with_a_wrong_gateway_keeps_its_options(host: EngineHost, tmp_
         withheld = diagnosis(judge(host, tmp_path, "beside", only="MACVLAN-01"), "MACVLAN-01", "GATEWAY_MISMATCH")
         assert not withheld.remedy
         assert "beside" in str(withheld.decision)
-        assert 'gateway = "10.10.40.254"' in withheld.site_file
+        assert not withheld.site_file, "the gateway of the file answers"
     finally:
         host.shell("docker ps -aq | xargs -r docker rm -f; docker network prune -f")
 
@@ -180,6 +180,7 @@ def test_the_packet_filter_drops_the_frames_of_a_lan_bridge(tmp_path: Path) -> N
         run_agent(host, "--net none")
         host.shell(
             "ip link add br0 type bridge; ip address del 10.10.40.9/24 dev eth0; ip link set eth0 master br0;"
+            "ip tuntap add tap0 mode tap; ip link set tap0 up master br0;"
             "ip link set br0 up; ip address add 10.10.40.9/24 dev br0; ip route replace default via 10.10.40.1 dev br0;"
             "ip link add veth1pl1 type veth peer name eth1; ip link set veth1pl1 up master br0;"
             "ip link set eth1 netns $(docker inspect -f '{{.State.Pid}}' te-agent)"
@@ -201,7 +202,7 @@ def test_a_probe_target_or_a_resolver_that_is_the_host_itself(lan: EngineHost, t
     target = judge(lan, tmp_path, "target", site, "HOST-07 or EGRESS-01")
     cause = diagnosis(target, "EGRESS-01", "TARGET_IS_HOST")
     assert "macvlan isolates the agent from its own host" in cause.cause
-    assert cause.site_file[0] == "[probe]"
+    assert "target of [probe]" in str(cause.decision)
     assert_saved_state_agrees(target)
     resolver = judge(lan, tmp_path, "resolver", only="EGRESS-01 or EGRESS-05")
     cause = diagnosis(resolver, "EGRESS-05", "RESOLVER_IS_HOST")

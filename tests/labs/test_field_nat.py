@@ -79,6 +79,52 @@ class Situation:
 EVERY = 4
 """One situation in so many is judged from its bundle and in its replica too; with ``--soak`` each is."""
 SITUATIONS = {
+    "agent-without-a-route": Situation(
+        commands=("ip -n agent route del default",),
+        expected={"EGRESS-01": (FAIL, "AGENT_NO_ROUTE")},
+        remedy=True,
+    ),
+    "uplink-that-nothing-configured": Situation(
+        # Brought up alone, it would send the agent's packets without an address of its own.
+        commands=("ip link set dev wlan0 down", "ip address flush dev wlan0"),
+        expected={"HOST-02": (FAIL, "UPLINK_DOWN"), "EGRESS-01": (FAIL, "UPLINK_DOWN")},
+        named=("wlan0 is administratively down and has no IPv4 address",),
+    ),
+    "pings-to-the-host-dropped": Situation(
+        # Rules and routes are right: one more rule for the local networks does not help.
+        commands=(*CLOSED_RECIPE, "iptables -A INPUT -i docker0 -j DROP"),
+        expected={"ROUTE-06": (ADVISORY, "LOCAL_NETS_LOST"), "EGRESS-01": PASS, "EGRESS-03": PASS},
+        named=("rules and routes lead the agent's packets to the local networks",),
+    ),
+    "host-leaves-by-a-dead-tunnel": Situation(
+        commands=(
+            "ip tuntap add dev tun9 mode tun",
+            "ip address add 10.8.9.6 peer 10.8.9.5 dev tun9",
+            "ip link set dev tun9 up",
+            "ip route replace default via 10.8.9.5 dev tun9",
+        ),
+        site=OWN_DEFAULT_SITE,
+        expected={"EGRESS-01": PASS, "EGRESS-04": (FAIL, "NO_CARRIER")},
+        named=("the host's own packets go to tun9, which is up but has no carrier",),
+        replica_notes=("tun9 had no carrier",),
+    ),
+    "vpn-rules-take-host-and-agent": Situation(
+        # What wg-quick adds. The agent has a remedy of its own, whatever is decided for the host.
+        commands=(
+            "ip rule del from 172.17.0.0/16 lookup 200",
+            "ip rule add pref 31000 not fwmark 0xca6c lookup 51820",
+            "ip rule add pref 30999 lookup main suppress_prefixlength 0",
+            "ip route add default via 10.8.0.1 dev tun0 table 51820",
+        ),
+        site=BY_ETH0,
+        tunnel=True,
+        expected={
+            "HOST-06": (FAIL, "DEFAULT_EXIT_WRONG"), "EGRESS-04": (FAIL, "DEFAULT_EXIT_WRONG"),
+            "ROUTE-05": (FAIL, "RULE_SHADOWED"), "EGRESS-01": (FAIL, "RULE_SHADOWED"),
+        },
+        remedy=True,
+        still={"HOST-06": (FAIL, "DEFAULT_EXIT_WRONG"), "EGRESS-04": (FAIL, "DEFAULT_EXIT_WRONG")},
+    ),
     "point-to-point-uplink": Situation(
         commands=(
             # Without ARP each end sends to its own MAC address, so both have the same.
@@ -99,7 +145,6 @@ SITUATIONS = {
         expected={"HOST-03": (FAIL, "GATEWAY_SILENT"), "ROUTE-04": (FAIL, "GATEWAY_SILENT")},
         named=("10.10.50.1, which this host's default route by wlan0 uses, answers: the site file is wrong",),
         site_file=("[uplinks.wlan0]", 'gateway = "10.10.50.1"'),
-        in_bundle={"ROUTE-04": (FAIL, "TABLE_WRONG_GATEWAY")},
     ),
     "silent-gateway-and-empty-table": Situation(
         commands=("ip route flush table 200",),

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.test_remedy import AGENT, EARLIER, MAIN, RULE, SUBNET, link, nat, with_rules
 from viacheck.diagnosis.traffic_classes import bypasses_uplink
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import Nexthop, Route, Rule
+from viacheck.model.snapshot import Nexthop, PortRange, Route, Rule
 
 PORT = link(14, "veth1", kind="veth", master="docker0", peer_index=2, peer_netnsid=0)
 CONNECTED = replace(
@@ -38,3 +38,18 @@ def test_an_exception_names_a_protocol_where_others_leave_as_intended(
     assert cause.sentence.startswith(f"{said}: by eth0 instead of wlan0")
     assert list(cause.site_file) == ["[[egress.except]]", *condition, 'uplink = "eth0"']
     assert cause.of_agent("home").site_file[0] == "[[agents.home.egress.except]]"
+
+
+def test_each_rule_is_named_with_its_own_classes() -> None:
+    udp = replace(EARLIER, priority=EARLIER.priority - 1, ipproto=17, dport=PortRange(first=5000, last=6000))
+    host = with_rules(LOCAL, udp, replace(EARLIER, ipproto=TCP, dport=PortRange(first=443, last=443)), RULE)
+    host = replace(host, links=(*host.links, PORT), routes=(*host.routes, OWN_ADDRESS, ON_LINK), sysctls=FORWARDING)
+    (cause,) = bypasses_uplink(nat(host, CONNECTED), Measurements())
+    tcp, of_udp = sorted(cause.sentence.split("; "))
+    assert tcp.startswith("tcp to port 443: by eth0 instead of wlan0, because of rule priority ")
+    assert "ipproto 6 dport 443" in tcp
+    assert of_udp.startswith("udp to ports 5000-6000: by eth0")
+    assert "ipproto 17 dport 5000-6000" in of_udp
+    assert list(cause.site_file) == ["[[egress.except]]", 'protocol = "tcp"', "ports = [443]", 'uplink = "eth0"'], (
+        "1001 ports are no line of the site file"
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from viacheck.analysis.agent_network import own_path
+from viacheck.analysis.agent_network import no_own_route, own_path
 from viacheck.analysis.explain import explain
 from viacheck.analysis.explanation_text import passage_text
 from viacheck.analysis.paths import PathTracer, probe_traffic
@@ -36,6 +36,8 @@ def predict(resolved: ResolvedIntent, protocol: TransportProtocol) -> Prediction
     port = None if protocol == "icmp" else resolved.intent.probe.port
     if resolved.bridged or resolved.sent_by_host:
         return _by_own_routing(resolved, probe_traffic(resolved, protocol))
+    if (refused := no_own_route(resolved)) is not None:
+        return Prediction(False, f"leaves by no interface: {refused}")
     drawn = own_path(resolved, protocol)
     if (drawn.random_rules or drawn.depends_on_packet) and drawn.depends_on_flow:
         return Prediction(False, f"leaves by {drawn.egress_text}, depending on the packet: {drawn.reason}")

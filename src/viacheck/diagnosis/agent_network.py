@@ -228,8 +228,7 @@ def target_on_host(resolved: ResolvedIntent, _measured: Measurements) -> Iterato
         f"the probe target {resolved.target} is this host's own address on {interface}: no packet to it leaves the "
         f"host{isolated}",
         also_affects=_PAST_ATTACHMENT | {"EGRESS-04"},
-        site_file=("[probe]", 'target = "198.51.100.1"'),
-        decision="name an address beyond the uplink that answers ping as probe.target",
+        decision="name an address beyond the uplink that answers ping as target of [probe] in the site file",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from viacheck.analysis.agent_rules import rule_past_main
 from viacheck.analysis.default_routes import default_route_by
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.packet import Packet
@@ -27,7 +28,8 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
     if actual is not None and wanted in (None, actual):
         return
     also_affects = frozenset({"EGRESS-04"})
-    if not resolved.intent.policy_routed and not resolved.bridged:
+    # A rule that takes the agent's packets as well has a remedy of its own (taken_by_rule).
+    if not resolved.intent.policy_routed and not resolved.bridged and rule_past_main(resolved) is None:
         also_affects |= EGRESS | {"ROUTE-05"}
     default = default_route_by(resolved, wanted or resolved.uplink)
     remedy = _set_default(resolved, default) if default else NO_REMEDY
@@ -50,6 +52,19 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
             f"where the host's own packets must leave (host.default_exit = \"{actual}\", with a table for {actual} in "
             "[uplinks]), or leave host.default_exit out",
         )  # fmt: skip
+
+
+def exit_without_carrier(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+    """Find that the host's own packets go to an interface without a carrier, such as a dead tunnel."""
+    decision = resolved.host_decision
+    link = resolved.snapshot.host.link(decision.interface) if decision.interface is not None else None
+    if link is None or link.carrier or not link.up or link.name in resolved.intent.uplinks:
+        return
+    yield Cause(
+        "NO_CARRIER", "EGRESS-04",
+        f"the host's own packets go to {link.name}, which is up but has no carrier: {decision.route}",
+        decision=f"start what {link.name} belongs to (a VPN's program, for one), or remove that route",
+    )  # fmt: skip
 
 
 def agent_without_table(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:

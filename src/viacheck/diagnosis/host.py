@@ -113,6 +113,13 @@ def uplink_unusable(resolved: ResolvedIntent, _measured: Measurements) -> Iterat
             yield Cause(
                 "UPLINK_MISSING", "HOST-02", f"{name} does not exist; the host has {names}", also_affects=also_affects,
             )  # fmt: skip
+        elif not link.up and link.master is None and not resolved.snapshot.host.addresses_of(name):
+            # The kernel keeps the addresses of an interface that is down: nothing has configured this one.
+            yield Cause(
+                "UPLINK_DOWN", "HOST-02", f"{name} is administratively down and has no IPv4 address",
+                also_affects=also_affects,
+                decision=f"let what configures {name} bring it up: its network manager, its DHCP client or its modem's",
+            )  # fmt: skip
         elif not link.up:
             yield Cause(
                 "UPLINK_DOWN", "HOST-02",
@@ -147,7 +154,14 @@ def _bring_up(resolved: ResolvedIntent, name: str) -> Remedy:
 
 def gateway_silent(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find a gateway that does not answer ARP although the uplink is usable."""
-    for name in measurements.traffic.silent_gateways:
+    # Without ARP requests of the run, in a bundle, the host's neighbour table shows a mistake of the site file.
+    asked = measurements.traffic.gateway_macs
+    by_neighbours = [
+        name
+        for name in resolved.arp_gateways
+        if name not in asked and gateway_facts(resolved, measurements.traffic, name).site_file_is_wrong
+    ]
+    for name in [*measurements.traffic.silent_gateways, *by_neighbours]:
         gateway = resolved.arp_gateways[name]
         facts = gateway_facts(resolved, measurements.traffic, name)
         also_affects = frozenset({"ROUTE-06"})

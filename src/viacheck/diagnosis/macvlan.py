@@ -8,6 +8,7 @@ from ipaddress import ip_interface
 from viacheck.analysis.agent_network import attachment_to
 from viacheck.analysis.container_facts import engine_name, engine_program
 from viacheck.analysis.dhcp_offers import colliding, offers_evidence, spare_range
+from viacheck.analysis.gateway_facts import gateway_facts
 from viacheck.analysis.macvlan_facts import (
     address_in_pool,
     data_filtered,
@@ -155,7 +156,7 @@ def _take_out_of_bridge(resolved: ResolvedIntent, parent: Link, bridge: str) -> 
     return Remedy((*steps, *attach.steps), (*attach.rollback, *rollback))
 
 
-def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
+def network_wrong(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that the macvlan network does not exist, or was created with options that are not the parent LAN's."""
     attach = resolved.intent.agent.attach
     if not isinstance(attach, MacvlanAttach):
@@ -172,6 +173,11 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     if not faults:
         return
     deepest = faults[0]
+    # A gateway of the file that answers is no mistake of the file.
+    answers = (
+        deepest.code == "GATEWAY_MISMATCH"
+        and gateway_facts(resolved, measurements.traffic, resolved.uplink).answers is True
+    )
     no_parent = network is not None and network.parent is None and engine_program(resolved) == "docker"
     expectations = {
         "NETWORK_WRONG_DRIVER": f", not {attach.mode}",
@@ -183,11 +189,12 @@ def network_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     obstacle = obstacle_to_recreation(resolved, network, attach) if network is not None else None
     decision = None
     if obstacle is not None and network is not None:
+        or_file = "" if answers else ", or the file corrected"
         decision = (
-            f"{network.name} must be created again with what the site file says, or the file corrected; no "
-            f"commands are given, as they would lose something: {obstacle}"
+            f"{network.name} must be created again with what the site file says{or_file}; no commands are given, as "
+            f"they would lose something: {obstacle}"
         )
-    site_file = _lines_for(resolved, attach, network, deepest.code)
+    site_file = () if answers else _lines_for(resolved, attach, network, deepest.code)
     remedy = correct_network(resolved, network, deepest.code)
     if site_file and deepest.code == "NETWORK_WRONG_DRIVER":
         # Nothing is wrong with the network: the two drivers serve the same purpose.

@@ -59,14 +59,20 @@ def predicted(cause: Cause, resolved: ResolvedIntent, traffic: TrafficMeasuremen
         return cause
     if not effect.sent_astray:
         return replace(cause, predicted=effect.reaches_intended)
-    first = effect.sent_astray[0]
-    interfaces = " or ".join(sorted(first.path.egress)) or "no interface"
+    by_way: dict[tuple[str, str], list[TrafficClass]] = {}
+    for sent in effect.sent_astray:
+        way = (" or ".join(sorted(sent.path.egress)) or "no interface", sent.path.reason)
+        by_way.setdefault(way, []).append(sent)
+    ways = [
+        f"{classes_text(classes, CLASSES_NAMED)} by {interfaces} ({reason})"
+        for (interfaces, reason), classes in by_way.items()
+    ]
     usual = "; ".join(cause.remedy.lines)
+    those = "that rule or route" if len(ways) == 1 else "those rules or routes"
     return replace(
         cause,
         remedy=NO_REMEDY,
-        decision=f"the usual fix ({usual}) would send {classes_text(effect.sent_astray, CLASSES_NAMED)} by "
-        f"{interfaces} ({first.path.reason}): correct that rule or route first",
+        decision=f"the usual fix ({usual}) would send {', '.join(ways[:CLASSES_NAMED])}: correct {those} first",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from viacheck.analysis.agent_rules import (
@@ -16,6 +16,7 @@ from viacheck.analysis.agent_rules import (
     deciding_route,
     egress_without_uplink,
     free_priority,
+    misrouted_local_networks,
     rule_past_main,
     rules_for_agent,
     shadowing_rule,
@@ -139,9 +140,9 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
             mended = replace(rule, suppress_prefixlength=suppressed)
             yield Cause(
                 "RULE_SHADOWED", "ROUTE-03",
-                f"the rule '{rule}' comes before '{intended}' and lets a default in pieces through (0.0.0.0/1 and "
-                f"128.0.0.0/1, as a VPN adds): its suppress_prefixlength {rule.suppress_prefixlength} stops shorter "
-                "prefixes only",
+                f"the rule '{rule}' comes before '{intended}' and lets a default in pieces through ("
+                f"{_pieces_text(resolved.snapshot.host.table(rule.table))}, as a VPN adds): its suppress_prefixlength "
+                f"{rule.suppress_prefixlength} stops shorter prefixes only",
                 Remedy((_delete(rule), _add(mended)), (_delete(mended), _add(rule))), _DECIDES | {"ROUTE-07"},
             )  # fmt: skip
             return
@@ -208,6 +209,12 @@ def _local_selector(resolved: ResolvedIntent, priority: int) -> tuple[object, ..
         "priority", priority, "from", resolved.agent_subnet, "lookup", "main", "suppress_prefixlength",
         local_prefixlength(resolved.snapshot.host.table(TABLE_MAIN)),
     )  # fmt: skip
+
+
+def _pieces_text(routes: Sequence[Route]) -> str:
+    """Return the prefixes of a default in pieces: ``0.0.0.0/1 and 128.0.0.0/1``."""
+    *others, last = dict.fromkeys(route.destination for route in default_pieces(routes))
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _specific_route(resolved: ResolvedIntent, shadowing: ShadowingRule) -> Route | None:
@@ -341,7 +348,7 @@ def table_faulty(resolved: ResolvedIntent, measurements: Measurements) -> Iterat
         yield Cause(
             "TABLE_WRONG_GATEWAY", "ROUTE-04",
             f"the default route of table {table} {uses}; the intent says {intended or 'no gateway'}",
-            NO_REMEDY if in_file else remedy, _DECIDES | EGRESS,
+            NO_REMEDY if in_file else remedy, _DECIDES | EGRESS | {"EGRESS-09"},
             site_file=gateway_line(uplink, in_file) if in_file else (), decision=CORRECT_GATEWAY if in_file else None,
         )  # fmt: skip
 
@@ -404,6 +411,15 @@ def _registration(snapshot: Snapshot, line: str) -> Edit:
 def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Find that the rule sends local traffic to the uplink's gateway as well."""
     if not resolved.intent.policy_routed or resolved.agent_subnet is None or not any(led_away(resolved)):
+        return
+    if not misrouted_local_networks(resolved):
+        yield Cause(
+            "LOCAL_NETS_LOST", "ROUTE-06",
+            "rules and routes lead the agent's packets to the local networks, and some get no answer there: a packet "
+            "filter drops them, on this host or on the machine that was asked",
+            decision="see which rule counts the agent's pings (iptables -nvL, nft list ruleset), and except them if "
+            "the agent needs these networks",
+        )  # fmt: skip
         return
     shadowing = shadowing_rule(resolved)
     before = [LOCAL_PRIORITY, *(rule.priority - 1 for rule in rules_for_agent(resolved) if rule.priority > 1)]

@@ -9,6 +9,7 @@ from viacheck.analysis.agent_rules import FIXED_PRIORITY, free_priority
 from viacheck.analysis.class_selectors import PROTOCOL_NAMES
 from viacheck.analysis.classes import (
     CLASSES_NAMED,
+    ClassPartition,
     ClassVerdict,
     TrafficClass,
     class_partition,
@@ -94,17 +95,33 @@ def bypasses_uplink(resolved: ResolvedIntent, _measurements: Measurements) -> It
     bypassing = [traffic_class for traffic_class in astray if traffic_class.verdict is ClassVerdict.ELSEWHERE]
     if not bypassing:
         return
-    first = bypassing[0]
-    interfaces = first.path.egress_text
-    leaving = [other for other in partition.classes if other.prefix == first.prefix and other.path.egress]
-    whole = all((other.verdict, other.path.egress) == (first.verdict, first.path.egress) for other in leaving)
+    by_way: dict[tuple[str, str, str], list[TrafficClass]] = {}
+    for traffic_class in bypassing:
+        path = traffic_class.path
+        by_way.setdefault((path.reason, path.egress_text, traffic_class.intended), []).append(traffic_class)
+    ways = [
+        f"{classes_text(classes, CLASSES_NAMED)}: by {interfaces} instead of {intended}, because of {reason}"
+        for (reason, interfaces, intended), classes in by_way.items()
+    ]
+    more = f"; and more, by {len(ways) - CLASSES_NAMED} other rules or routes" if len(ways) > CLASSES_NAMED else ""
+    exceptions = dict.fromkeys(
+        _exception(traffic_class, traffic_class.path.egress_text, any_protocol=_leaves_whole(partition, traffic_class))
+        for traffic_class in bypassing
+    )
     yield Cause(
         "CLASS_BYPASSES_UPLINK", "EGRESS-08",
-        f"{classes_text(bypassing, CLASSES_NAMED)}: by {interfaces} instead of {first.intended}, because of "
-        f"{first.path.reason}",
-        site_file=_exception(first, interfaces, any_protocol=whole),
-        decision="remove that rule or route if it is a mistake; if it is meant, allow it in the site file",
+        "; ".join(ways[:CLASSES_NAMED]) + more,
+        site_file=tuple(line for exception in list(exceptions)[:CLASSES_NAMED] for line in exception),
+        decision="remove that rule or route if it is a mistake; if it is meant, allow it in the site file"
+        if len(ways) == 1
+        else "remove the rules and routes that are a mistake; allow those that are meant in the site file",
     )  # fmt: skip
+
+
+def _leaves_whole(partition: ClassPartition, first: TrafficClass) -> bool:
+    """Return whether all that leaves for the destinations of a class leaves as that class does."""
+    leaving = [other for other in partition.classes if other.prefix == first.prefix and other.path.egress]
+    return all((other.verdict, other.path.egress) == (first.verdict, first.path.egress) for other in leaving)
 
 
 def _exception(traffic_class: TrafficClass, uplink: str, *, any_protocol: bool) -> tuple[str, ...]:
