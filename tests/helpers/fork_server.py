@@ -68,7 +68,11 @@ class Request:
     @classmethod
     def receive(cls, channel: socket.socket) -> Request | None:
         """Return the next request; None when the other end was closed."""
-        message, descriptors, _flags, _address = socket.recv_fds(channel, LARGEST, MOST_DESCRIPTORS)
+        try:
+            message, descriptors, _flags, _address = socket.recv_fds(channel, LARGEST, MOST_DESCRIPTORS)
+        except ConnectionResetError:
+            # It was closed before it had read what was sent to it, as by a worker that needed no run.
+            return None
         return cls(**json.loads(message), descriptors=list(descriptors)) if message else None
 
 
@@ -140,7 +144,10 @@ class Server:
     def serve(self) -> tuple[Request, socket.socket]:
         """Fork for each request; return in each child, with the socket at which it may ask for workers."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._channel.send(b"ready")
+        try:
+            self._channel.send(b"ready")
+        except BrokenPipeError:
+            sys.exit()
         while True:
             for key, _events in self._selector.select():
                 if key.data is not None:
