@@ -409,6 +409,7 @@ def test_the_watchdog_needs_the_standard_library_only() -> None:
         "viacheck.model",
         "viacheck.netlink",
         "viacheck.private_folder",
+        "viacheck.user_file",
     }
 
 

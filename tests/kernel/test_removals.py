@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.helpers.guarded_host import GuardedHost, until
 from tests.helpers.person_at_terminal import PersonAtTerminal
 from viacheck.guard.guard import guard
+from viacheck.guard.removals import RUN_MARK
 from viacheck.guard.restore import RestoreResult
 
 
@@ -127,7 +129,8 @@ def test_what_a_program_removes_is_restored_and_named(host: GuardedHost, tmp_pat
         host.namespace, ["wl0"], timeout=60, state_dir=str(tmp_path / "state"), tables=[200], reconfigures=False
     ) as armed:
         # A hook of the link would do the same, and this command has no terminal either.
-        program = host.start(["ip", "-batch", "/dev/stdin"], stdin=-1, start_new_session=True)
+        environment = {name: value for name, value in os.environ.items() if name != RUN_MARK}
+        program = host.start(["ip", "-batch", "/dev/stdin"], stdin=-1, start_new_session=True, env=environment)
         assert program.stdin is not None
         program.stdin.write("rule del priority 990\naddress del 2001:db8:50::9/64 dev wl0\n")
         program.stdin.flush()
