@@ -56,6 +56,8 @@ def test_the_recipe_without_the_holes() -> None:
         ([f"up ip rule del priority 1000 || true; {ADD}"], []),
         ([f"up ip rule del from {SUBNET} table wlan0rt 2>/dev/null || true", f"up {ADD}"], []),
         ([f"up {ADD}", "down ip rule del prio 1000"], []),
+        (["up ip rule del priority 1000 || true", f"up {ADD}", f"up {ADD}"], [("NOT_IDEMPOTENT", True)]),
+        (["up ip rule del priority 1000 || true", f"up {ADD}", f"up {ADD} || true"], []),
         (["up ip rule del priority 1000", f"up {ADD}"], [("NOT_IDEMPOTENT", True)]),
         ([f"up {ADD}", "up ip rule del prio 1000"], [("NOT_IDEMPOTENT", True)]),
         (["up ip rule del priority 999 || true", f"up {ADD}"], [("NOT_IDEMPOTENT", True)]),

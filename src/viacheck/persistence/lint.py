@@ -39,6 +39,7 @@ def findings_of(resolved: ResolvedIntent, persistence: Persistence) -> list[Find
         *_unregistered(persistence, config, recipe),
         *(finding for rule in persistence.rules for finding in _rule(persistence.config_of(rule), rule, recipe)),
         *(finding for route in persistence.routes for finding in _route(resolved, config, route, recipe)),
+        *_repeated(config),
         *_refused(config),
         *networkd_lint.purged_rules(resolved, persistence),
         *networkd_lint.rules_lost_with_link(resolved, persistence, recipe),
@@ -114,6 +115,28 @@ def _rule(config: ManagerConfig, rule: WrittenRule, recipe: Recipe) -> Iterator[
                 "'del' of a missing rule prints 'No such file or directory' and ends with 2: at the first ifup the "
                 "commands after it do not run", f"{removal.place.text} 2>/dev/null || true",
             )  # fmt: skip
+
+
+def _repeated(config: ManagerConfig) -> Iterator[Finding]:
+    """Find a command that adds a rule which another command of the same interface has just added."""
+    added: list[WrittenRule] = []
+    for entry in config.entries:
+        if isinstance(entry, WrittenRemoval) and entry.kind == "rule" and entry.phase not in ("down", "post-down"):
+            added = [rule for rule in added if not _removes(entry, rule)]
+        if not isinstance(entry, WrittenRule) or not entry.typed or not entry.has_priority or entry.interface is None:
+            continue
+        same = [
+            rule
+            for rule in added
+            if (rule.rule, rule.interface, rule.phase) == (entry.rule, entry.interface, entry.phase)
+        ]
+        if same and not entry.guarded and not entry.failure_tolerated:
+            yield Finding(
+                "NOT_IDEMPOTENT", entry.place,
+                f"the rule was added by {same[0].place} already: 'add' prints 'File exists' and ends with 2, and the "
+                "commands after it do not run", f"{entry.place.text} 2>/dev/null || true",
+            )  # fmt: skip
+        added.append(entry)
 
 
 def _with_priority(config: ManagerConfig, rule: WrittenRule, recipe: Recipe) -> str:
