@@ -90,12 +90,6 @@ SITUATIONS = {
         expected={"HOST-02": (FAIL, "UPLINK_DOWN"), "EGRESS-01": (FAIL, "UPLINK_DOWN")},
         named=("wlan0 is administratively down and has no IPv4 address",),
     ),
-    "pings-to-the-host-dropped": Situation(
-        # Rules and routes are right: one more rule for the local networks does not help.
-        commands=(*CLOSED_RECIPE, "iptables -A INPUT -i docker0 -j DROP"),
-        expected={"ROUTE-06": (ADVISORY, "LOCAL_NETS_LOST"), "EGRESS-01": PASS, "EGRESS-03": PASS},
-        named=("rules and routes lead the agent's packets to the local networks",),
-    ),
     "host-leaves-by-a-dead-tunnel": Situation(
         commands=(
             "ip tuntap add dev tun9 mode tun",

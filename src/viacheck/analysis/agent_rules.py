@@ -142,16 +142,3 @@ def egress_without_uplink(resolved: ResolvedIntent) -> str | None:
         return None
     decision = resolved.decision_without_uplink
     return decision.interface if decision.outcome == "unicast" else None
-
-
-def misrouted_local_networks(resolved: ResolvedIntent) -> tuple[str, ...]:
-    """Return the bridge and the uplinks whose own network the agent's packets are routed past."""
-    addresses = {name: str(uplink.gateway) for name, uplink in resolved.intent.uplinks.items() if uplink.gateway}
-    if resolved.bridge is not None and (own := resolved.snapshot.host.addresses_of(resolved.bridge)):
-        addresses[resolved.bridge] = own[0].address
-    decisions = {
-        name: resolved.model.decide(resolved.agent_packet("icmp", address)) for name, address in addresses.items()
-    }
-    return tuple(
-        name for name, decision in decisions.items() if decision.outcome != "local" and name not in decision.interfaces
-    )

@@ -16,7 +16,6 @@ from viacheck.analysis.agent_rules import (
     deciding_route,
     egress_without_uplink,
     free_priority,
-    misrouted_local_networks,
     rule_past_main,
     rules_for_agent,
     shadowing_rule,
@@ -411,15 +410,6 @@ def _registration(snapshot: Snapshot, line: str) -> Edit:
 def local_networks_lost(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Find that the rule sends local traffic to the uplink's gateway as well."""
     if not resolved.intent.policy_routed or resolved.agent_subnet is None or not any(led_away(resolved)):
-        return
-    if not misrouted_local_networks(resolved):
-        yield Cause(
-            "LOCAL_NETS_LOST", "ROUTE-06",
-            "rules and routes lead the agent's packets to the local networks, and some get no answer there: a packet "
-            "filter drops them, on this host or on the machine that was asked",
-            decision="see which rule counts the agent's pings (iptables -nvL, nft list ruleset), and except them if "
-            "the agent needs these networks",
-        )  # fmt: skip
         return
     shadowing = shadowing_rule(resolved)
     before = [LOCAL_PRIORITY, *(rule.priority - 1 for rule in rules_for_agent(resolved) if rule.priority > 1)]
