@@ -115,15 +115,12 @@ def preload() -> None:
         for module in walk_packages(import_module(package).__path__, f"{package}."):
             if not module.name.startswith(NOT_IMPORTED) and not module.name.endswith("__main__"):
                 import_module(module.name)
+    from fixtures.forked_workers import load_all
     from reports.report_page import render
     from viacheck.model.result import Run, RunResult
-    from viacheck.model.snapshot_json import snapshot_adapter
-    from viacheck.packets import scapy_import
 
     sys.path.remove(str(ROOT))
-    # The first use of a name imports scapy.
-    assert scapy_import.IP is not None
-    snapshot_adapter()
+    load_all()
     moment = "2026-01-01T00:00:00Z"
     render(RunResult(run=Run(id="", started=moment, finished=moment, command=""), targets=[], results=[]))
     assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, "a thread does not survive a fork"
