@@ -270,7 +270,9 @@ for path, text in json.load(open({str(files)!r})).items():
         "policy-routing",
         f"""{numbered(SOURCES, numbers)}
 bash -c 'exec -a "ifplugd -i wlan0 {CANARY}" sleep 1000' >/dev/null 2>&1 &
+planted=$!
 bash -c 'exec -a "dhclient -cf {CANARY} wlan0" sleep 1000' >/dev/null 2>&1 &
+trap "kill $planted $!" EXIT
 {sys.executable} -c '{plant.replace("'", '"')}'
 {collect} -o {folder}/default.tar.gz
 {collect} -o {folder}/none.tar.gz --redact none

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from viacheck.analysis.packet_filter.evaluate import Passage, possible_drops
+from viacheck.analysis.packet_filter.conditions import forwarded
+from viacheck.analysis.packet_filter.evaluate import Passage, forwarding, possible_drops
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.packet import Packet
 
@@ -39,3 +40,14 @@ def drops_of_own(resolved: ResolvedIntent) -> list[Passage]:
         return []
     probe = resolved.arriving_probe("icmp").to(own)
     return possible_drops(resolved.snapshot.host.packet_filter, probe, "input")[0]
+
+
+def drops_to_uplinks(resolved: ResolvedIntent) -> list[Passage]:
+    """Return what the forward hook does to the agent's pings to the uplinks' gateways, where it drops them."""
+    filters, ping = resolved.snapshot.host.packet_filter, resolved.routed_probe("icmp")
+    passages = (
+        forwarding(filters, forwarded(ping.to(str(uplink.gateway)), name))
+        for name, uplink in resolved.intent.uplinks.items()
+        if uplink.gateway is not None
+    )
+    return [passage for passage in passages if passage.drops]

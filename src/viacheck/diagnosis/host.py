@@ -8,6 +8,7 @@ from viacheck.analysis.bridged_frames import bridge_passages
 from viacheck.analysis.container_facts import AgentFault, agent_fault, engine_name, engine_program, is_unhealthy
 from viacheck.analysis.default_routes import default_route_by
 from viacheck.analysis.gateway_facts import gateway_facts
+from viacheck.analysis.local_networks import drops_to_uplinks
 from viacheck.analysis.nat_facts import (
     Direction,
     forwarded_probes,
@@ -259,7 +260,8 @@ def forward_dropped(resolved: ResolvedIntent, measurements: Measurements) -> Ite
     else:
         later = f"once the packets leave by {resolved.uplink}"
         sentence = f"{what} of {where} will drop {part}the agent's {dropped.direction} {later}"
-        also_affects = frozenset()
+        pings = (passage for passage in drops_to_uplinks(resolved) if (passage.chain, passage.rule) == (chain, rule))
+        also_affects = frozenset({"ROUTE-06"} if any(pings) else ())
     yield Cause("FORWARD_DROPPED", "HOST-04", sentence, accept_agent(resolved), also_affects)
 
 
