@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from netns_lab.faults.fault import fault
 from netns_lab.lab import Lab
-from netns_lab.scenarios.nat import AGENT_SUBNET, TABLE_NAME
-from netns_lab.scenarios.networkd import BACKSTOP, CONF, KEEP_ROUTES, LOOPBACK, conf, loopback
+from netns_lab.scenarios.nat import AGENT_SUBNET, TABLE, TABLE_NAME
+from netns_lab.scenarios.networkd import BACKSTOP, CONF, KEEP_ROUTES, LOOPBACK, OFFICE, conf, loopback, rules
 from netns_lab.whole_host.root_files import UNITS
 
 SCENARIO = "policy-routing-networkd"
@@ -94,12 +94,100 @@ def engine_before_firewalld(lab: Lab) -> None:
     lab.host.run("firewall-cmd", "--state")
 
 
-@fault("reconfigure-purges-rules", "A unit sets the rules when systemd-networkd starts; networkd has its defaults",
-       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="FOREIGN_RULES_PURGED", flavour="host")  # fmt: skip
-def reconfigure_purges_rules(lab: Lab) -> None:
+def _rules_by_a_unit(lab: Lab) -> None:
+    """Let a unit set the rules whenever systemd-networkd starts, which has its defaults for rules."""
     lab.host.write(CONF, conf(KEEP_ROUTES))
     lab.host.write(LOOPBACK, loopback(BACKSTOP))
     lab.host.write(f"{UNITS}/{RULES_UNIT}", RULES_UNIT_TEXT)
     lab.host.run("systemctl", "enable", "--quiet", RULES_UNIT)
     lab.host.run("systemctl", "restart", "systemd-networkd.service")
     lab.host.run("systemctl", "start", RULES_UNIT)
+
+
+@fault("reconfigure-purges-rules", "A unit sets the rules when systemd-networkd starts; networkd has its defaults",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="FOREIGN_RULES_PURGED", flavour="host")  # fmt: skip
+def reconfigure_purges_rules(lab: Lab) -> None:
+    _rules_by_a_unit(lab)
+
+
+@fault("reload-purges-rules", "A unit sets the rules; the file of another link changed, and networkd has not read it",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="FOREIGN_RULES_PURGED", flavour="host")  # fmt: skip
+def reload_purges_rules(lab: Lab) -> None:
+    # A reload does nothing as long as no file has changed.
+    _rules_by_a_unit(lab)
+    lab.host.write(OFFICE, f"{lab.host.read(OFFICE)}\n[Link]\nRequiredForOnline=no\n")
+
+
+BRIDGES = "/etc/systemd/network/50-bridges.network"
+
+
+@fault("new-bridge-purges-rules", "A unit sets the rules; networkd configures each bridge that Docker adds",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="FOREIGN_RULES_PURGED", flavour="host")  # fmt: skip
+def new_bridge_purges_rules(lab: Lab) -> None:
+    lab.host.write(BRIDGES, "[Match]\nName=br-*\n\n[Network]\nLinkLocalAddressing=no\n")
+    _rules_by_a_unit(lab)
+
+
+WATCH, WATCH_UNIT = "/usr/local/sbin/agent-watch", "agent-watch.service"
+_RULE = f"ip rule add priority 1000 from {AGENT_SUBNET} lookup {TABLE} protocol static"
+WATCH_TEXT = f"""\
+#!/bin/sh
+# The agent's rule is there as long as its container runs.
+{_RULE} 2>/dev/null
+docker events --filter type=container --filter event=start --filter event=die --format '{{{{.Action}}}}' |
+while read -r action; do
+    case $action in
+    start) {_RULE} ;;
+    die) ip rule del priority 1000 ;;
+    esac
+done
+"""
+WATCH_UNIT_TEXT = f"""\
+[Unit]
+Description=Policy routing of the measurement agent
+After=docker.service
+
+[Service]
+ExecStart={WATCH}
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@fault("watch-of-any-container", "A watch of Docker's events removes the agent's rule when any container ends",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="RULE_LOST", flavour="host")  # fmt: skip
+def watch_of_any_container(lab: Lab) -> None:
+    # It has no --filter container=NAME. The agent's own restart does no harm, as the start adds the rule again.
+    lab.host.write(WATCH, WATCH_TEXT)
+    lab.host.run("chmod", "755", WATCH)
+    lab.host.write(f"{UNITS}/{WATCH_UNIT}", WATCH_UNIT_TEXT)
+    lab.host.run("systemctl", "enable", "--quiet", "--now", WATCH_UNIT)
+
+
+@fault("local-rule-for-all", "The rule for local networks has no source, as wg-quick's own, and goes with the VPN",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="RULE_LOST", flavour="host")  # fmt: skip
+def local_rule_for_all(lab: Lab) -> None:
+    lab.host.write(LOOPBACK, loopback(rules().replace(f"From={AGENT_SUBNET}\n", "Family=ipv4\n", 1), BACKSTOP))
+    # To the kernel the rule with a source is the same one as long as it is there.
+    lab.host.ip("rule", "del", "priority", "990")
+    lab.host.run("systemctl", "restart", "systemd-networkd.service")
+
+
+BEFORE_RULES = "/etc/ufw/before.rules"
+OWN_NAT = """\
+*nat
+:POSTROUTING ACCEPT [0:0]
+-F POSTROUTING
+-A POSTROUTING -s 10.8.0.0/24 -o eth0 -j MASQUERADE
+COMMIT
+"""
+
+
+@fault("ufw-flushes-nat", "A part *nat of ufw's before.rules empties POSTROUTING, as recipes for a VPN have it",
+       on=SCENARIO, breaks={"FLAP-12"}, diagnosis="MASQUERADE_MISSING", flavour="host", release="trixie")  # fmt: skip
+def ufw_flushes_nat(lab: Lab) -> None:
+    # At boot ufw comes before the engine, which does no harm; so does its start before the line was added.
+    lab.host.run("ufw", "--force", "enable")
+    lab.host.write(BEFORE_RULES, OWN_NAT + lab.host.read(BEFORE_RULES))

@@ -29,11 +29,13 @@ PACKAGES = (
 OF_RELEASE = {
     "bookworm": (),
     "trixie": (
-        "docker-cli", "aardvark-dns", "catatonit", "crun", "netavark", "passt", "podman", "slirp4netns", "uidmap",
+        "docker-cli", "aardvark-dns", "catatonit", "crun", "netavark", "passt", "podman", "slirp4netns", "ufw",
+        "uidmap",
     ),
     "forky": ("docker-cli", "firewalld", "iptables-persistent"),
 }  # fmt: skip
-"""More packages of a release: the command docker, which bookworm has in docker.io, and podman 5 with its networks."""
+"""More packages of a release: the command docker, which bookworm has in docker.io, podman 5 with its networks, and the
+programs of packet filters, of which Debian installs ufw and netfilter-persistent on no host together."""
 _FIREWALLS = {
     "firewalld": "firewalld.service", "iptables-persistent": "netfilter-persistent.service", "ufw": "ufw.service",
 }  # fmt: skip

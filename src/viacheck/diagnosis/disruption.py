@@ -150,7 +150,12 @@ def rule_lost(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[
 
 
 def _who_restores(resolved: ResolvedIntent, result: DisruptionResult) -> str | None:
-    """Say what a person must choose where no command restores what an event of the uplink removes."""
+    """Say what a person must choose where no command restores what an event of the uplink, or of others, removes."""
+    if result.event in SIDE_EVENTS and result.rules_lost:
+        return (
+            "find the unit, hook or script that acts on this event and removes the rule (a watch of an engine's events "
+            "must name the agent's container), and take that line out"
+        )
     if resolved.bridged or result.event not in UPLINK_EVENTS:
         return None
     return (

@@ -10,10 +10,12 @@ from viacheck.diagnosis.disruption import CHECK_OF, state_changes
 from viacheck.diagnosis.remedy import remedy_of
 from viacheck.model.measurements import DisruptionResult, Measurements
 from viacheck.persistence import networkd
+from viacheck.persistence.assess import networkd_links
 from viacheck.persistence.file_edit import new_file
 
 START = "networkd-restart"
-RECONFIGURED = ("networkd-reload", "networkd-reconfigure")
+RECONFIGURED = ("networkd-reload", "networkd-reconfigure", "other-network", "other-container")
+"""The events in which networkd configures a link: one that it knows, or one of the engine's that its files match."""
 _KEEP_FOREIGN = remedy_of([new_file(networkd.KEEP_FOREIGN_PATH, f"{networkd.KEEP_FOREIGN}\n")])
 _KEEP_FOREIGN_AT_ONCE = remedy_of(
     [new_file(networkd.KEEP_FOREIGN_PATH, f"{networkd.KEEP_FOREIGN}\n")],
@@ -58,15 +60,15 @@ def purged_at_start(resolved: ResolvedIntent, measurements: Measurements) -> Ite
 
 
 def purged_when_reconfigured(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """Find the rules that are missing after networkd configured another link again (systemd issue 39613)."""
+    """Find the rules that are missing after networkd configured another link (systemd issue 39613)."""
     results = (measurements.disruptions.get(event) for event in RECONFIGURED)
     lost = [result for result in results if result is not None and result.rules_lost]
-    if lost and networkd.purges_foreign(resolved.snapshot.files)[0]:
+    if lost and networkd_links(resolved.snapshot) and networkd.purges_foreign(resolved.snapshot.files)[0]:
         first = lost[0]
         yield Cause(
             "FOREIGN_RULES_PURGED", CHECK_OF[first.event],
-            f"{_missing_rule(first)}: when systemd-networkd configures any link again, it removes every rule that none "
-            "of its files contains; configure the rules in a .network file, or make networkd keep those of others",
+            f"{_missing_rule(first)}: when systemd-networkd configures any link, it removes every rule that none of "
+            "its files contains; configure the rules in a .network file, or make networkd keep those of others",
             _KEEP_FOREIGN_AT_ONCE, evidence=(state_changes(first),),
         )  # fmt: skip
 

@@ -28,6 +28,7 @@ from viacheck.diagnosis import (
     routing,
     sources,
     traffic_classes,
+    vpn_rules,
 )
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.missing_programs import naming_missing_programs
@@ -47,6 +48,7 @@ DISRUPTION_FINDERS: tuple[Finder, ...] = (
     foreign_rules.purged_when_reconfigured,
     flushed_nat.nat_flushed,
     flushed_nat.runtime_only_lost,
+    vpn_rules.removed_with_vpn,
     disruption.rule_lost,
     disruption.router_not_followed,
     disruption.route_not_restored,

@@ -31,6 +31,8 @@ RESTARTED_BY_UPGRADES = ("systemd-udevd.service", NETWORKD_SERVICE, "containerd.
 """The units of network and containers that the packages systemd, udev and containerd restart when they are upgraded."""
 WIREGUARD_TABLE = 51820
 """The table and mark that wg-quick(8) takes first."""
+SUPPRESSED = "from all lookup main suppress_prefixlength 0"
+"""The words of ip(8) by which wg-quick(8) finds its rule for local networks, and every other rule like it."""
 WAIT_ONLINE = "/lib/systemd/systemd-networkd-wait-online"
 ENGINE_LOOKS = 600
 """How often the engine's pending job is looked for, a few ticks apart, before the event fails."""
@@ -102,9 +104,14 @@ class VpnComesAndGoes:
         context.run("ip", "-4", "rule", "add", "not", "fwmark", table, "table", table)
         context.run("ip", "-4", "rule", "add", "table", "main", "suppress_prefixlength", "0")
         context.wait(PAUSE_TICKS)
-        context.run("ip", "-4", "rule", "delete", "table", table)
-        context.run("ip", "-4", "rule", "delete", "table", "main", "suppress_prefixlength", "0")
+        self._delete_rules(context, f"lookup {table}", "table", table)
+        self._delete_rules(context, SUPPRESSED, "table", "main", "suppress_prefixlength", "0")
         context.run("ip", "link", "delete", "dev", OTHER)
+
+    def _delete_rules(self, context: EventContext, shown: str, *selectors: str) -> None:
+        """Delete rules as wg-quick(8) does it: as long as ip shows one of these words, whoever added it."""
+        for _ in range(self.host.run(["ip", "-4", "rule", "show"]).stdout.count(shown)):
+            context.run("ip", "-4", "rule", "delete", *selectors)
 
     def _add_interface(self) -> None:
         """Add WireGuard's interface; a bridge where the kernel has none, as the rules and the table do the harm."""
