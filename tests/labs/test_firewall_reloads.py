@@ -1,6 +1,6 @@
-"""The programs of packet filters on whole hosts of forky: their reloads are made for real, and so is what they break.
+"""The programs of packet filters on whole hosts: their reloads are made for real, and so is what they break.
 
-Run with ``--releases`` only: the base root of forky alone has these programs.
+Run with ``--releases`` only: the base roots of forky and trixie alone have these programs.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from netns_lab.faults import FAULTS
 from netns_lab.whole_host.base_root import BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
-from tests.helpers.front_door import by_check, severity, viacheck
-from viacheck.model.result import CheckResult, Verdict
+from tests.helpers.front_door import viacheck
+from tests.helpers.side_event import assert_named_and_mended, judged
+from viacheck.model.result import Verdict
 
 LAB = "host:policy-routing-networkd@forky"
 ACTIVE = {
@@ -29,40 +29,33 @@ ACTIVE = {
 """By event, how its program comes to run on a healthy host."""
 BROKEN = {"saved-rules-without-nat": "netfilter-persistent-restart", "zone-not-permanent": "firewalld-reload"}
 """By fault, the event that shows it."""
+UFW, UFW_RELOAD = "host:policy-routing-networkd@trixie", "ufw-reload"
+"""ufw cannot be installed beside netfilter-persistent."""
 _MISSING = missing_for(BaseRoot("forky"))
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
 
 
-def judged(folder: Path, lab: str, event: str, script: str = "") -> list[CheckResult]:
-    """The results of FLAP-12 for an event, on a lab where a script was run first; nothing else may be worse."""
-    folder.mkdir()
-    (folder / "typed.sh").write_text(script)
-    options = ("--apply", str(folder / "typed.sh")) if script else ()
-    selected = f"FLAP-12 and {event} or not FLAP"
-    run = viacheck("--lab", lab, *options, "-k", selected, report_dir=folder / "report")
-    results = by_check(run.outcome, f"lab:{lab}")
-    assert {check for check, cases in results.items() if severity(cases)} <= {"FLAP-12"}, run.said
-    return results["FLAP-12"]
-
-
 @pytest.mark.parametrize("event", ACTIVE)
 def test_a_healthy_host_survives_the_reload(event: str, tmp_path: Path) -> None:
-    (result,) = judged(tmp_path / "healthy", LAB, event, ACTIVE[event])
+    result = judged(tmp_path / "healthy", LAB, event, ACTIVE[event])
     assert result.verdict is Verdict.PASS, result
+
+
+def test_a_healthy_host_survives_the_reload_of_ufw(tmp_path: Path) -> None:
+    result = judged(tmp_path / "healthy", UFW, UFW_RELOAD, "ufw --force enable\n")
+    assert result.verdict is Verdict.PASS, result
+
+
+def test_a_reload_of_ufw_that_flushes_nat_is_named_and_passes_without_the_line(tmp_path: Path) -> None:
+    typed = "sed -i '/^-F POSTROUTING$/d' /etc/ufw/before.rules\n"
+    assert_named_and_mended(tmp_path, f"{UFW}+ufw-flushes-nat", UFW_RELOAD, typed)
 
 
 @pytest.mark.parametrize(("fault", "event"), BROKEN.items())
 def test_a_reload_that_removes_what_the_agent_needs_is_named_and_its_remedy_mends(
     fault: str, event: str, tmp_path: Path
 ) -> None:
-    lab = f"{LAB}+{fault}"
-    (result,) = judged(tmp_path / "broken", lab, event)
-    assert result.verdict is Verdict.FAIL, result
-    assert result.diagnosis is not None
-    assert result.diagnosis.code == FAULTS[fault].diagnosis
-    remedy = "".join(f"{line}\n" for line in result.diagnosis.remedy)
-    (mended,) = judged(tmp_path / "mended", lab, event, remedy)
-    assert mended.verdict is Verdict.PASS, mended
+    assert_named_and_mended(tmp_path, f"{LAB}+{fault}", event)
 
 
 def test_an_engine_that_started_before_firewalld_is_named_and_its_remedy_mends(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from netns_lab.lab_specs import parse_labs
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
 from tests.helpers.front_door import by_check, severity, viacheck
+from tests.helpers.side_event import assert_named_and_mended
 from viacheck.model.result import CheckResult, Verdict
 
 JUDGED = {
@@ -24,6 +25,16 @@ JUDGED = {
     "host:pipework-rc-local+guide-recipe-at-boot": ("FLAP-08", "FLAP-03"),
 }
 """By lab with a fault, the checks that are judged: the first of those that fail has the fix."""
+ON_THE_SIDE = {
+    "reload-purges-rules": ("networkd-reload", ""),
+    "new-bridge-purges-rules": ("other-network", ""),
+    "watch-of-any-container": ("other-container", (
+        "sed -i 's/--filter type=container/& --filter container=te-agent/' /usr/local/sbin/agent-watch\n"
+        "systemctl restart agent-watch.service\n"
+    )),
+    "local-rule-for-all": ("vpn", ""),
+}  # fmt: skip
+"""By fault, the event of others that shows it, and what a person types where the cause has no remedy."""
 _MISSING = missing_for(BaseRoot(DEFAULT_RELEASE))
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
 
@@ -56,3 +67,9 @@ def test_a_fault_is_named_after_the_event_and_its_fix_mends(lab: str, tmp_path: 
     remedy = cause.remedy
     mended = worse(tmp_path / "mended", lab, checks, "".join(f"{line}\n" for line in remedy))
     assert mended == {}
+
+
+@pytest.mark.parametrize("fault", ON_THE_SIDE)
+def test_what_others_do_on_the_side_is_named_and_its_fix_mends(fault: str, tmp_path: Path) -> None:
+    event, typed = ON_THE_SIDE[fault]
+    assert_named_and_mended(tmp_path, f"host:policy-routing-networkd+{fault}", event, typed)

@@ -115,6 +115,24 @@ def test_a_twin_makes_a_vpn_and_no_program_of_others(lab_outcome: RunResult, twi
     assert all("a replica runs none of its host's programs" in one.observed for one in others)
 
 
+def test_a_vpn_that_goes_down_takes_a_rule_that_reads_as_its_own(lab_outcome: RunResult, tmp_path: Path) -> None:
+    keep = {"targets": "id", "results": "target"}
+    one = lab_outcome.model_copy(
+        update={
+            field: [part for part in getattr(lab_outcome, field) if getattr(part, key) == "lab:policy-routing"]
+            for field, key in keep.items()
+        }
+    )
+    (tmp_path / "typed.sh").write_text("ip rule add priority 900 table main suppress_prefixlength 0\n")
+    options = ("--apply", str(tmp_path / "typed.sh"), "-k", f"{SIDE_EVENTS} and vpn")
+    run = viacheck("--twin", str(write_result(one, tmp_path / "labs")), *options, report_dir=tmp_path / "report")
+    (result,) = run.outcome.results
+    assert result.verdict is Verdict.ADVISORY, run.said
+    assert result.diagnosis is not None
+    assert result.diagnosis.code == "RULE_LOST"
+    assert "wg-quick removes every rule" in result.diagnosis.cause
+
+
 def record_of(outcome: RunResult, target: str) -> TargetRecord:
     return next(one for one in outcome.targets if one.id == target)
 

@@ -15,6 +15,7 @@ from viacheck.persistence.file_edit import new_file
 DOCKER = "docker.service"
 FIREWALLD, FIREWALLD_RELOAD = "firewalld", "firewalld-reload"
 """The table of firewalld's rules, and the event."""
+UFW_RELOAD = "ufw-reload"
 RELOAD_UNITS = [("systemctl", "daemon-reload")]
 
 
@@ -33,6 +34,8 @@ def nat_flushed(resolved: ResolvedIntent, measurements: Measurements) -> Iterato
         path = f"/etc/systemd/system/{DOCKER}.d/viacheck-{unit.removesuffix('.service')}.conf"
         follows = f"[Unit]\nAfter={unit}\nPartOf={unit}\n"
         remedy = remedy_of([new_file(path, follows)], RELOAD_UNITS)
+    elif first.event == UFW_RELOAD:
+        decision = "take the line that flushes (-F POSTROUTING in a part *nat) out of ufw's rules (/etc/ufw/*.rules)"
     else:
         decision = f"restart the engine after each reload (systemctl restart {DOCKER}), or keep its rules in the reload"
     yield Cause(
