@@ -19,7 +19,7 @@ VPN = "vpn"
 
 
 def removed_with_vpn(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """Find that wg-quick(8) removed the host's rule for local networks, which it cannot tell from its own."""
+    """Find that wg-quick(8) removed the host's rule for local networks, which reads as its own."""
     result = measurements.disruptions.get(VPN)
     lost = [rule for rule in result.rules_lost if _reads_as_the_vpns(rule)] if result is not None else []
     if result is None or not lost or resolved.agent_subnet is None:
@@ -28,7 +28,7 @@ def removed_with_vpn(resolved: ResolvedIntent, measurements: Measurements) -> It
     yield Cause(
         "RULE_LOST", CHECK_OF[VPN],
         f"after {result.title} the rule '{lost[0]}' is missing: wg-quick removes every rule 'from all lookup main "
-        f"suppress_prefixlength 0', as it cannot tell them from its own; with 'from {resolved.agent_subnet}' it stays",
+        f"suppress_prefixlength 0', as its own reads the same; with 'from {resolved.agent_subnet}' it stays",
         remedy, evidence=(state_changes(result),),
         decision=None if remedy else f"write 'from {resolved.agent_subnet}' to the rule, in the file that sets it",
     )  # fmt: skip

@@ -32,7 +32,7 @@ RESTARTED_BY_UPGRADES = ("systemd-udevd.service", NETWORKD_SERVICE, "containerd.
 WIREGUARD_TABLE = 51820
 """The table and mark that wg-quick(8) takes first."""
 SUPPRESSED = "from all lookup main suppress_prefixlength 0"
-"""The words of ip(8) by which wg-quick(8) finds its rule for local networks, and every other rule like it."""
+"""What ip(8) prints for the rule of wg-quick(8) for local networks, and for every other rule like it."""
 WAIT_ONLINE = "/lib/systemd/systemd-networkd-wait-online"
 ENGINE_LOOKS = 600
 """How often the engine's pending job is looked for, a few ticks apart, before the event fails."""
@@ -109,7 +109,7 @@ class VpnComesAndGoes:
         context.run("ip", "link", "delete", "dev", OTHER)
 
     def _delete_rules(self, context: EventContext, shown: str, *selectors: str) -> None:
-        """Delete rules as wg-quick(8) does it: as long as ip shows one of these words, whoever added it."""
+        """Delete rules as wg-quick(8) does it: as often as ip shows this text, the host's own rules too."""
         for _ in range(self.host.run(["ip", "-4", "rule", "show"]).stdout.count(shown)):
             context.run("ip", "-4", "rule", "delete", *selectors)
 
