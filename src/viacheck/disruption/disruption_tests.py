@@ -45,6 +45,9 @@ CLONES_OF_THEIR_OWN: tuple[EventName, ...] = (
 """The events of a whole host that share no clone. A reboot ends what was changed and not written down, so that a fault
 may be gone with it; netplan adds rules of one priority in another order; the others give the host another device,
 router or address."""
+FIRST_ON_CLONE: tuple[EventName, ...] = ("networkd-reload",)
+"""The events that come before all others on the clone that events share: a reload shows what changed in files that are
+not read yet, and a restart of the same program reads them."""
 WHOLE_HOSTS_AT_ONCE = 1
 """Of the events with a clone of their own: a whole host takes much memory, and the clone that events share runs too."""
 _OBSTACLES = {
@@ -122,6 +125,7 @@ class DisruptionTests:
     def _begin_all(self) -> None:
         missing = [event for event in self._expected if event not in self.results and event not in self._not_run]
         shared = [event for event in missing if self._shares_clone(event)]
+        shared.sort(key=lambda event: event not in FIRST_ON_CLONE)
         own = [event for event in missing if event not in shared]
         at_once = WHOLE_HOSTS_AT_ONCE if self._is_whole_host else AT_ONCE
         for events, workers_at_once in ((own, at_once), (shared, 1)):
