@@ -7,6 +7,7 @@ from netns_lab.lab import Lab
 from netns_lab.scenarios.nat import AGENT_SUBNET, TABLE, TABLE_NAME
 from netns_lab.scenarios.networkd import BACKSTOP, CONF, KEEP_ROUTES, LOOPBACK, OFFICE, conf, loopback, rules
 from netns_lab.whole_host.root_files import UNITS
+from viacheck.disruption.side_events import WAIT_ONLINE
 
 SCENARIO = "policy-routing-networkd"
 NFTABLES = "/etc/nftables.conf"
@@ -173,6 +174,7 @@ def local_rule_for_all(lab: Lab) -> None:
     # To the kernel the rule with a source is the same one as long as it is there.
     lab.host.ip("rule", "del", "priority", "990")
     lab.host.run("systemctl", "restart", "systemd-networkd.service")
+    lab.host.run(WAIT_ONLINE, "--timeout=10", "--interface=lo:carrier")
 
 
 BEFORE_RULES = "/etc/ufw/before.rules"

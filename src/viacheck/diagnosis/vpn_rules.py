@@ -9,13 +9,14 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.disruption import CHECK_OF, state_changes
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, remedy_of
+from viacheck.model.iproute_text import rule_argv
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import TABLE_MAIN, Rule
 from viacheck.persistence.assess import assess_persistence
-from viacheck.persistence.config_writer import RELOAD
 from viacheck.persistence.file_edit import in_diffs, insert_lines
 
 VPN = "vpn"
+RESTART = ("systemctl", "restart", "systemd-networkd.service")
 
 
 def removed_with_vpn(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
@@ -40,10 +41,19 @@ def _reads_as_the_vpns(rule: Rule) -> bool:
 
 
 def _with_source(resolved: ResolvedIntent, lost: Rule) -> Remedy:
-    """Return the remedy that gives the rule a source in systemd-networkd's file; none where another manager sets it."""
+    """Return the remedy that gives the rule a source in systemd-networkd's file; none where another manager sets it.
+
+    The rule as it was is deleted first: a networkd that keeps foreign rules keeps it, and to the kernel a rule without
+    a source is there already as long as one with a source is.
+    """
     for written in assess_persistence(resolved).configs["networkd"].rules:
         rule = written.rule
         if _reads_as_the_vpns(rule) and (rule.family, rule.priority) == (lost.family, lost.priority):
             change = insert_lines(written.place.path, written.place.line, f"From={resolved.agent_subnet}\n")
-            return remedy_of(in_diffs(resolved.snapshot, [change]), [RELOAD], [RELOAD])
+            with_source = replace(lost, source=str(resolved.agent_subnet))
+            return remedy_of(
+                in_diffs(resolved.snapshot, [change]),
+                [tuple(rule_argv("del", lost)), RESTART],
+                [tuple(rule_argv("del", with_source)), RESTART],
+            )
     return NO_REMEDY
