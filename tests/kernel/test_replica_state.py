@@ -97,6 +97,7 @@ table inet firewall {
     meta mark & 0xff == 0x20 drop
     fib daddr type local accept
     ip saddr != 10.0.0.0/8 udp dport != 53 reject
+    ip saddr 192.0.2.7-192.0.2.9 ip daddr != 192.0.2.3-192.0.2.6 tcp flags syn drop
   }
   chain leaving { type nat hook postrouting priority 100;
     ip saddr 172.18.0.0/16 oifname { "wan0", "br0" } masquerade
@@ -123,6 +124,9 @@ IPTABLES = """
 -A INPUT -p icmp ! --icmp-type 3/1 -j DROP
 -A INPUT -p tcp -m multiport --dports 22,80,443 -j ACCEPT
 -A OUTPUT -p udp --dport 1000:2000 -j REJECT
+-A INPUT -m iprange --src-range 192.0.2.1-192.0.2.9 ! --dst-range 192.0.2.3-192.0.2.6 -j DROP
+-A INPUT -p udp -m multiport ! --ports 9,67:68 -m pkttype --pkt-type broadcast -j DROP
+-A INPUT -p tcp ! --syn -m conntrack --ctstate NEW -j DROP
 -t mangle -A PREROUTING -i docker0 -j MARK --set-mark 0x10/0xf0
 -t mangle -A PREROUTING -i eth0 -m connmark --mark 0x2/0xff -j CONNMARK --restore-mark --ctmask 0xff
 -t mangle -A FORWARD -j CONNMARK --set-xmark 0x1/0x3
