@@ -400,6 +400,41 @@ SITUATIONS = {
         remedy=True,
         in_bundle={"HOST-04": (FAIL, "FORWARD_DROPPED")},
     ),
+    "answers-dropped-by-a-range-of-addresses": Situation(
+        commands=("iptables -I FORWARD -m iprange --src-range 198.51.100.1-198.51.100.9 -j DROP",),
+        expected={"HOST-04": (FAIL, "FORWARD_DROPPED"), "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("--src-range 198.51.100.1-198.51.100.9 -j DROP",),
+        remedy=True,
+    ),
+    "set-of-ranges-that-excludes-from-nat": Situation(
+        commands=(
+            "nft 'add set inet nat vpn { type ipv4_addr; flags interval; "
+            "elements = { 192.0.2.0/24, 198.51.100.1-198.51.100.9 }; }'",
+            "nft insert rule inet nat postrouting ip saddr 172.17.0.0/16 ip daddr @vpn accept",
+        ),
+        expected={
+            "NAT-02": (FAIL, "MASQUERADE_MISSING"), "EGRESS-01": PASS, "EGRESS-02": (FAIL, "MASQUERADE_MISSING"),
+            "EGRESS-03": (FAIL, "MASQUERADE_MISSING"),
+        },
+        named=("of chain postrouting excludes the agent's packets from source NAT",),
+        remedy=True,
+        in_bundle={"NAT-02": (FAIL, "MASQUERADE_MISSING")},
+    ),
+    "exclusion-from-nat-that-cannot-be-read": Situation(
+        commands=(
+            "nft delete table inet nat",
+            "iptables -t nat -A POSTROUTING -m u32 --u32 '0&0xFF000000=0x45000000' -j ACCEPT",
+            "iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+        ),
+        expected={
+            "NAT-02": (Verdict.INCONCLUSIVE, None), "EGRESS-01": PASS, "EGRESS-02": (FAIL, "MASQUERADE_MISSING"),
+            "EGRESS-03": (FAIL, "MASQUERADE_MISSING"),
+        },
+        named=("=0x45000000\" -j ACCEPT' of chain POSTROUTING, whose conditions the model cannot evaluate",),
+        remedy=True,
+        in_replica={"NAT-02": PASS, "EGRESS-02": PASS, "EGRESS-03": PASS},
+        replica_notes=("u32",),
+    ),
     "dns-taken-by-the-lans-router": Situation(
         commands=(
             *CLOSED_RECIPE,

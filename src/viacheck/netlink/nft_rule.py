@@ -353,7 +353,9 @@ def _lookup(state: RuleState, lookup: nft.LookupExpression) -> None:
     elif members is not None and key is not None and members.catchall is None and None not in values:
         known = tuple(value for element in values if element for value in element)
         match = FilterMatch(field=key.field, values=known, negated=lookup.inverted)
-        state.match(match, f"{key.text} {'!= ' if lookup.inverted else ''}{{ {', '.join(known)} }}")
+        if members.description.anonymous:
+            text = f"{key.text} {'!= ' if lookup.inverted else ''}{{ {', '.join(known)} }}"
+        state.match(match, text)
     else:
         state.unknown(text)
     if lookup.target:
