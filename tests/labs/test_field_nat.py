@@ -102,6 +102,16 @@ SITUATIONS = {
         named=("the host's own packets go to tun9, which is up but has no carrier",),
         replica_notes=("tun9 had no carrier",),
     ),
+    "host-leaves-by-a-silent-neighbour": Situation(
+        commands=(
+            "ip link add dmz0 type veth peer name far netns gw0", "ip -n gw0 link set dev far up",
+            "ip address add 10.99.0.9/24 dev dmz0", "ip link set dev dmz0 up",
+            "ip route replace default via 10.99.0.1 dev dmz0",
+        ),
+        site=OWN_DEFAULT_SITE,
+        expected={"EGRESS-01": PASS, "EGRESS-04": (FAIL, "GATEWAY_SILENT")},
+        named=("the host's own packets go to 10.99.0.1 on dmz0, which does not answer ARP",),
+    ),
     "vpn-rules-take-host-and-agent": Situation(
         # What wg-quick adds. The agent has a remedy of its own, whatever is decided for the host.
         commands=(

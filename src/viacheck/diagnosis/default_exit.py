@@ -67,6 +67,20 @@ def exit_without_carrier(resolved: ResolvedIntent, _measured: Measurements) -> I
     )  # fmt: skip
 
 
+def exit_silent(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that the next hop of the host's own packets does not answer ARP, on an interface that is no uplink."""
+    neighbour, macs = resolved.exit_neighbour, measurements.traffic.exit_macs
+    if neighbour is None or macs is None or macs:
+        return
+    interface, address = neighbour
+    yield Cause(
+        "GATEWAY_SILENT", "EGRESS-04",
+        f"the host's own packets go to {address} on {interface}, which does not answer ARP: "
+        f"{resolved.host_decision.route}",
+        decision=f"start {address}, or remove that route",
+    )  # fmt: skip
+
+
 def agent_without_table(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
     """Find that the main table, which decides for an agent without a table of its own, leads to another uplink."""
     if resolved.intent.policy_routed or resolved.bridged or resolved.shares_host_network:
