@@ -275,6 +275,13 @@ def test_a_gateway_that_did_not_answer_is_silent(snapshot: Snapshot) -> None:
         assert "the gateway on wan0 did not answer ARP on the host, and does not answer here" in lab.notes
 
 
+def test_another_holder_of_the_agents_address_is_named(snapshot: Snapshot) -> None:
+    notes = plan_replica(
+        dataclasses.replace(snapshot, address_claimed_by=("02:00:00:00:00:77",)), INTENT, "test"
+    ).lab.notes
+    assert any("02:00:00:00:00:77, another machine on the segment that holds the agent's address" in n for n in notes)
+
+
 def test_an_agent_that_was_not_entered_is_assumed(snapshot: Snapshot) -> None:
     problem = Problem(what="agent", reason="it was not entered", missing="root")
     other = dataclasses.replace(snapshot, agent=None, problems=(problem,))
