@@ -145,16 +145,11 @@ def _untranslated(resolved: ResolvedIntent, translation: Translation) -> Cause:
 
 
 def _leaves_untranslated(resolved: ResolvedIntent, measurements: Measurements) -> bool:
-    """Return whether probes left by the intended uplink with the agent's own address, and none was answered."""
-    left = [
-        packets
+    """Return whether all probes of a protocol left by the intended uplink with the agent's own address, unanswered."""
+    return any(
+        not packets.answered and {sighting.source for sighting in left} == {resolved.agent_source}
         for name, packets in measurements.traffic.packets.items()
-        if name in PROTOCOL_NUMBERS and departures(packets, resolved.uplink)
-    ]
-    return bool(left) and not any(
-        packets.answered
-        or any(sighting.source != resolved.agent_source for sighting in departures(packets, resolved.uplink))
-        for packets in left
+        if name in PROTOCOL_NUMBERS and (left := departures(packets, resolved.uplink))
     )
 
 
