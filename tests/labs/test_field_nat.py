@@ -165,7 +165,7 @@ SITUATIONS = {
             "EGRESS-01": (FAIL, "RULE_SHADOWED"), "EGRESS-05": (FAIL, "RULE_SHADOWED"),
             "EGRESS-08": (FAIL, "RULE_SHADOWED"), "ROUTE-07": (ADVISORY, "FAIL_OPEN"),
         },
-        named=("the rule 'priority 32765 from 172.17.0.0/16 lookup 200' selects 172.17.0.2 as well",),
+        named=("the rule 'priority 32765 from 172.17.0.0/16 lookup wlan0rt' selects 172.17.0.2 as well",),
         remedy=True,
         still={"ROUTE-07": (ADVISORY, "FAIL_OPEN")},
     ),
