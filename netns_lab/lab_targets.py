@@ -132,6 +132,7 @@ class ReplicaTarget(NamespaceTarget):
             snapshot,
             dhcp_clients=snapshot.dhcp_clients or self._source.dhcp_clients,
             link_watchers=self._source.link_watchers,
+            firewalld_runs=self._source.firewalld_runs,
         )
 
 

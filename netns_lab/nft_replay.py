@@ -19,7 +19,7 @@ from viacheck.analysis.packet_filter.replica_filter import (
 )
 from viacheck.host.namespace import Namespace
 from viacheck.model.mark_change import is_copy, value_and_mask
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.model.snapshot import PACKET_TYPES, FilterChain, FilterMatch, FilterRule
 from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, nested, string
 from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType, number
 
@@ -87,6 +87,14 @@ def _condition(match: FilterMatch, family: NftFamily) -> Iterator[bytes]:
         case "ctstatus":
             bits_set = sum(CONNECTION_STATUS[status] for status in match.values)
             yield from nft.connection_status(bits_set, match.negated)
+        case "tcp-flags":
+            flags, bits = value_and_mask(value)
+            yield nft.payload(nft.TRANSPORT, 13, 1)
+            yield nft.mask(bytes((bits,)))
+            yield nft.compare(bytes((flags,)), operator)
+        case "pkttype":
+            yield nft.meta(nft.META_PKTTYPE)
+            yield nft.compare(bytes((PACKET_TYPES.index(value),)), operator)
         case "icmp-type" | "icmp-code" as part:
             yield nft.payload(nft.TRANSPORT, 0 if part == "icmp-type" else 1, 1)
             yield nft.compare(bytes((int(value),)), operator)

@@ -90,6 +90,12 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         )
     if snapshot.answers_lost is not None:
         notes.append("a part of the answers was lost: what loses packets beyond the host is not reproduced here")
+    if snapshot.address_claimed_by:
+        notes.append(
+            f"{', '.join(snapshot.address_claimed_by)}, another machine on the segment that holds the agent's address, "
+            "is not reproduced in the replica (MACVLAN-05)"
+        )
+    notes += list(_chosen_by_hash(resolved))
     notes += list(_gateways_by_another_uplink(ResolvedIntent(intent, snapshot)))
     notes += [
         f"the host itself answers DNS at {address}: its DNS server is not reproduced in the replica"
@@ -109,6 +115,16 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
         wireless=tuple(link.name for link in snapshot.host.links if link.wireless),
         agent_tunnels=tuple(cabling.agent_tunnels),
     )
+
+
+def _chosen_by_hash(resolved: ResolvedIntent) -> Iterator[str]:
+    """Yield the routes of which the kernel chooses a next hop by a hash, whose seed is its own in every namespace."""
+    decisions = [resolved.agent_decision(protocol) for protocol in resolved.intent.probe.protocols]
+    for route in dict.fromkeys(str(decision.route) for decision in decisions if len(decision.exits) > 1):
+        yield (
+            f"'{route}' has several next hops: the kernel chooses one by a hash of the packet, whose seed is another "
+            "here, so that packets may take another one than on the host (EGRESS-01, EGRESS-09)"
+        )
 
 
 def _gateways_by_another_uplink(resolved: ResolvedIntent) -> Iterator[str]:

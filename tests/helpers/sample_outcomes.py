@@ -313,11 +313,11 @@ def _sighting(
 
 def decision(chosen_table: int) -> DecisionEvidence:
     exits = {200: "default via 10.10.50.1 dev wlan0", 254: "default via 10.10.40.1 dev eth0"}
-    steps = [DecisionStep(rule="priority 0 from all lookup 255", outcome="table 255: no route to 198.51.100.1")]
+    steps = [DecisionStep(rule="priority 0 from all lookup local", outcome="table 255: no route to 198.51.100.1")]
     if chosen_table == 200:
         rule = "priority 1000 from 172.17.0.0/16 lookup 200"
     else:
-        rule = "priority 32766 from all lookup 254"
+        rule = "priority 32766 from all lookup main"
     steps.append(DecisionStep(rule=rule, outcome=f"table {chosen_table}: {exits[chosen_table]}", chosen=True))
     return DecisionEvidence(
         question=f"Where does a packet from {AGENT} to {TARGET} that came in by docker0 go?",

@@ -276,7 +276,7 @@ def test_a_foreign_change_is_reported_and_not_touched(host: GuardedHost, folder:
     assert armed.result is not None
     assert armed.result.equal, armed.result.difference
     assert armed.result.actions == (
-        "restored rule: priority 990 from 172.17.0.0/16 lookup 254 suppress_prefixlength 0",
+        "restored rule: priority 990 from 172.17.0.0/16 lookup main suppress_prefixlength 0",
     )
     assert any(line.startswith("+ ") for line in armed.result.foreign)
     assert host.state() == meanwhile

@@ -97,6 +97,7 @@ table inet firewall {
     meta mark & 0xff == 0x20 drop
     fib daddr type local accept
     ip saddr != 10.0.0.0/8 udp dport != 53 reject
+    ip saddr 192.0.2.7-192.0.2.9 ip daddr != 192.0.2.3-192.0.2.6 tcp flags syn drop
   }
   chain leaving { type nat hook postrouting priority 100;
     ip saddr 172.18.0.0/16 oifname { "wan0", "br0" } masquerade
@@ -123,6 +124,9 @@ IPTABLES = """
 -A INPUT -p icmp ! --icmp-type 3/1 -j DROP
 -A INPUT -p tcp -m multiport --dports 22,80,443 -j ACCEPT
 -A OUTPUT -p udp --dport 1000:2000 -j REJECT
+-A INPUT -m iprange --src-range 192.0.2.1-192.0.2.9 ! --dst-range 192.0.2.3-192.0.2.6 -j DROP
+-A INPUT -p udp -m multiport ! --ports 9,67:68 -m pkttype --pkt-type broadcast -j DROP
+-A INPUT -p tcp ! --syn -m conntrack --ctstate NEW -j DROP
 -t mangle -A PREROUTING -i docker0 -j MARK --set-mark 0x10/0xf0
 -t mangle -A PREROUTING -i eth0 -m connmark --mark 0x2/0xff -j CONNMARK --restore-mark --ctmask 0xff
 -t mangle -A FORWARD -j CONNMARK --set-xmark 0x1/0x3
@@ -269,6 +273,13 @@ def test_a_gateway_that_did_not_answer_is_silent(snapshot: Snapshot) -> None:
     with replica_of(other) as (lab, _target):
         assert not answered(lab.host.namespace, "10.2.0.1")
         assert "the gateway on wan0 did not answer ARP on the host, and does not answer here" in lab.notes
+
+
+def test_another_holder_of_the_agents_address_is_named(snapshot: Snapshot) -> None:
+    notes = plan_replica(
+        dataclasses.replace(snapshot, address_claimed_by=("02:00:00:00:00:77",)), INTENT, "test"
+    ).lab.notes
+    assert any("02:00:00:00:00:77, another machine on the segment that holds the agent's address" in n for n in notes)
 
 
 def test_an_agent_that_was_not_entered_is_assumed(snapshot: Snapshot) -> None:

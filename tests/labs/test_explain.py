@@ -40,7 +40,7 @@ def test_the_agents_packet_is_explained_to_the_wire() -> None:
 def test_a_rule_that_comes_first_is_named() -> None:
     explanation = explained("--lab", "policy-routing+rule-shadowed", "--to", "203.0.113.9")
     chosen = next(step for step in explanation["steps"] if step["chosen"])
-    assert chosen["rule"] == "priority 100 from 172.17.0.2/32 lookup 254"
+    assert chosen["rule"] == "priority 100 from 172.17.0.2/32 lookup main"
     assert explanation["uplink"] == "eth0"
 
 

@@ -110,3 +110,18 @@ def test_firewallds_own_commands_mend_what_it_drops(within: tuple[str, ...], dro
     (cause,) = (r.diagnosis for r in by_policy.outcome.results if r.diagnosis and r.diagnosis.reported_by is None)
     assert "of chain filter_FWD_policy_closed of table firewalld" in cause.cause
     assert not cause.remedy, "no zone accepts what a policy drops"
+    assert cause.decision == "accept 172.17.0.0/16 before what drops it there"
+
+
+def test_the_table_of_a_firewalld_that_has_ended_is_named(tmp_path: Path) -> None:
+    with hand_made_host() as host:
+        apply_the_guides_recipe(host)
+        chain = "type filter hook forward priority filter + 10; reject with icmpx admin-prohibited"
+        host.run("nft", f"add table inet firewalld {{ chain filter_FORWARD {{ {chain}; }}; }}")
+        done = judged(host, tmp_path)
+        (cause,) = (r.diagnosis for r in done.outcome.results if r.diagnosis and r.diagnosis.reported_by is None)
+        assert not cause.remedy, "firewall-cmd needs a firewalld that runs"
+        assert cause.decision is not None
+        assert cause.decision.startswith("firewalld does not run, and its table is still in the kernel")
+        host.run("nft", "delete", "table", "inet", "firewalld")
+        assert judgements(judged(host, tmp_path / "deleted")) == dict.fromkeys(CHECKS, PASS)

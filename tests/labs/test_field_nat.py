@@ -102,6 +102,16 @@ SITUATIONS = {
         named=("the host's own packets go to tun9, which is up but has no carrier",),
         replica_notes=("tun9 had no carrier",),
     ),
+    "host-leaves-by-a-silent-neighbour": Situation(
+        commands=(
+            "ip link add dmz0 type veth peer name far netns gw0", "ip -n gw0 link set dev far up",
+            "ip address add 10.99.0.9/24 dev dmz0", "ip link set dev dmz0 up",
+            "ip route replace default via 10.99.0.1 dev dmz0",
+        ),
+        site=OWN_DEFAULT_SITE,
+        expected={"EGRESS-01": PASS, "EGRESS-04": (FAIL, "GATEWAY_SILENT")},
+        named=("the host's own packets go to 10.99.0.1 on dmz0, which does not answer ARP",),
+    ),
     "vpn-rules-take-host-and-agent": Situation(
         # What wg-quick adds. The agent has a remedy of its own, whatever is decided for the host.
         commands=(
@@ -155,7 +165,7 @@ SITUATIONS = {
             "EGRESS-01": (FAIL, "RULE_SHADOWED"), "EGRESS-05": (FAIL, "RULE_SHADOWED"),
             "EGRESS-08": (FAIL, "RULE_SHADOWED"), "ROUTE-07": (ADVISORY, "FAIL_OPEN"),
         },
-        named=("the rule 'priority 32765 from 172.17.0.0/16 lookup 200' selects 172.17.0.2 as well",),
+        named=("the rule 'priority 32765 from 172.17.0.0/16 lookup wlan0rt' selects 172.17.0.2 as well",),
         remedy=True,
         still={"ROUTE-07": (ADVISORY, "FAIL_OPEN")},
     ),
@@ -399,6 +409,41 @@ SITUATIONS = {
         named=("--match-set blocked src -j DROP",),
         remedy=True,
         in_bundle={"HOST-04": (FAIL, "FORWARD_DROPPED")},
+    ),
+    "answers-dropped-by-a-range-of-addresses": Situation(
+        commands=("iptables -I FORWARD -m iprange --src-range 198.51.100.1-198.51.100.9 -j DROP",),
+        expected={"HOST-04": (FAIL, "FORWARD_DROPPED"), "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("--src-range 198.51.100.1-198.51.100.9 -j DROP",),
+        remedy=True,
+    ),
+    "set-of-ranges-that-excludes-from-nat": Situation(
+        commands=(
+            "nft 'add set inet nat vpn { type ipv4_addr; flags interval; "
+            "elements = { 192.0.2.0/24, 198.51.100.1-198.51.100.9 }; }'",
+            "nft insert rule inet nat postrouting ip saddr 172.17.0.0/16 ip daddr @vpn accept",
+        ),
+        expected={
+            "NAT-02": (FAIL, "MASQUERADE_MISSING"), "EGRESS-01": PASS, "EGRESS-02": (FAIL, "MASQUERADE_MISSING"),
+            "EGRESS-03": (FAIL, "MASQUERADE_MISSING"),
+        },
+        named=("of chain postrouting excludes the agent's packets from source NAT",),
+        remedy=True,
+        in_bundle={"NAT-02": (FAIL, "MASQUERADE_MISSING")},
+    ),
+    "exclusion-from-nat-that-cannot-be-read": Situation(
+        commands=(
+            "nft delete table inet nat",
+            "iptables -t nat -A POSTROUTING -m u32 --u32 '0&0xFF000000=0x45000000' -j ACCEPT",
+            "iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+        ),
+        expected={
+            "NAT-02": (Verdict.INCONCLUSIVE, None), "EGRESS-01": PASS, "EGRESS-02": (FAIL, "MASQUERADE_MISSING"),
+            "EGRESS-03": (FAIL, "MASQUERADE_MISSING"),
+        },
+        named=("=0x45000000\" -j ACCEPT' of chain POSTROUTING, whose conditions the model cannot evaluate",),
+        remedy=True,
+        in_replica={"NAT-02": PASS, "EGRESS-02": PASS, "EGRESS-03": PASS},
+        replica_notes=("u32",),
     ),
     "dns-taken-by-the-lans-router": Situation(
         commands=(

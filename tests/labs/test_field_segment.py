@@ -120,3 +120,26 @@ def test_the_drawing_shows_the_ways_that_were_seen(tmp_path: Path) -> None:
     assert ("docker0", "wlan0") in drawn_as["missed"]
     page = (done.report_dir / "report.html").read_text()
     assert "Answers came back: 9 by eth1; 9 reached the agent." in page
+
+
+def test_another_holder_of_the_agents_address_is_in_the_bundle(tmp_path: Path) -> None:
+    """A replica has no such machine, and names it from what the run's ARP requests showed."""
+    site = ONE_LAN_SITE.replace(
+        'mode = "nat"\nbridge = "docker0"',
+        'mode = "pipework-static"\nparent = "eth0"\naddress = "10.10.40.200/24"\ngateway = "10.10.40.1"',
+    )
+    site = site.replace('[uplinks.wlan0]\ngateway = "10.10.40.1"\n', "")
+    site = site.replace('uplink = "wlan0"\ntable = 200\ntable_name = "wlan0rt"', 'uplink = "eth0"')
+    with hand_made_host({"eth0": "10.10.40"}) as host:
+        for words in (
+            "link del docker0", "-n agent link del eth0", "link add link eth0 name mv type macvlan mode bridge",
+            "link set mv netns agent name eth1", "-n agent link set eth1 up",
+            "-n agent address add 10.10.40.200/24 dev eth1", "-n gw0 address add 10.10.40.200/24 dev lan0",
+        ):  # fmt: skip
+            host.ip(words)
+        other = host.ip("netns exec gw0 cat /sys/class/net/lan0/address").strip()
+        done = host.viacheck("-q", "-k", "MACVLAN-05", site=write_site(tmp_path, site), report_dir=tmp_path / "report")
+    assert judgements(done) == {"MACVLAN-05": (Verdict.FAIL, "ADDRESS_CONFLICT")}, done.said
+    snapshot = done.outcome.targets[0].snapshot
+    assert snapshot is not None
+    assert snapshot["address_claimed_by"] == [other]

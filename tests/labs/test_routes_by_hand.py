@@ -108,7 +108,9 @@ def test_two_gateways_on_one_uplink_are_one_uplink(host: HandMadeHost, tmp_path:
     expected = {"ROUTE-04": (Verdict.FAIL, "TABLE_WRONG_GATEWAY"), "EGRESS-01": PASS, "EGRESS-08": PASS}
     assert judgements(done).items() >= expected.items(), done.said
     assert "Error" not in done.said
-    assert_bundle_and_replica_agree(done, expected, tmp_path / "saved")
+    # EGRESS-09 is not compared: which of the two a probe takes depends on a hash, and the replica says so.
+    by_hash = ("has several next hops: the kernel chooses one by a hash of the packet",)
+    assert_bundle_and_replica_agree(done, expected, tmp_path / "saved", replica_notes=by_hash)
 
 
 def test_a_rule_for_the_agents_one_address_holds_until_it_changes(host: HandMadeHost, tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def test_each_rule_is_named_with_its_own_classes() -> None:
     (cause,) = bypasses_uplink(nat(host, CONNECTED), Measurements())
     tcp, of_udp = sorted(cause.sentence.split("; "))
     assert tcp.startswith("tcp to port 443: by eth0 instead of wlan0, because of rule priority ")
-    assert "ipproto 6 dport 443" in tcp
+    assert "ipproto tcp dport 443" in tcp
     assert of_udp.startswith("udp to ports 5000-6000: by eth0")
-    assert "ipproto 17 dport 5000-6000" in of_udp
+    assert "ipproto udp dport 5000-6000" in of_udp
     assert list(cause.site_file) == ["[[egress.except]]", 'protocol = "tcp"', "ports = [443]", 'uplink = "eth0"'], (
         "1001 ports are no line of the site file"
     )

@@ -109,7 +109,7 @@ def test_keywords_are_read_as_iproute2_reads_them(line: str, text: str) -> None:
 
 def test_redirections_and_comments_are_no_words() -> None:
     line = "ip rule add from 10.0.0.0/8 table main>/dev/null 2>&1 # and more"
-    assert str(installed(line)) == "priority 0 from 10.0.0.0/8 lookup 254"
+    assert str(installed(line)) == "priority 0 from 10.0.0.0/8 lookup main"
     assert [token.text for token in tokens("a 'b c' \"d\\\"\" e\\ f") if isinstance(token, Word)] == [
         "a", "b c", 'd"', "e f",
     ]  # fmt: skip

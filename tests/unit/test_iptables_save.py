@@ -182,7 +182,8 @@ def test_counters_are_read() -> None:
         ("-m recent --update --seconds 60 --name x --rsource", "-m recent --update --seconds 60 --name x --rsource"),
         ("-m physdev ! --physdev-in veth1", "-m physdev '!' --physdev-in veth1"),
         ("-p icmp -m icmp ! --icmp-type 3/4", "'!' --icmp-type 3/4"),
-        ("-p tcp -m tcp --tcp-flags SYN,RST SYN", "--tcp-flags SYN,RST SYN"),
+        ("-p tcp -m tcp --tcp-flags SYN,RST NEW", "--tcp-flags SYN,RST NEW"),
+        ("-m iprange --src-range 10.0.0.9-10.0.0.1", "--src-range 10.0.0.9-10.0.0.1"),
         ("-m conntrack ! --ctstatus NONE", "'!' --ctstatus NONE"),
         ("-s 10.0.0.1/255.0.255.0", "-s 10.0.0.1/255.0.255.0"),
         ("-m addrtype --dst-type LOCAL --limit-iface-in", "--limit-iface-in"),
@@ -246,6 +247,43 @@ def test_the_mark_of_a_flow(target: str, expected: tuple[str | None, str | None]
         FilterMatch(field="ctmark", values=("0x1/0x3",), negated=True),
         FilterMatch(field="mark", values=("0x2/0xffffffff",)),
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "allowed"),
+    [
+        ("-m iprange --src-range 172.17.0.2-172.17.0.9", {}, False),
+        ("-m iprange --dst-range 198.51.100.2-198.51.100.9", {}, True),
+        ("-m iprange ! --src-range 10.0.0.1-10.0.0.9 --dst-range 198.51.0.0-198.51.255.255", {}, False),
+        ("-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", {"protocol": 6}, False),
+        ("-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN", {"protocol": 6}, True),
+        ("-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN", {"protocol": 6, "ctstate": "established"}, True),
+        ("-p tcp -m tcp --tcp-flags RST RST", {"protocol": 6, "ctstate": "established"}, None),
+        ("-p tcp -m tcp --tcp-flags ALL NONE", {"protocol": 6, "ctstate": "invalid"}, True),
+        ("-p udp -m multiport --ports 40000:40009,53", {}, False),
+        ("-p udp -m multiport ! --ports 40000:40009", {}, True),
+        ("-p udp -m multiport ! --ports 1:9", {}, False),
+        ("-m owner --uid-owner 1000", {}, True),
+        ("-m owner ! --uid-owner 1000", {}, False),
+        ("-m owner --uid-owner 1000", {"iif": None}, None),
+        ("-m pkttype --pkt-type unicast", {}, False),
+        ("-m pkttype --pkt-type broadcast", {}, True),
+        ("-m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 5 --hashlimit-mode srcip --hashlimit-name a", {}, None),
+        (
+            "-m hashlimit --hashlimit-above 5/sec --hashlimit-burst 5 --hashlimit-mode srcip --hashlimit-name a",
+            {},
+            True,
+        ),
+        ("-m recent --set --name seen --mask 255.255.255.255 --rsource", {}, False),
+        ("-m time --timestart 08:00:00 --timestop 20:00:00", {}, None),
+        ("-m connlimit --connlimit-above 3 --connlimit-mask 32 --connlimit-saddr", {}, None),
+        ('-m string --string "x" --algo bm --to 65535', {}, None),
+    ],
+)
+def test_frequent_matches_are_decided_for_a_packet_that_is_known(
+    rule: str, changes: dict[str, object], allowed: bool | None
+) -> None:
+    assert forwarding(parsed(f"-A FORWARD {rule} -j DROP"), outbound(**changes)).allowed is allowed
 
 
 def test_a_line_that_is_none_of_iptables_save_is_refused() -> None:

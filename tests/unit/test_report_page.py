@@ -296,7 +296,7 @@ def test_each_hop_has_its_evidence() -> None:
     ]
     table = "\n".join(rows)
     assert "bridge docker0" in table
-    assert re.search(r"routing, departs here.*lookup 254; table 254.*kernel and model agree", table)
+    assert re.search(r"routing, departs here.*lookup main; table 254.*kernel and model agree", table)
     assert re.search(r"uplink eth0.*source 10.10.40.9, capture sound ?9 of 9 ?9", table)
     assert re.search(r"uplink wlan0, intended.*capture sound ?0 of 9 ?0", table)
     svg = sample_page("rule-missing").text("svg", **{"class": "topology lying"})
@@ -392,7 +392,7 @@ def test_a_huge_host_makes_no_huge_page_and_says_what_is_left_out() -> None:
         "sightings left out here",
     ):
         assert told in text, told
-    assert "priority 32766 from all lookup 254" in text, "the rules asked last are kept"
+    assert "priority 32766 from all lookup main" in text, "the rules asked last are kept"
     assert "default via 10.10.40.1 dev eth0" in text, "default routes are kept"
 
 

@@ -381,6 +381,20 @@ class ResolvedIntent:
             if uplink.gateway is not None and not self.is_point_to_point(name)
         }
 
+    @property
+    def exit_neighbour(self) -> tuple[str, str] | None:
+        """The interface and the next hop of the host's own packets, where they leave by no uplink and need ARP.
+
+        None as well where that interface has no carrier, or leads to one other end.
+        """
+        exits = self.host_decision.exits
+        link = self.snapshot.host.link(exits[0].interface) if len(exits) == 1 else None
+        if link is None or link.name in self.intent.uplinks or link.point_to_point or not link.carrier:
+            return None
+        if link.name in ("lo", self.bridge):
+            return None
+        return link.name, exits[0].gateway or self.target
+
     def accepts_gateway(self, gateway: str | None) -> bool:
         """Whether a default route by the intended uplink may have a gateway; None stands for a route without one."""
         if gateway is None:

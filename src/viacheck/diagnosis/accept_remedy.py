@@ -106,6 +106,17 @@ def _accepted(resolved: ResolvedIntent, packet_filter: PacketFilter, dropped: Fo
     return _by_iptables(resolved, packet_filter, dropped, chain, rule)
 
 
+def accept_decision(resolved: ResolvedIntent, chain: FilterChain) -> str:
+    """Return what a person must decide where no remedy lets the agent's packets pass a chain."""
+    if chain.table == _FIREWALLD and resolved.snapshot.firewalld_runs is False:
+        return (
+            f"firewalld does not run, and its table is still in the kernel: start firewalld, and run again for its "
+            f"commands; or, if it is not to run any more, delete its table (nft delete table {chain.family} "
+            f"{chain.table})"
+        )
+    return f"accept {resolved.agent_subnet or resolved.agent_source} before what drops it there"
+
+
 def accept_bridge(resolved: ResolvedIntent, bridge: str, chain: FilterChain) -> Remedy:
     """Return the remedy that lets frames pass which a bridge forwards; empty where no rule of iptables helps.
 
@@ -139,6 +150,8 @@ def _by_firewalld(
 
     firewalld's policies come before its zones, so that a zone does not accept what a policy drops.
     """
+    if resolved.snapshot.firewalld_runs is False:
+        return None
     subnet = str(resolved.agent_subnet or resolved.agent_source)
     bound = f"--add-source={subnet}"
     removed = bound.replace("--add-", "--remove-", 1)

@@ -8,6 +8,7 @@ from viacheck.analysis.agent_rules import rule_past_main
 from viacheck.analysis.default_routes import default_route_by
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.packet import Packet
+from viacheck.analysis.table_names import named_rule
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.diagnosis.remedy_effect import after_steps
@@ -40,7 +41,8 @@ def default_exit_wrong(resolved: ResolvedIntent, _measured: Measurements) -> Ite
         yield Cause(
             "DEFAULT_EXIT_MISSING", "HOST-06", f"the host itself has no route to {resolved.target}: {why}",
             remedy if helps else NO_REMEDY, also_affects,
-            decision=None if helps else f"remove the rule '{resolved.host_decision.rule}' if it is a mistake",
+            decision=None if helps else f"remove the rule '{named_rule(resolved, resolved.host_decision.rule)}' "
+            "if it is a mistake",
         )  # fmt: skip
     elif wanted is not None:
         yield Cause(
@@ -64,6 +66,20 @@ def exit_without_carrier(resolved: ResolvedIntent, _measured: Measurements) -> I
         "NO_CARRIER", "EGRESS-04",
         f"the host's own packets go to {link.name}, which is up but has no carrier: {decision.route}",
         decision=f"start what {link.name} belongs to (a VPN's program, for one), or remove that route",
+    )  # fmt: skip
+
+
+def exit_silent(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find that the next hop of the host's own packets does not answer ARP, on an interface that is no uplink."""
+    neighbour, macs = resolved.exit_neighbour, measurements.traffic.exit_macs
+    if neighbour is None or macs is None or macs:
+        return
+    interface, address = neighbour
+    yield Cause(
+        "GATEWAY_SILENT", "EGRESS-04",
+        f"the host's own packets go to {address} on {interface}, which does not answer ARP: "
+        f"{resolved.host_decision.route}",
+        decision=f"start {address}, or remove that route",
     )  # fmt: skip
 
 
@@ -100,7 +116,7 @@ def protocol_leaves_elsewhere(resolved: ResolvedIntent, _measured: Measurements)
         yield Cause(
             "DEFAULT_EXIT_WRONG", "EGRESS-04",
             f"the host's own {protocol} packets do not leave by {resolved.default_exit}: {decision}",
-            decision=f"remove the rule '{decision.rule}' if it is a mistake",
+            decision=f"remove the rule '{named_rule(resolved, decision.rule)}' if it is a mistake",
         )  # fmt: skip
         return
 
@@ -127,7 +143,8 @@ def _set_default(resolved: ResolvedIntent, default: tuple[str, ...]) -> Remedy:
 def _decider(resolved: ResolvedIntent, wanted: str) -> str:
     """Return the rule and the route that decide for the host's own packets, and why the wanted one does not."""
     decision = resolved.host_decision
-    by_rule = f"rule {decision.rule}, " if decision.rule is not None and decision.table != TABLE_MAIN else ""
+    past_main = decision.rule is not None and decision.table != TABLE_MAIN
+    by_rule = f"rule {named_rule(resolved, decision.rule)}, " if past_main else ""
     route = decision.route
     other = _default_by(resolved, wanted)
     text = f"{by_rule}route {route}"

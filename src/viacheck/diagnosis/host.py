@@ -20,7 +20,7 @@ from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.sightings import left_by
 from viacheck.analysis.traced_path import PathEnd
-from viacheck.diagnosis.accept_remedy import accept_agent, accept_bridge
+from viacheck.diagnosis.accept_remedy import accept_agent, accept_bridge, accept_decision
 from viacheck.diagnosis.cause import ANSWERS, EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.egress import PROBED
 from viacheck.diagnosis.engine_start import parent_was_late
@@ -262,7 +262,9 @@ def forward_dropped(resolved: ResolvedIntent, measurements: Measurements) -> Ite
         sentence = f"{what} of {where} will drop {part}the agent's {dropped.direction} {later}"
         pings = (passage for passage in drops_to_uplinks(resolved) if (passage.chain, passage.rule) == (chain, rule))
         also_affects = frozenset({"ROUTE-06"} if any(pings) else ())
-    yield Cause("FORWARD_DROPPED", "HOST-04", sentence, accept_agent(resolved), also_affects)
+    remedy = accept_agent(resolved)
+    decision = None if remedy.steps else accept_decision(resolved, chain)
+    yield Cause("FORWARD_DROPPED", "HOST-04", sentence, remedy, also_affects, decision=decision)
 
 
 def dropped_on_arrival(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:

@@ -9,8 +9,8 @@ from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.container_facts import nat_follows_start
 from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation, subnet_is_routed
 from viacheck.analysis.packet_filter.evaluate import Translation
-from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.analysis.sightings import left_by
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.sightings import departures, left_by
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import (
     NO_REMEDY,
@@ -102,6 +102,8 @@ def source_nat_faulty(resolved: ResolvedIntent, measurements: Measurements) -> I
         )  # fmt: skip
     elif translation.kind == "none":
         yield _untranslated(resolved, translation)
+    elif translation.kind == "unknown" and _leaves_untranslated(resolved, measurements):
+        yield _excluded_by_unknown(resolved, translation)
     elif translation.kind == "snat" and translation.address not in resolved.uplink_addresses(resolved.uplink):
         removal = _removal(translation)
         add, delete = _masquerade(resolved)
@@ -139,6 +141,32 @@ def _untranslated(resolved: ResolvedIntent, translation: Translation) -> Cause:
         "MASQUERADE_MISSING", "NAT-02",
         f"{sentence}: packets would leave with {resolved.agent_source}, so replies cannot come back",
         remedy, EGRESS | {"ROUTE-06"},
+    )  # fmt: skip
+
+
+def _leaves_untranslated(resolved: ResolvedIntent, measurements: Measurements) -> bool:
+    """Return whether all probes of a protocol left by the intended uplink with the agent's own address, unanswered."""
+    return any(
+        not packets.answered and {sighting.source for sighting in left} == {resolved.agent_source}
+        for name, packets in measurements.traffic.packets.items()
+        if name in PROTOCOL_NUMBERS and (left := departures(packets, resolved.uplink))
+    )
+
+
+def _excluded_by_unknown(resolved: ResolvedIntent, translation: Translation) -> Cause:
+    """Return the cause of packets that were seen to leave untranslated, where the model cannot evaluate a rule."""
+    chain, rule = translation.chain, translation.rule
+    remedy, by = NO_REMEDY, "a rule that cannot be read"
+    if chain is not None and rule is not None:
+        by = f"the rule '{rule.text}' of chain {chain.name}, whose conditions the model cannot evaluate"
+        if _translation_without(resolved, chain, rule).kind == "masquerade":
+            remedy = rule_removal(chain, rule)
+    return Cause(
+        "MASQUERADE_MISSING", "EGRESS-02",
+        f"the agent's packets leave by {resolved.uplink} with {resolved.agent_source}, so replies cannot come back; "
+        f"their source NAT depends on {by}",
+        remedy, EGRESS | {"ROUTE-06"},
+        decision=None if remedy else "have the agent's packets translated there",
     )  # fmt: skip
 
 

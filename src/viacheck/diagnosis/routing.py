@@ -30,7 +30,7 @@ from viacheck.analysis.gateway_facts import gateway_facts
 from viacheck.analysis.local_networks import led_away
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.packet import Packet
-from viacheck.analysis.table_names import clashes, number_of
+from viacheck.analysis.table_names import clashes, named_rule, number_of
 from viacheck.diagnosis.answer_route import correcting_answers
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import (
@@ -83,8 +83,8 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         if not any(covers_subnet(resolved, rule) for rule in matching):
             yield Cause(
                 "RULE_FOR_ONE_ADDRESS", "ROUTE-02",
-                f"the rule '{rule}' selects the agent's present address {resolved.agent_address} and not its subnet "
-                f"{subnet}: an agent that gets another address leaves by the main table",
+                f"the rule '{named_rule(resolved, rule)}' selects the agent's present address {resolved.agent_address} "
+                f"and not its subnet {subnet}: an agent that gets another address leaves by the main table",
                 Remedy((add, _delete(rule)), (_add(rule), delete)),
             )  # fmt: skip
         return
@@ -93,7 +93,7 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         rule = detached[0]
         yield Cause(
             "RULE_DETACHED", "ROUTE-02",
-            f"the rule '{rule}' names an interface that does not exist, so it matches no packet",
+            f"the rule '{named_rule(resolved, rule)}' names an interface that does not exist, so it matches no packet",
             Remedy((add, _delete(rule)), (_add(rule), delete)), _DECIDES,
         )  # fmt: skip
     elif others:
@@ -101,7 +101,7 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         own = f", its address {resolved.agent_address}" if resolved.agent_address else ""
         yield Cause(
             "RULE_WRONG_SUBNET", "ROUTE-02",
-            f"the rule '{rule}' does not cover the agent: its subnet is {subnet}{own}",
+            f"the rule '{named_rule(resolved, rule)}' does not cover the agent: its subnet is {subnet}{own}",
             Remedy((add, _delete(rule)), (_add(rule), delete)), _DECIDES,
         )  # fmt: skip
     else:
@@ -139,7 +139,8 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
             mended = replace(rule, suppress_prefixlength=suppressed)
             yield Cause(
                 "RULE_SHADOWED", "ROUTE-03",
-                f"the rule '{rule}' comes before '{intended}' and lets a default in pieces through ("
+                f"the rule '{named_rule(resolved, rule)}' comes before '{named_rule(resolved, intended)}' "
+                "and lets a default in pieces through ("
                 f"{_pieces_text(resolved.snapshot.host.table(rule.table))}, as a VPN adds): its suppress_prefixlength "
                 f"{rule.suppress_prefixlength} stops shorter prefixes only",
                 Remedy((_delete(rule), _add(mended)), (_delete(mended), _add(rule))), _DECIDES | {"ROUTE-07"},
@@ -152,7 +153,8 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
         )  # fmt: skip
         yield Cause(
             "RULE_SHADOWED", "ROUTE-03",
-            f"the rule '{rule}' comes before '{intended}', and the route {specific} that it finds leads past "
+            f"the rule '{named_rule(resolved, rule)}' comes before '{named_rule(resolved, intended)}', "
+            f"and the route {specific} that it finds leads past "
             f"{resolved.uplink}",
             correcting_answers(
                 resolved,
@@ -174,7 +176,8 @@ def rule_shadowed(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     only = f" ({', '.join(shadowing.protocols)} only)" if shadowing.protocols else ""
     yield Cause(
         "RULE_SHADOWED", "ROUTE-03",
-        f"the rule '{rule}' comes before '{intended}' and decides for the agent's packets first{only}",
+        f"the rule '{named_rule(resolved, rule)}' comes before '{named_rule(resolved, intended)}' "
+        f"and decides for the agent's packets first{only}",
         correcting_answers(resolved, keeping), _DECIDES | ({"ROUTE-06"} if keeping != remedy else set()),
     )  # fmt: skip
 
@@ -237,10 +240,12 @@ def taken_by_rule(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     instead = "" if remedy == NO_REMEDY else ". Remove that rule instead if nothing on this host needs it"
     yield Cause(
         "RULE_SHADOWED", "ROUTE-05",
-        f"the agent has no table of its own, so the main table should decide for its packets; the rule '{taking.rule}' "
+        f"the agent has no table of its own, so the main table should decide for its packets; the rule "
+        f"'{named_rule(resolved, taking.rule)}' "
         f"selects {resolved.agent_source} as well and decides first{only}, and they leave by {by}{instead}",
         remedy, EGRESS | {"ROUTE-06"},
-        decision=None if remedy.steps else f"remove the rule '{taking.rule}' if it is a mistake; if it is meant, give "
+        decision=None if remedy.steps else f"remove the rule '{named_rule(resolved, taking.rule)}' "
+        "if it is a mistake; if it is meant, give "
         f"the agent a rule of its own before it, or name {by} as the agent's uplink in the site file",
     )  # fmt: skip
 
@@ -254,7 +259,8 @@ def table_not_in_site_file(resolved: ResolvedIntent, _measured: Measurements) ->
         return
     yield Cause(
         "RULE_SHADOWED", "ROUTE-05",
-        f"the agent's packets leave by {resolved.uplink} as intended, by the rule '{decision.rule}' and not by the "
+        f"the agent's packets leave by {resolved.uplink} as intended, by the rule "
+        f"'{named_rule(resolved, decision.rule)}' and not by the "
         "main table: the site file names no table for this agent",
         also_affects=frozenset({"ROUTE-06"}), site_file=("[egress]", f"table = {decision.table}"),
         decision=f"name table {decision.table} in the site file if that rule is meant for this agent, so that rule and "
@@ -447,7 +453,8 @@ def fails_open(resolved: ResolvedIntent, measurements: Measurements) -> Iterator
         and decision.route is not None
         and (not decision.route.is_default or decision.route.metric > 0)
     )
-    by = f", by the rule {decision.rule} and the route {decision.route}" if closed or standby else ""
+    by = f", by the rule {named_rule(resolved, decision.rule)} and the route {decision.route}"
+    by = by if closed or standby else ""
     yield Cause(
         "FAIL_OPEN", "ROUTE-07",
         f"when {resolved.uplink} goes down, the kernel removes its routes and keeps the rules: the agent's packets "

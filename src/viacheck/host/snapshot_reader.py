@@ -20,6 +20,7 @@ from viacheck.host.capabilities import missing_capabilities
 from viacheck.host.command import CommandResult
 from viacheck.host.dhcp_clients import dhcp_clients
 from viacheck.host.facts import find_programs
+from viacheck.host.firewalld_process import FIREWALLD_TABLE, firewalld_runs
 from viacheck.host.link_monitors import link_monitors
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
@@ -147,6 +148,7 @@ def take_snapshot(
         problems: what could not be read before, and why.
     """
     state, host_problems = network_state(host)
+    has_firewalld = any(chain.table == FIREWALLD_TABLE for chain in state.packet_filter.chains)
     all_problems = [*problems, *host_problems]
     agent_state = None
     if agent is not None:
@@ -164,6 +166,7 @@ def take_snapshot(
         problems=tuple(all_problems),
         dhcp_clients=dhcp_clients(agent) if agent is not None else None,
         link_watchers=link_monitors(host),
+        firewalld_runs=firewalld_runs(host) if has_firewalld else None,
     )
 
 

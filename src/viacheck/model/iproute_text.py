@@ -17,6 +17,13 @@ FAMILY_OPTION = {4: "", 6: "-6 "}
 """What ``ip`` needs before the object for each family."""
 _ALL_BITS = 0xFFFFFFFF
 _TABLE_MAIN = 254
+_TABLE_NAMES = {253: "default", 254: "main", 255: "local"}
+"""The tables that every ``ip`` knows by name, whatever rt_tables says."""
+IP_PROTOCOLS = {
+    1: "icmp", 2: "igmp", 4: "ipencap", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah",
+    58: "ipv6-icmp", 89: "ospf", 112: "vrrp", 132: "sctp", 136: "udplite",
+}  # fmt: skip
+"""Protocols as ``ip rule`` prints them, by the names of Debian's /etc/protocols."""
 _IMPLIED_SCOPES = {"local": "host", "nat": "host", "broadcast": "link", "multicast": "link", "anycast": "link"}
 """Scopes that ``ip route add`` gives to an IPv4 route of these types when none is written."""
 _LOCAL_TABLE_TYPES = frozenset({"local", "broadcast", "anycast", "nat"})
@@ -28,16 +35,16 @@ def rule_text(rule: Rule, *, table: str | None = None, with_priority: bool = Tru
 
     Args:
         rule: the rule.
-        table: the table as a file names it; left out, the table's number.
+        table: the table as a file names it; left out, the table's number, or the name that every ``ip`` knows.
         with_priority: begin with the rule's priority.
     """
     priority = f"priority {rule.priority} " if with_priority else ""
-    return priority + " ".join([*_selectors(rule, marks_detached=True), *_action(rule, table)])
+    return priority + " ".join([*_selectors(rule, printed=True), *_action(rule, table)])
 
 
 def rule_arguments(rule: Rule, *, table: str | None = None) -> list[str]:
     """Return a rule as ``ip rule add`` and ``ip rule del`` take it."""
-    arguments = ["priority", str(rule.priority), *_selectors(rule, marks_detached=False)]
+    arguments = ["priority", str(rule.priority), *_selectors(rule, printed=False)]
     if not rule.l3mdev:
         arguments += _action(rule, table)
     return arguments
@@ -54,7 +61,8 @@ def rule_command(verb: Literal["add", "del"], rule: Rule) -> str:
     return shlex.join(rule_argv(verb, rule))
 
 
-def _selectors(rule: Rule, *, marks_detached: bool) -> Iterator[str]:
+def _selectors(rule: Rule, *, printed: bool) -> Iterator[str]:
+    """Yield the selectors; only ``printed`` ones have marks and names that ``ip`` may not take as arguments."""
     if rule.invert:
         yield "not"
     yield from ("from", rule.source or "all")
@@ -68,14 +76,15 @@ def _selectors(rule: Rule, *, marks_detached: bool) -> Iterator[str]:
     for keyword, interface, detached in (("iif", rule.iif, rule.iif_detached), ("oif", rule.oif, rule.oif_detached)):
         if interface:
             yield from (keyword, interface)
-            if detached and marks_detached:
+            if detached and printed:
                 yield "[detached]"
     if rule.l3mdev:
         yield "l3mdev"
     if rule.uid_first is not None:
         yield from ("uidrange", f"{rule.uid_first}-{rule.uid_last}")
     if rule.ipproto is not None:
-        yield from ("ipproto", str(rule.ipproto))
+        number = str(rule.ipproto)
+        yield from ("ipproto", IP_PROTOCOLS.get(rule.ipproto, number) if printed else number)
     for keyword, ports in (("sport", rule.sport), ("dport", rule.dport)):
         if ports is not None:
             yield from (keyword, _ports(ports))
@@ -97,7 +106,8 @@ def _action(rule: Rule, table: str | None) -> Iterator[str]:
     elif rule.l3mdev and rule.table is None:
         yield from ("lookup", "[l3mdev-table]")
     else:
-        yield from ("lookup", table or str(rule.table))
+        known = _TABLE_NAMES.get(rule.table) if rule.table is not None else None
+        yield from ("lookup", table or known or str(rule.table))
         if rule.suppress_prefixlength is not None:
             yield from ("suppress_prefixlength", str(rule.suppress_prefixlength))
         if rule.suppress_ifgroup is not None:

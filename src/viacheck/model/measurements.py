@@ -53,6 +53,8 @@ class HostReadings:
     """By uplink, the MAC addresses that answered ARP for its gateway."""
     routers_in_use: dict[str, str] | None = None
     """By uplink whose gateway is silent, a gateway of the host's own routes that answers."""
+    exit_macs: list[str] | None = None
+    """The MAC addresses that answered ARP for the next hop of the host's own packets, by an interface of no uplink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,6 +507,8 @@ class TrafficMeasurements:
     """By uplink whose gateway is silent, the gateway of the host's default routes by it that did answer ARP."""
     gateway_macs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By uplink, the MAC addresses that answered ARP for its gateway."""
+    exit_macs: tuple[str, ...] | None = None
+    """Those for the next hop of the host's own packets, by an interface that is no uplink; None: it was not asked."""
     reverse_path_drops: tuple[int, int] = (0, 0)
     """TcpExt IPReversePathFilter of the host, before and after the agent's probes."""
     segment: SegmentFacts | None = None

@@ -7,10 +7,11 @@ values (None), and the caller makes it the condition ``unknown``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
+from ipaddress import ip_address
 
+from viacheck.model.address_range import networks_between
 from viacheck.model.mark_change import ALL_BITS, mark_text
-from viacheck.model.snapshot import FilterMatch
+from viacheck.model.snapshot import PACKET_TYPES, FilterMatch
 from viacheck.netlink.codec import as_string
 from viacheck.netlink.nfnetlink import NftFamily
 from viacheck.netlink.nft_packet_fields import PacketField, protocol_text
@@ -31,6 +32,7 @@ CT_STATUS = {
 """IPS_* of linux/netfilter/nf_conntrack_common.h, by the names of nft."""
 CT_BITS = {"ctstate": CT_STATES, "ctstatus": CT_STATUS}
 """By field, the names of its bits."""
+_ALL_FLAGS = 0xFF
 _ADDRESSES = frozenset({"source", "destination"})
 _PORTS = frozenset({"sport", "dport"})
 _RANGES = _PORTS | {"ttl"}
@@ -63,12 +65,16 @@ def values_equal(key: PacketField, octets: bytes, name_of: InterfaceName) -> Val
         return _drawn(key, value, value)
     if key.field in ("mark", "ctmark"):
         return (mark_text(value, ALL_BITS if key.mask is None else key.mask),)
+    if key.field == "tcp-flags":
+        return (mark_text(value, _ALL_FLAGS if key.mask is None else key.mask),)
     if key.mask is not None:
         return None
     if key.field in ("protocol", "icmp-type", "icmp-code") or key.field in _RANGES:
         return (str(value),)
     if key.field in ("dst-type", "src-type"):
         return (ADDRESS_TYPES[value],) if value < len(ADDRESS_TYPES) else None
+    if key.field == "pkttype":
+        return (PACKET_TYPES[value],) if value < len(PACKET_TYPES) else None
     if key.field == "ctstate":
         return (CT_STATES[value],) if value in CT_STATES else None
     return None
@@ -101,12 +107,8 @@ def values_between(key: PacketField, first: bytes, last: bytes | None, name_of: 
     if key.mask is not None or key.xor:
         return None
     if key.field in _ADDRESSES:
-        low = ip_address(first[: key.held].ljust(key.width, b"\0"))
-        high = ip_address(last[: key.held].ljust(key.width, b"\xff"))
-        if isinstance(low, IPv4Address) and isinstance(high, IPv4Address):
-            return tuple(str(network) for network in summarize_address_range(low, high))
-        if isinstance(low, IPv6Address) and isinstance(high, IPv6Address):
-            return tuple(str(network) for network in summarize_address_range(low, high))
+        low, high = first[: key.held].ljust(key.width, b"\0"), last[: key.held].ljust(key.width, b"\xff")
+        return networks_between(str(ip_address(low)), str(ip_address(high)))
     if key.field in _INTERFACES and not key.host_order:
         # A set of intervals holds a wildcard as all names with its beginning.
         beginning = first.rstrip(b"\0")

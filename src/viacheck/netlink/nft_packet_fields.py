@@ -85,8 +85,11 @@ _META_FIELDS = {
     6: PacketField("iif", "iifname", 16, 16),
     7: PacketField("oif", "oifname", 16, 16),
     8: PacketField("iiftype", "meta iiftype", 2, 2, host_order=True),
+    10: PacketField("owner", "meta skuid", 4, 4, host_order=True),
+    11: PacketField("owner", "meta skgid", 4, 4, host_order=True),
     15: PacketField("nfproto", "meta nfproto", 1, 1),
     16: PacketField("protocol", "meta l4proto", 1, 1),
+    19: PacketField("pkttype", "meta pkttype", 1, 1),
 }
 _FIB_TYPE = 3
 _FIB_FIELDS = {1: ("src-type", "saddr"), 2: ("dst-type", "daddr")}
@@ -133,6 +136,8 @@ def _transport_field(protocol: FilterMatch | None, offset: int, length: int) -> 
         name = "sport" if offset == 0 else "dport"
         text = protocol_text(protocol.values) if len(protocol.values) == 1 else "th"
         return PacketField(name, f"{text} {name}", 2, 2)
+    if (offset, length) == (13, 1) and not protocol.negated and protocol.values == ("6",):
+        return PacketField("tcp-flags", "tcp flags", 1, 1)
     if (offset, length) == (0, 2) and not protocol.negated and protocol.values in _ICMP:
         # nft and iptables load type and code at once.
         return PacketField(ICMP_TYPE_AND_CODE, "@th,0,16", 2, 2)

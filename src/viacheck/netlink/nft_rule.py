@@ -23,6 +23,7 @@ from viacheck.netlink.nft_conditions import (
     EQ,
     GTE,
     IP_VERSIONS,
+    LTE,
     NEQ,
     SIGNS,
     InterfaceName,
@@ -282,16 +283,27 @@ def _compare(state: RuleState, comparison: nft.CmpExpression) -> None:
     elif operator in (EQ, NEQ):
         values = values_equal(key, comparison.constant, state.name_of)
         _add(state, key, operator, values, octets_text(key, comparison.constant))
+    elif operator == LTE and (first := state.lower_bound(comparison.source)) is not None:
+        # nft before 1.1 writes a range as its two bounds.
+        del state.matches[-1], state.parts[-1]
+        _between(state, key, first, comparison.constant)
     else:
         values = values_beyond(key, operator, comparison.constant, state.name_of)
         bound = bound_text if values is not None else octets_text
         text = f"{key.text} {SIGNS[operator]}{bound(key, comparison.constant)}"
         state.match(condition(key, values, text), text)
+        if operator == GTE:
+            state.bound = (comparison.source, comparison.constant, len(state.matches))
 
 
 def _add(state: RuleState, key: PacketField, operator: int, values: Values | None, otherwise: str) -> None:
     """Add the condition that a field has one of these values; ``otherwise`` is the text for a field without values."""
     sign = SIGNS[operator]
+    if key.field == "owner":
+        # Packets without a socket meet no such condition, a negated one neither.
+        text = f"{key.text} {sign}{otherwise}"
+        state.match(FilterMatch(field="owner", values=(text,)), text)
+        return
     match = condition(key, values, f"{key.text} {sign}{otherwise}", negated=operator == NEQ)
     state.match(match, match.values[0] if values is None else f"{key.text} {sign}{values_text(match)}")
 
@@ -320,9 +332,16 @@ def _ct_names(key: PacketField, operator: int, octets: bytes) -> FilterMatch | N
 
 def _range(state: RuleState, bounds: nft.RangeExpression) -> None:
     key = state.field_in(bounds.source, bounds.first)
-    values = values_between(key, bounds.first, bounds.last, state.name_of)
-    otherwise = f"0x{bounds.first.hex()}-0x{bounds.last.hex()}"
-    _add(state, key, NEQ if bounds.operator else EQ, values, otherwise)
+    _between(state, key, bounds.first, bounds.last, NEQ if bounds.operator else EQ)
+
+
+def _between(state: RuleState, key: PacketField, first: bytes, last: bytes, operator: int = EQ) -> None:
+    values = values_between(key, first, last, state.name_of)
+    if values is None or key.held != key.width or not len(first) == len(last) == key.width:
+        _add(state, key, operator, values, f"0x{first.hex()}-0x{last.hex()}")
+        return
+    text = f"{key.text} {SIGNS[operator]}{bound_text(key, first)}-{bound_text(key, last)}"
+    state.match(condition(key, values, text, negated=operator == NEQ), text)
 
 
 def _lookup(state: RuleState, lookup: nft.LookupExpression) -> None:
@@ -334,7 +353,9 @@ def _lookup(state: RuleState, lookup: nft.LookupExpression) -> None:
     elif members is not None and key is not None and members.catchall is None and None not in values:
         known = tuple(value for element in values if element for value in element)
         match = FilterMatch(field=key.field, values=known, negated=lookup.inverted)
-        state.match(match, f"{key.text} {'!= ' if lookup.inverted else ''}{{ {', '.join(known)} }}")
+        if members.description.anonymous:
+            text = f"{key.text} {'!= ' if lookup.inverted else ''}{{ {', '.join(known)} }}"
+        state.match(match, text)
     else:
         state.unknown(text)
     if lookup.target:

@@ -41,6 +41,8 @@ class RuleState:
     set_ttl: str | None = None
     packets: int | None = None
     octets: int | None = None
+    bound: tuple[int, bytes, int] | None = None
+    """The latest lower bound: the register, the constant, and how many conditions there were with it."""
     xtables: bool = False
     """The rule holds a match or a target of iptables."""
 
@@ -48,6 +50,7 @@ class RuleState:
         """Put a field of the packet into a register; None for a value that is no field."""
         self.constants.pop(register, None)
         self.drawn.pop(register, None)
+        self.bound = None
         if loaded is None:
             self.fields.pop(register, None)
         else:
@@ -71,6 +74,13 @@ class RuleState:
     def field_in(self, register: int, constant: bytes) -> PacketField:
         """Return the field in a register that is compared with a constant."""
         return self.fields.get(register) or unknown_field("?", len(constant))
+
+    def lower_bound(self, register: int) -> bytes | None:
+        """Return the lower bound of a register if it is the latest condition."""
+        if self.bound is None:
+            return None
+        bounded, constant, conditions = self.bound
+        return constant if bounded == register and conditions == len(self.matches) else None
 
     def last_protocol(self) -> FilterMatch | None:
         """Return the latest condition on the protocol, which says what the transport header is."""

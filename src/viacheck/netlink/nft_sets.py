@@ -9,7 +9,7 @@ from viacheck.netlink.codec import MalformedMessage, as_string, attribute_table,
 from viacheck.netlink.nfnetlink import as_number
 from viacheck.netlink.nft_expressions import NftVerdict, decode_fields
 
-_SET_INTERVAL, _SET_CONCAT = 4, 0x80
+_SET_ANONYMOUS, _SET_INTERVAL, _SET_CONCAT = 1, 4, 0x80
 _INTERVAL_END, _CATCHALL = 1, 2
 _LONGEST_KEY = 64
 """NFT_DATA_VALUE_MAXLEN."""
@@ -52,6 +52,11 @@ class SetDescription:
         if length > _LONGEST_KEY:
             raise MalformedMessage(f"a set with a key of {length} octets")
         return cls(as_string(parts[1]), as_string(parts[2]), as_number(parts.get(3, b"")), length)
+
+    @property
+    def anonymous(self) -> bool:
+        """The set is a part of one rule, which nft prints with the elements."""
+        return bool(self.flags & _SET_ANONYMOUS)
 
     @property
     def concatenated(self) -> bool:

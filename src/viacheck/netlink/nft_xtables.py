@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from viacheck.model.address_range import networks_between
 from viacheck.model.mark_change import UNKNOWN, copied, mark_text
-from viacheck.model.snapshot import FilterMatch
+from viacheck.model.snapshot import PACKET_TYPES, FilterMatch
 from viacheck.model.ttl import ttl_values
 from viacheck.netlink.nft_conditions import ADDRESS_TYPES
 from viacheck.netlink.nft_expressions import MatchExpression, TargetExpression
@@ -26,6 +27,8 @@ _WITHOUT_VERDICT = frozenset(
 )
 _CONNMARK_SET, _CONNMARK_SAVE = 0, 1
 _CT_NOTRACK = 1
+_OVER_THE_RATE, _BY_RATE_ALONE = 16, 64
+"""XT_HASHLIMIT_INVERT and XT_HASHLIMIT_RATE_MATCH."""
 _AT_RANDOM = 0
 """XT_STATISTIC_MODE_RANDOM."""
 _VERDICTS = {"MASQUERADE": "masquerade", "REDIRECT": "redirect", "REJECT": "reject", "NFQUEUE": "queue"}
@@ -142,9 +145,63 @@ def _statistic(blob: bytes) -> Iterator[FilterMatch]:
 
 
 def _tcp(blob: bytes) -> Iterator[FilterMatch]:
-    first_source, last_source, first, last, option, mask, _compared, inverted = struct.unpack_from("=HHHHBBBB", blob)
-    if not (option or mask or inverted & 12):
+    first_source, last_source, first, last, option, mask, compared, inverted = struct.unpack_from("=HHHHBBBB", blob)
+    if not (option or inverted & 8):
         yield from _ports((first_source, last_source), (first, last), inverted)
+        if mask:
+            yield FilterMatch(field="tcp-flags", values=(mark_text(compared, mask),), negated=bool(inverted & 4))
+
+
+def _hash_limit(blob: bytes) -> Iterator[FilterMatch]:
+    """Read struct xt_hashlimit_mtinfo2 and 3: name, rate, burst, mode (linux/netfilter/xt_hashlimit.h)."""
+    (mode,) = struct.unpack_from("=I", blob, 272)
+    if not mode & _BY_RATE_ALONE:
+        yield FilterMatch(field="limit", values=("over" if mode & _OVER_THE_RATE else "within",))
+
+
+def _ranges(blob: bytes) -> Iterator[FilterMatch]:
+    """Read struct xt_iprange_mtinfo: the ranges of the source and of the destination, each of 16 octets, and flags."""
+    (flags,) = struct.unpack_from("=B", blob, 64)
+    for side, offset, asked, inverted in (("source", 0, 1, 16), ("destination", 32, 2, 32)):
+        # An IPv4 address takes the first four octets; the unused ones are zero.
+        width = 4 if not any(blob[offset + 4 : offset + 16] + blob[offset + 20 : offset + 32]) else 16
+        first, last = (str(ip_address(blob[start : start + width])) for start in (offset, offset + 16))
+        if flags & asked:
+            yield FilterMatch(field=side, values=networks_between(first, last), negated=bool(flags & inverted))
+
+
+def _multiport(blob: bytes) -> Iterator[FilterMatch]:
+    """Read struct xt_multiport_v1 (linux/netfilter/xt_multiport.h)."""
+    flags, count = struct.unpack_from("=BB", blob)
+    ports = struct.unpack_from("=15H", blob, 2)[:count]
+    begins_range = struct.unpack_from("=15B", blob, 32)
+    values: list[str] = []
+    for number, port in enumerate(ports):
+        if not (number and begins_range[number - 1]):
+            values.append(f"{port}-{ports[number + 1]}" if begins_range[number] else str(port))
+    sides = {0: ("sport",), 1: ("dport",), 2: ("sport", "dport")}.get(flags, ())
+    negated = bool(blob[47])
+    if len(sides) == 1:
+        yield FilterMatch(field=sides[0], values=tuple(values), negated=negated)
+    elif sides:
+        alternatives = tuple(f"{side}={value}" for side in sides for value in values)
+        yield FilterMatch(field="set", values=alternatives, negated=negated)
+
+
+def _owner(blob: bytes) -> Iterator[FilterMatch]:
+    """Read struct xt_owner_match_info (linux/netfilter/xt_owner.h)."""
+    *numbers, asked, inverted = struct.unpack_from("=IIIIBB", blob)
+    for bit, name, (first, last) in ((1, "uid-owner", numbers[:2]), (2, "gid-owner", numbers[2:]), (4, "", (0, 0))):
+        if asked & bit:
+            text = f"{name} {first}" + (f"-{last}" if last != first else "") if name else "socket-exists"
+            yield FilterMatch(field="owner", values=(text,), negated=bool(inverted & bit))
+
+
+def _packet_type(blob: bytes) -> Iterator[FilterMatch]:
+    """Read struct xt_pkttype_info (linux/netfilter/xt_pkttype.h)."""
+    kind, inverted = struct.unpack_from("=II", blob)
+    if kind < len(PACKET_TYPES):
+        yield FilterMatch(field="pkttype", values=(PACKET_TYPES[kind],), negated=bool(inverted))
 
 
 def _ttl(blob: bytes) -> Iterator[FilterMatch]:
@@ -171,8 +228,14 @@ _MATCHES: dict[tuple[str, int], Callable[[bytes], Iterator[FilterMatch]]] = {
     ("addrtype", 1): _address_type,
     ("connmark", 1): _flow_mark,
     ("conntrack", 3): _connection_tracking,
+    ("hashlimit", 2): _hash_limit,
+    ("hashlimit", 3): _hash_limit,
+    ("iprange", 1): _ranges,
     ("limit", 0): _limit,
     ("mark", 1): _mark,
+    ("multiport", 1): _multiport,
+    ("owner", 1): _owner,
+    ("pkttype", 0): _packet_type,
     ("statistic", 0): _statistic,
     ("hl", 0): _ttl,
     ("tcp", 0): _tcp,

@@ -114,6 +114,7 @@ class TrafficTests:
             silent_gateways=self._silent_gateways(made.get("gateways", {})),
             routers_in_use=dict(made.get("routers_in_use", {})),
             gateway_macs={name: tuple(macs) for name, macs in made.get("gateways", {}).items()},
+            exit_macs=made.get("exit_macs"),
             reverse_path_drops=self._reverse_path_drops,
             segment=made.get("segment"),
             address=made.get("address"),
@@ -125,7 +126,7 @@ class TrafficTests:
 
         Return every measurement that was made by now.
         """
-        _ = self.routers_in_use
+        _ = self.routers_in_use, self.exit_macs
         if self._subject.resolved.bridged:
             _ = self.segment, self.address
         return self.measurements
@@ -433,6 +434,16 @@ class TrafficTests:
         known.routers_in_use = answering
         return answering
 
+    @cached_property
+    def exit_macs(self) -> tuple[str, ...] | None:
+        """The MAC addresses that answer ARP for the next hop of the host's own packets, where it is on no uplink."""
+        neighbour, known = self._subject.resolved.exit_neighbour, self._subject.host_readings
+        if neighbour is None:
+            return None
+        if known.exit_macs is None:
+            known.exit_macs = self._ask_by_arp(*neighbour)
+        return tuple(known.exit_macs)
+
     @property
     def gateway_answers(self) -> tuple[Neighbour, ...]:
         """What the ARP requests so far showed, as neighbour entries. Reading this sends nothing."""
@@ -445,6 +456,10 @@ class TrafficTests:
             if macs
         ]
         answers += [Neighbour(interface=name, family=4, address=asked[name], state="FAILED") for name in silent]
+        neighbour, macs = self._subject.resolved.exit_neighbour, vars(self).get("exit_macs")
+        if neighbour is not None and macs is not None:
+            mac, state = (macs[0], "REACHABLE") if macs else (None, "FAILED")
+            answers.append(Neighbour(interface=neighbour[0], family=4, address=neighbour[1], mac=mac, state=state))
         in_use: Mapping[str, str] = vars(self).get("routers_in_use", {})
         answers += [
             Neighbour(interface=name, family=4, address=router, state="REACHABLE") for name, router in in_use.items()

@@ -21,7 +21,7 @@ from viacheck.model.config_entry import (
     WrittenRoute,
     WrittenRule,
 )
-from viacheck.model.iproute_text import implied_scope
+from viacheck.model.iproute_text import IP_PROTOCOLS, implied_scope
 from viacheck.model.snapshot import Family, Nexthop, PortRange, Route, Rule
 from viacheck.parsers.iproute import EVERYTHING, PROTOCOLS, SCOPES
 from viacheck.parsers.shell import Operator, ShellError, Word, tokens
@@ -208,6 +208,10 @@ def _has_priority(arguments: Sequence[str]) -> bool:
     return any(_full(word, ("preference", "priority", "order"), 2) for word in arguments)
 
 
+def _protocol(text: str) -> int:
+    return next((number for number, name in IP_PROTOCOLS.items() if name == text.lower()), None) or _number(text)
+
+
 def _number(text: str) -> int:
     # int() alone would take 1_000.
     if re.fullmatch(r"0[xX][0-9a-fA-F]+|0|[1-9][0-9]*", text, re.ASCII):
@@ -273,7 +277,7 @@ _NAMED_RULE_KEYWORDS: dict[str, Callable[[str], Fields]] = {
     "tos": lambda value: {"tos": _number(value)},
     "dsfield": lambda value: {"tos": _number(value)},
     "uidrange": _users,
-    "ipproto": lambda value: {"ipproto": _number(value)},
+    "ipproto": lambda value: {"ipproto": _protocol(value)},
     "sport": lambda value: {"sport": _ports(value)},
     "dport": lambda value: {"dport": _ports(value)},
     "tun_id": lambda value: {"tun_id": _number(value)},

@@ -14,8 +14,9 @@ from ipaddress import ip_network
 from itertools import pairwise
 from typing import Literal
 
+from viacheck.model.address_range import networks_between
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, mark_text, value_and_mask
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.model.snapshot import PACKET_TYPES, FilterChain, FilterMatch, FilterRule
 from viacheck.model.ttl import ttl_values
 
 _HOOKS = {
@@ -55,9 +56,18 @@ _CT_STATUS = {
 _TTL_CHANGES = {"set": "=", "inc": "+", "dec": "-"}
 _KNOWN_MATCHES = frozenset(
     {"tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "icmpv6", "multiport", "comment", "conntrack", "state"}
-    | {"mark", "connmark", "addrtype", "limit", "ttl", "hl", "mac"}
+    | {"mark", "connmark", "addrtype", "limit", "ttl", "hl", "mac", "iprange", "owner", "pkttype", "hashlimit"}
 )
 """Matches that add no condition to their options; every other match is a condition itself."""
+_TCP_FLAGS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32, "ALL": 63, "NONE": 0}
+_OF_THE_RATE = frozenset(
+    f"--hashlimit-{name}"
+    for name in (
+        "burst", "mode", "name", "srcmask", "dstmask", "htable-size", "htable-max", "htable-expire",
+        "htable-gcinterval",
+    )
+) | {"--limit-burst"}  # fmt: skip
+"""Options that say how a rate is counted."""
 _COUNTERS = re.compile(r"\[(\d+):(\d+)\]")
 
 
@@ -201,6 +211,8 @@ def _matches(arguments: _Arguments) -> Iterator[FilterMatch]:
             module = arguments.take()
             if module == "statistic":
                 yield _statistic(arguments.until_option(module=True))
+            elif module == "recent":
+                yield from _recent(arguments.until_option(module=True))
             elif module not in _KNOWN_MATCHES:
                 yield _unknown(["-m", module, *arguments.until_option(module=True)])
         else:
@@ -223,9 +235,25 @@ def _statistic(arguments: list[str]) -> FilterMatch:
     return FilterMatch(field="random", values=(f"{first}-{first}/{modulus}",), negated="!" in arguments)
 
 
+def _recent(arguments: list[str]) -> Iterator[FilterMatch]:
+    """Yield the condition of a match on a list of addresses; adding to the list always holds (xt_recent.c)."""
+    if "--set" not in arguments or "!" in arguments:
+        yield _unknown(["-m", "recent", *arguments])
+
+
 def _condition(module: str, option: str, values: list[str], negated: bool) -> Iterator[FilterMatch]:
     """Yield the condition of an option of a match module; ``-p all`` is no condition."""
     unknown = _unknown([*(["!"] if negated else []), option, *values])
+    if option in _OF_THE_RATE:
+        return
+    if module == "owner":
+        yield FilterMatch(field="owner", values=(" ".join((option.lstrip("-"), *values)),), negated=negated)
+        return
+    if option == "--tcp-flags" and len(values) == 2:
+        mask, flags = (sum({_TCP_FLAGS.get(flag, -1) for flag in value.split(",")}) for value in values)
+        known = all(flag in _TCP_FLAGS for value in values for flag in value.split(","))
+        yield FilterMatch(field="tcp-flags", values=(mark_text(flags, mask),), negated=negated) if known else unknown
+        return
     if len(values) != 1:
         yield unknown
         return
@@ -236,12 +264,12 @@ def _condition(module: str, option: str, values: list[str], negated: bool) -> It
         "--dport": "dport", "--sports": "sport", "--dports": "dport", "--ctstate": "ctstate", "--state": "ctstate",
         "--mark": "mark", "--src-type": "src-type", "--dst-type": "dst-type", "--ctstatus": "ctstatus",
         "--mac-source": "mac", "--icmp-type": "icmp-type", "--icmpv6-type": "icmp-type", "--limit": "limit",
+        "--src-range": "source", "--dst-range": "destination", "--ports": "set", "--pkt-type": "pkttype",
+        "--hashlimit-upto": "limit", "--hashlimit-above": "limit",
     }  # fmt: skip
-    if option == "--limit-burst":
-        return
     name = fields.get(option)
     if name in ("source", "destination"):
-        accepted = _network(value)
+        accepted = _range(value) if module == "iprange" else _network(value)
     elif name in ("iif", "oif"):
         accepted = (f"{value[:-1]}*" if value.endswith("+") else value,)
     elif name == "protocol":
@@ -251,6 +279,11 @@ def _condition(module: str, option: str, values: list[str], negated: bool) -> It
         accepted = (str(protocol),) if protocol is not None else None
     elif name in ("sport", "dport"):
         accepted = _ports(value)
+    elif name == "set":
+        # One of both ports.
+        accepted = tuple(f"{side}={port}" for side in ("sport", "dport") for port in _ports(value) or ()) or None
+    elif name == "pkttype":
+        accepted = (value,) if value in PACKET_TYPES else None
     elif name == "ctstate":
         states = tuple(value.lower().split(","))
         accepted = states if _CT_STATES.issuperset(states) else None
@@ -258,7 +291,7 @@ def _condition(module: str, option: str, values: list[str], negated: bool) -> It
         names = [_CT_STATUS.get(status) for status in value.split(",")]
         accepted = tuple(status for status in names if status) if None not in names else None
     elif name == "limit":
-        accepted = ("within",)
+        accepted = ("over" if option == "--hashlimit-above" else "within",)
     elif name == "icmp-type":
         kind, _, code = value.partition("/")
         if kind.isdigit() and (not code or (code.isdigit() and not negated)):
@@ -279,6 +312,15 @@ def _condition(module: str, option: str, values: list[str], negated: bool) -> It
 def _network(value: str) -> tuple[str, ...] | None:
     try:
         return (str(ip_network(value)),)
+    except ValueError:
+        return None
+
+
+def _range(value: str) -> tuple[str, ...] | None:
+    """Return the networks that a range of addresses consists of; None where it is no range."""
+    first, _, last = value.partition("-")
+    try:
+        return networks_between(first, last or first)
     except ValueError:
         return None
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from typing import Any
 
+from viacheck.model.address_range import networks_between
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, is_copy, mark_text
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.model.snapshot import PACKET_TYPES, FilterChain, FilterMatch, FilterRule
 from viacheck.model.ttl import ttl_values
 from viacheck.parsers.nft_rule_text import rule_text
 
@@ -36,8 +38,12 @@ _ICMP_TYPES = {
 }  # fmt: skip
 """By protocol, the types of ICMP by the names of nft."""
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
+_BEYOND = ("<", "<=", ">", ">=")
 _EVERYTHING = {"ip": "0.0.0.0/0", "ip6": "::/0"}
 _DRAWS = ("numgen", "jhash", "symhash")
+_TCP_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
+_TCP_FLAGS_FIELD = {"payload": {"protocol": "tcp", "field": "flags"}}
+_PACKET_TYPES = {**{kind: kind for kind in PACKET_TYPES}, "host": "unicast", "other": "otherhost"}
 _PACKET_MARK = {"meta": {"key": "mark"}}
 _FLOW_MARK = {"ct": {"key": "mark"}}
 
@@ -58,12 +64,12 @@ def parse_nft_json(text: str) -> tuple[FilterChain, ...]:
     """
     try:
         entries = json.loads(text)["nftables"]
-        maps: dict[tuple[str, str], dict[str, list[Any]]] = {}
-        for listed in (entry["map"] for entry in entries if "map" in entry):
-            maps.setdefault((listed["family"], listed["table"]), {})[f"@{listed['name']}"] = listed.get("elem", [])
+        elements: dict[tuple[str, str], dict[str, list[Any]]] = {}
+        for listed in (entry[kind] for entry in entries for kind in ("set", "map") if kind in entry):
+            elements.setdefault((listed["family"], listed["table"]), {})[f"@{listed['name']}"] = listed.get("elem", [])
         rules: dict[tuple[str, str, str], list[FilterRule]] = {}
         for rule in (entry["rule"] for entry in entries if "rule" in entry):
-            named = maps.get((rule["family"], rule["table"]), {})
+            named = elements.get((rule["family"], rule["table"]), {})
             rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).extend(_rules(rule, named))
         return tuple(
             _chain(chain, tuple(rules.get((chain["family"], chain["table"], chain["name"]), ())))
@@ -90,15 +96,15 @@ def _chain(chain: dict[str, Any], rules: tuple[FilterRule, ...]) -> FilterChain:
     )
 
 
-def _rules(rule: dict[str, Any], maps: dict[str, list[Any]]) -> Iterator[FilterRule]:
-    """Yield a rule; for a verdict map one rule for each entry."""
-    whole = _rule(rule)
+def _rules(rule: dict[str, Any], elements: dict[str, list[Any]]) -> Iterator[FilterRule]:
+    """Yield a rule; for a verdict map one rule for each entry. Sets and maps of the table stand by their names."""
+    whole = _rule(rule, elements)
     verdict_map = next((statement["vmap"] for statement in rule.get("expr", ()) if "vmap" in statement), None)
     if verdict_map is None:
         yield whole
         return
     data = verdict_map["data"]
-    entries = maps.get(data) if isinstance(data, str) else data["set"]
+    entries = elements.get(data) if isinstance(data, str) else data["set"]
     if entries is None:
         yield replace(whole, matches=(*whole.matches, _unknown({"vmap": verdict_map})), verdict="unknown")
         return
@@ -113,13 +119,14 @@ def _rules(rule: dict[str, Any], maps: dict[str, list[Any]]) -> Iterator[FilterR
         yield replace(whole, matches=(*whole.matches, *matches), verdict=kind, argument=argument)
 
 
-def _rule(rule: dict[str, Any]) -> FilterRule:
+def _rule(rule: dict[str, Any], elements: dict[str, list[Any]]) -> FilterRule:
     matches: list[FilterMatch] = []
     verdict = argument = set_mark = set_ctmark = set_ttl = packets = octets = None
     for statement in rule.get("expr", ()):
         (kind, value), *_ = statement.items()
         if kind == "match":
-            matches += _matches(value)
+            named = elements.get(value["right"]) if isinstance(value["right"], str) else None
+            matches += _matches(value if named is None else {**value, "right": {"set": named}})
         elif kind == "counter" and isinstance(value, dict):
             packets, octets = value.get("packets"), value.get("bytes")
         elif kind in _SIMPLE:
@@ -209,6 +216,17 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
     if _is_ttl(left):
         yield _ttl(op, right)
         return
+    if _TCP_FLAGS_FIELD in (left, key[0] if kind == "&" else None):
+        yield FilterMatch(field="protocol", values=("6",))
+        yield _tcp_flags(_flags(key[1]) if kind == "&" else None, op, right)
+        return
+    if kind == "meta" and key["key"] in ("skuid", "skgid"):
+        # Packets without a socket meet no such condition, a negated one neither.
+        yield FilterMatch(field="owner", values=(f"meta {key['key']} {op} {right}",))
+        return
+    if op in _BEYOND and kind == "payload" and key["field"] in ("saddr", "daddr"):
+        yield FilterMatch(field="source" if key["field"] == "saddr" else "destination", values=_beyond(op, right))
+        return
     if op not in ("==", "!=", "in"):
         raise _Unknown
     negated = op == "!="
@@ -230,6 +248,23 @@ def _known(condition: dict[str, Any]) -> Iterator[FilterMatch]:
         raise _Unknown
 
 
+def _tcp_flags(mask: int | None, op: str, right: Any) -> FilterMatch:
+    """Return the condition on the flags of TCP; ``in`` asks for one of them at least."""
+    if op == "in":
+        return FilterMatch(field="tcp-flags", values=(mark_text(0, _flags(right)),), negated=True)
+    if op not in ("==", "!="):
+        raise _Unknown
+    wanted = right["set"] if isinstance(right, dict) else [right]
+    values = tuple(mark_text(_flags(flags), 0xFF if mask is None else mask) for flags in wanted)
+    return FilterMatch(field="tcp-flags", values=values, negated=op == "!=")
+
+
+def _flags(names: Any) -> int:
+    """Return the bits of flags of TCP by the names of nft."""
+    flags = names if isinstance(names, list) else [names]
+    return sum(flag if isinstance(flag, int) else _TCP_FLAGS[flag] for flag in flags)
+
+
 def _is_ttl(key: Any) -> bool:
     """Whether a key of nft is the TTL of IPv4, or the hop limit of IPv6."""
     field = key.get("payload", {}) if isinstance(key, dict) else {}
@@ -237,7 +272,7 @@ def _is_ttl(key: Any) -> bool:
 
 
 def _ttl(op: str, right: Any) -> FilterMatch:
-    if op in ("<", "<=", ">", ">="):
+    if op in _BEYOND:
         comparison, beyond = {"<": ("lt", 0), "<=": ("lt", 1), ">": ("gt", 0), ">=": ("gt", -1)}[op]
         values = ttl_values(comparison, _number(right) + beyond)
         if values is None:
@@ -267,7 +302,7 @@ def _drawn_numbers(kind: str, draw: dict[str, Any], op: str, right: Any) -> Filt
     ranges = [
         value["range"] if isinstance(value, dict) else (_number(value), _number(value)) for value in _values(right)
     ]
-    if op in ("<", "<=", ">", ">="):
+    if op in _BEYOND:
         bound, highest = ranges[0][0], offset + modulus - 1
         ranges = [{"<": (0, bound - 1), "<=": (0, bound), ">": (bound + 1, highest), ">=": (bound, highest)}[op]]
     numbers = [(max(first - offset, 0), min(last - offset, modulus - 1)) for first, last in ranges]
@@ -295,6 +330,10 @@ def _meta(key: str, right: Any, negated: bool) -> FilterMatch:
         return FilterMatch(field=key.removesuffix("name"), values=_texts(right), negated=negated)
     if key == "mark":
         return FilterMatch(field="mark", values=(mark_text(_number(right), ALL_BITS),), negated=negated)
+    if key == "pkttype":
+        return FilterMatch(
+            field="pkttype", values=tuple(_PACKET_TYPES[kind] for kind in _texts(right)), negated=negated
+        )
     if key == "l4proto":
         return FilterMatch(field="protocol", values=_protocols(right), negated=negated)
     raise _Unknown
@@ -302,7 +341,7 @@ def _meta(key: str, right: Any, negated: bool) -> FilterMatch:
 
 def _payload(protocol: str, field: str, right: Any, negated: bool) -> Iterator[FilterMatch]:
     if protocol in ("ip", "ip6") and field in ("saddr", "daddr"):
-        values = tuple(_network(value) for value in _values(right))
+        values = tuple(network for value in _values(right) for network in _networks(value))
         yield FilterMatch(field="source" if field == "saddr" else "destination", values=values, negated=negated)
     elif (protocol, field) == ("ether", "saddr"):
         yield FilterMatch(field="mac", values=tuple(text.lower() for text in _texts(right)), negated=negated)
@@ -344,12 +383,26 @@ def _number(value: Any) -> int:
     return value
 
 
-def _network(value: Any) -> str:
+def _networks(value: Any) -> tuple[str, ...]:
+    """Return the networks that an address, a prefix or a range is; an element of a set may have a timeout."""
+    if isinstance(value, dict) and "elem" in value:
+        return _networks(value["elem"]["val"])
     if isinstance(value, dict) and "prefix" in value:
-        return f"{value['prefix']['addr']}/{value['prefix']['len']}"
+        return (f"{value['prefix']['addr']}/{value['prefix']['len']}",)
+    if isinstance(value, dict) and "range" in value:
+        return networks_between(*value["range"])
     if not isinstance(value, str) or value.startswith("@"):
         raise _Unknown
-    return f"{value}/{128 if ':' in value else 32}"
+    return (f"{value}/{128 if ':' in value else 32}",)
+
+
+def _beyond(op: str, bound: str) -> tuple[str, ...]:
+    """Return the networks below or above an address."""
+    address = ip_address(bound)
+    lowest, highest = ip_network(f"{address}/0", strict=False)[0], ip_network(f"{address}/0", strict=False)[-1]
+    strictly = 0 if "=" in op else 1
+    first, last = (lowest, address - strictly) if op.startswith("<") else (address + strictly, highest)
+    return networks_between(str(first), str(last))
 
 
 def _ports(value: Any) -> str:

@@ -42,7 +42,17 @@ def _match(value: Mapping[str, Any]) -> str:
     left, operator = value["left"], value["op"]
     key = left.get("meta", {}).get("key") if isinstance(left, dict) else None
     right = _expression(value["right"], named=key in _NAMES)
+    if isinstance(left, dict) and "&" in left:
+        # nft needs the sign behind an operation, and takes flags as numbers or joined by "|".
+        bits, mask = (_bits(part) for part in (value["right"], left["&"][1]))
+        return f"{_expression(left['&'][0])} & {mask} {operator} {bits}"
     return " ".join([_expression(left), *([operator] if operator not in ("==", "in") else []), right])
+
+
+def _bits(value: Any) -> str:
+    names = value if isinstance(value, list) else [value]
+    text = " | ".join(_expression(name) for name in names)
+    return f"({text})" if len(names) > 1 else text
 
 
 def _counter(value: Any) -> str:

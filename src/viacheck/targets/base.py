@@ -126,7 +126,13 @@ class Target(Protocol):
         """Add a note about the changes since the snapshot to a host that others may change; return whether it did."""
 
     def note_upstream(
-        self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None, answers_lost: str | None
+        self,
+        gateways: Sequence[Neighbour],
+        *,
+        subnet_routed: bool,
+        answers_by: str | None,
+        answers_lost: str | None,
+        address_claimed_by: Sequence[str],
     ) -> None:
         """Add to the record what the run's packets showed of the network upstream.
 
@@ -135,6 +141,7 @@ class Target(Protocol):
             subnet_routed: probes with the agent's own address were answered, so the network routes its subnet.
             answers_by: the interface on which the answers came in, where the probes left by another one.
             answers_lost: the figures of a loss that is more than the intent allows.
+            address_claimed_by: the MAC addresses of other machines that answered ARP for the agent's address.
         """
 
     def record(self) -> TargetRecord:

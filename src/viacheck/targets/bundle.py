@@ -95,7 +95,13 @@ class BundleTarget:
         return False
 
     def note_upstream(
-        self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None, answers_lost: str | None
+        self,
+        gateways: Sequence[Neighbour],
+        *,
+        subnet_routed: bool,
+        answers_by: str | None,
+        answers_lost: str | None,
+        address_claimed_by: Sequence[str],
     ) -> None:
         """Note nothing: no packet is sent for a bundle."""
 

@@ -289,7 +289,13 @@ class NamespaceTarget:
         return snapshot_json(self.snapshot)
 
     def note_upstream(
-        self, gateways: Sequence[Neighbour], *, subnet_routed: bool, answers_by: str | None, answers_lost: str | None
+        self,
+        gateways: Sequence[Neighbour],
+        *,
+        subnet_routed: bool,
+        answers_by: str | None,
+        answers_lost: str | None,
+        address_claimed_by: Sequence[str],
     ) -> None:
         """Add to the record what the run's packets showed of the network upstream: a bundle of it holds that."""
         asked = {(neighbour.interface, neighbour.address) for neighbour in gateways}
@@ -302,6 +308,7 @@ class NamespaceTarget:
             "subnet_routed": subnet_routed,
             "answers_by": answers_by,
             "answers_lost": answers_lost,
+            "address_claimed_by": list(address_claimed_by),
         }
 
     def record(self) -> TargetRecord:

@@ -187,5 +187,6 @@ class TargetTests:
                 subnet_routed=subnet_is_routed(resolved, measured),
                 answers_by=answers_come_in_by(resolved, measured),
                 answers_lost=lost_beyond_host(resolved, measured),
+                address_claimed_by=[claim.mac for claim in measured.address.claims] if measured.address else [],
             )
             self.traffic.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
+from socket import IPPROTO_TCP
 
 from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
 from viacheck.model.mark_change import drawn_changes, value_and_mask
@@ -12,6 +13,9 @@ from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule
 
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _ICMP = frozenset({1, 58})
+_SYN = 0x02
+_AFTER_SYN = (0x12, 0x10, 0x18, 0x11, 0x14, 0x04)
+"""Flags of the later packets of a TCP flow, in both directions: SYN-ACK, ACK, PSH-ACK, FIN-ACK, RST-ACK, RST."""
 NO_FLOW = frozenset({"invalid", "untracked"})
 """States of packets that conntrack has no entry for."""
 _BY_CHANCE = frozenset({"random", "limit"})
@@ -187,6 +191,13 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         return None if packet.ttl is None else int(first) <= packet.ttl <= int(last or first)
     if field == "limit":
         return (value == "within") == packet.within_limits
+    if field == "tcp-flags":
+        return _tcp_flags_hold(value, packet)
+    if field == "pkttype":
+        # The kernel forwards no other frame than one sent to the host (net/ipv4/ip_forward.c).
+        return value == "unicast"
+    if field == "owner":
+        return None if packet.iif is None else False
     if field == "dst-type":
         return _destination_type(packet) == value
     if field == "src-type":
@@ -213,6 +224,25 @@ def _icmp_holds(protocol: int | None, number: int | None, value: str) -> bool | 
     if protocol is not None and protocol not in _ICMP:
         return False
     return None if number is None else number == int(value)
+
+
+def _tcp_flags_hold(value: str, packet: FilteredPacket) -> bool | None:
+    """Return whether the flags of a TCP header have a value; None where some packets of the flow have it."""
+    if packet.protocol is None:
+        return None
+    if packet.protocol != IPPROTO_TCP:
+        return False
+    wanted, mask = value_and_mask(value)
+    possible = {None: (_SYN, *_AFTER_SYN), "new": (_SYN,)}.get(packet.ctstate, _AFTER_SYN)
+    if packet.ctstate in NO_FLOW:
+        possible = (_SYN, *_AFTER_SYN)
+    return _same(flags & mask == wanted for flags in possible)
+
+
+def _same(answers: Iterable[bool]) -> bool | None:
+    """Return the answer that all of them are; None where they differ."""
+    distinct = set(answers)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def _is_named(interface: str, value: str) -> bool:

@@ -94,11 +94,9 @@ def _nat(packet_filter: PacketFilter, packet: FilteredPacket, hook: str) -> tupl
     for chain in base_chains(packet_filter, packet.family, hook, "nat"):
         ends = walk(packet_filter, chain, packet)
         packet = joined([end.packet for end in ends])
-        for end in ends:
-            translation = _translation(end)
-            if translation is not None:
-                possible.append(translation)
-                doubt = doubt or (None if end.certain else end)
+        # The first uncertain end names the rule that cannot be evaluated; the ends behind it only follow from it.
+        doubt = doubt or next((end for end in ends if not end.certain and end.rule is not None), None)
+        possible += [translation for end in ends if (translation := _translation(end)) is not None]
         # accept and the policy end this base chain only: the next base chain may still translate.
         if all(_translation(end) is not None for end in ends):
             break

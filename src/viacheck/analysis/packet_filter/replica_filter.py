@@ -124,7 +124,7 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
     for match in rule.matches:
         known = {
             "ctstate": CONNECTION_STATES.keys(), "ctstatus": CONNECTION_STATUS.keys(), "limit": frozenset[str](),
-            "random": frozenset[str](), "set": frozenset[str](),
+            "random": frozenset[str](), "owner": frozenset[str](),
             "src-type": ADDRESS_TYPES.keys(), "dst-type": ADDRESS_TYPES.keys(),
         }.get(match.field)  # fmt: skip
         if match.field == "unknown" and raw_condition(_nft_text(match.values[0])) is None:
@@ -156,12 +156,29 @@ def _variants(rule: FilterRule) -> Iterator[FilterRule]:
             known = CONNECTION_STATES if match.field == "ctstate" else CONNECTION_STATUS
             states = tuple(state for state in known if state in match.values)
             alternatives.append([(replace(match, values=states),)])
+        elif match.field == "set":
+            alternatives.append(_of_elements(match))
         elif match.negated:
             alternatives.append([tuple(single)])
         else:
             alternatives.append([(condition,) for condition in single])
     for chosen in itertools.product(*alternatives):
         yield replace(rule, matches=tuple(itertools.chain.from_iterable(chosen)))
+
+
+def _of_elements(match: FilterMatch) -> list[tuple[FilterMatch, ...]]:
+    """Return the conditions of each element of a set; of a negated one, each way in which no element holds."""
+    elements = [
+        [
+            FilterMatch(field=name.removeprefix("!"), values=(value,), negated=name.startswith("!"))
+            for name, _, value in (part.partition("=") for part in element.split())
+        ]
+        for element in match.values
+    ]
+    if not match.negated:
+        return [tuple(element) for element in elements]
+    failing = [[replace(part, negated=not part.negated) for part in element] for element in elements]
+    return list(itertools.islice(itertools.product(*failing), MOST_VALUES + 1))
 
 
 def _nft_text(text: str) -> str:
