@@ -33,6 +33,7 @@ OTHER_RELEASES = [ROOT / "tests" / "labs" / name for name in ("test_firewall_rel
 FIREWALLD = ROOT / "tests" / "labs" / "test_field_firewalld.py"
 MATRIX_TESTS = "test_fault_matrix.py"
 
+pytest.register_assert_rewrite("tests.helpers.situation")
 # A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
 settings.register_profile("viacheck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("viacheck")

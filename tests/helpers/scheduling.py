@@ -29,6 +29,8 @@ IN_ORDER = (
     "labs/test_bundle_judging.py",
     "labs/test_replica.py",
     "labs/test_remedies.py",
+    "labs/test_field_routes.py",
+    "labs/test_field_filters.py",
     "labs/test_field_nat.py",
     "labs/test_local.py",
     "labs/test_ifupdown_replay.py",
@@ -47,7 +49,9 @@ IN_ORDER = (
 """Files below tests/ that are started first. The summary at the end of a run shows how long each takes."""
 INDEPENDENT = {
     "labs/test_bad_input.py",
+    "labs/test_field_filters.py",
     "labs/test_field_nat.py",
+    "labs/test_field_routes.py",
     "labs/test_ifupdown_replay.py",
     "labs/test_interrupt.py",
     "labs/test_local.py",
