@@ -238,7 +238,7 @@ def test_an_agent_that_the_rule_of_another_takes_gets_a_rule_of_its_own(host: Ha
         assert {r.check for r in wrong} == set(checks.split(" or ")), done.said
         assert {r.diagnosis and r.diagnosis.code for r in wrong} == {"RULE_SHADOWED"}, done.said
         (cause,) = (r.diagnosis for r in wrong if r.diagnosis and r.diagnosis.reported_by is None)
-        assert "from 172.17.0.0/16 lookup 200' selects 172.17.0.3 as well" in cause.cause
+        assert "from 172.17.0.0/16 lookup wlan0rt' selects 172.17.0.3 as well" in cause.cause
         host.run("sh", "-ec", "\n".join(cause.remedy))
         host.ip("rule add priority 500 from 172.17.0.3 to 203.0.113.0/24 lookup 200")
         mended = host.viacheck("-k", checks, site=site, report_dir=tmp_path / "mended")
