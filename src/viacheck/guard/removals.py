@@ -128,12 +128,8 @@ class RemovalListener:
 
     def read(self) -> None:
         """Receive what was announced so far, without waiting."""
-        while True:
-            try:
-                datagram = self._socket.receive()
-            except BlockingIOError:
-                return
-            except OSError:
+        for datagram in self._socket.waiting():
+            if datagram is None:
                 self._lost = True
                 continue
             offset = 0

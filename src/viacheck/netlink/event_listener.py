@@ -8,7 +8,6 @@ process did not take in time.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -80,15 +79,7 @@ class EventListener:
             os.eventfd_write(self._arrived, 1)
 
     def _receive_waiting(self) -> None:
-        while True:
-            try:
-                datagram: bytes | None = self._socket.receive()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                datagram = None
+        for datagram in self._socket.waiting():
             if len(self._waiting) < MOST_WAITING:
                 self._waiting.append(ReceivedEvents(time.time_ns(), datagram))
             elif self._waiting[-1].datagram is not None:

@@ -61,13 +61,9 @@ class RouteMonitor:
 
     def read(self) -> None:
         """Receive the announcements so far, without waiting."""
-        while True:
-            try:
-                datagram = self._socket.receive()
-            except BlockingIOError:
-                return
-            except OSError:
-                # ENOBUFS: some were lost; the state is read by dumps in any case.
+        for datagram in self._socket.waiting():
+            if datagram is None:
+                # The state is read by dumps in any case.
                 continue
             self._received.append((time.time_ns(), datagram))
             # struct nlmsghdr of netlink(7): the length, then the type.

@@ -233,14 +233,8 @@ class ChangeListener:
 
     def forget(self) -> None:
         """Drop the changes that were reported so far."""
-        while True:
-            try:
-                self._socket.receive(timeout=0)
-            except BlockingIOError:
-                return
-            except OSError:
-                # ENOBUFS: more changed than the socket could hold; that something changed is all that matters here.
-                continue
+        for _datagram in self._socket.waiting():
+            pass
 
     def wait(self, seconds: float) -> None:
         """Return when something changes, and after ``seconds`` at the latest."""

@@ -20,7 +20,7 @@ from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
 from viacheck.analysis.local_networks import local_addresses
 from viacheck.analysis.macvlan_facts import leased_by_engine
 from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST
-from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Probe, Source, TransportProtocol
 from viacheck.model.intent_values import seconds
@@ -42,7 +42,7 @@ from viacheck.packets.evidence import numbers_of, packets_evidence
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
 from viacheck.packets.segment_tests import TRIES, SegmentTests
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
-from viacheck.packets.watched_exchanges import FAR_END_INTERFACE, ExchangeWatches, WatchedExchange
+from viacheck.packets.watched_exchanges import FAR_END_INTERFACE, ExchangeWatches, WatchedExchange, WatchedSubject
 
 DEFAULT_TARGET6 = "2001:db8:ffff::1"
 ARP_TIMEOUT = 1.0
@@ -55,20 +55,8 @@ SMALLEST_MTU = 68
 """RFC 791: every link carries this many bytes. A router that reports less is not believed."""
 
 
-class TrafficSubject(Protocol):
+class TrafficSubject(WatchedSubject, Protocol):
     """The part of a target that traffic tests need. Each test reads ``agent`` again: a restart replaces it."""
-
-    @property
-    def id(self) -> str:
-        """The target's id in result.json; capture files are named after it."""
-
-    @property
-    def resolved(self) -> ResolvedIntent:
-        """The intent, resolved against the snapshot."""
-
-    @property
-    def host(self) -> Namespace:
-        """The host's network namespace."""
 
     @property
     def agent(self) -> Namespace | None:
@@ -77,10 +65,6 @@ class TrafficSubject(Protocol):
     @property
     def host_readings(self) -> HostReadings:
         """What is asked once for all agents of the host."""
-
-    @property
-    def gateways(self) -> Mapping[str, Namespace]:
-        """The gateways' network namespaces by uplink; labs only."""
 
     @property
     def resolvers(self) -> tuple[str, ...] | None:
