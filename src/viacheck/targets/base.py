@@ -23,6 +23,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamFindings:
+    """What a run's packets showed of the network upstream, under the names that the snapshot gives it."""
+
+    gateway_answers: Sequence[Neighbour]
+    """The gateways that were asked by ARP, answering or silent."""
+    subnet_routed: bool
+    """Probes with the agent's own address were answered, so the network routes its subnet."""
+    answers_by: str | None
+    """The interface on which the answers came in, where the probes left by another one."""
+    answers_lost: str | None
+    """The figures of a loss that is more than the intent allows."""
+    address_claimed_by: Sequence[str]
+    """The MAC addresses of other machines that answered ARP for the agent's address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What a target offers beyond its network namespaces."""
 
@@ -125,24 +141,8 @@ class Target(Protocol):
     def note_changes(self) -> bool:
         """Add a note about the changes since the snapshot to a host that others may change; return whether it did."""
 
-    def note_upstream(
-        self,
-        gateways: Sequence[Neighbour],
-        *,
-        subnet_routed: bool,
-        answers_by: str | None,
-        answers_lost: str | None,
-        address_claimed_by: Sequence[str],
-    ) -> None:
-        """Add to the record what the run's packets showed of the network upstream.
-
-        Args:
-            gateways: the gateways that were asked by ARP, answering or silent.
-            subnet_routed: probes with the agent's own address were answered, so the network routes its subnet.
-            answers_by: the interface on which the answers came in, where the probes left by another one.
-            answers_lost: the figures of a loss that is more than the intent allows.
-            address_claimed_by: the MAC addresses of other machines that answered ARP for the agent's address.
-        """
+    def note_upstream(self, findings: UpstreamFindings) -> None:
+        """Add to the record what the run's packets showed of the network upstream."""
 
     def record(self) -> TargetRecord:
         """Return the target's part of result.json. Its verdict is set when all results are known."""

@@ -6,7 +6,6 @@ cannot prove that there are no faults.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,9 +17,9 @@ from viacheck.host.command import RecordedCommand
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.measurements import KernelAnswer, KernelDecision
 from viacheck.model.result import TargetRecord
-from viacheck.model.snapshot import Neighbour, Snapshot
+from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import snapshot_json
-from viacheck.targets.base import Forecast
+from viacheck.targets.base import Forecast, UpstreamFindings
 from viacheck.targets.specs import title_of
 
 if TYPE_CHECKING:
@@ -94,15 +93,7 @@ class BundleTarget:
         """Return False: a bundle does not change."""
         return False
 
-    def note_upstream(
-        self,
-        gateways: Sequence[Neighbour],
-        *,
-        subnet_routed: bool,
-        answers_by: str | None,
-        answers_lost: str | None,
-        address_claimed_by: Sequence[str],
-    ) -> None:
+    def note_upstream(self, findings: UpstreamFindings) -> None:
         """Note nothing: no packet is sent for a bundle."""
 
     def record(self) -> TargetRecord:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,10 +32,10 @@ from viacheck.host.snapshot_reader import routers_seen, snapshot_of_agent, take_
 from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import HostReadings, KernelDecision
 from viacheck.model.result import TargetRecord
-from viacheck.model.snapshot import DockerEngine, Neighbour, Problem, Snapshot
+from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
 from viacheck.parsers.resolv_conf import nameservers
-from viacheck.targets.base import Forecast, Services
+from viacheck.targets.base import Forecast, Services, UpstreamFindings
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
@@ -288,28 +288,15 @@ class NamespaceTarget:
         """The snapshot as JSON. Made once, as the state before the first probe does not change."""
         return snapshot_json(self.snapshot)
 
-    def note_upstream(
-        self,
-        gateways: Sequence[Neighbour],
-        *,
-        subnet_routed: bool,
-        answers_by: str | None,
-        answers_lost: str | None,
-        address_claimed_by: Sequence[str],
-    ) -> None:
+    def note_upstream(self, findings: UpstreamFindings) -> None:
         """Add to the record what the run's packets showed of the network upstream: a bundle of it holds that."""
-        asked = {(neighbour.interface, neighbour.address) for neighbour in gateways}
+        asked = {(neighbour.interface, neighbour.address) for neighbour in findings.gateway_answers}
         routers = (
             entry for entry in routers_seen(self.host, self.snapshot.host)
             if (entry.interface, entry.address) not in asked
         )  # fmt: skip
-        self._upstream = {
-            "gateway_answers": [dataclasses.asdict(neighbour) for neighbour in (*gateways, *routers)],
-            "subnet_routed": subnet_routed,
-            "answers_by": answers_by,
-            "answers_lost": answers_lost,
-            "address_claimed_by": list(address_claimed_by),
-        }
+        seen = dataclasses.replace(findings, gateway_answers=[*findings.gateway_answers, *routers])
+        self._upstream = dataclasses.asdict(seen)
 
     def record(self) -> TargetRecord:
         """Return the target's part of result.json. Its verdict is set when all results are known."""

@@ -26,7 +26,7 @@ from viacheck.model.measurements import (
     TrafficMeasurements,
 )
 from viacheck.model.snapshot import PacketFilter
-from viacheck.targets.base import Target
+from viacheck.targets.base import Target, UpstreamFindings
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
@@ -182,11 +182,12 @@ class TargetTests:
             self.disruptions.close()
         if "traffic" in vars(self):
             resolved, measured = self.target.resolved, self.traffic.measurements
-            self.target.note_upstream(
-                self.traffic.gateway_answers,
+            findings = UpstreamFindings(
+                gateway_answers=self.traffic.gateway_answers,
                 subnet_routed=subnet_is_routed(resolved, measured),
                 answers_by=answers_come_in_by(resolved, measured),
                 answers_lost=lost_beyond_host(resolved, measured),
                 address_claimed_by=[claim.mac for claim in measured.address.claims] if measured.address else [],
             )
+            self.target.note_upstream(findings)
             self.traffic.close()
