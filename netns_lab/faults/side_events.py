@@ -7,7 +7,7 @@ from netns_lab.lab import Lab
 from netns_lab.scenarios.nat import AGENT_SUBNET, TABLE, TABLE_NAME
 from netns_lab.scenarios.networkd import BACKSTOP, CONF, KEEP_ROUTES, LOOPBACK, OFFICE, conf, loopback, rules
 from netns_lab.whole_host.root_files import UNITS
-from viacheck.disruption.side_events import WAIT_ONLINE
+from viacheck.disruption.manager_waits import WAIT_ONLINE
 
 SCENARIO = "policy-routing-networkd"
 NFTABLES = "/etc/nftables.conf"

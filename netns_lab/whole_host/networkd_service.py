@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from netns_lab.networkd_daemon import TIMEOUT, NetworkdFailed
 from viacheck.disruption.events import NETWORKD_SERVICE
-from viacheck.disruption.side_events import WAIT_ONLINE
+from viacheck.disruption.manager_waits import WAIT_ONLINE
 from viacheck.host.namespace import Namespace
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers.guarded_host import until
 from viacheck.host.namespace import Namespace
 from viacheck.host.sysctl import read_sysctl, read_sysctls, sysctls_in, write_sysctl
 from viacheck.netlink.monitor import RouteMonitor
@@ -29,7 +30,11 @@ def ip(namespace: Namespace, *commands: str) -> None:
 def test_every_change_is_announced_in_order(host: Namespace) -> None:
     with contextlib.closing(RouteMonitor(host)) as monitor:
         ip(host, "link add name up0 type veth peer name up1", "addr add 10.0.0.1/24 dev up0")
-        ip(host, "link set dev up0 up", "link set dev up1 up", "rule add from 10.0.0.0/8 lookup 200 priority 1000")
+        ip(host, "link set dev up0 up", "link set dev up1 up")
+        # The kernel announces a carrier from a work queue, which a busy machine runs when it has the time.
+        carrier = "link up0 up, carrier"
+        until(lambda: any(announcement.text == carrier for announcement in monitor.announcements()), carrier)
+        ip(host, "rule add from 10.0.0.0/8 lookup 200 priority 1000")
         ip(host, "route add default via 10.0.0.2 table 200", "route del default table 200", "link del dev up0")
         texts = [announcement.text for announcement in monitor.announcements()]
     wanted = [

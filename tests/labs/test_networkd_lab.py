@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from netns_lab import open_lab as opening
 from netns_lab.lab import Lab
 from netns_lab.lab_specs import parse_labs
-from netns_lab.networkd_daemon import PACKAGES
+from netns_lab.networkd_daemon import PACKAGES, NetworkdDaemon
 from netns_lab.open_lab import open_lab
 from netns_lab.scenarios.networkd import CONF
 from tests.helpers.disruptions import carried_out, through
@@ -43,6 +44,8 @@ MS_REMOUNT = 32
 FOREIGN_RULES = (("555",), ("556", "protocol", "static"), ("557", "protocol", "kernel"))
 ON_A_LINK, ON_NONE = "10.77.0.0/24", "10.78.0.0/24"
 """Routes of table 201, that nobody has in a file."""
+SLOW = 1.0
+"""Seconds between the start of a networkd and its work, on a machine with other work."""
 
 
 @pytest.fixture
@@ -159,6 +162,29 @@ def test_a_host_is_put_back_that_networkd_has_taken_rules_from(
     assert guarding.armed.result is not None
     assert guarding.armed.result.equal, guarding.armed.result
     assert changes(before, target.read_state()) == []
+
+
+def test_a_restart_is_judged_when_it_has_configured_its_links(
+    opened: Callable[[str], NamespaceTarget], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine networkd is up long before it configures anything; here it is stopped for that time."""
+    start = NetworkdDaemon._run
+    waiting: list[threading.Timer] = []
+
+    def start_slowly(daemon: NetworkdDaemon) -> None:
+        start(daemon)
+        assert daemon._process is not None
+        daemon._process.send_signal(signal.SIGSTOP)
+        waiting.append(threading.Timer(SLOW, daemon._process.send_signal, [signal.SIGCONT]))
+        waiting[-1].start()
+
+    target = opened(f"{NAME}+foreign-rules-purged")
+    target.services = replace(target.services, clone=None)
+    monkeypatch.setattr(NetworkdDaemon, "_run", start_slowly)
+    disruption_result = through(DisruptionTests(target), "networkd-restart")
+    waiting[0].join()
+    assert [rule.priority for rule in disruption_result.rules_lost] == [990, 1000]
+    assert disruption_result.ended < SLOW, "the event is over when the service is up"
 
 
 def test_where_it_cannot_be_restarted_the_reason_is_told(opened: Callable[[str], NamespaceTarget]) -> None:

@@ -47,6 +47,12 @@ class EventContext(Protocol):
     def act(self, text: str, action: Callable[[], object]) -> None:
         """Take a step that is not a command of the host."""
 
+    def settle(self, *argv: str) -> None:
+        """Run a command of the host that waits for what the last step has begun; the event ended with that step.
+
+        A command that fails or does not exist ends the wait and says nothing about the event.
+        """
+
     def wait(self, ticks: int) -> None:
         """Wait while the probe stream continues for some ticks."""
 
@@ -176,7 +182,7 @@ class LabControl(CableControl, Restarts, Protocol):
     """Operations performed on a lab from outside its host."""
 
     def restart_networkd(self) -> None:
-        """Restart systemd-networkd as systemd would; return when it is up.
+        """Restart systemd-networkd as systemd would; return when it is up, which is before it configures its links.
 
         Raises:
             EventFailed: it does not start again.

@@ -25,6 +25,7 @@ from viacheck.disruption.events import (
     Renamed,
     RouterMoved,
 )
+from viacheck.disruption.manager_waits import NETWORKMANAGER_STARTED, networkd_waits
 from viacheck.disruption.side_events import side_event
 from viacheck.model.intent import SIDE_EVENTS
 from viacheck.model.measurements import EventName
@@ -80,7 +81,7 @@ def event_for(name: EventName, target: DisruptionTarget, original: DisruptionTar
         links = _links_of("NetworkManager", networkmanager_links(original.snapshot), target, NETWORKMANAGER_RUNS)
         return NetworkManagerRestart(links, uplink)
     if name == "netplan-apply":
-        return NetplanApply(_links_of("netplan", netplan_links(original.snapshot), target, NETPLAN_INSTALLED))
+        return _netplan_apply(target, original)
     if name in SIDE_EVENTS:
         return side_event(name, target, original)
     raise EventNotPossible(f"there is no event with the name {name}")
@@ -119,13 +120,22 @@ def _networkd_restart(target: DisruptionTarget, original: DisruptionTarget) -> E
     if not links:
         raise EventNotApplicable("systemd-networkd manages no link of this host")
     if target.services.control is not None:
-        return NetworkdRestart(links, target.services.control.restart_networkd)
+        restart = target.services.control.restart_networkd
+        return NetworkdRestart(links, restart, networkd_waits(target.host, links))
     active = target.host.run(["systemctl", "is-active", "--quiet", NETWORKD_SERVICE])
     if not active.ok:
         raise EventNotPossible(
             f"systemd does not run systemd-networkd here ('{active.command}' ended with exit code {active.exit_code})"
         )
-    return NetworkdRestart(links, None)
+    return NetworkdRestart(links, None, networkd_waits(target.host, links))
+
+
+def _netplan_apply(target: DisruptionTarget, original: DisruptionTarget) -> Event:
+    links = _links_of("netplan", netplan_links(original.snapshot), target, NETPLAN_INSTALLED)
+    waits = networkd_waits(target.host, networkd_links(original.snapshot))
+    if networkmanager_links(original.snapshot):
+        waits += (NETWORKMANAGER_STARTED,)
+    return NetplanApply(links, waits)
 
 
 def _lease_event(name: EventName, target: DisruptionTarget, original: DisruptionTarget) -> Event:

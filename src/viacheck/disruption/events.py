@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from viacheck.disruption.controls import CableControl, DhcpServerControl, EventContext, PowerControl, Restarts
+from viacheck.disruption.manager_waits import NETWORKMANAGER_STARTED
 from viacheck.host.namespace import Namespace
 
 DOWN_TICKS = 15
@@ -18,8 +19,6 @@ DOWN_TICKS = 15
 PAUSE_TICKS = 5
 """Ticks between the steps of an event that repeats its steps."""
 NETWORKD_SERVICE = "systemd-networkd.service"
-MANAGER_TIMEOUT = 20
-"""Seconds that NetworkManager may take to configure its links after a start."""
 CYCLES = 3
 """How often ifupdown takes an interface down and up: one cycle does not prove that the next succeeds."""
 
@@ -108,6 +107,8 @@ class NetworkdRestart:
     """The links that it manages."""
     restart: Callable[[], object] | None
     """Restarts the service in a lab; None where systemd runs it."""
+    waits: tuple[tuple[str, ...], ...] = ()
+    """The commands that wait until it has configured its links: what is missing before that is no finding."""
     name: str = "networkd-restart"
 
     @property
@@ -121,11 +122,13 @@ class NetworkdRestart:
         return self.links
 
     def apply(self, context: EventContext) -> None:
-        """Restart the service."""
+        """Restart the service, and watch until it has configured its links."""
         if self.restart is None:
             context.run("systemctl", "restart", NETWORKD_SERVICE)
         else:
             context.act("systemd-networkd is restarted", self.restart)
+        for wait in self.waits:
+            context.settle(*wait)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ class NetworkManagerRestart:
     def apply(self, context: EventContext) -> None:
         """Restart the service, wait until it has configured its links, and apply the profile."""
         context.run("systemctl", "restart", "NetworkManager.service")
-        context.run("nm-online", "--wait-for-startup", "--quiet", f"--timeout={MANAGER_TIMEOUT}")
+        context.run(*NETWORKMANAGER_STARTED)
         if self.uplink in self.links:
             context.run("nmcli", "device", "reapply", self.uplink)
 
@@ -161,6 +164,8 @@ class NetplanApply:
 
     links: tuple[str, ...]
     """The links that its files name."""
+    waits: tuple[tuple[str, ...], ...] = ()
+    """The commands that wait until the manager below has configured its links."""
     name: str = "netplan-apply"
 
     @property
@@ -174,8 +179,10 @@ class NetplanApply:
         return self.links
 
     def apply(self, context: EventContext) -> None:
-        """Apply its files."""
+        """Apply its files, and watch until the manager below has configured its links."""
         context.run("netplan", "apply")
+        for wait in self.waits:
+            context.settle(*wait)
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,6 +308,11 @@ class DisruptionRun:
         self.ended_ns = time.time_ns()
         self._read_host_state(text)
 
+    def settle(self, *argv: str) -> None:
+        """Run a command that waits for what the last step has begun, beside the stream."""
+        self._add_step(" ".join(argv))
+        self._read_host_state(self.host.target.host.run(argv).command)
+
     def wait(self, ticks: int) -> None:
         """Wait while the probe stream continues for some ticks."""
         until = self.stream.ticks + ticks

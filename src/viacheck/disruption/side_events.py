@@ -19,7 +19,8 @@ from viacheck.disruption.controls import (
     EventNotPossible,
 )
 from viacheck.disruption.docker_control import SERVICE as DOCKER
-from viacheck.disruption.events import MANAGER_TIMEOUT, NETWORKD_SERVICE, PAUSE_TICKS
+from viacheck.disruption.events import NETWORKD_SERVICE, PAUSE_TICKS
+from viacheck.disruption.manager_waits import until_configured
 from viacheck.host.docker import EngineProblem
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import FIREWALL_UNITS, SideEvent
@@ -33,7 +34,6 @@ WIREGUARD_TABLE = 51820
 """The table and mark that wg-quick(8) takes first."""
 SUPPRESSED = "from all lookup main suppress_prefixlength 0"
 """What ip(8) prints for the rule of wg-quick(8) for local networks, and for every other rule like it."""
-WAIT_ONLINE = "/lib/systemd/systemd-networkd-wait-online"
 ENGINE_LOOKS = 600
 """How often the engine's pending job is looked for, a few ticks apart, before the event fails."""
 
@@ -148,7 +148,7 @@ def side_event(name: SideEvent, target: DisruptionTarget, original: DisruptionTa
             (
                 ("systemctl", "daemon-reexec"),
                 ("systemctl", "restart", *active),
-                *((_until_configured(links),) if NETWORKD_SERVICE in active and links else ()),
+                *((until_configured(links),) if NETWORKD_SERVICE in active and links else ()),
             ),
         )  # fmt: skip
     return _firewall(name, target)
@@ -159,21 +159,12 @@ def _networkctl(name: SideEvent, target: DisruptionTarget, original: DisruptionT
     if not links:
         raise EventNotApplicable("systemd-networkd manages no link of this host")
     if name == "networkd-reload":
-        return HostCommands(name, "networkctl reload", (("networkctl", "reload"), _until_configured(links)))
+        return HostCommands(name, "networkctl reload", (("networkctl", "reload"), until_configured(links)))
     others = [link for link in links if link not in (target.intent.egress.uplink, "lo")]
     if not others:
         raise EventNotApplicable(f"systemd-networkd manages no link but {target.intent.egress.uplink}")
     reconfigure = ("networkctl", "reconfigure", others[0])
-    return HostCommands(name, f"networkctl reconfigure {others[0]}", (reconfigure, _until_configured(others[:1])))
-
-
-def _until_configured(links: Sequence[str]) -> tuple[str, ...]:
-    """Return the command that waits until systemd-networkd has configured links: networkctl returns before that.
-
-    networkd has set their state when networkctl returns, as the kernel answers its question about a link at once. The
-    least operational state says that a link without carrier is no reason to wait (systemd-networkd-wait-online(8)).
-    """
-    return (WAIT_ONLINE, f"--timeout={MANAGER_TIMEOUT}", *(f"--interface={link}:off" for link in links))
+    return HostCommands(name, f"networkctl reconfigure {others[0]}", (reconfigure, until_configured(others[:1])))
 
 
 def _docker(name: SideEvent, target: DisruptionTarget, original: DisruptionTarget) -> Event:
