@@ -18,6 +18,7 @@ from netns_lab.lab_specs import parse_labs
 from netns_lab.nft_rules import SourceNAT
 from netns_lab.plan import PACKET_FILTER_TABLE
 from netns_lab.scenarios import AGENT_SUBNET
+from netns_lab.scenarios.nat import BACKSTOP_METRIC
 from tests.helpers.disruptions import carried_out, not_run, through
 from viacheck.analysis.disruption_text import disruption_text, figures
 from viacheck.disruption.controls import DisruptionTarget, Event, EventContext
@@ -74,6 +75,23 @@ class AddressChange:
         context.run("ip", "address", "add", "10.10.50.10/24", "dev", "wlan0")
 
 
+class SlowManager:
+    """A program removes a route that no packet takes meanwhile, and sets it again when the event is over."""
+
+    name, title, touches = "slow-manager", "a program sets its routes again", ()
+    route = ("unreachable", "default", "table", "200", "metric", str(BACKSTOP_METRIC))
+
+    def __init__(self, target: DisruptionTarget, seconds: float | None) -> None:
+        """``seconds`` pass between the event and the route; None: it is not set again."""
+        self._target, self._seconds = target, seconds
+
+    def apply(self, context: EventContext) -> None:
+        """Remove the route."""
+        context.run("ip", "route", "del", *self.route)
+        if self._seconds is not None:
+            threading.Timer(self._seconds, lambda: self._target.host.run(["ip", "route", "add", *self.route])).start()
+
+
 def carrier(target: DisruptionTarget) -> Event:
     assert target.services.control is not None
     return CarrierLoss("wlan0", target.services.control)
@@ -111,6 +129,16 @@ def test_carrier_loss_leaks_nothing_and_recovers_by_itself(opened: Opened) -> No
     assert disruption_result.leaked == 0
     assert "route default via 10.10.50.1 dev wlan0 table 200" in at(disruption_result, "unplugged")
     assert not disruption_result.unproven
+
+
+def test_rules_and_routes_have_as_long_as_the_packets_to_come_back(opened: Opened) -> None:
+    events = DisruptionTests(opened("policy-routing-hardened"))
+    late = events.run(lambda target: SlowManager(target, 0.5))
+    assert late.survived(60), disruption_text(late)
+    assert late.kind is FlowKind.SEAMLESS
+    assert late.watched >= 0.5
+    never = events.run(lambda target: SlowManager(target, None))
+    assert [str(route) for route in never.routes_lost] == [f"unreachable default metric {BACKSTOP_METRIC} table 200"]
 
 
 def test_carrier_loss_leaks_where_routes_without_carrier_are_ignored(opened: Opened) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
-from viacheck.model.measurements import EgressState
+from viacheck.model.egress_changes import EgressState
 from viacheck.model.result import CheckResult, CommandEvidence, StateEvidence, Verdict
 from viacheck.model.snapshot import Nexthop, Route, Rule
 from viacheck.persistence.replay_result import ReplayCycle, judge_replay

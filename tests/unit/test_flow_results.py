@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from viacheck.analysis.disruption_text import disruption_text, flow_text, leak_text
 from viacheck.disruption.flow_results import SETTLED, flow_result, probe_result, thinned
+from viacheck.model.egress_changes import EgressState
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import (
     Departure,
     DisruptionResult,
-    EgressState,
     FlowAge,
     FlowKind,
     ProbeOutcome,

@@ -30,8 +30,9 @@ from viacheck.diagnosis.remedy import (
     shell_text,
 )
 from viacheck.diagnosis.remedy import systemd_exec_shell as exec_shell
+from viacheck.model.egress_changes import EgressState
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.measurements import DisruptionResult, EgressState, Measurements, Offer, TrafficMeasurements
+from viacheck.model.measurements import DisruptionResult, Measurements, Offer, TrafficMeasurements
 from viacheck.model.result import PacketsEvidence, PacketSighting, TimelineEvidence
 from viacheck.model.snapshot import (
     Address,

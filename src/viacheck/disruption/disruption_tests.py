@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from viacheck.disruption.controls import (
@@ -24,7 +24,7 @@ from viacheck.disruption.controls import (
     NoGuard,
 )
 from viacheck.disruption.event_registry import event_for
-from viacheck.disruption.events import Reboot
+from viacheck.disruption.events import REBOOT, Reboot
 from viacheck.disruption.runner import DisruptionRun, HostUnderTest
 from viacheck.disruption.shared_clone import SharedClone
 from viacheck.disruption.shared_events import Follower, FollowerResult, SharedResults, made_once
@@ -34,7 +34,6 @@ from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun
 from viacheck.packets.capture import Watch
 from viacheck.packets.tokens import TokenSpace
 
-REBOOT: EventName = "reboot"
 AT_ONCE = 3
 """Events that happen beside each other, each to a clone of its own: they wait for most of their time."""
 SIDE_BY_SIDE = ("netns", "engine", "host")
@@ -184,7 +183,7 @@ class DisruptionTests:
         if (obstacle := self.target.obstacle_to(REBOOT)) is not None:
             raise EventNotPossible(obstacle)
         if self.target.services.power is not None:
-            return replace(self.run(_reboot), only_table=self.target.resolved.table)
+            return self.run(_reboot)
         if self.target.services.rebooted is None:
             raise EventNotPossible("only labs of NAT whose host runs a network manager replay a boot")
         host = self._watched(self.target.services.rebooted())

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from viacheck.analysis.container_facts import own_address_varies
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.namespace import Namespace
-from viacheck.model.measurements import EgressState
+from viacheck.model.egress_changes import EgressState
 from viacheck.model.snapshot import TABLE_MAIN, Family, Route, Rule
 from viacheck.parsers import iproute
 

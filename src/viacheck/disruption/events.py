@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from viacheck.disruption.controls import CableControl, DhcpServerControl, EventContext, PowerControl, Restarts
 from viacheck.disruption.manager_waits import NETWORKMANAGER_STARTED
 from viacheck.host.namespace import Namespace
+from viacheck.model.measurements import EventName
 
 DOWN_TICKS = 15
 """Ticks of the probe stream for which an uplink is down."""
 PAUSE_TICKS = 5
 """Ticks between the steps of an event that repeats its steps."""
 NETWORKD_SERVICE = "systemd-networkd.service"
+REBOOT: EventName = "reboot"
 CYCLES = 3
 """How often ifupdown takes an interface down and up: one cycle does not prove that the next succeeds."""
 
@@ -347,7 +349,7 @@ class Reboot:
     """The host is really rebooted: the agent sends until it is stopped, and again as soon as it is there."""
 
     power: PowerControl
-    name: str = "reboot"
+    name: str = REBOOT
 
     @property
     def title(self) -> str:

@@ -6,6 +6,7 @@ has its own for each probe. The captures are read at every tick, so that the end
 
 from __future__ import annotations
 
+import math
 import random
 import select
 import time
@@ -127,6 +128,14 @@ class ProbeStream:
             self._send()
             self._wait()
         return True
+
+    def run_ticks(self, until: Callable[[], bool], ticks: int) -> None:
+        """Send and watch until a condition holds, for so many ticks at most.
+
+        A machine that is too busy for the pace gets more time: it is slow in what is waited for, too.
+        """
+        last = self.ticks + ticks
+        self.run(lambda: until() or self.ticks >= last, math.inf)
 
     def _send(self) -> None:
         """Send the probes of one tick."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from viacheck.analysis.container_facts import own_address_varies
 from viacheck.analysis.disruption_text import flow_label, flow_text
@@ -20,13 +20,15 @@ from viacheck.disruption.controls import (
     EventNotPossible,
 )
 from viacheck.disruption.egress_state import read_addresses, read_agent_default, read_egress
+from viacheck.disruption.events import REBOOT
 from viacheck.disruption.flow_results import SETTLED, flow_result, settled
 from viacheck.disruption.probe_stream import ProbeStream, StreamFlow, source_flows, stream_flows
 from viacheck.disruption.timeline_evidence import Moment, probe_text, timeline_evidence
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
+from viacheck.model.egress_changes import EgressChanges, EgressState
 from viacheck.model.intent_values import seconds
-from viacheck.model.measurements import DisruptionResult, EgressState, ProbeResult
+from viacheck.model.measurements import DisruptionResult, ProbeResult
 from viacheck.model.result import CommandEvidence
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
@@ -38,9 +40,11 @@ LAB_TICKS: Mapping[str | None, int] = {"netns": 200, "engine": 300, "host": 300,
 """By flavour, the ticks for which packets are watched after an event in a lab, where a recovery follows at once. Ticks
 and not seconds, because a busy machine is slow in everything. A container asks for its gateway's MAC address once a
 second (retrans_time_ms), a namespace of a lab more often."""
-SETTLE_TIMEOUT = 2.0
-"""Seconds for the egress to be as intended before the event; a busy machine needs some of them."""
+SETTLE_TICKS = 200
+"""Ticks for the egress to be as intended before the event, and once more at the end of the watch after it."""
 EVENT_TIMEOUT = 60.0
+READ_AGAIN_TICKS = 10
+"""Ticks after which rules and routes that are not as before the event are read again."""
 
 
 @dataclass(slots=True)
@@ -91,6 +95,10 @@ class DisruptionRun:
     """The agent has another namespace than before the event."""
     powered_on: float | None = None
     """Seconds since the event began, when the host was powered on again."""
+    _after: EgressState | None = None
+    """The last state that was read since the event had ended."""
+    _read_again_at: int = 0
+    """The tick of the stream at which that state is read again."""
     _waiting: tuple[Callable[[], object], Future[None]] | None = None
     """What is to be done between two ticks of the stream."""
 
@@ -118,9 +126,9 @@ class DisruptionRun:
         try:
             assert self.judged.agent is not None
             self.begin_ns = self.ended_ns = time.time_ns()
-            self._read_state(self.judged.host, self.judged.agent, "before")
+            self.states.append(self._state_of(self.judged.host, self.judged.agent, "before"))
             self.stream = self._stream(flows)
-            return replace(self._judge(flows, (), None), only_table=self.judged.resolved.table)
+            return self._judge(flows, (), None)
         finally:
             self.monitor.close()
 
@@ -152,7 +160,7 @@ class DisruptionRun:
     def _carry_out(self, flows: Sequence[StreamFlow]) -> DisruptionResult:
         self.begin_ns = time.time_ns()
         self._read_host_state("before")
-        self.stream.run(lambda: all(self._settled(flow) for flow in flows), SETTLE_TIMEOUT)
+        self.stream.run_ticks(lambda: all(self._settled(flow) for flow in flows), SETTLE_TICKS)
         judged = [flow for flow in flows if self._settled(flow)]
         not_judged = tuple(
             f"{flow_label(flow.flow, flow.family, flow.of_source)}: not judged, it did not leave as intended before "
@@ -218,9 +226,16 @@ class DisruptionRun:
         if failure is None:
             ticks = LAB_TICKS[self.judged.flavour] if self.judged.kind == "lab" else math.inf
             last, within = self.stream.ticks + ticks, seconds(self.judged.intent.egress.recover_within)
-            self.stream.run(lambda: self._recovered(judged, ended) or self.stream.ticks >= last, within)
+            self.stream.run(
+                lambda: (self._recovered(judged, ended) and self._restored()) or self.stream.ticks >= last, within
+            )
+            if self._after is not None:
+                # They had recovered. A busy machine delays a probe now and then, which may be one of the last.
+                self.stream.run_ticks(lambda: self._recovered(judged, ended), SETTLE_TICKS)
         watched = (time.time_ns() - self.begin_ns) / 1e9 - ended
-        self._read_host_state("after")
+        if self._after is None or self._changes(self._after).changed:
+            self._after = self._state_now("after")
+        self.states.append(self._after)
         not_proven = self.stream.end()
         resolved = self.judged.resolved
         probe_results = [self._probe_results(flow) for flow in judged]
@@ -251,6 +266,7 @@ class DisruptionRun:
             not_judged=not_judged,
             failure=failure,
             moved_router=self.moved_router,
+            only_table=self._only_table,
             agent_default=read_agent_default(self.host.agent) if self._replaced and self.host.agent else None,
         )
 
@@ -260,6 +276,21 @@ class DisruptionRun:
             now = time.time_ns()
             self._add_addresses(now, read_addresses(self.host.target.host, self.host.agent, self.judged.resolved))
         return all(self._settled(flow, after=ended) for flow in judged)
+
+    def _restored(self) -> bool:
+        """Return whether rules and routes are as before. The program that sets them may be slower than the packets."""
+        if self._after is None or self.stream.ticks >= self._read_again_at:
+            self._after = self._state_now("after")
+            self._read_again_at = self.stream.ticks + READ_AGAIN_TICKS
+        return not self._changes(self._after).changed
+
+    def _changes(self, after: EgressState) -> EgressChanges:
+        """Return what the event has changed, by this state after it."""
+        return EgressChanges(states=(*self.states, after), moved_router=self.moved_router, only_table=self._only_table)
+
+    @property
+    def _only_table(self) -> int | None:
+        return self.judged.resolved.table if self.event.name == REBOOT else None
 
     def _probe_results(self, flow: StreamFlow, last: int | None = None) -> list[ProbeResult]:
         uplink, sources = flow.uplink or self.judged.resolved.uplink, self._sources(flow)
@@ -381,14 +412,17 @@ class DisruptionRun:
         self.steps.append(Moment(self._since(time.time_ns()), text))
 
     def _read_host_state(self, moment: str) -> None:
-        self._read_state(self.host.target.host, self.host.agent, moment)
+        self.states.append(self._state_now(moment))
 
-    def _read_state(self, host: Namespace, agent: Namespace | None, moment: str) -> None:
+    def _state_now(self, moment: str) -> EgressState:
+        return self._state_of(self.host.target.host, self.host.agent, moment)
+
+    def _state_of(self, host: Namespace, agent: Namespace | None, moment: str) -> EgressState:
         now = time.time_ns()
         at = (now - self.begin_ns) / 1e9
         state = read_egress(host, agent, self.judged.resolved, self.families, time=at, moment=moment)
-        self.states.append(state)
         self._add_addresses(now, state.addresses)
+        return state
 
     def _add_addresses(self, read_ns: int, addresses: Sequence[str]) -> None:
         self.addresses_read_ns = read_ns

@@ -8,7 +8,8 @@ from itertools import groupby
 from typing import Literal
 
 from viacheck.disruption.flow_results import thinned
-from viacheck.model.measurements import EgressState, ProbeOutcome, ProbeResult
+from viacheck.model.egress_changes import EgressState
+from viacheck.model.measurements import ProbeOutcome, ProbeResult
 from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 MARKS = 120

@@ -6,15 +6,15 @@ checks read them; ``analysis.disruption_text`` makes the text about them.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from viacheck.model.egress_changes import EgressChanges
 from viacheck.model.intent import Survivable
 from viacheck.model.result import CommandEvidence, DecisionEvidence, Evidence, PacketsEvidence, TimelineEvidence
-from viacheck.model.snapshot import Family, Nexthop, Route, Rule, Snapshot
+from viacheck.model.snapshot import Family, Route, Snapshot
 
 # --- The kernel's routing decision ------------------------------------------------------------------------------------
 
@@ -245,28 +245,6 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EgressState:
-    """The rules and routes that decide the agent's egress, and the uplink's addresses, at one moment of an event."""
-
-    time: float
-    """Seconds since the event began."""
-    moment: str
-    """The step of the event after which the state was read, as text."""
-    rules: tuple[Rule, ...] = ()
-    routes: tuple[Route, ...] = ()
-    addresses: tuple[str, ...] = ()
-
-    @property
-    def lines(self) -> list[str]:
-        """Return the state as text, one line for each rule, route and address."""
-        return [
-            *(f"{_six(rule.family)}rule {rule}" for rule in self.rules),
-            *(f"{_six(route.family)}route {route}" for route in self.routes),
-            *(f"address {address}" for address in self.addresses),
-        ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowResult:
     """The outcome of one flow of one family. Times are in seconds since the event began."""
 
@@ -292,7 +270,7 @@ class FlowResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DisruptionResult:
+class DisruptionResult(EgressChanges):
     """One event that was carried out, and the outcome for the agent's packets."""
 
     event: str
@@ -303,7 +281,6 @@ class DisruptionResult:
     watched: float
     """Seconds that the packets were watched after the event's end."""
     flow_results: tuple[FlowResult, ...]
-    states: tuple[EgressState, ...]
     timeline: TimelineEvidence
     failed_commands: tuple[CommandEvidence, ...] = ()
     """Commands of the event that failed."""
@@ -313,13 +290,8 @@ class DisruptionResult:
     """The flows that were not judged, and why."""
     failure: str | None = None
     """Why the event did not complete, or why the agent did not return after it."""
-    moved_router: tuple[str, str] | None = None
-    """A router's address before the event and after it: routes must follow."""
     agent_default: Route | None = None
     """The agent's own IPv4 default route after an event that replaced its namespace; None without one."""
-    only_table: int | None = None
-    """After a reboot, the table of the agent's egress: its rules are compared at any priority, and its routes that
-    have a next hop. PERSIST-02 judges everything else that was typed and not written down."""
 
     @property
     def kind(self) -> FlowKind:
@@ -363,102 +335,15 @@ class DisruptionResult:
         """Return the source addresses of leaked probes."""
         return sorted({source for flow_result in self.flow_results for source in flow_result.leak_sources})
 
-    @property
-    def rules_lost(self) -> list[Rule]:
-        """Return the rules that were present before the event and are missing after it."""
-        return self._missing(self.states[0].rules, self.states[-1].rules) if self.states else []
-
-    @property
-    def rules_added(self) -> list[Rule]:
-        """Return the rules that the event left behind: copies of others, at whatever priority.
-
-        An event that repeats its steps added no rules if they are the same after the first cycle and after the last:
-        the rules that the host's files make may differ, once, from the rules that were present. A rule that is a copy
-        of none was added by something else meanwhile, such as an operator.
-        """
-        if not self.states or not self._missing(self.states[-1].rules, self._first_cycle.rules):
-            return []
-        copies = Counter(replace(rule, priority=0) for rule in self.states[-1].rules)
-        added = self._missing(self.states[-1].rules, self.states[0].rules)
-        return [rule for rule in added if copies[replace(rule, priority=0)] > 1]
-
-    @property
-    def routes_lost(self) -> list[Route]:
-        """Return the routes that were present before the event and are missing after it, moved routers considered."""
-        if not self.states:
-            return []
-        present = {_route_identity(route) for route in self.states[-1].routes}
-        return [
-            route
-            for route in self.states[0].routes
-            if not present & {_route_identity(route), _route_identity(self._follow_router(route))}
-            and (self.only_table is None or route.nexthops)
-        ]
-
-    @property
-    def stale_routes(self) -> list[Route]:
-        """Return the routes whose gateway is the router's address from before the event."""
-        return [route for state in self.states[-1:] for route in state.routes if self._follow_router(route) != route]
-
-    def _follow_router(self, route: Route) -> Route:
-        """Return the route with the router's new address as its gateway."""
-        if self.moved_router is None:
-            return route
-        old, new = self.moved_router
-        hops = tuple(replace(hop, gateway=new) if hop.gateway == old else hop for hop in route.nexthops)
-        return replace(route, nexthops=hops)
-
-    @property
-    def _first_cycle(self) -> EgressState:
-        moments = [state.moment for state in self.states[1:-1]]
-        repeated = moments and moments.count(moments[-1]) > 1
-        return self.states[1 + moments.index(moments[-1])] if repeated else self.states[0]
-
-    def _missing(self, wanted: Sequence[Rule], present: Sequence[Rule]) -> list[Rule]:
-        """Return the wanted rules that are not present, counting duplicates."""
-        remaining, missing = Counter(map(self._rule_identity, present)), []
-        for rule in wanted:
-            if self.only_table is not None and rule.table != self.only_table:
-                continue
-            remaining[self._rule_identity(rule)] -= 1
-            if remaining[self._rule_identity(rule)] < 0:
-                missing.append(rule)
-        return missing
-
-    def _rule_identity(self, rule: Rule) -> Rule:
-        return rule if self.only_table is None else replace(rule, priority=0, protocol=None)
-
     def survived(self, within: float) -> bool:
         """Return whether every flow recovered within so many seconds, with the rules and routes as before."""
         return (
             self.failure is None
             and self.recovery is not None
             and self.recovery <= within
-            and not (self.rules_lost or self.rules_added or self.routes_lost or self.stale_routes)
+            and not self.changed
             and not self.failed_commands
         )
-
-
-def _route_identity(route: Route) -> Route:
-    """Return the part of a route by which it is the same before and after an event.
-
-    The flags of its next hops, its origin and its MTU may differ. A connected route's source goes with its address.
-    """
-    hops = tuple(Nexthop(gateway=hop.gateway, interface=hop.interface, weight=hop.weight) for hop in route.nexthops)
-    return Route(
-        family=route.family,
-        table=route.table,
-        destination=route.destination,
-        type=route.type,
-        nexthops=hops,
-        metric=route.metric,
-        source=None if route.protocol == "kernel" else route.source,
-        source_prefix=route.source_prefix,
-    )
-
-
-def _six(family: Family) -> str:
-    return "-6 " if family == 6 else ""
 
 
 # --- Replay of the host's configuration files -------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from viacheck.model.measurements import EgressState, NotReplayed, ReplayFault, ReplayResult
+from viacheck.model.egress_changes import EgressState
+from viacheck.model.measurements import NotReplayed, ReplayFault, ReplayResult
 from viacheck.model.result import CommandEvidence, Evidence, StateEvidence
 from viacheck.model.snapshot import Route, Rule
 
