@@ -12,9 +12,12 @@ from netns_lab.lab import Lab, LabMachine
 from netns_lab.services.dhcp_client import NoLease
 from netns_lab.services.dhcp_server import DHCPPool, DHCPServer
 from viacheck.disruption.controls import EventFailed, EventNotPossible
+from viacheck.host.dhcp_clients import dhcp_clients
 
-RENEWAL_TIMEOUT = 3.0
-"""Seconds within which a client must have renewed its lease; a lab's server sets the renewal time to one second."""
+RENEWAL_TIMEOUT = 30.0
+"""Seconds within which a client that runs must have renewed its lease. A lab's server sets the renewal time to one
+second; a refused client begins again after random pauses, and runs a script for each step, which takes a busy machine
+long."""
 NEXT_ROUTER, NEXT_ADDRESSES = 1, 20
 """Added to the router's address, and to those of the pool."""
 
@@ -67,6 +70,9 @@ class LabDhcpServerControl:
     def _replace_pool(self, pool: DHCPPool) -> None:
         client = self._lab.dhcp_client
         if client is None:
+            if not dhcp_clients(self._lab.host.namespace):
+                self._server.pool = pool
+                raise EventFailed(f"no client can renew the lease of {self.holder}")
             if not self._server.replace_pool(pool, RENEWAL_TIMEOUT):
                 raise EventFailed(f"no client renewed the lease of {self.holder} within {RENEWAL_TIMEOUT:g} s")
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from fixtures.check_runner import CheckRunner
 from netns_lab import nft_rules
+from netns_lab.dhcp_server_control import RENEWAL_TIMEOUT
 from netns_lab.lab_specs import parse_labs
 from netns_lab.nft_rules import SourceNAT
 from netns_lab.plan import PACKET_FILTER_TABLE
@@ -24,6 +26,7 @@ from viacheck.analysis.disruption_text import disruption_text, figures
 from viacheck.disruption.controls import DisruptionTarget, Event, EventContext
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
+from viacheck.host.dhcp_clients import dhcp_clients
 from viacheck.installation import CHECKS
 from viacheck.model.diff import changes
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle, FlowKind
@@ -360,26 +363,23 @@ def test_masquerade_follows_the_address_for_an_old_flow_and_static_source_nat_do
 
 
 @needs_dhclient
+def test_a_lease_without_a_client_is_known_at_once(opened: Opened) -> None:
+    disruption_result = through(DisruptionTests(opened(f"{LEASED}+no-dhcp-client")), "address-change")
+    assert disruption_result.failure == "no client can renew the lease of wlan0"
+    assert disruption_result.ended < RENEWAL_TIMEOUT
+
+
+@needs_dhclient
 def test_nothing_is_left_of_a_dhcp_client_when_its_lab_ends(opened: Opened) -> None:
     with contextlib.ExitStack() as closing:
         target = parse_labs(LEASED)[0].open()
         closing.callback(target.close)
         pid_file = target.host.run(["cat", "/run/dhclient.wlan0.pid"])
         assert pid_file.ok
-        clients = processes("dhclient", "wlan0")
+        clients = dhcp_clients(target.host)
         assert clients
-    assert not processes("dhclient", "wlan0") & clients
-
-
-def processes(*words: str) -> set[int]:
-    """Return the machine's processes whose command lines hold these texts."""
-    pids = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            line = path.read_bytes().split(b"\0")
-            if all(any(word.encode() in part for part in line) for word in words):
-                pids.add(int(path.parent.name))
-    return pids
+    numbers = [re.findall(r"\d+", client)[0] for client in clients]
+    assert not [number for number in numbers if Path("/proc", number).exists()]
 
 
 def test_an_agents_own_client_follows_router_and_address(opened: Opened) -> None:

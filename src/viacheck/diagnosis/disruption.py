@@ -78,7 +78,7 @@ def lease_not_renewed(resolved: ResolvedIntent, measurements: Measurements) -> I
         remedy = Remedy((command("ifdown", uplink), command("ifup", uplink)), (command("kill", pid),))
     yield Cause(
         "LEASE_WITHOUT_CLIENT", reported_by,
-        f"{failed[0].failure}: no DHCP client runs for {uplink}, whose address and routes expire with the lease",
+        f"{failed[0].failure}: no DHCP client renews it, so that the address and routes of {uplink} expire with it",
         remedy, also_affects,
     )  # fmt: skip
 
