@@ -26,7 +26,7 @@ PACKAGES = {PROGRAM: "systemd", BUS_PROGRAM: "dbus-daemon"}
 """The Debian package of each program."""
 PROGRAM_FOLDERS = ("/usr/lib/systemd", "/lib/systemd")
 """The folders of systemd's own programs, which are in no PATH."""
-TIMEOUT = 5.0
+TIMEOUT = 20.0
 """Seconds until networkd is up, down, or has configured its links."""
 LOG = "/run/systemd-networkd.log"
 _USER = "systemd-network"

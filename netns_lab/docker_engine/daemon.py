@@ -27,7 +27,7 @@ from viacheck.host.pid_sandbox import child_of
 if TYPE_CHECKING:
     from docker import DockerClient
 
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 """Seconds; a start takes 0.3 s on an idle machine."""
 ANSWER_TIMEOUT = 30
 RETRY_EVERY = 0.002

@@ -24,8 +24,8 @@ from viacheck.model.intent_file import parse_intent
 DEFAULT_NETWORK = "bridge"
 """The network of Docker's containers for which none is named."""
 PODMAN_NOTE = "the engine is podman: netavark makes the agent's network, and no daemon stops it with a restart"
-ATTACHED_WITHIN = 10.0
-"""Seconds for a host's own unit to run pipework once the container has started."""
+ATTACHED_WITHIN, LOOKS = 10.0, 100
+"""Seconds, and how often to look, for a host's own unit to run pipework once the container has started."""
 
 
 def engine_intent(plan: LabPlan, network: str = DEFAULT_NETWORK) -> Intent:
@@ -146,10 +146,11 @@ def wait_for_pipework(lab: Lab) -> None:
     Raises:
         LabBuildError: the unit has not done it within 10 s.
     """
-    pause = threading.Event()
+    pause, looks = threading.Event(), 0
     deadline = time.monotonic() + ATTACHED_WITHIN
     while not lab.agent.namespace.run(["ip", "link", "show", "dev", pipework_host.INTERFACE, "up"]).stdout:
-        if time.monotonic() > deadline:
+        looks += 1
+        if time.monotonic() > deadline and looks >= LOOKS:
             raise LabBuildError(f"lab {lab.plan.name}: no unit of the host has attached the agent by pipework")
         pause.wait(0.05)
 

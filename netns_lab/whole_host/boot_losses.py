@@ -13,6 +13,8 @@ from viacheck.model.iproute_text import route_argv, route_text, rule_argv, rule_
 from viacheck.model.snapshot import NetworkState, Route
 
 ASK_AGAIN_AFTER = 0.1
+READ_AT_LEAST = 12
+"""How often the state is read before something counts as lost: a busy machine is slow in setting it, too."""
 _IN_NO_FILE = ("kernel", "ra", "dhcp")
 """Origins of routes that the kernel, a router or a DHCP server decides (ip-route(8), protocol)."""
 
@@ -29,11 +31,12 @@ def restore_what_the_boot_lost(host: Namespace, now: NetworkState, cards: list[s
         cards: the copy's network cards.
         within: seconds to wait for what a manager sets after the boot.
     """
-    deadline, pause = time.monotonic() + within, threading.Event()
+    deadline, reads, pause = time.monotonic() + within, 0, threading.Event()
     while True:
+        reads += 1
         booted, _problems = network_state(host)
         lost = [*_lost_on_cards(now, booted, cards), *_lost_rules(now, booted), *_lost_routes(now, booted)]
-        if not lost or time.monotonic() > deadline:
+        if not lost or (time.monotonic() > deadline and reads >= READ_AT_LEAST):
             break
         pause.wait(ASK_AGAIN_AFTER)
     notes = []

@@ -23,9 +23,9 @@ REBOOTS, POWERS_OFF = -signal.SIGHUP, -signal.SIGINT
 """The signals that end unshare(1) when init has called reboot(2) in its process namespace (pid_namespaces(7))."""
 BOOTED = ("running", "degraded")
 """The states of systemd after the boot, without and with units that failed."""
-STARTED_WITHIN = 20.0
-BOOTED_WITHIN = 60.0
-OFF_WITHIN = 60.0
+STARTED_WITHIN = 60.0
+BOOTED_WITHIN = 120.0
+OFF_WITHIN = 120.0
 ENDED_WITHIN = 20.0
 ASK_AGAIN_AFTER = 0.02
 
@@ -107,7 +107,7 @@ class WholeHost:
         """Return systemd's state once every job of the boot is done: ``running``, or ``degraded``.
 
         Raises:
-            WholeHostFailed: the boot takes more than a minute.
+            WholeHostFailed: the boot takes more than :data:`BOOTED_WITHIN`.
         """
         deadline = time.monotonic() + BOOTED_WITHIN
         while True:
@@ -130,7 +130,7 @@ class WholeHost:
         """Return when the last process of the host has ended: True if it asked to be powered on again.
 
         Raises:
-            WholeHostFailed: it does not end within a minute, or was killed.
+            WholeHostFailed: it does not end within :data:`OFF_WITHIN`, or was killed.
         """
         assert self._process is not None
         try:

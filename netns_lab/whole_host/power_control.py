@@ -20,7 +20,7 @@ from viacheck.model.snapshot import Link
 
 LOOK_AGAIN_AFTER = 0.002
 """Seconds: as soon as the agent is there, its packets count."""
-AGENT_WITHIN = 45.0
+AGENT_WITHIN = 60.0
 """Seconds from power-on: less than an event may take."""
 UNINVOLVED = ("console-getty", "getty", "systemd-")
 """Units that wait for the end of every boot."""

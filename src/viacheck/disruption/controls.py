@@ -30,6 +30,10 @@ class EventDisturbed(Exception):
     """A person removed something during the event, so that its result is not the event's; the message names it."""
 
 
+class CloneWithoutAgent(Exception):
+    """The agent of a lab's clone cannot be opened, as that of the lab could; the message says why."""
+
+
 class EventNotPossible(Exception):
     """The event cannot be carried out here; the message says what would make it possible."""
 

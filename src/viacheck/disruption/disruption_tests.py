@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from viacheck.disruption.controls import (
+    CloneWithoutAgent,
     DisruptionTarget,
     EgressNotAsIntended,
     Event,
@@ -251,8 +252,12 @@ class DisruptionTests:
         return judge
 
     def _watched(self, target: DisruptionTarget) -> HostUnderTest:
-        assert target.agent is not None, "checks that need the agent are left out when its namespace cannot be opened"
         own, tokens = target is not self.target, TokenSpace()
+        if target.agent is None:
+            reasons = "; ".join(problem.reason for problem in target.snapshot.problems)
+            if own:
+                target.close()
+            raise CloneWithoutAgent(reasons or "no reason is known")
         try:
             watch = Watch(target.host, self.target.resolved.watchable, tokens)
         except BaseException:

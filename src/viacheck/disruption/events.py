@@ -311,10 +311,15 @@ class ContainerRestart:
         return ()
 
     def apply(self, context: EventContext) -> None:
-        """Restart it, and continue in the agent's new namespace."""
+        """Restart it, and continue in the agent's new namespace.
+
+        The container runs once its restart has returned. Finding it takes a busy engine long, and no packet can be sent
+        before that: the event ends then.
+        """
         context.agent_stops()
         context.act(f"docker restart {self.container}", self.restarts.restart_container)
-        context.agent_returns(self.agent())
+        agent = self.agent()
+        context.act("the agent's new namespace is open", lambda: context.agent_returns(agent))
 
 
 @dataclass(frozen=True, slots=True)

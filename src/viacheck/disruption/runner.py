@@ -42,7 +42,9 @@ and not seconds, because a busy machine is slow in everything. A container asks 
 second (retrans_time_ms), a namespace of a lab more often."""
 SETTLE_TICKS = 200
 """Ticks for the egress to be as intended before the event, and once more at the end of the watch after it."""
-EVENT_TIMEOUT = 60.0
+EVENT_TIMEOUT, LAB_EVENT_TIMEOUT = 60.0, 180.0
+"""Seconds for an event, and for each of its commands. A busy machine with several whole hosts needs half a minute for
+``netplan apply``; a lab has time for that, and a live host is interrupted meanwhile."""
 READ_AGAIN_TICKS = 10
 """Ticks after which rules and routes that are not as before the event are read again."""
 
@@ -190,18 +192,22 @@ class DisruptionRun:
         with ThreadPoolExecutor(1, thread_name_prefix="event") as worker:
             done: Future[None] = worker.submit(self.event.apply, self)
             try:
-                in_time = self.stream.run(lambda: self._tick(done), EVENT_TIMEOUT)
+                in_time = self.stream.run(lambda: self._tick(done), self._timeout)
             finally:
                 with self.ticked:
                     self.over = True
                     self.ticked.notify_all()
             if not in_time:
-                return f"{self.event.title}: not over after {EVENT_TIMEOUT:g} s"
+                return f"{self.event.title}: not over after {self._timeout:g} s"
             try:
                 done.result()
             except EventFailed as error:
                 return str(error)
         return None
+
+    @property
+    def _timeout(self) -> float:
+        return LAB_EVENT_TIMEOUT if self.judged.kind == "lab" else EVENT_TIMEOUT
 
     def _tick(self, done: Future[None]) -> bool:
         """Notify the event of one more tick; return whether the event is over."""
@@ -325,7 +331,7 @@ class DisruptionRun:
     def run(self, *argv: str) -> CommandResult:
         """Run a command on the host, as one step."""
         self._add_step(" ".join(argv))
-        result = self.host.target.host.run(argv)
+        result = self.host.target.host.run(argv, self._timeout)
         self.ended_ns = time.time_ns()
         if not result.ok:
             self.failed_commands.append(result.evidence)
@@ -342,13 +348,13 @@ class DisruptionRun:
     def settle(self, *argv: str) -> None:
         """Run a command that waits for what the last step has begun, beside the stream."""
         self._add_step(" ".join(argv))
-        self._read_host_state(self.host.target.host.run(argv).command)
+        self._read_host_state(self.host.target.host.run(argv, self._timeout).command)
 
     def wait(self, ticks: int) -> None:
         """Wait while the probe stream continues for some ticks."""
         until = self.stream.ticks + ticks
         with self.ticked:
-            self.ticked.wait_for(lambda: self.over or self.stream.ticks >= until, EVENT_TIMEOUT)
+            self.ticked.wait_for(lambda: self.over or self.stream.ticks >= until, self._timeout)
 
     def agent_stops(self) -> None:
         """Close the agent's namespace and send nothing, because the agent is about to end."""
@@ -390,7 +396,7 @@ class DisruptionRun:
         """Do something in the thread of the stream, which alone uses the watch."""
         answer: Future[None] = Future()
         self._waiting = (action, answer)
-        answer.result(EVENT_TIMEOUT)
+        answer.result(self._timeout)
 
     def _boot_figures(self, flows: Sequence[Sequence[ProbeResult]]) -> list[str]:
         """Return when the host was off and when the agent's first packet left after it was powered on."""

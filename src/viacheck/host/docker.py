@@ -34,8 +34,8 @@ from viacheck.parsers.json_answer import NotAnEngineAnswer
 if TYPE_CHECKING:
     from docker import APIClient
 
-TIMEOUT = 5.0
-"""Seconds that the engine may take for each answer."""
+TIMEOUT = 20.0
+"""Seconds that the engine may take for each answer: one of a busy host needs more than five."""
 EVENTS_SINCE = 3600
 """Seconds of the engine's events that are read for the last end of a container that runs again."""
 

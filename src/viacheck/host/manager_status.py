@@ -17,7 +17,7 @@ from viacheck.model.snapshot import ManagerAnswer
 from viacheck.persistence import ifupdown, manager_answers, netplan, networkd
 from viacheck.persistence.manager_config import Manager
 
-TIMEOUT = 5.0
+TIMEOUT = 15.0
 """Seconds that an answer may take: networkctl waits for a networkd that hangs."""
 
 

@@ -19,7 +19,7 @@ from viacheck.host import syscalls
 from viacheck.host.command import TIMED_OUT, CommandResult, finish, start
 from viacheck.host.namespace import Namespace
 
-STARTED_WITHIN = 5.0
+STARTED_WITHIN = 20.0
 ENDED_WITHIN, KILLED_WITHIN = 2.0, 20.0
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """The search path for programs there: the system's own folders, without those that a user puts before them."""
