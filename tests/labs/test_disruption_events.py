@@ -23,7 +23,7 @@ from netns_lab.scenarios import AGENT_SUBNET
 from netns_lab.scenarios.nat import BACKSTOP_METRIC
 from tests.helpers.disruptions import carried_out, not_run, through
 from viacheck.analysis.disruption_text import disruption_text, figures
-from viacheck.disruption.controls import DisruptionTarget, Event, EventContext
+from viacheck.disruption.controls import CloneWithoutAgent, DisruptionTarget, Event, EventContext
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
 from viacheck.host.dhcp_clients import dhcp_clients
@@ -132,6 +132,13 @@ def test_carrier_loss_leaks_nothing_and_recovers_by_itself(opened: Opened) -> No
     assert disruption_result.leaked == 0
     assert "route default via 10.10.50.1 dev wlan0 table 200" in at(disruption_result, "unplugged")
     assert not disruption_result.unproven
+
+
+def test_a_clone_without_an_agent_says_why(opened: Opened) -> None:
+    target = opened("nat")
+    target.services = replace(target.services, clone=parse_labs("nat+agent-gone")[0].open)
+    with pytest.raises(CloneWithoutAgent, match="agent"):
+        through(DisruptionTests(target), "link-flap")
 
 
 def test_rules_and_routes_have_as_long_as_the_packets_to_come_back(opened: Opened) -> None:

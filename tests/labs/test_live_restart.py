@@ -9,6 +9,7 @@ import pytest
 
 from tests.helpers.engine_host import EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import Finished, by_check
+from viacheck.disruption.timeline_evidence import EVENT_LANE
 from viacheck.model.result import CheckResult, TimelineEvidence, Verdict
 
 pytestmark = needs_engine
@@ -63,7 +64,11 @@ def test_the_container_is_restarted_and_its_packets_watched(host: EngineHost, tm
     assert restart.verdict is Verdict.PASS, (restart.observed, done.said)
     assert (done.exit_code, done.outcome.targets[0].alerts) == (0, []), done.said
     assert "recovers in" in restart.observed
-    assert any(isinstance(evidence, TimelineEvidence) for evidence in restart.evidence)
+    timeline = next(evidence for evidence in restart.evidence if isinstance(evidence, TimelineEvidence))
+    steps = [event.what for event in timeline.events if event.lane == EVENT_LANE]
+    assert steps == ["docker restart te-agent", "the agent's new namespace is open"], (
+        "no packet can be sent before that"
+    )
     assert process(host) != pid_before
     assert state(host) == before
     assert "  te-agent: docker restart, at most" in done.stdout

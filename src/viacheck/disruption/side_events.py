@@ -20,7 +20,7 @@ from viacheck.disruption.controls import (
 )
 from viacheck.disruption.docker_control import SERVICE as DOCKER
 from viacheck.disruption.events import NETWORKD_SERVICE, PAUSE_TICKS
-from viacheck.disruption.manager_waits import until_configured
+from viacheck.disruption.manager_waits import NETWORKD_ANSWERS, until_configured
 from viacheck.host.docker import EngineProblem
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import FIREWALL_UNITS, SideEvent
@@ -48,6 +48,8 @@ class HostCommands:
     agent: DisruptionTarget | None = None
     """The target whose container is found again after the commands, where they may restart the engine."""
     touches: Sequence[str] = ()
+    waits: tuple[tuple[str, ...], ...] = ()
+    """The commands that wait for a program of the host that reacts to the others."""
 
     def apply(self, context: EventContext) -> None:
         """Run the commands, and continue in the agent's namespace, which may be another one."""
@@ -55,6 +57,8 @@ class HostCommands:
             if number:
                 context.wait(PAUSE_TICKS)
             context.run(*argv)
+        for wait in self.waits:
+            context.settle(*wait)
         if self.agent is not None:
             _follow_agent(self.agent, context)
 
@@ -145,11 +149,8 @@ def side_event(name: SideEvent, target: DisruptionTarget, original: DisruptionTa
         active = [unit for unit in RESTARTED_BY_UPGRADES if _runs(target, "systemctl", "is-active", "--quiet", unit)]
         return HostCommands(
             name, "an unattended upgrade of systemd, udev and containerd",
-            (
-                ("systemctl", "daemon-reexec"),
-                ("systemctl", "restart", *active),
-                *((until_configured(links),) if NETWORKD_SERVICE in active and links else ()),
-            ),
+            (("systemctl", "daemon-reexec"), ("systemctl", "restart", *active)),
+            waits=(NETWORKD_ANSWERS, until_configured(links)) if NETWORKD_SERVICE in active and links else (),
         )  # fmt: skip
     return _firewall(name, target)
 
@@ -159,12 +160,14 @@ def _networkctl(name: SideEvent, target: DisruptionTarget, original: DisruptionT
     if not links:
         raise EventNotApplicable("systemd-networkd manages no link of this host")
     if name == "networkd-reload":
-        return HostCommands(name, "networkctl reload", (("networkctl", "reload"), until_configured(links)))
+        return HostCommands(name, "networkctl reload", (("networkctl", "reload"),), waits=(until_configured(links),))
     others = [link for link in links if link not in (target.intent.egress.uplink, "lo")]
     if not others:
         raise EventNotApplicable(f"systemd-networkd manages no link but {target.intent.egress.uplink}")
     reconfigure = ("networkctl", "reconfigure", others[0])
-    return HostCommands(name, f"networkctl reconfigure {others[0]}", (reconfigure, until_configured(others[:1])))
+    return HostCommands(
+        name, f"networkctl reconfigure {others[0]}", (reconfigure,), waits=(until_configured(others[:1]),)
+    )  # fmt: skip
 
 
 def _docker(name: SideEvent, target: DisruptionTarget, original: DisruptionTarget) -> Event:
@@ -173,15 +176,17 @@ def _docker(name: SideEvent, target: DisruptionTarget, original: DisruptionTarge
         raise EventNotApplicable("no Docker engine runs the agent")
     if not _runs(target, "docker", "--version"):
         raise EventNotApplicable("the host has no docker command")
+    # networkd configures links of the engine that its files match, when it comes to it.
+    waits = (NETWORKD_ANSWERS,) if networkd_links(original.snapshot) else ()
     if name == "other-network":
         return HostCommands(
             name, "another Docker network is created and removed",
-            (("docker", "network", "create", OTHER), ("docker", "network", "rm", OTHER)),
+            (("docker", "network", "create", OTHER), ("docker", "network", "rm", OTHER)), waits=waits,
         )  # fmt: skip
     start = ("docker", "run", "--detach", "--rm", "--init", "--name", OTHER, "--entrypoint", "sleep")
     return HostCommands(
         name, "another container is started and stopped",
-        ((*start, engine.container.image, "infinity"), ("docker", "stop", OTHER)),
+        ((*start, engine.container.image, "infinity"), ("docker", "stop", OTHER)), waits=waits,
     )  # fmt: skip
 
 
