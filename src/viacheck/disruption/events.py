@@ -155,7 +155,7 @@ class NetworkManagerRestart:
     def apply(self, context: EventContext) -> None:
         """Restart the service, wait until it has configured its links, and apply the profile."""
         context.run("systemctl", "restart", "NetworkManager.service")
-        context.run(*NETWORKMANAGER_STARTED)
+        context.settle(*NETWORKMANAGER_STARTED)
         if self.uplink in self.links:
             context.run("nmcli", "device", "reapply", self.uplink)
 

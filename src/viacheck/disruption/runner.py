@@ -172,7 +172,7 @@ class DisruptionRun:
         )
         if not any(flow.family == 4 and flow.of_source is None for flow in judged):
             main = [flow for flow in flows if flow.family == 4 and flow.of_source is None]
-            last = [result for flow in main for result in self._probe_results(flow, last=1)]
+            last = [result for flow in main for result in self._probe_results(flow, last=SETTLED)]
             self.stream.end()
             raise EgressNotAsIntended(", ".join(sorted({probe_text(result) for result in last})) or "nothing was sent")
         self.families = sorted({flow.family for flow in judged})
