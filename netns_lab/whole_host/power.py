@@ -14,6 +14,7 @@ from netns_lab import cgroups
 from netns_lab.whole_host.first_process import ENGINE_FOLDERS, FIRST_PROCESS, LAYERS, READY, START
 from netns_lab.whole_host.root_files import RootFile
 from viacheck.host import syscalls
+from viacheck.host.command import TIMED_OUT
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import PATH, child_of, read_line
 
@@ -21,13 +22,15 @@ ROOTS_PATH = f"/usr/local/sbin:/usr/local/bin:{PATH}"
 """The search path of root's shell on Debian."""
 REBOOTS, POWERS_OFF = -signal.SIGHUP, -signal.SIGINT
 """The signals that end unshare(1) when init has called reboot(2) in its process namespace (pid_namespaces(7))."""
+IS_RUNNING = ("systemctl", "is-system-running")
 BOOTED = ("running", "degraded")
 """The states of systemd after the boot, without and with units that failed."""
 STARTED_WITHIN = 60.0
 BOOTED_WITHIN = 120.0
 OFF_WITHIN = 120.0
 ENDED_WITHIN = 20.0
-ASK_AGAIN_AFTER = 0.02
+ASK_AGAIN_AFTER, ASK_AGAIN_WITHIN = 0.02, 10.0
+"""Seconds from an answer about the boot to the next question, and from a question without an answer."""
 
 
 class WholeHostFailed(Exception):
@@ -101,7 +104,7 @@ class WholeHost:
 
     def has_booted(self) -> bool:
         """Return whether every job of the boot is done."""
-        return self.host.run(["systemctl", "is-system-running"]).stdout.strip() in BOOTED
+        return self.host.run(IS_RUNNING).stdout.strip() in BOOTED
 
     def wait_until_booted(self) -> str:
         """Return systemd's state once every job of the boot is done: ``running``, or ``degraded``.
@@ -111,8 +114,11 @@ class WholeHost:
         """
         deadline = time.monotonic() + BOOTED_WITHIN
         while True:
-            # Until systemd has its socket, systemctl fails at once.
-            state = self.host.run(["systemctl", "is-system-running", "--wait"], BOOTED_WITHIN).stdout.strip()
+            # Until systemd has its socket, systemctl fails at once. It waits without end where it misses the signal.
+            answer = self.host.run([*IS_RUNNING, "--wait"], ASK_AGAIN_WITHIN)
+            if answer.exit_code == TIMED_OUT:
+                answer = self.host.run(IS_RUNNING)
+            state = answer.stdout.strip()
             if state in BOOTED:
                 return state
             if time.monotonic() > deadline:
@@ -124,7 +130,7 @@ class WholeHost:
         assert self._process is not None
         if self._process.poll() is not None:
             return True
-        return self.host.run(["systemctl", "is-system-running"]).stdout.strip() in ("stopping", "")
+        return self.host.run(IS_RUNNING).stdout.strip() in ("stopping", "")
 
     def wait_until_off(self) -> bool:
         """Return when the last process of the host has ended: True if it asked to be powered on again.

@@ -1,12 +1,13 @@
-"""Commands of a host get no setting that is meant for viacheck's own Python."""
+"""Commands of a host: what they inherit, and that each ends in time."""
 
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
-from viacheck.host.command import finish, start
+from viacheck.host.command import TIMED_OUT, finish, start
 
 
 def test_a_hosts_python_program_finds_the_modules_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,3 +18,14 @@ def test_a_hosts_python_program_finds_the_modules_beside_it(monkeypatch: pytest.
     assert "LANG=C.UTF-8" in lines
     assert not [line for line in lines if line.startswith("PYTHONSAFEPATH=")]
     assert os.environ["PYTHONSAFEPATH"] == "1"
+
+
+def test_a_command_ends_in_time_although_its_child_lives_on() -> None:
+    """The child of nsenter(1) or ifup(8) is not killed with it, and holds the pipes."""
+    argv, began = ["sh", "-c", "echo begun; sleep 60 & echo $!; wait"], time.monotonic()
+    result = finish(argv, start(argv), 0.5)
+    begun, child = result.stdout.split()
+    os.kill(int(child), 9)
+    assert (begun, result.exit_code) == ("begun", TIMED_OUT)
+    assert result.stderr == "killed: not finished after 0.5 s"
+    assert time.monotonic() - began < 30

@@ -16,6 +16,8 @@ NOT_FOUND = 127
 OWN_VARIABLE = "PYTHONSAFEPATH"
 """Set for viacheck's own interpreters: with it netplan, whose modules lie beside its script, cannot start."""
 TIMED_OUT = 124
+LAST_OUTPUT_WITHIN = 1.0
+"""Seconds for the rest of the output of a command that was killed: a child of it may live on and hold the pipes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,19 @@ def finish(
         code = process.returncode
     except subprocess.TimeoutExpired:
         process.kill()
-        stdout, stderr = process.communicate()
+        stdout, stderr = _last_output(process)
         stderr += f"killed: not finished after {timeout:g} s".encode()
         code = TIMED_OUT
     return CommandResult(tuple(argv), code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+def _last_output(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Return what a killed command has written; its pipes are closed, whoever else holds them."""
+    try:
+        return process.communicate(timeout=LAST_OUTPUT_WITHIN)
+    except subprocess.TimeoutExpired as error:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        process.wait()
+        return error.output or b"", error.stderr or b""
