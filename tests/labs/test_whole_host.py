@@ -19,6 +19,7 @@ from netns_lab.lab import Lab, LabMachine
 from netns_lab.lab_specs import LabSpec, Script, parse_labs
 from netns_lab.open_lab import open_lab
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
+from netns_lab.whole_host.host_lab import failed_units
 from netns_lab.whole_host.host_requirements import missing_for
 from reports.run_diff import differences
 from tests.helpers.disruptions import carried_out, not_run, through
@@ -55,7 +56,7 @@ def test_systemd_is_the_first_process_and_every_unit_runs(opened: Callable[[str]
     target = opened(NETWORKD)
     assert target.flavour == "host"
     assert target.host.run(["cat", "/proc/1/comm"]).stdout == "systemd\n"
-    assert target.host.run(["systemctl", "is-system-running"]).stdout == "running\n"
+    assert target.host.run(["systemctl", "is-system-running"]).stdout == "running\n", failed_units(target.host)
     assert target.host.run(["stat", "-fc", "%T", "/sys/fs/cgroup"]).stdout == "cgroup2fs\n"
     for path in ("/proc/sys/fs/file-max", "/sys/devices/system", "/sys/kernel", "/proc/sysrq-trigger"):
         assert not target.host.run(["test", "-w", path]).ok, f"the machine's own {path} can be written"
