@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, settings
 
 from fixtures.xdist_scheduling import start_workers
 from netns_lab.lab_specs import parse_labs
+from reports.report_files import RESULT
 from tests.helpers import long_runs
 from tests.helpers.durations import duration_lines
+from tests.helpers.evidence_text import sections
 from tests.helpers.fault_matrix import ENGINE_LABS, LABS, OPTIONS
 from tests.helpers.forked_runs import end_servers, start_servers
 from tests.helpers.forked_test_workers import fork_test_workers
-from tests.helpers.front_door import Finished, run_once, viacheck
+from tests.helpers.front_door import Finished, reports, run_once, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.scheduling import TestFileScheduling, place
 
@@ -101,11 +103,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     return TestFileScheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    reports.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections += sections(folder / RESULT for folder in reports)
+    return report
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
     yield
-    reports = [report for entries in terminalreporter.stats.values() for report in entries]
-    seconds = [(report.nodeid, report.duration) for report in reports if isinstance(report, pytest.TestReport)]
+    ended = [report for entries in terminalreporter.stats.values() for report in entries]
+    seconds = [(report.nodeid, report.duration) for report in ended if isinstance(report, pytest.TestReport)]
     terminalreporter.section("how long each part took (added up over workers)")
     for line in duration_lines(seconds):
         terminalreporter.write_line(line)
