@@ -15,7 +15,7 @@ from fixtures.xdist_scheduling import start_workers
 from netns_lab.lab_specs import parse_labs
 from reports.report_files import RESULT
 from tests.helpers import long_runs
-from tests.helpers.durations import duration_lines
+from tests.helpers.durations import ProcessorTime, duration_lines
 from tests.helpers.evidence_text import sections
 from tests.helpers.fault_matrix import ENGINE_LABS, LABS, OPTIONS
 from tests.helpers.forked_runs import end_servers, start_servers
@@ -34,6 +34,7 @@ VIRTUAL_MACHINES = ROOT / "tests" / "vm"
 OTHER_RELEASES = [ROOT / "tests" / "labs" / name for name in ("test_firewall_reloads.py", "test_host_faults.py")]
 FIREWALLD = ROOT / "tests" / "labs" / "test_field_firewalld.py"
 MATRIX_TESTS = "test_fault_matrix.py"
+STARTED = ProcessorTime.now()
 
 pytest.register_assert_rewrite("tests.helpers.situation")
 # A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
@@ -120,9 +121,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
     yield
     ended = [report for entries in terminalreporter.stats.values() for report in entries]
-    seconds = [(report.nodeid, report.duration) for report in ended if isinstance(report, pytest.TestReport)]
+    of_tests = [report for report in ended if isinstance(report, pytest.TestReport)]
     terminalreporter.section("how long each part took (added up over workers)")
-    for line in duration_lines(seconds):
+    for line in duration_lines(of_tests, ProcessorTime.now().share_since(STARTED)):
         terminalreporter.write_line(line)
 
 

@@ -250,8 +250,10 @@ def test_a_set_up_imports_nothing_of_the_caller(ready: Checkout) -> None:
     assert ready.installed == {"lent": "1.0"}
 
 
-def test_byte_code_stays_in_the_venv(ready: Checkout) -> None:
+def test_byte_code_stays_in_the_venv_and_is_made_for_what_is_imported(ready: Checkout) -> None:
     assert not list((ready.root / "src").rglob("__pycache__"))
+    assert list((ready.root / ".venv").rglob("lent.py"))
+    assert not list((ready.root / ".venv").rglob("lent.*.pyc"))
     assert list((ready.root / ".venv" / "pycache").rglob("main*.pyc"))
 
 
