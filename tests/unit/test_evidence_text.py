@@ -26,7 +26,7 @@ MOMENT = "2026-01-01T00:00:00Z"
 
 def flap(verdict: Verdict) -> CheckResult:
     marks = [(0.25, "event", "ip link set dev eth1 down"), (0.3, "lost", "seen on no egress interface")]
-    events = [TimelineEvent(time=time, lane="eth1", what=what, mark=mark) for time, mark, what in marks]  # type: ignore[arg-type]
+    events = [TimelineEvent(time=time, lane="eth1", what=what, mark=mark) for time, mark, what in marks]
     return CheckResult(
         check="FLAP-01", target="lab:nat", title="", verdict=verdict, expected="it is back", observed="it is\x1b gone",
         seconds=2.5, evidence=[
