@@ -20,7 +20,7 @@ from tests.helpers.evidence_text import sections
 from tests.helpers.fault_matrix import ENGINE_LABS, LABS, OPTIONS
 from tests.helpers.forked_runs import end_servers, start_servers
 from tests.helpers.forked_test_workers import fork_test_workers
-from tests.helpers.front_door import Finished, reports, run_once, viacheck
+from tests.helpers.front_door import Finished, report_folders, run_once, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.scheduling import TestFileScheduling, place
 
@@ -106,14 +106,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    reports.clear()
+    report_folders.clear()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        report.sections += sections(folder / RESULT for folder in reports)
+        report.sections += sections(folder / RESULT for folder in report_folders)
     return report
 
 
