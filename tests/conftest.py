@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, settings
 
 from fixtures.xdist_scheduling import start_workers
 from netns_lab.lab_specs import parse_labs
+from reports.report_files import RESULT
 from tests.helpers import long_runs
-from tests.helpers.durations import duration_lines
+from tests.helpers.durations import ProcessorTime, duration_lines
+from tests.helpers.evidence_text import sections
 from tests.helpers.fault_matrix import ENGINE_LABS, LABS, OPTIONS
 from tests.helpers.forked_runs import end_servers, start_servers
 from tests.helpers.forked_test_workers import fork_test_workers
-from tests.helpers.front_door import Finished, run_once, viacheck
+from tests.helpers.front_door import Finished, report_folders, run_once, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.scheduling import TestFileScheduling, place
 
@@ -32,6 +34,7 @@ VIRTUAL_MACHINES = ROOT / "tests" / "vm"
 OTHER_RELEASES = [ROOT / "tests" / "labs" / name for name in ("test_firewall_reloads.py", "test_host_faults.py")]
 FIREWALLD = ROOT / "tests" / "labs" / "test_field_firewalld.py"
 MATRIX_TESTS = "test_fault_matrix.py"
+STARTED = ProcessorTime.now()
 
 pytest.register_assert_rewrite("tests.helpers.situation")
 # A busy machine is no fault of an example: hypothesis judges what a parser does, not how long it takes.
@@ -101,13 +104,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     return TestFileScheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    report_folders.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections += sections(folder / RESULT for folder in report_folders)
+    return report
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
     yield
-    reports = [report for entries in terminalreporter.stats.values() for report in entries]
-    seconds = [(report.nodeid, report.duration) for report in reports if isinstance(report, pytest.TestReport)]
+    ended = [report for entries in terminalreporter.stats.values() for report in entries]
+    of_tests = [report for report in ended if isinstance(report, pytest.TestReport)]
     terminalreporter.section("how long each part took (added up over workers)")
-    for line in duration_lines(seconds):
+    for line in duration_lines(of_tests, ProcessorTime.now().share_since(STARTED)):
         terminalreporter.write_line(line)
 
 

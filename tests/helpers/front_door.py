@@ -21,6 +21,8 @@ from tests.helpers.forked_runs import run_python
 from tests.helpers.paths import ROOT
 from viacheck.model.result import CheckResult, RunResult, Verdict
 
+report_folders: list[Path] = []
+"""Of the runs that this process has made for the current test."""
 SEVERITY = {Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}
 
 
@@ -72,6 +74,7 @@ def finished(
     argv: Sequence[str], report_dir: Path, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Finished:
     """Run a command line that leaves a report, and wait until it has ended."""
+    report_folders.append(report_dir)
     done = run_python(argv, cwd=cwd, env=env, timeout=1200)
     return Finished(done.returncode, done.stdout, done.stderr, report_dir)
 

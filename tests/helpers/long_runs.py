@@ -26,6 +26,7 @@ def add_options(group: pytest.OptionGroup) -> None:
         f"{HOST_KILLS}; try 160 changes of the managers' files, not 20, and boot a whole host for each of 160 more; "
         "judge every situation behind NAT from its bundle and in its replica, not every fourth; "
         "a twin of every lab, the remedies and engine drafts of a fault or mode on every lab, a fleet of 50 hosts; "
+        "read 10,000 damaged bundles, not 2,500; "
         "type the fixes of a real firewalld",
     )  # fmt: skip
     group.addoption(

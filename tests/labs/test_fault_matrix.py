@@ -6,12 +6,16 @@ chooses the labs that go through events.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
+
 import pytest
 
 from netns_lab.docker_engine.engine_builder import engine_intent
 from netns_lab.docker_engine.requirements import missing_requirement
 from netns_lab.faults import FAULTS
 from netns_lab.scenarios import BLANK, SCENARIOS
+from tests.helpers.evidence_text import evidence_lines
 from tests.helpers.fault_matrix import ENGINE, EVENTS, LABS_WITH_EVENTS, PRECEDE_EVENTS
 from tests.helpers.front_door import Finished, by_check, severity
 from viacheck.cli.docs import all_checks
@@ -38,7 +42,7 @@ def engine_outcome(engine_matrix: Finished) -> RunResult:
 @pytest.mark.parametrize("lab", HEALTHY)
 def test_a_healthy_lab_breaks_no_check(netns_outcome: RunResult, lab: str) -> None:
     bad = {check: results for check, results in by_check(netns_outcome, f"lab:{lab}").items() if severity(results) > 1}
-    assert not bad, {check: [(r.case, r.verdict, r.observed) for r in results] for check, results in bad.items()}
+    assert not bad, _evidence(bad.values())
 
 
 @pytest.mark.parametrize(("lab", "name"), [(lab, fault.name) for lab, fault in NETNS])
@@ -66,12 +70,7 @@ def _assert_declaration_holds(outcome: RunResult, lab: str, name: str, flavour: 
         for check, results in broken.items()
         if severity(results) > severity(healthy.get(check, [])) or (check in breaks and severity(results))
     }
-    differing = {
-        (check, result.case): f"{result.verdict}: {result.observed} [{_code_of(result)}]"
-        for check in worse ^ breaks
-        for result in broken.get(check, [])
-    }
-    assert worse == breaks, differing
+    assert worse == breaks, _evidence(broken.get(check, []) for check in worse ^ breaks)
     codes = {
         (check, result.case): _code_of(result)
         for check in worse
@@ -87,6 +86,10 @@ def _assert_declaration_holds(outcome: RunResult, lab: str, name: str, flavour: 
             if result.diagnosis and not result.diagnosis.reported_by
         }
         assert len(reporting) == 1, f"one check must report the cause, not {reporting}"
+
+
+def _evidence(results: Iterable[list[CheckResult]]) -> str:
+    return "\n".join(line for result in chain.from_iterable(results) for line in evidence_lines(result))
 
 
 def _code_of(result: CheckResult) -> str | None:

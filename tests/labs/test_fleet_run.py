@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import re
 import shutil
 import signal
@@ -28,12 +27,12 @@ from netns_lab.services.ssh_host import SSHD, SSHWorld
 from reports.fleet_report import HostSummary, outliers, summarise
 from reports.report_files import read_outcome
 from tests.helpers.front_door import VIACHECK, sub_command
+from tests.helpers.one_file import packed_once
 from tests.helpers.paths import ROOT
 from tests.helpers.terminal import at_a_terminal
 from viacheck.bench import fleet_controllers
 from viacheck.model.result import RunResult, Verdict
 
-HERE = f"3.{sys.version_info.minor}-{platform.machine()}"
 pytestmark = [
     pytest.mark.skipif(not SSHD.exists(), reason="needs the package openssh-server"),
     pytest.mark.skipif(shutil.which("sudo") is None, reason="needs the package sudo"),
@@ -118,6 +117,8 @@ class Fleet:
     healthy: list[str]
     faulty: dict[str, str]
     """Kinds of faults by host."""
+    silent: socket.socket
+    """Of the host that hangs."""
 
     @property
     def size(self) -> int:
@@ -146,10 +147,10 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def silent_server() -> Iterator[int]:
-    """A server that takes connections and never says a word; yields its port."""
+def silent_server() -> Iterator[socket.socket]:
+    """A server that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+        yield server
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -190,7 +191,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
             world.serve(name, lab, **special.get(name, {}))
         world.entry("down", "HostName 127.0.0.1", "Port 1")
         world.entry("no-name", "HostName none.invalid")
-        world.entry("hangs", "HostName 127.0.0.1", f"Port {closing.enter_context(silent_server())}")
+        silent = closing.enter_context(silent_server())
+        world.entry("hangs", "HostName 127.0.0.1", f"Port {silent.getsockname()[1]}")
         (folder / "hosts.yml").write_text(
             INVENTORY.format(
                 others=f"{OTHER_RECIPE}: {{agent_uplink: eth0}}", healthy=", ".join(f"{name}: " for name in healthy),
@@ -198,9 +200,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
             )
         )  # fmt: skip
         (folder / "site.toml.j2").write_text(SITE_TEMPLATE)
-        done = sub_command("pack", "--only", HERE, "-o", folder / "viacheck.pyz")
-        assert done.returncode == 0, done.stderr
-        yield Fleet(folder, world, healthy, faulty)
+        shutil.copy2(packed_once(tmp_path_factory), folder)
+        yield Fleet(folder, world, healthy, faulty, silent)
 
 
 @pytest.fixture(scope="module")
@@ -394,14 +395,23 @@ def test_an_interrupted_run_ends_soon_and_reports_what_was_judged(
     fleet: Fleet, first: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:
     assert first.returncode == 0
-    argv = [*VIACHECK, *fleet.judging("--limit", f"{HEALTHY[0]},hangs", "--report-dir", tmp_path)]
+    fleet.silent.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            # The connections of earlier runs.
+            fleet.silent.accept()[0].close()
+    fleet.silent.settimeout(60)
+    # One after the other: the second host is reached when the first was judged, however long that takes.
+    argv = [*VIACHECK, *fleet.judging("--limit", f"{HEALTHY[0]},hangs", "--report-dir", tmp_path, "-P", "1")]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, preexec_fn=_default_signals)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith(f"[1/2] pass          {HEALTHY[0]}: "), line
+    connection, _address = fleet.silent.accept()
     process.send_signal(signal.SIGINT)
     # The host that hangs would take much longer: it has time until the limit of each host.
-    rest, _ = process.communicate(timeout=60)
+    with connection:
+        rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "[2/2] not-run       hangs: Nothing was decided: interrupted while this host was judged." in rest
     assert "This run was interrupted by SIGINT" in rest

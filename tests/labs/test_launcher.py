@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -114,7 +115,7 @@ class Checkout:
         (package / "main.py").write_text(MAIN)
         for tool in TOOLS:
             (checkout.bin / tool).symlink_to(shutil.which(tool) or f"/bin/{tool}")
-        checkout.tool("python3", f'exec {PYTHON} "$@"')
+        checkout.python()
         for name, version in (("lent", "1.0"), ("lent", "1.1"), ("lent_tests", "1.0")):
             wheel(checkout.wheels, name, version)
         return checkout
@@ -123,6 +124,24 @@ class Checkout:
         """Copy the checkout with its .venv, as a move would."""
         shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
         return Checkout(folder)
+
+    def python(self, name: str = "python3", pip_of: Checkout | None = None) -> None:
+        """Put this Python on the checkout's PATH.
+
+        Args:
+            name: of the program.
+            pip_of: a checkout with a .venv. ensurepip takes four fifths of a set-up, and would install the same pip as
+                it did there: a new .venv gets links to those files instead.
+        """
+        script = f'exec {PYTHON} "$@"'
+        if pip_of is not None:
+            (pip,) = (pip_of.root / ".venv").glob("lib/python3*/site-packages/pip")
+            link = shlex.join([str(shutil.which("cp")), "--archive", "--link", *map(str, pip.parent.glob("pip*"))])
+            script = (
+                f'[ "$1 $2 $3" != "-I -m venv" ] || {{\n{PYTHON} -I -m venv --without-pip "$4" && exec {link} '
+                f'"$4"/lib/python3*/site-packages\n}}\n{script}'
+            )
+        self.tool(name, script)
 
     def tool(self, name: str, script: str) -> None:
         """Put a program on the checkout's PATH."""
@@ -178,17 +197,21 @@ def seen_by(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout that was started once."""
-    checkout = Checkout.new(tmp_path_factory.mktemp("ready"))
-    first = checkout.run()
+    """A checkout that was started once, from a folder with modules that it must not import."""
+    checkout, caller = Checkout.new(tmp_path_factory.mktemp("ready")), tmp_path_factory.mktemp("caller")
+    for name in ("venv.py", "pip.py", "fcntl.py", "ensurepip.py", "json.py"):
+        (caller / name).write_text("raise SystemExit('imported from the caller')")
+    first = checkout.run(cwd=caller, PYTHONPATH=str(caller), PYTHONSTARTUP=str(caller / "json.py"))
     assert (first.returncode, first.stderr) == (0, SETTING_UP), first.stdout + first.stderr
     return checkout
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Checkout:
+def fresh(ready: Checkout, tmp_path: Path) -> Checkout:
     """A checkout that was never started."""
-    return Checkout.new(tmp_path)
+    checkout = Checkout.new(tmp_path)
+    checkout.python(pip_of=ready)
+    return checkout
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda argv: argv[0])
@@ -223,17 +246,14 @@ def test_nothing_of_the_callers_directory_or_environment_is_imported(ready: Chec
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_set_up_imports_nothing_of_the_caller(fresh: Checkout, tmp_path: Path) -> None:
-    caller = tmp_path / "caller"
-    caller.mkdir()
-    for name in ("venv.py", "pip.py", "fcntl.py", "ensurepip.py", "json.py"):
-        (caller / name).write_text("raise SystemExit('imported from the caller')")
-    done = fresh.run(cwd=caller, PYTHONPATH=str(caller), PYTHONSTARTUP=str(caller / "json.py"))
-    assert (done.returncode, done.stderr) == (0, SETTING_UP)
+def test_a_set_up_imports_nothing_of_the_caller(ready: Checkout) -> None:
+    assert ready.installed == {"lent": "1.0"}
 
 
-def test_byte_code_stays_in_the_venv(ready: Checkout) -> None:
+def test_byte_code_stays_in_the_venv_and_is_made_for_what_is_imported(ready: Checkout) -> None:
     assert not list((ready.root / "src").rglob("__pycache__"))
+    assert list((ready.root / ".venv").rglob("lent.py"))
+    assert not list((ready.root / ".venv").rglob("lent.*.pyc"))
     assert list((ready.root / ".venv" / "pycache").rglob("main*.pyc"))
 
 
@@ -298,6 +318,7 @@ def test_an_interrupted_set_up_is_repeated_from_the_start(fresh: Checkout) -> No
 
 def test_a_broken_venv_is_made_again(ready: Checkout, tmp_path: Path) -> None:
     moved = ready.copy(tmp_path)
+    moved.python(pip_of=ready)
     for name in ("python", "python3"):
         (moved.root / ".venv" / "bin" / name).unlink()
     done = moved.run()
@@ -330,6 +351,7 @@ def test_the_wait_for_another_start_ends(fresh: Checkout) -> None:
 
 def test_pips_messages_are_shown_when_it_fails_and_the_next_start_repeats(ready: Checkout, tmp_path: Path) -> None:
     moved = ready.copy(tmp_path)
+    moved.python(pip_of=ready)
     (moved.root / "pyproject.toml").write_text(PYPROJECT.replace("lent>=1", "not-on-any-shelf"))
     done = moved.run()
     assert done.returncode == 4
@@ -403,9 +425,9 @@ def test_a_missing_python_is_one_line(fresh: Checkout) -> None:
     assert done.stderr == "viacheck: needs Python 3.11 or newer on PATH; python3 is: missing\n"
 
 
-def test_a_newer_python_beside_an_old_one_is_found(fresh: Checkout) -> None:
+def test_a_newer_python_beside_an_old_one_is_found(ready: Checkout, fresh: Checkout) -> None:
     fresh.tool("python3", "exit 1")
-    fresh.tool("python3.12", f'exec {PYTHON} "$@"')
+    fresh.python("python3.12", pip_of=ready)
     assert (fresh.run().returncode, fresh.installed) == (0, {"lent": "1.0"})
 
 
@@ -423,6 +445,7 @@ case "$*" in *install*) umount "$HIDDEN" ;; esac"""
 
 
 def test_root_on_debian_gets_python3_venv_installed(fresh: Checkout) -> None:
+    fresh.python()
     fresh.tool("apt-get", APT_GET)
     done = fresh.run(by=without_venv())
     assert done.returncode == 0, done.stderr

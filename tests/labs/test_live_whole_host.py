@@ -25,6 +25,7 @@ from reports.report_files import read_outcome
 from tests.helpers.bind_into_host import bind_into
 from tests.helpers.front_door import by_check, sub_command, viacheck
 from tests.helpers.long_runs import HOST_KILLS, SOAK_HOST_KILLS
+from tests.helpers.one_file import PACKED, packed_once
 from tests.helpers.whole_host_kills import ENDS, end_on_whole_host, whole_host_state
 from tests.helpers.whole_host_kills import EVENTS as KILL_EVENTS
 from viacheck.model.result import RunResult, Verdict
@@ -103,8 +104,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module")
 def packed(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Viacheck in one file, for the Python of the release."""
+    platform = f"{PYTHONS[release]}-x86_64"
+    if platform in PACKED:
+        return packed_once(tmp_path_factory)
     path = tmp_path_factory.mktemp("packed") / "viacheck.pyz"
-    done = sub_command("pack", "--only", f"{PYTHONS[release]}-x86_64", "-o", path)
+    done = sub_command("pack", "--only", platform, "-o", path)
     assert done.returncode == 0, done.stderr
     return path
 

@@ -107,8 +107,13 @@ def room(module: str) -> str | None:
     return parts[0] if parts[0] in BELOW else None
 
 
-def imports(path: Path) -> Iterator[Import]:
-    """Yield the imports of a module that happen when it runs, without those for the type checker alone."""
+@cache
+def imports(path: Path) -> tuple[Import, ...]:
+    """Return the imports of a module that happen when it runs, without those for the type checker alone."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
     module = tree(path)
     for_types = {
         id(node)
