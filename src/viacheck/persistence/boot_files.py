@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from viacheck.model.config_entry import Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.ip_command import entries, ip_commands
-from viacheck.parsers.shell import ShellError, first_command
-from viacheck.persistence.hook_scripts import read_script
+from viacheck.parsers.shell import ShellError
+from viacheck.persistence.hook_scripts import called_scripts, read_script
 from viacheck.persistence.manager_config import ConfigCollector
 
 RC_LOCAL = "/etc/rc.local"
@@ -29,14 +29,11 @@ NETWORKD_DISPATCHER = tuple(
 """Scripts that networkd-dispatcher runs when a link has come that far (networkd-dispatcher(8))."""
 NETWORK_SCRIPTS = "/etc/sysconfig/network-scripts"
 """RHEL: rule-IFACE and route-IFACE hold the arguments of ``ip rule add`` and ``ip route add``."""
-CALLED_FROM = ("/usr/local/", "/opt/", "/etc/")
-"""Where scripts lie that an operator wrote."""
 UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "Type")
 _EXIT = re.compile(r"\s*exit\b")
 _DEVICE = re.compile(r"/sys-subsystem-net-devices-(.+)\.device\.(?:wants|requires)/")
 MOST_CALLS = 2
 """How many calls of one script are read."""
-_CALLED = re.compile(r"/[\w./+-]+")
 
 Occasion = Literal["boot", "interface"]
 
@@ -52,17 +49,12 @@ class BootFiles:
     """The files that never run, each with the reason."""
 
 
-def called_scripts(line: str) -> Iterator[str]:
-    """Yield the scripts of an operator that the commands of a line run."""
-    for piece in re.split(r"&&|\|\||[;&|]", line):
-        try:
-            words = first_command(piece)
-        except ShellError:
-            continue
-        while words and words[0] in ("sh", "bash", "/bin/sh", "/bin/bash", "exec", "."):
-            words = words[1:]
-        if words and _CALLED.fullmatch(words[0]) and words[0].startswith(CALLED_FROM):
-            yield words[0]
+def enabling_links(unit: str, paths: Iterable[str]) -> Iterator[str]:
+    """Yield the links that start a unit, or an instance of a template: of ``x@eth0`` for ``x@`` (systemd.unit(5))."""
+    name, at, rest = unit.partition("@")
+    instance = re.escape(unit) if not at or rest.partition(".")[0] else rf"{re.escape(name)}@[^/]*{re.escape(rest)}"
+    link = re.compile(rf".*\.(?:wants|requires)/{instance}")
+    return (path for path in paths if link.fullmatch(path))
 
 
 def read(files: Sequence[HostFile], table_number: TableNumberOf) -> BootFiles:
@@ -106,19 +98,24 @@ class _Reader:
         collector = ConfigCollector("ifupdown")
         read_script(file, collector, "up", self.table_number, sourced=True)
         written = [entry for entry in collector.entries if isinstance(entry, WrittenRule | WrittenRoute)]
-        if written and not file.mode & 0o111:
-            self.result.ineffective.append((written[0].place, otherwise))
+        called = [
+            (Place(file.path, number, line.strip()), path)
+            for number, line in enumerate(file.text.split("\n"), 1)
+            for path in called_scripts(line)
+            if path in self.files
+        ]
+        if not file.mode & 0o111:
+            places = [*(entry.place for entry in written), *(place for place, _ in called)]
+            self.result.ineffective += [(place, otherwise) for place in places[:1]]
             return
         self.result.entries[occasion] += written
-        for line in file.text.split("\n"):
-            for path in called_scripts(line):
-                if depth and path in self.files and self._may_read(path, occasion):
-                    self.script(self.files[path], occasion, "it is not executable", depth=depth - 1)
+        for _, path in called:
+            if depth and self._may_read(path, occasion):
+                self.script(self.files[path], occasion, "it is not executable", depth=depth - 1)
 
     def unit(self, unit: HostFile) -> None:
         """Read what a systemd unit starts (systemd.service(5))."""
-        name = unit.path.rpartition("/")[2]
-        enabled = [path for path in self.files if path.endswith((f".wants/{name}", f".requires/{name}"))]
+        enabled = list(enabling_links(unit.path.rpartition("/")[2], self.files))
         device = any(_DEVICE.search(path) for path in enabled)
         occasion: Occasion = "interface" if device else "boot"
         for number, line in enumerate(unit.text.split("\n"), 1):
