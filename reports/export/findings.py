@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reports.text import one_line, reason, sentence
+from reports.text import escape_unprintable, one_line, reason, sentence
 from viacheck.model.result import CheckResult, FileEvidence, RunResult, Verdict
 
 LISTED = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
@@ -33,17 +33,20 @@ class ScanFinding:
 
     @property
     def text(self) -> str:
-        """The target, the observation, the cause and the commands, a line for each."""
+        """The target, the observation, the cause and the commands, a line for each; a patch has its own lines."""
         lines = [f"{self.result.target}: {self.result.title}", reason(self.result)]
         diagnosis = self.result.diagnosis
         if diagnosis is not None and diagnosis.cause.strip() not in lines:
             lines.append(sentence(diagnosis.cause))
         if diagnosis is not None:
             lines += [f"first: {need}" for need in diagnosis.needs]
-            lines += [f"fix: {command}" for command in diagnosis.remedy]
+        texts = [one_line(line) for line in lines]
+        if diagnosis is not None:
+            # A command of several lines, such as a patch, works only as it is.
+            texts += [escape_unprintable(f"fix: {command}", keep="\n\t") for command in diagnosis.remedy]
         if self.result.waiver is not None:
-            lines.append(self.result.waiver.text)
-        return "\n".join(map(one_line, lines))
+            texts.append(one_line(self.result.waiver.text))
+        return "\n".join(texts)
 
     @property
     def fingerprint(self) -> str:

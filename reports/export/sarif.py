@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from reports.export.findings import ScanFinding, scan_findings
-from reports.text import one_line
+from reports.text import escape_unprintable, one_line
 from viacheck import __version__
 from viacheck.model.result import RunResult, Verdict
 
@@ -71,6 +71,6 @@ def _result(finding: ScanFinding, rule: int) -> dict[str, Any]:
 
 def _text(text: str, *, keep_lines: bool = False) -> dict[str, str]:
     """Return a message, where braces would be placeholders and brackets links (sections 3.11.5 and 3.11.6)."""
-    lines = map(one_line, text.split("\n")) if keep_lines else [one_line(text)]
-    escaped = "\n".join(lines).replace("[", "\\[").replace("]", "\\]")
+    shown = escape_unprintable(text, keep="\n\t") if keep_lines else one_line(text)
+    escaped = shown.replace("[", "\\[").replace("]", "\\]")
     return {"text": escaped.replace("{", "{{").replace("}", "}}") or "-"}

@@ -198,6 +198,16 @@ def test_markdown_holds_the_commands_as_they_are_typed() -> None:
     assert "echo ```\nip rule add *\n" in blocks
 
 
+@pytest.mark.parametrize("name", ["github", "gitlab", "sarif"])
+def test_a_patch_keeps_its_lines_and_its_spaces(name: str) -> None:
+    outcome = rule_missing()
+    failed = next(result for result in outcome.results if result.check == "ROUTE-02")
+    assert failed.diagnosis is not None
+    failed.diagnosis.remedy = ["patch /etc/network/interfaces <<'EOF'\n@@ -1,1 +1,2 @@\n auto lo\n+    mtu 1400\nEOF"]
+    newline = "%0A" if name == "github" else "\\n"
+    assert newline.join(["<<'EOF'", "@@ -1,1 +1,2 @@", " auto lo", "+    mtu 1400", "EOF"]) in export(outcome, name)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_format_prints_a_control_character(name: str) -> None:
     text = export(SAMPLES["hostile"](), name)

@@ -175,15 +175,38 @@ class ClassPartition:
     @property
     def target_is_astray(self) -> bool:
         """Whether a class that holds the probe target's own packets does not leave as intended."""
-        intent = self.resolved.intent
-        protocols = {PROTOCOL_NUMBERS[protocol] for protocol in intent.probe.protocols}
         return any(
             traffic_class.verdict in (ClassVerdict.ELSEWHERE, ClassVerdict.DEPENDS)
-            and traffic_class.selector.protocol in protocols
+            for traffic_class in self._classes_of_target()
+        )
+
+    @property
+    def target_leaves_as_intended(self) -> bool | None:
+        """Whether all classes that hold the probe target's own packets leave as intended; None where that is unknown.
+
+        It is unknown of a packet that a filter may drop which the model cannot evaluate, or cannot read without root.
+        """
+        of_target = self._classes_of_target()
+        astray = ClassVerdict.ELSEWHERE, ClassVerdict.DEPENDS, ClassVerdict.BLOCKED
+        if any(traffic_class.verdict in astray for traffic_class in of_target):
+            return False
+        proven = of_target and all(
+            traffic_class.verdict in (ClassVerdict.INTENDED, ClassVerdict.ALLOWED)
+            and traffic_class.path.end is PathEnd.LEAVES
+            for traffic_class in of_target
+        )
+        return True if proven else None
+
+    def _classes_of_target(self) -> list[TrafficClass]:
+        """Return the classes that hold the probe target's own packets."""
+        protocols = {PROTOCOL_NUMBERS[protocol] for protocol in self.resolved.intent.probe.protocols}
+        return [
+            traffic_class
+            for traffic_class in self.classes
+            if traffic_class.selector.protocol in protocols
             and self._holds_probe(traffic_class.selector)
             and traffic_class.traffic.destination == self.resolved.target
-            for traffic_class in self.classes
-        )
+        ]
 
     def _holds_probe(self, selector: Selector) -> bool:
         """Whether the probes' own destination port or type of ICMP is among those of a selector."""

@@ -92,10 +92,10 @@ class Explanation:
 
     @property
     def source_on_wire(self) -> str | None:
-        """The source address that the packet leaves with."""
+        """The source address that the packet leaves with; None when it cannot be known."""
         if self.own_path is not None and self.own_path.source is not None:
             return self.own_path.source
-        return (self.traversal.source if self.traversal is not None else None) or self.decision.source
+        return self.traversal.source if self.traversal is not None else self.decision.source
 
     @property
     def gateway(self) -> str | None:
@@ -189,6 +189,8 @@ def _traversal(resolved: ResolvedIntent, filtered: FilteredPacket | None) -> Tra
         source = resolved.uplink_address(filtered.oif, filtered.family)
     elif translation.kind == "snat":
         source = translation.address
+    elif translation.kind == "unknown":
+        source = None
     return Traversal(forwarding(filters, filtered), translation, source)
 
 

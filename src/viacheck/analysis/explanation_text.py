@@ -99,7 +99,7 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
         yield f"on wire    by no interface of this host: {explanation.own_path.reason}"
     elif decision.outcome == "unicast":
         via = f" via {explanation.gateway}" if explanation.gateway else ""
-        yield f"on wire    by {explanation.uplink}{via}, source {explanation.source_on_wire}"
+        yield f"on wire    by {explanation.uplink}{via}, source {explanation.source_on_wire or 'unknown'}"
     else:
         yield f"outcome    {decision.outcome}"
     for name, loss in explanation.losses.items():

@@ -34,8 +34,8 @@ _UNPREDICTED = "append", "prepend", "change"
 class RemedyEffect:
     """What the model shows after a remedy."""
 
-    reaches_intended: bool
-    """Whether the probe target's packets leave as intended then."""
+    reaches_intended: bool | None
+    """Whether the probe target's packets leave as intended then; None when the model cannot say."""
     sent_astray: tuple[TrafficClass, ...]
     """The classes that leave as intended now, and elsewhere or not at all after the remedy."""
 
@@ -112,7 +112,7 @@ def remedy_effect(resolved: ResolvedIntent, remedy: Remedy) -> RemedyEffect | No
         and (then := verdicts.get((now.prefix, now.selector))) is not None
         and then.verdict in (ClassVerdict.ELSEWHERE, ClassVerdict.DEPENDS, ClassVerdict.BLOCKED)
     ]
-    return RemedyEffect(not after.target_is_astray, tuple(astray))
+    return RemedyEffect(after.target_leaves_as_intended, tuple(astray))
 
 
 def _with_steps(snapshot: Snapshot, steps: Iterable[Step]) -> Snapshot | None:
