@@ -204,7 +204,7 @@ class Disturbance:
     restores: bool = False
     """It may have restored the egress: neither a failure nor a recovery is the event's then."""
 
-    def explains(self, result: DisruptionResult, within: float) -> bool:
+    def may_cause(self, result: DisruptionResult, within: float) -> bool:
         """Return whether a result may be this one's effect; ``within``: seconds in which the egress must recover."""
         return self.restores or result.leaked > 0 or not result.survived(within)
 

@@ -280,7 +280,7 @@ def _undisturbed(
     assert result is not None, "its event is over"
     if isinstance(result, EventNotRun):
         return result
-    effective = [disturbance.text for disturbance in disturbances if disturbance.explains(result, within)]
+    effective = [disturbance.text for disturbance in disturbances if disturbance.may_cause(result, within)]
     if not effective:
         return result
     text = f"not judged: during {event.title} something else acted, and this may be its effect: {'; '.join(effective)}"
