@@ -43,14 +43,15 @@ class RemedyLab:
     remedies: tuple[RemedyCandidate, ...]
 
 
-def verify_remedies(run_result: RunResult, judge: Judge) -> None:
+def verify_remedies(run_result: RunResult, judge: Judge, scripts: Sequence[Script] = ()) -> None:
     """Verify the remedies of every lab and replica in a run, and fill in ``remedy_check`` of each diagnosis.
 
     Args:
         run_result: the results of a run.
         judge: runs the checks again. It is sent to other processes, so it must be picklable.
+        scripts: the scripts that ran on each lab before its checks; a replica's state is that after them.
     """
-    labs = [lab for target in run_result.targets if (lab := _remedies_of(target, run_result)) is not None]
+    labs = [lab for target in run_result.targets if (lab := _remedies_of(target, run_result, scripts)) is not None]
     processes = min(LABS_PER_CORE * len(os.sched_getaffinity(0)), len(labs))
     if processes > 1:
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
@@ -80,7 +81,7 @@ def _add_verification(diagnosis: Diagnosis, verification: RemedyCheck | None) ->
         diagnosis.remedy_check = verification.model_copy(update={"predicted": predicted})
 
 
-def _remedies_of(target: TargetRecord, run_result: RunResult) -> RemedyLab | None:
+def _remedies_of(target: TargetRecord, run_result: RunResult, scripts: Sequence[Script]) -> RemedyLab | None:
     """Return the remedies of a target; None if it is not a lab, or has no remedy that a lab can run."""
     if target.kind != "lab":
         return None
@@ -89,7 +90,7 @@ def _remedies_of(target: TargetRecord, run_result: RunResult) -> RemedyLab | Non
     remedies = tuple(candidates(results, has_docker=not is_replica, has_systemd=target.flavour == "host"))
     if not remedies:
         return None
-    spec = replica_of(target, "this run") if is_replica else lab_of(target)
+    spec = replica_of(target, "this run") if is_replica else lab_of(target).with_scripts(*scripts)
     assert spec is not None, "a replica that was judged has a snapshot"
     return RemedyLab(spec, results, remedies)
 

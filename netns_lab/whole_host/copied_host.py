@@ -39,6 +39,8 @@ ENGINES_OWN = ("bridge", "none")
 """The networks that every engine has."""
 DRIVERS = ("bridge", "macvlan")
 _OPTIONS = {"com.docker.network.bridge.name", "parent", "macvlan_mode"}
+_SETS_UP_NOTHING = {"labels", "--attachable"}
+"""The settings of a network that change none of its packets. Every network of a compose file has labels."""
 _CARD_KINDS = (None, "veth")
 SET_WITHIN, LEASED_WITHIN = 2.0, 10.0
 """Seconds after the boot for the last rule or route of the host's files, without and with leases."""
@@ -145,7 +147,7 @@ def _container(snapshot: Snapshot, intent: Intent) -> tuple[DockerContainer, Doc
     if network is None or network.driver not in DRIVERS or not network.pools:
         driver = network.driver if network is not None else "unknown"
         raise CopyImpossible(f"the agent's network {names[0]} (driver {driver}) cannot be created in the copy")
-    more = sorted({*network.options.keys() - _OPTIONS, *network.not_kept})
+    more = sorted({*network.options.keys() - _OPTIONS, *network.not_kept} - _SETS_UP_NOTHING)
     if network.internal or network.ipv6 or more or len(network.pools) > 1:
         settings = ", ".join(more) or "internal, IPv6 or several subnets"
         raise CopyImpossible(f"the agent's network {names[0]} has settings that the copy cannot have: {settings}")

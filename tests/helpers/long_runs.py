@@ -12,7 +12,7 @@ KILLS, SOAK_KILLS = 20, 200
 """How many runs are ended in the middle of an event, by default and with ``--soak``."""
 
 HOST_KILLS, SOAK_HOST_KILLS = 2, 60
-"""The same on a whole host, whose container, engine and networkd are really restarted; each takes seconds."""
+"""The same on whole hosts, whose container, engine and network manager are really restarted; each takes seconds."""
 
 
 def add_options(group: pytest.OptionGroup) -> None:

@@ -24,13 +24,16 @@ EVENTS: Mapping[str, tuple[str, float]] = {
     "networkd-restart": ("FLAP-09", 1.5),
     "engine-restart": ("FLAP-05", 5.0),
     "link-flap": ("FLAP-01", 2.0),
+    "networkmanager-restart": ("FLAP-11", 2.5),
+    "netplan-apply": ("FLAP-11", 3.0),
 }
 """By event, the check that makes it, and the seconds within which the run ends: longer than the event itself."""
 ARMED_WITHIN, RESTORED_WITHIN, SETTLED_WITHIN = 120.0, 90.0, 60.0
 _STATE_DIR = "run/viacheck"
 _STATE_COMMANDS = (
     "iptables-save", "docker inspect --format '{{.State.Running}} {{.State.Paused}}' te-agent",
-    "systemctl is-active docker.service systemd-networkd.service", "systemctl list-units --failed --no-legend",
+    "systemctl is-active docker.service systemd-networkd.service NetworkManager.service",
+    "systemctl list-units --failed --no-legend",
 )  # fmt: skip
 
 

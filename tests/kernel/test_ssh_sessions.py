@@ -167,9 +167,14 @@ def test_a_watchdog_that_ended_an_event_by_its_limit_is_an_alert(
         snapshot=SimpleNamespace(host=SimpleNamespace(routes=(), rules=(), addresses=())),
     )  # fmt: skip
     live = LiveDisruption(target, "site.toml", (), asked=True, flap_management=True)
-    with live.around(LinkFlap("wl0")):
+    with live.around(LinkFlap("wl0")) as disturbances:
         host.ip("link set wl0 down")
         until((tmp_path / "state" / OUTCOME).exists, "the limit has passed")
+    (disturbance,) = disturbances
+    assert disturbance.restores
+    assert disturbance.text.startswith(
+        "the watchdog's limit of 0.5 s passed before the event had ended, and it restored"
+    )
     assert target.notes == []
     (alert,) = target.alerts
     assert alert.startswith(

@@ -70,6 +70,26 @@ def test_a_script_runs_in_its_own_folder_under_its_own_name(tmp_path: Path) -> N
     assert str(folder) in note.splitlines()
 
 
+def test_a_fix_is_tried_in_a_lab_that_the_script_has_changed(tmp_path: Path) -> None:
+    """The rule leads to another table, at a priority before that of a fix's rule."""
+    change = tmp_path / "change.sh"
+    change.write_text(
+        "ip rule del from 172.17.0.0/16 lookup 200\n"
+        "ip rule add priority 500 from 172.17.0.0/16 lookup 201\n"
+        "ip route add default via 10.10.40.1 dev eth0 table 201\n"
+    )
+    words = ("--lab", "policy-routing", "--apply", str(change), "-q", "-k", "ROUTE-02 or EGRESS-01", "--mend-in-lab")
+    done = viacheck(*words, report_dir=tmp_path / "report")
+    (cause,) = (r.diagnosis for r in done.outcome.results if r.check == "ROUTE-02")
+    assert cause is not None
+    assert cause.code == "RULE_MISSING"
+    assert "and the rule 'priority 500 from 172.17.0.0/16 lookup 201' decides for the agent's packets" in cause.cause
+    assert cause.remedy == ["ip rule add priority 499 from 172.17.0.0/16 lookup 200"]
+    assert cause.remedy_check is not None
+    assert cause.remedy_check.text.startswith("fix verified: ROUTE-02 fail -> pass, "), cause.remedy_check.text
+    assert "EGRESS-01 (icmp, udp, tcp) fail -> pass" in cause.remedy_check.text
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

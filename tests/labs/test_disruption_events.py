@@ -23,7 +23,7 @@ from netns_lab.scenarios import AGENT_SUBNET
 from netns_lab.scenarios.nat import BACKSTOP_METRIC
 from tests.helpers.disruptions import carried_out, not_run, through
 from viacheck.analysis.disruption_text import disruption_text, figures
-from viacheck.disruption.controls import CloneWithoutAgent, DisruptionTarget, Event, EventContext
+from viacheck.disruption.controls import CloneWithoutAgent, DisruptionTarget, Disturbance, Event, EventContext
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.events import CarrierLoss, DeviceRecreated, LinkFlap, Renamed
 from viacheck.host.dhcp_clients import dhcp_clients
@@ -276,7 +276,7 @@ def test_a_live_host_has_a_guard_around_the_event(opened: Opened) -> None:
             self.guarded: list[str] = []
 
         @contextlib.contextmanager
-        def around(self, event: Event) -> Iterator[list[str]]:
+        def around(self, event: Event) -> Iterator[list[Disturbance]]:
             yield []
             self.guarded += event.touches
             argv = ["ip", "route", "add", "default", "via", "10.10.50.1", "dev", "wlan0", "table", "200"]

@@ -3,7 +3,8 @@
 A copy of that host boots from its network files, in a whole host inside of the whole host.
 
 With ``--releases`` the host runs trixie too, whose Python and engine are others, and NetworkManager and netplan are
-restarted and applied on hosts of theirs. ``--soak`` ends 60 runs at random moments of real events, not 2.
+restarted and applied on hosts of theirs. ``--soak`` ends 60 runs at random moments of real events, not 2, on hosts of
+three managers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from tests.helpers.front_door import by_check, sub_command, viacheck
 from tests.helpers.long_runs import HOST_KILLS, SOAK_HOST_KILLS
 from tests.helpers.one_file import PACKED, packed_once
 from tests.helpers.whole_host_kills import ENDS, end_on_whole_host, whole_host_state
-from tests.helpers.whole_host_kills import EVENTS as KILL_EVENTS
 from viacheck.model.result import RunResult, Verdict
 
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
@@ -72,6 +72,12 @@ EVENTS = {
     NETWORKD: {"FLAP-01", "FLAP-04", "FLAP-05", "FLAP-09"}, NM: {"FLAP-01", "FLAP-11"}, NETPLAN: {"FLAP-09", "FLAP-11"},
 }  # fmt: skip
 """By lab, the events of a live run on its host."""
+KILLED_IN = {
+    NETWORKD: ("container-restart", "networkd-restart", "engine-restart", "link-flap"),
+    NM: ("networkmanager-restart", "link-flap", "container-restart"),
+    NETPLAN: ("netplan-apply", "networkd-restart", "link-flap"),
+}
+"""By lab, the events in whose middle runs are ended; all labs with ``--soak``."""
 STATE = (
     "ip -4 rule", "ip -4 route show table all", "ip -br -4 address", "ip -6 rule", "iptables-save",
     "systemctl list-units --failed --no-legend",
@@ -96,9 +102,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if metafunc.config.option.releases:
             hosts = [(release, scenario) for release in ("bookworm", "trixie") for scenario in EVENTS]
             hosts += COPIED_ONLY if metafunc.function is test_a_copy_of_the_host_is_rebooted_from_its_files else []
+        killed = "moment" in metafunc.fixturenames
+        if killed and metafunc.config.option.soak:
+            hosts = [(DEFAULT_RELEASE, scenario) for scenario in KILLED_IN]
         metafunc.parametrize(("release", "scenario"), hosts, scope="module")
-    if "moment" in metafunc.fixturenames:
-        metafunc.parametrize("moment", range(SOAK_HOST_KILLS if metafunc.config.option.soak else HOST_KILLS))
+        if killed:
+            moments = SOAK_HOST_KILLS // len(hosts) if metafunc.config.option.soak else HOST_KILLS
+            metafunc.parametrize("moment", range(moments))
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +203,7 @@ def test_a_run_on_the_host_agrees_with_one_from_outside_and_restores_everything(
 def test_a_run_that_ends_in_the_middle_of_a_restart_leaves_the_host_as_it_was(
     lab: Lab, scenario: str, moment: int
 ) -> None:
-    events = [event for event, (check, _seconds) in KILL_EVENTS.items() if check in EVENTS[scenario]]
-    ends = list(ENDS)
+    events, ends = KILLED_IN[scenario], list(ENDS)
     event, end = events[moment % len(events)], ends[(moment + moment // len(events)) % len(ends)]
     before = whole_host_state(lab)
     assert sum(line.startswith("sysctls: ") for line in before) > 100

@@ -25,7 +25,7 @@ from tests.helpers.disruptions import carried_out, through
 from tests.helpers.guarded_host import until
 from tests.helpers.paths import ROOT
 from viacheck.analysis.disruption_text import disruption_text
-from viacheck.disruption.controls import Event, EventNotApplicable, EventNotPossible
+from viacheck.disruption.controls import Disturbance, Event, EventNotApplicable, EventNotPossible
 from viacheck.disruption.disruption_tests import DisruptionTests
 from viacheck.disruption.event_registry import event_for
 from viacheck.guard.guard import Armed, guard
@@ -150,7 +150,7 @@ def test_a_host_is_put_back_that_networkd_has_taken_rules_from(
         armed: Armed
 
         @contextlib.contextmanager
-        def around(self, event: Event) -> Iterator[list[str]]:
+        def around(self, event: Event) -> Iterator[list[Disturbance]]:
             with guard(target.host, event.touches, timeout=30, tables=(200,), state_dir=str(tmp_path)) as self.armed:
                 yield []
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.front_door import VIACHECK, Finished, by_check, sub_command, viacheck
+from tests.helpers.guarded_host import until
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from tests.helpers.person_at_terminal import PersonAtTerminal
 from viacheck.analysis.predict import predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.reader import bundle_outcome, read_bundles
@@ -206,6 +209,58 @@ def test_an_event_of_two_agents_is_made_once_and_judged_for_each(host: HandMadeH
     assert "leak" in flaps[MOBILE].observed
     assert "leak" not in flaps[HOME].observed
     assert "no traffic recovered" in flaps[HOME].observed
+
+
+def test_what_a_person_removes_meanwhile_is_blamed_on_the_event_for_no_agent(
+    host: HandMadeHost, tmp_path: Path
+) -> None:
+    """Both leave by wlan0, whose flap costs both their route; the person removes the rule of one."""
+    host.ip("rule add from 172.18.0.0/16 lookup 201")
+    host.ip("route add default via 10.10.50.1 dev wlan0 table 201")
+    text = SEVERAL.replace('uplink = "eth0"\npersist', 'uplink = "wlan0"\ntable = 201\npersist')
+    text = text.replace("survives = []", 'survives = ["link-flap"]\nrecover_within = "500ms"')
+    run = ThreadPoolExecutor(1).submit(
+        host.viacheck, "--allow-disruptive", "--yes", "-k", "FLAP-01",
+        site=write_site(tmp_path, text.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")),
+        report_dir=tmp_path / "report",
+    )  # fmt: skip
+    try:
+        with PersonAtTerminal(host.namespace) as person:
+            until(lambda: run.done() or "DOWN" in host.ip("-br link show dev wlan0"), "wlan0 is set down", 120)
+            assert not run.done(), run.result().said
+            person.types("rule del from 172.17.0.0/16 table 200")
+            done = run.result()
+    finally:
+        host.ip("rule add from 172.17.0.0/16 lookup wlan0rt")
+        host.ip("rule del from 172.18.0.0/16")
+        host.ip("route flush table 201")
+    for target in (MOBILE, HOME):
+        (flap,) = by_check(done.outcome, target)["FLAP-01"]
+        assert flap.verdict is Verdict.INCONCLUSIVE, (target, flap.observed)
+        assert "a person removed something: rule: priority 32765 from 172.17.0.0/16 lookup 200" in flap.observed
+        assert flap.diagnosis is None
+
+
+def test_a_restore_that_did_not_finish_is_an_alert_of_every_later_agent(tmp_path: Path) -> None:
+    """A program removes the uplink's device during the flap of one agent."""
+    text = SEVERAL.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")
+    text = text.replace("survives = []", 'survives = []\nrecover_within = "500ms"')
+    with hand_made_host() as made:
+        apply_the_guides_recipe(made)
+        made.agent("home", "br1", "172.18.0")
+        run = ThreadPoolExecutor(1).submit(
+            made.viacheck, "--allow-disruptive", "--events", "link-flap", "--yes", "-k", "FLAP-01 or ROUTE-05",
+            site=write_site(tmp_path, text), report_dir=tmp_path / "report",
+        )  # fmt: skip
+        until(lambda: run.done() or "DOWN" in made.ip("-br link show dev wlan0"), "wlan0 is set down", 120)
+        assert not run.done(), run.result().said
+        made.ip("link del wlan0")
+        done = run.result()
+    assert done.exit_code == 1
+    mobile, home = done.outcome.targets
+    assert any("could NOT be restored" in alert for alert in mobile.alerts), mobile
+    assert any("was not undone" in alert for alert in home.alerts), home
+    assert {mobile.verdict, home.verdict} <= {"fail", "inconclusive"}
 
 
 @pytest.mark.parametrize("way", ["collect", "script"])

@@ -21,6 +21,8 @@ UNIT = (
     f"[Service]\nType=oneshot\nExecStart=/sbin/{RULE}\nExecStart=/sbin/{ROUTE}\n[Install]\nWantedBy=multi-user.target\n"
 )
 BY_SCRIPT = "[Service]\nExecStart=/usr/local/sbin/wlan-rt.sh wlan0\n"
+BEFORE = "[Unit]\nBefore={}\n"
+PRE = "[Unit]\nWants=network-pre.target\nBefore=network-pre.target shutdown.target\n"
 WANTS = "/etc/systemd/system/multi-user.target.wants/wlan-rt.service"
 DEVICE_WANTS = "/etc/systemd/system/sys-subsystem-net-devices-wlan0.device.wants/wlan-rt.service"
 
@@ -58,12 +60,33 @@ MANAGED = ("/etc/network/interfaces", STATIC, 0o644)
         ),
         (
             files(
+                a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", BEFORE.format("networking.service") + UNIT, 0o644),
+                c=(WANTS, "", 0o644),
+            ),
+            False, False,
+        ),
+        (
+            files(
                 a=MANAGED, b=("/etc/systemd/system/rt@.service", UNIT, 0o644),
                 c=("/etc/systemd/system/multi-user.target.wants/rt@wlan0.service", "", 0o644),
             ),
             True, True,
         ),
         (files(a=MANAGED, b=("/etc/systemd/system/rt@.service", UNIT, 0o644), c=(WANTS, "", 0o644)), False, False),
+        (
+            files(
+                a=MANAGED, c=(WANTS, "", 0o644), d=("/usr/local/sbin/wlan-rt.sh", SCRIPT, 0o755),
+                b=("/etc/systemd/system/wlan-rt.service", PRE + BY_SCRIPT, 0o644),
+            ),
+            False, False,
+        ),
+        (
+            files(
+                a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", BEFORE.format("docker.service") + UNIT, 0o644),
+                c=(WANTS, "", 0o644),
+            ),
+            True, True,
+        ),
         (
             files(
                 a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", BY_SCRIPT, 0o644), c=(DEVICE_WANTS, "", 0o644),
@@ -105,6 +128,24 @@ def test_who_sets_rule_and_route_again(host: tuple[HostFile, ...], holds: bool, 
     assert (cause is None) == (holds and not at_boot_only)
     if cause is not None:
         assert ("a reboot keeps it" in cause.sentence) == at_boot_only
+
+
+def test_a_route_that_a_unit_sets_too_early_is_named() -> None:
+    """The kernel refuses it, as no interface has an address yet; a rule or an unreachable route needs none."""
+    backstop = "ExecStart=/sbin/ip route add unreachable default metric 4278198272 table 200\n"
+    unit = UNIT.replace("[Install]", f"{backstop}[Install]")
+    persistence = assess_persistence(resolved(
+        files(
+            a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", BEFORE.format("networking.service") + unit, 0o644),
+            c=(WANTS, "", 0o644),
+        ), wireless=False,
+    ))  # fmt: skip
+    assert persistence.missing == (
+        "a route default via 10.10.50.1 dev wlan0 in table 200 is not in the files of ifupdown",
+    )
+    ((place, reason),) = persistence.ineffective
+    assert place.path == "/etc/systemd/system/wlan-rt.service"
+    assert reason.startswith("its unit runs before networking.service, when no interface has an address")
 
 
 DHCP = """\

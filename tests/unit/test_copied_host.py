@@ -16,6 +16,7 @@ from viacheck.model.snapshot import (
     DockerContainer,
     DockerEngine,
     DockerNetwork,
+    IPAMPool,
     Link,
     NetworkState,
     Nexthop,
@@ -65,6 +66,22 @@ def test_the_copy_has_the_cards_and_nothing_that_a_program_of_the_host_makes() -
     assert plan.lab.host.state.addresses == ()
     assert {cable.other_machine for cable in plan.lab.cables} == {"gw-eth0", "gw-wlan0"}
     assert plan.network is None
+
+
+def test_a_network_of_a_compose_file_is_created_in_the_copy() -> None:
+    """It has labels, which set up nothing."""
+    network = DockerNetwork(
+        name="agents_default", id="2" * 64, driver="bridge", bridge="br-222222222222",
+        pools=(IPAMPool(subnet="172.20.0.0/16", gateway="172.20.0.1"),), not_kept=("labels",),
+    )  # fmt: skip
+    snapshot = host(ETH0, WLAN0, container=replace(CONTAINER, attachments=(Attachment(network="agents_default"),)))
+    assert snapshot.engine is not None
+    composed = replace(snapshot, engine=replace(snapshot.engine, networks=(BRIDGE, network)))
+    assert plan_copy(composed, INTENT, "berlin-7").network == network
+    other = replace(network, not_kept=("labels", "the option com.docker.network.bridge.inhibit_ipv4"))
+    with pytest.raises(CopyImpossible) as refusal:
+        plan_copy(replace(composed, engine=replace(snapshot.engine, networks=(BRIDGE, other))), INTENT, "berlin-7")
+    assert str(refusal.value).endswith("cannot have: the option com.docker.network.bridge.inhibit_ipv4")
 
 
 def test_a_gateway_leases_an_uplink_its_present_address() -> None:

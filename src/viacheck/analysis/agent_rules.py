@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, ip_network
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.table import RoutingTable, read_address
+from viacheck.analysis.table_names import named_rule
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, Route, Rule
 
@@ -67,6 +68,26 @@ def rules_for_agent(resolved: ResolvedIntent) -> list[Rule]:
     """
     selecting = [rule for rule in resolved.rules_to_the_table if selects_agent(resolved, rule)]
     return [rule for rule in selecting if not rule.narrowed] or selecting
+
+
+def decided_by(resolved: ResolvedIntent) -> tuple[int, str]:
+    """Return what decides for the agent's packets where no rule sends them to the intent's table.
+
+    Returns:
+        The priority up to which a rule must be added that comes before it, and a clause for people, which also names
+        a rule for the agent whose table has no route for its packets.
+    """
+    decider = resolved.agent_decision().rule
+    before = min(FIXED_PRIORITY, decider.priority - 1) if decider is not None else FIXED_PRIORITY
+    before = before if before > 0 else FIXED_PRIORITY
+    if decider is not None and decider.table not in KERNELS_TABLES:
+        return before, f"and the rule '{named_rule(resolved, decider)}' decides for the agent's packets"
+    text = "so the main table decides for the agent's packets"
+    for rule in resolved.snapshot.host.rules_of(4):
+        own = rule.table is not None and rule.table not in (*KERNELS_TABLES, resolved.table)
+        if own and not rule.narrowed and selects_agent(resolved, rule):
+            return before, f"{text}; the table of the rule '{named_rule(resolved, rule)}' has no route for them"
+    return before, text
 
 
 def copies(rules: Sequence[Rule]) -> list[list[Rule]]:

@@ -13,6 +13,7 @@ from viacheck.analysis.agent_rules import (
     ShadowingRule,
     copies,
     covers_subnet,
+    decided_by,
     deciding_route,
     egress_without_uplink,
     free_priority,
@@ -67,7 +68,8 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
         return
     subnet, table = resolved.agent_subnet, resolved.table
     matching, others = rules_for_agent(resolved), resolved.rules_to_the_table
-    selector = ("priority", free_priority(resolved, FIXED_PRIORITY), "from", subnet, "lookup", table)
+    before, decided = (FIXED_PRIORITY, "") if matching else decided_by(resolved)
+    selector = ("priority", free_priority(resolved, before), "from", subnet, "lookup", table)
     add, delete = command("ip", "rule", "add", *selector), command("ip", "rule", "del", *selector)
     if copied := copies(matching):
         extra = [rule for group in copied for rule in _all_but_first(group)]
@@ -107,7 +109,7 @@ def rule_faulty(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[C
     else:
         yield Cause(
             "RULE_MISSING", "ROUTE-02",
-            f"no rule sends {subnet} to table {table}, so the main table decides for the agent's packets",
+            f"no rule sends {subnet} to table {table}, {decided}",
             Remedy((add,), (delete,)), _DECIDES,
         )  # fmt: skip
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Intent
+from viacheck.model.measurements import DisruptionResult
 from viacheck.model.snapshot import Snapshot
 
 
@@ -27,7 +29,7 @@ class EventNotApplicable(Exception):
 
 
 class EventDisturbed(Exception):
-    """A person removed something during the event, so that its result is not the event's; the message names it."""
+    """Something else acted during the event, so that its result is not the event's; the message names it."""
 
 
 class CloneWithoutAgent(Exception):
@@ -197,11 +199,25 @@ class LabControl(CableControl, Restarts, Protocol):
         """Return the server that leased the agent's or the host's address on an uplink; None without a lease."""
 
 
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """Something else that acted on the host during an event."""
+
+    text: str
+    """What it was, in one line."""
+    restores: bool = False
+    """It may have restored the egress: neither a failure nor a recovery is the event's then."""
+
+    def may_cause(self, result: DisruptionResult, within: float) -> bool:
+        """Return whether a result may be this one's effect; ``within``: seconds in which the egress must recover."""
+        return self.restores or result.leaked > 0 or not result.survived(within)
+
+
 class Guard(Protocol):
     """Restores a host after an event."""
 
-    def around(self, event: Event) -> AbstractContextManager[list[str]]:
-        """Guard the host while the event happens and is watched; then the list has what a person removed meanwhile."""
+    def around(self, event: Event) -> AbstractContextManager[list[Disturbance]]:
+        """Guard the host while the event happens and is watched; then the list has what else acted meanwhile."""
 
 
 class Disruption(Guard, Protocol):
@@ -214,7 +230,7 @@ class Disruption(Guard, Protocol):
 class NoGuard:
     """The guard of a host that is thrown away."""
 
-    def around(self, event: Event) -> AbstractContextManager[list[str]]:  # noqa: ARG002
+    def around(self, event: Event) -> AbstractContextManager[list[Disturbance]]:  # noqa: ARG002
         """Do nothing."""
         return contextlib.nullcontext([])
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from viacheck.disruption.controls import (
     CloneWithoutAgent,
     DisruptionTarget,
+    Disturbance,
     EgressNotAsIntended,
     Event,
     EventContext,
@@ -203,34 +204,43 @@ class DisruptionTests:
             EventNotApplicable: the event does not belong to this target.
             EventNotPossible: the event cannot be carried out here.
             EgressNotAsIntended: the packets do not leave as intended before the event.
-            EventDisturbed: the egress did not recover, and a person removed something meanwhile.
+            EventDisturbed: the result may be the effect of something else that acted meanwhile.
         """
         clone = self.target.services.clone
         host = self._watched(clone() if clone is not None else self.target)
         try:
             event = make(host.target)
-            with self._guard.around(event) as removed_by_person:
-                result = self._with_followers(host, event)
+            with self._guard.around(event) as disturbances:
+                result, followers = self._with_followers(host, event)
         finally:
             host.close()
-        if removed_by_person and not result.survived(seconds(self.target.intent.egress.recover_within)):
-            raise EventDisturbed(
-                f"not judged: a person removed something during {event.title}, so this is not its effect: "
-                + "; ".join(removed_by_person)
-            )
-        return result
+        if self._peers is not None:
+            for follower in followers:
+                self._peers.shared.of(follower.agent)[event.name] = _undisturbed(
+                    follower.result, event, disturbances, follower.within
+                )
+        judged = _undisturbed(result, event, disturbances, seconds(self.target.intent.egress.recover_within))
+        if isinstance(judged, EventNotRun):
+            raise EventDisturbed(judged.text)
+        return judged
 
-    def _with_followers(self, host: HostUnderTest, event: Event) -> DisruptionResult:
+    def _with_followers(self, host: HostUnderTest, event: Event) -> tuple[DisruptionResult, list[Follower]]:
+        """Carry the event out; return its result, and the other agents that it concerned, with theirs."""
         if self._peers is None:
-            return DisruptionRun(host, self.target, event).result()
+            return DisruptionRun(host, self.target, event).result(), []
         with contextlib.ExitStack() as opened:
             followers = [
-                Follower(agent, self._judge_of(opened.enter_context(contextlib.closing(target))))
+                Follower(
+                    agent,
+                    self._judge_of(opened.enter_context(contextlib.closing(target))),
+                    seconds(target.intent.egress.recover_within),
+                )
                 for agent, target in self._peers.concerned_by(event.name)
                 if target.agent is not None
             ]
-            with made_once(event, followers, self._peers.shared) as leading:
-                return DisruptionRun(host, self.target, leading).result()
+            with made_once(event, followers) as leading:
+                result = DisruptionRun(host, self.target, leading).result()
+        return result, followers
 
     def _judge_of(self, target: DisruptionTarget) -> Callable[[Event], FollowerResult]:
         """Return the function that watches another agent of the host through an event."""
@@ -265,6 +275,20 @@ class DisruptionTests:
                 target.close()
             raise
         return HostUnderTest(target, target.agent, tokens, watch, own)
+
+
+def _undisturbed(
+    result: FollowerResult | None, event: Event, disturbances: Sequence[Disturbance], within: float
+) -> FollowerResult:
+    """Return a result, or that it may be the effect of something else; ``within``: seconds to recover."""
+    assert result is not None, "its event is over"
+    if isinstance(result, EventNotRun):
+        return result
+    effective = [disturbance.text for disturbance in disturbances if disturbance.may_cause(result, within)]
+    if not effective:
+        return result
+    text = f"not judged: during {event.title} something else acted, and this may be its effect: {'; '.join(effective)}"
+    return EventNotRun(EventObstacle.DISTURBED, text)
 
 
 def _reboot(target: DisruptionTarget) -> Event:

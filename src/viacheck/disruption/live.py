@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from viacheck.disruption.consent import consent_missing, cuts_management
-from viacheck.disruption.controls import DisruptionTarget, Event, EventNotPossible
+from viacheck.disruption.controls import DisruptionTarget, Disturbance, Event, EventNotPossible
 from viacheck.disruption.shared_events import SHARED
 from viacheck.guard.comparison import REMOVED_BY
 from viacheck.guard.guard import GuardRefused, guard
@@ -163,11 +163,12 @@ class LiveDisruption:
         return cuts_management(interfaces, sessions, self._flap_management)
 
     @contextlib.contextmanager
-    def around(self, event: Event) -> Iterator[list[str]]:
+    def around(self, event: Event) -> Iterator[list[Disturbance]]:
         """Save the host's state under a watchdog while the event happens, and restore it after the event.
 
         Yields:
-            A list that is filled when the event is over: what a person removed meanwhile.
+            A list that is filled when the event is over: what a person removed meanwhile, and whether the watchdog
+            restored the host in the middle of the event.
 
         Raises:
             EventNotPossible: the event would cut the operator's session, the state cannot be saved, or another run is
@@ -183,30 +184,29 @@ class LiveDisruption:
         host = self._target.snapshot.host
         objects = len(host.routes) + len(host.rules) + len(host.addresses)
         timeout = plan_of(intent, self._events).timeout(objects)
-        removed_by_person: list[str] = []
+        disturbances: list[Disturbance] = []
         try:
             with guard(
                 self._target.host, interfaces, timeout=timeout, reconfigures=event.name in _RECONFIGURING, tables=tables
             ) as armed:
-                yield removed_by_person
+                yield disturbances
         except (GuardRefused, LockHeld) as error:
             raise EventNotPossible(str(error)) from None
         if armed.result is not None:
-            removed_by_person += [
-                line.removeprefix("- ") for line in armed.result.foreign if f", {REMOVED_BY} " in line
-            ]
             in_time = armed.result.reason != TIMED_OUT
+            if not in_time:
+                disturbances.append(Disturbance(_expired_text(timeout), restores=True))
+            removed = [line.removeprefix("- ") for line in armed.result.foreign if f", {REMOVED_BY} " in line]
+            if removed:
+                disturbances.append(Disturbance(f"a person removed something: {'; '.join(removed)}"))
             remarks = self._target.notes if armed.result.equal and in_time else self._target.alerts
             remarks.append(f"after {event.title}: {_restore_text(armed.result, timeout)}")
 
 
 def _restore_text(result: RestoreResult, timeout: float) -> str:
     if result.reason == TIMED_OUT:
-        expired = (
-            f"the watchdog's limit of {timeout:g} s passed before the event had ended, and it restored the host in the "
-            "middle of it: its results are not those of the event; "
-        )
-        return expired + _restore_text(dataclasses.replace(result, reason=""), timeout)
+        in_time = dataclasses.replace(result, reason="")
+        return f"{_expired_text(timeout)}: its results are not those of the event; {_restore_text(in_time, timeout)}"
     removals = [action for action in result.actions if action.startswith("removed ")]
     more = [f"and {len(removals) - _REMOVALS_SHOWN} more"] if len(removals) > _REMOVALS_SHOWN else []
     added = "; ".join([*removals[:_REMOVALS_SHOWN], *more])
@@ -219,3 +219,10 @@ def _restore_text(result: RestoreResult, timeout: float) -> str:
         return f"the host was restored within {result.seconds:.1f} s and equals its saved state{unmarked}{foreign}"
     difference = "; ".join(result.difference)
     return f"the host could NOT be restored: {difference}; 'viacheck restore' tries again{foreign}"
+
+
+def _expired_text(timeout: float) -> str:
+    return (
+        f"the watchdog's limit of {timeout:g} s passed before the event had ended, and it restored the host in the "
+        "middle of it"
+    )

@@ -92,7 +92,11 @@ class Follower:
     agent: str
     judge: Callable[[Event], FollowerResult]
     """Runs the event's watch for this agent, and returns the result."""
+    within: float
+    """Seconds after the event in which this agent's egress must recover."""
     ready: threading.Event = field(default_factory=threading.Event)
+    result: FollowerResult | None = None
+    """None until the event is over."""
 
     def run(self, event: _FollowedEvent) -> FollowerResult:
         """Watch the agent through the event."""
@@ -104,8 +108,8 @@ class Follower:
 
 
 @contextlib.contextmanager
-def made_once(event: Event, followers: Sequence[Follower], shared: SharedResults) -> Iterator[Event]:
-    """Return the event to carry out, while the followers are watched; keep their results when the block succeeds."""
+def made_once(event: Event, followers: Sequence[Follower]) -> Iterator[Event]:
+    """Return the event to carry out, while the followers are watched; they have results when the block succeeds."""
     if not followers:
         yield event
         return
@@ -121,4 +125,4 @@ def made_once(event: Event, followers: Sequence[Follower], shared: SharedResults
             gate.begun.set()
             gate.ended.set()
         for follower, result in watching:
-            shared.of(follower.agent)[event.name] = result.result()
+            follower.result = result.result()

@@ -191,7 +191,7 @@ class EventObstacle(StrEnum):
     EGRESS_NOT_AS_INTENDED = "egress-not-as-intended"
     """The agent's packets do not leave as intended before the event."""
     DISTURBED = "disturbed"
-    """A person removed something during the event, so that its result is not the event's."""
+    """Something else acted during the event, so that its result is not the event's."""
 
 
 @dataclass(frozen=True, slots=True)

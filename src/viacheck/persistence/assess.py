@@ -17,7 +17,7 @@ from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence import boot_files, ifupdown, manager_answers, netplan, networkd, networkmanager
 from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, ManagerConfig
-from viacheck.persistence.manager_units import NotStarted, not_started
+from viacheck.persistence.manager_units import UNITS, NotStarted, not_started
 
 EntryT = TypeVar("EntryT", WrittenRule, WrittenRoute)
 MANAGERS: tuple[Manager, ...] = get_args(Manager)
@@ -151,7 +151,8 @@ def assess_persistence(resolved: ResolvedIntent) -> Persistence:
     files = read_all(resolved.snapshot)
     configs, differences = manager_answers.prefer_manager_answers(files, resolved.snapshot, uplink)
     manager: Manager | None = manager_of(configs, uplink) if wanted is None or wanted == "none" else wanted
-    boot = boot_files.read(resolved.snapshot.files, table_names(resolved.snapshot))
+    unit_of_manager = UNITS[manager][0] if manager in UNITS else None
+    boot = boot_files.read(resolved.snapshot.files, table_names(resolved.snapshot), unit_of_manager)
     if manager is None and wanted is None:
         kept_rule, kept_route = _kept_elsewhere(resolved, boot, rules=True, routes=True)
         if kept_rule is not None and kept_route is not None:

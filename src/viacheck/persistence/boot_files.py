@@ -29,7 +29,9 @@ NETWORKD_DISPATCHER = tuple(
 """Scripts that networkd-dispatcher runs when a link has come that far (networkd-dispatcher(8))."""
 NETWORK_SCRIPTS = "/etc/sysconfig/network-scripts"
 """RHEL: rule-IFACE and route-IFACE hold the arguments of ``ip rule add`` and ``ip route add``."""
-UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "Type")
+UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "Type", "Before", "Wants")
+NETWORK_PRE = "network-pre.target"
+"""Every network manager starts after it, once something wants it (systemd.special(7))."""
 _EXIT = re.compile(r"\s*exit\b")
 _DEVICE = re.compile(r"/sys-subsystem-net-devices-(.+)\.device\.(?:wants|requires)/")
 MOST_CALLS = 2
@@ -57,15 +59,16 @@ def enabling_links(unit: str, paths: Iterable[str]) -> Iterator[str]:
     return (path for path in paths if link.fullmatch(path))
 
 
-def read(files: Sequence[HostFile], table_number: TableNumberOf) -> BootFiles:
+def read(files: Sequence[HostFile], table_number: TableNumberOf, managers_unit: str | None = None) -> BootFiles:
     """Read the files.
 
     Args:
         files: the host's files.
         table_number: the number of a table's name, as iproute2 knows it.
+        managers_unit: the unit that configures the uplink at boot; None if it is not known.
     """
     result, by_path = BootFiles(), {file.path: file for file in files if file.exists and file.error is None}
-    reader = _Reader(by_path, table_number, result)
+    reader = _Reader(by_path, table_number, result, managers_unit)
     rc_local = by_path.get(RC_LOCAL)
     if rc_local is not None:
         reader.script(_before_exit(rc_local), "boot", "the file is not executable, so it never runs")
@@ -91,6 +94,9 @@ class _Reader:
     files: dict[str, HostFile]
     table_number: TableNumberOf
     result: BootFiles
+    managers_unit: str | None
+    early: str | None = None
+    """The unit that configures the uplink, while a unit is read that runs before it."""
     calls: Counter[tuple[str, Occasion]] = field(default_factory=Counter)
 
     def script(self, file: HostFile, occasion: Occasion, otherwise: str, *, depth: int = 1) -> None:
@@ -108,7 +114,7 @@ class _Reader:
             places = [*(entry.place for entry in written), *(place for place, _ in called)]
             self.result.ineffective += [(place, otherwise) for place in places[:1]]
             return
-        self.result.entries[occasion] += written
+        self._keep(written, occasion)
         for _, path in called:
             if depth and self._may_read(path, occasion):
                 self.script(self.files[path], occasion, "it is not executable", depth=depth - 1)
@@ -118,6 +124,7 @@ class _Reader:
         enabled = list(enabling_links(unit.path.rpartition("/")[2], self.files))
         device = any(_DEVICE.search(path) for path in enabled)
         occasion: Occasion = "interface" if device else "boot"
+        self.early = self._follows(unit) if occasion == "boot" else None
         for number, line in enumerate(unit.text.split("\n"), 1):
             key, equals, value = line.strip().partition("=")
             if not equals or key.strip() not in ("ExecStart", "ExecStartPost"):
@@ -133,10 +140,30 @@ class _Reader:
                 if written or scripts:
                     self.result.ineffective.append((place, "the unit is not enabled (systemctl enable)"))
                 continue
-            self.result.entries[occasion] += written
+            self._keep(written, occasion)
             for script in scripts:
                 if self._may_read(script.path, occasion):
                     self.script(script, occasion, "the script is not executable")
+        self.early = None
+
+    def _follows(self, unit: HostFile) -> str | None:
+        """Return what a unit runs before, if the uplink has no address then (Before= of systemd.unit(5))."""
+        names: dict[str, list[str]] = {}
+        for line in unit.text.split("\n"):
+            key, _equals, value = line.strip().partition("=")
+            names.setdefault(key.strip(), []).extend(value.split())
+        before = names.get("Before", [])
+        if self.managers_unit in before:
+            return self.managers_unit
+        return NETWORK_PRE if NETWORK_PRE in before and NETWORK_PRE in names.get("Wants", []) else None
+
+    def _keep(self, written: Sequence[WrittenRule | WrittenRoute], occasion: Occasion) -> None:
+        for entry in written:
+            if self.early is not None and isinstance(entry, WrittenRoute) and entry.route.nexthops:
+                reason = f"its unit runs before {self.early}, when no interface has an address: the kernel refuses it"
+                self.result.ineffective.append((entry.place, reason))
+            else:
+                self.result.entries[occasion].append(entry)
 
     def _may_read(self, path: str, occasion: Occasion) -> bool:
         """Count the calls of a script. A script that is called twice may add a rule twice; more calls show no more."""
