@@ -69,9 +69,7 @@ def build_lab(spec: LabSpec) -> Lab:
         return _with_faults(build_whole_host(plan, _base_root(spec.release or DEFAULT_RELEASE)), spec)
     if spec.flavour == "vm":
         if processor() is None:
-            raise TargetUnavailable(
-                f"lab {spec.name} runs in a virtual machine: ./viacheck --lab {spec.name} starts one"
-            )
+            raise TargetUnavailable(f"lab {spec.name} runs in a virtual machine: viacheck --lab {spec.name} starts one")
         return _with_faults(build_on_own_kernel(plan), spec)
     needs = dict(plan.needs)
     for fault in faults_of(spec):

@@ -184,7 +184,7 @@ def _egress_sentence(
         return f"Not proven that the agent's packets{which} leave by {uplink}: {sentence(reason(undecided[0]))}{also}"
     why = reason(egress[0]).rstrip(".") if egress else f"{EGRESS_CHECK} not selected"
     kernel = next((result for result in results if result.check == KERNEL_CHECK and result.verdict.decided), None)
-    witness = f" The kernel's own decision: {sentence(reason(kernel))}" if kernel else ""
+    witness = f" The routing decision: {sentence(reason(kernel))}" if kernel else ""
     return f"Egress by {uplink} was not tested ({why}).{witness}{also}"
 
 

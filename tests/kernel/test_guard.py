@@ -323,7 +323,7 @@ def test_a_missing_interface_is_reported_and_the_state_stays_unfinished(host: Gu
     assert "- link: wl0 is missing and is not recreated" in armed.result.difference
     assert (folder / UNFINISHED).exists()
     with (
-        pytest.raises(GuardRefused, match=r"an earlier run was not undone; './viacheck restore' does it"),
+        pytest.raises(GuardRefused, match=r"an earlier run was not undone; 'viacheck restore' does it"),
         guard(host.namespace, ["up0"], timeout=60, state_dir=str(folder)),
     ):
         raise AssertionError("the change must not be made")

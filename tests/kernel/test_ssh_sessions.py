@@ -152,7 +152,7 @@ def test_a_plan_names_event_interface_and_time() -> None:
         "  wl0: link down, then up, at most 5 s",
         "  wl0: ifdown and ifup, three times, at most 30 s",
         "  a watchdog restores it after 45 s at the latest (later with thousands of routes), "
-        "'./viacheck restore' by hand",
+        "'viacheck restore' by hand",
     ]
 
 

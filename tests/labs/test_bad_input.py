@@ -38,7 +38,7 @@ def refused(done: Finished) -> list[str]:
         ("schema = = 1\n", "not TOML: Invalid value (at line 1, column 10)"),
         ("", "schema: missing; allowed: 1"),
         (SITE.replace("schema = 1", "schema = 2"), "schema: found 2; allowed: 1"),
-        (SITE.replace("schema = 1", "schema = true"), "schema: found True; allowed: 1"),
+        (SITE.replace("schema = 1", "schema = true"), "schema: found true; allowed: 1"),
         (
             SITE.replace("table = 200", 'table = "200"'),
             "egress.table: found '200'; allowed: a whole number from 1 to 4294967295, other than 252 to 255",
@@ -113,7 +113,7 @@ def test_a_mistake_about_a_hostile_name_steers_no_terminal(name: str, tmp_path: 
         (("--lab", ""), "--lab: names no lab; '--lab list' prints them all"),
         (("--lab", "\x1b[31mred"), "--lab: unknown lab '\\x1b[31mred'; allowed: "),
         (("--local", "--lab", "nat", "--site", "x"), "--local and --lab exclude each other"),
-        (("--local",), "--local needs --site FILE ('./viacheck site init' writes a draft)"),
+        (("--local",), "--local needs --site FILE ('viacheck site init' writes a draft)"),
         (("--site", "x"), "--site goes with --local, --bundle or --lab blank"),
         (("--lab", "blank"), "--lab blank needs --site FILE: the lab is built from the site file"),
         (("--local", "--site", "x", "--events", "link-flap"), "--events goes with --allow-disruptive"),

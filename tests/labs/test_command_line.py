@@ -38,11 +38,28 @@ def test_the_help_of_a_run_shows_our_options_and_pytests() -> None:
     assert done.stdout.startswith("usage: viacheck ")
     for option in ("--local", "--allow-disruptive", "-k EXPRESSION", "--strict"):
         assert option in done.stdout
+    assert done.stdout.index("--allow-disruptive") < done.stdout.index("--durations"), "ours come behind 'general'"
 
 
-def test_version() -> None:
-    done = sub_command("--version")
+@pytest.mark.parametrize("argument", ["--version", "-V", "version"])
+def test_version(argument: str) -> None:
+    done = sub_command(argument)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"viacheck {__version__}\n", "")
+
+
+def test_help_is_a_word_too() -> None:
+    assert sub_command("help").stdout == sub_command("--help").stdout
+
+
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*VIACHECK, "site", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "viacheck: the output cannot be written: No space left on device\n",
+    )
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *CHECKOUT_COMMANDS])
@@ -66,6 +83,8 @@ def test_every_command_has_help(name: str) -> None:
         (("collect", "--site", "nowhere.toml"), "viacheck collect: nowhere.toml: cannot be read: No such file"),
         (("explain", "--bundle", "nowhere", "--to", "203.0.113.9"), "viacheck explain: nowhere: cannot be read: "),
         (("report", "nowhere.json"), "viacheck report: nowhere.json: cannot be read: No such file or directory"),
+        (("fleet",), "viacheck fleet: the following arguments are required: run|report"),
+        (("shell",), "viacheck shell: the following arguments are required: LAB\n"),
         (("site",), "viacheck site: the following arguments are required: schema|init|check"),
         (("--lab", "nat", "--reprt-dir=x"), "ERROR: unknown option '--reprt-dir', did you mean --report-dir? ("),
         (("run", "--locl"), "ERROR: unknown option '--locl', did you mean --local? ("),

@@ -389,6 +389,18 @@ def test_a_checkout_that_cannot_be_written_says_so_where_it_is_not_set_up(fresh:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_python_that_this_user_cannot_run_is_named(fresh: Checkout) -> None:
+    venv = fresh.root / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "pyvenv.cfg").touch()
+    for name, leads_to in (("python3", "/home/of-another/python3"), ("python", "python3")):
+        (venv / "bin" / name).symlink_to(leads_to)
+    done = fresh.run(by=read_only(fresh))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert f" cannot run the Python of {venv}, /home/of-another/python3; start a checkout of your own\n" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_an_old_python_is_refused_in_one_line(fresh: Checkout) -> None:
     fresh.tool("python3", '[ "$1" = -V ] && echo Python 3.9.2')
     done = fresh.run()

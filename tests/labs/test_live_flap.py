@@ -99,7 +99,7 @@ def test_a_pending_restore_is_said_before_anything_else(host: HandMadeHost, tmp_
     viacheck = (sys.executable, "-m", "viacheck.cli.main")
     local = [*host.inside(*viacheck), "--local", "--site", str(site), "-q", "-k", "ROUTE-02", "--report-dir"]
     done = finished([*local, str(tmp_path / "first")], tmp_path / "first")
-    line = "an earlier run that changed wlan0 was not undone: './viacheck restore' restores the state saved at "
+    line = "an earlier run that changed wlan0 was not undone: 'viacheck restore' restores the state saved at "
     assert done.stderr.startswith(f"viacheck: {line}")
     assert done.exit_code == 1
     assert done.outcome.targets[0].alerts[0].startswith(line)

@@ -316,6 +316,14 @@ def test_a_record_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_full_disk_lets_no_watch_begin(tmp_path: Path) -> None:
+    script = 'mount -t tmpfs -o size=16k none "$1" && shift && exec "$@"'
+    private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(tmp_path)]
+    words = [*private, *VIACHECK, "watch", "--lab", "nat", "--for", "1s", "--state-dir", str(tmp_path / "state")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (4, "viacheck watch: cannot begin to watch: No space left on device\n")
+
+
 def test_an_agent_that_is_not_there_is_no_result_and_systemd_tries_again(tmp_path: Path) -> None:
     site = write_site(tmp_path, SITE.replace(AGENT_PATH, "/run/netns/nope"))
     words = ["unshare", "--net", *VIACHECK, "watch", "--site", str(site), "--state-dir", str(tmp_path / "state")]

@@ -93,7 +93,7 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
     [
         ("schema = 1\n", "", "schema: missing; allowed: 1"),
         ("schema = 1", "schema = 2", "schema: found 2; allowed: 1"),
-        ("schema = 1", "schema = true", "schema: found True; allowed: 1"),
+        ("schema = 1", "schema = true", "schema: found true; allowed: 1"),
         ('[site]\nname = "berlin-7"\n', "", "site: missing; allowed: a table"),
         ('"berlin-7"', '"berlin\\u001b[31m"', "site.name: found 'berlin\\x1b[31m'; "
          "a name is one line without control characters"),
@@ -161,7 +161,7 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
          "allowed: ifupdown, networkd, networkmanager, netplan, none"),
         ("table = 200", 'table = 200\nsurvives = "reboot"', "egress.survives: found 'reboot'; allowed: a list of: "
          f"{EVENTS}"),
-        ("table = 200", 'table = 200\nsurvives = ["link-flap", "flap"]', "egress.survives[1]: found 'flap'; allowed: "
+        ("table = 200", 'table = 200\nsurvives = ["link-flap", "flap"]', "egress.survives[2]: found 'flap'; allowed: "
          f"{EVENTS}"),
         ("table = 200", 'table = 200\nrecover_within = "5"', "egress.recover_within: found '5'; "
          "a duration is a number with its unit: '500ms', '5s', '2m'"),
@@ -317,10 +317,19 @@ def test_an_intent_made_in_code_is_held_to_the_same_rules() -> None:
     ("content", "message"),
     [
         (b"schema = = 1", "not TOML: Invalid value (at line 1, column 10)"),
+        (
+            b"[agent]\ncontainer = te-agent  # ours",
+            'not TOML: Invalid value (at line 2, column 13); text stands between quotes: container = "te-agent"',
+        ),
+        (
+            b"gateway = 10.10.40.1",
+            "not TOML: Expected newline or end of document after a statement (at line 1, column 16); "
+            'text stands between quotes: gateway = "10.10.40.1"',
+        ),
         (b"schema = 1\n# \xff", "not UTF-8 text (byte 13); a site file is TOML in UTF-8"),
         (None, "cannot be read: No such file or directory"),
     ],
-    ids=["no-toml", "no-utf8", "no-file"],
+    ids=["no-toml", "no-quotes", "no-quotes-address", "no-utf8", "no-file"],
 )
 def test_a_file_that_cannot_be_read_is_reported_in_one_line(
     tmp_path: Path, content: bytes | None, message: str

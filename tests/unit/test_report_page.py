@@ -356,6 +356,23 @@ def test_a_note_has_a_label() -> None:
     assert "Note: the restore did not finish" in Page(render(outcome)).text("main")
 
 
+def test_several_notes_are_one_list() -> None:
+    outcome = healthy()
+    outcome.targets[0].notes = ["first", "second"]
+    page = Page(render(outcome))
+    assert [text for _, text in page.all("li") if text in ("first", "second")] == ["first", "second"]
+    assert "Note:" not in page.text("main")
+
+
+def test_a_fix_of_several_lines_has_the_whole_width() -> None:
+    outcome = rule_missing()
+    failed = next(result for result in outcome.results if result.check == "ROUTE-02")
+    assert failed.diagnosis is not None
+    failed.diagnosis.remedy = ["patch /etc/network/interfaces <<'EOF'\n+    mtu 1400\nEOF"]
+    boxes = [attributes["class"] for attributes, _ in Page(render(outcome)).all("div") if "class" in attributes]
+    assert [name for name in boxes if name.startswith("remedy")][0:1] == ["remedy of-lines"]
+
+
 def test_an_interrupted_run_says_so() -> None:
     assert "interrupted by SIGINT" in sample_page("interrupted").text("header")
 
@@ -493,7 +510,7 @@ def test_without_packets_the_kernel_is_called_as_witness_only() -> None:
     outcome.results = [result for result in outcome.results if result.check != "EGRESS-01"]
     text = verdict_sentence(outcome.targets[0], outcome.results).text
     assert text.startswith("Egress by wlan0 was not tested")
-    assert "The kernel's own decision: table 200" in text
+    assert "The routing decision: table 200" in text
 
 
 def test_a_probe_seen_twice_counts_once() -> None:

@@ -93,7 +93,7 @@ def test_a_mistake_is_said_before_anything_starts(arguments: list[str], mistake:
 
 def test_outside_of_a_virtual_machine_such_a_lab_says_how_to_start_one() -> None:
     (spec,) = parse_labs("vm:vlan")
-    with pytest.raises(TargetUnavailable, match=r"\./viacheck --lab vm:vlan starts one"):
+    with pytest.raises(TargetUnavailable, match=r"viacheck --lab vm:vlan starts one"):
         spec.open()
 
 

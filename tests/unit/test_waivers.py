@@ -83,7 +83,7 @@ def test_an_ended_waiver_is_named() -> None:
     [
         ({}, "site.toml: waive[1]: neither check nor diagnosis is given; allowed: exactly one of them"),
         ({"check": "ROUTE-02", "diagnosis": "X"}, "site.toml: waive[1]: both check and diagnosis are given"),
-        ({"check": "route-2"}, "waive[0].check: found 'route-2'; allowed: the id of a check, such as 'ROUTE-07'"),
+        ({"check": "route-2"}, "waive[1].check: found 'route-2'; allowed: the id of a check, such as 'ROUTE-07'"),
         ({"check": "ROUTE-02", "until": 20261231}, "a date is year, month and day: 2026-12-31"),
         ({"check": "ROUTE-02", "until": datetime.datetime(2026, 12, 31, 9)}, "a date is year, month and day"),
         ({"check": "ROUTE-02", "reason": ""}, "allowed: 1 to 500 characters"),

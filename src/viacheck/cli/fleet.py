@@ -30,7 +30,7 @@ STATUS_BY_SIGNAL = {"SIGINT": ExitStatus.INTERRUPTED, "SIGTERM": ExitStatus.TERM
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Define the sub-commands and their options."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="run|report")
     report = actions.add_parser("report", help="make one report of results that are there")
     report.add_argument("folder", type=Path, metavar="DIR", help="the folder of the results: */result.json, NAME.json")
     run_ = actions.add_parser("run", help="check many hosts over OpenSSH, and make one report")

@@ -6,6 +6,7 @@ A sub-command is a module of this package with ``configure(parser)`` and ``run(o
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import os
 import sys
@@ -48,6 +49,9 @@ CHECKOUT_COMMANDS = {
 """Sub-commands that work on the files of a checkout."""
 PYTEST_COMMANDS = {"run": CHECKS, "tests": ROOT / "tests"}
 """Commands whose options are pytest's and the plugin's, with the folder that they run without a path."""
+SAME_AS_OPTION = {"help": "--help", "version": "--version", "-V": "--version"}
+"""What people type for an option; to pytest, -V would be its own version."""
+NO_SPACE = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 DROPPED_VARIABLES = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "LD_PRELOAD")
 """Variables of the caller that would change which code runs, beside Python's own."""
 COLLECT_AFTER = 50_000
@@ -86,10 +90,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
-        # The reader of the output has ended, as `head` does. Python would complain when it flushes at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of the output has ended, as `head` does.
+        _discard_output()
+        return ExitStatus.FAILED
+    except OSError as error:
+        if error.errno not in NO_SPACE or error.filename is not None:
+            raise
+        _discard_output()
+        print_error("viacheck", f"the output cannot be written: {error.strerror}")
         return ExitStatus.FAILED
     return status
+
+
+def _discard_output() -> None:
+    """Write no more to standard output: Python would complain when it flushes at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ignore_callers_settings() -> None:
@@ -116,7 +131,9 @@ def _dispatch(arguments: list[str]) -> int:
     if first in pytest_commands:
         return _run_pytest(first, arguments[1:])
     commands = COMMANDS | (CHECKOUT_COMMANDS if IS_CHECKOUT else {})
-    if first in commands or first in ("-h", "--help", "--version"):
+    if first in SAME_AS_OPTION and not os.path.exists(first):
+        arguments = [SAME_AS_OPTION[first], *arguments[1:]]
+    if first in commands or (arguments and arguments[0] in ("-h", "--help", "--version")):
         return _run_command(commands, arguments)
     if not first or first.startswith(("-", "@")) or _is_path(first):
         return _run_pytest("run", arguments)

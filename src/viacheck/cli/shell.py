@@ -47,7 +47,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--site", metavar="FILE", help="the site file that the lab 'blank' is built from")
     parser.add_argument("--agent", metavar="NAME", help="the agent, if the site file has several")
     parser.add_argument("lab", metavar="LAB", help="the lab, and faults to add to it")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this instead of a shell")
+    command = parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="COMMAND", help="run this instead of a shell"
+    )
+    # argparse would name it among what is missing when LAB is.
+    command.required = False
 
 
 def run(options: argparse.Namespace) -> int:

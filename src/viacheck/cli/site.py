@@ -173,21 +173,24 @@ def _take_snapshot(container: str | None, netns: str | None) -> tuple[Snapshot, 
             try:
                 path = netns
                 agent = Namespace("agent", host.call(lambda: open_netns(path)))
+                opened.callback(agent.close)
+                agent.call(lambda: None)
             except NotANamespace as error:
                 raise UsageError(str(error)) from None
+            except PermissionError:
+                raise UsageError(f"--netns: {netns}: entering a network namespace needs root") from None
         else:
             try:
                 engine = read_engine(container=container)
                 if engine.container is not None:
                     agent = container_namespace(engine.container.pid, engine.container.name)
+                    opened.callback(agent.close)
             except ContainerMissing as error:
                 raise UsageError(str(error)) from error
             except EngineProblem as error:
                 problems.append(Problem(what="engine", reason=str(error)))
             except NotANamespace as error:
                 problems.append(Problem(what="agent", reason=str(error)))
-        if agent is not None:
-            opened.callback(agent.close)
         snapshot = take_snapshot(host, agent, engine, problems)
         target = _find_target(agent or host, snapshot)
     unread = snapshot.problem("routes") or snapshot.problem("rules")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import os
 import re
 import secrets
 import shlex
@@ -154,7 +156,8 @@ def _record(folder: Path, mebibytes: int) -> Iterator[RecordFile]:
     except RecordInUse as error:
         raise UsageError(str(error)) from None
     except OSError as error:
-        raise UsageError(f"--state-dir: {error.filename or folder}: {error.strerror}") from None
+        root = "; a watch needs root" if error.errno == errno.EACCES and os.geteuid() != 0 else ""
+        raise UsageError(f"--state-dir: {error.filename or folder}: {error.strerror}{root}") from None
     with contextlib.closing(record):
         yield record
 
@@ -199,6 +202,9 @@ def _watch(spec: TargetSpec, folder: Path, record: RecordFile, options: argparse
                     start, entry = _start(target, recording, now, options), {"t": now, "kind": "start"}
                     save_start(folder, start)
                 _announce(spec, target, start, folder, resumed=resumed)
+            except OSError as error:
+                raise UsageError(f"cannot begin to watch: {error.strerror or error}") from None
+            try:
                 recording.run(entry, start.until_ns)
             except OSError as error:
                 raise CommandFailed(f"cannot watch: {error.strerror or error}") from None

@@ -61,7 +61,7 @@ class DisruptionPlan:
             f"{whose}this host's network will be interrupted and then restored to its present state:",
             *(f"  {event.subject}: {event.text}, at most {event.seconds:g} s" for event in self.events),
             f"  a watchdog restores it after {self.timeout(0):g} s at the latest (later with thousands of routes), "
-            "'./viacheck restore' by hand",
+            "'viacheck restore' by hand",
         ]
 
 
@@ -215,7 +215,7 @@ def _restore_text(result: RestoreResult, timeout: float) -> str:
     if result.unclear:
         foreign += f"; restored, although something else may have removed or set it: {'; '.join(result.unclear)}"
     if result.equal:
-        unmarked = f"; {result.unmarked}: '--forget' of './viacheck restore' deletes it" if result.unmarked else ""
+        unmarked = f"; {result.unmarked}: '--forget' of 'viacheck restore' deletes it" if result.unmarked else ""
         return f"the host was restored within {result.seconds:.1f} s and equals its saved state{unmarked}{foreign}"
     difference = "; ".join(result.difference)
-    return f"the host could NOT be restored: {difference}; './viacheck restore' tries again{foreign}"
+    return f"the host could NOT be restored: {difference}; 'viacheck restore' tries again{foreign}"

@@ -81,7 +81,7 @@ def guard(
     try:
         path = os.path.join(folder, UNFINISHED)
         if os.path.exists(path):
-            raise GuardRefused(f"{path}: an earlier run was not undone; './viacheck restore' does it")
+            raise GuardRefused(f"{path}: an earlier run was not undone; 'viacheck restore' does it")
         saved = _read(namespace, interfaces, tables, command, reconfigures)
         watchdog = _arm(namespace, lock, saved, path, timeout)
         lock.write_holder(pid=os.getpid(), command=command, since=saved.saved, watchdog=watchdog.pid)

@@ -28,8 +28,8 @@ def pending_restore(state_dir: str | None = None) -> str | None:
     except NoSavedState as error:
         return f"an earlier run was not undone, and its state cannot be read: {error}"
     return (
-        f"an earlier run that changed {', '.join(saved.interfaces)} was not undone: './viacheck restore' restores the "
-        f"state saved at {saved.saved}, './viacheck restore --forget' leaves the network as it is"
+        f"an earlier run that changed {', '.join(saved.interfaces)} was not undone: 'viacheck restore' restores the "
+        f"state saved at {saved.saved}, 'viacheck restore --forget' leaves the network as it is"
     )
 
 

@@ -200,7 +200,9 @@ def default_exits(host: NetworkState) -> list[DefaultExit]:
 def _agent_lines(snapshot: Snapshot, container: str | None, netns: str | None) -> Iterator[str]:
     yield "[agent]"
     if netns is not None:
-        yield f"netns = {toml_text(netns)}  # the number in /proc/NUMBER changes when the process restarts"
+        of_process = re.match(r"/proc/\d+/", netns)
+        remark = "  # the number in /proc/NUMBER changes when the process restarts" if of_process else ""
+        yield f"netns = {toml_text(netns)}{remark}"
     elif container is not None:
         yield f"container = {toml_text(container)}"
     else:

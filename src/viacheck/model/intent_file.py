@@ -6,6 +6,7 @@ Each mistake is one line with the file, the key, the value found there and what 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import types
 import typing
@@ -54,14 +55,27 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         IntentError: the file cannot be read, or is not TOML.
     """
+    text = ""
     try:
-        return tomllib.loads(read_file(path, LARGEST_SITE).decode())
+        text = read_file(path, LARGEST_SITE).decode()
+        return tomllib.loads(text)
     except OSError as error:
         raise IntentError([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise IntentError([f"{path}: not UTF-8 text (byte {error.start}); a site file is TOML in UTF-8"]) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise IntentError([f"{path}: not TOML: {error}"]) from None
+        raise IntentError([f"{path}: not TOML: {error}{_unquoted(text, str(error))}"]) from None
+
+
+def _unquoted(text: str, error: str) -> str:
+    """Return a hint for a line whose value lacks its quotes, the most frequent mistake; else nothing.
+
+    tomllib stops at the first letter of a word, and behind the first two parts of an address.
+    """
+    number = re.search(r"\(at line (\d+), column \d+\)$", error)
+    line = text.split("\n")[int(number[1]) - 1] if number is not None else ""
+    unquoted = re.fullmatch(r"\s*([\w-]+)\s*=\s*([A-Za-z0-9/][\w.:/-]*)\s*(?:#.*)?", line)
+    return f"; text stands between quotes: {unquoted[1]} = {toml_text(unquoted[2])}" if unquoted is not None else ""
 
 
 def refuse_special_file(intent: Intent, key: str) -> None:
@@ -173,8 +187,8 @@ def _places(key: str) -> list[str]:
 
 
 def _dotted(path: list[str | int]) -> str:
-    """Return a key of the file as TOML writes it, and an entry of a list with its number from 0."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{shortened(toml_key(step))}" for step in path)
+    """Return a key of the file as TOML writes it, and an entry of a list with its number from 1."""
+    text = "".join(f"[{step + 1}]" if isinstance(step, int) else f".{shortened(toml_key(step))}" for step in path)
     return text.removeprefix(".")
 
 

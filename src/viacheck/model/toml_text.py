@@ -19,8 +19,8 @@ def toml_key(name: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a wrong value for a message, shortened where it is long."""
-    return shortened(repr(value))
+    """Return a wrong value for a message, shortened where it is long; a truth value as TOML writes it."""
+    return str(value).lower() if isinstance(value, bool) else shortened(repr(value))
 
 
 def shortened(text: str) -> str:

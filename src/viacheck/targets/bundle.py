@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
     from viacheck.packets.traffic_tests import TrafficTests
 
-NEEDS_PACKETS = "packets, which a bundle does not hold: run ./viacheck --local on the host itself"
+NEEDS_PACKETS = "packets, which a bundle does not hold: run viacheck --local on the host itself"
 
 
 class PacketsNeeded(Exception):
@@ -77,7 +77,7 @@ class BundleTarget:
     def kernel_decision(self, protocol: TransportProtocol) -> KernelDecision:
         """Return the routing model's decision, as a bundle has no kernel."""
         model = self.resolved.agent_decision(protocol)
-        text = f"routing model, as a bundle has no kernel to ask: {model}"
+        text = f"{model} (by the routing model: a bundle has no kernel to ask)"
         answer = KernelAnswer(model.outcome, model.interface, model.table, text, None)
         return KernelDecision(answer, model.evidence())
 
