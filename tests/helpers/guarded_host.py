@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -86,8 +87,14 @@ class GuardedHost:
         for line in _BUILD.splitlines():
             self.ip(line)
         until(lambda: "tentative" not in self.ip("-6 address show"), "the addresses are usable")
+        # The kernel sets the local route of an address from a queue of its own, also where it looks for no duplicate.
+        until(self._has_local_routes, "every address has its local route")
         for name in ("all", "up0", "wl0"):
             self.namespace.call(lambda name=name: _write(f"/proc/sys/net/ipv6/conf/{name}/accept_dad", "1"))  # type: ignore[misc]
+
+    def _has_local_routes(self) -> bool:
+        addresses = set(re.findall(r"inet6 (\S+)/", self.ip("-6 address show")))
+        return addresses <= set(re.findall(r"^local (\S+) ", self.ip("-6 route show table local"), re.MULTILINE))
 
     def ip(self, words: str) -> str:
         """Have iproute2 do something, and return what it says."""
