@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -91,6 +92,14 @@ def test_recovery_is_counted_from_the_events_end_and_the_figures_are_exact() -> 
         disruption_text(disruption_result(stream("rrr" + "LLLL" + "..." + "rrrrrr")))
         == "leaks 4 packets over 30 ms, then recovers in 20 ms"
     )
+
+
+def test_in_a_lab_a_recovery_takes_no_longer_than_its_probes() -> None:
+    late = [replace(result, time=result.time * 100) for result in stream("rrr" + "......" + "rrrrr")]
+    assert flow_result(late, 0.0).recovery == pytest.approx(6.0)
+    assert flow_result(late, 0.0, PACE).recovery == pytest.approx(6 * PACE)
+    at_pace = stream("rrr" + "......" + "rrrrr")
+    assert flow_result(at_pace, 0.005, PACE).recovery == flow_result(at_pace, 0.005).recovery
 
 
 def test_what_was_recovered_at_before_the_event_had_ended_took_no_time() -> None:
