@@ -82,9 +82,12 @@ def _lost_rules(now: NetworkState, booted: NetworkState) -> Iterator[Loss]:
 
 def _lost_routes(now: NetworkState, booted: NetworkState) -> Iterator[Loss]:
     present, interfaces = {_key(route) for route in booted.routes}, {link.name for link in booted.links}
+    # NetworkManager counts the metrics of its devices in the order in which a boot activates them.
+    at_any_metric = {_identity(replace(route, metric=0)) for route in booted.routes}
     for route in now.routes:
         on_copy = all(hop.interface in interfaces for hop in route.nexthops)
-        if on_copy and route.protocol not in _IN_NO_FILE and _key(route) not in present:
+        there = _key(route) in present or _identity(replace(route, metric=0)) in at_any_metric
+        if on_copy and route.protocol not in _IN_NO_FILE and not there:
             yield route_text(route), route_argv("add", route)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from viacheck.analysis.disruption_text import disruption_text, flow_text, leak_text
 from viacheck.disruption.flow_results import SETTLED, flow_result, probe_result, thinned
-from viacheck.model.egress_changes import EgressState
+from viacheck.model.egress_changes import EgressChanges, EgressState
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import (
@@ -93,6 +94,14 @@ def test_recovery_is_counted_from_the_events_end_and_the_figures_are_exact() -> 
     )
 
 
+def test_in_a_lab_a_recovery_takes_no_longer_than_its_probes() -> None:
+    late = [replace(result, time=result.time * 100) for result in stream("rrr" + "......" + "rrrrr")]
+    assert flow_result(late, 0.0).recovery == pytest.approx(6.0)
+    assert flow_result(late, 0.0, PACE).recovery == pytest.approx(6 * PACE)
+    at_pace = stream("rrr" + "......" + "rrrrr")
+    assert flow_result(at_pace, 0.005, PACE).recovery == flow_result(at_pace, 0.005).recovery
+
+
 def test_what_was_recovered_at_before_the_event_had_ended_took_no_time() -> None:
     assert flow_result(stream("rrr" + ".." + "rrrrrrrrr"), 0.05).recovery == 0.0
 
@@ -111,6 +120,14 @@ def test_a_recovery_of_the_old_flow_only_is_no_recovery() -> None:
 @pytest.mark.parametrize(("within", "survived"), [(5.0, True), (0.03, True), (0.01, False)])
 def test_survived_means_recovered_in_time(within: float, survived: bool) -> None:
     assert disruption_result(stream("rrr" + "......." + "rrrrr")).survived(within) is survived
+
+
+@pytest.mark.parametrize(("metric", "lost"), [(100, 0), (4278198273, 1)])
+def test_a_route_may_have_another_metric_in_the_same_place(metric: int, lost: int) -> None:
+    """NetworkManager's routes have 100 or 101, by the order in which a boot activates its devices."""
+    backstop = Route(family=4, table=200, destination="0.0.0.0/0", type="unreachable", metric=4278198272)
+    before, after = (replace(BEFORE, routes=(replace(ROUTE, metric=it), backstop)) for it in (101, metric))
+    assert len(EgressChanges(states=(before, after)).routes_lost) == lost
 
 
 @pytest.mark.parametrize(

@@ -47,12 +47,14 @@ def settled(probe_results: Sequence[ProbeResult]) -> bool:
     return len(probe_results) >= SETTLED and all(result.outcome == "as-intended" for result in probe_results[-SETTLED:])
 
 
-def flow_result(probe_results: Sequence[ProbeResult], ended: float) -> FlowResult:
+def flow_result(probe_results: Sequence[ProbeResult], ended: float, tick: float | None = None) -> FlowResult:
     """Classify one flow of one family.
 
     Args:
         probe_results: at least one, in order of time, from before the event on.
         ended: when the event had ended, in seconds since it began.
+        tick: the seconds from probe to probe of a machine that keeps the pace: a recovery takes no longer than its
+            probes, as a lab is as slow as the machine. None: the clock counts, as on a live host.
     """
     counts = Counter(result.outcome for result in probe_results)
     leaked = [result for result in probe_results if result.outcome == "leaked"]
@@ -65,6 +67,8 @@ def flow_result(probe_results: Sequence[ProbeResult], ended: float) -> FlowResul
         kind = FlowKind.LEAKS_THEN_RECOVERS if leaked else FlowKind.RECOVERS
         recovered_at = probe_results[wrong[-1] + 1].time
         recovery = max(0.0, recovered_at - ended)
+        if tick is not None:
+            recovery = min(recovery, tick * sum(ended < result.time <= recovered_at for result in probe_results))
     else:
         last = {result.outcome for result in probe_results[-SETTLED:]}
         if "leaked" in last:

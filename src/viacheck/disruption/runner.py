@@ -22,7 +22,7 @@ from viacheck.disruption.controls import (
 from viacheck.disruption.egress_state import read_addresses, read_agent_default, read_egress
 from viacheck.disruption.events import REBOOT
 from viacheck.disruption.flow_results import SETTLED, flow_result, settled
-from viacheck.disruption.probe_stream import ProbeStream, StreamFlow, source_flows, stream_flows
+from viacheck.disruption.probe_stream import TICK, ProbeStream, StreamFlow, source_flows, stream_flows
 from viacheck.disruption.timeline_evidence import Moment, probe_text, timeline_evidence
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
@@ -40,6 +40,8 @@ LAB_TICKS: Mapping[str | None, int] = {"netns": 200, "engine": 300, "host": 300,
 """By flavour, the ticks for which packets are watched after an event in a lab, where a recovery follows at once. Ticks
 and not seconds, because a busy machine is slow in everything. A container asks for its gateway's MAC address once a
 second (retrans_time_ms), a namespace of a lab more often."""
+LAB_WATCH = 60.0
+"""Seconds after which that watch ends on the busiest machine, on which the kernel needs ten to notice a carrier."""
 SETTLE_TICKS = 200
 """Ticks for the egress to be as intended before the event, and once more at the end of the watch after it."""
 EVENT_TIMEOUT, LAB_EVENT_TIMEOUT = 60.0, 180.0
@@ -207,7 +209,11 @@ class DisruptionRun:
 
     @property
     def _timeout(self) -> float:
-        return LAB_EVENT_TIMEOUT if self.judged.kind == "lab" else EVENT_TIMEOUT
+        return LAB_EVENT_TIMEOUT if self._in_lab else EVENT_TIMEOUT
+
+    @property
+    def _in_lab(self) -> bool:
+        return self.judged.kind == "lab"
 
     def _tick(self, done: Future[None]) -> bool:
         """Notify the event of one more tick; return whether the event is over."""
@@ -230,8 +236,9 @@ class DisruptionRun:
         """Watch until every flow has recovered or the limit is reached, and classify the flows."""
         ended = (self.ended_ns - self.begin_ns) / 1e9
         if failure is None:
-            ticks = LAB_TICKS[self.judged.flavour] if self.judged.kind == "lab" else math.inf
-            last, within = self.stream.ticks + ticks, seconds(self.judged.intent.egress.recover_within)
+            ticks = LAB_TICKS[self.judged.flavour] if self._in_lab else math.inf
+            last = self.stream.ticks + ticks
+            within = LAB_WATCH if self._in_lab else seconds(self.judged.intent.egress.recover_within)
             self.stream.run(
                 lambda: (self._recovered(judged, ended) and self._restored()) or self.stream.ticks >= last, within
             )
@@ -245,7 +252,8 @@ class DisruptionRun:
         not_proven = self.stream.end()
         resolved = self.judged.resolved
         probe_results = [self._probe_results(flow) for flow in judged]
-        flow_results = tuple(flow_result(results, ended) for results in probe_results)
+        tick = TICK if self._in_lab else None
+        flow_results = tuple(flow_result(results, ended, tick) for results in probe_results)
         unproven = {
             interface: reason for interface, reason in not_proven.items() if interface in resolved.egress_interfaces
         }

@@ -88,7 +88,7 @@ def finish(
 
 
 def _last_output(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-    """Return what a killed command has written; its pipes are closed, whoever else holds them."""
+    """Return what a killed command has written; its pipes are closed, even if a child holds them."""
     try:
         return process.communicate(timeout=LAST_OUTPUT_WITHIN)
     except subprocess.TimeoutExpired as error:

@@ -68,7 +68,11 @@ class EgressChanges:
 
     @property
     def routes_lost(self) -> list[Route]:
-        """Return the routes that were present before the event and are missing after it, moved routers considered."""
+        """Return the routes that were present before the event and are missing after it, moved routers considered.
+
+        A route may have another metric, in the same place among the routes to its destination: NetworkManager counts
+        its devices from 100 on, in the order in which a boot or its restart activates them.
+        """
         if not self.states:
             return []
         present = {_route_identity(route) for route in self.states[-1].routes}
@@ -77,7 +81,24 @@ class EgressChanges:
             for route in self.states[0].routes
             if not present & {_route_identity(route), _route_identity(self._follow_router(route))}
             and (self.only_table is None or route.nexthops)
+            and not self._has_another_metric(route)
         ]
+
+    def _has_another_metric(self, route: Route) -> bool:
+        before, after = self.states[0].routes, self.states[-1].routes
+        present = {_route_identity(kept) for kept in after}
+        others = [
+            other.metric
+            for other in before
+            if (other.family, other.table, other.destination) == (route.family, route.table, route.destination)
+            and _route_identity(other) in present
+        ]
+        wanted = {_route_identity(route), _route_identity(self._follow_router(route))}
+        return any(
+            _route_identity(replace(found, metric=route.metric)) in wanted
+            and all((found.metric < other) == (route.metric < other) for other in others)
+            for found in after
+        )
 
     @property
     def stale_routes(self) -> list[Route]:
