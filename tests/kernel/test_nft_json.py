@@ -27,6 +27,11 @@ table ip nat {
 }
 table inet filter {
     set lans { type ipv4_addr; flags interval; elements = { 10.0.0.1-10.0.0.9, 10.1.0.0/16 }; }
+    set services {
+        type ipv4_addr . inet_proto . inet_service; flags interval
+        elements = { 192.0.2.0/24 . tcp . 443, 192.0.2.7-192.0.2.9 . udp . 5000-6000 }
+    }
+    map by-port { type inet_service : ipv4_addr; elements = { 80 : 10.1.0.1, 81 : 10.1.0.2 }; }
     set leased { type ipv4_addr; flags timeout; elements = { 192.0.2.4 timeout 1h }; }
     chain helper {
         return
@@ -67,6 +72,27 @@ table inet filter {
         meta mark set 1 ct mark set numgen inc mod 2
         numgen random mod 10 vmap { 0-6 : drop, 7-9 : jump helper }
     }
+    chain concatenated {
+        ip daddr . meta l4proto . th dport @services drop
+        ip daddr . tcp dport != { 10.0.0.1 . 80, 10.0.0.2 . 443 } accept
+        iifname . ip saddr . meta mark vmap { "eth0" . 10.0.0.1 . 0x1 : drop, "wlan0" . 10.0.0.2 . 0x2 : goto helper }
+        ip saddr . ip daddr vmap { 10.0.0.1 . 10.0.0.2 : drop, * : accept }
+        ip saddr . icmp type { 10.0.0.1 . echo-request } ct state . ip saddr { new . 10.0.0.1 } drop
+        ether saddr . ip saddr { 02:00:00:00:00:01 . 10.0.0.1 } drop
+        meta mark set ip saddr map { 10.0.0.1 : 0x1, 10.0.0.2 : 0x2 }
+        ct mark set iifname . ip saddr map { "eth0" . 10.0.0.1 : 0x1 }
+        meta mark set meta mark . ip saddr map { 0x1 . 10.0.0.1 : 0x2 }
+        th dport 53 drop
+        meta l4proto { tcp, udp } th dport 53 drop
+    }
+    chain to {
+        type nat hook prerouting priority dstnat; policy accept;
+        dnat ip to tcp dport map @by-port
+        dnat ip to tcp dport map { 90 : 10.1.0.9 }
+        dnat ip to ip daddr . tcp dport map { 10.0.0.1 . 80 : 10.1.0.1 . 8080 }
+        tcp dport 1 dnat ip to 10.0.0.1:80
+        dnat ip to 10.0.0.1-10.0.0.5
+    }
 }
 """
 
@@ -106,7 +132,8 @@ def test_both_readers_return_the_same(host: Namespace) -> None:
     text = {(c.table, c.name): c for c in parse_nft_json(said.stdout)}
     assert set(kernel) == set(text)
     for key, chain in text.items():
-        assert shown(chain) == shown(kernel[key])
+        for read, again in zip(shown(chain), shown(kernel[key]), strict=True):
+            assert read == again
     unread = [
         match for chain in text.values() for rule in chain.rules for match in rule.matches if match.field == "unknown"
     ]

@@ -287,7 +287,7 @@ def test_a_ruleset_of_nfts_own_is_taken_apart(host: Namespace) -> None:
     assert rules[8].matches == (match("source", "0.0.0.0/0"), match("dst-type", "local"))
     assert rules[9].matches[-1] == match("icmp-type", "8")
     assert (rules[10].verdict, rules[10].set_mark) == (None, "0x300/0xff00")
-    assert rules[11].matches[-1].field == "unknown"
+    assert rules[11].matches == (match("protocol", "6"), match("set", "destination=10.0.0.1/32 dport=80"))
     assert rules[12].matches == (match("ctmark", "0x1/0xff"),)
     assert [(rule.set_mark, rule.set_ctmark) for rule in rules[12:]] == [
         ("copy 0xffffffff/0xffffffff", None),

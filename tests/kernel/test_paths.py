@@ -1,7 +1,8 @@
 """The path model against real packets: random rules, routes, marks, NAT and forward chains on a lab's host.
 
 From seed FLOW_MARKS on, rules of nftables and iptables mark flows and change destinations as well; from MESSAGE_TYPES
-on they ask for types of ICMP and for the TTL.
+on they ask for types of ICMP and for the TTL; from CONCATENATIONS on for several fields at once, for MAC addresses, and
+they take verdicts, marks and addresses out of maps.
 Each random host is a lab with random commands typed on it. Its snapshot is read, the model traces random packets of the
 agent, and the same packets are sent and watched on every interface. The model's egress, source and answer must equal
 what the captures saw. VIACHECK_RANDOM_HOSTS sets how many hosts a run tries; a seed that ever differed is in SEEDS.
@@ -9,6 +10,7 @@ what the captures saw. VIACHECK_RANDOM_HOSTS sets how many hosts a run tries; a 
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from random import Random
@@ -32,9 +34,11 @@ PACKETS = 12
 """Packets for each host."""
 SEEDS: tuple[int, ...] = (172, 200_025, 200_053, 200_078, 200_145)
 """Seeds at which the model once differed from the packets."""
-FLOW_MARKS, UNTRACKED, MESSAGE_TYPES = 100_000, 200_000, 300_000
+FLOW_MARKS, UNTRACKED, MESSAGE_TYPES, CONCATENATIONS = 100_000, 200_000, 300_000, 400_000
 """The first of the seeds whose hosts mark flows, too; of those with packets that conntrack does not see, with marks of
-chains for NAT, and with sets; and of those with rules for types of ICMP and for the TTL."""
+chains for NAT, and with sets; of those with rules for types of ICMP and for the TTL; and of those with concatenations,
+maps, and sets of MAC addresses."""
+FAMILIES = (0, FLOW_MARKS, UNTRACKED, MESSAGE_TYPES, CONCATENATIONS)
 ANSWERING = "198.51.100.1"
 TIMEOUT = 0.25
 """Seconds for an answer: every answer of a lab takes less than a hundredth of it."""
@@ -213,6 +217,40 @@ def _by_set(random: Random) -> tuple[str, ...]:
     return ("iptables", "-t", table, "-I", chain, "-m", "set", *asks, *effect.split())
 
 
+def _concatenated(random: Random, mac: str) -> tuple[str, ...]:
+    add = ("nft", "add", "rule", "ip", "rnd")
+    prefix, other = random.sample(PREFIXES[:4], 2)
+    to, instead = random.sample(DESTINATIONS, 2)
+    protocol, port, uplink = random.choice(["tcp", "udp"]), str(random.choice(PORTS)), random.choice(list(GATEWAYS))
+    verdict = random.choice(["drop", "accept", "return", "jump marked"])
+    services = f"{{ {prefix} . {protocol} . {port}, {other} . udp . 5000-6000, {to} . udp . 1-65535 }}"
+    return random.choice(
+        [
+            (*add, "pre", f"ip daddr . meta l4proto . th dport {services} meta mark set 1"),
+            (*add, "pre", f"ip daddr . {protocol} dport != {{ {to} . {port}, {instead} . 33434 }} meta mark set 2"),
+            (*add, "pre", f"ip daddr . ip protocol . th dport {services} drop"),
+            (*add, "pre", f'iifname . ip daddr vmap {{ "docker0" . {to} : {verdict}, "{uplink}" . {to} : drop }}'),
+            (*add, "pre", f"ip saddr . ip daddr vmap {{ 172.17.0.2 . {to} : accept, * : {verdict} }}"),
+            (*add, "pre", f"meta mark set ip daddr map {{ {to} : 0x1, {instead} : 0x2 }}"),
+            (*add, "pre", f"meta mark set ip daddr . meta l4proto map {{ {to} . tcp : 0x1, {instead} . udp : 0x2 }}"),
+            (*add, "pre", f"ct mark set ip daddr map {{ {to} : 0x1 }} meta mark set ct mark"),
+            (*add, "pre", f"ether saddr . ip daddr {{ {mac} . {to}, 02:00:00:00:00:99 . {instead} }} meta mark set 1"),
+            (*add, "pre", f"ether saddr {mac} th dport {port} meta mark set 2"),
+            (*add, "passing", f'oifname . ip daddr . {protocol} dport {{ "{uplink}" . {to} . {port} }} drop'),
+            (*add, "passing", f"ip daddr . udp dport vmap {{ {to} . {port} : {verdict}, {instead} . 33434 : drop }}"),
+            (*add, "passing", f"ct state . ip saddr {{ established . {to}, new . 172.17.0.2 }} meta l4proto tcp drop"),
+            (*add, "to", f'iifname "docker0" dnat to {protocol} dport map {{ {port} : {to}, 1 : {instead} }}'),
+            (*add, "to", f'iifname "docker0" dnat to ip daddr . udp dport map {{ {to} . {port} : {instead} }}'),
+            (*add, "post", f'ip saddr . ip daddr {{ 172.17.0.2 . {to} }} oifname "{uplink}" accept'),
+            (*add, "pre", "ether saddr @macs meta mark set 1"),
+            (*add, "early", "ether saddr != @macs notrack"),
+            (*add, "passing", f"ether saddr . ip saddr . meta l4proto {{ {mac} . 172.17.0.2 . {protocol} }} drop"),
+            ("iptables", "-t", "mangle", "-A", "PREROUTING", *random.choice([(), ("-p", protocol)]), "-m", "mac",
+             *random.choice([(), ("!",)]), "--mac-source", mac, "-j", "MARK", "--set-mark", "0x1"),
+        ]
+    )  # fmt: skip
+
+
 def _destination_nat(random: Random) -> tuple[str, ...]:
     to, protocol, port = random.choice(DESTINATIONS), random.choice(["tcp", "udp"]), str(random.choice(PORTS))
     pre = ("nft", "add", "rule", "ip", "rnd", "to")
@@ -295,9 +333,7 @@ def differs(path: Path, evidence: PacketsEvidence, egress_interfaces: tuple[str,
 
 @pytest.mark.parametrize(
     "seed",
-    dict.fromkeys(
-        [*SEEDS, *(first + n for first in (0, FLOW_MARKS, UNTRACKED, MESSAGE_TYPES) for n in range(RANDOM_HOSTS))]
-    ),
+    dict.fromkeys([*SEEDS, *(first + n for first in FAMILIES for n in range(RANDOM_HOSTS))]),
 )
 def test_the_model_says_what_packets_do(seed: int) -> None:
     random = Random(seed)
@@ -316,6 +352,16 @@ def test_the_model_says_what_packets_do(seed: int) -> None:
             typed += [Change("host", _by_set(random)) for _ in range(random.randint(1, 3))]
         if seed >= MESSAGE_TYPES and name != "macvlan":
             typed += [Change("host", _message_type(random)) for _ in range(random.randint(2, 5))]
+        if seed >= CONCATENATIONS and name != "macvlan":
+            (link,) = json.loads(lab.agent.namespace.run(["ip", "-j", "link", "show", "dev", "eth0"]).stdout)
+            mac = link["address"]
+            known = random.choice([mac, "02:00:00:00:00:99"])
+            commands = (
+                "add chain ip rnd marked; add rule ip rnd marked meta mark set 2",
+                f"add set ip rnd macs {{ type ether_addr; elements = {{ 02:00:00:00:00:98, {known} }}; }}",
+            )
+            typed += [Change("host", ("nft", command)) for command in commands]
+            typed += [Change("host", _concatenated(random, mac)) for _ in range(random.randint(3, 6))]
         for change in typed:
             _type(lab, change)
         resolved = ResolvedIntent(target.intent, target.read_state())

@@ -81,7 +81,7 @@ def icmp_type_of(selector: Selector, selectors: Iterable[Selector]) -> int | Non
 
 def values_of(match: FilterMatch, field: str) -> Iterator[str]:
     """Yield the values of a field that a condition, or an element of its set, distinguishes."""
-    if match.field == field:
+    if match.field in (field, f"th-{field}"):
         yield from match.values
     elif match.field == "set":
         for part in {part.removeprefix("!") for element in match.values for part in element.split()}:

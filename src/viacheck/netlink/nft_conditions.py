@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 from viacheck.model.address_range import networks_between
 from viacheck.model.mark_change import ALL_BITS, mark_text
+from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL, element_text
 from viacheck.model.snapshot import PACKET_TYPES, FilterMatch
 from viacheck.netlink.codec import as_string
 from viacheck.netlink.nfnetlink import NftFamily
@@ -34,7 +35,7 @@ CT_BITS = {"ctstate": CT_STATES, "ctstatus": CT_STATUS}
 """By field, the names of its bits."""
 _ALL_FLAGS = 0xFF
 _ADDRESSES = frozenset({"source", "destination"})
-_PORTS = frozenset({"sport", "dport"})
+_PORTS = frozenset({"sport", "dport", *PORTS_OF_ANY_PROTOCOL})
 _RANGES = _PORTS | {"ttl"}
 _INTERFACES = frozenset({"iif", "oif"})
 
@@ -159,6 +160,8 @@ def values_text(match: FilterMatch) -> str:
         text = ", ".join(f'"{value}"' for value in match.values)
     elif match.field in _ADDRESSES:
         text = ", ".join(value.removesuffix("/32").removesuffix("/128") for value in match.values)
+    elif match.field == "set":
+        text = ", ".join(map(element_text, match.values))
     elif match.field == "random":
         text = ", ".join(value.partition("/")[0] for value in match.values)
     else:

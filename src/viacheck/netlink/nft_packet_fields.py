@@ -95,6 +95,11 @@ _FIB_TYPE = 3
 _FIB_FIELDS = {1: ("src-type", "saddr"), 2: ("dst-type", "daddr")}
 _CT_STATE_KEY, _CT_STATUS_KEY, CT_MARK = 0, 2, 3
 _WITH_PORTS = frozenset({"6", "17", "33", "132", "136"})
+_PORTS_OF_ANY_PROTOCOL = {
+    (0, 2): PacketField("th-sport", "th sport", 2, 2),
+    (2, 2): PacketField("th-dport", "th dport", 2, 2),
+}
+"""By offset and length in the transport header; the fields are those of :mod:`viacheck.model.set_element`."""
 ICMP_TYPE_AND_CODE = "icmp-type-and-code"
 _ICMP = {("1",): "icmp", ("58",): "icmpv6"}
 
@@ -131,7 +136,8 @@ def payload_field(load: PayloadExpression, version: int | None, protocol: Filter
 def _transport_field(protocol: FilterMatch | None, offset: int, length: int) -> PacketField | None:
     """Return the field of the transport header; nft puts the condition on the protocol before it."""
     if protocol is None:
-        return None
+        # A concatenation has the protocol beside the port.
+        return _PORTS_OF_ANY_PROTOCOL.get((offset, length))
     if length == 2 and offset in (0, 2) and not protocol.negated and _WITH_PORTS.issuperset(protocol.values):
         name = "sport" if offset == 0 else "dport"
         text = protocol_text(protocol.values) if len(protocol.values) == 1 else "th"

@@ -14,6 +14,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, is_copy, mark_text, value_and_mask
+from viacheck.model.set_element import addresses_of, is_about_marks
 from viacheck.model.snapshot import FilterMatch, FilterRule
 from viacheck.netlink import nft_expressions as nft
 from viacheck.netlink.codec import MalformedMessage, as_string
@@ -36,6 +37,7 @@ from viacheck.netlink.nft_conditions import (
     values_equal,
     values_text,
 )
+from viacheck.netlink.nft_lookup import look_up
 from viacheck.netlink.nft_packet_fields import (
     CT_MARK,
     ICMP_TYPE_AND_CODE,
@@ -49,8 +51,7 @@ from viacheck.netlink.nft_packet_fields import (
     tracking_field,
     unknown_field,
 )
-from viacheck.netlink.nft_rule_state import FindSet, RuleState
-from viacheck.netlink.nft_sets import NftSet, SetElement
+from viacheck.netlink.nft_rule_state import Alternative, FindSet, MappedData, RuleState
 from viacheck.netlink.nft_xtables import match_conditions, target_effect
 
 _ETHERNET = 1
@@ -82,7 +83,7 @@ def read_rule(version: int | None, expressions: bytes, name_of: InterfaceName, f
 
 
 def filter_rules(state: RuleState, handle: int, comment: str) -> Iterator[FilterRule]:
-    """Yield the rules that were read: one, or for a verdict map one for each entry."""
+    """Yield the rules that were read: one, or for a map one for each entry."""
     matches = _with_version(state.matches, state.version)
     whole = FilterRule(
         matches=tuple(matches),
@@ -99,8 +100,15 @@ def filter_rules(state: RuleState, handle: int, comment: str) -> Iterator[Filter
     )
     if not state.alternatives:
         yield whole
-    for match, verdict, argument in state.alternatives:
-        yield replace(whole, matches=(*matches, match), verdict=verdict, argument=argument)
+    for other in state.alternatives:
+        yield replace(
+            whole,
+            matches=tuple(_with_version([*state.matches, other.match], state.version)),
+            verdict=other.verdict or whole.verdict,
+            argument=other.argument if other.verdict else whole.argument,
+            set_mark=other.set_mark or whole.set_mark,
+            set_ctmark=other.set_ctmark or whole.set_ctmark,
+        )
 
 
 def _with_version(matches: list[FilterMatch], version: int | None) -> list[FilterMatch]:
@@ -109,10 +117,7 @@ def _with_version(matches: list[FilterMatch], version: int | None) -> list[Filte
         return matches
     matches = [match for match in matches if match.field != "version"]
     separator = ":" if version == 6 else "."
-    if not any(
-        match.field in ("source", "destination") and not match.negated and any(separator in v for v in match.values)
-        for match in matches
-    ):
+    if not any(not match.negated and any(separator in address for address in addresses_of(match)) for match in matches):
         matches.insert(0, FilterMatch(field="source", values=(_EVERYTHING[version],)))
     return matches
 
@@ -151,7 +156,7 @@ def _apply(state: RuleState, expression: nft.Expression) -> None:
             elif data.verdict.name is not None:
                 state.decide(data.verdict.name, data.verdict.chain)
         case nft.LookupExpression():
-            _lookup(state, expression)
+            look_up(state, expression)
         case nft.MasqExpression():
             state.decide("masquerade")
         case nft.MatchExpression():
@@ -191,7 +196,7 @@ def _other(state: RuleState, name: str) -> None:
         # It may have loaded any register, so that no register can be relied on.
         state.fields.clear()
         state.constants.clear()
-        state.drawn.clear()
+        state.mapped.clear()
         state.unknown(name)
 
 
@@ -226,19 +231,26 @@ def _set_mark(state: RuleState, register: int) -> None:
         if is_copy(state.set_ctmark):
             state.set_ctmark = UNKNOWN
     state.set_mark = change
-    state.parts.append(f"meta mark set {change}")
+    state.parts.append(f"meta mark set {_change_text(state, register, change)}")
 
 
 def _set_flow_mark(state: RuleState, register: int) -> None:
     state.set_ctmark = _mark_change(state, register, own="ctmark", other="mark")
-    state.parts.append(f"ct mark set {state.set_ctmark}")
+    state.parts.append(f"ct mark set {_change_text(state, register, state.set_ctmark)}")
+
+
+def _change_text(state: RuleState, register: int, change: str) -> str:
+    mapped = state.mapped.get(register)
+    if mapped is None:
+        return change
+    return mapped.text_with(f"0x{int.from_bytes(octets[:4], sys.byteorder):x}" for _, octets in mapped.entries)
 
 
 def _mark_change(state: RuleState, register: int, *, own: str, other: str) -> str:
     """Return what a mark becomes that is set to a register, as :class:`FilterRule` holds it."""
     key = state.fields.get(register)
-    if register in state.drawn:
-        return drawn(int.from_bytes(octets[:4], sys.byteorder) for _, octets in state.drawn[register])
+    if register in state.mapped:
+        return _mapped_mark(state, state.mapped[register], own)
     if register in state.constants:
         return mark_text(int.from_bytes(state.constants[register][:4], sys.byteorder), ALL_BITS)
     if key is None:
@@ -249,6 +261,22 @@ def _mark_change(state: RuleState, register: int, *, own: str, other: str) -> st
     if key.field == own:
         return mark_text(key.xor, kept ^ ALL_BITS)
     return copied(kept, ALL_BITS) if key.field == other and not key.xor else UNKNOWN
+
+
+def _mapped_mark(state: RuleState, mapped: MappedData, own: str) -> str:
+    """Return the mark out of a map; for a key that is not drawn, each entry becomes an alternative of the rule."""
+    marks = [int.from_bytes(octets[:4], sys.byteorder) for _, octets in mapped.entries]
+    if mapped.is_drawn:
+        return drawn(marks)
+    if state.alternatives or any(is_about_marks(match) for match, _ in mapped.entries):
+        # The alternatives are evaluated one after the other: the mark that one sets must not choose another.
+        return UNKNOWN
+    for (match, _), mark in zip(mapped.entries, marks, strict=True):
+        change = mark_text(mark, ALL_BITS)
+        state.alternatives.append(
+            Alternative(match, set_mark=change) if own == "mark" else Alternative(match, set_ctmark=change)
+        )
+    return UNKNOWN
 
 
 def _is_whole(change: str) -> bool:
@@ -344,68 +372,29 @@ def _between(state: RuleState, key: PacketField, first: bytes, last: bytes, oper
     state.match(condition(key, values, text, negated=operator == NEQ), text)
 
 
-def _lookup(state: RuleState, lookup: nft.LookupExpression) -> None:
-    key, members = state.fields.get(lookup.source), state.find_set(lookup.set_name)
-    text = f"{key.text if key else '?'} {'!= ' if lookup.inverted else ''}@{lookup.set_name}"
-    values = [_element_values(state, key, members, element) for element in members.values] if members else []
-    if lookup.target == 0 and members is not None:
-        _verdict_map(state, key, members, values, text)
-    elif members is not None and key is not None and members.catchall is None and None not in values:
-        known = tuple(value for element in values if element for value in element)
-        match = FilterMatch(field=key.field, values=known, negated=lookup.inverted)
-        if members.description.anonymous:
-            text = f"{key.text} {'!= ' if lookup.inverted else ''}{{ {', '.join(known)} }}"
-        state.match(match, text)
-    else:
-        state.unknown(text)
-    if lookup.target:
-        state.load(lookup.target, None)
-        if key is not None and key.field == "random" and members is not None and None not in values:
-            state.drawn[lookup.target] = [
-                (FilterMatch(field=key.field, values=numbers), element.data or b"")
-                for element, numbers in zip(members.values, values, strict=True)
-                if numbers
-            ]
-
-
-def _verdict_map(
-    state: RuleState, key: PacketField | None, members: NftSet, values: list[Values | None], text: str
-) -> None:
-    """Add one alternative for each entry of a verdict map."""
-    state.parts.append(f"{text} vmap")
-    for element, element_values in zip(members.values, values, strict=True):
-        _alternative(state, condition(key, element_values, text), element)
-    if members.catchall is not None:
-        known = tuple(value for element_values in values if element_values for value in element_values)
-        others = condition(key, None if None in values else known, text, negated=True)
-        _alternative(state, others, members.catchall)
-
-
-def _alternative(state: RuleState, match: FilterMatch, element: SetElement) -> None:
-    if element.verdict is not None and element.verdict.name is not None:
-        state.alternatives.append((match, element.verdict.name, element.verdict.chain))
-
-
-def _element_values(state: RuleState, key: PacketField | None, members: NftSet, element: SetElement) -> Values | None:
-    description = members.description
-    if key is None or description.concatenated or description.key_length > (key.held + 3 & ~3):
-        return None
-    return values_between(key, element.key, element.end, state.name_of)
-
-
 def _translate(state: RuleState, translation: nft.NatExpression) -> None:
     verdict = "dnat" if translation.kind else "snat"
-    if (choices := state.drawn.get(-1 if translation.first_address is None else translation.first_address)) is not None:
-        state.parts.append(f"{verdict} to one of {len(choices)} addresses")
-        state.alternatives += [(match, verdict, _constant_address(octets)) for match, octets in choices]
+    ports = None if translation.first_port is None else state.constants.get(translation.first_port, b"")
+    mapped = None if translation.first_address is None else state.mapped.get(translation.first_address)
+    if mapped is not None:
+        addresses = [_constant_address(octets) for _, octets in mapped.entries if len(octets) >= 4]
+        state.parts.append(f"{verdict} to {mapped.text_with(addresses)}")
+        # Where the map has the port as well, that stands nowhere else.
+        known = verdict if ports != b"" and len(addresses) == len(mapped.entries) else "unknown"
+        state.alternatives += [
+            Alternative(match, verdict=known, argument=_constant_address(octets) if known == verdict else None)
+            for match, octets in mapped.entries
+        ]
         return
     registers = (translation.first_address, translation.last_address)
     constants = [state.constants.get(register) for register in registers if register is not None]
     addresses = [_constant_address(constant) for constant in constants if constant]
     argument = "-".join(dict.fromkeys(addresses)) or None
-    ports = state.constants.get(translation.first_port) if translation.first_port is not None else None
     port = f":{as_number(ports[:2])}" if ports else ""
-    state.decide(verdict, argument, f"{verdict} to {argument or '?'}{port}")
+    if len(addresses) < len(constants) or ports == b"":
+        state.decide("unknown", text=f"{verdict} to {argument or '?'}{port or ':?'}")
+    else:
+        state.decide(verdict, argument, f"{verdict} to {argument or ''}{port}")
 
 
 def _constant_address(constant: bytes) -> str:

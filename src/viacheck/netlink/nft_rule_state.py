@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from viacheck.model.snapshot import FilterMatch
-from viacheck.netlink.nft_conditions import InterfaceName, condition
+from viacheck.netlink.nft_conditions import InterfaceName, condition, values_text
 from viacheck.netlink.nft_packet_fields import PacketField, unknown_field
 from viacheck.netlink.nft_sets import NftSet
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """What a rule does to the packets that one entry of a map is about."""
+
+    match: FilterMatch
+    verdict: str | None = None
+    argument: str | None = None
+    set_mark: str | None = None
+    set_ctmark: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MappedData:
+    """The data that a map puts into a register."""
+
+    text: str
+    """The key and ``map``, as nft prints them."""
+    name: str | None
+    """None for a map that is a part of the rule."""
+    entries: tuple[tuple[FilterMatch, bytes], ...]
+    """For each entry the condition of its key, and its data."""
+
+    def text_with(self, data: Iterable[str]) -> str:
+        """Return the map as nft prints it, with its data as text."""
+        if self.name is not None:
+            return f"{self.text} @{self.name}"
+        keys = (values_text(match) for match, _ in self.entries)
+        return f"{self.text} {{ {', '.join(f'{key} : {value}' for key, value in zip(keys, data, strict=False))} }}"
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the key is drawn at random or by a hash."""
+        return any(match.field == "random" for match, _ in self.entries)
+
 
 FindSet = Callable[[str], NftSet | None]
 """Returns a set of the rule's table by its name."""
@@ -26,13 +62,13 @@ class RuleState:
     """The field of the packet in each register."""
     constants: dict[int, bytes] = field(default_factory=dict)
     """The constant in each register."""
-    drawn: dict[int, list[tuple[FilterMatch, bytes]]] = field(default_factory=dict)
-    """The constants of which a draw chooses one for each register, with the numbers that choose it."""
+    mapped: dict[int, MappedData] = field(default_factory=dict)
+    """The data of a map in each register."""
     matches: list[FilterMatch] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
     """The rule as nft prints it, part by part."""
-    alternatives: list[tuple[FilterMatch, str, str | None]] = field(default_factory=list)
-    """The entries of a verdict map."""
+    alternatives: list[Alternative] = field(default_factory=list)
+    """The entries of a map."""
     verdict: str | None = None
     argument: str | None = None
     set_mark: str | None = None
@@ -49,7 +85,7 @@ class RuleState:
     def load(self, register: int, loaded: PacketField | None) -> None:
         """Put a field of the packet into a register; None for a value that is no field."""
         self.constants.pop(register, None)
-        self.drawn.pop(register, None)
+        self.mapped.pop(register, None)
         self.bound = None
         if loaded is None:
             self.fields.pop(register, None)

@@ -59,8 +59,8 @@ class SetDescription:
         return bool(self.flags & _SET_ANONYMOUS)
 
     @property
-    def concatenated(self) -> bool:
-        """The elements are made of several fields."""
+    def holds_ranges_of_fields(self) -> bool:
+        """The elements are ranges of several fields, and each says where it ends."""
         return bool(self.flags & _SET_CONCAT)
 
 
@@ -125,7 +125,7 @@ def _joined(dumped: list[_DumpedElement], description: SetDescription) -> Iterat
         if element.flags & _INTERVAL_END:
             continue
         end = element.end
-        if description.flags & _SET_INTERVAL and end is None:
+        if description.flags & _SET_INTERVAL and end is None and not description.holds_ranges_of_fields:
             following = plain[position + 1].key if position + 1 < len(plain) else None
             end = _before(following, description.key_length)
         yield SetElement(element.key, end, element.verdict, element.data)

@@ -9,6 +9,7 @@ from socket import IPPROTO_TCP
 
 from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
 from viacheck.model.mark_change import drawn_changes, value_and_mask
+from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL
 from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule
 
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
@@ -172,6 +173,11 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         return None if packet.protocol is None else packet.protocol == int(value)
     if field in ("sport", "dport"):
         return _port_holds(packet.protocol, packet.sport if field == "sport" else packet.dport, value)
+    if field in PORTS_OF_ANY_PROTOCOL:
+        # In a protocol without ports the same octets are something else, such as a checksum.
+        if packet.protocol not in _WITH_PORTS:
+            return None
+        return _value_holds(PORTS_OF_ANY_PROTOCOL[field], value, packet)
     if field in ("mark", "ctmark"):
         number, mask = value_and_mask(value)
         mark = packet.mark if field == "mark" else packet.ctmark

@@ -124,7 +124,8 @@ def _obstacle(rule: FilterRule, chain: FilterChain) -> str | None:
     for match in rule.matches:
         known = {
             "ctstate": CONNECTION_STATES.keys(), "ctstatus": CONNECTION_STATUS.keys(), "limit": frozenset[str](),
-            "random": frozenset[str](), "owner": frozenset[str](),
+            "random": frozenset[str](), "owner": frozenset[str](), "th-sport": frozenset[str](),
+            "th-dport": frozenset[str](),
             "src-type": ADDRESS_TYPES.keys(), "dst-type": ADDRESS_TYPES.keys(),
         }.get(match.field)  # fmt: skip
         if match.field == "unknown" and raw_condition(_nft_text(match.values[0])) is None:
