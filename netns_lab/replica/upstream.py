@@ -73,6 +73,8 @@ class Upstream:
             length = _length(address, subnets) if port == GATEWAY_PORT else ip_address(address).max_prefixlen
             gateway.address(port, f"{address}/{length}")
         for network, via in self._return_routes(interface):
+            # A gateway may have no address of the host's subnet: a router that announces itself has its link-local one.
+            gateway.route(f"{via}/128", dev=GATEWAY_PORT)
             gateway.route(str(network), via=via, dev=GATEWAY_PORT)
         if self._intent.mode == "pipework-dhcp" and interface == self._intent.egress.uplink:
             gateway.dhcp = self._pool(interface, subnets)

@@ -356,11 +356,11 @@ def test_the_model_says_what_packets_do(seed: int) -> None:
             (link,) = json.loads(lab.agent.namespace.run(["ip", "-j", "link", "show", "dev", "eth0"]).stdout)
             mac = link["address"]
             known = random.choice([mac, "02:00:00:00:00:99"])
-            commands = (
+            made = (
                 "add chain ip rnd marked; add rule ip rnd marked meta mark set 2",
                 f"add set ip rnd macs {{ type ether_addr; elements = {{ 02:00:00:00:00:98, {known} }}; }}",
             )
-            typed += [Change("host", ("nft", command)) for command in commands]
+            typed += [Change("host", ("nft", text)) for text in made]
             typed += [Change("host", _concatenated(random, mac)) for _ in range(random.randint(3, 6))]
         for change in typed:
             _type(lab, change)

@@ -190,6 +190,27 @@ SITUATIONS = {
         remedy=True,
         in_bundle={"EGRESS-01": (FAIL, "EGRESS_DEPENDS_ON_FLOW")},
     ),
+    "dropped-by-the-other-backend-of-iptables": Situation(
+        commands=(
+            "iptables -A FORWARD -i docker0 -j ACCEPT",
+            "iptables-legacy -A FORWARD -i docker0 -o wlan0 -p tcp -j REJECT --reject-with tcp-reset",
+        ),
+        expected={"HOST-04": (FAIL, "FORWARD_DROPPED"), "EGRESS-01": (FAIL, "FORWARD_DROPPED"), "EGRESS-03": PASS},
+        named=("of chain FORWARD of table filter (iptables-legacy) drops the agent's packets",),
+        remedy=True,
+    ),
+    "answers-dropped-by-a-concatenation": Situation(
+        commands=(
+            "nft 'add table ip guard; add chain ip guard passing { type filter hook forward priority -5; }'",
+            "nft 'add set ip guard lan { type ifname . ipv4_addr; flags interval; "
+            "elements = { \"eth0\" . 10.10.40.0/24, \"wlan0\" . 10.10.50.0/24 }; }'",
+            "nft 'add rule ip guard passing iifname . ip saddr != @lan iifname \"wlan0\" ip protocol . th sport vmap "
+            "{ tcp . 443 : accept, tcp . 1024-65535 : drop, udp . 33434 : drop }'",
+        ),
+        expected={"HOST-04": (FAIL, "FORWARD_DROPPED"), "EGRESS-01": PASS, "EGRESS-03": (FAIL, "FORWARD_DROPPED")},
+        named=("iifname . ip saddr != @lan",),
+        remedy=True,
+    ),
     "answers-dropped-by-a-set": Situation(
         commands=(
             "ipset create blocked hash:net; ipset add blocked 198.51.100.0/24",

@@ -38,6 +38,8 @@ SITUATIONS = {
             "nft 'add set inet nat vpn { type ipv4_addr; flags interval; "
             "elements = { 192.0.2.0/24, 198.51.100.1-198.51.100.9 }; }'",
             "nft insert rule inet nat postrouting ip saddr 172.17.0.0/16 ip daddr @vpn accept",
+            # Docker 28 has such a rule for each container. No answer to its own address arrives that it could drop.
+            "iptables -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP",
         ),
         expected={
             "NAT-02": (FAIL, "MASQUERADE_MISSING"), "EGRESS-01": PASS, "EGRESS-02": (FAIL, "MASQUERADE_MISSING"),

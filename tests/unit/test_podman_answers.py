@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.macvlan_facts import leased_by_engine, network_faults
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.diagnosis.remedy import Remedy, command, container_pid, for_engine
+from viacheck.diagnosis.remedy import Remedy, command, container_pid, with_programs
 from viacheck.host import docker
 from viacheck.model.intent_draft import attachment_lines
 from viacheck.model.intent_file import parse_intent
@@ -100,7 +100,9 @@ def test_a_range_that_is_no_subnet_and_a_lease_are_not_written_into_a_site_file(
 
 def test_its_commands_are_those_of_docker_by_its_own_name() -> None:
     inside = ("nsenter", "--net", "--target", container_pid("te-agent"), "ip", "route")
-    remedy = for_engine(Remedy((command("docker", "start", "te-agent"), inside), (command("ip", "docker"),)), "podman")
+    remedy = with_programs(
+        Remedy((command("docker", "start", "te-agent"), inside), (command("ip", "docker"),)), {"docker": "podman"}
+    )
     assert remedy.lines == [
         "podman start te-agent",
         "nsenter --net --target $(podman inspect -f '{{.State.Pid}}' te-agent) ip route",

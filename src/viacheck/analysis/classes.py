@@ -369,6 +369,9 @@ def _dependence_text(path: Path) -> str:
 def _covers(wider: TrafficClass, narrower: TrafficClass) -> bool:
     """Whether a class that is reported already says the same of a narrower one."""
     selectors = wider.selector == narrower.selector
+    if wider.selector == Selector(protocol=narrower.selector.protocol):
+        # All other ports of a protocol: these ports are worth a word where something else decides for them.
+        selectors = selectors or (wider.path.reason, wider.intended) == (narrower.path.reason, narrower.intended)
     same_end = (wider.verdict, wider.path.all_egress) == (narrower.verdict, narrower.path.all_egress)
     return selectors and same_end and narrower.prefix.subnet_of(wider.prefix)
 

@@ -167,7 +167,7 @@ def drops_on_the_way(
         packet_filter: the packet filter to ask in place of the host's own.
     """
     filters = packet_filter if packet_filter is not None else resolved.snapshot.host.packet_filter
-    drops_found: dict[tuple[str, str, int], tuple[str, Passage]] = {}
+    drops_found: dict[tuple[str, str, str | None], tuple[str, Passage]] = {}
     for protocol in protocols:
         packet, oif = resolved.arriving_probe(protocol), resolved.uplink or None
         if direction is Direction.ANSWER:
@@ -178,7 +178,7 @@ def drops_on_the_way(
             drops, packet = possible_drops(filters, packet, hook)
             for drop in drops:
                 assert drop.chain is not None
-                drops_found[drop.chain.table, drop.chain.name, id(drop.rule)] = (hook, drop)
+                drops_found[drop.chain.table, drop.chain.name, drop.decider] = (hook, drop)
     return list(drops_found.values())
 
 

@@ -273,6 +273,7 @@ class PathTracer:
         """Apply the forward hook and source NAT for each exit; several exits must end alike."""
         host = self.resolved.snapshot.host
         sources: set[str | None] = set()
+        by = f"rule {decision.rule}, " if decision.rule is not None else ""
         for exit_ in decision.exits:
             packet = forwarded(filtered, exit_.interface)
             passage = forwarding(host.packet_filter, packet)
@@ -282,13 +283,15 @@ class PathTracer:
                 hops.append(hop("host", exit_.interface, "forward", decider, model))
                 end = PathEnd.UNKNOWN if passage.allowed is None else PathEnd.DROPPED
                 reason = f"the forward hook: {decider or 'not readable'}"
-                egress = decision.interfaces if end is PathEnd.UNKNOWN else frozenset()
+                egress = frozenset[str]()
+                if end is PathEnd.UNKNOWN:
+                    egress, reason = decision.interfaces, f"{by}route {decision.route} ({reason}, cannot be evaluated)"
                 return Path(traffic=traffic, end=end, out=tuple(hops), egress=egress, reason=reason)
             hops.append(hop("host", exit_.interface, "forward", decider, "accepted"))
             translation = source_nat(host.packet_filter, packet)
             if translation.kind == "unknown":
                 hops.append(hop("host", exit_.interface, "source-nat", None, "unknown"))
-                reason = "source NAT cannot be evaluated"
+                reason = f"{by}route {decision.route} (source NAT cannot be evaluated)"
                 return Path(
                     traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), egress=decision.interfaces, reason=reason
                 )
@@ -301,7 +304,6 @@ class PathTracer:
             text = translation.rule.text if translation.rule else None
             hops.append(hop("host", exit_.interface, "source-nat", text, f"source {source}"))
             hops.append(hop("wire", exit_.interface, "link", None, f"leaves by {exit_.interface}"))
-        by = f"rule {decision.rule}, " if decision.rule is not None else ""
         path = Path(
             traffic=traffic, end=PathEnd.LEAVES, out=tuple(hops), egress=decision.interfaces,
             source=sources.pop() if len(sources) == 1 else None, gateway=decision.gateway,

@@ -18,6 +18,7 @@ from viacheck.diagnosis.remedy import (
     CommandOutput,
     Remedy,
     command,
+    iptables_of,
     nft_names,
 )
 from viacheck.model.intent import TransportProtocol
@@ -131,7 +132,8 @@ def accept_bridge(resolved: ResolvedIntent, bridge: str, chain: FilterChain) -> 
     users = [
         other
         for other in packet_filter.chains
-        if (other.name, other.table, other.family) == (_USER_CHAIN, chain.table, chain.family)
+        if other.name == _USER_CHAIN
+        and (other.backend, other.table, other.family) == (chain.backend, chain.table, chain.family)
     ]
     for into in (*users, chain):
         candidate = _with_chain(packet_filter, into, replace(into, rules=(accepting, *into.rules)))
@@ -139,7 +141,8 @@ def accept_bridge(resolved: ResolvedIntent, bridge: str, chain: FilterChain) -> 
         if all(passage.allowed for passage in passages):
             table = () if into.table == "filter" else ("-t", into.table)
             rule = (into.name, "-i", bridge, "-o", bridge, "-j", "ACCEPT")
-            return Remedy((command("iptables", *table, "-I", *rule),), (command("iptables", *table, "-D", *rule),))
+            program = iptables_of(into)
+            return Remedy((command(program, *table, "-I", *rule),), (command(program, *table, "-D", *rule),))
     return NO_REMEDY
 
 
@@ -246,8 +249,8 @@ def _by_iptables(
             arguments = (*options, "-j", "ACCEPT")
             place = (into.name,) if position == 0 else (into.name, str(position + 1))
             return _Change(
-                (command("iptables", *table, "-I", *place, *arguments),),
-                (command("iptables", *table, "-D", into.name, *arguments),),
+                (command(iptables_of(into), *table, "-I", *place, *arguments),),
+                (command(iptables_of(into), *table, "-D", into.name, *arguments),),
                 candidate,
             )
     return None
@@ -265,14 +268,15 @@ def _places(
         yield chain, _position(chain, rule)
         return
     for user_chain in packet_filter.chains:
-        if (user_chain.name, user_chain.table, user_chain.family) == (_USER_CHAIN, chain.table, chain.family):
+        of_table = (user_chain.backend, user_chain.table, user_chain.family)
+        if user_chain.name == _USER_CHAIN and of_table == (chain.backend, chain.table, chain.family):
             yield user_chain, 0
     yield chain, len(chain.rules)
 
 
 def _position(chain: FilterChain, rule: FilterRule) -> int:
     """Return the number of rules before a rule."""
-    return next(number for number, other in enumerate(chain.rules) if other is rule)
+    return next(number for number, other in enumerate(chain.rules) if other.is_part_of(rule))
 
 
 def _matches(direction: Direction, subnet: str) -> tuple[FilterMatch, ...]:

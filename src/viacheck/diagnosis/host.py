@@ -267,14 +267,25 @@ def forward_dropped(resolved: ResolvedIntent, measurements: Measurements) -> Ite
     yield Cause("FORWARD_DROPPED", "HOST-04", sentence, remedy, also_affects, decision=decision)
 
 
-def dropped_on_arrival(resolved: ResolvedIntent, _measured: Measurements) -> Iterator[Cause]:
-    """Find a rule or policy of a prerouting chain that drops the agent's packets, or their answers by the uplink."""
+def dropped_on_arrival(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
+    """Find a rule or policy of a prerouting chain that drops the agent's packets, or their answers by the uplink.
+
+    Where the packets leave untranslated and no answer is seen, none arrives that a rule could drop: Docker 28 has such
+    a rule for the address of each container.
+    """
     tracer = PathTracer(resolved)
     paths = [tracer.trace(probe_traffic(resolved, protocol)) for protocol in resolved.intent.probe.protocols]
+    own = None if resolved.bridged else resolved.agent_source
+    came = any(
+        sighting.role == "answer" and sighting.interface in resolved.egress_interfaces
+        for packets in measurements.traffic.packets.values()
+        for sighting in packets.sightings
+    )
     for hops, what, reported_by, also_affects in (
         ([path.out for path in paths if path.end is PathEnd.DROPPED], "packets as they come from the agent",
          "EGRESS-01", EGRESS | {"EGRESS-08", "ROUTE-06"}),
-        ([path.answer for path in paths if path.answer_returns is False], "answers as they arrive",
+        ([path.answer for path in paths if path.answer_returns is False and (came or path.source != own)],
+         "answers as they arrive",
          "EGRESS-03", ANSWERS),
     ):  # fmt: skip
         dropped = next((last for *_, last in hops if (last.stage, last.model) == ("mangle", "dropped")), None)

@@ -8,7 +8,13 @@ from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.remedy import PATCH, execution_of
 from viacheck.model.snapshot import Snapshot
 
-_PACKAGES = {PATCH[0]: "patch", "conntrack": "conntrack", "iptables": "iptables", "nft": "nftables"}
+_PACKAGES = {
+    PATCH[0]: "patch",
+    "conntrack": "conntrack",
+    "iptables": "iptables",
+    "iptables-legacy": "iptables",
+    "nft": "nftables",
+}
 """The package of each program, by the program's name; Debian and Fedora give them the same names but for one.
 
 Fedora's conntrack is in ``conntrack-tools``. All are programs that a snapshot looks for.

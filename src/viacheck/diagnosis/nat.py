@@ -13,10 +13,12 @@ from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.sightings import departures, left_by
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import (
+    IPTABLES,
     NO_REMEDY,
     Command,
     Remedy,
     command,
+    iptables_of,
     rule_removal,
 )
 from viacheck.model.intent import NatAttach
@@ -174,7 +176,10 @@ def _masquerade(resolved: ResolvedIntent) -> tuple[Command, Command]:
     """Return the commands that add Docker's own masquerade rule, and delete it."""
     subnet = resolved.agent_subnet or resolved.agent_source
     rule = ("-s", subnet, "!", "-o", resolved.bridge or "docker0", "-j", "MASQUERADE")
-    table = ("iptables", "-t", "nat")
+    chains = resolved.snapshot.host.packet_filter.chains
+    nat = [chain for chain in chains if (chain.family, chain.table, chain.name) == ("ip", "nat", "POSTROUTING")]
+    by_iptables = sorted((chain for chain in nat if chain.backend != "nft"), key=lambda chain: chain.backend)
+    table = (iptables_of(by_iptables[0]) if by_iptables else IPTABLES, "-t", "nat")
     return command(*table, "-A", "POSTROUTING", *rule), command(*table, "-D", "POSTROUTING", *rule)
 
 
@@ -189,7 +194,7 @@ def _removal(translation: Translation) -> Remedy:
 def _translation_without(resolved: ResolvedIntent, chain: FilterChain, rule: FilterRule) -> Translation:
     """Return the source NAT of the agent's packets once a rule is deleted."""
     packet_filter = resolved.snapshot.host.packet_filter
-    shorter = replace(chain, rules=tuple(other for other in chain.rules if other is not rule))
+    shorter = replace(chain, rules=tuple(other for other in chain.rules if not other.is_part_of(rule)))
     chains = tuple(shorter if other is chain else other for other in packet_filter.chains)
     host = replace(resolved.snapshot.host, packet_filter=replace(packet_filter, chains=chains))
     return source_translation(ResolvedIntent(resolved.intent, replace(resolved.snapshot, host=host)))

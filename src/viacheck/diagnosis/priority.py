@@ -32,7 +32,7 @@ from viacheck.diagnosis import (
 )
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.missing_programs import naming_missing_programs
-from viacheck.diagnosis.remedy import for_engine
+from viacheck.diagnosis.remedy import DOCKER, IPTABLES, IPTABLES_LEGACY, with_programs
 from viacheck.diagnosis.remedy_effect import predicted
 from viacheck.model.measurements import Measurements
 
@@ -188,4 +188,8 @@ def _explains(cause: Cause, check: str) -> bool:
 def _causes(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     finders = BRIDGED_FINDERS if resolved.bridged else NAT_FINDERS
     every = (cause for finder in finders for cause in finder(resolved, measurements))
-    return (replace(cause, remedy=for_engine(cause.remedy, engine_program(resolved))) for cause in every)
+    programs = {DOCKER: engine_program(resolved)}
+    if IPTABLES_LEGACY not in resolved.snapshot.programs:
+        # Before version 1.8 of iptables this is the only backend, and has no name of its own.
+        programs[IPTABLES_LEGACY] = IPTABLES
+    return (replace(cause, remedy=with_programs(cause.remedy, programs)) for cause in every)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from viacheck.model.intent import Intent
@@ -28,6 +28,7 @@ from viacheck.persistence.file_edit import (
 _NFT_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_/.-]*")
 _DELIMITERS = ("EOF", "END", *(f"{letter}_EOF" for letter in "ABCDFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"))
 DOCKER = "docker"
+IPTABLES, IPTABLES_LEGACY = "iptables", "iptables-legacy"
 _MODPROBE = re.compile(r"-[A-Za-z0-9]*M.*", re.DOTALL)
 """A cluster of short options, the last of which is ``-M``."""
 PATCH = ("patch", "-u", "-l", "-N", "-F0", "-r", "-", "--no-backup-if-mismatch")
@@ -105,23 +106,24 @@ def container_pid(container: str) -> CommandOutput:
     return CommandOutput(("docker", "inspect", "-f", "{{.State.Pid}}", container))
 
 
-def for_engine(remedy: Remedy, program: str) -> Remedy:
-    """Return a remedy whose commands run the engine's own program: podman takes those of docker, word for word."""
+def with_programs(remedy: Remedy, programs: Mapping[str, str]) -> Remedy:
+    """Return a remedy whose commands run other programs: podman takes the arguments of docker, word for word."""
     return Remedy(
-        tuple(_for_engine(step, program) for step in remedy.steps),
-        tuple(_for_engine(step, program) for step in remedy.rollback),
+        tuple(_with_programs(step, programs) for step in remedy.steps),
+        tuple(_with_programs(step, programs) for step in remedy.rollback),
     )
 
 
-def _for_engine(step: Step, program: str) -> Step:
+def _with_programs(step: Step, programs: Mapping[str, str]) -> Step:
     if not isinstance(step, tuple):
         return step
-    own = (program, *step[1:]) if step[:1] == (DOCKER,) else step
     return tuple(
-        CommandOutput((program, *part.command[1:]))
-        if isinstance(part, CommandOutput) and part.command[:1] == (DOCKER,)
+        CommandOutput((programs.get(part.command[0], part.command[0]), *part.command[1:]))
+        if isinstance(part, CommandOutput)
+        else programs.get(part, part)
+        if number == 0
         else part
-        for part in own
+        for number, part in enumerate(step)
     )
 
 
@@ -175,6 +177,11 @@ def _after(chain: FilterChain, rule: FilterRule) -> tuple[FilterRule, ...]:
     return chain.rules[position + 1 :]
 
 
+def iptables_of(chain: FilterChain) -> str:
+    """Return the program that changes a chain of iptables: each of its two backends has chains of its own."""
+    return IPTABLES_LEGACY if chain.backend == IPTABLES_LEGACY else IPTABLES
+
+
 def iptables_rule_commands(chain: FilterChain, rule: FilterRule) -> Remedy:
     """Return the remedy that deletes a rule, given as iptables-save prints it; its rollback inserts it at its place.
 
@@ -188,8 +195,8 @@ def iptables_rule_commands(chain: FilterChain, rule: FilterRule) -> Remedy:
         return NO_REMEDY
     place = (arguments[1], str(len(chain.rules) - len(_after(chain, rule))))
     return Remedy(
-        (command("iptables", "-t", chain.table, "-D", *arguments[1:]),),
-        (command("iptables", "-t", chain.table, "-I", *place, *arguments[2:]),),
+        (command(iptables_of(chain), "-t", chain.table, "-D", *arguments[1:]),),
+        (command(iptables_of(chain), "-t", chain.table, "-I", *place, *arguments[2:]),),
     )
 
 

@@ -45,7 +45,7 @@ UNDECODABLE = "\ufffd"
 """Stands for an octet of a command's output that is not UTF-8."""
 LONG_OUTPUT = 100_000
 """Characters of a command's output from which it is worth to keep what was read from it."""
-PROGRAMS = ("pipework", "nft", "iptables", "conntrack", "patch")
+PROGRAMS = ("pipework", "nft", "iptables", "iptables-legacy", "conntrack", "patch")
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_default_ttl",

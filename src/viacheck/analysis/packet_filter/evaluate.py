@@ -188,13 +188,14 @@ def possible_drops(
     Those are rules with a condition that the model cannot evaluate or that holds for a part of the packets, and what
     comes behind a rule that accepts up to a rate.
     """
-    drops: dict[tuple[str, str, int], Passage] = {}
+    drops: dict[tuple[str, str, str | None], Passage] = {}
     for chain in base_chains(packet_filter, packet.family, hook, "filter"):
         ends = walk(packet_filter, chain, packet)
         for end in (*ends, *walk(packet_filter, chain, replace(packet, within_limits=False))):
             if end.verdict in ("drop", "reject"):
                 drop = Passage(allowed=None, chain=end.chain, rule=end.rule, policy=end.rule is None)
-                drops[end.chain.table, end.chain.name, id(end.rule)] = drop
+                # A rule with a map is a rule for each of its entries.
+                drops[end.chain.table, end.chain.name, drop.decider] = drop
         passing = [end.packet for end in ends if _allows(end.verdict)]
         packet = joined(passing) if passing else packet
     return list(drops.values()), packet
