@@ -267,16 +267,24 @@ SOURCES = """\
 interface = "eth1"
 uplink = "wlan0"
 [[agents.home.source]]
+interface = "eth2"
+uplink = "wlan0"
+[[agents.home.source]]
 address = "172.17.0.9"
 [agents.home.egress]
 """
 
 
 def test_each_source_of_an_agent_is_judged(host: HandMadeHost, tmp_path: Path) -> None:
-    """The second interface is behind docker0, and so leaves by wlan0: its address, by the intent, does not."""
-    host.ip("link add veth-second type veth peer name eth1 netns home")
-    host.ip("link set veth-second up master docker0")
+    """The second interface is behind docker0, and so leaves by wlan0: its address, by the intent, does not.
+
+    The third interface has an address there too, and no route of its own: a socket that is bound to it sends nothing.
+    """
+    for name, interface in (("veth-second", "eth1"), ("veth-third", "eth2")):
+        host.ip(f"link add {name} type veth peer name {interface} netns home")
+        host.ip(f"link set {name} up master docker0")
     for words in (
+        "address add 172.17.0.10/16 dev eth2", "link set eth2 up",
         "address add 172.17.0.9/16 dev eth1", "link set eth1 up", "route add default via 172.17.0.1 dev eth1 table 100",
         "rule add from 172.17.0.9 lookup 100", "rule add oif eth1 lookup 100",
     ):  # fmt: skip
@@ -292,13 +300,14 @@ def test_each_source_of_an_agent_is_judged(host: HandMadeHost, tmp_path: Path) -
         )
     finally:
         host.ip("link del veth-second")
+        host.ip("link del veth-third")
         host.ip("-n home rule del from 172.17.0.9")
         host.ip("-n home rule del oif eth1")
     checks = by_check(done.outcome, HOME)
     assert {result.verdict for result in checks["EGRESS-01"]} == {Verdict.PASS}, done.said
     of_source = {result.case: result for result in checks["EGRESS-10"]}
     assert of_source.keys() == {
-        f"{protocol} from {source}" for protocol in ("icmp", "udp", "tcp") for source in ("eth1", "172.17.0.9")
+        f"{protocol} from {source}" for protocol in ("icmp", "udp", "tcp") for source in ("eth1", "eth2", "172.17.0.9")
     }
     for case, result in of_source.items():
         if "eth1" in str(case):
@@ -309,6 +318,8 @@ def test_each_source_of_an_agent_is_judged(host: HandMadeHost, tmp_path: Path) -
             assert result.diagnosis is not None
             assert result.diagnosis.code == "SOURCE_BYPASSES_UPLINK"
             assert "from 172.17.0.9 by wlan0 instead of eth0: rule priority 32765" in result.diagnosis.cause
+            assert "from eth2 by no interface instead of wlan0: the host does not answer" in result.diagnosis.cause
+            assert "no route by eth2: the kernel assumes that the destination is on its link" in result.diagnosis.cause
     predicted = {result.case: result for result in bundle.outcome.results}
     assert predicted["udp from 172.17.0.9"].verdict is Verdict.FAIL
     assert predicted["udp from eth1"].verdict is Verdict.NOT_RUN

@@ -19,6 +19,9 @@ def unanswered_arp(
     the same rules and reverse-path check apply to it.
     """
     gateway, agent = decision.gateway, resolved.snapshot.agent
+    if gateway is None and decision.route is None and not is_hosts_own(resolved, packet.destination):
+        # The socket is bound to the interface, which has no route: the agent asks for the destination itself.
+        return None if _proxies_arp(resolved, arriving) else decision.note or "it has no route by this interface"
     if gateway is None or ":" in packet.destination or agent is None or not is_hosts_own(resolved, gateway):
         return None
     permanent = any(
@@ -31,6 +34,12 @@ def unanswered_arp(
     if request.outcome == "local" or not request.certain:
         return None
     return "; ".join([*deciders(request), *([request.note] if request.note else [])]) or request.outcome
+
+
+def _proxies_arp(resolved: ResolvedIntent, interface: str) -> bool:
+    """Return whether the host answers ARP on an interface for addresses that it routes (ip-sysctl, "proxy_arp")."""
+    sysctls = resolved.snapshot.host.sysctls
+    return any(sysctls.get(f"net/ipv4/conf/{name}/proxy_arp") == "1" for name in ("all", interface))
 
 
 def arrival(resolved: ResolvedIntent, link: Link) -> str | None:

@@ -121,7 +121,8 @@ class PathTracer:
             unanswered = unanswered_arp(self.resolved, traffic.packet, arriving, link, decision)
             if unanswered is not None:
                 hops.append(hop("host", arriving, "link", unanswered, "no ARP answer"))
-                reason = f"the host does not answer the agent's ARP request for {decision.gateway}: {unanswered}"
+                asked = decision.gateway or traffic.destination
+                reason = f"the host does not answer the agent's ARP request for {asked}: {unanswered}"
                 return Path(traffic=traffic, end=PathEnd.DROPPED, out=tuple(hops), reason=reason)
             return self._through_host(traffic, arriving, link.mac, hops, draws)
         if link.kind is not None:

@@ -43,8 +43,9 @@ def source_astray(resolved: ResolvedIntent, _measured: Measurements) -> Iterator
     if astray:
         yield Cause(
             "SOURCE_BYPASSES_UPLINK", CHECK, f"the agent's packets leave {'; '.join(astray)}",
-            decision="add a rule for that source address, in the agent's namespace where it chooses the interface, on "
-            "the host where it chooses the uplink; or correct the uplink of the source in the site file",
+            decision="add a rule for that source address, or a route by that interface, in the agent's namespace where "
+            "it chooses the interface, on the host where it chooses the uplink; or correct the uplink of the source in "
+            "the site file",
         )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ INTERFACE_SYSCTLS = (
     "net/ipv4/conf/{}/src_valid_mark",
     "net/ipv4/conf/{}/ignore_routes_with_linkdown",
     "net/ipv4/conf/{}/accept_local",
+    "net/ipv4/conf/{}/proxy_arp",
     "net/ipv6/conf/{}/forwarding",
     "net/ipv6/conf/{}/disable_ipv6",
     "net/ipv6/conf/{}/ignore_routes_with_linkdown",
