@@ -53,10 +53,11 @@ class Cabling:
         intent: Intent,
         resolvers: tuple[str, ...],
         routed: str | None = None,
+        silent_beyond: tuple[str, ...] = (),
     ) -> None:
-        """Connect every interface of host and agent; see :class:`Upstream` for ``resolvers`` and ``routed``."""
+        """Connect every interface of host and agent; :class:`Upstream` explains the other arguments."""
         self._host, self._agent, self._intent = host, agent, intent
-        self._upstream = Upstream(host, intent, resolvers, routed)
+        self._upstream = Upstream(host, intent, resolvers, routed, silent_beyond)
         self.cables: list[Cable] = []
         self.gateways = {uplink: self._upstream.gateway(uplink) for uplink in intent.uplinks}
         self.open_ends = MachineDraft(OPEN_ENDS)

@@ -78,7 +78,7 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
     resolved = ResolvedIntent(intent, snapshot)
     agent = None if resolved.shares_host_network else snapshot.agent
     routed = str(resolved.agent_subnet) if snapshot.subnet_routed else None
-    cabling = Cabling(host, agent, intent, resolvers, routed)
+    cabling = Cabling(host, agent, intent, resolvers, routed, snapshot.silent_beyond)
     host_addresses = {address.address for address in snapshot.host.addresses}
     notes += [*resolver_notes, *cabling.notes]
     if (router := other_gateway(resolved)) is not None:
@@ -88,6 +88,10 @@ def _plan(original: Snapshot, intent: Intent, name: str) -> ReplicaPlan:
             f"answers came in by {snapshot.answers_by}, and not by {intent.egress.uplink}: what the gateway holds for "
             "its address is not on the host, so answers come back by the same uplink here"
         )
+    notes += [
+        f"no answer came in by {interface} on the host, and none comes in by it here"
+        for interface in snapshot.silent_beyond
+    ]
     if snapshot.answers_lost is not None:
         notes.append("a part of the answers was lost: what loses packets beyond the host is not reproduced here")
     if snapshot.address_claimed_by:

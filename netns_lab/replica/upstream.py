@@ -27,7 +27,12 @@ class Upstream:
     """The gateways of one host."""
 
     def __init__(
-        self, host: NetworkState, intent: Intent, resolvers: tuple[str, ...], routed: str | None = None
+        self,
+        host: NetworkState,
+        intent: Intent,
+        resolvers: tuple[str, ...],
+        routed: str | None = None,
+        silent_beyond: tuple[str, ...] = (),
     ) -> None:
         """Assume nothing yet.
 
@@ -36,7 +41,9 @@ class Upstream:
             intent: the intent.
             resolvers: the addresses that the agent sends DNS queries to.
             routed: the agent's subnet, if the intended uplink's gateway routes it to the host.
+            silent_beyond: interfaces behind whose gateways nothing answers.
         """
+        self._silent_beyond = silent_beyond
         self._host, self._intent, self._routed = host, intent, routed
         self._own = {address.address for address in host.addresses}
         self._answering = dict.fromkeys(
@@ -53,7 +60,7 @@ class Upstream:
             subnets += self._subnets(child)
             interfaces |= dict.fromkeys((*self._routers(child, 4), *self._routers(child, 6)), GATEWAY_PORT)
         others = [subnet for name in self._intent.uplinks if name != interface for subnet in self._subnets(name)]
-        for address in self._answering:
+        for address in self._answering if interface not in self._silent_beyond else ():
             on_link = _in_any(address, subnets)
             if address in self._own or (not on_link and _in_any(address, others)):
                 continue

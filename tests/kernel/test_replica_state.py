@@ -275,6 +275,16 @@ def test_a_gateway_that_did_not_answer_is_silent(snapshot: Snapshot) -> None:
         assert "the gateway on wan0 did not answer ARP on the host, and does not answer here" in lab.notes
 
 
+def test_a_gateway_without_an_ipv6_address_knows_the_way_to_the_agent(snapshot: Snapshot) -> None:
+    """A router that announces itself has only its link-local address in the host's routes, or no route names it."""
+    own = next(address for address in snapshot.host.addresses if address.address == "2001:db8:1::9")
+    bridge = dataclasses.replace(own, address="fd17::1", interface="docker0")
+    host = dataclasses.replace(snapshot.host, addresses=(*snapshot.host.addresses, bridge))
+    with replica_of(dataclasses.replace(snapshot, host=host)) as (lab, _target):
+        routes = lab.machines["gw-br0"].namespace.run(["ip", "-6", "route", "show"]).stdout
+        assert "fd17::/64 via 2001:db8:1::9 dev lan0" in routes
+
+
 def test_another_holder_of_the_agents_address_is_named(snapshot: Snapshot) -> None:
     notes = plan_replica(
         dataclasses.replace(snapshot, address_claimed_by=("02:00:00:00:00:77",)), INTENT, "test"

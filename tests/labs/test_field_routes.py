@@ -188,6 +188,23 @@ SITUATIONS = {
         remedy=True,
         still={"HOST-06": (FAIL, "DEFAULT_EXIT_WRONG")},
     ),
+    "half-defaults-into-a-silent-tunnel": Situation(
+        commands=(
+            *CLOSED_RECIPE,
+            "ip netns add vpn; ip link add wg9 type veth peer name far netns vpn",
+            "ip -n vpn link set dev far up; ip -n vpn address add 10.99.0.1/24 dev far",
+            "ip address add 10.99.0.9/24 dev wg9; ip link set dev wg9 up",
+            "ip route add 0.0.0.0/1 via 10.99.0.1 dev wg9; ip route add 128.0.0.0/1 via 10.99.0.1 dev wg9",
+        ),
+        expected={
+            "ROUTE-03": (FAIL, "RULE_SHADOWED"), "EGRESS-01": (FAIL, "RULE_SHADOWED"),
+            "EGRESS-03": (FAIL, "RULE_SHADOWED"),
+        },
+        named=("lets a default in pieces through",),
+        remedy=True,
+        in_replica={"EGRESS-03": (FAIL, "RULE_SHADOWED")},
+        replica_notes=("no answer came in by wg9 on the host, and none comes in by it here",),
+    ),
     "metric-penalty": Situation(
         commands=(
             "ip route del default",

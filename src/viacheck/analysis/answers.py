@@ -49,6 +49,23 @@ def answers_come_in_by(resolved: ResolvedIntent, traffic: TrafficMeasurements) -
     return resolved.snapshot.answers_by if not traffic.packets else None
 
 
+def silent_beyond(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> tuple[str, ...]:
+    """Return the interfaces, but the uplinks of the intent, by which probes left and no answer came in: tunnels, often.
+
+    A snapshot of an earlier run holds what its packets showed.
+    """
+    if not traffic.packets:
+        return resolved.snapshot.silent_beyond
+    others = [name for name in resolved.egress_interfaces if name not in resolved.intent.uplinks]
+    measured = [packets for name, packets in traffic.packets.items() if name in PROTOCOL_NUMBERS]
+    return tuple(
+        name
+        for name in others
+        if any(departures(packets, name) for packets in measured)
+        and not any(answers_seen(packets, name) for packets in measured)
+    )
+
+
 def lossy_probes(resolved: ResolvedIntent, traffic: TrafficMeasurements) -> dict[str, PacketsEvidence]:
     """Return the probes of which more than the intent allows had no answer, and some had one, by their name."""
     allowed = share(resolved.intent.probe.loss_allowed)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from viacheck.analysis.agent_network import own_path
 from viacheck.analysis.container_facts import nat_follows_start
+from viacheck.analysis.local_networks import led_away
 from viacheck.analysis.nat_facts import enslaved_uplinks, source_translation, subnet_is_routed
 from viacheck.analysis.packet_filter.evaluate import Translation
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
@@ -98,8 +99,9 @@ def source_nat_faulty(resolved: ResolvedIntent, measurements: Measurements) -> I
         yield Cause(
             "SUBNET_ROUTED", "NAT-02",
             f"no rule translates the source of {subnet}, and answers to {resolved.agent_source} come back: the network "
-            f"beyond {resolved.uplink} routes {subnet} to this host",
-            also_affects=frozenset({"EGRESS-02"}),
+            f"beyond {resolved.uplink} routes {subnet} to this host. A router without that route does not answer",
+            # Local pings that keep their way are lost at the routers of other uplinks, which need no such route.
+            also_affects=frozenset({"EGRESS-02"} if any(led_away(resolved)) else {"EGRESS-02", "ROUTE-06"}),
             decision=f"nothing, if that is meant; each router on the way must keep a route to {subnet}",
         )  # fmt: skip
     elif translation.kind == "none":

@@ -32,6 +32,8 @@ class UpstreamFindings:
     """Probes with the agent's own address were answered, so the network routes its subnet."""
     answers_by: str | None
     """The interface on which the answers came in, where the probes left by another one."""
+    silent_beyond: Sequence[str]
+    """Interfaces that are no uplinks of the intent, by which probes left and no answer came in."""
     answers_lost: str | None
     """The figures of a loss that is more than the intent allows."""
     address_claimed_by: Sequence[str]

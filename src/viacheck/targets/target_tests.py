@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viacheck.analysis.answers import answers_come_in_by, lost_beyond_host
+from viacheck.analysis.answers import answers_come_in_by, lost_beyond_host, silent_beyond
 from viacheck.analysis.classes import ClassPartition, class_partition
 from viacheck.analysis.nat_facts import subnet_is_routed
 from viacheck.diagnosis import Cause, diagnose
@@ -186,6 +186,7 @@ class TargetTests:
                 gateway_answers=self.traffic.gateway_answers,
                 subnet_routed=subnet_is_routed(resolved, measured),
                 answers_by=answers_come_in_by(resolved, measured),
+                silent_beyond=silent_beyond(resolved, measured),
                 answers_lost=lost_beyond_host(resolved, measured),
                 address_claimed_by=[claim.mac for claim in measured.address.claims] if measured.address else [],
             )
