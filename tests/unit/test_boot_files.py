@@ -51,6 +51,21 @@ MANAGED = ("/etc/network/interfaces", STATIC, 0o644)
         (files(a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", UNIT, 0o644), c=(WANTS, "", 0o644)), True, True),
         (
             files(
+                a=MANAGED, b=("/etc/rc.local", "#!/bin/sh\n/usr/local/sbin/wlan-rt.sh\n", 0o644),
+                c=("/usr/local/sbin/wlan-rt.sh", SCRIPT, 0o755),
+            ),
+            False, False,
+        ),
+        (
+            files(
+                a=MANAGED, b=("/etc/systemd/system/rt@.service", UNIT, 0o644),
+                c=("/etc/systemd/system/multi-user.target.wants/rt@wlan0.service", "", 0o644),
+            ),
+            True, True,
+        ),
+        (files(a=MANAGED, b=("/etc/systemd/system/rt@.service", UNIT, 0o644), c=(WANTS, "", 0o644)), False, False),
+        (
+            files(
                 a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", BY_SCRIPT, 0o644), c=(DEVICE_WANTS, "", 0o644),
                 d=("/usr/local/sbin/wlan-rt.sh", SCRIPT, 0o755),
             ),

@@ -22,6 +22,7 @@ from viacheck.persistence.boot_files import (
     RC_LOCAL,
     UNIT_FOLDERS,
     called_scripts,
+    enabling_links,
 )
 from viacheck.persistence.netplan import YAMLProblem
 
@@ -74,7 +75,7 @@ def _with_called(files: Iterator[HostFile]) -> Iterator[HostFile]:
             unit = _read(f"{folder}/{name}") if name.endswith(".service") else None
             if unit is not None and unit.error is None and (_CHANGES.search(unit.text) or scripts_of(unit)):
                 yield unit
-                yield from _enabled(name)
+                yield from enabled_by(name)
     yield from called.values()
     yield from _manager_units()
 
@@ -107,13 +108,12 @@ def _called_script(path: str) -> HostFile | None:
     return HostFile.kept(path, text, kept, mode) if _CHANGES.search(kept) else None
 
 
-def _enabled(unit: str) -> Iterator[HostFile]:
-    """Yield the links by which systemctl(1) enables a unit."""
+def enabled_by(unit: str) -> Iterator[HostFile]:
+    """Yield the links by which systemctl(1) enables a unit, or an instance of a template."""
     for folder in UNIT_FOLDERS:
-        for wanting in names_in(folder):
-            path = f"{folder}/{wanting}/{unit}"
-            if wanting.endswith(manager_units.ENABLES) and os.path.lexists(path):
-                yield HostFile(path=path, exists=True)
+        for wanting in (name for name in names_in(folder, hidden=True) if name.endswith(manager_units.ENABLES)):
+            links = [f"{folder}/{wanting}/{name}" for name in names_in(f"{folder}/{wanting}", hidden=True)]
+            yield from (HostFile(path=path, exists=True) for path in enabling_links(unit, links))
 
 
 def _manager_units() -> Iterator[HostFile]:

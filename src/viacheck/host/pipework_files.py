@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from viacheck.host.files import names_in, read_file
 from viacheck.host.namespace import Namespace
+from viacheck.host.persistence_files import enabled_by
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence.boot_files import UNIT_FOLDERS
 from viacheck.persistence.pipework import (
@@ -58,10 +59,10 @@ def _unit(path: str, yielded: set[str]) -> Iterator[HostFile]:
     yield unit
     yield from (_kept(program, *script) for program, script in scripts.items() if program not in yielded)
     yielded |= set(scripts)
-    yield from _enabled(path)
+    yield from enabled_by(os.path.basename(path))
     timer = path.removesuffix(".service") + ".timer"
     if os.path.exists(timer):
-        yield from _enabled(timer)
+        yield from enabled_by(os.path.basename(timer))
 
 
 def _script(path: str) -> tuple[bytes, int] | None:
@@ -74,16 +75,6 @@ def _mentioning(path: str) -> Iterator[HostFile]:
     content = _content(path)
     if content is not None and PROGRAM.encode() in content[0]:
         yield _kept(path, *content)
-
-
-def _enabled(unit: str) -> Iterator[HostFile]:
-    """Yield the links by which systemctl(1) enables a unit."""
-    name = os.path.basename(unit)
-    for folder in UNIT_FOLDERS:
-        for wanting in names_in(folder, hidden=True):
-            path = f"{folder}/{wanting}/{name}"
-            if wanting.endswith((".wants", ".requires")) and os.path.lexists(path):
-                yield HostFile(path=path, exists=True)
 
 
 def _content(path: str) -> tuple[bytes, int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,6 +65,14 @@ def called_scripts(line: str) -> Iterator[str]:
             yield words[0]
 
 
+def enabling_links(unit: str, paths: Iterable[str]) -> Iterator[str]:
+    """Yield the links that start a unit, or an instance of a template: those of ``x@eth0`` for ``x@`` (systemd.unit(5))."""
+    name, at, rest = unit.partition("@")
+    instance = re.escape(unit) if not at or rest.partition(".")[0] else rf"{re.escape(name)}@[^/]*{re.escape(rest)}"
+    link = re.compile(rf".*\.(?:wants|requires)/{instance}")
+    return (path for path in paths if link.fullmatch(path))
+
+
 def read(files: Sequence[HostFile], table_number: TableNumberOf) -> BootFiles:
     """Read the files.
 
@@ -106,19 +114,24 @@ class _Reader:
         collector = ConfigCollector("ifupdown")
         read_script(file, collector, "up", self.table_number, sourced=True)
         written = [entry for entry in collector.entries if isinstance(entry, WrittenRule | WrittenRoute)]
-        if written and not file.mode & 0o111:
-            self.result.ineffective.append((written[0].place, otherwise))
+        called = [
+            (Place(file.path, number, line.strip()), path)
+            for number, line in enumerate(file.text.split("\n"), 1)
+            for path in called_scripts(line)
+            if path in self.files
+        ]
+        if not file.mode & 0o111:
+            places = [*(entry.place for entry in written), *(place for place, _ in called)]
+            self.result.ineffective += [(place, otherwise) for place in places[:1]]
             return
         self.result.entries[occasion] += written
-        for line in file.text.split("\n"):
-            for path in called_scripts(line):
-                if depth and path in self.files and self._may_read(path, occasion):
-                    self.script(self.files[path], occasion, "it is not executable", depth=depth - 1)
+        for _, path in called:
+            if depth and self._may_read(path, occasion):
+                self.script(self.files[path], occasion, "it is not executable", depth=depth - 1)
 
     def unit(self, unit: HostFile) -> None:
         """Read what a systemd unit starts (systemd.service(5))."""
-        name = unit.path.rpartition("/")[2]
-        enabled = [path for path in self.files if path.endswith((f".wants/{name}", f".requires/{name}"))]
+        enabled = list(enabling_links(unit.path.rpartition("/")[2], self.files))
         device = any(_DEVICE.search(path) for path in enabled)
         occasion: Occasion = "interface" if device else "boot"
         for number, line in enumerate(unit.text.split("\n"), 1):

@@ -20,7 +20,7 @@ from viacheck.parsers.comments import LEFT_OUT
 from viacheck.parsers.shell import ShellError, first_command
 from viacheck.parsers.unit_names import device_unit
 from viacheck.persistence import ifupdown
-from viacheck.persistence.boot_files import RC_LOCAL, UNIT_FOLDERS
+from viacheck.persistence.boot_files import RC_LOCAL, UNIT_FOLDERS, enabling_links
 from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
 from viacheck.persistence.pipework_line import BY_DHCP, WITH_VALUE, redact_arguments
 
@@ -297,7 +297,7 @@ def _units(files: Sequence[HostFile], wanted: _Wanted, result: Reruns) -> None:
         folder, _slash, name = unit.path.rpartition("/")
         if folder not in UNIT_FOLDERS or not name.endswith(".service"):
             continue
-        wants = {path.rpartition("/")[0].rpartition("/")[2] for path in paths if path.endswith(f".wants/{name}")}
+        wants = {path.rpartition("/")[0].rpartition("/")[2] for path in enabling_links(name, paths)}
         timer = name.removesuffix(".service") + ".timer"
         timed = any(path.endswith(f".wants/{timer}") for path in paths)
         for place, key, arguments in _unit_commands(unit):
