@@ -10,7 +10,7 @@ from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence.allowlist import redact_script, redact_to_allowlist
 from viacheck.persistence.assess import assess_persistence
-from viacheck.persistence.boot_files import called_scripts
+from viacheck.persistence.hook_scripts import called_scripts
 
 RULE = "ip rule add priority 1000 from 172.17.0.0/16 lookup 200"
 ROUTE = "ip route replace default via 10.10.50.1 dev wlan0 table 200"
@@ -68,6 +68,13 @@ MANAGED = ("/etc/network/interfaces", STATIC, 0o644)
             files(
                 a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", BY_SCRIPT, 0o644), c=(DEVICE_WANTS, "", 0o644),
                 d=("/usr/local/sbin/wlan-rt.sh", SCRIPT, 0o755),
+            ),
+            True, False,
+        ),
+        (
+            files(
+                a=MANAGED, b=("/etc/network/if-up.d/wlan", "#!/bin/sh\n. /usr/local/sbin/wlan-rt.sh\n", 0o755),
+                c=("/usr/local/sbin/wlan-rt.sh", SCRIPT, 0o755),
             ),
             True, False,
         ),

@@ -177,7 +177,8 @@ def no_own_route(resolved: ResolvedIntent) -> str | None:
     if down and not any(route.is_default for route in agent.routes if route.family == 4):
         return f"the agent's {', '.join(down)} is down, and its default route is gone"
     if not any(route.is_default for route in agent.routes if route.family == 4):
-        return "the agent has no default route"
+        addressed = any(own.family == 4 and own.interface != "lo" for own in agent.addresses)
+        return "the agent has no default route" if addressed else "the agent has no IPv4 address, and so no route"
     return path.reason
 
 

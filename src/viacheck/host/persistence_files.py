@@ -21,9 +21,9 @@ from viacheck.persistence.boot_files import (
     NETWORKD_DISPATCHER,
     RC_LOCAL,
     UNIT_FOLDERS,
-    called_scripts,
     enabling_links,
 )
+from viacheck.persistence.hook_scripts import called_scripts
 from viacheck.persistence.netplan import YAMLProblem
 
 ALWAYS = (ifupdown.INTERFACES, RC_LOCAL)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import yaml
 
 from viacheck.parsers.comments import LEFT_OUT
-from viacheck.persistence import boot_files, ifupdown, netplan, networkd, networkmanager
+from viacheck.persistence import boot_files, hook_scripts, ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.netplan import compose, items, pairs
 from viacheck.persistence.pipework_line import PROGRAM, redact_arguments
 
@@ -239,7 +239,7 @@ def _script(text: str, known: Callable[[], frozenset[str]]) -> str:
             line = line[:-1] + lines[at]
         at += 1
         commands = _commands(line, variables)
-        called = next(boot_files.called_scripts(commands), None)
+        called = next(hook_scripts.called_scripts(commands), None)
         stops = re.fullmatch(r"\s*set\s+-\w*e\w*", line)
         if called or stops or re.search(r"\b(ip|pipework)\b|\w=", commands) or commands.strip().startswith("exit"):
             kept[first] = line if stops else commands
@@ -326,7 +326,7 @@ def _command(piece: str, variables: _Variables) -> str:
     if equals and first == bare and variables.keeps(variable, value):
         return piece
     trail = " " if piece.endswith(" ") else ""
-    called = next(boot_files.called_scripts(bare), None)
+    called = next(hook_scripts.called_scripts(bare), None)
     if called is not None:
         # Its arguments may be anything.
         return f"{lead}{called}{f' {LEFT_OUT}' if bare != called else ''}{trail}"

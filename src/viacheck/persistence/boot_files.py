@@ -15,8 +15,8 @@ from typing import Literal
 from viacheck.model.config_entry import Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.ip_command import entries, ip_commands
-from viacheck.parsers.shell import ShellError, first_command
-from viacheck.persistence.hook_scripts import read_script
+from viacheck.parsers.shell import ShellError
+from viacheck.persistence.hook_scripts import called_scripts, read_script
 from viacheck.persistence.manager_config import ConfigCollector
 
 RC_LOCAL = "/etc/rc.local"
@@ -29,14 +29,11 @@ NETWORKD_DISPATCHER = tuple(
 """Scripts that networkd-dispatcher runs when a link has come that far (networkd-dispatcher(8))."""
 NETWORK_SCRIPTS = "/etc/sysconfig/network-scripts"
 """RHEL: rule-IFACE and route-IFACE hold the arguments of ``ip rule add`` and ``ip route add``."""
-CALLED_FROM = ("/usr/local/", "/opt/", "/etc/")
-"""Where scripts lie that an operator wrote."""
 UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "Type")
 _EXIT = re.compile(r"\s*exit\b")
 _DEVICE = re.compile(r"/sys-subsystem-net-devices-(.+)\.device\.(?:wants|requires)/")
 MOST_CALLS = 2
 """How many calls of one script are read."""
-_CALLED = re.compile(r"/[\w./+-]+")
 
 Occasion = Literal["boot", "interface"]
 
@@ -52,21 +49,8 @@ class BootFiles:
     """The files that never run, each with the reason."""
 
 
-def called_scripts(line: str) -> Iterator[str]:
-    """Yield the scripts of an operator that the commands of a line run."""
-    for piece in re.split(r"&&|\|\||[;&|]", line):
-        try:
-            words = first_command(piece)
-        except ShellError:
-            continue
-        while words and words[0] in ("sh", "bash", "/bin/sh", "/bin/bash", "exec", "."):
-            words = words[1:]
-        if words and _CALLED.fullmatch(words[0]) and words[0].startswith(CALLED_FROM):
-            yield words[0]
-
-
 def enabling_links(unit: str, paths: Iterable[str]) -> Iterator[str]:
-    """Yield the links that start a unit, or an instance of a template: those of ``x@eth0`` for ``x@`` (systemd.unit(5))."""
+    """Yield the links that start a unit, or an instance of a template: of ``x@eth0`` for ``x@`` (systemd.unit(5))."""
     name, at, rest = unit.partition("@")
     instance = re.escape(unit) if not at or rest.partition(".")[0] else rf"{re.escape(name)}@[^/]*{re.escape(rest)}"
     link = re.compile(rf".*\.(?:wants|requires)/{instance}")

@@ -6,12 +6,45 @@ Conditions are not evaluated. Variables are expanded where the script itself giv
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumberOf
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.ip_command import assignments, entries, ip_commands
-from viacheck.parsers.shell import ShellError
+from viacheck.parsers.shell import ShellError, first_command
 from viacheck.persistence.manager_config import ConfigCollector
+
+CALLED_FROM = ("/usr/local/", "/opt/", "/etc/")
+"""Where scripts lie that an operator wrote."""
+_CALLED = re.compile(r"/[\w./+-]+")
+
+
+def called_scripts(line: str) -> Iterator[str]:
+    """Yield the scripts of an operator that the commands of a line run."""
+    for piece in re.split(r"&&|\|\||[;&|]", line):
+        try:
+            words = first_command(piece)
+        except ShellError:
+            continue
+        while words and words[0] in ("sh", "bash", "/bin/sh", "/bin/bash", "exec", "."):
+            words = words[1:]
+        if words and _CALLED.fullmatch(words[0]) and words[0].startswith(CALLED_FROM):
+            yield words[0]
+
+
+def read_scripts(
+    scripts: Iterable[HostFile], files: Sequence[HostFile], collector: ConfigCollector, phase: Phase,
+    table_number: TableNumberOf,
+) -> None:  # fmt: skip
+    """Read scripts that a manager runs, each with the scripts that it runs itself; the arguments of read_script()."""
+    by_path = {file.path: file for file in files if file.exists}
+    for script in scripts:
+        read_script(script, collector, phase, table_number)
+        if not collector.readable(script) or not script.mode & 0o111:
+            continue
+        for called in dict.fromkeys(path for line in script.text.split("\n") for path in called_scripts(line)):
+            if called in by_path:
+                read_script(by_path[called], collector, phase, table_number)
 
 
 def read_script(

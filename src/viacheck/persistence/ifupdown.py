@@ -16,8 +16,7 @@ from viacheck.model.snapshot import HostFile
 from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ip_command import entries, ip_commands
 from viacheck.parsers.shell import ShellError
-from viacheck.persistence.boot_files import called_scripts
-from viacheck.persistence.hook_scripts import read_script
+from viacheck.persistence.hook_scripts import called_scripts, read_script, read_scripts
 from viacheck.persistence.manager_config import ConfigCollector, ManagedLink, ManagerConfig, below
 
 INTERFACES = "/etc/network/interfaces"
@@ -278,9 +277,8 @@ def read(files: Sequence[HostFile], table_number: TableNumberOf) -> ManagerConfi
         )
     collector.entries += _in_running_order(reader.stanzas, collector, table_number, reader.files)
     for folder, phase in SCRIPT_FOLDERS.items():
-        for script in sorted(below(files, folder), key=lambda file: file.path):
-            if re.fullmatch(r"[a-zA-Z0-9_-]+", script.path.rpartition("/")[2]):
-                read_script(script, collector, phase, table_number)
+        named = [file for file in below(files, folder) if re.fullmatch(r"[a-zA-Z0-9_-]+", file.path.rpartition("/")[2])]
+        read_scripts(sorted(named, key=lambda file: file.path), files, collector, phase, table_number)
     if any(stanza.method == "dhcp" for stanza in reader.stanzas):
         for script in sorted(below(files, LEASE_HOOKS), key=lambda file: file.path):
             read_script(script, collector, "up", table_number, sourced=True)

@@ -16,7 +16,7 @@ from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
 from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ini import Section, named, sections
 from viacheck.parsers.ip_command import IPCommand, rule_of
-from viacheck.persistence.hook_scripts import read_script
+from viacheck.persistence.hook_scripts import read_scripts
 from viacheck.persistence.manager_config import (
     PREDEFINED_TABLES,
     ConfigCollector,
@@ -63,8 +63,8 @@ def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNu
             if (uuid is not None and (link.name, uuid) in in_use) or _names(profile, link):
                 _settings(file, profile, link, collector)
     for folder, phase in DISPATCHER_FOLDERS.items():
-        for script in sorted(below(files, folder), key=lambda file: file.path):
-            read_script(script, collector, phase, table_number)
+        scripts = sorted(below(files, folder), key=lambda file: file.path)
+        read_scripts(scripts, files, collector, phase, table_number)
     return collector.config()
 
 
