@@ -20,6 +20,7 @@ INTERFACES = {"/etc/network/interfaces": STATIC}
 UNIT = (
     f"[Service]\nType=oneshot\nExecStart=/sbin/{RULE}\nExecStart=/sbin/{ROUTE}\n[Install]\nWantedBy=multi-user.target\n"
 )
+UNIT_BY_SHELL = f"[Service]\nType=oneshot\nExecStart=-/bin/sh -c '{RULE}; {ROUTE}'\n"
 BY_SCRIPT = "[Service]\nExecStart=/usr/local/sbin/wlan-rt.sh wlan0\n"
 WANTS = "/etc/systemd/system/multi-user.target.wants/wlan-rt.service"
 DEVICE_WANTS = "/etc/systemd/system/sys-subsystem-net-devices-wlan0.device.wants/wlan-rt.service"
@@ -60,6 +61,12 @@ MANAGED = ("/etc/network/interfaces", STATIC, 0o644)
             files(
                 a=MANAGED, b=("/etc/systemd/system/rt@.service", UNIT, 0o644),
                 c=("/etc/systemd/system/multi-user.target.wants/rt@wlan0.service", "", 0o644),
+            ),
+            True, True,
+        ),
+        (
+            files(
+                a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", UNIT_BY_SHELL, 0o644), c=(WANTS, "", 0o644)
             ),
             True, True,
         ),
