@@ -75,6 +75,13 @@ SITUATIONS = {
         },
         named=("this host sends the agent's DNS queries to 10.10.40.1 instead, by eth0", "--dport 53 -j DNAT"),
     ),
+    "dns-sent-elsewhere-by-a-rule": Situation(
+        commands=("ip rule add pref 10 iif docker0 ipproto udp dport 53 lookup main",),
+        expected={"ROUTE-03": PASS, "EGRESS-01": PASS, "EGRESS-05": (FAIL, "CLASS_BYPASSES_UPLINK")},
+        named=("DNS queries to 198.51.100.53 leave by eth0 instead of wlan0, because of rule priority 10",),
+        in_bundle={"EGRESS-05": (FAIL, "CLASS_BYPASSES_UPLINK")},
+        in_replica={"EGRESS-05": (FAIL, "CLASS_BYPASSES_UPLINK")},
+    ),
     "target-sent-to-a-silent-machine": Situation(
         commands=("iptables -t nat -A PREROUTING -i docker0 -d 198.51.100.1 -j DNAT --to-destination 10.10.40.77",),
         expected={

@@ -20,6 +20,7 @@ INTERFACES = {"/etc/network/interfaces": STATIC}
 UNIT = (
     f"[Service]\nType=oneshot\nExecStart=/sbin/{RULE}\nExecStart=/sbin/{ROUTE}\n[Install]\nWantedBy=multi-user.target\n"
 )
+UNIT_BY_SHELL = f"[Service]\nType=oneshot\nExecStart=-/bin/sh -c '{RULE}; {ROUTE}'\n"
 BY_SCRIPT = "[Service]\nExecStart=/usr/local/sbin/wlan-rt.sh wlan0\n"
 BEFORE = "[Unit]\nBefore={}\n"
 PRE = "[Unit]\nWants=network-pre.target\nBefore=network-pre.target shutdown.target\n"
@@ -84,6 +85,12 @@ MANAGED = ("/etc/network/interfaces", STATIC, 0o644)
             files(
                 a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", BEFORE.format("docker.service") + UNIT, 0o644),
                 c=(WANTS, "", 0o644),
+            ),
+            True, True,
+        ),
+        (
+            files(
+                a=MANAGED, b=("/etc/systemd/system/wlan-rt.service", UNIT_BY_SHELL, 0o644), c=(WANTS, "", 0o644)
             ),
             True, True,
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from socket import IPPROTO_TCP
 
 from viacheck.analysis.agent_attachment import arrival, bridged_to, dropped_on, is_hosts_own, unanswered_arp
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, expires, forwarded
@@ -76,6 +77,9 @@ class PathTracer:
                 traffic=traffic, end=PathEnd.UNKNOWN, out=tuple(hops), reason="the agent's routing is not known"
             )
         decision = self._agent_model.decide(traffic.packet)
+        if traffic.protocol == IPPROTO_TCP and traffic.source is None and decision.source is not None:
+            # connect(2) looks the route up again with the source that the first look-up chose (ip_route_connect()).
+            decision = self._agent_model.decide(replace(traffic, source=decision.source).packet)
         hops.append(route_hop("agent", decision))
         if (ended := _undelivered(decision, "the agent's")) is not None:
             return Path(traffic=traffic, end=ended[0], out=tuple(hops), reason=ended[1])

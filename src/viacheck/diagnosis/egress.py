@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from socket import IPPROTO_UDP
 
+from viacheck.analysis.agent_network import own_interface_of
 from viacheck.analysis.agent_rules import FIXED_PRIORITY
 from viacheck.analysis.answers import answers_come_in_by, answers_lost, lossy_probes, strict_reverse_path
 from viacheck.analysis.classes import TrafficClass, class_partition
@@ -12,7 +14,7 @@ from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.predict import other_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_astray, answers_seen, departures, left_by
-from viacheck.analysis.traced_path import PathEnd, Traffic
+from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent, set_agent_default
 from viacheck.model.measurements import Measurements
@@ -201,7 +203,7 @@ def _mtu_evidence(*links: Link | None) -> StateEvidence:
 
 
 def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
-    """Find that a resolver on the host forwards the agent's queries, and no rule of the agent matches its packets."""
+    """Find what leads the agent's queries astray: a rule, or a resolver on the host that forwards them as its own."""
     packets = measurements.traffic.packets.get("dns")
     away = [query for query in departures(packets) if query.source != resolved.agent_address6] if packets else []
     others = {query.path_interface for query in away} & set(resolved.egress_interfaces) - {resolved.uplink}
@@ -214,6 +216,13 @@ def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) ->
             "CLASS_BYPASSES_UPLINK", "EGRESS-05",
             f"this host sends the agent's DNS queries to {path.destination} instead, by {interfaces}: {path.reason}",
             decision="except the agent's packets from that rule, if its queries are to leave as the others do",
+        )  # fmt: skip
+    elif (path := _queries_astray(resolved)) is not None:
+        yield Cause(
+            "CLASS_BYPASSES_UPLINK", "EGRESS-05",
+            f"the agent's DNS queries to {path.traffic.destination} leave by {path.egress_text} instead of "
+            f"{resolved.uplink}, because of {path.reason}",
+            decision="remove that rule or route, if its queries are to leave as the others do",
         )  # fmt: skip
     if path is not None or packets is None:
         return
@@ -228,6 +237,17 @@ def dns_by_another_path(resolved: ResolvedIntent, measurements: Measurements) ->
         f"from its own namespace, {why}. Give the agent a resolver beyond the uplink ('--dns' when {container} is "
         "created)",
     )  # fmt: skip
+
+
+def _queries_astray(resolved: ResolvedIntent) -> Path | None:
+    """Return the path of the agent's queries to a resolver beyond the host that its rules send elsewhere."""
+    for address in resolved.snapshot.resolvers or ():
+        if ":" in address or ip_address(address).is_loopback or own_interface_of(resolved, address) is not None:
+            continue
+        path = PathTracer(resolved).trace(Traffic(destination=address, protocol=IPPROTO_UDP, dport=_DNS))
+        if path.end is PathEnd.LEAVES and path.all_egress != {resolved.uplink}:
+            return path
+    return None
 
 
 def _redirects_dns(traffic_class: TrafficClass) -> bool:

@@ -120,7 +120,9 @@ def _joined(dumped: list[_DumpedElement], description: SetDescription) -> Iterat
         if element.flags & _CATCHALL:
             yield SetElement(b"", None, element.verdict, element.data, catchall=True)
     plain = [element for element in dumped if not element.flags & _CATCHALL]
-    plain.sort(key=lambda element: (element.key, -element.flags))
+    if not description.holds_ranges_of_fields:
+        # Ranges of several fields may overlap: the first one that holds a packet decides, in the order of the dump.
+        plain.sort(key=lambda element: (element.key, -element.flags))
     for position, element in enumerate(plain):
         if element.flags & _INTERVAL_END:
             continue

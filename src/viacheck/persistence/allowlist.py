@@ -161,7 +161,9 @@ def _unit(text: str) -> str:
         elif not equals or key.strip() not in boot_files.UNIT_KEYS:
             kept.append("")
         elif key.startswith("Exec"):
-            kept.append(f"{key}={_commands(value, _Variables())}")
+            shell = boot_files.BY_SHELL.fullmatch(value.strip())
+            before, quote, inner = shell.group("before", "quote", "commands") if shell is not None else ("", "", value)
+            kept.append(f"{key}={before}{quote}{_commands(inner, _Variables())}{quote}")
         else:
             kept.append(line.strip())
     return "\n".join(kept)

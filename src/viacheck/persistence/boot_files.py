@@ -32,6 +32,10 @@ NETWORK_SCRIPTS = "/etc/sysconfig/network-scripts"
 UNIT_KEYS = ("ExecStart", "ExecStartPost", "WantedBy", "RequiredBy", "Type", "Before", "Wants")
 NETWORK_PRE = "network-pre.target"
 """Every network manager starts after it, once something wants it (systemd.special(7))."""
+BY_SHELL = re.compile(
+    r"""(?P<before>[-+!:@]*(?:/usr)?(?:/bin/)?(?:ba)?sh\s+-\w*c\s+)(?P<quote>['"])(?P<commands>[^'"]*)(?P=quote)"""
+)
+"""A command of a unit that a shell runs, after the modifiers of systemd.service(5)."""
 _EXIT = re.compile(r"\s*exit\b")
 _DEVICE = re.compile(r"/sys-subsystem-net-devices-(.+)\.device\.(?:wants|requires)/")
 MOST_CALLS = 2
@@ -129,7 +133,9 @@ class _Reader:
             key, equals, value = line.strip().partition("=")
             if not equals or key.strip() not in ("ExecStart", "ExecStartPost"):
                 continue
-            place, command = Place(unit.path, number, line.strip()), _unwrapped(value.strip().lstrip("-+!:@"))
+            shell = BY_SHELL.fullmatch(value.strip())
+            command = shell["commands"] if shell is not None else value.strip().lstrip("-+!:@")
+            place = Place(unit.path, number, line.strip())
             try:
                 typed = list(entries(ip_commands(command), place, None, "up", self.table_number))
             except ShellError:
@@ -186,9 +192,3 @@ class _Reader:
             self.result.entries["interface"] += [
                 entry for entry in lines if isinstance(entry, WrittenRule | WrittenRoute)
             ]
-
-
-def _unwrapped(command: str) -> str:
-    """Return what ``/bin/sh -c '…'`` runs; another command unchanged."""
-    match = re.fullmatch(r"(?:/usr)?(?:/bin/)?(?:ba)?sh\s+-\w*c\s+(['\"])(.*)\1", command)
-    return match[2] if match is not None else command
