@@ -6,8 +6,10 @@ Each machine's configuration goes to the kernel in one batch; the host also gets
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from netns_lab import nft_rules, rtnetlink_batch
 from netns_lab.host_files import private_files
@@ -33,7 +35,9 @@ from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
 from viacheck.host.sysctl import write_sysctl
 from viacheck.model.snapshot import Link
+from viacheck.netlink.codec import NetlinkSocket
 
+T = TypeVar("T")
 QUIET_SYSCTLS = {
     # An address is usable at once: a lab's addresses are unique by construction, and their detection costs 1.3 s.
     "net/ipv6/conf/all/accept_dad": "0",
@@ -48,33 +52,26 @@ def build(plan: LabPlan) -> Lab:
     Raises:
         LabBuildError: when the system forbids namespaces, or the kernel refuses a part of the lab.
     """
-    with contextlib.ExitStack() as undo:
-        namespaces: dict[str, Namespace] = {}
-        for machine in plan.machines:
-            prepare = private_files(plan) if machine is plan.host else None
-            try:
-                namespaces[machine.name] = Namespace.create(machine.name, prepare)
-            except OSError as error:
-                raise LabBuildError(
-                    f"lab {plan.name}: namespace {machine.name}: {error}; labs need root or user namespaces"
-                ) from error
-            undo.callback(namespaces[machine.name].close)
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as sockets:
+        namespaces = _namespaces(plan, undo)
         bind_agent_namespace(namespaces[plan.host.name], namespaces[plan.agent.name])
         machines = {machine.name: LabMachine(machine, namespaces[machine.name]) for machine in plan.machines}
         # Before any namespace has an interface: a new interface takes the defaults of that moment.
-        for machine in plan.machines:
-            set_sysctls(namespaces[machine.name], QUIET_SYSCTLS)
+        netlink = _in_each(namespaces, _prepare)
+        for opened in netlink.values():
+            sockets.enter_context(opened)
         # A cable's second end exists once the machine at its first end has made both.
         for machine in plan.machines:
-            rtnetlink_batch.send(namespaces[machine.name], _links(machine, plan.cables, machines))
+            links = _links(machine, plan.cables, machines)
+            rtnetlink_batch.send(namespaces[machine.name], links, by=netlink[machine.name])
+        _in_each(namespaces, lambda name: _write_sysctls(name, _sysctls(machines[name].plan)))
         # The switches last: a port comes up with the carrier of a machine that is up already.
         for machine in (*plan.neighbours, *reversed((plan.host, plan.agent, *plan.gateways)), *plan.switches):
-            set_sysctls(namespaces[machine.name], quick_neighbours(machine.state.links) | machine.state.sysctls)
-            rtnetlink_batch.send(namespaces[machine.name], configuration(machine))
+            rtnetlink_batch.send(namespaces[machine.name], configuration(machine), by=netlink[machine.name])
             if machine.packet_filter:
                 nft_rules.apply(namespaces[machine.name], PACKET_FILTER_TABLE, machine.packet_filter)
         for machine in (*plan.switches, plan.host, plan.agent, *plan.gateways, *plan.neighbours):
-            rtnetlink_batch.settle(namespaces[machine.name], machine.state.links)
+            rtnetlink_batch.settle(namespaces[machine.name], machine.state.links, netlink[machine.name])
         responders = Responders([(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways])
         undo.callback(responders.close)
         lab = Lab(plan, machines, responders, None)
@@ -86,6 +83,29 @@ def build(plan: LabPlan) -> Lab:
         _boot(lab)
         _hold_lease(lab)
     return lab
+
+
+def _namespaces(plan: LabPlan, undo: contextlib.ExitStack) -> dict[str, Namespace]:
+    """Create the namespaces of all machines beside each other."""
+    creations = {
+        machine.name: Namespace.begin_create(machine.name, private_files(plan) if machine is plan.host else None)
+        for machine in plan.machines
+    }
+    namespaces: dict[str, Namespace] = {}
+    refused: list[tuple[str, OSError]] = []
+    for name, created in creations.items():
+        try:
+            namespaces[name] = created()
+        except OSError as error:
+            refused.append((name, error))
+        else:
+            undo.callback(namespaces[name].close)
+    if refused:
+        name, refusal = refused[0]
+        raise LabBuildError(
+            f"lab {plan.name}: namespace {name}: {refusal}; labs need root or user namespaces"
+        ) from refusal
+    return namespaces
 
 
 def _boot(lab: Lab) -> None:
@@ -201,16 +221,32 @@ def set_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
     Raises:
         LabBuildError: when a sysctl does not exist or may not be written.
     """
-
-    def write() -> None:
-        for path, value in values.items():
-            try:
-                write_sysctl(path, value)
-            except OSError as error:
-                raise LabBuildError(f"{namespace.name}: sysctl {path}={value}: {error.strerror}") from error
-
     if values:
-        namespace.call(write)
+        namespace.call(lambda: _write_sysctls(namespace.name, values))
+
+
+def _write_sysctls(name: str, values: dict[str, str]) -> None:
+    for path, value in values.items():
+        try:
+            write_sysctl(path, value)
+        except OSError as error:
+            raise LabBuildError(f"{name}: sysctl {path}={value}: {error.strerror}") from error
+
+
+def _sysctls(machine: Machine) -> dict[str, str]:
+    return quick_neighbours(machine.state.links) | machine.state.sysctls
+
+
+def _prepare(name: str) -> NetlinkSocket:
+    """Set the defaults of the calling thread's namespace, which is new, and return a socket of it."""
+    _write_sysctls(name, QUIET_SYSCTLS)
+    return rtnetlink_batch.open_socket()
+
+
+def _in_each(namespaces: dict[str, Namespace], action: Callable[[str], T]) -> dict[str, T]:
+    """Call a function with the name of each namespace, inside of all namespaces at once."""
+    futures = {name: namespace.submit(partial(action, name)) for name, namespace in namespaces.items()}
+    return {name: future.result() for name, future in futures.items()}
 
 
 def bind_agent_namespace(host: Namespace, agent: Namespace) -> None:

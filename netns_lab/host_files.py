@@ -46,7 +46,7 @@ def private_files(plan: LabPlan) -> Callable[[], None]:
         # /sys/class/net must show this namespace. Only an interactive shell needs it where the system forbids it.
         with contextlib.suppress(OSError):
             syscalls.mount("sysfs", "/sys", "sysfs")
-        _write(plan, private)
+        _write(plan, [os.path.realpath(folder) for folder in private])
 
     return prepare
 
@@ -81,8 +81,8 @@ def _protect_machine() -> None:
 
 
 def _write(plan: LabPlan, private: Sequence[str]) -> None:
-    for path in (*plan.files, *plan.file_links):
-        if not _is_below(os.path.realpath(os.path.dirname(path)), private):
+    for folder, path in {os.path.dirname(path): path for path in (*plan.files, *plan.file_links)}.items():
+        if not _is_below(os.path.realpath(folder), private):
             raise PermissionError(errno.EPERM, "is outside of the lab's private folders", path)
     for path, text in plan.files.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -99,14 +99,14 @@ def _write(plan: LabPlan, private: Sequence[str]) -> None:
 
 def _hide_file(path: str, private: Sequence[str]) -> None:
     """Remove a file from a private folder; elsewhere cover it with /dev/null, as the file is the machine's own."""
-    if _is_below(os.path.realpath(os.path.dirname(path)), private):
+    if _is_below(os.path.realpath(os.path.dirname(path)), [os.path.realpath(folder) for folder in private]):
         os.unlink(path)
     else:
         syscalls.mount("/dev/null", path, flags=syscalls.MS_BIND)
 
 
 def _is_below(folder: str, parents: Sequence[str]) -> bool:
-    return any(f"{folder}/".startswith(f"{os.path.realpath(parent)}/") for parent in parents)
+    return any(f"{folder}/".startswith(f"{parent}/") for parent in parents)
 
 
 def _overlay(folder: str) -> None:

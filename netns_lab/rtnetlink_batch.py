@@ -1,9 +1,6 @@
-"""Batches of rtnetlink requests: compiled by pyroute2, sent to a namespace in one system call, every answer checked.
+"""Batches of rtnetlink requests: sent to a namespace in one system call, every answer checked.
 
-pyroute2 compiles the messages, because it knows every attribute of links, rules and routes that a lab may need; a lab
-of such messages takes 23 ms to build, and would take 5.1 ms with messages of our own. A compiled message (0.25 ms) is
-kept, so that a lab that is built again costs little more than the kernel's work. Sending and decoding the answers is
-the work of :mod:`viacheck.netlink.codec`.
+An encoded message is kept: a process builds a lab, and parts of it, more than once.
 """
 
 from __future__ import annotations
@@ -12,18 +9,15 @@ import errno
 import os
 import socket
 import struct
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
+from netns_lab.rtnetlink_encode import VethPeer, encode_request
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import Address, Link, Neighbour, Nexthop, Route, Rule
 from viacheck.netlink import codec, rtnetlink
-
-if TYPE_CHECKING:
-    from pyroute2 import IPBatch
 
 ANSWER_TIMEOUT = 5.0
 MESSAGES_AT_ONCE = 500
@@ -48,7 +42,7 @@ class LabBuildError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LabRequest:
-    """One rtnetlink request in pyroute2's terms: ``LabRequest("link", "set", (("index", 2), ("state", "up")))``."""
+    """One rtnetlink request: ``LabRequest("link", "set", (("index", 2), ("state", "up")))``."""
 
     noun: str
     verb: str
@@ -58,81 +52,39 @@ class LabRequest:
         return f"{self.noun} {self.verb} " + " ".join(f"{key}={value}" for key, value in self.values)
 
 
-@dataclass(frozen=True, slots=True)
-class _VethPeer:
-    """The other end of a veth pair."""
-
-    index: int
-    name: str
-    mac: str | None
-    mtu: int
-    net_fd: int
-
-
 def request(noun: str, verb: str, **values: Any) -> LabRequest:
     """Return a request; values of None are left out."""
     return LabRequest(noun, verb, tuple((key, value) for key, value in values.items() if value is not None))
 
 
-@cache
-def compiler_class() -> type[IPBatch]:
-    """Return pyroute2's compiler of messages."""
-    # Imported here because it takes 185 ms, which a command that builds no lab need not spend.
-    from pyroute2 import IPBatch
-
-    return IPBatch  # type: ignore[no-any-return]
-
-
-@cache
-def _compiler() -> IPBatch:
-    return compiler_class()()
-
-
-_compiling = threading.Lock()
-"""The compiler holds one message, and clones of a lab are built beside each other."""
-
-
 @lru_cache(maxsize=4096)
-def _compiled(request: LabRequest) -> bytes:
-    values: dict[str, Any] = dict(request.values)
-    if "veth_peer" in values:
-        values["linkinfo"] = _veth(values.pop("veth_peer"))
-    if "multipath" in values:
-        values["multipath"] = [_unfolded(dict(hop)) for hop in values["multipath"]]
-    if "metrics" in values:
-        values["metrics"] = dict(values["metrics"])
-    _unfolded(values)
-    with _compiling:
-        compiler = _compiler()
-        compiler.reset()
-        getattr(compiler, request.noun)(request.verb, **values)
-        return bytes(compiler.batch)
-
-
-def _unfolded(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with a gateway of the other family as pyroute2 takes it."""
-    if "via" in values:
-        values["via"] = dict(values["via"])
-    return values
-
-
-def _veth(peer: _VethPeer) -> dict[str, Any]:
-    """Return the attributes of a veth pair: pyroute2's ``peer=`` drops the peer's index, which a plan fixes."""
-    attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", peer.name), ("IFLA_MTU", peer.mtu)]
-    attributes += [("IFLA_ADDRESS", peer.mac)] if peer.mac is not None else []
-    end = {"index": peer.index, "attrs": [*attributes, ("IFLA_NET_NS_FD", peer.net_fd)]}
-    return {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", end)]})]}
+def _encoded(request: LabRequest) -> bytes:
+    return encode_request(request.noun, request.verb, dict(request.values))
 
 
 def encode(requests: Sequence[LabRequest]) -> bytes:
     """Return requests as the kernel takes them (rtnetlink(7)), in order, with sequence numbers from 1."""
-    return b"".join(codec.numbered(_compiled(request), number) for number, request in enumerate(requests, start=1))
+    return b"".join(codec.numbered(_encoded(request), number) for number, request in enumerate(requests, start=1))
 
 
-def send(namespace: Namespace, requests: Sequence[LabRequest], missing_ok: bool = False) -> None:
+def open_socket() -> codec.NetlinkSocket:
+    """Open a socket in the calling thread's namespace, for several batches from any thread."""
+    return codec.NetlinkSocket(socket.NETLINK_ROUTE, ANSWER_TIMEOUT)
+
+
+def send(
+    namespace: Namespace,
+    requests: Sequence[LabRequest],
+    missing_ok: bool = False,
+    by: codec.NetlinkSocket | None = None,
+) -> None:
     """Send requests in order, in one batch, and wait for the kernel's answer to each.
 
-    With ``missing_ok`` the refusal of a missing object (ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL) is not an error.
+    Args:
+        namespace: where they count.
+        requests: the requests.
+        missing_ok: the refusal of a missing object (ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL) is not an error.
+        by: an open socket of the namespace; without it the namespace's thread opens one.
 
     Raises:
         LabBuildError: when the kernel refuses a request; it names the first refused request and the reason.
@@ -140,7 +92,7 @@ def send(namespace: Namespace, requests: Sequence[LabRequest], missing_ok: bool 
     if not requests:
         return
     batch = encode(requests)
-    answers = namespace.call(lambda: _exchange(batch, len(requests)))
+    answers = _exchange(namespace, batch, len(requests), by)
     harmless = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL) if missing_ok else ()
     for number, sent in enumerate(requests, start=1):
         code = answers.get(number)
@@ -163,7 +115,7 @@ def attempt(namespace: Namespace, requests: Sequence[LabRequest]) -> list[tuple[
     places = [place for place in range(len(requests)) if place not in unfit]
     for start in range(0, len(places), MESSAGES_AT_ONCE):
         part = places[start : start + MESSAGES_AT_ONCE]
-        answers = namespace.call(partial(_exchange, encode([requests[place] for place in part]), len(part)))
+        answers = _exchange(namespace, encode([requests[place] for place in part]), len(part))
         for number, place in enumerate(part, start=1):
             if number not in answers:
                 raise LabBuildError(f"{namespace.name}: no answer from the kernel to: {requests[place]}")
@@ -174,16 +126,17 @@ def attempt(namespace: Namespace, requests: Sequence[LabRequest]) -> list[tuple[
 
 def _fits(request: LabRequest) -> bool:
     try:
-        _compiled(request)
-    except (struct.error, ValueError, OverflowError, OSError):
+        _encoded(request)
+    except (struct.error, ValueError, OSError):
         return False
     return True
 
 
-def settle(namespace: Namespace, links: Sequence[Link]) -> None:
+def settle(namespace: Namespace, links: Sequence[Link], by: codec.NetlinkSocket | None = None) -> None:
     """Ask for each interface by itself, so that the kernel completes the last change of the interface's carrier.
 
-    Otherwise a port may lose the first frames, and the first ARP request stalls for a second.
+    Otherwise a port may lose the first frames, and the first ARP request stalls for a second. ``by`` is as for
+    :func:`send`.
     """
     flags = codec.NLM_F_REQUEST | codec.NLM_F_ACK
     bodies = [struct.pack("=BBHiII", 0, 0, 0, link.index, 0, 0) for link in links]
@@ -191,13 +144,19 @@ def settle(namespace: Namespace, links: Sequence[Link]) -> None:
         codec.encode_message(rtnetlink.RTM_GETLINK, flags, number, body) for number, body in enumerate(bodies, start=1)
     )
     if batch:
-        namespace.call(lambda: _exchange(batch, len(links)))
+        _exchange(namespace, batch, len(links), by)
 
 
-def _exchange(batch: bytes, count: int) -> dict[int, int]:
+def _exchange(namespace: Namespace, batch: bytes, count: int, by: codec.NetlinkSocket | None = None) -> dict[int, int]:
     """Send a batch and return the errno by sequence number (0: done)."""
-    with codec.NetlinkSocket(socket.NETLINK_ROUTE, ANSWER_TIMEOUT) as netlink:
-        return netlink.exchange(batch, count)
+    if by is not None:
+        return by.exchange(batch, count)
+
+    def exchange() -> dict[int, int]:
+        with open_socket() as netlink:
+            return netlink.exchange(batch, count)
+
+    return namespace.call(exchange)
 
 
 def add_address(address: Address, index: int) -> LabRequest:
@@ -215,10 +174,9 @@ def address_request(verb: str, address: Address, index: int) -> LabRequest:
         address=address.peer if point_to_point else address.address,
         local=address.address if point_to_point else None,
         prefixlen=address.prefixlen,
-        family=_af(address.family),
         scope=_SCOPES.get(address.scope) or None if address.family == 4 else None,
         flags=flags or None,
-        valid=address.valid_lifetime, preferred=address.valid_lifetime,
+        lifetime=address.valid_lifetime,
     )  # fmt: skip
 
 
@@ -229,8 +187,6 @@ def add_rule(rule: Rule) -> LabRequest:
 
 def rule_request(verb: str, rule: Rule) -> LabRequest:
     """Add or delete a rule."""
-    source, source_length = _prefix(rule.source)
-    destination, destination_length = _prefix(rule.destination)
     return request(
         "rule", verb,
         family=_af(rule.family),
@@ -239,8 +195,7 @@ def rule_request(verb: str, rule: Rule) -> LabRequest:
         flags=_RULE_INVERTED if rule.invert else None,
         table=rule.table if rule.action == "lookup" else None,
         goto=rule.goto,
-        src=source, src_len=source_length,
-        dst=destination, dst_len=destination_length,
+        src=rule.source, dst=rule.destination,
         iifname=rule.iif, oifname=rule.oif,
         fwmark=rule.fwmark, fwmask=rule.fwmask,
         tos=rule.tos,
@@ -265,7 +220,6 @@ def route_request(verb: str, route: Route, indexes: dict[str, int]) -> LabReques
         scope = scope or _SCOPES["link"]
     return request(
         "route", verb,
-        family=_af(route.family),
         dst=route.destination,
         table=route.table,
         type=_ROUTE_TYPES[route.type],
@@ -275,7 +229,7 @@ def route_request(verb: str, route: Route, indexes: dict[str, int]) -> LabReques
         proto=_protocol(route.protocol),
         src=route.source_prefix,
         pref=_PREFERENCES.get(route.preference),
-        metrics=(("mtu", route.mtu),) if route.mtu is not None else None,
+        mtu=route.mtu,
         oif=single.get("oif"),
         gateway=single.get("gateway"),
         via=single.get("via"),
@@ -286,11 +240,11 @@ def route_request(verb: str, route: Route, indexes: dict[str, int]) -> LabReques
 
 
 def _hop(hop: Nexthop, family: int, indexes: dict[str, int]) -> dict[str, Any]:
-    values: dict[str, Any] = {"oif": indexes[hop.interface] if hop.interface else None, "hops": hop.weight - 1}
-    if hop.gateway is not None and (":" in hop.gateway) != (family == 6):
-        values["via"] = (("family", _af(6 if ":" in hop.gateway else 4)), ("addr", hop.gateway))
-    else:
-        values["gateway"] = hop.gateway
+    values: dict[str, Any] = {"hops": hop.weight - 1}
+    if hop.interface:
+        values["oif"] = indexes[hop.interface]
+    if hop.gateway is not None:
+        values["gateway" if (":" in hop.gateway) == (family == 6) else "via"] = hop.gateway
     if "onlink" in hop.flags:
         values["flags"] = _ONLINK
     return values
@@ -311,7 +265,6 @@ def add_neighbour(neighbour: Neighbour, index: int) -> LabRequest:
         ifindex=index,
         dst=neighbour.address,
         lladdr=neighbour.mac,
-        family=_af(neighbour.family),
         state=0x80,
     )
 
@@ -334,7 +287,7 @@ def add_macvlan(link: Link, namespace: Namespace) -> LabRequest:
 
 def add_veth(link: Link, peer: Link, peer_namespace: Namespace) -> LabRequest:
     """Add a veth pair with its other end in another namespace. Both ends are down: a veth cannot be created up."""
-    other = _VethPeer(peer.index, peer.name, peer.mac, peer.mtu, peer_namespace.net_fd)
+    other = VethPeer(peer.index, peer.name, peer.mac, peer.mtu, peer_namespace.net_fd)
     return request(
         "link", "add", index=link.index, ifname=link.name, address=link.mac, mtu=link.mtu, veth_peer=other
     )  # fmt: skip
@@ -342,10 +295,3 @@ def add_veth(link: Link, peer: Link, peer_namespace: Namespace) -> LabRequest:
 
 def _af(family: int) -> int:
     return int(socket.AF_INET if family == 4 else socket.AF_INET6)
-
-
-def _prefix(network: str | None) -> tuple[str | None, int | None]:
-    if network is None:
-        return None, None
-    address, _, length = network.partition("/")
-    return address, int(length or (128 if ":" in address else 32))

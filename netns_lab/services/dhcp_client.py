@@ -216,7 +216,7 @@ class DHCPClient:
         lifetime = lease.seconds if verb == "replace" else None
         return request(
             "addr", verb, index=self._index, address=lease.address, prefixlen=lease.prefixlen,
-            preferred_lft=lifetime, valid_lft=lifetime,
+            lifetime=lifetime,
         )  # fmt: skip
 
     def close(self) -> None:

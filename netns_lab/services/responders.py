@@ -11,6 +11,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from viacheck.host.namespace import Namespace
 
@@ -29,8 +30,9 @@ class Responders:
         self._unanswered = 0.0
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = []
-        for namespace, addresses in gateways:
-            self._sockets += namespace.call(lambda addresses=addresses: _open(addresses))  # type: ignore[misc]
+        opening = [namespace.submit(partial(_open, addresses)) for namespace, addresses in gateways]
+        for opened in opening:
+            self._sockets += opened.result()
         for listener in self._sockets:
             if listener.type == socket.SOCK_DGRAM:
                 self._selector.register(listener, selectors.EVENT_READ, listener.getsockname()[1] == DNS_PORT)

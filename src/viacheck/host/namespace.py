@@ -74,6 +74,14 @@ class Namespace:
         Raises:
             OSError: when the system forbids it.
         """
+        return cls.begin_create(name, prepare)()
+
+    @classmethod
+    def begin_create(cls, name: str, prepare: Callable[[], None] | None = None) -> Callable[[], Namespace]:
+        """Begin what ``create`` does; the returned function waits for the namespace, and raises what ``create`` raises.
+
+        The kernel creates several namespaces beside each other.
+        """
 
         def enter() -> tuple[int, int | None]:
             _enter_mounts(outer_host.mounts())
@@ -86,14 +94,19 @@ class Namespace:
             return net_fd, os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
         worker = ThreadPoolExecutor(1, thread_name_prefix=f"ns-{name}")
-        try:
-            net_fd, mount_fd = worker.submit(enter).result()
-        except BaseException:
-            worker.shutdown()
-            raise
-        namespace = cls(name, net_fd, mount_fd)
-        namespace._worker = worker
-        return namespace
+        entered = worker.submit(enter)
+
+        def created() -> Namespace:
+            try:
+                net_fd, mount_fd = entered.result()
+            except BaseException:
+                worker.shutdown()
+                raise
+            namespace = cls(name, net_fd, mount_fd)
+            namespace._worker = worker
+            return namespace
+
+        return created
 
     def _enter(self) -> None:
         syscalls.setns(self.net_fd, syscalls.CLONE_NEWNET)

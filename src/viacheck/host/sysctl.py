@@ -33,8 +33,12 @@ def write_sysctl(path: str, value: str) -> None:
     Raises:
         OSError: when the sysctl does not exist or may not be written.
     """
-    with open(f"{ROOT}/{path}", "w") as file:
-        file.write(value)
+    # Without the layers of open(), which take more than half of the time: a lab writes some thirty settings.
+    descriptor = os.open(f"{ROOT}/{path}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
 
 
 def sysctls_in(folder: str) -> list[str]:
