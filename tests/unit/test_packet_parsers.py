@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from viacheck.model.measurements import Offer
 from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import ARPRequest
-from viacheck.packets.classify import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ClassifiedFrame, Classifier, plain_echo
+from viacheck.packets.classify import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ClassifiedFrame, Classifier, plain_packet
 from viacheck.packets.dhcp_discover import parse_offer
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, CapturedPacket, write_pcapng
 from viacheck.packets.probes import echo_request
@@ -86,25 +86,34 @@ ECHOES = [
 ]
 
 
-@given(st.sampled_from(ECHOES).flatmap(lambda pair: st.tuples(st.just(pair[0]), damaged(pair[1]))))
+PLAIN = [*ECHOES, *(PACKETS[name] for name in ("udp", "tcp", "dns", "udp6"))]
+
+
+@given(st.sampled_from(PLAIN).flatmap(lambda pair: st.tuples(st.just(pair[0]), damaged(pair[1]))))
 @example(ECHOES[0])
 @example((ETH_P_IP, ECHOES[0][1] + b"padding of the frame"))
-def test_a_plain_echo_is_read_as_scapy_dissects_it(received: tuple[int, bytes]) -> None:
-    echo = plain_echo(*received)
-    if echo is None:
-        assert received not in ECHOES
+@example((ETH_P_IP, PACKETS["udp"][1] + b"padding of the frame"))
+@example(PACKETS["tcp"])
+def test_a_plain_packet_is_read_as_scapy_dissects_it(received: tuple[int, bytes]) -> None:
+    plain = plain_packet(*received)
+    if plain is None:
+        assert received not in PLAIN
         return
     packet = (scapy.IP if received[0] == ETH_P_IP else scapy.IPv6)(received[1])
     inner = packet.payload
-    if received[0] == ETH_P_IP:
-        assert isinstance(inner, scapy.ICMP)
-        kind = ("icmp", inner.type == 0, inner.payload.original, 1)
-    else:
-        assert isinstance(inner, scapy.ICMPv6EchoRequest | scapy.ICMPv6EchoReply)
-        kind = ("icmpv6", isinstance(inner, scapy.ICMPv6EchoReply), inner.data, 58)
-    assert (echo.protocol, echo.reply, echo.payload) == kind[:3]
-    assert (echo.source, echo.destination) == (packet.src, packet.dst)
-    assert echo.start == (packet.src, packet.dst, kind[3], inner.original[4:8])
+    kinds = {
+        1: scapy.ICMP, 6: scapy.TCP, 17: scapy.UDP, 58: scapy.ICMPv6EchoRequest | scapy.ICMPv6EchoReply,
+    }  # fmt: skip
+    assert isinstance(inner, kinds[plain.number])
+    assert (plain.source, plain.destination, plain.payload) == (packet.src, packet.dst, inner.original)
+
+
+@given(st.sampled_from(PLAIN).flatmap(lambda pair: st.tuples(st.just(pair[0]), damaged(pair[1]))))
+def test_a_plain_packet_has_the_role_that_it_has_when_scapy_dissects_it(received: tuple[int, bytes]) -> None:
+    if plain_packet(*received) is None:
+        return
+    packet = (scapy.IP if received[0] == ETH_P_IP else scapy.IPv6)(received[1])
+    assert Classifier(TOKENS).classify(*received) == Classifier(TOKENS)._dissected(packet)
 
 
 @pytest.mark.parametrize("payload", [b"12345678", b"123456789", b"\xff" * 1464], ids=len)
