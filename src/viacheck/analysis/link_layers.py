@@ -32,6 +32,8 @@ class LinkLayers:
         Frames are matched one by one, so that a second frame on the parent stays a copy.
         """
         sightings = list(sightings)
+        if not self.above and not self.counts_for:
+            return sightings
         seen = Counter((sighting.interface, _identity(sighting)) for sighting in sightings)
         marked: list[PacketSighting] = []
         taken: Counter[tuple[str, str, tuple[object, ...]]] = Counter()
