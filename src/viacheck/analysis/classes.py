@@ -8,7 +8,6 @@ packet; one probe of a class is a witness for the whole class.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -317,27 +316,35 @@ class ClassPartition:
 
 
 class PrefixSpace:
-    """Many prefixes, sorted once, to find an address of one of them that lies in no longer prefix."""
+    """Many prefixes, to find an address of one of them that lies in no longer prefix."""
 
     def __init__(self, prefixes: Iterable[str]) -> None:
-        """Sort the prefixes, in CIDR form, by their first address."""
-        read = {read_prefix(prefix, 4) for prefix in prefixes}
-        self._ranges = sorted((first, first | MAX_ADDRESS >> length, length) for first, length in read)
+        """Sort the prefixes, in CIDR form, by their length."""
+        self._by_length: dict[int, set[int]] = {}
+        for prefix in prefixes:
+            first, length = read_prefix(prefix, 4)
+            self._by_length.setdefault(length, set()).add(first)
+        self._lengths = sorted(self._by_length)
 
     def representative(self, prefix: IPv4Network) -> IPv4Address | None:
         """Return an address of a prefix that lies in no longer prefix; None when longer prefixes cover it."""
-        first, last = int(prefix.network_address), int(prefix.broadcast_address)
-        start, end = bisect_left(self._ranges, (first, 0, 0)), bisect_right(self._ranges, (last, MAX_ADDRESS, 32))
-        longer = [(low, high) for low, high, length in self._ranges[start:end] if length > prefix.prefixlen]
+        longer = [length for length in self._lengths if length > prefix.prefixlen]
         example = int(EXAMPLE)
-        if EXAMPLE in prefix and not any(low <= example <= high for low, high in longer):
+        if EXAMPLE in prefix and self._covering(example, longer) is None:
             return EXAMPLE
+        first, last = int(prefix.network_address), int(prefix.broadcast_address)
         candidate = first + (1 if prefix.prefixlen < 31 else 0)
-        # The ranges are in order, so that each that holds the candidate moves it behind itself.
-        for low, high in longer:
-            if low <= candidate <= high:
-                candidate = high + 1
-        return IPv4Address(candidate) if candidate <= last else None
+        while candidate <= last:
+            length = self._covering(candidate, longer)
+            if length is None:
+                return IPv4Address(candidate)
+            # Behind the widest of the longer prefixes that hold the candidate.
+            candidate = (candidate | MAX_ADDRESS >> length) + 1
+        return None
+
+    def _covering(self, address: int, lengths: Iterable[int]) -> int | None:
+        """Return the first of these lengths of which a prefix holds an address."""
+        return next((length for length in lengths if address & mask(length, BITS[4]) in self._by_length[length]), None)
 
 
 @lru_cache(maxsize=4)

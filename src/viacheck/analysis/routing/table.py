@@ -56,8 +56,9 @@ def read_address(text: str, family: Family) -> int:
     return int.from_bytes(inet_pton(ADDRESS_FAMILY[family], text), "big")
 
 
+@lru_cache(maxsize=1 << 18)
 def read_prefix(text: str, family: Family) -> tuple[int, int]:
-    """Return the address and the length of a prefix in CIDR form.
+    """Return the address and the length of a prefix in CIDR form; each analysis of a host reads its routes' again.
 
     Raises:
         OSError: if the address is not of the family.
