@@ -55,6 +55,7 @@ _V6_UNREACHABLE_TEXTS = {
 """RFC 4443"""
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
 _IPPROTO_ICMP, _IPPROTO_TCP, _IPPROTO_UDP, _IPPROTO_ICMPV6 = 1, 6, 17, 58
+_ROLES = (_IPPROTO_ICMP, _IPPROTO_TCP, _IPPROTO_UDP, _IPPROTO_ICMPV6)
 _ECHO_IS_REPLY = {_IPPROTO_ICMP: {_ECHO_REQUEST: False, _ECHO_REPLY: True}, _IPPROTO_ICMPV6: {128: False, 129: True}}
 """By IP protocol, whether an echo is a reply by its type."""
 _ECHO_OCTETS, _UDP_OCTETS, _TCP_OCTETS = 8, 8, 20
@@ -108,7 +109,9 @@ class Classifier:
             return _arp(arp) if arp is not None else None
         plain = plain_packet(ethertype, octets)
         if plain is None:
-            dissected = _dissect_ip(ethertype, octets)
+            # scapy need not dissect the multicast listener reports and others that a host sends of its own accord.
+            may_count = _next_header(ethertype, octets) in _ROLES
+            dissected = _dissect_ip(ethertype, octets) if may_count else None
             return self._dissected(dissected) if dissected is not None else None
         if plain.number == _IPPROTO_UDP:
             return self._udp(plain)
@@ -253,6 +256,12 @@ def plain_packet(ethertype: int, octets: bytes) -> PlainPacket | None:
     if not _is_plain(number, ethertype, payload):
         return None
     return PlainPacket(number, socket.inet_ntop(family, source), socket.inet_ntop(family, destination), payload)
+
+
+def _next_header(ethertype: int, octets: bytes) -> int | None:
+    """Return the number of what follows an IP header, extension headers of IPv6 included; None for other octets."""
+    offset = {ETH_P_IP: 9, ETH_P_IPV6: 6}.get(ethertype)
+    return octets[offset] if offset is not None and offset < len(octets) else None
 
 
 def _is_plain(number: int, ethertype: int, payload: bytes) -> bool:

@@ -39,6 +39,7 @@ _IP_HEADER = {4: 20, 6: 40}
 _TRANSPORT_HEADER = {"icmp": 8, "udp": 8, "tcp": 20}
 _EPHEMERAL_PORTS = (32768, 60999)
 _LARGEST = 65535
+_NOTHING = bpf.assemble([bpf.accept(0)])
 _ECHO_HEADER, _ECHO_REQUEST, _ECHO_REQUEST6 = struct.Struct(">BBHHH"), 8, 128
 
 
@@ -271,7 +272,7 @@ class ProbeBatch:
         if request.protocol == "icmp":
             probe_socket = _raw(request.version, _icmp_number(request.version))
             # The unbound ICMP socket of the batch receives the answers.
-            bpf.attach(probe_socket, bpf.assemble([bpf.accept(0)]))
+            bpf.attach(probe_socket, _NOTHING)
         elif request.protocol == "tcp":
             probe_socket = _raw(request.version, socket.IPPROTO_TCP)
             _receive_by(probe_socket, program)
