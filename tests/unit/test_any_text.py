@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ READERS: dict[str, tuple[Callable[[str], Any], tuple[type[Exception], ...]]] = {
     "secrets": (without_secrets, ()),
     "command": (shell.first_command, (shell.ShellError,)),
     **{
-        command: (lambda text, command=command: manager_answers.redact_answer(command, text), (ValueError,))
+        command: (partial(manager_answers.redact_answer, command), (ValueError,))
         for commands in manager_answers.commands("eth0").values()
         for command in commands
     },

@@ -240,7 +240,8 @@ LINE = st.builds(
     st.sampled_from([
         "all:", "hosts:", "hosts: [a, b]", "children:", "vars: 7", "vars: &a {x: *a}", "b7: {ansible_port: 99999}",
         "b7:", "when: 2026-13-01", "[agents]", "[agents:vars]", "[agents:children]", "b7 ansible_port=22 x='",
-        "Host b7 -x 'y", "Include ~/none*", "inventory: {}", "ansible_host: -oProxyCommand=x", "b7 ansible_host=-oProxyCommand=x",
+        "Host b7 -x 'y", "Include ~/none*", "inventory: {}", "ansible_host: -oProxyCommand=x",
+        "b7 ansible_host=-oProxyCommand=x",
         "\\", '"',
     ]) | st.text(max_size=12),
 )  # fmt: skip
