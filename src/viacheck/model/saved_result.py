@@ -15,7 +15,7 @@ from viacheck.model.snapshot_json import read_snapshot
 
 MOST_VALUES = 6_000_000
 """Values of a result: 150,000 routes, each with a gateway of its own, are 2,000,000."""
-MOST_TARGETS = 2_000
+MOST_TARGETS = 1_000
 """Targets of a result: every lab with every fault is 500."""
 _SHOWN = 200
 """Characters of one reason."""
