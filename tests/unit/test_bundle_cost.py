@@ -83,7 +83,10 @@ def many_draws() -> bytes:
     saved = snapshot()
     chain = saved["host"]["packet_filter"]["chains"][0]
     marks = "drawn 0x1/0xffffffff 0x2/0xffffffff"
-    chain["rules"] = [{**chain["rules"][0], "verdict": None, "handle": n, "set_mark": marks} for n in range(1_000)]
+    first = {**chain["rules"][0], "verdict": None}
+    one_of_many = "drawn " + " ".join(f"0x{n:x}/0xffffffff" for n in range(4_000))
+    chain["rules"] = [{**first, "handle": n, "set_mark": marks} for n in range(1_000)]
+    chain["rules"] += [{**first, "handle": 1_000, "set_mark": one_of_many}]
     return json.dumps(saved).encode()
 
 

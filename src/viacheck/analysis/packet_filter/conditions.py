@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 from socket import IPPROTO_TCP
 
 from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
-from viacheck.model.mark_change import drawn_changes, value_and_mask
+from viacheck.model.mark_change import MOST_DRAWN, UNKNOWN, drawn_changes, value_and_mask
 from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule
 
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
@@ -114,6 +114,9 @@ def drawn_change(rule: FilterRule, change: str, packet: FilteredPacket) -> str:
     changes, draws = drawn_changes(change), packet.draws
     if not changes or draws is None:
         return change
+    if len(changes) > MOST_DRAWN:
+        # No reader of rules holds that many: it is a bundle of a stranger.
+        return UNKNOWN
     for number, candidate in enumerate(changes[:-1]):
         if draws.is_drawn((*_draw(rule, packet), change), frozenset({number}), len(changes), rule.text):
             return candidate
