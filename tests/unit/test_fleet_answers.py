@@ -48,7 +48,7 @@ ANSWERS: dict[str, tuple[Any, str]] = {
     ),
     "wrong-state": ({**GOOD, "targets": [{**TARGET, "snapshot": {**SNAPSHOT, "host": [1]}}]}, "targets.0.snapshot."),
     "wrong-intent": ({**GOOD, "targets": [{**TARGET, "intent": {"uplinks": 7}}]}, "targets.0.intent.uplinks: "),
-    "wrong-target": ({**GOOD, "results": [{**RESULT, "target": "other"}]}, "results.0.target: 'other' is no target"),
+    "wrong-target": ({**GOOD, "results": [{**RESULT, "target": "other"}]}, "whose targets and results do not belong"),
     "other-agents": (
         {**GOOD, "targets": [TARGET, {**TARGET, "id": "b", "agent": "b"}]},
         "the host sent a result of 2 targets, not of the 1 agent of its site file",

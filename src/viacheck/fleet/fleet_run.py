@@ -170,6 +170,9 @@ def _check_agents(outcome: RunResult, site: HostSite) -> None:
     if sent != expected:
         what = f"{counted(len(sent), 'target')}, not of the {counted(len(expected), 'agent')} of its site file"
         raise HostNotJudged(f"the host sent a result of {what}")
+    known = {target.id for target in outcome.targets}
+    if len(known) < len(sent) or not known.issuperset(result.target for result in outcome.results):
+        raise HostNotJudged("the host sent a result whose targets and results do not belong together")
 
 
 def _rename(outcome: RunResult, host: FleetHost) -> None:
