@@ -39,7 +39,7 @@ def junit(outcome: RunResult) -> str:
         results = [result for result in outcome.results if result.target == target.id]
         results.sort(key=lambda result: check_order(result.check))
         package = f"{target.id}." if several else ""
-        about = {"name": _text(target.id), "timestamp": outcome.run.started, **_numbers(results, strict)}
+        about = {"name": _text(target.id), "timestamp": _text(outcome.run.started), **_numbers(results, strict)}
         suite = Xml.SubElement(suites, "testsuite", about)
         suite.append(_properties(outcome.run, target))
         suite.extend(_case(result, package, strict) for result in results)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from reports.junit import junit
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import UsageError
-from viacheck.model.plain import first_mistake
 from viacheck.model.result import RunResult
+from viacheck.model.saved_result import ResultRefused, read_result
 from viacheck.private_folder import make_private_folder
 from viacheck.user_file import read_file
 
@@ -86,8 +84,8 @@ def read_outcome(path: Path) -> RunResult:
         ResultUnreadable: when it is missing, is not JSON, or does not follow viacheck.result/1.
     """
     try:
-        return RunResult.model_validate_json(read_file(path))
+        return read_result(read_file(path))
     except OSError as error:
         raise ResultUnreadable(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        raise ResultUnreadable(f"{path}: not a result of viacheck.result/1: {first_mistake(error)}") from None
+    except ResultRefused as error:
+        raise ResultUnreadable(f"{path}: not a result of viacheck.result/1: {error}") from None

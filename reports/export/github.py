@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reports.export.findings import ScanFinding, scan_findings
+from reports.text import escape_unprintable
 from viacheck.model.result import RunResult, Verdict
 
 _COMMANDS = {Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "error", Verdict.ADVISORY: "notice"}
@@ -15,7 +16,7 @@ def write(outcome: RunResult) -> str:
 
 def _annotation(finding: ScanFinding) -> str:
     command = "notice" if finding.result.waiver is not None else _COMMANDS[finding.result.verdict]
-    properties = {"file": finding.path, "line": str(finding.line), "title": finding.title}
+    properties = {"file": escape_unprintable(finding.path), "line": str(finding.line), "title": finding.title}
     named = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::{command} {named}::{_data(finding.text)}"
 

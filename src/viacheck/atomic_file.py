@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from typing import IO
 
 from viacheck.private_folder import file_mode_in, open_private_folder
+from viacheck.user_file import special_kind
 
 DEFAULT_MODE = 0o666
 """Permissions of a new file before the umask, as open(2) uses them."""
@@ -30,7 +32,8 @@ def atomic_file(
     """Open a file for writing, which gets its name when the block ends without an error.
 
     Args:
-        path: the final name. A symbolic link of that name is replaced and not followed.
+        path: the final name. A symbolic link of that name is replaced and not followed. A device, a FIFO or a socket is
+            refused, and so is a link to one: /dev/null would be a file after that.
         mode: the permissions, before the umask.
         replace: False refuses a name that exists, even one that appears while the content is written.
         private: the folder must be this user's own and no link; it decides the permissions (0600, or 0640 and its
@@ -50,6 +53,7 @@ def atomic_file(
     else:
         folder_fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        _refuse_special(name, folder_fd)
         # O_EXCL follows no symbolic link, and the random part keeps an old temporary file from being in the way.
         temporary = f".{name}.{os.urandom(6).hex()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -101,6 +105,14 @@ def write_file(
     octets = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with atomic_file(path, mode=mode, replace=replace, private=private, durable=durable) as file:
         file.write(octets)
+
+
+def _refuse_special(name: str, folder_fd: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(name, dir_fd=folder_fd)
+        kind = special_kind(status)
+        if kind is not None and not stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EINVAL, f"is {kind}, not a regular file")
 
 
 def _sync_folder(descriptor: int) -> None:

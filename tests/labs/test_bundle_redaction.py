@@ -112,6 +112,9 @@ ip link set dev wlan0 alias $NOTE
 ip link set dev wlan0 alias {CANARY}
 ip route add 10.8.0.0/16 dev $DEVICE
 ip rule add priority 1000 from 172.17.0.0/16 lookup 200; echo {CANARY}
+[ "$1" = "{CANARY}" ] && ip rule add priority 1001 from 172.17.0.0/16 lookup 200
+if test {CANARY} != "$TOKEN"; then ip rule add priority 1002 from 172.17.0.0/16 lookup 200; fi
+ip rule add priority 1003 from 172.17.0.0/16 lookup ${{TABLE:-{CANARY}}} <<<{CANARY}
 pipework eth0 te-agent dhclient {CANARY}
 exit 0
 """,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import stat
 from pathlib import Path
 
@@ -52,6 +54,24 @@ def test_a_symbolic_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     link.symlink_to(victim)
     write_file(link, "new")
     assert (victim.read_text(), link.read_text(), link.is_symlink()) == ("untouched", "new", False)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "link"])
+def test_a_special_file_is_refused_and_stays(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    if kind == "link":
+        target.symlink_to("/dev/null")
+    elif kind == "fifo":
+        os.mkfifo(target)
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(target))
+        listener.close()
+    before = target.lstat()
+    with pytest.raises(OSError, match="not a regular file"):
+        write_file(target, "new")
+    assert target.lstat().st_ino == before.st_ino
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_file_that_must_not_be_replaced_stays(tmp_path: Path) -> None:

@@ -48,6 +48,48 @@ def many_routes() -> bytes:
     return json.dumps(saved).encode()
 
 
+def many_next_hops() -> bytes:
+    saved = snapshot()
+    route = saved["host"]["routes"][0]
+    saved["host"]["routes"] = [{**route, "nexthops": route["nexthops"] * 100_000}]
+    return json.dumps(saved).encode()
+
+
+def stacked_links(kind: str) -> bytes:
+    saved = snapshot()
+    first = saved["host"]["links"][0]
+    saved["host"]["links"] += [
+        {
+            **first,
+            "index": number,
+            "name": f"e{number}",
+            "kind": kind,
+            "peer_index": number + 1,
+            "master": f"e{number + 1}",
+        }
+        for number in range(1_000, 9_500)
+    ]
+    return json.dumps(saved).encode()
+
+
+def condition(field: str, values: list[str]) -> bytes:
+    saved = snapshot()
+    rule = saved["host"]["packet_filter"]["chains"][0]["rules"][0]
+    rule["matches"] = [{"field": field, "values": values}]
+    return json.dumps(saved).encode()
+
+
+def many_draws() -> bytes:
+    saved = snapshot()
+    chain = saved["host"]["packet_filter"]["chains"][0]
+    marks = "drawn 0x1/0xffffffff 0x2/0xffffffff"
+    first = {**chain["rules"][0], "verdict": None}
+    one_of_many = "drawn " + " ".join(f"0x{n:x}/0xffffffff" for n in range(4_000))
+    chain["rules"] = [{**first, "handle": n, "set_mark": marks} for n in range(300)]
+    chain["rules"] += [{**first, "handle": 300, "set_mark": one_of_many}]
+    return json.dumps(saved).encode()
+
+
 def no_free_priority() -> bytes:
     saved = snapshot()
     saved["host"]["rules"] = [{**saved["host"]["rules"][0], "priority": number} for number in range(2_000)]
@@ -75,6 +117,15 @@ INPUTS: dict[str, tuple[Any, str]] = {
     "deep object": (lambda: b'{"host":' * 100_000, "Invalid JSON: recursion limit exceeded"),
     "300,000 rules": (many_rules, "the host has 300000 rules; the limit is 20000"),
     "200,000 routes": (many_routes, "the host has 200000 routes; the limit is 150000"),
+    "100,000 next hops": (many_next_hops, "the host has 100000 next hops of one route; the limit is 4096"),
+    "bridges on bridges": (lambda: stacked_links("bridge"), ""),
+    "macvlans on macvlans": (lambda: stacked_links("macvlan"), ""),
+    "a set of addresses": (
+        lambda: condition("source", [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(40_000)]),
+        "",
+    ),
+    "a draw of many numbers": (lambda: condition("random", ["0-99999999999/2"]), ""),
+    "many draws": (many_draws, ""),
     "no free priority": (no_free_priority, ""),
     "networkd pattern": (lambda: patterns("/etc/systemd/network/10-a.network", "[Match]\nName={}\n"), ""),
     "files that source one another": (

@@ -236,4 +236,6 @@ def test_a_baseline_decides_the_exit_status_of_the_command(tmp_path: Path) -> No
     better = sub_command("export", good, "--format", "tap", "--baseline", broken)
     assert better.returncode == 0
     assert "better: lab:policy-routing: ROUTE-02: fail (RULE_MISSING) -> pass" in better.stderr
+    unreadable = sub_command("export", good, "--format", "tap", "--baseline", "/dev/null")
+    assert (unreadable.returncode, unreadable.stdout, unreadable.stderr.count("\n")) == (4, "", 1)
     assert healthy().results

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tests.helpers.hand_made import SITE
 from viacheck.fleet.fleet_run import folder_name
@@ -229,3 +232,38 @@ def test_a_name_is_one_folder(name: str, folder: str) -> None:
 def test_a_folder_of_inventories_needs_ansible(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder: install ansible-core, whose ansible-inventory reads it"):
         read_inventory(tmp_path)
+
+
+LINE = st.builds(
+    "{}{}".format,
+    st.sampled_from(["", "  ", "    ", "- "]),
+    st.sampled_from([
+        "all:", "hosts:", "hosts: [a, b]", "children:", "vars: 7", "vars: &a {x: *a}", "b7: {ansible_port: 99999}",
+        "b7:", "when: 2026-13-01", "[agents]", "[agents:vars]", "[agents:children]", "b7 ansible_port=22 x='",
+        "Host b7 -x 'y", "Include ~/none*", "inventory: {}", "ansible_host: -oProxyCommand=x",
+        "b7 ansible_host=-oProxyCommand=x",
+        "\\", '"',
+    ]) | st.text(max_size=12),
+)  # fmt: skip
+
+
+@given(st.lists(LINE, max_size=8).map("\n".join), st.sampled_from(["hosts", "hosts.yml"]))
+@example("all: &a\n  children: {b: *a}", "hosts.yml")
+@example("[" * 5_000, "hosts.yml")
+@example("all: {hosts: [a]}", "hosts.yml")
+@example("all: {children: {x: {vars: 7}}}", "hosts.yml")
+@example("b7 x='", "hosts")
+@settings(max_examples=40)
+def test_any_inventory_is_read_or_refused_in_one_line(text: str, name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("viacheck.fleet.inventory._has_ansible", lambda: False)
+        path = Path(folder, name)
+        path.write_text(text)
+        try:
+            hosts = read_inventory(path)
+        except UsageError as error:
+            refused = error.lines
+        else:
+            refused = []
+            assert not any(host.address.startswith("-") or (host.user or "").startswith("-") for host in hosts)
+        assert all(line.startswith((str(path), "inventory: ")) for line in refused)

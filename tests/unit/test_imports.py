@@ -24,7 +24,7 @@ BELOW: dict[str, set[str]] = {
     "viacheck": {"fixtures", "installation"},
     "model": {"user_file"},
     "installation": set(),
-    "atomic_file": {"private_folder"},
+    "atomic_file": {"private_folder", "user_file"},
     "collector_pause": set(),
     "private_folder": set(),
     "user_file": set(),

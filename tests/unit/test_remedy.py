@@ -103,8 +103,21 @@ def _substitution(argument: CommandOutput) -> list[str]:
 @settings(max_examples=25)
 def test_a_shell_gets_exactly_the_arguments(arguments: list[str]) -> None:
     text = shell_text(command(*arguments))
-    assert shlex.split(text) == arguments
     assert arguments_of_shell(text) == arguments
+    if all(argument.replace("\n", "").isprintable() for argument in arguments):
+        assert shlex.split(text) == arguments
+
+
+@pytest.mark.parametrize(
+    "name", ["esc\x1b[2J", "\x9bm", "rtl\u202eab", "tab\tb", "\x7f%s-\\'\"!$(id)`id`", "-\u200b", "a\u2028b\nc"]
+)
+def test_a_name_that_does_not_print_is_typed_in_characters_that_do(name: str) -> None:
+    text = shell_text(("ip", "link", "set", "dev", name, "up"))
+    assert text.replace("\n", "").isprintable()
+    assert "!" not in text
+    for program in ("/bin/sh", "/bin/bash"):
+        done = subprocess.run([program, "-c", f"printf '%s|' {text}"], capture_output=True, check=True)
+        assert done.stdout.decode() == f"ip|link|set|dev|{name}|up|"
 
 
 @pytest.mark.parametrize("name", HOSTILE)

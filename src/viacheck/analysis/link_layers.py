@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from viacheck.model.result import PacketSighting
 from viacheck.model.snapshot import Link, NetworkState
 
+MOST_LAYERS = 8
+"""Interfaces on one another: the kernel refuses more (MAX_NEST_DEV, include/linux/netdevice.h)."""
 CHILD_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"})
 """Kinds of interfaces whose frames pass their parent unchanged, or with a VLAN tag."""
 
@@ -68,6 +70,10 @@ def link_layers(host: NetworkState, uplinks: Collection[str], agent_ports: Colle
         agent_ports: the bridge ports that lead to the agent.
     """
     by_index = {link.index: link.name for link in host.links}
+    ports: dict[str, list[Link]] = {}
+    for link in host.links:
+        if link.master is not None:
+            ports.setdefault(link.master, []).append(link)
     lower: dict[str, set[str]] = {}
     counts_for: dict[str, str] = {}
     for link in host.links:
@@ -79,17 +85,16 @@ def link_layers(host: NetworkState, uplinks: Collection[str], agent_ports: Colle
         ):
             lower.setdefault(link.name, set()).add(by_index[link.peer_index])
         if link.kind == "bridge":
-            outer = outer_ports(host, link.name, uplinks, agent_ports)
+            outer = _outer(link.name, ports.get(link.name, ()), uplinks, agent_ports)
             lower.setdefault(link.name, set()).update(outer)
             counts_for.update(_names(link.name, outer, uplinks))
     above: dict[str, set[str]] = {}
     for name in lower:
-        pending, reached = list(lower[name]), set[str]()
-        while pending:
-            below = pending.pop()
-            if below not in reached and below != name:
-                reached.add(below)
-                pending += lower.get(below, ())
+        reached, layer = set[str](), lower[name]
+        for _depth in range(MOST_LAYERS):
+            layer = layer - reached - {name}
+            reached |= layer
+            layer = {lowest for below in layer for lowest in lower.get(below, ())}
         for below in reached:
             above.setdefault(below, set()).add(name)
     return LinkLayers({name: frozenset(uppers) for name, uppers in above.items()}, counts_for)
@@ -111,7 +116,13 @@ def outer_ports(
     Where every port is a veth, as in a container of LXC, a bridge that the intent names as uplink leads out by those
     that do not lead to the agent.
     """
-    ports = [link for link in host.links if link.master == bridge and link.name not in agent_ports]
+    return _outer(bridge, [link for link in host.links if link.master == bridge], uplinks, agent_ports)
+
+
+def _outer(
+    bridge: str, every_port: Iterable[Link], uplinks: Collection[str], agent_ports: Collection[str]
+) -> tuple[str, ...]:
+    ports = [link for link in every_port if link.name not in agent_ports]
     outer = [link for link in ports if link.name in uplinks or not is_guest_port(link)]
     if not outer and bridge in uplinks:
         outer = ports

@@ -12,7 +12,7 @@ from socket import IPPROTO_TCP
 
 from viacheck.analysis.agent_attachment import arrival, bridged_to, dropped_on, is_hosts_own, unanswered_arp
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, expires, forwarded
-from viacheck.analysis.packet_filter.draws import MOST_OUTCOMES, Draws
+from viacheck.analysis.packet_filter.draws import Draws
 from viacheck.analysis.packet_filter.evaluate import (
     as_it_leaves,
     forwarding,
@@ -64,9 +64,9 @@ class PathTracer:
         """
         draws = Draws()
         outcomes = [self._trace(traffic, draws)]
-        while draws.next_outcome() and len(outcomes) < MOST_OUTCOMES:
+        while draws.next_outcome() and len(outcomes) < draws.most_outcomes:
             outcomes.append(self._trace(traffic, draws))
-        return of_all_outcomes(outcomes, tuple(draws.rules), complete=len(outcomes) < MOST_OUTCOMES)
+        return of_all_outcomes(outcomes, tuple(draws.rules), complete=len(outcomes) < draws.most_outcomes)
 
     def _trace(self, traffic: Traffic, draws: Draws) -> Path:
         """Return the path in one outcome of all draws."""

@@ -420,7 +420,9 @@ class ResolvedIntent:
         enslaved = [
             link.name
             for link in links
-            if link not in alone and (link.name in self.intent.uplinks or link.name in self.layers.counts_for)
+            if link.master is not None
+            and link.master not in vrfs
+            and (link.name in self.intent.uplinks or link.name in self.layers.counts_for)
         ]
         missing = [uplink for uplink in self.intent.uplinks if uplink not in present and uplink not in enslaved]
         return tuple(present + enslaved + missing)
@@ -453,6 +455,16 @@ class ResolvedIntent:
         ]
         return tuple(port.name for port in ends if port is not None and port.kind == "veth")
 
+    @cached_property
+    def _ports(self) -> dict[str, list[Link]]:
+        """The ports of each bridge of the host that has any."""
+        links = self.snapshot.host.links
+        ports: dict[str, list[Link]] = {link.name: [] for link in links if link.kind == "bridge"}
+        for link in links:
+            if link.master in ports:
+                ports[link.master].append(link)
+        return ports
+
     def _is_container_bridge(self, name: str) -> bool:
         """Return whether a bridge leads to other namespaces only: Docker's, or with ports that all end there.
 
@@ -463,12 +475,9 @@ class ResolvedIntent:
         networks = self.snapshot.engine.networks if self.snapshot.engine else ()
         if any(network.bridge == name for network in networks):
             return True
-        bridge = self.snapshot.host.link(name)
-        ports = [link for link in self.snapshot.host.links if link.master == name]
+        ports = self._ports.get(name, ())
         return (
-            bridge is not None
-            and bridge.kind == "bridge"
-            and bool(ports)
+            bool(ports)
             and all(port.kind == "veth" and port.name not in self.intent.uplinks for port in ports)
             and all(port.peer_netnsid is not None for port in ports)
         )

@@ -38,6 +38,7 @@ from viacheck.model.intent_file import IntentError
 from viacheck.model.measurements import Measurements
 from viacheck.model.plain import first_mistake
 from viacheck.model.result import Run, RunResult, TargetRecord
+from viacheck.model.saved_result import ResultRefused, read_result
 from viacheck.model.site_agents import SOLE_AGENT, named, parse_agents
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
 from viacheck.model.snapshot import FilterMatch, HostFile, NetworkState, Snapshot
@@ -299,9 +300,9 @@ def _result(contents: Mapping[str, bytes]) -> RunResult | None:
     if RESULT not in contents:
         return None
     try:
-        return RunResult.model_validate_json(contents[RESULT])
-    except ValidationError as error:
-        raise _Refused(f"{RESULT}: {first_mistake(error)}") from None
+        return read_result(contents[RESULT])
+    except ResultRefused as error:
+        raise _Refused(f"{RESULT}: {error}") from None
 
 
 def _json(content: bytes, name: str) -> Any:

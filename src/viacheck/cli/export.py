@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
         # A monitoring system shows standard output, and knows no exit status beyond 3.
         sys.stdout.write(unknown(str(error)))
         return ServiceState.UNKNOWN
+    accepted = read_outcome(options.baseline) if options.baseline is not None else None
     text = export(outcome, options.format)
     if options.output is None:
         sys.stdout.write(text)
@@ -56,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError(f"{options.output}: cannot be written: {error.strerror}") from None
     if options.format == "nagios":
         return service_state(outcome)
-    if options.baseline is None:
+    if accepted is None:
         return ExitStatus.OK
-    shifts = compare_with_baseline(read_outcome(options.baseline), outcome)
+    shifts = compare_with_baseline(accepted, outcome)
     sys.stderr.writelines(f"{escape_unprintable(line)}\n" for line in worse_text(shifts))
     return ExitStatus.FAILED if any(shift.is_worse for shift in shifts) else ExitStatus.OK

@@ -1,7 +1,7 @@
 """A remedy: the steps that correct a cause, the steps that roll them back, and the shell text of both for a person.
 
 A step is an argument list or a file edit. Names from outside (devices, containers, chains, tables, paths) are data in
-it; this module alone turns steps into shell text, with every argument quoted by :func:`shlex.quote`.
+it; this module alone turns steps into shell text, with every argument quoted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from viacheck.persistence.file_edit import (
 )
 
 _NFT_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_/.-]*")
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./:,@=+ ")
+"""Octets that mean themselves in the format of printf(1), between quotes of both kinds."""
 _DELIMITERS = ("EOF", "END", *(f"{letter}_EOF" for letter in "ABCDFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"))
 DOCKER = "docker"
 IPTABLES, IPTABLES_LEGACY = "iptables", "iptables-legacy"
@@ -45,7 +47,7 @@ class CommandOutput:
     command: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"$({shlex.join(self.command)})"
+        return f"$({quoted(self.command)})"
 
 
 Argument = str | CommandOutput
@@ -217,9 +219,30 @@ def _names_program(argument: str) -> bool:
 def shell_text(step: Step) -> str:
     """Return a step as a person types it into a POSIX shell."""
     if isinstance(step, tuple):
-        return " ".join(str(part) if isinstance(part, CommandOutput) else shlex.quote(part) for part in step)
+        return " ".join(str(part) if isinstance(part, CommandOutput) else _quoted(part) for part in step)
     arguments, text = _edit_command(step)
-    return shlex.join(arguments) if text is None else here_document(arguments, text)
+    return quoted(arguments) if text is None else here_document(arguments, text)
+
+
+def quoted(arguments: Iterable[str]) -> str:
+    """Return arguments for a POSIX shell, each quoted."""
+    return " ".join(map(_quoted, arguments))
+
+
+def _quoted(argument: str) -> str:
+    """Return an argument for a POSIX shell, in characters that print.
+
+    A report escapes the others (a control character, a mark that turns the direction of writing), and a shell at a
+    terminal completes a word at a tab. So printf(1) makes an argument that has any, of octal numbers.
+    """
+    if argument.replace("\n", "").isprintable() or argument.endswith("\n"):
+        return shlex.quote(argument)
+    try:
+        octets = argument.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return shlex.quote(argument)
+    plain = (chr(octet) if octet in _PLAIN else f"\\{octet:03o}" for octet in octets)
+    return f"\"$(printf '{''.join(plain)}')\""
 
 
 def execution_of(step: Step) -> RemedyStep:
@@ -264,7 +287,7 @@ def here_document(arguments: Sequence[str], text: str) -> str:
     delimiter = next((name for name in _DELIMITERS if not any(_spoils(line, name) for line in lines)), "EOF")
     while delimiter in lines:
         delimiter += "_"
-    return f"{shlex.join(arguments)} <<'{delimiter}'\n{_whole_lines(text)}{delimiter}"
+    return f"{quoted(arguments)} <<'{delimiter}'\n{_whole_lines(text)}{delimiter}"
 
 
 def _whole_lines(text: str) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from reports.egress_summary import verdict_sentence
 from reports.fleet_report import HOST_VERDICTS, HOSTS, HostSummary, summaries
 from reports.report_files import RESULT, ResultUnreadable, read_outcome, write_outcome
+from reports.text import counted
 from viacheck import __version__
 from viacheck.fleet.inventory import FleetHost
 from viacheck.fleet.remote_host import HostNotJudged, HostNotReached, SSHConnections
@@ -87,6 +88,7 @@ class FleetRun:
         started, path = _now(), result_path(self.folder, host.name)
         try:
             outcome = self.judge(host, self.sites[host.name].text, path.parent)
+            _check_agents(outcome, self.sites[host.name])
             _rename(outcome, host)
         except HostNotReached as error:
             # Nothing is written, so that the end of an interrupted run does not wait for the disk.
@@ -156,6 +158,21 @@ def judged_before(folder: Path, hosts: Sequence[FleetHost]) -> dict[str, Sequenc
         if outcome.run.interrupted is None and any(result.verdict.decided for result in outcome.results):
             judged[host.name] = summaries(folder, path, outcome)
     return judged
+
+
+def _check_agents(outcome: RunResult, site: HostSite) -> None:
+    """Check that a host sent a target for each agent of its site file.
+
+    Raises:
+        HostNotJudged: it sent others.
+    """
+    sent, expected = sorted(target.agent or "" for target in outcome.targets), sorted(site.intents)
+    if sent != expected:
+        what = f"{counted(len(sent), 'target')}, not of the {counted(len(expected), 'agent')} of its site file"
+        raise HostNotJudged(f"the host sent a result of {what}")
+    known = {target.id for target in outcome.targets}
+    if len(known) < len(sent) or not known.issuperset(result.target for result in outcome.results):
+        raise HostNotJudged("the host sent a result whose targets and results do not belong together")
 
 
 def _rename(outcome: RunResult, host: FleetHost) -> None:

@@ -23,6 +23,8 @@ from viacheck.user_file import read_file
 
 LARGEST_INVENTORY = 64 << 20
 """Bytes of an inventory file."""
+DEEPEST_GROUP = 32
+"""Groups of Ansible's YAML inventory within each other: a group that an alias puts into itself never ends."""
 DEEPEST_INCLUDE = 16
 """Files of ssh_config that include each other, as in OpenSSH."""
 _ADDRESS = re.compile(r"[A-Za-z0-9_.:%\[\]][A-Za-z0-9_.:%\[\]-]*")
@@ -139,7 +141,10 @@ _AnyTag.add_multi_constructor("!", lambda _loader, _tag, _node: None)
 def _from_yaml(path: Path, text: str) -> Iterator[FleetHost]:
     try:
         document = yaml.load(text, _AnyTag)  # noqa: S506 - it is a SafeLoader
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UsageError(f"{path}: not YAML of an inventory: its values are nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        # A date such as 2026-13-01 is a ValueError of datetime.
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise UsageError(f"{path}: is not an inventory of Ansible or Nornir")
@@ -183,14 +188,23 @@ def _from_ansible_groups(path: Path, document: Mapping[str, Any]) -> Iterator[Fl
     """Yield the hosts of Ansible's YAML inventory without ansible-inventory: variables of groups go to their hosts."""
     hosts: dict[str, tuple[dict[str, Any], list[str]]] = {}
 
+    def table(names: tuple[str, ...], content: Any) -> dict[Any, Any]:
+        if content is not None and not isinstance(content, dict):
+            raise UsageError(f"{path}: {'.'.join(names)}: is not a mapping")
+        return content or {}
+
     def visit(names: tuple[str, ...], group: Any, above: dict[str, Any]) -> None:
+        if len(names) > DEEPEST_GROUP:
+            raise UsageError(
+                f"{path}: {'.'.join(reversed(names[-2:]))}: more than {DEEPEST_GROUP} groups in each other"
+            )
         group = group if isinstance(group, dict) else {}
-        inherited = above | (group.get("vars") or {})
-        for host, own in (group.get("hosts") or {}).items():
+        inherited = above | table((names[0], "vars"), group.get("vars"))
+        for host, own in table((names[0], "hosts"), group.get("hosts")).items():
             variables, groups = hosts.setdefault(str(host), ({}, []))
-            variables.update(inherited | (own or {}))
+            variables.update(inherited | table((names[0], "hosts", str(host)), own))
             groups += [name for name in names if name not in groups]
-        for child, content in (group.get("children") or {}).items():
+        for child, content in table((names[0], "children"), group.get("children")).items():
             visit((str(child), *names), content, inherited)
 
     for name, group in document.items():
@@ -218,7 +232,10 @@ def _from_ini(path: Path, text: str) -> Iterator[FleetHost]:
         if section.endswith((":children", ":vars")):
             continue
         for line in parser.options(section):
-            name, *words = shlex.split(line, comments=True)
+            try:
+                name, *words = shlex.split(line, comments=True)
+            except ValueError as error:
+                raise UsageError(f"{path}: {line!r}: {error}") from None
             _refuse_ranges(path, name)
             variables, groups = hosts.setdefault(name, ({}, []))
             groups.append(section)
@@ -281,7 +298,7 @@ def _ansible_host(name: str, variables: Mapping[str, Any], groups: list[str]) ->
 def _port(name: str, value: Any) -> int | None:
     if value is None:
         return None
-    if not str(value).isdecimal() or not 0 < int(value) < 65536:
+    if not re.fullmatch("[0-9]{1,5}", str(value)) or not 0 < int(value) < 65536:
         raise UsageError(f"inventory: {name!r}: {value!r} is not a port")
     return int(value)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -19,20 +20,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from pydantic import ValidationError
-
 from viacheck.bundle.script_file import collect_script
 from viacheck.fleet.inventory import FleetHost
-from viacheck.model.plain import first_mistake
 from viacheck.model.result import RunResult
+from viacheck.model.saved_result import ResultRefused, read_result
 
 JUDGE_SCRIPT = Path(__file__).with_name("remote.sh")
 COLLECT_SCRIPT = Path(__file__).with_name("remote_collect.sh")
-LARGEST_ANSWER = 128 << 20
-"""Bytes of a result or of a bundle."""
+LARGEST_RESULT, LARGEST_BUNDLE = 64 << 20, 128 << 20
+"""Bytes of what a host sends."""
 LARGEST_GREETING = 1 << 16
 """Bytes that a host may print before the script speaks, as a shell's start-up file does."""
 STDERR_KEPT = 4_000
+LARGEST_STDERR = 16 << 20
+"""Bytes that a host may print on standard error; then ssh ends, as by every limit of file size (SIGXFSZ)."""
 TERMINATION_SECONDS = 1.0
 """How long a process has after SIGTERM; then it is killed."""
 CONNECT_TIMEOUT = 15
@@ -67,6 +68,10 @@ class RemoteJob(Protocol):
     def packed(self) -> bytes:
         """The file that is sent where the script asks for it."""
 
+    @property
+    def largest(self) -> int:
+        """Bytes that the host may send."""
+
     def script(self) -> list[str]:
         """Return the text of the script, its name and its arguments, as ``sh -c`` takes them."""
 
@@ -85,6 +90,7 @@ class RemoteProgram:
     options: tuple[str, ...] = ()
     """Options of the run."""
     seconds: float = 300.0
+    largest: int = LARGEST_RESULT
 
     def script(self) -> list[str]:
         """Return the script that judges the host."""
@@ -97,6 +103,7 @@ class RemoteCollection:
     """The script of ``viacheck collect-script``, which writes a bundle of the host and needs no Python."""
 
     seconds: float = 300.0
+    largest: int = LARGEST_BUNDLE
     packed: bytes = field(default_factory=lambda: collect_script().encode())
 
     def script(self) -> list[str]:
@@ -175,6 +182,8 @@ def answer_of(host: FleetHost, site: str, job: RemoteJob, connections: SSHConnec
             connections.argv(host, _remote_command(job, by_password=password is not None)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
         )  # fmt: skip
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (LARGEST_STDERR, LARGEST_STDERR))
         late = threading.Event()
         timer = threading.Timer(job.seconds, _end_late, [process, late])
         timer.start()
@@ -187,6 +196,8 @@ def answer_of(host: FleetHost, site: str, job: RemoteJob, connections: SSHConnec
         words = _words(stderr)
     if connections.stopped.is_set() and not sent:
         raise HostNotJudged(INTERRUPTED, *words)
+    if process.returncode == -signal.SIGXFSZ:
+        raise HostNotJudged(f"the host printed more than {LARGEST_STDERR >> 20} MiB on standard error")
     if late.is_set():
         raise HostNotJudged(f"no result within {job.seconds:g} s", *words)
     if not sent:
@@ -231,9 +242,9 @@ def _converse(process: subprocess.Popen[bytes], site: str, job: RemoteJob, passw
         with contextlib.suppress(OSError):
             process.stdin.close()
     status = _marked_line(process.stdout).removeprefix("status ")
-    sent = process.stdout.read(LARGEST_ANSWER + 1)
-    if len(sent) > LARGEST_ANSWER:
-        raise HostNotJudged(f"the host sent more than {LARGEST_ANSWER >> 20} MiB")
+    sent = process.stdout.read(job.largest + 1)
+    if len(sent) > job.largest:
+        raise HostNotJudged(f"the host sent more than {job.largest >> 20} MiB")
     return status, sent
 
 
@@ -263,16 +274,12 @@ def result_of(sent: bytes) -> RunResult:
     """Return the result of a host.
 
     Raises:
-        HostNotJudged: it is no result of one target.
+        HostNotJudged: it is no result.
     """
     try:
-        outcome = RunResult.model_validate_json(sent)
-    except ValidationError as error:
-        mistake = first_mistake(error, "the result as a whole")
-        raise HostNotJudged(f"the host sent no result of viacheck.result/1: {mistake}") from None
-    if len(outcome.targets) != 1:
-        raise HostNotJudged(f"the host sent a result of {len(outcome.targets)} targets")
-    return outcome
+        return read_result(sent)
+    except ResultRefused as error:
+        raise HostNotJudged(f"the host sent no result of viacheck.result/1: {error}") from None
 
 
 def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:

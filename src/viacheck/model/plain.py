@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 class Plain(BaseModel):
     """A value of result.json."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 def first_mistake(error: ValidationError, whole: str = "the file as a whole") -> str:

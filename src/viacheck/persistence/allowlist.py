@@ -17,6 +17,7 @@ from viacheck.parsers.comments import LEFT_OUT
 from viacheck.persistence import boot_files, hook_scripts, ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.netplan import compose, items, pairs
 from viacheck.persistence.pipework_line import PROGRAM, redact_arguments
+from viacheck.persistence.plain_words import PLAIN_VALUE, plain_word, word_of_condition
 
 _IFUPDOWN_OPTIONS = frozenset({
     "address", "netmask", "broadcast", "gateway", "metric", "pointopoint", "scope", "mtu", "hwaddress",
@@ -64,6 +65,8 @@ _NETPLAN_MAPS: dict[str, frozenset[str]] = {
 _FREE_VALUE_OF_IP = re.compile(r"(\s(?:alias|altname|key|ikey|okey)\s+)(?:\"[^\"]*\"|'[^']*'|\S+)")
 """An argument of ``ip`` that holds any text, or the key of a tunnel."""
 _KEPT_WHOLE = frozenset({"ifup", "ifdown", "true", ":", "exit", "[", "test"})
+_DEFAULT_OF_VARIABLE = re.compile(r"(\$\{\w+:?[-=+?])([^}]*)(?=\})")
+_HERE_STRING = re.compile(r"(<<<\s*)(?:\"[^\"]*\"|'[^']*'|\S+)")
 _KEPT_NAMES = frozenset({"grep", "sleep", "logger", "sysctl", "iptables", "nft", "conntrack"})
 _SHELL_WORDS = frozenset({
     "if", "then", "else", "elif", "fi", "do", "done", "while", "until", "for", "case", "esac", "{", "}", "!",
@@ -79,11 +82,6 @@ _VALUE_OF_IP = re.compile(
 )
 """An argument of ``ip`` that is a device, an address, a table or a number. An alias, for example, holds any text."""
 _NAME_OF_SECRET = re.compile(r"(?i)pass|secret|token|psk|key|cred|auth|identity")
-_PLAIN_VALUE = re.compile(
-    r"[0-9A-Fa-f]{0,4}[.:][0-9A-Fa-f.:]{1,40}(/\d{1,3})?|\d{1,10}(/\d{1,3})?|0x[0-9A-Fa-f]{1,8}|main|default|local"
-    r"|((eth|usb|wlan|wwan|ppp|tun|tap|wg|lte|br|docker|bond|team|vlan|ib)\d|(en|wl|ww)[opsx]\d)[\w.-]{0,12}"
-)
-"""A value that is an address, a number, or has the usual name of an interface: other text may be a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class _Variables:
     def keeps(self, variable: str, value: str) -> bool:
         """Return whether an assignment holds what it seems to hold: other text may be a secret."""
         bare = value.strip("\"'")
-        return variable in self.names and (_PLAIN_VALUE.fullmatch(bare) is not None or bare in self.known())
+        return variable in self.names and (PLAIN_VALUE.fullmatch(bare) is not None or bare in self.known())
 
 
 def redact_to_allowlist(path: str, text: str, known: Callable[[], frozenset[str]] = frozenset) -> str:
@@ -318,12 +316,14 @@ def _command(piece: str, variables: _Variables) -> str:
     first = bare.split()[0]
     name = first.rpartition("/")[2]
     if name == "ip" and _is_kept_ip(piece):
-        return _FREE_VALUE_OF_IP.sub(rf"\g<1>{LEFT_OUT}", piece)
+        piece = _HERE_STRING.sub(rf"\g<1>{LEFT_OUT}", _FREE_VALUE_OF_IP.sub(rf"\g<1>{LEFT_OUT}", piece))
+        return _DEFAULT_OF_VARIABLE.sub(lambda match: match[1] + plain_word(match[2], variables.known), piece)
     if name == PROGRAM:
         begin = piece.index(first) + len(first)
         return piece[:begin] + redact_arguments(piece[begin:])
     if name in _KEPT_WHOLE:
-        return piece
+        begin = piece.index(first) + len(first)
+        return piece[:begin] + re.sub(r"\S+", lambda match: word_of_condition(match[0], variables.known), piece[begin:])
     variable, equals, value = first.partition("=")
     if equals and first == bare and variables.keeps(variable, value):
         return piece

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from socket import IPPROTO_TCP
 
 from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
-from viacheck.model.mark_change import drawn_changes, value_and_mask
+from viacheck.model.mark_change import MOST_DRAWN, UNKNOWN, drawn_changes, value_and_mask
 from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL
 from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule
 
@@ -113,6 +115,9 @@ def drawn_change(rule: FilterRule, change: str, packet: FilteredPacket) -> str:
     changes, draws = drawn_changes(change), packet.draws
     if not changes or draws is None:
         return change
+    if len(changes) > MOST_DRAWN:
+        # No reader of rules holds that many: it is a bundle of a stranger.
+        return UNKNOWN
     for number, candidate in enumerate(changes[:-1]):
         if draws.is_drawn((*_draw(rule, packet), change), frozenset({number}), len(changes), rule.text):
             return candidate
@@ -132,13 +137,38 @@ def _draw_holds(rule: FilterRule, match: FilterMatch, packet: FilteredPacket) ->
     modulus = int(match.values[0].partition("/")[2])
     if modulus > MOST_NUMBERS:
         return None
-    numbers = frozenset(n for first, _, last in ranges for n in range(int(first), int(last or first) + 1))
+    drawn = (range(int(first), min(int(last or first), modulus - 1) + 1) for first, _, last in ranges)
+    numbers = frozenset(number for part in drawn for number in part)
     return draws.is_drawn(_draw(rule, packet), numbers, modulus, rule.text) != match.negated
 
 
 def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
+    if match.field in ("source", "destination"):
+        return (
+            _is_within(packet.source if match.field == "source" else packet.destination, match.values) != match.negated
+        )
     answer = _any(_value_holds(match.field, value, packet) for value in match.values)
     return answer if answer is None else answer != match.negated
+
+
+def _is_within(text: str, networks: tuple[str, ...]) -> bool:
+    """Return whether an address is in one of many networks: a set may hold 100,000."""
+    address = ip_address(text)
+    first, last = _blocks(networks).get(address.version, ([], []))
+    place = bisect_right(first, int(address)) - 1
+    return place >= 0 and int(address) <= last[place]
+
+
+@lru_cache(maxsize=1024)
+def _blocks(networks: tuple[str, ...]) -> dict[int, tuple[list[int], list[int]]]:
+    """Return the first addresses of networks, in order, and the last address of all up to each; by IP version."""
+    blocks: dict[int, tuple[list[int], list[int]]] = {4: ([], []), 6: ([], [])}
+    bounds = {(n.version, int(n.network_address), int(n.broadcast_address)) for n in map(ip_network, networks)}
+    for version, low, high in sorted(bounds):
+        first, last = blocks[version]
+        first.append(low)
+        last.append(max(high, last[-1]) if last else high)
+    return blocks
 
 
 def _element_holds(element: str, packet: FilteredPacket) -> bool | None:
@@ -162,9 +192,7 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
     if field == "set":
         return _element_holds(value, packet)
     if field in ("source", "destination"):
-        address = ip_address(packet.source if field == "source" else packet.destination)
-        network = ip_network(value)
-        return address.version == network.version and address in network
+        return _is_within(packet.source if field == "source" else packet.destination, (value,))
     if field == "iif":
         return packet.iif is not None and _is_named(packet.iif, value)
     if field == "oif":

@@ -10,6 +10,8 @@ from collections.abc import Hashable
 
 MOST_OUTCOMES = 64
 """Outcomes that are traced: a host with more is not evaluated."""
+MOST_DRAWS = 32
+"""Draws for one packet: the outcomes of more are not traced beyond the first."""
 MOST_NUMBERS = 4096
 """The largest modulus of a draw that is followed."""
 
@@ -22,6 +24,7 @@ class Draws:
         self._answers: list[bool] = []
         self._asked = 0
         self._possible: dict[Hashable, frozenset[int]] = {}
+        self._most_draws = 0
         self.rules: dict[str, None] = {}
         """The rules that drew, as their tool prints them, in any of the outcomes."""
 
@@ -41,9 +44,15 @@ class Draws:
             self._answers.append(True)
         answer = self._answers[self._asked]
         self._asked += 1
+        self._most_draws = max(self._most_draws, self._asked)
         self._possible[draw] = possible & numbers if answer else possible - numbers
         self.rules[rule] = None
         return answer
+
+    @property
+    def most_outcomes(self) -> int:
+        """How many outcomes are traced at most."""
+        return MOST_OUTCOMES if self._most_draws <= MOST_DRAWS else 1
 
     def next_outcome(self) -> bool:
         """Go on to the next outcome; return False when there is no other."""
