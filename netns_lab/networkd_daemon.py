@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from viacheck.host.command import present_environment
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import Link
 from viacheck.persistence import networkd
@@ -155,7 +156,7 @@ def _find(program: str) -> str:
 def _start() -> subprocess.Popen[bytes]:
     with open(LOG, "ab") as log:
         # A lab has no journal: networkd logs to a file.
-        environment = {**os.environ, "NOTIFY_SOCKET": _NOTIFY, "SYSTEMD_LOG_TARGET": "console"}
+        environment = {**present_environment(), "NOTIFY_SOCKET": _NOTIFY, "SYSTEMD_LOG_TARGET": "console"}
         return subprocess.Popen(
             [_find(PROGRAM)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
         )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -29,6 +31,9 @@ STARTED_WITHIN = 60.0
 BOOTED_WITHIN = 120.0
 OFF_WITHIN = 120.0
 ENDED_WITHIN = 20.0
+INOTIFY_INSTANCES, INOTIFY_WITHIN = 12, 30.0
+"""Inotify instances of a host that boots, and the seconds to wait until other hosts have ended that hold them. Where
+systemd, udevd or D-Bus gets none, the boot is degraded or never ends."""
 ASK_AGAIN_AFTER, ASK_AGAIN_WITHIN = 0.02, 10.0
 """Seconds from an answer about the boot to the next question, and from a question without an answer."""
 
@@ -58,6 +63,7 @@ class WholeHost:
         """
         self.host, self.base = host, base
         self._process: subprocess.Popen[bytes] | None = None
+        self._shortage = ""
         # The same number from boot to boot, so that paths by it stay true.
         self._root_fd = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
         self._disk = Namespace.create("disk", lambda: _make_disk(base, files))
@@ -82,6 +88,7 @@ class WholeHost:
         Raises:
             WholeHostFailed: it does not.
         """
+        self._shortage = _wait_for_inotify()
         disk = f"/proc/{os.getpid()}/fd/{self._disk.mount_fd}"
         # unshare ends with the thread that started it, which is the namespace's worker, and init with unshare.
         argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--mount={disk}", "sh", "-ec", START, "sh", self._cgroup]
@@ -122,7 +129,8 @@ class WholeHost:
             if state in BOOTED:
                 return state
             if time.monotonic() > deadline:
-                raise WholeHostFailed(f"it has not booted within {BOOTED_WITHIN:g} s: {state or 'systemd is silent'}")
+                said = state or "systemd is silent"
+                raise WholeHostFailed(f"it has not booted within {BOOTED_WITHIN:g} s: {said}{self._shortage}")
             time.sleep(ASK_AGAIN_AFTER)
 
     def goes_down(self) -> bool:
@@ -170,6 +178,31 @@ class WholeHost:
             assert self._process.stdout is not None
             self._process.stdout.close()
             self._process = None
+
+
+def _wait_for_inotify() -> str:
+    """Wait until the user may have as many inotify instances more as a host needs.
+
+    Return the shortage as text if it lasts; the host may boot all the same. Return no text without a shortage.
+    """
+    deadline = time.monotonic() + INOTIFY_WITHIN
+    while True:
+        with contextlib.ExitStack() as instances:
+            try:
+                for _ in range(INOTIFY_INSTANCES):
+                    instances.callback(os.close, syscalls.inotify_init())
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                failure = error.strerror
+            else:
+                return ""
+        if time.monotonic() > deadline:
+            return (
+                f"; this machine had no {INOTIFY_INSTANCES} inotify instances left for it ({failure}): raise its "
+                "fs.inotify.max_user_instances, or run fewer whole hosts at once"
+            )
+        time.sleep(ASK_AGAIN_AFTER)
 
 
 def _make_disk(base: Path, files: Mapping[str, RootFile]) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from viacheck.host.command import TIMED_OUT, finish, start
+from viacheck.host.command import TIMED_OUT, finish, present_environment, start
 
 
 def test_a_hosts_python_program_finds_the_modules_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +29,12 @@ def test_a_command_ends_in_time_although_its_child_lives_on() -> None:
     assert (begun, result.exit_code) == ("begun", TIMED_OUT)
     assert result.stderr == "killed: not finished after 0.5 s"
     assert time.monotonic() - began < 30
+
+
+def test_the_environment_may_change_while_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOES", "1")
+    names = [*os.environ, "GONE"]
+    monkeypatch.setattr(type(os.environ), "__iter__", lambda _environment: iter(names))
+    copied = present_environment()
+    assert copied["GOES"] == "1"
+    assert "GONE" not in copied

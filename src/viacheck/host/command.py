@@ -58,13 +58,18 @@ class RecordedCommand:
     result: CommandResult
 
 
+def present_environment() -> dict[str, str]:
+    """Return a copy of the environment while another thread may change it: pytest does so at each check."""
+    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
+
+
 def start(argv: Sequence[str], *, with_input: bool = False) -> subprocess.Popen[bytes]:
     """Start a command in the calling thread's namespaces, with both streams captured.
 
     Standard input is empty, or a pipe that :func:`finish` fills.
     """
     stdin = subprocess.PIPE if with_input else subprocess.DEVNULL
-    environment = {name: value for name, value in os.environ.items() if name != OWN_VARIABLE}
+    environment = {name: value for name, value in present_environment().items() if name != OWN_VARIABLE}
     return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 

@@ -95,9 +95,9 @@ class EgressChanges:
         ]
         wanted = {_route_identity(route), _route_identity(self._follow_router(route))}
         return any(
-            _route_identity(replace(found, metric=route.metric)) in wanted
-            and all((found.metric < other) == (route.metric < other) for other in others)
-            for found in after
+            _route_identity(replace(candidate, metric=route.metric)) in wanted
+            and all((candidate.metric < other) == (route.metric < other) for other in others)
+            for candidate in after
         )
 
     @property
