@@ -91,7 +91,7 @@ def _element(listed: Any) -> Any:
 def _rules(rule: dict[str, Any], elements: dict[str, list[Any]]) -> Iterator[FilterRule]:
     """Yield a rule; for a map one rule for each entry. Sets and maps of the table stand by their names."""
     whole = _rule(rule, elements)
-    mapped = [found for statement in rule.get("expr", ()) if (found := _map_of(statement)) is not None]
+    mapped = [entry for statement in rule.get("expr", ()) if (entry := _map_of(statement)) is not None]
     if not mapped:
         yield whole
         return
