@@ -219,13 +219,12 @@ def test_what_a_person_removes_meanwhile_is_blamed_on_the_event_for_no_agent(
     host.ip("route add default via 10.10.50.1 dev wlan0 table 201")
     text = SEVERAL.replace('uplink = "eth0"\npersist', 'uplink = "wlan0"\ntable = 201\npersist')
     text = text.replace("survives = []", 'survives = ["link-flap"]\nrecover_within = "500ms"')
-    run = ThreadPoolExecutor(1).submit(
-        host.viacheck, "--allow-disruptive", "--yes", "-k", "FLAP-01",
-        site=write_site(tmp_path, text.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")),
-        report_dir=tmp_path / "report",
-    )  # fmt: skip
+    site = write_site(tmp_path, text.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n"))
+    options = ("--allow-disruptive", "--yes", "-k", "FLAP-01")
     try:
-        with PersonAtTerminal(host.namespace) as person:
+        # The run has ended when the pool is closed.
+        with ThreadPoolExecutor(1) as pool, PersonAtTerminal(host.namespace) as person:
+            run = pool.submit(host.viacheck, *options, site=site, report_dir=tmp_path / "report")
             until(lambda: run.done() or "DOWN" in host.ip("-br link show dev wlan0"), "wlan0 is set down", 120)
             assert not run.done(), run.result().said
             person.types("rule del from 172.17.0.0/16 table 200")
@@ -245,13 +244,14 @@ def test_a_restore_that_did_not_finish_is_an_alert_of_every_later_agent(tmp_path
     """A program removes the uplink's device during the flap of one agent."""
     text = SEVERAL.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")
     text = text.replace("survives = []", 'survives = []\nrecover_within = "500ms"')
-    with hand_made_host() as made:
+    site, options = write_site(tmp_path, text), ("--allow-disruptive", "--events", "link-flap", "--yes")
+    # The run has ended when the pool is closed, before the host is.
+    with hand_made_host() as made, ThreadPoolExecutor(1) as pool:
         apply_the_guides_recipe(made)
         made.agent("home", "br1", "172.18.0")
-        run = ThreadPoolExecutor(1).submit(
-            made.viacheck, "--allow-disruptive", "--events", "link-flap", "--yes", "-k", "FLAP-01 or ROUTE-05",
-            site=write_site(tmp_path, text), report_dir=tmp_path / "report",
-        )  # fmt: skip
+        run = pool.submit(
+            made.viacheck, *options, "-k", "FLAP-01 or ROUTE-05", site=site, report_dir=tmp_path / "report"
+        )
         until(lambda: run.done() or "DOWN" in made.ip("-br link show dev wlan0"), "wlan0 is set down", 120)
         assert not run.done(), run.result().said
         made.ip("link del wlan0")
