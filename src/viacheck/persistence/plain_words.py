@@ -1,4 +1,4 @@
-"""The words of a script that hold no secret: words of conditions, addresses, numbers, and the names of the host."""
+"""What a script may say without a secret: conditions that hooks use, addresses, numbers, and the names of the host."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _WORD_OF_CONDITION = re.compile(
     r"-\w+|--\w[\w-]*|[!=<>]?=|[!\]]|/\S*|x?\$\{?[\w@#?*]+\}?|x"
     rf"|\$\({re.escape(LEFT_OUT)}\)|\d?&?>+(&\d|/dev/null)|\d{{0,10}}"
 )
-"""A word of a test that holds no text of its own: an option, an operator, a path, a variable, a number."""
+"""A part of a condition that holds no text of its own: an option, an operator, a path, a variable, a number."""
 
 
 def word_of_condition(word: str, known: Callable[[], frozenset[str]]) -> str:
-    """Return a word of a condition; text that a secret may be compared with is left out."""
+    """Return a part of a condition; text that a secret may be compared with is left out."""
     bare = word.strip("\"'")
     return (
         word if _WORD_OF_CONDITION.fullmatch(bare) is not None or bare in _WORDS_OF_HOOKS else plain_word(word, known)
