@@ -18,7 +18,7 @@ from viacheck.bundle.script_output import IPSET, NETLINK, NFT, PERMISSIONS, SYSC
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers import comments, docker_api, podman_api, resolv_conf, shell, shell_allowlist, unit_names
 from viacheck.parsers.json_answer import NotAnEngineAnswer
-from viacheck.persistence import hook_scripts, manager_answers, manager_units
+from viacheck.persistence import boot_files, hook_scripts, manager_answers, manager_units
 
 PIECES = st.sampled_from([
     "nameserver ", "127.0.0.53", "fe80::1%eth0", "#", ";", "'", '"', "\\", "\n", "\t", "$(", ")", "`", "${x", "|", "&&",
