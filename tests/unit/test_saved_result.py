@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +55,7 @@ def test_any_value_in_a_result_is_refused_or_shown_harmlessly(data: st.DataObjec
                 break
             key = data.draw(st.sampled_from(keys))
             if step == path - 1 or not isinstance(here[key], dict | list) or not here[key]:
-                here[key] = data.draw(st.sampled_from(VALUES))
+                here[key] = copy.deepcopy(data.draw(st.sampled_from(VALUES)))
                 break
             here = here[key]
     try:
