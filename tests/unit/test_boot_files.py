@@ -201,6 +201,7 @@ def test_nothing_but_routing_is_kept_of_units_and_called_scripts() -> None:
     assert "/usr/local/sbin/x.sh" in kept
     assert "CANARY" not in redact_script(f"#!/bin/sh -e\nPSK=CANARY\nwpa_passphrase CANARY\n{RULE}\n")
     assert redact_script(f"#!/bin/sh -e\n{RULE}\n").startswith("set -e\n")
+    assert list(called_scripts('if [ "$1" = wlan0 ]; then /opt/y; fi')) == ["/opt/y"]
     assert list(called_scripts("/usr/local/sbin/x.sh a && /bin/true; sh /opt/y")) == ["/usr/local/sbin/x.sh", "/opt/y"]
 
 

@@ -16,6 +16,10 @@ from viacheck.persistence.manager_config import ConfigCollector
 
 CALLED_FROM = ("/usr/local/", "/opt/", "/etc/")
 """Where scripts lie that an operator wrote."""
+_BEFORE_SCRIPT = frozenset(
+    {"sh", "bash", "/bin/sh", "/bin/bash", "exec", ".", "if", "then", "else", "elif", "do", "!", "{"}
+)
+"""What may stand before the script that a command runs: a shell, or a keyword of sh(1)."""
 _CALLED = re.compile(r"/[\w./+-]+")
 
 
@@ -29,7 +33,7 @@ def called_scripts(line: str) -> Iterator[str]:
             words = first_command(piece)
         except ShellError:
             continue
-        while words and words[0] in ("sh", "bash", "/bin/sh", "/bin/bash", "exec", "."):
+        while words and words[0] in _BEFORE_SCRIPT:
             words = words[1:]
         if words and _CALLED.fullmatch(words[0]) and words[0].startswith(CALLED_FROM):
             yield words[0]
