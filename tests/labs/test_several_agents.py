@@ -230,7 +230,7 @@ def test_what_a_person_removes_meanwhile_is_blamed_on_the_event_for_no_agent(
             person.types("rule del from 172.17.0.0/16 table 200")
             done = run.result()
     finally:
-        host.ip("rule add from 172.17.0.0/16 lookup wlan0rt")
+        host.ip("rule add priority 32765 from 172.17.0.0/16 lookup wlan0rt")
         host.ip("rule del from 172.18.0.0/16")
         host.ip("route flush table 201")
     for target in (MOBILE, HOME):
