@@ -318,8 +318,9 @@ def _from_nornir_hosts(path: Path) -> Iterator[FleetHost]:
     beside = {name: str(path.with_name(f"{name}.yaml")) for name in ("groups", "defaults")}
     try:
         inventory = SimpleInventory(str(path), beside["groups"], beside["defaults"]).load()
-    except (OSError, AttributeError, TypeError, KeyError, ValueError) as error:
-        raise UsageError(f"{path}: is not an inventory of Ansible or Nornir: {error}") from None
+    except Exception as error:  # its reader of YAML raises errors of a library that is Nornir's, and not ours
+        text = " ".join(str(error).split())
+        raise UsageError(f"{path}: is not an inventory of Ansible or Nornir: {text}") from None
     return _nornir_hosts(inventory)
 
 
