@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shlex
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,7 +31,9 @@ LARGEST_GREETING = 1 << 16
 """Bytes that a host may print before the script speaks, as a shell's start-up file does."""
 STDERR_KEPT = 4_000
 LARGEST_STDERR = 16 << 20
-"""Bytes that a host may print on standard error; then ssh ends, as by every limit of file size (SIGXFSZ)."""
+"""Bytes that a host may print on standard error; then its connection is ended."""
+STDERR_DRAINED = 2.0
+"""Seconds for what ssh printed before it ended. A helper of it, which holds the pipe, may live on."""
 TERMINATION_SECONDS = 1.0
 """How long a process has after SIGTERM; then it is killed."""
 CONNECT_TIMEOUT = 15
@@ -177,26 +177,24 @@ def answer_of(host: FleetHost, site: str, job: RemoteJob, connections: SSHConnec
     if connections.stopped.is_set():
         raise HostNotReached("interrupted before this host was reached")
     password = connections.become_password
-    with tempfile.TemporaryFile() as stderr:
-        process = subprocess.Popen(
-            connections.argv(host, _remote_command(job, by_password=password is not None)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
-        )  # fmt: skip
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (LARGEST_STDERR, LARGEST_STDERR))
-        late = threading.Event()
-        timer = threading.Timer(job.seconds, _end_late, [process, late])
-        timer.start()
-        try:
-            with connections.opened(process):
-                status, sent = _converse(process, site, job, password)
-                process.wait()
-        finally:
-            timer.cancel()
-        words = _words(stderr)
+    process = subprocess.Popen(
+        connections.argv(host, _remote_command(job, by_password=password is not None)),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    stderr = _StandardError(process)
+    late = threading.Event()
+    timer = threading.Timer(job.seconds, _end_late, [process, late])
+    timer.start()
+    try:
+        with connections.opened(process):
+            status, sent = _converse(process, site, job, password)
+            process.wait()
+    finally:
+        timer.cancel()
+    words = stderr.words()
     if connections.stopped.is_set() and not sent:
         raise HostNotJudged(INTERRUPTED, *words)
-    if process.returncode == -signal.SIGXFSZ:
+    if stderr.too_much:
         raise HostNotJudged(f"the host printed more than {LARGEST_STDERR >> 20} MiB on standard error")
     if late.is_set():
         raise HostNotJudged(f"no result within {job.seconds:g} s", *words)
@@ -261,15 +259,6 @@ def _marked_line(stream: IO[bytes]) -> str:
     return ""
 
 
-def _words(stderr: IO[bytes]) -> list[str]:
-    """Return the last lines of standard error, the last line first: it says why a program ended."""
-    size = stderr.seek(0, os.SEEK_END)
-    stderr.seek(max(size - STDERR_KEPT, 0))
-    lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines()]
-    lines = [line for line in lines if line]
-    return [lines[-1], *lines[:-1]] if lines else []
-
-
 def result_of(sent: bytes) -> RunResult:
     """Return the result of a host.
 
@@ -280,6 +269,35 @@ def result_of(sent: bytes) -> RunResult:
         return read_result(sent)
     except ResultRefused as error:
         raise HostNotJudged(f"the host sent no result of viacheck.result/1: {error}") from None
+
+
+class _StandardError:
+    """Reads what ssh and the host print on standard error beside the conversation, and keeps the end of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.too_much = False
+        self._process, self._kept = process, b""
+        self._thread = threading.Thread(target=self._read, name="stderr", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stream:
+            size = 0
+            while octets := os.read(stream.fileno(), 1 << 16):
+                size += len(octets)
+                self._kept = (self._kept + octets)[-STDERR_KEPT:]
+                if size > LARGEST_STDERR:
+                    self.too_much = True
+                    _end(self._process)
+                    break
+
+    def words(self) -> list[str]:
+        """Return the last lines, the last line first: it says why a program ended."""
+        self._thread.join(STDERR_DRAINED)
+        lines = [line.strip() for line in self._kept.decode(errors="replace").splitlines()]
+        lines = [line for line in lines if line]
+        return [lines[-1], *lines[:-1]] if lines else []
 
 
 def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
