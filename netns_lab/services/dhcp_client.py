@@ -42,7 +42,8 @@ from netns_lab.services.dhcp_server import (
 from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
 
-TIMEOUT = 5.0
+TIMEOUT = 15.0
+"""Seconds for an answer: a server of a lab answers at once, but for a busy machine."""
 FIRST_WAIT = 0.2
 """Seconds until the client repeats a message; each further wait is twice as long."""
 SHORTEST_RETRY = 1.0
@@ -102,7 +103,7 @@ class DHCPClient:
             namespace: of the interface.
             interface: to configure; it must be up.
             follow_router: see the attribute.
-            timeout: seconds within which a server must give a lease.
+            timeout: seconds within which a server must answer each message.
 
         Raises:
             NoLease: when no server did.
@@ -137,14 +138,13 @@ class DHCPClient:
             return self.lease
 
     def _obtain(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
         offer = self._exchange({"options": {"message_type": DISCOVER}}, (OFFER,), timeout)
         options = {
             "message_type": REQUEST,
             "requested_ip": offer["yiaddr"],
             "server_id": offer["options"]["server_id"],
         }
-        answer = self._exchange({"options": options}, (ACK, NAK), deadline - time.monotonic())
+        answer = self._exchange({"options": options}, (ACK, NAK), timeout)
         if answer["options"]["message_type"] == NAK:
             raise NoLease(f"{self.interface}: the server withdrew its offer of {offer['yiaddr']}")
         self._configure(answer)
