@@ -17,6 +17,7 @@ from netns_lab.networkd_daemon import NetworkdFailed
 from netns_lab.plan import HOST, Cable
 from netns_lab.rtnetlink_batch import LabRequest, request
 from viacheck.disruption.controls import EventFailed, EventNotPossible
+from viacheck.host.docker import ContainerNotRunning
 from viacheck.host.namespace import Namespace
 from viacheck.model.snapshot import Link
 
@@ -74,8 +75,6 @@ class NetnsLabControl:
             engine.containers.restart(self._lab.agent_container)
         except docker.errors.APIError as error:
             raise EventFailed(f"docker restart {self._lab.agent_container}: {error.explanation}") from error
-        except ProcessLookupError as error:
-            raise EventFailed(f"docker restart {self._lab.agent_container}: {error}") from error
         self._run_start_units()
 
     def restart_engine(self) -> None:
@@ -121,9 +120,10 @@ class NetnsLabControl:
         """Run pipework again where an enabled unit watches the container's starts and no init does it."""
         lab = self._lab
         assert lab.engine is not None
-        if not lab.engine.containers.pid(lab.agent_container):
+        try:
+            namespace = lab.engine.containers.namespace(lab.agent_container)
+        except ContainerNotRunning:
             return
-        namespace = lab.engine.containers.namespace(lab.agent_container)
         lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, namespace)
         if lab.whole_host is not None or not lab.plan.intent.mode.startswith("pipework"):
             return

@@ -126,9 +126,13 @@ class EngineContainers:
         return container_namespace(self._inner_pid(name), name, self._proc())
 
     def pid(self, name: str) -> int:
-        """Return a container's first process, as this process sees it; 0 when the container is stopped."""
+        """Return a container's first process, as this process sees it; 0 when it has ended."""
         inner = self._inner_pid(name)
-        return outer_pid(inner, self._proc()) if inner else 0
+        try:
+            return outer_pid(inner, self._proc()) if inner else 0
+        except ProcessLookupError:
+            # The engine does not know yet.
+            return 0
 
     def _get(self, name: str) -> Container:
         return self._client().containers.get(name)
