@@ -47,8 +47,11 @@ SETTLE_TICKS = 200
 EVENT_TIMEOUT, LAB_EVENT_TIMEOUT = 60.0, 180.0
 """Seconds for an event, and for each of its commands. A busy machine with several whole hosts needs half a minute for
 ``netplan apply``; a lab has time for that, and a live host is interrupted meanwhile."""
-READ_AGAIN_TICKS = 10
-"""Ticks after which rules and routes that are not as before the event are read again."""
+STATE_TICKS: Mapping[str | None, int] = {"netns": 50, "engine": 50, "host": 300, "vm": 300}
+"""By flavour, the ticks for which rules and routes in a lab may stay behind the packets: a whole host has managers."""
+READ_AGAIN_TICKS = 50
+"""Ticks after which rules and routes that are not as before the event are read again, although no change was announced:
+the host's kernel announces none of the agent's namespace."""
 
 
 @dataclass(slots=True)
@@ -101,8 +104,12 @@ class DisruptionRun:
     """Seconds since the event began, when the host was powered on again."""
     _after: EgressState | None = None
     """The last state that was read since the event had ended."""
-    _read_again_at: int = 0
-    """The tick of the stream at which that state is read again."""
+    _read_at: int = 0
+    """The tick of the stream at which that state was read."""
+    _read_ns: int = 0
+    """Since the epoch, when it was read."""
+    _recovered_at: int = 0
+    """The tick of the stream at which the packets had first recovered."""
     _waiting: tuple[Callable[[], object], Future[None]] | None = None
     """What is to be done between two ticks of the stream."""
 
@@ -293,10 +300,14 @@ class DisruptionRun:
 
     def _restored(self) -> bool:
         """Return whether rules and routes are as before. The program that sets them may be slower than the packets."""
-        if self._after is None or self.stream.ticks >= self._read_again_at:
+        ticks = self.stream.ticks
+        if self._after is None:
+            self._recovered_at = ticks
+        if self._after is None or self.monitor.last_ns > self._read_ns or ticks >= self._read_at + READ_AGAIN_TICKS:
+            self._read_at, self._read_ns = ticks, time.time_ns()
             self._after = self._state_now("after")
-            self._read_again_at = self.stream.ticks + READ_AGAIN_TICKS
-        return not self._changes(self._after).changed
+        late = self._in_lab and ticks >= self._recovered_at + STATE_TICKS[self.judged.flavour]
+        return late or not self._changes(self._after).changed
 
     def _changes(self, after: EgressState) -> EgressChanges:
         """Return what the event has changed, by this state after it."""

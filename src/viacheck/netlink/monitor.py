@@ -52,8 +52,8 @@ class RouteMonitor:
         """
         self._socket = _listen(namespace)
         self._received: list[tuple[int, bytes]] = []
-        self.address_ns = 0
-        """Since the epoch, when the last change of an address was received; 0 when there was none."""
+        self.last_ns = self.address_ns = 0
+        """Since the epoch, when the last change was received, and the last one of an address; 0 when there was none."""
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for poll(2)."""
@@ -62,13 +62,14 @@ class RouteMonitor:
     def read(self) -> None:
         """Receive the announcements so far, without waiting."""
         for datagram in self._socket.waiting():
+            self.last_ns = time.time_ns()
             if datagram is None:
                 # The state is read by dumps in any case.
                 continue
-            self._received.append((time.time_ns(), datagram))
+            self._received.append((self.last_ns, datagram))
             # struct nlmsghdr of netlink(7): the length, then the type.
             if int.from_bytes(datagram[4:6], codec.BYTE_ORDER) in (rtnetlink.RTM_NEWADDR, rtnetlink.RTM_DELADDR):
-                self.address_ns = time.time_ns()
+                self.address_ns = self.last_ns
 
     def move(self, namespace: EnterableNamespace) -> None:
         """Go on listening in another namespace, that of the host that is about to boot."""
