@@ -393,7 +393,7 @@ class DisruptionRun:
 
     def reopen(self) -> None:
         """Watch an interface that was recreated."""
-        self.stream.reopen()
+        self._between_ticks(self.stream.reopen)
 
     def host_stops(self) -> None:
         """End the watch: the host is off, and its interfaces are about to be gone."""
