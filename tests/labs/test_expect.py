@@ -18,6 +18,7 @@ from viacheck.model.result import (
     CommandEvidence,
     PacketsEvidence,
     PacketSighting,
+    StateEvidence,
     Verdict,
     WatchedInterface,
 )
@@ -135,6 +136,16 @@ def results(done: Finished) -> dict[str, CheckResult]:
 def test_what_becomes_of_a_check(results: dict[str, CheckResult], check: str, verdict: Verdict, observed: str) -> None:
     assert results[check].verdict is verdict
     assert observed in results[check].observed
+
+
+def test_an_internal_error_says_so_and_keeps_its_traceback(results: dict[str, CheckResult]) -> None:
+    result = results["HOST-85"]
+    assert result.observed.startswith("internal error, please report: ValueError: ")
+    (evidence,) = result.evidence
+    assert isinstance(evidence, StateEvidence)
+    assert evidence.lines[-1].startswith("ValueError: ")
+    assert any("test_cases.py" in line for line in evidence.lines)
+    assert results["HOST-84"].observed.startswith("VerdictError: "), "a reason that is known"
 
 
 def test_a_failure_without_a_known_cause_says_so_with_what_was_seen(results: dict[str, CheckResult]) -> None:
