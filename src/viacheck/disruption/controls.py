@@ -53,8 +53,8 @@ class EventContext(Protocol):
     def act(self, text: str, action: Callable[[], object]) -> None:
         """Take a step that is not a command of the host."""
 
-    def settle(self, *argv: str) -> None:
-        """Run a command of the host that waits for what the last step has begun; the event ended with that step.
+    def settle(self, *commands: Sequence[str]) -> None:
+        """Run commands of the host that wait for what the last step has begun; the event ended with that step.
 
         A command that fails or does not exist ends the wait and says nothing about the event.
         """

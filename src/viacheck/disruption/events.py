@@ -129,8 +129,7 @@ class NetworkdRestart:
             context.run("systemctl", "restart", NETWORKD_SERVICE)
         else:
             context.act("systemd-networkd is restarted", self.restart)
-        for wait in self.waits:
-            context.settle(*wait)
+        context.settle(*self.waits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,7 @@ class NetworkManagerRestart:
     def apply(self, context: EventContext) -> None:
         """Restart the service, wait until it has configured its links, and apply the profile."""
         context.run("systemctl", "restart", "NetworkManager.service")
-        context.settle(*NETWORKMANAGER_STARTED)
+        context.settle(NETWORKMANAGER_STARTED)
         if self.uplink in self.links:
             context.run("nmcli", "device", "reapply", self.uplink)
 
@@ -183,8 +182,7 @@ class NetplanApply:
     def apply(self, context: EventContext) -> None:
         """Apply its files, and watch until the manager below has configured its links."""
         context.run("netplan", "apply")
-        for wait in self.waits:
-            context.settle(*wait)
+        context.settle(*self.waits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,23 +15,16 @@ NETWORKD_ANSWERS = ("networkctl", "--json=short", "list")
 NETWORKMANAGER_STARTED = ("nm-online", "--wait-for-startup", "--quiet", f"--timeout={MANAGER_TIMEOUT}")
 
 
-def until_configured(links: Sequence[str]) -> tuple[str, ...]:
-    """Return the command that waits until systemd-networkd has configured links: networkctl returns before that.
-
-    networkd has set their state when networkctl returns, as the kernel answers its question about a link at once. The
-    least operational state says that a link without carrier is no reason to wait (systemd-networkd-wait-online(8)).
-    """
-    return (WAIT_ONLINE, f"--timeout={MANAGER_TIMEOUT}", *(f"--interface={link}:off" for link in links))
-
-
 def networkd_waits(host: Namespace, links: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the commands that wait, after a restart of systemd-networkd, until it has configured links again.
+    """Return the commands that wait, after a restart or a reload of systemd-networkd, until links are configured again.
 
     Only the links are waited for that it has configured now: others, such as a port without a cable whose address is
-    leased, may never be.
+    leased, may never be. networkd has set their state when networkctl returns, as the kernel answers its question about
+    a link at once. The least operational state says that a link without carrier is no reason to wait
+    (systemd-networkd-wait-online(8)).
     """
     rows = (line.split() for line in host.run(NETWORKD_LINKS).stdout.splitlines())
     # IDX LINK TYPE OPERATIONAL SETUP, see networkctl(1).
     configured = {row[1] for row in rows if len(row) >= 5 and row[4] == "configured"}
-    waited_for = [link for link in links if link in configured]
-    return (NETWORKD_ANSWERS, until_configured(waited_for)) if waited_for else ()
+    interfaces = [f"--interface={link}:off" for link in links if link in configured]
+    return (NETWORKD_ANSWERS, (WAIT_ONLINE, f"--timeout={MANAGER_TIMEOUT}", *interfaces)) if interfaces else ()

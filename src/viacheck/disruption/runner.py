@@ -364,10 +364,11 @@ class DisruptionRun:
         self.ended_ns = time.time_ns()
         self._read_host_state(text)
 
-    def settle(self, *argv: str) -> None:
-        """Run a command that waits for what the last step has begun, beside the stream."""
-        self._add_step(" ".join(argv))
-        self._read_host_state(self.host.target.host.run(argv, self._timeout).command)
+    def settle(self, *commands: Sequence[str]) -> None:
+        """Run commands that wait for what the last step has begun, beside the stream."""
+        for argv in commands:
+            self._add_step(" ".join(argv))
+            self._read_host_state(self.host.target.host.run(argv, self._timeout).command)
 
     def wait(self, ticks: int) -> None:
         """Wait while the probe stream continues for some ticks."""

@@ -20,7 +20,7 @@ from viacheck.disruption.controls import (
 )
 from viacheck.disruption.docker_control import SERVICE as DOCKER
 from viacheck.disruption.events import NETWORKD_SERVICE, PAUSE_TICKS
-from viacheck.disruption.manager_waits import NETWORKD_ANSWERS, until_configured
+from viacheck.disruption.manager_waits import NETWORKD_ANSWERS, networkd_waits
 from viacheck.host.docker import EngineProblem
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import FIREWALL_UNITS, SideEvent
@@ -57,8 +57,7 @@ class HostCommands:
             if number:
                 context.wait(PAUSE_TICKS)
             context.run(*argv)
-        for wait in self.waits:
-            context.settle(*wait)
+        context.settle(*self.waits)
         if self.agent is not None:
             _follow_agent(self.agent, context)
 
@@ -150,7 +149,7 @@ def side_event(name: SideEvent, target: DisruptionTarget, original: DisruptionTa
         return HostCommands(
             name, "an unattended upgrade of systemd, udev and containerd",
             (("systemctl", "daemon-reexec"), ("systemctl", "restart", *active)),
-            waits=(NETWORKD_ANSWERS, until_configured(links)) if NETWORKD_SERVICE in active and links else (),
+            waits=networkd_waits(target.host, links) if NETWORKD_SERVICE in active else (),
         )  # fmt: skip
     return _firewall(name, target)
 
@@ -160,13 +159,15 @@ def _networkctl(name: SideEvent, target: DisruptionTarget, original: DisruptionT
     if not links:
         raise EventNotApplicable("systemd-networkd manages no link of this host")
     if name == "networkd-reload":
-        return HostCommands(name, "networkctl reload", (("networkctl", "reload"),), waits=(until_configured(links),))
+        return HostCommands(
+            name, "networkctl reload", (("networkctl", "reload"),), waits=networkd_waits(target.host, links)
+        )
     others = [link for link in links if link not in (target.intent.egress.uplink, "lo")]
     if not others:
         raise EventNotApplicable(f"systemd-networkd manages no link but {target.intent.egress.uplink}")
     reconfigure = ("networkctl", "reconfigure", others[0])
     return HostCommands(
-        name, f"networkctl reconfigure {others[0]}", (reconfigure,), waits=(until_configured(others[:1]),)
+        name, f"networkctl reconfigure {others[0]}", (reconfigure,), waits=networkd_waits(target.host, others[:1])
     )  # fmt: skip
 
 
