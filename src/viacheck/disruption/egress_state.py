@@ -6,21 +6,21 @@ a link. To be fast, only one table is read, which the kernel filters.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from viacheck.analysis.container_facts import own_address_varies
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.namespace import Namespace
 from viacheck.model.egress_changes import EgressState
-from viacheck.model.snapshot import TABLE_MAIN, Family, Route, Rule
-from viacheck.parsers import iproute
+from viacheck.model.snapshot import TABLE_MAIN, Family, Route
+from viacheck.netlink.routing_reader import RoutingReader
 
-_NO_TABLE = "FIB table does not exist"
+T = TypeVar("T")
 
 
 class EgressUnreadable(Exception):
-    """The state could not be read; the message holds the command and its error."""
+    """The state could not be read; the message holds the kernel's error."""
 
 
 def read_egress(
@@ -38,60 +38,62 @@ def read_egress(
     addresses are the intended sources of its packets: the uplink's, or its own if that varies.
 
     Raises:
-        EgressUnreadable: ``ip`` fails.
+        EgressUnreadable: the kernel refuses.
     """
-    rules: list[Rule] = []
-    routes: list[Route] = []
-    bridged = resolved.intent.mode != "nat"
-    for family in families:
-        if bridged:
-            routes += _routes(agent, family, TABLE_MAIN) if agent is not None else []
-            continue
-        routes += [route for route in _routes(host, family, resolved.table) if _decides(route, resolved)]
-        text = _ip(host, f"-{family}", "rule", "show")
-        rules += [rule for rule in iproute.parse_rules(text, family) if not rule.kernels_own]
-    addresses = read_addresses(host, agent, resolved)
-    return EgressState(time=time, moment=moment, rules=tuple(rules), routes=tuple(routes), addresses=addresses)
+    if resolved.intent.mode != "nat":
+        routes: list[Route] = []
+        if agent is not None:
+            routes = _read(agent, lambda kernel: [r for family in families for r in kernel.routes(family, TABLE_MAIN)])
+        addresses = read_addresses(host, agent, resolved)
+        return EgressState(time=time, moment=moment, routes=tuple(routes), addresses=addresses)
+
+    def read(kernel: RoutingReader) -> EgressState:
+        routes = (route for family in families for route in kernel.routes(family, resolved.table))
+        rules = (rule for family in families for rule in kernel.rules(family))
+        return EgressState(
+            time=time,
+            moment=moment,
+            rules=tuple(rule for rule in rules if not rule.kernels_own),
+            routes=tuple(route for route in routes if _decides(route, resolved)),
+            addresses=kernel.global_addresses(resolved.uplink),
+        )
+
+    return _read(host, read)
 
 
 def read_addresses(host: Namespace, agent: Namespace | None, resolved: ResolvedIntent) -> tuple[str, ...]:
     """Return the intended sources of the agent's packets: the uplink's addresses, or the agent's own that varies.
 
     Raises:
-        EgressUnreadable: ``ip`` fails.
+        EgressUnreadable: the kernel refuses.
     """
     if own_address_varies(resolved):
         own = resolved.agent_link
-        return _addresses(agent, own.name) if agent is not None and own is not None else ()
-    return _addresses(host, resolved.uplink)
+        if agent is None or own is None:
+            return ()
+        return _read(agent, lambda kernel: kernel.global_addresses(own.name))
+    return _read(host, lambda kernel: kernel.global_addresses(resolved.uplink))
 
 
 def read_agent_default(agent: Namespace) -> Route | None:
     """Return the agent's own IPv4 default route, the one with the lowest metric; None without one.
 
     Raises:
-        EgressUnreadable: ``ip`` fails.
+        EgressUnreadable: the kernel refuses.
     """
-    defaults = [route for route in _routes(agent, 4, TABLE_MAIN) if route.is_default]
-    return min(defaults, key=lambda route: route.metric, default=None)
+    routes = _read(agent, lambda kernel: kernel.routes(4, TABLE_MAIN))
+    return min((route for route in routes if route.is_default), key=lambda route: route.metric, default=None)
 
 
-def _addresses(namespace: Namespace, interface: str) -> tuple[str, ...]:
-    addresses = iproute.parse_addresses(_ip(namespace, "address", "show"))
-    return tuple(
-        address.address for address in addresses if address.interface == interface and address.scope == "global"
-    )
+def _read(namespace: Namespace, reading: Callable[[RoutingReader], T]) -> T:
+    def inside() -> T:
+        with RoutingReader() as kernel:
+            return reading(kernel)
 
-
-def _routes(namespace: Namespace, family: Family, table: int) -> list[Route]:
     try:
-        text = _ip(namespace, f"-{family}", "route", "show", "table", str(table))
-    except EgressUnreadable as error:
-        if _NO_TABLE in str(error):
-            return []
-        raise
-    # When asked for one table, ip does not print its number.
-    return [dataclasses.replace(route, table=table) for route in iproute.parse_routes(text, family)]
+        return namespace.call(inside)
+    except OSError as error:
+        raise EgressUnreadable(f"rules, routes and addresses of {namespace.name}: {error.strerror}") from None
 
 
 def _decides(route: Route, resolved: ResolvedIntent) -> bool:
@@ -99,10 +101,3 @@ def _decides(route: Route, resolved: ResolvedIntent) -> bool:
     if resolved.intent.policy_routed:
         return True
     return not route.nexthops or any(hop.interface == resolved.uplink for hop in route.nexthops)
-
-
-def _ip(namespace: Namespace, *arguments: str) -> str:
-    result = namespace.run(["ip", "-N", "-j", "-d", *arguments])
-    if not result.ok:
-        raise EgressUnreadable(f"{result.command} ended with exit code {result.exit_code}: {result.stderr.strip()}")
-    return result.stdout

@@ -20,6 +20,8 @@ PROTOCOLS = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 11: "z
 SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 _TYPES = ("unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit",
           "throw", "nat", "xresolve")  # fmt: skip
+_WITHOUT_NEXTHOP = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
+"""Of IPv6 the kernel gives them the interface lo, by which no packet leaves."""
 _PREFERENCES: dict[int, Literal["low", "medium", "high"]] = {1: "high", 3: "low"}
 _NEXTHOP_FLAGS = ((0x1, "dead"), (0x2, "pervasive"), (0x4, "onlink"), (0x10, "linkdown"))
 """RTNH_F_* of linux/rtnetlink.h."""
@@ -34,6 +36,8 @@ _RTAX_MTU = 2
 _FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 1, 2, 3, 4, 6, 10
 _FRA_TUN_ID, _FRA_SUPPRESS_IFGROUP, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME = range(12, 18)
 _FRA_PAD, _FRA_L3MDEV, _FRA_UID_RANGE, _FRA_PROTOCOL, _FRA_IP_PROTO, _FRA_SPORT_RANGE, _FRA_DPORT_RANGE = range(18, 25)
+_FRA_SPORT_MASK, _FRA_DPORT_MASK, _WHOLE_PORT = 28, 29, 0xFFFF
+"""From Linux 6.15 on, a port is sent with a mask, which is whole unless somebody chose another."""
 _READ = frozenset({
     _FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TUN_ID, _FRA_SUPPRESS_IFGROUP,
     _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PAD, _FRA_L3MDEV, _FRA_UID_RANGE,
@@ -81,9 +85,15 @@ def rule_of(message: RtnetlinkMessage) -> Rule:
         unread=tuple(
             f"attribute-{kind} 0x{value.hex()}"
             for kind, value in message.attributes
-            if kind & codec.NLA_TYPE_MASK not in _READ
+            if not _is_read(kind & codec.NLA_TYPE_MASK, value)
         ),
     )
+
+
+def _is_read(kind: int, value: bytes) -> bool:
+    if kind in (_FRA_SPORT_MASK, _FRA_DPORT_MASK):
+        return codec.as_number(value) == _WHOLE_PORT
+    return kind in _READ
 
 
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH = (
@@ -97,7 +107,10 @@ def route_of(message: RtnetlinkMessage, names: Mapping[int, str]) -> Route:
     body = message.body
     type_ = _TYPES[body[7]] if body[7] < len(_TYPES) else str(body[7])
     multipath = message.get(_RTA_MULTIPATH)
-    if multipath is not None:
+    nexthops: tuple[Nexthop, ...] = ()
+    if type_ in _WITHOUT_NEXTHOP:
+        pass
+    elif multipath is not None:
         nexthops = tuple(
             _nexthop(dict(hop.attributes), hop.index, hop.flags, hop.weight + 1, names)
             for hop in multipath_hops(multipath)

@@ -44,7 +44,10 @@ ROUTE_TYPES = {
 }
 WITHOUT_NEXTHOP = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
 SCOPES = {"0": "global", "200": "site", "253": "link", "254": "host", "255": "nowhere"}
-PROTOCOLS = {"1": "redirect", "2": "kernel", "3": "boot", "4": "static", "9": "ra", "16": "dhcp"}
+PROTOCOLS = {
+    "1": "redirect", "2": "kernel", "3": "boot", "4": "static", "9": "ra", "11": "zebra", "12": "bird", "16": "dhcp",
+    "18": "keepalived", "186": "bgp", "188": "ospf",
+}  # fmt: skip
 RULE_ACTIONS: dict[str, Literal["blackhole", "unreachable", "prohibit"]] = {
     "6": "blackhole",
     "7": "unreachable",
