@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fixtures.xdist_scheduling import start_workers
 from netns_lab.lab_specs import parse_labs
 from reports.report_files import RESULT
 from tests.helpers import long_runs
@@ -22,7 +21,7 @@ from tests.helpers.forked_runs import end_servers, start_servers
 from tests.helpers.forked_test_workers import fork_test_workers
 from tests.helpers.front_door import Finished, report_folders, run_once, viacheck
 from tests.helpers.paths import ROOT
-from tests.helpers.scheduling import TestFileScheduling, place
+from tests.helpers.scheduling import TestFileScheduling, place, start_workers
 
 if TYPE_CHECKING:
     from viacheck.model.result import RunResult

@@ -19,6 +19,7 @@ import pytest
 from reports.report_files import read_outcome
 from tests.helpers.forked_runs import run_python
 from tests.helpers.paths import ROOT
+from viacheck.cli.pytest_run import TEST_PLUGINS
 from viacheck.model.result import CheckResult, RunResult, Verdict
 
 report_folders: list[Path] = []
@@ -60,7 +61,7 @@ def sub_command(
 def command(*arguments: str) -> list[str]:
     """The command line that ./viacheck hands to pytest."""
     return [sys.executable, "-P", "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
-            "-p", "no:cacheprovider", str(ROOT / "checks"), *arguments]  # fmt: skip
+            *TEST_PLUGINS, "-p", "no:cacheprovider", str(ROOT / "checks"), *arguments]  # fmt: skip
 
 
 def viacheck(

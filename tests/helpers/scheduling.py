@@ -8,6 +8,7 @@ needs a release's base root, which the first builds where there is none yet.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -62,6 +63,13 @@ INDEPENDENT = {
 """Files whose tests share no costly fixture: their tests may run on different workers."""
 SHARING = {"labs/test_bundle_matrix.py": "labs/test_fault_matrix.py"}
 """Files that read a session fixture of another file's worker."""
+
+
+def start_workers(config: pytest.Config, spare: int) -> None:
+    """Start a worker for each core, and spare ones that use the time in which others wait."""
+    workers = len(os.sched_getaffinity(0)) + spare
+    # All that '-n' sets, as xdist's own hook may have run already.
+    config.option.numprocesses, config.option.dist, config.option.tx = workers, "load", ["popen"] * workers
 
 
 class TestFileScheduling(LoadScopeScheduling):  # type: ignore[misc]

@@ -124,7 +124,7 @@ def test_a_forked_run_inside_a_host_gives_what_a_new_python_gives(host: HandMade
 def test_a_forked_run_is_a_process_like_a_new_python(inside: bool, host: HandMadeHost, tmp_path: Path) -> None:
     file = tmp_path / "test_state.py"
     file.write_text(STATE)
-    argv = [str(file) if word == str(ROOT / "checks") else word for word in command("-s", "-p", "no:xdist")]
+    argv = [str(file) if word == str(ROOT / "checks") else word for word in command("-s")]
     states = []
     for runner in RUNNERS:
         done = runner(host.inside(*argv) if inside else argv, cwd=tmp_path, env={"COLUMNS": "77"}, timeout=300)

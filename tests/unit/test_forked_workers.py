@@ -18,7 +18,7 @@ PROGRAM = f"""\
 import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "src")!r}]
 import execnet
-from fixtures.forked_workers import fork_workers
+from tests.helpers.forked_test_workers import fork_workers
 
 ASK = '''
 import os, signal, sys

@@ -9,8 +9,10 @@ import pytest
 
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT
 
-TEST_PLUGINS = ("-p", "no:hypothesispytest", "-p", "no:unraisableexception")
+TEST_PLUGINS = ("-p", "no:hypothesispytest", "-p", "no:unraisableexception", "-p", "no:xdist")
 """Plugins that only the harness's own tests use, beside which a run of checks would take longer.
+
+A run of checks is shared among processes by the harness itself (fixtures.shared_run).
 
 pytest's own plugin for errors in destructors collects garbage five times at the end of each process, which took 7 % of
 the default run's CPU time. Without it, Python prints such an error at once.
@@ -19,9 +21,11 @@ the default run's CPU time. Without it, Python prints such an error at once.
 
 def run_pytest(folder: Path, arguments: list[str]) -> int:
     """Run pytest with viacheck's own configuration; return the exit status."""
-    configuration = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "viacheck.cli.pytest_plugin"]
+    configuration = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     if folder == CHECKS:
+        # First of all: which plugins there are decides which options there are.
         configuration += TEST_PLUGINS
+    configuration += ["-p", "viacheck.cli.pytest_plugin"]
     if not (IS_CHECKOUT and os.access(ROOT, os.W_OK)):
         configuration += ["-p", "no:cacheprovider"]
     return int(pytest.main([*configuration, str(folder), *arguments]))

@@ -37,7 +37,7 @@ _FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 1, 2, 
 _FRA_TUN_ID, _FRA_SUPPRESS_IFGROUP, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME = range(12, 18)
 _FRA_PAD, _FRA_L3MDEV, _FRA_UID_RANGE, _FRA_PROTOCOL, _FRA_IP_PROTO, _FRA_SPORT_RANGE, _FRA_DPORT_RANGE = range(18, 25)
 _FRA_SPORT_MASK, _FRA_DPORT_MASK, _WHOLE_PORT = 28, 29, 0xFFFF
-"""From Linux 6.15 on, a port is sent with a mask, which is whole unless somebody chose another."""
+"""From Linux 6.15 on, a port is sent with a mask, which is whole unless another was chosen."""
 _READ = frozenset({
     _FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK, _FRA_TUN_ID, _FRA_SUPPRESS_IFGROUP,
     _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME, _FRA_PAD, _FRA_L3MDEV, _FRA_UID_RANGE,

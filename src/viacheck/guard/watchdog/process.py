@@ -50,8 +50,11 @@ def main(argv: list[str]) -> int:
         _restore(saved, path, TIMED_OUT, listener)
         reason = _wait(channel, run, LINGER * seconds, listener)
         reason = TIMED_OUT if reason == RUN_ENDED else reason
+    mark = str(saved.boottime)
+    # One that ends while the state is restored may change what was just compared.
+    any_before = reason == RUN_GONE and bool(_commands(mark))
     result = _restore(saved, path, reason, listener)
-    if reason == RUN_GONE and _wait_for_commands(str(saved.boottime)):
+    if reason == RUN_GONE and (_wait_for_commands(mark) or any_before):
         result = _restore(saved, path, "the commands of the run have ended", listener)
     result = finish(result, path)
     if result.unmarked:
