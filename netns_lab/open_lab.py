@@ -28,8 +28,8 @@ from netns_lab.whole_host.host_requirements import base_root
 from viacheck.host.docker import client_config_problem
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Snapshot
-from viacheck.targets.local import LocalTarget
-from viacheck.targets.specs import LocalSpec, TargetNotOpened, TargetUnavailable
+from viacheck.targets.local import LocalSpec, LocalTarget
+from viacheck.targets.specs import TargetNotOpened, TargetUnavailable
 
 PATH = ":".join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *PROGRAM_FOLDERS))
 """The folders of a lab's programs: an ordinary user's own PATH may lack root's, and no PATH has systemd's."""

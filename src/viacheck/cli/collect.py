@@ -20,7 +20,7 @@ from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.result import TargetRecord
 from viacheck.model.site_agents import load_agents
 from viacheck.private_folder import open_private_folder
-from viacheck.targets.specs import LocalSpec
+from viacheck.targets.local import LocalSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from viacheck.model.site_agents import agent_chosen, load_agents
 
 if TYPE_CHECKING:
     from netns_lab.lab_specs import LabSpec
-    from viacheck.targets.specs import LocalSpec
+    from viacheck.targets.local import LocalSpec
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 LARGEST_PORT = 65535
@@ -112,7 +112,7 @@ def _spec(options: argparse.Namespace) -> LabSpec | LocalSpec:
     from netns_lab.lab_specs import parse_labs
     from viacheck.host.outer_host import require_access
     from viacheck.host.user_namespace import enter_user_namespace_if_needed
-    from viacheck.targets.specs import LocalSpec
+    from viacheck.targets.local import LocalSpec
 
     if options.lab:
         labs = parse_labs(options.lab, Path(options.site) if options.site else None, options.agent)

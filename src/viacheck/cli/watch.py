@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> ExitStatus:
 
 def _spec(options: argparse.Namespace) -> TargetSpec:
     from viacheck.host.outer_host import require_access
-    from viacheck.targets.specs import LocalSpec
+    from viacheck.targets.local import LocalSpec
 
     if options.lab is None:
         if options.site is None:

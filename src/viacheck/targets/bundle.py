@@ -6,6 +6,7 @@ cannot prove that there are no faults.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,9 +15,10 @@ from viacheck.analysis.predict import predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.reader import Bundle
 from viacheck.host.command import RecordedCommand
-from viacheck.model.intent import TransportProtocol
+from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import KernelAnswer, KernelDecision
 from viacheck.model.result import TargetRecord
+from viacheck.model.site_agents import named
 from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import snapshot_json
 from viacheck.targets.base import Forecast, UpstreamFindings
@@ -31,6 +33,43 @@ NEEDS_PACKETS = "packets, which a bundle does not hold: run viacheck --local on 
 
 class PacketsNeeded(Exception):
     """A bundle was asked for something that needs packets."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BundleSpec:
+    """A host of which only a bundle is there."""
+
+    bundle: Bundle
+    host_judged_by: str | None = None
+    """The target that judges what concerns the host alone; None: this one."""
+    slow: bool = False
+    announcement: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name beside a check."""
+        return named(self.bundle.name, self.bundle.agent)
+
+    @property
+    def id(self) -> str:
+        """The target's id in result.json."""
+        return f"bundle:{self.name}"
+
+    @property
+    def intent(self) -> Intent:
+        """The intent in the bundle."""
+        return self.bundle.intent
+
+    def open(self) -> BundleTarget:
+        """Return the target; there is nothing to open."""
+        return BundleTarget(self.id, self.bundle, self.host_judged_by)
+
+    def unopened(self, reason: str) -> TargetRecord:
+        """Return the record of a bundle that could not be judged."""
+        return TargetRecord(
+            id=self.id, kind="bundle", verdict="inconclusive", agent=self.bundle.agent or None,
+            intent=self.intent.as_json(), notes=[reason],
+        )  # fmt: skip
 
 
 class BundleTarget:

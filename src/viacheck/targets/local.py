@@ -2,19 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from viacheck.disruption.live import LiveDisruption, plan_of, same_events
+from viacheck.disruption.shared_events import SharedResults
 from viacheck.guard.pending import pending_restore
 from viacheck.host.namespace import Namespace
 from viacheck.model.diff import changes, moving_packets
+from viacheck.model.intent import Intent
+from viacheck.model.measurements import HostReadings
+from viacheck.model.result import TargetRecord
+from viacheck.model.site_agents import SOLE_AGENT, named
+from viacheck.targets.announcement import packets_sent
 from viacheck.targets.namespace_target import NamespaceTarget
-from viacheck.targets.specs import LocalSpec, title_of
+from viacheck.targets.specs import title_of
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
 
 CHANGES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSpec:
+    """The host, or the network namespace, that the run was started in."""
+
+    intent: Intent
+    site: str
+    """The site file, as the command line names it."""
+    allow_disruptive: bool = False
+    flap_management: bool = False
+    events: tuple[str, ...] = ()
+    """The events that may be carried out on the host; empty without ``allow_disruptive``."""
+    agent: str = SOLE_AGENT
+    """The agent's name in a site file with several."""
+    host_judged_by: str | None = None
+    """The target that judges what concerns the host alone; None: this one."""
+    readings: HostReadings = field(default_factory=HostReadings, compare=False)
+    """What is read of the host once: all agents' targets have the same."""
+    shared_results: SharedResults = field(default_factory=SharedResults, compare=False)
+    """The results of events that were made once for several agents."""
+    later: tuple[LocalSpec, ...] = field(default=(), compare=False)
+    """The agents of this host that are judged after this one."""
+    slow: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name beside a check."""
+        return named("local", self.agent)
+
+    @property
+    def id(self) -> str:
+        """The target's id in result.json."""
+        return named(f"local:{self.intent.site.name}", self.agent)
+
+    @property
+    def announcement(self) -> list[str]:
+        """The packets that a run sends on this host: how many, where to, and from where."""
+        return packets_sent(
+            self.intent, self.site, self.agent, disruptive=self.allow_disruptive, of_host=self.host_judged_by is None
+        )
+
+    def open(self) -> LocalTarget:
+        """Open the host's and the agent's network namespaces."""
+        return LocalTarget(self)
+
+    def unopened(self, reason: str) -> TargetRecord:
+        """Return the record of a host that could not be opened."""
+        return TargetRecord(
+            id=self.id, kind="local", verdict="inconclusive", agent=self.agent or None, intent=self.intent.as_json(),
+            notes=[reason],
+        )  # fmt: skip
 
 
 class LaterAgents:
