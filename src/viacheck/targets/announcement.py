@@ -18,8 +18,8 @@ def packets_sent(intent: Intent, site: str, agent: str, *, disruptive: bool, of_
         of_host: whether it judges what concerns the host alone, too.
     """
     changes = "it interrupts the network as listed below" if disruptive else "it changes nothing"
-    one = f", agent {agent}" if agent else ""
-    about = f"viacheck judges this host for site {intent.site.name!r}{one} ({site}); {changes}, and sends"
+    agent_named = f", agent {agent}" if agent else ""
+    about = f"viacheck judges this host for site {intent.site.name!r}{agent_named} ({site}); {changes}, and sends"
     missing = missing_capabilities()
     if missing is not None:
         return [f"{about} nothing: probes and captures need {missing}"]
