@@ -26,6 +26,7 @@ from tests.helpers.disruptions import carried_out, not_run, through
 from tests.helpers.front_door import Finished, by_check, run_once, severity, sub_command, viacheck
 from tests.helpers.guarded_host import until
 from tests.helpers.paths import ROOT
+from tests.helpers.process_plugin import PLUGIN, WRITTEN_TO, ran_by_process
 from tests.helpers.processes import descendants
 from viacheck.analysis.disruption_text import disruption_text
 from viacheck.disruption.disruption_tests import DisruptionTests
@@ -129,8 +130,10 @@ FLUSHED, PURGED = f"{NETWORKD}+nftables-flushes-nat", f"{NETWORKD}+reconfigure-p
 
 def test_what_others_do_on_the_side_breaks_a_host_with_the_right_diagnosis(tmp_path: Path) -> None:
     events = "FLAP-12 and (flushes and nftables-restart or purges and networkd-reconfigure)"
-    run = viacheck("--lab", f"{FLUSHED},{PURGED}", "-k", events, report_dir=tmp_path)
-    assert "2/2 workers" in run.stdout, "the hosts are judged beside each other"
+    processes = tmp_path / "processes"
+    options = (*PLUGIN, "--lab", f"{FLUSHED},{PURGED}", "-k", events)
+    run = viacheck(*options, report_dir=tmp_path / "report", env={WRITTEN_TO: str(processes)})
+    assert len(ran_by_process(processes)) == 2, "the hosts are judged beside each other"
     flushed, purged = (worse(run, lab)["FLAP-12"] for lab in (FLUSHED, PURGED))
     assert flushed.diagnosis is not None
     assert flushed.diagnosis.code == "MASQUERADE_MISSING"
