@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from viacheck.analysis.link_layers import LinkLayers
 from viacheck.model.measurements import Departure
-from viacheck.packets.capture import Frame
+from viacheck.packets.observation import Frame
 
 
 class DepartureLog:

@@ -20,7 +20,8 @@ from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.measurements import LATE, FlowAge, ProbeResult
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
-from viacheck.packets.capture import Observation, Period, Watch
+from viacheck.packets.capture import Period, Watch
+from viacheck.packets.observation import Observation
 from viacheck.packets.probes import Prober, ProbeRequest
 
 TICK = 0.01

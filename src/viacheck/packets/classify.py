@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from viacheck.packets import scapy_import as scapy
@@ -63,8 +64,7 @@ _UDP_FIELDS, _TCP_FIELDS = struct.Struct(">HHH"), struct.Struct(">HHIIBBH")
 """The fields of the headers up to the length, and up to the window."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifiedFrame:
+class ClassifiedFrame(NamedTuple):
     """The role of a packet in this run."""
 
     token: Token | None
@@ -244,18 +244,24 @@ def plain_packet(ethertype: int, octets: bytes) -> PlainPacket | None:
         if len(octets) < _IPV4_HEADER or octets[0] != 0x45 or octets[6] & ~0x40 or octets[7]:
             return None
         number, header, end = octets[9], _IPV4_HEADER, int.from_bytes(octets[2:4], "big")
-        family, source, destination = socket.AF_INET, octets[12:16], octets[16:20]
+        source, destination = octets[12:16], octets[16:20]
     elif ethertype == ETH_P_IPV6:
         if len(octets) < _IPV6_HEADER or octets[0] >> 4 != 6:
             return None
         number, header, end = octets[6], _IPV6_HEADER, _IPV6_HEADER + int.from_bytes(octets[4:6], "big")
-        family, source, destination = socket.AF_INET6, octets[8:24], octets[24:40]
+        source, destination = octets[8:24], octets[24:40]
     else:
         return None
     payload = octets[header:end]
     if not _is_plain(number, ethertype, payload):
         return None
-    return PlainPacket(number, socket.inet_ntop(family, source), socket.inet_ntop(family, destination), payload)
+    return PlainPacket(number, _address_text(source), _address_text(destination), payload)
+
+
+@lru_cache(maxsize=1024)
+def _address_text(octets: bytes) -> str:
+    """Return an IPv4 or IPv6 address as text. The packets of a run have few addresses."""
+    return socket.inet_ntop(socket.AF_INET if len(octets) == 4 else socket.AF_INET6, octets)
 
 
 def _next_header(ethertype: int, octets: bytes) -> int | None:

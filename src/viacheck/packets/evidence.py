@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+
+from pydantic import TypeAdapter
 
 from viacheck.analysis.link_layers import LinkLayers
 from viacheck.analysis.loss import latency_figures, loss_figure
 from viacheck.model.result import PacketsEvidence, PacketSighting
-from viacheck.packets.capture import Observation
+from viacheck.packets.observation import Frame, Observation
 from viacheck.packets.probes import Exchange
+
+_SIGHTINGS = TypeAdapter(list[PacketSighting])
+"""Validates all at once: in calls of its own, the model takes several times as long for each."""
 
 
 def numbers_of(exchanges: Iterable[Exchange]) -> dict[int, int]:
@@ -34,6 +40,7 @@ def packets_evidence(
     numbers = numbers_of(exchanges)
     first_ns = min((probe.time_ns for exchange in exchanges for probe in exchange.probes), default=0)
     frames = [frame for frame in observation.frames if frame.number in numbers]
+    counts = Counter(frame.interface for frame in frames)
     sent = sum(exchange.sent - len(exchange.refused) for exchange in exchanges)
     missing = sum(exchange.missing for exchange in exchanges)
     measurable = missing > 0 and not any(exchange.rate_limited for exchange in exchanges)
@@ -45,32 +52,38 @@ def packets_evidence(
         watched=[
             watched.model_copy(
                 update={
-                    "frames": sum(frame.interface == watched.interface for frame in frames),
+                    "frames": counts[watched.interface],
                     "counts_for": layers.counts_for.get(watched.interface),
                 }
             )
             for watched in observation.watched
         ],
         sightings=layers.mark(
-            PacketSighting(
-                time=(frame.time_ns - first_ns) / 1e9,
-                interface=frame.interface,
-                direction=frame.direction,
-                probe=numbers[frame.number],
-                role=frame.role,
-                protocol=frame.protocol,
-                source=frame.source,
-                destination=frame.destination,
-                source_mac=frame.source_mac,
-                destination_mac=frame.destination_mac,
-                length=frame.length,
-                note=frame.note,
-                mtu=frame.mtu,
+            _SIGHTINGS.validate_python(
+                [_sighting(frame, numbers[frame.number], first_ns) for frame in frames if frame.number is not None]
             )
-            for frame in frames
-            if frame.number is not None
         ),
         capture=capture,
         loss=loss_figure(missing, sent) if measurable else None,
         latency=latency_figures([seconds for exchange in exchanges for seconds in exchange.round_trips]),
     )
+
+
+def _sighting(frame: Frame, probe: int, first_ns: int) -> dict[str, object]:
+    """Return the fields of a sighting of one probe, with its time since the first."""
+    classified = frame.classified
+    return {
+        "time": (frame.time_ns - first_ns) / 1e9,
+        "interface": frame.interface,
+        "direction": frame.direction,
+        "probe": probe,
+        "role": classified.role,
+        "protocol": classified.protocol,
+        "source": classified.source,
+        "destination": classified.destination,
+        "source_mac": frame.source_mac,
+        "destination_mac": frame.destination_mac,
+        "length": frame.length,
+        "note": classified.note,
+        "mtu": classified.mtu,
+    }
