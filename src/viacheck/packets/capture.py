@@ -317,24 +317,22 @@ class Watch:
     def _fence(self, ends: Mapping[str, _PeriodEnd]) -> None:
         """Send a fence out of each of these interfaces that is up; read until it is seen or its timeout has passed."""
         pending = self._send_fences(ends)
-        poll = select.poll()
-        for descriptor in pending:
-            poll.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + self._fence_timeout
         while pending:
             for descriptor, (capture, fence) in list(pending.items()):
                 assert capture.socket is not None
                 arrived = capture.socket.receive()
                 capture.waiting += arrived
-                if any(_is_fence(frame, fence) for frame in arrived):
+                if _holds_fence(arrived, fence):
                     ends[capture.name].fence_seen, ends[capture.name].fence_failure = True, None
-                    poll.unregister(descriptor)
                     del pending[descriptor]
             remaining = deadline - time.monotonic()
-            if pending and remaining <= 0:
+            if not pending or remaining <= 0:
                 return
-            if pending:
-                poll.poll(min(remaining, _POLL_SLICE) * 1000)
+            poll = select.poll()
+            for descriptor in pending:
+                poll.register(descriptor, select.POLLIN)
+            poll.poll(min(remaining, _POLL_SLICE) * 1000)
 
     def _send_fences(self, ends: Mapping[str, _PeriodEnd]) -> dict[int, tuple[_Capture, bytes]]:
         """Send the fences; return capture and fence by the capture's descriptor, where the fence could be sent."""
@@ -356,7 +354,7 @@ class Watch:
                 # WireGuard's, refuses a fence then, which has proved by that time what it is sent for.
                 arrived = capture.socket.receive()
                 capture.waiting += arrived
-                if any(_is_fence(frame, fence) for frame in arrived):
+                if _holds_fence(arrived, fence):
                     end.fence_seen, end.fence_failure = True, None
                 continue
             end.fence_failure = f"the fence frame was not seen within {self._fence_timeout:g} s"
@@ -370,8 +368,11 @@ class Watch:
         self._sender.send(socket.index, FENCE_ETHERTYPE, frame, ethernet=socket.ethernet)
 
 
-def _is_fence(frame: Received, fence: bytes) -> bool:
-    return frame.outgoing and frame.protocol == FENCE_ETHERTYPE and fence in frame.octets
+def _holds_fence(frames: Sequence[Received], fence: bytes) -> bool:
+    # It is mostly the last one.
+    return any(
+        frame.protocol == FENCE_ETHERTYPE and frame.outgoing and fence in frame.octets for frame in reversed(frames)
+    )
 
 
 def _judge(capture: _Capture, end: _PeriodEnd, lost: int, count: int) -> tuple[WatchedInterface, str | None]:

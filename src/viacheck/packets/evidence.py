@@ -39,8 +39,12 @@ def packets_evidence(
     exchanges, layers = list(exchanges), layers or LinkLayers()
     numbers = numbers_of(exchanges)
     first_ns = min((probe.time_ns for exchange in exchanges for probe in exchange.probes), default=0)
-    frames = [frame for frame in observation.frames if frame.number in numbers]
-    counts = Counter(frame.interface for frame in frames)
+    frames = [
+        (frame, numbers[token.number])
+        for frame in observation.frames
+        if (token := frame.classified.token) is not None and token.number in numbers
+    ]
+    counts = Counter(frame.interface for frame, _probe in frames)
     sent = sum(exchange.sent - len(exchange.refused) for exchange in exchanges)
     missing = sum(exchange.missing for exchange in exchanges)
     measurable = missing > 0 and not any(exchange.rate_limited for exchange in exchanges)
@@ -59,9 +63,7 @@ def packets_evidence(
             for watched in observation.watched
         ],
         sightings=layers.mark(
-            _SIGHTINGS.validate_python(
-                [_sighting(frame, numbers[frame.number], first_ns) for frame in frames if frame.number is not None]
-            )
+            _SIGHTINGS.validate_python([_sighting(frame, probe, first_ns) for frame, probe in frames])
         ),
         capture=capture,
         loss=loss_figure(missing, sent) if measurable else None,

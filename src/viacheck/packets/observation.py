@@ -67,12 +67,12 @@ class Frame(NamedTuple):
     @property
     def source_mac(self) -> str:
         """The source MAC address; empty without an Ethernet header."""
-        return self.octets[6:12].hex(":") if self.ethernet else ""
+        return self.received.octets[6:12].hex(":") if self.ethernet else ""
 
     @property
     def destination_mac(self) -> str:
         """The destination MAC address; empty without an Ethernet header."""
-        return self.octets[:6].hex(":") if self.ethernet else ""
+        return self.received.octets[:6].hex(":") if self.ethernet else ""
 
     @property
     def length(self) -> int:

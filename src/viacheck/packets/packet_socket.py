@@ -36,12 +36,11 @@ _SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING = 263,
 _SO_RCVBUFFORCE = 33
 _PACKET_OUTGOING = 4
 _BATCH = 32
-_MESSAGE_FIELDS = struct.Struct("@PIPNPNi0PI0P")
-"""struct mmsghdr, read at once: ctypes takes longer for each of its fields."""
-_ADDRESS_FIELDS = struct.Struct("@HHiHBB8s")
-"""struct sockaddr_ll."""
-_CONTROL_FIELDS = struct.Struct("@NiillNiiIIIHHHH0N")
-"""The control messages of a frame: its time (struct timespec), then struct tpacket_auxdata."""
+_WORD = struct.calcsize("@N")
+_CONTROL = 24
+_FACTS = struct.Struct(f"@2xH6xB9x4x{_WORD}xiill{_WORD}xii4xI12x0N")
+"""What the kernel says of a frame: struct sockaddr_ll with EtherType and direction, then at _CONTROL the control
+messages with its time (struct timespec), and with its length (struct tpacket_auxdata)."""
 _EXPECTED_CONTROLS = (socket.SOL_SOCKET, SO_TIMESTAMPNS, _SOL_PACKET, _PACKET_AUXDATA)
 _STATISTICS = struct.Struct("@II")
 
@@ -86,6 +85,10 @@ class _Message(ctypes.Structure):
     """struct mmsghdr."""
 
     _fields_ = (("header", _Header), ("received", ctypes.c_uint))
+
+
+_MESSAGE_FIELDS = struct.Struct(f"@{_Message.received.offset}xI0P")
+"""What is read of it: ctypes takes longer."""
 
 
 class Received(NamedTuple):
@@ -178,7 +181,7 @@ class PacketSocket:
             OSError: with the kernel's errno.
         """
         with self._receiving:
-            while self._buffers.fill(self.fileno()) == _BATCH:
+            while _receive_messages(self.fileno(), _DROPPED) == len(_DROPPED):
                 pass
         self.frames_lost()
 
@@ -191,45 +194,53 @@ class PacketSocket:
         self._socket.close()
 
 
+_DROPPED = (_Message * 256)()
+"""Messages without any memory: of a frame that is received to one, nothing is kept."""
+
+
+def _receive_messages(descriptor: int, messages: ctypes.Array[_Message]) -> int:
+    """Receive frames to messages, without waiting; return how many frames were received."""
+    while True:
+        count: int = _libc.recvmmsg(descriptor, messages, len(messages), socket.MSG_DONTWAIT, None)
+        if count >= 0:
+            return count
+        number = ctypes.get_errno()
+        if number == errno.EAGAIN:
+            return 0
+        if number not in (errno.ENETDOWN, errno.EINTR):
+            raise OSError(number, os.strerror(number))
+
+
 class _Buffers:
     """The memory that recvmmsg(2) writes a batch of frames to, with their addresses and control messages."""
 
     def __init__(self, snap_length: int) -> None:
         self._snap_length = snap_length
         self._frames = bytearray(_BATCH * snap_length)
-        self._controls = ctypes.create_string_buffer(_BATCH * _CONTROL_FIELDS.size)
-        self._addresses = (_Address * _BATCH)()
+        self._facts = bytearray(_BATCH * _FACTS.size)
         self._vectors = (_Vector * _BATCH)()
         self._messages = (_Message * _BATCH)()
         frames = ctypes.addressof(ctypes.c_char.from_buffer(self._frames))
+        facts = ctypes.addressof(ctypes.c_char.from_buffer(self._facts))
         for place in range(_BATCH):
             self._vectors[place].base = frames + place * snap_length
             self._vectors[place].length = snap_length
             header = self._messages[place].header
-            header.name = ctypes.addressof(self._addresses[place])
+            header.name = facts + place * _FACTS.size
             header.name_length = ctypes.sizeof(_Address)
             header.vectors = ctypes.addressof(self._vectors[place])
             header.vector_count = 1
-            header.control = ctypes.addressof(self._controls) + place * _CONTROL_FIELDS.size
-            header.control_length = _CONTROL_FIELDS.size
+            header.control = facts + place * _FACTS.size + _CONTROL
+            header.control_length = _FACTS.size - _CONTROL
         self._unused = bytes(self._messages)
         self._used = 0
 
     def fill(self, descriptor: int) -> int:
         """Receive at most one batch, without waiting; return how many frames it holds."""
-        while True:
-            # The kernel has overwritten the lengths.
-            ctypes.memmove(self._messages, self._unused, self._used * _MESSAGE_FIELDS.size)
-            self._used = 0
-            count: int = _libc.recvmmsg(descriptor, self._messages, _BATCH, socket.MSG_DONTWAIT, None)
-            if count >= 0:
-                self._used = count
-                return count
-            number = ctypes.get_errno()
-            if number == errno.EAGAIN:
-                return 0
-            if number not in (errno.ENETDOWN, errno.EINTR):
-                raise OSError(number, os.strerror(number))
+        # The kernel has overwritten the lengths.
+        ctypes.memmove(self._messages, self._unused, self._used * _MESSAGE_FIELDS.size)
+        self._used = _receive_messages(descriptor, self._messages)
+        return self._used
 
     def frames(self, count: int) -> Iterator[Received]:
         """Return copies of the first frames of the batch.
@@ -239,13 +250,10 @@ class _Buffers:
         """
         frames = memoryview(self._frames)
         for place in range(count):
-            received = _MESSAGE_FIELDS.unpack_from(self._messages, place * _MESSAGE_FIELDS.size)[-1]
-            _, protocol, _, _, packet_type, _, _ = _ADDRESS_FIELDS.unpack_from(
-                self._addresses, place * _ADDRESS_FIELDS.size
-            )
+            (received,) = _MESSAGE_FIELDS.unpack_from(self._messages, place * _MESSAGE_FIELDS.size)
             (
-                _, time_level, time_kind, seconds, nanoseconds, _, auxdata_level, auxdata_kind, _, length, *_,
-            ) = _CONTROL_FIELDS.unpack_from(self._controls, place * _CONTROL_FIELDS.size)  # fmt: skip
+                protocol, packet_type, time_level, time_kind, seconds, nanoseconds, auxdata_level, auxdata_kind, length,
+            ) = _FACTS.unpack_from(self._facts, place * _FACTS.size)  # fmt: skip
             if (time_level, time_kind, auxdata_level, auxdata_kind) != _EXPECTED_CONTROLS:
                 raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
             start = place * self._snap_length

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Literal
 
@@ -69,7 +70,7 @@ class ProbeRequest:
     @property
     def version(self) -> int:
         """4 or 6."""
-        return ip_address(self.destination.partition("%")[0]).version
+        return _version(self.destination)
 
     @property
     def to_port(self) -> int:
@@ -422,6 +423,12 @@ class ProbeBatch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@lru_cache(maxsize=1024)
+def _version(address: str) -> int:
+    """Return 4 or 6. Every probe asks for the version of its destination, some ten times."""
+    return ip_address(address.partition("%")[0]).version
 
 
 def _source_port(request: ProbeRequest) -> int:
