@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from viacheck.host.link_state import MISSING, LinkReader, LinkStatus
@@ -270,19 +271,19 @@ class Watch:
 
     def _read(self) -> list[Frame]:
         """Receive and classify the frames that have arrived; frames of one call are in order of time."""
+        received: list[tuple[int, _Capture, Received]] = []
         for capture in self._captures:
             if capture.socket is not None:
-                capture.waiting += capture.socket.receive()
-        return self._classify()
-
-    def _classify(self) -> list[Frame]:
-        """Classify the frames that were received, in order of time. A fence has done its work by now."""
-        received: list[tuple[_Capture, Received]] = []
-        for capture in self._captures:
-            received += [(capture, frame) for frame in capture.waiting if frame.protocol != FENCE_ETHERTYPE]
+                arrived = capture.waiting + capture.socket.receive()
+                # A fence has done its work by now.
+                received += [(frame.time_ns, capture, frame) for frame in arrived if frame.protocol != FENCE_ETHERTYPE]
             capture.waiting.clear()
-        received.sort(key=lambda pair: pair[1].time_ns)
-        frames = [frame for pair in received if (frame := _frame(*pair, self._classifier)) is not None]
+        received.sort(key=itemgetter(0))
+        frames = [
+            frame
+            for _time_ns, capture, captured in received
+            if (frame := _frame(capture, captured, self._classifier)) is not None
+        ]
         self._frames += frames
         return frames
 
@@ -295,11 +296,7 @@ class Watch:
         try:
             ends = {capture.name: _PeriodEnd(self._links.read(capture.name)) for capture in self._captures}
             self._fence(ends)
-            for capture in self._captures:
-                # Whatever left before a fence has been received with it.
-                if capture.socket is not None and not ends[capture.name].fence_seen:
-                    capture.waiting += capture.socket.receive()
-            self._classify()
+            self._read()
         finally:
             self._abandon()
         frames = sorted(self._frames, key=lambda frame: frame.time_ns)
