@@ -9,12 +9,12 @@ from pydantic import TypeAdapter
 
 from viacheck.analysis.link_layers import LinkLayers
 from viacheck.analysis.loss import latency_figures, loss_figure
-from viacheck.model.result import PacketsEvidence, PacketSighting
+from viacheck.model.result import PacketsEvidence, PacketSighting, WatchedInterface
 from viacheck.packets.observation import Frame, Observation
 from viacheck.packets.probes import Exchange
 
-_SIGHTINGS = TypeAdapter(list[PacketSighting])
-"""Validates all at once: in calls of its own, the model takes several times as long for each."""
+_WATCHED, _SIGHTINGS = TypeAdapter(list[WatchedInterface]), TypeAdapter(list[PacketSighting])
+"""They validate all at once: in a call for each, the models take several times as long."""
 
 
 def numbers_of(exchanges: Iterable[Exchange]) -> dict[int, int]:
@@ -53,15 +53,16 @@ def packets_evidence(
         sent=sum(exchange.sent for exchange in exchanges),
         answered=sum(exchange.answered for exchange in exchanges),
         refused=[name for exchange in exchanges for name in exchange.refused],
-        watched=[
-            watched.model_copy(
-                update={
+        watched=_WATCHED.validate_python(
+            [
+                {
+                    **vars(watched),
                     "frames": counts[watched.interface],
                     "counts_for": layers.counts_for.get(watched.interface),
                 }
-            )
-            for watched in observation.watched
-        ],
+                for watched in observation.watched
+            ]
+        ),
         sightings=layers.mark(
             _SIGHTINGS.validate_python([_sighting(frame, probe, first_ns) for frame, probe in frames])
         ),
