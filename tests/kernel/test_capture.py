@@ -23,8 +23,9 @@ from viacheck.analysis.sightings import sound, unsound
 from viacheck.host.namespace import Namespace
 from viacheck.packets import packet_socket
 from viacheck.packets.background_load import BackgroundLoad
-from viacheck.packets.capture import Observation, Watch
+from viacheck.packets.capture import Watch
 from viacheck.packets.evidence import numbers_of, packets_evidence
+from viacheck.packets.observation import Observation
 from viacheck.packets.packet_socket import PacketSender
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
 from viacheck.packets.scapy_import import ICMP, IP, UDP, Ether, PcapNgReader, Raw

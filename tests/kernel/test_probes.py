@@ -134,6 +134,23 @@ def test_the_wait_for_launched_probes_may_begin_later(agent: Prober) -> None:
         assert [exchange.answered for exchange in batch.wait()] == [1, 1, 1, 1]
 
 
+def test_probes_without_answers_leave_and_queue_nothing(agent: Prober, watch: Watch) -> None:
+    with watch() as period, agent.launch([probe(protocol) for protocol in PROTOCOLS], answers=False) as batch:
+        # The answers come to the agent: its own batch, sent after, is answered.
+        assert [exchange.answered for exchange in agent.send_many([probe(protocol) for protocol in PROTOCOLS])] == [
+            1
+        ] * 4
+        with pytest.raises(RuntimeError, match="receives no answers"):
+            batch.wait()
+        for sender in batch._senders:
+            if sender.exchange.request.protocol in ("icmp", "tcp"):
+                with pytest.raises(BlockingIOError):
+                    sender.socket.recv(1)
+    numbers = {exchange.probes[0].token.number for exchange in batch.exchanges}
+    assert numbers <= {frame.number for frame in period.observation.seen("wlan0")}
+    assert numbers <= {frame.number for frame in period.observation.seen("wlan0", "in", "answer")}
+
+
 def test_a_source_port_keeps_probes_to_one_flow(agent: Prober, watch: Watch) -> None:
     with watch() as period:
         agent.send_many([probe("udp", count=3, source_port=40001), probe("udp", count=3)])

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from viacheck.model.measurements import Offer
 from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import ARPRequest
-from viacheck.packets.classify import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ClassifiedFrame, Classifier, plain_packet
+from viacheck.packets.classify import (
+    ETH_P_ARP,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    ClassifiedFrame,
+    Classifier,
+    plain_packet,
+    read_arp,
+)
 from viacheck.packets.dhcp_discover import parse_offer
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, CapturedPacket, write_pcapng
 from viacheck.packets.probes import echo_request
@@ -86,7 +94,20 @@ ECHOES = [
 ]
 
 
-PLAIN = [*ECHOES, *(PACKETS[name] for name in ("udp", "tcp", "dns", "udp6"))]
+def _errors(quoted: bytes) -> list[tuple[int, bytes]]:
+    kinds: list[dict[str, object]] = [
+        {"type": 3, "code": 1}, {"type": 3, "code": 3}, {"type": 3, "code": 4, "nexthopmtu": 0}, {"type": 11},
+        {"type": 12, "ptr": 9},
+    ]  # fmt: skip
+    return [(ETH_P_IP, bytes(scapy.IP(**V4) / scapy.ICMP(**kind) / scapy.Raw(quoted))) for kind in kinds]
+
+
+ERRORS = [PACKETS["error"], PACKETS["redirect"]]
+for quoted_probe in (probe(), PACKETS["tcp"][1], PACKETS["icmp"][1], PACKETS["dns"][1][:60], probe()[:28]):
+    ERRORS += _errors(quoted_probe)
+EXTENDED = _errors(probe() + bytes(100) + b"\x20\x00\x00\x00")
+"""With room for extensions behind the quote."""
+PLAIN = [*ECHOES, *(PACKETS[name] for name in ("udp", "tcp", "dns", "udp6")), *ERRORS]
 
 
 @given(st.sampled_from(PLAIN).flatmap(lambda pair: st.tuples(st.just(pair[0]), damaged(pair[1]))))
@@ -94,6 +115,8 @@ PLAIN = [*ECHOES, *(PACKETS[name] for name in ("udp", "tcp", "dns", "udp6"))]
 @example((ETH_P_IP, ECHOES[0][1] + b"padding of the frame"))
 @example((ETH_P_IP, PACKETS["udp"][1] + b"padding of the frame"))
 @example(PACKETS["tcp"])
+@example(ERRORS[0])
+@example(EXTENDED[0])
 def test_a_plain_packet_is_read_as_scapy_dissects_it(received: tuple[int, bytes]) -> None:
     plain = plain_packet(*received)
     if plain is None:
@@ -113,7 +136,42 @@ def test_a_plain_packet_has_the_role_that_it_has_when_scapy_dissects_it(received
     if plain_packet(*received) is None:
         return
     packet = (scapy.IP if received[0] == ETH_P_IP else scapy.IPv6)(received[1])
-    assert Classifier(TOKENS).classify(*received) == Classifier(TOKENS)._dissected(packet)
+    by_field, by_scapy = Classifier(TOKENS), Classifier(TOKENS)
+    for classifier in (by_field, by_scapy):
+        # An error that quotes only eight octets is known by the probe that was seen.
+        classifier.classify(ETH_P_IP, probe())
+    assert by_field.classify(*received) == by_scapy._dissected(packet)
+
+
+def test_every_error_that_quotes_a_probe_is_recognised_without_scapy() -> None:
+    for error in ERRORS:
+        assert plain_packet(*error) is not None
+        classifier = Classifier(TOKENS)
+        classifier.classify(ETH_P_IP, probe())
+        classified = classifier.classify(*error)
+        assert classified is not None
+        assert classified.role in ("error", "answer")
+    for error in EXTENDED:
+        assert plain_packet(*error) is None
+
+
+ARP = [
+    bytes(scapy.ARP(op=number, hwsrc="02:00:00:00:00:AB", psrc="10.0.0.1", hwdst="02:00:00:00:00:02", pdst="10.0.0.2"))
+    for number in (1, 2, 3)
+]
+
+
+@given(st.sampled_from(ARP).flatmap(damaged))
+@example(ARP[0])
+@example(ARP[1] + b"padding of the frame")
+@example(ARP[1][:27])
+def test_arp_is_read_as_scapy_dissects_it(octets: bytes) -> None:
+    arp = read_arp(octets)
+    if arp is None:
+        assert len(octets) < 28 or octets[:6] != ARP[0][:6]
+        return
+    by_scapy = scapy.ARP(octets)
+    assert arp == (by_scapy.op, by_scapy.hwsrc, by_scapy.psrc, by_scapy.hwdst, by_scapy.pdst)
 
 
 @pytest.mark.parametrize("payload", [b"12345678", b"123456789", b"\xff" * 1464], ids=len)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from netns_lab.lab_specs import LabSpec
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import left_by, unsound
@@ -57,7 +59,11 @@ class _Judge:
 
 
 def measure(quick: bool) -> Measurement:
-    """Judge the policy-routing lab repeatedly: with open captures, with new captures, with scapy's sniffer."""
+    """Judge the policy-routing lab repeatedly: with open captures, with new captures, with scapy's sniffer.
+
+    The verdict with open captures and the probes alone, whose ratio is limited, alternate by themselves: what
+    follows scapy's sniffer, for which this process waits some 50 ms, begins with cold caches and takes longer.
+    """
     rounds = 5 if quick else 51
     target = LAB.open()
     try:
@@ -77,21 +83,24 @@ def measure(quick: bool) -> Measurement:
         sniffer = ScapySniffer(target.host, str(target.intent.probe.target), list(target.intent.uplinks))
         watch = Watch(target.host, names, judge.tokens)
         try:
-            for number in range(rounds + WARM_UP):
-                durations = {
-                    warm.what: milliseconds(lambda: judge.judge(watch)),
-                    cold.what: milliseconds(lambda: _cold(judge, target.host, names)),
-                    alone.what: milliseconds(judge.send),
-                    scapy.what: milliseconds(lambda: _with_scapy(judge, sniffer)),
-                }
-                for figure in (warm, cold, alone, scapy):
-                    figure.values += [durations[figure.what]] if number >= WARM_UP else []
+            _measure_in_turn(rounds, [(warm, lambda: judge.judge(watch)), (alone, judge.send)])
+            _measure_in_turn(
+                rounds,
+                [(cold, lambda: _cold(judge, target.host, names)), (scapy, lambda: _with_scapy(judge, sniffer))],
+            )
         finally:
             watch.close()
             sniffer.close()
     finally:
         target.close()
     return Measurement(name="verdict", title="One egress verdict", figures=[warm, cold, alone, scapy])
+
+
+def _measure_in_turn(rounds: int, measured: Sequence[tuple[Figure, Callable[[], None]]]) -> None:
+    for number in range(rounds + WARM_UP):
+        for figure, action in measured:
+            duration = milliseconds(action)
+            figure.values += [duration] if number >= WARM_UP else []
 
 
 def _cold(judge: _Judge, host: Namespace, names: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from viacheck.analysis.link_layers import LinkLayers
 from viacheck.model.measurements import Departure
-from viacheck.packets.capture import Frame
+from viacheck.packets.observation import Frame
 
 
 class DepartureLog:
@@ -28,10 +28,11 @@ class DepartureLog:
     def note(self, frames: Iterable[Frame]) -> None:
         """Add the probes among some frames that leave the host."""
         for frame in frames:
-            interface = self._layers.counts_for.get(frame.interface, frame.interface)
-            leaves = frame.direction == "out" and frame.role == "probe" and interface in self._egress_interfaces
-            if leaves and frame.number is not None:
-                self._seen.setdefault(frame.number, []).append((frame.time_ns, interface, frame.source))
+            if frame.role != "probe" or frame.direction != "out":
+                continue
+            interface, number = self._layers.counts_for.get(frame.interface, frame.interface), frame.number
+            if number is not None and interface in self._egress_interfaces:
+                self._seen.setdefault(number, []).append((frame.time_ns, interface, frame.source))
 
     def __contains__(self, number: int) -> bool:
         return number in self._seen

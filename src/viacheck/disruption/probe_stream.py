@@ -20,7 +20,8 @@ from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.measurements import LATE, FlowAge, ProbeResult
 from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
-from viacheck.packets.capture import Observation, Period, Watch
+from viacheck.packets.capture import Period, Watch
+from viacheck.packets.observation import Observation
 from viacheck.packets.probes import Prober, ProbeRequest
 
 TICK = 0.01
@@ -143,7 +144,7 @@ class ProbeStream:
             for sent in self._sent:
                 sent.append(_Sent(time.time_ns(), NOT_SENT))
         else:
-            with self.prober.launch([flow.request for flow in self.flows]) as batch:
+            with self.prober.launch([flow.request for flow in self.flows], answers=False) as batch:
                 for sent, exchange in zip(self._sent, batch.exchanges, strict=True):
                     sent += [_Sent(probe.time_ns, probe.token.number) for probe in exchange.probes]
         self.ticks += 1

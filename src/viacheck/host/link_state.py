@@ -20,6 +20,8 @@ _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
 _IFF_UP, _IFF_RUNNING = 0x01, 0x40
 _REQUEST = 40
 _LONGEST_NAME = 15
+_INDEX, _FLAGS, _HARDWARE = struct.Struct("@16xi"), struct.Struct("@16xH"), struct.Struct("@16xH6s")
+"""struct ifreq: what follows the name."""
 _SENT_PACKETS = 9
 """Column of /proc/net/dev after the name."""
 
@@ -58,22 +60,19 @@ class LinkReader:
         octets = os.fsencode(name)
         if len(octets) > _LONGEST_NAME:
             return MISSING
+        request = octets.ljust(_REQUEST, b"\0")
         try:
-            index = int(struct.unpack_from("@i", self._ask(_SIOCGIFINDEX, octets), 16)[0])
-            flags = struct.unpack_from("@H", self._ask(_SIOCGIFFLAGS, octets), 16)[0]
-            hardware = self._ask(_SIOCGIFHWADDR, octets)
+            (index,) = _INDEX.unpack_from(fcntl.ioctl(self._socket_fd, _SIOCGIFINDEX, request))
+            (flags,) = _FLAGS.unpack_from(fcntl.ioctl(self._socket_fd, _SIOCGIFFLAGS, request))
+            hardware_type, mac = _HARDWARE.unpack_from(fcntl.ioctl(self._socket_fd, _SIOCGIFHWADDR, request))
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return MISSING
             raise
-        hardware_type, mac = struct.unpack_from("@H6s", hardware, 16)
         if flags & _IFF_UP and flags & _IFF_RUNNING:
             return LinkStatus("up", index, hardware_type, mac)
         condition: LinkCondition = "no-carrier" if flags & _IFF_UP else "down"
         return LinkStatus(condition, index, hardware_type, mac, self._sent_packets(octets))
-
-    def _ask(self, request: int, name: bytes) -> bytes:
-        return fcntl.ioctl(self._socket_fd, request, name.ljust(_REQUEST, b"\0"))
 
     def _sent_packets(self, name: bytes) -> int | None:
         text, offset = bytearray(), 0

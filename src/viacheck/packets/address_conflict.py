@@ -19,7 +19,7 @@ from viacheck.host.namespace import Namespace
 from viacheck.model.measurements import AddressClaim, AddressFacts, AddressHolder, ClaimSign
 from viacheck.packets import bpf
 from viacheck.packets.arp import ARP_REPLY, NO_ADDRESS, ARPRequest, InterfaceNotUp, usable_interface
-from viacheck.packets.classify import ETH_P_ARP, dissect_arp
+from viacheck.packets.classify import ETH_P_ARP, read_arp
 from viacheck.packets.packet_socket import (
     ETHERNET_HEADER,
     PacketSender,
@@ -175,11 +175,11 @@ class AddressConflictTest:
             self._sent.add(received.octets[:_HEADERS])
             return
         source = received.octets[6:12].hex(":")
-        arp = dissect_arp(received.octets[ETHERNET_HEADER:]) if received.protocol == ETH_P_ARP else None
+        arp = read_arp(received.octets[ETHERNET_HEADER:]) if received.protocol == ETH_P_ARP else None
         answers = arp is not None and side.request.answered_by(received.octets) == self._mac
-        if arp is not None and arp.psrc == self._address and arp.hwsrc.lower() not in self._own_macs:
-            self._note(side, arp.hwsrc.lower(), ClaimSign.OTHER_MAC)
-        elif answers and arp is not None and arp.op == ARP_REPLY:
+        if arp is not None and arp.sender == self._address and arp.sender_mac not in self._own_macs:
+            self._note(side, arp.sender_mac, ClaimSign.OTHER_MAC)
+        elif answers and arp is not None and arp.operation == ARP_REPLY:
             self._own_answers += 1
             if self._apart:
                 self._note(side, self._mac, ClaimSign.AGENT_NOT_ASKED)

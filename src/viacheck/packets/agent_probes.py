@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from viacheck.host.namespace import Namespace
 from viacheck.model.result import PacketsEvidence
-from viacheck.packets.capture import Observation, Period, Watch
+from viacheck.packets.capture import Period, Watch
 from viacheck.packets.evidence import packets_evidence
+from viacheck.packets.observation import Observation
 from viacheck.packets.probes import ANSWER_TIMEOUT, Exchange, Prober, ProbeRequest
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
 

@@ -14,7 +14,7 @@ from viacheck.host.link_state import LinkReader, LinkStatus
 from viacheck.host.namespace import Namespace
 from viacheck.packets import bpf
 from viacheck.packets import scapy_import as scapy
-from viacheck.packets.classify import ETH_P_ARP, dissect_arp
+from viacheck.packets.classify import ETH_P_ARP, read_arp
 from viacheck.packets.packet_socket import (
     ETHERNET_HEADER,
     SHORTEST_FRAME,
@@ -133,11 +133,11 @@ class ARPRequest:
 
         A reply to the kernel's own request names another sender (RFC 826).
         """
-        reply = dissect_arp(octets[ETHERNET_HEADER:])
-        if reply is None or reply.psrc != self.target:
+        reply = read_arp(octets[ETHERNET_HEADER:])
+        if reply is None or reply.sender != self.target:
             return None
-        is_ours = (reply.hwdst.lower(), reply.pdst) == (self.sender_mac.lower(), self.sender)
-        return str(reply.hwsrc).lower() if is_ours else None
+        is_ours = (reply.target_mac, reply.target) == (self.sender_mac.lower(), self.sender)
+        return reply.sender_mac if is_ours else None
 
 
 def _reply_filter() -> bytes:

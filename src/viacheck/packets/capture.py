@@ -10,16 +10,18 @@ from __future__ import annotations
 import errno
 import select
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from viacheck.host.link_state import MISSING, LinkReader, LinkStatus
 from viacheck.host.namespace import Namespace
 from viacheck.model.result import WatchedInterface
 from viacheck.packets import bpf
-from viacheck.packets.classify import Classifier, Role
+from viacheck.packets.classify import Classifier
+from viacheck.packets.observation import Frame, Observation
 from viacheck.packets.packet_socket import (
     ETHERNET_HEADER,
     SHORTEST_FRAME,
@@ -28,8 +30,6 @@ from viacheck.packets.packet_socket import (
     Received,
     close_in_background,
 )
-from viacheck.packets.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, CapturedPacket, write_pcapng
-from viacheck.packets.scapy_packet import scapy_packet
 from viacheck.packets.tokens import FENCE_ETHERTYPE, TokenSpace
 
 if TYPE_CHECKING:
@@ -40,113 +40,6 @@ FENCE_TIMEOUT = 1.0
 """Seconds that a fence frame may take to pass."""
 _POLL_SLICE = 0.01
 """Seconds: a sniffer on the same socket may take the fence, and then no further frame wakes poll(2)."""
-
-Direction = Literal["out", "in"]
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One captured frame, and its role in this run."""
-
-    time_ns: int
-    """Since the epoch, by the kernel's clock at the interface."""
-    interface: str
-    direction: Direction
-    number: int | None
-    """The token's number within the run; None for ARP and DHCP."""
-    role: Role
-    protocol: str
-    source: str
-    destination: str
-    source_mac: str
-    destination_mac: str
-    length: int
-    """Of the whole frame."""
-    note: str
-    mtu: int | None
-    """The MTU of the next hop that an ICMP error reports."""
-    octets: bytes = field(repr=False)
-    """The frame's first SNAP_LENGTH octets."""
-    link_type: int = field(repr=False)
-    """LINKTYPE_* of the capture file."""
-
-    @property
-    def packet(self) -> Packet:
-        """Dissect the frame by scapy; ``time``, ``sniffed_on``, ``direction``, ``wirelen``, ``comments`` are set."""
-        return scapy_packet(
-            self.octets,
-            ethernet=self.link_type == LINKTYPE_ETHERNET,
-            time_ns=self.time_ns,
-            length=self.length,
-            outgoing=self.direction == "out",
-            interface=self.interface,
-            comment=_comment(self, {}),
-        )
-
-
-@dataclass(frozen=True)
-class Observation:
-    """The result of a watch period."""
-
-    watched: tuple[WatchedInterface, ...]
-    frames: tuple[Frame, ...]
-    """In order of time."""
-    unproven: Mapping[str, str]
-    """Why absence is not proven, by interface; interfaces on which absence is proven are left out."""
-
-    @cached_property
-    def packets(self) -> list[Packet]:
-        """The frames as scapy packets, in order of time. They are dissected at the first use."""
-        return [frame.packet for frame in self.frames]
-
-    def seen(self, interface: str, direction: Direction = "out", role: Role = "probe") -> list[Frame]:
-        """Return the frames of one role on one interface, in order of time."""
-        return [
-            frame
-            for frame in self.frames
-            if (frame.interface, frame.direction, frame.role) == (interface, direction, role)
-        ]
-
-    def proven_absent(self, interface: str) -> tuple[bool, str]:
-        """Return whether it is proven that no probe left by an interface, and the reason either way."""
-        watched = next((watched for watched in self.watched if watched.interface == interface), None)
-        if watched is None:
-            return False, f"{interface} was not watched"
-        left = len(self.seen(interface))
-        if left:
-            return False, f"{left} probes were seen leaving by {interface}"
-        if interface in self.unproven:
-            return False, f"{interface}: {self.unproven[interface]}"
-        if watched.state == "up":
-            return True, f"{interface}: the capture saw the fence frame, lost no frame, and saw no probe"
-        return True, f"{interface} was {watched.state} all the time, and sent nothing"
-
-    def write_capture(self, path: str, numbers: Mapping[int, int]) -> None:
-        """Write every frame to a pcapng file; ``numbers`` maps a token's number to the probe's number in the check.
-
-        Raises:
-            OSError: when the file cannot be written.
-        """
-        packets = [
-            CapturedPacket(
-                interface=frame.interface,
-                link_type=frame.link_type,
-                time_ns=frame.time_ns,
-                octets=frame.octets,
-                length=frame.length,
-                outgoing=frame.direction == "out",
-                comment=_comment(frame, numbers),
-            )
-            for frame in self.frames
-        ]
-        write_pcapng(path, [watched.interface for watched in self.watched], packets, SNAP_LENGTH)
-
-
-def _comment(frame: Frame, numbers: Mapping[int, int]) -> str:
-    number = numbers.get(frame.number) if frame.number is not None else None
-    role = frame.role if number is None else f"{frame.role} {number}"
-    comment = f"{role} {frame.protocol} {frame.direction}"
-    return f"{comment}: {frame.note}" if frame.note else comment
 
 
 @dataclass(slots=True)
@@ -378,13 +271,19 @@ class Watch:
 
     def _read(self) -> list[Frame]:
         """Receive and classify the frames that have arrived; frames of one call are in order of time."""
-        received: list[tuple[_Capture, Received]] = []
+        received: list[tuple[int, _Capture, Received]] = []
         for capture in self._captures:
             if capture.socket is not None:
-                received += [(capture, frame) for frame in (*capture.waiting, *capture.socket.receive())]
+                arrived = capture.waiting + capture.socket.receive()
+                # A fence has done its work by now.
+                received += [(frame.time_ns, capture, frame) for frame in arrived if frame.protocol != FENCE_ETHERTYPE]
             capture.waiting.clear()
-        received.sort(key=lambda pair: pair[1].time_ns)
-        frames = [frame for pair in received if (frame := _frame(*pair, self._classifier)) is not None]
+        received.sort(key=itemgetter(0))
+        frames = [
+            frame
+            for _time_ns, capture, captured in received
+            if (frame := _frame(capture, captured, self._classifier)) is not None
+        ]
         self._frames += frames
         return frames
 
@@ -401,12 +300,12 @@ class Watch:
         finally:
             self._abandon()
         frames = sorted(self._frames, key=lambda frame: frame.time_ns)
+        counts = Counter(frame.interface for frame in frames if frame.number is not None)
         watched: list[WatchedInterface] = []
         unproven: dict[str, str] = {}
         for capture in self._captures:
             lost = capture.socket.frames_lost() if capture.socket is not None else 0
-            count = sum(frame.interface == capture.name and frame.number is not None for frame in frames)
-            interface, reason = _judge(capture, ends[capture.name], lost, count)
+            interface, reason = _judge(capture, ends[capture.name], lost, counts[capture.name])
             watched.append(interface)
             if reason is not None:
                 unproven[capture.name] = reason
@@ -415,24 +314,22 @@ class Watch:
     def _fence(self, ends: Mapping[str, _PeriodEnd]) -> None:
         """Send a fence out of each of these interfaces that is up; read until it is seen or its timeout has passed."""
         pending = self._send_fences(ends)
-        poll = select.poll()
-        for descriptor in pending:
-            poll.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + self._fence_timeout
         while pending:
             for descriptor, (capture, fence) in list(pending.items()):
                 assert capture.socket is not None
                 arrived = capture.socket.receive()
                 capture.waiting += arrived
-                if any(_is_fence(frame, fence) for frame in arrived):
+                if _holds_fence(arrived, fence):
                     ends[capture.name].fence_seen, ends[capture.name].fence_failure = True, None
-                    poll.unregister(descriptor)
                     del pending[descriptor]
             remaining = deadline - time.monotonic()
-            if pending and remaining <= 0:
+            if not pending or remaining <= 0:
                 return
-            if pending:
-                poll.poll(min(remaining, _POLL_SLICE) * 1000)
+            poll = select.poll()
+            for descriptor in pending:
+                poll.register(descriptor, select.POLLIN)
+            poll.poll(min(remaining, _POLL_SLICE) * 1000)
 
     def _send_fences(self, ends: Mapping[str, _PeriodEnd]) -> dict[int, tuple[_Capture, bytes]]:
         """Send the fences; return capture and fence by the capture's descriptor, where the fence could be sent."""
@@ -454,7 +351,7 @@ class Watch:
                 # WireGuard's, refuses a fence then, which has proved by that time what it is sent for.
                 arrived = capture.socket.receive()
                 capture.waiting += arrived
-                if any(_is_fence(frame, fence) for frame in arrived):
+                if _holds_fence(arrived, fence):
                     end.fence_seen, end.fence_failure = True, None
                 continue
             end.fence_failure = f"the fence frame was not seen within {self._fence_timeout:g} s"
@@ -468,8 +365,11 @@ class Watch:
         self._sender.send(socket.index, FENCE_ETHERTYPE, frame, ethernet=socket.ethernet)
 
 
-def _is_fence(frame: Received, fence: bytes) -> bool:
-    return frame.outgoing and frame.protocol == FENCE_ETHERTYPE and fence in frame.octets
+def _holds_fence(frames: Sequence[Received], fence: bytes) -> bool:
+    # It is mostly the last one.
+    return any(
+        frame.protocol == FENCE_ETHERTYPE and frame.outgoing and fence in frame.octets for frame in reversed(frames)
+    )
 
 
 def _judge(capture: _Capture, end: _PeriodEnd, lost: int, count: int) -> tuple[WatchedInterface, str | None]:
@@ -505,24 +405,6 @@ def _frame(capture: _Capture, received: Received, classifier: Classifier) -> Fra
     """Return the frame with its role; None when it has no role in this run."""
     assert capture.socket is not None
     ethernet = capture.socket.ethernet
-    octets = received.octets
-    classified = classifier.classify(received.protocol, octets[ETHERNET_HEADER:] if ethernet else octets)
-    if classified is None:
-        return None
-    return Frame(
-        time_ns=received.time_ns,
-        interface=capture.name,
-        direction="out" if received.outgoing else "in",
-        number=classified.token.number if classified.token is not None else None,
-        role=classified.role,
-        protocol=classified.protocol,
-        source=classified.source,
-        destination=classified.destination,
-        source_mac=octets[6:12].hex(":") if ethernet else "",
-        destination_mac=octets[:6].hex(":") if ethernet else "",
-        length=received.length,
-        note=classified.note,
-        mtu=classified.mtu,
-        octets=octets,
-        link_type=LINKTYPE_ETHERNET if ethernet else LINKTYPE_RAW,
-    )
+    octets = received.octets[ETHERNET_HEADER:] if ethernet else received.octets
+    classified = classifier.classify(received.protocol, octets)
+    return Frame(capture.name, ethernet, received, classified) if classified is not None else None

@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from viacheck.packets import scapy_import as scapy
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Role = Literal["probe", "answer", "error", "other"]
 
 ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
-_ARP_ETHERNET_IPV4, _ARP_LENGTH = bytes.fromhex("0001 0800 06 04"), 28
+_ARP_ETHERNET_IPV4, _ARP_FIELDS = bytes.fromhex("0001 0800 06 04"), struct.Struct(">6xH6s4s6s4s")
 _IPV4_HEADER, _IPV6_HEADER = 20, 40
 _ARP_OPERATIONS = {1: "who-has", 2: "is-at"}
 _DHCP_PORTS = frozenset({67, 68})
@@ -58,13 +59,17 @@ _IPPROTO_ICMP, _IPPROTO_TCP, _IPPROTO_UDP, _IPPROTO_ICMPV6 = 1, 6, 17, 58
 _ROLES = (_IPPROTO_ICMP, _IPPROTO_TCP, _IPPROTO_UDP, _IPPROTO_ICMPV6)
 _ECHO_IS_REPLY = {_IPPROTO_ICMP: {_ECHO_REQUEST: False, _ECHO_REPLY: True}, _IPPROTO_ICMPV6: {128: False, 129: True}}
 """By IP protocol, whether an echo is a reply by its type."""
-_ECHO_OCTETS, _UDP_OCTETS, _TCP_OCTETS = 8, 8, 20
+_ICMP_ERRORS = frozenset({_UNREACHABLE, _REDIRECT, _TIME_EXCEEDED, _PARAMETER_PROBLEM})
+_ICMP_OCTETS, _UDP_OCTETS, _TCP_OCTETS = 8, 8, 20
+_LEAST_QUOTED = 8
+"""Octets of a packet's payload that an ICMP error quotes at least (RFC 792)."""
+_EXTENDED_ERROR = 144
+"""Octets of an ICMP error from which on extensions may follow its quote."""
 _UDP_FIELDS, _TCP_FIELDS = struct.Struct(">HHH"), struct.Struct(">HHIIBBH")
 """The fields of the headers up to the length, and up to the window."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifiedFrame:
+class ClassifiedFrame(NamedTuple):
     """The role of a packet in this run."""
 
     token: Token | None
@@ -105,7 +110,7 @@ class Classifier:
         ``octets`` begin with the ARP, IPv4 or IPv6 header. Octets that are no such packet have no role.
         """
         if ethertype == ETH_P_ARP:
-            arp = dissect_arp(octets)
+            arp = read_arp(octets)
             return _arp(arp) if arp is not None else None
         plain = plain_packet(ethertype, octets)
         if plain is None:
@@ -117,7 +122,10 @@ class Classifier:
             return self._udp(plain)
         if plain.number == _IPPROTO_TCP:
             return self._tcp(plain)
-        return self._echo(plain, _ECHO_IS_REPLY[plain.number][plain.payload[0]])
+        reply = _ECHO_IS_REPLY[plain.number].get(plain.payload[0])
+        if reply is None:
+            return self._error(plain, _plain_quote(plain.payload), _icmp_error(plain.payload), "icmp")
+        return self._echo(plain, reply)
 
     def _dissected(self, packet: Packet) -> ClassifiedFrame | None:
         inner = packet.payload
@@ -128,7 +136,7 @@ class Classifier:
         if isinstance(inner, scapy.ICMP):
             if inner.type in (_ECHO_REQUEST, _ECHO_REPLY):
                 return self._echo(_read(packet), inner.type == _ECHO_REPLY)
-            return self._error(packet, inner.payload, _icmp_error(inner))
+            return self._error(_read(packet), _quote(inner), _icmp_error(inner.original), "icmp")
         return self._icmpv6(packet, inner)
 
     def _icmpv6(self, packet: Packet, inner: Packet) -> ClassifiedFrame | None:
@@ -138,11 +146,11 @@ class Classifier:
             inner,
             scapy.ICMPv6DestUnreach | scapy.ICMPv6PacketTooBig | scapy.ICMPv6TimeExceeded | scapy.ICMPv6ParamProblem,
         ):
-            return self._error(packet, inner.payload, _icmpv6_error(inner))
+            return self._error(_read(packet), _quote(inner), _icmpv6_error(inner), "icmpv6")
         return None
 
     def _echo(self, packet: PlainPacket, reply: bool) -> ClassifiedFrame | None:
-        token = self._tokens.in_payload(packet.payload[_ECHO_OCTETS:])
+        token = self._tokens.in_payload(packet.payload[_ICMP_OCTETS:])
         if token is None:
             return None
         protocol = "icmp" if packet.number == _IPPROTO_ICMP else "icmpv6"
@@ -194,10 +202,11 @@ class Classifier:
             self._seen[packet.start] = token
         return ClassifiedFrame(token, role, protocol, packet.source, packet.destination, note)
 
-    def _error(self, packet: Packet, quoted: Packet, error: _ICMPError) -> ClassifiedFrame | None:
-        if not isinstance(quoted, scapy.IP | scapy.IPv6) or len(quoted.original) < _header_length(quoted):
+    def _error(
+        self, packet: PlainPacket, probe: PlainPacket | None, error: _ICMPError, protocol: str
+    ) -> ClassifiedFrame | None:
+        if probe is None:
             return None
-        probe = _read(quoted)
         start, token = probe.payload, self._seen.get(probe.start)
         if probe.number == _IPPROTO_TCP:
             token = self._tokens.in_sequence(int.from_bytes(start[4:8], "big")) or token
@@ -205,13 +214,13 @@ class Classifier:
             token = self._tokens.in_payload(start[8:]) or self._tokens.in_question(start[8:]) or token
         if token is None:
             return None
-        protocol = "icmpv6" if isinstance(packet, scapy.IPv6) else "icmp"
         # A closed port, reported by the target itself, is an answer as much as a TCP reset is. NAT may have changed the
         # target; the quote holds its address as it is on this wire.
-        if error.closed_port and packet.src in (token.destination, quoted.dst):
-            return ClassifiedFrame(token, "answer", protocol, packet.src, packet.dst, error.text)
-        note = f"{error.text}, reported by {packet.src}"
-        return ClassifiedFrame(token, "error", protocol, packet.src, packet.dst, note, error.final, error.mtu)
+        source, destination = packet.source, packet.destination
+        if error.closed_port and source in (token.destination, probe.destination):
+            return ClassifiedFrame(token, "answer", protocol, source, destination, error.text)
+        note = f"{error.text}, reported by {source}"
+        return ClassifiedFrame(token, "error", protocol, source, destination, note, error.final, error.mtu)
 
 
 class PlainPacket(NamedTuple):
@@ -233,29 +242,49 @@ class PlainPacket(NamedTuple):
 
 
 def plain_packet(ethertype: int, octets: bytes) -> PlainPacket | None:
-    """Read an ICMP echo, UDP datagram or TCP segment in an IP packet without options or extensions and fragments.
+    """Read a UDP datagram, TCP segment, ICMP echo or error in an IP packet without options or extensions and fragments.
 
     Return None for any other packet, and for every doubt: scapy then dissects it. Nearly all frames are such packets,
     during an event some hundred a second and interface. scapy takes more than fifty times as long for one: a third of
     the CPU time of a run over a lab, and two thirds of the time of an egress verdict.
     """
     if ethertype == ETH_P_IP:
-        # Version 4, a header of 20 octets, neither a fragment nor followed by one.
-        if len(octets) < _IPV4_HEADER or octets[0] != 0x45 or octets[6] & ~0x40 or octets[7]:
-            return None
-        number, header, end = octets[9], _IPV4_HEADER, int.from_bytes(octets[2:4], "big")
-        family, source, destination = socket.AF_INET, octets[12:16], octets[16:20]
+        packet = _plain_ipv4(octets)
     elif ethertype == ETH_P_IPV6:
-        if len(octets) < _IPV6_HEADER or octets[0] >> 4 != 6:
-            return None
-        number, header, end = octets[6], _IPV6_HEADER, _IPV6_HEADER + int.from_bytes(octets[4:6], "big")
-        family, source, destination = socket.AF_INET6, octets[8:24], octets[24:40]
+        packet = _plain_ipv6(octets)
     else:
         return None
-    payload = octets[header:end]
-    if not _is_plain(number, ethertype, payload):
+    return packet if packet is not None and _is_plain(packet, ethertype) else None
+
+
+def _plain_ipv4(octets: bytes) -> PlainPacket | None:
+    # Version 4, a header of 20 octets, neither a fragment nor followed by one.
+    if len(octets) < _IPV4_HEADER or octets[0] != 0x45 or octets[6] & ~0x40 or octets[7]:
         return None
-    return PlainPacket(number, socket.inet_ntop(family, source), socket.inet_ntop(family, destination), payload)
+    end = int.from_bytes(octets[2:4], "big")
+    source, destination = _address_text(octets[12:16]), _address_text(octets[16:20])
+    return PlainPacket(octets[9], source, destination, octets[_IPV4_HEADER:end])
+
+
+def _plain_ipv6(octets: bytes) -> PlainPacket | None:
+    if len(octets) < _IPV6_HEADER or octets[0] >> 4 != 6:
+        return None
+    end = _IPV6_HEADER + int.from_bytes(octets[4:6], "big")
+    source, destination = _address_text(octets[8:24]), _address_text(octets[24:40])
+    return PlainPacket(octets[6], source, destination, octets[_IPV6_HEADER:end])
+
+
+def _plain_quote(error: bytes) -> PlainPacket | None:
+    """Read the packet that an ICMP error quotes; return None for any doubt."""
+    # Behind 136 octets there may be extensions (RFC 4884, section 5.2).
+    quoted = _plain_ipv4(error[_ICMP_OCTETS:]) if len(error) < _EXTENDED_ERROR else None
+    return quoted if quoted is not None and len(quoted.payload) >= _LEAST_QUOTED else None
+
+
+@lru_cache(maxsize=1024)
+def _address_text(octets: bytes) -> str:
+    """Return an IPv4 or IPv6 address as text. The packets of a run have few addresses."""
+    return socket.inet_ntop(socket.AF_INET if len(octets) == 4 else socket.AF_INET6, octets)
 
 
 def _next_header(ethertype: int, octets: bytes) -> int | None:
@@ -264,14 +293,19 @@ def _next_header(ethertype: int, octets: bytes) -> int | None:
     return octets[offset] if offset is not None and offset < len(octets) else None
 
 
-def _is_plain(number: int, ethertype: int, payload: bytes) -> bool:
+def _is_plain(packet: PlainPacket, ethertype: int) -> bool:
+    number, payload = packet.number, packet.payload
     if number == _IPPROTO_UDP:
         return len(payload) >= _UDP_OCTETS and int.from_bytes(payload[4:6], "big") >= _UDP_OCTETS
     if number == _IPPROTO_TCP:
         return len(payload) >= _TCP_OCTETS and payload[12] >> 4 >= _TCP_OCTETS // 4
     if number != (_IPPROTO_ICMP if ethertype == ETH_P_IP else _IPPROTO_ICMPV6):
         return False
-    return len(payload) >= _ECHO_OCTETS and payload[0] in _ECHO_IS_REPLY[number]
+    if len(payload) < _ICMP_OCTETS:
+        return False
+    if payload[0] in _ECHO_IS_REPLY[number]:
+        return True
+    return ethertype == ETH_P_IP and payload[0] in _ICMP_ERRORS and _plain_quote(payload) is not None
 
 
 def _read(packet: Packet) -> PlainPacket:
@@ -280,14 +314,34 @@ def _read(packet: Packet) -> PlainPacket:
     return PlainPacket(number, str(packet.src), str(packet.dst), packet.payload.original)
 
 
-def dissect_arp(octets: bytes) -> Packet | None:
-    """Dissect an ARP packet for Ethernet and IPv4 (RFC 826); return None for any other octets.
-
-    scapy itself raises for octets that are too short, and fills missing addresses with those of this host.
-    """
-    if len(octets) < _ARP_LENGTH or not octets.startswith(_ARP_ETHERNET_IPV4):
+def _quote(error: Packet) -> PlainPacket | None:
+    """Read the packet that an error quotes, which scapy has dissected; None when its header is cut short."""
+    quoted = error.payload
+    if not isinstance(quoted, scapy.IP | scapy.IPv6) or len(quoted.original) < _header_length(quoted):
         return None
-    return scapy.ARP(octets)
+    return _read(quoted)
+
+
+class ARPPacket(NamedTuple):
+    """The fields of an ARP packet for Ethernet and IPv4."""
+
+    operation: int
+    sender_mac: str
+    sender: str
+    target_mac: str
+    target: str
+
+
+def read_arp(octets: bytes) -> ARPPacket | None:
+    """Read an ARP packet for Ethernet and IPv4 (RFC 826); return None for any other octets.
+
+    Their places are fixed. scapy takes a hundred times as long, raises for octets that are too short, and fills missing
+    addresses with those of this host.
+    """
+    if len(octets) < _ARP_FIELDS.size or not octets.startswith(_ARP_ETHERNET_IPV4):
+        return None
+    operation, sender_mac, sender, target_mac, target = _ARP_FIELDS.unpack_from(octets)
+    return ARPPacket(operation, sender_mac.hex(":"), _address_text(sender), target_mac.hex(":"), _address_text(target))
 
 
 def _dissect_ip(ethertype: int, octets: bytes) -> Packet | None:
@@ -307,23 +361,25 @@ def _header_length(packet: Packet) -> int:
     return _IPV6_HEADER if isinstance(packet, scapy.IPv6) else _IPV4_HEADER
 
 
-def _arp(arp: Packet) -> ClassifiedFrame:
-    note = f"{_ARP_OPERATIONS.get(arp.op, f'operation {arp.op}')} {arp.pdst if arp.op == 1 else arp.hwsrc}"
-    return ClassifiedFrame(None, "other", "arp", arp.psrc, arp.pdst, note)
+def _arp(arp: ARPPacket) -> ClassifiedFrame:
+    operation = _ARP_OPERATIONS.get(arp.operation, f"operation {arp.operation}")
+    note = f"{operation} {arp.target if arp.operation == 1 else arp.sender_mac}"
+    return ClassifiedFrame(None, "other", "arp", arp.sender, arp.target, note)
 
 
-def _icmp_error(icmp: Packet) -> _ICMPError:
+def _icmp_error(icmp: bytes) -> _ICMPError:
     """Read an ICMP error (RFC 792, RFC 1191)."""
-    kind, code = icmp.type, icmp.code
+    kind, code = icmp[0], icmp[1]
     name = f"ICMP type {kind} code {code}"
     if kind == _UNREACHABLE:
         text = f"{_UNREACHABLE_TEXTS.get(code, 'unreachable')} ({name})"
         if code == _FRAGMENTATION_NEEDED:
+            mtu = int.from_bytes(icmp[6:8], "big")
             # Routers older than RFC 1191 leave the field empty.
-            return _ICMPError(f"{text}, MTU {icmp.nexthopmtu}", mtu=icmp.nexthopmtu or None)
+            return _ICMPError(f"{text}, MTU {mtu}", mtu=mtu or None)
         return _ICMPError(text, closed_port=code == _PORT_UNREACHABLE[4])
     if kind == _REDIRECT:
-        return _ICMPError(f"redirect to {icmp.gw} ({name})", final=False)
+        return _ICMPError(f"redirect to {'.'.join(map(str, icmp[4:8]))} ({name})", final=False)
     texts = {_TIME_EXCEEDED: f"time exceeded ({name})", _PARAMETER_PROBLEM: f"parameter problem ({name})"}
     return _ICMPError(texts.get(kind, name))
 

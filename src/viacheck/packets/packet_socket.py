@@ -12,8 +12,8 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from viacheck.packets import bpf
 
@@ -36,9 +36,12 @@ _SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING = 263,
 _SO_RCVBUFFORCE = 33
 _PACKET_OUTGOING = 4
 _BATCH = 32
-_CONTROL = 128
-_CMSG = struct.Struct("@Nii")
-_AUXDATA = struct.Struct("@IIIHHHH")
+_WORD = struct.calcsize("@N")
+_CONTROL = 24
+_FACTS = struct.Struct(f"@2xH6xB9x4x{_WORD}xiill{_WORD}xii4xI12x0N")
+"""What the kernel says of a frame: struct sockaddr_ll with EtherType and direction, then at _CONTROL the control
+messages with its time (struct timespec), and with its length (struct tpacket_auxdata)."""
+_EXPECTED_CONTROLS = (socket.SOL_SOCKET, SO_TIMESTAMPNS, _SOL_PACKET, _PACKET_AUXDATA)
 _STATISTICS = struct.Struct("@II")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -84,8 +87,11 @@ class _Message(ctypes.Structure):
     _fields_ = (("header", _Header), ("received", ctypes.c_uint))
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+_MESSAGE_FIELDS = struct.Struct(f"@{_Message.received.offset}xI0P")
+"""What is read of it: ctypes takes longer."""
+
+
+class Received(NamedTuple):
     """One frame that the kernel delivered."""
 
     time_ns: int
@@ -164,9 +170,20 @@ class PacketSocket:
         with self._receiving:
             while True:
                 count = self._buffers.fill(self.fileno())
-                frames += [self._buffers.frame(place) for place in range(count)]
+                frames += self._buffers.frames(count)
                 if count < _BATCH:
                     return frames
+
+    def discard(self) -> None:
+        """Drop everything that has arrived, and the kernel's count of lost frames.
+
+        Raises:
+            OSError: with the kernel's errno.
+        """
+        with self._receiving:
+            while _receive_messages(self.fileno(), _DROPPED) == len(_DROPPED):
+                pass
+        self.frames_lost()
 
     def frames_lost(self) -> int:
         """Return how many frames that passed the filter the kernel dropped since the last call."""
@@ -177,58 +194,76 @@ class PacketSocket:
         self._socket.close()
 
 
+_DROPPED = (_Message * 256)()
+"""Messages without any memory: of a frame that is received to one, nothing is kept."""
+
+
+def _receive_messages(descriptor: int, messages: ctypes.Array[_Message]) -> int:
+    """Receive frames to messages, without waiting; return how many frames were received."""
+    while True:
+        count: int = _libc.recvmmsg(descriptor, messages, len(messages), socket.MSG_DONTWAIT, None)
+        if count >= 0:
+            return count
+        number = ctypes.get_errno()
+        if number == errno.EAGAIN:
+            return 0
+        if number not in (errno.ENETDOWN, errno.EINTR):
+            raise OSError(number, os.strerror(number))
+
+
 class _Buffers:
     """The memory that recvmmsg(2) writes a batch of frames to, with their addresses and control messages."""
 
     def __init__(self, snap_length: int) -> None:
-        self._frames = ctypes.create_string_buffer(_BATCH * snap_length)
-        self._controls = ctypes.create_string_buffer(_BATCH * _CONTROL)
-        self._addresses = (_Address * _BATCH)()
+        self._snap_length = snap_length
+        self._frames = bytearray(_BATCH * snap_length)
+        self._facts = bytearray(_BATCH * _FACTS.size)
         self._vectors = (_Vector * _BATCH)()
         self._messages = (_Message * _BATCH)()
+        frames = ctypes.addressof(ctypes.c_char.from_buffer(self._frames))
+        facts = ctypes.addressof(ctypes.c_char.from_buffer(self._facts))
         for place in range(_BATCH):
-            self._vectors[place].base = ctypes.addressof(self._frames) + place * snap_length
+            self._vectors[place].base = frames + place * snap_length
             self._vectors[place].length = snap_length
             header = self._messages[place].header
-            header.name = ctypes.addressof(self._addresses[place])
+            header.name = facts + place * _FACTS.size
+            header.name_length = ctypes.sizeof(_Address)
             header.vectors = ctypes.addressof(self._vectors[place])
             header.vector_count = 1
-            header.control = ctypes.addressof(self._controls) + place * _CONTROL
-        self._used = _BATCH
+            header.control = facts + place * _FACTS.size + _CONTROL
+            header.control_length = _FACTS.size - _CONTROL
+        self._unused = bytes(self._messages)
+        self._used = 0
 
     def fill(self, descriptor: int) -> int:
         """Receive at most one batch, without waiting; return how many frames it holds."""
-        while True:
-            for message in self._messages[: self._used]:
-                message.header.name_length = ctypes.sizeof(_Address)
-                message.header.control_length = _CONTROL
-            self._used = 0
-            count: int = _libc.recvmmsg(descriptor, self._messages, _BATCH, socket.MSG_DONTWAIT, None)
-            if count >= 0:
-                self._used = count
-                return count
-            number = ctypes.get_errno()
-            if number == errno.EAGAIN:
-                return 0
-            if number not in (errno.ENETDOWN, errno.EINTR):
-                raise OSError(number, os.strerror(number))
+        # The kernel has overwritten the lengths.
+        ctypes.memmove(self._messages, self._unused, self._used * _MESSAGE_FIELDS.size)
+        self._used = _receive_messages(descriptor, self._messages)
+        return self._used
 
-    def frame(self, place: int) -> Received:
-        """Return a copy of one frame of the batch."""
-        message, address = self._messages[place], self._addresses[place]
-        octets = ctypes.string_at(self._vectors[place].base, message.received)
-        control = ctypes.string_at(message.header.control, message.header.control_length)
-        time_ns, length, offset = 0, len(octets), 0
-        while offset + _CMSG.size <= len(control):
-            size, level, kind = _CMSG.unpack_from(control, offset)
-            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
-                seconds, nanoseconds = TIMESPEC.unpack_from(control, offset + _CMSG.size)
-                time_ns = seconds * 1_000_000_000 + nanoseconds
-            elif (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
-                length = _AUXDATA.unpack_from(control, offset + _CMSG.size)[1]
-            offset += -(-size // ctypes.sizeof(ctypes.c_size_t)) * ctypes.sizeof(ctypes.c_size_t)
-        outgoing = address.packet_type == _PACKET_OUTGOING
-        return Received(time_ns, outgoing, socket.ntohs(address.protocol), octets, length)
+    def frames(self, count: int) -> Iterator[Received]:
+        """Return copies of the first frames of the batch.
+
+        Raises:
+            OSError: EBADMSG when the kernel has not added the control messages that the socket asks for.
+        """
+        frames = memoryview(self._frames)
+        for place in range(count):
+            (received,) = _MESSAGE_FIELDS.unpack_from(self._messages, place * _MESSAGE_FIELDS.size)
+            (
+                protocol, packet_type, time_level, time_kind, seconds, nanoseconds, auxdata_level, auxdata_kind, length,
+            ) = _FACTS.unpack_from(self._facts, place * _FACTS.size)  # fmt: skip
+            if (time_level, time_kind, auxdata_level, auxdata_kind) != _EXPECTED_CONTROLS:
+                raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+            start = place * self._snap_length
+            yield Received(
+                seconds * 1_000_000_000 + nanoseconds,
+                packet_type == _PACKET_OUTGOING,
+                socket.ntohs(protocol),
+                frames[start : start + received].tobytes(),
+                length,
+            )
 
 
 class PacketSender:

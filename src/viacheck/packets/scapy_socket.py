@@ -82,10 +82,15 @@ class CaptureSocket(PacketSocket, SuperSocket):  # type: ignore[misc]
             return taken + super().receive()
 
     def discard(self) -> None:
-        """Drop all frames that have arrived, and the kernel's count of lost frames."""
-        self.receive()
-        self._for_scapy.clear()
-        self.frames_lost()
+        """Drop all frames that have arrived, what scapy took included, and the kernel's count of lost frames.
+
+        Raises:
+            OSError: with the kernel's errno.
+        """
+        with self._lock:
+            self._for_watch.clear()
+            super().discard()
+            self._for_scapy.clear()
 
     def _take(self) -> Received | None:
         """Return the next frame for scapy, or None when no frame is waiting."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import secrets
 import struct
-from dataclasses import dataclass
 from threading import Lock
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from viacheck.model.intent import TransportProtocol
 from viacheck.packets.bpf import ProbeMarks
@@ -29,8 +28,7 @@ _SMALLEST_WINDOW, _LARGEST_WINDOW = 8192, 65535
 """Windows that the SYNs of usual systems have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One probe's token, with the destination of the probe."""
 
     number: int

@@ -36,9 +36,9 @@ from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.model.snapshot import Neighbour
 from viacheck.packets.address_conflict import AddressConflictTest, Side
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
-from viacheck.packets.capture import Observation
 from viacheck.packets.dhcp_discover import DHCPDiscovery
 from viacheck.packets.evidence import numbers_of, packets_evidence
+from viacheck.packets.observation import Observation
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
 from viacheck.packets.segment_tests import TRIES, SegmentTests
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace

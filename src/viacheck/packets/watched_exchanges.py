@@ -11,8 +11,9 @@ from typing import Protocol
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.namespace import Namespace
-from viacheck.packets.capture import Observation, Watch
+from viacheck.packets.capture import Watch
 from viacheck.packets.evidence import numbers_of
+from viacheck.packets.observation import Observation
 from viacheck.packets.probes import Exchange, Prober, ProbeRequest
 from viacheck.packets.tokens import TokenSpace
 
