@@ -6,6 +6,7 @@ A sub-command is a module of this package with ``configure(parser)`` and ``run(o
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import gc
 import os
@@ -82,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks or a sub-command; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     gc.set_threshold(COLLECT_AFTER)
+    # At its exit Python would search everything for cyclic garbage, and free object by object what it finds: 0.6 s of
+    # CPU time with a large host's routes. The kernel takes the memory back in any case.
+    atexit.register(gc.freeze)
     ignore_callers_settings()
     add_to_import_path()
     try:
