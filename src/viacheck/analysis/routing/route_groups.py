@@ -30,11 +30,14 @@ class RouteGroup:
     """In the order of the state."""
 
     @cached_property
+    def _prefixes(self) -> list[tuple[int, int]]:
+        return [read_prefix(route.destination, 4) for route in self.routes]
+
+    @cached_property
     def by_length(self) -> dict[int, set[int]]:
         """The first addresses of the routes' destinations, by the length of the prefix."""
         by_length: dict[int, set[int]] = {}
-        for route in self.routes:
-            first, length = read_prefix(route.destination, 4)
+        for first, length in self._prefixes:
             same_length = by_length.get(length)
             if same_length is None:
                 same_length = by_length[length] = set()
@@ -43,7 +46,8 @@ class RouteGroup:
 
     def widest(self, count: int) -> list[Route]:
         """Return that many of the routes with the shortest prefixes."""
-        return nsmallest(count, self.routes, key=lambda route: read_prefix(route.destination, 4)[1])
+        lengths = [length for _, length in self._prefixes]
+        return [self.routes[place] for place in nsmallest(count, range(len(lengths)), key=lengths.__getitem__)]
 
 
 def route_groups(routes: tuple[Route, ...]) -> tuple[RouteGroup, ...]:

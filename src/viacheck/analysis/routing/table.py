@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, is_
 from socket import AF_INET, AF_INET6, inet_pton
 
 from viacheck.analysis.routing.identity import SameTuple
@@ -97,8 +97,31 @@ class RouteIndex:
         """Return a table by its number; an empty table when it has no route."""
         table = self._tables.get(number)
         if table is None:
-            table = self._tables[number] = RoutingTable(self.routes.get(number, ()), self.family)
+            table = self._tables[number] = _routing_table(_SameRoutes(self.routes.get(number, [])), self.family)
         return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SameRoutes:
+    """A table's routes as the key of its index: another list of the same objects is equal."""
+
+    routes: list[Route]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _SameRoutes)
+            and len(self.routes) == len(other.routes)
+            and all(map(is_, self.routes, other.routes))
+        )
+
+    def __hash__(self) -> int:
+        return hash((len(self.routes), *map(id, self.routes[:1]), *map(id, self.routes[-1:])))
+
+
+@lru_cache(maxsize=16)
+def _routing_table(same: _SameRoutes, family: Family) -> RoutingTable:
+    """Return the index of a table; states that differ by other tables alone share it."""
+    return RoutingTable(same.routes, family)
 
 
 @lru_cache(maxsize=4)
