@@ -24,6 +24,7 @@ from viacheck.cli.command import (
     print_error,
     unknown_arguments,
 )
+from viacheck.dataclass_code import keep_method_code
 from viacheck.guard.pending import pending_restore
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT, add_to_import_path
 from viacheck.model.exit_status import ExitStatus, UsageError
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # CPU time with a large host's routes. The kernel takes the memory back in any case.
     atexit.register(gc.freeze)
     ignore_callers_settings()
+    keep_method_code()
     add_to_import_path()
     try:
         status = _dispatch(arguments)
