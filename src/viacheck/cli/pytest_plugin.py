@@ -8,6 +8,7 @@ paths, so this decides after pytest has parsed them.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +56,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             Expression.compile(expression or "a")
         except SyntaxError as error:
             raise pytest.UsageError(f"{option} {expression!r}: {error.msg} (at column {error.offset})") from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Search for cyclic garbage from now on, but not among what was imported and collected (see pytest_run)."""
+    gc.freeze()
+    gc.enable()
