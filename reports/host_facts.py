@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from reports.text import counted
-from viacheck.model.saved_routes import each_route
+from viacheck.model.saved_routes import count_of, each_route, routes_to
 from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, Route, Rule
 
 RULES_SHOWN = 200
@@ -26,6 +27,7 @@ LINES_SHOWN = 150
 
 _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 _ROUTE: TypeAdapter[Route] = TypeAdapter(Route)
+_EVERYWHERE = ("0.0.0.0/0", "::/0")
 _TABLE_NAMES = {TABLE_LOCAL: "local", TABLE_MAIN: "main", TABLE_DEFAULT: "default"}
 
 
@@ -145,23 +147,24 @@ def _rules(state: Mapping[str, Any]) -> Iterator[Facts]:
 def _routes(state: Mapping[str, Any], intent: Mapping[str, Any]) -> Iterator[Facts]:
     egress = intent.get("egress", {})
     tables: dict[tuple[int, int], list[Any]] = {}
-    for route in each_route(state.get("routes", [])):
-        tables.setdefault((int(route.get("family", 0)), int(route.get("table", 0))), []).append(route)
+    for entry in state.get("routes", []):
+        tables.setdefault((int(entry.get("family", 0)), int(entry.get("table", 0))), []).append(entry)
     first = {egress.get("table"): 0, TABLE_MAIN: 1, TABLE_LOCAL: 3}
     ranked = sorted(tables, key=lambda key: (key[0], first.get(key[1], 2), key[1]))
     names = _TABLE_NAMES | {egress.get("table"): egress.get("table_name") or "the intent's"}
     for family, table in ranked[:TABLES_SHOWN]:
-        routes = tables[family, table]
-        defaults = [route for route in routes if route.get("destination") in ("0.0.0.0/0", "::/0")]
-        kept = routes
-        if len(routes) > ROUTES_SHOWN:
-            others = (route for route in routes if route.get("destination") not in ("0.0.0.0/0", "::/0"))
-            kept = defaults[:ROUTES_SHOWN]
-            kept += [route for route, _ in zip(others, range(ROUTES_SHOWN - len(kept)), strict=False)]
+        entries = tables[family, table]
+        count = count_of(entries)
+        kept: Iterable[Any] = each_route(entries)
+        if count > ROUTES_SHOWN:
+            # The defaults first. Of an entry of many routes no more is read than is shown.
+            defaults = [route for everywhere in _EVERYWHERE for route in routes_to(entries, everywhere)]
+            others = (route for route in each_route(entries) if route.get("destination") not in _EVERYWHERE)
+            kept = [*defaults[:ROUTES_SHOWN], *islice(others, max(ROUTES_SHOWN - len(defaults), 0))]
         rows = [(_entry_text(_ROUTE, route),) for route in kept]
         name = f" ({names[table]})" if table in names else ""
-        title = f"Routes, IPv{family}, table {table}{name} ({len(routes):,})"
-        yield Facts(title, rows, left_out=len(routes) - len(kept))
+        title = f"Routes, IPv{family}, table {table}{name} ({count:,})"
+        yield Facts(title, rows, left_out=count - len(rows))
     if len(ranked) > TABLES_SHOWN:
         more = [str(table) for _, table in ranked[TABLES_SHOWN:]]
         yield Facts("Further routing tables", [(_few(more, 40),)], note="Their routes are in result.json.")

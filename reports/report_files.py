@@ -9,6 +9,7 @@ from reports.junit import junit
 from viacheck.atomic_file import write_file
 from viacheck.model.exit_status import UsageError
 from viacheck.model.result import RunResult
+from viacheck.model.result_json import result_json
 from viacheck.model.saved_result import ResultRefused, read_result
 from viacheck.private_folder import make_private_folder
 from viacheck.user_file import read_file
@@ -21,7 +22,7 @@ class ResultUnreadable(UsageError):
     """A saved result cannot be used; the message says in one line which file and why."""
 
 
-def write_outcome(outcome: RunResult, directory: Path, page: str | None = None) -> Path:
+def write_outcome(outcome: RunResult, directory: Path, page: str | None = None, saved: bytes | None = None) -> Path:
     """Write result.json, junit.xml and report.html into a report directory, and create it if it is missing.
 
     The directory must be this user's own and no link; the files are closed to other users.
@@ -30,6 +31,7 @@ def write_outcome(outcome: RunResult, directory: Path, page: str | None = None) 
         outcome: the run's result.
         directory: the report directory.
         page: the page of the outcome; None: it is rendered here.
+        saved: the octets of result.json; None: they are made here.
 
     Returns:
         The path of report.html.
@@ -37,7 +39,7 @@ def write_outcome(outcome: RunResult, directory: Path, page: str | None = None) 
     Raises:
         OSError: when the directory cannot be written to.
     """
-    write_result(outcome, directory)
+    write_result(outcome, directory, saved)
     write_file(directory / JUNIT, junit(outcome), private=True)
     report = directory / REPORT
     if page is None:
@@ -49,11 +51,11 @@ def write_outcome(outcome: RunResult, directory: Path, page: str | None = None) 
     return report
 
 
-def write_result(outcome: RunResult, directory: Path) -> Path:
+def write_result(outcome: RunResult, directory: Path, saved: bytes | None = None) -> Path:
     """Write result.json alone, as :func:`write_outcome` does, and return its path."""
     make_private_folder(directory)
     result = directory / RESULT
-    write_file(result, outcome.model_dump_json(by_alias=True, indent=1) + "\n", private=True)
+    write_file(result, saved if saved is not None else result_json(outcome), private=True)
     return result
 
 

@@ -18,7 +18,7 @@ from viacheck.model.result import (
     TargetRecord,
     Verdict,
 )
-from viacheck.model.saved_routes import each_route
+from viacheck.model.saved_routes import routes_to
 
 Kind = Literal["taken", "leak", "missed", "answer", "predicted", "idle"]
 
@@ -383,8 +383,8 @@ def _state(host: Mapping[str, Any], name: str) -> str:
 def _default_exit(host: Mapping[str, Any]) -> str | None:
     defaults = [
         route
-        for route in each_route(host.get("routes", []))
-        if route.get("destination") == "0.0.0.0/0" and route.get("table") == 254 and route.get("nexthops")
+        for route in routes_to(host.get("routes", []), "0.0.0.0/0")
+        if route.get("table") == 254 and route.get("nexthops")
     ]
     best = min(defaults, key=lambda route: int(route.get("metric", 0)), default=None)
     return best["nexthops"][0].get("interface") if best else None

@@ -396,6 +396,34 @@ def test_an_entry_of_another_shape_is_refused_and_shown(reader: Callable[[str], 
         reader(json.dumps([entry]))
 
 
+def test_entries_that_differ_by_their_destination_alone_are_the_routes_that_each_entry_is() -> None:
+    hop = {
+        "type": "1",
+        "gateway": "10.0.0.1",
+        "dev": "v0",
+        "table": "300",
+        "protocol": "186",
+        "scope": "0",
+        "flags": [],
+    }
+    other = {**hop, "flags": ["onlink"], "metric": 5}
+    entries = [
+        {**hop, "dst": "11.0.0.0/24"}, {**hop, "dst": "11.0.1.1"}, {**hop, "dst": "default"},
+        {**other, "dst": "default"},
+        {**other, "dst": "11.0.2.0/24"}, {**hop, "dst": "11.0.3.0/24"},
+    ]  # fmt: skip
+    alone = [route for entry in entries for route in parse_routes(json.dumps([entry]), 4)]
+    assert list(parse_routes(json.dumps(entries), 4)) == alone
+    assert [route.destination for route in alone[1:3]] == ["11.0.1.1/32", "0.0.0.0/0"]
+
+
+@pytest.mark.parametrize("destination", [{}, {"dst": 7}, {"dst": None}])
+def test_an_entry_without_a_destination_is_refused_by_its_number(destination: dict[str, Any]) -> None:
+    hop = {"type": "1", "dev": "v0", "flags": []}
+    with pytest.raises(ParseError, match=r"entry 3"):
+        parse_routes(json.dumps([{**hop, "dst": "11.0.0.1"}, {**hop, "dst": "11.0.0.2"}, {**hop, **destination}]), 4)
+
+
 def test_a_route_get_without_an_answer_is_refused() -> None:
     with pytest.raises(ParseError, match="expected a single answer, found 0"):
         parse_route_get("[]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tests.helpers import routing_strategies
 from viacheck.analysis.routing.packet import LookupKey
 from viacheck.analysis.routing.rules import RuleList
-from viacheck.analysis.routing.table import Hit
+from viacheck.analysis.routing.table import Hit, RoutingTable, read_prefix
 from viacheck.model.snapshot import Family, Route, Rule
 
 ROUTE = Route(family=4, table=1, destination="0.0.0.0/0")
@@ -58,6 +59,16 @@ def test_a_walk_by_the_index_equals_the_comparison_of_every_rule(case: tuple[Fam
     walked = ready.ask(key, lambda number: Hit(ROUTE, (), [ROUTE]) if number == 254 else None)
     steps = [step for entry in walked.walk for step in ([entry] if hasattr(entry, "rule") else entry)]
     assert steps == list(by_comparison(ready, key))
+
+
+@given(st.lists(routing_strategies.routes(), max_size=6), routing_strategies.prefixes(4))
+def test_the_routes_that_overlap_a_prefix_are_those_of_the_comparison_with_every_route(
+    routes: list[Route], prefix: str
+) -> None:
+    of_family = [route for route in routes if route.family == 4]
+    wanted = [route for route in of_family if route.network.overlaps(ip_network(prefix))]
+    overlapping = list(RoutingTable(of_family, 4).overlapping(*read_prefix(prefix, 4)))
+    assert sorted(map(id, overlapping)) == sorted(map(id, wanted))
 
 
 def by_comparison(ready: RuleList, key: LookupKey) -> list[object]:

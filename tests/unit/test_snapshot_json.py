@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tests.helpers import routing_strategies
 from tests.helpers.paths import RECORDED
 from viacheck.model.diff import Change, Subject, SysctlValue, changes
-from viacheck.model.saved_routes import GROUPED_FROM, each_route
+from viacheck.model.saved_routes import GROUPED_FROM, count_of, each_route, routes_to
 from viacheck.model.snapshot import (
     Address,
     FilterChain,
@@ -63,6 +63,10 @@ def test_many_routes_in_a_row_are_saved_as_one_entry_and_read_again() -> None:
     assert [len(entry.get("destinations", "1")) for entry in saved["host"]["routes"][:3]] == [1, GROUPED_FROM, 1]
     assert read_snapshot(saved).host.routes == routes
     assert [entry["destination"] for entry in each_route(saved["host"]["routes"])] == [r.destination for r in routes]
+    assert count_of(saved["host"]["routes"]) == len(routes)
+    for destination in ("0.0.0.0/0", "11.0.7.0/24", "13.0.0.0/8"):
+        to_it = [entry for entry in each_route(saved["host"]["routes"]) if entry["destination"] == destination]
+        assert routes_to(saved["host"]["routes"], destination) == to_it
     assert read_without_routes(saved) == replace(SNAPSHOT, host=replace(STATE, rules=(), routes=()))
 
 

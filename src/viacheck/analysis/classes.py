@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from heapq import nsmallest
 from ipaddress import IPv4Address, IPv4Network
 from socket import IPPROTO_ICMP
 
@@ -30,11 +29,12 @@ from viacheck.analysis.class_selectors import (
 from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST, REQUEST_NAMES
 from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
+from viacheck.analysis.routing.route_groups import RouteGroup, route_groups
 from viacheck.analysis.routing.table import BITS, mask, read_address, read_prefix
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.model.intent import EgressException
 from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
-from viacheck.model.snapshot import FilterChain, NetworkState, Route
+from viacheck.model.snapshot import FilterChain, NetworkState
 
 EVERYTHING = IPv4Network("0.0.0.0/0")
 PREFIXES_OF_ONE_END = 16
@@ -224,7 +224,8 @@ class ClassPartition:
         return (self.resolved.snapshot.host, *([agent] if agent is not None else []))
 
     def _classes(self) -> Iterator[TrafficClass]:
-        space = PrefixSpace([*map(str, (*self._all_prefixes, *NEVER_SENT)), *self._routed])
+        prefixes = map(str, (*self._all_prefixes, *NEVER_SENT))
+        space = PrefixSpace(prefixes, self._route_groups)
         selectors = self._all_selectors[:MOST_SELECTORS]
         for prefix in self._all_prefixes[:MOST_PREFIXES]:
             address = space.representative(prefix)
@@ -288,15 +289,10 @@ class ClassPartition:
         )
 
     @cached_property
-    def _routes_by_end(self) -> tuple[list[Route], ...]:
-        """The routes that the agent's packets may meet; each list has those of a namespace that end alike."""
+    def _route_groups(self) -> tuple[RouteGroup, ...]:
+        """The routes that the agent's packets may meet, in groups that end alike."""
         source = self.resolved.agent_source
-        return tuple(routes for state in self._states for routes in _routes_by_end(state, source))
-
-    @property
-    def _routed(self) -> frozenset[str]:
-        """Every destination of a route in a table that the agent's packets may reach."""
-        return frozenset(route.destination for routes in self._routes_by_end for route in routes)
+        return tuple(group for state in self._states for group in _groups_met(state, source))
 
     @cached_property
     def _all_prefixes(self) -> tuple[IPv4Network, ...]:
@@ -306,9 +302,8 @@ class ClassPartition:
             wanted = (rule.destination for rule in state.rules_of(4))
             prefixes.update(IPv4Network(destination, strict=False) for destination in wanted if destination)
             prefixes.update(_prefixes_of_filter(state.packet_filter.chains))
-        for routes in self._routes_by_end:
-            widest = nsmallest(PREFIXES_OF_ONE_END, routes, key=lambda route: int(route.destination.rpartition("/")[2]))
-            prefixes.update(IPv4Network(route.destination) for route in widest)
+        for group in self._route_groups:
+            prefixes.update(IPv4Network(route.destination) for route in group.widest(PREFIXES_OF_ONE_END))
         prefixes.update(exception.to for exception in self.resolved.intent.egress.except_ if exception.to is not None)
         return tuple(sorted(prefixes, key=lambda prefix: (prefix.prefixlen, prefix.network_address)))
 
@@ -341,12 +336,16 @@ class ClassPartition:
 class PrefixSpace:
     """Many prefixes, to find an address of one of them that lies in no longer prefix."""
 
-    def __init__(self, prefixes: Iterable[str]) -> None:
-        """Sort the prefixes, in CIDR form, by their length."""
-        self._by_length: dict[int, set[int]] = {}
+    def __init__(self, prefixes: Iterable[str], groups: Iterable[RouteGroup] = ()) -> None:
+        """Sort the prefixes, in CIDR form, and the destinations of groups of routes by their length."""
+        own: dict[int, set[int]] = {}
         for prefix in prefixes:
             first, length = read_prefix(prefix, 4)
-            self._by_length.setdefault(length, set()).add(first)
+            own.setdefault(length, set()).add(first)
+        self._by_length: dict[int, list[set[int]]] = {}
+        for by_length in (own, *(group.by_length for group in groups)):
+            for length, addresses in by_length.items():
+                self._by_length.setdefault(length, []).append(addresses)
         self._lengths = sorted(self._by_length)
 
     def representative(self, prefix: IPv4Network) -> IPv4Address | None:
@@ -367,7 +366,11 @@ class PrefixSpace:
 
     def _covering(self, address: int, lengths: Iterable[int]) -> int | None:
         """Return the first of these lengths of which a prefix holds an address."""
-        return next((length for length in lengths if address & mask(length, BITS[4]) in self._by_length[length]), None)
+        for length in lengths:
+            prefix = address & mask(length, BITS[4])
+            if any(prefix in addresses for addresses in self._by_length[length]):
+                return length
+        return None
 
 
 @lru_cache(maxsize=4)
@@ -406,20 +409,17 @@ def _covers(wider: TrafficClass, narrower: TrafficClass) -> bool:
     return selectors and same_end and narrower.prefix.subnet_of(wider.prefix)
 
 
-def _routes_by_end(state: NetworkState, source: str | None) -> list[list[Route]]:
-    """Group the routes that the agent's packets may meet by table, type and interfaces: a group ends alike."""
+def _groups_met(state: NetworkState, source: str | None) -> Iterator[RouteGroup]:
+    """Yield the groups of routes that the agent's packets may meet."""
     address = None if source is None else read_address(source, 4)
     tables = {
         rule.table
         for rule in state.rules_of(4)
         if rule.source is None or address is None or _in_prefix(address, rule.source)
     }
-    groups: dict[tuple[object, ...], list[Route]] = {}
-    for route in state.routes:
-        if route.family == 4 and route.table in tables and route.type not in LOCAL_TYPES:
-            interfaces = tuple(hop.interface for hop in route.nexthops)
-            groups.setdefault((route.table, route.type, interfaces), []).append(route)
-    return list(groups.values())
+    for group in route_groups(state.routes):
+        if group.table in tables and group.type not in LOCAL_TYPES:
+            yield group
 
 
 def _in_prefix(address: int, prefix: str) -> bool:

@@ -14,7 +14,9 @@ from viacheck.model.snapshot import Nexthop, Route
 
 LONGEST_PIECE = 4
 """The longest prefix of a piece of a default route: longer prefixes name networks."""
-EVERYWHERE = IPv4Network("0.0.0.0/0")
+_PIECES = tuple(f"/{length}" for length in range(1, LONGEST_PIECE + 1))
+EVERY_DESTINATION = "0.0.0.0/0"
+EVERYWHERE = IPv4Network(EVERY_DESTINATION)
 MOST_ROUTERS = 3
 """Gateways of one uplink's routes that are asked by ARP at most."""
 
@@ -23,10 +25,8 @@ def default_pieces(routes: Iterable[Route]) -> tuple[Route, ...]:
     """Return the IPv4 routes that together lead to every destination by one interface, without the default itself."""
     by_interface: dict[frozenset[str | None], list[Route]] = {}
     for route in routes:
-        if route.family == 4 and route.type == "unicast" and not route.is_default:
-            length = int(route.destination.rpartition("/")[2])
-            if length <= LONGEST_PIECE:
-                by_interface.setdefault(frozenset(hop.interface for hop in route.nexthops), []).append(route)
+        if route.destination.endswith(_PIECES) and route.family == 4 and route.type == "unicast":
+            by_interface.setdefault(frozenset(hop.interface for hop in route.nexthops), []).append(route)
     return tuple(
         piece
         for pieces in by_interface.values()
@@ -58,7 +58,7 @@ def other_routers(resolved: ResolvedIntent, uplink: str) -> tuple[str, ...]:
     routers = [
         hop.gateway
         for route in resolved.snapshot.host.routes
-        if route.family == 4 and route.is_default
+        if route.destination == EVERY_DESTINATION
         for hop in route.nexthops
         if hop.interface == uplink and hop.gateway not in (None, intended)
     ]

@@ -493,9 +493,5 @@ def subnets_overlap(subnet: str, other: str) -> bool:
     family: Family = 6 if ":" in subnet else 4
     if family != (6 if ":" in other else 4):
         return False
-    return prefixes_overlap(read_prefix(subnet, family), read_prefix(other, family), family)
-
-
-def prefixes_overlap(prefix: tuple[int, int], other: tuple[int, int], family: Family = 4) -> bool:
-    """Whether two prefixes, as :func:`read_prefix` returns them, share an address."""
-    return not (prefix[0] ^ other[0]) & mask(min(prefix[1], other[1]), BITS[family])
+    (address, length), (other_address, other_length) = read_prefix(subnet, family), read_prefix(other, family)
+    return not (address ^ other_address) & mask(min(length, other_length), BITS[family])

@@ -1,4 +1,4 @@
-"""The pytest plugin of the command line, loaded by ``-p`` in the process itself and in pytest-xdist's workers.
+"""The pytest plugin of the command line, loaded by ``-p``.
 
 It loads viacheck's options before pytest looks for paths among the arguments: a value of an option that pytest does not
 know yet, such as a site file, would be taken for a path, and the ``conftest.py`` beside it would be imported. It also
@@ -8,6 +8,7 @@ paths, so this decides after pytest has parsed them.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +56,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             Expression.compile(expression or "a")
         except SyntaxError as error:
             raise pytest.UsageError(f"{option} {expression!r}: {error.msg} (at column {error.offset})") from None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop() -> Iterator[None]:
+    """Search for cyclic garbage from now on, but not among what was imported and collected (see pytest_run)."""
+    gc.freeze()
+    gc.enable()
+    return (yield)

@@ -6,7 +6,7 @@ result.json is a tenth as large.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import cache
 from itertools import groupby
@@ -50,13 +50,40 @@ def _entries(routes: list[Route]) -> list[dict[str, Any]]:
     return entries
 
 
+def destinations_of(entry: Any) -> list[Any] | None:
+    """Return the destinations of an entry of many routes; None for any other entry."""
+    destinations = entry.get(DESTINATIONS) if isinstance(entry, dict) else None
+    return destinations if isinstance(destinations, list) else None
+
+
+def count_of(saved: Sequence[Any]) -> int:
+    """Return the number of saved routes."""
+    return sum(1 if (destinations := destinations_of(entry)) is None else len(destinations) for entry in saved)
+
+
+def routes_to(saved: Any, destination: str) -> list[dict[str, Any]]:
+    """Return the saved routes to a destination, without a look at each route of an entry of many."""
+    routes: list[dict[str, Any]] = []
+    for entry in saved if isinstance(saved, list | tuple) else ():
+        destinations = destinations_of(entry)
+        if destinations is not None:
+            routes += [{**_alike(entry), DESTINATION: destination}] * destinations.count(destination)
+        elif entry.get(DESTINATION) == destination:
+            routes.append(entry)
+    return routes
+
+
+def _alike(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != DESTINATIONS}
+
+
 def each_route(saved: Any) -> Iterator[Any]:
     """Yield an entry for each route of saved ones; what is not such a list is yielded as it is, for its reader."""
     for entry in saved if isinstance(saved, list | tuple) else ():
-        destinations = entry.get(DESTINATIONS) if isinstance(entry, dict) else None
-        if not isinstance(destinations, list):
+        destinations = destinations_of(entry)
+        if destinations is None:
             yield entry
             continue
-        alike = {key: value for key, value in entry.items() if key != DESTINATIONS}
+        alike = _alike(entry)
         for destination in destinations:
             yield {**alike, DESTINATION: destination}

@@ -6,6 +6,7 @@ with which source address, and whether answers came back. Every result is a plai
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -192,6 +193,15 @@ class TrafficTests:
         A silent resolver takes the whole timeout. Only a live host may have one, which is worth captures of their own.
         """
         self._dns_follows = True
+
+    def begin_probes(self) -> None:
+        """Send the agent's probes, and what follows them, before a check asks for them.
+
+        An error is left to that check, for which they are sent again.
+        """
+        if self._subject.agent is not None:
+            with contextlib.suppress(Exception):
+                self.agent(self._probe.protocols[0])
 
     def _begin_dns(self) -> None:
         queried: Future[WatchedExchange] = Future()

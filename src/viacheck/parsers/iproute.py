@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from viacheck.model.like_routes import like_routes
 from viacheck.model.snapshot import (
     TABLE_MAIN,
     Address,
@@ -241,10 +242,13 @@ def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
     Raises:
         ParseError: when the text is something else.
     """
-    default, host = EVERYTHING[family], f"/{HOST_LENGTH[family]}"
+    host = f"/{HOST_LENGTH[family]}"
     # On a large table most routes share their nexthop: a single object for each keeps the reading fast.
     shared: dict[tuple[str | None, str | None, str], tuple[Nexthop, ...]] = {}
     tables: dict[str, int] = {}
+
+    def prefix(destination: str) -> str:
+        return EVERYTHING[family] if destination == "default" else _prefix(destination, host)
 
     def route(entry: Entry) -> Route:
         type_ = ROUTE_TYPES[entry.get("type", "1")]
@@ -259,14 +263,13 @@ def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
                 nexthops = known if known is not None else shared.setdefault(key, (_nexthop(entry),))
         table = entry.get("table", "254")
         number = tables.get(table)
-        destination: str = entry["dst"]
         source_prefix = entry.get("from")
         scope: str = entry.get("scope", "0")
         protocol = entry.get("protocol", "3")
         return Route(
             family=family,
             table=number if number is not None else tables.setdefault(table, int(table)),
-            destination=default if destination == "default" else _prefix(destination, host),
+            destination=prefix(entry["dst"]),
             type=type_,
             nexthops=nexthops,
             metric=entry.get("metric", 0),
@@ -280,7 +283,39 @@ def parse_routes(text: str, family: Family) -> tuple[Route, ...]:
             nexthop_id=entry.get("nhid"),
         )
 
-    return _read(_entries(text, "ip route"), route, "ip route")
+    runs = _runs(_entries(text, "ip route"))
+    firsts = _read([run.first for run in runs], route, "ip route", [run.number for run in runs])
+    routes: list[Route] = []
+    for run, first in zip(runs, firsts, strict=True):
+        routes.append(first)
+        if run.others:
+            routes += like_routes(first, list(map(prefix, run.others)))
+    return tuple(routes)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Entries in a row that differ by their destination alone; on a large table they are many, and each is not read."""
+
+    number: int
+    """The number of the first entry, from 1."""
+    first: Entry
+    others: list[str] = field(default_factory=list)
+    """The destinations of the entries after the first one."""
+
+
+def _runs(entries: list[Entry]) -> list[_Run]:
+    """Group the entries of ``ip route``; one without a destination is a run of its own."""
+    runs: list[_Run] = []
+    alike: Entry | None = None
+    for number, entry in enumerate(entries, start=1):
+        destination = entry.pop("dst", None)
+        if entry == alike and type(destination) is str:
+            runs[-1].others.append(destination)
+            continue
+        alike = entry if type(destination) is str else None
+        runs.append(_Run(number, entry if destination is None else {**entry, "dst": destination}))
+    return runs
 
 
 def parse_neighbours(text: str, family: Family) -> tuple[Neighbour, ...]:
@@ -339,16 +374,21 @@ def _entries(text: str, command: str) -> list[Entry]:
     return document
 
 
-def _read(entries: list[Entry], reader: Callable[[Entry], T], command: str) -> tuple[T, ...]:
+def _read(
+    entries: list[Entry], reader: Callable[[Entry], T], command: str, numbers: Sequence[int] | None = None
+) -> tuple[T, ...]:
+    """Read each entry; ``numbers`` are the entries' numbers in the output when they are not all of it."""
     done: list[T] = []
     try:
         for entry in entries:
             done.append(reader(entry))
     except KeyError as error:
-        place = f"in entry {len(done) + 1}: {entry}"
+        number = numbers[len(done)] if numbers is not None else len(done) + 1
+        place = f"in entry {number}: {entry}"
         raise ParseError(f"{command}: {error} is missing or not a value of -N {place}") from None
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise ParseError(f"{command}: entry {len(done) + 1} is not as expected ({error}): {entry}") from None
+        number = numbers[len(done)] if numbers is not None else len(done) + 1
+        raise ParseError(f"{command}: entry {number} is not as expected ({error}): {entry}") from None
     return tuple(done)
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 DHCP_CHECK, DNS_CHECK = "MACVLAN-04", "EGRESS-05"
 """The checks whose servers may take seconds to answer."""
+PROBES_CHECK = "EGRESS-01"
+"""The check of the agent's own probes, which go before its DNS queries."""
 DEVICE_CHECK = "FLAP-10"
 """The check that asks for its events only where the intent names one of them."""
 EVENTS: Mapping[str, Sequence[EventName]] = {
@@ -79,6 +81,8 @@ class TargetTests:
             traffic.begin_dhcp_discovery()
         if DNS_CHECK in self._selected and self.target.kind == "local":
             traffic.expect_dns()
+            if PROBES_CHECK in self._selected:
+                traffic.begin_probes()
         return traffic
 
     @cached_property

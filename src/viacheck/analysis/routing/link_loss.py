@@ -7,6 +7,8 @@ Follows fib_disable_ip (net/ipv4/fib_frontend.c, fib_semantics.c), fib6_ifdown (
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 
 from viacheck.model.snapshot import Address, NetworkState, Nexthop, Route
 
@@ -26,8 +28,6 @@ def without_interface(state: NetworkState, name: str) -> NetworkState:
         return hop.interface == name or ("dead" in hop.flags and hop.interface not in up)
 
     def after(route: Route) -> Route | None:
-        if all(hop.interface != name for hop in route.nexthops):
-            return route
         if route.family == 4 and route.type == "local":
             # The host still answers to the addresses of an interface that is down.
             return route
@@ -42,6 +42,14 @@ def without_interface(state: NetworkState, name: str) -> NetworkState:
                 for hop in route.nexthops
             ),
         )
+
+    routes: list[Route] = []
+    # On a large table many routes in a row have the same nexthops.
+    for nexthops, run in groupby(state.routes, attrgetter("nexthops")):
+        if all(hop.interface != name for hop in nexthops):
+            routes.extend(run)
+        else:
+            routes.extend(kept for kept in map(after, run) if kept is not None)
 
     def stays(address: Address) -> bool:
         if address.interface != name or address.family == 4:
@@ -60,6 +68,6 @@ def without_interface(state: NetworkState, name: str) -> NetworkState:
             for link in state.links
         ),
         addresses=tuple(address for address in state.addresses if stays(address)),
-        routes=tuple(kept for kept in map(after, state.routes) if kept is not None),
+        routes=tuple(routes),
         neighbours=tuple(neighbour for neighbour in state.neighbours if neighbour.interface != name),
     )

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from viacheck.analysis.routing.identity import SameTuple
 from viacheck.analysis.routing.packet import LookupKey
 from viacheck.analysis.routing.rule_index import Bits, RuleIndex, Value
 from viacheck.analysis.routing.table import BITS, Hit, mask, read_prefix, same_tos
@@ -238,6 +240,16 @@ class RuleList:
         if passed < len(self._rules):
             walk.append(PassedRules(self._rules, passed, len(self._rules), key))
         return lookup
+
+
+def rule_list(rules: tuple[Rule, ...], family: Family, in_vrf: frozenset[str]) -> RuleList:
+    """Return the prepared rules of a family; states that differ by their routes alone share them."""
+    return _rule_list(SameTuple(rules), family, in_vrf)
+
+
+@lru_cache(maxsize=8)
+def _rule_list(same: SameTuple[Rule], family: Family, in_vrf: frozenset[str]) -> RuleList:
+    return RuleList((rule for rule in same.entries if rule.family == family), family, in_vrf)
 
 
 def suppressed(rule: Rule, hit: Hit) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from viacheck.analysis.routing.decision import Decision, Exit, RoutingOutcome
 from viacheck.analysis.routing.packet import Packet
-from viacheck.analysis.routing.rules import RuleList, RuleLookup
+from viacheck.analysis.routing.rules import RuleLookup, rule_list
 from viacheck.analysis.routing.source_address import SourceSelection
 from viacheck.analysis.routing.table import read_address, route_index
 from viacheck.model.snapshot import Family, NetworkState, Nexthop, Route
@@ -19,7 +19,7 @@ class FamilyRouting:
         """Hold a state, which must not change afterwards."""
         self.state = state
         self.sources = sources
-        self.rules = RuleList(state.rules_of(self.family), self.family, _in_vrf(state))
+        self.rules = rule_list(state.rules, self.family, _in_vrf(state))
         index = route_index(state.routes, self.family)
         self.routes, self.table = index.routes, index.table
         self._ignoring_linkdown = frozenset(link.name for link in state.links if self.ignores_linkdown(link.name))

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter, is_
 from socket import AF_INET, AF_INET6, inet_pton
 
+from viacheck.analysis.routing.identity import SameTuple
 from viacheck.analysis.routing.packet import LookupKey
 from viacheck.model.snapshot import Family, Nexthop, Route
 
@@ -23,6 +26,7 @@ TOS_OF_IPV4_ROUTING = 0x1C
 REJECT_NEXTHOP = (Nexthop(interface="lo"),)
 """IPv6 keeps its rejecting routes on the loopback interface."""
 PREFERENCE = {"low": 1, "medium": 2, "high": 3}
+_FAMILY_AND_TABLE = attrgetter("family", "table")
 
 Alive = Callable[[Nexthop], bool]
 
@@ -84,40 +88,50 @@ class RouteIndex:
         """Sort the routes by table."""
         self.family = family
         self.routes: dict[int, list[Route]] = {}
-        for route in routes:
-            if route.family == family:
-                self.routes.setdefault(route.table, []).append(route)
+        for (of_family, table), run in groupby(routes, _FAMILY_AND_TABLE):
+            if of_family == family:
+                self.routes.setdefault(table, []).extend(run)
         self._tables: dict[int, RoutingTable] = {}
 
     def table(self, number: int) -> RoutingTable:
         """Return a table by its number; an empty table when it has no route."""
         table = self._tables.get(number)
         if table is None:
-            table = self._tables[number] = RoutingTable(self.routes.get(number, ()), self.family)
+            table = self._tables[number] = _routing_table(_SameRoutes(self.routes.get(number, [])), self.family)
         return table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Same:
-    """Routes that are equal only to themselves: 100,000 of them are not compared to find their index."""
+class _SameRoutes:
+    """A table's routes as the key of its index: another list of the same objects is equal."""
 
-    routes: tuple[Route, ...]
+    routes: list[Route]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.routes is other.routes
+        return (
+            isinstance(other, _SameRoutes)
+            and len(self.routes) == len(other.routes)
+            and all(map(is_, self.routes, other.routes))
+        )
 
     def __hash__(self) -> int:
-        return id(self.routes)
+        return hash((len(self.routes), *map(id, self.routes[:1]), *map(id, self.routes[-1:])))
+
+
+@lru_cache(maxsize=16)
+def _routing_table(same: _SameRoutes, family: Family) -> RoutingTable:
+    """Return the index of a table; states that differ by other tables alone share it."""
+    return RoutingTable(same.routes, family)
 
 
 @lru_cache(maxsize=4)
-def _route_index(same: _Same, family: Family) -> RouteIndex:
-    return RouteIndex(same.routes, family)
+def _route_index(same: SameTuple[Route], family: Family) -> RouteIndex:
+    return RouteIndex(same.entries, family)
 
 
 def route_index(routes: tuple[Route, ...], family: Family) -> RouteIndex:
     """Return the index of routes; states that differ by their rules alone share it."""
-    return _route_index(_Same(routes), family)
+    return _route_index(SameTuple(routes), family)
 
 
 class RoutingTable:
@@ -125,7 +139,7 @@ class RoutingTable:
 
     def __init__(self, routes: Iterable[Route], family: Family) -> None:
         """Index the routes; their order counts among routes that are equal to the kernel."""
-        bits = BITS[family]
+        self._bits = bits = BITS[family]
         lengths: dict[int, dict[int, list[Route]]] = {}
         shared: list[list[Route]] = []
         for route in routes:
@@ -150,6 +164,17 @@ class RoutingTable:
             routes = prefixes.get(destination & netmask)
             if routes is not None:
                 yield routes
+
+    def overlapping(self, address: int, length: int) -> Iterator[Route]:
+        """Yield the routes whose prefix shares an address with a prefix, in no order."""
+        own_mask = mask(length, self._bits)
+        for route_length, netmask, prefixes in self._lengths:
+            if route_length <= length:
+                yield from prefixes.get(address & netmask, ())
+            else:
+                for first, routes in prefixes.items():
+                    if first & own_mask == address:
+                        yield from routes
 
     def defaults(self) -> list[Route]:
         """Return the table's default routes."""
