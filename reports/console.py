@@ -140,8 +140,10 @@ class _Summary:
 
     def _is_reported(self, cause: ReportedCause) -> bool:
         """Whether the verdict sentences of its targets have said the cause already, and no command fixes it."""
+        # A result that was edited may name a target that it does not have.
+        sentences = map(self.sentences.get, cause.targets)
         return not cause.remedy and all(
-            self.sentences[target].undecided_because == cause.text for target in cause.targets
+            sentence is not None and sentence.undecided_because == cause.text for sentence in sentences
         )
 
     def _cause(self, number: int, cause: ReportedCause) -> Iterator[str]:

@@ -68,6 +68,14 @@ def test_any_value_in_a_result_is_refused_or_shown_harmlessly(data: st.DataObjec
     assert len(lines) == 1
 
 
+def test_a_result_of_a_target_that_is_missing_is_shown() -> None:
+    for saved in SAVED:
+        document = copy.deepcopy(saved)
+        for target in document["targets"]:
+            target["id"] = "another"
+        harmless(read_result(json.dumps(document).encode()))
+
+
 def harmless(outcome: RunResult) -> None:
     """Hold a result's reports to their formats: nothing in them is obeyed by a terminal, a browser or a runner."""
     for name, text in shown(outcome):
