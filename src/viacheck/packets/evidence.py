@@ -74,9 +74,9 @@ def packets_evidence(
 
 def _sighting(frame: Frame, probe: int, first_ns: int) -> dict[str, object]:
     """Return the fields of a sighting of one probe, with its time since the first."""
-    classified = frame.classified
+    received, classified = frame.received, frame.classified
     return {
-        "time": (frame.time_ns - first_ns) / 1e9,
+        "time": (received.time_ns - first_ns) / 1e9,
         "interface": frame.interface,
         "direction": frame.direction,
         "probe": probe,
@@ -86,7 +86,7 @@ def _sighting(frame: Frame, probe: int, first_ns: int) -> dict[str, object]:
         "destination": classified.destination,
         "source_mac": frame.source_mac,
         "destination_mac": frame.destination_mac,
-        "length": frame.length,
+        "length": received.length,
         "note": classified.note,
         "mtu": classified.mtu,
     }

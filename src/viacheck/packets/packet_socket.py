@@ -249,11 +249,10 @@ class _Buffers:
             OSError: EBADMSG when the kernel has not added the control messages that the socket asks for.
         """
         frames = memoryview(self._frames)
-        for place in range(count):
-            (received,) = _MESSAGE_FIELDS.unpack_from(self._messages, place * _MESSAGE_FIELDS.size)
-            (
-                protocol, packet_type, time_level, time_kind, seconds, nanoseconds, auxdata_level, auxdata_kind, length,
-            ) = _FACTS.unpack_from(self._facts, place * _FACTS.size)  # fmt: skip
+        messages, facts = _MESSAGE_FIELDS.iter_unpack(self._messages), _FACTS.iter_unpack(self._facts)
+        for place, (received,), (
+            protocol, packet_type, time_level, time_kind, seconds, nanoseconds, auxdata_level, auxdata_kind, length,
+        ) in zip(range(count), messages, facts, strict=False):  # fmt: skip
             if (time_level, time_kind, auxdata_level, auxdata_kind) != _EXPECTED_CONTROLS:
                 raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
             start = place * self._snap_length
