@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +19,11 @@ from viacheck.host.command import TIMED_OUT
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import PATH, child_of, read_line
 
-ROOTS_PATH = f"/usr/local/sbin:/usr/local/bin:{PATH}"
-"""The search path of root's shell on Debian."""
+ROOTS_ENVIRONMENT = {"PATH": f"/usr/local/sbin:/usr/local/bin:{PATH}", "HOME": "/root"}
+"""The environment of root's shell on Debian, as far as commands need it."""
+NSENTER = "/usr/bin/nsenter"
+SYSTEMDS_SOCKET = "/run/systemd/private"
+"""Where systemd listens for systemctl, from an early moment of the boot on."""
 REBOOTS, POWERS_OFF = -signal.SIGHUP, -signal.SIGINT
 """The signals that end unshare(1) when init has called reboot(2) in its process namespace (pid_namespaces(7))."""
 IS_RUNNING = ("systemctl", "is-system-running")
@@ -34,6 +36,8 @@ ENDED_WITHIN = 20.0
 INOTIFY_INSTANCES, INOTIFY_WITHIN = 12, 30.0
 """Inotify instances of a host that boots, and the seconds to wait until other hosts have ended that hold them. Where
 systemd, udevd or D-Bus gets none, the boot is degraded or never ends."""
+LOOK_AGAIN_AFTER = 0.002
+"""Seconds between two looks for systemd's socket; to ask systemctl each time would take a good part of the boot."""
 ASK_AGAIN_AFTER, ASK_AGAIN_WITHIN = 0.02, 10.0
 """Seconds from an answer about the boot to the next question, and from a question without an answer."""
 
@@ -92,7 +96,7 @@ class WholeHost:
         disk = f"/proc/{os.getpid()}/fd/{self._disk.mount_fd}"
         # unshare ends with the thread that started it, which is the namespace's worker, and init with unshare.
         argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--mount={disk}", "sh", "-ec", START, "sh", self._cgroup]
-        argv += [FIRST_PROCESS, LAYERS, sys.executable]
+        argv += [FIRST_PROCESS, LAYERS]
         self._process = self.host.call(
             lambda: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         )
@@ -103,11 +107,9 @@ class WholeHost:
         init = self.init
         self._set_root(f"/proc/{init}/root")
         self.host.enter_copy_of_mounts(f"/proc/{init}/ns/mnt", _show_machines_processes)
+        self.host.prefix = (NSENTER, "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup")
         # What this process has in its environment may break the host's own programs.
-        self.host.prefix = (
-            "nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup",
-            "env", "--ignore-environment", f"PATH={ROOTS_PATH}", "HOME=/root",
-        )  # fmt: skip
+        self.host.environment = ROOTS_ENVIRONMENT
 
     def has_booted(self) -> bool:
         """Return whether every job of the boot is done."""
@@ -120,8 +122,10 @@ class WholeHost:
             WholeHostFailed: the boot takes more than :data:`BOOTED_WITHIN`.
         """
         deadline = time.monotonic() + BOOTED_WITHIN
+        while not os.path.exists(f"{self.root}{SYSTEMDS_SOCKET}") and time.monotonic() < deadline:
+            time.sleep(LOOK_AGAIN_AFTER)
         while True:
-            # Until systemd has its socket, systemctl fails at once. It waits without end where it misses the signal.
+            # It waits without end where it misses the signal, and fails at once while systemd reads its units.
             answer = self.host.run([*IS_RUNNING, "--wait"], ASK_AGAIN_WITHIN)
             if answer.exit_code == TIMED_OUT:
                 answer = self.host.run(IS_RUNNING)
@@ -151,7 +155,7 @@ class WholeHost:
             code = self._process.wait(OFF_WITHIN)
         except subprocess.TimeoutExpired:
             raise WholeHostFailed(f"it has not shut down within {OFF_WITHIN:g} s") from None
-        self.host.prefix = ()
+        self.host.prefix, self.host.environment = (), None
         self._set_root(os.devnull)
         if code not in (REBOOTS, POWERS_OFF):
             raise WholeHostFailed(f"its init ended with exit code {code}")
