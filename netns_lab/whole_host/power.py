@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -40,6 +43,12 @@ LOOK_AGAIN_AFTER = 0.002
 """Seconds between two looks for systemd's socket; to ask systemctl each time would take a good part of the boot."""
 ASK_AGAIN_AFTER, ASK_AGAIN_WITHIN = 0.02, 10.0
 """Seconds from an answer about the boot to the next question, and from a question without an answer."""
+
+
+WRITTEN_BY_THE_WAY = ("/var/log/", "/var/lib/NetworkManager/")
+"""Folders of files that decide nothing at a boot: NetworkManager writes down when its profiles were last active."""
+DOCKERS_CONTAINERS = "containers/*/hostconfig.json"
+"""Docker's files with the restart policy of each container, below its folder. It writes them anew when it starts."""
 
 
 class WholeHostFailed(Exception):
@@ -137,6 +146,13 @@ class WholeHost:
                 raise WholeHostFailed(f"it has not booted within {BOOTED_WITHIN:g} s: {said}{self._shortage}")
             time.sleep(ASK_AGAIN_AFTER)
 
+    def files_on_disk(self) -> dict[str, str]:
+        """Return a digest of each file on the disk that no package has brought, by path, but not of logs and the like.
+
+        A file of a package that was removed is one of them.
+        """
+        return self._disk.call(_digests_of_disk)
+
     def goes_down(self) -> bool:
         """Return whether the host is off, or shutting down."""
         assert self._process is not None
@@ -221,6 +237,30 @@ def _make_disk(base: Path, files: Mapping[str, RootFile]) -> None:
         os.close(root)
     for path, file in files.items():
         file.write(Path(f"{LAYERS}/upper{path}"))
+
+
+def _digests_of_disk() -> dict[str, str]:
+    upper, engine = Path(LAYERS, "upper"), Path(LAYERS, "docker")
+    paths = {f"/{path.relative_to(upper)}": path for path in upper.rglob("*")}
+    digests = {
+        name: _digest(path)
+        for name, path in paths.items()
+        if not name.startswith(WRITTEN_BY_THE_WAY) and (path.is_symlink() or not path.is_dir())
+    }
+    for path in engine.glob(DOCKERS_CONTAINERS):
+        digests[f"/var/lib/docker/{path.relative_to(engine)}"] = str(json.loads(path.read_bytes())["RestartPolicy"])
+    return digests
+
+
+def _digest(path: Path) -> str:
+    """Return a digest of a file's mode and content, which may hold a secret."""
+    status = path.lstat()
+    content = b""
+    if stat.S_ISLNK(status.st_mode):
+        content = os.fsencode(os.readlink(path))
+    elif stat.S_ISREG(status.st_mode):
+        content = path.read_bytes()
+    return hashlib.sha256(b"%o " % status.st_mode + content).hexdigest()
 
 
 def _show_machines_processes() -> None:

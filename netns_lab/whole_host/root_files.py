@@ -115,8 +115,8 @@ ExecStart=-udevadm trigger --type=devices --subsystem-match=net --action=add
 _MANAGER = """\
 [Manager]
 DefaultTimeoutStopSec=5s
-# The engine is started again for each thing that it does in a container's namespaces. Go collects garbage a third of
-# the time of such a start, by its defaults.
+# The engine is started again for each thing that it does in a container's namespaces. By its defaults, Go spends a
+# quarter of each start on garbage.
 DefaultEnvironment=GOGC=400
 """
 _LINK_UNIT = f"""\
