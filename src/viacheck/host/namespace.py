@@ -41,6 +41,8 @@ class Namespace:
         self.mount_fd = mount_fd
         self.prefix: tuple[str, ...] = ()
         """The command that takes each command into further namespaces, which no thread of this process can enter."""
+        self.skips_prefix: Callable[[Sequence[str]], bool] = _never
+        """Returns whether a command does not need those further namespaces."""
         self.environment: Mapping[str, str] | None = None
         """The environment of each command; None for this process's, which may break programs of another root."""
         self.recorder: list[RecordedCommand] | None = None
@@ -147,7 +149,7 @@ class Namespace:
             stdin: the text of standard input, which is empty without it.
             kept: returns the part of the output that may be kept. Standard error, which may quote a secret, is dropped.
         """
-        command = (*self.prefix, *argv)
+        command = argv if self.skips_prefix(argv) else (*self.prefix, *argv)
         try:
             process = self.call(lambda: start(command, with_input=stdin is not None, environment=self.environment))
         except FileNotFoundError as error:
@@ -192,7 +194,7 @@ class Namespace:
         """Take another namespace's place, which must not be used further: a host that boots again is in a new one."""
         self.close()
         self.net_fd, self.mount_fd, self._worker = other.net_fd, other.mount_fd, other._worker
-        self.prefix, self.environment = other.prefix, other.environment
+        self.prefix, self.environment, self.skips_prefix = other.prefix, other.environment, other.skips_prefix
 
     def close(self) -> None:
         """Release the namespace; an anonymous namespace ends when nothing else holds it."""
@@ -208,6 +210,10 @@ class Namespace:
     def path(self) -> str:
         """Return a path to the network namespace that nsenter(1) and pyroute2 accept while this process lives."""
         return f"/proc/{os.getpid()}/fd/{self.net_fd}"
+
+
+def _never(_argv: Sequence[str]) -> bool:
+    return False
 
 
 def _enter_mounts(mount_fd: int | None) -> None:
