@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import signal
+import stat
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from netns_lab import cgroups
@@ -20,8 +22,11 @@ from viacheck.host.command import TIMED_OUT
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import PATH, child_of, read_line
 
-ROOTS_PATH = f"/usr/local/sbin:/usr/local/bin:{PATH}"
-"""The search path of root's shell on Debian."""
+ROOTS_ENVIRONMENT = {"PATH": f"/usr/local/sbin:/usr/local/bin:{PATH}", "HOME": "/root"}
+"""The environment of root's shell on Debian, as far as commands need it."""
+NSENTER = "/usr/bin/nsenter"
+SYSTEMDS_SOCKET = "/run/systemd/private"
+"""Where systemd listens for systemctl, from an early moment of the boot on."""
 REBOOTS, POWERS_OFF = -signal.SIGHUP, -signal.SIGINT
 """The signals that end unshare(1) when init has called reboot(2) in its process namespace (pid_namespaces(7))."""
 IS_RUNNING = ("systemctl", "is-system-running")
@@ -34,8 +39,16 @@ ENDED_WITHIN = 20.0
 INOTIFY_INSTANCES, INOTIFY_WITHIN = 12, 30.0
 """Inotify instances of a host that boots, and the seconds to wait until other hosts have ended that hold them. Where
 systemd, udevd or D-Bus gets none, the boot is degraded or never ends."""
+LOOK_AGAIN_AFTER = 0.002
+"""Seconds between two looks for systemd's socket; to ask systemctl each time would take a good part of the boot."""
 ASK_AGAIN_AFTER, ASK_AGAIN_WITHIN = 0.02, 10.0
 """Seconds from an answer about the boot to the next question, and from a question without an answer."""
+
+
+WRITTEN_BY_THE_WAY = ("/var/log/", "/var/lib/NetworkManager/")
+"""Folders of files that decide nothing at a boot: NetworkManager writes down when its profiles were last active."""
+DOCKERS_CONTAINERS = "containers/*/hostconfig.json"
+"""Docker's files with the restart policy of each container, below its folder. It writes them anew when it starts."""
 
 
 class WholeHostFailed(Exception):
@@ -92,7 +105,7 @@ class WholeHost:
         disk = f"/proc/{os.getpid()}/fd/{self._disk.mount_fd}"
         # unshare ends with the thread that started it, which is the namespace's worker, and init with unshare.
         argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--mount={disk}", "sh", "-ec", START, "sh", self._cgroup]
-        argv += [FIRST_PROCESS, LAYERS, sys.executable]
+        argv += [FIRST_PROCESS, LAYERS]
         self._process = self.host.call(
             lambda: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         )
@@ -103,11 +116,10 @@ class WholeHost:
         init = self.init
         self._set_root(f"/proc/{init}/root")
         self.host.enter_copy_of_mounts(f"/proc/{init}/ns/mnt", _show_machines_processes)
+        self.host.prefix = (NSENTER, "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup")
+        self.host.skips_prefix = _reads_the_network
         # What this process has in its environment may break the host's own programs.
-        self.host.prefix = (
-            "nsenter", "--target", str(init), "--mount", "--uts", "--ipc", "--pid", "--cgroup",
-            "env", "--ignore-environment", f"PATH={ROOTS_PATH}", "HOME=/root",
-        )  # fmt: skip
+        self.host.environment = ROOTS_ENVIRONMENT
 
     def has_booted(self) -> bool:
         """Return whether every job of the boot is done."""
@@ -120,8 +132,10 @@ class WholeHost:
             WholeHostFailed: the boot takes more than :data:`BOOTED_WITHIN`.
         """
         deadline = time.monotonic() + BOOTED_WITHIN
+        while not os.path.exists(f"{self.root}{SYSTEMDS_SOCKET}") and time.monotonic() < deadline:
+            time.sleep(LOOK_AGAIN_AFTER)
         while True:
-            # Until systemd has its socket, systemctl fails at once. It waits without end where it misses the signal.
+            # It waits without end where it misses the signal, and fails at once while systemd reads its units.
             answer = self.host.run([*IS_RUNNING, "--wait"], ASK_AGAIN_WITHIN)
             if answer.exit_code == TIMED_OUT:
                 answer = self.host.run(IS_RUNNING)
@@ -132,6 +146,13 @@ class WholeHost:
                 said = state or "systemd is silent"
                 raise WholeHostFailed(f"it has not booted within {BOOTED_WITHIN:g} s: {said}{self._shortage}")
             time.sleep(ASK_AGAIN_AFTER)
+
+    def files_on_disk(self) -> dict[str, str]:
+        """Return a digest of each file on the disk that no package has brought, by path, but not of logs and the like.
+
+        A file of a package that was removed is one of them.
+        """
+        return self._disk.call(_digests_of_disk)
 
     def goes_down(self) -> bool:
         """Return whether the host is off, or shutting down."""
@@ -151,7 +172,7 @@ class WholeHost:
             code = self._process.wait(OFF_WITHIN)
         except subprocess.TimeoutExpired:
             raise WholeHostFailed(f"it has not shut down within {OFF_WITHIN:g} s") from None
-        self.host.prefix = ()
+        self.host.prefix, self.host.environment = (), None
         self._set_root(os.devnull)
         if code not in (REBOOTS, POWERS_OFF):
             raise WholeHostFailed(f"its init ended with exit code {code}")
@@ -178,6 +199,14 @@ class WholeHost:
             assert self._process.stdout is not None
             self._process.stdout.close()
             self._process = None
+
+
+def _reads_the_network(argv: Sequence[str]) -> bool:
+    """Return whether a command asks the kernel about the network alone: the namespaces of the worker do for it.
+
+    An event and the state after it take hundreds of such commands, and nsenter(1) takes as long as each of them.
+    """
+    return (argv[0] == "ip" and "show" in argv) or argv[0].endswith("tables-nft-save")
 
 
 def _wait_for_inotify() -> str:
@@ -217,6 +246,30 @@ def _make_disk(base: Path, files: Mapping[str, RootFile]) -> None:
         os.close(root)
     for path, file in files.items():
         file.write(Path(f"{LAYERS}/upper{path}"))
+
+
+def _digests_of_disk() -> dict[str, str]:
+    upper, engine = Path(LAYERS, "upper"), Path(LAYERS, "docker")
+    paths = {f"/{path.relative_to(upper)}": path for path in upper.rglob("*")}
+    digests = {
+        name: _digest(path)
+        for name, path in paths.items()
+        if not name.startswith(WRITTEN_BY_THE_WAY) and (path.is_symlink() or not path.is_dir())
+    }
+    for path in engine.glob(DOCKERS_CONTAINERS):
+        digests[f"/var/lib/docker/{path.relative_to(engine)}"] = str(json.loads(path.read_bytes())["RestartPolicy"])
+    return digests
+
+
+def _digest(path: Path) -> str:
+    """Return a digest of a file's mode and content, which may hold a secret."""
+    status = path.lstat()
+    content = b""
+    if stat.S_ISLNK(status.st_mode):
+        content = os.fsencode(os.readlink(path))
+    elif stat.S_ISREG(status.st_mode):
+        content = path.read_bytes()
+    return hashlib.sha256(b"%o " % status.st_mode + content).hexdigest()
 
 
 def _show_machines_processes() -> None:

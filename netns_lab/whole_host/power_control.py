@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 from netns_lab import rtnetlink_batch
 from netns_lab.builder import QUIET_SYSCTLS, quick_neighbours, set_sysctls
@@ -43,7 +45,9 @@ class WholeHostPower:
             raise EventFailed("the host powered itself off instead of rebooting")
         # Nothing of the host can send any more, and a fence frame needs an interface that is up to prove it.
         for link, _cable, _other in self._cards():
-            rtnetlink_batch.send(host, [rtnetlink_batch.request("link", "set", index=link.index, state="up")])
+            # An event may have given the card another index.
+            index = host.call(partial(socket.if_nametoindex, link.name))
+            rtnetlink_batch.send(host, [rtnetlink_batch.request("link", "set", index=index, state="up")])
             lab.wait_for_carrier(link.name, present=True)
 
     def wait_until_off(self) -> bool:
@@ -114,6 +118,10 @@ class WholeHostPower:
         if agent_path(self._lab.host.namespace) is None:
             # Since Docker 26 the namespace of a container that cannot start is there for a moment.
             raise self._agent_away()
+
+    def files_for_next_boot(self) -> Mapping[str, str]:
+        """Return a digest of each file that the next boot finds on the disk, by path; without logs."""
+        return self._whole_host.files_on_disk()
 
     def _jobs(self) -> str:
         """Return what systemd is still starting, and which units wait for it."""

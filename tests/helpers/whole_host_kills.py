@@ -50,10 +50,11 @@ class KilledRun:
         options = f"--local --site {site} --allow-disruptive --events {event} --yes -q -k {check}"
         line = f"cd /root && exec sh viacheck.pyz {options} --report-dir killed"
         self._terminal, theirs = pty.openpty()
-        argv = [*lab.host.namespace.prefix, "setsid", "--ctty", "--wait", "sh", "-c", line]
+        host = lab.host.namespace
+        argv = [*host.prefix, "setsid", "--ctty", "--wait", "sh", "-c", line]
         # In the lab's namespace as every command; what it writes is read by nobody but the message of a failure.
-        self._process = lab.host.namespace.call(
-            lambda: subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs)
+        self._process = host.call(
+            lambda: subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=host.environment)
         )
         os.close(theirs)
         self._written = b""

@@ -68,9 +68,11 @@ class Clones:
         watch = Watch(target.host, self.judged.resolved.watchable, tokens)
         return HostUnderTest(target, target.agent, tokens, watch, own=True)
 
-    def carry_out(self, event: Event) -> DisruptionResult:
+    def carry_out(self, event: Event, *, ends_clone: bool = False) -> DisruptionResult:
         """Carry an event out on the shared clone."""
-        return self.shared.carry_out(lambda host: DisruptionRun(host, self.judged, event).result())
+        return self.shared.carry_out(
+            lambda host: DisruptionRun(host, self.judged, event).result(), ends_clone=ends_clone
+        )
 
     def close(self) -> None:
         """End the clone and the lab."""
@@ -97,6 +99,33 @@ def test_an_event_that_changes_something_beside_the_egress_ends_the_clone(clones
     assert clones.carry_out(SysctlSet(clones.built[-1])).survived(30)
     assert clones.carry_out(HARMLESS).survived(30)
     assert len(clones.built) == 3
+
+
+def test_no_event_happens_to_a_clone_that_an_event_has_ended(clones: Clones) -> None:
+    for ends_clone, built in ((False, 1), (True, 1), (False, 2)):
+        assert clones.carry_out(HARMLESS, ends_clone=ends_clone).survived(30)
+        assert len(clones.built) == built
+
+
+def test_rules_of_one_priority_in_another_order_are_no_failure_and_end_the_clone(
+    clones: Clones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = "ip rule add priority 990"
+    of_office, of_radio = (f"to 10.10.{network}.0/24 lookup main" for network in (40, 50))
+    build = clones._clone
+
+    def with_rules() -> HostUnderTest:
+        host = build()
+        assert host.target.host.run(["sh", "-ec", f"{add} {of_office}; {add} {of_radio}"]).ok
+        return host
+
+    monkeypatch.setattr(clones.shared, "_clone", with_rules)
+    assert clones.carry_out(HARMLESS).survived(30)
+    again = f"ip rule del priority 990 {of_office}; {add} {of_office}"
+    assert clones.carry_out(Typed(("sh", "-ec", again))).survived(30)
+    assert len(clones.built) == 1, "nothing is missing, so that no other clone has to show it"
+    assert clones.carry_out(HARMLESS).survived(30)
+    assert len(clones.built) == 2
 
 
 def test_what_fails_on_a_used_clone_is_judged_on_a_new_one(clones: Clones) -> None:

@@ -92,8 +92,10 @@ def _shell(lab: Lab, spec: LabSpec, command: list[str]) -> int:
         sys.stdout.flush()
     if lab.whole_host is not None:
         # Its commands do not get this process's environment.
-        kept = {"PATH": f"{SCRIPTS}:{HOST_PATH}", "PS1": prompt, "TERM": os.environ.get("TERM", "dumb")}
-        argv = ["env", *(f"{name}={value}" for name, value in kept.items()), *argv]
+        environment = {
+            **(lab.host.namespace.environment or {}), "PATH": f"{SCRIPTS}:{HOST_PATH}", "PS1": prompt,
+            "TERM": os.environ.get("TERM", "dumb"),
+        }  # fmt: skip
     else:
         lab.host.namespace.call(lambda: cover_folder(OWN_STATE))
     # Ctrl-C is for the program in the shell.

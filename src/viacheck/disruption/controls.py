@@ -7,7 +7,7 @@ live host after an event.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -181,6 +181,12 @@ class PowerControl(Protocol):
 
         Raises:
             EventFailed: the boot does not end.
+        """
+
+    def files_for_next_boot(self) -> Mapping[str, str]:
+        """Return what the next boot finds on the disk besides the files of packages: a digest of each file, by path.
+
+        Logs and what a manager counts by itself are left out.
         """
 
 

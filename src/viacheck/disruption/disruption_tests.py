@@ -40,15 +40,15 @@ AT_ONCE = 3
 """Events that happen beside each other, each to a clone of its own: they wait for most of their time."""
 SIDE_BY_SIDE = ("netns", "engine", "host")
 """Flavours of labs of which several clones run at once; a virtual machine takes too much memory."""
-CLONES_OF_THEIR_OWN: tuple[EventName, ...] = (
-    REBOOT, "netplan-apply", "device-change", "rename", "dhcp-renew", "address-change",
-)  # fmt: skip
-"""The events of a whole host that share no clone. A reboot ends what was changed and not written down, so that a fault
-may be gone with it; netplan adds rules of one priority in another order; the others give the host another device,
-router or address."""
+CLONES_OF_THEIR_OWN: tuple[EventName, ...] = ("netplan-apply", "dhcp-renew", "address-change")
+"""The events of a whole host that share no clone: netplan adds rules of one priority in another order, and the others
+give the host another router or address."""
 FIRST_ON_CLONE: tuple[EventName, ...] = ("networkd-reload",)
 """The events that come before all others on the clone that events share: a reload shows what changed in files that are
 not read yet, and a restart of the same program reads them."""
+LAST_ON_CLONE: tuple[EventName, ...] = ("rename", "device-change", REBOOT)
+"""The events that come after all others on that clone, in this order: the first two give the uplink another name and
+device, and a reboot ends what was changed and not written down."""
 WHOLE_HOSTS_AT_ONCE = 1
 """Of the events with a clone of their own: a whole host takes much memory, and the clone that events share runs too."""
 _OBSTACLES = {
@@ -126,7 +126,7 @@ class DisruptionTests:
     def _begin_all(self) -> None:
         missing = [event for event in self._expected if event not in self.results and event not in self._not_run]
         shared = [event for event in missing if self._shares_clone(event)]
-        shared.sort(key=lambda event: event not in FIRST_ON_CLONE)
+        shared.sort(key=_place_on_clone)
         own = [event for event in missing if event not in shared]
         at_once = WHOLE_HOSTS_AT_ONCE if self._is_whole_host else AT_ONCE
         for events, workers_at_once in ((own, at_once), (shared, 1)):
@@ -184,8 +184,10 @@ class DisruptionTests:
             raise EventNotApplicable("rule and route are typed by hand on purpose (egress.persist)")
         if (obstacle := self.target.obstacle_to(REBOOT)) is not None:
             raise EventNotPossible(obstacle)
-        if self.target.services.power is not None:
-            return self.run(_reboot)
+        if self._is_whole_host:
+            return self._shared_clone.carry_out(
+                lambda host: DisruptionRun(host, self.target, _reboot(host.target)).result(), ends_clone=True
+            )
         if self.target.services.rebooted is None:
             raise EventNotPossible("only labs of NAT whose host runs a network manager replay a boot")
         host = self._watched(self.target.services.rebooted())
@@ -289,6 +291,13 @@ def _undisturbed(
         return result
     text = f"not judged: during {event.title} something else acted, and this may be its effect: {'; '.join(effective)}"
     return EventNotRun(EventObstacle.DISTURBED, text)
+
+
+def _place_on_clone(event: EventName) -> int:
+    """Return the sort key of an event on the clone that events share."""
+    if event in LAST_ON_CLONE:
+        return 1 + LAST_ON_CLONE.index(event)
+    return -1 if event in FIRST_ON_CLONE else 0
 
 
 def _reboot(target: DisruptionTarget) -> Event:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,13 +63,19 @@ def present_environment() -> dict[str, str]:
     return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
 
 
-def start(argv: Sequence[str], *, with_input: bool = False) -> subprocess.Popen[bytes]:
+def start(
+    argv: Sequence[str], *, with_input: bool = False, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start a command in the calling thread's namespaces, with both streams captured.
 
-    Standard input is empty, or a pipe that :func:`finish` fills.
+    Args:
+        argv: the command.
+        with_input: standard input is a pipe that :func:`finish` fills, and not empty.
+        environment: the command's environment; None for this process's.
     """
     stdin = subprocess.PIPE if with_input else subprocess.DEVNULL
-    environment = {name: value for name, value in present_environment().items() if name != OWN_VARIABLE}
+    if environment is None:
+        environment = {name: value for name, value in present_environment().items() if name != OWN_VARIABLE}
     return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 

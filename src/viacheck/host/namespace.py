@@ -10,7 +10,7 @@ import datetime
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -41,6 +41,10 @@ class Namespace:
         self.mount_fd = mount_fd
         self.prefix: tuple[str, ...] = ()
         """The command that takes each command into further namespaces, which no thread of this process can enter."""
+        self.skips_prefix: Callable[[Sequence[str]], bool] = _never
+        """Returns whether a command does not need those further namespaces."""
+        self.environment: Mapping[str, str] | None = None
+        """The environment of each command; None for this process's, which may break programs of another root."""
         self.recorder: list[RecordedCommand] | None = None
         """The list to which every command that runs here is added; None while none is kept."""
         self._worker: ThreadPoolExecutor | None = None
@@ -145,8 +149,9 @@ class Namespace:
             stdin: the text of standard input, which is empty without it.
             kept: returns the part of the output that may be kept. Standard error, which may quote a secret, is dropped.
         """
+        command = argv if self.skips_prefix(argv) else (*self.prefix, *argv)
         try:
-            process = self.call(lambda: start((*self.prefix, *argv), with_input=stdin is not None))
+            process = self.call(lambda: start(command, with_input=stdin is not None, environment=self.environment))
         except FileNotFoundError as error:
             result = CommandResult(tuple(argv), NOT_FOUND, "", f"{error.filename}: {error.strerror}")
         else:
@@ -188,9 +193,8 @@ class Namespace:
     def become(self, other: Namespace) -> None:
         """Take another namespace's place, which must not be used further: a host that boots again is in a new one."""
         self.close()
-        self.net_fd, self.mount_fd, self.prefix, self._worker = (
-            other.net_fd, other.mount_fd, other.prefix, other._worker,
-        )  # fmt: skip
+        self.net_fd, self.mount_fd, self._worker = other.net_fd, other.mount_fd, other._worker
+        self.prefix, self.environment, self.skips_prefix = other.prefix, other.environment, other.skips_prefix
 
     def close(self) -> None:
         """Release the namespace; an anonymous namespace ends when nothing else holds it."""
@@ -206,6 +210,10 @@ class Namespace:
     def path(self) -> str:
         """Return a path to the network namespace that nsenter(1) and pyroute2 accept while this process lives."""
         return f"/proc/{os.getpid()}/fd/{self.net_fd}"
+
+
+def _never(_argv: Sequence[str]) -> bool:
+    return False
 
 
 def _enter_mounts(mount_fd: int | None) -> None:
