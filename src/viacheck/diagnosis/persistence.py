@@ -11,7 +11,7 @@ from viacheck.diagnosis.remedy import remedy_of
 from viacheck.model.config_entry import WrittenRoute, WrittenRule
 from viacheck.model.measurements import Measurements, ReplayResult
 from viacheck.model.result import FileEvidence, StateEvidence
-from viacheck.persistence import boot_files
+from viacheck.persistence import boot_files, crontabs
 from viacheck.persistence.assess import Persistence, assess_persistence, must_persist, table_names
 from viacheck.persistence.config_writer import PRIVATE, Recipe, config_change, recipe_for
 from viacheck.persistence.file_edit import Edit, in_diffs, new_file, replace_line
@@ -121,9 +121,12 @@ def _stanza(persistence: Persistence) -> Iterator[FileEvidence]:
 def _at_boot(resolved: ResolvedIntent, persistence: Persistence) -> str:
     """Say that the route comes back at boot, but not with its interface."""
     places = ", ".join(map(str, persistence.at_boot_only))
+    kept = "so a reboot keeps it"
+    if any(crontabs.is_crontab(place.path) for place in persistence.at_boot_only):
+        kept = f"and cron waits for no interface: a reboot keeps it only if {resolved.uplink} has its address by then"
     return (
-        f"{places} sets the route at boot, so a reboot keeps it; the kernel removes it when {resolved.uplink} goes "
-        "down, and nothing sets it again when it comes up"
+        f"{places} sets the route at boot, {kept}; the kernel removes it when {resolved.uplink} goes down, and nothing "
+        "sets it again when it comes up"
     )
 
 
