@@ -7,6 +7,7 @@ host; a bare namespace stands for the agent's container.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from netns_lab.builder import build
@@ -16,13 +17,16 @@ from netns_lab.lab import Lab
 from netns_lab.lab_specs import LabSpec, ReplicaSpec
 from netns_lab.plan import AGENT_PATH
 from netns_lab.reboot import rebooted_plan
+from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.whole_host.power_control import WholeHostPower
 from viacheck.analysis.replica_diff import differences
+from viacheck.disruption.controls import NoClone
 from viacheck.disruption.replica_events import obstacle
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
 from viacheck.targets.base import Services
 from viacheck.targets.namespace_target import NamespaceTarget
+from viacheck.targets.specs import TargetNotOpened, TargetUnavailable
 
 DIFFERENCES_SHOWN = 30
 _OF_THE_ENGINE = ("engine", "container")
@@ -44,10 +48,10 @@ class LabTarget(NamespaceTarget):
                 proc=engine.proc if engine is not None else "/proc",
                 gateways=_gateways(lab),
                 control=NetnsLabControl(lab),
-                clone=spec.open,
+                clone=lambda: _clone(spec.open),
                 power=WholeHostPower(lab, lab.whole_host) if lab.whole_host is not None else None,
                 side_events=lab.whole_host is not None,
-                rebooted=(lambda: LabTarget(spec, build(rebooted_plan(lab)))) if reboots else None,
+                rebooted=(lambda: _clone(lambda: LabTarget(spec, build(rebooted_plan(lab))))) if reboots else None,
             ),
         )  # fmt: skip
         self.agent_name = spec.agent or None
@@ -70,7 +74,7 @@ class ReplicaTarget(NamespaceTarget):
         super().__init__(
             spec.id, "lab", lab.plan.intent, lab.host.namespace, title=lab.plan.title, flavour="netns",
             services=Services(
-                gateways=_gateways(lab), control=NetnsLabControl(lab), clone=spec.open, side_events=True
+                gateways=_gateways(lab), control=NetnsLabControl(lab), clone=lambda: _clone(spec.open), side_events=True
             ),
         )  # fmt: skip
         self.notes += notes_of(lab)
@@ -134,6 +138,18 @@ class ReplicaTarget(NamespaceTarget):
             link_watchers=self._source.link_watchers,
             firewalld_runs=self._source.firewalld_runs,
         )
+
+
+def _clone(build_clone: Callable[[], NamespaceTarget]) -> NamespaceTarget:
+    """Return a clone of a lab for an event.
+
+    Raises:
+        NoClone: it cannot be built; a whole host, for example, did not boot in time.
+    """
+    try:
+        return build_clone()
+    except (LabBuildError, TargetNotOpened, TargetUnavailable) as error:
+        raise NoClone(f"the lab's clone for the event cannot be built: {error}") from error
 
 
 def _gateways(lab: Lab) -> dict[str, Namespace]:

@@ -56,6 +56,21 @@ def no_post_up(lab: Lab) -> None:
     lab.host.write(INTERFACES, interfaces(loopback=(), uplink=()))
 
 
+@fault("rule-beside-without-priority", "The rules were typed by hand, and the stanza adds another without a priority",
+       on=SCENARIO, breaks={
+           "NOT_PERSISTENT": {"PERSIST-01", "FLAP-03", "FLAP-08"},
+           "RULES_ACCUMULATE": {"PERSIST-02"},
+           "LEAK_WHILE_DOWN": {"FLAP-06"},
+       }, diagnosis="NOT_PERSISTENT")  # fmt: skip
+def rule_beside_without_priority(lab: Lab) -> None:
+    lab.host.ip("rule", "add", "priority", "32765", "from", AGENT_SUBNET, "lookup", "201")
+    # ip-rule(8) takes 'table' for 'lookup'. The table has a route, so that the packets would leave by it.
+    lab.host.ip("route", "add", "default", "via", "10.10.40.1", "dev", "eth0", "table", "201")
+    other = f"post-up ip rule add from {AGENT_SUBNET} table 201"
+    route = "post-up ip route replace default via 10.10.40.1 dev eth0 table 201"
+    lab.host.write(INTERFACES, interfaces(loopback=BACKSTOP, uplink=(route, other, *UPLINK_ROUTE)))
+
+
 @fault("no-link-hook", "No link watcher restores the route after a link flap", on=SCENARIO,
        breaks={"FLAP-01", "FLAP-10"}, diagnosis="ROUTE_NOT_RESTORED")  # fmt: skip
 def no_link_hook(lab: Lab) -> None:

@@ -18,7 +18,7 @@ from viacheck.host import persistence_files, pipework_files
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.persistence.boot_files import UNIT_FOLDERS
-from viacheck.persistence.pipework import CRON_FOLDERS, CRONTAB
+from viacheck.persistence.crontabs import CRON_FOLDERS, CRONTAB
 from viacheck.persistence.pipework_line import PROGRAM
 
 _TABLE_FOLDERS = ("/etc/iproute2", "/usr/share/iproute2")

@@ -26,10 +26,10 @@ from netns_lab.whole_host.base_root import BaseRoot
 from netns_lab.whole_host.boot_losses import restore_what_the_boot_lost
 from netns_lab.whole_host.copied_files import CopiedFiles, copied_files
 from netns_lab.whole_host.docker_service import DockerService
-from netns_lab.whole_host.host_lab import failed_units
 from netns_lab.whole_host.networkd_service import NetworkdService
 from netns_lab.whole_host.power import WholeHost, WholeHostFailed
 from netns_lab.whole_host.root_files import RootFile, root_files
+from netns_lab.whole_host.unit_states import failed_units
 from viacheck.disruption.events import NETWORKD_SERVICE
 from viacheck.model.intent import Intent, PipeworkStaticAttach
 from viacheck.model.snapshot import DockerContainer, DockerNetwork, Link, NetworkState, Snapshot

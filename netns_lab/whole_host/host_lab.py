@@ -18,6 +18,7 @@ from netns_lab.whole_host.docker_service import DockerService
 from netns_lab.whole_host.networkd_service import NetworkdService
 from netns_lab.whole_host.power import WholeHost, WholeHostFailed
 from netns_lab.whole_host.root_files import RootFile, root_files
+from netns_lab.whole_host.unit_states import failed_units
 from viacheck.host.namespace import Namespace
 
 NOTE = (
@@ -94,9 +95,3 @@ def agent_path(host: Namespace) -> str | None:
             return []
 
     return next((f"{SANDBOXES}/{name}" for name in host.call(look)), None)
-
-
-def failed_units(host: Namespace) -> str:
-    """Return the names of the units that failed, as systemd lists them."""
-    listing = host.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).stdout
-    return ", ".join(line.split()[0] for line in listing.splitlines()) or "none that systemd still lists"

@@ -17,6 +17,7 @@ from pathlib import Path
 from netns_lab import cgroups
 from netns_lab.whole_host.first_process import ENGINE_FOLDERS, FIRST_PROCESS, LAYERS, READY, START
 from netns_lab.whole_host.root_files import RootFile
+from netns_lab.whole_host.unit_states import unfinished_jobs
 from viacheck.host import syscalls
 from viacheck.host.command import TIMED_OUT
 from viacheck.host.namespace import Namespace
@@ -143,8 +144,9 @@ class WholeHost:
             if state in BOOTED:
                 return state
             if time.monotonic() > deadline:
-                said = state or "systemd is silent"
-                raise WholeHostFailed(f"it has not booted within {BOOTED_WITHIN:g} s: {said}{self._shortage}")
+                raise WholeHostFailed(
+                    f"the boot is not complete after {BOOTED_WITHIN:g} s: {unfinished_jobs(self.host)}{self._shortage}"
+                )
             time.sleep(ASK_AGAIN_AFTER)
 
     def files_on_disk(self) -> dict[str, str]:

@@ -14,9 +14,10 @@ from netns_lab.builder import QUIET_SYSCTLS, quick_neighbours, set_sysctls
 from netns_lab.control import plug_in
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.plan import HOST, Cable
-from netns_lab.whole_host.host_lab import agent_path, failed_units
+from netns_lab.whole_host.host_lab import agent_path
 from netns_lab.whole_host.power import WholeHost, WholeHostFailed
-from viacheck.disruption.controls import EventFailed
+from netns_lab.whole_host.unit_states import failed_units, unfinished_jobs
+from viacheck.disruption.controls import EventFailed, HostNotBack
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.model.snapshot import Link
 
@@ -24,8 +25,6 @@ LOOK_AGAIN_AFTER = 0.002
 """Seconds: as soon as the agent is there, its packets count."""
 AGENT_WITHIN = 60.0
 """Seconds from power-on: less than an event may take."""
-UNINVOLVED = ("console-getty", "getty", "systemd-")
-"""Units that wait for the end of every boot."""
 STATE_AGAIN_AFTER = 0.5
 """Seconds between two questions whether the boot is complete."""
 
@@ -42,7 +41,7 @@ class WholeHostPower:
         lab, host = self._lab, self._lab.host.namespace
         host.run(["systemctl", "reboot"])
         if not self.wait_until_off():
-            raise EventFailed("the host powered itself off instead of rebooting")
+            raise HostNotBack("the host powered itself off instead of rebooting")
         # Nothing of the host can send any more, and a fence frame needs an interface that is up to prove it.
         for link, _cable, _other in self._cards():
             # An event may have given the card another index.
@@ -54,12 +53,12 @@ class WholeHostPower:
         """Return when the host's last process has ended: True if it asked to be powered on again.
 
         Raises:
-            EventFailed: it does not end, or was killed.
+            HostNotBack: it does not end, or was killed.
         """
         try:
             again = self._whole_host.wait_until_off()
         except WholeHostFailed as error:
-            raise EventFailed(str(error)) from error
+            raise HostNotBack(str(error)) from error
         if self._lab.engine is not None:
             self._lab.engine.close()
         self._lab.machines.pop(self._lab.plan.agent.name).namespace.close()
@@ -83,13 +82,14 @@ class WholeHostPower:
         try:
             self._whole_host.power_on()
         except WholeHostFailed as error:
-            raise EventFailed(str(error)) from error
+            raise HostNotBack(str(error)) from error
 
     def wait_for_agent(self) -> Namespace:
         """Return the agent's namespace as soon as the engine has made it, before the container has its interface.
 
         Raises:
-            EventFailed: the host has booted, and the engine did not start the container; or it does not boot in time.
+            EventFailed: the host has booted, and the engine did not start the container.
+            HostNotBack: the boot is not over in time: the agent may still come.
         """
         host, pause, next_state = self._lab.host.namespace, threading.Event(), time.monotonic() + STATE_AGAIN_AFTER
         booted, deadline = False, time.monotonic() + AGENT_WITHIN
@@ -101,7 +101,7 @@ class WholeHostPower:
             if booted:
                 raise self._agent_away()
             if time.monotonic() > deadline:
-                raise EventFailed(f"the boot is not complete after {AGENT_WITHIN:g} s: {self._jobs()}")
+                raise HostNotBack(f"the boot is not complete after {AGENT_WITHIN:g} s: {unfinished_jobs(host)}")
             if time.monotonic() > next_state:
                 booted = self._whole_host.has_booted()
                 next_state = time.monotonic() + STATE_AGAIN_AFTER
@@ -112,7 +112,7 @@ class WholeHostPower:
         try:
             state = self._whole_host.wait_until_booted()
         except WholeHostFailed as error:
-            raise EventFailed(str(error)) from error
+            raise HostNotBack(str(error)) from error
         if state != "running":
             self._lab.notes.append(f"units that failed at a boot: {failed_units(self._lab.host.namespace)}")
         if agent_path(self._lab.host.namespace) is None:
@@ -122,16 +122,6 @@ class WholeHostPower:
     def files_for_next_boot(self) -> Mapping[str, str]:
         """Return a digest of each file that the next boot finds on the disk, by path; without logs."""
         return self._whole_host.files_on_disk()
-
-    def _jobs(self) -> str:
-        """Return what systemd is still starting, and which units wait for it."""
-        listing = self._lab.host.namespace.run(["systemctl", "list-jobs", "--plain", "--no-legend"]).stdout
-        by_state: dict[str, list[str]] = {}
-        for _job, unit, _type, state, *_rest in map(str.split, listing.splitlines()):
-            if unit.endswith(".service") and not unit.startswith(UNINVOLVED):
-                by_state.setdefault(state, []).append(unit)
-        texts = [f"{', '.join(sorted(units))} {state}" for state, units in sorted(by_state.items())]
-        return "; ".join(texts) or "systemd lists no job"
 
     def _agent_away(self) -> EventFailed:
         """Return why the container does not run after the boot, with the engine's own words if it has any."""

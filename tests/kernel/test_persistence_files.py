@@ -112,6 +112,31 @@ def test_unexpected_files(collected: dict[str, HostFile]) -> None:
     assert "CANARY" not in bad.error
 
 
+CRON_D, CRON_SCRIPT = "/etc/cron.d/agent", "/opt/agent/rules"
+RULE = "ip rule add from 172.17.0.0/16 lookup 200"
+
+
+@pytest.mark.parametrize(
+    "collected",
+    [(
+        {
+            CRON_D: f"@reboot root {CRON_SCRIPT} CANARY\n",
+            "/etc/cron.d/backup": "@reboot root /usr/bin/backup CANARY\n",
+            "/etc/crontab": f"TOKEN=CANARY\n@reboot root {RULE}\n17 * * * * root ip rule show\n",
+            "/run/systemd/system/cron.service": "[Service]\n",
+        },
+        {"/etc/systemd/system/multi-user.target.wants/cron.service": "/run/systemd/system/cron.service"},
+    )],
+    indirect=True,
+)  # fmt: skip
+def test_crontabs_that_change_routing_at_boot(collected: dict[str, HostFile]) -> None:
+    assert {path for path in collected if "cron" in path} == {
+        "/etc/crontab", "/run/systemd/system/cron.service",
+        "/etc/systemd/system/multi-user.target.wants/cron.service",
+    }  # fmt: skip
+    assert collected["/etc/crontab"].text == f"\n@reboot root {RULE}\n\n"
+
+
 UNIT_LINK = "/etc/systemd/system/multi-user.target.wants/networking.service"
 
 

@@ -9,19 +9,22 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fixtures.check_runner import CheckRunner
 from netns_lab import cgroups
 from netns_lab.lab import Lab, LabMachine
 from netns_lab.lab_specs import LabSpec, Script, parse_labs
 from netns_lab.lab_targets import LabTarget
 from netns_lab.open_lab import open_lab
+from netns_lab.whole_host import power, power_control
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
-from netns_lab.whole_host.host_lab import failed_units
 from netns_lab.whole_host.host_requirements import missing_for
+from netns_lab.whole_host.unit_states import failed_units
 from reports.run_diff import differences
 from tests.helpers.disruptions import carried_out, not_run, through
 from tests.helpers.front_door import Finished, by_check, run_once, severity, sub_command, viacheck
@@ -31,6 +34,7 @@ from tests.helpers.process_plugin import PLUGIN, WRITTEN_TO, ran_by_process
 from tests.helpers.processes import descendants
 from viacheck.analysis.disruption_text import disruption_text
 from viacheck.disruption.disruption_tests import DisruptionTests
+from viacheck.installation import CHECKS
 from viacheck.model.intent import FIREWALL_RELOADS, SIDE_EVENTS
 from viacheck.model.intent_draft import draft
 from viacheck.model.intent_file import parse_intent
@@ -114,27 +118,67 @@ def test_the_disk_outlives_a_boot_and_nothing_else_does(tmp_path: Path) -> None:
         lab.host.write("/run/lost", "")
         lab.host.ip("rule", "add", "priority", "7", "from", "10.99.0.0/16", "lookup", "201")
         before = boots(lab)
-        power = spec.target_of(lab, ends_lab=False).services.power
-        assert power is not None
+        control = spec.target_of(lab, ends_lab=False).services.power
+        assert control is not None
         assert lab.engine is not None
-        files = power.files_for_next_boot()
+        files = control.files_for_next_boot()
         assert {"/root/kept", "/etc/machine-id"} <= files.keys()
         lab.engine.containers.set_restart_policy(lab.agent_container, "no")
-        (changed_file,) = (path for path, digest in power.files_for_next_boot().items() if files.get(path) != digest)
+        (changed_file,) = (path for path, digest in control.files_for_next_boot().items() if files.get(path) != digest)
         assert changed_file.startswith("/var/lib/docker/containers/")
         lab.engine.containers.set_restart_policy(lab.agent_container, "unless-stopped")
-        power.reboot()
-        power.plug_in()
-        power.power_on()
-        lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, power.wait_for_agent())
-        power.wait_until_booted()
+        control.reboot()
+        control.plug_in()
+        control.power_on()
+        lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, control.wait_for_agent())
+        control.wait_until_booted()
         # What a boot draws or counts anew, such as MAC addresses, is no difference to 'viacheck diff'.
         assert differences(state, saved(changed, lab)) == []
-        assert power.files_for_next_boot() == files
+        assert control.files_for_next_boot() == files
         assert lab.host.run("ls", "/root").stdout == "kept\n"
         assert "lost" not in lab.host.run("ls", "/run").stdout
         assert lab.host.namespace.run(["ip", "rule", "show", "priority", "7"]).stdout == ""
         assert boots(lab) == before + 1
+
+
+SURVIVAL = (str(CHECKS / "test_survival.py"),)
+NO_CLONE = "the lab's clone for the event cannot be built"
+HANGING_UNIT = """\
+[Unit]
+Before=docker.service
+[Service]
+Type=oneshot
+TimeoutStartSec=infinity
+ExecStart=sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def test_a_host_that_is_still_booting_is_no_verdict_on_its_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bounds are shortened, and the boot is a real one that hangs in a unit."""
+    (spec,) = parse_labs(NETWORKD)
+    unit = "/etc/systemd/system/hangs.service"
+    script = f"cat >{unit} <<'END'\n{HANGING_UNIT}END\nsystemctl --quiet enable hangs.service\n"
+    spec = spec.with_scripts(Script("hang.sh", script, str(tmp_path)))
+    with contextlib.closing(spec.open()) as target, monkeypatch.context() as bounds:
+        bounds.setattr(power, "BOOTED_WITHIN", 0.0)
+        bounds.setattr(power, "ASK_AGAIN_WITHIN", 0.01)
+        (restart,) = CheckRunner(SURVIVAL, frozenset({"FLAP-09"}))(target, tmp_path)
+        assert restart.verdict is Verdict.INCONCLUSIVE
+        assert restart.observed.startswith(f"{NO_CLONE}: lab {NETWORKD}: the boot is not complete after 0 s: ")
+        assert "\n" not in restart.observed
+        # Its own next boot is the one that hangs.
+        target.services = replace(target.services, clone=lambda: target)
+        bounds.setattr(power_control, "AGENT_WITHIN", 5.0)
+        (reboot,) = CheckRunner(SURVIVAL, frozenset({"FLAP-08"}))(target, tmp_path)
+    assert reboot.verdict is Verdict.INCONCLUSIVE
+    assert reboot.diagnosis is None
+    assert reboot.observed.startswith("a reboot: the boot is not complete after 5 s: ")
+    assert "docker.service" in reboot.observed
+    assert "hangs.service" in reboot.observed
 
 
 def saved(spec: LabSpec, lab: Lab) -> RunResult:

@@ -24,6 +24,10 @@ UNIT_BY_SHELL = f"[Service]\nType=oneshot\nExecStart=-/bin/sh -c '{RULE}; {ROUTE
 BY_SCRIPT = "[Service]\nExecStart=/usr/local/sbin/wlan-rt.sh wlan0\n"
 BEFORE = "[Unit]\nBefore={}\n"
 PRE = "[Unit]\nWants=network-pre.target\nBefore=network-pre.target shutdown.target\n"
+CRON_D, ROOTS = "/etc/cron.d/agent", "/var/spool/cron/crontabs/root"
+CRON_UNIT = ("/lib/systemd/system/cron.service", "", 0o644)
+CRON_WANTS = ("/etc/systemd/system/multi-user.target.wants/cron.service", "", 0o644)
+CRON_MASKED = ("/etc/systemd/system/cron.service", "", 0o644)
 WANTS = "/etc/systemd/system/multi-user.target.wants/wlan-rt.service"
 DEVICE_WANTS = "/etc/systemd/system/sys-subsystem-net-devices-wlan0.device.wants/wlan-rt.service"
 
@@ -111,6 +115,24 @@ MANAGED = ("/etc/network/interfaces", STATIC, 0o644)
         (files(a=MANAGED, b=("/etc/networkd-dispatcher/routable.d/50-wlan", SCRIPT, 0o755)), True, False),
         (files(a=MANAGED, b=("/etc/networkd-dispatcher/routable.d/50-wlan", SCRIPT, 0o644)), False, False),
         (files(a=MANAGED, b=("/etc/networkd-dispatcher/off.d/50-wlan", SCRIPT, 0o755)), False, False),
+        (files(a=MANAGED, b=(CRON_D, f"@reboot root sleep 9; {RULE}; {ROUTE}\n", 0o644)), True, True),
+        (files(a=MANAGED, b=("/etc/crontab", f"@reboot root {RULE}\n@reboot root {ROUTE}\n", 0o644)), True, True),
+        (files(a=MANAGED, b=(ROOTS, f"SHELL=/bin/sh\n@reboot {RULE} && {ROUTE}\n", 0o600)), True, True),
+        (
+            files(
+                a=MANAGED, b=(CRON_D, "@reboot root /usr/local/sbin/wlan-rt.sh >/dev/null\n", 0o644),
+                c=("/usr/local/sbin/wlan-rt.sh", SCRIPT, 0o755),
+            ),
+            True, True,
+        ),
+        (files(a=MANAGED, b=(CRON_D, f"@reboot root {RULE}; {ROUTE}\n", 0o644), c=CRON_UNIT, d=CRON_WANTS), True, True),
+        (files(a=MANAGED, b=(CRON_D, f"@reboot root {RULE}; {ROUTE}\n", 0o644), c=CRON_UNIT), False, False),
+        (files(a=MANAGED, b=(CRON_D, f"@reboot root {RULE}; {ROUTE}\n", 0o644), c=CRON_MASKED), False, False),
+        (files(a=MANAGED, b=(CRON_D, f"@reboot root {RULE}; {ROUTE}\n", 0o666)), False, False),
+        (files(a=MANAGED, b=(f"{CRON_D}.cron", f"@reboot root {RULE}; {ROUTE}\n", 0o644)), False, False),
+        (files(a=MANAGED, b=(CRON_D, f"@reboot root {RULE}; {ROUTE}", 0o644)), False, False),
+        (files(a=MANAGED, b=(CRON_D, f"@reboot nobody {RULE}; {ROUTE}\n", 0o644)), False, False),
+        (files(a=MANAGED, b=(CRON_D, f"@daily root {RULE}; {ROUTE}\n", 0o644)), False, False),
         (
             files(
                 b=("/etc/sysconfig/network-scripts/rule-wlan0", RULE.removeprefix("ip rule add "), 0o644),
@@ -215,3 +237,33 @@ def test_a_called_script_is_corrected_as_a_script() -> None:
     assert cause is not None
     assert cause.code == "NOT_IDEMPOTENT"
     assert "post-up" not in "\n".join(cause.remedy.lines)
+
+
+def test_a_route_that_cron_sets_may_come_too_early() -> None:
+    """Seen in real boots: cron and ifupdown start beside each other, and either may be first."""
+    host = files(a=MANAGED, b=(CRON_D, f"@reboot root {RULE}; {ROUTE}\n", 0o644))
+    cause = diagnose("PERSIST-01", resolved(host), Measurements())
+    assert cause is not None
+    assert cause.sentence.startswith(
+        f"{CRON_D}:1 sets the route at boot, and cron waits for no interface: a reboot keeps it only if wlan0 has its "
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "reason"),
+    [
+        (CRON_D, {"c": CRON_UNIT}, "cron.service is not enabled"),
+        (CRON_D, {"c": CRON_MASKED}, "cron.service is masked"),
+        (f"{CRON_D}.cron", {}, "cron reads no file of such a name: letters, digits, '_' and '-' alone"),
+    ],
+)
+def test_why_cron_runs_no_line_is_evidence(path: str, more: dict[str, tuple[str, str, int]], reason: str) -> None:
+    host = files(a=MANAGED, b=(path, f"@reboot root {RULE}; {ROUTE}\n", 0o644), **more)
+    assert [why for place, why in assess_persistence(resolved(host)).ineffective if place.path == path] == [reason]
+
+
+def test_a_host_without_cron_runs_no_crontab() -> None:
+    host = files(a=MANAGED, b=(CRON_D, f"@reboot root {RULE}; {ROUTE}\n", 0o644))
+    persistence = assess_persistence(resolved((*host, HostFile(path=CRON_MASKED[0], exists=False))))
+    assert not persistence.holds
+    assert [why for _place, why in persistence.ineffective] == ["cron is not installed"]

@@ -88,11 +88,21 @@ network:
       routing-policy: [{from: 172.17.0.0/16, CANARY: CANARY, table: 200}, CANARY]
       dhcp4: &CANARY true
 """
+CRONTAB = """# CANARY
+TOKEN=CANARY
+MAILTO=CANARY@example.org
+@reboot CANARY curl CANARY; ip rule add from 172.17.0.0/16 table 200 # CANARY
+@reboot root curl CANARY
+* * * * * root CANARY
+@reboot root /opt/x CANARY%CANARY
+"""
 PROFILE = "/etc/NetworkManager/system-connections/x"
 FILES = {
     "/etc/network/interfaces": INTERFACES,
     "/etc/rc.local": SCRIPT,
     "/etc/network/if-up.d/agent": SCRIPT,
+    "/etc/cron.d/agent": CRONTAB,
+    "/var/spool/cron/crontabs/root": "@reboot TOKEN=CANARY x\n@reboot ip rule add table 200 && CANARY\n",
     "/etc/NetworkManager/dispatcher.d/agent": SCRIPT,
     "/etc/systemd/network/x.network": NETWORK,
     "/etc/systemd/network/x.network.d/y.conf": NETWORK,

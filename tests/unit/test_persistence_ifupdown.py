@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.persistence_hosts import host_file, recorded, resolved
+from tests.helpers.persistence_hosts import TYPED, host_file, recorded, resolved
 from viacheck.diagnosis.persistence import not_written_down
 from viacheck.model.measurements import Measurements
 from viacheck.model.result import FileEvidence
-from viacheck.model.snapshot import HostFile
+from viacheck.model.snapshot import HostFile, Rule
 from viacheck.persistence import ifupdown
 from viacheck.persistence.assess import assess_persistence
 from viacheck.persistence.manager_config import PREDEFINED_TABLES
@@ -126,6 +127,45 @@ def test_the_remedy_corrects_and_its_rollback_restores(tmp_path: Path, text: str
     assert mended.holds, (mended.missing, copy.read_text())
     run(cause.remedy.rollback_lines)
     assert copy.read_text().rstrip("\n") == text.rstrip("\n")
+
+
+OTHER = "post-up ip rule add from 172.17.0.0/16 table 201"
+
+
+@pytest.mark.parametrize(
+    ("line", "priority", "written"),
+    [
+        (OTHER, 32764, "post-up ip rule add priority 32764 from 172.17.0.0/16 table 201 2>/dev/null || true"),
+        (OTHER, None, "post-up ip rule add priority 1001 from 172.17.0.0/16 table 201 2>/dev/null || true"),
+        (f"{OTHER} || true", 32764, "post-up ip rule add priority 32764 from 172.17.0.0/16 table 201"),
+        (OTHER, 900, None),
+        ("post-up ip rule add from 172.18.0.0/16 table 201", None, None),
+        ("post-up ip rule add priority 2000 from 172.17.0.0/16 table 201", 2000, None),
+        ("pre-down ip rule add from 172.17.0.0/16 table 201", None, None),
+    ],
+    ids=["present", "not present", "tolerated", "first now too", "of others", "with priority", "going down"],
+)
+def test_a_rule_without_priority_gets_one_behind_the_added_rule(
+    line: str, priority: int | None, written: str | None
+) -> None:
+    """The kernel would put it before every rule that is there when its line runs."""
+    text = BOTH.replace(RULE, f"    {line}\n")
+    present = Rule(family=4, priority=priority or 0, source="172.17.0.0/16", table=201, protocol="boot")
+    typed = replace(TYPED, priority=1000)
+    host = resolved({INTERFACES: text}, rules=(typed, present) if priority else (typed,))
+    (cause,) = not_written_down(host, Measurements())
+    added = [row.removeprefix("+    ") for row in cause.remedy.lines[0].splitlines() if row.startswith("+    ")]
+    assert any(row.startswith("post-up ip rule add priority 1000 ") for row in added), added
+    beside = [row for row in added if "201" in row]
+    assert len(beside) == (written is not None)
+    assert all(row.startswith(str(written)) for row in beside)
+    assert ("adds a rule without a priority" in cause.sentence) == (written is not None)
+
+
+def test_a_line_that_does_more_than_add_such_a_rule_is_left_to_a_person() -> None:
+    text = BOTH.replace(RULE, "    post-up ip rule add from 172.17.0.0/16 table 201; logger added\n")
+    (cause,) = not_written_down(resolved({INTERFACES: text}), Measurements())
+    assert cause.decision == f"give the rule of {INTERFACES}:5 a priority above 1000"
 
 
 def test_files_that_source_themselves_is_reported() -> None:

@@ -85,7 +85,9 @@ def lease_not_renewed(resolved: ResolvedIntent, measurements: Measurements) -> I
 
 def agent_did_not_come_back(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
     """Find that the agent's container does not run after a restart."""
-    failed = _disruptions(measurements, lambda result: result.failure and result.event not in LEASE_EVENTS)
+    failed = _disruptions(
+        measurements, lambda result: result.failure and not result.host_away and result.event not in LEASE_EVENTS
+    )
     container = resolved.intent.agent.container
     if not failed or container is None:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
@@ -11,12 +11,14 @@ from viacheck.diagnosis.remedy import remedy_of
 from viacheck.model.config_entry import WrittenRoute, WrittenRule
 from viacheck.model.measurements import Measurements, ReplayResult
 from viacheck.model.result import FileEvidence, StateEvidence
-from viacheck.persistence.assess import Persistence, assess_persistence, must_persist
-from viacheck.persistence.config_writer import PRIVATE, config_change, recipe_for
+from viacheck.persistence import boot_files, crontabs
+from viacheck.persistence.assess import Persistence, assess_persistence, must_persist, table_names
+from viacheck.persistence.config_writer import PRIVATE, Recipe, config_change, recipe_for
 from viacheck.persistence.file_edit import Edit, in_diffs, new_file, replace_line
 from viacheck.persistence.finding import Finding
 from viacheck.persistence.lint import findings_of, replay_findings
 from viacheck.persistence.manager_config import OWN_NAMES
+from viacheck.persistence.unordered_rules import UnorderedRule, unordered_rules
 
 _ALSO_AFFECTS = {
     "NOT_PERSISTENT": frozenset({"FLAP-03", "FLAP-08", "FLAP-09", "FLAP-11", "FLAP-12"}),
@@ -60,7 +62,9 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     )  # fmt: skip
     if persistence.holds:
         recipe = replace(recipe, with_rule=False)
-    change = config_change(persistence.manager, resolved, recipe, persistence.link)
+    shadowing = _shadowing(resolved, persistence, recipe)
+    beside = [rule.edit for rule in shadowing if rule.edit is not None]
+    change = config_change(persistence.manager, resolved, recipe, persistence.link, beside)
     enable = persistence.unit.edits if persistence.unit is not None else ()
     where = f" ({persistence.link.place} names {resolved.uplink})" if persistence.link is not None else ""
     later = "" if persistence.unit and len(persistence.missing) == 1 else " and after the interface's next change"
@@ -70,7 +74,7 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
     yield Cause(
         "NOT_PERSISTENT", "PERSIST-01",
         _at_boot(resolved, persistence) if persistence.holds
-        else f"{'; '.join(persistence.missing)}{where}: lost after a reboot{later}",
+        else f"{'; '.join(persistence.missing)}{where}: lost after a reboot{later}{_shadowing_text(shadowing)}",
         remedy_of((*enable, *change.edits), change.reload, change.reload_after_rollback),
         _ALSO_AFFECTS["NOT_PERSISTENT"],
         (
@@ -81,7 +85,30 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
                 for place, reason in persistence.ineffective
             ),
         ),
+        decision=_left_to_a_person(recipe, shadowing),
     )  # fmt: skip
+
+
+def _shadowing(resolved: ResolvedIntent, persistence: Persistence, recipe: Recipe) -> list[UnorderedRule]:
+    """Return the lines whose rules the kernel would put before the rules that the remedy writes."""
+    if not recipe.with_rule:
+        return []
+    boot = boot_files.read(resolved.snapshot.files, table_names(resolved.snapshot)).entries
+    entries = [entry for config in persistence.configs.values() for entry in config.rules]
+    return list(unordered_rules(resolved, [*entries, *boot["boot"], *boot["interface"]], recipe.rules))
+
+
+def _shadowing_text(shadowing: Sequence[UnorderedRule]) -> str:
+    if not shadowing:
+        return ""
+    places = ", ".join(str(rule.place) for rule in shadowing)
+    return f". {places} adds a rule without a priority, which the kernel would put before the added one"
+
+
+def _left_to_a_person(recipe: Recipe, shadowing: Sequence[UnorderedRule]) -> str | None:
+    """Say what a person must change where a line does more than add such a rule."""
+    places = ", ".join(str(rule.place) for rule in shadowing if rule.edit is None)
+    return f"give the rule of {places} a priority above {recipe.priority}" if places else None
 
 
 def _stanza(persistence: Persistence) -> Iterator[FileEvidence]:
@@ -94,9 +121,12 @@ def _stanza(persistence: Persistence) -> Iterator[FileEvidence]:
 def _at_boot(resolved: ResolvedIntent, persistence: Persistence) -> str:
     """Say that the route comes back at boot, but not with its interface."""
     places = ", ".join(map(str, persistence.at_boot_only))
+    kept = "so a reboot keeps it"
+    if any(crontabs.is_crontab(place.path) for place in persistence.at_boot_only):
+        kept = f"and cron waits for no interface: a reboot keeps it only if {resolved.uplink} has its address by then"
     return (
-        f"{places} sets the route at boot, so a reboot keeps it; the kernel removes it when {resolved.uplink} goes "
-        "down, and nothing sets it again when it comes up"
+        f"{places} sets the route at boot, {kept}; the kernel removes it when {resolved.uplink} goes down, and nothing "
+        "sets it again when it comes up"
     )
 
 

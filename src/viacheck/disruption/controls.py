@@ -24,6 +24,10 @@ class EventFailed(Exception):
     """The agent or the lease did not return after the event; the message says why."""
 
 
+class HostNotBack(EventFailed):
+    """The host itself has not come back, so that nothing is known of its agent; the message says what it waits for."""
+
+
 class EventNotApplicable(Exception):
     """The event does not belong to this target; the message says why."""
 
@@ -32,8 +36,8 @@ class EventDisturbed(Exception):
     """Something else acted during the event, so that its result is not the event's; the message names it."""
 
 
-class CloneWithoutAgent(Exception):
-    """The agent of a lab's clone cannot be opened, as that of the lab could; the message says why."""
+class NoClone(Exception):
+    """No clone of a lab can take the event: it cannot be built, or its agent not be opened; the message says why."""
 
 
 class EventNotPossible(Exception):
@@ -156,7 +160,7 @@ class PowerControl(Protocol):
         """Reboot the host as a person would; return when it is off.
 
         Raises:
-            EventFailed: it does not shut down, or does not ask to be started again.
+            HostNotBack: it does not shut down, or does not ask to be started again.
         """
 
     def plug_in(self) -> None:
@@ -166,21 +170,23 @@ class PowerControl(Protocol):
         """Start the host's init.
 
         Raises:
-            EventFailed: it does not start.
+            HostNotBack: it does not start.
         """
 
     def wait_for_agent(self) -> Namespace:
         """Return the agent's namespace as soon as it exists; the caller closes it.
 
         Raises:
-            EventFailed: the host starts no agent.
+            EventFailed: the host has booted without the agent.
+            HostNotBack: the boot does not end.
         """
 
     def wait_until_booted(self) -> None:
         """Return when every job of the boot is done.
 
         Raises:
-            EventFailed: the boot does not end.
+            EventFailed: it has booted without the agent.
+            HostNotBack: the boot does not end.
         """
 
     def files_for_next_boot(self) -> Mapping[str, str]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from viacheck.disruption.controls import (
-    CloneWithoutAgent,
     DisruptionTarget,
     Disturbance,
     EgressNotAsIntended,
@@ -23,6 +22,7 @@ from viacheck.disruption.controls import (
     EventNotApplicable,
     EventNotPossible,
     Guard,
+    NoClone,
     NoGuard,
 )
 from viacheck.disruption.event_registry import event_for
@@ -56,6 +56,7 @@ _OBSTACLES = {
     EventNotPossible: EventObstacle.NOT_POSSIBLE,
     EgressNotAsIntended: EventObstacle.EGRESS_NOT_AS_INTENDED,
     EventDisturbed: EventObstacle.DISTURBED,
+    NoClone: EventObstacle.NO_CLONE,
 }
 
 
@@ -207,6 +208,7 @@ class DisruptionTests:
             EventNotPossible: the event cannot be carried out here.
             EgressNotAsIntended: the packets do not leave as intended before the event.
             EventDisturbed: the result may be the effect of something else that acted meanwhile.
+            NoClone: no clone of the lab can take the event.
         """
         clone = self.target.services.clone
         host = self._watched(clone() if clone is not None else self.target)
@@ -269,7 +271,7 @@ class DisruptionTests:
             reasons = "; ".join(problem.reason for problem in target.snapshot.problems)
             if own:
                 target.close()
-            raise CloneWithoutAgent(reasons or "no reason is known")
+            raise NoClone(f"the agent of the lab's clone cannot be opened: {reasons or 'no reason is known'}")
         try:
             watch = Watch(target.host, self.target.resolved.watchable, tokens)
         except BaseException:

@@ -18,6 +18,7 @@ from viacheck.disruption.controls import (
     Event,
     EventFailed,
     EventNotPossible,
+    HostNotBack,
 )
 from viacheck.disruption.egress_state import read_addresses, read_agent_default, read_egress
 from viacheck.disruption.events import REBOOT
@@ -98,6 +99,8 @@ class DisruptionRun:
     over: bool = False
     moved_router: tuple[str, str] | None = None
     figures: list[str] = field(default_factory=list)
+    _host_away: bool = False
+    """The host is not back from the event."""
     _replaced: bool = False
     """The agent has another namespace than before the event."""
     powered_on: float | None = None
@@ -207,10 +210,12 @@ class DisruptionRun:
                     self.over = True
                     self.ticked.notify_all()
             if not in_time:
-                return f"{self.event.title}: not over after {self._timeout:g} s"
+                self._host_away = self.event.name == REBOOT
+                return f"not over after {self._timeout:g} s"
             try:
                 done.result()
             except EventFailed as error:
+                self._host_away = isinstance(error, HostNotBack)
                 return str(error)
         return None
 
@@ -286,6 +291,7 @@ class DisruptionRun:
             unproven=unproven,
             not_judged=not_judged,
             failure=failure,
+            host_away=self._host_away,
             moved_router=self.moved_router,
             only_table=self._only_table,
             agent_default=read_agent_default(self.host.agent) if self._replaced and self.host.agent else None,

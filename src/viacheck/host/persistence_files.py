@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from glob import glob
 
@@ -14,7 +14,7 @@ from viacheck.host.namespace import Namespace
 from viacheck.host.table_files import table_files
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.rt_tables import registered
-from viacheck.persistence import ifupdown, manager_units, netplan, networkd, networkmanager
+from viacheck.persistence import crontabs, ifupdown, manager_units, netplan, networkd, networkmanager
 from viacheck.persistence.allowlist import redact_script, redact_to_allowlist
 from viacheck.persistence.boot_files import (
     NETWORK_SCRIPTS,
@@ -76,8 +76,24 @@ def _with_called(files: Iterator[HostFile]) -> Iterator[HostFile]:
             if unit is not None and unit.error is None and (_CHANGES.search(unit.text) or scripts_of(unit)):
                 yield unit
                 yield from enabled_by(name)
+    yield from _crontabs(scripts_of)
     yield from called.values()
     yield from _manager_units()
+
+
+def _crontabs(scripts_of: Callable[[HostFile], list[HostFile]]) -> Iterator[HostFile]:
+    """Yield the crontabs whose lines change routing at boot, and cron's units where systemd is the init."""
+    paths = [crontabs.CRONTAB, crontabs.ROOTS_CRONTAB]
+    paths += [f"{crontabs.CRON_FOLDER}/{name}" for name in names_in(crontabs.CRON_FOLDER)]
+    any_changes = False
+    for file in (_read(path) for path in paths if os.path.isfile(path)):
+        changes = [line for line in crontabs.reboot_lines(file) if _CHANGES.search(line.command)]
+        if file.error is None and (changes or scripts_of(file)):
+            any_changes = True
+            yield file
+    if any_changes and os.path.isdir(manager_units.RUNTIME):
+        units = list(_units(crontabs.UNITS))
+        yield from units or [HostFile(path=f"{manager_units.CONFIGURED}/{crontabs.UNITS[0]}", exists=False)]
 
 
 def _known_names() -> frozenset[str]:
@@ -90,12 +106,12 @@ _CHANGES = re.compile(r"\bip\b.*\b(ru\w*|ro\w*)\b")
 
 
 def _called(line: str) -> Iterator[str]:
-    """Yield the scripts that a line runs: a command, a hook of interfaces(5), or ExecStart= of a unit."""
+    """Yield the scripts that a line runs: a command, a hook of interfaces(5), ExecStart= of a unit, or @reboot."""
     word, _space, rest = line.strip().partition(" ")
     key, equals, value = line.strip().partition("=")
     yield from called_scripts(value.lstrip("-+!:@") if equals and key.startswith("Exec") else line)
-    if word in ifupdown.HOOKS:
-        yield from called_scripts(rest)
+    if word in ifupdown.HOOKS or word == "@reboot":
+        yield from called_scripts(rest.removeprefix("root "))
 
 
 def _called_script(path: str) -> HostFile | None:
@@ -121,10 +137,14 @@ def _manager_units() -> Iterator[HostFile]:
 
     sd_booted(3) asks for the same folder. A namespace without an init of its own has none, whatever files it sees.
     """
-    if not os.path.isdir(manager_units.RUNTIME):
-        return
+    if os.path.isdir(manager_units.RUNTIME):
+        yield from _units([name for units in manager_units.UNITS.values() for name in units])
+
+
+def _units(names: Sequence[str]) -> Iterator[HostFile]:
+    """Yield the units of these names, and the links that enable them."""
     folders = {os.path.realpath(folder): folder for folder in reversed(manager_units.FOLDERS)}
-    for unit in (name for units in manager_units.UNITS.values() for name in units):
+    for unit in names:
         for folder in folders.values():
             path = f"{folder}/{unit}"
             if os.path.lexists(path):

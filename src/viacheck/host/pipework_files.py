@@ -14,12 +14,8 @@ from viacheck.host.namespace import Namespace
 from viacheck.host.persistence_files import enabled_by
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence.boot_files import UNIT_FOLDERS
-from viacheck.persistence.pipework import (
-    CRON_FOLDERS,
-    CRONTAB,
-    programs_of,
-    redact_to_pipework_lines,
-)
+from viacheck.persistence.crontabs import CRON_FOLDERS, CRONTAB
+from viacheck.persistence.pipework import programs_of, redact_to_pipework_lines
 from viacheck.persistence.pipework_line import PROGRAM
 
 SEARCH_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")

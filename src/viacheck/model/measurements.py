@@ -192,6 +192,8 @@ class EventObstacle(StrEnum):
     """The agent's packets do not leave as intended before the event."""
     DISTURBED = "disturbed"
     """Something else acted during the event, so that its result is not the event's."""
+    NO_CLONE = "no-clone"
+    """No clone of the lab could be built for the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +292,8 @@ class DisruptionResult(EgressChanges):
     """The flows that were not judged, and why."""
     failure: str | None = None
     """Why the event did not complete, or why the agent did not return after it."""
+    host_away: bool = False
+    """With ``failure``: the host itself is not back, as its boot is not over, and nothing is known of its agent."""
     agent_default: Route | None = None
     """The agent's own IPv4 default route after an event that replaced its namespace; None without one."""
 

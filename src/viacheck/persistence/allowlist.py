@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import yaml
 
 from viacheck.parsers.comments import LEFT_OUT
-from viacheck.persistence import boot_files, hook_scripts, ifupdown, netplan, networkd, networkmanager
+from viacheck.persistence import boot_files, crontabs, hook_scripts, ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.netplan import compose, items, pairs
 from viacheck.persistence.pipework_line import PROGRAM, redact_arguments
 from viacheck.persistence.plain_words import PLAIN_VALUE, plain_word, word_of_condition
@@ -129,6 +129,8 @@ def _redactor(path: str, known: Callable[[], frozenset[str]]) -> Callable[[str],
         return _unit
     if folder == boot_files.NETWORK_SCRIPTS:
         return _arguments
+    if crontabs.is_crontab(path):
+        return lambda text: _crontab(path, text)
     if path == boot_files.RC_LOCAL or folder in (
         *networkmanager.DISPATCHER_FOLDERS,
         *boot_files.NETWORKD_DISPATCHER,
@@ -164,6 +166,21 @@ def _unit(text: str) -> str:
             kept.append(f"{key}={before}{quote}{_commands(inner, _Variables())}{quote}")
         else:
             kept.append(line.strip())
+    return "\n".join(kept)
+
+
+def _crontab(path: str, text: str) -> str:
+    """Return the commands of a crontab that concern routing and run at boot."""
+    kept = []
+    for number, line in enumerate(text.split("\n"), 1):
+        at_boot = crontabs.reboot_line(path, number, line)
+        commands = _commands(at_boot.command, _Variables()) if at_boot is not None else ""
+        if at_boot is None or not (next(hook_scripts.called_scripts(commands), None) or re.search(r"\bip\b", commands)):
+            kept.append("")
+            continue
+        # A name of a user may be a person's.
+        user = "" if path == crontabs.ROOTS_CRONTAB else "root " if at_boot.user == "root" else f"{LEFT_OUT} "
+        kept.append(f"@reboot {user}{commands}")
     return "\n".join(kept)
 
 

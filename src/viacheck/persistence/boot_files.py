@@ -1,7 +1,8 @@
 """Finds rules and routes that the host sets without a network manager's own files.
 
-These are rc.local, systemd units, scripts of networkd-dispatcher, the rule- and route- files of RHEL's network-scripts,
-and the scripts that they run. A line that runs at boot alone does not bring back a route that its interface lost.
+These are rc.local, systemd units, crontabs, scripts of networkd-dispatcher, the rule- and route- files of RHEL's
+network-scripts, and the scripts that they run. A line that runs at boot alone does not bring back a route that its
+interface lost.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from viacheck.model.config_entry import Place, TableNumberOf, WrittenRoute, Writ
 from viacheck.model.snapshot import HostFile
 from viacheck.parsers.ip_command import entries, ip_commands
 from viacheck.parsers.shell import ShellError
+from viacheck.persistence import crontabs
 from viacheck.persistence.hook_scripts import called_scripts, read_script
 from viacheck.persistence.manager_config import ConfigCollector
 
@@ -53,6 +55,8 @@ class BootFiles:
     )
     ineffective: list[tuple[Place, str]] = field(default_factory=list)
     """The files that never run, each with the reason."""
+    by_cron: list[Place] = field(default_factory=list)
+    """The lines of crontabs that set rules or routes."""
 
 
 def enabling_links(unit: str, paths: Iterable[str]) -> Iterator[str]:
@@ -84,6 +88,10 @@ def read(files: Sequence[HostFile], table_number: TableNumberOf, managers_unit: 
             reader.unit(file)
         elif folder == NETWORK_SCRIPTS and name.startswith(("rule-", "route-")):
             reader.network_script(file)
+    # One that runs pipework too is there twice, each time with other lines.
+    for file in files:
+        if file.exists and file.error is None and crontabs.is_crontab(file.path):
+            reader.crontab(file, crontabs.not_run(file, files))
     return result
 
 
@@ -151,6 +159,27 @@ class _Reader:
                 if self._may_read(script.path, occasion):
                     self.script(script, occasion, "the script is not executable")
         self.early = None
+
+    def crontab(self, file: HostFile, not_run: str | None) -> None:
+        """Read what a crontab runs at boot; ``not_run`` is why cron runs none of it."""
+        for line in crontabs.reboot_lines(file):
+            try:
+                typed = list(entries(ip_commands(line.command), line.place, None, "up", self.table_number))
+            except ShellError:
+                continue
+            written = [entry for entry in typed if isinstance(entry, WrittenRule | WrittenRoute)]
+            scripts = [self.files[path] for path in called_scripts(line.command) if path in self.files]
+            reason = not_run or (None if line.user == "root" else "the line does not run as root")
+            if reason is not None:
+                if written or scripts:
+                    self.result.ineffective.append((line.place, reason))
+                continue
+            self._keep(written, "boot")
+            for script in scripts:
+                if self._may_read(script.path, "boot"):
+                    self.script(script, "boot", "the script is not executable")
+            if written or scripts:
+                self.result.by_cron.append(line.place)
 
     def _follows(self, unit: HostFile) -> str | None:
         """Return what a unit runs before, if the uplink has no address then (Before= of systemd.unit(5))."""

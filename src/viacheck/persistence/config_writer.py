@@ -6,6 +6,7 @@ route behind the real one, so that no other route takes the agent's packets whil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from viacheck.analysis.agent_rules import (
@@ -22,6 +23,7 @@ from viacheck.parsers.iproute import EVERYTHING
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.file_edit import Arguments, ReversibleEdit, in_diffs, insert_lines, new_file, replace_line
 from viacheck.persistence.manager_config import ManagedLink, Manager
+from viacheck.persistence.unified_diff import LineChange
 
 NAME = "viacheck"
 """The name of new files."""
@@ -138,7 +140,11 @@ class ConfigChange:
 
 
 def config_change(
-    manager: Manager, resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None = None
+    manager: Manager,
+    resolved: ResolvedIntent,
+    wanted: Recipe,
+    link: ManagedLink | None = None,
+    beside: Sequence[LineChange] = (),
 ) -> ConfigChange:
     """Return the text and the edits for a manager.
 
@@ -147,9 +153,16 @@ def config_change(
         resolved: the host.
         wanted: the rule and the route.
         link: the uplink in the manager's present configuration, if it is there.
+        beside: changes of other lines that belong to it.
     """
     if manager == "ifupdown":
-        return _ifupdown(resolved, wanted, link)
+        return _ifupdown(resolved, wanted, link, beside)
+    change = _in_own_files(manager, resolved, wanted, link)
+    return replace(change, edits=(*change.edits, *in_diffs(resolved.snapshot, beside))) if change.edits else change
+
+
+def _in_own_files(manager: Manager, resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None) -> ConfigChange:
+    """Return the change for a manager other than ifupdown."""
     if not (wanted.rules or wanted.with_route) and (link is None or link.at_boot):
         return ConfigChange("", "")
     if manager == "networkd":
@@ -168,7 +181,9 @@ def _ifupdown_rule(rule: Rule) -> list[str]:
     ]
 
 
-def _ifupdown(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None) -> ConfigChange:
+def _ifupdown(
+    resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None, beside: Sequence[LineChange]
+) -> ConfigChange:
     files = resolved.snapshot.files
     uplink, loopback = ifupdown.last_line(files, wanted.uplink), ifupdown.last_line(files, LOOPBACK)
     rules = [line for rule in wanted.rules for line in _ifupdown_rule(rule)]
@@ -188,7 +203,7 @@ def _ifupdown(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink | None
     if link is not None and not link.at_boot:
         text = f"auto {wanted.uplink}\n{text}"
         insertions.append((link.place.path, link.place.line - 1, f"auto {wanted.uplink}\n"))
-    edits = in_diffs(resolved.snapshot, (insert_lines(*insertion) for insertion in insertions))
+    edits = in_diffs(resolved.snapshot, (*(insert_lines(*insertion) for insertion in insertions), *beside))
     return ConfigChange(uplink.path, text, tuple(edits))
 
 

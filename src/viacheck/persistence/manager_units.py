@@ -50,8 +50,11 @@ class NotStarted:
 def not_started(files: Sequence[HostFile], manager: Manager) -> NotStarted | None:
     """Return the unit of a manager if nothing starts it at boot; None if something does, or no unit is recorded."""
     units = UNITS.get(manager)
-    if units is None:
-        return None
+    return first_not_started(files, units) if units is not None else None
+
+
+def first_not_started(files: Sequence[HostFile], units: Sequence[str]) -> NotStarted | None:
+    """Return the first unit if neither it nor the others are started at boot; None if one is, or it is not recorded."""
     present = {file.path: file for file in files if file.exists}
     paths = [f"{folder}/{units[0]}" for folder in FOLDERS]
     if not any(path in present for path in paths):

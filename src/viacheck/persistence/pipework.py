@@ -21,6 +21,7 @@ from viacheck.parsers.shell import ShellError, first_command
 from viacheck.parsers.unit_names import device_unit
 from viacheck.persistence import ifupdown
 from viacheck.persistence.boot_files import RC_LOCAL, UNIT_FOLDERS, enabling_links
+from viacheck.persistence.crontabs import CRON_FOLDERS, CRONTAB
 from viacheck.persistence.networkmanager import DISPATCHER_FOLDERS
 from viacheck.persistence.pipework_line import BY_DHCP, WITH_VALUE, redact_arguments
 
@@ -30,8 +31,6 @@ OCCASIONS: dict[Occasion, str] = {
     "interface": "a change of the parent",
     "restart": "a restart of the container",
 }
-CRONTAB = "/etc/crontab"
-CRON_FOLDERS = ("/etc/cron.d", "/var/spool/cron/crontabs")
 _PROGRAM = re.compile(r"(?:\S*/)?pipework(?=\s|$)")
 _MENTION = re.compile(r"pipework")
 _EVENTS = re.compile(r"\bdocker\s+(?:events|wait)\b")
