@@ -101,7 +101,7 @@ class _StateReader:
         return read_neighbours(self._ip)
 
     def _ip(self, subject: StateSubject, arguments: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
-        result = self._namespace.run([*IP, *arguments.split()])
+        result = self._namespace.run([*IP, *arguments.split()], large=True)
         if not result.ok:
             self.problems.append(_problem(subject, result))
             return ()
