@@ -181,6 +181,12 @@ def test_a_silent_resolver_is_waited_for_beside_a_silent_gateway(host: HandMadeH
     assert pings.seconds >= 2 > queries.seconds, "the queries were under way while the pings were waited for"
 
 
+def test_what_begins_early_is_what_selected_checks_need(host: HandMadeHost, site: Path, tmp_path: Path) -> None:
+    host.viacheck("-k", "HOST-03 or EGRESS-05", site=site, report_dir=tmp_path / "report")
+    captures = (tmp_path / "report" / "captures").iterdir()
+    assert [capture.name for capture in captures] == ["local-by-hand-dns.pcapng"]
+
+
 def test_without_root_what_can_be_judged_is_and_the_rest_names_what_it_needs(host: HandMadeHost) -> None:
     with nobodys_folder() as folder:
         done = host.viacheck(site=write_site(folder), report_dir=folder / "report", by=NOBODY)

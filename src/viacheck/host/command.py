@@ -63,26 +63,44 @@ def present_environment() -> dict[str, str]:
     return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
 
 
+def memory_file() -> int | None:
+    """Return a new file in memory, for a large output; None where the system allows none (vm.memfd_noexec)."""
+    try:
+        return os.memfd_create("output")
+    except OSError:
+        return None
+
+
 def start(
-    argv: Sequence[str], *, with_input: bool = False, environment: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    with_input: bool = False,
+    output: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a command in the calling thread's namespaces, with both streams captured.
 
     Args:
         argv: the command.
         with_input: standard input is a pipe that :func:`finish` fills, and not empty.
+        output: the file that standard output goes to; None for a pipe.
         environment: the command's environment; None for this process's.
     """
     stdin = subprocess.PIPE if with_input else subprocess.DEVNULL
+    stdout = subprocess.PIPE if output is None else output
     if environment is None:
         environment = {name: value for name, value in present_environment().items() if name != OWN_VARIABLE}
-    return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment)
 
 
 def finish(
-    argv: Sequence[str], process: subprocess.Popen[bytes], timeout: float, text: str | None = None
+    argv: Sequence[str],
+    process: subprocess.Popen[bytes],
+    timeout: float,
+    text: str | None = None,
+    output: int | None = None,
 ) -> CommandResult:
-    """Wait for a started command, which reads ``text``.
+    """Wait for a started command, which reads ``text`` and writes to the file ``output`` if it was started with one.
 
     After ``timeout`` seconds the command is killed, and its exit code is 124.
     """
@@ -95,6 +113,8 @@ def finish(
         stdout, stderr = _last_output(process)
         stderr += f"killed: not finished after {timeout:g} s".encode()
         code = TIMED_OUT
+    if output is not None:
+        stdout = os.pread(output, os.fstat(output).st_size, 0)
     return CommandResult(tuple(argv), code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
 

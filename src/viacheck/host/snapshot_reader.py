@@ -76,10 +76,17 @@ class _StateReader:
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
+        self._begun: dict[str, Callable[[], CommandResult]] = {}
         self.problems: list[Problem] = []
 
     def network_state(self) -> NetworkState:
-        state = read_network_state(self._ip)
+        # All commands at once: while one output is read, the kernel writes the next.
+        read_network_state(self._begin)
+        try:
+            state = read_network_state(self._ip)
+        finally:
+            for ended in self._begun.values():
+                ended()
         undecodable = [link.index for link in state.links if UNDECODABLE in link.name]
         if undecodable:
             interfaces = ", ".join(map(str, undecodable))
@@ -100,8 +107,18 @@ class _StateReader:
         """Read the neighbour table."""
         return read_neighbours(self._ip)
 
+    def _begin(
+        self,
+        subject: StateSubject,  # noqa: ARG002 - of the protocol ReadIp
+        arguments: str,
+        parse: Callable[[str], tuple[T, ...]],  # noqa: ARG002 - of the protocol ReadIp
+    ) -> tuple[T, ...]:
+        self._begun[arguments] = self._namespace.begin([*IP, *arguments.split()], large=True)
+        return ()
+
     def _ip(self, subject: StateSubject, arguments: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
-        result = self._namespace.run([*IP, *arguments.split()])
+        begun = self._begun.pop(arguments, None)
+        result = begun() if begun is not None else self._namespace.run([*IP, *arguments.split()], large=True)
         if not result.ok:
             self.problems.append(_problem(subject, result))
             return ()
