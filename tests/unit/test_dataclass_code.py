@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from viacheck.dataclass_code import MethodCode
+from viacheck.cli.dataclass_code import MethodCode
 
 
 def sample(code: MethodCode, monkeypatch: pytest.MonkeyPatch) -> type[Any]:
@@ -31,7 +31,7 @@ def test_a_class_of_kept_methods_is_as_any_other(tmp_path: Path, monkeypatch: py
     written = path.stat()
     second = MethodCode(path)
     with monkeypatch.context() as patch:
-        patch.setattr("viacheck.dataclass_code.compile", pytest.fail, raising=False)
+        patch.setattr("viacheck.cli.dataclass_code.compile", pytest.fail, raising=False)
         kept = sample(second, monkeypatch)
     second.save()
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns), "nothing was new"
@@ -71,7 +71,7 @@ def test_a_start_does_not_need_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_large_file_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "code"
     path.write_bytes(MAGIC_NUMBER + marshal.dumps({"old": compile("0", "", "exec")}))
-    monkeypatch.setattr("viacheck.dataclass_code.LARGEST", 10)
+    monkeypatch.setattr("viacheck.cli.dataclass_code.LARGEST", 10)
     code = MethodCode(path)
     sample(code, monkeypatch)
     code.save()

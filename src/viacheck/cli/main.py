@@ -24,7 +24,7 @@ from viacheck.cli.command import (
     print_error,
     unknown_arguments,
 )
-from viacheck.dataclass_code import keep_method_code
+from viacheck.cli.dataclass_code import keep_method_code
 from viacheck.guard.pending import pending_restore
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT, add_to_import_path
 from viacheck.model.exit_status import ExitStatus, UsageError

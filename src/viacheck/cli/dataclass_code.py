@@ -61,8 +61,9 @@ def keep_method_code() -> None:
 
     As with Python's own byte code, nothing is kept without a folder for it: only a checkout's launcher names one.
     """
-    if sys.pycache_prefix is None or sys.dont_write_bytecode:
+    names = vars(dataclasses)
+    if sys.pycache_prefix is None or sys.dont_write_bytecode or "exec" in names:
         return
     code = MethodCode(Path(cache_from_source(__file__)).with_suffix(".methods"))
-    vars(dataclasses)["exec"] = code.run
+    names["exec"] = code.run
     atexit.register(code.save)
