@@ -49,7 +49,7 @@ ASK_AGAIN_AFTER, ASK_AGAIN_WITHIN = 0.02, 10.0
 WRITTEN_BY_THE_WAY = ("/var/log/", "/var/lib/NetworkManager/")
 """Folders of files that decide nothing at a boot: NetworkManager writes down when its profiles were last active."""
 DOCKERS_CONTAINERS = "containers/*/hostconfig.json"
-"""Docker's files with the restart policy of each container, below its folder. It writes them anew when it starts."""
+"""Docker's files with the restart policy of each container, below its folder. It writes them again when it starts."""
 
 
 class WholeHostFailed(Exception):

@@ -34,7 +34,7 @@ UNITS_WITHOUT_WORK = (
     "dbus-org.freedesktop.login1.service", "systemd-logind.service", "systemd-user-sessions.service",
 )  # fmt: skip
 """Units that have nothing to do here: the disk has its users and no /etc/fstab, there are no devices but those of the
-network, and nobody logs in. They are masked, as each boot of a host would spend a tenth of its time on them."""
+network, and there are no logins. They are masked, as each boot of a host would spend a tenth of its time on them."""
 GENERATORS_WITHOUT_WORK = (
     "cryptsetup", "debug", "factory-reset", "fstab", "getty", "gpt-auto", "hibernate-resume", "integritysetup", "run",
     "ssh", "system-update", "tpm2", "veritysetup",

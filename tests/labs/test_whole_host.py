@@ -24,6 +24,7 @@ from netns_lab.open_lab import open_lab
 from netns_lab.whole_host import power, power_control
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
+from netns_lab.whole_host.power import ROOTS_ENVIRONMENT
 from netns_lab.whole_host.unit_states import failed_units
 from reports.run_diff import differences
 from tests.helpers.disruptions import carried_out, not_run, through
@@ -34,6 +35,7 @@ from tests.helpers.process_plugin import PLUGIN, WRITTEN_TO, ran_by_process
 from tests.helpers.processes import descendants
 from viacheck.analysis.disruption_text import disruption_text
 from viacheck.disruption.disruption_tests import DisruptionTests
+from viacheck.host.command import CommandResult
 from viacheck.installation import CHECKS
 from viacheck.model.intent import FIREWALL_RELOADS, SIDE_EVENTS
 from viacheck.model.intent_draft import draft
@@ -68,6 +70,19 @@ def test_systemd_is_the_first_process_and_every_unit_runs(opened: Callable[[str]
         assert not target.host.run(["test", "-w", path]).ok, f"the machine's own {path} can be written"
     assert target.host.run(["test", "-w", "/sys/class/net/eth0/mtu"]).ok, "udev cannot write the host's own devices"
     assert target.host.run(["no-such-program"]).exit_code == 127
+    assert target.host.run(["env"]).stdout.splitlines() == [
+        f"{name}={value}" for name, value in ROOTS_ENVIRONMENT.items()
+    ]
+    for argv in (["ip", "address", "show"], ["iptables-nft-save"]):
+        assert "docker0" in target.host.run(argv).stdout
+        inside = target.host.run(["sh", "-c", " ".join(argv)])
+        assert _without_times(target.host.run(argv)) == _without_times(inside), (
+            "a shell is in all of the host's namespaces"
+        )
+
+
+def _without_times(result: CommandResult) -> list[str]:
+    return [line for line in result.stdout.splitlines() if not line.startswith("#")]
 
 
 def test_the_reboot_is_real_and_nothing_leaks(

@@ -62,3 +62,8 @@ def test_the_environment_may_change_while_it_is_copied(monkeypatch: pytest.Monke
     copied = present_environment()
     assert copied["GOES"] == "1"
     assert "GONE" not in copied
+
+
+def test_a_command_gets_the_environment_that_is_given_and_no_other() -> None:
+    argv = ["/usr/bin/env"]
+    assert finish(argv, start(argv, environment={"ONLY": "this"}), 10).stdout == "ONLY=this\n"
