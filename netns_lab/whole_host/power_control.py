@@ -72,6 +72,8 @@ class WholeHostPower:
         set_sysctls(fresh, QUIET_SYSCTLS)
         for link, cable, other in cards:
             plug_in(fresh, link, other, cable)
+        for _link, _cable, other in cards:
+            # Several cards may lead to one switch, which has all its ports again only now.
             set_sysctls(other.namespace, quick_neighbours(other.plan.state.links))
         set_sysctls(fresh, quick_neighbours(link for link, _cable, _other in cards))
         lab.host.namespace.become(fresh)
