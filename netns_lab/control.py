@@ -40,7 +40,7 @@ class NetnsLabControl:
         outside = [cable for cable in plan.cables if cable.machine == HOST and cable.other_machine != plan.agent.name]
         cable = next((cable for name in names for cable in outside if cable.interface == name), None)
         if cable is None:
-            raise EventFailed(f"{uplink} has no cable that leaves the host")
+            raise EventNotPossible(f"{uplink} has no cable of its own that leaves the host")
         return cable, self._lab.machines[cable.other_machine]
 
     def unplug(self, uplink: str) -> None:

@@ -25,6 +25,7 @@ from netns_lab.whole_host.copied_files import release_of_this_host
 from netns_lab.whole_host.copied_host import CopyImpossible, build_copy, plan_copy
 from netns_lab.whole_host.host_lab import build_whole_host
 from netns_lab.whole_host.host_requirements import base_root
+from netns_lab.whole_host.stacked_uplinks import details_of_this_host
 from viacheck.host.docker import client_config_problem
 from viacheck.model.intent import Intent
 from viacheck.model.snapshot import Snapshot
@@ -138,7 +139,7 @@ def build_copy_of_this_host(spec: CopiedHostSpec) -> Lab:
         )
     snapshot = _state_of_this_host(spec.intent)
     try:
-        plan = plan_copy(snapshot, spec.intent, spec.host)
+        plan = plan_copy(snapshot, spec.intent, spec.host, details_of_this_host())
     except CopyImpossible as error:
         raise TargetUnavailable(f"no copy of {spec.host}: {error}") from None
     return build_copy(plan, snapshot, _base_root(codename))

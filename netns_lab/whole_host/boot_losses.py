@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+from netns_lab.whole_host.stacked_uplinks import MadeLink, missing_links
 from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import network_state
 from viacheck.model.iproute_text import route_argv, route_text, rule_argv, rule_command, rule_text
@@ -18,30 +19,35 @@ READ_AT_LEAST = 12
 _IN_NO_FILE = ("kernel", "ra", "dhcp")
 """Origins of routes that the kernel, a router or a DHCP server decides (ip-route(8), protocol)."""
 
-Loss = tuple[str, list[str]]
+Loss = tuple[str, Sequence[str]]
 """What a copy lacks, as text, and the command that adds it."""
 
 
-def restore_what_the_boot_lost(host: Namespace, now: NetworkState, cards: list[str], within: float) -> list[str]:
+def restore_what_the_boot_lost(
+    host: Namespace, now: NetworkState, cards: Sequence[str], made: Sequence[MadeLink], within: float
+) -> list[str]:
     """Add the addresses, rules and routes that a booted copy lacks; return the notes about all differences.
 
     Args:
         host: the copy.
         now: the state of the host that it is a copy of.
         cards: the copy's network cards.
+        made: what the host's files make of them, each after those that it stands on.
         within: seconds to wait for what a manager sets after the boot.
     """
     deadline, reads, pause = time.monotonic() + within, 0, threading.Event()
     while True:
         reads += 1
         booted, _problems = network_state(host)
-        lost = [*_lost_on_cards(now, booted, cards), *_lost_rules(now, booted), *_lost_routes(now, booted)]
+        lost: list[Loss] = list(missing_links(booted, made))
+        links = {*cards, *(link.name for link in made)}
+        lost += [*_lost_on_links(now, booted, links), *_lost_rules(now, booted), *_lost_routes(now, booted, links)]
         if not lost or (time.monotonic() > deadline and reads >= READ_AT_LEAST):
             break
         pause.wait(ASK_AGAIN_AFTER)
     notes = []
     if lost:
-        listed = "; ".join(text for text, _argv in lost)
+        listed = "; ".join(dict.fromkeys(text for text, _argv in lost))
         notes.append(
             f"rebooted, this host would lack: {listed} (not set within {within:g} s of the boot; added to the copy "
             "then, as the host has it now)"
@@ -61,14 +67,14 @@ def restore_what_the_boot_lost(host: Namespace, now: NetworkState, cards: list[s
     return notes
 
 
-def _lost_on_cards(now: NetworkState, booted: NetworkState, cards: list[str]) -> Iterator[Loss]:
+def _lost_on_links(now: NetworkState, booted: NetworkState, names: Collection[str]) -> Iterator[Loss]:
     up = {link.name for link in booted.links if link.up}
     for link in now.links:
-        if link.name in cards and link.up and link.name not in up:
+        if link.name in names and link.up and link.name not in up:
             yield f"{link.name} up", ["ip", "link", "set", "dev", link.name, "up"]
     present = {(address.interface, address.address) for address in booted.addresses}
     for address in now.addresses:
-        if address.interface in cards and address.family == 4 and (address.interface, address.address) not in present:
+        if address.interface in names and address.family == 4 and (address.interface, address.address) not in present:
             text = f"{address.address}/{address.prefixlen} dev {address.interface}"
             yield text, ["ip", "address", "add", *text.split()]
 
@@ -80,8 +86,8 @@ def _lost_rules(now: NetworkState, booted: NetworkState) -> Iterator[Loss]:
             yield rule_text(rule), rule_argv("add", rule)
 
 
-def _lost_routes(now: NetworkState, booted: NetworkState) -> Iterator[Loss]:
-    present, interfaces = {_key(route) for route in booted.routes}, {link.name for link in booted.links}
+def _lost_routes(now: NetworkState, booted: NetworkState, links: Collection[str]) -> Iterator[Loss]:
+    present, interfaces = {_key(route) for route in booted.routes}, {*links, *(link.name for link in booted.links)}
     # NetworkManager counts the metrics of its devices in the order in which a boot activates them.
     at_any_metric = {_identity(replace(route, metric=0)) for route in booted.routes}
     for route in now.routes:

@@ -7,6 +7,7 @@ them now: FLAP-08 reboots the copy and judges what is missing after it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -14,8 +15,8 @@ from netns_lab.builder import build
 from netns_lab.docker_engine.containers import RestartPolicy
 from netns_lab.docker_engine.daemon import EngineFailed
 from netns_lab.docker_engine.engine_builder import wait_for_pipework
-from netns_lab.lab import Lab, closed_on_failure
-from netns_lab.plan import HOST, LabPlan, Machine, SegmentMachines
+from netns_lab.lab import Lab, LabCommandError, closed_on_failure
+from netns_lab.plan import HOST, Cable, LabPlan, Machine, SegmentMachines
 from netns_lab.replica.cabling import AGENT, OPEN_ENDS, Cabling
 from netns_lab.replica.replica_files import RESOLV_CONF, resolvers_of
 from netns_lab.replica.replica_plan import ReplicaPlan, with_short_timeout
@@ -29,11 +30,21 @@ from netns_lab.whole_host.docker_service import DockerService
 from netns_lab.whole_host.networkd_service import NetworkdService
 from netns_lab.whole_host.power import WholeHost, WholeHostFailed
 from netns_lab.whole_host.root_files import RootFile, root_files
+from netns_lab.whole_host.stacked_uplinks import (
+    MADE,
+    MadeLink,
+    StackedUplink,
+    StackImpossible,
+    as_cards,
+    stacked_uplink,
+    switches_for,
+)
 from netns_lab.whole_host.unit_states import failed_units
 from viacheck.disruption.events import NETWORKD_SERVICE
 from viacheck.model.intent import Intent, PipeworkStaticAttach
 from viacheck.model.snapshot import DockerContainer, DockerNetwork, Link, NetworkState, Snapshot
-from viacheck.persistence.assess import manager_of, read_all
+from viacheck.persistence import boot_files
+from viacheck.persistence.assess import manager_of, read_all, table_names
 
 ENGINES_OWN = ("bridge", "none")
 """The networks that every engine has."""
@@ -64,23 +75,44 @@ class CopyPlan:
     container: DockerContainer
     network: DockerNetwork | None
     """The network of its container, where the engine does not have it by itself."""
+    made: tuple[MadeLink, ...] = ()
+    """What the host's files make of its cards."""
 
 
-def plan_copy(snapshot: Snapshot, intent: Intent, name: str) -> CopyPlan:
+def plan_copy(
+    snapshot: Snapshot, intent: Intent, name: str, details: Mapping[str, Mapping[str, object]] | None = None
+) -> CopyPlan:
     """Describe the copy of the host that a snapshot was taken of.
+
+    Args:
+        snapshot: the host.
+        intent: the intent.
+        name: the host's name in messages.
+        details: what :func:`netns_lab.whole_host.stacked_uplinks.read_details` returns for the host.
 
     Raises:
         CopyImpossible: the host has a part that no copy of it can boot with.
     """
     container, network = _container(snapshot, intent)
+    if by_cron := boot_files.read(snapshot.files, table_names(snapshot)).by_cron:
+        places = ", ".join(map(str, by_cron))
+        raise CopyImpossible(f"cron sets rules or routes at boot ({places}), and the copy does not run cron")
     for uplink in intent.uplinks:
         _check_uplink(snapshot, intent, uplink)
     resolvers, _notes = resolvers_of(snapshot)
     host = replace(snapshot.host, neighbours=snapshot.known_neighbours)
-    cabling = Cabling(host, None, intent, resolvers)
+    cabling = Cabling(as_cards(host), None, intent, resolvers)
     cards = {link.name for link in snapshot.host.links if _is_card(link, snapshot)}
-    cables = tuple(cable for cable in cabling.cables if cable.machine == HOST and cable.interface in cards)
-    plugged = {cable.interface for cable in cables}
+    stacks = _stacks(snapshot, intent, cabling, details or {}, cards)
+    switches = tuple(switches_for(stacks, cabling.cables, snapshot.host))
+    switched = tuple(cable for switch in switches for cable in switch.cables)
+    behind_switch = {cable.interface for cable in switched if cable.machine == HOST}
+    cables = tuple(
+        cable
+        for cable in cabling.cables
+        if cable.machine == HOST and cable.interface in cards and cable.interface not in behind_switch
+    )
+    plugged = {cable.interface for cable in cables} | behind_switch
     links = tuple(replace(link, master=None, flags=()) for link in cabling.host_links if link.name in plugged)
     ends = {cable.other_interface for cable in cables if cable.other_machine == OPEN_ENDS}
     open_ends = cabling.open_ends.freeze()
@@ -91,42 +123,78 @@ def plan_copy(snapshot: Snapshot, intent: Intent, name: str) -> CopyPlan:
         guide="",
         host=Machine(HOST, NetworkState(links=links)),
         agent=Machine(AGENT),
-        gateways=tuple(gateway.freeze() for gateway in cabling.gateways.values()),
-        cables=cables,
+        gateways=tuple(
+            gateway.freeze()
+            for uplink, gateway in cabling.gateways.items()
+            if uplink in intent.uplinks or uplink in plugged or uplink in {stack.name for stack in stacks}
+        ),
+        cables=(*cables, *switched),
+        switches=tuple(switch.machine for switch in switches),
+        commands=tuple((switch.machine.name, argv) for switch in switches for argv in switch.commands),
         files={RESOLV_CONF: "".join(f"nameserver {address}\n" for address in resolvers)},
         intent=with_short_timeout(intent),
         segments={uplink: SegmentMachines(cabling.gateways[uplink].name) for uplink in intent.uplinks},
         neighbours=(replace(open_ends, state=state),),
         network_manager=True,
-        notes=tuple(cabling.notes),
+        notes=(*cabling.notes, *(stack.note for stack in stacks if stack.note is not None)),
     )
-    return CopyPlan(_with_leases(lab, snapshot), container, network)
+    names = [*sorted(plugged), *(stack.name for stack in stacks)]
+    made = dict.fromkeys(link for stack in stacks for link in stack.links)
+    return CopyPlan(_with_leases(lab, snapshot, names, tuple(cabling.cables)), container, network, tuple(made))
 
 
-def _with_leases(lab: LabPlan, snapshot: Snapshot) -> LabPlan:
-    """Let the gateways lease the host's cards their present addresses.
+def _stacks(
+    snapshot: Snapshot, intent: Intent, cabling: Cabling, details: Mapping[str, Mapping[str, object]], cards: set[str]
+) -> list[StackedUplink]:
+    """Return the interfaces with a gateway that the host's files make of its cards.
+
+    Raises:
+        CopyImpossible: an uplink is one that the copy cannot have.
+    """
+    stacks = []
+    for name in cabling.gateways:
+        link = snapshot.host.link(name)
+        if link is None or link.kind not in MADE:
+            continue
+        try:
+            stacks.append(stacked_uplink(name, snapshot.host, details, cards))
+        except StackImpossible as error:
+            if name in intent.uplinks:
+                raise CopyImpossible(str(error)) from None
+            cabling.notes.append(f"{name} leads nowhere in the copy: {error}")
+    return stacks
+
+
+def _with_leases(lab: LabPlan, snapshot: Snapshot, names: Sequence[str], cables: tuple[Cable, ...]) -> LabPlan:
+    """Let the gateways lease the host's cards, and what is made of them, their present addresses.
+
+    Args:
+        lab: the lab.
+        snapshot: the host.
+        names: those interfaces.
+        cables: that lead from them to gateways.
 
     Raises:
         CopyImpossible: an uplink has a lease that the copy cannot get.
     """
     replica = ReplicaPlan(
-        snapshot=snapshot, lab=lab, host=snapshot.host, agent=None, shares_host_network=False, agent_assumed=False,
-        silent=(), point_to_point=(), wireless=(),
+        snapshot=snapshot, lab=replace(lab, cables=cables), host=snapshot.host, agent=None, shares_host_network=False,
+        agent_assumed=False, silent=(), point_to_point=(), wireless=(),
     )  # fmt: skip
     pools, possible, notes = dict[str, DHCPPool](), leasable(replica), list[str]()
-    for link in lab.host.state.links:
-        if not any(address.valid_lifetime is not None for address in snapshot.host.addresses_of(link.name)):
+    for name in names:
+        if not any(address.valid_lifetime is not None for address in snapshot.host.addresses_of(name)):
             continue
-        reason = "no gateway of the copy can lease it" if link.name not in possible else None
-        if manager_of(read_all(snapshot), link.name) == "ifupdown":
+        reason = "no gateway of the copy can lease it" if name not in possible else None
+        if manager_of(read_all(snapshot), name) == "ifupdown":
             reason = "a base root has no DHCP client for ifupdown"
         if reason is None:
-            pools[f"gw-{link.name}"] = lease_pool(replica, link.name)
-            notes.append(f"{link.name} gets a lease of its present address, with a router and nothing else")
-        elif link.name in lab.segments:
-            raise CopyImpossible(f"{link.name} has a lease: {reason}")
+            pools[f"gw-{name}"] = lease_pool(replica, name)
+            notes.append(f"{name} gets a lease of its present address, with a router and nothing else")
+        elif name in lab.segments:
+            raise CopyImpossible(f"{name} has a lease: {reason}")
         else:
-            notes.append(f"{link.name} gets no lease in the copy: {reason}")
+            notes.append(f"{name} gets no lease in the copy: {reason}")
     gateways = tuple(replace(gateway, dhcp=pools.get(gateway.name)) for gateway in lab.gateways)
     return replace(lab, gateways=gateways, notes=(*lab.notes, *notes))
 
@@ -158,8 +226,15 @@ def _check_uplink(snapshot: Snapshot, intent: Intent, uplink: str) -> None:
     link = snapshot.host.link(uplink)
     if link is None:
         raise CopyImpossible(f"this host has no interface {uplink} that the copy could have")
-    if link.kind != "bridge" and not _is_card(link, snapshot):
-        raise CopyImpossible(f"{uplink} is a {link.kind or 'point-to-point link'}, and the copy has cards only")
+    if link.kind not in ("bridge", *MADE) and not _is_card(link, snapshot):
+        raise CopyImpossible(
+            f"{uplink} is a {link.kind or 'point-to-point link'}, and the copy has cards, and VLANs, bonds and bridges "
+            "of cards"
+        )
+    if link.kind == "bridge" and not any(
+        port.master == uplink and _is_card(port, snapshot) for port in snapshot.host.links
+    ):
+        raise CopyImpossible(f"{uplink} is a bridge without a card as port, and the copy's bridges have cards")
     advertised = any(address.valid_lifetime is not None for address in snapshot.host.addresses_of(uplink, 6))
     if advertised and intent.uplinks[uplink].gateway6 is not None:
         raise CopyImpossible(f"{uplink} has an advertised IPv6 address, and the copy's gateways advertise nothing")
@@ -187,7 +262,9 @@ def build_copy(plan: CopyPlan, snapshot: Snapshot, base: BaseRoot) -> Lab:
     cards = [link.name for link in plan.lab.host.state.links]
     notes = (NOTE.format(release=base.release), *plan.lab.notes, *copied.notes)
     lab = build(replace(plan.lab, notes=notes, files={}))
-    with closed_on_failure(lab, plan.lab.name, WholeHostFailed, EngineFailed, OSError):
+    with closed_on_failure(lab, plan.lab.name, WholeHostFailed, EngineFailed, LabCommandError, OSError):
+        for machine, argv in plan.lab.commands:
+            lab.machines[machine].run(*argv)
         lab.agent_container = plan.container.name
         lab.whole_host = whole_host = WholeHost(lab.host.namespace, base.path, _disk(plan.lab, copied))
         lab.on_close(whole_host.close)
@@ -199,7 +276,7 @@ def build_copy(plan: CopyPlan, snapshot: Snapshot, base: BaseRoot) -> Lab:
         lab.engine = DockerService(whole_host)
         _run_agent(lab, plan)
         within = LEASED_WITHIN if any(gateway.dhcp is not None for gateway in plan.lab.gateways) else SET_WITHIN
-        lab.notes += restore_what_the_boot_lost(lab.host.namespace, snapshot.host, cards, within)
+        lab.notes += restore_what_the_boot_lost(lab.host.namespace, snapshot.host, cards, plan.made, within)
     return lab
 
 

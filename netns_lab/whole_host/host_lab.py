@@ -85,12 +85,15 @@ def _before_boot(plan: LabPlan) -> LabPlan:
 def agent_path(host: Namespace) -> str | None:
     """Return the path of the network namespace that the host's engine has made for its container; None without one.
 
-    The engine is not asked: it answers only after it has started its containers, and a question would start it.
+    The engine is not asked: it answers only after it has started its containers, and a question would start it. A file
+    on which no namespace is mounted is what an engine that was killed has left.
     """
 
     def look() -> list[str]:
         try:
-            return [name for name in os.listdir(SANDBOXES) if _SANDBOX.fullmatch(name)]
+            folder = os.stat(SANDBOXES).st_dev
+            names = filter(_SANDBOX.fullmatch, os.listdir(SANDBOXES))
+            return [name for name in names if os.stat(f"{SANDBOXES}/{name}").st_dev != folder]
         except FileNotFoundError:
             return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -35,6 +36,8 @@ class WholeHostPower:
     def __init__(self, lab: Lab, whole_host: WholeHost) -> None:
         """Change nothing yet."""
         self._lab, self._whole_host = lab, whole_host
+        self._agent: tuple[int, int] | None = None
+        """The namespace that was taken for the agent's during the boot."""
 
     def reboot(self) -> None:
         """Reboot the host by systemctl; return when its last process has ended."""
@@ -73,6 +76,8 @@ class WholeHostPower:
         set_sysctls(fresh, QUIET_SYSCTLS)
         for link, cable, other in cards:
             plug_in(fresh, link, other, cable)
+        for _link, _cable, other in cards:
+            # Several cards may lead to one switch, which has all its ports again only now.
             set_sysctls(other.namespace, quick_neighbours(other.plan.state.links))
         set_sysctls(fresh, quick_neighbours(link for link, _cable, _other in cards))
         lab.host.namespace.become(fresh)
@@ -95,9 +100,11 @@ class WholeHostPower:
         booted, deadline = False, time.monotonic() + AGENT_WITHIN
         while True:
             if (path := agent_path(host)) is not None:
-                # Between the file and its mount there is a moment without a namespace.
+                # It may be gone again at once.
                 with contextlib.suppress(NotANamespace):
-                    return Namespace("agent", host.call(lambda: open_netns(path)))
+                    agent = Namespace("agent", host.call(lambda: open_netns(path)))
+                    self._agent = _identity(agent)
+                    return agent
             if booted:
                 raise self._agent_away()
             if time.monotonic() > deadline:
@@ -107,17 +114,30 @@ class WholeHostPower:
                 next_state = time.monotonic() + STATE_AGAIN_AFTER
             pause.wait(LOOK_AGAIN_AFTER)
 
-    def wait_until_booted(self) -> None:
-        """Return when every job of the boot is done."""
+    def wait_until_booted(self) -> Namespace | None:
+        """Return when every job of the boot is done: the agent's namespace if it is not that of :meth:`wait_for_agent`.
+
+        After a shutdown in which it was killed, an engine makes the namespace of the former container once more, and
+        removes it, before it starts the container.
+        """
         try:
             state = self._whole_host.wait_until_booted()
         except WholeHostFailed as error:
             raise HostNotBack(str(error)) from error
         if state != "running":
             self._lab.notes.append(f"units that failed at a boot: {failed_units(self._lab.host.namespace)}")
-        if agent_path(self._lab.host.namespace) is None:
+        host = self._lab.host.namespace
+        if (path := agent_path(host)) is None:
             # Since Docker 26 the namespace of a container that cannot start is there for a moment.
             raise self._agent_away()
+        try:
+            agent = Namespace("agent", host.call(lambda: open_netns(path)))
+        except NotANamespace:
+            raise self._agent_away() from None
+        if _identity(agent) != self._agent:
+            return agent
+        agent.close()
+        return None
 
     def files_for_next_boot(self) -> Mapping[str, str]:
         """Return a digest of each file that the next boot finds on the disk, by path; without logs."""
@@ -136,3 +156,9 @@ class WholeHostPower:
             link = plan.host.state.link(cable.interface)
             if cable.machine == HOST and link is not None:
                 yield link, cable, self._lab.machines[cable.other_machine]
+
+
+def _identity(namespace: Namespace) -> tuple[int, int]:
+    """Return what distinguishes a network namespace from every other (ioctl_ns(2))."""
+    status = os.fstat(namespace.net_fd)
+    return status.st_dev, status.st_ino

@@ -32,8 +32,8 @@ from viacheck.model.result import RunResult, Verdict
 
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
 NETWORKD, NM, NETPLAN = (f"policy-routing-{manager}" for manager in ("networkd", "nm", "netplan"))
-PIPEWORK = "pipework-unit"
-COPIED_ONLY = [("forky", NETWORKD), (DEFAULT_RELEASE, PIPEWORK)]
+PIPEWORK, RC_LOCAL = "pipework-unit", "pipework-rc-local"
+COPIED_ONLY = [("forky", NETWORKD), (DEFAULT_RELEASE, PIPEWORK), (DEFAULT_RELEASE, RC_LOCAL)]
 """Hosts of which a copy boots, besides those of the live runs."""
 SITE = """\
 schema = 1
@@ -88,9 +88,10 @@ OUT_OF_FILES = {
     NM: "sed -i '/^routing-rule/d' /etc/NetworkManager/system-connections/*",
     NETPLAN: "sed -i '/routing-policy:/d; /priority:/d' /etc/netplan/*.yaml",
     PIPEWORK: "systemctl disable pipework.service pipework-watch.service",
+    RC_LOCAL: "systemctl disable pipework-watch.service; chmod 644 /etc/rc.local",
 }
 """By lab, the command that takes the rules out of the host's files: the kernel has them until the next boot."""
-WRITTEN_DOWN = {PIPEWORK: ("PIPEWORK-05", "PIPEWORK_NOT_PERSISTENT")}
+WRITTEN_DOWN = dict.fromkeys((PIPEWORK, RC_LOCAL), ("PIPEWORK-05", "PIPEWORK_NOT_PERSISTENT"))
 """By lab, the check of the host's files and its diagnosis, where they are not those of rules."""
 _MISSING = missing_for(BaseRoot(DEFAULT_RELEASE))
 pytestmark = pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING))
@@ -133,7 +134,7 @@ def lab(release: str, scenario: str, packed: Path) -> Iterator[Lab]:
         assert lab.whole_host is not None
         root = Path(lab.engine.root) / "root"
         shutil.copy(packed, root / "viacheck.pyz")
-        (root / "site.toml").write_text(PIPEWORK_SITE if scenario == PIPEWORK else SITE)
+        (root / "site.toml").write_text(PIPEWORK_SITE if scenario in WRITTEN_DOWN else SITE)
         bind_into(lab.whole_host.init, base.folder, f"/root/.cache/viacheck/roots/{base.folder.name}")
         yield lab
 

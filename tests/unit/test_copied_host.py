@@ -9,6 +9,7 @@ import pytest
 
 from netns_lab.whole_host.copied_host import CopyImpossible, plan_copy
 from netns_lab.whole_host.root_files import RootFile
+from netns_lab.whole_host.stacked_uplinks import missing_links, read_details
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.snapshot import (
     Address,
@@ -16,6 +17,7 @@ from viacheck.model.snapshot import (
     DockerContainer,
     DockerEngine,
     DockerNetwork,
+    HostFile,
     IPAMPool,
     Link,
     NetworkState,
@@ -84,6 +86,76 @@ def test_a_network_of_a_compose_file_is_created_in_the_copy() -> None:
     assert str(refusal.value).endswith("cannot have: the option com.docker.network.bridge.inhibit_ipv4")
 
 
+CRONTAB = HostFile(
+    path="/etc/cron.d/agent", exists=True, text="@reboot root ip rule add from 172.17.0.0/16 table 200\n", mode=0o644
+)
+CARD, OTHER_CARD = Link(index=6, name="eth1", flags=("UP",)), Link(index=7, name="eth2", flags=("UP",))
+OF_A_BOND = replace(WLAN0, kind="bond")
+SLAVES = replace(CARD, master="wlan0"), replace(OTHER_CARD, master="wlan0")
+DETAILS = """[
+    {"ifname": "eth1"}, {"ifname": "eth2"},
+    {"ifname": "wlan0", "linkinfo": {"info_kind": "vlan", "info_data": {"protocol": "802.1Q", "id": 50}}},
+    {"ifname": "bond0", "linkinfo": {"info_kind": "bond", "info_data": {"mode": "active-backup", "miimon": 100}}}
+]"""
+
+
+def test_a_vlan_is_made_by_the_boot_of_a_card_behind_a_switch_with_its_tag() -> None:
+    plan = plan_copy(
+        host(ETH0, replace(WLAN0, kind="vlan", peer_index=CARD.index), CARD), INTENT, "berlin-7", read_details(DETAILS)
+    )
+    assert [link.name for link in plan.lab.host.state.links] == ["eth0", "eth1"]
+    (switch,) = plan.lab.switches
+    ends = {(cable.machine, cable.interface, cable.other_machine) for cable in plan.lab.cables}
+    assert ends == {
+        ("host", "eth0", "gw-eth0"), ("host", "eth1", switch.name),
+        (switch.name, switch.state.links[-1].name, "gw-wlan0"),
+    }  # fmt: skip
+    typed = [" ".join(argv) for machine, argv in plan.lab.commands if machine == switch.name]
+    assert typed[0].endswith("name wire.50 type vlan protocol 802.1Q id 50")
+    assert [" ".join(argv) for made in plan.made for argv in made.commands] == [
+        "ip link add link eth1 name wlan0 type vlan protocol 802.1Q id 50"
+    ]
+    assert not [note for note in plan.lab.notes if "cable replaces" in note]
+
+
+def test_a_bond_is_made_by_the_boot_of_cards_on_one_switch() -> None:
+    details = {"wlan0": {"mode": "active-backup", "miimon": 100}}
+    plan = plan_copy(host(ETH0, OF_A_BOND, *SLAVES), INTENT, "berlin-7", details)
+    assert [link.name for link in plan.lab.host.state.links] == ["eth0", "eth1", "eth2"]
+    (switch,) = plan.lab.switches
+    assert {cable.interface for cable in plan.lab.cables if cable.other_machine == switch.name} == {"eth1", "eth2"}
+    assert plan.lab.commands == ()
+    (bond,) = plan.made
+    assert bond.text == "wlan0 (bond of eth1, eth2, active-backup)"
+    alone = plan_copy(host(ETH0, OF_A_BOND, *SLAVES), INTENT, "berlin-7", {"wlan0": {"mode": "802.3ad"}})
+    assert "wlan0: no switch speaks LACP with the copy, so that one of its cards carries all packets" in alone.lab.notes
+    with pytest.raises(CopyImpossible, match="mode balance-rr, which needs a switch"):
+        plan_copy(host(ETH0, OF_A_BOND, *SLAVES), INTENT, "berlin-7", {"wlan0": {"mode": "balance-rr"}})
+
+
+def test_what_a_boot_did_not_make_is_named_and_added() -> None:
+    (bond,) = plan_copy(host(ETH0, OF_A_BOND, *SLAVES), INTENT, "berlin-7", {"wlan0": {"mode": "802.3ad"}}).made
+    assert dict.fromkeys(
+        text for text, _argv in missing_links(NetworkState(links=(ETH0, CARD, OTHER_CARD)), [bond])
+    ) == {"wlan0 (bond of eth1, eth2, 802.3ad)": None}
+    half = NetworkState(links=(ETH0, OF_A_BOND, SLAVES[0], OTHER_CARD))
+    assert [(text, " ".join(argv)) for text, argv in missing_links(half, [bond])] == [
+        ("eth2 in wlan0", "ip link set dev eth2 down"),
+        ("eth2 in wlan0", "ip link set dev eth2 master wlan0"),
+        ("eth2 in wlan0", "ip link set dev eth2 up"),
+    ]
+    assert not list(missing_links(NetworkState(links=(ETH0, OF_A_BOND, *SLAVES)), [bond]))
+
+
+def test_a_vlan_may_stand_on_a_bond() -> None:
+    bond = Link(index=8, name="bond0", kind="bond", flags=("UP",))
+    slaves = replace(CARD, master="bond0"), replace(OTHER_CARD, master="bond0")
+    vlan = replace(WLAN0, kind="vlan", peer_index=bond.index)
+    plan = plan_copy(host(ETH0, vlan, bond, *slaves), INTENT, "berlin-7", read_details(DETAILS))
+    assert [made.name for made in plan.made] == ["bond0", "wlan0"]
+    assert {cable.interface for cable in plan.lab.cables if cable.machine == "host"} == {"eth0", "eth1", "eth2"}
+
+
 def test_a_gateway_leases_an_uplink_its_present_address() -> None:
     leased = replace(OF_WLAN0, valid_lifetime=3600)
     plan = plan_copy(host(ETH0, WLAN0, addresses=(OF_ETH0, leased)), INTENT, "berlin-7")
@@ -98,8 +170,12 @@ def test_a_gateway_leases_an_uplink_its_present_address() -> None:
     ("snapshot", "reason"),
     [
         (host(ETH0), "no interface wlan0"),
-        (host(ETH0, replace(WLAN0, kind="vlan")), "wlan0 is a vlan"),
+        (host(ETH0, replace(WLAN0, kind="vlan")), "wlan0 is a VLAN whose id and parent are not known"),
+        (host(ETH0, replace(WLAN0, kind="vrf")), "wlan0 is a vrf"),
+        (host(ETH0, replace(WLAN0, kind="bond")), "wlan0 is a bond of nothing"),
+        (host(ETH0, replace(WLAN0, kind="bridge")), "wlan0 is a bridge without a card"),
         (host(ETH0, replace(WLAN0, flags=("UP", "NOARP"))), "wlan0 is a point-to-point link"),
+        (replace(host(ETH0, WLAN0), files=(CRONTAB,)), "cron sets rules or routes at boot (/etc/cron.d/agent:1)"),
         (host(ETH0, WLAN0, container=None), "Docker engine"),
         (host(ETH0, WLAN0, container=replace(CONTAINER, namespace_of="vpn")), "one network of its own"),
         (
@@ -107,7 +183,18 @@ def test_a_gateway_leases_an_uplink_its_present_address() -> None:
             "network probes (driver unknown)",
         ),
     ],
-    ids=["no uplink", "VLAN", "point-to-point", "no container", "shared network", "unknown network"],
+    ids=[
+        "no uplink",
+        "VLAN",
+        "VRF",
+        "bond",
+        "bridge",
+        "point-to-point",
+        "cron",
+        "no container",
+        "shared network",
+        "unknown network",
+    ],
 )
 def test_a_host_that_no_copy_can_be_made_of_is_refused_with_the_reason(snapshot: Snapshot, reason: str) -> None:
     with pytest.raises(CopyImpossible) as refusal:

@@ -124,8 +124,8 @@ def _boots_again(lab: Lab) -> bool:
             return False
         power.plug_in()
         power.power_on()
-        lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, power.wait_for_agent())
-        power.wait_until_booted()
+        agent = power.wait_for_agent()
+        lab.machines[lab.plan.agent.name] = LabMachine(lab.plan.agent, power.wait_until_booted() or agent)
     return True
 
 

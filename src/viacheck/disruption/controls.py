@@ -73,7 +73,7 @@ class EventContext(Protocol):
         """Continue in the agent's new namespace."""
 
     def reopen(self) -> None:
-        """Watch an interface that was recreated."""
+        """Watch interfaces that were created, or recreated."""
 
     def host_stops(self) -> None:
         """End the watch: the host is off, and its interfaces are about to be gone."""
@@ -181,8 +181,8 @@ class PowerControl(Protocol):
             HostNotBack: the boot does not end.
         """
 
-    def wait_until_booted(self) -> None:
-        """Return when every job of the boot is done.
+    def wait_until_booted(self) -> Namespace | None:
+        """Return when every job of the boot is done: the agent's namespace if another has replaced the first one.
 
         Raises:
             EventFailed: it has booted without the agent.

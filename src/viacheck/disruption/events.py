@@ -373,5 +373,10 @@ class Reboot:
         context.host_starts()
         context.act("the host is powered on", self.power.power_on)
         context.agent_returns(self.power.wait_for_agent())
-        self.power.wait_until_booted()
+        # A VLAN or a bond is made in the boot. The uplink of most hosts is there before it, and watched already.
+        context.reopen()
+        if (agent := self.power.wait_until_booted()) is not None:
+            context.agent_stops()
+            context.agent_returns(agent)
+        context.reopen()
         context.act("the boot is complete", lambda: None)

@@ -399,7 +399,7 @@ class DisruptionRun:
         self._read_host_state("the agent is back")
 
     def reopen(self) -> None:
-        """Watch an interface that was recreated."""
+        """Watch interfaces that were created, or recreated."""
         self._between_ticks(self.stream.reopen)
 
     def host_stops(self) -> None:
