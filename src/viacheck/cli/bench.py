@@ -33,6 +33,7 @@ MODULES = {
     "growth-uplinks": "viacheck.bench.growth_of_uplinks",
     "growth-agents": "viacheck.bench.growth_of_agents",
     "boot": "viacheck.bench.host_boot",
+    "hosts": "viacheck.bench.whole_host_runs",
     "fleet": "viacheck.bench.fleet_controllers",
 }
 """The module of each measurement, in the order in which they run."""
