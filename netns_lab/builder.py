@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -53,13 +54,10 @@ def build(plan: LabPlan) -> Lab:
         LabBuildError: when the system forbids namespaces, or the kernel refuses a part of the lab.
     """
     with contextlib.ExitStack() as undo, contextlib.ExitStack() as sockets:
-        namespaces = _namespaces(plan, undo)
+        namespaces, sockets_opened = _namespaces(plan, undo)
         bind_agent_namespace(namespaces[plan.host.name], namespaces[plan.agent.name])
         machines = {machine.name: LabMachine(machine, namespaces[machine.name]) for machine in plan.machines}
-        # Before any namespace has an interface: a new interface takes the defaults of that moment.
-        netlink = _in_each(namespaces, _prepare)
-        for opened in netlink.values():
-            sockets.enter_context(opened)
+        netlink = {name: sockets.enter_context(opened.result()) for name, opened in sockets_opened.items()}
         # A cable's second end exists once the machine at its first end has made both.
         for machine in plan.machines:
             links = _links(machine, plan.cables, machines)
@@ -85,13 +83,16 @@ def build(plan: LabPlan) -> Lab:
     return lab
 
 
-def _namespaces(plan: LabPlan, undo: contextlib.ExitStack) -> dict[str, Namespace]:
-    """Create the namespaces of all machines beside each other."""
+def _namespaces(
+    plan: LabPlan, undo: contextlib.ExitStack
+) -> tuple[dict[str, Namespace], dict[str, Future[NetlinkSocket]]]:
+    """Create the namespaces of all machines beside each other, and open a socket in each."""
     creations = {
         machine.name: Namespace.begin_create(machine.name, private_files(plan) if machine is plan.host else None)
         for machine in plan.machines
     }
     namespaces: dict[str, Namespace] = {}
+    opened: dict[str, Future[NetlinkSocket]] = {}
     refused: list[tuple[str, OSError]] = []
     for name, created in creations.items():
         try:
@@ -100,12 +101,14 @@ def _namespaces(plan: LabPlan, undo: contextlib.ExitStack) -> dict[str, Namespac
             refused.append((name, error))
         else:
             undo.callback(namespaces[name].close)
+            # Before it has an interface: a new interface takes the defaults of that moment.
+            opened[name] = namespaces[name].submit(partial(_prepare, name))
     if refused:
         name, refusal = refused[0]
         raise LabBuildError(
             f"lab {plan.name}: namespace {name}: {refusal}; labs need root or user namespaces"
         ) from refusal
-    return namespaces
+    return namespaces, opened
 
 
 def _boot(lab: Lab) -> None:
