@@ -16,20 +16,17 @@ from typing import Any
 
 from netns_lab.rtnetlink_encode import VethPeer, encode_request
 from viacheck.host.namespace import Namespace
+from viacheck.model.routing_names import PROTOCOLS, ROUTE_TYPES, SCOPES
 from viacheck.model.snapshot import Address, Link, Neighbour, Nexthop, Route, Rule
 from viacheck.netlink import codec, rtnetlink
 
 ANSWER_TIMEOUT = 5.0
 MESSAGES_AT_ONCE = 500
 """Messages that fit into a socket's buffers, answers included."""
-_ROUTE_TYPES = {
-    "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5,
-    "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9,
-}  # fmt: skip
+_ROUTE_TYPES = {name: number for number, name in enumerate(ROUTE_TYPES)}
 _RULE_ACTIONS = {"lookup": 1, "goto": 2, "nop": 3, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 _RULE_INVERTED = 2
-_PROTOCOLS = {"redirect": 1, "kernel": 2, "boot": 3, "static": 4, "ra": 9, "dhcp": 16}
-_SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+_PROTOCOLS, _SCOPES = ({name: number for number, name in names.items()} for names in (PROTOCOLS, SCOPES))
 _PREFERENCES = {"low": 3, "high": 1}
 """RFC 4191, section 2.2."""
 _ONLINK = 4

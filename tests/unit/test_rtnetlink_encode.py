@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from pyroute2 import IPBatch
 
+from netns_lab.rtnetlink_batch import route_request
 from netns_lab.rtnetlink_encode import VethPeer, encode_request
+from viacheck.model.routing_names import PROTOCOLS
+from viacheck.model.snapshot import Route
 from viacheck.netlink import codec
 from viacheck.netlink.rtnetlink import RtnetlinkMessage
 
@@ -85,3 +88,9 @@ def _content(datagram: bytes) -> object:
         # The number is in the attribute; each program has its own placeholder in the octet of the header.
         body = body[:4] + body[5:]
     return message.type, message.flags, body, sorted(decoded.attributes)
+
+
+@pytest.mark.parametrize(("number", "name"), [*PROTOCOLS.items(), (77, "77")])
+def test_a_routes_origin_is_sent_as_the_number_that_it_was_read_from(number: int, name: str) -> None:
+    route = Route(family=4, table=254, destination="198.51.100.0/24", protocol=name)
+    assert dict(route_request("add", route, {}).values)["proto"] == number

@@ -11,8 +11,9 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from viacheck.model.iproute_text import FAMILY_OPTION, route_details, rule_text
+from viacheck.model.routing_names import SCOPES
 from viacheck.netlink import rtnetlink
-from viacheck.netlink.routing_objects import SCOPES, route_of, rule_of
+from viacheck.netlink.routing_objects import route_of, rule_of
 from viacheck.netlink.rtnetlink import AF_INET6, RtnetlinkMessage, address_text
 
 _INFINITE = 0xFFFFFFFF

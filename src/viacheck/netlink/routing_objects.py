@@ -10,18 +10,11 @@ import struct
 from collections.abc import Mapping
 from typing import Literal
 
+from viacheck.model.routing_names import PROTOCOLS, ROUTE_TYPES, SCOPES, WITHOUT_NEXTHOP
 from viacheck.model.snapshot import Family, Nexthop, PortRange, Route, Rule
 from viacheck.netlink import codec
 from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RtnetlinkMessage, address_text, multipath_hops
 
-PROTOCOLS = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 11: "zebra", 12: "bird", 16: "dhcp",
-             18: "keepalived", 186: "bgp", 188: "ospf"}  # fmt: skip
-"""RTPROT_* of linux/rtnetlink.h, as iproute2 names them."""
-SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
-_TYPES = ("unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit",
-          "throw", "nat", "xresolve")  # fmt: skip
-_WITHOUT_NEXTHOP = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
-"""Of IPv6 the kernel gives them the interface lo, by which no packet leaves."""
 _PREFERENCES: dict[int, Literal["low", "medium", "high"]] = {1: "high", 3: "low"}
 _NEXTHOP_FLAGS = ((0x1, "dead"), (0x2, "pervasive"), (0x4, "onlink"), (0x10, "linkdown"))
 """RTNH_F_* of linux/rtnetlink.h."""
@@ -105,10 +98,10 @@ _RTA_TABLE, _RTA_VIA, _RTA_PREF, _RTA_NH_ID = 15, 18, 20, 30
 def route_of(message: RtnetlinkMessage, names: Mapping[int, str]) -> Route:
     """Return the route of RTM_NEWROUTE or RTM_DELROUTE; ``names`` are the interfaces' names by index."""
     body = message.body
-    type_ = _TYPES[body[7]] if body[7] < len(_TYPES) else str(body[7])
+    type_ = ROUTE_TYPES[body[7]] if body[7] < len(ROUTE_TYPES) else str(body[7])
     multipath = message.get(_RTA_MULTIPATH)
     nexthops: tuple[Nexthop, ...] = ()
-    if type_ in _WITHOUT_NEXTHOP:
+    if type_ in WITHOUT_NEXTHOP:
         pass
     elif multipath is not None:
         nexthops = tuple(

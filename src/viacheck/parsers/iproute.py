@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from viacheck.model import routing_names
 from viacheck.model.like_routes import like_routes
+from viacheck.model.routing_names import WITHOUT_NEXTHOP
 from viacheck.model.snapshot import (
     TABLE_MAIN,
     Address,
@@ -29,26 +31,10 @@ from viacheck.model.snapshot import (
 T = TypeVar("T")
 Entry = dict[str, Any]
 
-ROUTE_TYPES = {
-    "0": "unspec",
-    "1": "unicast",
-    "2": "local",
-    "3": "broadcast",
-    "4": "anycast",
-    "5": "multicast",
-    "6": "blackhole",
-    "7": "unreachable",
-    "8": "prohibit",
-    "9": "throw",
-    "10": "nat",
-    "11": "xresolve",
-}
-WITHOUT_NEXTHOP = frozenset({"blackhole", "unreachable", "prohibit", "throw"})
-SCOPES = {"0": "global", "200": "site", "253": "link", "254": "host", "255": "nowhere"}
-PROTOCOLS = {
-    "1": "redirect", "2": "kernel", "3": "boot", "4": "static", "9": "ra", "11": "zebra", "12": "bird", "16": "dhcp",
-    "18": "keepalived", "186": "bgp", "188": "ospf",
-}  # fmt: skip
+ROUTE_TYPES = {str(number): name for number, name in enumerate(routing_names.ROUTE_TYPES)}
+SCOPES, PROTOCOLS = (
+    {str(number): name for number, name in names.items()} for names in (routing_names.SCOPES, routing_names.PROTOCOLS)
+)
 RULE_ACTIONS: dict[str, Literal["blackhole", "unreachable", "prohibit"]] = {
     "6": "blackhole",
     "7": "unreachable",

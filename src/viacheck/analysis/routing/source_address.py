@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from viacheck.analysis.routing.table import mask, read_address, read_prefix
+from viacheck.model.routing_names import SCOPES
 from viacheck.model.snapshot import Address, NetworkState
 
-SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
-LINK_SCOPE, HOST_SCOPE = SCOPES["link"], SCOPES["host"]
+NUMBERS = {name: number for number, name in SCOPES.items()}
+LINK_SCOPE, HOST_SCOPE = NUMBERS["link"], NUMBERS["host"]
 
 # RFC 6724, section 2.1, with the kernel's own entries beside it (net/ipv6/addrlabel.c).
 _LABELS = [
@@ -37,7 +38,7 @@ _IPV6_LINK_LOCAL, _IPV6_SITE_LOCAL, _IPV6_GLOBAL = 2, 5, 14
 
 def scope_number(scope: str) -> int:
     """Return the kernel's number of an IPv4 scope (rtnetlink(7), rtm_scope); the smaller, the wider."""
-    return SCOPES[scope] if scope in SCOPES else int(scope)
+    return NUMBERS[scope] if scope in NUMBERS else int(scope)
 
 
 @dataclass(slots=True)
