@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from netns_lab import nft_rules, rtnetlink_batch
 from netns_lab.host_files import private_files
@@ -38,7 +37,6 @@ from viacheck.host.sysctl import write_sysctl
 from viacheck.model.snapshot import Link
 from viacheck.netlink.codec import NetlinkSocket
 
-T = TypeVar("T")
 QUIET_SYSCTLS = {
     # An address is usable at once: a lab's addresses are unique by construction, and their detection costs 1.3 s.
     "net/ipv6/conf/all/accept_dad": "0",
@@ -53,26 +51,33 @@ def build(plan: LabPlan) -> Lab:
     Raises:
         LabBuildError: when the system forbids namespaces, or the kernel refuses a part of the lab.
     """
-    with contextlib.ExitStack() as undo, contextlib.ExitStack() as sockets:
-        namespaces, sockets_opened = _namespaces(plan, undo)
-        bind_agent_namespace(namespaces[plan.host.name], namespaces[plan.agent.name])
+    with contextlib.ExitStack() as undo, contextlib.ExitStack() as closing:
+        visitor = closing.enter_context(ThreadPoolExecutor(1, thread_name_prefix="lab-builder"))
+        prepared = _create(plan, visitor, undo)
+        namespaces = {name: namespace for name, (namespace, _netlink) in prepared.items()}
+        netlink = {name: closing.enter_context(opened) for name, (_namespace, opened) in prepared.items()}
+        bound = _begin_bind(namespaces[plan.host.name], namespaces[plan.agent.name])
         machines = {machine.name: LabMachine(machine, namespaces[machine.name]) for machine in plan.machines}
-        netlink = {name: sockets.enter_context(opened.result()) for name, opened in sockets_opened.items()}
         # A cable's second end exists once the machine at its first end has made both.
         for machine in plan.machines:
             links = _links(machine, plan.cables, machines)
             rtnetlink_batch.send(namespaces[machine.name], links, by=netlink[machine.name])
-        _in_each(namespaces, lambda name: _write_sysctls(name, _sysctls(machines[name].plan)))
         # The switches last: a port comes up with the carrier of a machine that is up already.
-        for machine in (*plan.neighbours, *reversed((plan.host, plan.agent, *plan.gateways)), *plan.switches):
-            rtnetlink_batch.send(namespaces[machine.name], configuration(machine), by=netlink[machine.name])
-            if machine.packet_filter:
-                nft_rules.apply(namespaces[machine.name], PACKET_FILTER_TABLE, machine.packet_filter)
+        outside, inside = (*plan.neighbours, *reversed(plan.gateways)), (plan.agent, plan.host, *plan.switches)
+        have_sysctls = _begin_sysctls([machines[machine.name] for machine in (*outside, *inside)], visitor)
+        for machine in outside:
+            have_sysctls[machine.name].result()
+            _configure(machines[machine.name], netlink)
+        gateways = [(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways]
+        responders = Responders(gateways)
+        undo.callback(responders.close)
+        for machine in inside:
+            have_sysctls[machine.name].result()
+            _configure(machines[machine.name], netlink)
         for machine in (*plan.switches, plan.host, plan.agent, *plan.gateways, *plan.neighbours):
             rtnetlink_batch.settle(namespaces[machine.name], machine.state.links, netlink[machine.name])
-        responders = Responders([(machines[gateway.name].namespace, gateway.answers_on) for gateway in plan.gateways])
-        undo.callback(responders.close)
-        lab = Lab(plan, machines, responders, None)
+        bound.result()
+        lab = Lab(plan, machines, responders.wait_until_open(), None)
         undo.pop_all()
     with closed_on_failure(lab):
         if plan.daemons:
@@ -83,32 +88,62 @@ def build(plan: LabPlan) -> Lab:
     return lab
 
 
-def _namespaces(
-    plan: LabPlan, undo: contextlib.ExitStack
-) -> tuple[dict[str, Namespace], dict[str, Future[NetlinkSocket]]]:
-    """Create the namespaces of all machines beside each other, and open a socket in each."""
-    creations = {
-        machine.name: Namespace.begin_create(machine.name, private_files(plan) if machine is plan.host else None)
-        for machine in plan.machines
-    }
-    namespaces: dict[str, Namespace] = {}
-    opened: dict[str, Future[NetlinkSocket]] = {}
-    refused: list[tuple[str, OSError]] = []
-    for name, created in creations.items():
+def _create(plan: LabPlan, visitor: Executor, undo: contextlib.ExitStack) -> dict[str, tuple[Namespace, NetlinkSocket]]:
+    """Create the namespace of each machine, with a socket in it.
+
+    The visitor makes all but the host's, one after the other: a thread for each takes longer to start.
+    """
+    begun: dict[str, Callable[[], tuple[Namespace, NetlinkSocket]]] = {}
+    for machine in plan.machines:
+        if machine is plan.host:
+            begun[machine.name] = partial(_prepared, Namespace.begin_create(machine.name, private_files(plan)))
+        else:
+            begun[machine.name] = visitor.submit(_create_here, machine.name).result
+    created: dict[str, tuple[Namespace, NetlinkSocket]] = {}
+    refused: list[tuple[str, OSError | LabBuildError]] = []
+    for name, finish in begun.items():
         try:
-            namespaces[name] = created()
-        except OSError as error:
+            created[name] = finish()
+        except (OSError, LabBuildError) as error:
             refused.append((name, error))
         else:
-            undo.callback(namespaces[name].close)
-            # Before it has an interface: a new interface takes the defaults of that moment.
-            opened[name] = namespaces[name].submit(partial(_prepare, name))
+            undo.callback(created[name][0].close)
     if refused:
+        for _namespace, opened in created.values():
+            opened.close()
         name, refusal = refused[0]
+        if isinstance(refusal, LabBuildError):
+            raise refusal
         raise LabBuildError(
             f"lab {plan.name}: namespace {name}: {refusal}; labs need root or user namespaces"
         ) from refusal
-    return namespaces, opened
+    return created
+
+
+def _prepared(created: Callable[[], Namespace]) -> tuple[Namespace, NetlinkSocket]:
+    namespace = created()
+    try:
+        return namespace, namespace.call(partial(_prepare, namespace.name))
+    except BaseException:
+        namespace.close()
+        raise
+
+
+def _create_here(name: str) -> tuple[Namespace, NetlinkSocket]:
+    """Create a namespace, in which the calling thread stays."""
+    namespace = Namespace.move_into_new(name)
+    try:
+        # Before it has an interface: a new interface takes the defaults of that moment.
+        return namespace, _prepare(name)
+    except BaseException:
+        namespace.close()
+        raise
+
+
+def _configure(machine: LabMachine, netlink: dict[str, NetlinkSocket]) -> None:
+    rtnetlink_batch.send(machine.namespace, configuration(machine.plan), by=netlink[machine.plan.name])
+    if machine.plan.packet_filter:
+        nft_rules.apply(machine.namespace, PACKET_FILTER_TABLE, machine.plan.packet_filter)
 
 
 def _boot(lab: Lab) -> None:
@@ -246,17 +281,29 @@ def _prepare(name: str) -> NetlinkSocket:
     return rtnetlink_batch.open_socket()
 
 
-def _in_each(namespaces: dict[str, Namespace], action: Callable[[str], T]) -> dict[str, T]:
-    """Call a function with the name of each namespace, inside of all namespaces at once."""
-    futures = {name: namespace.submit(partial(action, name)) for name, namespace in namespaces.items()}
-    return {name: future.result() for name, future in futures.items()}
+def _begin_sysctls(machines: Iterable[LabMachine], visitor: Executor) -> dict[str, Future[None]]:
+    """Begin to write the sysctls of every machine: the host's beside those of the others, which the visitor enters."""
+
+    def visit(machine: LabMachine) -> None:
+        syscalls.setns(machine.namespace.net_fd, syscalls.CLONE_NEWNET)
+        _write_sysctls(machine.plan.name, _sysctls(machine.plan))
+
+    return {
+        machine.plan.name: machine.namespace.submit(partial(_write_sysctls, HOST, _sysctls(machine.plan)))
+        if machine.plan.name == HOST
+        else visitor.submit(visit, machine)
+        for machine in machines
+    }
 
 
 def bind_agent_namespace(host: Namespace, agent: Namespace) -> None:
     """Bind the agent's namespace to a path in the host's private /run, as ``ip netns`` does."""
+    _begin_bind(host, agent).result()
 
+
+def _begin_bind(host: Namespace, agent: Namespace) -> Future[None]:
     def bind() -> None:
         Path(AGENT_PATH).touch()
         syscalls.mount(f"/proc/self/fd/{agent.net_fd}", AGENT_PATH, flags=syscalls.MS_BIND)
 
-    host.call(bind)
+    return host.submit(bind)

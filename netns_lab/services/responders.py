@@ -11,8 +11,10 @@ import selectors
 import socket
 import threading
 from collections.abc import Iterable, Sequence
-from functools import partial
+from concurrent.futures import Future
+from typing import Self
 
+from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
 
 PROBE_PORT = 33434
@@ -24,40 +26,64 @@ class Responders:
     """The services behind every gateway of a lab."""
 
     def __init__(self, gateways: Iterable[tuple[Namespace, Sequence[str]]]) -> None:
-        """Open the sockets on the given addresses of each gateway's namespace, and start to answer."""
+        """Begin to open the sockets on the given addresses of each gateway's namespace, and to answer.
+
+        ``wait_until_open`` must follow, or ``close``.
+        """
         self.ignored_share = 0.0
         """The share of the UDP probes that get no answer."""
         self._unanswered = 0.0
-        self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = []
-        opening = [namespace.submit(partial(_open, addresses)) for namespace, addresses in gateways]
-        for opened in opening:
-            self._sockets += opened.result()
-        for listener in self._sockets:
-            if listener.type == socket.SOCK_DGRAM:
-                self._selector.register(listener, selectors.EVENT_READ, listener.getsockname()[1] == DNS_PORT)
         self._stop_reader, self._stop_writer = os.pipe()
-        self._selector.register(self._stop_reader, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._answer, name="responders", daemon=True)
+        self._opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, args=(list(gateways),), name="responders", daemon=True)
         self._thread.start()
 
+    def wait_until_open(self) -> Self:
+        """Wait until every gateway answers.
+
+        Raises:
+            OSError: when a socket cannot be opened on an address.
+        """
+        self._opened.result()
+        return self
+
+    def _serve(self, gateways: Iterable[tuple[Namespace, Sequence[str]]]) -> None:
+        try:
+            # This thread goes from one namespace to the next: a worker in each takes longer to start than to open them.
+            for namespace, addresses in gateways:
+                syscalls.setns(namespace.net_fd, syscalls.CLONE_NEWNET)
+                self._sockets += _open(addresses)
+        except BaseException as error:
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(None)
+        self._answer()
+
     def _answer(self) -> None:
-        while True:
-            for key, _events in self._selector.select():
-                if key.data is None:
-                    return
-                listener = key.fileobj
-                assert isinstance(listener, socket.socket)
-                try:
-                    request, sender = listener.recvfrom(65535)
-                    if not key.data and self._ignores():
-                        continue
-                    if key.data:
-                        request = request[:2] + _DNS_ANSWER_NAME_ERROR + request[4:]
-                    listener.sendto(request, sender)
-                except OSError:
-                    # A fault may have removed the route to the sender, on purpose; the probe then gets no answer.
-                    continue
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stop_reader, selectors.EVENT_READ, None)
+            for listener in self._sockets:
+                if listener.type == socket.SOCK_DGRAM:
+                    selector.register(listener, selectors.EVENT_READ, listener.getsockname()[1] == DNS_PORT)
+            while True:
+                for key, _events in selector.select():
+                    if key.data is None:
+                        return
+                    assert isinstance(key.fileobj, socket.socket)
+                    self._answer_one(key.fileobj, is_dns=key.data)
+
+    def _answer_one(self, listener: socket.socket, *, is_dns: bool) -> None:
+        try:
+            request, sender = listener.recvfrom(65535)
+            if is_dns:
+                request = request[:2] + _DNS_ANSWER_NAME_ERROR + request[4:]
+            elif self._ignores():
+                return
+            listener.sendto(request, sender)
+        except OSError:
+            # A fault may have removed the route to the sender, on purpose; the probe then gets no answer.
+            return
 
     def _ignores(self) -> bool:
         """Return whether this probe is among those without an answer; they are spread evenly over all probes."""
@@ -71,7 +97,6 @@ class Responders:
         """Stop answering."""
         os.write(self._stop_writer, b"\0")
         self._thread.join()
-        self._selector.close()
         for listener in self._sockets:
             listener.close()
         os.close(self._stop_reader)

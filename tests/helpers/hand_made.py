@@ -133,7 +133,9 @@ class HandMadeHost:
             self.ip(f"-n {gateway} address add {address}/32 dev lo")
         path = f"/proc/{self._process.pid}/root/run/netns/{gateway}"
         with contextlib.closing(Namespace.from_path(path, gateway)) as namespace:
-            self._endings.callback(Responders([(namespace, [PROBE_TARGET, RESOLVER])]).close)
+            responders = Responders([(namespace, [PROBE_TARGET, RESOLVER])])
+            self._endings.callback(responders.close)
+            responders.wait_until_open()
 
     def uplink_on(self, parent: str, name: str, network: str) -> None:
         """Put an uplink as a macvlan child on another uplink, on whose wire the second gateway is too."""

@@ -87,31 +87,41 @@ class Namespace:
 
         The kernel creates several namespaces beside each other.
         """
-
-        def enter() -> tuple[int, int | None]:
-            _enter_mounts(outer_host.mounts())
-            syscalls.unshare(syscalls.CLONE_NEWNET | (syscalls.CLONE_FS | syscalls.CLONE_NEWNS if prepare else 0))
-            net_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            if prepare is None:
-                return net_fd, None
-            syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
-            prepare()
-            return net_fd, os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-
         worker = ThreadPoolExecutor(1, thread_name_prefix=f"ns-{name}")
-        entered = worker.submit(enter)
+        entered = worker.submit(cls.move_into_new, name, prepare)
 
         def created() -> Namespace:
             try:
-                net_fd, mount_fd = entered.result()
+                namespace = entered.result()
             except BaseException:
                 worker.shutdown()
                 raise
-            namespace = cls(name, net_fd, mount_fd)
             namespace._worker = worker
             return namespace
 
         return created
+
+    @classmethod
+    def move_into_new(cls, name: str, prepare: Callable[[], None] | None = None) -> Namespace:
+        """Move the calling thread into the namespaces that ``create`` makes, and return them.
+
+        Their own worker starts when it is needed first.
+
+        Raises:
+            OSError: when the system forbids it.
+        """
+        _enter_mounts(outer_host.mounts())
+        syscalls.unshare(syscalls.CLONE_NEWNET | (syscalls.CLONE_FS | syscalls.CLONE_NEWNS if prepare else 0))
+        net_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        if prepare is None:
+            return cls(name, net_fd)
+        try:
+            syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+            prepare()
+            return cls(name, net_fd, os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
+        except BaseException:
+            os.close(net_fd)
+            raise
 
     def _enter(self) -> None:
         syscalls.setns(self.net_fd, syscalls.CLONE_NEWNET)
