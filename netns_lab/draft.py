@@ -12,6 +12,7 @@ from typing import Any
 
 from netns_lab.nft_rules import LabRule
 from netns_lab.plan import (
+    DHCP_WAIT,
     HOST,
     HOST_PORT,
     PROBE_TARGET,
@@ -312,6 +313,8 @@ class LabDraft:
             },
         )
         probe: dict[str, Any] = {"target": self.probe_target, "timeout": PROBE_TIMEOUT}
+        if document["agent"]["attach"]["mode"] == "macvlan":
+            probe["dhcp_wait"] = DHCP_WAIT
         if any(segment.subnet6 is not None for segment in self.uplinks.values()):
             probe["target6"] = self.probe_target6
         document.setdefault("probe", probe)

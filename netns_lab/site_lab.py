@@ -15,7 +15,7 @@ from typing import Any
 from netns_lab import pipework_host
 from netns_lab.draft import LabDraft, LabSegment
 from netns_lab.nft_rules import Masquerade
-from netns_lab.plan import AGENT_PATH, PROBE_TARGET6, PROBE_TIMEOUT, LabPlan
+from netns_lab.plan import AGENT_PATH, DHCP_WAIT, PROBE_TARGET6, PROBE_TIMEOUT, LabPlan
 from netns_lab.scenarios.nat import AGENT_SUBNET, AGENT_SUBNET6, BRIDGE
 from viacheck.model.intent import (
     Intent,
@@ -335,6 +335,8 @@ def _document(lab: LabDraft, site: _Site, bridge: str, subnet: IPv4Network) -> d
         document["uplinks"][name]["address"] = f"{address.address}/{address.prefixlen}"
     probe = document.setdefault("probe", {})
     probe.setdefault("timeout", PROBE_TIMEOUT)
+    if attach["mode"] == "macvlan":
+        probe.setdefault("dhcp_wait", DHCP_WAIT)
     probe["target"] = lab.probe_target
     if any(segment.subnet6 is not None for segment in lab.uplinks.values()):
         probe["target6"] = lab.probe_target6

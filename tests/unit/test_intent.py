@@ -179,6 +179,12 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
          "allowed: a whole number from 1 to 100"),
         ('"198.51.100.1"', '"198.51.100.1"\nport = 65536', "probe.port: found 65536; "
          "allowed: a whole number from 1 to 65535"),
+        ('"198.51.100.1"', '"198.51.100.1"\ndhcp_wait = "5s"', "probe.dhcp_wait: found '5s'; "
+         "the wait is from 6s, as servers may take 5s, to 60s"),
+        ('"198.51.100.1"', '"198.51.100.1"\ndhcp_wait = "2m"', "probe.dhcp_wait: found '2m'; "
+         "the wait is from 6s, as servers may take 5s, to 60s"),
+        ('"198.51.100.1"', '"198.51.100.1"\ndhcp_wait = 10', "probe.dhcp_wait: found 10; "
+         "allowed: a duration from '6s' to '60s'"),
         ('"198.51.100.1"', '"198.51.100.1"\nloss_allowed = "2"', "probe.loss_allowed: found '2'; "
          "a share is a number with %: '2%', '0.5%'"),
         ('"198.51.100.1"', '"198.51.100.1"\nloss_allowed = "101%"', "probe.loss_allowed: found '101%'; "

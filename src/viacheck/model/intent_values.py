@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 T = TypeVar("T")
 LONGEST = 3600
 """Seconds: no duration of an intent is longer."""
+SHORTEST_DHCP_WAIT, LONGEST_DHCP_WAIT = 6, 60
+"""Seconds: servers may ping an address before they offer it, 1 s (ISC dhcpd), 3 s (dnsmasq) or up to 5 s (Windows)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,13 @@ def duration(value: str) -> str:
         raise ValueError("a duration is a number with its unit: '500ms', '5s', '2m'")
     if not 0 < seconds(value) <= LONGEST:
         raise ValueError(f"a duration is more than 0 and at most {LONGEST // 60}m")
+    return value
+
+
+def dhcp_wait(value: str) -> str:
+    """Accept a duration that is longer than any known DHCP server pings an address before it offers it."""
+    if not SHORTEST_DHCP_WAIT <= seconds(duration(value)) <= LONGEST_DHCP_WAIT:
+        raise ValueError(f"the wait is from {SHORTEST_DHCP_WAIT}s, as servers may take 5s, to {LONGEST_DHCP_WAIT}s")
     return value
 
 
@@ -130,6 +139,7 @@ InterfaceName = Annotated[str, AfterValidator(interface_name), Allowed("the name
 DockerName = Annotated[str, AfterValidator(docker_name), Allowed("a Docker name or id, such as 'te-agent'")]
 NamespacePath = Annotated[str, AfterValidator(namespace_path), Allowed("a path such as '/proc/123/ns/net'")]
 Duration = Annotated[str, AfterValidator(duration), Allowed("a number with its unit: '500ms', '5s', '2m'")]
+DhcpWait = Annotated[str, AfterValidator(dhcp_wait), Allowed("a duration from '6s' to '60s'")]
 Percentage = Annotated[str, AfterValidator(share_text), Allowed("a number from 0 to 100 with %: '2%', '0.5%'")]
 CheckId = Annotated[
     str, Field(pattern=r"^[A-Z][A-Z0-9]*(-[A-Z0-9]+)*-[0-9]+$"), Allowed("the id of a check, such as 'ROUTE-07'")

@@ -34,8 +34,6 @@ _BROADCAST_FLAG = 0x8000
 _OFFER = 2
 _PARAMETERS = [1, 3, 51, 54]
 """Subnet mask, router, lease time, server."""
-LISTENING_TIME = 10.0
-"""Seconds from the first DHCPDISCOVER: longer than any known server pings an address before it offers it."""
 REPEATED_AFTER = 4.0
 """Seconds until the first retransmission (RFC 2131, 4.1)."""
 SETTLING_TIME = 0.5
@@ -56,8 +54,8 @@ class DHCPDiscovery:
         interface: str,
         requested: Sequence[str] = (),
         *,
+        seconds: float,
         enough: Callable[[Offer], bool] = lambda _offer: False,
-        seconds: float = LISTENING_TIME,
     ) -> None:
         """Broadcast one DHCPDISCOVER, and one more for each requested address; begin to listen for the offers.
 
@@ -65,8 +63,8 @@ class DHCPDiscovery:
             namespace: where the interface is.
             interface: the interface to send by; its own MAC address is the frames' source.
             requested: addresses to request (option 50).
-            enough: returns whether an offer ends the discovery soon.
             seconds: how long to listen from the first DHCPDISCOVER.
+            enough: returns whether an offer ends the discovery soon.
 
         Raises:
             InterfaceNotUp: when the interface is missing, down, without carrier, or not Ethernet.

@@ -355,7 +355,7 @@ class TrafficTests:
             taken.append(resolved.agent_address)
         try:
             discovery = DHCPDiscovery(
-                self._subject.host, parent, addresses_to_request(pool, taken),
+                self._subject.host, parent, addresses_to_request(pool, taken), seconds=seconds(self._probe.dhcp_wait),
                 enough=lambda offer: bool(colliding([offer], pool)),
             )  # fmt: skip
         except InterfaceNotUp:
