@@ -21,8 +21,9 @@ from viacheck.analysis.table_names import clashes, number_of, table_entries
 from viacheck.model.check import NAT, POLICY_ROUTING
 from viacheck.model.intent import Intent
 from viacheck.model.measurements import KernelDecision
+from viacheck.model.policy_rule import Rule
 from viacheck.model.result import Evidence, FileEvidence, StateEvidence
-from viacheck.model.snapshot import Rule, Snapshot
+from viacheck.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from viacheck.packets.traffic_tests import TrafficTests

@@ -34,7 +34,7 @@ from netns_lab.services.responders import Responders
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
 from viacheck.host.sysctl import write_sysctl
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 from viacheck.netlink.codec import NetlinkSocket
 
 QUIET_SYSCTLS = {

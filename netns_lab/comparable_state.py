@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from viacheck.model.snapshot import TABLE_LOCAL, Address, Link, NetworkState, Route, Snapshot
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.route import Route
+from viacheck.model.routing_names import TABLE_LOCAL
+from viacheck.model.snapshot import Snapshot
 
 DEFAULT_BRIDGE = "docker0"
 _CARRIER_FLAGS = frozenset({"NO-CARRIER", "LOWER_UP"})

@@ -19,7 +19,7 @@ from netns_lab.rtnetlink_batch import LabRequest, request
 from viacheck.disruption.controls import EventFailed, EventNotPossible
 from viacheck.host.docker import ContainerNotRunning
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 
 ENABLED = ("test", "-e", pipework_host.WATCH_ENABLED)
 NEW_INDEX = 500

@@ -29,8 +29,12 @@ from netns_lab.plan import (
     SegmentMachines,
 )
 from netns_lab.services.dhcp_server import DHCPPool
+from viacheck.model.address_family import Family
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, NetworkState, Nexthop, Route, Rule
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.routing_names import TABLE_MAIN
 
 
 @dataclass(slots=True)

@@ -23,7 +23,8 @@ from viacheck.analysis.replica_diff import differences
 from viacheck.disruption.controls import NoClone
 from viacheck.disruption.replica_events import obstacle
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
-from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
+from viacheck.model.docker_state import DockerEngine
+from viacheck.model.snapshot import Problem, Snapshot
 from viacheck.targets.base import Services
 from viacheck.targets.namespace_target import NamespaceTarget
 from viacheck.targets.specs import TargetNotOpened, TargetUnavailable

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from viacheck.host.command import present_environment
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 from viacheck.persistence import networkd
 
 PROGRAM, WAIT_ONLINE, BUS_PROGRAM = "systemd-networkd", "systemd-networkd-wait-online", "dbus-daemon"

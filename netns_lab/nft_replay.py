@@ -18,8 +18,8 @@ from viacheck.analysis.packet_filter.replica_filter import (
     translated_port,
 )
 from viacheck.host.namespace import Namespace
+from viacheck.model.filter_chains import PACKET_TYPES, FilterChain, FilterMatch, FilterRule
 from viacheck.model.mark_change import is_copy, value_and_mask
-from viacheck.model.snapshot import PACKET_TYPES, FilterChain, FilterMatch, FilterRule
 from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, nested, string
 from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType, number
 

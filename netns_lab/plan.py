@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from netns_lab.nft_rules import LabRule
 from netns_lab.services.dhcp_server import DHCPPool
 from viacheck.model.intent import Intent
-from viacheck.model.snapshot import NetworkState
+from viacheck.model.namespace_state import NetworkState
 
 PROBE_TARGET = "198.51.100.1"
 PROBE_TARGET6 = "2001:db8:ffff::1"

@@ -16,8 +16,10 @@ from typing import Any
 
 from netns_lab.rtnetlink_encode import VethPeer, encode_request
 from viacheck.host.namespace import Namespace
+from viacheck.model.namespace_state import Address, Link, Neighbour
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
 from viacheck.model.routing_names import PROTOCOLS, ROUTE_TYPES, SCOPES
-from viacheck.model.snapshot import Address, Link, Neighbour, Nexthop, Route, Rule
 from viacheck.netlink import codec, rtnetlink
 
 ANSWER_TIMEOUT = 5.0

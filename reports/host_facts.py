@@ -15,8 +15,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from reports.text import counted
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Route
+from viacheck.model.routing_names import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN
 from viacheck.model.saved_routes import count_of, each_route, routes_to
-from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, Route, Rule
 
 RULES_SHOWN = 200
 ROUTES_SHOWN = 60

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from viacheck.model.diff import Change, Changed, Subject, SysctlValue, changes, passing_interfaces, value_text
 from viacheck.model.lasting_state import lasting
+from viacheck.model.namespace_state import Link
 from viacheck.model.result import CheckResult, RunResult, TargetRecord
-from viacheck.model.snapshot import HostFile, Link
+from viacheck.model.snapshot import HostFile
 from viacheck.model.snapshot_json import read_snapshot
 
 

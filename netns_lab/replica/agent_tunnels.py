@@ -10,7 +10,7 @@ import os
 import struct
 
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETIFINDEX = 0x400454CA, 0x400454CB, 0x400454DA

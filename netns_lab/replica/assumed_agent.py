@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent import Intent, MacvlanAttach, PipeworkStaticAttach
-from viacheck.model.snapshot import Address, Link, NetworkState, Nexthop, Route, Snapshot
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import Snapshot
 
 
 class AgentUnknown(Exception):

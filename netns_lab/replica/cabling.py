@@ -14,7 +14,7 @@ from netns_lab.plan import HOST, Cable
 from netns_lab.replica.upstream import GATEWAY_PORT, Upstream
 from viacheck.analysis.paths import TUNNEL_KINDS
 from viacheck.model.intent import Intent
-from viacheck.model.snapshot import Link, NetworkState
+from viacheck.model.namespace_state import Link, NetworkState
 
 AGENT = "agent"
 OPEN_ENDS = "open-ends"

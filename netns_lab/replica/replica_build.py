@@ -14,7 +14,7 @@ from netns_lab.replica.replica_state import restore_state
 from netns_lab.replica.upstream import GATEWAY_PORT
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 
 _SYSFS = "/sys/devices/virtual/net"
 _PLAIN_NAME = re.compile(r"[\w.-]+")

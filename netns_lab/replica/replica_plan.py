@@ -17,7 +17,8 @@ from viacheck.analysis.traced_path import PathEnd, Traffic
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.intent_values import seconds
-from viacheck.model.snapshot import Link, NetworkState, Snapshot
+from viacheck.model.namespace_state import Link, NetworkState
+from viacheck.model.snapshot import Snapshot
 
 LONGEST_TIMEOUT = 0.4
 """Seconds to wait for a probe's answer: every machine of a replica answers at once."""

@@ -19,7 +19,10 @@ from viacheck.analysis.packet_filter.replica_filter import rebuilt
 from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import INTERFACE_SYSCTLS, SYSCTLS, network_state
 from viacheck.host.sysctl import read_sysctl, write_sysctl
-from viacheck.model.snapshot import TABLE_LOCAL, Address, NetworkState, Route, Rule
+from viacheck.model.namespace_state import Address, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Route
+from viacheck.model.routing_names import TABLE_LOCAL
 
 T = TypeVar("T")
 SHORTEST_LIFETIME = 600

@@ -6,7 +6,8 @@ import re
 
 from netns_lab.replica.cabling import PEER_INDEX
 from viacheck.bundle.manifest import beyond_limits
-from viacheck.model.snapshot import NetworkState, Snapshot, StateSubject
+from viacheck.model.namespace_state import NetworkState
+from viacheck.model.snapshot import Snapshot, StateSubject
 
 MOST_LINKS = 256
 LONGEST_NAME = 15

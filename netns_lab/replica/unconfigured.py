@@ -12,7 +12,11 @@ from netns_lab.plan import HOST, Machine
 from netns_lab.replica.replica_plan import ReplicaPlan
 from netns_lab.replica.upstream import GATEWAY_PORT
 from netns_lab.services.dhcp_server import DHCPPool
-from viacheck.model.snapshot import TABLE_MAIN, Address, HostFile, NetworkState, PacketFilter, Route
+from viacheck.model.filter_chains import PacketFilter
+from viacheck.model.namespace_state import Address, NetworkState
+from viacheck.model.route import Route
+from viacheck.model.routing_names import TABLE_MAIN
+from viacheck.model.snapshot import HostFile
 
 LEASE_SECONDS = 3600
 LOOPBACK = "lo"

@@ -12,8 +12,9 @@ from ipaddress import IPv4Address, ip_address
 from netns_lab.draft import MachineDraft
 from netns_lab.plan import PROBE_TARGET6
 from netns_lab.services.dhcp_server import DHCPPool
+from viacheck.model.address_family import IPNetwork
 from viacheck.model.intent import Intent
-from viacheck.model.snapshot import Address, IPNetwork, NetworkState
+from viacheck.model.namespace_state import Address, NetworkState
 
 GATEWAY_PORT = "lan0"
 _SILENT = frozenset({"FAILED"})

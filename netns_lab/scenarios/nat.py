@@ -8,7 +8,8 @@ from netns_lab.draft import LabDraft
 from netns_lab.nft_rules import Masquerade
 from netns_lab.plan import RT_TABLES, LabPlan
 from netns_lab.scenarios.register import scenario
-from viacheck.model.snapshot import Family, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.policy_rule import Rule
 
 BRIDGE, AGENT_SUBNET, AGENT_SUBNET6 = "docker0", "172.17.0.0/16", "fd00:17::/64"
 TABLE, TABLE_NAME = 200, "wlan0rt"

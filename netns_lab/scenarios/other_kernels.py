@@ -15,7 +15,7 @@ from netns_lab.nft_rules import Masquerade
 from netns_lab.plan import AGENT_PATH, HOST, PROBE_TIMEOUT, RESOLVER, RT_TABLES, Cable, LabPlan, Radio
 from netns_lab.scenarios.nat import AGENT_SUBNET, BRIDGE, TABLE
 from netns_lab.scenarios.register import scenario
-from viacheck.model.snapshot import Rule
+from viacheck.model.policy_rule import Rule
 
 MULTIHOMED, MACVLAN = "NAT, host with multiple physical interfaces", "Bridge, bridging with macvlan"
 OFFICE, SECOND = "10.10.40.0/24", "10.10.50.0/24"

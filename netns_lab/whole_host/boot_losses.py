@@ -10,8 +10,9 @@ from dataclasses import replace
 from netns_lab.whole_host.stacked_uplinks import MadeLink, missing_links
 from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import network_state
-from viacheck.model.iproute_text import route_argv, route_text, rule_argv, rule_command, rule_text
-from viacheck.model.snapshot import NetworkState, Route
+from viacheck.model.namespace_state import NetworkState
+from viacheck.model.policy_rule import rule_argv, rule_command, rule_text
+from viacheck.model.route import Route, route_argv, route_text
 
 ASK_AGAIN_AFTER = 0.1
 READ_AT_LEAST = 12

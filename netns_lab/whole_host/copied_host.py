@@ -41,8 +41,10 @@ from netns_lab.whole_host.stacked_uplinks import (
 )
 from netns_lab.whole_host.unit_states import failed_units
 from viacheck.disruption.events import NETWORKD_SERVICE
+from viacheck.model.docker_state import DockerContainer, DockerNetwork
 from viacheck.model.intent import Intent, PipeworkStaticAttach
-from viacheck.model.snapshot import DockerContainer, DockerNetwork, Link, NetworkState, Snapshot
+from viacheck.model.namespace_state import Link, NetworkState
+from viacheck.model.snapshot import Snapshot
 from viacheck.persistence import boot_files
 from viacheck.persistence.assess import manager_of, read_all, table_names
 

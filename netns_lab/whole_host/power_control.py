@@ -20,7 +20,7 @@ from netns_lab.whole_host.power import WholeHost, WholeHostFailed
 from netns_lab.whole_host.unit_states import failed_units, unfinished_jobs
 from viacheck.disruption.controls import EventFailed, HostNotBack
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 
 LOOK_AGAIN_AFTER = 0.002
 """Seconds: as soon as the agent is there, its packets count."""

@@ -14,7 +14,7 @@ from netns_lab.plan import HOST, Cable, Machine
 from netns_lab.replica.upstream import GATEWAY_PORT
 from viacheck.host.command import finish, start
 from viacheck.host.namespace import COMMAND_TIMEOUT
-from viacheck.model.snapshot import Link, NetworkState
+from viacheck.model.namespace_state import Link, NetworkState
 
 LINKS = ("ip", "-details", "-json", "link", "show")
 MADE = ("vlan", "bond")

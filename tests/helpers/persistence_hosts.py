@@ -11,7 +11,9 @@ from typing import Any
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.snapshot import Address, HostFile, Link, NetworkState, Rule, Snapshot
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.persistence import networkmanager
 from viacheck.persistence.allowlist import redact_to_allowlist
 

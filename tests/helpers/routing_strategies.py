@@ -7,8 +7,10 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from viacheck.model.iproute_text import implied_scope
-from viacheck.model.snapshot import TABLE_LOCAL, TABLE_MAIN, Family, Nexthop, PortRange, Route, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.policy_rule import PortRange, Rule
+from viacheck.model.route import Nexthop, Route, implied_scope
+from viacheck.model.routing_names import TABLE_LOCAL, TABLE_MAIN
 
 T = TypeVar("T")
 FAMILIES: st.SearchStrategy[Family] = st.sampled_from((4, 6))

@@ -9,6 +9,10 @@ import json
 from dataclasses import asdict
 from typing import Any, Literal
 
+from viacheck.model.docker_state import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
+from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import Rule
 from viacheck.model.result import (
     CheckResult,
     CommandEvidence,
@@ -31,25 +35,8 @@ from viacheck.model.result import (
     Verdict,
     WatchedInterface,
 )
-from viacheck.model.snapshot import (
-    Address,
-    Attachment,
-    DockerContainer,
-    DockerEngine,
-    DockerNetwork,
-    FilterChain,
-    FilterRule,
-    HostFile,
-    IPAMPool,
-    Link,
-    NetworkState,
-    Nexthop,
-    PacketFilter,
-    Problem,
-    Route,
-    Rule,
-    Snapshot,
-)
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import HostFile, Problem, Snapshot
 
 PROTOCOLS = ("icmp", "udp", "tcp")
 GATEWAYS = {"eth0": "10.10.40.1", "wlan0": "10.10.50.1"}

@@ -11,9 +11,10 @@ from tests.kernel.test_routing_model import CLEAN, Generator, Host
 from viacheck.analysis.explain import Agreement, explain
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.kernel_route import ask_kernel
+from viacheck.model.address_family import Family
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.snapshot import Family, Snapshot
+from viacheck.model.snapshot import Snapshot
 
 SETS, PACKETS = 25, 8
 """Sets of rules and routes for each family, and packets for each set."""

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 
 from tests.helpers import routing_strategies
 from viacheck.host.namespace import Namespace
-from viacheck.model.iproute_text import route_command, rule_command
-from viacheck.model.snapshot import Family, Route, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.policy_rule import Rule, rule_command
+from viacheck.model.route import Route, route_command
 from viacheck.parsers.iproute import parse_routes, parse_rules
 
 INTERFACES = ("eth0", "wlan0", "docker0", "br-0123456789ab", "eth0.40")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import FilterChain, FilterMatch
+from viacheck.model.filter_chains import FilterChain, FilterMatch
 from viacheck.netlink.nft_decode import read_nftables
 from viacheck.parsers.nft_json import NotARuleset, parse_nft_json
 

@@ -33,7 +33,7 @@ from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import after_prerouting, forwarding, source_nat
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
-from viacheck.model.snapshot import FilterMatch, FilterRule, PacketFilter
+from viacheck.model.filter_chains import FilterMatch, FilterRule, PacketFilter
 from viacheck.netlink.codec import NLM_F_APPEND, NLM_F_CREATE, attribute, nested, string
 from viacheck.netlink.nfnetlink import NfnetlinkSocket, NftFamily, NftMessage, NftMessageType
 from viacheck.parsers.nft_json import parse_nft_json

@@ -19,7 +19,9 @@ from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import take_snapshot
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.snapshot import HostFile, Neighbour, Problem, Route, Snapshot
+from viacheck.model.namespace_state import Neighbour
+from viacheck.model.route import Route
+from viacheck.model.snapshot import HostFile, Problem, Snapshot
 from viacheck.packets.probes import Prober, ProbeRequest
 from viacheck.packets.tokens import TokenSpace
 

@@ -20,7 +20,10 @@ import pytest
 
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, decide, without_interface
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import Address, Family, Link, NetworkState, Nexthop, PortRange, Route, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import PortRange, Rule
+from viacheck.model.route import Nexthop, Route
 from viacheck.parsers.iproute import parse_addresses, parse_links, parse_neighbours, parse_routes, parse_rules
 
 NETLINK_ROUTE, RTM_GETROUTE, NLMSG_ERROR, NLM_F_REQUEST = 0, 26, 2, 1

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import Family, Route
+from viacheck.model.address_family import Family
+from viacheck.model.route import Route
 from viacheck.netlink.routing_objects import rule_of
 from viacheck.netlink.routing_reader import RoutingReader
 from viacheck.netlink.rtnetlink import RTM_NEWRULE, RtnetlinkMessage

@@ -13,7 +13,7 @@ from netns_lab.plan import HOST, Cable
 from netns_lab.rtnetlink_batch import LabBuildError
 from netns_lab.whole_host.power_control import WholeHostPower
 from netns_lab.whole_host.stacked_uplinks import StackedUplink, switches_for
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 
 CARDS = ("eth1", "eth2")
 

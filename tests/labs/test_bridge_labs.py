@@ -30,7 +30,7 @@ from netns_lab.services import port_security
 from viacheck.host.docker import read_engine
 from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import network_state
-from viacheck.model.snapshot import NetworkState
+from viacheck.model.namespace_state import NetworkState
 from viacheck.packets import arp
 
 UNAVAILABLE = missing_requirement()

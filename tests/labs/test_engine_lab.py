@@ -29,7 +29,7 @@ from viacheck.host.docker import (
     read_engine,
 )
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import Attachment, DockerContainer, IPAMPool
+from viacheck.model.docker_state import Attachment, DockerContainer, IPAMPool
 
 UNAVAILABLE = missing_requirement()
 needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))

@@ -11,8 +11,9 @@ import pytest
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.model.egress_changes import EgressState
+from viacheck.model.policy_rule import Rule
 from viacheck.model.result import CheckResult, CommandEvidence, StateEvidence, Verdict
-from viacheck.model.snapshot import Nexthop, Route, Rule
+from viacheck.model.route import Nexthop, Route
 from viacheck.persistence.replay_result import ReplayCycle, judge_replay
 
 needs_ifupdown = pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")

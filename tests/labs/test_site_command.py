@@ -18,26 +18,16 @@ from viacheck.cli.site import agent_among
 from viacheck.host.command import CommandResult
 from viacheck.host.docker import RunningContainer
 from viacheck.host.namespace import Namespace
+from viacheck.model.docker_state import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkDhcpAttach
 from viacheck.model.intent_draft import draft
 from viacheck.model.intent_file import load_intent, parse_intent
 from viacheck.model.intent_schema import intent_schema
-from viacheck.model.snapshot import (
-    Address,
-    Attachment,
-    DockerContainer,
-    DockerEngine,
-    DockerNetwork,
-    IPAMPool,
-    Link,
-    NetworkState,
-    Nexthop,
-    Problem,
-    Route,
-    Rule,
-    Snapshot,
-)
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import Problem, Snapshot
 
 SEVERAL = """\
 schema = 1

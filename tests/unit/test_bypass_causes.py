@@ -9,7 +9,8 @@ import pytest
 from tests.unit.test_remedy import AGENT, EARLIER, MAIN, RULE, SUBNET, link, nat, with_rules
 from viacheck.diagnosis.traffic_classes import bypasses_uplink
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import Nexthop, PortRange, Route, Rule
+from viacheck.model.policy_rule import PortRange, Rule
+from viacheck.model.route import Nexthop, Route
 
 PORT = link(14, "veth1", kind="veth", master="docker0", peer_index=2, peer_netnsid=0)
 CONNECTED = replace(

@@ -8,19 +8,12 @@ import pytest
 
 from reports.run_diff import differences
 from viacheck.model.diff import changes, moving_packets
+from viacheck.model.docker_state import DockerEngine, DockerNetwork
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import Rule
 from viacheck.model.result import Run, RunResult, TargetRecord
-from viacheck.model.snapshot import (
-    Address,
-    DockerEngine,
-    DockerNetwork,
-    HostFile,
-    Link,
-    NetworkState,
-    Nexthop,
-    Route,
-    Rule,
-    Snapshot,
-)
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
 
 NEEDED = {"eth0", "docker0"}

@@ -13,7 +13,8 @@ from viacheck.diagnosis import diagnose
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import Link, NetworkState, Snapshot
+from viacheck.model.namespace_state import Link, NetworkState
+from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.docker_api import engine_from_answers
 
 VERSION = {"Version": "28.5.2", "ApiVersion": "1.51"}

@@ -10,21 +10,11 @@ import pytest
 from netns_lab.whole_host.copied_host import CopyImpossible, plan_copy
 from netns_lab.whole_host.root_files import RootFile
 from netns_lab.whole_host.stacked_uplinks import missing_links, read_details
+from viacheck.model.docker_state import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.snapshot import (
-    Address,
-    Attachment,
-    DockerContainer,
-    DockerEngine,
-    DockerNetwork,
-    HostFile,
-    IPAMPool,
-    Link,
-    NetworkState,
-    Nexthop,
-    Route,
-    Snapshot,
-)
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import HostFile, Snapshot
 
 INTENT = parse_intent(
     {

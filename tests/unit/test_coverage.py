@@ -9,8 +9,10 @@ from viacheck.analysis.classes import class_partition
 from viacheck.analysis.coverage import coverage
 from viacheck.analysis.paths import probe_traffic
 from viacheck.analysis.traced_path import Traffic
+from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
+from viacheck.model.namespace_state import Neighbour, NetworkState
 from viacheck.model.path import CoverageEvidence
-from viacheck.model.snapshot import FilterChain, FilterRule, Neighbour, NetworkState, PacketFilter, PortRange, Rule
+from viacheck.model.policy_rule import PortRange, Rule
 
 BRANCH = replace(default("10.10.50.1", "wlan0", table=200), destination="203.0.113.0/24")
 DNS_RULE = Rule(family=4, priority=900, ipproto=17, dport=PortRange(first=53, last=53), table=254)

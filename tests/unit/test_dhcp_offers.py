@@ -9,7 +9,8 @@ import pytest
 
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding, lease_end, spare_range
 from viacheck.model.measurements import Offer
-from viacheck.model.snapshot import Address, NetworkState, Snapshot
+from viacheck.model.namespace_state import Address, NetworkState
+from viacheck.model.snapshot import Snapshot
 
 LAN = IPv4Network("10.10.40.0/24")
 POOL = IPv4Network("10.10.40.192/27")

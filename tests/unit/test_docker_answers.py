@@ -31,7 +31,7 @@ from viacheck.host.docker import (
     read_engine,
 )
 from viacheck.host.namespace import NotANamespace
-from viacheck.model.snapshot import Attachment, DockerEngine, IPAMPool
+from viacheck.model.docker_state import Attachment, DockerEngine, IPAMPool
 from viacheck.parsers.docker_api import engine_from_answers
 from viacheck.parsers.json_answer import NotAnEngineAnswer
 

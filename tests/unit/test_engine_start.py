@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.test_remedy import CONTAINER, bridged
 from viacheck.diagnosis.priority import diagnose
+from viacheck.model.docker_state import ContainerState, DockerEngine
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import ContainerState, DockerEngine
 from viacheck.parsers.unit_names import device_unit
 
 NOT_FOUND = f'failed to create endpoint te-agent on network macvlan0: network id "{"0a" * 32}" not found'

@@ -17,8 +17,9 @@ from viacheck.model.check import Check
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import Measurements
+from viacheck.model.namespace_state import NetworkState
 from viacheck.model.result import CheckResult, Verdict
-from viacheck.model.snapshot import NetworkState, Snapshot
+from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.docker_api import engine_from_answers
 
 # What pytest would collect once more.

@@ -23,8 +23,9 @@ from viacheck.model.measurements import (
     ProbeOutcome,
     ProbeResult,
 )
+from viacheck.model.policy_rule import Rule
 from viacheck.model.result import CommandEvidence, TimelineEvidence
-from viacheck.model.snapshot import Nexthop, Route, Rule
+from viacheck.model.route import Nexthop, Route
 
 PACE = 0.01
 SOURCES = frozenset({"10.10.50.9"})

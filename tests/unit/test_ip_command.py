@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.helpers import routing_strategies
 from viacheck.model.config_entry import Place, WrittenRoute, WrittenRule
-from viacheck.model.iproute_text import route_arguments, route_command, route_details, rule_command, rule_text
-from viacheck.model.snapshot import Nexthop, Route, Rule
+from viacheck.model.policy_rule import Rule, rule_command, rule_text
+from viacheck.model.route import Nexthop, Route, route_arguments, route_command, route_details
 from viacheck.parsers.ip_command import assignments, entries, ip_commands
 from viacheck.parsers.shell import ShellError, Word, first_command, tokens
 

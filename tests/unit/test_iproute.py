@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from viacheck.model.snapshot import Address, Link, Neighbour, Nexthop, PortRange, Route, Rule
+from viacheck.model.namespace_state import Address, Link, Neighbour
+from viacheck.model.policy_rule import PortRange, Rule
+from viacheck.model.route import Nexthop, Route
 from viacheck.parsers.iproute import (
     ParseError,
     RouteAnswer,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, matches
-from viacheck.model.snapshot import FilterMatch, FilterRule
+from viacheck.model.filter_chains import FilterMatch, FilterRule
 from viacheck.netlink.packet_filter import IptablesSave, merge_packet_filter
 from viacheck.parsers.ipset_save import MOST_ELEMENTS, NotIpsetSave, SavedSets, parse_ipset_save
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import after_prerouting, forwarding, source_nat
-from viacheck.model.snapshot import FilterChain, FilterMatch, PacketFilter
+from viacheck.model.filter_chains import FilterChain, FilterMatch, PacketFilter
 from viacheck.parsers.iptables_save import NotIptablesSave, parse_iptables_save, written_by_nft_backend
 
 COMPOSE = "br-4c1f0a9be7d2"

@@ -5,21 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from viacheck.model.diff import changes
+from viacheck.model.docker_state import DockerContainer, DockerEngine
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule, PacketFilter
 from viacheck.model.lasting_state import lasting
-from viacheck.model.snapshot import (
-    Address,
-    DockerContainer,
-    DockerEngine,
-    FilterChain,
-    FilterMatch,
-    FilterRule,
-    Link,
-    NetworkState,
-    Nexthop,
-    PacketFilter,
-    Route,
-    Snapshot,
-)
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import Snapshot
 
 
 def boot(veth: str, mac: str, identifier: str, first_index: int, pid: int) -> Snapshot:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.unit.test_remedy import CONTAINER, nat
 from viacheck.diagnosis.priority import diagnose
+from viacheck.model.docker_state import DockerEngine, DockerNetwork
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import DockerEngine, DockerNetwork
 
 
 def test_an_internal_network_is_the_cause_and_no_packet_filter_rule_is_offered() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netns_lab import nft_encode as nft
-from viacheck.model.snapshot import FilterMatch, FilterRule
+from viacheck.model.filter_chains import FilterMatch, FilterRule
 from viacheck.netlink import codec
 from viacheck.netlink.codec import MalformedMessage, attribute, nested, string
 from viacheck.netlink.monitor import announced

@@ -7,7 +7,7 @@ import time
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import forwarding, source_nat
 from viacheck.analysis.packet_filter.filter_trace import rules_met
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule, PacketFilter
 
 FLOW = FilteredPacket(family=4, source="172.17.0.2", destination="198.51.100.1", iif="docker0", oif="wlan0")
 MOST_SECONDS = 1.0

@@ -15,8 +15,9 @@ from reports.export.markdown import write
 from reports.report_page import render
 from tests.helpers.sample_outcomes import rule_missing
 from viacheck.diagnosis.remedy import Remedy, remedy_of
+from viacheck.model.namespace_state import NetworkState
 from viacheck.model.result import RunResult
-from viacheck.model.snapshot import HostFile, NetworkState, Snapshot
+from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.persistence.file_edit import in_diffs, insert_lines, new_file, replace_line
 
 BEFORE = "auto eth0\niface eth0 inet dhcp\n\tpost-up echo 'a' $b\n\nauto lo\niface lo inet loopback\n"

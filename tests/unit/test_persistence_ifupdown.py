@@ -13,8 +13,9 @@ import pytest
 from tests.helpers.persistence_hosts import TYPED, host_file, recorded, resolved
 from viacheck.diagnosis.persistence import not_written_down
 from viacheck.model.measurements import Measurements
+from viacheck.model.policy_rule import Rule
 from viacheck.model.result import FileEvidence
-from viacheck.model.snapshot import HostFile, Rule
+from viacheck.model.snapshot import HostFile
 from viacheck.persistence import ifupdown
 from viacheck.persistence.assess import assess_persistence
 from viacheck.persistence.manager_config import PREDEFINED_TABLES

@@ -11,7 +11,8 @@ from tests.helpers.persistence_hosts import SUBNET, recorded, resolved
 from viacheck.diagnosis import diagnose
 from viacheck.diagnosis.persistence import cannot_run_twice
 from viacheck.model.measurements import Measurements, NotReplayed, ReplayResult
-from viacheck.model.snapshot import HostFile, Rule
+from viacheck.model.policy_rule import Rule
+from viacheck.model.snapshot import HostFile
 from viacheck.persistence.assess import assess_persistence
 from viacheck.persistence.config_writer import recipe_for
 from viacheck.persistence.idempotence import assess_idempotence

@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from viacheck.model.config_entry import ParseProblem
-from viacheck.model.snapshot import HostFile, Link, NetworkState, Snapshot
+from viacheck.model.namespace_state import Link, NetworkState
+from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.allowlist import redact_to_allowlist
 from viacheck.persistence.assess import networkd_links, read_all

@@ -18,9 +18,12 @@ from viacheck.analysis.macvlan_facts import leased_by_engine, network_faults
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.remedy import Remedy, command, container_pid, with_programs
 from viacheck.host import docker
+from viacheck.model.docker_state import DockerEngine, IPAMPool
 from viacheck.model.intent_draft import attachment_lines
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.snapshot import Address, DockerEngine, IPAMPool, Link, NetworkState, Nexthop, Route, Snapshot
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.docker_api import engine_from_answers
 from viacheck.parsers.podman_api import podman_networks
 

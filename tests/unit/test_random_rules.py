@@ -13,7 +13,8 @@ from viacheck.analysis.packet_filter.draws import Draws
 from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.traced_path import Path, PathEnd
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter, Rule
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule, PacketFilter
+from viacheck.model.policy_rule import Rule
 from viacheck.parsers.iptables_save import parse_iptables_save
 
 BY_MARK = Rule(family=4, priority=900, fwmark=2, fwmask=0xFFFFFFFF, table=200)

@@ -14,7 +14,7 @@ from viacheck.analysis.explanation_text import explanation_lines
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.remedy import Remedy
 from viacheck.diagnosis.remedy_effect import remedy_effect
-from viacheck.model.snapshot import PacketFilter
+from viacheck.model.filter_chains import PacketFilter
 
 ADD_RULE = Remedy(steps=(("ip", "rule", "add", "priority", "1000", "from", "172.17.0.0/16", "lookup", "200"),))
 UNREAD = PacketFilter(unread=("nftables: Operation not permitted",))

@@ -10,8 +10,8 @@ from pyroute2 import IPBatch
 
 from netns_lab.rtnetlink_batch import route_request
 from netns_lab.rtnetlink_encode import VethPeer, encode_request
+from viacheck.model.route import Route
 from viacheck.model.routing_names import PROTOCOLS
-from viacheck.model.snapshot import Route
 from viacheck.netlink import codec
 from viacheck.netlink.rtnetlink import RtnetlinkMessage
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.test_remedy import nat, with_rules
 from viacheck.analysis.agent_rules import covers_subnet, rules_for_agent
-from viacheck.model.snapshot import Rule
+from viacheck.model.policy_rule import Rule
 
 
 @pytest.mark.parametrize(("source", "selected"), [("172.17.9.8/16", True), ("172.18.0.1/16", False)])

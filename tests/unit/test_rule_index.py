@@ -12,7 +12,9 @@ from tests.helpers import routing_strategies
 from viacheck.analysis.routing.packet import LookupKey
 from viacheck.analysis.routing.rules import RuleList
 from viacheck.analysis.routing.table import Hit, RoutingTable, read_prefix
-from viacheck.model.snapshot import Family, Route, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Route
 
 ROUTE = Route(family=4, table=1, destination="0.0.0.0/0")
 

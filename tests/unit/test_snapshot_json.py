@@ -13,20 +13,12 @@ from pydantic import ValidationError
 from tests.helpers import routing_strategies
 from tests.helpers.paths import RECORDED
 from viacheck.model.diff import Change, Subject, SysctlValue, changes
+from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
+from viacheck.model.namespace_state import Address, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
 from viacheck.model.saved_routes import GROUPED_FROM, count_of, each_route, routes_to
-from viacheck.model.snapshot import (
-    Address,
-    FilterChain,
-    FilterRule,
-    HostFile,
-    ManagerAnswer,
-    NetworkState,
-    Nexthop,
-    PacketFilter,
-    Route,
-    Rule,
-    Snapshot,
-)
+from viacheck.model.snapshot import HostFile, ManagerAnswer, Snapshot
 from viacheck.model.snapshot_json import read_snapshot, read_without_routes, snapshot_json
 
 RULE = Rule(family=4, priority=1000, source="172.17.0.0/16", table=200)

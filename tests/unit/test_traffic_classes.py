@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viacheck.analysis.class_selectors import Selector, disjoint, icmp_type_of, selectors_of_chain
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule
 
 TCP = 6
 

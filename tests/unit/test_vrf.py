@@ -9,7 +9,7 @@ from tests.unit.test_remedy import RULE, link, nat, with_rules
 from viacheck.analysis.answers import misrouted_answer, unknown_answer_route
 from viacheck.analysis.classes import ClassVerdict, class_partition
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.snapshot import Rule
+from viacheck.model.policy_rule import Rule
 
 VRF_RULE = Rule(family=4, priority=1000, l3mdev=True)
 

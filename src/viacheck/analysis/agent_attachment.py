@@ -7,7 +7,7 @@ from viacheck.analysis.path_hops import deciders
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.packet import Packet
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 
 
 def unanswered_arp(

@@ -15,9 +15,11 @@ from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.model import Packet, RoutingModel
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic
+from viacheck.model.docker_state import Attachment, DockerNetwork
 from viacheck.model.intent import MacvlanAttach, NatAttach, TransportProtocol
 from viacheck.model.intent_draft import attachment_lines
-from viacheck.model.snapshot import Attachment, DockerNetwork, Link, Route
+from viacheck.model.namespace_state import Link
+from viacheck.model.route import Route
 from viacheck.model.toml_text import toml_text
 
 EMBEDDED_RESOLVER = "127.0.0.11"

@@ -13,7 +13,9 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.table import RoutingTable, read_address
 from viacheck.analysis.table_names import named_rule
 from viacheck.model.intent import TransportProtocol
-from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, Route, Rule
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Route
+from viacheck.model.routing_names import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN
 
 FIXED_PRIORITY = 1000
 """Priority of the rule that a remedy adds."""

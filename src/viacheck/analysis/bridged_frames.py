@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from viacheck.analysis.packet_filter.conditions import FilteredPacket
 from viacheck.analysis.packet_filter.evaluate import Passage, forwarding
 from viacheck.analysis.packet_filter.icmp import echo_request, type_of_answer
-from viacheck.model.snapshot import NetworkState, PacketFilter
+from viacheck.model.filter_chains import PacketFilter
+from viacheck.model.namespace_state import NetworkState
 
 CALLS_IPTABLES = "net/bridge/bridge-nf-call-iptables"
 

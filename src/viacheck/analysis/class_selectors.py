@@ -8,7 +8,7 @@ from itertools import pairwise
 from socket import IPPROTO_ICMP
 
 from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST, REQUESTS
-from viacheck.model.snapshot import FilterChain, FilterMatch
+from viacheck.model.filter_chains import FilterChain, FilterMatch
 
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 WITH_PORTS = frozenset({6, 17})

@@ -32,9 +32,10 @@ from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.route_groups import RouteGroup, route_groups
 from viacheck.analysis.routing.table import BITS, mask, read_address, read_prefix
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic
+from viacheck.model.filter_chains import FilterChain
 from viacheck.model.intent import EgressException
+from viacheck.model.namespace_state import NetworkState
 from viacheck.model.path import IntendedEgress, PathClass, PathEvidence
-from viacheck.model.snapshot import FilterChain, NetworkState
 
 EVERYTHING = IPv4Network("0.0.0.0/0")
 PREFIXES_OF_ONE_END = 16

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.snapshot import ContainerState
+from viacheck.model.docker_state import ContainerState
 
 CRASH_LOOP_RESTARTS = 2
 CRASH_LOOP_UPTIME = timedelta(seconds=60)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from viacheck.analysis.classes import ClassPartition, ClassVerdict
 from viacheck.analysis.traced_path import Path, Traffic
+from viacheck.model.filter_chains import PacketFilter
 from viacheck.model.path import CoverageEvidence, HopStage, Place, UncoveredDecision
-from viacheck.model.snapshot import PacketFilter
 
 
 @dataclass(frozen=True, slots=True)

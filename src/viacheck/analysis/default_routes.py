@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, collapse_addresses
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.snapshot import Nexthop, Route
+from viacheck.model.route import Nexthop, Route
 
 LONGEST_PIECE = 4
 """The longest prefix of a piece of a default route: longer prefixes name networks."""

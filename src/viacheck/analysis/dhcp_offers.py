@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from viacheck.model.measurements import DiscoveryResult, Offer
+from viacheck.model.namespace_state import Address
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import Address, Snapshot
+from viacheck.model.snapshot import Snapshot
 
 REQUESTED_ADDRESSES = 3
 """How many addresses of the pool are requested from servers (option 50)."""

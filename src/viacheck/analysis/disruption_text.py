@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from viacheck.model.address_family import Family
 from viacheck.model.measurements import LATE, RECOVERED, DisruptionResult, FlowAge, FlowKind, FlowResult
-from viacheck.model.snapshot import Family
 
 _KIND_TEXT = {
     FlowKind.SEAMLESS: "no interruption",

@@ -21,7 +21,7 @@ from viacheck.analysis.routing.model import Decision, Packet, RoutingModel
 from viacheck.analysis.traced_path import Path, Traffic
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import KernelAnswer
-from viacheck.model.snapshot import NetworkState
+from viacheck.model.namespace_state import NetworkState
 
 
 class Agreement(StrEnum):

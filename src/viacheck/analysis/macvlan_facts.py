@@ -13,10 +13,11 @@ from typing import Literal
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import left_by
+from viacheck.model.docker_state import DockerNetwork
 from viacheck.model.intent import MacvlanAttach
 from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.measurements import TrafficMeasurements
-from viacheck.model.snapshot import DockerNetwork, Link
+from viacheck.model.namespace_state import Link
 
 MACVLAN_SINCE = (1, 12)
 SELF_BUILT = (0, 0)

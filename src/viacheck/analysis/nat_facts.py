@@ -26,9 +26,10 @@ from viacheck.analysis.packet_filter.icmp import type_of_answer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent, subnets_overlap
 from viacheck.analysis.routing.table import read_prefix, route_index
 from viacheck.analysis.sightings import departures
+from viacheck.model.filter_chains import PacketFilter
 from viacheck.model.intent import NatAttach, TransportProtocol
 from viacheck.model.measurements import TrafficMeasurements
-from viacheck.model.snapshot import TABLE_MAIN, PacketFilter
+from viacheck.model.routing_names import TABLE_MAIN
 
 MOST_OVERLAPS = 8
 """How many overlapping subnets and routes are named."""

@@ -30,8 +30,8 @@ from viacheck.analysis.routing.model import RoutingModel
 from viacheck.analysis.routing.packet import Packet
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic, of_all_outcomes
 from viacheck.model.intent import TransportProtocol
+from viacheck.model.namespace_state import Link
 from viacheck.model.path import PathHop
-from viacheck.model.snapshot import Link
 
 TUNNEL_KINDS = frozenset({"tun", "wireguard", "ipip", "gre", "sit", "vti", "xfrm", "ppp", "geneve", "vxlan"})
 """Kinds of interfaces behind which the agent's own packets continue inside other packets."""

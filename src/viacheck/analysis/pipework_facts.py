@@ -11,7 +11,7 @@ from viacheck.analysis.dhcp_offers import LeaseEnd, lease_end
 from viacheck.analysis.macvlan_facts import lan_subnets
 from viacheck.analysis.resolved_intent import ResolvedIntent, is_leftover
 from viacheck.model.intent import PipeworkDhcpAttach, PipeworkStaticAttach
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from viacheck.analysis.packet_filter.replica_filter import rebuilt
 from viacheck.model.diff import Change, changes
-from viacheck.model.snapshot import Link, NetworkState, Snapshot
+from viacheck.model.namespace_state import Link, NetworkState
+from viacheck.model.snapshot import Snapshot
 
 _MOMENTARY_FLAGS = frozenset({"PROMISC", "ALLMULTI", "DYNAMIC", "NOTRAILERS", "PORTSEL", "AUTOMEDIA"})
 """Flags of an interface that depend on who listens, or on what a driver can do."""

@@ -18,9 +18,14 @@ from viacheck.analysis.packet_filter.evaluate import after_prerouting
 from viacheck.analysis.packet_filter.icmp import echo_request
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
+from viacheck.model.address_family import Family
 from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, TransportProtocol
+from viacheck.model.namespace_state import Address, Link
+from viacheck.model.policy_rule import Rule
 from viacheck.model.result import PacketSighting
-from viacheck.model.snapshot import TABLE_MAIN, Address, Family, Link, Route, Rule, Snapshot
+from viacheck.model.route import Route
+from viacheck.model.routing_names import TABLE_MAIN
+from viacheck.model.snapshot import Snapshot
 
 PROTOCOL_NUMBERS: dict[TransportProtocol, int] = {"icmp": IPPROTO_ICMP, "tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
 DEFAULT_BRIDGE = "docker0"

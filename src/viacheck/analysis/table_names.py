@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.iproute_text import rule_text
-from viacheck.model.snapshot import Rule, Snapshot
+from viacheck.model.policy_rule import Rule, rule_text
+from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import TableEntry, registered
 
 

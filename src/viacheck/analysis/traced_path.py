@@ -9,8 +9,9 @@ from enum import StrEnum
 from viacheck.analysis.packet_filter.icmp import echo_request
 from viacheck.analysis.routing.decision import Decision
 from viacheck.analysis.routing.packet import Packet
+from viacheck.model.address_family import Family
+from viacheck.model.filter_chains import FilterChain, FilterRule
 from viacheck.model.path import PathHop
-from viacheck.model.snapshot import Family, FilterChain, FilterRule
 
 
 class PathEnd(StrEnum):

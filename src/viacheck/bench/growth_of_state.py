@@ -19,7 +19,10 @@ from viacheck.diagnosis.priority import causes
 from viacheck.model.diff import changes
 from viacheck.model.intent import Intent
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import TABLE_MAIN, Nexthop, Route, Rule, Snapshot
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.routing_names import TABLE_MAIN
+from viacheck.model.snapshot import Snapshot
 from viacheck.model.snapshot_json import read_snapshot, snapshot_json
 
 SIZES = (1_000, 10_000, 100_000)

@@ -12,7 +12,8 @@ from netns_lab.plan import LabPlan, Machine
 from viacheck.bench.figures import BenchFailed
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
-from viacheck.model.iproute_text import route_arguments, rule_arguments
+from viacheck.model.policy_rule import rule_arguments
+from viacheck.model.route import route_arguments
 
 
 def unavailable() -> str | None:

@@ -33,15 +33,17 @@ from viacheck.bundle.script_output import agents_commands, snapshot_of
 from viacheck.collector_pause import collector_paused
 from viacheck.diagnosis import causes
 from viacheck.model.exit_status import UsageError
+from viacheck.model.filter_chains import FilterMatch
 from viacheck.model.intent import PROTOCOLS, Intent
 from viacheck.model.intent_file import IntentError
 from viacheck.model.measurements import Measurements
+from viacheck.model.namespace_state import NetworkState
 from viacheck.model.plain import first_mistake
 from viacheck.model.result import Run, RunResult, TargetRecord
 from viacheck.model.saved_result import ResultRefused, read_result
 from viacheck.model.site_agents import SOLE_AGENT, named, parse_agents
 from viacheck.model.snapshot import SCHEMA as SNAPSHOT_SCHEMA
-from viacheck.model.snapshot import FilterMatch, HostFile, NetworkState, Snapshot
+from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.model.snapshot_json import snapshot_adapter
 from viacheck.user_file import open_file
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from viacheck.bundle.recorded_commands import Recorded
-from viacheck.model.snapshot import DockerEngine, Problem
+from viacheck.model.docker_state import DockerEngine
+from viacheck.model.snapshot import Problem
 from viacheck.parsers.docker_api import engine_from_answers
 from viacheck.parsers.json_answer import NotAnEngineAnswer
 

@@ -15,20 +15,11 @@ from viacheck.bundle.manifest import FILES
 from viacheck.bundle.recorded_commands import AGENT, OF_ONE, Recorded
 from viacheck.bundle.script_engine import CONTAINER_COMMANDS, container_named, engine_of
 from viacheck.host.link_monitors import monitor_names
+from viacheck.model.filter_chains import PacketFilter
 from viacheck.model.intent import Agent
+from viacheck.model.namespace_state import Link, NetworkState
 from viacheck.model.site_agents import SOLE_AGENT
-from viacheck.model.snapshot import (
-    IN_AGENT,
-    HostFile,
-    Link,
-    ManagerAnswer,
-    NetworkState,
-    PacketFilter,
-    Problem,
-    ProblemSubject,
-    Snapshot,
-    StateSubject,
-)
+from viacheck.model.snapshot import IN_AGENT, HostFile, ManagerAnswer, Problem, ProblemSubject, Snapshot, StateSubject
 from viacheck.netlink.packet_filter import (
     IPTABLES_FAMILIES,
     IptablesSave,

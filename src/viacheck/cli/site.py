@@ -27,12 +27,13 @@ from viacheck.host.docker import (
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.host.outer_host import require_access
 from viacheck.host.snapshot_reader import take_snapshot
+from viacheck.model.docker_state import DockerEngine
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_draft import CORRECT, DraftedTarget, draft, own_networks, target_candidates
 from viacheck.model.intent_file import IntentError, parse_intent
 from viacheck.model.intent_schema import intent_schema
 from viacheck.model.site_agents import load_agents, named
-from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
+from viacheck.model.snapshot import Problem, Snapshot
 from viacheck.packets.answering_target import answering_target
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence.assess import manager_of, read_all

@@ -21,8 +21,8 @@ from viacheck.diagnosis.remedy import (
     iptables_of,
     nft_names,
 )
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule, PacketFilter
 from viacheck.model.intent import TransportProtocol
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
 
 _MOST_ROUNDS = 8
 """Most rules or policies that may drop one after the other."""

@@ -12,7 +12,7 @@ from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.disruption import CHECK_OF
 from viacheck.diagnosis.remedy import NO_REMEDY
 from viacheck.model.measurements import DisruptionResult, Measurements
-from viacheck.model.snapshot import Route
+from viacheck.model.route import Route
 
 
 def default_moved(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:

@@ -29,7 +29,7 @@ from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Command, Remedy, command, in_agent, set_agent_default
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import TABLE_MAIN
+from viacheck.model.routing_names import TABLE_MAIN
 from viacheck.model.toml_text import toml_text
 
 _PAST_ATTACHMENT = EGRESS | REACHES_GATEWAY | {

@@ -21,9 +21,11 @@ from viacheck.diagnosis.remedy import (
     command,
     in_agent,
 )
+from viacheck.model.docker_state import Attachment, DockerNetwork, IPAMPool
 from viacheck.model.intent import MacvlanAttach
-from viacheck.model.iproute_text import route_argv
-from viacheck.model.snapshot import TABLE_MAIN, Attachment, DockerNetwork, IPAMPool, Link
+from viacheck.model.namespace_state import Link
+from viacheck.model.route import route_argv
+from viacheck.model.routing_names import TABLE_MAIN
 
 PIPEWORK_INTERFACE = "eth1"
 """The name that pipework gives the agent's interface unless its options say otherwise."""

@@ -12,9 +12,9 @@ from viacheck.analysis.table_names import named_rule
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.diagnosis.remedy_effect import after_steps
-from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_MAIN, Route
+from viacheck.model.route import Route, route_argv
+from viacheck.model.routing_names import TABLE_DEFAULT, TABLE_MAIN
 
 FIRST_TABLE = 200
 """The number that the guide gives to the agent's table; the next one that is free is proposed."""

@@ -21,10 +21,9 @@ from viacheck.diagnosis.remedy import (
 )
 from viacheck.model.config_entry import WrittenRoute
 from viacheck.model.intent import FIREWALL_RELOADS, SIDE_EVENTS
-from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import DisruptionResult, FlowKind, Measurements
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import Route
+from viacheck.model.route import Route, route_argv
 from viacheck.parsers.comments import LEFT_OUT
 from viacheck.persistence import dhclient_hook
 from viacheck.persistence.assess import assess_persistence, must_persist

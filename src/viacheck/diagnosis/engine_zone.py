@@ -9,8 +9,8 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.flushed_nat import DOCKER, FIREWALLD, RELOAD_UNITS
 from viacheck.diagnosis.remedy import remedy_of
+from viacheck.model.filter_chains import FilterMatch
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import FilterMatch
 from viacheck.persistence.file_edit import new_file
 
 _UNIT = "firewalld.service"

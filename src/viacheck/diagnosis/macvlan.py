@@ -28,13 +28,14 @@ from viacheck.diagnosis.attachment import (
 )
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent
+from viacheck.model.docker_state import DockerNetwork
 from viacheck.model.intent import MacvlanAttach
 from viacheck.model.intent_draft import attachment_lines
 from viacheck.model.intent_rules import BY_DRIVER
-from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
+from viacheck.model.namespace_state import Link
 from viacheck.model.result import StateEvidence
-from viacheck.model.snapshot import DockerNetwork, Link
+from viacheck.model.route import route_argv
 from viacheck.model.toml_text import toml_key, toml_text
 
 _GATEWAY_LOST = EGRESS | REACHES_GATEWAY | {"EGRESS-09"}

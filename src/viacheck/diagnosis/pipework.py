@@ -24,9 +24,9 @@ from viacheck.diagnosis.attachment import (
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Command, Remedy, command, in_agent
 from viacheck.model.intent import PipeworkStaticAttach
-from viacheck.model.iproute_text import route_argv
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
+from viacheck.model.route import route_argv
 
 INSTALLED_AS = "/usr/local/sbin/pipework"
 SOURCE = "https://raw.githubusercontent.com/jpetazzo/pipework/master/pipework"

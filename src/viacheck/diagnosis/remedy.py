@@ -11,10 +11,10 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from viacheck.model.filter_chains import FilterChain, FilterRule
 from viacheck.model.intent import Intent
-from viacheck.model.iproute_text import route_argv
 from viacheck.model.result import OutputOf, RemedyStep
-from viacheck.model.snapshot import FilterChain, FilterRule, Route
+from viacheck.model.route import Route, route_argv
 from viacheck.persistence.file_edit import (
     CommentLine,
     FileEdit,

@@ -18,9 +18,11 @@ from viacheck.analysis.table_names import number_of, table_entries
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, Step
 from viacheck.model.config_entry import TableNumberOf
-from viacheck.model.iproute_text import rule_arguments
 from viacheck.model.measurements import TrafficMeasurements
-from viacheck.model.snapshot import NetworkState, Route, Rule, Snapshot
+from viacheck.model.namespace_state import NetworkState
+from viacheck.model.policy_rule import Rule, rule_arguments
+from viacheck.model.route import Route
+from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.ip_command import IPCommand, ip_commands, route_of, rule_of
 from viacheck.parsers.shell import ShellError
 

@@ -43,9 +43,11 @@ from viacheck.diagnosis.remedy import (
 )
 from viacheck.diagnosis.remedy_effect import after_steps
 from viacheck.diagnosis.site_file import CORRECT_GATEWAY, gateway_line
-from viacheck.model.iproute_text import route_argv, rule_argv, rule_text
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import TABLE_MAIN, Route, Rule, Snapshot
+from viacheck.model.policy_rule import Rule, rule_argv, rule_text
+from viacheck.model.route import Route, route_argv
+from viacheck.model.routing_names import TABLE_MAIN
+from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence.file_edit import Edit, comment_out, in_diffs, insert_lines, new_file
 from viacheck.persistence.unified_diff import KnownLines

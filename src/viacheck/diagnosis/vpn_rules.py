@@ -9,9 +9,9 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.disruption import CHECK_OF, state_changes
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, remedy_of
-from viacheck.model.iproute_text import rule_argv
 from viacheck.model.measurements import Measurements
-from viacheck.model.snapshot import TABLE_MAIN, Rule
+from viacheck.model.policy_rule import Rule, rule_argv
+from viacheck.model.routing_names import TABLE_MAIN
 from viacheck.persistence.assess import assess_persistence
 from viacheck.persistence.file_edit import in_diffs, insert_lines
 

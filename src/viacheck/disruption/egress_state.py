@@ -12,8 +12,10 @@ from typing import TypeVar
 from viacheck.analysis.container_facts import own_address_varies
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.host.namespace import Namespace
+from viacheck.model.address_family import Family
 from viacheck.model.egress_changes import EgressState
-from viacheck.model.snapshot import TABLE_MAIN, Family, Route
+from viacheck.model.route import Route
+from viacheck.model.routing_names import TABLE_MAIN
 from viacheck.netlink.routing_reader import RoutingReader
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from itertools import groupby, pairwise
 
+from viacheck.model.address_family import Family
 from viacheck.model.measurements import LATE, Departure, FlowAge, FlowKind, FlowResult, ProbeOutcome, ProbeResult
-from viacheck.model.snapshot import Family
 
 SETTLED = 5
 """Probes in a row that decide the outcome of a flow."""

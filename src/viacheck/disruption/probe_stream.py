@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from viacheck.analysis.link_layers import LinkLayers
 from viacheck.disruption.departures import DepartureLog
 from viacheck.disruption.flow_results import probe_result
+from viacheck.model.address_family import Family
 from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.measurements import LATE, FlowAge, ProbeResult
-from viacheck.model.snapshot import Family
 from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Period, Watch
 from viacheck.packets.observation import Observation

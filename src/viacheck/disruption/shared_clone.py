@@ -20,7 +20,7 @@ from viacheck.host.snapshot_reader import network_state
 from viacheck.model.diff import network_changes
 from viacheck.model.lasting_state import lasting_network
 from viacheck.model.measurements import DisruptionResult
-from viacheck.model.snapshot import NetworkState
+from viacheck.model.namespace_state import NetworkState
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from viacheck.flight_recorder.routing_replay import MOST_ROUTES, RoutingReplay
 from viacheck.flight_recorder.watch_plan import Place, RoutingStage, WatchedClass, WatchPlan
 from viacheck.host.namespace import Namespace
 from viacheck.host.snapshot_reader import network_state
-from viacheck.model.snapshot import NetworkState
+from viacheck.model.namespace_state import NetworkState
 from viacheck.netlink import codec, rtnetlink
 from viacheck.netlink.codec import MalformedMessage, NetlinkMessage
 from viacheck.netlink.event_listener import EventListener, ReceivedEvents

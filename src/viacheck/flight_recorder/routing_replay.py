@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from viacheck.analysis.routing.model import Packet, RoutingModel, without_interface
-from viacheck.model.snapshot import Link, NetworkState, Route, Rule
+from viacheck.model.namespace_state import Link, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Route
 from viacheck.netlink import codec, rtnetlink
 from viacheck.netlink.codec import NetlinkMessage
 from viacheck.netlink.routing_objects import route_of, rule_of

@@ -17,7 +17,7 @@ from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.routing.packet import Packet
 from viacheck.model.intent import TransportProtocol
-from viacheck.model.snapshot import Link
+from viacheck.model.namespace_state import Link
 from viacheck.packets.passive_count import MOST_DESTINATIONS, NEVER_ELSEWHERE, ExpectedTraffic, Sender
 
 Place = Literal["host", "agent"]

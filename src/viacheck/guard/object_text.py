@@ -1,7 +1,7 @@
 """The kernel's routing objects as text for people, from their rtnetlink(7) messages.
 
-Rules and routes get their text from :mod:`viacheck.model.iproute_text`, the one formatter. A text may leave a detail
-out; no code decides by it, and the message itself is compared and restored.
+Rules and routes get their text from :mod:`viacheck.model.policy_rule` and :mod:`viacheck.model.route`, the only
+formatters. A text may leave a detail out; no code decides by it, and the message itself is compared and restored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 
-from viacheck.model.iproute_text import FAMILY_OPTION, route_details, rule_text
+from viacheck.model.address_family import FAMILY_OPTION
+from viacheck.model.policy_rule import rule_text
+from viacheck.model.route import route_details
 from viacheck.model.routing_names import SCOPES
 from viacheck.netlink import rtnetlink
 from viacheck.netlink.routing_objects import route_of, rule_of

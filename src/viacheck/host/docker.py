@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from viacheck.host import outer_host
 from viacheck.host.namespace import Namespace, NotANamespace
-from viacheck.model.snapshot import DockerContainer, DockerEngine
+from viacheck.model.docker_state import DockerContainer, DockerEngine
 from viacheck.parsers.docker_api import (
     container_from_answer,
     engine_from_answers,

@@ -10,7 +10,7 @@ from typing import Literal
 
 from viacheck.host.command import NOT_FOUND
 from viacheck.host.namespace import Namespace
-from viacheck.model.snapshot import PacketFilter
+from viacheck.model.filter_chains import PacketFilter
 from viacheck.netlink.codec import MalformedMessage
 from viacheck.netlink.nft_decode import NftTable, read_nftables
 from viacheck.netlink.packet_filter import IPTABLES_FAMILIES, IptablesSave, NftRuleset, merge_packet_filter

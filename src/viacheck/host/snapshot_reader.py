@@ -27,16 +27,9 @@ from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.host.sysctl import read_sysctls
 from viacheck.host.table_files import table_files
-from viacheck.model.snapshot import (
-    IN_AGENT,
-    DockerEngine,
-    Link,
-    Neighbour,
-    NetworkState,
-    Problem,
-    Snapshot,
-    StateSubject,
-)
+from viacheck.model.docker_state import DockerEngine
+from viacheck.model.namespace_state import Link, Neighbour, NetworkState
+from viacheck.model.snapshot import IN_AGENT, Problem, Snapshot, StateSubject
 from viacheck.netlink.packet_filter import without_rule_comments
 from viacheck.parsers import iproute
 from viacheck.parsers.ip_state import IP, read_neighbours, read_network_state

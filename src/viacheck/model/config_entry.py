@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from viacheck.model.snapshot import Route, Rule
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Route
 
 Phase = Literal["pre-up", "up", "down", "post-down"]
 TableNumberOf = Callable[[str], int | None]

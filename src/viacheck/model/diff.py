@@ -12,19 +12,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from viacheck.model.iproute_text import FAMILY_OPTION, route_details, rule_text
-from viacheck.model.snapshot import (
-    Address,
-    DockerEngine,
-    FilterChain,
-    FilterRule,
-    HostFile,
-    Link,
-    NetworkState,
-    Route,
-    Rule,
-    Snapshot,
-)
+from viacheck.model.address_family import FAMILY_OPTION
+from viacheck.model.docker_state import DockerEngine
+from viacheck.model.filter_chains import FilterChain, FilterRule
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import Rule, rule_text
+from viacheck.model.route import Route, route_details
+from viacheck.model.snapshot import HostFile, Snapshot
 
 Where = Literal["host", "agent"]
 

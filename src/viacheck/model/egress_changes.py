@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from viacheck.model.snapshot import Family, Nexthop, Route, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
+from viacheck.model.docker_state import DockerNetwork
 from viacheck.model.exit_status import UsageError
 from viacheck.model.intent import DEFAULT_TARGET
+from viacheck.model.namespace_state import Address, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop
+from viacheck.model.routing_names import TABLE_MAIN
 from viacheck.model.site_agents import LONGEST_AGENT_NAME, in_agents_tables
-from viacheck.model.snapshot import TABLE_MAIN, Address, DockerNetwork, NetworkState, Nexthop, Rule, Snapshot
+from viacheck.model.snapshot import Snapshot
 from viacheck.model.toml_text import toml_key, toml_text
 
 CORRECT = "CORRECT THIS"

@@ -13,17 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
-from viacheck.model.snapshot import (
-    Address,
-    FilterChain,
-    FilterRule,
-    Link,
-    NetworkState,
-    Nexthop,
-    Route,
-    Rule,
-    Snapshot,
-)
+from viacheck.model.filter_chains import FilterChain, FilterRule
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import Snapshot
 
 MADE_UP_NAME = re.compile(r"veth[0-9a-f]{6,8}|veth\w*pl\d+")
 """Docker's name for a veth (libnetwork, GenerateIfaceName), and pipework's, which ends with a process id."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from itertools import repeat
 
-from viacheck.model.snapshot import Route
+from viacheck.model.route import Route
 
 _DESTINATION = "destination"
 

@@ -16,3 +16,7 @@ PROTOCOLS = {
     186: "bgp", 188: "ospf",
 }  # fmt: skip
 """RTPROT_*, by number."""
+TABLE_COMPAT, TABLE_DEFAULT, TABLE_MAIN, TABLE_LOCAL = 252, 253, 254, 255
+"""RT_TABLE_*"""
+TABLE_NAMES = {TABLE_DEFAULT: "default", TABLE_MAIN: "main", TABLE_LOCAL: "local"}
+"""The tables that every ``ip`` knows by name, whatever rt_tables says."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from viacheck.model.snapshot import Route
+from viacheck.model.route import Route
 
 GROUPED_FROM = 100
 """Routes in a row that are saved as one entry; fewer have an entry each."""

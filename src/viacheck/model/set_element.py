@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from viacheck.model.snapshot import FilterMatch
+from viacheck.model.filter_chains import FilterMatch
 
 MOST_ALTERNATIVES = 4096
 """An element with more combinations of networks than these is not evaluated."""

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
+from viacheck.model.policy_rule import Rule
 from viacheck.model.saved_routes import each_route, routes_json
-from viacheck.model.snapshot import Rule, Snapshot
+from viacheck.model.snapshot import Snapshot
 
 FORMER_KEYS = {"own_words": "manager_answers"}
 """Keys of a saved snapshot before version 0.2, and their names since."""

@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from viacheck.model.iproute_text import FAMILY_OPTION, route_text, rule_text
-from viacheck.model.snapshot import TABLE_LOCAL
+from viacheck.model.address_family import FAMILY_OPTION
+from viacheck.model.policy_rule import rule_text
+from viacheck.model.route import route_text
+from viacheck.model.routing_names import TABLE_LOCAL
 from viacheck.netlink import codec, rtnetlink
 from viacheck.netlink.codec import NetlinkSocket, as_string
 from viacheck.netlink.nfnetlink import EnterableNamespace

@@ -1,6 +1,6 @@
 """Fields of the packet in the registers of a rule, and the conditions that a comparison with a constant makes of them.
 
-The values are those of :class:`viacheck.model.snapshot.FilterMatch`. A comparison that they cannot express has no
+The values are those of :class:`viacheck.model.filter_chains.FilterMatch`. A comparison that they cannot express has no
 values (None), and the caller makes it the condition ``unknown``.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from viacheck.model.address_range import networks_between
+from viacheck.model.filter_chains import PACKET_TYPES, FilterMatch
 from viacheck.model.mark_change import ALL_BITS, mark_text
 from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL, element_text
-from viacheck.model.snapshot import PACKET_TYPES, FilterMatch
 from viacheck.netlink.codec import as_string
 from viacheck.netlink.nfnetlink import NftFamily
 from viacheck.netlink.nft_packet_fields import PacketField, protocol_text

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, cast
 
-from viacheck.model.snapshot import FilterChain, FilterRule
+from viacheck.model.filter_chains import FilterChain, FilterRule
 from viacheck.netlink.codec import MalformedMessage, as_string, attribute_table, string
 from viacheck.netlink.nfnetlink import (
     EnterableNamespace,

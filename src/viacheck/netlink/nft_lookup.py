@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from viacheck.model.filter_chains import FilterMatch
 from viacheck.model.set_element import element_values
-from viacheck.model.snapshot import FilterMatch
 from viacheck.netlink.nft_conditions import Values, values_between, values_text
 from viacheck.netlink.nft_expressions import LookupExpression
 from viacheck.netlink.nft_packet_fields import PacketField

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 
-from viacheck.model.snapshot import FilterMatch
+from viacheck.model.filter_chains import FilterMatch
 from viacheck.netlink.nft_expressions import (
     HASH_SYMMETRIC,
     CtExpression,

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
+from viacheck.model.filter_chains import FilterMatch, FilterRule
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, is_copy, mark_text, value_and_mask
 from viacheck.model.set_element import addresses_of, is_about_marks
-from viacheck.model.snapshot import FilterMatch, FilterRule
 from viacheck.netlink import nft_expressions as nft
 from viacheck.netlink.codec import MalformedMessage, as_string
 from viacheck.netlink.nfnetlink import as_number

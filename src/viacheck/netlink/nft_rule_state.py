@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from viacheck.model.snapshot import FilterMatch
+from viacheck.model.filter_chains import FilterMatch
 from viacheck.netlink.nft_conditions import InterfaceName, condition, values_text
 from viacheck.netlink.nft_packet_fields import PacketField, unknown_field
 from viacheck.netlink.nft_sets import NftSet

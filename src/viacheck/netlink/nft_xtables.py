@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from viacheck.model.address_range import networks_between
+from viacheck.model.filter_chains import PACKET_TYPES, FilterMatch
 from viacheck.model.mark_change import UNKNOWN, copied, mark_text
-from viacheck.model.snapshot import PACKET_TYPES, FilterMatch
 from viacheck.model.ttl import ttl_values
 from viacheck.netlink.nft_conditions import ADDRESS_TYPES
 from viacheck.netlink.nft_expressions import MatchExpression, TargetExpression

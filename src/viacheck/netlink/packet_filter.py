@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from viacheck.model.snapshot import FilterChain, PacketFilter
+from viacheck.model.filter_chains import FilterChain, PacketFilter
 from viacheck.parsers.comments import without_rule_comment
 from viacheck.parsers.ipset_save import SavedSets, asks_for_sets, with_sets
 from viacheck.parsers.iptables_save import parse_iptables_save, written_by_nft_backend

@@ -10,8 +10,10 @@ import struct
 from collections.abc import Mapping
 from typing import Literal
 
+from viacheck.model.address_family import Family
+from viacheck.model.policy_rule import PortRange, Rule
+from viacheck.model.route import Nexthop, Route
 from viacheck.model.routing_names import PROTOCOLS, ROUTE_TYPES, SCOPES, WITHOUT_NEXTHOP
-from viacheck.model.snapshot import Family, Nexthop, PortRange, Route, Rule
 from viacheck.netlink import codec
 from viacheck.netlink.rtnetlink import AF_INET, AF_INET6, RtnetlinkMessage, address_text, multipath_hops
 

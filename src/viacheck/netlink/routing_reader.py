@@ -11,7 +11,9 @@ import errno
 import socket
 import struct
 
-from viacheck.model.snapshot import Family, Route, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Route
 from viacheck.netlink import rtnetlink
 from viacheck.netlink.codec import attribute
 from viacheck.netlink.routing_objects import route_of, rule_of

@@ -33,8 +33,8 @@ from viacheck.model.measurements import (
     SegmentFacts,
     TrafficMeasurements,
 )
+from viacheck.model.namespace_state import Neighbour
 from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
-from viacheck.model.snapshot import Neighbour
 from viacheck.packets.address_conflict import AddressConflictTest, Side
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.dhcp_discover import DHCPDiscovery

@@ -11,7 +11,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from viacheck.model.snapshot import Attachment, ContainerState, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
+from viacheck.model.docker_state import (
+    Attachment,
+    ContainerState,
+    DockerContainer,
+    DockerEngine,
+    DockerNetwork,
+    IPAMPool,
+)
 from viacheck.parsers.json_answer import JsonAnswer, NotAnEngineAnswer
 from viacheck.parsers.podman_api import PODMAN_BRIDGE, PODMAN_NETWORK, podman_networks
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any, Literal
 
+from viacheck.model.address_family import Family
 from viacheck.model.config_entry import (
     ConfigEntry,
     Phase,
@@ -21,8 +22,8 @@ from viacheck.model.config_entry import (
     WrittenRoute,
     WrittenRule,
 )
-from viacheck.model.iproute_text import IP_PROTOCOLS, implied_scope
-from viacheck.model.snapshot import Family, Nexthop, PortRange, Route, Rule
+from viacheck.model.policy_rule import IP_PROTOCOLS, PortRange, Rule
+from viacheck.model.route import Nexthop, Route, implied_scope
 from viacheck.parsers.iproute import EVERYTHING, PROTOCOLS, SCOPES
 from viacheck.parsers.shell import Operator, ShellError, Word, tokens
 

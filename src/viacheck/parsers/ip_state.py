@@ -9,7 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from viacheck.model.snapshot import Family, Neighbour, NetworkState, StateSubject
+from viacheck.model.address_family import Family
+from viacheck.model.namespace_state import Neighbour, NetworkState
+from viacheck.model.snapshot import StateSubject
 from viacheck.parsers import iproute
 
 T = TypeVar("T")

@@ -14,19 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from viacheck.model import routing_names
+from viacheck.model.address_family import Family
 from viacheck.model.like_routes import like_routes
-from viacheck.model.routing_names import WITHOUT_NEXTHOP
-from viacheck.model.snapshot import (
-    TABLE_MAIN,
-    Address,
-    Family,
-    Link,
-    Neighbour,
-    Nexthop,
-    PortRange,
-    Route,
-    Rule,
-)
+from viacheck.model.namespace_state import Address, Link, Neighbour
+from viacheck.model.policy_rule import PortRange, Rule
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.routing_names import TABLE_MAIN, WITHOUT_NEXTHOP
 
 T = TypeVar("T")
 Entry = dict[str, Any]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule
 
 MOST_ELEMENTS = 10_000
 """A set with more elements is not evaluated: a snapshot would hold each of them."""

@@ -15,8 +15,8 @@ from itertools import pairwise
 from typing import Literal
 
 from viacheck.model.address_range import networks_between
+from viacheck.model.filter_chains import PACKET_TYPES, FilterChain, FilterMatch, FilterRule
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, mark_text, value_and_mask
-from viacheck.model.snapshot import PACKET_TYPES, FilterChain, FilterMatch, FilterRule
 from viacheck.model.ttl import ttl_values
 
 _HOOKS = {

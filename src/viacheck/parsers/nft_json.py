@@ -12,9 +12,9 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, copied, drawn, is_copy, mark_text
 from viacheck.model.set_element import is_about_marks
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule
 from viacheck.parsers.nft_json_conditions import (
     DRAWS,
     FLOW_MARK,

@@ -12,9 +12,9 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from viacheck.model.address_range import networks_between
+from viacheck.model.filter_chains import PACKET_TYPES, FilterMatch
 from viacheck.model.mark_change import ALL_BITS, mark_text
 from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL, PROTOCOLS_WITH_PORTS, addresses_of, element_values
-from viacheck.model.snapshot import PACKET_TYPES, FilterMatch
 from viacheck.model.ttl import ttl_values
 
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "ipv6-icmp": 58, "icmpv6": 58,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, summarize_address_range
 from typing import Any
 
-from viacheck.model.snapshot import DockerNetwork, IPAMPool
+from viacheck.model.docker_state import DockerNetwork, IPAMPool
 from viacheck.parsers.json_answer import JsonAnswer, NotAnEngineAnswer
 
 PODMAN_NETWORK, PODMAN_BRIDGE = "podman", "podman0"

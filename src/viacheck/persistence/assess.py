@@ -12,7 +12,7 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.table_names import number_of
 from viacheck.model.config_entry import ParseProblem, Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.intent import Intent
-from viacheck.model.iproute_text import rule_text
+from viacheck.model.policy_rule import rule_text
 from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence import boot_files, ifupdown, manager_answers, netplan, networkd, networkmanager

@@ -17,8 +17,9 @@ from viacheck.analysis.agent_rules import (
     selects_agent,
 )
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.model.iproute_text import route_command, rule_arguments, rule_text
-from viacheck.model.snapshot import TABLE_MAIN, Nexthop, Route, Rule
+from viacheck.model.policy_rule import Rule, rule_arguments, rule_text
+from viacheck.model.route import Nexthop, Route, route_command
+from viacheck.model.routing_names import TABLE_MAIN
 from viacheck.parsers.iproute import EVERYTHING
 from viacheck.persistence import ifupdown, netplan, networkd, networkmanager
 from viacheck.persistence.file_edit import Arguments, ReversibleEdit, in_diffs, insert_lines, new_file, replace_line

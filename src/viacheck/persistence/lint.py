@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import Place, WrittenRemoval, WrittenRoute, WrittenRule
-from viacheck.model.iproute_text import route_command, rule_command
 from viacheck.model.measurements import ReplayResult
-from viacheck.model.snapshot import Rule
+from viacheck.model.policy_rule import Rule, rule_command
+from viacheck.model.route import route_command
 from viacheck.persistence import ifupdown, netplan, networkd_lint
 from viacheck.persistence.assess import Persistence, is_the_table
 from viacheck.persistence.config_writer import Recipe, recipe_for

@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import ip_network
 
+from viacheck.model.address_family import Family
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
-from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route, Rule
+from viacheck.model.namespace_state import Link
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import HostFile
 from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ini import Section, is_yes, named, sections
 from viacheck.persistence.manager_config import (

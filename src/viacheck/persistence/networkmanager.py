@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from viacheck.model.address_family import Family
 from viacheck.model.config_entry import ParseProblem, Phase, Place, TableNumberOf, WrittenRoute, WrittenRule
-from viacheck.model.snapshot import Family, HostFile, Link, Nexthop, Route
+from viacheck.model.namespace_state import Link
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.snapshot import HostFile
 from viacheck.parsers.glob import glob_matches
 from viacheck.parsers.ini import Section, named, sections
 from viacheck.parsers.ip_command import IPCommand, rule_of

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from viacheck.model.egress_changes import EgressState
 from viacheck.model.measurements import NotReplayed, ReplayFault, ReplayResult
+from viacheck.model.policy_rule import Rule
 from viacheck.model.result import CommandEvidence, Evidence, StateEvidence
-from viacheck.model.snapshot import Route, Rule
+from viacheck.model.route import Route
 
 _MOST_LINES = 3
 """Lines of a command's error that a sentence quotes, and commands that the evidence holds."""

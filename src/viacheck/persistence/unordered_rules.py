@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.config_entry import ConfigEntry, Place, WrittenRule
-from viacheck.model.snapshot import TABLE_MAIN, Rule
+from viacheck.model.policy_rule import Rule
+from viacheck.model.routing_names import TABLE_MAIN
 from viacheck.persistence.file_edit import replace_line
 from viacheck.persistence.unified_diff import LineChange
 

@@ -13,8 +13,9 @@ from viacheck.host.command import RecordedCommand
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import KernelDecision
+from viacheck.model.namespace_state import Neighbour
 from viacheck.model.result import TargetRecord
-from viacheck.model.snapshot import Neighbour, Snapshot
+from viacheck.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests

@@ -29,10 +29,11 @@ from viacheck.host.kernel_route import ask_kernel
 from viacheck.host.manager_status import ask
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
 from viacheck.host.snapshot_reader import routers_seen, snapshot_of_agent, take_snapshot
+from viacheck.model.docker_state import DockerEngine
 from viacheck.model.intent import Intent, TransportProtocol
 from viacheck.model.measurements import HostReadings, KernelDecision
 from viacheck.model.result import TargetRecord
-from viacheck.model.snapshot import DockerEngine, Problem, Snapshot
+from viacheck.model.snapshot import Problem, Snapshot
 from viacheck.model.snapshot_json import snapshot_json
 from viacheck.parsers.resolv_conf import nameservers
 from viacheck.targets.base import Forecast, Services, UpstreamFindings

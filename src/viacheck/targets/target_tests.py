@@ -14,6 +14,7 @@ from viacheck.diagnosis import Cause, diagnose
 from viacheck.host.namespace import Namespace
 from viacheck.host.packet_filter_reader import read_packet_filter
 from viacheck.model.check import Check
+from viacheck.model.filter_chains import PacketFilter
 from viacheck.model.intent import SideEvent
 from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.intent_values import seconds
@@ -25,7 +26,6 @@ from viacheck.model.measurements import (
     ReplayResult,
     TrafficMeasurements,
 )
-from viacheck.model.snapshot import PacketFilter
 from viacheck.targets.base import Target, UpstreamFindings
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from ipaddress import ip_address, ip_network
 from socket import IPPROTO_TCP
 
 from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
+from viacheck.model.address_family import Family
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule
 from viacheck.model.mark_change import MOST_DRAWN, UNKNOWN, drawn_changes, value_and_mask
 from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL
-from viacheck.model.snapshot import Family, FilterChain, FilterMatch, FilterRule
 
 _WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _ICMP = frozenset({1, 58})

@@ -13,7 +13,7 @@ from typing import Literal
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, drops_a_part
 from viacheck.analysis.packet_filter.replica_filter import translated_port
 from viacheck.analysis.packet_filter.walk import End, base_chains, joined, walk
-from viacheck.model.snapshot import FilterChain, FilterRule, PacketFilter
+from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
 
 _NAT_PRIORITIES = {"prerouting": -100, "postrouting": 100}
 """NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC: where all chains for NAT of a hook run, whatever their own priority."""

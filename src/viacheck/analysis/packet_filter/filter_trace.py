@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, matches
 from viacheck.analysis.packet_filter.walk import TERMINAL, base_chains, chains_of_table
-from viacheck.model.snapshot import FilterChain, FilterRule, PacketFilter
+from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
 
 _DEEPEST = 16
 _MATCH_TEXTS = {True: "matches", False: "no match", None: "cannot be evaluated"}

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule, PacketFilter
 from viacheck.model.mark_change import ALL_BITS, UNKNOWN, drawn_changes, is_copy, value_and_mask
-from viacheck.model.snapshot import FilterChain, FilterMatch, FilterRule, PacketFilter
 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 ADDRESS_TYPES = {

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, drawn_change, matches
+from viacheck.model.address_family import Family
+from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
 from viacheck.model.mark_change import changed, is_copy
-from viacheck.model.snapshot import Family, FilterChain, FilterRule, PacketFilter
 from viacheck.model.ttl import changed_ttl
 
 _FAMILIES: dict[Family, tuple[str, ...]] = {4: ("ip", "inet"), 6: ("ip6", "inet")}

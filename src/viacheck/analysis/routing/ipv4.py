@@ -15,7 +15,11 @@ from viacheck.analysis.routing.rules import RuleLookup, RuleStep, explain
 from viacheck.analysis.routing.source_address import LINK_SCOPE, SourceSelection, scope_number
 from viacheck.analysis.routing.state import FamilyRouting, outcome_of
 from viacheck.analysis.routing.table import Hit, RoutingTable, read_address, same_tos
-from viacheck.model.snapshot import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN, Family, NetworkState, Nexthop, Route, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.namespace_state import NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.route import Nexthop, Route
+from viacheck.model.routing_names import TABLE_DEFAULT, TABLE_LOCAL, TABLE_MAIN
 
 _LIMITED_BROADCAST = 0xFFFFFFFF
 _LOCAL_MULTICAST = 0xE00000

@@ -12,7 +12,9 @@ from viacheck.analysis.routing.decision import Decision, Exit
 from viacheck.analysis.routing.packet import LOOPBACK, LookupKey, Packet
 from viacheck.analysis.routing.source_address import SourceSelection
 from viacheck.analysis.routing.state import FamilyRouting, outcome_of
-from viacheck.model.snapshot import Family, NetworkState, Nexthop
+from viacheck.model.address_family import Family
+from viacheck.model.namespace_state import NetworkState
+from viacheck.model.route import Nexthop
 
 
 class IPv6Routing(FamilyRouting):

@@ -10,7 +10,8 @@ from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 
-from viacheck.model.snapshot import Address, NetworkState, Nexthop, Route
+from viacheck.model.namespace_state import Address, NetworkState
+from viacheck.model.route import Nexthop, Route
 
 GONE = ("dead", "linkdown")
 RUNNING_FLAGS = frozenset({"UP", "LOWER_UP", "NO-CARRIER"})

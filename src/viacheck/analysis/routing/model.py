@@ -15,7 +15,7 @@ from viacheck.analysis.routing.ipv6 import IPv6Routing
 from viacheck.analysis.routing.link_loss import without_interface
 from viacheck.analysis.routing.packet import LookupKey, Packet
 from viacheck.analysis.routing.source_address import SourceSelection
-from viacheck.model.snapshot import NetworkState
+from viacheck.model.namespace_state import NetworkState
 
 __all__ = ["Decision", "Exit", "Packet", "RoutingModel", "RoutingOutcome", "decide", "without_interface"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from viacheck.model.snapshot import Family
+from viacheck.model.address_family import Family
 
 LOOPBACK = "lo"
 ROOT = 0

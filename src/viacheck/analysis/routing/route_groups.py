@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from viacheck.analysis.routing.identity import SameTuple
 from viacheck.analysis.routing.table import read_prefix
-from viacheck.model.snapshot import Route
+from viacheck.model.route import Route
 
 _WHAT_DECIDES = attrgetter("family", "table", "type", "nexthops")
 

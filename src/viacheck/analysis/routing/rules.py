@@ -13,7 +13,8 @@ from viacheck.analysis.routing.identity import SameTuple
 from viacheck.analysis.routing.packet import LookupKey
 from viacheck.analysis.routing.rule_index import Bits, RuleIndex, Value
 from viacheck.analysis.routing.table import BITS, Hit, mask, read_prefix, same_tos
-from viacheck.model.snapshot import Family, PortRange, Rule
+from viacheck.model.address_family import Family
+from viacheck.model.policy_rule import PortRange, Rule
 
 ALL_BITS = 0xFFFFFFFF
 IN_NO_VRF = "l3mdev: the packet belongs to no VRF"

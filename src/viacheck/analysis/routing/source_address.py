@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from viacheck.analysis.routing.table import mask, read_address, read_prefix
+from viacheck.model.namespace_state import Address, NetworkState
 from viacheck.model.routing_names import SCOPES
-from viacheck.model.snapshot import Address, NetworkState
 
 NUMBERS = {name: number for number, name in SCOPES.items()}
 LINK_SCOPE, HOST_SCOPE = NUMBERS["link"], NUMBERS["host"]

@@ -7,7 +7,9 @@ from viacheck.analysis.routing.packet import Packet
 from viacheck.analysis.routing.rules import RuleLookup, rule_list
 from viacheck.analysis.routing.source_address import SourceSelection
 from viacheck.analysis.routing.table import read_address, route_index
-from viacheck.model.snapshot import Family, NetworkState, Nexthop, Route
+from viacheck.model.address_family import Family
+from viacheck.model.namespace_state import NetworkState
+from viacheck.model.route import Nexthop, Route
 
 
 class FamilyRouting:

@@ -16,7 +16,8 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 from viacheck.analysis.routing.identity import SameTuple
 from viacheck.analysis.routing.packet import LookupKey
-from viacheck.model.snapshot import Family, Nexthop, Route
+from viacheck.model.address_family import Family
+from viacheck.model.route import Nexthop, Route
 
 BITS: dict[Family, int] = {4: 32, 6: 128}
 ADDRESS_FAMILY = {4: AF_INET, 6: AF_INET6}
