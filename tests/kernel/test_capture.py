@@ -27,7 +27,8 @@ from viacheck.packets.capture import Watch
 from viacheck.packets.evidence import numbers_of, packets_evidence
 from viacheck.packets.observation import Observation
 from viacheck.packets.packet_socket import PacketSender
-from viacheck.packets.probes import Exchange, Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Exchange, Prober
 from viacheck.packets.scapy_import import ICMP, IP, UDP, Ether, PcapNgReader, Raw
 from viacheck.packets.tokens import FENCE_ETHERTYPE, TokenSpace
 

@@ -29,7 +29,8 @@ from viacheck.netlink.monitor import announced
 from viacheck.packets.ebpf import CounterMap, CountingNotPossible
 from viacheck.packets.packet_socket import PacketSender, close_in_background
 from viacheck.packets.passive_count import ExpectedTraffic, PacketCount, PacketCounter, Sender
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
 from viacheck.targets.namespace_target import NamespaceTarget
 

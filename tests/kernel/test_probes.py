@@ -18,7 +18,8 @@ from viacheck.host.namespace import Namespace
 from viacheck.packets.arp import InterfaceNotUp
 from viacheck.packets.capture import Watch
 from viacheck.packets.evidence import packets_evidence
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 from viacheck.packets.scapy_import import DNS, DNSQR
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
 
@@ -250,7 +251,8 @@ def test_without_cap_net_raw_sending_raises_permission_error() -> None:
     script = (
         "import ctypes, struct\n"
         "from viacheck.host.namespace import Namespace\n"
-        "from viacheck.packets.probes import Prober, ProbeRequest\n"
+        "from viacheck.packets.probe_request import ProbeRequest\n"
+        "from viacheck.packets.probes import Prober\n"
         "from viacheck.packets.tokens import TokenSpace\n"
         "namespace = Namespace.create('bare')\n"
         "no_capabilities = struct.pack('Ii', 0x20080522, 0), bytes(24)\n"

@@ -22,7 +22,8 @@ from viacheck.model.intent_file import parse_intent
 from viacheck.model.namespace_state import Neighbour
 from viacheck.model.route import Route
 from viacheck.model.snapshot import HostFile, Problem, Snapshot
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
 
 INTENT = parse_intent(

@@ -19,7 +19,8 @@ from viacheck.packets.agent_probes import AgentProbes, PacketWatch
 from viacheck.packets.background_load import BackgroundLoad
 from viacheck.packets.capture import Watch
 from viacheck.packets.packet_socket import PacketSender
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 from viacheck.packets.scapy_import import (
     IP,
     UDP,

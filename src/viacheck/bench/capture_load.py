@@ -10,7 +10,8 @@ from viacheck.bench.scapy_sniffer import ScapySniffer
 from viacheck.host.namespace import Namespace
 from viacheck.packets.background_load import BackgroundLoad
 from viacheck.packets.capture import Watch
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
 from viacheck.targets.namespace_target import NamespaceTarget
 

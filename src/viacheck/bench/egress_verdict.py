@@ -13,7 +13,8 @@ from viacheck.host.namespace import Namespace
 from viacheck.model.intent_values import seconds
 from viacheck.packets.capture import Watch
 from viacheck.packets.evidence import packets_evidence
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
 from viacheck.targets.namespace_target import NamespaceTarget
 

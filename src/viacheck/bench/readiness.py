@@ -5,7 +5,8 @@ from __future__ import annotations
 from netns_lab.plan import PROBE_TARGET
 from viacheck.bench.figures import BenchFailed
 from viacheck.host.namespace import Namespace
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 from viacheck.packets.tokens import TokenSpace
 
 PATIENCE = 3.0

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from viacheck.bench.figures import BenchFailed
 from viacheck.host.namespace import Namespace
-from viacheck.packets.probes import DEFAULT_PORT
+from viacheck.packets.probe_request import DEFAULT_PORT
 from viacheck.packets.scapy_import import ICMP, IP, TCP, UDP, Packet
 
 TARGET_ARGUMENT, INTERFACES = 1, 2

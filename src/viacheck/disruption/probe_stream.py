@@ -22,7 +22,8 @@ from viacheck.model.measurements import LATE, FlowAge, ProbeResult
 from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Period, Watch
 from viacheck.packets.observation import Observation
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 
 TICK = 0.01
 """Seconds from tick to tick."""

@@ -17,7 +17,8 @@ from viacheck.flight_recorder.watch_plan import WatchedClass, WatchPlan
 from viacheck.host.namespace import Namespace
 from viacheck.model.measurements import ProbeOutcome
 from viacheck.packets.capture import Period, Watch
-from viacheck.packets.probes import ProbeBatch, Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import ProbeBatch, Prober
 from viacheck.packets.tokens import TokenSpace
 
 ROUND_TIMEOUT = 3.0

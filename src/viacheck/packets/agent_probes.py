@@ -11,7 +11,8 @@ from viacheck.model.result import PacketsEvidence
 from viacheck.packets.capture import Period, Watch
 from viacheck.packets.evidence import packets_evidence
 from viacheck.packets.observation import Observation
-from viacheck.packets.probes import ANSWER_TIMEOUT, Exchange, Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import ANSWER_TIMEOUT, Exchange, Prober
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
 
 if TYPE_CHECKING:

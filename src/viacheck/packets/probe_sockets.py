@@ -6,13 +6,10 @@ import os
 import socket
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from viacheck.packets import bpf
 from viacheck.packets.packet_socket import SO_TIMESTAMPNS, TIMESPEC
-
-if TYPE_CHECKING:
-    from viacheck.packets.probes import ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
 
 _SO_MARK = 36
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _IPV6_CHECKSUM, _PMTUDISC_PROBE = 10, 23, 62, 7, 3

@@ -15,8 +15,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import Literal
 
 from viacheck.host.namespace import Namespace
@@ -25,12 +23,10 @@ from viacheck.packets import scapy_import as scapy
 from viacheck.packets.arp import ARPAnswer
 from viacheck.packets.classify import ETH_P_IP, ETH_P_IPV6, Classifier
 from viacheck.packets.packet_socket import SNAP_LENGTH
+from viacheck.packets.probe_request import ProbeRequest
 from viacheck.packets.probe_sockets import configure, icmp_receiver, probe_sender, received_ns, socket_address
-from viacheck.packets.tokens import ProbeProtocol, Token, TokenSpace
+from viacheck.packets.tokens import Token, TokenSpace
 
-DEFAULT_PORT = 33434
-DNS_PORT = 53
-NAME_SUFFIX = "viacheck.invalid"
 ANSWER_TIMEOUT = 2.0
 
 _IP_HEADER = {4: 20, 6: 40}
@@ -38,42 +34,6 @@ _TRANSPORT_HEADER = {"icmp": 8, "udp": 8, "tcp": 20}
 _EPHEMERAL_PORTS = (32768, 60999)
 _LARGEST = 65535
 _ECHO_HEADER, _ECHO_REQUEST, _ECHO_REQUEST6 = struct.Struct(">BBHHH"), 8, 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeRequest:
-    """Probes to send."""
-
-    protocol: ProbeProtocol
-    destination: str
-    """An IPv4 or IPv6 address."""
-    count: int = 1
-    port: int | None = None
-    """Destination port; by default 53 for DNS and 33434 for other protocols."""
-    source: str | None = None
-    """Source address; by default the kernel chooses."""
-    source_port: int | None = None
-    """UDP and TCP source port, ICMP identifier: all probes then belong to one flow."""
-    device: str | None = None
-    """Interface that the socket is bound to."""
-    size: int | None = None
-    """Octets of the whole IP packet, never fragmented, whatever path MTU the kernel has learned. Not for DNS."""
-    mark: int | None = None
-    ttl: int | None = None
-    name_suffix: str = NAME_SUFFIX
-    """The end of a DNS probe's name. Some resolvers answer ``.invalid`` themselves (RFC 6761)."""
-
-    @property
-    def version(self) -> int:
-        """4 or 6."""
-        return _version(self.destination)
-
-    @property
-    def to_port(self) -> int:
-        """The destination port; 0 for ICMP."""
-        if self.protocol == "icmp":
-            return 0
-        return self.port if self.port is not None else DNS_PORT if self.protocol == "dns" else DEFAULT_PORT
 
 
 @dataclass(slots=True)
@@ -416,12 +376,6 @@ class ProbeBatch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@lru_cache(maxsize=1024)
-def _version(address: str) -> int:
-    """Return 4 or 6. Every probe asks for the version of its destination, some ten times."""
-    return ip_address(address.partition("%")[0]).version
 
 
 def _source_port(request: ProbeRequest) -> int:

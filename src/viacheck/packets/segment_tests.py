@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.measurements import AddressHolder, SecondMAC, SegmentFacts
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
-from viacheck.packets.probes import Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Prober
 
 ARP_TIMEOUT = 1.0
 """Seconds that a machine may take to answer ARP on a live network."""

@@ -40,7 +40,8 @@ from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.dhcp_discover import DHCPDiscovery
 from viacheck.packets.evidence import numbers_of, packets_evidence
 from viacheck.packets.observation import Observation
-from viacheck.packets.probes import Exchange, Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Exchange, Prober
 from viacheck.packets.segment_tests import TRIES, SegmentTests
 from viacheck.packets.tokens import ProbeProtocol, TokenSpace
 from viacheck.packets.watched_exchanges import FAR_END_INTERFACE, ExchangeWatches, WatchedExchange, WatchedSubject

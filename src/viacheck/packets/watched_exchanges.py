@@ -14,7 +14,8 @@ from viacheck.host.namespace import Namespace
 from viacheck.packets.capture import Watch
 from viacheck.packets.evidence import numbers_of
 from viacheck.packets.observation import Observation
-from viacheck.packets.probes import Exchange, Prober, ProbeRequest
+from viacheck.packets.probe_request import ProbeRequest
+from viacheck.packets.probes import Exchange, Prober
 from viacheck.packets.tokens import TokenSpace
 
 FAR_END_INTERFACE = "lan0"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
-from viacheck.disruption.controls import Disruption, LabControl, PowerControl
+from viacheck.disruption.controls import Disruption, DisruptionTarget, LabControl, PowerControl
 from viacheck.host.command import RecordedCommand
 from viacheck.host.namespace import Namespace
 from viacheck.model.intent import Intent, TransportProtocol
@@ -20,7 +20,6 @@ from viacheck.model.snapshot import Snapshot
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests
     from viacheck.packets.traffic_tests import TrafficTests
-    from viacheck.targets.namespace_target import NamespaceTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +52,13 @@ class Services:
     """The gateways' network namespaces by uplink; labs only."""
     control: LabControl | None = None
     """The control over cables, container and engine; labs only."""
-    clone: Callable[[], NamespaceTarget] | None = None
+    clone: Callable[[], DisruptionTarget] | None = None
     """Builds another target like this one, faults included; labs only."""
     power: PowerControl | None = None
     """The control over the host's power; only labs whose host has an init of its own."""
     side_events: bool = False
     """Whether events that others make on the side show here what they show on a real host."""
-    rebooted: Callable[[], NamespaceTarget] | None = None
+    rebooted: Callable[[], DisruptionTarget] | None = None
     """Builds the target as it comes up from its files alone; only labs that run a network manager."""
 
 
