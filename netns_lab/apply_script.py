@@ -11,8 +11,8 @@ import shutil
 from dataclasses import replace
 
 from netns_lab.lab import Lab
-from netns_lab.lab_specs import Script
 from netns_lab.networkd_daemon import NetworkdFailed
+from netns_lab.script import Script
 from viacheck.host.command import CommandResult
 
 NO_ENGINE = "unix:///run/docker.sock"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from netns_lab.lab_specs import Script
 from netns_lab.scenarios import Flavour
+from netns_lab.script import Script
 from viacheck.model.intent import Intent, Survivable
 from viacheck.model.site_agents import named
 
@@ -67,7 +67,7 @@ class CopiedHostSpec:
         """Boot the copy; see :func:`netns_lab.open_lab.build_copy_of_this_host`."""
         from netns_lab.open_lab import build_copy_of_this_host
 
-        return build_copy_of_this_host(self)
+        return build_copy_of_this_host(self.host, self.intent)
 
     def target_of(self, lab: Lab, *, ends_lab: bool = True) -> LabTarget:
         """Return a booted copy as a target; ``ends_lab``: closing the target ends the copy."""

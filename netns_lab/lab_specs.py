@@ -19,6 +19,7 @@ from netns_lab.docker_engine import podman
 from netns_lab.faults import FAULTS, Fault
 from netns_lab.plan import LabPlan
 from netns_lab.scenarios import BLANK, PODMAN_ONLY, SCENARIOS, VIRTUAL_MACHINES, WHOLE_HOSTS, Flavour
+from netns_lab.script import Script
 from netns_lab.site_lab import SITE_LAB, SITE_LAB_TITLE, plan_of_site
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, RELEASES, BaseRoot
 from viacheck.model.intent import Intent, Survivable
@@ -37,17 +38,6 @@ if TYPE_CHECKING:
 
 REPLICA = "twin:"
 """The beginning of a replica's id, after the option --twin."""
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """Commands to run on a lab's host: a shell script."""
-
-    name: str
-    """The name in messages: the file's, or the remedy's."""
-    text: str
-    folder: str = "/"
-    """The folder of the file, in which the commands run."""
 
 
 @functools.cache
@@ -129,7 +119,7 @@ class LabSpec:
         """Build the lab; see :func:`netns_lab.open_lab.build_lab`."""
         from netns_lab.open_lab import build_lab
 
-        return build_lab(self)
+        return build_lab(self.name, self.plan(), self.flavour, self.release, faults_of(self))
 
     def target_of(self, lab: Lab, *, ends_lab: bool = True) -> LabTarget:
         """Return a built lab as a target; ``ends_lab``: closing the target ends the lab."""
@@ -186,10 +176,19 @@ class ReplicaSpec:
         return replace(self, intent=self.intent.demanding(survives))
 
     def build(self) -> Lab:
-        """Build the replica; see :func:`netns_lab.open_lab.build_replica_of`."""
+        """Build the replica, and note how its state differs from the host's.
+
+        See :func:`netns_lab.open_lab.build_replica_of`.
+        """
+        from netns_lab.lab import closed_on_failure
         from netns_lab.open_lab import build_replica_of
 
-        return build_replica_of(self)
+        lab = build_replica_of(self.host, self.intent, self.snapshot)
+        with closed_on_failure(lab):
+            target = self.target_of(lab, ends_lab=False)
+            lab.notes.append(target.replica_difference)
+            target.close()
+        return lab
 
     def target_of(self, lab: Lab, *, ends_lab: bool = True) -> ReplicaTarget:
         """Return a built replica as a target; ``ends_lab``: closing the target ends the replica."""

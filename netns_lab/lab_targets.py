@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from netns_lab.builder import build
 from netns_lab.control import NetnsLabControl
-from netns_lab.copied_host_spec import CopiedHostSpec
 from netns_lab.lab import Lab
-from netns_lab.lab_specs import LabSpec, ReplicaSpec
 from netns_lab.plan import AGENT_PATH
 from netns_lab.reboot import rebooted_plan
 from netns_lab.rtnetlink_batch import LabBuildError
+from netns_lab.scenarios import Flavour
 from netns_lab.whole_host.power_control import WholeHostPower
 from viacheck.analysis.replica_diff import differences
 from viacheck.disruption.controls import NoClone
@@ -33,10 +33,37 @@ DIFFERENCES_SHOWN = 30
 _OF_THE_ENGINE = ("engine", "container")
 
 
+class ReplicaOrigin(Protocol):
+    """What a target takes from the specification of its replica."""
+
+    @property
+    def id(self) -> str:
+        """The target's id in result.json."""
+
+    def open(self) -> NamespaceTarget:
+        """Build another one like it, and open that as a target."""
+
+
+class LabOrigin(ReplicaOrigin, Protocol):
+    """What a target takes from the specification of its lab."""
+
+    @property
+    def title(self) -> str:
+        """The title on the page."""
+
+    @property
+    def flavour(self) -> Flavour:
+        """The lab's flavour."""
+
+    @property
+    def agent(self) -> str:
+        """The agent's name, where the site file has several."""
+
+
 class LabTarget(NamespaceTarget):
     """A lab as a target."""
 
-    def __init__(self, spec: LabSpec | CopiedHostSpec, lab: Lab, *, ends_lab: bool = True) -> None:
+    def __init__(self, spec: LabOrigin, lab: Lab, *, ends_lab: bool = True) -> None:
         """Open the lab's namespaces; ``ends_lab``: closing the target ends the lab."""
         self._lab, self._ends_lab = lab, ends_lab
         # No lab has an init that starts a bridged agent's container after its parent.
@@ -68,7 +95,7 @@ class LabTarget(NamespaceTarget):
 class ReplicaTarget(NamespaceTarget):
     """A replica as a target."""
 
-    def __init__(self, spec: ReplicaSpec, lab: Lab, *, ends_lab: bool = True) -> None:
+    def __init__(self, spec: ReplicaOrigin, lab: Lab, *, ends_lab: bool = True) -> None:
         """Open the replica's namespaces; ``ends_lab``: closing the target ends the replica."""
         assert lab.replica_of is not None
         self._lab, self._source, self._ends_lab = lab, lab.replica_of, ends_lab

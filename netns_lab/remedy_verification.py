@@ -17,9 +17,10 @@ from pathlib import Path
 from netns_lab.apply_script import ScriptFailed
 from netns_lab.comparable_state import comparable
 from netns_lab.lab import Lab
-from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, Script, lab_of, replica_of
+from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, lab_of, replica_of
 from netns_lab.open_lab import open_lab
 from netns_lab.remedy_steps import run_steps
+from netns_lab.script import Script
 from viacheck.model.diff import changes
 from viacheck.model.result import CheckResult, Diagnosis, RemedyCheck, RemedyOutcome, RunResult, TargetRecord
 from viacheck.model.snapshot import Snapshot

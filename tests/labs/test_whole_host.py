@@ -18,9 +18,10 @@ import pytest
 from fixtures.check_runner import CheckRunner
 from netns_lab import cgroups
 from netns_lab.lab import Lab, LabMachine
-from netns_lab.lab_specs import LabSpec, Script, parse_labs
+from netns_lab.lab_specs import LabSpec, parse_labs
 from netns_lab.lab_targets import LabTarget
 from netns_lab.open_lab import open_lab
+from netns_lab.script import Script
 from netns_lab.whole_host import power, power_control
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
