@@ -25,10 +25,10 @@ from viacheck.analysis.sightings import (
 )
 from viacheck.analysis.sources import source_answers, source_path, source_uplink
 from viacheck.analysis.traced_path import Path
+from viacheck.model.check_evidence import LossVerdict, PacketsEvidence
 from viacheck.model.filter_chains import PacketFilter
 from viacheck.model.intent import Source, TransportProtocol
 from viacheck.model.intent_values import share
-from viacheck.model.result import LossVerdict, PacketsEvidence
 
 if TYPE_CHECKING:
     from viacheck.packets.traffic_tests import TrafficTests

@@ -12,8 +12,8 @@ from viacheck.analysis.nat_facts import forwarded_probes, forwarding_sysctls_off
 from viacheck.analysis.packet_filter.evaluate import Passage
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import CONTAINER, NAT
+from viacheck.model.check_evidence import StateEvidence
 from viacheck.model.intent import Intent, MacvlanAttach
-from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Snapshot
 
 if TYPE_CHECKING:

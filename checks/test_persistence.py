@@ -6,7 +6,7 @@ from fixtures.check import check
 from fixtures.expect import Expect
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.model.check import Applies
-from viacheck.model.result import CommandEvidence, FileEvidence
+from viacheck.model.check_evidence import CommandEvidence, FileEvidence
 from viacheck.persistence.assess import assess_persistence, must_persist
 from viacheck.persistence.idempotence import assess_idempotence
 from viacheck.persistence.lint import findings_of

@@ -19,8 +19,8 @@ from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.segment import host_and_agent_evidence
 from viacheck.analysis.sightings import departures, left_by
 from viacheck.model.check import PIPEWORK, PIPEWORK_PERSISTENT
+from viacheck.model.check_evidence import FileEvidence
 from viacheck.model.intent import Intent, PipeworkStaticAttach
-from viacheck.model.result import FileEvidence
 from viacheck.model.snapshot import Snapshot
 from viacheck.persistence.pipework import OCCASIONS, reruns_of
 

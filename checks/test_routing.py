@@ -19,10 +19,10 @@ from viacheck.analysis.default_routes import reaches_gateway
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.table_names import clashes, number_of, table_entries
 from viacheck.model.check import NAT, POLICY_ROUTING
+from viacheck.model.check_evidence import Evidence, FileEvidence, StateEvidence
 from viacheck.model.intent import Intent
 from viacheck.model.measurements import KernelDecision
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import Evidence, FileEvidence, StateEvidence
 from viacheck.model.snapshot import Snapshot
 
 if TYPE_CHECKING:

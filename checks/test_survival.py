@@ -11,10 +11,10 @@ from viacheck.analysis.disruption_text import disruption_text, leak_text
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import departures_text, left_by
 from viacheck.model.check import CONTAINER
+from viacheck.model.check_evidence import Evidence, StateEvidence
 from viacheck.model.intent import SIDE_EVENTS, Intent, SideEvent, Survivable
 from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle
-from viacheck.model.result import Evidence, StateEvidence
 
 if TYPE_CHECKING:
     from viacheck.disruption.disruption_tests import DisruptionTests

@@ -127,7 +127,7 @@ def _with_faults(lab: Lab, faults: Sequence[Fault]) -> Lab:
 
 
 def build_replica_of(host: str, intent: Intent, snapshot: Snapshot | None) -> Lab:
-    """Build the replica of a host; ``snapshot`` is None for the host that the run was started on.
+    """Build the replica of a host; without a snapshot, of the host that the run was started on.
 
     Raises:
         TargetUnavailable: the snapshot does not hold what a replica needs.

@@ -13,7 +13,7 @@ from netns_lab.apply_script import NO_ENGINE, TIMEOUT, ScriptFailed, settle
 from netns_lab.docker_engine import podman
 from netns_lab.lab import Lab
 from viacheck.host.command import CommandResult
-from viacheck.model.result import OutputOf, RemedyStep
+from viacheck.model.diagnosis_record import OutputOf, RemedyStep
 from viacheck.targets.remedy_check import runs_in_replica
 
 CONTAINER_PROCESS = "{{.State.Pid}}"

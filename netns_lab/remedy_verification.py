@@ -21,8 +21,9 @@ from netns_lab.lab_specs import REPLICA, LabSpec, ReplicaSpec, lab_of, replica_o
 from netns_lab.open_lab import open_lab
 from netns_lab.remedy_steps import run_steps
 from netns_lab.script import Script
+from viacheck.model.diagnosis_record import Diagnosis, RemedyCheck, RemedyOutcome
 from viacheck.model.diff import changes
-from viacheck.model.result import CheckResult, Diagnosis, RemedyCheck, RemedyOutcome, RunResult, TargetRecord
+from viacheck.model.result import CheckResult, RunResult, TargetRecord
 from viacheck.model.snapshot import Snapshot
 from viacheck.targets.base import Target
 from viacheck.targets.remedy_check import RemedyCandidate, candidates, compare, not_verified, obstacle_to, outcome_of

@@ -12,7 +12,8 @@ from typing import Literal
 from reports.run_diff import paired_targets, results_by_check, verdict_text
 from reports.text import one_line, reason
 from viacheck.model.chapters import check_order
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 _RANKS = {Verdict.PASS: 0, Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}
 

@@ -26,7 +26,9 @@ from reports.text import (
     sentence,
     waivers,
 )
-from viacheck.model.result import CheckResult, CommandEvidence, RunResult, Verdict
+from viacheck.model.check_evidence import CommandEvidence
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 NARROWEST, WIDEST = 40, 120
 _COLOURS = {"pass": "32", "fail": "31", "inconclusive": "35", "advisory": "33", "strong": "1", "quiet": "2"}

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from reports.text import ids_shortened, named, reason
 from viacheck.model.chapters import chapter, check_order
+from viacheck.model.diagnosis_record import OutputOf, RemedyStep
 from viacheck.model.fix_order import Place, fix_order, reporters_of
-from viacheck.model.result import CheckResult, OutputOf, RemedyStep, RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 REPORTED = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
 """Verdicts whose cause is reported, the worst first."""

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from reports.text import counted, ids_shortened, listed, reason, sentence
 from viacheck.model.chapters import chapter
+from viacheck.model.check_evidence import PacketsEvidence, WatchedInterface
 from viacheck.model.fix_order import EGRESS_CHECK
-from viacheck.model.result import CheckResult, PacketsEvidence, TargetRecord, Verdict, WatchedInterface
+from viacheck.model.result import CheckResult, TargetRecord
+from viacheck.model.verdict import Verdict
 
 WATCH_CHECK = "WATCH-01"
 """The check of ``viacheck watch``: its result without a case sums up all departures."""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from reports import document
 from reports.fleet_report import HOST_VERDICTS, HostSummary, cause_groups, matrix_columns, outliers
 from viacheck.model.chapters import chapter
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 SIGNS = {
     Verdict.PASS: "\u2713",

@@ -21,7 +21,8 @@ from reports.text import one_line, worst
 from viacheck.atomic_file import write_file
 from viacheck.collector_pause import collector_paused
 from viacheck.model.chapters import check_order
-from viacheck.model.result import CheckResult, RunResult, TargetRecord, Verdict
+from viacheck.model.result import CheckResult, RunResult, TargetRecord
+from viacheck.model.verdict import Verdict
 from viacheck.private_folder import FILE_MODE
 
 HOSTS = "hosts"

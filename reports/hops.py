@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from reports.egress_summary import KERNEL_CHECK, EgressSummary
 from reports.text import listed
 from reports.topology import OTHER_WAY_IN, Topology, agreement, routing_decisions
+from viacheck.model.check_evidence import FarEndEvidence
 from viacheck.model.fix_order import EGRESS_CHECK
-from viacheck.model.result import CheckResult, FarEndEvidence, Verdict
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 DECIDING_CHECKS: Mapping[str, str] = {"HOST-04": "forwarding", "NAT-02": "source NAT"}
 """The checks of hops between the routing decision and the uplink, in the order of the path."""

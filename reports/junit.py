@@ -16,7 +16,8 @@ from xml.etree import ElementTree as Xml
 
 from reports.text import escape_unprintable, reason
 from viacheck.model.chapters import chapter, check_order
-from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord, Verdict
+from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord
+from viacheck.model.verdict import Verdict
 
 _ELEMENTS = {
     Verdict.FAIL: "failure",

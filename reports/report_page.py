@@ -28,15 +28,9 @@ from reports.timeline import MARKS, STEPS_DESCRIBED, timeline
 from reports.timeline_drawing import draw_timeline, key
 from reports.topology import KINDS
 from viacheck.model.chapters import chapter, check_order
-from viacheck.model.result import (
-    CheckResult,
-    CommandEvidence,
-    DecisionEvidence,
-    PacketsEvidence,
-    RunResult,
-    TimelineEvidence,
-    Verdict,
-)
+from viacheck.model.check_evidence import CommandEvidence, DecisionEvidence, PacketsEvidence, TimelineEvidence
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 ROWS_SHOWN = 60
 """Rows of one table or list of evidence."""

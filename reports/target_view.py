@@ -20,8 +20,10 @@ from reports.text import reason, worst
 from reports.topology import Topology, topology
 from reports.topology_drawing import draw_topology
 from viacheck.model.chapters import CHAPTERS, chapter, check_order
+from viacheck.model.check_evidence import PacketSighting
 from viacheck.model.fix_order import EGRESS_CHECK
-from viacheck.model.result import CheckResult, PacketSighting, TargetRecord, Verdict
+from viacheck.model.result import CheckResult, TargetRecord
+from viacheck.model.verdict import Verdict
 
 MEANINGS = {
     Verdict.PASS: "true, and shown to be",

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from viacheck.model.chapters import chapter, check_order
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 SEVERITY = (
     Verdict.FAIL,

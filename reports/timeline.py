@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Literal
 
 from reports.text import counted, sentence
-from viacheck.model.result import TimelineEvent, TimelineEvidence
+from viacheck.model.check_evidence import TimelineEvent, TimelineEvidence
 
 Kind = Literal["event", "state", "netlink", "probe", "late", "lost", "wrong-source", "leak"]
 FlowKey = tuple[Literal["old", "new"] | None, Literal[4, 6] | None]

@@ -8,17 +8,12 @@ from typing import Any, Literal
 
 from reports.egress_summary import KERNEL_CHECK, EgressSummary
 from reports.text import counted, listed, sentence
+from viacheck.model.check_evidence import DecisionEvidence, PacketsEvidence, StateEvidence
 from viacheck.model.fix_order import EGRESS_CHECK
 from viacheck.model.path import PathEvidence
-from viacheck.model.result import (
-    CheckResult,
-    DecisionEvidence,
-    PacketsEvidence,
-    StateEvidence,
-    TargetRecord,
-    Verdict,
-)
+from viacheck.model.result import CheckResult, TargetRecord
 from viacheck.model.saved_routes import routes_to
+from viacheck.model.verdict import Verdict
 
 Kind = Literal["taken", "leak", "missed", "answer", "predicted", "idle"]
 

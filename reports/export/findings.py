@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reports.text import escape_unprintable, one_line, reason, sentence
-from viacheck.model.result import CheckResult, FileEvidence, RunResult, Verdict
+from viacheck.model.check_evidence import FileEvidence
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 LISTED = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
 SITE_FILE = "site.toml"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from reports.export.findings import ScanFinding, scan_findings
 from reports.text import escape_unprintable
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 _COMMANDS = {Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "error", Verdict.ADVISORY: "notice"}
 

@@ -6,7 +6,8 @@ import json
 
 from reports.export.findings import scan_findings
 from reports.text import escape_unprintable, one_line
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 _SEVERITIES = {Verdict.FAIL: "critical", Verdict.INCONCLUSIVE: "major", Verdict.ADVISORY: "minor"}
 

@@ -9,7 +9,8 @@ from reports.diagnoses import ReportedCause, fixes_together, reported_causes
 from reports.egress_summary import verdict_sentence
 from reports.text import counted, escape_unprintable, ids_shortened, listed, one_line, reason, waivers
 from viacheck.model.chapters import check_order
-from viacheck.model.result import CheckResult, RunResult, TargetRecord, Verdict
+from viacheck.model.result import CheckResult, RunResult, TargetRecord
+from viacheck.model.verdict import Verdict
 
 _SECTIONS = (
     ("What to fix first", Verdict.FAIL),

@@ -7,7 +7,8 @@ from enum import IntEnum
 
 from reports.diagnoses import REPORTED, reported_causes
 from reports.text import clip, one_line
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 LONGEST_LINE = 400
 """Characters of a line: a pager shows the first."""

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from reports.text import escape_unprintable
-from viacheck.model.result import CheckResult, PacketsEvidence, RunResult, TimelineEvidence
+from viacheck.model.check_evidence import PacketsEvidence, TimelineEvidence
+from viacheck.model.result import CheckResult, RunResult
 
 HELP = {
     "viacheck_run_finished_timestamp_seconds": "When the run ended, in seconds since 1970.",

@@ -9,7 +9,8 @@ from urllib.parse import quote
 from reports.export.findings import ScanFinding, scan_findings
 from reports.text import escape_unprintable, one_line
 from viacheck import __version__
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 HOST_ROOT = "HOST"

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterator
 
 from reports.text import one_line, reason
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 
 def write(outcome: RunResult) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from reports.report_files import ResultUnreadable, read_outcome
 from reports.text import escape_unprintable
 from reports.timeline import timeline
-from viacheck.model.result import CheckResult, RunResult, TimelineEvidence
+from viacheck.model.check_evidence import TimelineEvidence
+from viacheck.model.result import CheckResult, RunResult
 
 LARGEST = 100_000
 """Characters of a text."""

@@ -20,7 +20,8 @@ from reports.report_files import read_outcome
 from tests.helpers.forked_runs import run_python
 from tests.helpers.paths import ROOT
 from viacheck.cli.pytest_run import TEST_PLUGINS
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 report_folders: list[Path] = []
 """Of the runs that this process has made for the current test."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.helpers.front_door import Finished, viacheck
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 Judgement = tuple[Verdict, str | None]
 """A verdict, and the code of its diagnosis."""

@@ -10,7 +10,8 @@ from netns_lab.faults import FAULTS
 from netns_lab.remedy_verification import verify_remedies
 from viacheck.cli.docs import all_checks
 from viacheck.installation import CHECKS
-from viacheck.model.result import Diagnosis, RunResult
+from viacheck.model.diagnosis_record import Diagnosis
+from viacheck.model.result import RunResult
 
 FILES = tuple(str(path) for path in sorted(CHECKS.glob("test_*.py")))
 EVENTS = "FLAP-"

@@ -9,34 +9,31 @@ import json
 from dataclasses import asdict
 from typing import Any, Literal
 
-from viacheck.model.docker_state import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
-from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
-from viacheck.model.namespace_state import Address, Link, NetworkState
-from viacheck.model.policy_rule import Rule
-from viacheck.model.result import (
-    CheckResult,
+from viacheck.model.check_evidence import (
     CommandEvidence,
     CounterEvidence,
     DecisionEvidence,
     DecisionStep,
-    Diagnosis,
     Evidence,
     FarEndEvidence,
     FarEndRecord,
     FileEvidence,
     PacketsEvidence,
     PacketSighting,
-    Run,
-    RunResult,
     StateEvidence,
-    TargetRecord,
     TimelineEvent,
     TimelineEvidence,
-    Verdict,
     WatchedInterface,
 )
+from viacheck.model.diagnosis_record import Diagnosis
+from viacheck.model.docker_state import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
+from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
+from viacheck.model.namespace_state import Address, Link, NetworkState
+from viacheck.model.policy_rule import Rule
+from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord
 from viacheck.model.route import Nexthop, Route
 from viacheck.model.snapshot import HostFile, Problem, Snapshot
+from viacheck.model.verdict import Verdict
 
 PROTOCOLS = ("icmp", "udp", "tcp")
 GATEWAYS = {"eth0": "10.10.40.1", "wlan0": "10.10.50.1"}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from netns_lab.faults import FAULTS
 from tests.helpers.front_door import by_check, severity, viacheck
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 
 def judged(folder: Path, lab: str, event: str, script: str = "") -> CheckResult:

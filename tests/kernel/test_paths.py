@@ -24,8 +24,8 @@ from netns_lab.lab_targets import LabTarget
 from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic
+from viacheck.model.check_evidence import PacketsEvidence
 from viacheck.model.intent import TransportProtocol
-from viacheck.model.result import PacketsEvidence
 from viacheck.packets.agent_probes import AgentProbes, PacketWatch
 from viacheck.packets.tokens import TokenSpace
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.front_door import viacheck
-from viacheck.model.result import CommandEvidence, Verdict
+from viacheck.model.check_evidence import CommandEvidence
+from viacheck.model.verdict import Verdict
 
 RECIPE = """\
 # the guide's steps 1 to 5

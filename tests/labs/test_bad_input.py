@@ -13,8 +13,9 @@ import pytest
 
 from tests.helpers.front_door import Finished, command, finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult
 from viacheck.model.toml_text import toml_text
+from viacheck.model.verdict import Verdict
 
 USAGE_ERROR = 4
 

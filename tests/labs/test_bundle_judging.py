@@ -23,7 +23,7 @@ from viacheck import __version__
 from viacheck.bundle.manifest import RESULT
 from viacheck.bundle.reader import read_bundle
 from viacheck.bundle.writer import write_bundle
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 LAB, FAULT = "policy-routing", "rule-missing"
 

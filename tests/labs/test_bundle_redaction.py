@@ -31,8 +31,9 @@ from viacheck.bundle.writer import Case, write_bundle
 from viacheck.cli.docs import all_checks
 from viacheck.installation import CHECKS
 from viacheck.model.intent_file import load_intent
-from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord, Verdict
+from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord
 from viacheck.model.site_agents import SOLE_AGENT
+from viacheck.model.verdict import Verdict
 from viacheck.targets.bundle import BundleTarget
 
 needs_engine = pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement()))

@@ -16,7 +16,7 @@ from tests.helpers.paths import ROOT
 from viacheck import __version__
 from viacheck.cli.main import CHECKOUT_COMMANDS, COMMANDS
 from viacheck.installation import CHECKS
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 HEAVY = ("scapy", "pyroute2", "docker", "jinja2", "pytest", "testinfra", "xdist")
 ONE_SCREEN = 45

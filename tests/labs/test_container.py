@@ -21,7 +21,8 @@ from tests.helpers.hand_made import SITE, write_site
 from tests.helpers.one_file import packed_once
 from tests.helpers.slim_image import build_image, import_base
 from viacheck.host.outer_host import OPTIONS
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 _BASE = BaseRoot(DEFAULT_RELEASE)
 _MISSING = missing_requirement() or missing_for(_BASE)

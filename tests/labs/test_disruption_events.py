@@ -30,7 +30,7 @@ from viacheck.host.dhcp_clients import dhcp_clients
 from viacheck.installation import CHECKS
 from viacheck.model.diff import changes
 from viacheck.model.measurements import DisruptionResult, EventName, EventNotRun, EventObstacle, FlowKind
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 from viacheck.targets.namespace_target import NamespaceTarget
 
 IFUPDOWN, LEASED = "policy-routing-ifupdown", "policy-routing-dhcp"

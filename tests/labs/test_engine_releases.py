@@ -23,7 +23,7 @@ from tests.helpers.front_door import Finished, by_check, run_once, viacheck
 from tests.helpers.paths import RECORDED
 from viacheck.analysis.agent_network import other_default
 from viacheck.analysis.sightings import left_by
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 from viacheck.parsers.iptables_save import parse_iptables_save
 
 DEFAULT = "trixie"

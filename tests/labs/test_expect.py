@@ -13,16 +13,16 @@ from tests.helpers.paths import ROOT
 from viacheck.diagnosis import Cause
 from viacheck.diagnosis.remedy import Remedy
 from viacheck.model.check import EVERYWHERE, Check
-from viacheck.model.result import (
-    CheckResult,
+from viacheck.model.check_evidence import (
     CommandEvidence,
     PacketsEvidence,
     PacketSighting,
     StateEvidence,
-    Verdict,
     WatchedInterface,
 )
+from viacheck.model.result import CheckResult
 from viacheck.model.snapshot import Problem
+from viacheck.model.verdict import Verdict
 
 CHECKS = """
 import pytest

@@ -20,7 +20,8 @@ from tests.helpers.fault_matrix import ENGINE, EVENTS, LABS_WITH_EVENTS, PRECEDE
 from tests.helpers.front_door import Finished, by_check, severity
 from viacheck.cli.docs import all_checks
 from viacheck.model.check import Check
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 NETNS = [(lab, fault) for fault in FAULTS.values() if fault.flavour in ("any", "netns") for lab in fault.on]
 HEALTHY = [lab for lab in SCENARIOS if lab not in BLANK]

@@ -11,7 +11,9 @@ from netns_lab.docker_engine.image import IMAGE, import_image
 from tests.helpers.engine_host import EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import Finished
 from tests.helpers.judgements import NOT_RUN, PASS, assert_saved_state_agrees, decided
-from viacheck.model.result import CheckResult, Diagnosis, Verdict
+from viacheck.model.diagnosis_record import Diagnosis
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 pytestmark = needs_engine
 

@@ -14,7 +14,7 @@ from netns_lab.whole_host.base_root import BaseRoot
 from tests.helpers.front_door import Finished
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.judgements import PASS, assert_bundle_and_replica_agree, judgements
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 pytestmark = pytest.mark.skipif(shutil.which("firewalld") is None, reason="needs the package firewalld")
 CHECKS = ("HOST-04", "EGRESS-01", "EGRESS-03")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.judgements import PASS
 from tests.helpers.situation import CLOSED_RECIPE, Situation, assert_judged_and_corrected
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 FAIL, ADVISORY = Verdict.FAIL, Verdict.ADVISORY
 

@@ -11,7 +11,7 @@ from tests.helpers.front_door import viacheck
 from tests.helpers.hand_made import SITE, write_site
 from tests.helpers.judgements import PASS
 from tests.helpers.situation import CLOSED_RECIPE, Situation, assert_judged_and_corrected, built
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 FAIL, ADVISORY = Verdict.FAIL, Verdict.ADVISORY
 

@@ -14,7 +14,7 @@ from reports.topology import topology
 from tests.helpers.front_door import Finished
 from tests.helpers.hand_made import SITE, HandMadeHost, hand_made_host, write_site
 from tests.helpers.judgements import PASS, assert_bundle_and_replica_agree, judgements
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 ONE_LAN_SITE = SITE.replace("10.10.50.1", "10.10.40.1")
 GATEWAYS_BRIDGE = (

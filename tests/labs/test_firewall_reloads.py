@@ -13,7 +13,7 @@ from netns_lab.whole_host.base_root import BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
 from tests.helpers.front_door import viacheck
 from tests.helpers.side_event import assert_named_and_mended, judged
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 LAB = "host:policy-routing-networkd@forky"
 ACTIVE = {

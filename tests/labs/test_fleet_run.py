@@ -31,7 +31,8 @@ from tests.helpers.one_file import packed_once
 from tests.helpers.paths import ROOT
 from tests.helpers.terminal import at_a_terminal
 from viacheck.bench import fleet_controllers
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 pytestmark = [
     pytest.mark.skipif(not SSHD.exists(), reason="needs the package openssh-server"),

@@ -15,7 +15,8 @@ from netns_lab.whole_host.base_root import DEFAULT_RELEASE, BaseRoot
 from netns_lab.whole_host.host_requirements import missing_for
 from tests.helpers.front_door import by_check, severity, viacheck
 from tests.helpers.side_event import assert_named_and_mended
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 JUDGED = {
     "host:macvlan-ifupdown+docker-before-parent": ("FLAP-08",),

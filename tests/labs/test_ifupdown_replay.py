@@ -10,10 +10,12 @@ import pytest
 
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
+from viacheck.model.check_evidence import CommandEvidence, StateEvidence
 from viacheck.model.egress_changes import EgressState
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import CheckResult, CommandEvidence, StateEvidence, Verdict
+from viacheck.model.result import CheckResult
 from viacheck.model.route import Nexthop, Route
+from viacheck.model.verdict import Verdict
 from viacheck.persistence.replay_result import ReplayCycle, judge_replay
 
 needs_ifupdown = pytest.mark.skipif(shutil.which("ifup") is None, reason="ifupdown is not installed")

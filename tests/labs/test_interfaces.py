@@ -17,7 +17,8 @@ from tests.helpers.hand_made import (
     write_site,
 )
 from tests.helpers.judgements import PASS, Judgement, assert_bundle_and_replica_agree, judgements
-from viacheck.model.result import PacketsEvidence, Verdict
+from viacheck.model.check_evidence import PacketsEvidence
+from viacheck.model.verdict import Verdict
 
 ETH0 = {"eth0": UPLINKS["eth0"]}
 

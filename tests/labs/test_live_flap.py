@@ -15,7 +15,9 @@ from tests.helpers.guarded_host import until
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.person_at_terminal import PersonAtTerminal
 from tests.helpers.terminal import at_a_terminal
-from viacheck.model.result import CheckResult, RunResult, TimelineEvidence, Verdict
+from viacheck.model.check_evidence import TimelineEvidence
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 CONSENTING = SITE.replace("schema = 1\n", "schema = 1\nallow_disruptive = true\n")
 

@@ -10,7 +10,9 @@ import pytest
 from tests.helpers.engine_host import EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import Finished, by_check
 from viacheck.disruption.timeline_evidence import EVENT_LANE
-from viacheck.model.result import CheckResult, TimelineEvidence, Verdict
+from viacheck.model.check_evidence import TimelineEvidence
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 pytestmark = needs_engine
 SITE = """\

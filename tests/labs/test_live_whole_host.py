@@ -28,7 +28,8 @@ from tests.helpers.front_door import by_check, sub_command, viacheck
 from tests.helpers.long_runs import HOST_KILLS, SOAK_HOST_KILLS
 from tests.helpers.one_file import PACKED, packed_once
 from tests.helpers.whole_host_kills import ENDS, end_on_whole_host, whole_host_state
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
 NETWORKD, NM, NETPLAN = (f"policy-routing-{manager}" for manager in ("networkd", "nm", "netplan"))

@@ -25,7 +25,9 @@ from tests.helpers.hand_made import (
     write_site,
 )
 from viacheck.cli.docs import all_checks
-from viacheck.model.result import CheckResult, CommandEvidence, RunResult, Verdict
+from viacheck.model.check_evidence import CommandEvidence
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 NO_ENGINE = missing_requirement()
 needs_engine = pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))

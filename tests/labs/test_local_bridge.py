@@ -13,7 +13,9 @@ import pytest
 from tests.helpers.engine_host import EngineHost, engine_host, needs_engine
 from tests.helpers.front_door import Finished, by_check
 from tests.helpers.judgements import assert_saved_state_agrees
-from viacheck.model.result import CheckResult, StateEvidence, Verdict
+from viacheck.model.check_evidence import StateEvidence
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 pytestmark = needs_engine
 

@@ -11,7 +11,9 @@ from netns_lab.plan import RESOLVER
 from tests.helpers.front_door import Finished
 from tests.helpers.hand_made import SITE, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.judgements import PASS, assert_saved_state_agrees
-from viacheck.model.result import CheckResult, PacketsEvidence, Verdict
+from viacheck.model.check_evidence import PacketsEvidence
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 pytestmark = pytest.mark.skipif(shutil.which("nft") is None, reason="needs the package nftables")
 GATEWAY = "gw1"

@@ -8,8 +8,10 @@ import pytest
 
 from netns_lab.lab_specs import LabSpec
 from tests.helpers.front_door import by_check
+from viacheck.model.check_evidence import PacketsEvidence, StateEvidence
 from viacheck.model.measurements import AddressHolder, SecondMAC
-from viacheck.model.result import CheckResult, PacketsEvidence, RunResult, StateEvidence, Verdict
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 from viacheck.packets.probes import Prober
 from viacheck.packets.segment_tests import SegmentTests
 from viacheck.packets.tokens import TokenSpace

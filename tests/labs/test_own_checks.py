@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.front_door import VIACHECK, Finished, by_check, finished, sub_command
 from tests.helpers.paths import ROOT
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 EXAMPLE = ROOT / "docs" / "examples" / "own-checks"
 REMARK = (

@@ -19,7 +19,7 @@ from tests.helpers.front_door import sub_command
 from tests.helpers.one_file import HERE, PACKED, packed_once
 from viacheck import __version__
 from viacheck.fleet import pack, unpack
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 CHROOT = """
 mount --bind . .

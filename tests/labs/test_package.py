@@ -20,7 +20,7 @@ import pytest
 from reports.report_files import read_outcome
 from tests.helpers.paths import ROOT
 from viacheck import __version__
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 OFFLINE = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 

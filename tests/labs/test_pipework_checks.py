@@ -10,8 +10,9 @@ import pytest
 
 from tests.helpers.front_door import by_check
 from viacheck.model.namespace_state import NetworkState
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult
 from viacheck.model.snapshot import HostFile, Snapshot
+from viacheck.model.verdict import Verdict
 from viacheck.persistence.pipework import Reruns, arguments_of, redact_to_pipework_lines, reruns
 
 STATIC = (

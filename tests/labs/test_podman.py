@@ -22,8 +22,9 @@ from tests.helpers.front_door import Finished, by_check, run_once, sub_command, 
 from tests.helpers.podman_answers import RECORDING, answers_of, recorded_podman
 from viacheck.bundle.recorded_commands import Recorded
 from viacheck.bundle.writer import Case, write_bundle
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult
 from viacheck.model.site_agents import SOLE_AGENT
+from viacheck.model.verdict import Verdict
 
 HEALTHY = ("nat", "policy-routing", "macvlan", "macvlan-dhcp", "nat-rootless")
 MORE_HEALTHY = ("nat-userspace",)

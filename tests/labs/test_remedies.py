@@ -12,7 +12,9 @@ import pytest
 
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.remedies import BrokenLabs, assert_verified, diagnoses, is_event, is_no_event, verified
-from viacheck.model.result import RemedyCheck, RunResult, Verdict, VerdictChange
+from viacheck.model.diagnosis_record import RemedyCheck, VerdictChange
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 REPAIRED = {
     "policy-routing-ifupdown+nexthop-object": VerdictChange(check="FLAP-02", before=Verdict.FAIL, after=Verdict.PASS),

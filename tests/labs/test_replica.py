@@ -20,7 +20,9 @@ from tests.helpers.fault_matrix import LABS, OPTIONS, SIDE_EVENTS, TWIN_WITH_SID
 from tests.helpers.front_door import Finished, viacheck
 from tests.helpers.hand_made import HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from viacheck.bundle.writer import write_bundle
-from viacheck.model.result import RunResult, TargetRecord, Verdict, VerdictChange
+from viacheck.model.diagnosis_record import VerdictChange
+from viacheck.model.result import RunResult, TargetRecord
+from viacheck.model.verdict import Verdict
 
 OUTSIDE = {
     "foreign-source-dropped": "a rule of the switch",

@@ -11,8 +11,8 @@ import pytest
 from tests.helpers.bundles import case_of
 from tests.helpers.front_door import viacheck
 from viacheck.bundle.writer import write_bundle
-from viacheck.model.result import Verdict
 from viacheck.model.site_agents import SOLE_AGENT
+from viacheck.model.verdict import Verdict
 
 CHECKS = "EGRESS-01 or PERSIST or PIPEWORK-05 or FLAP-03"
 PROGRAMS = ("ip", "nft", "nsenter", "ifquery", "ifup", "mkdir", "env", "conntrack", "nothing-has-this-name")

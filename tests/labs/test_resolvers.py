@@ -6,7 +6,8 @@ from pathlib import Path
 
 from netns_lab.plan import PROBE_TARGET6, RESOLVER
 from tests.helpers.front_door import by_check, viacheck
-from viacheck.model.result import PacketsEvidence, Verdict
+from viacheck.model.check_evidence import PacketsEvidence
+from viacheck.model.verdict import Verdict
 
 
 def test_every_resolver_is_judged_with_its_own_egress(tmp_path: Path) -> None:

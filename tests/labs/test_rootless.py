@@ -18,7 +18,7 @@ from tests.helpers.front_door import VIACHECK, Finished, command, finished
 from tests.helpers.hand_made import NOBODY, nobodys_folder
 from tests.helpers.paths import ROOT
 from viacheck.host.user_namespace import CONTAINER_FLAGS
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 AS_NOBODY = (*NOBODY, "sh", "-c", 'exec "$@"', "sh")
 """setpriv(1) would start a program with its own rights; sh starts it with nobody's."""

@@ -10,7 +10,8 @@ import pytest
 from tests.helpers.front_door import Finished
 from tests.helpers.hand_made import SITE, HandMadeHost, apply_the_guides_recipe, hand_made_host, write_site
 from tests.helpers.judgements import PASS, assert_bundle_and_replica_agree, judgements
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 OWN_DEFAULT_SITE = SITE.replace('[host]\ndefault_exit = "eth0"\n', "")
 """The main table decides for the host's own packets."""

@@ -22,7 +22,8 @@ from viacheck.analysis.predict import predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.bundle.reader import bundle_outcome, read_bundles
 from viacheck.bundle.script_file import SCRIPT
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult
+from viacheck.model.verdict import Verdict
 
 SEVERAL = """\
 schema = 1

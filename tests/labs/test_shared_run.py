@@ -14,7 +14,7 @@ from tests.helpers import process_plugin
 from tests.helpers.front_door import Finished, finished, viacheck
 from tests.helpers.paths import ROOT
 from tests.helpers.process_plugin import PLUGIN, ran_by_process
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 LABS = ("nat", "nat-multihomed", "policy-routing", "policy-routing-hardened")
 TWO_CORES = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.helpers.front_door import by_check, sub_command, viacheck
 from tests.unit.test_site_lab import BRIDGED, SITE
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 RECIPE = """\
 ip rule add from 172.30.8.0/22 lookup 77

@@ -24,7 +24,9 @@ from viacheck.flight_recorder.record_file import Entry, read_entries
 from viacheck.host.link_monitors import link_monitors
 from viacheck.host.namespace import Namespace
 from viacheck.installation import ROOT
-from viacheck.model.result import CheckResult, RunResult, TimelineEvidence, Verdict
+from viacheck.model.check_evidence import TimelineEvidence
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 FLAP = 0.3
 """Seconds."""

@@ -42,8 +42,9 @@ from viacheck.model.intent import FIREWALL_RELOADS, SIDE_EVENTS
 from viacheck.model.intent_draft import draft
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import EventName, EventObstacle, FlowKind
-from viacheck.model.result import CheckResult, Run, RunResult, Verdict
+from viacheck.model.result import CheckResult, Run, RunResult
 from viacheck.model.snapshot_json import read_snapshot
+from viacheck.model.verdict import Verdict
 from viacheck.persistence.assess import manager_of, read_all
 from viacheck.targets.namespace_target import NamespaceTarget
 

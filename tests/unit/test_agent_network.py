@@ -16,12 +16,12 @@ from viacheck.analysis.predict import other_gateway, predict
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis import Cause, diagnose
 from viacheck.model.check import MACVLAN, OWN_MAC
+from viacheck.model.check_evidence import PacketsEvidence, PacketSighting
 from viacheck.model.filter_chains import FilterChain, PacketFilter
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import Measurements, Offer, TrafficMeasurements
 from viacheck.model.namespace_state import Address, Link, NetworkState
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import PacketsEvidence, PacketSighting
 from viacheck.model.route import Nexthop, Route
 from viacheck.model.snapshot import Snapshot
 from viacheck.parsers.docker_api import engine_from_answers, last_exit_code, networks_of_containers

@@ -6,7 +6,9 @@ import pytest
 
 from reports.baseline import compare_with_baseline
 from tests.helpers.sample_outcomes import healthy, rule_missing
-from viacheck.model.result import Diagnosis, RunResult, Verdict, Waiver
+from viacheck.model.diagnosis_record import Diagnosis
+from viacheck.model.result import RunResult, Waiver
+from viacheck.model.verdict import Verdict
 
 PASS, ADVISORY, FAIL = Verdict.PASS, Verdict.ADVISORY, Verdict.FAIL
 UNPROVEN, NOT_RUN = Verdict.INCONCLUSIVE, Verdict.NOT_RUN

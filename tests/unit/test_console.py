@@ -13,18 +13,10 @@ from reports.console import colour_wanted, summary
 from reports.export.markdown import write
 from reports.report_page import render
 from tests.helpers.sample_outcomes import SAMPLES, many, mixed, rule_missing
+from viacheck.model.diagnosis_record import Diagnosis, RemedyCheck, RemedyOutcome, VerdictChange
 from viacheck.model.exit_status import ExitStatus
-from viacheck.model.result import (
-    CheckResult,
-    Diagnosis,
-    RemedyCheck,
-    RemedyOutcome,
-    RunResult,
-    Verdict,
-    VerdictChange,
-    exit_status,
-    overall,
-)
+from viacheck.model.result import CheckResult, RunResult, exit_status, overall
+from viacheck.model.verdict import Verdict
 
 REPORT = Path("reports/out/latest/report.html")
 

@@ -18,8 +18,9 @@ from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import Measurements
 from viacheck.model.namespace_state import NetworkState
-from viacheck.model.result import CheckResult, Verdict
+from viacheck.model.result import CheckResult
 from viacheck.model.snapshot import Snapshot
+from viacheck.model.verdict import Verdict
 from viacheck.parsers.docker_api import engine_from_answers
 
 # What pytest would collect once more.

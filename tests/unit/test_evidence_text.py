@@ -10,15 +10,9 @@ from reports.report_files import read_outcome
 from tests.helpers import evidence_text
 from tests.helpers.evidence_text import sections
 from tests.helpers.paths import ROOT
-from viacheck.model.result import (
-    CheckResult,
-    CommandEvidence,
-    Run,
-    RunResult,
-    TimelineEvent,
-    TimelineEvidence,
-    Verdict,
-)
+from viacheck.model.check_evidence import CommandEvidence, TimelineEvent, TimelineEvidence
+from viacheck.model.result import CheckResult, Run, RunResult
+from viacheck.model.verdict import Verdict
 
 RECORDED = ROOT / "tests" / "recorded"
 MOMENT = "2026-01-01T00:00:00Z"

@@ -20,7 +20,9 @@ from reports.export.nagios import service_state
 from tests.helpers.front_door import sub_command
 from tests.helpers.paths import RECORDED
 from tests.helpers.sample_outcomes import SAMPLES, healthy, rule_missing
-from viacheck.model.result import FileEvidence, RunResult, Verdict, Waiver
+from viacheck.model.check_evidence import FileEvidence
+from viacheck.model.result import RunResult, Waiver
+from viacheck.model.verdict import Verdict
 
 SMALL = [name for name in SAMPLES if name != "huge"]
 GITLAB_SCHEMA = {

@@ -11,8 +11,9 @@ from viacheck.fleet.fleet_run import FleetRun, HostDone, result_path
 from viacheck.fleet.inventory import FleetHost
 from viacheck.fleet.remote_host import HostNotJudged, SSHConnections
 from viacheck.fleet.site_files import HostSite
-from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord, Verdict
+from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord
 from viacheck.model.site_agents import parse_agents
+from viacheck.model.verdict import Verdict
 
 SITE = """\
 schema = 1

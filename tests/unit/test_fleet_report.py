@@ -14,7 +14,8 @@ from reports.fleet_page import SIGNS, age_text, render_fleet
 from reports.fleet_report import HostSummary, cause_groups, outliers, result_files, summarise
 from tests.helpers.front_door import sub_command
 from tests.helpers.sample_outcomes import HOSTILE, healthy, hostile, nothing_decided, rule_missing
-from viacheck.model.result import RunResult, Verdict
+from viacheck.model.result import RunResult
+from viacheck.model.verdict import Verdict
 
 NOW = datetime(2025, 3, 4, 5, 0, tzinfo=UTC)
 

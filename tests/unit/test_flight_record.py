@@ -29,9 +29,11 @@ from viacheck.flight_recorder.record_file import (
     read_entries,
     read_lines,
 )
+from viacheck.model.check_evidence import StateEvidence, TimelineEvidence
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_file import parse_intent
-from viacheck.model.result import StateEvidence, TargetRecord, TimelineEvidence, Verdict, exit_status
+from viacheck.model.result import TargetRecord, exit_status
+from viacheck.model.verdict import Verdict
 
 S = 1_000_000_000
 T0 = 1_790_000_000 * S

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from viacheck.analysis.disruption_text import disruption_text, flow_text, leak_text
 from viacheck.disruption.flow_results import SETTLED, flow_result, probe_result, thinned
+from viacheck.model.check_evidence import CommandEvidence, TimelineEvidence
 from viacheck.model.egress_changes import EgressChanges, EgressState
 from viacheck.model.intent import Intent
 from viacheck.model.intent_file import parse_intent
@@ -24,7 +25,6 @@ from viacheck.model.measurements import (
     ProbeResult,
 )
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import CommandEvidence, TimelineEvidence
 from viacheck.model.route import Nexthop, Route
 
 PACE = 0.01

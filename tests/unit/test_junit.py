@@ -9,7 +9,7 @@ import pytest
 
 from reports.junit import junit
 from tests.helpers.sample_outcomes import SAMPLES
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 
 
 @pytest.mark.parametrize("sample", SAMPLES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from viacheck.analysis.link_layers import link_layers
+from viacheck.model.check_evidence import PacketSighting
 from viacheck.model.namespace_state import Link, NetworkState
-from viacheck.model.result import PacketSighting
 
 
 def sighting(interface: str, mac: str = "02:00:00:00:00:01") -> PacketSighting:

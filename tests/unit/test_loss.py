@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from viacheck.analysis.loss import latency_figures, latency_text, loss_figure, loss_text, loss_verdict
-from viacheck.model.result import LossVerdict, PacketsEvidence
+from viacheck.model.check_evidence import LossVerdict, PacketsEvidence
 
 
 def packets(lost: int, sent: int) -> PacketsEvidence:

@@ -12,9 +12,9 @@ import pytest
 
 from tests.helpers.persistence_hosts import TYPED, host_file, recorded, resolved
 from viacheck.diagnosis.persistence import not_written_down
+from viacheck.model.check_evidence import FileEvidence
 from viacheck.model.measurements import Measurements
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import FileEvidence
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence import ifupdown
 from viacheck.persistence.assess import assess_persistence

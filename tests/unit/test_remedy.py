@@ -30,6 +30,7 @@ from viacheck.diagnosis.remedy import (
     shell_text,
 )
 from viacheck.diagnosis.remedy import systemd_exec_shell as exec_shell
+from viacheck.model.check_evidence import PacketsEvidence, PacketSighting, TimelineEvidence
 from viacheck.model.docker_state import Attachment, DockerContainer, DockerEngine, DockerNetwork, IPAMPool
 from viacheck.model.egress_changes import EgressState
 from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule, PacketFilter
@@ -37,7 +38,6 @@ from viacheck.model.intent_file import parse_intent
 from viacheck.model.measurements import DisruptionResult, Measurements, Offer, TrafficMeasurements
 from viacheck.model.namespace_state import Address, Link, NetworkState
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import PacketsEvidence, PacketSighting, TimelineEvidence
 from viacheck.model.route import Nexthop, Route
 from viacheck.model.snapshot import HostFile, Problem, Snapshot
 from viacheck.persistence.file_edit import (

@@ -10,18 +10,17 @@ import pytest
 from reports.diagnoses import reported_causes
 from tests.helpers.sample_outcomes import healthy
 from viacheck.model.diagnosis_codes import NO_COMMAND
-from viacheck.model.result import (
-    CheckResult,
+from viacheck.model.diagnosis_record import (
     Diagnosis,
     OtherCause,
     OutputOf,
     RemedyCheck,
     RemedyOutcome,
     RemedyStep,
-    Verdict,
     VerdictChange,
-    add_affected_checks,
 )
+from viacheck.model.result import CheckResult, add_affected_checks
+from viacheck.model.verdict import Verdict
 from viacheck.targets.remedy_check import candidates, compare, not_verified, obstacle_to, outcome_of, runs_in_replica
 
 FIX = ["ip rule add priority 1000 from 172.17.0.0/16 lookup 200"]

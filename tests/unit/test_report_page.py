@@ -22,15 +22,10 @@ from reports.text import escape_unprintable, ids_shortened
 from tests.helpers.front_door import sub_command
 from tests.helpers.paths import RECORDED
 from tests.helpers.sample_outcomes import HOSTILE, SAMPLES, egress, healthy, many, rule_missing, snapshot, timeline
-from viacheck.model.result import (
-    CheckResult,
-    Diagnosis,
-    OutputOf,
-    PacketsEvidence,
-    RemedyStep,
-    RunResult,
-    Verdict,
-)
+from viacheck.model.check_evidence import PacketsEvidence
+from viacheck.model.diagnosis_record import Diagnosis, OutputOf, RemedyStep
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "use", "path", "rect", "circle"}
 

@@ -17,7 +17,7 @@ from reports.timeline_drawing import SHAPES, draw_timeline
 from tests.helpers.sample_outcomes import HOSTILE, healthy
 from tests.helpers.sample_outcomes import timeline as flap
 from tests.unit.test_report_page import Page
-from viacheck.model.result import TimelineEvent, TimelineEvidence
+from viacheck.model.check_evidence import TimelineEvent, TimelineEvidence
 
 PACE = 0.01
 KIND_OF: dict[str, Kind] = {"r": "probe", "h": "late", ".": "lost", "w": "wrong-source", "L": "leak"}

@@ -16,7 +16,8 @@ from netns_lab.virtual_machine.guest_root import GuestRoot
 from netns_lab.whole_host.base_root import DEFAULT_RELEASE
 from reports.report_files import read_outcome
 from tests.helpers.front_door import VIACHECK
-from viacheck.model.result import CheckResult, RunResult, Verdict
+from viacheck.model.result import CheckResult, RunResult
+from viacheck.model.verdict import Verdict
 
 KERNELS = {"bookworm": "Linux 6.1.", "trixie": "Linux 6.12."}
 WITHOUT_EVENTS = ("-k", "not FLAP")

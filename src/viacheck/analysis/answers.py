@@ -7,10 +7,10 @@ from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS, ResolvedIntent
 from viacheck.analysis.sightings import answers_by_other_interface, answers_seen, departures
 from viacheck.analysis.traced_path import Path, PathEnd
+from viacheck.model.check_evidence import LossVerdict, PacketsEvidence
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.intent_values import share
 from viacheck.model.measurements import TrafficMeasurements
-from viacheck.model.result import LossVerdict, PacketsEvidence
 
 TO_GATEWAY = "gateway"
 """The name of a bridged agent's pings to its gateway among the measured packets."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from viacheck.model.check_evidence import StateEvidence
 from viacheck.model.measurements import DiscoveryResult, Offer
 from viacheck.model.namespace_state import Address
-from viacheck.model.result import StateEvidence
 from viacheck.model.snapshot import Snapshot
 
 REQUESTED_ADDRESSES = 3

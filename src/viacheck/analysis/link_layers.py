@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from viacheck.model.check_evidence import PacketSighting
 from viacheck.model.namespace_state import Link, NetworkState
-from viacheck.model.result import PacketSighting
 
 MOST_LAYERS = 8
 """Interfaces on one another: the kernel refuses more (MAX_NEST_DEV, include/linux/netdevice.h)."""

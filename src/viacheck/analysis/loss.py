@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from viacheck.model.result import LatencyFigures, LossFigure, LossVerdict, PacketsEvidence
+from viacheck.model.check_evidence import LatencyFigures, LossFigure, LossVerdict, PacketsEvidence
 
 _Z = 1.959964
 """The normal distribution's quantile for a two-sided interval of 95 %."""

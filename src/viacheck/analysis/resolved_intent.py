@@ -19,10 +19,10 @@ from viacheck.analysis.packet_filter.icmp import echo_request
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel, without_interface
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
 from viacheck.model.address_family import Family
+from viacheck.model.check_evidence import PacketSighting
 from viacheck.model.intent import Intent, MacvlanAttach, NatAttach, PipeworkStaticAttach, TransportProtocol
 from viacheck.model.namespace_state import Address, Link
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import PacketSighting
 from viacheck.model.route import Route
 from viacheck.model.routing_names import TABLE_MAIN
 from viacheck.model.snapshot import Snapshot

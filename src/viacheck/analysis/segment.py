@@ -6,8 +6,8 @@ ARP sender. The pattern of answers shows what upstream drops (RFC 826; RFC 5227 
 
 from __future__ import annotations
 
+from viacheck.model.check_evidence import StateEvidence
 from viacheck.model.measurements import AddressClaim, AddressHolder, ClaimSign, SecondMAC, SegmentFacts, Upstream
-from viacheck.model.result import StateEvidence
 
 UPSTREAM_TEXTS: dict[Upstream, str] = {
     "accepted": "a second MAC address is accepted",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from viacheck.model.result import PacketsEvidence, PacketSighting, WatchedInterface
+from viacheck.model.check_evidence import PacketsEvidence, PacketSighting, WatchedInterface
 
 
 def departures(packets: PacketsEvidence, interface: str | None = None) -> list[PacketSighting]:

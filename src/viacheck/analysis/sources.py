@@ -9,8 +9,8 @@ from viacheck.analysis.paths import PathTracer, probe_traffic
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.sightings import answers_by_other_interface, answers_seen
 from viacheck.analysis.traced_path import Path, PathEnd
+from viacheck.model.check_evidence import PacketsEvidence
 from viacheck.model.intent import Source, TransportProtocol
-from viacheck.model.result import PacketsEvidence
 
 
 def source_uplink(resolved: ResolvedIntent, source: Source) -> str:

@@ -11,8 +11,9 @@ from reports.junit import junit
 from reports.report_page import render
 from viacheck.bench.figures import Measurement
 from viacheck.bench.growth import growth_figures
-from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord, Verdict
+from viacheck.model.result import CheckResult, Run, RunResult, TargetRecord
 from viacheck.model.site_agents import MOST_AGENTS, parse_agents
+from viacheck.model.verdict import Verdict
 
 SIZES = (1, 10, MOST_AGENTS)
 LAB = LabSpec("policy-routing")

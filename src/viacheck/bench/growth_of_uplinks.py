@@ -17,7 +17,7 @@ from viacheck.bench.figures import BenchFailed, Measurement
 from viacheck.bench.growth import growth_figures
 from viacheck.installation import CHECKS
 from viacheck.model.known_checks import CHECK_IDS
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 from viacheck.targets.namespace_target import NamespaceTarget
 
 SIZES = (1, 10, 50)

@@ -20,7 +20,7 @@ from viacheck.bench.front_door import report_folder, run
 from viacheck.host.namespace import Namespace
 from viacheck.installation import CHECKS
 from viacheck.model.intent import Intent
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 from viacheck.targets.namespace_target import NamespaceTarget
 
 SCENARIO = "policy-routing"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, execution_of
+from viacheck.model.check_evidence import Evidence
 from viacheck.model.diagnosis_codes import CODES
-from viacheck.model.result import Diagnosis, Evidence, RemedyCheck
+from viacheck.model.diagnosis_record import Diagnosis, RemedyCheck
 from viacheck.model.site_agents import in_agents_tables
 
 EGRESS = frozenset({"EGRESS-01", "EGRESS-02", "EGRESS-03", "EGRESS-05", "EGRESS-06"})

@@ -19,10 +19,10 @@ from viacheck.diagnosis.remedy import (
     command,
     remedy_of,
 )
+from viacheck.model.check_evidence import StateEvidence
 from viacheck.model.config_entry import WrittenRoute
 from viacheck.model.intent import FIREWALL_RELOADS, SIDE_EVENTS
 from viacheck.model.measurements import DisruptionResult, FlowKind, Measurements
-from viacheck.model.result import StateEvidence
 from viacheck.model.route import Route, route_argv
 from viacheck.parsers.comments import LEFT_OUT
 from viacheck.persistence import dhclient_hook

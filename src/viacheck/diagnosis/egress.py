@@ -17,9 +17,9 @@ from viacheck.analysis.sightings import answers_astray, answers_seen, departures
 from viacheck.analysis.traced_path import Path, PathEnd, Traffic
 from viacheck.diagnosis.cause import EGRESS, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent, set_agent_default
+from viacheck.model.check_evidence import CounterEvidence, PacketsEvidence, PacketSighting, StateEvidence
 from viacheck.model.measurements import Measurements
 from viacheck.model.namespace_state import Link
-from viacheck.model.result import CounterEvidence, PacketsEvidence, PacketSighting, StateEvidence
 
 PROBED = ("icmp", "udp", "tcp")
 _DNS = 53

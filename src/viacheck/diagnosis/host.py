@@ -26,8 +26,8 @@ from viacheck.diagnosis.egress import PROBED
 from viacheck.diagnosis.engine_start import parent_was_late
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command
 from viacheck.diagnosis.site_file import CORRECT_GATEWAY, gateway_line
+from viacheck.model.check_evidence import StateEvidence
 from viacheck.model.measurements import Measurements
-from viacheck.model.result import StateEvidence
 
 _AGENT_AWAY = EGRESS | {"ROUTE-05", "ROUTE-06", "EGRESS-07"}
 _UPLINK_AWAY = EGRESS | REACHES_GATEWAY | {"HOST-03", "ROUTE-04", "ROUTE-05", "ROUTE-06", "NAT-02", "EGRESS-07"}

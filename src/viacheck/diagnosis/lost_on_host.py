@@ -14,9 +14,9 @@ from viacheck.analysis.traced_path import PathEnd
 from viacheck.diagnosis.accept_remedy import accept_before
 from viacheck.diagnosis.cause import ANSWERS, EGRESS, Cause
 from viacheck.diagnosis.remedy import rule_removal
+from viacheck.model.check_evidence import PacketsEvidence
 from viacheck.model.intent import TransportProtocol
 from viacheck.model.measurements import Measurements
-from viacheck.model.result import PacketsEvidence
 
 
 def ttl_expires(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:

@@ -28,13 +28,13 @@ from viacheck.diagnosis.attachment import (
 )
 from viacheck.diagnosis.cause import EGRESS, REACHES_GATEWAY, Cause
 from viacheck.diagnosis.remedy import NO_REMEDY, Remedy, command, in_agent
+from viacheck.model.check_evidence import StateEvidence
 from viacheck.model.docker_state import DockerNetwork
 from viacheck.model.intent import MacvlanAttach
 from viacheck.model.intent_draft import attachment_lines
 from viacheck.model.intent_rules import BY_DRIVER
 from viacheck.model.measurements import Measurements
 from viacheck.model.namespace_state import Link
-from viacheck.model.result import StateEvidence
 from viacheck.model.route import route_argv
 from viacheck.model.toml_text import toml_key, toml_text
 

@@ -22,10 +22,10 @@ from viacheck.diagnosis.remedy import (
     iptables_of,
     rule_removal,
 )
+from viacheck.model.check_evidence import PacketsEvidence
 from viacheck.model.filter_chains import FilterChain, FilterRule
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import Measurements
-from viacheck.model.result import PacketsEvidence
 
 NETAVARK = ("inet", "netavark")
 """The family and the name of the table in which netavark keeps its rules."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.remedy import remedy_of
+from viacheck.model.check_evidence import FileEvidence, StateEvidence
 from viacheck.model.config_entry import WrittenRoute, WrittenRule
 from viacheck.model.measurements import Measurements, ReplayResult
-from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.persistence import boot_files, crontabs
 from viacheck.persistence.assess import Persistence, assess_persistence, must_persist, table_names
 from viacheck.persistence.config_writer import PRIVATE, Recipe, config_change, recipe_for

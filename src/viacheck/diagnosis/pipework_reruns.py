@@ -11,8 +11,8 @@ from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.disruption import CHECK_OF, REBOOT
 from viacheck.diagnosis.engine_start import DOCKER
 from viacheck.diagnosis.remedy import Command, in_agent, only_if, remedy_of, run_unless, shell_text, systemd_exec_shell
+from viacheck.model.check_evidence import FileEvidence, StateEvidence
 from viacheck.model.measurements import Measurements
-from viacheck.model.result import FileEvidence, StateEvidence
 from viacheck.parsers.unit_names import device_unit
 from viacheck.persistence import ifupdown
 from viacheck.persistence.boot_files import RC_LOCAL

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from viacheck.model.diagnosis_record import OutputOf, RemedyStep
 from viacheck.model.filter_chains import FilterChain, FilterRule
 from viacheck.model.intent import Intent
-from viacheck.model.result import OutputOf, RemedyStep
 from viacheck.model.route import Route, route_argv
 from viacheck.persistence.file_edit import (
     CommentLine,

@@ -10,7 +10,7 @@ from viacheck.disruption.events import CYCLES
 from viacheck.host.command import TIMED_OUT
 from viacheck.host.namespace import Namespace
 from viacheck.host.pid_sandbox import PidSandbox
-from viacheck.model.result import CommandEvidence
+from viacheck.model.check_evidence import CommandEvidence
 from viacheck.persistence.replay_result import ReplayCycle
 
 ENDS_WITHIN = 20.0

@@ -28,10 +28,10 @@ from viacheck.disruption.timeline_evidence import Moment, probe_text, timeline_e
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
 from viacheck.model.address_family import Family
+from viacheck.model.check_evidence import CommandEvidence
 from viacheck.model.egress_changes import EgressChanges, EgressState
 from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import DisruptionResult, ProbeResult
-from viacheck.model.result import CommandEvidence
 from viacheck.netlink.monitor import RouteMonitor
 from viacheck.packets.capture import Watch
 from viacheck.packets.probes import Prober

@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Literal
 
 from viacheck.disruption.flow_results import thinned
+from viacheck.model.check_evidence import TimelineEvent, TimelineEvidence
 from viacheck.model.egress_changes import EgressState
 from viacheck.model.measurements import ProbeOutcome, ProbeResult
-from viacheck.model.result import TimelineEvent, TimelineEvidence
 
 MARKS = 120
 """Marks for each flow; the figures count every probe."""

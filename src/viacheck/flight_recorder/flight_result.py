@@ -17,19 +17,12 @@ from viacheck.disruption.timeline_evidence import Moment, timeline_evidence
 from viacheck.flight_recorder.flight_start import FlightStart
 from viacheck.flight_recorder.flight_summary import NEAR, FlightProbe, FlightSummary, Pause, WayDeparture
 from viacheck.flight_recorder.record_file import RecordLine
+from viacheck.model.check_evidence import Evidence, StateEvidence, TimelineEvidence
+from viacheck.model.diagnosis_record import Diagnosis
 from viacheck.model.intent_values import seconds as seconds_of
 from viacheck.model.measurements import ProbeOutcome, ProbeResult
-from viacheck.model.result import (
-    CheckResult,
-    Diagnosis,
-    Evidence,
-    Run,
-    RunResult,
-    StateEvidence,
-    TimelineEvidence,
-    Verdict,
-    overall,
-)
+from viacheck.model.result import CheckResult, Run, RunResult, overall
+from viacheck.model.verdict import Verdict
 from viacheck.model.waivers import waiver_of
 
 PACKETS_CHECK, WATCH_CHECK = "WATCH-01", "WATCH-02"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from viacheck.model.result import CommandEvidence
+    from viacheck.model.check_evidence import CommandEvidence
 
 NOT_FOUND = 127
 OWN_VARIABLE = "PYTHONSAFEPATH"
@@ -42,7 +42,7 @@ class CommandResult:
     @property
     def evidence(self) -> CommandEvidence:
         """Return the command as evidence of a verdict."""
-        from viacheck.model.result import CommandEvidence
+        from viacheck.model.check_evidence import CommandEvidence
 
         return CommandEvidence(command=self.command, exit_code=self.exit_code, stdout=self.stdout, stderr=self.stderr)
 

@@ -12,9 +12,15 @@ from enum import StrEnum
 from typing import Literal
 
 from viacheck.model.address_family import Family
+from viacheck.model.check_evidence import (
+    CommandEvidence,
+    DecisionEvidence,
+    Evidence,
+    PacketsEvidence,
+    TimelineEvidence,
+)
 from viacheck.model.egress_changes import EgressChanges
 from viacheck.model.intent import Survivable
-from viacheck.model.result import CommandEvidence, DecisionEvidence, Evidence, PacketsEvidence, TimelineEvidence
 from viacheck.model.route import Route
 from viacheck.model.snapshot import Snapshot
 

@@ -16,8 +16,9 @@ from viacheck.model.intent import Intent, Waive
 from viacheck.model.intent_rules import SiteDocument
 from viacheck.model.intent_values import CheckId, DiagnosisCode
 from viacheck.model.known_checks import CHECK_IDS
-from viacheck.model.result import CheckResult, Verdict, Waiver
+from viacheck.model.result import CheckResult, Waiver
 from viacheck.model.toml_text import shown
+from viacheck.model.verdict import Verdict
 
 WAIVABLE = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ADVISORY)
 

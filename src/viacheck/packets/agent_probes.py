@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from viacheck.host.namespace import Namespace
-from viacheck.model.result import PacketsEvidence
+from viacheck.model.check_evidence import PacketsEvidence
 from viacheck.packets.capture import Period, Watch
 from viacheck.packets.evidence import packets_evidence
 from viacheck.packets.observation import Observation

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from viacheck.host.link_state import MISSING, LinkReader, LinkStatus
 from viacheck.host.namespace import Namespace
-from viacheck.model.result import WatchedInterface
+from viacheck.model.check_evidence import WatchedInterface
 from viacheck.packets import bpf
 from viacheck.packets.classify import Classifier
 from viacheck.packets.observation import Frame, Observation

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from viacheck.analysis.link_layers import LinkLayers
 from viacheck.analysis.loss import latency_figures, loss_figure
-from viacheck.model.result import PacketsEvidence, PacketSighting, WatchedInterface
+from viacheck.model.check_evidence import PacketsEvidence, PacketSighting, WatchedInterface
 from viacheck.packets.observation import Frame, Observation
 from viacheck.packets.probes import Exchange
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from viacheck.model.result import WatchedInterface
+from viacheck.model.check_evidence import WatchedInterface
 from viacheck.packets.classify import ClassifiedFrame, Role
 from viacheck.packets.packet_socket import SNAP_LENGTH, Received
 from viacheck.packets.pcapng import LINKTYPE_ETHERNET, LINKTYPE_RAW, CapturedPacket, write_pcapng

@@ -23,6 +23,7 @@ from viacheck.analysis.macvlan_facts import leased_by_engine
 from viacheck.analysis.packet_filter.icmp import ECHO_REQUEST
 from viacheck.analysis.resolved_intent import PROTOCOL_NUMBERS
 from viacheck.host.namespace import Namespace
+from viacheck.model.check_evidence import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.model.intent import Probe, Source, TransportProtocol
 from viacheck.model.intent_values import seconds
 from viacheck.model.measurements import (
@@ -34,7 +35,6 @@ from viacheck.model.measurements import (
     TrafficMeasurements,
 )
 from viacheck.model.namespace_state import Neighbour
-from viacheck.model.result import FarEndEvidence, FarEndRecord, PacketsEvidence
 from viacheck.packets.address_conflict import AddressConflictTest, Side
 from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
 from viacheck.packets.dhcp_discover import DHCPDiscovery

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from viacheck.model.check_evidence import Evidence, FileEvidence
 from viacheck.model.measurements import NotReplayed, ReplayResult
-from viacheck.model.result import Evidence, FileEvidence
 from viacheck.persistence.finding import Finding
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from viacheck.model.check_evidence import CommandEvidence, Evidence, StateEvidence
 from viacheck.model.egress_changes import EgressState
 from viacheck.model.measurements import NotReplayed, ReplayFault, ReplayResult
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import CommandEvidence, Evidence, StateEvidence
 from viacheck.model.route import Route
 
 _MOST_LINES = 3

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from viacheck.model.diagnosis_codes import NO_COMMAND
-from viacheck.model.fix_order import fix_order, reporters_of
-from viacheck.model.result import (
-    CheckResult,
+from viacheck.model.diagnosis_record import (
     Diagnosis,
     OtherCause,
     OutputOf,
@@ -19,10 +17,11 @@ from viacheck.model.result import (
     RemedyObstacle,
     RemedyOutcome,
     RemedyStep,
-    Verdict,
     VerdictChange,
-    overall,
 )
+from viacheck.model.fix_order import fix_order, reporters_of
+from viacheck.model.result import CheckResult, overall
+from viacheck.model.verdict import Verdict
 
 Key = tuple[str, str | None]
 _SEVERITY = {Verdict.ADVISORY: 1, Verdict.INCONCLUSIVE: 2, Verdict.FAIL: 3}

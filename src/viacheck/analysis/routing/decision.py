@@ -8,9 +8,9 @@ from typing import Literal
 
 from viacheck.analysis.routing.packet import Packet
 from viacheck.analysis.routing.rules import NOT_EVALUATED, PassedRules, RuleStep
+from viacheck.model.check_evidence import DecisionEvidence, DecisionStep
 from viacheck.model.measurements import KernelAnswer
 from viacheck.model.policy_rule import Rule
-from viacheck.model.result import DecisionEvidence, DecisionStep
 from viacheck.model.route import Route
 
 RoutingOutcome = Literal[

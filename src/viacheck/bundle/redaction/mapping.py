@@ -20,7 +20,7 @@ from typing import Any, get_args
 from viacheck.bundle.manifest import Redaction
 from viacheck.bundle.redaction.patterns import without_secrets
 from viacheck.model.intent import MODES, PROTOCOLS, Survivable
-from viacheck.model.result import Verdict
+from viacheck.model.verdict import Verdict
 from viacheck.parsers.comments import without_comments
 from viacheck.persistence.manager_config import Manager
 
