@@ -352,7 +352,7 @@ def test_packets_go_to_the_intended_gateway(traffic: TrafficTests, resolved: Res
         expect.not_applicable(
             f"the probe target {resolved.target} is in the network of {uplink}, so no gateway is used"
         )
-    gateways = traffic.gateways.get(uplink, [])
+    gateways = traffic.gateways.answers.get(uplink, [])
     if not gateways:
         expect.not_run(f"the MAC address of {uplink}'s gateway is not known: it does not answer ARP (HOST-03)")
     others = sorted({sighting.destination_mac for sighting in departed} - set(gateways))

@@ -82,7 +82,7 @@ def test_gateways_answer_arp(traffic: TrafficTests, intent: Intent, resolved: Re
     ]
     if not asked and not unnamed:
         expect.not_applicable(f"{', '.join(intent.uplinks)}: a point-to-point link, on which no ARP is asked")
-    answered = {name: answers for name, answers in traffic.gateways.items() if answers}
+    answered = {name: answers for name, answers in traffic.gateways.answers.items() if answers}
     expected = "; ".join(f"{gateway} answers on {name}" for name, gateway in asked.items())
     observed = [
         f"{gateway} on {name}: " + (f"is at {answered[name][0]}" if name in answered else "no answer")

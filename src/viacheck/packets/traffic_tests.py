@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from viacheck.analysis.classes import TrafficClass
-from viacheck.analysis.default_routes import other_routers
 from viacheck.analysis.dhcp_offers import addresses_to_request, colliding
 from viacheck.analysis.local_networks import local_addresses
 from viacheck.analysis.macvlan_facts import leased_by_engine
@@ -34,11 +33,11 @@ from viacheck.model.measurements import (
     SegmentFacts,
     TrafficMeasurements,
 )
-from viacheck.model.namespace_state import Neighbour
 from viacheck.packets.address_conflict import AddressConflictTest, Side
-from viacheck.packets.arp import NO_ADDRESS, InterfaceNotUp
+from viacheck.packets.arp import InterfaceNotUp
 from viacheck.packets.dhcp_discover import DHCPDiscovery
 from viacheck.packets.evidence import numbers_of, packets_evidence
+from viacheck.packets.gateway_tests import GatewayTests
 from viacheck.packets.observation import Observation
 from viacheck.packets.probe_request import ProbeRequest
 from viacheck.packets.probes import Exchange, Prober
@@ -47,10 +46,6 @@ from viacheck.packets.tokens import ProbeProtocol, TokenSpace
 from viacheck.packets.watched_exchanges import FAR_END_INTERFACE, ExchangeWatches, WatchedExchange, WatchedSubject
 
 DEFAULT_TARGET6 = "2001:db8:ffff::1"
-ARP_TIMEOUT = 1.0
-"""Seconds that a gateway may take to answer ARP on a live network."""
-ARP_AT_ONCE = 8
-"""Gateways that are asked by ARP at the same time."""
 GATEWAY_PINGS = 4
 """The guide's own proof uses the same number."""
 SMALLEST_MTU = 68
@@ -97,10 +92,10 @@ class TrafficTests:
         return TrafficMeasurements(
             packets=dict(self._packets),
             by_source=dict(self._by_source),
-            silent_gateways=self._silent_gateways(made.get("gateways", {})),
-            routers_in_use=dict(made.get("routers_in_use", {})),
-            gateway_macs={name: tuple(macs) for name, macs in made.get("gateways", {}).items()},
-            exit_macs=made.get("exit_macs"),
+            silent_gateways=self.gateways.silent,
+            routers_in_use=dict(self.gateways.routers_found),
+            gateway_macs={name: tuple(macs) for name, macs in self.gateways.heard.items()},
+            exit_macs=self.gateways.exit_macs_heard,
             reverse_path_drops=self._reverse_path_drops,
             segment=made.get("segment"),
             address=made.get("address"),
@@ -112,7 +107,7 @@ class TrafficTests:
 
         Return every measurement that was made by now.
         """
-        _ = self.routers_in_use, self.exit_macs
+        _ = self.gateways.routers_in_use, self.gateways.exit_macs
         if self._subject.resolved.bridged:
             _ = self.segment, self.address
         return self.measurements
@@ -401,83 +396,9 @@ class TrafficTests:
         return {name: (addresses[name], answered) for name, answered in zip(addresses, answers, strict=True)}
 
     @cached_property
-    def gateways(self) -> Mapping[str, list[str]]:
-        """By uplink, the MAC addresses that answered ARP for its gateway."""
-        known = self._subject.host_readings
-        if known.gateway_macs is None:
-            asked = self._subject.resolved.arp_gateways
-            # Beside each other: a silent gateway takes the whole timeout.
-            with ThreadPoolExecutor(ARP_AT_ONCE, thread_name_prefix="arp") as pool:
-                answers = pool.map(self._ask_by_arp, asked, asked.values())
-                known.gateway_macs = dict(zip(asked, answers, strict=True))
-        return known.gateway_macs
-
-    @cached_property
-    def routers_in_use(self) -> Mapping[str, str]:
-        """By uplink whose gateway is silent, the gateway of the host's own default routes by it, if that one answers.
-
-        It is asked by ARP as well: its answer shows that the site file has a wrong address, and no gateway is off.
-        """
-        known = self._subject.host_readings
-        if known.routers_in_use is not None:
-            return known.routers_in_use
-        answering: dict[str, str] = {}
-        for name in self._silent_gateways(self.gateways):
-            for router in other_routers(self._subject.resolved, name):
-                if name not in answering and self._ask_by_arp(name, router):
-                    answering[name] = router
-        known.routers_in_use = answering
-        return answering
-
-    @cached_property
-    def exit_macs(self) -> tuple[str, ...] | None:
-        """The MAC addresses that answer ARP for the next hop of the host's own packets, where it is on no uplink."""
-        neighbour, known = self._subject.resolved.exit_neighbour, self._subject.host_readings
-        if neighbour is None:
-            return None
-        if known.exit_macs is None:
-            known.exit_macs = self._ask_by_arp(*neighbour)
-        return tuple(known.exit_macs)
-
-    @property
-    def gateway_answers(self) -> tuple[Neighbour, ...]:
-        """What the ARP requests so far showed, as neighbour entries. Reading this sends nothing."""
-        asked = self._subject.resolved.arp_gateways
-        made: Mapping[str, list[str]] = vars(self).get("gateways", {})
-        silent = self._silent_gateways(made)
-        answers = [
-            Neighbour(interface=name, family=4, address=asked[name], mac=macs[0], state="REACHABLE")
-            for name, macs in made.items()
-            if macs
-        ]
-        answers += [Neighbour(interface=name, family=4, address=asked[name], state="FAILED") for name in silent]
-        neighbour, macs = self._subject.resolved.exit_neighbour, vars(self).get("exit_macs")
-        if neighbour is not None and macs is not None:
-            mac, state = (macs[0], "REACHABLE") if macs else (None, "FAILED")
-            answers.append(Neighbour(interface=neighbour[0], family=4, address=neighbour[1], mac=mac, state=state))
-        in_use: Mapping[str, str] = vars(self).get("routers_in_use", {})
-        answers += [
-            Neighbour(interface=name, family=4, address=router, state="REACHABLE") for name, router in in_use.items()
-        ]
-        return tuple(answers)
-
-    def _ask_by_arp(self, interface: str, address: str) -> list[str]:
-        """Return the MAC addresses that answer ARP for an address on an interface."""
-        sender = self._subject.resolved.uplink_address(interface) or NO_ADDRESS
-        timeout = min(ARP_TIMEOUT, self._timeout)
-        try:
-            answers = self._host.arp_request(interface, address, sender=sender, tries=TRIES, timeout=timeout)
-        except InterfaceNotUp:
-            return []
-        return [answer.mac for answer in answers]
-
-    def _silent_gateways(self, answered: Mapping[str, list[str]]) -> tuple[str, ...]:
-        host = self._subject.resolved.snapshot.host
-        return tuple(
-            name
-            for name, macs in answered.items()
-            if not macs and (link := host.link(name)) is not None and link.carrier
-        )
+    def gateways(self) -> GatewayTests:
+        """The questions to gateways by ARP. None is asked until its answer is read."""
+        return GatewayTests(self._subject.resolved, self._subject.host_readings, self._host, self._timeout)
 
     def far_end(self, protocol: TransportProtocol) -> Sequence[FarEndEvidence]:
         """What the gateways saw of the agent's probes; nothing on a live host."""

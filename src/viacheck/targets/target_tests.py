@@ -187,7 +187,7 @@ class TargetTests:
         if "traffic" in vars(self):
             resolved, measured = self.target.resolved, self.traffic.measurements
             findings = UpstreamFindings(
-                gateway_answers=self.traffic.gateway_answers,
+                gateway_answers=self.traffic.gateways.neighbours,
                 subnet_routed=subnet_is_routed(resolved, measured),
                 answers_by=answers_come_in_by(resolved, measured),
                 silent_beyond=silent_beyond(resolved, measured),
