@@ -96,19 +96,19 @@ class GatewayTests:
     @property
     def neighbours(self) -> tuple[Neighbour, ...]:
         """What the requests so far showed, as neighbour entries. Reading this sends nothing."""
-        asked, found = self._resolved.arp_gateways, list[Neighbour]()
+        asked, entries = self._resolved.arp_gateways, list[Neighbour]()
         for name, macs in self.heard.items():
             if macs:
-                found.append(_entry(name, asked[name], macs[0]))
-        found += [_entry(name, asked[name], None) for name in self.silent]
+                entries.append(_entry(name, asked[name], macs[0]))
+        entries += [_entry(name, asked[name], None) for name in self.silent]
         neighbour, macs_of_exit = self._resolved.exit_neighbour, self.exit_macs_heard
         if neighbour is not None and macs_of_exit is not None:
-            found.append(_entry(*neighbour, macs_of_exit[0] if macs_of_exit else None))
-        found += [
+            entries.append(_entry(*neighbour, macs_of_exit[0] if macs_of_exit else None))
+        entries += [
             Neighbour(interface=name, family=4, address=router, state="REACHABLE")
             for name, router in self.routers_found.items()
         ]
-        return tuple(found)
+        return tuple(entries)
 
     def _ask(self, interface: str, address: str) -> list[str]:
         """Return the MAC addresses that answer ARP for an address on an interface."""
