@@ -104,8 +104,8 @@ class LabSpec:
 
     @property
     def slow(self) -> bool:
-        """A real network manager runs in the lab, or a check listens for DHCP offers; both take time."""
-        return self.flavour == "host" or bool(self.plan().boot) or self.intent.mode == "macvlan"
+        """A real network manager runs in the lab, or checks listen for other machines on the LAN; both take time."""
+        return self.flavour == "host" or bool(self.plan().boot) or self.intent.mode != "nat"
 
     def with_scripts(self, *scripts: Script) -> LabSpec:
         """Return the same lab, with more scripts to run."""
