@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -51,6 +52,17 @@ def test_everything_that_applies_is_decided(outcome: RunResult) -> None:
         assert verdicts[check] == {Verdict.PASS}, check
     for check in ("NAT-01", "NAT-02", "ROUTE-02", "HOST-04", "HOST-05", "PIPEWORK-01", "PIPEWORK-05"):
         assert verdicts[check] == {Verdict.NOT_APPLICABLE}, check
+
+
+def test_silence_proves_no_dhcp_server_after_the_sites_wait(outcome: RunResult) -> None:
+    (target,) = (one for one in outcome.targets if one.id == "lab:macvlan")
+    assert target.intent["probe"]["dhcp_wait"] == "6s"
+    observed = told(outcome, "MACVLAN-04").observed
+    seconds = re.fullmatch(
+        r"no answer to DHCPDISCOVER \(listened for (.+) s, DHCPDISCOVER sent at 0 and 4 s\)", observed
+    )
+    assert seconds is not None, observed
+    assert 6.0 <= float(seconds[1]) < 6.0 + BUSY
 
 
 def test_four_pings_leave_the_parent_as_the_agents_own(outcome: RunResult) -> None:

@@ -88,6 +88,12 @@ def test_every_mode_is_accepted_and_survives_json(text: str) -> None:
     assert intent.gateway == IPv4Address("10.10.50.1")
 
 
+def test_dhcp_servers_have_ten_seconds_unless_the_site_says_otherwise() -> None:
+    silent, explicit = GOOD, GOOD.replace('"198.51.100.1"', '"198.51.100.1"\ndhcp_wait = "30s"')
+    waits = [parse_intent(tomllib.loads(text), source="site.toml").probe.dhcp_wait for text in (silent, explicit)]
+    assert waits == ["10s", "30s"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
