@@ -24,6 +24,7 @@ from viacheck.disruption.egress_state import read_addresses, read_agent_default,
 from viacheck.disruption.events import REBOOT
 from viacheck.disruption.flow_results import SETTLED, flow_result, settled
 from viacheck.disruption.probe_stream import TICK, ProbeStream, StreamFlow, source_flows, stream_flows
+from viacheck.disruption.state_after import StateAfter
 from viacheck.disruption.timeline_evidence import Moment, probe_text, timeline_evidence
 from viacheck.host.command import CommandResult
 from viacheck.host.namespace import Namespace
@@ -50,9 +51,6 @@ EVENT_TIMEOUT, LAB_EVENT_TIMEOUT = 60.0, 180.0
 ``netplan apply``; a lab has time for that, and a live host is interrupted meanwhile."""
 STATE_TICKS: Mapping[str | None, int] = {"netns": 50, "engine": 50, "host": 300, "vm": 300}
 """By flavour, the ticks for which rules and routes in a lab may stay behind the packets: a whole host has managers."""
-READ_AGAIN_TICKS = 50
-"""Ticks after which rules and routes that are not as before the event are read again, although no change was announced:
-the host's kernel announces none of the agent's namespace."""
 
 
 @dataclass(slots=True)
@@ -105,14 +103,7 @@ class DisruptionRun:
     """The agent has another namespace than before the event."""
     powered_on: float | None = None
     """Seconds since the event began, when the host was powered on again."""
-    _after: EgressState | None = None
-    """The last state that was read since the event had ended."""
-    _read_at: int = 0
-    """The tick of the stream at which that state was read."""
-    _read_ns: int = 0
-    """Since the epoch, when it was read."""
-    _recovered_at: int = 0
-    """The tick of the stream at which the packets had first recovered."""
+    _after: StateAfter = field(init=False)
     _waiting: tuple[Callable[[], object], Future[None]] | None = None
     """What is to be done between two ticks of the stream."""
 
@@ -246,6 +237,7 @@ class DisruptionRun:
         self, judged: Sequence[StreamFlow], not_judged: tuple[str, ...], failure: str | None
     ) -> DisruptionResult:
         """Watch until every flow has recovered or the limit is reached, and classify the flows."""
+        self._after = StateAfter(lambda: self._state_now("after"))
         ended = (self.ended_ns - self.begin_ns) / 1e9
         if failure is None:
             ticks = LAB_TICKS[self.judged.flavour] if self._in_lab else math.inf
@@ -254,13 +246,11 @@ class DisruptionRun:
             self.stream.run(
                 lambda: (self._recovered(judged, ended) and self._restored()) or self.stream.ticks >= last, within
             )
-            if self._after is not None:
+            if self._after.was_read:
                 # They had recovered. A busy machine delays a probe now and then, which may be one of the last.
                 self.stream.run_ticks(lambda: self._recovered(judged, ended), SETTLE_TICKS)
         watched = (time.time_ns() - self.begin_ns) / 1e9 - ended
-        if self._after is None or self._changes(self._after).changed:
-            self._after = self._state_now("after")
-        self.states.append(self._after)
+        self.states.append(self._after.last(lambda state: not self._changes(state).changed))
         not_proven = self.stream.end()
         resolved = self.judged.resolved
         probe_results = [self._probe_results(flow) for flow in judged]
@@ -307,13 +297,9 @@ class DisruptionRun:
     def _restored(self) -> bool:
         """Return whether rules and routes are as before. The program that sets them may be slower than the packets."""
         ticks = self.stream.ticks
-        if self._after is None:
-            self._recovered_at = ticks
-        if self._after is None or self.monitor.last_ns > self._read_ns or ticks >= self._read_at + READ_AGAIN_TICKS:
-            self._read_at, self._read_ns = ticks, time.time_ns()
-            self._after = self._state_now("after")
-        late = self._in_lab and ticks >= self._recovered_at + STATE_TICKS[self.judged.flavour]
-        return late or not self._changes(self._after).changed
+        state = self._after.at(ticks, announced_ns=self.monitor.last_ns)
+        late = self._in_lab and ticks >= self._after.first_read_at + STATE_TICKS[self.judged.flavour]
+        return late or not self._changes(state).changed
 
     def _changes(self, after: EgressState) -> EgressChanges:
         """Return what the event has changed, by this state after it."""
