@@ -24,7 +24,7 @@ from viacheck.host.docker import (
     container_namespace,
     read_engine,
 )
-from viacheck.host.files import read_text
+from viacheck.host.files import read_text, read_text_in
 from viacheck.host.kernel_route import ask_kernel
 from viacheck.host.manager_status import ask
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
@@ -251,15 +251,12 @@ class NamespaceTarget:
     def read_agent_file(self, path: str) -> str | None:
         """Read a file of the container, or of the host for a bare namespace; None when it cannot be read."""
         container = self.engine.container if self.engine is not None else None
-        root = f"{self.services.proc}/{container.pid}/root" if container is not None and container.running else ""
-
-        def read() -> str | None:
-            try:
-                return read_text(root + path)[0]
-            except OSError:
-                return None
-
-        return read() if root else self.host.call(read)
+        try:
+            if container is not None and container.running:
+                return read_text_in(f"{self.services.proc}/{container.pid}/root", path)
+            return self.host.call(lambda: read_text(path)[0])
+        except OSError:
+            return None
 
     def forecast(self, protocol: TransportProtocol) -> Forecast | None:  # noqa: ARG002 - of the protocol Target
         """Return None: packets show where they leave."""
