@@ -161,6 +161,15 @@ class NamespaceTarget:
         opened = os.fstat(self.agent.net_fd)
         return (status.st_dev, status.st_ino) != (opened.st_dev, opened.st_ino)
 
+    def agent_was_restarted(self) -> bool:
+        """Return whether the agent's container runs in another namespace than the open one by now, or not at all."""
+        if self.engine is None or self.engine.container is None:
+            return False
+        try:
+            return self.agent_was_replaced() is not False
+        except EngineProblem:
+            return False
+
     def renew_agent(self) -> Snapshot:
         """Open the agent's namespace again, whichever it has now, and return the present state."""
         self.leave_agent()
