@@ -138,6 +138,10 @@ class ReplicaTarget(NamespaceTarget):
 
         return self.host.call(read)
 
+    def agent_was_restarted(self) -> bool:
+        """A replica's agent is no container of an engine."""
+        return False
+
     def close(self) -> None:
         """Close the agent's namespace, and end the replica if it belongs to the target."""
         super().close()

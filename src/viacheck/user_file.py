@@ -1,6 +1,7 @@
 """Opens the files that a user names on the command line: regular files only, of bounded size, and without waiting.
 
-An ordinary open of a FIFO waits for a writer, and reading a device may never end or may change the device.
+An ordinary open of a FIFO waits for a writer, and to open a device or a FIFO may have an effect by itself: a watchdog
+starts and later resets the machine, a tape rewinds, a writer goes on. So a path is looked at before it is opened.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a directory",
     stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link",
 }
 
 
@@ -27,19 +29,46 @@ def open_file(path: str | os.PathLike[str], largest: int = LARGEST, *, follow_li
     Raises:
         OSError: the file cannot be opened, is not a regular file, or is larger than ``largest`` bytes.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
+    handle = handle_of(path, follow_links=follow_links)
     try:
-        status = os.fstat(descriptor)
+        status = os.fstat(handle)
         kind = special_kind(status)
         if kind is not None:
             raise OSError(errno.EINVAL, f"is {kind}, not a regular file", os.fspath(path))
         if status.st_size > largest:
             raise OSError(errno.EFBIG, f"is larger than {largest >> 20} MiB", os.fspath(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+        return os.fdopen(opened(handle, path), "rb")
+    finally:
+        os.close(handle)
+
+
+def handle_of(path: str | os.PathLike[str], *, follow_links: bool = True) -> int:
+    """Return a descriptor that names a file and has not opened it (open(2), O_PATH).
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW))
+
+
+def opened(handle: int, path: str | os.PathLike[str]) -> int:
+    """Return a descriptor for reading the regular file that a handle names, whatever has its path by now.
+
+    Raises:
+        OSError: the file cannot be opened, or it was replaced where /proc does not show this process.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/self/fd/{handle}", flags)
+    except FileNotFoundError:
+        # The /proc of another process namespace, as a whole host has it.
+        descriptor = os.open(path, flags)
+        if not os.path.samestat(os.fstat(descriptor), os.fstat(handle)):
+            os.close(descriptor)
+            raise OSError(errno.ESTALE, "was replaced while it was opened", os.fspath(path)) from None
+        return descriptor
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
 def read_file(path: str | os.PathLike[str], largest: int = LARGEST, *, follow_links: bool = True) -> bytes:

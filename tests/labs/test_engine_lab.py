@@ -30,6 +30,10 @@ from viacheck.host.docker import (
 )
 from viacheck.host.namespace import Namespace
 from viacheck.model.docker_state import Attachment, DockerContainer, IPAMPool
+from viacheck.model.intent_file import parse_intent
+from viacheck.packets.traffic_tests import AgentRestarted
+from viacheck.targets.base import Services
+from viacheck.targets.namespace_target import NamespaceTarget
 
 UNAVAILABLE = missing_requirement()
 needs_engine = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))
@@ -122,6 +126,34 @@ def test_a_restarted_agent_has_another_process_and_another_namespace(engine: Doc
         with contextlib.closing(engine.containers.namespace("te-agent")) as new:
             assert not os.path.samestat(os.fstat(old.net_fd), os.fstat(new.net_fd))
             assert "172.17.0.2" in new.run(["ip", "-brief", "address"]).stdout
+
+
+@needs_engine
+def test_packets_of_a_container_that_was_restarted_meanwhile_show_nothing(
+    engine: DockerDaemon, host: Namespace, tmp_path: Path
+) -> None:
+    intent = parse_intent(
+        {
+            "schema": 1, "site": {"name": "restarted"}, "uplinks": {"eth0": {"gateway": "10.10.40.1"}},
+            "agent": {"container": "te-agent", "attach": {"mode": "nat", "network": "bridge"}},
+            "egress": {"uplink": "eth0"}, "probe": {"target": "198.51.100.1", "timeout": "200ms"},
+        },
+        source="test",
+    )  # fmt: skip
+    services = Services(engine_url=engine.base_url, proc=engine.proc)
+    tmp_path.chmod(0o700)
+    with agent(engine):
+        target = NamespaceTarget("local:restarted", "local", intent, host, services=services)
+        traffic = target.traffic_tests(tmp_path)
+        try:
+            unanswered = traffic.agent("icmp")
+            assert (unanswered.sent, unanswered.answered, target.agent_was_restarted()) == (3, 0, False)
+            engine.containers.restart("te-agent")
+            with pytest.raises(AgentRestarted, match="the container te-agent was restarted"):
+                traffic.full_size()
+        finally:
+            traffic.close()
+            target.leave_agent()
 
 
 @needs_engine

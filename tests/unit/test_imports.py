@@ -34,7 +34,7 @@ BELOW: dict[str, set[str]] = {
     "diagnosis": {"model", "parsers", "analysis", "persistence"},
     "netlink": {"model", "parsers"},
     "packets": {"model", "parsers", "analysis", "netlink", "host", "atomic_file"},
-    "host": {"model", "parsers", "analysis", "persistence", "netlink", "collector_pause"},
+    "host": {"model", "parsers", "analysis", "persistence", "netlink", "collector_pause", "user_file"},
     "guard": HOST - {"diagnosis"},
     "disruption": HOST | {"guard"},
     "bundle": HOST,

@@ -48,7 +48,10 @@ def in_markdown(outcome: RunResult, fix: bool) -> str:
     return write(outcome).split("Fix:\n" if fix else "Roll back:\n")[1].split("```")[1].removeprefix("sh\n")
 
 
-@pytest.mark.parametrize("printed", [on_console, on_page, in_markdown])
+PRINTED = pytest.mark.parametrize("printed", [on_console, on_page, in_markdown])
+
+
+@PRINTED
 def test_a_fix_is_pasted_as_it_is_printed(printed: Callable[[RunResult, bool], str], tmp_path: Path) -> None:
     path, new = tmp_path / "interfaces", tmp_path / "new file"
     path.write_text(BEFORE)
@@ -60,7 +63,7 @@ def test_a_fix_is_pasted_as_it_is_printed(printed: Callable[[RunResult, bool], s
         snapshot,
         [
             replace_line(str(path), 3, "\tpost-up echo `id` <&> EOF"),
-            new_file(str(new), "EOF\nx\n"),
+            new_file(snapshot, str(new), "EOF\nx\n"),
             insert_lines(str(path), 6, "    up true\n"),
         ],
     )
@@ -78,3 +81,20 @@ def test_a_fix_is_pasted_as_it_is_printed(printed: Callable[[RunResult, bool], s
     subprocess.run(["/bin/sh", "-e"], input=rollback, text=True, check=True, capture_output=True)
     assert path.read_text() == BEFORE
     assert not new.exists()
+
+
+@PRINTED
+def test_a_line_that_does_not_print_is_pasted_too(printed: Callable[[RunResult, bool], str], tmp_path: Path) -> None:
+    path = tmp_path / "wlan0.nmconnection"
+    before = "[ipv4]\r\nid=50% 'a' \\ é\r\nx\x1b[2J\u202e\xa0\n[ipv6]\r\n"
+    path.write_bytes(before.encode())
+    snapshot = Snapshot(
+        taken="2026-01-01T00:00:00+00:00", hostname="t", kernel="6", host=NetworkState(), agent=None,
+        files=(HostFile.kept(str(path), before, before),),
+    )  # fmt: skip
+    outcome = with_remedy(remedy_of(in_diffs(snapshot, [insert_lines(str(path), 2, "route1=\u2028 100%\n")])))
+    for program in ("/bin/sh", "/bin/bash"):
+        subprocess.run([program, "-e"], input=printed(outcome, True).encode(), check=True, capture_output=True)
+        assert path.read_bytes().decode() == before.replace("x\x1b", "route1=\u2028 100%\nx\x1b")
+        subprocess.run([program, "-e"], input=printed(outcome, False).encode(), check=True, capture_output=True)
+        assert path.read_bytes().decode() == before

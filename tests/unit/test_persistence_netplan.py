@@ -12,6 +12,7 @@ from viacheck.diagnosis.persistence import cannot_run_twice, not_written_down
 from viacheck.model.measurements import Measurements
 from viacheck.model.snapshot import HostFile
 from viacheck.persistence.assess import assess_persistence
+from viacheck.persistence.file_edit import WriteFile
 from viacheck.persistence.lint import findings_of
 from viacheck.persistence.netplan import YAMLProblem, compose
 
@@ -82,18 +83,47 @@ def test_a_device_is_matched_by_its_pattern() -> None:
     )
 
 
+@pytest.mark.parametrize(("name", "quoted"), [("radio", "radio"), ("-{", '"-{"')])
+def test_the_fix_stands_under_the_name_that_the_files_have(tmp_path: Path, name: str, quoted: str) -> None:
+    files = changed("wlan0:\n", f"{quoted}:\n      match: {{name: 'wl*'}}\n") | {"/run/systemd/netif/links/12": ""}
+    files[YAML] = files[YAML].replace("via: 10.10.50.1", "via: 10.10.50.2")
+    (cause,) = not_written_down(resolved(files), Measurements())
+    (path,) = (step.path for step in cause.remedy.steps if isinstance(step, WriteFile))
+    subprocess.run(["/bin/sh", "-ec", cause.remedy.lines[0].replace("/etc/", f"{tmp_path}/etc/")], check=True)
+    written = (tmp_path / path.removeprefix("/")).read_text()
+    assert f"\n  wifis:\n    {quoted}:\n      routes:\n" in written
+    assert assess_persistence(resolved(files | {path: written})).holds
+    # A second device for the interface configures nothing, or takes its address away.
+    assert not assess_persistence(resolved(files | {path: written.replace(quoted, "wlan0")})).holds
+
+
+def test_of_two_devices_for_an_interface_the_first_name_counts() -> None:
+    beside = "{name}:\n      match: {{name: wlan0}}\n      addresses: [10.10.50.9/24]\n    wlan0:\n"
+    for name, holds in (("a", False), ("wlan", False), ("wlan00", True), ("z", True)):
+        assert assess_persistence(resolved(changed("wlan0:\n", beside.format(name=name)))).holds is holds, name
+
+
+def test_a_device_that_is_other_interfaces_too_is_left_to_a_person() -> None:
+    files = changed("wlan0:\n", "all:\n      match: {name: '*0'}\n")
+    files[YAML] = files[YAML].replace("via: 10.10.50.1", "via: 10.10.50.2")
+    (cause,) = not_written_down(resolved(files), Measurements())
+    assert not cause.remedy
+    assert cause.decision is not None
+    assert cause.decision.startswith("netplan's 'all' configures eth0, docker0 as well")
+
+
 def test_a_rule_without_priority_is_advice() -> None:
     case = resolved(changed("          priority: 1000   # CANARY-comment\n", ""))
     assert [(f.code, f.breaks) for f in findings_of(case, assess_persistence(case))] == [("NOT_IDEMPOTENT", False)]
 
 
 def test_what_stands_under_the_uplink_goes_with_it() -> None:
-    under = HEALTHY[YAML].replace("    lo:\n", "    wlan0:\n", 1)
-    under = under.replace("wifis:\n    wlan0:\n", "wifis:\n    radio:\n      match: {name: wlan0}\n")
+    policy = HEALTHY[YAML].partition("    lo:\n")[2].partition("      routes:\n")[0]
+    under = HEALTHY[YAML].replace(policy, "").replace("    wlan0:\n", f"    wlan0:\n{policy}")
     case = resolved(HEALTHY | {YAML: under})
     (cause,) = cannot_run_twice(case, Measurements())
     assert cause.code == "LEAK_WHILE_DOWN"
-    assert "/etc/netplan/90-viacheck-lo.yaml" in cause.remedy.lines[0]
+    assert "/etc/netplan/90-viacheck-200-172.17.0.0-16-lo.yaml" in cause.remedy.lines[0]
     assert cause.remedy.lines[-1] == cause.remedy.rollback_lines[-1] == "netplan apply"
 
 

@@ -119,12 +119,35 @@ def test_rule_and_backstop_go_under_the_loopback_and_the_route_under_the_uplink(
     (cause,) = not_written_down(resolved(files, rules=()), Measurements())
     after = remedied(tmp_path, files, cause)
     assert set(after) - set(files) == {
-        "/etc/systemd/network/viacheck-lo.network", f"{NETWORK}.d/viacheck.conf",
+        "/etc/systemd/network/viacheck-lo.network", f"{NETWORK}.d/viacheck-200-172.17.0.0-16.conf",
     }  # fmt: skip
     case = resolved(after)
     assert assess_persistence(case).holds
     assert findings_of(case, assess_persistence(case)) == []
     assert cause.remedy.rollback_lines[-1] == "networkctl reload"
+
+
+def test_a_file_of_other_interfaces_too_is_left_to_a_person() -> None:
+    files = changed("Gateway=10.10.50.1", "Gateway=10.10.50.2")
+    files[NETWORK] = files[NETWORK].replace("Name=wlan0", "Name=wlan0 docker0")
+    (cause,) = not_written_down(resolved(files), Measurements())
+    assert not cause.remedy
+    assert cause.decision is not None
+    assert cause.decision.startswith(f"{NETWORK} configures docker0 as well")
+
+
+def test_a_drop_in_that_is_there_is_written_again(tmp_path: Path) -> None:
+    files = changed("Gateway=10.10.50.1", "Gateway=10.10.50.2")
+    drop_in, old = f"{NETWORK}.d/viacheck-200-route.conf", "[Route]\nDestination=10.9.0.0/16\nGateway=10.10.50.1\n"
+    (cause,) = not_written_down(resolved(files | {drop_in: old}), Measurements())
+    place = tmp_path / drop_in.removeprefix("/")
+    place.parent.mkdir(parents=True)
+    place.write_text(old)
+    for lines in (cause.remedy.lines, cause.remedy.rollback_lines):
+        for line in lines:
+            if "/etc/" in line:
+                subprocess.run(["/bin/sh", "-ec", line.replace("/etc/", f"{tmp_path}/etc/")], check=True)
+    assert place.read_text() == old
 
 
 def test_what_stands_under_the_uplink_goes_with_it(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_networkmanager(content: str, path: str) -> None:
 def test_netplan(content: str) -> None:
     for file in files("/etc/netplan/a.yaml", content):
         check(netplan.read([file], LINKS), file)
-        netplan.device_type([file], "wlan0")
+        netplan.definitions([file])
 
 
 @pytest.mark.parametrize("path", ["/etc/systemd/system/a.service", RC_LOCAL, "/etc/crontab", "/usr/local/sbin/watch"])

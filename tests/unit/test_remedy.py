@@ -45,6 +45,7 @@ from viacheck.persistence.file_edit import (
     PatchFile,
     ReversibleEdit,
     UncommentLine,
+    WriteFile,
     comment_out,
     delete_line,
     in_diffs,
@@ -257,11 +258,29 @@ def test_a_snapshot_without_a_record_of_left_out_lines_shows_none_of_them() -> N
 def test_a_file_is_written_and_removed(run: Callable[[Step], None], name: str, lines: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, text = f"{folder}/new/{name}", "".join(f"{line}\n" for line in lines)
-        edit = new_file(path, text)
+        edit = new_file(with_files(), path, text)
         run(edit.edit)
         assert Path(path).read_bytes().decode() == text
         run(edit.rollback)
         assert not Path(path).exists()
+
+
+def test_a_file_that_is_there_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "viacheck.conf"
+    path.write_text("old\n")
+    path.chmod(0o600)
+    edit = new_file(with_files(HostFile.kept(str(path), "old\n", "old\n", 0o600)), str(path), "new\n")
+    run_by_shell(edit.edit)
+    assert path.read_text() == "new\n"
+    run_by_shell(edit.rollback)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("old\n", 0o600)
+
+
+def test_a_file_that_is_known_in_part_stays_as_it_is() -> None:
+    files = with_files(*(HostFile.kept(path, "secret\n", "…\n") for path in ("/x/a.conf", "/x/a-more.conf")))
+    edit = new_file(files, "/x/a.conf", "new\n").edit
+    assert isinstance(edit, WriteFile)
+    assert edit.path == "/x/a-more-more.conf"
 
 
 @pytest.mark.parametrize("option", ["--modprobe=/etc/x", "--modprobe /etc/x", "--mod /etc/x", "-M /etc/x", "-nM/etc/x"])
@@ -274,7 +293,7 @@ def test_a_rule_that_names_a_program_has_no_remedy(option: str) -> None:
 
 
 def test_edits_are_rolled_back_in_reverse() -> None:
-    first, second = new_file("/a", "a\n"), new_file("/b", "b\n")
+    first, second = new_file(with_files(), "/a", "a\n"), new_file(with_files(), "/b", "b\n")
     remedy = remedy_of([first, second], [("reload",)])
     assert remedy.steps == (first.edit, second.edit, ("reload",))
     assert remedy.rollback == (second.rollback, first.rollback, ("reload",))

@@ -35,7 +35,9 @@ def parent_was_late(resolved: ResolvedIntent, error: str) -> tuple[str, Remedy] 
     )
     device = device_unit(parent)
     drop_in = new_file(
-        f"/etc/systemd/system/{DOCKER}.d/viacheck-{parent}.conf", f"[Unit]\nWants={device}\nAfter={device}\n"
+        resolved.snapshot,
+        f"/etc/systemd/system/{DOCKER}.d/viacheck-{parent}.conf",
+        f"[Unit]\nWants={device}\nAfter={device}\n",
     )
     reload = ("systemctl", "daemon-reload")
     return reason, remedy_of([drop_in], [reload, ("systemctl", "restart", DOCKER)], [reload])

@@ -48,7 +48,7 @@ def engine_without_zone(resolved: ResolvedIntent, _measured: Measurements) -> It
         f"firewalld has {bridge} in no zone of the engine's, because the engine started before firewalld answered. "
         "Restart the engine, and order it after the firewall",
         remedy_of(
-            [new_file(_DROP_IN, _FOLLOWS)],
+            [new_file(resolved.snapshot, _DROP_IN, _FOLLOWS)],
             [*RELOAD_UNITS, ("firewall-cmd", "--state"), ("systemctl", "restart", DOCKER)],
             RELOAD_UNITS,
         ),

@@ -33,7 +33,7 @@ def nat_flushed(resolved: ResolvedIntent, measurements: Measurements) -> Iterato
         # A drop-in of its own for each unit: both may be there.
         path = f"/etc/systemd/system/{DOCKER}.d/viacheck-{unit.removesuffix('.service')}.conf"
         follows = f"[Unit]\nAfter={unit}\nPartOf={unit}\n"
-        remedy = remedy_of([new_file(path, follows)], RELOAD_UNITS)
+        remedy = remedy_of([new_file(resolved.snapshot, path, follows)], RELOAD_UNITS)
     elif first.event == UFW_RELOAD:
         decision = "take the line that flushes (-F POSTROUTING in a part *nat) out of ufw's rules (/etc/ufw/*.rules)"
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.disruption import CHECK_OF, state_changes
-from viacheck.diagnosis.remedy import remedy_of
+from viacheck.diagnosis.remedy import Remedy, remedy_of
 from viacheck.model.measurements import DisruptionResult, Measurements
 from viacheck.persistence import networkd
 from viacheck.persistence.assess import networkd_links
@@ -16,12 +16,8 @@ from viacheck.persistence.file_edit import new_file
 START = "networkd-restart"
 RECONFIGURED = ("networkd-reload", "networkd-reconfigure", "other-network", "other-container")
 """The events in which networkd configures a link: one that it knows, or one of the engine's that its files match."""
-_KEEP_FOREIGN = remedy_of([new_file(networkd.KEEP_FOREIGN_PATH, f"{networkd.KEEP_FOREIGN}\n")])
-_KEEP_FOREIGN_AT_ONCE = remedy_of(
-    [new_file(networkd.KEEP_FOREIGN_PATH, f"{networkd.KEEP_FOREIGN}\n")],
-    [("systemctl", "restart", "systemd-networkd.service")],
-)
-"""With a restart: networkd reads the setting when it starts, and keeps the rules from then on."""
+_RESTART = ("systemctl", "restart", "systemd-networkd.service")
+"""networkd reads the setting when it starts, and keeps the rules from then on."""
 
 
 def purged_at_start(resolved: ResolvedIntent, measurements: Measurements) -> Iterator[Cause]:
@@ -36,7 +32,7 @@ def purged_at_start(resolved: ResolvedIntent, measurements: Measurements) -> Ite
                 "FOREIGN_RULES_PURGED", check,
                 f"{_missing_rule(result)}: when systemd-networkd starts, it removes every rule that none of its files "
                 "contains",
-                _KEEP_FOREIGN, frozenset({"FLAP-12"}), evidence,
+                _keep_foreign(resolved), frozenset({"FLAP-12"}), evidence,
             )  # fmt: skip
         return
     missing = ", ".join(f"'{route}'" for route in result.routes_lost)
@@ -55,7 +51,7 @@ def purged_at_start(resolved: ResolvedIntent, measurements: Measurements) -> Ite
             "ROUTE_NOT_RESTORED", check,
             f"after {result.title} {missing} is missing: when systemd-networkd starts, it removes every route without "
             "a link that none of its files contains",
-            _KEEP_FOREIGN, evidence=evidence,
+            _keep_foreign(resolved), evidence=evidence,
         )  # fmt: skip
 
 
@@ -69,8 +65,12 @@ def purged_when_reconfigured(resolved: ResolvedIntent, measurements: Measurement
             "FOREIGN_RULES_PURGED", CHECK_OF[first.event],
             f"{_missing_rule(first)}: when systemd-networkd configures any link, it removes every rule that none of "
             "its files contains; configure the rules in a .network file, or make networkd keep those of others",
-            _KEEP_FOREIGN_AT_ONCE, evidence=(state_changes(first),),
+            _keep_foreign(resolved, _RESTART), evidence=(state_changes(first),),
         )  # fmt: skip
+
+
+def _keep_foreign(resolved: ResolvedIntent, *then: tuple[str, ...]) -> Remedy:
+    return remedy_of([new_file(resolved.snapshot, networkd.KEEP_FOREIGN_PATH, f"{networkd.KEEP_FOREIGN}\n")], then)
 
 
 def _missing_rule(result: DisruptionResult) -> str:

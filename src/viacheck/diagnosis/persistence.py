@@ -85,7 +85,7 @@ def not_written_down(resolved: ResolvedIntent, _measured: Measurements) -> Itera
                 for place, reason in persistence.ineffective
             ),
         ),
-        decision=_left_to_a_person(recipe, shadowing),
+        decision=change.decision or _left_to_a_person(recipe, shadowing),
     )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def _edits(resolved: ResolvedIntent, finding: Finding) -> Iterator[Edit]:
     path, number = finding.place.path, finding.place.line
     if finding.file:
         mode = PRIVATE if finding.file.endswith(".yaml") else "644"
-        yield new_file(finding.file, finding.replacement.rstrip("\n") + "\n", mode)
+        yield new_file(resolved.snapshot, finding.file, finding.replacement.rstrip("\n") + "\n", mode)
         return
     file = resolved.snapshot.file(path)
     lines = file.text.split("\n") if file is not None else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from viacheck.analysis.pipework_facts import pipework_attach
@@ -19,8 +20,9 @@ from viacheck.persistence.boot_files import RC_LOCAL
 from viacheck.persistence.file_edit import Edit, ReversibleEdit, in_diffs, insert_lines, new_file, replace_line
 from viacheck.persistence.pipework import OCCASIONS, Occasion, Rerun, Reruns, reruns_of
 
-WATCHER = "/usr/local/sbin/pipework-watch"
-WATCHER_UNIT = "pipework-watch.service"
+WATCHER = "pipework-watch"
+"""The first part of the names of the script and the unit that wait for a container's start."""
+_NOT_IN_NAMES = re.compile("[^A-Za-z0-9_.-]")
 _ENGINE_RUNS = ("systemctl", "is-active", "--quiet", DOCKER)
 
 
@@ -127,7 +129,7 @@ def _in_rc_local(resolved: ResolvedIntent, reruns: Reruns) -> Iterator[Edit]:
     line = shell_text(pipework_command(resolved))
     file = resolved.snapshot.file(RC_LOCAL)
     if file is None or not file.exists:
-        yield new_file(RC_LOCAL, f"#!/bin/sh -e\n{line}\nexit 0\n", "755")
+        yield new_file(resolved.snapshot, RC_LOCAL, f"#!/bin/sh -e\n{line}\nexit 0\n", "755")
         return
     if not file.mode & 0o111:
         yield ReversibleEdit(("chmod", "a+x", RC_LOCAL), ("chmod", f"{file.mode:04o}", RC_LOCAL))
@@ -152,23 +154,32 @@ def _with_interface(resolved: ResolvedIntent) -> Iterator[Edit]:
         f"[Unit]\nAfter={device} docker.service\nBindsTo={device}\n\n[Service]\nType=oneshot\n"
         f"ExecStart={systemd_exec_shell(line)}\n\n[Install]\nWantedBy={device}\n"
     )
-    yield from _enabled_unit(f"pipework-{parent}.service", unit)
+    yield from _enabled_unit(resolved, f"pipework-{_unit_part(pipework_guest(resolved))}-{_unit_part(parent)}", unit)
 
 
 def _at_container_start(resolved: ResolvedIntent) -> Iterator[ReversibleEdit]:
     guest = pipework_guest(resolved)
+    # Each agent has a script and a unit of its own: the fix of one does not replace that of another.
+    name = _unit_part(guest)
+    watcher = f"/usr/local/sbin/{WATCHER}-{name}"
     events = shell_text((
         "docker", "events", "--filter", "type=container", "--filter", "event=start", "--filter", f"container={guest}",
     ))  # fmt: skip
     script = f"#!/bin/sh\n{events} |\nwhile read -r _; do {shell_text(pipework_command(resolved))}; done\n"
     unit = (
-        f"[Unit]\nDescription=Runs pipework whenever {guest} starts\nAfter=docker.service\n\n"
-        f"[Service]\nExecStart={WATCHER}\nRestart=always\n\n[Install]\nWantedBy=multi-user.target\n"
+        f"[Unit]\nDescription=Runs pipework whenever {name} starts\nAfter=docker.service\n\n"
+        f"[Service]\nExecStart={watcher}\nRestart=always\n\n[Install]\nWantedBy=multi-user.target\n"
     )
-    yield new_file(WATCHER, script, "755")
-    yield from _enabled_unit(WATCHER_UNIT, unit)
+    yield new_file(resolved.snapshot, watcher, script, "755")
+    yield from _enabled_unit(resolved, f"{WATCHER}-{name}", unit)
 
 
-def _enabled_unit(name: str, text: str) -> Iterator[ReversibleEdit]:
-    yield new_file(f"/etc/systemd/system/{name}", text)
-    yield ReversibleEdit(("systemctl", "enable", name), ("systemctl", "disable", name))
+def _enabled_unit(resolved: ResolvedIntent, name: str, text: str) -> Iterator[ReversibleEdit]:
+    unit = f"{name}.service"
+    yield new_file(resolved.snapshot, f"/etc/systemd/system/{unit}", text)
+    yield ReversibleEdit(("systemctl", "enable", unit), ("systemctl", "disable", unit))
+
+
+def _unit_part(name: str) -> str:
+    """Return a name as a part of the names of a unit and a script, which systemd takes as they are."""
+    return _NOT_IN_NAMES.sub("_", name)

@@ -221,7 +221,9 @@ def shell_text(step: Step) -> str:
     if isinstance(step, tuple):
         return " ".join(str(part) if isinstance(part, CommandOutput) else _quoted(part) for part in step)
     arguments, text = _edit_command(step)
-    return quoted(arguments) if text is None else here_document(arguments, text)
+    if text is None:
+        return quoted(arguments)
+    return here_document(arguments, text) if _prints(text) else _by_printf(arguments, text)
 
 
 def quoted(arguments: Iterable[str]) -> str:
@@ -288,6 +290,27 @@ def here_document(arguments: Sequence[str], text: str) -> str:
     while delimiter in lines:
         delimiter += "_"
     return f"{quoted(arguments)} <<'{delimiter}'\n{_whole_lines(text)}{delimiter}"
+
+
+def _prints(text: str) -> bool:
+    """Whether a report shows a text as it is; patch(1) takes spaces for tabs."""
+    return text.replace("\n", "").replace("\t", "").isprintable()
+
+
+def _by_printf(arguments: Sequence[str], text: str) -> str:
+    """Return a command that reads a text from printf(1), which makes the characters that do not print.
+
+    A line that a diff shows may end with a carriage return, or hold a mark that turns the direction of writing.
+    """
+    escaped = "".join(_in_format(letter) for letter in _whole_lines(text))
+    return f"printf -- '{escaped}' | {quoted(arguments)}"
+
+
+def _in_format(letter: str) -> str:
+    """Return a character in the format of printf(1), between single quotes."""
+    if letter == "\n" or (letter.isprintable() and letter not in "'\\%"):
+        return letter
+    return "".join(f"\\{octet:03o}" for octet in letter.encode(errors="surrogatepass"))
 
 
 def _whole_lines(text: str) -> str:

@@ -413,7 +413,7 @@ def _registration(snapshot: Snapshot, line: str) -> Edit:
     file = snapshot.file(RT_TABLES)
     if file is None or not file.exists:
         # A file in /etc would hide its namesake in /usr/share (iproute2 since 6.5).
-        return new_file(f"{RT_TABLES}.d/viacheck.conf", f"{line}\n")
+        return new_file(snapshot, f"{RT_TABLES}.d/viacheck-{line.split()[0]}.conf", f"{line}\n")
     return insert_lines(RT_TABLES, len(KnownLines(file).lines), line)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from viacheck.private_folder import FILE_MODE, make_private_folder, open_private_folder
+from viacheck.user_file import open_file
 
 SEGMENTS = 16
 """Segments of a full record: the oldest sixteenth goes at a time."""
@@ -183,8 +184,7 @@ def read_lines(folder: Path) -> Iterator[RecordLine]:
 
 
 def _lines_of(folder: Path, name: str) -> Iterator[RecordLine]:
-    descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as segment:
+    with open_file(folder / name, follow_links=False) as segment:
         number = 0
         while line := segment.readline(LONGEST_LINE):
             number += 1

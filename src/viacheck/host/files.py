@@ -6,8 +6,12 @@ record a file's whole text, keys and passwords included, as a command's output.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+
+from viacheck.host import syscalls
+from viacheck.user_file import handle_of, opened, special_kind
 
 READ_LIMIT = 256 * 1024
 """Bytes of a file that are kept; the files that matter here are a few kilobytes."""
@@ -21,12 +25,36 @@ def read_file(path: str) -> tuple[bytes, int]:
     Raises:
         OSError: when the file cannot be opened.
     """
-    # An ordinary open of a FIFO would wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        content = file.read(READ_LIMIT) if stat.S_ISREG(status.st_mode) else b""
-    return content, stat.S_IMODE(status.st_mode)
+    return _content(handle_of(path), path)
+
+
+def read_text_in(root: str, path: str) -> str:
+    """Return the text of a file of a container, whose links lead nowhere else than to files of the container.
+
+    Args:
+        root: the container's root folder, as this process sees it: /proc/123/root.
+        path: the absolute path in the container.
+
+    Raises:
+        OSError: when the file cannot be opened.
+    """
+    content, _mode = _content(syscalls.open_in_root(root, path), path)
+    return content.decode("utf-8", errors="replace")
+
+
+def _content(handle: int, path: str) -> tuple[bytes, int]:
+    """Return the content and the permission bits of a file, and close its handle."""
+    try:
+        status = os.fstat(handle)
+        content = b""
+        if special_kind(status) is None:
+            with open(opened(handle, path), "rb") as file:
+                content = file.read(READ_LIMIT)
+        elif stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return content, stat.S_IMODE(status.st_mode)
+    finally:
+        os.close(handle)
 
 
 def read_text(path: str) -> tuple[str, int]:

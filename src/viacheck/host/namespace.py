@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from viacheck.host import outer_host, syscalls
 from viacheck.host.command import NOT_FOUND, CommandResult, RecordedCommand, finish, memory_file, start
+from viacheck.user_file import handle_of, opened, special_kind
 
 T = TypeVar("T")
 COMMAND_TIMEOUT = 30.0
@@ -274,9 +275,16 @@ def open_netns(path: str) -> int:
         NotANamespace: when it cannot be opened, or is not a network namespace.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        handle = handle_of(path)
+        try:
+            # The file of a namespace is regular (nsfs); any other may have an effect when it is opened.
+            fd = opened(handle, path) if special_kind(os.fstat(handle)) is None else None
+        finally:
+            os.close(handle)
     except OSError as error:
         raise NotANamespace(f"{path}: {error.strerror}") from None
+    if fd is None:
+        raise NotANamespace(f"{path}: is not a network namespace")
     if not _is_net_namespace(fd):
         os.close(fd)
         raise NotANamespace(f"{path}: is not a network namespace")

@@ -112,7 +112,7 @@ class PacketsEvidence(Plain):
     watched: list[WatchedInterface]
     sightings: list[PacketSighting]
     capture: str | None = None
-    """File below the report directory."""
+    """File below the report directory; ``not written: …`` and the reason where the file is missing."""
     loss: LossFigure | None = None
     """None when every probe was answered, and when the loss cannot be measured: a machine limits its ICMP errors."""
     latency: LatencyFigures | None = None

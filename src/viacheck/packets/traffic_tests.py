@@ -52,6 +52,10 @@ SMALLEST_MTU = 68
 """RFC 791: every link carries this many bytes. A router that reports less is not believed."""
 
 
+class AgentRestarted(Exception):
+    """The agent's container was restarted since its namespace was opened: what was sent there shows nothing."""
+
+
 class TrafficSubject(WatchedSubject, Protocol):
     """The part of a target that traffic tests need. Each test reads ``agent`` again: a restart replaces it."""
 
@@ -66,6 +70,9 @@ class TrafficSubject(WatchedSubject, Protocol):
     @property
     def resolvers(self) -> tuple[str, ...] | None:
         """The resolvers in the agent's resolv.conf; None when the file cannot be read."""
+
+    def agent_was_restarted(self) -> bool:
+        """Return whether the agent's container runs in another namespace by now, or not at all."""
 
 
 class TrafficTests:
@@ -392,7 +399,9 @@ class TrafficTests:
         self.agent(self._probe.protocols[0])
         addresses = local_addresses(self._subject.resolved)
         requests = [ProbeRequest(protocol="icmp", destination=address, count=TRIES) for address in addresses.values()]
-        answers = [exchange.answered > 0 for exchange in self._agent.send_many(requests, self._timeout)]
+        exchanges = self._agent.send_many(requests, self._timeout)
+        self._refuse_restarted(exchanges)
+        answers = [exchange.answered > 0 for exchange in exchanges]
         return {name: (addresses[name], answered) for name, answered in zip(addresses, answers, strict=True)}
 
     @cached_property
@@ -425,11 +434,21 @@ class TrafficTests:
         self, name: str, requests: Sequence[ProbeRequest], prober: Prober, *, measure_loss: bool = False
     ) -> tuple[list[Exchange], Observation, str]:
         """Send and watch; keep what the far ends saw, and return the rest."""
-        return self._kept(self._watches.observe(name, requests, prober, self._timeout, measure_loss=measure_loss))
+        watched = self._watches.observe(name, requests, prober, self._timeout, measure_loss=measure_loss)
+        return self._kept(watched, of_agent=prober is not vars(self).get("_host"))
 
-    def _kept(self, watched: WatchedExchange) -> tuple[list[Exchange], Observation, str]:
+    def _kept(self, watched: WatchedExchange, *, of_agent: bool = True) -> tuple[list[Exchange], Observation, str]:
+        if of_agent:
+            self._refuse_restarted(watched.exchanges)
         self._record_far_end(watched.exchanges, watched.far)
         return watched.exchanges, watched.observation, watched.capture
+
+    def _refuse_restarted(self, exchanges: Sequence[Exchange]) -> None:
+        """Raise AgentRestarted where packets are missing because their namespace has ended."""
+        complete = all(exchange.answered >= exchange.sent for exchange in exchanges)
+        if not complete and self._subject.agent_was_restarted():
+            name = self._subject.resolved.intent.agent.name
+            raise AgentRestarted(f"the container {name} was restarted or has stopped since the run began; run it again")
 
     def _record_far_end(self, exchanges: Sequence[Exchange], observations: Mapping[str, Observation]) -> None:
         for exchange in exchanges:

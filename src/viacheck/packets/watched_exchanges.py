@@ -55,7 +55,7 @@ class WatchedExchange:
     far: Mapping[str, Observation]
     """What each gateway saw."""
     capture: str
-    """The path of the frames' file in the report."""
+    """The path of the frames' file in the report, or why there is no such file."""
 
 
 class ExchangeWatches:
@@ -88,9 +88,14 @@ class ExchangeWatches:
                 if measure_loss:
                     _measure_loss(exchanges, prober, timeout)
         file = f"{_UNSAFE_IN_FILE_NAMES.sub('-', self._id)}-{name}.pcapng"
-        here.observation.write_capture(str(self._captures / file), numbers_of(exchanges))
         seen_far = {gateway: period.observation for gateway, period in far.items()}
-        return WatchedExchange(exchanges, here.observation, seen_far, f"{self._captures.name}/{file}")
+        capture = f"{self._captures.name}/{file}"
+        try:
+            here.observation.write_capture(str(self._captures / file), numbers_of(exchanges))
+        except OSError as error:
+            # The frames have been judged from memory: a full disk costs their file, and no verdict.
+            capture = f"not written: {error.strerror}"
+        return WatchedExchange(exchanges, here.observation, seen_far, capture)
 
     def close(self) -> None:
         """Close all captures."""

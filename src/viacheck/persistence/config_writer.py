@@ -6,7 +6,7 @@ route behind the real one, so that no other route takes the agent's packets whil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from viacheck.analysis.agent_rules import (
@@ -27,7 +27,7 @@ from viacheck.persistence.manager_config import ManagedLink, Manager
 from viacheck.persistence.unified_diff import LineChange
 
 NAME = "viacheck"
-"""The name of new files."""
+"""The first part of the names of new files."""
 LOOPBACK = "lo"
 RELOAD: Arguments = ("networkctl", "reload")
 APPLY: Arguments = ("netplan", "apply")
@@ -138,6 +138,8 @@ class ConfigChange:
     reload: tuple[Arguments, ...] = ()
     """The commands that make the manager read its files."""
     reload_after_rollback: tuple[Arguments, ...] = ()
+    decision: str | None = None
+    """What a person must choose, where there are no edits for another reason than the uplink's address."""
 
 
 def config_change(
@@ -213,7 +215,8 @@ def _indented(lines: list[str]) -> str:
 
 
 def _file_name(wanted: Recipe) -> str:
-    return NAME if wanted.with_rule and wanted.with_route else f"{NAME}-rule" if wanted.with_rule else f"{NAME}-route"
+    """Return a name that no other agent's fix has: of the table, and of the source that its rule has."""
+    return f"{NAME}-{wanted.table}-{wanted.source.replace('/', '-') if wanted.with_rule else 'route'}"
 
 
 def loopback_config(manager: Manager, resolved: ResolvedIntent, wanted: Recipe) -> tuple[str, str]:
@@ -227,8 +230,8 @@ def loopback_config(manager: Manager, resolved: ResolvedIntent, wanted: Recipe) 
         wanted: the rules and the backstop.
     """
     if manager == "netplan":
-        lines = ["network:", "  version: 2", "  ethernets:", f"    {LOOPBACK}:"]
-        return _netplan_path(wanted, f"-{LOOPBACK}"), _text([*lines, *_netplan_loopback(wanted)])
+        lines = _netplan_text({_netplan_device(resolved, LOOPBACK): _netplan_loopback(wanted)})
+        return _netplan_path(wanted, f"-{LOOPBACK}"), lines
     sections = []
     for rule in wanted.rules:
         is_local = rule.table == TABLE_MAIN
@@ -257,11 +260,27 @@ def _networkd(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
         return ConfigChange(path, _listing(files))
     if wanted.with_route:
         files[_drop_in(network, wanted)] = route
+        others = [
+            name
+            for name in networkd.links_of(resolved.snapshot.files, resolved.snapshot.host.links, network)
+            if name != wanted.uplink
+        ]
+        if others:
+            return ConfigChange(network, _listing(files), decision=_of_its_own(network, wanted, others))
     # Entries that were typed before are networkd's own by then: a reload without the files would remove them.
     return ConfigChange(
-        next(iter(files)), _listing(files), tuple(new_file(path, text) for path, text in files.items()), (RELOAD,),
+        next(iter(files)), _listing(files),
+        tuple(new_file(resolved.snapshot, path, text) for path, text in files.items()), (RELOAD,),
         () if _is_typed(resolved, wanted) else (RELOAD,),
     )  # fmt: skip
+
+
+def _of_its_own(where: str, wanted: Recipe, others: Sequence[str]) -> str:
+    """Say that a route would be set on other interfaces as well."""
+    return (
+        f"{where} configures {', '.join(others)} as well, and would set the route there too: give {wanted.uplink} a "
+        "part of its own in these files, with its address, that is read before that one"
+    )
 
 
 def _drop_in(network: str, wanted: Recipe) -> str:
@@ -309,31 +328,51 @@ def _networkmanager(resolved: ResolvedIntent, wanted: Recipe, link: ManagedLink 
 
 
 def _netplan(resolved: ResolvedIntent, wanted: Recipe) -> ConfigChange:
-    files, link = resolved.snapshot.files, resolved.snapshot.host.link(wanted.uplink)
-    kind = netplan.device_type(files, wanted.uplink)
-    kind = kind or ("wifis" if link is not None and link.wireless else "ethernets")
-    persistent, route = _netplan_loopback(wanted), []
+    files, links = resolved.snapshot.files, resolved.snapshot.host.links
+    device, persistent, route = _netplan_device(resolved, wanted.uplink), _netplan_loopback(wanted), []
     if wanted.with_route:
         via = "scope: link" if wanted.gateway is None else f"via: {wanted.gateway}"
         route = ["        - to: 0.0.0.0/0", f"          {via}", f"          table: {wanted.table}"]
-    lines = ["network:", "  version: 2"]
-    if networkd.at_work(files, resolved.snapshot.host.links):
-        head = [] if kind == "ethernets" else [f"  {kind}:"]
-        lines += ["  ethernets:", f"    {LOOPBACK}:", *persistent]
-        lines += [*head, f"    {wanted.uplink}:", "      routes:", *route] if route else []
-    elif netplan.by_networkmanager(files, wanted.uplink):
-        lines += [f"  {kind}:", f"    {wanted.uplink}:", *_netplan_passthrough(wanted)]
-        lines += ["      routes:", *route] if route else []
+    routes = ["      routes:", *route] if route else []
+    if networkd.at_work(files, links):
+        devices = {_netplan_device(resolved, LOOPBACK): persistent, **({device: routes} if routes else {})}
+    elif device.renderer == netplan.NETWORKMANAGER:
+        devices = {device: [*_netplan_passthrough(wanted), *routes]}
     else:
         # "routes" comes last, and the route to the gateway with it.
-        lines += [f"  {kind}:", f"    {wanted.uplink}:", *persistent, *route]
-    path, text = _netplan_path(wanted), _text(lines)
-    edits = (new_file(path, text, PRIVATE),)
+        devices = {device: [*persistent, *route]}
+    path, text = _netplan_path(wanted), _netplan_text(devices)
+    others = [link.name for link in links if link.name != wanted.uplink and device.fits(link)]
+    if others and device in devices:
+        return ConfigChange(path, text, decision=_of_its_own(f"netplan's '{device.name}'", wanted, others))
+    if not all(netplan.is_valid_name(each.name) for each in devices):
+        return ConfigChange(
+            path, text, decision=f"netplan takes no name such as '{device.name}': match it by a pattern"
+        )
+    edits = (new_file(resolved.snapshot, path, text, PRIVATE),)
     if _is_generated(resolved, wanted):
         # The files that netplan generated at boot have the entries still, and the next boot reads this file.
         return ConfigChange(path, text, edits)
     # Entries that were typed before are the renderer's own by then: to apply the files without them would remove them.
     return ConfigChange(path, text, edits, (APPLY,), (GENERATE,) if _is_typed(resolved, wanted) else (APPLY,))
+
+
+def _netplan_device(resolved: ResolvedIntent, interface: str) -> netplan.Definition:
+    """Return the device of netplan that configures an interface: the files', else a new one of the interface's name."""
+    files, link = resolved.snapshot.files, resolved.snapshot.host.link(interface)
+    known = netplan.definition_of(netplan.definitions(files), link) if link is not None else None
+    kind = "wifis" if link is not None and link.wireless else "ethernets"
+    return known or netplan.Definition(interface, kind, renderer=netplan.default_renderer(files))
+
+
+def _netplan_text(devices: Mapping[netplan.Definition, Sequence[str]]) -> str:
+    """Return a file with lines for each device, grouped by their kinds."""
+    lines = ["network:", "  version: 2"]
+    for kind in dict.fromkeys(device.kind for device in devices):
+        lines.append(f"  {kind}:")
+        for device, own in devices.items():
+            lines += [f"    {netplan.quoted(device.name)}:", *own] if device.kind == kind else []
+    return _text(lines)
 
 
 def _is_generated(resolved: ResolvedIntent, wanted: Recipe) -> bool:

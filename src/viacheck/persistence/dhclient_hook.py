@@ -39,4 +39,4 @@ def _hook(resolved: ResolvedIntent, purpose: str, line: str) -> ReversibleEdit:
         f'if [ "$interface" = {shlex.quote(resolved.uplink)} ]; then\n'
         f"    case $reason in\n    {_ANSWERS})\n        {line}\n        ;;\n    esac\nfi\n"
     )
-    return new_file(f"{ifupdown.LEASE_HOOKS}/viacheck-{resolved.table}-{purpose}", text)
+    return new_file(resolved.snapshot, f"{ifupdown.LEASE_HOOKS}/viacheck-{resolved.table}-{purpose}", text)

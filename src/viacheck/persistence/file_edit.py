@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.persistence.unified_diff import KnownLines, LineChange, unified_diff
 
+_MERGED = ("conf", "yaml")
+"""The suffixes of files of which programs read all in a folder."""
 Arguments = tuple[str, ...]
 """A command as an argument list."""
 
@@ -76,8 +78,20 @@ Edit = ReversibleEdit | LineChange
 """A step of a change on a host; changed lines become steps by :func:`in_diffs`."""
 
 
-def new_file(path: str, text: str, mode: str = "644") -> ReversibleEdit:
-    """Return the edit that writes a file that does not exist yet."""
+def new_file(snapshot: Snapshot, path: str, text: str, mode: str = "644") -> ReversibleEdit:
+    """Return the edit that writes a whole file, and the one that leaves the host without it, or with the old one.
+
+    A file that the snapshot holds in part could not be written again: of those that a program merges with others of
+    their folder, the edit writes one beside it.
+    """
+    old = snapshot.file(path)
+    if old is None or not old.exists:
+        return ReversibleEdit(WriteFile(path, text, mode), RemoveFile(path))
+    if old.error is None and old.incomplete_lines == () and (not old.text or old.text.endswith("\n")):
+        return ReversibleEdit(WriteFile(path, text, mode), WriteFile(path, old.text, f"{old.mode:o}"))
+    stem, dot, suffix = path.rpartition(".")
+    if suffix in _MERGED:
+        return new_file(snapshot, f"{stem}-more{dot}{suffix}", text, mode)
     return ReversibleEdit(WriteFile(path, text, mode), RemoveFile(path))
 
 

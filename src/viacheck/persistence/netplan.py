@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_interface
 
 import yaml
@@ -41,6 +42,8 @@ NO_RULES = (
     "ipv4.routing-rule1 does"
 )
 UNICAST_ONLY = "NetworkManager gets unicast routes only from netplan, which refuses its files"
+_NAME = re.compile(r"[!-~]+")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SEQUENCES = ("addresses", "link-local", "routes", "routing-policy")
 FOLDERS = ("/run/netplan", "/etc/netplan", "/usr/lib/netplan")
 DEVICE_TYPES = ("ethernets", "wifis", "modems", "bridges", "bonds", "vlans", "tunnels", "vrfs", "dummy-devices")
@@ -108,7 +111,8 @@ def items(node: yaml.Node | None) -> list[yaml.Node]:
 
 def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
     """Read the configuration of the given links."""
-    collector, renderer = ConfigCollector("netplan"), _default_renderer(files)
+    collector, devices = ConfigCollector("netplan"), definitions(files)
+    configures = [(link, definition_of(devices, link)) for link in links]
     for file in winning(below(files, *FOLDERS, suffix=".yaml")):
         if not collector.readable(file):
             continue
@@ -122,10 +126,12 @@ def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
             collector.problems.append(
                 ParseProblem(file.path, 0, "has no 'network' key, without which netplan reads nothing")
             )
-        for kind, devices in pairs(network):
+        for kind, named in pairs(network):
             if kind.value in DEVICE_TYPES:
-                for name, device in pairs(devices):
-                    _device(file, name, device, links, collector, text_of(devices, "renderer") or renderer)
+                for name, device in pairs(named):
+                    for link, definition in configures:
+                        if definition is not None and definition.name == name.value:
+                            _settings(file, name, device, link, collector, definition.renderer)
         for node, reason in _refusals(tree, network):
             collector.problems.append(ParseProblem(file.path, _line_at(file.text, node.start_mark.index), reason, True))
     if any(problem.refused for problem in collector.problems):
@@ -162,55 +168,66 @@ def _is_address(text: str) -> bool:
     return "/" in text
 
 
-def device_type(files: Sequence[HostFile], interface: str) -> str | None:
-    """Return the key under which netplan's files name an interface, such as ``ethernets`` or ``wifis``."""
-    for file in winning(below(files, *FOLDERS, suffix=".yaml")):
-        try:
-            network = value_of(compose(file.text), "network")
-        except YAMLProblem:
-            continue
-        for kind, devices in pairs(network):
-            if kind.value in DEVICE_TYPES and value_of(devices, interface) is not None:
-                return str(kind.value)
-    return None
+def is_valid_name(name: str) -> bool:
+    """Return whether netplan takes a name for a device; it refuses all its files for any other."""
+    return _NAME.fullmatch(name) is not None
 
 
-def _device(
-    file: HostFile,
-    name: yaml.ScalarNode,
-    device: yaml.Node,
-    links: Sequence[Link],
-    collector: ConfigCollector,
-    renderer: str | None,
-) -> None:
-    match, renamed = value_of(device, "match"), text_of(device, "set-name")
-    for link in links:
-        if match is None:
-            fits = link.name == name.value
-        else:
-            pattern, mac = text_of(match, "name"), text_of(match, "macaddress")
-            fits = renamed == link.name or bool(
-                (pattern or mac)
-                and (pattern is None or glob_matches(link.name, pattern))
-                and (mac is None or mac.lower() == (link.mac or "").lower())
-            )
-        if fits:
-            _settings(file, name, device, link, collector, renderer)
+def quoted(name: str) -> str:
+    """Return a name as a key of YAML."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return name if _PLAIN_NAME.fullmatch(name) else f'"{escaped}"'
 
 
-def by_networkmanager(files: Sequence[HostFile], interface: str) -> bool:
-    """Return whether netplan has NetworkManager configure an interface."""
-    renderer = _default_renderer(files)
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A device of netplan's files: all that they say under one name, which need not be an interface's."""
+
+    name: str
+    kind: str
+    """The key above it, such as ``ethernets`` or ``wifis``."""
+    match: yaml.Node | None = None
+    set_name: str | None = None
+    renderer: str | None = None
+
+    def fits(self, link: Link) -> bool:
+        """Return whether the device is this interface."""
+        if self.match is None:
+            return link.name == self.name
+        pattern, mac = text_of(self.match, "name"), text_of(self.match, "macaddress")
+        return self.set_name == link.name or bool(
+            (pattern or mac)
+            and (pattern is None or glob_matches(link.name, pattern))
+            and (mac is None or mac.lower() == (link.mac or "").lower())
+        )
+
+
+def definitions(files: Sequence[HostFile]) -> list[Definition]:
+    """Return the devices, in the order in which systemd-networkd looks for one that fits an interface.
+
+    netplan writes a .network file for each, with its name in the file's name; the first file that fits is the only one.
+    """
+    default, devices = default_renderer(files), dict[str, Definition]()
     for network in _networks(files):
-        for kind, devices in pairs(network):
-            if kind.value in DEVICE_TYPES:
-                device = value_of(devices, interface)
-                own = text_of(devices, "renderer") if device is not None else None
-                renderer = text_of(device, "renderer") or own or renderer
-    return renderer == NETWORKMANAGER
+        for kind, named in pairs(network):
+            if kind.value not in DEVICE_TYPES:
+                continue
+            for name, device in pairs(named):
+                old = devices.get(str(name.value), Definition(str(name.value), str(kind.value), renderer=default))
+                devices[old.name] = Definition(
+                    old.name, str(kind.value), value_of(device, "match") or old.match,
+                    text_of(device, "set-name") or old.set_name,
+                    text_of(device, "renderer") or text_of(named, "renderer") or old.renderer,
+                )  # fmt: skip
+    return sorted(devices.values(), key=lambda device: f"{device.name}.network".encode(errors="surrogateescape"))
 
 
-def _default_renderer(files: Sequence[HostFile]) -> str | None:
+def definition_of(devices: Sequence[Definition], link: Link) -> Definition | None:
+    """Return the device that configures an interface; None where netplan has none for it."""
+    return next((device for device in devices if device.fits(link)), None)
+
+
+def default_renderer(files: Sequence[HostFile]) -> str | None:
     """Return the renderer of the devices that name none: the last file that says it decides."""
     return next(filter(None, (text_of(network, "renderer") for network in reversed(list(_networks(files))))), None)
 
@@ -248,7 +265,7 @@ def _settings(
     table = text_of(overrides, "route-table")
     if dhcp and table is not None and (text_of(overrides, "use-routes") or "true").lower() in ("true", "yes", "on"):
         collector.entries.append(_leased_route(file, overrides, table, link))
-    by_networkmanager = (text_of(device, "renderer") or renderer) == NETWORKMANAGER
+    by_networkmanager = renderer == NETWORKMANAGER
     if by_networkmanager:
         _passthrough(file, device, link, collector)
     for key, make in (("routing-policy", _rule), ("routes", _route)):

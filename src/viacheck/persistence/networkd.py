@@ -115,6 +115,12 @@ def file_of(files: Sequence[HostFile], links: Sequence[Link], interface: str) ->
     return None
 
 
+def links_of(files: Sequence[HostFile], links: Sequence[Link], path: str) -> tuple[str, ...]:
+    """Return the links that a .network file configures."""
+    managed = (link for link in read(files, links).links if _whole_file(link.place.path) == path)
+    return tuple(dict.fromkeys(link.interface for link in managed))
+
+
 def network_name(path: str) -> str:
     """Return the name that a .network file shares with its drop-ins, whatever folders they are in."""
     return _whole_file(path).rpartition("/")[2]

@@ -24,7 +24,7 @@ from viacheck.host.docker import (
     container_namespace,
     read_engine,
 )
-from viacheck.host.files import read_text
+from viacheck.host.files import read_text, read_text_in
 from viacheck.host.kernel_route import ask_kernel
 from viacheck.host.manager_status import ask
 from viacheck.host.namespace import Namespace, NotANamespace, open_netns
@@ -162,6 +162,15 @@ class NamespaceTarget:
         opened = os.fstat(self.agent.net_fd)
         return (status.st_dev, status.st_ino) != (opened.st_dev, opened.st_ino)
 
+    def agent_was_restarted(self) -> bool:
+        """Return whether the agent's container runs in another namespace than the open one by now, or not at all."""
+        if self.engine is None or self.engine.container is None:
+            return False
+        try:
+            return self.agent_was_replaced() is not False
+        except EngineProblem:
+            return False
+
     def renew_agent(self) -> Snapshot:
         """Open the agent's namespace again, whichever it has now, and return the present state."""
         self.leave_agent()
@@ -252,15 +261,12 @@ class NamespaceTarget:
     def read_agent_file(self, path: str) -> str | None:
         """Read a file of the container, or of the host for a bare namespace; None when it cannot be read."""
         container = self.engine.container if self.engine is not None else None
-        root = f"{self.services.proc}/{container.pid}/root" if container is not None and container.running else ""
-
-        def read() -> str | None:
-            try:
-                return read_text(root + path)[0]
-            except OSError:
-                return None
-
-        return read() if root else self.host.call(read)
+        try:
+            if container is not None and container.running:
+                return read_text_in(f"{self.services.proc}/{container.pid}/root", path)
+            return self.host.call(lambda: read_text(path)[0])
+        except OSError:
+            return None
 
     def forecast(self, protocol: TransportProtocol) -> Forecast | None:  # noqa: ARG002 - of the protocol Target
         """Return None: packets show where they leave."""
