@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -27,6 +28,8 @@ class Responders:
         """Open the sockets on the given addresses of each gateway's namespace, and start to answer."""
         self.ignored_share = 0.0
         """The share of the UDP probes that get no answer."""
+        self.answers_after = 0.0
+        """Seconds after which a UDP probe is answered, as by a distant target."""
         self._unanswered = 0.0
         self._selector = selectors.DefaultSelector()
         self._sockets: list[socket.socket] = []
@@ -54,6 +57,8 @@ class Responders:
                         continue
                     if key.data:
                         request = request[:2] + _DNS_ANSWER_NAME_ERROR + request[4:]
+                    if self.answers_after and not key.data:
+                        time.sleep(self.answers_after)
                     listener.sendto(request, sender)
                 except OSError:
                     # A fault may have removed the route to the sender, on purpose; the probe then gets no answer.
