@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Self
@@ -32,6 +33,8 @@ class Responders:
         """
         self.ignored_share = 0.0
         """The share of the UDP probes that get no answer."""
+        self.answers_after = 0.0
+        """Seconds after which a UDP probe is answered, as by a distant target."""
         self._unanswered = 0.0
         self._sockets: list[socket.socket] = []
         self._stop_reader, self._stop_writer = os.pipe()
@@ -80,6 +83,8 @@ class Responders:
                 request = request[:2] + _DNS_ANSWER_NAME_ERROR + request[4:]
             elif self._ignores():
                 return
+            elif self.answers_after:
+                time.sleep(self.answers_after)
             listener.sendto(request, sender)
         except OSError:
             # A fault may have removed the route to the sender, on purpose; the probe then gets no answer.

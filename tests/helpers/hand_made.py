@@ -90,6 +90,8 @@ class HandMadeHost:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
         self.namespace = Namespace.from_path(f"/proc/{self._process.pid}/ns/net", "hand-made")
+        self.responders: list[Responders] = []
+        """Those behind the gateways."""
         self._endings = contextlib.ExitStack()
         self._endings.callback(self.namespace.close)
 
@@ -133,9 +135,9 @@ class HandMadeHost:
             self.ip(f"-n {gateway} address add {address}/32 dev lo")
         path = f"/proc/{self._process.pid}/root/run/netns/{gateway}"
         with contextlib.closing(Namespace.from_path(path, gateway)) as namespace:
-            responders = Responders([(namespace, [PROBE_TARGET, RESOLVER])])
-            self._endings.callback(responders.close)
-            responders.wait_until_open()
+            self.responders.append(Responders([(namespace, [PROBE_TARGET, RESOLVER])]))
+            self._endings.callback(self.responders[-1].close)
+            self.responders[-1].wait_until_open()
 
     def uplink_on(self, parent: str, name: str, network: str) -> None:
         """Put an uplink as a macvlan child on another uplink, on whose wire the second gateway is too."""

@@ -1,4 +1,4 @@
-"""A person at another terminal of a host, who types lines of ip(8) while a run changes the host."""
+"""A person at another terminal of a host, who types lines while a run changes the host."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from types import TracebackType
 
 from viacheck.host.namespace import Namespace
 
+_SHELL = 'while read -r line; do eval "$line"; done'
+"""A shell that writes no prompt."""
+
 
 class PersonAtTerminal:
     """``ip -batch -`` in a login session of its own. It stays until the end, so that its process can be looked up."""
 
-    def __init__(self, host: Namespace, *options: str) -> None:
-        """Log in; ``options`` of ip(8)."""
+    def __init__(self, host: Namespace, *options: str, shell: bool = False) -> None:
+        """Log in; ``options`` of ip(8), or a ``shell``, which starts a process for each line."""
         self._terminal, theirs = pty.openpty()
-        argv = ["setsid", "--ctty", "--wait", "ip", *options, "-force", "-batch", "-"]
+        argv = [
+            "setsid",
+            "--ctty",
+            "--wait",
+            *(["sh", "-c", _SHELL] if shell else ["ip", *options, "-force", "-batch", "-"]),
+        ]
         self._process = host.call(lambda: subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE))
         os.close(theirs)
 

@@ -71,21 +71,6 @@ def test_a_child_that_keeps_the_channel_open_does_not_keep_the_watchdog_waiting(
         os.close(writer)
 
 
-def test_the_commands_of_a_killed_run_are_undone_when_they_have_ended(host: GuardedHost, folder: Path) -> None:
-    before = host.state()
-    reader, writer = os.pipe()
-    slow = f"subprocess.Popen(['sh', '-c', 'read line; ip link set wl0 down'], stdin={reader})"
-    with guarded_run(host, folder, pause_at=0, before=slow, pass_fds=[reader]) as run:
-        os.close(reader)
-        run.reach(0)
-        run.process.kill()
-        until(lambda: host.state() == before, "the state was restored for the first time", WITHIN)
-        os.close(writer)
-        wait_for_end(run.watchdog, WITHIN, "the watchdog has restored the state again")
-        assert host.state() == before, run.log()
-        assert "removed" in run.log()
-
-
 def test_a_run_that_hangs_past_the_limit_is_undone_and_its_own_end_undone_again(
     host: GuardedHost, folder: Path
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 from tests.helpers.guarded_host import GuardedHost, until
 from tests.helpers.person_at_terminal import PersonAtTerminal
 from viacheck.guard.guard import guard
+from viacheck.guard.process_ancestry import ProcessAncestry
 from viacheck.guard.removals import RUN_MARK
 from viacheck.guard.restore import RestoreResult
+from viacheck.guard.watchdog.fork_events import fork_events
 
 
 @pytest.fixture
@@ -144,6 +148,56 @@ def test_what_a_program_removes_is_restored_and_named(host: GuardedHost, tmp_pat
     assert " removed by " in rule
     assert address.startswith("address: -6 2001:db8:50::9/64 dev wl0")
     assert address.endswith("removed by a process that the kernel does not name")
+
+
+def test_a_process_of_a_person_that_had_ended_is_a_persons(host: GuardedHost, tmp_path: Path) -> None:
+    """The watchdog is stopped until the process is gone, as on a machine with more to do than it can."""
+    before, gone = host.state(), tmp_path / "gone"
+    with fork_events() as events:
+        if events < 0:
+            pytest.skip("the kernel announces no forks here: not its initial namespaces")
+    with PersonAtTerminal(host.namespace, shell=True) as person:
+        with guard(
+            host.namespace, ["wl0"], timeout=60, state_dir=str(tmp_path / "state"), tables=[200], reconfigures=False
+        ) as armed:
+            os.kill(armed.watchdog, signal.SIGSTOP)
+            person.types("ip rule del priority 990")
+            person.types(f"echo >{gone}")
+            until(gone.exists, "the shell has waited for ip")
+            # A hook of the link without a terminal would do the same.
+            environment = {name: value for name, value in os.environ.items() if name != RUN_MARK}
+            argv = ["ip", "rule", "del", "priority", "40000"]
+            assert host.start(argv, start_new_session=True, env=environment).wait() == 0
+            os.kill(armed.watchdog, signal.SIGCONT)
+        assert armed.result is not None
+        assert armed.result.equal, armed.result.difference
+        (named,) = armed.result.foreign
+        assert named.startswith("- rule: priority 990 from 172.17.0.0/16")
+        assert ", removed by a process that had ended (pid " in named
+        assert ", started from sh (pid " in named
+        assert named.endswith("in another login session")
+        (unclear,) = armed.result.unclear
+        assert unclear.startswith("rule: priority 40000 not from all to 10.0.0.0/8")
+        assert "removed by a process that had ended (port " in unclear
+    host.ip("rule add priority 990 from 172.17.0.0/16 lookup main suppress_prefixlength 0")
+    assert host.state() == before
+
+
+def test_an_ended_process_is_of_the_session_of_its_nearest_ancestor_that_runs() -> None:
+    with fork_events() as events:
+        if events < 0:
+            pytest.skip("the kernel announces no forks here: not its initial namespaces")
+        ancestry = ProcessAncestry(os.dup(events))
+
+        def pid_of(*argv: str) -> int:
+            return int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+        child = pid_of("sh", "-c", "true & echo $!; wait")
+        assert ancestry.living_ancestor(child) == os.getpid()
+        child = pid_of("setsid", "--wait", "sh", "-c", "true & echo $!; wait")
+        assert ancestry.living_ancestor(child) is None
+        assert ancestry.living_ancestor(1) is None
+        ancestry.close()
 
 
 def test_a_flap_alone_names_nobody(host: GuardedHost, tmp_path: Path) -> None:

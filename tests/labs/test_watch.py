@@ -30,6 +30,8 @@ from viacheck.model.verdict import Verdict
 
 FLAP = 0.3
 """Seconds."""
+FAR = 0.1
+"""Seconds."""
 PACKETS = 40
 """Packets that the agent sends during the flap."""
 PATIENCE = 120.0
@@ -148,7 +150,12 @@ def by_case(outcome: RunResult, check: str = "WATCH-01") -> dict[str | None, Che
 
 
 def test_a_flap_is_found_with_its_cause_and_no_other(host: HandMadeHost, watcher: Watcher) -> None:
-    """The recorder is started again, its files are rotated and announcements are lost meanwhile."""
+    """The recorder is started again, its files are rotated and announcements are lost meanwhile.
+
+    The target is as far away as one on the Internet: it answers a probe after the probe was seen to leave.
+    """
+    for responders in host.responders:
+        responders.answers_after = FAR
     # Another program takes the record's file away.
     for segment in watcher.state.glob("record-*"):
         segment.unlink()

@@ -6,6 +6,7 @@ A round never waits: it is launched, read now and then, and ends when every prob
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ from viacheck.packets.tokens import TokenSpace
 
 ROUND_TIMEOUT = 3.0
 """Seconds for the probes of a round to be seen: an ARP request is repeated twice, after a second each."""
+ANSWERED_WITHIN = 5.0
+"""Seconds for the answers to a round's UDP probes. To a later one the agent's kernel sends an ICMP error, which is
+counted as a packet of the agent."""
+MOST_ROUNDS_UNANSWERED = 20
+"""Rounds whose sockets stay open for answers: a round each 100 ms with 16 classes must not need a thousand."""
 MOST_PROBES = 50_000
 """Probes of one token space: after so many, the rounds are opened again, so that its memory stays bounded."""
 
@@ -66,6 +72,7 @@ class ProbeRounds:
         self._prober = Prober(agent, tokens)
         self._watch = Watch(host, resolved.watchable, tokens)
         self._round: _Round | None = None
+        self._unanswered: deque[tuple[float, ProbeBatch]] = deque()
         self._sent = 0
 
     @property
@@ -85,6 +92,7 @@ class ProbeRounds:
             OSError: the agent's namespace has no network any more, or with the kernel's errno.
         """
         assert self._round is None
+        self.close_answered()
         period = self._watch()
         try:
             batch = self._prober.launch([_request(each) for each in self._plan.classes], answers=False)
@@ -105,8 +113,9 @@ class ProbeRounds:
         if not seen and time.monotonic() < current.deadline:
             return None
         self._round = None
-        with current.batch:
-            observation = current.period.end()
+        current.batch.close_all_but_udp()
+        self._unanswered.append((time.monotonic() + ANSWERED_WITHIN, current.batch))
+        observation = current.period.end()
         current.log.note(observation.frames)
         refused = next((probe.refused for probe in probes if probe.refused is not None), None)
         sources = self._sources()
@@ -131,10 +140,18 @@ class ProbeRounds:
             present if each.uplink == resolved.uplink else resolved.uplink_addresses(each.uplink)
         )
 
+    def close_answered(self) -> None:
+        """Close the sockets of rounds whose answers are no longer awaited."""
+        now = time.monotonic()
+        while self._unanswered and (self._unanswered[0][0] <= now or len(self._unanswered) > MOST_ROUNDS_UNANSWERED):
+            self._unanswered.popleft()[1].close()
+
     def close(self) -> None:
-        """Close the captures."""
+        """Close the captures and all sockets."""
         if self._round is not None:
             self._round.batch.close()
+        for _until, batch in self._unanswered:
+            batch.close()
         self._watch.close()
 
 

@@ -323,6 +323,8 @@ class Recording:
     def _sample(self) -> None:
         """Read the counters; write at once that packets left elsewhere while every way was right."""
         elsewhere = self._counts.read()
+        if self._rounds is not None:
+            self._rounds.close_answered()
         if self._wrong or not elsewhere:
             self._leak_lines = 0 if not elsewhere else self._leak_lines
             return

@@ -5,8 +5,9 @@ for its first socket, and 0 where the kernel removed the object by itself (with 
 looked up at once, because a command such as ip(8) ends right after its request.
 
 - A process in another login session than the run's is a person's: what it removed is not restored.
-- Everything else may be a reaction to the change (a network manager, a hook), and what it removed is restored. So is
-  what a process removed that had ended before it could be looked up.
+- Everything else may be a reaction to the change (a network manager, a hook), and what it removed is restored.
+- A process that had ended before it could be looked up was in the session of its nearest ancestor that still runs (a
+  shell). Where no ancestor is known, what it removed is restored too.
 - The kernel does not name the process that removed an IPv6 address. It does not announce a removal of a proxy
   neighbour, or of the IPv4 routes that go with their link.
 """
@@ -20,6 +21,7 @@ import struct
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+from viacheck.guard.process_ancestry import ProcessAncestry
 from viacheck.netlink import rtnetlink
 from viacheck.netlink.codec import MalformedMessage, NetlinkSocket
 from viacheck.netlink.route_message import KernelRoute
@@ -50,7 +52,7 @@ class Origin(enum.Enum):
     PERSON = "person"
     """A process in another login session."""
     PROGRAM = "program"
-    """Another process, or one that had ended already: it may have reacted to the change."""
+    """Another process, or one of which no session is known: it may have reacted to the change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,27 +109,30 @@ class Removals:
 class RemovalListener:
     """Listens in the calling thread's network namespace, and looks up each process that removes something."""
 
-    def __init__(self, run: int) -> None:
+    def __init__(self, run: int, ancestry: ProcessAncestry) -> None:
         """Begin to listen.
 
         Args:
             run: the process that makes the change.
+            ancestry: knows who started a process that has ended.
 
         Raises:
             OSError: when the kernel does not have rtnetlink.
         """
-        self._run, self._session = run, _login_session(run)
+        self._run, self._session, self._ancestry = run, _login_session(run), ancestry
         self._received: list[tuple[int, bytes, Remover | None]] = []
         self._lost = False
         self._down: set[int] = set()
         self._socket = NetlinkSocket(socket.NETLINK_ROUTE, timeout=0, groups=_GROUPS)
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor, for poll(2)."""
-        return self._socket.fileno()
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The descriptors that are readable when something was announced, for poll(2)."""
+        return (self._socket.fileno(), *self._ancestry.descriptors)
 
     def read(self) -> None:
         """Receive what was announced so far, without waiting."""
+        self._ancestry.read()
         for datagram in self._socket.waiting():
             if datagram is None:
                 self._lost = True
@@ -160,12 +165,18 @@ class RemovalListener:
             self._lost = True
 
     def _remover(self, port: int) -> Remover:
+        process: int | None = port
         name, session, mark = _command_name(port), _login_session(port), _has_mark(port)
+        text = f"{name} (pid {port})"
+        if name is None or session is None:
+            process = self._ancestry.living_ancestor(port)
+            if process is not None:
+                name, session, mark = _command_name(process), _login_session(process), _has_mark(process)
+            text = f"a process that had ended (pid {port}), started from {name} (pid {process})"
         if name is None or session is None:
             return Remover(Origin.PROGRAM, f"a process that had ended (port {port})")
-        text = f"{name} (pid {port})"
         own = self._session
-        if mark or port == self._run or (own is not None and session.number == own.number):
+        if mark or process == self._run or (own is not None and session.number == own.number):
             return Remover(Origin.RUN, text)
         # A command of the run that has left its session has no terminal, and the run's control group.
         login = "/user.slice/" in session.cgroup and (own is None or session.cgroup != own.cgroup)

@@ -366,6 +366,16 @@ class ProbeBatch:
                 if final:
                     self._unsettled.discard(answer.token)
 
+    def close_all_but_udp(self) -> None:
+        """Close every socket but those of UDP probes.
+
+        To an answer for a closed UDP socket the sender's kernel sends an ICMP error. Of the other protocols it answers
+        what it receives whether a socket is open or not.
+        """
+        for sender in self._senders:
+            if sender.socket.type != socket.SOCK_DGRAM:
+                sender.socket.close()
+
     def close(self) -> None:
         """Close every socket."""
         for probe_socket in (*self._icmp.values(), *(sender.socket for sender in self._senders)):

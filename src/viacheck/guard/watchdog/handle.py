@@ -15,6 +15,7 @@ import viacheck
 from viacheck.guard.restore import RestoreResult
 from viacheck.guard.saved_state import LOG
 from viacheck.guard.watchdog import process
+from viacheck.guard.watchdog.fork_events import fork_events
 
 _ARMING_TIMEOUT = 10.0
 """Seconds in which the watchdog must report that it is armed; it takes a tenth of a second."""
@@ -56,11 +57,11 @@ class Watchdog:
         self._restore_timeout = restore_timeout
         log_path = os.path.join(os.path.dirname(path), LOG)
         self._channel, other = socket.socketpair()
-        with other, _own_pidfd() as run, open(log_path, "ab") as log:
+        with other, _own_pidfd() as run, fork_events() as forks, open(log_path, "ab") as log:
             # The standard library is enough, so neither site-packages nor the caller's folder is searched.
             argv = [sys.executable, "-S", "-P", "-m", process.__name__, path]
-            argv += [str(other.fileno()), str(run), str(timeout)]
-            inherited = [other.fileno(), lock_fd, *([run] if run >= 0 else [])]
+            argv += [str(other.fileno()), str(run), str(forks), str(timeout)]
+            inherited = [other.fileno(), lock_fd, *(descriptor for descriptor in (run, forks) if descriptor >= 0)]
             # The namespace's own thread starts it, so that it runs in that namespace.
             self._process = namespace.call(lambda: _start(argv, inherited, log.fileno()))
         self.pid = self._process.pid

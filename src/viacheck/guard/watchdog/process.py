@@ -5,7 +5,7 @@ holds one end of a socket. It restores the state when the word ``end`` arrives o
 when the run's process ends, or when the time limit passes, whichever comes first. No signal that ends the run, and no
 lost terminal, reaches it.
 
-    python -m viacheck.guard.watchdog.process STATE-FILE CHANNEL-FD RUN-PIDFD SECONDS
+    python -m viacheck.guard.watchdog.process STATE-FILE CHANNEL-FD RUN-PIDFD FORK-EVENTS-FD SECONDS
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import time
 
 from viacheck.atomic_file import write_file
+from viacheck.guard.process_ancestry import ProcessAncestry
 from viacheck.guard.removals import RUN_MARK, RemovalListener
 from viacheck.guard.restore import RestoreResult, finish, restore
 from viacheck.guard.saved_state import MODE, OUTCOME, SavedState, load
@@ -39,10 +40,10 @@ def main(argv: list[str]) -> int:
     """Wait and restore; return 0 when the state equals the saved state, else 1."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    path, seconds = argv[0], float(argv[3])
+    path, seconds = argv[0], float(argv[4])
     channel, run = socket.socket(fileno=int(argv[1])), int(argv[2])
-    saved = load(path)
-    listener = RemovalListener(os.getppid())
+    saved, ancestry = load(path), ProcessAncestry(int(argv[3]))
+    listener = RemovalListener(os.getppid(), ancestry)
     _log(f"armed for {', '.join(saved.interfaces)}, {seconds:g} s")
     channel.sendall(ARMED)
     reason = _wait(channel, run, seconds, listener)
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> int:
     result = _restore(saved, path, reason, listener)
     if reason == RUN_GONE and (_wait_for_commands(mark) or any_before):
         result = _restore(saved, path, "the commands of the run have ended", listener)
+    ancestry.close()
     result = finish(result, path)
     if result.unmarked:
         _log(f"restored, but not marked as restored: {result.unmarked}")
@@ -70,12 +72,14 @@ def _wait(channel: socket.socket, run: int, seconds: float, listener: RemovalLis
     """Wait for the end of the run, at most ``seconds``; return the reason to restore."""
     poll, deadline = select.poll(), time.monotonic() + seconds
     poll.register(channel, select.POLLIN | select.POLLHUP)
-    poll.register(listener, select.POLLIN)
+    for descriptor in listener.descriptors:
+        poll.register(descriptor, select.POLLIN)
     if run >= 0:
         poll.register(run, select.POLLIN)
     while True:
         ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
-        if ready.pop(listener.fileno(), None) is None or ready:
+        announced = [ready.pop(descriptor) for descriptor in listener.descriptors if descriptor in ready]
+        if not announced or ready:
             break
         listener.read()
     if channel.fileno() in ready:
