@@ -32,7 +32,22 @@ def run_pytest(folder: Path, arguments: list[str]) -> int:
     configuration += ["-p", "viacheck.cli.pytest_plugin"]
     if not (IS_CHECKOUT and os.access(ROOT, os.W_OK)):
         configuration += ["-p", "no:cacheprovider"]
+    interrupts = _Interrupts()
     try:
-        return int(pytest.main([*configuration, str(folder), *arguments]))
+        status = pytest.main([*configuration, str(folder), *arguments], plugins=[interrupts])
     finally:
         gc.enable()
+    if status == pytest.ExitCode.INTERRUPTED and interrupts.arrived:
+        # Before the session began: nothing has said it yet.
+        raise KeyboardInterrupt
+    return int(status)
+
+
+class _Interrupts:
+    """Notes an interrupt: pytest's status for it is also that of a run that a plugin stops. pytest calls its hook."""
+
+    arrived = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note it; a person may also refuse to begin."""
+        self.arrived = isinstance(excinfo.value, KeyboardInterrupt)
