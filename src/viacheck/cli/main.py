@@ -33,6 +33,7 @@ from viacheck.cli.command import (
     unknown_arguments,
 )
 from viacheck.cli.dataclass_code import keep_method_code
+from viacheck.cli.streams import discard, open_closed_streams
 from viacheck.guard.pending import pending_restore
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT, add_to_import_path
 from viacheck.model.exit_status import STATUS_BY_SIGNAL, ExitStatus, UsageError
@@ -91,11 +92,14 @@ Exit status: 0 nothing is bad, 1 a check fails or is inconclusive, 4 the command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks or a sub-command; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    open_closed_streams()
     status = _run(arguments)
     if status in STATUS_BY_SIGNAL.values():
         _leave(status)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
     return status
 
 
@@ -116,6 +120,8 @@ def _run(arguments: list[str]) -> int:
     keep_method_code()
     add_to_import_path()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _dispatch(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -123,20 +129,15 @@ def _run(arguments: list[str]) -> int:
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         # The reader of the output has ended, as `head` does.
-        _discard_output()
+        discard(sys.stdout)
         return ExitStatus.FAILED
     except OSError as error:
         if error.errno not in NO_SPACE or error.filename is not None:
             raise
-        _discard_output()
+        discard(sys.stdout)
         print_error("viacheck", f"the output cannot be written: {error.strerror}")
         return ExitStatus.FAILED
     return status
-
-
-def _discard_output() -> None:
-    """Write no more to standard output: Python would complain when it flushes at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ignore_callers_settings() -> None:
@@ -204,6 +205,9 @@ def _run_command(commands: dict[str, str], arguments: list[str]) -> int:
         if unknown:
             raise UsageError(unknown_arguments(unknown, options.parser, prog))
         return int(options.run(options))
+    except SystemExit as end:
+        # After --help and --version: the output is still to be written.
+        return int(end.code or ExitStatus.OK)
     except CommandLineError as error:
         print_error(error.prog, error.text(arguments))
         return ExitStatus.USAGE

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from viacheck.cli.streams import discard
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT
+from viacheck.model.exit_status import ExitStatus
 
 TEST_PLUGINS = ("-p", "no:hypothesispytest", "-p", "no:unraisableexception", "-p", "no:xdist")
 """Plugins that only the harness's own tests use, beside which a run of checks would take longer.
@@ -35,6 +38,12 @@ def run_pytest(folder: Path, arguments: list[str]) -> int:
     interrupts = _Interrupts()
     try:
         status = pytest.main([*configuration, str(folder), *arguments], plugins=[interrupts])
+    except OSError as error:
+        if not isinstance(error.__context__, pytest.UsageError):
+            raise
+        # What is wrong cannot be said, but the exit status says it too.
+        discard(sys.stderr)
+        return ExitStatus.USAGE
     finally:
         gc.enable()
     if status == pytest.ExitCode.INTERRUPTED and interrupts.arrived:
