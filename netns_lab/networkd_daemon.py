@@ -158,7 +158,7 @@ def _start() -> subprocess.Popen[bytes]:
         # A lab has no journal: networkd logs to a file.
         environment = {**present_environment(), "NOTIFY_SOCKET": _NOTIFY, "SYSTEMD_LOG_TARGET": "console"}
         return subprocess.Popen(
-            [_find(PROGRAM)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            [_find(PROGRAM)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
         )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def _start_bus() -> subprocess.Popen[bytes]:
         os.unlink(_BUS_SOCKET)
     bus = subprocess.Popen(
         [BUS_PROGRAM, f"--config-file={_BUS_CONFIG}", "--nofork", "--nopidfile", "--print-address"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0,
     )  # fmt: skip
     assert bus.stdout is not None
     with bus.stdout as address:

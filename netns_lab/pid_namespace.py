@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from viacheck.host import syscalls
 from viacheck.host.namespace import Namespace
-from viacheck.host.pid_sandbox import FIRST_PROCESS, end
+from viacheck.host.pid_sandbox import FIRST_PROCESS, end, namespace_of
 
 
 def contain_processes(host: Namespace) -> Callable[[], None]:
@@ -25,7 +25,8 @@ def contain_processes(host: Namespace) -> Callable[[], None]:
 
     def start() -> subprocess.Popen[bytes]:
         syscalls.unshare(syscalls.CLONE_NEWPID)
-        return subprocess.Popen(FIRST_PROCESS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return subprocess.Popen(FIRST_PROCESS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
 
     first = host.call(start)
-    return lambda: end(first)
+    namespace = namespace_of(first.pid)
+    return lambda: end(first, namespace=namespace)

@@ -144,6 +144,7 @@ class DockerDaemon(SandboxedEngine):
                 stdout=log,
                 stderr=log,
                 env=ENVIRONMENT,
+                process_group=0,
             )
         self._client = self._connect(self._daemon, time.monotonic() + timeout)
 

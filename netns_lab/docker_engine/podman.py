@@ -286,8 +286,9 @@ class PodmanEngine(SandboxedEngine):
 
     def _start(self, *argv: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            self._sandbox.command(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT
-        )
+            self._sandbox.command(*argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=ENVIRONMENT,
+            process_group=0,
+        )  # fmt: skip
 
     def _wait_for(self, process: subprocess.Popen[bytes], path: str, log: str) -> None:
         deadline = time.monotonic() + START_TIMEOUT

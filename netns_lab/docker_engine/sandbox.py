@@ -77,7 +77,12 @@ class EngineSandbox:
         argv += ["sh", str(base or "")]
         self._first: subprocess.Popen[bytes] | None = host.call(
             lambda: subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=ENVIRONMENT,
+                process_group=0,
             )
         )
         self.pid = 0

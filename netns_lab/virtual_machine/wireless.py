@@ -99,7 +99,9 @@ def _run_until_ready(lab: Lab, machine: LabMachine, radio: Radio) -> None:
 
     def start() -> subprocess.Popen[bytes]:
         settings.write_text(text)
-        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+        )
 
     process = machine.namespace.call(start)
     lab.on_close(lambda: _end(process))

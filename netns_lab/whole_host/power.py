@@ -108,7 +108,9 @@ class WholeHost:
         argv = ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--mount={disk}", "sh", "-ec", START, "sh", self._cgroup]
         argv += [FIRST_PROCESS, LAYERS]
         self._process = self.host.call(
-            lambda: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            lambda: subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+            )
         )
         output = read_line(self._process, STARTED_WITHIN)
         if output != READY:

@@ -100,7 +100,8 @@ def preload() -> None:
         status = pytest.main([*arguments, "--collect-only", "--lab", "nat", str(ROOT / "checks")])
     assert status == 0, f"pytest cannot collect the checks: exit status {status}"
     # The report's handler, which has nothing to write.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     # Another folder's conftest.py has the same name.
     del sys.modules["conftest"]
     for library in LIBRARIES:

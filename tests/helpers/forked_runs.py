@@ -158,6 +158,8 @@ _of_workers: list[ServerProcesses] = []
 """Started for the workers of pytest-xdist that are forked from this process, or that this process was forked with."""
 _own: list[ServerProcesses] = []
 """Started by this process for itself."""
+_starting = threading.Lock()
+"""Held while the server is looked up or started."""
 
 
 def start_servers(count: int) -> None:
@@ -165,9 +167,15 @@ def start_servers(count: int) -> None:
     _of_workers.append(ServerProcesses(count))
 
 
-@functools.cache
 def server() -> ForkServer:
     """Return this process' server: that of a forked worker of pytest-xdist, or one that is started at the first use."""
+    # functools.cache calls the function once for each thread that asks before the first answer is there.
+    with _starting:
+        return _server()
+
+
+@functools.cache
+def _server() -> ForkServer:
     if _of_workers:
         worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
         return ForkServer(_of_workers[0].channels[worker])
@@ -180,7 +188,7 @@ def end_servers() -> None:
     in_worker = "PYTEST_XDIST_WORKER" in os.environ
     for processes in _own if in_worker else [*_own, *_of_workers]:
         processes.close()
-    server.cache_clear()
+    _server.cache_clear()
     _own.clear()
     _of_workers.clear()
 

@@ -7,11 +7,17 @@ import pty
 import struct
 import subprocess
 import termios
+import time
 from fcntl import ioctl
 
 
-def at_a_terminal(argv: list[str], prompt: str = "", key: str = "", *, columns: int = 100) -> tuple[int, str]:
-    """Run a command, and type a key once a prompt is written; return its exit status and all that it wrote."""
+def at_a_terminal(
+    argv: list[str], prompt: str = "", key: str = "", *, after: float = 0.0, columns: int = 100
+) -> tuple[int, str]:
+    """Run a command, and type a key once a prompt is written; return its exit status and all that it wrote.
+
+    With ``after`` the key is typed so many seconds after the prompt, and without a prompt after the start.
+    """
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm"}
@@ -21,11 +27,15 @@ def at_a_terminal(argv: list[str], prompt: str = "", key: str = "", *, columns: 
     os.close(theirs)
     written, typed = b"", not key
     try:
-        while text := os.read(ours, 1 << 16):
-            written += text
+        while True:
             if not typed and prompt.encode() in written:
+                time.sleep(after)
                 os.write(ours, key.encode())
                 typed = True
+            text = os.read(ours, 1 << 16)
+            if not text:
+                break
+            written += text
     except OSError:
         # EIO: the last process at the terminal has ended.
         pass

@@ -15,6 +15,7 @@ import pytest
 
 from netns_lab.builder import build
 from netns_lab.lab import Lab
+from netns_lab.pid_namespace import contain_processes
 from netns_lab.scenarios import SCENARIOS
 from tests.helpers.paths import ROOT
 from viacheck.host.namespace import Namespace
@@ -111,3 +112,13 @@ def test_this_process_stays_where_it_is(lab: Lab) -> None:
     with PidSandbox(lab.host.namespace, WRITABLE), contextlib.closing(Namespace.current()) as own:
         assert own.run(["true"]).ok
     assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_a_command_that_nobody_waits_for_does_not_hold_up_the_end_of_a_lab() -> None:
+    with contextlib.closing(Namespace.create("host", lambda: None)) as host:
+        end_processes = contain_processes(host)
+        host.begin(["sleep", "600"])
+        begun = time.monotonic()
+        end_processes()
+        # The kernel waits for it to be reaped: this took 22 s, and ended in an error.
+        assert time.monotonic() - begun < 10

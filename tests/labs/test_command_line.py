@@ -51,15 +51,31 @@ def test_help_is_a_word_too() -> None:
     assert sub_command("help").stdout == sub_command("--help").stdout
 
 
-def test_output_that_cannot_be_written_is_one_line() -> None:
+@pytest.mark.parametrize("arguments", [("site", "schema"), ("--version",), ("site", "--help"), ("--lab", "list")])
+def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*VIACHECK, "site", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        done = subprocess.run([*VIACHECK, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         1,
         "viacheck: the output cannot be written: No space left on device\n",
     )
+
+
+@pytest.mark.parametrize("arguments", ["nosuch", "site check nowhere.toml", "--lab nosuch"])
+def test_an_error_that_cannot_be_written_leaves_its_exit_status(arguments: str) -> None:
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([*VIACHECK, *arguments.split()], stderr=full, check=False).returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "status"),
+    [(">&-", "--version", 0), (">&-", "nosuch", 4), ("<&- >&- 2>&-", "--lab nat -k HOST-02 --report-dir report", 0)],
+)
+def test_streams_may_be_closed(redirection: str, arguments: str, status: int, tmp_path: Path) -> None:
+    command = f"exec {shlex.join(VIACHECK)} {arguments} {redirection}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *CHECKOUT_COMMANDS])

@@ -158,3 +158,22 @@ def test_only_a_python_that_starts_a_run_is_forked() -> None:
     assert PythonRun.of(["nsenter", "--target", "7", "--net", "--mount=/x", *VIACHECK]) == entered
     for other in (["setpriv", *VIACHECK], [sys.executable, "-c", "pass"], ["sh"], [sys.executable, "-m", "pytest"]):
         assert PythonRun.of(other) is None, other
+
+
+def test_threads_that_ask_at_once_share_one_server() -> None:
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from tests.helpers import forked_runs
+barrier = Barrier(4)
+def ask(_number):
+    barrier.wait()
+    return forked_runs.server()
+with ThreadPoolExecutor(4) as pool:
+    assert len({id(server) for server in pool.map(ask, range(4))}) == 1
+assert len(forked_runs._own) == 1
+forked_runs.end_servers()
+"""
+    outside = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("PYTEST_XDIST")}
+    outside["PYTHONPATH"] = str(ROOT)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=outside, check=True, timeout=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import re
 import select
 import signal
@@ -17,18 +18,22 @@ import pytest
 
 from netns_lab.docker_engine.requirements import missing_requirement
 from reports.report_files import read_outcome
-from tests.helpers.front_door import command
+from tests.helpers.front_door import VIACHECK, command
 from tests.helpers.namespaces import holders, pinned
+from tests.helpers.terminal import at_a_terminal
 from viacheck.model.result import RunResult
 
 LABS = "nat,nat-multihomed,policy-routing,policy-routing-networkd"
 ENDS_WITHIN = 120.0
 """Seconds that a busy machine may need to close the labs and to write the report."""
+ANSWERED_WITHIN = 20.0
+"""Seconds after its start until which a run is over that was interrupted in its first two seconds."""
 GONE_WITHIN = 30.0
 """Seconds after which what should be gone is a leftover."""
 MARK = "VIACHECK_TEST_RUN"
 NO_ENGINE = missing_requirement()
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+INTERRUPT_KEY = "\x03"
 WORKERS = pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "two workers"])
 
 
@@ -117,7 +122,7 @@ def nothing_is_left(run: Started, held: set[str]) -> None:
 
 
 @WORKERS
-@pytest.mark.parametrize(("number", "status"), SIGNALS, ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("number", "status"), SIGNALS, ids=["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_run_that_is_cut_short_tells_what_it_knows(
     number: signal.Signals, status: int, workers: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -151,6 +156,35 @@ def test_what_a_terminals_interrupt_key_does(workers: tuple[str, ...], tmp_path:
     assert "Traceback" not in run.said
 
 
+@pytest.mark.parametrize(
+    ("prompt", "after"), [("", 0.2), ("", 0.4), ("collecting", 0), *[(" of ", n / 8) for n in range(8)]]
+)
+def test_the_interrupt_key_is_answered_at_any_moment(prompt: str, after: float, tmp_path: Path) -> None:
+    """A lab with a network manager: the processes that it lives by are at the same terminal."""
+    argv = [*VIACHECK, "--lab", "policy-routing-networkd", "--report-dir", str(tmp_path / "report")]
+    begun = time.monotonic()
+    status, said = at_a_terminal(argv, prompt, INTERRUPT_KEY, after=after)
+    # What the interrupt has left behind was waited for, for 22 s, or for ever.
+    assert time.monotonic() - begun < ANSWERED_WITHIN
+    assert status == 130, said
+    assert "Traceback" not in said
+    assert re.search(r"viacheck: interrupted\r\n|interrupted by SIGINT", said), said
+    assert (tmp_path / "report" / "report.html").exists() == ("report: " in said)
+
+
+def test_a_lost_terminal_leaves_a_report(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    argv = [*VIACHECK, "--lab", "nat,policy-routing", "--report-dir", str(tmp_path / "report")]
+    process = subprocess.Popen(["setsid", "--ctty", "--wait", *argv], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while b" of " not in said:
+        said += os.read(ours, 1 << 16)
+    os.close(ours)
+    assert process.wait(ENDS_WITHIN) == 129
+    assert read_outcome(tmp_path / "report" / "result.json").run.interrupted == "SIGHUP"
+
+
 @WORKERS
 def test_nothing_stays_after_sigkill(workers: tuple[str, ...], tmp_path: Path) -> None:
     run = Started(tmp_path / "report", "-v", "--lab", LABS, *workers)
@@ -160,7 +194,7 @@ def test_nothing_stays_after_sigkill(workers: tuple[str, ...], tmp_path: Path) -
 
 
 @pytest.mark.skipif(NO_ENGINE is not None, reason=str(NO_ENGINE))
-@pytest.mark.parametrize(("number", "status"), [*SIGNALS, (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(("number", "status"), [*SIGNALS[:2], (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_engine_ends_with_its_run(number: signal.Signals, status: int, tmp_path: Path) -> None:
     run = Started(tmp_path / "report", "-v", "--lab", "engine:policy-routing")
     run.wait_for("HOST-02")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-BASE = {"model", "installation", "atomic_file", "collector_pause", "private_folder", "user_file"}
+BASE = {"model", "installation", "atomic_file", "collector_pause", "ending_signals", "private_folder", "user_file"}
 PURE = {"model", "parsers", "analysis", "persistence", "diagnosis"}
 HOST = BASE | PURE | {"netlink", "packets", "host"}
 TARGETS = HOST | {"guard", "disruption", "bundle", "targets"}
@@ -26,6 +26,7 @@ BELOW: dict[str, set[str]] = {
     "installation": set(),
     "atomic_file": {"private_folder", "user_file"},
     "collector_pause": set(),
+    "ending_signals": {"model"},
     "private_folder": set(),
     "user_file": set(),
     "parsers": {"model"},

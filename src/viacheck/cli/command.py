@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from viacheck.cli.streams import discard
 from viacheck.model.exit_status import UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +97,12 @@ def print_error(prog: str, *lines: str) -> None:
     from reports.text import escape_unprintable
 
     sys.stdout.flush()
-    sys.stderr.writelines(f"{prog}: {escape_unprintable(line)}\n" for line in lines)
+    try:
+        sys.stderr.writelines(f"{prog}: {escape_unprintable(line)}\n" for line in lines)
+        sys.stderr.flush()
+    except OSError:
+        # It reaches no reader, but the exit status says it too.
+        discard(sys.stderr)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from reports.text import clip, counted, escape_unprintable, one_line
 from viacheck.atomic_file import write_file
 from viacheck.cli.command import CommandFailed, named_folder
 from viacheck.installation import reports_folder
-from viacheck.model.exit_status import ExitStatus, UsageError
+from viacheck.model.exit_status import STATUS_BY_SIGNAL, ExitStatus, UsageError
 from viacheck.private_folder import FILE_MODE, make_private_folder
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SENTENCE_SHOWN = 100
 PARALLEL, MOST_PARALLEL = 20, 500
 HOST_SECONDS = 300
-STATUS_BY_SIGNAL = {"SIGINT": ExitStatus.INTERRUPTED, "SIGTERM": ExitStatus.TERMINATED}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,15 @@ A sub-command is a module of this package with ``configure(parser)`` and ``run(o
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until main() can say it in one line, Ctrl-C ends the process as it ends any program, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import atexit
+import contextlib
 import errno
 import gc
 import os
@@ -14,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
+from typing import NoReturn
 
 from viacheck import __version__
 from viacheck.cli.command import (
@@ -25,9 +33,10 @@ from viacheck.cli.command import (
     unknown_arguments,
 )
 from viacheck.cli.dataclass_code import keep_method_code
+from viacheck.cli.streams import discard, open_closed_streams
 from viacheck.guard.pending import pending_restore
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT, add_to_import_path
-from viacheck.model.exit_status import ExitStatus, UsageError
+from viacheck.model.exit_status import STATUS_BY_SIGNAL, ExitStatus, UsageError
 
 COMMANDS = {
     "site": "write a draft of site.toml, or print its JSON Schema",
@@ -83,6 +92,26 @@ Exit status: 0 nothing is bad, 1 a check fails or is inconclusive, 4 the command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks or a sub-command; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_closed_streams()
+    status = _run(arguments)
+    if status in STATUS_BY_SIGNAL.values():
+        _leave(status)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+    return status
+
+
+def _leave(status: int) -> NoReturn:
+    """End at once: an interrupt leaves threads behind that Python would wait for, a lab's among them, at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
+
+
+def _run(arguments: list[str]) -> int:
     gc.set_threshold(COLLECT_AFTER)
     # At its exit Python would search everything for cyclic garbage, and free object by object what it finds: 0.6 s of
     # CPU time with a large host's routes. The kernel takes the memory back in any case.
@@ -91,26 +120,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_method_code()
     add_to_import_path()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _dispatch(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
+        print_error("viacheck", "interrupted")
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         # The reader of the output has ended, as `head` does.
-        _discard_output()
+        discard(sys.stdout)
         return ExitStatus.FAILED
     except OSError as error:
         if error.errno not in NO_SPACE or error.filename is not None:
             raise
-        _discard_output()
+        discard(sys.stdout)
         print_error("viacheck", f"the output cannot be written: {error.strerror}")
         return ExitStatus.FAILED
     return status
-
-
-def _discard_output() -> None:
-    """Write no more to standard output: Python would complain when it flushes at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ignore_callers_settings() -> None:
@@ -178,6 +205,9 @@ def _run_command(commands: dict[str, str], arguments: list[str]) -> int:
         if unknown:
             raise UsageError(unknown_arguments(unknown, options.parser, prog))
         return int(options.run(options))
+    except SystemExit as end:
+        # After --help and --version: the output is still to be written.
+        return int(end.code or ExitStatus.OK)
     except CommandLineError as error:
         print_error(error.prog, error.text(arguments))
         return ExitStatus.USAGE

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from viacheck.cli.streams import discard
 from viacheck.installation import CHECKS, IS_CHECKOUT, ROOT
+from viacheck.model.exit_status import ExitStatus
 
 TEST_PLUGINS = ("-p", "no:hypothesispytest", "-p", "no:unraisableexception", "-p", "no:xdist")
 """Plugins that only the harness's own tests use, beside which a run of checks would take longer.
@@ -32,7 +35,28 @@ def run_pytest(folder: Path, arguments: list[str]) -> int:
     configuration += ["-p", "viacheck.cli.pytest_plugin"]
     if not (IS_CHECKOUT and os.access(ROOT, os.W_OK)):
         configuration += ["-p", "no:cacheprovider"]
+    interrupts = _Interrupts()
     try:
-        return int(pytest.main([*configuration, str(folder), *arguments]))
+        status = pytest.main([*configuration, str(folder), *arguments], plugins=[interrupts])
+    except OSError as error:
+        if not isinstance(error.__context__, pytest.UsageError):
+            raise
+        # What is wrong cannot be said, but the exit status says it too.
+        discard(sys.stderr)
+        return ExitStatus.USAGE
     finally:
         gc.enable()
+    if status == pytest.ExitCode.INTERRUPTED and interrupts.arrived:
+        # Before the session began: nothing has said it yet.
+        raise KeyboardInterrupt
+    return int(status)
+
+
+class _Interrupts:
+    """Notes an interrupt: pytest's status for it is also that of a run that a plugin stops. pytest calls its hook."""
+
+    arrived = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note it; a person may also refuse to begin."""
+        self.arrived = isinstance(excinfo.value, KeyboardInterrupt)

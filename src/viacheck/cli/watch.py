@@ -20,6 +20,7 @@ from reports.text import escape_unprintable
 from viacheck import __version__
 from viacheck.bundle.manifest import DEFAULT, MODES
 from viacheck.cli.command import CommandFailed, named_folder, opened
+from viacheck.ending_signals import ending_signals
 from viacheck.host.link_monitors import FLIGHT_RECORDER
 from viacheck.model.exit_status import ExitStatus, UsageError
 from viacheck.model.intent_values import seconds
@@ -40,7 +41,6 @@ DISK, MOST_DISK = 32, 4096
 INTERVAL, LONGEST_INTERVAL = 60.0, "1h"
 TIME, LONGEST_TIME = 24 * 3600.0, "400d"
 SHORTEST = "100ms"
-ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -261,17 +261,8 @@ def _announce(spec: TargetSpec, target: NamespaceTarget, start: FlightStart, fol
         _say(f"a shell on the lab's host: nsenter --net={target.host.path}")
 
 
-@contextlib.contextmanager
-def _ended_by_signals(recording: Recording) -> Iterator[None]:
-    def end(number: int, _frame: object) -> None:
-        recording.end(signal.Signals(number).name)
-
-    previous = {number: signal.signal(number, end) for number in ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _ended_by_signals(recording: Recording) -> contextlib.AbstractContextManager[None]:
+    return ending_signals(lambda number, _frame: recording.end(signal.Signals(number).name))
 
 
 def _say(line: str) -> None:

@@ -19,6 +19,7 @@ from reports.fleet_report import HOST_VERDICTS, HOSTS, HostSummary, summaries
 from reports.report_files import RESULT, ResultUnreadable, read_outcome, write_outcome
 from reports.text import counted
 from viacheck import __version__
+from viacheck.ending_signals import ending_signals
 from viacheck.fleet.inventory import FleetHost
 from viacheck.fleet.remote_host import HostNotJudged, HostNotReached, SSHConnections
 from viacheck.fleet.site_files import HostSite
@@ -186,19 +187,15 @@ def _rename(outcome: RunResult, host: FleetHost) -> None:
 
 @contextlib.contextmanager
 def _signals_stop(connections: SSHConnections) -> Iterator[list[str]]:
-    """Let SIGINT and SIGTERM end the connections for the time of a block; yield the names of those that came."""
+    """Let signals that end a run end the connections for the time of a block; yield the names of those that came."""
     received: list[str] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
         received.append(signal.Signals(number).name)
         connections.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with ending_signals(stop):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _now() -> str:

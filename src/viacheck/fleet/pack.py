@@ -89,7 +89,12 @@ def build(platforms: Iterable[Platform], wheelhouse: Path | None = None) -> byte
         folders = [Path(folder, str(platform)) for platform in wanted]
         # pip waits for the index most of the time.
         with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-            list(pool.map(_download, wanted, folders, repeat(wheelhouse)))
+            try:
+                list(pool.map(_download, wanted, folders, repeat(wheelhouse)))
+            except BaseException:
+                # An interrupt has ended those that are running; the others need not begin.
+                pool.shutdown(cancel_futures=True)
+                raise
         for wheel in (wheel for wheels in folders for wheel in sorted(wheels.glob("*.whl"))):
             _add(entries, _wheel_files(wheel), wheel.name)
     digest = hashlib.sha256()

@@ -21,12 +21,15 @@ from viacheck.host.namespace import Namespace
 
 STARTED_WITHIN = 20.0
 ENDED_WITHIN, KILLED_WITHIN = 2.0, 20.0
+OTHERS_REAP_WITHIN = 0.5
+"""Seconds in which a thread that waits for an ended process has reaped it."""
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """The search path for programs there: the system's own folders, without those that a user puts before them."""
 _READY = b"ready\n"
 FIRST_PROCESS = ("sh", "-c", "echo ready; cat >/dev/null; exit 0")
 """A command that ends with its standard input. The shell waits for cat, and so for every orphan: a daemon that ended
-does not stay as a zombie that looks alive."""
+does not stay as a zombie that looks alive. It is started in a process group of its own, as is every process that a lab
+lives by: Ctrl-C at a terminal reaches the whole group, and the lab would be gone before the run that closes it."""
 
 
 class PidSandboxFailed(Exception):
@@ -63,7 +66,12 @@ class PidSandbox:
         try:
             self._first = self._host.call(
                 lambda: subprocess.Popen(
-                    argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
+                    argv,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    cwd="/",
+                    process_group=0,
                 )
             )
         except OSError as error:
@@ -122,12 +130,33 @@ def child_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
 
 
-def end(first: subprocess.Popen[bytes], timeout: float = KILLED_WITHIN) -> None:
+def namespace_of(pid: int | str) -> str | None:
+    """Return the name of a process's process namespace, also of a zombie; None when the process is gone."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return None
+
+
+def _reap(namespace: str) -> None:
+    """Reap this process's own children that ended in a process namespace."""
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            for pid in (task / "children").read_text().split():
+                if namespace_of(pid) == namespace:
+                    os.waitpid(int(pid), os.WNOHANG)
+
+
+def end(first: subprocess.Popen[bytes], timeout: float = KILLED_WITHIN, *, namespace: str | None = None) -> None:
     """End a process namespace. Its first process ends only after the kernel has ended all others in it.
+
+    The kernel waits until each of them was reaped (pid_namespaces(7)), and an interrupt may have ended the thread that
+    waited for a command.
 
     Args:
         first: the parent of the first process, which ends with its standard input.
         timeout: seconds that the end may take after the parent is killed.
+        namespace: the namespace, where it has children of this process, which are then reaped.
 
     Raises:
         subprocess.TimeoutExpired: when the end takes longer.
@@ -137,6 +166,11 @@ def end(first: subprocess.Popen[bytes], timeout: float = KILLED_WITHIN) -> None:
     with contextlib.suppress(BrokenPipeError):
         first.stdin.close()
     try:
+        if namespace is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                first.wait(OTHERS_REAP_WITHIN)
+            if first.poll() is None:
+                _reap(namespace)
         first.wait(ENDED_WITHIN)
     except subprocess.TimeoutExpired:
         first.kill()

@@ -14,10 +14,18 @@ class ExitStatus(IntEnum):
     """A check fails or is inconclusive, two states differ, or the command could not do its work."""
     USAGE = 4
     """The command line, the site file or another input is wrong."""
+    HUNG_UP = 129
+    """Ended by SIGHUP, as when the terminal is gone."""
     INTERRUPTED = 130
     """Ended by SIGINT."""
     TERMINATED = 143
     """Ended by SIGTERM."""
+
+
+STATUS_BY_SIGNAL = {
+    "SIGHUP": ExitStatus.HUNG_UP, "SIGINT": ExitStatus.INTERRUPTED, "SIGTERM": ExitStatus.TERMINATED,
+}  # fmt: skip
+"""The signals that end a run with its report, and how it ends then."""
 
 
 class UsageError(Exception):
