@@ -120,13 +120,16 @@ def test_a_mistake_about_a_hostile_name_steers_no_terminal(name: str, tmp_path: 
         (("--local", "--site", "x", "--events", "link-flap"), "--events goes with --allow-disruptive"),
         (("--local", "--site", "x", "--survives", "none"), "--survives goes with --allow-disruptive on this host, or"),
         (("--yes",), "--yes goes with --allow-disruptive"),
+        (("--lab", "nat", "--flap-management"), "--flap-management goes with --allow-disruptive"),
+        (("--lab", "nat", "--allow-disruptive"), "--allow-disruptive goes with --local: it interrupts this"),
         (("--local", "--site", "x", "--reboot"), "--reboot goes with --local --twin"),
         (("--twin", "x", "--reboot"), "--reboot goes with --local --twin"),
     ],
     ids=[
         "lab", "fault", "fault of another lab", "flavour", "no lab", "escape", "local and lab", "local without site",
         "site without local", "blank without site", "events without consent", "demand without consent",
-        "yes without consent", "reboot without twin", "reboot of a bundle",
+        "yes without consent", "flap without consent",
+        "consent without local", "reboot without twin", "reboot of a bundle",
     ],
 )  # fmt: skip
 def test_a_selection_that_names_nothing(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:

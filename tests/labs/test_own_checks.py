@@ -76,3 +76,11 @@ def test_a_missing_folder_is_one_line(folder: Path) -> None:
     done = sub_command("--lab", "nat", "nowhere/", cwd=folder)
     assert done.returncode == 4
     assert done.stderr.strip() == "ERROR: file or directory not found: nowhere/"
+
+
+def test_a_file_that_cannot_be_imported_is_a_wrong_input_and_no_interrupt(folder: Path) -> None:
+    (folder / "mychecks" / "test_broken.py").write_text("import no_such_module\n")
+    done = sub_command("--lab", "nat", "mychecks", "--report-dir", "report", cwd=folder)
+    assert done.returncode == 4
+    assert "No module named 'no_such_module'" in done.stdout
+    assert "SIGINT" not in done.stdout

@@ -167,8 +167,9 @@ def test_dhcp_servers_have_ten_seconds_unless_the_site_says_otherwise() -> None:
          "allowed: ifupdown, networkd, networkmanager, netplan, none"),
         ("table = 200", 'table = 200\nsurvives = "reboot"', "egress.survives: found 'reboot'; allowed: a list of: "
          f"{EVENTS}"),
-        ("table = 200", 'table = 200\nsurvives = ["link-flap", "flap"]', "egress.survives[2]: found 'flap'; allowed: "
-         f"{EVENTS}"),
+        ("table = 200", 'table = 200\nsurvives = ["link-flap", "flap"]', "egress.survives[2]: found 'flap', did you "
+         f"mean 'link-flap'?; allowed: {EVENTS}"),
+        ("table = 200", 'table = 200\nsurvives = ["dns"]', f"egress.survives[1]: found 'dns'; allowed: {EVENTS}"),
         ("table = 200", 'table = 200\nrecover_within = "5"', "egress.recover_within: found '5'; "
          "a duration is a number with its unit: '500ms', '5s', '2m'"),
         ("table = 200", 'table = 200\nrecover_within = "0s"', "egress.recover_within: found '0s'; "

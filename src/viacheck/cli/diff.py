@@ -18,8 +18,8 @@ from viacheck.private_folder import FILE_MODE
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Define the options."""
-    parser.add_argument("before", type=Path, help="a result.json or a bundle")
-    parser.add_argument("after", type=Path, help="a later result.json or bundle")
+    parser.add_argument("before", type=Path, metavar="BEFORE", help="a result.json or a bundle")
+    parser.add_argument("after", type=Path, metavar="AFTER", help="a later result.json or bundle")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page as well")
 
 

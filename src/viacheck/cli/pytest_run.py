@@ -58,5 +58,6 @@ class _Interrupts:
     arrived = False
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Note it; a person may also refuse to begin."""
-        self.arrived = isinstance(excinfo.value, KeyboardInterrupt)
+        """Note it; a person may also refuse to begin, and pytest stops by an interrupt where a file has an error."""
+        stopped = isinstance(excinfo.value, pytest.Session.Interrupted)
+        self.arrived = isinstance(excinfo.value, KeyboardInterrupt) and not stopped

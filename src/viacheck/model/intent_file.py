@@ -165,7 +165,10 @@ def _mistake(error: dict[str, Any]) -> str:
     value = "missing" if error["type"] == "missing" else f"found {shown(error['input'])}"
     if error["type"] == "value_error":
         return f"{_dotted(path)}: {value}; {error['ctx']['error']}"
-    return f"{_dotted(path)}: {value}; allowed: {_allowed(_type_at(path, mode))}"
+    allowed = _type_at(path, mode)
+    words = [word for word in typing.get_args(_bare(allowed)) if isinstance(word, str)]
+    near = difflib.get_close_matches(str(error.get("input")), words, n=1)
+    return f"{_dotted(path)}: {value}{f', did you mean {near[0]!r}?' if near else ''}; allowed: {_allowed(allowed)}"
 
 
 def _places(key: str) -> list[str]:
