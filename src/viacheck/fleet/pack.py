@@ -183,7 +183,9 @@ def _download(platform: Platform, folder: Path, wheelhouse: Path | None) -> None
     done = subprocess.run([*argv, *_requirements()], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise PackFailed(f"pip found no wheels for {platform}: {errors[-1] if errors else 'it says nothing'}")
+        hint = "; the folder must hold the versions that run here" if wheelhouse is not None else ""
+        # The first line names the package, the last one a page about pip.
+        raise PackFailed(f"pip found no wheels for {platform}: {errors[0] if errors else 'it says nothing'}{hint}")
 
 
 def _requirements() -> list[str]:
