@@ -302,13 +302,24 @@ def test_it_installs_again_only_when_the_requirements_or_python_change(ready: Ch
     assert moved.run().stderr.startswith(SETTING_UP)
 
 
-def test_an_interrupted_set_up_is_repeated_from_the_start(fresh: Checkout) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+        (signal.SIGINT, 130, "viacheck: interrupted; the next start sets .venv up\n"),
+    ],
+    ids=["SIGKILL", "SIGINT"],
+)
+def test_an_interrupted_set_up_is_repeated_from_the_start(
+    fresh: Checkout, number: signal.Signals, status: int, said: str
+) -> None:
     lock = fresh.root / ".venv" / "viacheck.lock"
     process = fresh.start()
     while process.poll() is None and not (lock.exists() and lock.stat().st_size):
         os.sched_yield()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    os.killpg(process.pid, number)
+    assert process.communicate()[1] == SETTING_UP + said
+    assert process.returncode == status
     half_done = fresh.root / ".venv" / "half-done"
     half_done.touch()
     done = fresh.run()

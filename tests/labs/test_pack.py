@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -195,3 +198,20 @@ def test_what_cannot_be_packed_is_one_line(arguments: tuple[str, ...], status: i
     assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stderr
     assert text in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("there", [".unpacking-*", "*/pyvenv.cfg"], ids=["while it unpacks", "while it compiles"])
+def test_the_interrupt_key_ends_a_first_start(packed: Path, tmp_path: Path, there: str) -> None:
+    """The pool of compileall waited for ever for its workers, which the key reaches as well."""
+    ours, theirs = pty.openpty()
+    argv = ["setsid", "--ctty", "env", f"XDG_CACHE_HOME={tmp_path}", "/bin/sh", str(packed), "--version"]
+    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    while process.poll() is None and not list((tmp_path / "viacheck").glob(there)):
+        time.sleep(0.01)
+    os.write(ours, b"\x03")
+    assert process.wait(60) in (130, -signal.SIGINT)
+    said = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert said in ("^C", "^Cviacheck: interrupted\r\n")
+    assert not list((tmp_path / "viacheck").glob(".unpacking-*"))

@@ -6,7 +6,14 @@ complete: a start that is interrupted leaves nothing that a later one would run.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C ends the process without a traceback; while files are unpacked, main() removes them first.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import compileall
+import contextlib
 import errno
 import os
 import platform
@@ -15,8 +22,9 @@ import stat
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 
-USAGE_STATUS = 4
+USAGE_STATUS, INTERRUPTED_STATUS = 4, 130
 PACKAGES = "packages/"
 PLATFORMS = "platforms.txt"
 """Names of the archive: the folder of the libraries, and the list of what they are for (``3.11-x86_64``)."""
@@ -36,7 +44,8 @@ def main(archive: str, cache: str, digest: str) -> None:
             _check_platform(packed.read(PLATFORMS).decode().split())
             os.makedirs(cache, mode=0o700, exist_ok=True)
             if not _is_own_folder(target):
-                _unpack(packed, cache, target)
+                with _interrupts():
+                    _unpack(packed, cache, target)
         _link_python(target)
     except OSError as error:
         _fail(f"{error.filename or cache}: {error.strerror}; XDG_CACHE_HOME names another folder")
@@ -114,5 +123,24 @@ def _fail(message: str) -> None:
     sys.exit(USAGE_STATUS)
 
 
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Have Ctrl-C raise KeyboardInterrupt for the time of a block, unless the caller has it ignored.
+
+    Beyond the block it ends the process: the pool of compileall would wait for workers that have got it too.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 if __name__ == "__main__":
-    main(*sys.argv)
+    try:
+        main(*sys.argv)
+    except KeyboardInterrupt:
+        sys.stderr.write("viacheck: interrupted\n")
+        sys.exit(INTERRUPTED_STATUS)
