@@ -203,7 +203,7 @@ INPUTS: dict[str, tuple[Any, str]] = {
         ),
         "",
     ),
-    "crontabs": (lambda: files_of(*((f"/etc/cron.d/a{n}", f"@reboot root {RULE[3:]}" * 1_000) for n in range(15))), ""),
+    "crontabs": (lambda: files_of(*((f"/etc/cron.d/a{n}", f"@reboot root {RULE[3:]}" * 1_000) for n in range(8))), ""),
     "rules for ports": (rules_for_ports, ""),
     "300,000 neighbours": (many_neighbours, "the host has 300000 neighbours; the limit is 50000"),
     "100,000 resolvers": (many_resolvers, "the snapshot has 100000 resolvers; the limit is 256"),

@@ -37,9 +37,9 @@ MOST_READ = 1000
 """How many files are read, a file that is sourced twice counting twice: each level of depth can multiply them."""
 MOST_SOURCED = 1 << 19
 """How many characters of sourced files are read, those of a file that is sourced twice counting twice."""
-MOST_INHERITED = 32
+MOST_INHERITED = 12
 """From how many stanzas a stanza may inherit."""
-MOST_CALLED = 513
+MOST_CALLED = 257
 """From which call on a script that hooks run is not read any more."""
 MOST_PATTERNS = 256
 """How many patterns ``auto`` and ``allow-`` lines may name."""
