@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,13 +48,17 @@ def disjoint(selectors: Iterable[Selector]) -> Iterator[Selector]:
     for selector in selectors:
         by_protocol.setdefault(selector.protocol, set()).add(selector)
     for protocol, given in by_protocol.items():
-        ranges = [selector.ports for selector in given if selector.ports]
+        begin_less_end = Counter[int]()
+        for ports in (selector.ports for selector in given if selector.ports):
+            begin_less_end[ports.start] += 1
+            begin_less_end[ports.stop] -= 1
         if any(selector == Selector(protocol=protocol) for selector in given):
             yield Selector(protocol=protocol)
         yield from (selector for selector in given if selector.icmp_type is not None)
-        borders = sorted({border for ports in ranges for border in (ports.start, ports.stop)})
-        for first, stop in pairwise(borders):
-            if any(first in ports for ports in ranges):
+        ranges_here = 0
+        for first, stop in pairwise(sorted(begin_less_end)):
+            ranges_here += begin_less_end[first]
+            if ranges_here:
                 yield port_selector(protocol, first, stop - 1)
 
 
@@ -65,10 +71,17 @@ def port_of(selector: Selector, selectors: Iterable[Selector]) -> int | None:
     """Return the destination port that stands for one of some selectors; None for a protocol without ports."""
     if selector.protocol not in WITH_PORTS or selector.dport is not None:
         return selector.dport
-    named = [other.ports for other in selectors if other.protocol == selector.protocol]
-    candidates = (UNNAMED_PORT, *(ports[-1] + 1 for ports in named if ports), 1)
-    free = (port for port in candidates if port <= LAST_PORT and not any(port in ports for ports in named))
-    return next(free, UNNAMED_PORT)
+    # No two of them share a port.
+    named = [other.ports for other in selectors if other.protocol == selector.protocol and other.ports]
+    named.sort(key=lambda ports: ports.start)
+    beginnings = [ports.start for ports in named]
+
+    def is_free(port: int) -> bool:
+        before = bisect_right(beginnings, port)
+        return port <= LAST_PORT and not (before and port in named[before - 1])
+
+    candidates = (UNNAMED_PORT, *(ports.stop for ports in named), 1)
+    return next(filter(is_free, candidates), UNNAMED_PORT)
 
 
 def icmp_type_of(selector: Selector, selectors: Iterable[Selector]) -> int | None:

@@ -41,7 +41,11 @@ EVERYTHING = IPv4Network("0.0.0.0/0")
 PREFIXES_OF_ONE_END = 16
 """Prefixes that are traced of those routes of one table that lead the same way: all of them end alike."""
 MOST_PREFIXES, MOST_SELECTORS = 256, 48
-"""Prefixes and selectors that are traced: a host with more of them is judged by the widest, and the rest is counted."""
+MOST_CLASSES, LEAST_PREFIXES = 1536, 32
+"""Prefixes and selectors that are traced: a host with more of them is judged by the widest, and the rest is counted.
+
+Each class costs 2 ms of CPU time where the host has 3,000 rules, so many selectors leave fewer prefixes.
+"""
 CLASSES_NAMED = 4
 LOCAL_TYPES = frozenset({"local", "broadcast", "multicast", "anycast"})
 MAX_ADDRESS = 0xFFFFFFFF
@@ -136,10 +140,16 @@ class ClassPartition:
     def left_out(self) -> str | None:
         """What a very large host has too much of to be traced; None when every class is traced."""
         prefixes, selectors = len(self._all_prefixes), len(self._all_selectors)
-        if prefixes <= MOST_PREFIXES and selectors <= MOST_SELECTORS:
+        if prefixes <= self._most_prefixes and selectors <= MOST_SELECTORS:
             return None
-        traced = f"{min(prefixes, MOST_PREFIXES)} and {min(selectors, MOST_SELECTORS)} are traced"
+        traced = f"{min(prefixes, self._most_prefixes)} and {min(selectors, MOST_SELECTORS)} are traced"
         return f"of {prefixes} prefixes and {selectors} selectors the widest {traced}"
+
+    @property
+    def _most_prefixes(self) -> int:
+        """How many prefixes are traced, with each of the selectors."""
+        selectors = max(min(len(self._all_selectors), MOST_SELECTORS), 1)
+        return min(MOST_PREFIXES, max(LEAST_PREFIXES, MOST_CLASSES // selectors))
 
     @cached_property
     def classes(self) -> tuple[TrafficClass, ...]:
@@ -227,18 +237,16 @@ class ClassPartition:
     def _classes(self) -> Iterator[TrafficClass]:
         prefixes = map(str, (*self._all_prefixes, *NEVER_SENT))
         space = PrefixSpace(prefixes, self._route_groups)
-        selectors = self._all_selectors[:MOST_SELECTORS]
-        for prefix in self._all_prefixes[:MOST_PREFIXES]:
+        every = self._all_selectors
+        selectors = [
+            (selector, port_of(selector, every), icmp_type_of(selector, every)) for selector in every[:MOST_SELECTORS]
+        ]
+        for prefix in self._all_prefixes[: self._most_prefixes]:
             address = space.representative(prefix)
             if address is None or any(address in never for never in NEVER_SENT):
                 continue
-            for selector in selectors:
-                traffic = Traffic(
-                    destination=str(address),
-                    protocol=selector.protocol,
-                    dport=port_of(selector, self._all_selectors),
-                    icmp_type=icmp_type_of(selector, self._all_selectors),
-                )
+            for selector, port, icmp_type in selectors:
+                traffic = Traffic(destination=str(address), protocol=selector.protocol, dport=port, icmp_type=icmp_type)
                 path = self.tracer.trace(traffic)
                 exception = self._exception(address, selector)
                 intended = self.resolved.uplink if exception is None else exception.uplink

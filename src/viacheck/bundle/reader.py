@@ -21,6 +21,7 @@ from viacheck.bundle.manifest import (
     LARGEST_FILE,
     LARGEST_FILES,
     MANIFEST,
+    MOST_RESOLVERS,
     RESULT,
     SCHEMA,
     SITE,
@@ -196,6 +197,8 @@ def _state(
     for place, state in (("host", snapshot.host), ("agent", snapshot.agent)):
         if state is not None and (excess := beyond_limits(state)) is not None:
             raise _Refused(f"the {place} has {excess}")
+    if (resolvers := len(snapshot.resolvers or ()) + len(snapshot.host_resolvers or ())) > MOST_RESOLVERS:
+        raise _Refused(f"the snapshot has {resolvers} resolvers; the limit is {MOST_RESOLVERS}")
     snapshot = replace(snapshot, files=tuple(_limited(snapshot.files)))
     for mistake in _mistakes(snapshot):
         raise _Refused(f"{member}: {mistake}")

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.routing.identity import SameTuple
 from viacheck.diagnosis.cause import Cause
 from viacheck.diagnosis.remedy import remedy_of
 from viacheck.model.check_evidence import FileEvidence, StateEvidence
 from viacheck.model.config_entry import WrittenRoute, WrittenRule
 from viacheck.model.measurements import Measurements, ReplayResult
-from viacheck.persistence import boot_files, crontabs
-from viacheck.persistence.assess import Persistence, assess_persistence, must_persist, table_names
+from viacheck.persistence import crontabs
+from viacheck.persistence.assess import Persistence, assess_persistence, boot_files_of, must_persist
 from viacheck.persistence.config_writer import PRIVATE, Recipe, config_change, recipe_for
 from viacheck.persistence.file_edit import Edit, in_diffs, new_file, replace_line
 from viacheck.persistence.finding import Finding
@@ -93,7 +94,7 @@ def _shadowing(resolved: ResolvedIntent, persistence: Persistence, recipe: Recip
     """Return the lines whose rules the kernel would put before the rules that the remedy writes."""
     if not recipe.with_rule:
         return []
-    boot = boot_files.read(resolved.snapshot.files, table_names(resolved.snapshot)).entries
+    boot = boot_files_of(SameTuple(resolved.snapshot.files)).entries
     entries = [entry for config in persistence.configs.values() for entry in config.rules]
     return list(unordered_rules(resolved, [*entries, *boot["boot"], *boot["interface"]], recipe.rules))
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TypeVar, get_args
 
 from viacheck.analysis.agent_rules import selects_agent
 from viacheck.analysis.resolved_intent import ResolvedIntent
+from viacheck.analysis.routing.identity import SameTuple
 from viacheck.analysis.table_names import number_of
 from viacheck.model.config_entry import ParseProblem, Place, TableNumberOf, WrittenRoute, WrittenRule
 from viacheck.model.intent import Intent
+from viacheck.model.namespace_state import Link
 from viacheck.model.policy_rule import rule_text
-from viacheck.model.snapshot import Snapshot
+from viacheck.model.snapshot import HostFile, Snapshot
 from viacheck.parsers.rt_tables import registered
 from viacheck.persistence import boot_files, ifupdown, manager_answers, netplan, networkd, networkmanager
 from viacheck.persistence.manager_config import OWN_NAMES, PREDEFINED_TABLES, ManagedLink, Manager, ManagerConfig
@@ -87,7 +90,12 @@ def must_persist(intent: Intent) -> bool:
 
 def table_names(snapshot: Snapshot) -> TableNumberOf:
     """Return the function by which iproute2 on this host turns a table's name into its number."""
-    known = registered(snapshot.files)
+    return names_in(snapshot.files)
+
+
+def names_in(files: Sequence[HostFile]) -> TableNumberOf:
+    """Return the function by which iproute2 turns a table's name into its number on a host with these files."""
+    known = registered(files)
 
     def number(table: str) -> int | None:
         if table.isdecimal() or table.startswith("0x"):
@@ -103,13 +111,25 @@ def table_names(snapshot: Snapshot) -> TableNumberOf:
 
 def read_all(snapshot: Snapshot) -> dict[Manager, ManagerConfig]:
     """Read the files of every manager."""
-    files, links, names = snapshot.files, snapshot.host.links, table_names(snapshot)
+    return dict(_read_all(SameTuple(snapshot.files), SameTuple(snapshot.host.links)))
+
+
+@lru_cache(maxsize=2)
+def _read_all(of_host: SameTuple[HostFile], of_links: SameTuple[Link]) -> dict[Manager, ManagerConfig]:
+    """Read the files of every manager, once for all checks and causes."""
+    files, links, names = of_host.entries, of_links.entries, names_in(of_host.entries)
     return {
         "ifupdown": ifupdown.read(files, names),
         "networkd": networkd.read(files, links),
         "networkmanager": networkmanager.read(files, links, names),
         "netplan": netplan.read(files, links),
     }
+
+
+@lru_cache(maxsize=2)
+def boot_files_of(files: SameTuple[HostFile], managers_unit: str | None = None) -> boot_files.BootFiles:
+    """Read what other files than the managers' set at boot; see :func:`viacheck.persistence.boot_files.read`."""
+    return boot_files.read(files.entries, names_in(files.entries), managers_unit)
 
 
 def networkd_links(snapshot: Snapshot) -> tuple[str, ...]:
@@ -145,14 +165,18 @@ def manager_of(configs: Mapping[Manager, ManagerConfig], uplink: str) -> Manager
     return next(iter((*active, *by_files)), None)
 
 
+@lru_cache(maxsize=2)
 def assess_persistence(resolved: ResolvedIntent) -> Persistence:
-    """Assess which rules and routes of the intent the host's files set again. The intent must have policy routing."""
+    """Assess which rules and routes of the intent the host's files set again, once for all checks and causes.
+
+    The intent must have policy routing.
+    """
     uplink, wanted = resolved.uplink, resolved.intent.egress.persist
     files = read_all(resolved.snapshot)
     configs, differences = manager_answers.prefer_manager_answers(files, resolved.snapshot, uplink)
     manager: Manager | None = manager_of(configs, uplink) if wanted is None or wanted == "none" else wanted
     unit_of_manager = UNITS[manager][0] if manager in UNITS else None
-    boot = boot_files.read(resolved.snapshot.files, table_names(resolved.snapshot), unit_of_manager)
+    boot = boot_files_of(SameTuple(resolved.snapshot.files), unit_of_manager)
     if manager is None and wanted is None:
         kept_rule, kept_route = _kept_elsewhere(resolved, boot, rules=True, routes=True)
         if kept_rule is not None and kept_route is not None:

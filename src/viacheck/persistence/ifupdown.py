@@ -35,9 +35,11 @@ DEEPEST = 8
 """How deep files may source one another before the reader stops; ifupdown itself has no such limit."""
 MOST_READ = 1000
 """How many files are read, a file that is sourced twice counting twice: each level of depth can multiply them."""
-MOST_INHERITED = 32
+MOST_SOURCED = 1 << 19
+"""How many characters of sourced files are read, those of a file that is sourced twice counting twice."""
+MOST_INHERITED = 12
 """From how many stanzas a stanza may inherit."""
-MOST_CALLED = 513
+MOST_CALLED = 257
 """From which call on a script that hooks run is not read any more."""
 MOST_PATTERNS = 256
 """How many patterns ``auto`` and ``allow-`` lines may name."""
@@ -164,6 +166,7 @@ class _InterfacesReader:
         self._patterns: list[str] = []
         """The patterns there."""
         self._files_read = 0
+        self._sourced = 0
 
     def read(self, path: str, above: tuple[str, ...] = ()) -> None:
         file = self.files[path]
@@ -217,17 +220,18 @@ class _InterfacesReader:
                     self._mistake(place, f"{path} sources itself: {' -> '.join((*above[above.index(path) :], path))}")
                 elif len(above) > DEEPEST:
                     self._mistake(place, f"more than {DEEPEST} files source one another")
-                elif self._files_read >= MOST_READ:
+                elif self._files_read >= MOST_READ or self._sourced > MOST_SOURCED:
                     self._too_many(place)
                 else:
                     self._files_read += 1
+                    self._sourced += len(self.files[path].text)
                     self.read(path, above)
 
     def _too_many(self, place: Place) -> None:
         # Said once: thousands of lines may do it.
-        if self._files_read == MOST_READ:
-            self._files_read += 1
-            self._mistake(place, f"more than {MOST_READ} files are sourced")
+        if self._files_read <= MOST_READ:
+            self._files_read = MOST_READ + 1
+            self._mistake(place, f"more than {MOST_READ} files, or {MOST_SOURCED} characters of them, are sourced")
 
     def _iface(self, place: Place, values: list[str], last: int) -> _Stanza | None:
         if not values:

@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_interface
 from typing import Literal
 
 from viacheck.model.config_entry import ConfigEntry, ParseProblem, Place, WrittenRoute, WrittenRule
+from viacheck.model.namespace_state import Link
 from viacheck.model.snapshot import HostFile
 
 Manager = Literal["ifupdown", "networkd", "networkmanager", "netplan"]
@@ -19,6 +20,8 @@ Manager = Literal["ifupdown", "networkd", "networkmanager", "netplan"]
 OWN_NAMES = {"ifupdown": "ifupdown", "networkd": "systemd-networkd", "networkmanager": "NetworkManager",
              "netplan": "netplan"}  # fmt: skip
 """The managers' names in text for people."""
+MOST_COMPARISONS = 1_000_000
+"""Of an interface with a name, pattern or setting, for one manager: a second of CPU time."""
 PREDEFINED_TABLES = {"default": 253, "main": 254, "local": 255}
 
 
@@ -108,6 +111,22 @@ class ConfigCollector:
         if file.error is not None:
             self.problems.append(ParseProblem(file.path, 0, file.error))
         return file.exists and file.error is None
+
+
+def within_bounds(links: Sequence[Link], settings: int, folder: str, problems: list[ParseProblem]) -> Sequence[Link]:
+    """Return the interfaces that are matched with the names and patterns of a manager's files.
+
+    Args:
+        links: the host's interfaces.
+        settings: how many names, patterns and settings the files have, all of which may be for each interface.
+        folder: the folder of the files, for the problem.
+        problems: gets a line where not all interfaces are matched.
+    """
+    most = MOST_COMPARISONS // max(settings, 1)
+    if len(links) > most:
+        reason = f"{settings} settings for {len(links)} interfaces: only the first {most} interfaces are matched"
+        problems.append(ParseProblem(folder, 0, reason))
+    return links[:most]
 
 
 def below(files: Sequence[HostFile], *folders: str, suffix: str = "") -> list[HostFile]:

@@ -6,14 +6,15 @@ order of their names. Only syntax nodes are read: every finding keeps its line, 
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_interface
 
 import yaml
 
+from viacheck.analysis.routing.identity import SameTuple
 from viacheck.model.address_family import Family
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
 from viacheck.model.namespace_state import Link
@@ -29,10 +30,13 @@ from viacheck.persistence.manager_config import (
     ManagerConfig,
     below,
     winning,
+    within_bounds,
 )
 from viacheck.persistence.networkd import number, prefix
 from viacheck.persistence.networkmanager import profile_entries
 
+MOST_YAML = 128 << 10
+"""Characters of YAML that are read: of all files, as each 64 Ki of them cost half a second and 20 MB."""
 LARGEST_METRIC = 2147483647
 """netplan 0.106 writes a larger metric as a negative number, which systemd-networkd refuses."""
 NETWORKMANAGER = "NetworkManager"
@@ -112,14 +116,18 @@ def items(node: yaml.Node | None) -> list[yaml.Node]:
 def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
     """Read the configuration of the given links."""
     collector, devices = ConfigCollector("netplan"), definitions(files)
-    configures = [(link, definition_of(devices, link)) for link in links]
-    for file in winning(below(files, *FOLDERS, suffix=".yaml")):
+    configured: dict[str, list[tuple[Link, Definition]]] = {}
+    settings = sum(
+        1 for file, _tree in _documents(SameTuple(tuple(files))) for _line in file.text[:MOST_YAML].split(":")
+    )
+    for link in within_bounds(links, settings, FOLDERS[1], collector.problems):
+        if (definition := definition_of(devices, link)) is not None:
+            configured.setdefault(definition.name, []).append((link, definition))
+    for file, tree in _documents(SameTuple(tuple(files))):
         if not collector.readable(file):
             continue
-        try:
-            tree = compose(file.text)
-        except YAMLProblem as problem:
-            collector.problems.append(ParseProblem(file.path, problem.line, str(problem)))
+        if isinstance(tree, YAMLProblem):
+            collector.problems.append(ParseProblem(file.path, tree.line, str(tree)))
             continue
         network = value_of(tree, "network")
         if network is None:
@@ -129,9 +137,8 @@ def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
         for kind, named in pairs(network):
             if kind.value in DEVICE_TYPES:
                 for name, device in pairs(named):
-                    for link, definition in configures:
-                        if definition is not None and definition.name == name.value:
-                            _settings(file, name, device, link, collector, definition.renderer)
+                    for link, definition in configured.get(str(name.value), ()):
+                        _settings(file, name, device, link, collector, definition.renderer)
         for node, reason in _refusals(tree, network):
             collector.problems.append(ParseProblem(file.path, _line_at(file.text, node.start_mark.index), reason, True))
     if any(problem.refused for problem in collector.problems):
@@ -212,12 +219,13 @@ def definitions(files: Sequence[HostFile]) -> list[Definition]:
         for kind, named in pairs(network):
             if kind.value not in DEVICE_TYPES:
                 continue
+            of_kind = text_of(named, "renderer")
             for name, device in pairs(named):
                 old = devices.get(str(name.value), Definition(str(name.value), str(kind.value), renderer=default))
                 devices[old.name] = Definition(
                     old.name, str(kind.value), value_of(device, "match") or old.match,
                     text_of(device, "set-name") or old.set_name,
-                    text_of(device, "renderer") or text_of(named, "renderer") or old.renderer,
+                    text_of(device, "renderer") or of_kind or old.renderer,
                 )  # fmt: skip
     return sorted(devices.values(), key=lambda device: f"{device.name}.network".encode(errors="surrogateescape"))
 
@@ -233,9 +241,25 @@ def default_renderer(files: Sequence[HostFile]) -> str | None:
 
 
 def _networks(files: Sequence[HostFile]) -> Iterator[yaml.Node | None]:
-    for file in winning(below(files, *FOLDERS, suffix=".yaml")):
-        with contextlib.suppress(YAMLProblem):
-            yield value_of(compose(file.text), "network")
+    for _file, tree in _documents(SameTuple(tuple(files))):
+        if not isinstance(tree, YAMLProblem):
+            yield value_of(tree, "network")
+
+
+@lru_cache(maxsize=2)
+def _documents(files: SameTuple[HostFile]) -> tuple[tuple[HostFile, yaml.Node | YAMLProblem | None], ...]:
+    """Return the files in their order, each with its syntax tree."""
+    documents: list[tuple[HostFile, yaml.Node | YAMLProblem | None]] = []
+    total = 0
+    for file in winning(below(files.entries, *FOLDERS, suffix=".yaml")):
+        total += len(file.text)
+        try:
+            if total > MOST_YAML:
+                raise YAMLProblem(0, f"not read: netplan's files have more than {MOST_YAML} characters")
+            documents.append((file, compose(file.text)))
+        except YAMLProblem as problem:
+            documents.append((file, problem))
+    return tuple(documents)
 
 
 def _passthrough(file: HostFile, device: yaml.Node, link: Link, collector: ConfigCollector) -> None:

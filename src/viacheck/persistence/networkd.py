@@ -8,8 +8,10 @@ of tables from RouteTable= in networkd.conf(5) only, not from rt_tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_network
 
+from viacheck.analysis.routing.identity import SameTuple
 from viacheck.model.address_family import Family
 from viacheck.model.config_entry import ParseProblem, Place, WrittenRoute, WrittenRule
 from viacheck.model.namespace_state import Link
@@ -25,6 +27,7 @@ from viacheck.persistence.manager_config import (
     ManagerConfig,
     below,
     winning,
+    within_bounds,
 )
 
 FOLDERS = ("/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network")
@@ -78,6 +81,12 @@ def table_names(files: Sequence[HostFile]) -> dict[str, int]:
 
 def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
     """Read the configuration of the given links."""
+    return _read(SameTuple(tuple(files)), SameTuple(tuple(links)))
+
+
+@lru_cache(maxsize=2)
+def _read(of_host: SameTuple[HostFile], of_links: SameTuple[Link]) -> ManagerConfig:
+    files, links = of_host.entries, of_links.entries
     collector = ConfigCollector("networkd")
     _state(files, links, collector)
     names = table_names(files)
@@ -90,7 +99,10 @@ def read(files: Sequence[HostFile], links: Sequence[Link]) -> ManagerConfig:
         name = file.path.rpartition("/")[2]
         parts = [file, *winning(below(files, *(f"{folder}/{name}.d" for folder in FOLDERS), suffix=".conf"))]
         networks.append((file, [section for part in parts for section in sections(part, collector.problems)]))
-    for link in links:
+    settings = sum(
+        1 + setting.value.count(" ") for _file, parts in networks for part in parts for setting in part.settings
+    )
+    for link in within_bounds(links, settings, FOLDERS[0], collector.problems):
         for file, file_sections in networks:
             if _matches(file_sections, link):
                 _network(file, file_sections, link, names, collector)

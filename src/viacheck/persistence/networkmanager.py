@@ -27,6 +27,7 @@ from viacheck.persistence.manager_config import (
     ManagerConfig,
     below,
     winning,
+    within_bounds,
 )
 from viacheck.persistence.networkd import number, prefix
 
@@ -59,7 +60,12 @@ def read(files: Sequence[HostFile], links: Sequence[Link], table_number: TableNu
     profiles = [(file, profile) for file in winning(below(files, *PROFILE_FOLDERS))
                 if (profile := _profile(file, collector)) is not None]  # fmt: skip
     in_use = _state(files, links, collector)
-    for link in links:
+    settings = sum(
+        len(section.settings) + (section.get("interface-name") or "").count(";")
+        for _file, profile in profiles
+        for section in profile
+    )
+    for link in within_bounds(links, settings, PROFILE_FOLDERS[0], collector.problems):
         for file, profile in profiles:
             connection = next(named(profile, "connection"), None)
             uuid = connection.get("uuid") if connection else None
