@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fixtures.check import check
 
 __all__ = ["__version__", "check"]
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 def __getattr__(name: str) -> Any:

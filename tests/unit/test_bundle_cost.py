@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,15 @@ def many_draws() -> bytes:
     return json.dumps(saved).encode()
 
 
+def rules_of_the_filter(field: str, value: Callable[[int], str]) -> bytes:
+    saved = snapshot()
+    chain = next(one for one in saved["host"]["packet_filter"]["chains"] if one["hook"] == "postrouting")
+    chain["rules"] += [
+        {"matches": [{"field": field, "values": [value(number)]}], "text": "one of many"} for number in range(90_000)
+    ]
+    return json.dumps(saved).encode()
+
+
 def no_free_priority() -> bytes:
     saved = snapshot()
     saved["host"]["rules"] = [{**saved["host"]["rules"][0], "priority": number} for number in range(2_000)]
@@ -166,6 +176,11 @@ INPUTS: dict[str, tuple[Any, str]] = {
     ),
     "a draw of many numbers": (lambda: condition("random", ["0-99999999999/2"]), ""),
     "many draws": (many_draws, ""),
+    "filter rules for networks": (
+        lambda: rules_of_the_filter("destination", lambda n: f"10.{n >> 8 & 255}.{n & 255}.{n >> 16}/32"),
+        "",
+    ),
+    "filter rules for ports": (lambda: rules_of_the_filter("dport", lambda n: str(n % 60_000 + 1)), ""),
     "no free priority": (no_free_priority, ""),
     "networkd pattern": (lambda: patterns("/etc/systemd/network/10-a.network", "[Match]\nName={}\n"), ""),
     "files that source one another": (

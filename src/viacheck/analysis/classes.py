@@ -314,7 +314,7 @@ class ClassPartition:
         for group in self._route_groups:
             prefixes.update(IPv4Network(route.destination) for route in group.widest(PREFIXES_OF_ONE_END))
         prefixes.update(exception.to for exception in self.resolved.intent.egress.except_ if exception.to is not None)
-        return tuple(sorted(prefixes, key=lambda prefix: (prefix.prefixlen, prefix.network_address)))
+        return tuple(sorted(prefixes, key=lambda prefix: (prefix.prefixlen, int(prefix.network_address))))
 
     @cached_property
     def _all_selectors(self) -> tuple[Selector, ...]:
@@ -444,4 +444,9 @@ def _prefixes_of_filter(chains: Iterable[FilterChain]) -> Iterator[IPv4Network]:
             for match in rule.matches:
                 for value in values_of(match, "destination"):
                     if ":" not in value:
-                        yield IPv4Network(value, strict=False)
+                        yield _network(value)
+
+
+@lru_cache(maxsize=1 << 17)
+def _network(prefix: str) -> IPv4Network:
+    return IPv4Network(prefix, strict=False)

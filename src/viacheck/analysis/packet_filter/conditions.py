@@ -15,7 +15,7 @@ from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule
 from viacheck.model.mark_change import MOST_DRAWN, UNKNOWN, drawn_changes, value_and_mask
 from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL
 
-_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
+WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 _ICMP = frozenset({1, 58})
 _SYN = 0x02
 _AFTER_SYN = (0x12, 0x10, 0x18, 0x11, 0x14, 0x04)
@@ -82,9 +82,12 @@ def matches(rule: FilterRule, packet: FilteredPacket) -> bool | None:
     """Return whether every condition of a rule holds for a packet; None when that cannot be evaluated."""
     if packet.has_flow is False and any(match.field in _OF_FLOW for match in rule.matches):
         return False
-    answers = [_holds(match, packet) for match in rule.matches if match.field != "random"]
-    if False in answers:
-        return False
+    answers: list[bool | None] = []
+    for match in rule.matches:
+        if match.field != "random":
+            answers.append(_holds(match, packet))
+            if answers[-1] is False:
+                return False
     answers += [_draw_holds(rule, match, packet) for match in rule.matches if match.field == "random"]
     if False in answers:
         return False
@@ -154,13 +157,20 @@ def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
 
 def _is_within(text: str, networks: tuple[str, ...]) -> bool:
     """Return whether an address is in one of many networks: a set may hold 100,000."""
-    address = ip_address(text)
-    first, last = _blocks(networks).get(address.version, ([], []))
-    place = bisect_right(first, int(address)) - 1
-    return place >= 0 and int(address) <= last[place]
+    version, address = _number(text)
+    first, last = _blocks(networks)[version]
+    place = bisect_right(first, address) - 1
+    return place >= 0 and address <= last[place]
 
 
 @lru_cache(maxsize=1024)
+def _number(address: str) -> tuple[int, int]:
+    """Return the IP version of an address, and the address as a number."""
+    parsed = ip_address(address)
+    return parsed.version, int(parsed)
+
+
+@lru_cache(maxsize=1 << 17)
 def _blocks(networks: tuple[str, ...]) -> dict[int, tuple[list[int], list[int]]]:
     """Return the first addresses of networks, in order, and the last address of all up to each; by IP version."""
     blocks: dict[int, tuple[list[int], list[int]]] = {4: ([], []), 6: ([], [])}
@@ -204,7 +214,7 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         return _port_holds(packet.protocol, packet.sport if field == "sport" else packet.dport, value)
     if field in PORTS_OF_ANY_PROTOCOL:
         # In a protocol without ports the same octets are something else, such as a checksum.
-        if packet.protocol not in _WITH_PORTS:
+        if packet.protocol not in WITH_PORTS:
             return None
         return _value_holds(PORTS_OF_ANY_PROTOCOL[field], value, packet)
     if field in ("mark", "ctmark"):
@@ -285,7 +295,7 @@ def _is_named(interface: str, value: str) -> bool:
 
 
 def _port_holds(protocol: int | None, port: int | None, value: str) -> bool | None:
-    if protocol is not None and protocol not in _WITH_PORTS:
+    if protocol is not None and protocol not in WITH_PORTS:
         return False
     if port is None:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from viacheck.analysis.packet_filter.chain_index import rules_to_evaluate
 from viacheck.analysis.packet_filter.conditions import FilteredPacket, drawn_change, matches
 from viacheck.model.address_family import Family
 from viacheck.model.filter_chains import FilterChain, FilterRule, PacketFilter
@@ -94,7 +95,7 @@ class _TableWalk:
         return self._walked[state]
 
     def _through(self, chain: FilterChain, packet: FilteredPacket, certain: bool, depth: int) -> Iterator[End]:
-        for rule in chain.rules:
+        for rule in rules_to_evaluate(chain, packet):
             answer = matches(rule, packet)
             if answer is False:
                 continue

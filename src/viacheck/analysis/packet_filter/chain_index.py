@@ -1,0 +1,85 @@
+"""The rules of a long chain that a packet may match, in order, without a look at each.
+
+kube-proxy writes a rule for each address of a service, and a packet meets thousands of them for its own one. A rule is
+left out only where its condition on an address or a port cannot hold, so that the walk is the same.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+
+from viacheck.analysis.packet_filter.conditions import WITH_PORTS, FilteredPacket
+from viacheck.model.filter_chains import FilterChain, FilterRule
+
+SHORTEST = 256
+"""Rules of a chain that is worth an index."""
+_KEPT = 64
+"""Indexes that are kept, of the chains that were walked last."""
+_Place = tuple[str, int, int]
+"""A field, its IP version and prefix length; for a port, both are 0."""
+_indexes: OrderedDict[int, tuple[FilterChain, ChainIndex]] = OrderedDict()
+"""By the chain's identity: to compare or hash the chain itself takes as long as a walk."""
+
+
+class ChainIndex:
+    """The places of a chain's rules, by the address or port that each needs."""
+
+    def __init__(self, chain: FilterChain) -> None:
+        """Look at each rule once."""
+        self._rules = chain.rules
+        self._needing: dict[_Place, dict[int, list[int]]] = {}
+        self._others: list[int] = []
+        """The rules without such a condition."""
+        for number, rule in enumerate(chain.rules):
+            needed = _needed(rule)
+            if needed is None:
+                self._others.append(number)
+            else:
+                place, value = needed
+                self._needing.setdefault(place, {}).setdefault(value, []).append(number)
+
+    def rules(self, packet: FilteredPacket) -> Iterable[FilterRule]:
+        """Return the rules that the packet may match, in the chain's order."""
+        numbers = list(self._others)
+        for (field, version, length), by_value in self._needing.items():
+            if version:
+                address = ip_address(packet.source if field == "source" else packet.destination)
+                if address.version == version:
+                    host_bits = address.max_prefixlen - length
+                    numbers += by_value.get(int(address) >> host_bits << host_bits, ())
+                continue
+            port = packet.sport if field == "sport" else packet.dport
+            if packet.protocol is None or (packet.protocol in WITH_PORTS and port is None):
+                # Such a condition is unknown, which the walk must see.
+                numbers += (number for several in by_value.values() for number in several)
+            elif packet.protocol in WITH_PORTS:
+                numbers += by_value.get(port or 0, ())
+        return (self._rules[number] for number in sorted(numbers))
+
+
+def rules_to_evaluate(chain: FilterChain, packet: FilteredPacket) -> Iterable[FilterRule]:
+    """Return the rules of a chain that a packet may match, in order: all of them where the chain is short."""
+    if len(chain.rules) < SHORTEST:
+        return chain.rules
+    kept = _indexes.get(id(chain))
+    if kept is None:
+        kept = _indexes[id(chain)] = chain, ChainIndex(chain)
+        if len(_indexes) > _KEPT:
+            _indexes.popitem(last=False)
+    return kept[1].rules(packet)
+
+
+def _needed(rule: FilterRule) -> tuple[_Place, int] | None:
+    """Return the place and the value that a rule needs of a packet, by its first such condition; None without one."""
+    for match in rule.matches:
+        if match.negated or len(match.values) != 1:
+            continue
+        value = match.values[0]
+        if match.field in ("source", "destination"):
+            network = ip_network(value)
+            return (match.field, network.version, network.prefixlen), int(network.network_address)
+        if match.field in ("sport", "dport") and value.isdigit():
+            return (match.field, 0, 0), int(value)
+    return None
