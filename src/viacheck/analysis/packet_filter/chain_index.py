@@ -6,33 +6,30 @@ left out only where its condition on an address or a port cannot hold, so that t
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from viacheck.analysis.packet_filter.conditions import WITH_PORTS, FilteredPacket
+from viacheck.analysis.routing.identity import SameTuple
 from viacheck.model.filter_chains import FilterChain, FilterRule
 
 SHORTEST = 256
 """Rules of a chain that is worth an index."""
-_KEPT = 64
-"""Indexes that are kept, of the chains that were walked last."""
 _Place = tuple[str, int, int]
 """A field, its IP version and prefix length; for a port, both are 0."""
-_indexes: OrderedDict[int, tuple[FilterChain, ChainIndex]] = OrderedDict()
-"""By the chain's identity: to compare or hash the chain itself takes as long as a walk."""
 
 
 class ChainIndex:
     """The places of a chain's rules, by the address or port that each needs."""
 
-    def __init__(self, chain: FilterChain) -> None:
+    def __init__(self, rules: Sequence[FilterRule]) -> None:
         """Look at each rule once."""
-        self._rules = chain.rules
+        self._rules = rules
         self._needing: dict[_Place, dict[int, list[int]]] = {}
         self._others: list[int] = []
         """The rules without such a condition."""
-        for number, rule in enumerate(chain.rules):
+        for number, rule in enumerate(rules):
             needed = _needed(rule)
             if needed is None:
                 self._others.append(number)
@@ -61,14 +58,13 @@ class ChainIndex:
 
 def rules_to_evaluate(chain: FilterChain, packet: FilteredPacket) -> Iterable[FilterRule]:
     """Return the rules of a chain that a packet may match, in order: all of them where the chain is short."""
-    if len(chain.rules) < SHORTEST:
-        return chain.rules
-    kept = _indexes.get(id(chain))
-    if kept is None:
-        kept = _indexes[id(chain)] = chain, ChainIndex(chain)
-        if len(_indexes) > _KEPT:
-            _indexes.popitem(last=False)
-    return kept[1].rules(packet)
+    return chain.rules if len(chain.rules) < SHORTEST else _index_of(SameTuple(chain.rules)).rules(packet)
+
+
+@lru_cache(maxsize=64)
+def _index_of(rules: SameTuple[FilterRule]) -> ChainIndex:
+    """Return the index of a chain's rules; it is kept for the chains that were walked last."""
+    return ChainIndex(rules.entries)
 
 
 def _needed(rule: FilterRule) -> tuple[_Place, int] | None:
