@@ -166,6 +166,10 @@ def test_the_interrupt_key_is_answered_at_any_moment(prompt: str, after: float, 
     status, said = at_a_terminal(argv, prompt, INTERRUPT_KEY, after=after)
     # What the interrupt has left behind was waited for, for 22 s, or for ever.
     assert time.monotonic() - begun < ANSWERED_WITHIN
+    if status == -signal.SIGINT and not prompt:
+        # A busy machine: Python itself was still starting, and no line of this program had run.
+        assert "main.py" not in said, said
+        return
     assert status == 130, said
     assert "Traceback" not in said
     assert re.search(r"viacheck: interrupted\r\n|interrupted by SIGINT", said), said

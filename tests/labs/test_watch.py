@@ -238,15 +238,24 @@ def test_a_calm_host_has_no_departure(host: HandMadeHost, watcher: Watcher) -> N
     assert any("other" in entry["text"] for entry in watcher.entries() if entry["kind"] == "event")
 
 
-def test_an_uplink_that_goes_down_and_an_agent_that_restarts(host: HandMadeHost, watcher: Watcher) -> None:
+@pytest.mark.parametrize("step", ["netns del agent", None], ids=["removed", "unmounted"])
+def test_an_uplink_that_goes_down_and_an_agent_that_restarts(
+    step: str | None, host: HandMadeHost, watcher: Watcher
+) -> None:
     with traffic(host):
         host.ip("link set wlan0 down")
         watcher.wait_for(lambda: watcher.wrong)
         host.ip("link set wlan0 up")
         host.ip("route add default via 10.10.50.1 dev wlan0 table 200")
         watcher.wait_for(lambda: not watcher.wrong)
-    host.ip("netns del agent")
+    if step is None:
+        # The first half of the removal: the name is that of a plain file for a moment.
+        host.run("umount", "--lazy", "/run/netns/agent")
+    else:
+        host.ip(step)
     watcher.wait_for(lambda: watcher.count("agent") == 1)
+    if step is None:
+        host.ip("netns del agent")
     host.ip("netns add agent")
     host.run("ip", "netns", "exec", "agent", "sysctl", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1")
     for line in (

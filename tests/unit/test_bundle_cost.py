@@ -95,7 +95,7 @@ def rules_of_the_filter(field: str, value: Callable[[int], str]) -> bytes:
     saved = snapshot()
     chain = next(one for one in saved["host"]["packet_filter"]["chains"] if one["hook"] == "postrouting")
     chain["rules"] += [
-        {"matches": [{"field": field, "values": [value(number)]}], "text": "one of many"} for number in range(90_000)
+        {"matches": [{"field": field, "values": [value(number)]}], "text": "one of many"} for number in range(50_000)
     ]
     return json.dumps(saved).encode()
 

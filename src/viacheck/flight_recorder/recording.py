@@ -431,6 +431,9 @@ class Recording:
         """Watch the agent's present namespace."""
         snapshot = self._target.renew_agent()
         if self._target.agent is None:
+            if not self._agent_away:
+                # It has gone since it was found, and its former namespace is left.
+                self._lose_agent("it is not there")
             return
         self._agent_away = False
         self._reopen(snapshot)
