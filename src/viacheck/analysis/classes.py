@@ -449,4 +449,5 @@ def _prefixes_of_filter(chains: Iterable[FilterChain]) -> Iterator[IPv4Network]:
 
 @lru_cache(maxsize=1 << 17)
 def _network(prefix: str) -> IPv4Network:
-    return IPv4Network(prefix, strict=False)
+    address, length = read_prefix(prefix, 4)
+    return IPv4Network((address & mask(length, BITS[4]), length))

@@ -7,7 +7,7 @@ typed; the command that shows it makes the text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from viacheck.analysis.paths import PathTracer
 from viacheck.analysis.resolved_intent import ResolvedIntent
 from viacheck.analysis.routing.model import Decision, Packet, RoutingModel
 from viacheck.analysis.traced_path import Path, Traffic
+from viacheck.model.filter_chains import PacketFilter
 from viacheck.model.intent import NatAttach
 from viacheck.model.measurements import KernelAnswer
 from viacheck.model.namespace_state import NetworkState
@@ -73,10 +74,6 @@ class Explanation:
     decision: Decision
     traversal: Traversal | None
     """None when the packet is not forwarded. A dropped packet comes to no NAT and to no wire."""
-    forward_rules: tuple[RuleMet, ...]
-    """The rules of the forward hook that the packet meets, in order."""
-    nat_rules: tuple[RuleMet, ...]
-    """The rules of source NAT that the packet meets, in order."""
     uplink: str | None
     losses: dict[str, UplinkLoss]
     """By uplink."""
@@ -84,6 +81,19 @@ class Explanation:
     """The whole path of a packet that the agent's own routing decides; None where the host decides."""
     kernel: KernelAnswer | None = None
     """The kernel's own answer; None where no kernel was asked."""
+    filtered: FilteredPacket | None = None
+    """The packet as the host's packet filter sees it; None when it is not forwarded."""
+    packet_filter: PacketFilter = field(default_factory=PacketFilter, repr=False)
+
+    @property
+    def forward_rules(self) -> list[RuleMet]:
+        """The rules of the forward hook that the packet meets, in order."""
+        return rules_met(self.packet_filter, self.filtered, "forward", "filter") if self.filtered else []
+
+    @property
+    def nat_rules(self) -> list[RuleMet]:
+        """The rules of source NAT that the packet meets, in order."""
+        return rules_met(self.packet_filter, self.filtered, "postrouting", "nat") if self.filtered else []
 
     @property
     def dropped(self) -> bool:
@@ -133,17 +143,16 @@ def explain(
     filtered = _filtered_packet(packet, decision) if not in_agent else None
     own_path = _own_path(resolved, packet) if in_agent else None
     egress = own_path.egress_interface if own_path is not None else None
-    filters = resolved.snapshot.host.packet_filter
     return Explanation(
         packet=packet,
         decided_in="agent" if in_agent else "host",
         decision=decision,
         traversal=_traversal(resolved, filtered),
-        forward_rules=tuple(rules_met(filters, filtered, "forward", "filter")) if filtered else (),
-        nat_rules=tuple(rules_met(filters, filtered, "postrouting", "nat")) if filtered else (),
         uplink=egress if in_agent else decision.interface,
         losses=_losses_for_parent(resolved, egress) if in_agent else _losses(resolved, packet),
         own_path=own_path,
+        filtered=filtered,
+        packet_filter=resolved.snapshot.host.packet_filter,
     )
 
 

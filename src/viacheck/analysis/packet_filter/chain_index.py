@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from viacheck.analysis.packet_filter.conditions import WITH_PORTS, FilteredPacket
 from viacheck.analysis.routing.identity import SameTuple
+from viacheck.analysis.routing.table import BITS, mask, read_prefix
+from viacheck.model.address_family import Family
 from viacheck.model.filter_chains import FilterChain, FilterRule
 
 SHORTEST = 256
@@ -74,8 +76,14 @@ def _needed(rule: FilterRule) -> tuple[_Place, int] | None:
             continue
         value = match.values[0]
         if match.field in ("source", "destination"):
-            network = ip_network(value)
-            return (match.field, network.version, network.prefixlen), int(network.network_address)
+            family: Family = 6 if ":" in value else 4
+            try:
+                address, length = read_prefix(value, family)
+                network = address & mask(length, BITS[family])
+            except (OSError, ValueError):
+                # Not a prefix: the walk comes upon it.
+                continue
+            return (match.field, family, length), network
         if match.field in ("sport", "dport") and value.isdigit():
             return (match.field, 0, 0), int(value)
     return None
