@@ -58,7 +58,8 @@ def _fields(state: RuleState, register: int, key_length: int) -> list[PacketFiel
     end = register + _registers(key_length)
     while register < end:
         key = state.fields.get(register)
-        if key is None:
+        if key is None or key.held < 1:
+            # Of a field without octets the next register is this one again.
             return []
         fields.append(key)
         register += _registers(key.held)
