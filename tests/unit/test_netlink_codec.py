@@ -124,6 +124,14 @@ def test_a_rule_with_an_empty_set_matches_nothing() -> None:
     assert rule.matches[-1] == FilterMatch(field="source", values=())
 
 
+def test_a_look_up_of_a_field_without_octets_is_unknown() -> None:
+    length = b"\x08\x00\x04\x00\x00\x00\x00"
+    octets = RULES[5].replace(length + b"\x04", length + b"\x00")
+    assert octets != RULES[5]
+    (rule,) = rules_of(None, octets, NftSet(SET, ()))
+    assert rule.matches[-1].field == "unknown"
+
+
 @given(st.binary(max_size=200) | mutated(RULES), st.sampled_from((None, 4, 6)), st.binary(max_size=80))
 def test_octets_that_are_no_rule_end_in_the_declared_error(octets: bytes, version: int | None, dumped: bytes) -> None:
     members = None
