@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 
 from viacheck.model.filter_chains import FilterMatch
+from viacheck.model.set_element import PROTOCOLS_WITH_PORTS
 from viacheck.netlink.nft_expressions import (
     HASH_SYMMETRIC,
     CtExpression,
@@ -94,7 +95,6 @@ _META_FIELDS = {
 _FIB_TYPE = 3
 _FIB_FIELDS = {1: ("src-type", "saddr"), 2: ("dst-type", "daddr")}
 _CT_STATE_KEY, _CT_STATUS_KEY, CT_MARK = 0, 2, 3
-_WITH_PORTS = frozenset({"6", "17", "33", "132", "136"})
 _PORTS_OF_ANY_PROTOCOL = {
     (0, 2): PacketField("th-sport", "th sport", 2, 2),
     (2, 2): PacketField("th-dport", "th dport", 2, 2),
@@ -138,7 +138,7 @@ def _transport_field(protocol: FilterMatch | None, offset: int, length: int) -> 
     if protocol is None:
         # A concatenation has the protocol beside the port.
         return _PORTS_OF_ANY_PROTOCOL.get((offset, length))
-    if length == 2 and offset in (0, 2) and not protocol.negated and _WITH_PORTS.issuperset(protocol.values):
+    if length == 2 and offset in (0, 2) and not protocol.negated and PROTOCOLS_WITH_PORTS.issuperset(protocol.values):
         name = "sport" if offset == 0 else "dport"
         text = protocol_text(protocol.values) if len(protocol.values) == 1 else "th"
         return PacketField(name, f"{text} {name}", 2, 2)

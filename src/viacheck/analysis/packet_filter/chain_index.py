@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from ipaddress import ip_address
+from typing import Literal
 
-from viacheck.analysis.packet_filter.conditions import WITH_PORTS, FilteredPacket
+from viacheck.analysis.packet_filter.conditions import NUMBERS_WITH_PORTS, FilteredPacket, address_number
 from viacheck.analysis.routing.identity import SameTuple
 from viacheck.analysis.routing.table import BITS, mask, read_prefix
 from viacheck.model.address_family import Family
@@ -18,7 +18,7 @@ from viacheck.model.filter_chains import FilterChain, FilterRule
 
 SHORTEST = 256
 """Rules of a chain that is worth an index."""
-_Place = tuple[str, int, int]
+_Place = tuple[str, Family | Literal[0], int]
 """A field, its IP version and prefix length; for a port, both are 0."""
 
 
@@ -44,16 +44,16 @@ class ChainIndex:
         numbers = list(self._others)
         for (field, version, length), by_value in self._needing.items():
             if version:
-                address = ip_address(packet.source if field == "source" else packet.destination)
-                if address.version == version:
-                    host_bits = address.max_prefixlen - length
-                    numbers += by_value.get(int(address) >> host_bits << host_bits, ())
+                of_packet, address = address_number(packet.source if field == "source" else packet.destination)
+                if of_packet == version:
+                    host_bits = BITS[version] - length
+                    numbers += by_value.get(address >> host_bits << host_bits, ())
                 continue
             port = packet.sport if field == "sport" else packet.dport
-            if packet.protocol is None or (packet.protocol in WITH_PORTS and port is None):
+            if packet.protocol is None or (packet.protocol in NUMBERS_WITH_PORTS and port is None):
                 # Such a condition is unknown, which the walk must see.
                 numbers += (number for several in by_value.values() for number in several)
-            elif packet.protocol in WITH_PORTS:
+            elif packet.protocol in NUMBERS_WITH_PORTS:
                 numbers += by_value.get(port or 0, ())
         return (self._rules[number] for number in sorted(numbers))
 

@@ -13,9 +13,9 @@ from viacheck.analysis.packet_filter.draws import MOST_NUMBERS, Draws
 from viacheck.model.address_family import Family
 from viacheck.model.filter_chains import FilterChain, FilterMatch, FilterRule
 from viacheck.model.mark_change import MOST_DRAWN, UNKNOWN, drawn_changes, value_and_mask
-from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL
+from viacheck.model.set_element import PORTS_OF_ANY_PROTOCOL, PROTOCOLS_WITH_PORTS
 
-WITH_PORTS = frozenset({6, 17, 33, 132, 136})
+NUMBERS_WITH_PORTS = frozenset(map(int, PROTOCOLS_WITH_PORTS))
 _ICMP = frozenset({1, 58})
 _SYN = 0x02
 _AFTER_SYN = (0x12, 0x10, 0x18, 0x11, 0x14, 0x04)
@@ -157,14 +157,14 @@ def _holds(match: FilterMatch, packet: FilteredPacket) -> bool | None:
 
 def _is_within(text: str, networks: tuple[str, ...]) -> bool:
     """Return whether an address is in one of many networks: a set may hold 100,000."""
-    version, address = _number(text)
+    version, address = address_number(text)
     first, last = _blocks(networks)[version]
     place = bisect_right(first, address) - 1
     return place >= 0 and address <= last[place]
 
 
 @lru_cache(maxsize=1024)
-def _number(address: str) -> tuple[int, int]:
+def address_number(address: str) -> tuple[int, int]:
     """Return the IP version of an address, and the address as a number."""
     parsed = ip_address(address)
     return parsed.version, int(parsed)
@@ -214,7 +214,7 @@ def _value_holds(field: str, value: str, packet: FilteredPacket) -> bool | None:
         return _port_holds(packet.protocol, packet.sport if field == "sport" else packet.dport, value)
     if field in PORTS_OF_ANY_PROTOCOL:
         # In a protocol without ports the same octets are something else, such as a checksum.
-        if packet.protocol not in WITH_PORTS:
+        if packet.protocol not in NUMBERS_WITH_PORTS:
             return None
         return _value_holds(PORTS_OF_ANY_PROTOCOL[field], value, packet)
     if field in ("mark", "ctmark"):
@@ -295,7 +295,7 @@ def _is_named(interface: str, value: str) -> bool:
 
 
 def _port_holds(protocol: int | None, port: int | None, value: str) -> bool | None:
-    if protocol is not None and protocol not in WITH_PORTS:
+    if protocol is not None and protocol not in NUMBERS_WITH_PORTS:
         return False
     if port is None:
         return None
